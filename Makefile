@@ -1,0 +1,39 @@
+# guardfleet: everything a user or a contributor types. `make help` lists it.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint docs clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(STAMP) ## run the main job on examples/texts.jsonl, end to end, embedded
+	@$(BIN)/python examples/demo.py
+
+test: $(STAMP) ## run every test; what a missing server skips is said with its reason
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP) lint ## linters, types, import contracts and the unit tests, in under a minute
+	@$(BIN)/python -m pytest -q tests/unit tests/property
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo || $(BIN)/lint-imports --verbose
+
+docs: $(STAMP) ## write the generated pages again
+	@$(BIN)/python docs/generate.py
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# constraints.txt pins torch to the build that installs without CUDA packages, and everything else to what was tested.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check "pip>=25.1"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[all]" --group dev
+	@touch $(STAMP)

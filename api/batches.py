@@ -1,0 +1,187 @@
+"""Batches: what the rest of guardfleet calls jobs, in OpenAI's shape with guardfleet's extra fields."""
+
+import datetime as dt
+from collections.abc import AsyncIterator, Iterable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+
+from api.context import ApiCaller, AppContext, Context, in_thread
+from api.cursors import pack, unpack
+from api.problems import ProblemError
+from guardfleet.errors import LineError
+from guardfleet.exporting import public_row
+from guardfleet.intake import Intake, callback_secret
+from guardfleet.rows import take_line
+from guardfleet.sealing import PayloadRow
+from guardfleet.states import JobState
+from guardfleet.store import jobs, verdicts
+from guardfleet.store.jobs import JobView, NewJob, parse_label
+from guardfleet.store.verdicts import Cursor
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+CONTENT_TYPES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines")
+LINES_AT_ONCE = 2048  # handed to the store's thread together
+STATUS = {
+    JobState.INGESTING: "validating",
+    JobState.RUNNING: "in_progress",
+    JobState.COMPLETED: "completed",
+    JobState.CANCELLING: "cancelling",
+    JobState.CANCELLED: "cancelled",
+    JobState.FAILED: "failed",
+}
+MAX_PAGE = 5000
+
+
+@router.post(
+    "",
+    openapi_extra={"requestBody": {"required": True, "content": {kind: {"schema": {"type": "string"}} for kind in CONTENT_TYPES}}},
+)
+async def create(
+    request: Request,
+    context: AppContext,
+    caller: ApiCaller,
+    name: Annotated[str, Query(max_length=200)] = "batch",
+    callback_url: Annotated[str | None, Query(max_length=2000)] = None,
+    interactive: Annotated[bool, Query()] = False,
+    strict: Annotated[bool, Query()] = False,
+) -> JSONResponse:
+    """Take texts as JSONL in the body, one `{"id", "text"}` or `{"id", "messages"}` a line; they are judged at once."""
+    _check_headers(request, context)
+    secret = callback_secret(callback_url, request.headers.get("guardfleet-callback-secret"))
+    new = NewJob(name.replace("\0", ""), caller.tenant_id, int(interactive), None, None, callback_url, secret)
+    intake = await in_thread(lambda: Intake(context.db, context.keyring, context.settings, new, strict=strict))
+    try:
+        async for lines in _lines(request, context):
+            await in_thread(intake.add_all, _rows(lines, context))
+        job = await in_thread(intake.seal)
+    except BaseException as error:
+        await in_thread(jobs.abandon, context.db, intake.job.id, str(error) or type(error).__name__)
+        raise
+    body = batch_object(job, intake.first_rejected)
+    if secret:
+        body["callback_secret"] = secret
+    return JSONResponse(body, headers={"Location": f"/v1/batches/{body['id']}"})
+
+
+@router.get("/{batch_id}")
+async def retrieve(batch_id: str, context: AppContext, caller: ApiCaller) -> dict[str, Any]:
+    """Where a batch is: one primary-key read, as cheap at ten million texts as at ten."""
+    return batch_object(await _job(batch_id, context, caller.tenant_id))
+
+
+@router.get("/{batch_id}/results")
+async def results(
+    batch_id: str,
+    context: AppContext,
+    caller: ApiCaller,
+    after: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
+) -> dict[str, Any]:
+    """Verdicts in the order they were committed, while the batch runs too. Go on with `after` = `next` until `complete`."""
+    job = await _job(batch_id, context, caller.tenant_id)
+    key = context.keyring.cursor_key
+    cursor = unpack(after, job_id=job.id, key=key) if after else Cursor()
+    rows, reached = await in_thread(verdicts.page, context.db, job, cursor, limit=limit)
+    data = [public_row(row) for row in rows]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": len(rows) == limit,
+        "next": pack(reached, job_id=job.id, key=key),
+        "complete": job.state.is_final and len(rows) < limit,
+        "status": STATUS[job.state],
+    }
+
+
+@router.post("/{batch_id}/cancel")
+async def cancel(batch_id: str, context: AppContext, caller: ApiCaller) -> dict[str, Any]:
+    """Stop a batch; verdicts it already has stay."""
+    job = await _job(batch_id, context, caller.tenant_id)
+    if job.state in (JobState.COMPLETED, JobState.FAILED):
+        raise ProblemError(409, "batch_ended", f"the batch is {STATUS[job.state]}.", headers={"x-should-retry": "false"})
+    await in_thread(jobs.cancel, context.db, job.id)
+    return batch_object(await _job(batch_id, context, caller.tenant_id))
+
+
+def batch_object(job: JobView, rejected: Iterable[LineError] = ()) -> dict[str, Any]:
+    """A job as OpenAI's Batch, with guardfleet's counts beside it."""
+    errors = [{"code": e.code, "message": e.detail, "param": None, "line": e.line} for e in rejected]
+    ended = _unix(job.finished_at)
+    return {
+        "id": f"batch_{job.public_id.hex}",
+        "object": "batch",
+        "endpoint": "/v1/moderations",
+        "input_file_id": "inline",
+        "completion_window": "24h",
+        "status": STATUS[job.state],
+        "created_at": _unix(job.created_at),
+        "in_progress_at": _unix(job.sealed_at),
+        "completed_at": ended if job.state is JobState.COMPLETED else None,
+        "failed_at": ended if job.state is JobState.FAILED else None,
+        "cancelled_at": ended if job.state is JobState.CANCELLED else None,
+        "request_counts": {
+            "total": job.total + job.rejected,
+            "completed": job.done - job.error,
+            "failed": job.error + job.rejected,
+        },
+        "errors": {"object": "list", "data": errors} if errors else None,
+        "metadata": job.metadata,
+        "model": job.model,
+        "name": job.name,
+        "is_demo": job.is_demo,
+        "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
+        "saved": job.saved,
+        "reason": job.reason,
+    }
+
+
+async def _job(batch_id: str, context: Context, tenant_id: int) -> JobView:
+    return await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=tenant_id)
+
+
+def _check_headers(request: Request, context: Context) -> None:
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind not in CONTENT_TYPES:
+        raise ProblemError(415, "unsupported_content_type", f"send the texts as {' or '.join(CONTENT_TYPES[:2])}.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ProblemError(415, "unsupported_encoding", "send the body uncompressed.", headers={"Accept-Encoding": "identity"})
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > context.settings.api_max_body_bytes:
+        raise _too_large(context)
+
+
+async def _lines(request: Request, context: Context) -> AsyncIterator[list[tuple[int, bytes]]]:
+    """The body's lines, numbered, a few thousand at a time; never more than that and one line in memory."""
+    rest, number, received = b"", 0, 0
+    lines: list[tuple[int, bytes]] = []
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > context.settings.api_max_body_bytes or len(rest) > 6 * context.settings.max_text_bytes + 65_536:
+            raise _too_large(context)
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            number += 1
+            lines.append((number, line))
+        if len(lines) >= LINES_AT_ONCE:
+            yield lines
+            lines = []
+    yield [*lines, (number + 1, rest)]
+
+
+def _rows(lines: list[tuple[int, bytes]], context: Context) -> Iterable[tuple[int, PayloadRow | LineError]]:
+    return (
+        (number, take_line(number, line, max_text_bytes=context.settings.max_text_bytes)) for number, line in lines if line.strip()
+    )
+
+
+def _too_large(context: Context) -> ProblemError:
+    return ProblemError(413, "too_large", f"a body has at most {context.settings.api_max_body_bytes} bytes, and no endless line.")
+
+
+def _unix(moment: dt.datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp())

@@ -1,0 +1,35 @@
+"""Opaque, signed cursors: a reader can neither forge one nor carry one to another job."""
+
+import base64
+import hmac
+import struct
+
+from api.problems import ProblemError
+from guardfleet.store.verdicts import Cursor
+
+MARK_BYTES = 8
+PLACE = struct.Struct(">iq")  # ordinal, sequence number
+
+
+def pack(cursor: Cursor, *, job_id: int, key: bytes) -> str:
+    """The cursor as text for a URL."""
+    place = PLACE.pack(cursor.ord, cursor.seq)
+    return base64.urlsafe_b64encode(place + _mark(place, job_id, key)).rstrip(b"=").decode()
+
+
+def unpack(text: str, *, job_id: int, key: bytes) -> Cursor:
+    """The inverse of `pack`; raises ProblemError for anything else."""
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        raw = b""
+    place, mark = raw[: PLACE.size], raw[PLACE.size :]
+    if len(place) != PLACE.size or not hmac.compare_digest(mark, _mark(place, job_id, key)):
+        raise ProblemError(
+            400, "invalid_cursor", "after is not a cursor of this batch; take it from `next` of the page before.", param="after"
+        )
+    return Cursor(*PLACE.unpack(place))
+
+
+def _mark(place: bytes, job_id: int, key: bytes) -> bytes:
+    return hmac.digest(key, b"%d|" % job_id + place, "sha256")[:MARK_BYTES]

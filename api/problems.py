@@ -1,0 +1,89 @@
+"""Errors over HTTP: one body that is both RFC 9457 problem+json and OpenAI's `error` object."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from guardfleet.errors import NotFoundError, OverloadedError, RejectedError, RetryableError
+from guardfleet.telemetry.logs import get_logger
+
+TITLES = {
+    400: "Bad request",
+    401: "No valid API key",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Too large",
+    415: "Unsupported content",
+    422: "Invalid request",
+    429: "Too many requests",
+    503: "Not available now",
+}
+RETRY_AFTER_S = 5
+
+
+class ProblemError(Exception):
+    """An answer other than success, decided in a route."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, param: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail, self.param, self.headers = status, code, detail, param, headers or {}
+
+
+def problem(
+    status: int, code: str, detail: str, *, param: str | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """The response."""
+    title = TITLES.get(status, "Error")
+    kind = "server_error" if status >= 500 else "authentication_error" if status == 401 else "invalid_request_error"  # noqa: PLR2004
+    body: dict[str, Any] = {
+        "type": f"urn:guardfleet:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "error": {"message": detail, "type": kind, "param": param, "code": code},
+    }
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Replace the framework's own error bodies, which lose code and field."""
+
+    @app.exception_handler(ProblemError)
+    async def _(_: Request, error: ProblemError) -> JSONResponse:
+        return problem(error.status, error.code, error.detail, param=error.param, headers=error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def _(_: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        return problem(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    async def _(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"][1:]) or None
+        return problem(422, "invalid_parameter", str(first["msg"]), param=param)
+
+    @app.exception_handler(NotFoundError)
+    async def _(_: Request, error: NotFoundError) -> JSONResponse:
+        return problem(404, "not_found", str(error))
+
+    @app.exception_handler(OverloadedError)
+    async def _(_: Request, error: OverloadedError) -> JSONResponse:
+        return problem(429, "overloaded", str(error), headers={"Retry-After": str(int(error.retry_after_s))})
+
+    @app.exception_handler(RejectedError)
+    async def _(_: Request, error: RejectedError) -> JSONResponse:
+        return problem(400, "rejected", str(error))
+
+    @app.exception_handler(RetryableError)
+    async def _(request: Request, error: RetryableError) -> JSONResponse:
+        get_logger().warning("request_failed", route=request.url.path, reason=str(error))
+        return problem(
+            503, "unavailable", "the database does not answer now; nothing was lost.", headers={"Retry-After": str(RETRY_AFTER_S)}
+        )

@@ -1,0 +1,88 @@
+"""The application: routes, request ids, probes, and the process around it."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from api import batches, problems
+from api.context import AppContext, Context, in_thread
+from guardfleet import __version__
+from guardfleet.errors import RetryableError
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store import migrate
+from guardfleet.store.database import Database
+from guardfleet.telemetry import metrics
+from guardfleet.telemetry.logs import get_logger
+from guardfleet.telemetry.probes import ProbeServer
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application over configured services; raises ConfigurationError when the schema is not the one it needs."""
+    db = Database(settings.required("database_url"), application="guardfleet-api", pool_size=10)
+    context = Context(db, Keyring(settings.required("secret_key")), settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        db.close()
+
+    app = FastAPI(title="guardfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.context = context
+    app.include_router(batches.router)
+    problems.install(app)
+    app.middleware("http")(_observe)
+
+    @app.get("/livez", tags=["probes"], response_class=PlainTextResponse)
+    async def livez() -> str:
+        """The process turns its loop."""
+        return "ok\n"
+
+    @app.get("/readyz", tags=["probes"], response_class=PlainTextResponse)
+    async def readyz(context: AppContext) -> Response:
+        """The database answers."""
+        try:
+            await in_thread(context.db.ping)
+        except RetryableError:
+            return PlainTextResponse("the database does not answer\n", 503)
+        return PlainTextResponse("ok\n")
+
+    return app
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM; requests in flight finish."""
+    app = create_app(settings)
+    migrate.require_head(app.state.context.db)
+    probes = None
+    if settings.metrics_port is not None:
+        probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=lambda: None)
+        probes.start()
+    try:
+        uvicorn.run(
+            app, host=settings.api_host, port=settings.api_port, log_config=None, access_log=False, timeout_graceful_shutdown=20
+        )
+    finally:
+        if probes:
+            probes.stop()
+    return 0
+
+
+async def _observe(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """A request id, one log line and one observation for each request; neither query nor body is logged."""
+    request_id = f"req_{uuid.uuid4().hex}"
+    started = time.perf_counter()
+    response = await call_next(request)
+    seconds = time.perf_counter() - started
+    route = getattr(request.scope.get("route"), "path", "unknown")
+    response.headers["x-request-id"] = request_id
+    metrics.API_SECONDS.labels(route, str(response.status_code)).observe(seconds)
+    get_logger().info(
+        "request", request=request_id, method=request.method, route=route, status=response.status_code, ms=round(1000 * seconds, 1)
+    )
+    return response

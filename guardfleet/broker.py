@@ -1,0 +1,179 @@
+"""The one Celery configuration: queues, messages, and the settings without which they lose work. Reasons stand at the settings."""
+
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+from kombu.exceptions import ChannelError, OperationalError
+
+from guardfleet.errors import RetryableError
+from guardfleet.settings import Settings
+
+MESSAGE_VERSION = 1
+MODERATE, DELIVER = "guardfleet.moderate", "guardfleet.deliver"
+LANE_NAMES = ("bulk", "interactive")
+DELIVERY_LIMIT = 20  # guards what fails before the claim; a drain's requeues count too, so it is not small
+VISIBILITY_TIMEOUT_S = 300  # Redis: longest silence before a message is handed to another worker; leases make that harmless
+BROKER_DOWN = (OperationalError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """The names of one installation's queues."""
+
+    lanes: tuple[str, ...]  # index = lane number
+    webhooks: str
+    dead: str
+    dead_exchange: str
+
+    @classmethod
+    def of(cls, namespace: str) -> "Queues":
+        """Queues are prefixed with the namespace, so that installations can share a broker."""
+        lanes = tuple(f"{namespace}.{lane}" for lane in LANE_NAMES)
+        return cls(lanes, f"{namespace}.webhooks", f"{namespace}.dead", f"{namespace}.dlx")
+
+
+def make_app(settings: Settings, name: str) -> Celery:
+    """A configured application; connects to nothing yet."""
+    url = settings.required("broker_url")
+    is_redis = url.startswith(("redis", "rediss"))
+    app = Celery(name, broker=url, set_as_current=False)
+    queues = Queues.of(settings.namespace)
+    app.conf.update(
+        task_queues=[_queue(queue, queues, is_redis=is_redis) for queue in (*queues.lanes, queues.webhooks)],
+        task_default_queue=queues.lanes[0],
+        task_default_exchange=queues.lanes[0],
+        task_default_exchange_type="direct",
+        task_serializer="json",
+        accept_content=["json"],
+        task_acks_late=True,  # acknowledge after the commit
+        task_reject_on_worker_lost=True,
+        task_ignore_result=True,  # results are rows
+        worker_prefetch_multiplier=1,  # hold only what runs
+        worker_enable_prefetch_count_reduction=False,  # with True a reconnect deadlocked the threads pool in 6 of 8 runs
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # threads cannot be cancelled; leases keep the copy out
+        broker_channel_error_retry=True,  # else one channel error (READONLY, consumer timeout) ends the worker
+        broker_connection_retry=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # the default gives up for good after 100
+        broker_heartbeat=30,
+        broker_transport_options=_redis_options(settings.namespace) if is_redis else {"confirm_publish": True},
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_detect_quorum_queues=True,
+        worker_soft_shutdown_timeout=0,  # a soft shutdown loses messages with threads; lifecycle drains instead
+        visibility_timeout=VISIBILITY_TIMEOUT_S,
+        result_backend_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_S},
+        redis_socket_timeout=30,
+        redis_socket_connect_timeout=5,
+        redis_socket_keepalive=True,
+        redis_retry_on_timeout=True,
+    )
+    return app
+
+
+class Publisher:
+    """Rings doorbells with publisher confirms. Not thread-safe: one per thread."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self._app = app
+        self.queues = Queues.of(settings.namespace)
+
+    def ring(self, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
+        """Publish one message each; returns how many the broker confirmed before it failed, raises RetryableError if none."""
+        confirmed = 0
+        try:
+            with self._app.producer_pool.acquire(block=True, timeout=5) as producer:
+                for message in messages:
+                    # An anonymous exchange: straight into the queue, so that lost bindings lose nothing. The queue is declared
+                    # anew on each connection, so that an empty broker has it before its first consumer comes back.
+                    self._app.send_task(
+                        task,
+                        kwargs={"v": MESSAGE_VERSION, **message},
+                        queue=queue,
+                        producer=producer,
+                        ignore_result=True,
+                        retry=False,
+                    )
+                    confirmed += 1
+        except BROKER_DOWN as error:
+            self.reset()
+            if not confirmed:
+                raise RetryableError(f"the broker did not take a message: {type(error).__name__}") from error
+        return confirmed
+
+    def depth(self, queue: str) -> int:
+        """Messages of the queue that no consumer holds; 0 when the queue does not exist. Raises RetryableError."""
+        try:
+            with self._app.connection_for_write() as connection, connection.channel() as channel:
+                return int(channel.queue_declare(queue=queue, passive=True).message_count)
+        except ChannelError:
+            return 0
+        except BROKER_DOWN as error:
+            raise RetryableError(f"the broker does not answer: {type(error).__name__}") from error
+
+    def reset(self) -> None:
+        """Forget pooled connections after a failure."""
+        self._app.pool.force_close_all()
+        self._app.__dict__.pop("pool", None)
+        self._app._pool = None  # noqa: SLF001 - Celery has no public way to drop a pool
+        self._app.amqp._producer_pool = None  # noqa: SLF001
+
+
+def declare_dead_letters(app: Celery, settings: Settings) -> None:
+    """Make the dead-letter exchange and queue: RabbitMQ silently drops what it cannot dead-letter. Nothing on Redis."""
+    queues = Queues.of(settings.namespace)
+    with app.connection_for_write() as connection:
+        if connection.transport.driver_type != "amqp":
+            return
+        connection.ensure_connection(max_retries=3, interval_start=0.2)
+        dead = Queue(
+            queues.dead,
+            Exchange(queues.dead_exchange, type="direct"),
+            routing_key=queues.dead,
+            queue_arguments={"x-queue-type": "quorum"},
+        )
+        with connection.channel() as channel:
+            dead(channel).declare()
+
+
+def ping(settings: Settings) -> None:
+    """Raise RetryableError unless the broker takes a connection."""
+    app = make_app(settings, "guardfleet-ping")
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5)
+    except BROKER_DOWN as error:
+        where = urllib.parse.urlsplit(settings.required("broker_url").split(";")[0])
+        raise RetryableError(f"the broker at {where.hostname or where.path}:{where.port or ''} does not answer.") from error
+
+
+def _queue(name: str, queues: Queues, *, is_redis: bool) -> Queue:
+    arguments = (
+        None
+        if is_redis
+        else {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": DELIVERY_LIMIT,
+            "x-dead-letter-exchange": queues.dead_exchange,
+            "x-dead-letter-routing-key": queues.dead,
+        }
+    )
+    return Queue(name, Exchange(name, type="direct"), routing_key=name, queue_arguments=arguments)
+
+
+def _redis_options(namespace: str) -> dict[str, Any]:
+    return {
+        "global_keyprefix": f"{namespace}:",
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "unacked_restore_throttle": 1,  # the default sweeps only every 100 s
+        "health_check_interval": 25,
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "retry_on_timeout": True,
+    }

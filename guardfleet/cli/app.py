@@ -1,0 +1,206 @@
+"""The commands and their options; what they do is in the modules beside this one."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from guardfleet import __version__
+from guardfleet.settings import load_settings
+
+app = typer.Typer(
+    name="guardfleet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Moderate millions of texts with Qwen3Guard on your own machines: texts in, verdicts with their rationale out.",
+)
+db_app = typer.Typer(no_args_is_help=True, help="Migrations.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys and the installation's secret key.")
+app.add_typer(db_app, name="db")
+app.add_typer(keys_app, name="keys")
+
+Input = Annotated[
+    str, typer.Argument(metavar="IN", help="JSONL, CSV or Parquet with id and text (or messages); - for JSONL on stdin.")
+]
+JobLabel = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, job_...")]
+Model = Annotated[str | None, typer.Option("--model", help="demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole input at the first unusable line.")]
+Callback = Annotated[str | None, typer.Option("--callback-url", help="Where a signed webhook goes when the job ends.")]
+Secret = Annotated[
+    str | None, typer.Option("--callback-secret", help="Its signing secret, whsec_...; made and printed if left out.")
+]
+
+
+@app.command()
+def scan(
+    source: Input,
+    out: Annotated[str, typer.Option("-o", "--out", help="Where the verdicts go: .jsonl, .csv or .parquet.")] = "verdicts.jsonl",
+    model: Model = None,
+    strict: Strict = False,
+    again: Annotated[bool, typer.Option("--again", help="Judge anew even if the same input was judged before.")] = False,
+    callback_url: Callback = None,
+    callback_secret: Secret = None,
+) -> int:
+    """Submit, work and export in one go; needs no services. Ctrl-C keeps what is done: run it again to resume."""
+    from guardfleet.cli.scan import Scan
+    from guardfleet.telemetry import logs
+
+    settings = load_settings(model=model)
+    logs.configure(settings.model_copy(update={"log_level": "error", "log_format": "console"}), process="scan")
+    return Scan(settings, source, out, strict=strict, again=again, callback_url=callback_url, callback_secret=callback_secret).run()
+
+
+@app.command()
+def up(model: Model = None) -> int:
+    """Run the whole stack in the foreground: database, broker, dispatcher, workers, API."""
+    from guardfleet.cli.up import up as run
+
+    return run(load_settings(model=model))
+
+
+@app.command()
+def submit(
+    source: Input,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
+    strict: Strict = False,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Before bulk work; for small jobs.")] = False,
+    callback_url: Callback = None,
+    callback_secret: Secret = None,
+) -> int:
+    """Submit a job to a running fleet."""
+    from guardfleet.cli import jobs
+
+    return jobs.submit(
+        load_settings(),
+        source,
+        wait=wait,
+        strict=strict,
+        interactive=interactive,
+        callback_url=callback_url,
+        callback_secret=callback_secret,
+    )
+
+
+@app.command()
+def status(job: JobLabel, as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> int:
+    """Show where a job is."""
+    from guardfleet.cli import jobs
+
+    return jobs.status(load_settings(), job, as_json=as_json)
+
+
+@app.command()
+def results(
+    job: JobLabel,
+    out: Annotated[str, typer.Option("-o", "--out", help="A file; - for standard output.")] = "-",
+    fmt: Annotated[str | None, typer.Option("--format", help="jsonl, csv or parquet; default by the file's suffix.")] = None,
+    min_severity: Annotated[str, typer.Option("--min-severity", help="safe (all), controversial, unsafe; errors always.")] = "safe",
+) -> int:
+    """Write a job's verdicts, in input order; of a running job, those there are."""
+    from guardfleet.cli import jobs
+
+    return jobs.results(load_settings(), job, out=out, fmt=fmt, min_severity=min_severity)
+
+
+@app.command()
+def cancel(job: JobLabel) -> int:
+    """Stop a job; verdicts it already has stay."""
+    from guardfleet.cli import jobs
+
+    return jobs.cancel(load_settings(), job)
+
+
+@app.command()
+def worker(
+    model: Model = None,
+    webhooks: Annotated[bool, typer.Option("--webhooks", help="Deliver webhooks instead of moderating; needs no torch.")] = False,
+) -> int:
+    """Run one worker process (one device)."""
+    from guardfleet.telemetry import logs
+
+    settings = load_settings(model=model)
+    logs.configure(settings, process="webhooks" if webhooks else "worker")
+    from worker import main
+
+    return main.deliver(settings) if webhooks else main.moderate(settings)
+
+
+@app.command()
+def dispatcher() -> int:
+    """Run one dispatcher process; any number may stand by."""
+    from guardfleet.telemetry import logs
+
+    settings = load_settings()
+    logs.configure(settings, process="dispatcher")
+    from worker import main
+
+    return main.dispatch(settings)
+
+
+@app.command()
+def api() -> int:
+    """Run the HTTP API."""
+    from guardfleet.telemetry import logs
+
+    settings = load_settings()
+    logs.configure(settings, process="api")
+    from api.server import serve
+
+    return serve(settings)
+
+
+@db_app.command("upgrade")
+def db_upgrade() -> int:
+    """Bring the schema to the newest migration. Safe to run from several places at once."""
+    from guardfleet.store import migrate
+    from guardfleet.store.database import Database
+
+    print(migrate.upgrade(Database(load_settings().required("database_url"), pool_size=1)))
+    return 0
+
+
+@db_app.command("current")
+def db_current() -> int:
+    """Print the schema's migration and the one this version needs."""
+    from guardfleet.store import migrate
+    from guardfleet.store.database import Database
+
+    found = migrate.current(Database(load_settings().required("database_url"), pool_size=1))
+    print(f"{found or 'empty'} (this version needs {migrate.head()})")
+    return 0 if found == migrate.head() else 1
+
+
+@keys_app.command("secret")
+def keys_secret() -> int:
+    """Print a fresh secret key for GUARDFLEET_SECRET_KEY."""
+    from guardfleet.sealing import new_secret_key
+
+    print(new_secret_key())
+    return 0
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="What the key is for.")] = "key",
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose jobs it sees.")] = "default",
+) -> int:
+    """Make an API key and print it, once."""
+    from guardfleet.cli import jobs
+
+    return jobs.create_key(load_settings(), name=name, tenant=tenant)
+
+
+@app.command()
+def doctor() -> int:
+    """Say what would stop this machine from working, before it does."""
+    from guardfleet.cli.doctor import examine
+
+    return examine(load_settings())
+
+
+@app.command()
+def version() -> int:
+    """Print the version."""
+    print(f"guardfleet {__version__}", file=sys.stdout)
+    return 0

@@ -1,0 +1,132 @@
+"""`submit`, `status`, `results`, `cancel`: jobs of a running fleet, or of the embedded database."""
+
+import json
+import pathlib
+from typing import Any
+
+from guardfleet import exporting
+from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
+from guardfleet.embedded.stack import database_of, running_settings
+from guardfleet.errors import ConfigurationError, RejectedError
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.states import JobState
+from guardfleet.store import jobs, keys, migrate, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView, parse_label
+from guardfleet.verdict import Severity
+
+
+def submit(
+    settings: Settings,
+    source: str,
+    *,
+    wait: bool,
+    strict: bool,
+    interactive: bool,
+    callback_url: str | None,
+    callback_secret: str | None,
+) -> int:
+    """Submit a file; print the job's name on stdout."""
+    from producer.client import Options, Producer
+
+    if settings.is_embedded:
+        found = running_settings(settings)
+        if found is None:
+            raise ConfigurationError(
+                "no fleet is running: start one with `guardfleet up`, set GUARDFLEET_DATABASE_URL, or use `guardfleet scan`."
+            )
+        settings = found
+    producer = Producer.connect(settings)
+    db = producer.db
+    migrate.require_head(db)
+    options = Options(
+        name=pathlib.Path(source).name,
+        strict=strict,
+        interactive=interactive,
+        callback_url=callback_url,
+        callback_secret=callback_secret,
+    )
+    submission = producer.submit_file(source, options)
+    print(submission.job.label, flush=True)
+    show.submitted(submission.job, submission.rejected, submission.callback_secret)
+    if not wait:
+        return DONE
+    try:
+        job = show.follow(lambda: jobs.get(db, submission.job.public_id))
+    except KeyboardInterrupt:
+        show.console.print(f"\nThe job goes on: `guardfleet status {submission.job.label}`.")
+        return INTERRUPTED
+    show.summary(job, jobs.summary(db, job), seconds=_seconds(job))
+    return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
+
+
+def status(settings: Settings, label: str, *, as_json: bool) -> int:
+    """Print where a job is."""
+    with database_of(settings) as complete:
+        db = Database(complete.required("database_url"), pool_size=1)
+        try:
+            job = jobs.get(db, parse_label(label))
+            if as_json:
+                print(json.dumps(_as_dict(job)))
+            else:
+                show.summary(job, jobs.summary(db, job), seconds=_seconds(job) if job.state.is_final else None)
+                if not job.state.is_final:
+                    show.console.print(f"{job.done:,} of {job.total:,} texts done")
+        finally:
+            db.close()
+    return DONE
+
+
+def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_severity: str) -> int:
+    """Write a job's verdicts."""
+    names = {severity.label: int(severity) for severity in Severity}
+    if min_severity not in names:
+        raise RejectedError(f"min-severity {min_severity!r} is unknown; {', '.join(names)} are.")
+    chosen = exporting.format_of(out, fmt)
+    with database_of(settings) as complete:
+        db = Database(complete.required("database_url"), pool_size=1)
+        try:
+            job = jobs.get(db, parse_label(label))
+            n = exporting.write(verdicts.export(db, job, min_severity=names[min_severity]), out, chosen)
+        finally:
+            db.close()
+    if out != "-":
+        show.console.print(f"{n:,} verdicts are in [bold]{out}[/bold]")
+    return DONE
+
+
+def cancel(settings: Settings, label: str) -> int:
+    """Cancel a job."""
+    with database_of(settings) as complete:
+        db = Database(complete.required("database_url"), pool_size=1)
+        try:
+            job = jobs.get(db, parse_label(label))
+            jobs.cancel(db, job.id)
+            after = jobs.get(db, job.public_id)
+        finally:
+            db.close()
+    show.console.print(f"{after.label}: {after.state.label}, {after.done:,} of {after.total:,} verdicts are kept")
+    return DONE
+
+
+def create_key(settings: Settings, *, name: str, tenant: str) -> int:
+    """Make an API key; print it once."""
+    with database_of(settings) as complete:
+        db = Database(complete.required("database_url"), pool_size=1)
+        try:
+            print(keys.create(db, Keyring(complete.required("secret_key")), name=name, tenant=tenant))
+        finally:
+            db.close()
+    return DONE
+
+
+def _seconds(job: JobView) -> float | None:
+    if job.sealed_at is None or job.finished_at is None:
+        return None
+    return max(0.001, (job.finished_at - job.sealed_at).total_seconds())
+
+
+def _as_dict(job: JobView) -> dict[str, Any]:
+    names = ("total", "rejected", "done", "safe", "controversial", "unsafe", "error", "saved", "model", "is_demo", "reason")
+    return {"job": job.label, "state": job.state.label, **{name: getattr(job, name) for name in names}}

@@ -1,0 +1,144 @@
+"""`guardfleet scan`: the stack up, the file in, the verdicts out, the stack down."""
+
+import hashlib
+import pathlib
+import signal
+import time
+from dataclasses import dataclass
+
+from guardfleet import exporting
+from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
+from guardfleet.embedded.stack import Stack, running_settings
+from guardfleet.errors import RejectedError
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.states import JobState
+from guardfleet.store import deliveries, jobs, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView
+
+CALLBACK_PATIENCE_S = 10.0
+
+
+@dataclass
+class Scan:
+    """One run of the command."""
+
+    settings: Settings
+    source: str
+    out: str
+    strict: bool = False
+    again: bool = False
+    callback_url: str | None = None
+    callback_secret: str | None = None
+
+    def run(self) -> int:
+        """Do it all; returns the exit status."""
+        signal.signal(signal.SIGTERM, _interrupt)
+        fmt = exporting.format_of(self.out)
+        fingerprint = self._fingerprint()
+        running = running_settings(self.settings) if self.settings.is_embedded else None
+        stack = Stack(running or self.settings, log_to_files=True)
+        try:
+            with show.console.status("starting PostgreSQL and the broker" if stack.settings.is_embedded else "connecting"):
+                self.settings = stack.start_servers()
+            db = Database(self.settings.required("database_url"), application="guardfleet-scan")
+            try:
+                return self._scan(stack, db, fingerprint, fmt, has_fleet=running is not None)
+            finally:
+                db.close()
+        finally:
+            stack.stop()
+
+    def _scan(self, stack: Stack, db: Database, fingerprint: bytes | None, fmt: str, *, has_fleet: bool) -> int:
+        job = self._earlier(db, fingerprint)
+        started = time.monotonic()
+        seconds: float | None = None
+        if job is None or not job.state.is_final:
+            if not has_fleet:
+                commands: list[tuple[str, list[str]]] = [("dispatcher", ["dispatcher"]), ("worker", ["worker"])]
+                stack.start_processes(*commands, *([("webhooks", ["worker", "--webhooks"])] if self.callback_url else []))
+            try:
+                job = job or self._submit(db, fingerprint)
+                public_id, done_before = job.public_id, job.done
+                job = show.follow(lambda: jobs.get(db, public_id), broken=stack.broken)
+            except KeyboardInterrupt:
+                return self._interrupted(db, fingerprint)
+            seconds = (time.monotonic() - started) * job.done / max(1, job.done - done_before)
+            self._await_callback(db, job)
+        return self._report(db, job, fmt, seconds)
+
+    def _submit(self, db: Database, fingerprint: bytes | None) -> JobView:
+        from producer.client import Options, Producer
+
+        producer = Producer(db, Keyring(self.settings.required("secret_key")), self.settings)
+        with show.console.status(f"reading {self.source}") as status:
+            options = Options(
+                name=pathlib.Path(self.source).name,
+                strict=self.strict,
+                fingerprint=fingerprint,
+                callback_url=self.callback_url,
+                callback_secret=self.callback_secret,
+                on_progress=lambda n: status.update(f"reading {self.source}: {n:,} texts"),
+            )
+            submission = producer.submit_file(self.source, options)
+        show.submitted(submission.job, submission.rejected, submission.callback_secret)
+        return submission.job
+
+    def _earlier(self, db: Database, fingerprint: bytes | None) -> JobView | None:
+        """The job of an earlier run of the same command, if it can be used."""
+        job = jobs.find(db, fingerprint) if fingerprint and not self.again else None
+        if job is None:
+            return None
+        if job.state is JobState.INGESTING:  # its submit was killed: nothing of it was published
+            jobs.abandon(db, job.id, "its submit was interrupted")
+            return None
+        if job.state is JobState.COMPLETED:
+            show.console.print(
+                f"The same texts were judged by the same model on {job.created_at:%Y-%m-%d %H:%M} UTC ({job.label}): "
+                "nothing to do. The verdicts come from the database; --again judges anew.",
+                soft_wrap=True,
+            )
+        else:
+            show.console.print(f"Resuming {job.label}: {job.done:,} of {job.total:,} texts have their verdict.")
+        return job
+
+    def _interrupted(self, db: Database, fingerprint: bytes | None) -> int:
+        job = jobs.find(db, fingerprint) if fingerprint else None
+        kept = f" {job.done:,} of {job.total:,} verdicts are kept." if job and job.state is JobState.RUNNING else ""
+        show.console.print(f"\nInterrupted.{kept} Run the same command again to {'resume' if kept else 'start over'}.")
+        return INTERRUPTED
+
+    def _await_callback(self, db: Database, job: JobView) -> None:
+        """Give the webhook a moment, since the stack goes down with us; what is not delivered now is at the next start."""
+        deadline = time.monotonic() + CALLBACK_PATIENCE_S
+        while self.callback_url and deliveries.unsent(db, job.id) and time.monotonic() < deadline:
+            time.sleep(show.POLL_S)
+
+    def _report(self, db: Database, job: JobView, fmt: str, seconds: float | None) -> int:
+        n = exporting.write(verdicts.export(db, job), self.out, fmt)
+        show.summary(job, jobs.summary(db, job), seconds=seconds)
+        if self.out != "-":
+            show.console.print(f"{n:,} verdicts are in [bold]{self.out}[/bold]")
+            if job.rejected:
+                rejected = f"{self.out}.rejected.jsonl"
+                exporting.write_jsonl(verdicts.rejections(db, job), rejected)
+                show.console.print(f"{job.rejected:,} refused lines are in [bold]{rejected}[/bold]")
+        return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
+
+    def _fingerprint(self) -> bytes | None:
+        """What makes two runs the same: the file's bytes and what is to judge them. None for standard input."""
+        if self.source == "-":
+            return None
+        asked = f"{self.settings.engine}|{self.settings.model}|{self.settings.model_revision}|{self.settings.max_text_tokens}"
+        try:
+            with pathlib.Path(self.source).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        except OSError as error:
+            raise RejectedError(f"{self.source} cannot be read: {error.strerror}.") from error
+        digest.update(asked.encode())
+        return digest.digest()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,120 @@
+"""What the terminal shows: a progress bar with rate and ETA, and the summary table."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from guardfleet.errors import FatalError, LineError
+from guardfleet.store.jobs import JobView
+from guardfleet.verdict import Category, Severity, category_names
+
+POLL_S = 0.2
+PLAIN_EVERY_S = 10.0  # a line this often where there is no terminal
+STYLES = {Severity.SAFE: "green", Severity.CONTROVERSIAL: "yellow", Severity.UNSAFE: "red", Severity.ERROR: "magenta"}
+
+console = Console(stderr=True, highlight=False)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Texts a second over the last seconds."""
+        return Text(f"{task.speed:,.0f} texts/s" if task.speed else "- texts/s", style="progress.data.speed")
+
+
+def follow(look: Callable[[], JobView], *, broken: Callable[[], str | None] = lambda: None) -> JobView:
+    """Show progress until the job has ended. Raises FatalError when the stack behind it cannot go on."""
+    job = look()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=15) as progress:
+        task = progress.add_task("moderating", total=job.total, completed=job.done)
+        started, done_before, said = time.monotonic(), job.done, time.monotonic()
+        while not job.state.is_final:
+            if wrong := broken():
+                raise FatalError(wrong.removeprefix("guardfleet: "))
+            time.sleep(POLL_S)
+            job = look()
+            progress.update(task, completed=job.done, total=job.total)
+            if not console.is_terminal and time.monotonic() - said > PLAIN_EVERY_S:
+                said = time.monotonic()
+                rate = (job.done - done_before) / (said - started)
+                left_s = (job.total - job.done) / rate if rate else 0
+                console.print(f"{job.done:,} of {job.total:,} texts, {rate:,.0f} texts/s, {left_s:,.0f} s to go")
+    return job
+
+
+def submitted(job: JobView, first: list[LineError], secret: str | None) -> None:
+    """Say which lines were refused, and what the callback is signed with if the caller does not know."""
+    if job.rejected:
+        console.print(f"[yellow]{job.rejected:,} lines were refused[/yellow]; the rest goes on:")
+        for error in first:
+            console.print(f"  {error}", markup=False)
+        if job.rejected > len(first):
+            console.print(f"  ... and {job.rejected - len(first):,} more")
+    if secret:
+        console.print(f"the callback is signed with {secret}", soft_wrap=True)
+
+
+def summary(job: JobView, counts: Mapping[tuple[int, int], int], *, seconds: float | None) -> None:
+    """The table of severities and categories, and the figures under it."""
+    demo = " - judged by the DEMO model, not for real use" if job.is_demo else ""
+    console.print(f"[bold]{job.label}[/bold]: {job.state.label}{demo}", soft_wrap=True)
+    table = Table()
+    table.add_column("category")
+    shown = [s for s in Severity if any(severity == s for severity, _ in counts)]
+    for severity in shown:
+        table.add_column(severity.label, justify="right", style=STYLES[severity])
+    rows: dict[str, dict[int, int]] = {}
+    for (severity_code, bits), n in counts.items():
+        names = category_names(Category(bits)) or ["no verdict" if severity_code == Severity.ERROR else "none"]
+        for name in names:
+            cell = rows.setdefault(name, {})
+            cell[severity_code] = cell.get(severity_code, 0) + n
+    for name, cells in sorted(rows.items(), key=lambda item: -sum(item[1].values())):
+        table.add_row(name, *(f"{cells[s]:,}" if s in cells else "" for s in shown))
+    table.add_section()
+    totals = {
+        Severity.SAFE: job.safe,
+        Severity.CONTROVERSIAL: job.controversial,
+        Severity.UNSAFE: job.unsafe,
+        Severity.ERROR: job.error,
+    }
+    table.add_row("all texts", *(f"{totals[s]:,}" for s in shown))
+    console.print(table)
+    parts = [f"{job.done:,} texts"]
+    if seconds:
+        parts[0] += f" in {seconds:,.1f} s ({job.done / seconds:,.0f} texts/s, start of the worker included)"
+    parts += [
+        f"{job.saved:,} without a model run (cache, duplicates, empty)",
+        f"{job.error:,} failed",
+        f"{job.rejected:,} lines refused",
+    ]
+    if job.model:
+        parts.append(f"model {job.model}")
+    console.print(", ".join(parts), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A sentence on stderr."""
+    print(f"guardfleet: {text}", file=sys.stderr)

@@ -1,0 +1,58 @@
+"""`guardfleet up`: the embedded stack in the foreground."""
+
+import os
+import signal
+import threading
+
+from guardfleet.cli import DONE, show
+from guardfleet.embedded.stack import Stack
+from guardfleet.errors import FatalError
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store import keys
+from guardfleet.store.database import Database
+from guardfleet.telemetry import logs
+
+
+def up(settings: Settings) -> int:
+    """Run until Ctrl-C or SIGTERM; a second Ctrl-C leaves at once."""
+    logs.configure(settings.model_copy(update={"log_format": "console"}), process="up")
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(1) if stopping.is_set() else stopping.set())
+    stack = Stack(settings, log_to_files=True)
+    try:
+        with show.console.status("starting PostgreSQL and the broker"):
+            complete = stack.start_servers()
+        key = _api_key(complete)
+        stack.start_processes(
+            ("dispatcher", ["dispatcher"]), ("worker", ["worker"]), ("webhooks", ["worker", "--webhooks"]), ("api", ["api"])
+        )
+        stack.announce()
+        url = f"http://{complete.api_host}:{complete.api_port}"
+        show.console.print(f"guardfleet is up: API at [bold]{url}[/bold], logs in {complete.data_dir / 'logs'}", soft_wrap=True)
+        show.console.print(f"API key: [bold]{key}[/bold]", soft_wrap=True)
+        show.console.print("Try: guardfleet submit examples/texts.jsonl --wait     Stop: Ctrl-C")
+        while not stopping.wait(1.0):
+            stack.tend()
+            if wrong := stack.broken():
+                raise FatalError(wrong.removeprefix("guardfleet: "))
+        show.console.print("stopping: work in progress is handed back")
+        return DONE
+    finally:
+        stack.stop()
+
+
+def _api_key(settings: Settings) -> str:
+    """The key of this data folder: made at the first start, kept where only this user can read it."""
+    path = settings.data_dir / "api_key"
+    if path.exists():
+        return path.read_text().strip()
+    db = Database(settings.required("database_url"), pool_size=1)
+    try:
+        key = keys.create(db, Keyring(settings.required("secret_key")), name="guardfleet up")
+    finally:
+        db.close()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key)
+    return key

@@ -1,0 +1,99 @@
+"""Guardfleet's own processes as children: started, watched, started again when they die, stopped in order."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from guardfleet.telemetry.logs import get_logger
+
+STOP_TIMEOUT_S = 30.0
+RESTART_S = (0.2, 1.0, 5.0, 15.0)  # pauses before the next start; a process that lived for a minute starts over
+HEALTHY_S = 60.0
+CONFIGURATION_STATUS = 2  # not worth another try
+
+
+class Child:
+    """One supervised process. It runs in a session of its own, so that Ctrl-C reaches the parent alone."""
+
+    def __init__(self, name: str, args: Sequence[str], environment: Mapping[str, str], log: pathlib.Path | None) -> None:
+        self.name = name
+        self._args, self._environment, self._log = list(args), dict(environment), log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name=f"child-{name}", daemon=True)
+        self.gave_up: str | None = None  # why it is not started any more
+
+    @property
+    def pid(self) -> int | None:
+        """The process now running."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start it and watch it from a thread."""
+        self._spawn()
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM; returns at once."""
+        self._stopping.set()
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL after a while; safe to call twice."""
+        self.ask_to_stop()
+        if self._process is None:
+            return
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def last_words(self) -> str:
+        """The end of its log, for an error message."""
+        if self._log is None or not self._log.exists():
+            return ""
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1][-500:] if lines else ""
+
+    def _spawn(self) -> None:
+        out = self._log.open("ab") if self._log else None
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "guardfleet", *self._args],
+                env=os.environ | self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        finally:
+            if out:
+                out.close()
+        get_logger().info("child_started", child=self.name, pid=self._process.pid)
+
+    def _supervise(self) -> None:
+        deaths = 0
+        while self._process is not None:
+            started = time.monotonic()
+            status = self._process.wait()
+            if self._stopping.is_set():
+                return
+            get_logger().warning("child_exited", child=self.name, status=status)
+            if status == CONFIGURATION_STATUS:
+                self.gave_up = self.last_words() or f"{self.name} ended with status {status}"
+                return
+            deaths = 0 if time.monotonic() - started > HEALTHY_S else deaths + 1
+            if self._stopping.wait(RESTART_S[min(deaths, len(RESTART_S)) - 1]):
+                return
+            self._spawn()
+            if self._stopping.is_set():  # stop() may have missed the process just made
+                self.ask_to_stop()

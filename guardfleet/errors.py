@@ -1,0 +1,48 @@
+"""The one error tree: what a caller can do about a failure decides its class."""
+
+
+class GuardfleetError(Exception):
+    """Anything guardfleet raises on purpose; its message is a sentence for the user."""
+
+
+class RetryableError(GuardfleetError):
+    """Nothing was lost; the same call may succeed later (a service is away, a lease was lost)."""
+
+
+class RejectedError(GuardfleetError):
+    """The input is at fault; the same call will fail again."""
+
+
+class NotFoundError(RejectedError):
+    """The named thing does not exist for this tenant."""
+
+
+class OverloadedError(RetryableError):
+    """Refused at the door; `retry_after_s` says when to come back."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ConfigurationError(GuardfleetError):
+    """A setting, a file or the machine is not as it must be; the process does not start."""
+
+
+class FatalError(GuardfleetError):
+    """The process cannot go on: its supervisor is to start a fresh one."""
+
+
+class DrainingError(RetryableError):
+    """The engine is shutting down and hands the work back untouched."""
+
+
+class LineError(RejectedError):
+    """One input line is unusable; the rest of the file goes on.
+
+    `code` is stable: `invalid_json`, `wrong_type`, `missing_text`, `invalid_id`, `duplicate_id`, `invalid_metadata`, `too_large`.
+    """
+
+    def __init__(self, line: int, code: str, detail: str) -> None:
+        super().__init__(f"line {line}: {detail} ({code})")
+        self.line, self.code, self.detail = line, code, detail

@@ -1,0 +1,118 @@
+"""Sealing: how texts and secrets rest in Postgres, and how texts are compared without being kept.
+
+One secret key per installation; everything else is derived from it (HKDF-SHA256, one label per use). Each job has a data key
+of its own, wrapped by the key-encryption key: deleting the wrapped key makes the job's texts unreadable, in backups too.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from guardfleet.errors import ConfigurationError
+
+KEY_BYTES = 32
+NONCE_BYTES = 12  # random 96-bit nonces: safe for 2^32 seals a key (NIST SP 800-38D); a job has far fewer shards
+VERSION = b"\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadRow:
+    """One text as it waits for a worker. `content` is a string or a list of {"role", "content"} messages."""
+
+    id: str
+    content: str | list[dict[str, str]]
+    metadata: dict[str, Any] | None = None
+
+
+def new_secret_key() -> str:
+    """A fresh installation key: 32 random bytes, URL-safe base64."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+
+
+class Keyring:
+    """The keys derived from the installation's secret key. Holds no state that changes."""
+
+    def __init__(self, secret_key: str) -> None:
+        try:
+            root = base64.urlsafe_b64decode(secret_key)
+        except ValueError as error:
+            raise ConfigurationError("secret_key is not base64: make one with `guardfleet keys secret`.") from error
+        if len(root) < KEY_BYTES:
+            raise ConfigurationError(f"secret_key has {len(root)} bytes, {KEY_BYTES} are needed: `guardfleet keys secret`.")
+        self._wrap = AESGCM(_derive(root, b"guardfleet/kek"))
+        self._digest_key = _derive(root, b"guardfleet/digest")
+        self._api_key_pepper = _derive(root, b"guardfleet/api-key")
+        self.cursor_key = _derive(root, b"guardfleet/cursor")
+        self.key_id = hashlib.sha256(_derive(root, b"guardfleet/key-id")).hexdigest()[:12]
+
+    def new_data_key(self) -> bytes:
+        """A fresh job key, wrapped for storage."""
+        return _encrypt(self._wrap, secrets.token_bytes(KEY_BYTES), b"data-key")
+
+    def seal_rows(self, wrapped_key: bytes, rows: Sequence[PayloadRow], *, job_id: int, shard_no: int) -> bytes:
+        """Compress and encrypt the rows of one shard; bound to its job and number, so blobs cannot be swapped."""
+        plain = json.dumps([[row.id, row.content, row.metadata] for row in rows], ensure_ascii=False, separators=(",", ":"))
+        # surrogatepass: a lone surrogate is kept as it came
+        packed = zlib.compress(plain.encode("utf-8", "surrogatepass"), 1)
+        return _encrypt(self._data_key(wrapped_key), packed, _place(job_id, shard_no))
+
+    def open_rows(self, wrapped_key: bytes, blob: bytes, *, job_id: int, shard_no: int) -> list[PayloadRow]:
+        """The inverse of `seal_rows`; raises ConfigurationError when key and blob do not belong together."""
+        packed = _decrypt(self._data_key(wrapped_key), blob, _place(job_id, shard_no))
+        rows = json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
+        return [PayloadRow(*row) for row in rows]
+
+    def seal_secret(self, value: str) -> bytes:
+        """Encrypt a small secret (a webhook's) for its column."""
+        return _encrypt(self._wrap, value.encode(), b"secret")
+
+    def open_secret(self, sealed: bytes) -> str:
+        """The inverse of `seal_secret`."""
+        return _decrypt(self._wrap, sealed, b"secret").decode()
+
+    def digest(self, tenant_id: int, content: str | list[dict[str, str]]) -> bytes:
+        """16 bytes that are equal for equal contents of one tenant, and tell nothing to who lacks the key."""
+        plain = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        kind = b"t" if isinstance(content, str) else b"m"
+        message = b"%d|%s|" % (tenant_id, kind) + plain.encode("utf-8", "surrogatepass")
+        return hmac.digest(self._digest_key, message, "sha256")[:16]
+
+    def api_key_digest(self, api_key: str) -> bytes:
+        """What is stored of an API key."""
+        return hmac.digest(self._api_key_pepper, api_key.encode(), "sha256")
+
+    def _data_key(self, wrapped: bytes) -> AESGCM:
+        return AESGCM(_decrypt(self._wrap, wrapped, b"data-key"))
+
+
+def _derive(root: bytes, label: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=label).derive(root)
+
+
+def _place(job_id: int, shard_no: int) -> bytes:
+    return b"%d/%d/zlib-json" % (job_id, shard_no)
+
+
+def _encrypt(key: AESGCM, plain: bytes, place: bytes) -> bytes:
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return VERSION + nonce + key.encrypt(nonce, plain, place)
+
+
+def _decrypt(key: AESGCM, blob: bytes, place: bytes) -> bytes:
+    if blob[:1] != VERSION:
+        raise ConfigurationError("a sealed value has an unknown version: it was written by a newer guardfleet.")
+    try:
+        return key.decrypt(blob[1 : 1 + NONCE_BYTES], blob[1 + NONCE_BYTES :], place)
+    except InvalidTag as error:
+        raise ConfigurationError("a sealed value does not open: was secret_key changed?") from error

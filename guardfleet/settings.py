@@ -1,0 +1,150 @@
+"""Every setting, with its bound. Built once at an entry point and passed down; nothing else reads the environment."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from guardfleet.errors import ConfigurationError
+
+ENV_PREFIX = "GUARDFLEET_"
+LEASE_RENEWALS = 3  # a lease survives two lost renewals
+
+
+def default_data_dir() -> pathlib.Path:
+    """Where the embedded stack keeps its data: the user's data folder, or /var/lib for root (whose home nobody else can read)."""
+    if os.geteuid() == 0:
+        return pathlib.Path("/var/lib/guardfleet")
+    return pathlib.Path.home() / ".local" / "share" / "guardfleet"
+
+
+class Settings(BaseSettings):
+    """Read from `GUARDFLEET_*` variables and an optional `.env` beside the process; unknown keys stop the process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_file=".env", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL 15+, `postgresql://user:password@host/db`. Empty: embedded."
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="`amqp://` (RabbitMQ 3.10+, several joined by `;`) or `redis://` (Redis 6.2+). Empty: embedded Valkey."
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="32 bytes, base64; seals texts and secrets at rest. `guardfleet keys secret` makes one. Embedded: generated.",
+    )
+    data_dir: pathlib.Path = Field(default_factory=default_data_dir, description="Data of the embedded stack.")
+    namespace: str = Field(
+        "guardfleet", pattern=r"^[a-z][a-z0-9_.-]{0,40}$", description="Prefix of queues, exchanges and Redis keys."
+    )
+
+    model: str = Field("demo", description="A hub name (`Qwen/Qwen3Guard-Gen-0.6B`), a folder, or `demo`.")
+    model_revision: str | None = Field(None, description="Branch, tag or commit of a hub model; pin it in production.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` takes the GPU where there is one.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="`auto`: bf16 on CUDA, fp32 elsewhere.")
+    batch_tokens: int = Field(8192, ge=256, le=1_048_576, description="Padded tokens in one forward pass.")
+    max_text_tokens: int = Field(
+        30_000, ge=16, le=131_072, description="Longest text judged; also bounded by the model's positions."
+    )
+    threads: int = Field(0, ge=0, le=256, description="CPU threads of the model; 0: all cores.")
+    engine: Literal["model", "instant"] = Field("model", description="`instant` judges nothing: for load runs and tests.")
+    instant_ms_per_batch: float = Field(0.0, ge=0.0, le=60_000.0, description="What the instant engine sleeps per batch, ms.")
+    engine_stall_s: float = Field(300.0, ge=1.0, le=86_400.0, description="A batch on the device for longer ends the process, s.")
+
+    shard_texts: int = Field(1024, ge=1, le=8192, description="Texts in one shard; one shard should take 5-30 s.")
+    shard_bytes: int = Field(4 << 20, ge=1024, le=64 << 20, description="A shard closes early at this many bytes of text.")
+    max_text_bytes: int = Field(8 << 20, ge=1, le=256 << 20, description="Longest input line taken, bytes.")
+    concurrency: int = Field(4, ge=1, le=64, description="Shards in work at once in one worker process.")
+    prefetch_window: int = Field(32, ge=1, le=10_000, description="Most doorbells out per queue; the rest waits in Postgres.")
+    lease_s: float = Field(45.0, ge=1.0, le=3600.0, description="A dead worker's shard is taken back after this long, s.")
+    max_claims: int = Field(6, ge=1, le=100, description="Claims (crashes included) before a shard is given up.")
+    max_failures: int = Field(5, ge=1, le=100, description="Failures (retries) before a shard is given up.")
+    retry_base_s: float = Field(2.0, gt=0.0, le=3600.0, description="First retry delay, s; doubles.")
+    retry_cap_s: float = Field(300.0, gt=0.0, le=86_400.0, description="Longest retry delay, s.")
+    tick_s: float = Field(0.25, ge=0.01, le=60.0, description="The dispatcher's pause when there is nothing to do, s.")
+    republish_s: float = Field(
+        10.0, ge=0.2, le=3600.0, description="Age at which a doorbell the broker no longer has is rung again, s."
+    )
+    cache_hours: float = Field(
+        24.0, ge=0.0, le=8760.0, description="How old a verdict may be to serve the same text again; 0: never."
+    )
+    purge_hours: float = Field(24.0, ge=0.0, le=8760.0, description="Texts are deleted this long after their job ended.")
+
+    webhook_schedule_s: tuple[float, ...] = Field(
+        (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400), description="Delays before each attempt, s."
+    )
+    webhook_timeout_s: float = Field(15.0, gt=0.0, le=120.0, description="Total time of one attempt, s.")
+    webhook_allow_networks: tuple[str, ...] = Field(
+        (), description="Private networks (CIDR) that webhooks may reach; all others that are not public are refused."
+    )
+
+    api_host: str = Field("127.0.0.1", description="Address the API listens on.")
+    api_port: int = Field(8080, ge=0, le=65_535, description="Port of the API; 0: any free one.")
+    api_max_body_bytes: int = Field(512 << 20, ge=1, description="Largest body of a batch.")
+    metrics_host: str = Field("127.0.0.1", description="Address of /metrics, /livez and /readyz of a worker or dispatcher.")
+    metrics_port: int | None = Field(None, ge=0, le=65_535, description="Its port; 0: any free one; empty: none.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["json", "console"] = Field("json", description="`console` for people.")
+
+    @model_validator(mode="after")
+    def _broker_is_known(self) -> Self:
+        scheme = self.broker_url.get_secret_value().split(":", 1)[0] if self.broker_url else "redis"
+        if scheme not in ("amqp", "amqps", "redis", "rediss", "redis+socket"):
+            raise ValueError(f"broker_url has scheme {scheme!r}; allowed: amqp, amqps, redis, rediss, redis+socket")
+        return self
+
+    @model_validator(mode="after")
+    def _key_with_database(self) -> Self:
+        if self.database_url and not self.secret_key:
+            raise ValueError("secret_key is needed with database_url: make one with `guardfleet keys secret`")
+        return self
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this process is to bring up its own PostgreSQL and broker."""
+        return self.database_url is None
+
+    def required(self, name: Literal["database_url", "broker_url", "secret_key"]) -> str:
+        """The value of a setting this process cannot do without; raises ConfigurationError."""
+        value: SecretStr | None = getattr(self, name)
+        if value is None:
+            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is not set; `guardfleet up` and `scan` work without it.")
+        return value.get_secret_value()
+
+    def as_environment(self) -> dict[str, str]:
+        """The variables that rebuild these settings in a child process (secrets included)."""
+        out = {}
+        for name, value in self.model_dump(mode="python", exclude_unset=True).items():
+            if value is None:
+                continue
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            text = str(list(plain)).replace("'", '"') if isinstance(plain, tuple) else str(plain)
+            out[ENV_PREFIX + name.upper()] = text
+        return out
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Build the settings; raises ConfigurationError with one line per wrong key, values of secrets left out."""
+    unknown = [
+        key
+        for key in environ or os.environ
+        if key.startswith(ENV_PREFIX) and key[len(ENV_PREFIX) :].lower() not in Settings.model_fields
+    ]
+    if unknown:
+        raise ConfigurationError(f"unknown setting {', '.join(sorted(unknown))}; docs/settings.md lists what exists.")
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors(include_url=False))) from None
+
+
+def _explain(item: dict[str, object]) -> str:
+    where = ".".join(str(part) for part in item["loc"]) if isinstance(item["loc"], tuple) else ""
+    shown = "" if where in ("secret_key", "database_url", "broker_url", "") else f" = {item.get('input')!r}"
+    key = ENV_PREFIX + where.upper() if where else "settings"
+    return f"{key}{shown}: {item['msg']}"

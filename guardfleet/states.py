@@ -1,0 +1,70 @@
+"""The states of jobs, shards and deliveries, and the moves between them.
+
+`TRANSITIONS` is the one table: the store's verbs are its edges, and docs/states.md is held against it by a test.
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+
+class JobState(IntEnum):
+    """Where a job is; stored as its number."""
+
+    INGESTING = 0  # set by the producer; a crash leaves it so, and nothing of it is published
+    RUNNING = 1  # set by seal(): every shard is committed
+    COMPLETED = 2  # set by the finish() that settles the last text
+    CANCELLING = 3  # set by cancel() while shards are still leased
+    CANCELLED = 4  # set by cancel(), or by the dispatcher once the last lease is gone
+    FAILED = 5  # set by abandon(): the input could not be taken in
+
+    @property
+    def label(self) -> str:
+        """Lower-case name, as shown to users."""
+        return self.name.lower()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self in (JobState.COMPLETED, JobState.CANCELLED, JobState.FAILED)
+
+
+class ShardState(IntEnum):
+    """Where a shard is; stored as its number."""
+
+    READY = 0  # set at ingest, by fail(), release() and rescue(); due when next_attempt_at has passed
+    LEASED = 1  # set by claim(); a crash leaves it so until lease_until, then rescue() takes it back
+    DONE = 2  # set by finish(): its verdicts are in the same commit
+    CANCELLED = 3  # set by cancel(), and by fail/release/rescue of a cancelling job
+
+
+class DeliveryState(IntEnum):
+    """Where one webhook delivery is; stored as its number."""
+
+    PENDING = 0  # set by relay() and defer(); due when next_attempt_at has passed
+    SENDING = 1  # set by claim(); a crash leaves it so until lease_until, then it is due again
+    DELIVERED = 2  # set by settle() after a 2xx
+    EXHAUSTED = 3  # set by settle() after the last attempt, or after 410 Gone
+
+
+TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], ...]]] = {
+    JobState: {
+        "seal": ((JobState.INGESTING, JobState.RUNNING), (JobState.INGESTING, JobState.COMPLETED)),
+        "abandon": ((JobState.INGESTING, JobState.FAILED),),
+        "finish": ((JobState.RUNNING, JobState.COMPLETED),),
+        "cancel": ((JobState.RUNNING, JobState.CANCELLED), (JobState.RUNNING, JobState.CANCELLING)),
+        "settle_cancelled": ((JobState.CANCELLING, JobState.CANCELLED),),
+    },
+    ShardState: {
+        "claim": ((ShardState.READY, ShardState.LEASED), (ShardState.LEASED, ShardState.LEASED)),
+        "finish": ((ShardState.LEASED, ShardState.DONE),),
+        "fail": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
+        "release": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
+        "rescue": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
+        "cancel": ((ShardState.READY, ShardState.CANCELLED),),
+    },
+    DeliveryState: {
+        "claim": ((DeliveryState.PENDING, DeliveryState.SENDING), (DeliveryState.SENDING, DeliveryState.SENDING)),
+        "settle": ((DeliveryState.SENDING, DeliveryState.DELIVERED), (DeliveryState.SENDING, DeliveryState.EXHAUSTED)),
+        "defer": ((DeliveryState.SENDING, DeliveryState.PENDING),),
+    },
+}

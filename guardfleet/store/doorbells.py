@@ -1,0 +1,81 @@
+"""Which shards the broker has been told of. The broker's queues can be lost at any time; these rows say what to ring again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from guardfleet.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Doorbell:
+    """What a message says: a reference, never a text."""
+
+    job_id: int
+    shard_no: int
+    publish_no: int
+
+
+def outstanding(db: Database, lane: int) -> int:
+    """Shards of the lane whose doorbell is out and that nobody has claimed."""
+    with db.begin() as connection:
+        n: int = connection.execute(
+            text("select count(*) from shard where state = 0 and published_at is not null and lane = :lane"), {"lane": lane}
+        ).scalar_one()
+        return n
+
+
+def due(db: Database, lane: int, *, limit: int) -> list[Doorbell]:
+    """Shards to ring for: ready, due, of a running job, oldest job first."""
+    with db.begin() as connection:
+        rows = connection.execute(
+            text("""select s.job_id, s.shard_no, s.publish_no + 1 from shard s join job j on j.id = s.job_id
+                    where s.state = 0 and s.published_at is null and s.lane = :lane and j.state = 1
+                      and (s.next_attempt_at is null or s.next_attempt_at <= now())
+                    order by s.job_id, s.shard_no limit :limit"""),
+            {"lane": lane, "limit": limit},
+        )
+        return [Doorbell(*row) for row in rows]
+
+
+def mark_rung(db: Database, rung: Sequence[Doorbell]) -> None:
+    """Record doorbells that the broker confirmed. After the publish, so that a crash rings twice rather than never."""
+    if not rung:
+        return
+    with db.begin() as connection:
+        connection.execute(
+            text("""update shard s set published_at = now(), publish_no = r.publish_no
+                    from unnest(cast(:jobs as bigint[]), cast(:nos as int[]), cast(:publishes as int[]))
+                      as r (job_id, shard_no, publish_no)
+                    where s.job_id = r.job_id and s.shard_no = r.shard_no and s.state = 0"""),
+            {"jobs": [d.job_id for d in rung], "nos": [d.shard_no for d in rung], "publishes": [d.publish_no for d in rung]},
+        )
+
+
+def forget_lost(db: Database, lane: int, *, older_than_s: float) -> int:
+    """Unmark doorbells that were rung this long ago and that the broker no longer has; the next tick rings them again."""
+    with db.begin() as connection:
+        return connection.execute(
+            text("""update shard set published_at = null
+                    where state = 0 and lane = :lane and published_at < now() - make_interval(secs => :age)"""),
+            {"lane": lane, "age": older_than_s},
+        ).rowcount
+
+
+def exhausted(db: Database, *, max_claims: int, max_failures: int, limit: int = 20) -> list[tuple[int, int]]:
+    """Ready shards that were tried too often."""
+    with db.begin() as connection:
+        rows = connection.execute(
+            text("""select job_id, shard_no from shard
+                    where state = 0 and published_at is null and (claims >= :claims or failures >= :failures) limit :limit"""),
+            {"claims": max_claims, "failures": max_failures, "limit": limit},
+        )
+        return [(row.job_id, row.shard_no) for row in rows]
+
+
+def backlog(db: Database) -> dict[int, int]:
+    """Shards not settled, by lane."""
+    with db.begin() as connection:
+        rows = connection.execute(text("select lane, count(*) as n from shard where state in (0, 1) group by lane"))
+        return {row.lane: row.n for row in rows}

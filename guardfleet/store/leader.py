@@ -1,0 +1,35 @@
+"""Leadership of the dispatcher: a session-level try-lock. Its work is idempotent, so two leaders would be harmless."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, text
+
+from guardfleet.store.database import Database
+
+LOCK_KEY = 0x6469_7370  # "disp"
+
+
+class Leadership:
+    """Held as long as its connection lives; PostgreSQL gives the lock back when the process dies."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def try_lead(self) -> bool:
+        """Whether this process leads now. Re-entrant calls are balanced, so the lock is held once."""
+        held: bool = self._connection.execute(
+            text("""select case when exists (
+                      select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and granted
+                        and ((classid::bigint << 32) | objid::bigint) = :key)
+                    then true else pg_try_advisory_lock(:key) end"""),
+            {"key": LOCK_KEY},
+        ).scalar_one()
+        return held
+
+
+@contextmanager
+def campaign(db: Database) -> Iterator[Leadership]:
+    """A candidate on a connection of its own, outside any transaction."""
+    with db.session() as connection:
+        yield Leadership(connection)

@@ -1,0 +1,69 @@
+"""Migrations: forward only, one at a time whoever starts them, from the wheel or from a checkout."""
+
+import pathlib
+import time
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.store.database import Database
+
+LOCK_KEY = 0x6775_6172_64  # "guard"
+PACKAGED = pathlib.Path(__file__).parents[1] / "_migrations"
+CHECKOUT = pathlib.Path(__file__).parents[2] / "migrations"
+
+
+def upgrade(db: Database, *, timeout_s: float = 120.0) -> str:
+    """Bring the schema to the newest revision and return it. Safe to race: others wait their turn."""
+    config = _config()
+    with db.session() as lock:
+        _take_lock(lock, timeout_s)
+        try:
+            with db.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        finally:
+            lock.execute(text("select pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
+    return head()
+
+
+def current(db: Database) -> str | None:
+    """The revision the database is at; None for an empty one."""
+    with db.begin() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def head() -> str:
+    """The revision this code needs."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    if revision is None:
+        raise ConfigurationError("the migrations are missing from this installation; reinstall guardfleet.")
+    return revision
+
+
+def require_head(db: Database) -> None:
+    """Raise ConfigurationError, with the fix, unless the schema is what this code needs."""
+    found = current(db)
+    if found != head():
+        raise ConfigurationError(
+            f"the database is at migration {found}, this guardfleet needs {head()}: run `guardfleet db upgrade`."
+        )
+
+
+def _take_lock(lock: object, timeout_s: float) -> None:
+    # Polled: a session that blocks in pg_advisory_lock deadlocks with CREATE INDEX CONCURRENTLY in the holder.
+    deadline = time.monotonic() + timeout_s
+    while not lock.execute(text("select pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}).scalar():  # type: ignore[attr-defined]
+        if time.monotonic() > deadline:
+            raise RetryableError(f"another process has been migrating for {timeout_s:.0f} s.")
+        time.sleep(0.1)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(PACKAGED if PACKAGED.is_dir() else CHECKOUT).replace("%", "%%"))
+    return config

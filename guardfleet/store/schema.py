@@ -1,0 +1,302 @@
+"""The tables as SQLAlchemy models: who sets each field, when, what a crash leaves. A test holds the migrations against them."""
+
+import datetime as dt
+import uuid
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Date,
+    DateTime,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "%(table_name)s_%(column_0_N_name)s",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "pk": "%(table_name)s_pkey",
+    "fk": "%(table_name)s_%(column_0_name)s_fkey",
+}
+NOW = text("now()")
+ZERO = text("0")
+
+
+class Base(DeclarativeBase):
+    """Column types for plain annotations."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own declaration form
+        str: Text,
+        int: Integer,
+        bool: Boolean,
+        bytes: LargeBinary,
+        uuid.UUID: Uuid,
+        dt.date: Date,
+        dt.datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
+    }
+
+
+def _identity() -> Any:
+    return mapped_column(BigInteger, Identity(always=True), primary_key=True)
+
+
+class Tenant(Base):
+    """Who owns jobs, keys and endpoints. Row 1, `default`, belongs to the command line."""
+
+    __tablename__ = "tenant"
+    id: Mapped[int] = _identity()
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class ApiKey(Base):
+    """A bearer key: only its HMAC is kept."""
+
+    __tablename__ = "api_key"
+    id: Mapped[int] = _identity()
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str]
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    revoked_at: Mapped[dt.datetime | None]
+    __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),)
+
+
+class Model(Base):
+    """What judged; written by a worker at its start, referred to by verdicts."""
+
+    __tablename__ = "model"
+    id: Mapped[int] = mapped_column(SmallInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str]
+    revision: Mapped[str]
+    policy: Mapped[str]
+    is_demo: Mapped[bool]
+    __table_args__ = (UniqueConstraint("name", "revision", "policy"),)
+
+
+class Job(Base):
+    """What a caller submitted. Counters are moved by finish() only, as the last statement of its transaction."""
+
+    __tablename__ = "job"
+    id: Mapped[int] = _identity()
+    public_id: Mapped[uuid.UUID] = mapped_column(unique=True)  # UUIDv7, made by the producer
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    day: Mapped[dt.date]  # of creation; the partition of all its rows
+    state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.JobState
+    lane: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # 0 bulk, 1 interactive
+    name: Mapped[str]  # what the caller calls it; the file's name
+    fingerprint: Mapped[bytes | None]  # of the input and the model asked for: the same submission is found again
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    model_id: Mapped[int | None] = mapped_column(SmallInteger)  # set by the first finish()
+    total: Mapped[int] = mapped_column(server_default=ZERO)  # texts; grows while ingesting, fixed by seal()
+    rejected: Mapped[int] = mapped_column(server_default=ZERO)  # input lines refused; their reasons are in `rejection`
+    done: Mapped[int] = mapped_column(server_default=ZERO)  # texts with a verdict
+    safe: Mapped[int] = mapped_column(server_default=ZERO)
+    controversial: Mapped[int] = mapped_column(server_default=ZERO)
+    unsafe: Mapped[int] = mapped_column(server_default=ZERO)
+    error: Mapped[int] = mapped_column(server_default=ZERO)
+    saved: Mapped[int] = mapped_column(server_default=ZERO)  # texts that no model run was needed for
+    next_ord: Mapped[int] = mapped_column(server_default=ZERO)  # ordinal of the last shard finished, in commit order
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    sealed_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]  # set with the final state
+    purged_at: Mapped[dt.datetime | None]  # texts deleted, data key destroyed
+    reason: Mapped[str | None]  # of a failed job, for its owner
+    key_id: Mapped[str]  # which installation key wraps the data key
+    data_key: Mapped[bytes | None]  # wrapped; null once purged
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
+        Index("job_tenant", "tenant_id", text("id desc")),
+        Index("job_fingerprint", "tenant_id", "fingerprint", postgresql_where=text("fingerprint is not null")),
+        Index("job_open", "id", postgresql_where=text("state in (0, 1, 3)")),
+        Index("job_purgeable", "finished_at", postgresql_where=text("purged_at is null")),
+        {"postgresql_with": {"fillfactor": "50"}},
+    )
+
+
+class Shard(Base):
+    """One broker message's worth of texts. Leases, attempts and retries live here, never in the broker."""
+
+    __tablename__ = "shard"
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    shard_no: Mapped[int] = mapped_column(primary_key=True)
+    day: Mapped[dt.date]
+    lane: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)
+    first_seq: Mapped[int]
+    n: Mapped[int]
+    state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.ShardState
+    claims: Mapped[int] = mapped_column(
+        SmallInteger, server_default=ZERO
+    )  # set by claim(), given back by release(): counts crashes
+    failures: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # set by fail(): counts retries
+    token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # fencing token, one higher with each claim
+    lease_until: Mapped[dt.datetime | None]  # set by claim(), pushed on by renew()
+    worker: Mapped[str | None]  # who holds or last held it
+    published_at: Mapped[dt.datetime | None]  # last doorbell; null: none is out
+    publish_no: Mapped[int] = mapped_column(server_default=ZERO)
+    next_attempt_at: Mapped[dt.datetime | None]  # set by fail(); null: due at once
+    last_error: Mapped[str | None]
+    __table_args__ = (
+        Index("shard_ready", "lane", "job_id", "shard_no", postgresql_where=text("state = 0 and published_at is null")),
+        Index("shard_published", "lane", "published_at", postgresql_where=text("state = 0 and published_at is not null")),
+        Index("shard_leased", "lease_until", postgresql_where=text("state = 1")),
+        {
+            "postgresql_with": {
+                "fillfactor": "70",
+                "autovacuum_vacuum_scale_factor": "0.01",
+                "autovacuum_vacuum_threshold": "500",
+                "autovacuum_vacuum_cost_delay": "0",
+            }
+        },
+    )
+
+
+class ShardPayload(Base):
+    """The sealed texts of a shard: zlib, then AES-256-GCM under the job's data key. Deleted by purge()."""
+
+    __tablename__ = "shard_payload"
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    shard_no: Mapped[int] = mapped_column(primary_key=True)
+    day: Mapped[dt.date] = mapped_column(primary_key=True)
+    blob: Mapped[bytes]
+    __table_args__ = ({"postgresql_partition_by": "RANGE (day)"},)
+
+
+class Verdict(Base):
+    """One row a text, insert-only, written by finish() alone. The view `verdicts` shows it in words."""
+
+    __tablename__ = "verdict"
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)  # place in the input, from 0
+    day: Mapped[dt.date] = mapped_column(primary_key=True)
+    severity: Mapped[int] = mapped_column(SmallInteger)  # verdict.Severity; 3 is an error, never safe
+    categories: Mapped[int] = mapped_column(SmallInteger)  # verdict.Category bits
+    served_by: Mapped[int] = mapped_column(SmallInteger)  # verdict.ServedBy
+    model_id: Mapped[int] = mapped_column(SmallInteger)
+    refusal: Mapped[bool | None]
+    probabilities: Mapped[bytes | None]  # P(safe), P(controversial), P(unsafe), one byte each, 255 = 1
+    input_tokens: Mapped[int]
+    output_tokens: Mapped[int] = mapped_column(SmallInteger)
+    done_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    digest: Mapped[uuid.UUID | None]  # HMAC of the text under a key of the installation, per tenant
+    id: Mapped[str | None]  # the caller's; null only where the payload could not be opened
+    raw: Mapped[str | None]  # the model's answer where the other columns do not determine it
+    error: Mapped[str | None]  # a code of verdict.ERROR_CODES
+    error_detail: Mapped[str | None]
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    __table_args__ = (
+        Index("verdict_flagged", "job_id", "seq", postgresql_where=text("severity >= 1")),
+        Index("verdict_digest", "digest", postgresql_where=text("served_by = 0 and severity < 3")),
+        {"postgresql_partition_by": "RANGE (day)"},
+    )
+
+
+class ShardDone(Base):
+    """Insert-only log of finished shards in commit order: what a reader of partial results pages by."""
+
+    __tablename__ = "shard_done"
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    ord: Mapped[int] = mapped_column(primary_key=True)
+    shard_no: Mapped[int]
+    first_seq: Mapped[int]
+    n: Mapped[int]
+
+
+class Rejection(Base):
+    """An input line that was refused; holds no text."""
+
+    __tablename__ = "rejection"
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    line: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    code: Mapped[str]
+    detail: Mapped[str]
+
+
+class Outbox(Base):
+    """Events to tell, written in the transaction that made them true; relay() turns them into deliveries."""
+
+    __tablename__ = "outbox"
+    id: Mapped[int] = _identity()
+    event_id: Mapped[str] = mapped_column(unique=True)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class Endpoint(Base):
+    """Where webhooks go. One with a job_id belongs to that job alone (its callback URL)."""
+
+    __tablename__ = "endpoint"
+    id: Mapped[int] = _identity()
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    url: Mapped[str]
+    secret: Mapped[bytes]  # sealed
+    kinds: Mapped[list[str]]
+    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]), Index("endpoint_tenant", "tenant_id"))
+
+
+class Delivery(Base):
+    """One event on its way to one endpoint."""
+
+    __tablename__ = "delivery"
+    id: Mapped[int] = _identity()
+    event_id: Mapped[str]
+    endpoint_id: Mapped[int] = mapped_column(BigInteger)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str]
+    occurred_at: Mapped[dt.datetime]
+    state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.DeliveryState
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # set by claim(): a crash counts
+    token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # fencing token
+    next_attempt_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    lease_until: Mapped[dt.datetime | None]
+    published_at: Mapped[dt.datetime | None]
+    __table_args__ = (
+        UniqueConstraint("event_id", "endpoint_id"),
+        Index("delivery_due", "next_attempt_at", postgresql_where=text("state in (0, 1)")),
+    )
+
+
+class Attempt(Base):
+    """One try at a delivery; insert-only."""
+
+    __tablename__ = "attempt"
+    id: Mapped[int] = _identity()
+    delivery_id: Mapped[int] = mapped_column(BigInteger)
+    attempt_no: Mapped[int] = mapped_column(SmallInteger)
+    at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    status: Mapped[int | None] = mapped_column(SmallInteger)  # HTTP status; null: no answer
+    latency_ms: Mapped[int]
+    error: Mapped[str | None]  # class of the failure, never the body
+    __table_args__ = (Index("attempt_delivery", "delivery_id"),)
+
+
+class AuditEvent(Base):
+    """Who did what; insert-only, a trigger refuses the rest. Holds no text."""
+
+    __tablename__ = "audit_event"
+    id: Mapped[int] = _identity()
+    at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    actor: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]

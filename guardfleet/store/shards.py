@@ -1,0 +1,225 @@
+"""Shards in flight: claimed under a lease with a fencing token, renewed, finished once, or handed back.
+
+The invariant: a shard's verdicts are written in the transaction that moves it from LEASED to DONE under the token of its last
+claim. A token is raised by every claim, so of all workers that ever held a shard exactly one can finish it.
+Lock order everywhere: shard, then job.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import Connection, text
+
+from guardfleet.errors import RetryableError
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.states import ShardState
+from guardfleet.store.database import Database, copy_rows
+from guardfleet.verdict import Judgement, ServedBy, Severity
+
+VERDICT_COLUMNS = {
+    "job_id": "int8", "seq": "int4", "day": "date", "severity": "int2", "categories": "int2", "served_by": "int2",
+    "model_id": "int2", "refusal": "bool", "probabilities": "bytea", "input_tokens": "int4", "output_tokens": "int2",
+    "digest": "uuid", "id": "text", "raw": "text", "error": "text", "error_detail": "text", "metadata": "jsonb",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a shard until the lease ends; `token` proves it."""
+
+    job_id: int
+    shard_no: int
+    token: int
+    day: dt.date
+    lane: int
+    first_seq: int
+    n: int
+    claims: int
+    failures: int
+    tenant_id: int
+    data_key: bytes | None  # wrapped; None once purged
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One text of a shard, judged."""
+
+    id: str | None
+    judgement: Judgement
+    digest: bytes | None = None
+    metadata: dict[str, object] | None = None
+
+
+def claim(db: Database, job_id: int, shard_no: int, *, worker: str, lease_s: float) -> Claim | None:
+    """Take this shard if it is due, or if its last holder's lease is over; None when somebody holds it or it is settled."""
+    with db.begin() as connection:
+        row = connection.execute(
+            text("""update shard s set state = 1, token = s.token + 1, claims = s.claims + 1, worker = :worker,
+                           lease_until = now() + make_interval(secs => :lease)
+                    from job j
+                    where s.job_id = :job and s.shard_no = :no and j.id = s.job_id
+                      and (s.state = 0 or (s.state = 1 and s.lease_until < now()))
+                    returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
+                              j.tenant_id, j.data_key"""),
+            {"job": job_id, "no": shard_no, "worker": worker, "lease": lease_s},
+        ).one_or_none()
+    return Claim(*row) if row else None
+
+
+def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:
+    """The shard's texts, opened. ConfigurationError when the key does not fit, RetryableError when it is gone."""
+    with db.begin() as connection:
+        blob = connection.execute(
+            text("select blob from shard_payload where job_id = :job and shard_no = :no and day = :day"),
+            {"job": held.job_id, "no": held.shard_no, "day": held.day},
+        ).scalar_one_or_none()
+    if blob is None or held.data_key is None:
+        raise RetryableError("the shard's texts are not there.")
+    return keyring.open_rows(held.data_key, bytes(blob), job_id=held.job_id, shard_no=held.shard_no)
+
+
+def renew(db: Database, held: Sequence[Claim], *, lease_s: float) -> None:
+    """Push the leases on; one that was lost meanwhile stays lost (its token no longer matches)."""
+    if not held:
+        return
+    with db.begin() as connection:
+        connection.execute(
+            text("""update shard s set lease_until = now() + make_interval(secs => :lease)
+                    from unnest(cast(:jobs as bigint[]), cast(:nos as int[]), cast(:tokens as bigint[]))
+                      as h (job_id, shard_no, token)
+                    where s.job_id = h.job_id and s.shard_no = h.shard_no and s.token = h.token and s.state = 1"""),
+            {
+                "lease": lease_s,
+                "jobs": [c.job_id for c in held],
+                "nos": [c.shard_no for c in held],
+                "tokens": [c.token for c in held],
+            },
+        )
+
+
+def finish(db: Database, held: Claim, rows: Sequence[Row], *, model_id: int) -> bool:
+    """Settle the shard: DONE, verdicts, counters and, with the last text, the completion event, in one commit.
+
+    False when the claim was lost: nothing is written, the work is dropped. `rows` are in input order, one per text.
+    """
+    if len(rows) != held.n:
+        raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
+    with db.begin() as connection:
+        fenced = connection.execute(
+            text("""update shard set state = 2, lease_until = null, published_at = null
+                    where job_id = :job and shard_no = :no and token = :token and state = 1"""),
+            {"job": held.job_id, "no": held.shard_no, "token": held.token},
+        ).rowcount
+        if not fenced:
+            return False
+        copy_rows(connection, "verdict", VERDICT_COLUMNS, _verdict_rows(held, rows, model_id))
+        _count(connection, held, rows, model_id)
+    return True
+
+
+def _verdict_rows(held: Claim, rows: Sequence[Row], model_id: int) -> Iterable[tuple[object, ...]]:
+    for seq, row in enumerate(rows, held.first_seq):
+        j = row.judgement
+        yield (
+            held.job_id, seq, held.day, int(j.severity), int(j.categories), int(j.served_by), model_id, j.refusal,
+            None if j.probabilities is None else bytes(round(255 * p) for p in j.probabilities),
+            j.input_tokens, j.output_tokens, None if row.digest is None else uuid.UUID(bytes=row.digest),
+            row.id, None if j.raw is None else _storable(j.raw), j.error,
+            None if j.error_detail is None else _storable(j.error_detail),
+            None if row.metadata is None else Jsonb(row.metadata),
+        )  # fmt: skip
+
+
+def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: int) -> None:
+    counts = [0, 0, 0, 0]
+    saved = 0
+    for row in rows:
+        counts[row.judgement.severity] += 1
+        saved += row.judgement.served_by in (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)
+    # Last, so that the job's row lock is held for the shortest time (338 against 176 commits/s when it came first).
+    connection.execute(
+        text("""with j as (
+                  update job set done = done + :n, safe = safe + :safe, controversial = controversial + :controversial,
+                         unsafe = unsafe + :unsafe, error = error + :error, saved = saved + :saved, model_id = :model,
+                         next_ord = next_ord + 1,
+                         state = case when state = 1 and done + :n = total then 2 else state end,
+                         finished_at = case when state = 1 and done + :n = total then now() else finished_at end
+                  where id = :job returning id, public_id, tenant_id, next_ord, (state = 2) as finished),
+                d as (insert into shard_done (job_id, ord, shard_no, first_seq, n) select id, next_ord, :no, :first, :n from j)
+                insert into outbox (event_id, tenant_id, job_id, kind)
+                select 'evt_' || replace(public_id::text, '-', '') || '_completed', tenant_id, id, 'batch.completed'
+                from j where finished"""),
+        {
+            "n": held.n,
+            "safe": counts[Severity.SAFE],
+            "controversial": counts[Severity.CONTROVERSIAL],
+            "unsafe": counts[Severity.UNSAFE],
+            "error": counts[Severity.ERROR],
+            "saved": saved,
+            "model": model_id,
+            "job": held.job_id,
+            "no": held.shard_no,
+            "first": held.first_seq,
+        },
+    )
+
+
+HAND_BACK = """update shard s set lease_until = null, {change},
+               state = case when j.state = 3 then 3 else 0 end
+               from job j
+               where s.job_id = :job and s.shard_no = :no and s.token = :token and s.state = 1 and j.id = s.job_id"""
+
+
+def release(db: Database, held: Claim) -> bool:
+    """Hand an untouched shard back (a drain): it is due at once and the claim does not count. False if the claim was lost."""
+    with db.begin() as connection:
+        return bool(connection.execute(text(HAND_BACK.format(change="claims = greatest(s.claims - 1, 0)")), _key(held)).rowcount)
+
+
+def fail(db: Database, held: Claim, *, error: str, delay_s: float) -> bool:
+    """Hand a shard back to be tried again after `delay_s`; `error` never holds a text. False if the claim was lost."""
+    change = """claims = greatest(s.claims - 1, 0), failures = s.failures + 1, published_at = null, last_error = :error,
+                next_attempt_at = now() + make_interval(secs => :delay)"""
+    with db.begin() as connection:
+        return bool(
+            connection.execute(
+                text(HAND_BACK.format(change=change)), _key(held) | {"error": error[:500], "delay": delay_s}
+            ).rowcount
+        )
+
+
+def rescue(db: Database, *, limit: int = 100) -> list[tuple[int, int]]:
+    """Take shards back from workers whose lease is over; returns (job_id, shard_no) of each."""
+    with db.begin() as connection:
+        rows = connection.execute(
+            text("""with x as materialized (
+                      select job_id, shard_no from shard where state = 1 and lease_until < now()
+                      order by lease_until limit :limit for update skip locked)
+                    update shard s set state = case when j.state = 3 then 3 else 0 end, lease_until = null, published_at = null,
+                           last_error = 'lease expired: its worker ' || coalesce(s.worker, '?') || ' is gone'
+                    from x join job j on j.id = x.job_id
+                    where s.job_id = x.job_id and s.shard_no = x.shard_no returning s.job_id, s.shard_no"""),
+            {"limit": limit},
+        )
+        return [(row.job_id, row.shard_no) for row in rows]
+
+
+def _key(held: Claim) -> dict[str, object]:
+    return {"job": held.job_id, "no": held.shard_no, "token": held.token}
+
+
+def _storable(value: str) -> str:
+    """PostgreSQL's text takes neither NUL nor lone surrogates; an answer that holds one is shown with U+FFFD instead."""
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def states(db: Database, job_id: int) -> dict[ShardState, int]:
+    """How many shards of the job are in each state."""
+    with db.begin() as connection:
+        rows = connection.execute(
+            text("select state, count(*) as n from shard where job_id = :job group by state"), {"job": job_id}
+        )
+        return {ShardState(row.state): row.n for row in rows}

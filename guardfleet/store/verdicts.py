@@ -1,0 +1,175 @@
+"""Verdicts on their way out: known ones for the cache, pages while a job runs, all of them for an export."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView
+from guardfleet.verdict import Category, Judgement, Model, ServedBy, Severity
+
+EXPORT_PAGE = 5_000
+FIELDS = (
+    "seq",
+    "id",
+    "severity",
+    "categories",
+    "refusal",
+    "p_safe",
+    "p_controversial",
+    "p_unsafe",
+    "rationale",
+    "served_by",
+    "raw",
+    "error",
+    "error_detail",
+    "model",
+    "revision",
+    "policy",
+    "is_demo",
+    "input_tokens",
+    "output_tokens",
+    "done_at",
+    "metadata",
+)
+COLUMNS = ", ".join(f"v.{name}" for name in FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a reader of partial results stands: the ordinal of a finished shard, and the last text seen in it."""
+
+    ord: int = 0
+    seq: int = -1
+
+
+def register_model(db: Database, model: Model) -> int:
+    """The id under which verdicts refer to what judged them."""
+    values = {"name": model.name, "revision": model.revision, "policy": model.policy, "demo": model.is_demo}
+    with db.begin() as connection:
+        connection.execute(
+            text("""insert into model (name, revision, policy, is_demo)
+                    select :name, :revision, :policy, :demo where not exists (
+                      select from model where name = :name and revision = :revision and policy = :policy)
+                    on conflict do nothing"""),
+            values,
+        )
+        found: int = connection.execute(
+            text("select id from model where name = :name and revision = :revision and policy = :policy"), values
+        ).scalar_one()
+        return found
+
+
+def known(db: Database, digests: Sequence[bytes], *, model_id: int, max_age_hours: float) -> dict[bytes, Judgement]:
+    """Earlier judgements of the same texts by the same model and policy. Digests are per tenant: none is crossed."""
+    if not digests or max_age_hours <= 0:
+        return {}
+    with db.begin() as connection:
+        rows = connection.execute(
+            text("""select distinct on (digest) digest, severity, categories, refusal, probabilities, raw,
+                           input_tokens, output_tokens
+                    from verdict
+                    where digest = any(:digests) and served_by = 0 and severity < 3 and model_id = :model
+                      and day >= ((now() - make_interval(secs => :age)) at time zone 'utc')::date
+                      and done_at > now() - make_interval(secs => :age)
+                    order by digest, done_at desc"""),
+            {"digests": [uuid.UUID(bytes=digest) for digest in digests], "model": model_id, "age": max_age_hours * 3600},
+        )
+        return {
+            row.digest.bytes: Judgement(
+                Severity(row.severity),
+                Category(row.categories),
+                row.refusal,
+                ServedBy.CACHE,
+                _probabilities(row.probabilities),
+                row.raw,
+                row.input_tokens,
+                row.output_tokens,
+            )
+            for row in rows
+        }
+
+
+def page(db: Database, job: JobView, cursor: Cursor, *, limit: int) -> tuple[list[dict[str, Any]], Cursor]:
+    """Up to `limit` verdicts after `cursor`, in the order their shards were committed: nothing is skipped, nothing comes twice.
+
+    Works while the job runs; an empty page of a finished job is the end.
+    """
+    with db.begin() as connection:
+        rows = (
+            connection.execute(
+                text(f"""select d.ord, {COLUMNS}
+                     from (select ord, first_seq, n from shard_done
+                           where job_id = :job and ord >= :ord order by ord limit 1 + :limit) d
+                     cross join lateral (
+                       select * from verdicts
+                       where job_id = :job and day = :day and seq >= d.first_seq and seq < d.first_seq + d.n
+                         and seq > case when d.ord = :ord then :seq else -1 end
+                       order by seq limit :limit) v
+                     order by d.ord, v.seq limit :limit"""),
+                {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
+            )
+            .mappings()
+            .all()
+        )
+    if not rows:
+        return [], cursor
+    return [_plain(row) for row in rows], Cursor(rows[-1]["ord"], rows[-1]["seq"])
+
+
+def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dict[str, Any]]:
+    """All verdicts in input order, in short transactions; flat in memory. Errors count above every severity."""
+    last = -1
+    while True:
+        with db.begin() as connection:
+            rows = (
+                connection.execute(
+                    text(f"""select {COLUMNS} from verdicts v
+                         where v.job_id = :job and v.day = :day and v.seq > :last and v.severity_code >= :least
+                         order by v.seq limit :limit"""),
+                    {"job": job.id, "day": job.day, "last": last, "least": min_severity, "limit": EXPORT_PAGE},
+                )
+                .mappings()
+                .all()
+            )
+        yield from (_plain(row) for row in rows)
+        if len(rows) < EXPORT_PAGE:
+            return
+        last = rows[-1]["seq"]
+
+
+def rejections(db: Database, job: JobView) -> Iterator[dict[str, Any]]:
+    """Refused input lines in order."""
+    last = -1
+    while True:
+        with db.begin() as connection:
+            rows = (
+                connection.execute(
+                    text("""select line, code, detail from rejection where job_id = :job and line > :last
+                        order by line limit :limit"""),
+                    {"job": job.id, "last": last, "limit": EXPORT_PAGE},
+                )
+                .mappings()
+                .all()
+            )
+        yield from (dict(row) for row in rows)
+        if len(rows) < EXPORT_PAGE:
+            return
+        last = rows[-1]["line"]
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    out = {name: row[name] for name in FIELDS}
+    for name in ("p_safe", "p_controversial", "p_unsafe"):
+        out[name] = None if out[name] is None else float(out[name])
+    return out
+
+
+def _probabilities(packed: bytes | None) -> tuple[float, float, float] | None:
+    if packed is None:
+        return None
+    safe, controversial, unsafe = (value / 255 for value in bytes(packed))
+    return safe, controversial, unsafe

@@ -1,0 +1,1 @@
+"""What guardfleet says of itself: logs, metrics, probes. Never a text, never a secret."""

@@ -1,0 +1,55 @@
+"""Logs: a fixed slug and fields, JSON for machines or lines for people, on stderr."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from guardfleet.settings import Settings
+
+Logger = Any  # structlog's bound logger; its own type is a lazy proxy
+
+# Every slug there is: a test holds the code against it.
+SLUGS = (
+    "worker_starting", "worker_ready", "worker_stopped", "model_loaded", "engine_stalled", "engine_died", "draining",
+    "shard_finished", "shard_failed", "shard_released", "shard_skipped", "shard_fenced", "shard_message_rejected", "shard_rescued",
+    "shard_buried", "lease_renewal_failed",
+    "dispatcher_leading", "dispatcher_standing_by", "dispatcher_paused", "doorbells_rung", "doorbells_lost", "jobs_purged",
+    "delivery_made", "delivery_failed", "delivery_skipped", "delivery_message_rejected",
+    "request", "request_failed", "child_started", "child_exited",
+)  # fmt: skip
+
+
+def configure(settings: Settings, *, process: str) -> None:
+    """Set up structlog and the standard library's logging; call once, at the entry point."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = structlog.processors.JSONRenderer() if settings.log_format == "json" else structlog.dev.ConsoleRenderer()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(level, logging.WARNING))  # libraries speak up only when something is wrong
+    logging.getLogger("guardfleet").setLevel(level)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+
+
+def get_logger() -> Logger:
+    """The logger of guardfleet's own events."""
+    return structlog.get_logger("guardfleet")

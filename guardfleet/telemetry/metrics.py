@@ -1,0 +1,27 @@
+"""Every metric there is, declared once. Labels are names of states and categories; never a text, an id or a URL."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+REQUESTS = Counter("qwen_guard_request", "Texts by mode and outcome.", ["method", "result"])
+REQUEST_SECONDS = Histogram(
+    "qwen_guard_request_duration_seconds", "From submitting texts to their answers.", ["method"], buckets=BUCKETS_S
+)
+ACTIVE = Gauge("qwen_guard_active_requests", "Shards in work.")
+GPU_MEMORY = Gauge("qwen_guard_gpu_memory_usage_bytes", "Device memory in use.", ["device"])
+SAFE_RATIO = Gauge("qwen_guard_safe_ratio", "Share of safe among the texts judged since the start.")
+RISK_TYPES = Counter("qwen_guard_risk_type_distribution", "Texts by category.", ["type"])
+
+BATCH_TOKENS = Histogram(
+    "guardfleet_batch_tokens", "Prompt tokens in one batch.", buckets=(64, 256, 1024, 2048, 4096, 8192, 16_384, 65_536)
+)
+BATCH_ROWS = Histogram("guardfleet_batch_rows", "Rows in one batch.", buckets=(1, 4, 16, 32, 64, 128, 256, 512))
+SAVED = Counter("guardfleet_texts_saved", "Texts that no model run was needed for.", ["by"])
+SHARDS = Counter("guardfleet_shards", "Shards by what became of them.", ["outcome"])
+BACKLOG = Gauge("guardfleet_backlog_shards", "Shards not settled.", ["lane"])
+DOORBELLS = Counter("guardfleet_doorbells", "Messages rung or rung again.", ["queue", "kind"])
+RESCUED = Counter("guardfleet_shards_rescued", "Leases that ran out.")
+DELIVERIES = Counter("guardfleet_deliveries", "Webhook attempts by outcome.", ["outcome"])
+LEADING = Gauge("guardfleet_dispatcher_leading", "1 where this dispatcher leads.")
+API_SECONDS = Histogram("guardfleet_api_request_seconds", "API requests.", ["route", "status"], buckets=BUCKETS_S)

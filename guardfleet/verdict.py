@@ -1,0 +1,126 @@
+"""The verdict: what is known about one text, and the names every part of guardfleet uses for it.
+
+Standard library only: the engine runs on machines that have nothing else of guardfleet's dependencies.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any
+
+
+class Severity(IntEnum):
+    """How bad a text is; stored as its number. `ERROR` is not a severity but the honest lack of one, and never safe."""
+
+    SAFE = 0
+    CONTROVERSIAL = 1
+    UNSAFE = 2
+    ERROR = 3
+
+    @property
+    def label(self) -> str:
+        """The name in files, URLs and metrics: `safe`, `controversial`, `unsafe`, `error`."""
+        return self.name.lower()
+
+
+class Category(IntFlag):
+    """Qwen3Guard's categories as bits; `CATEGORY_NAMES` has the spelling that the model prints."""
+
+    NONE = 0
+    VIOLENT = 1
+    ILLEGAL = 2
+    SEXUAL = 4
+    PII = 8
+    SELF_HARM = 16
+    UNETHICAL = 32
+    POLITICAL = 64
+    COPYRIGHT = 128
+    JAILBREAK = 256
+
+
+CATEGORY_NAMES: Mapping[Category, str] = {
+    Category.VIOLENT: "Violent",
+    Category.ILLEGAL: "Non-violent Illegal Acts",
+    Category.SEXUAL: "Sexual Content or Sexual Acts",
+    Category.PII: "PII",
+    Category.SELF_HARM: "Suicide & Self-Harm",
+    Category.UNETHICAL: "Unethical Acts",
+    Category.POLITICAL: "Politically Sensitive Topics",
+    Category.COPYRIGHT: "Copyright Violation",
+    Category.JAILBREAK: "Jailbreak",
+}
+
+
+class ServedBy(IntEnum):
+    """What produced a verdict; stored as its number."""
+
+    MODEL = 0
+    CACHE = 1  # an earlier verdict of the same tenant, model revision and policy
+    DUPLICATE = 2  # the same text earlier in the same shard
+    RULE_EMPTY = 3  # nothing to judge: empty or only spaces
+    NOBODY = 4  # no verdict could be had; the row is an error
+
+    @property
+    def label(self) -> str:
+        """The name in files: `model`, `cache`, `duplicate`, `rule:empty`, `nobody`."""
+        return "rule:empty" if self is ServedBy.RULE_EMPTY else self.name.lower()
+
+
+ERROR_CODES: Mapping[str, str] = {
+    "unparsed": "the model's answer is not in its own grammar",
+    "too_long": "the text is longer than the model takes",
+    "invalid_conversation": "the messages cannot be judged as a conversation",
+    "engine_failed": "the engine failed on this text",
+    "abandoned": "its shard failed too often",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the guard said of one text, before it is bound to a row.
+
+    `probabilities` are P(safe), P(controversial), P(unsafe) at the label's position, summing to 1; None where no model ran.
+    `raw` is the model's answer where it differs from the canonical rendering of the parsed fields, else None.
+    """
+
+    severity: Severity
+    categories: Category = Category.NONE
+    refusal: bool | None = None
+    served_by: ServedBy = ServedBy.MODEL
+    probabilities: tuple[float, float, float] | None = None
+    raw: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    error: str | None = None  # a key of ERROR_CODES, set exactly when severity is ERROR
+    error_detail: str | None = None  # never holds the text
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What judged: the identity a verdict is tied to. `policy` is the digest of the chat template (the policy text)."""
+
+    name: str
+    revision: str
+    policy: str
+    is_demo: bool = False
+
+
+def failure(code: str, detail: str | None = None, *, served_by: ServedBy = ServedBy.NOBODY, **known: Any) -> Judgement:
+    """An error judgement; `code` is a key of `ERROR_CODES`."""
+    if code not in ERROR_CODES:
+        raise KeyError(code)
+    return Judgement(Severity.ERROR, served_by=served_by, error=code, error_detail=detail, **known)
+
+
+def category_names(categories: Category) -> list[str]:
+    """The set bits in the model's spelling, in the policy's order."""
+    return [name for bit, name in CATEGORY_NAMES.items() if categories & bit]
+
+
+def categories_of(names: Iterable[str]) -> Category:
+    """The bits of category names; raises KeyError for a name that is none."""
+    bits = {name: bit for bit, name in CATEGORY_NAMES.items()}
+    out = Category.NONE
+    for name in names:
+        out |= bits[name]
+    return out

@@ -1,0 +1,1 @@
+"""The producer: texts in, a job out."""

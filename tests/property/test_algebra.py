@@ -1,0 +1,103 @@
+"""Laws: what goes in comes out, and nothing is lost or doubled."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardfleet.retry import WEBHOOK_SCHEDULE_S, backoff_s, webhook_delay_s
+from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
+from guardfleet.signing import new_secret, sign
+from guardfleet.verdict import Category, Severity
+from worker.answer import Parsed, parse, render
+from worker.packing import halve, pack
+
+KEYRING = Keyring(new_secret_key())
+DATA_KEY = KEYRING.new_data_key()
+ANY_TEXT = st.text(st.characters(), max_size=60)  # lone surrogates included
+SEVERITIES = st.sampled_from([Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE])
+UNIT = st.floats(0, 1, exclude_max=True)
+
+
+@given(SEVERITIES, st.integers(0, 511).map(Category), st.none() | st.booleans())
+def test_parsing_undoes_rendering(severity: Severity, categories: Category, refusal: bool | None) -> None:
+    parsed = Parsed(severity, categories, refusal)
+    assert parse(render(parsed)) == parsed
+
+
+@given(st.text())
+def test_no_text_makes_the_parser_raise(raw: str) -> None:
+    found = parse(raw)
+    assert found is None or parse(render(found)) == found
+
+
+@given(st.lists(st.integers(1, 3000), max_size=200), st.integers(1, 4000), st.integers(1, 64))
+def test_packing_loses_and_doubles_no_row_and_keeps_its_limits(lengths: list[int], budget: int, rows: int) -> None:
+    batches = pack(lengths, budget_tokens=budget, max_rows=rows)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert 1 <= len(batch) <= rows
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
+
+
+@given(st.lists(st.integers(1, 3000), min_size=2, max_size=100))
+def test_halving_keeps_every_row_and_makes_two_parts(lengths: list[int]) -> None:
+    first, second = halve(range(len(lengths)), lengths)
+    assert first
+    assert second
+    assert first + second == list(range(len(lengths)))
+
+
+@given(st.integers(1, 200), st.floats(0.001, 10), st.floats(0.001, 1000), UNIT)
+def test_backoff_stays_between_half_its_step_and_its_cap(failures: int, base: float, cap: float, chance: float) -> None:
+    delay = backoff_s(failures, base_s=base, cap_s=cap, random=lambda: chance)
+    step = min(cap, base * 2.0 ** min(failures - 1, 62))
+    assert step / 2 <= delay <= step
+
+
+@given(st.integers(0, 20), UNIT)
+def test_webhook_delays_follow_the_schedule_within_its_jitter(attempts: int, chance: float) -> None:
+    delay = webhook_delay_s(attempts, schedule=WEBHOOK_SCHEDULE_S, random=lambda: chance)
+    if attempts >= len(WEBHOOK_SCHEDULE_S):
+        assert delay is None
+    else:
+        assert delay is not None
+        assert abs(delay - WEBHOOK_SCHEDULE_S[attempts]) <= 0.2 * WEBHOOK_SCHEDULE_S[attempts] + 1e-9
+
+
+ROWS = st.lists(
+    st.builds(
+        PayloadRow,
+        st.text(min_size=1, max_size=9),
+        ANY_TEXT
+        | st.lists(
+            st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": ANY_TEXT}), min_size=1, max_size=3
+        ),
+    ),
+    max_size=8,
+)
+
+
+@given(ROWS)
+def test_sealed_rows_open_to_what_was_sealed_byte_for_byte(rows: list[PayloadRow]) -> None:
+    blob = KEYRING.seal_rows(DATA_KEY, rows, job_id=5, shard_no=2)
+    assert KEYRING.open_rows(DATA_KEY, blob, job_id=5, shard_no=2) == rows
+
+
+@given(ANY_TEXT, ANY_TEXT, st.integers(1, 9), st.integers(1, 9))
+def test_digests_are_equal_exactly_for_equal_texts_of_one_tenant(one: str, other: str, mine: int, yours: int) -> None:
+    assert (KEYRING.digest(mine, one) == KEYRING.digest(yours, other)) is (one == other and mine == yours)
+
+
+@given(st.binary(max_size=200), st.integers(0, 2**40))
+def test_every_active_secret_signs(body: bytes, moment: int) -> None:
+    secrets_ = [new_secret(), new_secret()]
+    both = sign(secrets_, event_id="evt_1", timestamp_s=moment, body=body)["webhook-signature"].split()
+    assert both == [sign([s], event_id="evt_1", timestamp_s=moment, body=body)["webhook-signature"] for s in secrets_]
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers()))
+def test_json_values_survive_a_sealed_metadata(metadata: dict[str, int]) -> None:
+    row = PayloadRow("1", "x", json.loads(json.dumps(metadata)))
+    blob = KEYRING.seal_rows(DATA_KEY, [row], job_id=1, shard_no=0)
+    assert KEYRING.open_rows(DATA_KEY, blob, job_id=1, shard_no=0) == [row]

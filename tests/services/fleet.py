@@ -1,0 +1,84 @@
+"""A fleet of real processes, and waiting on what they do."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from guardfleet.settings import Settings
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T], *, timeout_s: float = 60.0, what: str = "the condition") -> T:
+    """The first truthy answer of `look`; fails when there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"{what} did not come true in {timeout_s} s"
+        time.sleep(0.02)
+    return found
+
+
+class Process:
+    """One guardfleet process."""
+
+    def __init__(self, settings: Settings, *args: str, log: pathlib.Path) -> None:
+        self.log = log
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "guardfleet", *args],
+                env=os.environ | settings.as_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """Its exit status."""
+        return self.process.wait(timeout_s)
+
+    def says(self, slug: str) -> bool:
+        """Whether the slug is in its log."""
+        return f'"event": "{slug}"' in self.log.read_text(errors="replace")
+
+    def until_says(self, slug: str, timeout_s: float = 30.0) -> None:
+        """Wait for a line in its log."""
+
+        def look() -> bool:
+            assert self.process.poll() is None or self.says(slug), f"it ended first:\n{self.log.read_text()[-3000:]}"
+            return self.says(slug)
+
+        until(look, timeout_s=timeout_s, what=f"{slug} in {self.log.name}")
+
+    def stop(self) -> None:
+        """End it, kindly first."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+@contextmanager
+def fleet(settings: Settings, folder: pathlib.Path, *commands: Sequence[str]) -> Iterator[list[Process]]:
+    """Run guardfleet processes; all end with the block."""
+    running: list[Process] = []
+    try:
+        for at, args in enumerate(commands):
+            running.append(Process(settings, *args, log=folder / f"{at}-{args[0]}.log"))
+        yield running
+    finally:
+        for process in reversed(running):
+            process.stop()

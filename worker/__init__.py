@@ -1,0 +1,1 @@
+"""The worker: a Celery application whose tasks moderate shards through one engine per process."""

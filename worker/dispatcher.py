@@ -1,0 +1,153 @@
+"""The dispatcher: rings for what is ready, and repairs what was lost. One leads, any number stand by; all it does is idempotent.
+
+Each tick in order: leases that ran out, shards tried too often, doorbells the broker lost, doorbells to ring, events to relay,
+deliveries to ring, cancelled jobs to close, texts to purge. Postgres is the truth: an emptied broker costs one window.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from guardfleet.broker import DELIVER, LANE_NAMES, MODERATE, Publisher
+from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store import deliveries, doorbells, jobs, retention, shards, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.leader import Leadership, campaign
+from guardfleet.store.shards import Row
+from guardfleet.telemetry import metrics
+from guardfleet.telemetry.logs import get_logger
+from guardfleet.verdict import Model, failure
+
+NOBODY = Model("nobody", "0", "none")
+HOUSEKEEPING_S = 5.0  # between purges and backlog counts
+DELIVERY_WINDOW = 64
+AWAY_PAUSE_S = 1.0  # while PostgreSQL or the broker does not answer
+
+
+@dataclass
+class Dispatcher:
+    """Runs in one thread until `stop()`; `last_tick` is for the liveness probe."""
+
+    db: Database
+    publisher: Publisher
+    keyring: Keyring
+    settings: Settings
+    clock: Callable[[], float] = time.monotonic
+    last_tick: float = field(default=0.0, init=False)
+    _stopped: threading.Event = field(default_factory=threading.Event, init=False)
+    _housekept: float = field(default=float("-inf"), init=False)
+
+    def run(self) -> None:
+        """Lead, or stand by, until stopped. An outage of PostgreSQL or the broker is waited out."""
+        self.last_tick = self.clock()
+        while not self._stopped.is_set():
+            try:
+                with campaign(self.db) as leadership:
+                    self._serve(leadership)
+            except RetryableError as error:
+                self._pause(str(error))
+            except Exception as error:  # noqa: BLE001 - the lock's connection broke in the driver's own words
+                self._pause(type(error).__name__)
+        metrics.LEADING.set(0)
+
+    def stop(self) -> None:
+        """End `run()` after the tick it is in; safe to call twice, and from a signal handler."""
+        self._stopped.set()
+
+    def _serve(self, leadership: Leadership) -> None:
+        was_leading: bool | None = None
+        while not self._stopped.is_set():
+            leading = leadership.try_lead()
+            if leading is not was_leading:
+                get_logger().info("dispatcher_leading" if leading else "dispatcher_standing_by")
+                metrics.LEADING.set(int(leading))
+                was_leading = leading
+            busy = self.tick() if leading else False
+            self.last_tick = self.clock()
+            if not busy:
+                self._stopped.wait(self.settings.tick_s)
+
+    def tick(self) -> bool:
+        """Do everything that is due once; whether there may be more at once. Raises RetryableError."""
+        self._rescue()
+        self._bury()
+        rung = sum(self._ring_lane(lane) for lane in range(len(LANE_NAMES)))
+        relayed = deliveries.relay(self.db)
+        self._ring_deliveries()
+        self._keep_house()
+        return bool(rung or relayed)
+
+    def _rescue(self) -> None:
+        rescued = shards.rescue(self.db)
+        for job, shard in rescued:
+            get_logger().warning("shard_rescued", job=job, shard=shard)
+        metrics.RESCUED.inc(len(rescued))
+
+    def _bury(self) -> None:
+        """Settle shards that were tried too often as error rows, through the same fenced finish as any other."""
+        for job, shard in doorbells.exhausted(
+            self.db, max_claims=self.settings.max_claims, max_failures=self.settings.max_failures
+        ):
+            held = shards.claim(self.db, job, shard, worker="dispatcher", lease_s=self.settings.lease_s)
+            if held is None:
+                continue
+            detail = f"{held.claims - 1} crashes, {held.failures} failures"
+            try:
+                rows = [
+                    Row(row.id, failure("abandoned", detail), None, row.metadata)
+                    for row in shards.load(self.db, self.keyring, held)
+                ]
+            except (ConfigurationError, RetryableError):  # the texts cannot be read any more: their ids are lost with them
+                rows = [Row(None, failure("abandoned", detail))] * held.n
+            if shards.finish(self.db, held, rows, model_id=verdicts.register_model(self.db, NOBODY)):
+                metrics.SHARDS.labels("buried").inc()
+                get_logger().error("shard_buried", job=job, shard=shard, reason=detail)
+
+    def _ring_lane(self, lane: int) -> int:
+        queue = self.publisher.queues.lanes[lane]
+        out = doorbells.outstanding(self.db, lane)
+        if out and self.publisher.depth(queue) < out:
+            # Fewer messages than doorbells: the broker lost some, or a worker has just taken one and not claimed yet; age tells.
+            lost = doorbells.forget_lost(self.db, lane, older_than_s=self.settings.republish_s)
+            if lost:
+                metrics.DOORBELLS.labels(LANE_NAMES[lane], "lost").inc(lost)
+                get_logger().warning("doorbells_lost", queue=queue, n=lost)
+                out -= lost
+        ready = doorbells.due(self.db, lane, limit=max(0, self.settings.prefetch_window - out))
+        if not ready:
+            return 0
+        messages = [{"job": bell.job_id, "shard": bell.shard_no, "publish": bell.publish_no} for bell in ready]
+        rung = self.publisher.ring(MODERATE, queue, messages)
+        doorbells.mark_rung(self.db, ready[:rung])
+        metrics.DOORBELLS.labels(LANE_NAMES[lane], "rung").inc(rung)
+        get_logger().debug("doorbells_rung", queue=queue, n=rung)
+        return rung
+
+    def _ring_deliveries(self) -> None:
+        ids = deliveries.due(
+            self.db, limit=DELIVERY_WINDOW, again_after_s=self.settings.republish_s + self.settings.webhook_timeout_s
+        )
+        if ids:
+            rung = self.publisher.ring(DELIVER, self.publisher.queues.webhooks, [{"delivery": i} for i in ids])
+            deliveries.mark_rung(self.db, ids[:rung])
+
+    def _keep_house(self) -> None:
+        jobs.settle_cancelled(self.db)
+        if self.clock() - self._housekept < HOUSEKEEPING_S:
+            return
+        self._housekept = self.clock()
+        backlog = doorbells.backlog(self.db)
+        for lane, name in enumerate(LANE_NAMES):
+            metrics.BACKLOG.labels(name).set(backlog.get(lane, 0))
+        purged = retention.purge(self.db, older_than_hours=self.settings.purge_hours)
+        if purged:
+            get_logger().info("jobs_purged", n=purged)
+
+    def _pause(self, reason: str) -> None:
+        get_logger().warning("dispatcher_paused", reason=reason)
+        metrics.LEADING.set(0)
+        self.last_tick = self.clock()
+        self._stopped.wait(AWAY_PAUSE_S)

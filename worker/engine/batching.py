@@ -1,0 +1,202 @@
+"""One thread owns the model; rows of all requests in flight share its batches, urgent ones first.
+
+Invariants: a row is settled exactly once; a request's future resolves when its last row is settled, or fails once with all its
+rows dropped; the thread that dies fails every future and then ends the process through `on_fatal`, so no caller waits for ever.
+"""
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from guardfleet.errors import DrainingError, FatalError
+from guardfleet.verdict import Model
+from worker.engine.contract import Answer, Backend, DeviceFullError, DeviceLostError, Judged, Prepared, Timings, Unjudgeable
+from worker.packing import halve, pack
+from worker.prompt import Content
+
+
+class _Request:
+    """The rows of one submit() on their way; touched by the engine thread only, once queued."""
+
+    def __init__(self, n: int, *, urgent: bool) -> None:
+        self.future: Future[Judged] = Future()
+        self.answers: list[Answer | None] = [None] * n
+        self.left = n
+        self.urgent = urgent
+        self.timings = Timings()
+        self.queued_at = time.perf_counter()
+
+    def settle(self, index: int, answer: Answer) -> None:
+        if self.answers[index] is None:
+            self.answers[index] = answer
+            self.left -= 1
+
+    def resolve(self) -> None:
+        """Tell the caller if nothing is left to do."""
+        if not self.left and not self.future.done():
+            self.future.set_result(Judged([answer for answer in self.answers if answer is not None], self.timings))
+
+
+_Row = tuple[_Request, int, Prepared]
+
+
+class BatchingEngine:
+    """Drives a backend. `on_batch(rows, tokens, seconds)` is called after each batch, `on_fatal(reason)` before giving up."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        on_batch: Callable[[int, int, float], None] = lambda rows, tokens, seconds: None,
+        on_fatal: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self._backend = backend
+        self._on_batch, self._on_fatal = on_batch, on_fatal
+        self._changed = threading.Condition()
+        self._arrived: deque[list[_Row]] = deque()  # bounded by the callers: one request per task thread
+        self._draining = False
+        self._dead = False
+        self._thread: threading.Thread | None = None
+        self._running_since: float | None = None
+        self._plan: deque[list[_Row]] = deque()  # engine thread only, as is the next
+        self._on_device: list[_Row] = []
+
+    @property
+    def model(self) -> Model:
+        """What judges."""
+        return self._backend.model
+
+    def submit(self, contents: Sequence[Content], *, urgent: bool = False) -> "Future[Judged]":
+        """Tokenise in the caller's thread, then queue the rows."""
+        started = time.perf_counter()
+        prepared = self._backend.prepare(contents)
+        request = _Request(len(prepared), urgent=urgent)
+        request.timings.tokenise_s = time.perf_counter() - started
+        rows: list[_Row] = []
+        for index, row in enumerate(prepared):
+            if isinstance(row, Unjudgeable):
+                request.settle(index, Answer("", failure=row))
+            else:
+                rows.append((request, index, row))
+        request.resolve()
+        if rows:
+            with self._changed:
+                if self._dead:
+                    raise FatalError("the engine thread has died.")
+                if self._draining:
+                    raise DrainingError("the engine is shutting down.")
+                self._arrived.append(rows)
+                self._changed.notify()
+        return request.future
+
+    def start(self) -> None:
+        """Start the engine thread."""
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._live, name="engine", daemon=True)
+                self._thread.start()
+
+    def drain(self) -> None:
+        """Take no more; hand back what is not on the device."""
+        with self._changed:
+            self._draining = True
+            self._changed.notify()
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Drain and wait for the thread."""
+        self.drain()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def busy_s(self) -> float:
+        """Age of the batch on the device."""
+        since = self._running_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def _live(self) -> None:
+        try:
+            while (batch := self._choose()) is not None:
+                self._on_device = batch
+                self._settle(batch, self._run(batch))
+                self._on_device = []
+        except BaseException as error:  # noqa: BLE001 - the last frame of the thread: nothing above could act on it
+            self._fail_all(FatalError(f"the engine thread died: {type(error).__name__}"), dead=True)
+            self._on_fatal(f"engine thread died: {type(error).__name__}: {error}")
+        else:
+            self._fail_all(DrainingError("the engine is shutting down."), dead=False)
+
+    def _choose(self) -> list[_Row] | None:
+        """The next batch; waits for work. None once draining."""
+        with self._changed:
+            while not (self._draining or self._arrived or self._plan):
+                self._changed.wait()
+            if self._draining:
+                return None
+            arrived = list(itertools.chain.from_iterable(self._arrived))
+            self._arrived.clear()
+        if arrived:
+            self._replan(arrived)
+        return self._plan.popleft()
+
+    def _replan(self, arrived: list[_Row]) -> None:
+        """Pack what waits anew with what came, urgent rows in front."""
+        rows = [*itertools.chain.from_iterable(self._plan), *arrived]
+        self._plan.clear()
+        for urgent in (True, False):
+            lane = [row for row in rows if row[0].urgent is urgent]
+            lengths = [row[2].n_tokens for row in lane]
+            batches = pack(lengths, budget_tokens=self._backend.budget_tokens, max_rows=self._backend.max_rows)
+            self._plan.extend([lane[i] for i in batch] for batch in batches)
+
+    def _run(self, batch: list[_Row]) -> list[Answer] | None:
+        """Answers of the batch; None when it failed and its rows were queued again in halves, or settled as failures."""
+        started = time.perf_counter()
+        self._running_since = time.monotonic()
+        for request in {id(row[0]): row[0] for row in batch}.values():
+            if not request.timings.batches:
+                request.timings.wait_s = started - request.queued_at
+        try:
+            answers = self._backend.run([row for _, _, row in batch])
+        except DeviceLostError:
+            raise
+        except DeviceFullError:
+            return self._isolate(batch, "it exhausts the device's memory on its own")
+        except Exception as error:  # noqa: BLE001 - whatever a row provokes must not take its neighbours along
+            return self._isolate(batch, f"it raises {type(error).__name__}")
+        finally:
+            self._running_since = None
+        seconds = time.perf_counter() - started
+        for request in {id(row[0]): row[0] for row in batch}.values():
+            request.timings.device_s += seconds
+            request.timings.batches += 1
+        self._on_batch(len(batch), sum(row.n_tokens for _, _, row in batch), seconds)
+        return answers
+
+    def _isolate(self, batch: list[_Row], reason: str) -> list[Answer] | None:
+        """Halve a failed batch; a row that fails alone is settled as a failure."""
+        if len(batch) == 1:
+            return [Answer("", failure=Unjudgeable("engine_failed", reason))]
+        parts = halve(range(len(batch)), [row.n_tokens for _, _, row in batch])
+        self._plan.extendleft([batch[i] for i in part] for part in reversed(parts))
+        return None
+
+    def _settle(self, batch: list[_Row], answers: list[Answer] | None) -> None:
+        if answers is None:
+            return
+        for (request, index, _), answer in zip(batch, answers, strict=True):
+            request.settle(index, answer)
+        for request in {id(row[0]): row[0] for row in batch}.values():
+            request.resolve()
+
+    def _fail_all(self, error: Exception, *, dead: bool) -> None:
+        with self._changed:
+            self._draining, self._dead = True, dead
+            waiting = [*self._on_device, *itertools.chain.from_iterable(self._arrived), *itertools.chain.from_iterable(self._plan)]
+            self._arrived.clear()
+        self._plan.clear()
+        for request in {id(row[0]): row[0] for row in waiting}.values():
+            if not request.future.done():
+                request.future.set_exception(error)

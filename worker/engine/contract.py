@@ -1,0 +1,109 @@
+"""What the engine promises, and what the thing inside it must offer.
+
+`Engine` is what task threads see. `Backend` is what the engine thread drives; replacing it changes speed, never meaning.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from guardfleet.verdict import Model
+from worker.prompt import Content
+
+
+class DeviceFullError(Exception):
+    """The batch did not fit in the device's memory; a smaller one may."""
+
+
+class DeviceLostError(Exception):
+    """The device cannot be used by this process any more; only a new process can."""
+
+
+class Prepared(Protocol):
+    """A row ready for the device."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Length of the prompt in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudgeable:
+    """A row that never reaches the device: a code of `verdict.ERROR_CODES`, and a detail that holds no text."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said of one text.
+
+    `probabilities`: P(safe), P(controversial), P(unsafe) from the label's position, summing to 1; None if it was not reached.
+    `failure` is set instead of `raw` when there is no answer.
+    """
+
+    raw: str
+    probabilities: tuple[float, float, float] | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    failure: Unjudgeable | None = None
+
+
+@dataclass(slots=True)
+class Timings:
+    """Where a request's time went, in seconds. `device_s` is the sum over the batches that its rows rode in."""
+
+    tokenise_s: float = 0.0
+    wait_s: float = 0.0
+    device_s: float = 0.0
+    batches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The outcome of one request: an answer per text, in order."""
+
+    answers: list[Answer]
+    timings: Timings = field(default_factory=Timings)
+
+
+class Backend(Protocol):
+    """The model behind the engine. `prepare` is called from many threads, `run` from the engine thread only."""
+
+    model: Model
+    budget_tokens: int
+    max_rows: int
+
+    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Unjudgeable]:
+        """Tokenise; a content that cannot be judged becomes `Unjudgeable`, the others go on."""
+
+    def run(self, batch: Sequence[Prepared]) -> list[Answer]:
+        """Answer every row of the batch, in order. Raises DeviceFullError, DeviceLostError, or anything for a bad row."""
+
+    def memory_bytes(self) -> int:
+        """Device memory in use."""
+
+
+class Engine(Protocol):
+    """Serves all task threads of a process with one device."""
+
+    @property
+    def model(self) -> Model:
+        """What judges."""
+
+    def submit(self, contents: Sequence[Content], *, urgent: bool = False) -> "Future[Judged]":
+        """Judge the texts; the future resolves once all are settled. Raises DrainingError when the engine takes no more."""
+
+    def start(self) -> None:
+        """Start the engine thread. Safe to call twice."""
+
+    def drain(self) -> None:
+        """Finish the batch on the device; every other request fails with DrainingError. Returns at once; safe to call twice."""
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Drain and wait for the thread. Safe to call twice."""
+
+    def busy_s(self) -> float:
+        """How long the batch on the device has been running; 0 when there is none."""

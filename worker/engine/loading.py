@@ -1,0 +1,137 @@
+"""A model from a folder or the hub, checked before it is trusted: every failure is one sentence with its cause and its fix."""
+
+import hashlib
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+
+from guardfleet.errors import ConfigurationError
+from guardfleet.verdict import Model
+from worker.prompt import Prompter
+
+DEMO_FOLDERS = (
+    pathlib.Path(__file__).parents[2] / "models" / "demo",
+    pathlib.Path(__file__).parents[2] / "guardfleet" / "_demo_model",
+)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+EDGE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Weights on their device, and everything derived from the model's own tokenizer and template."""
+
+    network: Any  # a transformers causal LM in eval mode
+    tokenizer: Any
+    prompter: Prompter
+    device: torch.device
+    identity: Model
+    max_positions: int
+
+
+def load(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", threads: int = 0) -> LoadedModel:
+    """Load `name` (`demo`, a folder, or a hub name); raises ConfigurationError."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if threads:
+        torch.set_num_threads(threads)
+    where, folder = _resolve(name)
+    on = _device(device)
+    as_type = _dtype(dtype, on)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, revision=revision)
+        network = transformers.AutoModelForCausalLM.from_pretrained(where, revision=revision, dtype=as_type)
+    except Exception as error:  # the library raises many classes for one thing: this model cannot be used
+        raise ConfigurationError(f"model {name!r} cannot be loaded: {_sentence(error)}") from error
+    _check(name, network, tokenizer)
+    try:
+        network = network.eval().to(on)
+    except torch.OutOfMemoryError as error:
+        raise ConfigurationError(
+            f"model {name!r} does not fit in the memory of {on}: take a smaller one or another device."
+        ) from error
+    revision_found = _folder_digest(folder) if folder else (getattr(network.config, "_commit_hash", None) or revision or "unknown")
+    template = str(tokenizer.chat_template)
+    identity = Model(
+        "guardfleet-demo" if name == "demo" else folder.name if folder else name,
+        revision_found,
+        hashlib.sha256(template.encode()).hexdigest()[:16],
+        is_demo=name == "demo" or bool(getattr(network.config, "guardfleet_demo", False)),
+    )
+    return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, int(network.config.max_position_embeddings))
+
+
+def prompter_of(tokenizer: Any) -> Prompter:
+    """A prompter on clones of the tokenizer's core, so that nobody else's padding or truncation settings reach it."""
+    from tokenizers import Tokenizer  # noqa: PLC0415 - comes with transformers; not needed to read this module
+
+    core = tokenizer.backend_tokenizer.to_str()
+    plain, control = Tokenizer.from_str(core), Tokenizer.from_str(core)
+    plain.encode_special_tokens = True  # a control token inside a text is tokenised as the characters it is made of
+    for clone in (plain, control):
+        clone.no_padding()
+        clone.no_truncation()
+    return Prompter(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False), plain=plain, control=control)
+
+
+def _resolve(name: str) -> tuple[str, pathlib.Path | None]:
+    if name == "demo":
+        folder = next((folder for folder in DEMO_FOLDERS if (folder / "config.json").is_file()), None)
+        if folder is None:
+            raise ConfigurationError("the demo model is missing from this installation; reinstall guardfleet.")
+        return str(folder), folder
+    folder = pathlib.Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigurationError(f"model folder {name!r} has no config.json: give the folder that from_pretrained would take.")
+        return str(folder), folder
+    if folder.is_absolute() or name.startswith("."):
+        raise ConfigurationError(f"model folder {name!r} does not exist.")
+    return name, None
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigurationError("device is set to cuda, but this torch sees no GPU: check the driver, or set device to cpu.")
+    return torch.device(device)
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[dtype]
+
+
+def _check(name: str, network: Any, tokenizer: Any) -> None:
+    if network.config.model_type != "qwen3":
+        raise ConfigurationError(
+            f"model {name!r} is of type {network.config.model_type!r}; guardfleet serves Qwen3Guard-Gen (qwen3)."
+        )
+    if not tokenizer.chat_template or "Safety:" not in str(tokenizer.chat_template):
+        raise ConfigurationError(f"model {name!r} has no guard chat template: without its policy, any answer would be noise.")
+    if len(tokenizer) > network.config.vocab_size:
+        raise ConfigurationError(
+            f"model {name!r}: its tokenizer has {len(tokenizer)} entries, its weights {network.config.vocab_size}."
+        )
+
+
+def _folder_digest(folder: pathlib.Path) -> str:
+    """SHA-256 over each file's name, size and first and last MiB: tells revisions apart without reading 16 GB at every start."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".txt")):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(EDGE_BYTES))
+            file.seek(max(0, size - EDGE_BYTES))
+            digest.update(file.read(EDGE_BYTES))
+    return digest.hexdigest()
+
+
+def _sentence(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

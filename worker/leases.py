@@ -1,0 +1,53 @@
+"""Leases are short and renewed while work goes on: a slow shard is never taken away, a dead worker's is back within the minute."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from guardfleet.errors import RetryableError
+from guardfleet.settings import LEASE_RENEWALS
+from guardfleet.store import shards
+from guardfleet.store.database import Database
+from guardfleet.store.shards import Claim
+from guardfleet.telemetry.logs import get_logger
+
+
+class LeaseKeeper:
+    """Renews all leases of the process from one thread."""
+
+    def __init__(self, db: Database, *, lease_s: float) -> None:
+        self._db, self._lease_s = db, lease_s
+        self._held: dict[tuple[int, int], Claim] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._renew_for_ever, name="leases", daemon=True)
+
+    @contextmanager
+    def keep(self, held: Claim) -> Iterator[None]:
+        """Renew this claim until the block is left."""
+        key = (held.job_id, held.shard_no)
+        with self._lock:
+            self._held[key] = held
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._held.get(key) is held:
+                    del self._held[key]
+
+    def start(self) -> None:
+        """Start renewing."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; safe to call twice."""
+        self._stopped.set()
+
+    def _renew_for_ever(self) -> None:
+        while not self._stopped.wait(self._lease_s / LEASE_RENEWALS):
+            with self._lock:
+                held = list(self._held.values())
+            try:
+                shards.renew(self._db, held, lease_s=self._lease_s)
+            except RetryableError as error:  # the next turn tries again; a lease outlives two lost renewals
+                get_logger().warning("lease_renewal_failed", leases=len(held), reason=str(error))

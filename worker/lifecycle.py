@@ -1,0 +1,259 @@
+"""A worker process from start to end. The one place that knows the order of things.
+
+Start: database, model, metrics, leases, watchdog, and only then consuming, so that no message is taken by a process that cannot
+work. Stop (SIGTERM): the signal handler only sets an event; a thread then drains the engine, which finishes the batch on the
+device and hands the rest back; each task releases its lease and returns its message; Celery leaves once its tasks have; then the
+engine, the leases and the database are closed. Leases outlive tasks, the database outlives leases.
+"""
+
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery import Celery, signals
+
+from guardfleet.broker import Queues, declare_dead_letters, make_app
+from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store import migrate, verdicts
+from guardfleet.store.database import Database
+from guardfleet.telemetry.logs import get_logger
+from guardfleet.telemetry.probes import ProbeServer
+from worker import tasks, webhooks
+from worker.engine.contract import Engine
+from worker.leases import LeaseKeeper
+
+STALLED_STATUS = 70  # EX_SOFTWARE: the supervisor is to start a fresh process
+TICK_S = 1.0
+TICK_LIMIT_S = 60.0  # Celery's event loop ticks every second; this long without one, and it is wedged
+
+
+@dataclass
+class Drain:
+    """Turns SIGTERM into an orderly end. `requested` is what tasks look at."""
+
+    requested: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self, engine: Engine) -> None:
+        """Drain the engine from a thread of its own once requested: a signal handler must not wait for a lock."""
+        threading.Thread(target=self._drain, args=(engine,), name="drain", daemon=True).start()
+
+    def request(self, **_: Any) -> None:
+        """The handler of Celery's `worker_shutting_down`, called on the main thread inside the signal handler."""
+        self.requested.set()
+
+    def _drain(self, engine: Engine) -> None:
+        self.requested.wait()
+        get_logger().info("draining")
+        engine.drain()
+
+
+class Watchdog:
+    """Ends the process when a batch has been on the device for too long: a hung kernel cannot be cancelled from inside."""
+
+    def __init__(self, engine: Engine, *, limit_s: float, exit_process: Callable[[int], Any] = os._exit) -> None:
+        self._engine, self._limit_s, self._exit = engine, limit_s, exit_process
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Start watching."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; safe to call twice."""
+        self._stopped.set()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(min(TICK_S, self._limit_s / 4)):
+            busy_s = self._engine.busy_s()
+            if busy_s > self._limit_s:
+                get_logger().error("engine_stalled", seconds=round(busy_s, 1))
+                sys.stderr.flush()
+                self._exit(STALLED_STATUS)
+
+
+class LoopTick:
+    """When Celery's event loop last turned: green answers to `inspect ping` say nothing of that."""
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+
+    def arm(self, sender: Any = None, **_: Any) -> None:
+        """Tick from the consumer's own timer; called again after each reconnect."""
+        self._at = time.monotonic()
+        timer = getattr(sender, "timer", None)
+        if timer is not None:
+            timer.call_repeatedly(TICK_S, self._tick)
+
+    def wrong(self) -> str | None:
+        """What is wrong with the loop, or None."""
+        age_s = time.monotonic() - self._at
+        return f"the event loop has not turned for {age_s:.0f} s" if age_s > TICK_LIMIT_S else None
+
+    def _tick(self) -> None:
+        self._at = time.monotonic()
+
+
+def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine], *, name: str | None = None) -> int:
+    """Run one worker process that moderates; returns its exit status."""
+    refuse_soft_shutdown()
+    db = Database(settings.required("database_url"), application="guardfleet-worker")
+    keyring = Keyring(settings.required("secret_key"))
+    wait_for_schema(db)
+    engine = make_engine(settings)
+    engine.start()
+    get_logger().info("model_loaded", model=engine.model.name, revision=engine.model.revision[:12], is_demo=engine.model.is_demo)
+    app = make_app(settings, "guardfleet-worker")
+    drain, tick = Drain(), LoopTick()
+    drain.watch(engine)
+    leases = LeaseKeeper(db, lease_s=settings.lease_s)
+    watchdog = Watchdog(engine, limit_s=settings.engine_stall_s)
+    worker_name = name or f"worker@{socket.gethostname()}:{os.getpid()}"
+    moderator = tasks.Moderator(
+        db=db,
+        keyring=keyring,
+        engine=engine,
+        leases=leases,
+        settings=settings,
+        worker=worker_name,
+        model_id=verdicts.register_model(db, engine.model),
+        draining=drain.requested,
+        random=random.random,
+    )
+    tasks.register(app, moderator)
+    leases.start()
+    watchdog.start()
+    probes = start_probes(settings, live=tick.wrong, ready=lambda: database_wrong(db))
+    try:
+        return consume(app, settings, list(Queues.of(settings.namespace).lanes), worker_name, drain, tick)
+    finally:
+        engine.stop(timeout_s=settings.engine_stall_s)
+        watchdog.stop()
+        leases.stop()
+        if probes:
+            probes.stop()
+        db.close()
+        get_logger().info("worker_stopped")
+
+
+def run_deliverer(settings: Settings, *, name: str | None = None) -> int:
+    """Run one worker process that delivers webhooks; returns its exit status."""
+    refuse_soft_shutdown()
+    db = Database(settings.required("database_url"), application="guardfleet-webhooks")
+    wait_for_schema(db)
+    app = make_app(settings, "guardfleet-webhooks")
+    drain, tick = Drain(), LoopTick()
+    pool = webhooks.make_pool(settings)
+    deliverer = webhooks.Deliverer(
+        db=db,
+        keyring=Keyring(settings.required("secret_key")),
+        settings=settings,
+        pool=pool,
+        now=time.time,
+        random=random.random,
+        pause=drain.requested.wait,
+    )
+    webhooks.register(app, deliverer)
+    probes = start_probes(settings, live=tick.wrong, ready=lambda: database_wrong(db))
+    worker_name = name or f"webhooks@{socket.gethostname()}:{os.getpid()}"
+    try:
+        return consume(app, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick)
+    finally:
+        pool.close()
+        if probes:
+            probes.stop()
+        db.close()
+        get_logger().info("worker_stopped")
+
+
+def consume(app: Celery, settings: Settings, queues: list[str], name: str, drain: Drain, tick: LoopTick) -> int:
+    """Take messages until SIGTERM; returns Celery's exit status."""
+    app.conf.worker_consumer = "worker.consumer:Consumer"
+    try:
+        declare_dead_letters(app, settings)
+    except Exception as error:  # noqa: BLE001 - the broker may come later; messages wait in Postgres meanwhile
+        get_logger().warning("worker_starting", reason=f"broker away: {type(error).__name__}")
+    signals.worker_shutting_down.connect(drain.request, weak=False)
+    signals.worker_ready.connect(tick.arm, weak=False)
+    signals.worker_ready.connect(_say_ready, weak=False)
+    worker = app.Worker(
+        hostname=name.replace(":", "-"),
+        pool_cls="threads",
+        pool="threads",
+        concurrency=settings.concurrency,
+        queues=queues,
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+        loglevel="WARNING",
+        optimization="fair",
+    )
+    try:
+        worker.start()
+    finally:
+        for signal_, receiver in (
+            (signals.worker_shutting_down, drain.request),
+            (signals.worker_ready, tick.arm),
+            (signals.worker_ready, _say_ready),
+        ):
+            signal_.disconnect(receiver)
+    return int(worker.exitcode or 0)
+
+
+def start_probes(settings: Settings, *, live: Callable[[], str | None], ready: Callable[[], str | None]) -> ProbeServer | None:
+    """The process's own /metrics, /livez and /readyz, where a port is set."""
+    if settings.metrics_port is None:
+        return None
+    probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=live, ready=ready)
+    probes.start()
+    return probes
+
+
+def database_wrong(db: Database) -> str | None:
+    """What is wrong with the database, or None."""
+    try:
+        db.ping()
+    except RetryableError as error:
+        return str(error)
+    return None
+
+
+def refuse_soft_shutdown() -> None:
+    """REMAP_SIGTERM makes Celery's threads pool raise instead of stopping, and its solo pool lose the running message."""
+    if os.environ.get("REMAP_SIGTERM"):
+        raise ConfigurationError(
+            "REMAP_SIGTERM is set: guardfleet drains on SIGTERM by itself, and this would lose work; unset it."
+        )
+
+
+def engine_died(reason: str) -> None:
+    """End the process: its messages go back, its leases run out, its supervisor starts a fresh one."""
+    get_logger().error("engine_died", reason=reason)
+    sys.stderr.flush()
+    os._exit(STALLED_STATUS)
+
+
+def _say_ready(**_: Any) -> None:
+    get_logger().info("worker_ready")
+
+
+def wait_for_schema(db: Database, *, patience_s: float = 60.0) -> None:
+    """Processes start in any order: give the migration a minute, then say what is missing."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            migrate.require_head(db)
+        except (RetryableError, ConfigurationError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return

@@ -1,0 +1,69 @@
+"""Entry points of the worker's processes, as the command line calls them."""
+
+import signal
+
+from guardfleet.broker import Publisher, make_app
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store.database import Database
+from guardfleet.telemetry import metrics
+from worker import lifecycle
+from worker.dispatcher import Dispatcher
+from worker.engine.batching import BatchingEngine
+from worker.engine.make import make_backend, make_engine
+
+DISPATCHER_LIMIT_S = 30.0  # a dispatcher that has not ticked for this long is not live
+
+
+def moderate(settings: Settings) -> int:
+    """`guardfleet worker`."""
+    return lifecycle.run_moderator(settings, engine_of)
+
+
+def deliver(settings: Settings) -> int:
+    """`guardfleet worker --webhooks`."""
+    return lifecycle.run_deliverer(settings)
+
+
+def dispatch(settings: Settings) -> int:
+    """`guardfleet dispatcher`."""
+    db = Database(settings.required("database_url"), application="guardfleet-dispatcher")
+    lifecycle.wait_for_schema(db)
+    publisher = Publisher(make_app(settings, "guardfleet-dispatcher"), settings)
+    dispatcher = Dispatcher(db, publisher, Keyring(settings.required("secret_key")), settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: dispatcher.stop())
+    probes = lifecycle.start_probes(
+        settings,
+        live=lambda: "no tick" if dispatcher.clock() - dispatcher.last_tick > DISPATCHER_LIMIT_S else None,
+        ready=lambda: lifecycle.database_wrong(db),
+    )
+    try:
+        dispatcher.run()
+    finally:
+        if probes:
+            probes.stop()
+        db.close()
+    return 0
+
+
+def engine_of(settings: Settings) -> BatchingEngine:
+    """The engine the settings ask for, its batches counted, its death ending the process."""
+    backend = make_backend(
+        settings.engine,
+        model=settings.model,
+        revision=settings.model_revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        batch_tokens=settings.batch_tokens,
+        max_text_tokens=settings.max_text_tokens,
+        instant_ms_per_batch=settings.instant_ms_per_batch,
+    )
+
+    def counted(rows: int, tokens: int, _seconds: float) -> None:
+        metrics.BATCH_ROWS.observe(rows)
+        metrics.BATCH_TOKENS.observe(tokens)
+        metrics.GPU_MEMORY.labels(settings.device).set(backend.memory_bytes())
+
+    return make_engine(backend, on_batch=counted, on_fatal=lifecycle.engine_died)

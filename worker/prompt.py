@@ -1,0 +1,138 @@
+"""Conversations as token ids, through the model's own chat template.
+
+The template is rendered once per shape of conversation with a marker in place of each content, and cut at the markers. Constant
+pieces are tokenised as the template means them, control tokens included; contents are tokenised with control tokens spelled out,
+so that no text can end the prompt. A cut keeps the space before a content and the newlines after it with the content, the only
+places where byte-level BPE with Qwen's splitting rules gives the same ids as the whole prompt would.
+"""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Message = Mapping[str, str]
+Content = str | Sequence[Message]
+ROLES = ("system", "user", "assistant")
+MARKER = "\ue000{}\ue001"  # private-use characters: in no template
+MARKED = re.compile("\ue000(\\d+)\ue001")
+MAX_TURNS = 256
+
+
+class InvalidConversationError(ValueError):
+    """The messages cannot be rendered without the template silently dropping some of them."""
+
+
+class FastTokenizer(Protocol):
+    """What is needed of a `tokenizers.Tokenizer`."""
+
+    def encode_batch(  # noqa: D102
+        self,
+        input: Sequence[Any],  # noqa: A002
+        is_pretokenized: bool = ...,
+        add_special_tokens: bool = ...,
+    ) -> list[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt ready for the model. `responds` tells response mode (the last message is the assistant's)."""
+
+    ids: tuple[int, ...]
+    responds: bool
+
+
+def messages_of(content: Content) -> tuple[tuple[str, str], ...]:
+    """A text or a list of messages as (role, content) pairs; raises InvalidConversationError for what the template would lose.
+
+    Qwen3Guard's template drops a leading assistant message, tool messages, and a system message that is not first
+    (measured, section 2.3 of the model's reference): judged quietly, they would be a hole.
+    """
+    if isinstance(content, str):
+        return (("user", content),)
+    turns = tuple((message.get("role", ""), message.get("content", "")) for message in content)
+    if not turns:
+        raise InvalidConversationError("there are no messages")
+    if len(turns) > MAX_TURNS:
+        raise InvalidConversationError(f"{len(turns)} messages, at most {MAX_TURNS} are taken")
+    for at, (role, text) in enumerate(turns):
+        if role not in ROLES:
+            raise InvalidConversationError(f"message {at} has a role other than {', '.join(ROLES)}")
+        if not isinstance(text, str):
+            raise InvalidConversationError(f"message {at} has content that is no string")
+        if role == "system" and at > 0:
+            raise InvalidConversationError(f"message {at} is a system message; only the first may be")
+    if turns[0][0] == "assistant":
+        raise InvalidConversationError("the first message is the assistant's; the guard needs the user's before it")
+    if turns[-1][0] == "system":
+        raise InvalidConversationError("the last message is the system's; there is nothing to judge")
+    return turns
+
+
+def is_blank(content: Content) -> bool:
+    """Whether there is nothing to judge: only spaces in what would be judged."""
+    if isinstance(content, str):
+        return not content.strip()
+    return bool(content) and all(isinstance(m.get("content"), str) and not m["content"].strip() for m in content)
+
+
+def readable(text: str) -> str:
+    """The text as Unicode the tokenizer takes: a lone surrogate becomes U+FFFD, everything else stays."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+class Prompter:
+    """Renders and tokenises conversations for one model. Thread-safe once built.
+
+    `render` turns messages into the model's prompt; `plain` spells control tokens out, `control` keeps them.
+    """
+
+    def __init__(self, render: Any, *, plain: FastTokenizer, control: FastTokenizer) -> None:
+        self._render, self._plain, self._control = render, plain, control
+        self._pieces = functools.lru_cache(maxsize=1024)(self._cut)
+
+    def encode(self, conversations: Sequence[tuple[tuple[str, str], ...]]) -> list[Encoded]:
+        """Token ids of each conversation, in order; contents of all of them are tokenised in one call."""
+        shapes = [tuple(role for role, _ in turns) for turns in conversations]
+        segments: list[str] = []
+        for turns, shape in zip(conversations, shapes, strict=True):
+            cut = self._pieces(shape)
+            segments += [before + readable(turns[at][1]) + after for before, at, after in cut.contents]
+        ids = iter([encoding.ids for encoding in self._plain.encode_batch(segments, add_special_tokens=False)])
+        return [self._join(shape, ids) for shape in shapes]
+
+    def _join(self, shape: tuple[str, ...], contents: Any) -> Encoded:
+        cut = self._pieces(shape)
+        out = list(cut.constants[0])
+        for constant in cut.constants[1:]:
+            out += next(contents)
+            out += constant
+        return Encoded(tuple(out), shape[-1] == "assistant")
+
+    def _cut(self, shape: tuple[str, ...]) -> "_Cut":
+        marked = self._render([{"role": role, "content": MARKER.format(at)} for at, role in enumerate(shape)])
+        parts = MARKED.split(marked)
+        texts, order = list(parts[0::2]), [int(at) for at in parts[1::2]]
+        if sorted(order) != list(range(len(shape))):
+            raise InvalidConversationError(f"the model's template does not show every message of {'/'.join(shape)}")
+        contents = []
+        for i, at in enumerate(order):
+            before = texts[i][len(texts[i].rstrip(" ")) :]
+            after = texts[i + 1][: len(texts[i + 1]) - len(texts[i + 1].lstrip("\n"))]
+            texts[i], texts[i + 1] = texts[i][: len(texts[i]) - len(before)], texts[i + 1][len(after) :]
+            contents.append((before, at, after))
+        encoded = self._control.encode_batch(texts, add_special_tokens=False)
+        return _Cut(tuple(tuple(encoding.ids) for encoding in encoded), tuple(contents))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A rendered shape: `constants` stand around `contents`, each (spaces before, index of the message, newlines after)."""
+
+    constants: tuple[tuple[int, ...], ...]
+    contents: tuple[tuple[str, int, str], ...]

@@ -1,0 +1,165 @@
+"""The life of a shard, top to bottom: decode, claim, load, judge, finish, acknowledge.
+
+At-least-once delivery, exactly-once effects: the message may come twice, the claim lets one in, the fence lets one out. An
+exception that left a task would be acknowledged by Celery and lost, so each outcome is decided here.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Reject
+
+from guardfleet.broker import MESSAGE_VERSION, MODERATE
+from guardfleet.errors import DrainingError, FatalError, GuardfleetError, RetryableError
+from guardfleet.retry import backoff_s
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.settings import Settings
+from guardfleet.store import shards, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.shards import Claim, Row
+from guardfleet.telemetry import metrics
+from guardfleet.telemetry.logs import get_logger
+from guardfleet.verdict import ServedBy, Severity, category_names
+from worker.engine.contract import Engine, Judged
+from worker.judging import settle, triage
+from worker.leases import LeaseKeeper
+
+FINISH_TRIES = 6  # about half a minute of a restarting database; then the lease runs out and another worker starts over
+PAUSE_S = 5.0  # before a message goes back to the broker because PostgreSQL is away
+
+
+@dataclass(frozen=True)
+class Moderator:
+    """Moderates shards for one worker process. Called from all of its task threads."""
+
+    db: Database
+    keyring: Keyring
+    engine: Engine
+    leases: LeaseKeeper
+    settings: Settings
+    worker: str
+    model_id: int
+    draining: threading.Event
+    random: Callable[[], float]
+    tally: "Tally" = field(default_factory=lambda: Tally())  # noqa: PLW0108 - defined below
+
+    def __call__(self, job: int, shard: int) -> None:
+        """Moderate one shard. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
+        try:
+            held = shards.claim(self.db, job, shard, worker=self.worker, lease_s=self.settings.lease_s)
+        except RetryableError as error:
+            self.draining.wait(PAUSE_S)
+            raise Reject(str(error), requeue=True) from error
+        if held is None:  # a duplicate doorbell: somebody holds the shard, or it is settled
+            metrics.SHARDS.labels("skipped").inc()
+            get_logger().debug("shard_skipped", job=job, shard=shard)
+            return
+        with metrics.ACTIVE.track_inprogress(), self.leases.keep(held):
+            self._work(held)
+
+    def _work(self, held: Claim) -> None:
+        started = time.perf_counter()
+        try:
+            rows = shards.load(self.db, self.keyring, held)
+            judged = self._judge(held, rows)
+            self._finish(held, judged, started)
+        except (DrainingError, FatalError) as error:
+            # Release first: a message that comes back under a live lease would be acknowledged as a duplicate.
+            self._hand_back(lambda: shards.release(self.db, held))
+            metrics.SHARDS.labels("released").inc()
+            get_logger().info("shard_released", job=held.job_id, shard=held.shard_no)
+            raise Reject("draining", requeue=True) from error
+        except GuardfleetError as error:
+            self._fail(held, str(error))
+        except Exception as error:  # noqa: BLE001 - decided here: the row says so, the dispatcher tries again
+            self._fail(held, f"{type(error).__name__} in the worker")
+
+    def _judge(self, held: Claim, rows: list[PayloadRow]) -> list[Row]:
+        digests = [self.keyring.digest(held.tenant_id, row.content) for row in rows]
+        known = verdicts.known(self.db, digests, model_id=self.model_id, max_age_hours=self.settings.cache_hours)
+        plan = triage(rows, digests, known)
+        judged = self._ask([rows[i] for i in plan.ask], urgent=held.lane == 1)
+        judgements = settle(plan, judged.answers, len(rows))
+        return [
+            Row(row.id, judgement, digest, row.metadata) for row, judgement, digest in zip(rows, judgements, digests, strict=True)
+        ]
+
+    def _ask(self, rows: list[PayloadRow], *, urgent: bool) -> Judged:
+        if not rows:
+            return Judged([])
+        # No deadline here: the engine settles every request or the watchdog ends the process.
+        with metrics.REQUEST_SECONDS.labels("shard").time():
+            return self.engine.submit([row.content for row in rows], urgent=urgent).result()
+
+    def _finish(self, held: Claim, rows: list[Row], started: float) -> None:
+        mine = self._patiently(lambda: shards.finish(self.db, held, rows, model_id=self.model_id))
+        seconds = time.perf_counter() - started
+        if not mine:
+            metrics.SHARDS.labels("fenced").inc()
+            get_logger().warning("shard_fenced", job=held.job_id, shard=held.shard_no, seconds=round(seconds, 3))
+            return
+        self.tally.add(rows)
+        get_logger().info("shard_finished", job=held.job_id, shard=held.shard_no, texts=len(rows), seconds=round(seconds, 3))
+
+    def _patiently(self, write: Callable[[], bool]) -> bool:
+        """Inference is dear, so a restarting database gets time; the lease is not renewed by waiting, the fence stays the judge."""
+        for attempt in range(1, FINISH_TRIES):
+            try:
+                return write()
+            except RetryableError:
+                self.draining.wait(backoff_s(attempt, base_s=0.5, cap_s=8.0, random=self.random))
+        return write()
+
+    def _fail(self, held: Claim, reason: str) -> None:
+        delay_s = backoff_s(
+            held.failures + 1, base_s=self.settings.retry_base_s, cap_s=self.settings.retry_cap_s, random=self.random
+        )
+        metrics.SHARDS.labels("failed").inc()
+        get_logger().warning("shard_failed", job=held.job_id, shard=held.shard_no, failures=held.failures + 1, reason=reason)
+        self._hand_back(lambda: shards.fail(self.db, held, error=reason, delay_s=delay_s))
+
+    def _hand_back(self, write: Callable[[], bool]) -> None:
+        """With PostgreSQL away nothing can be handed back: the lease runs out and the dispatcher takes the shard."""
+        try:
+            write()
+        except RetryableError as error:
+            get_logger().warning("shard_failed", reason=str(error))
+
+
+class Tally:
+    """Moves the metrics by whole shards: a label look-up per text would cost more than the text's row."""
+
+    def __init__(self) -> None:
+        self._judged: Counter[Severity] = Counter()
+
+    def add(self, rows: list[Row]) -> None:
+        """Count one finished shard."""
+        metrics.SHARDS.labels("finished").inc()
+        outcomes = Counter((row.judgement.refusal is None, row.judgement.severity) for row in rows)
+        for (is_prompt, severity), n in outcomes.items():
+            metrics.REQUESTS.labels("prompt" if is_prompt else "response", severity.label).inc(n)
+            self._judged[severity] += n
+        for served_by, n in Counter(row.judgement.served_by for row in rows).items():
+            if served_by not in (ServedBy.MODEL, ServedBy.NOBODY):
+                metrics.SAVED.labels(served_by.label).inc(n)
+        for categories, n in Counter(row.judgement.categories for row in rows).items():
+            for name in category_names(categories):
+                metrics.RISK_TYPES.labels(name).inc(n)
+        metrics.SAFE_RATIO.set(self._judged[Severity.SAFE] / max(1, self._judged.total()))
+
+
+def register(app: Celery, moderate: Moderator) -> None:
+    """Bind the moderator to its task name."""
+
+    @app.task(name=MODERATE)
+    def task(**message: Any) -> None:
+        if message.get("v") != MESSAGE_VERSION or not all(isinstance(message.get(key), int) for key in ("job", "shard")):
+            # To the dead-letter queue, where somebody can look; the shard itself is a row and is rung for again.
+            get_logger().error("shard_message_rejected", version=message.get("v"))
+            raise Reject("not a doorbell this worker understands", requeue=False)
+        moderate(message["job"], message["shard"])

@@ -1,0 +1,158 @@
+"""One webhook delivery: claim -> compose and sign -> send -> settle or defer. Sent outside any transaction; at least once.
+
+A crash between send and record repeats the send with the same event id, which receivers are told to expect.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpcore2
+from celery import Celery
+from celery.exceptions import Reject
+
+import guardfleet
+from guardfleet.broker import DELIVER, MESSAGE_VERSION
+from guardfleet.errors import RejectedError, RetryableError
+from guardfleet.retry import webhook_delay_s
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.signing import sign
+from guardfleet.store import deliveries, jobs
+from guardfleet.store.database import Database
+from guardfleet.store.deliveries import DueDelivery, Outcome
+from guardfleet.telemetry import metrics
+from guardfleet.telemetry.logs import get_logger
+from worker.egress import CheckedBackend
+
+GONE = 410
+ANSWER_BYTES = 1024  # nobody needs more of a receiver's answer, and a flood must not fill memory
+LEASE_MARGIN_S = 30.0
+PAUSE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Deliverer:
+    """Delivers for one worker process."""
+
+    db: Database
+    keyring: Keyring
+    settings: Settings
+    pool: httpcore2.ConnectionPool
+    now: Callable[[], float]
+    random: Callable[[], float]
+    pause: Callable[[float], object]
+
+    def __call__(self, delivery_id: int) -> None:
+        """Make one attempt. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
+        try:
+            due = deliveries.claim(self.db, delivery_id, lease_s=self.settings.webhook_timeout_s + LEASE_MARGIN_S)
+            if due is None:
+                get_logger().debug("delivery_skipped", delivery=delivery_id)
+                return
+            body = self._compose(due)
+            self._record(due, self._send(due, body))
+        except RetryableError as error:
+            self.pause(PAUSE_S)
+            raise Reject(str(error), requeue=True) from error
+
+    def _compose(self, due: DueDelivery) -> bytes:
+        """A thin payload: names and counts, never a text. Fields as the OpenAI SDK's `unwrap` and Standard Webhooks read them."""
+        job = jobs.get_by_id(self.db, due.job_id)
+        data = {
+            "id": f"batch_{job.public_id.hex}",
+            "job": job.label,
+            "request_counts": {
+                "total": job.total + job.rejected,
+                "completed": job.done - job.error,
+                "failed": job.error + job.rejected,
+            },
+            "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
+            "model": job.model,
+            "is_demo": job.is_demo,
+            "metadata": job.metadata,
+        }
+        event = {
+            "id": due.event_id,
+            "object": "event",
+            "type": due.kind,
+            "created_at": int(due.occurred_at.timestamp()),
+            "timestamp": due.occurred_at.isoformat(),
+            "data": data,
+        }
+        return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def _send(self, due: DueDelivery, body: bytes) -> Outcome:
+        headers = {
+            "content-type": "application/json",
+            "user-agent": f"guardfleet/{guardfleet.__version__}",
+            **sign([self.keyring.open_secret(due.secret)], event_id=due.event_id, timestamp_s=int(self.now()), body=body),
+        }
+        started = time.perf_counter()
+        status, wrong = None, None
+        limit_s = self.settings.webhook_timeout_s
+        timeouts = {"connect": min(5.0, limit_s), "read": limit_s, "write": limit_s, "pool": limit_s}
+        try:
+            with self.pool.stream(
+                "POST", due.url, headers=list(headers.items()), content=body, extensions={"timeout": timeouts}
+            ) as response:
+                status = response.status
+                _read_some(response, deadline=started + limit_s)
+        except RejectedError as error:
+            wrong = str(error)
+        except (
+            httpcore2.NetworkError,
+            httpcore2.TimeoutException,
+            httpcore2.ProtocolError,
+            httpcore2.UnsupportedProtocol,
+            OSError,
+        ) as error:
+            wrong = type(error).__name__
+        return Outcome(status, round(1000 * (time.perf_counter() - started)), wrong)
+
+    def _record(self, due: DueDelivery, outcome: Outcome) -> None:
+        log = get_logger().bind(delivery=due.id, attempt=due.attempts, status=outcome.status, latency_ms=outcome.latency_ms)
+        if outcome.status is not None and 200 <= outcome.status < 300:  # noqa: PLR2004 - HTTP success
+            deliveries.settle(self.db, due, outcome, delivered=True)
+            metrics.DELIVERIES.labels("delivered").inc()
+            log.info("delivery_made")
+            return
+        delay_s = webhook_delay_s(due.attempts, schedule=self.settings.webhook_schedule_s, random=self.random)
+        if outcome.status == GONE:
+            deliveries.disable_endpoint(self.db, due)
+        if outcome.status == GONE or delay_s is None:
+            deliveries.settle(self.db, due, outcome, delivered=False)
+            metrics.DELIVERIES.labels("exhausted").inc()
+        else:
+            deliveries.defer(self.db, due, outcome, delay_s=delay_s)
+            metrics.DELIVERIES.labels("deferred").inc()
+        log.warning("delivery_failed", reason=outcome.error, retry_in_s=None if outcome.status == GONE else delay_s)
+
+
+def make_pool(settings: Settings) -> httpcore2.ConnectionPool:
+    """Connections to receivers: checked addresses, no proxies, no redirects, none kept alive for strangers."""
+    return httpcore2.ConnectionPool(
+        network_backend=CheckedBackend(settings.webhook_allow_networks), max_connections=32, max_keepalive_connections=0
+    )
+
+
+def _read_some(response: httpcore2.Response, *, deadline: float) -> None:
+    """Drain a little of the answer, so that a well-behaved receiver sees its answer read; stop at a flood or a drip."""
+    n = 0
+    for chunk in response.iter_stream():
+        n += len(chunk)
+        if n > ANSWER_BYTES or time.perf_counter() > deadline:
+            return
+
+
+def register(app: Celery, deliver: Deliverer) -> None:
+    """Bind the deliverer to its task name."""
+
+    @app.task(name=DELIVER)
+    def task(**message: Any) -> None:
+        if message.get("v") != MESSAGE_VERSION or not isinstance(message.get("delivery"), int):
+            get_logger().error("delivery_message_rejected", version=message.get("v"))
+            raise Reject("not a doorbell this worker understands", requeue=False)
+        deliver(message["delivery"])
