@@ -2,12 +2,15 @@
 
 import urllib.parse
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from amqp.exceptions import AMQPError, NotFound
 from celery import Celery
-from kombu import Exchange, Queue
+from kombu import Connection, Exchange, Queue
 from kombu.exceptions import ChannelError, OperationalError
+from redis.exceptions import RedisError
 
 from guardfleet.errors import RetryableError
 from guardfleet.settings import Settings
@@ -17,7 +20,8 @@ MODERATE, DELIVER = "guardfleet.moderate", "guardfleet.deliver"
 LANE_NAMES = ("bulk", "interactive")
 DELIVERY_LIMIT = 20  # guards what fails before the claim; a drain's requeues count too, so it is not small
 VISIBILITY_TIMEOUT_S = 300  # Redis: longest silence before a message is handed to another worker; leases make that harmless
-BROKER_DOWN = (OperationalError, OSError)
+MISSING_QUEUE = (NotFound, ChannelError)
+BROKER_DOWN = (OperationalError, AMQPError, RedisError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,31 +81,27 @@ def make_app(settings: Settings, name: str) -> Celery:
 
 
 class Publisher:
-    """Rings doorbells with publisher confirms. Not thread-safe: one per thread."""
+    """Rings doorbells with publisher confirms over one connection of its own. Not thread-safe."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
+        self._connection: Connection | None = None
         self.queues = Queues.of(settings.namespace)
 
     def ring(self, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
         """Publish one message each; returns how many the broker confirmed before it failed, raises RetryableError if none."""
         confirmed = 0
         try:
-            with self._app.producer_pool.acquire(block=True, timeout=5) as producer:
+            with self._connect().channel() as channel:
+                producer = self._app.amqp.Producer(channel)
                 for message in messages:
-                    # An anonymous exchange: straight into the queue, so that lost bindings lose nothing. The queue is declared
-                    # anew on each connection, so that an empty broker has it before its first consumer comes back.
-                    self._app.send_task(
-                        task,
-                        kwargs={"v": MESSAGE_VERSION, **message},
-                        queue=queue,
-                        producer=producer,
-                        ignore_result=True,
-                        retry=False,
-                    )
+                    # Straight into the queue (an anonymous exchange), so that lost bindings lose nothing. Celery declares the queue
+                    # once a connection, so an empty broker has it before its first consumer comes back.
+                    kwargs = {"v": MESSAGE_VERSION, **message}
+                    self._app.send_task(task, kwargs=kwargs, queue=queue, producer=producer, ignore_result=True, retry=False)
                     confirmed += 1
         except BROKER_DOWN as error:
-            self.reset()
+            self.close()
             if not confirmed:
                 raise RetryableError(f"the broker did not take a message: {type(error).__name__}") from error
         return confirmed
@@ -109,19 +109,28 @@ class Publisher:
     def depth(self, queue: str) -> int:
         """Messages of the queue that no consumer holds; 0 when the queue does not exist. Raises RetryableError."""
         try:
-            with self._app.connection_for_write() as connection, connection.channel() as channel:
+            with self._connect().channel() as channel:
                 return int(channel.queue_declare(queue=queue, passive=True).message_count)
-        except ChannelError:
+        except MISSING_QUEUE:
+            self.close()  # the queue is gone, and with it what this connection has declared
             return 0
         except BROKER_DOWN as error:
+            self.close()
             raise RetryableError(f"the broker does not answer: {type(error).__name__}") from error
 
-    def reset(self) -> None:
-        """Forget pooled connections after a failure."""
-        self._app.pool.force_close_all()
-        self._app.__dict__.pop("pool", None)
-        self._app._pool = None  # noqa: SLF001 - Celery has no public way to drop a pool
-        self._app.amqp._producer_pool = None  # noqa: SLF001
+    def close(self) -> None:
+        """Let go of the connection; the next call makes a new one. Safe to call twice."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with suppress(*BROKER_DOWN):
+                connection.release()
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            connection = self._app.connection_for_write()
+            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5)
+            self._connection = connection
+        return self._connection
 
 
 def declare_dead_letters(app: Celery, settings: Settings) -> None:

@@ -31,7 +31,7 @@ class JobState(IntEnum):
 class ShardState(IntEnum):
     """Where a shard is; stored as its number."""
 
-    READY = 0  # set at ingest, by fail(), release() and rescue(); due when next_attempt_at has passed
+    READY = 0  # set at ingest, by fail(), release(), postpone() and rescue(); due when next_attempt_at has passed
     LEASED = 1  # set by claim(); a crash leaves it so until lease_until, then rescue() takes it back
     DONE = 2  # set by finish(): its verdicts are in the same commit
     CANCELLED = 3  # set by cancel(), and by fail/release/rescue of a cancelling job
@@ -59,6 +59,7 @@ TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], 
         "finish": ((ShardState.LEASED, ShardState.DONE),),
         "fail": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
         "release": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
+        "postpone": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
         "rescue": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
         "cancel": ((ShardState.READY, ShardState.CANCELLED),),
     },

@@ -12,11 +12,13 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Celery, signals
+from celery.exceptions import CPendingDeprecationWarning
 
 from guardfleet.broker import Queues, declare_dead_letters, make_app
 from guardfleet.errors import ConfigurationError, RetryableError
@@ -177,6 +179,7 @@ def run_deliverer(settings: Settings, *, name: str | None = None) -> int:
 def consume(app: Celery, settings: Settings, queues: list[str], name: str, drain: Drain, tick: LoopTick) -> int:
     """Take messages until SIGTERM; returns Celery's exit status."""
     app.conf.worker_consumer = "worker.consumer:Consumer"
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # said at each lost connection, about a setting we set
     try:
         declare_dead_letters(app, settings)
     except Exception as error:  # noqa: BLE001 - the broker may come later; messages wait in Postgres meanwhile

@@ -41,6 +41,7 @@ def dispatch(settings: Settings) -> int:
     try:
         dispatcher.run()
     finally:
+        publisher.close()
         if probes:
             probes.stop()
         db.close()

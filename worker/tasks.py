@@ -28,8 +28,10 @@ from guardfleet.verdict import ServedBy, Severity, category_names
 from worker.engine.contract import Engine, Judged
 from worker.judging import settle, triage
 from worker.leases import LeaseKeeper
+from worker.quarantine import Quarantine
 
 FINISH_TRIES = 6  # about half a minute of a restarting database; then the lease runs out and another worker starts over
+QUARANTINE_S = 1.0  # how long a shard stays away while a suspect runs alone
 PAUSE_S = 5.0  # before a message goes back to the broker because PostgreSQL is away
 
 
@@ -46,6 +48,7 @@ class Moderator:
     model_id: int
     draining: threading.Event
     random: Callable[[], float]
+    quarantine: Quarantine = field(default_factory=Quarantine)
     tally: "Tally" = field(default_factory=lambda: Tally())  # noqa: PLW0108 - defined below
 
     def __call__(self, job: int, shard: int) -> None:
@@ -59,8 +62,12 @@ class Moderator:
             metrics.SHARDS.labels("skipped").inc()
             get_logger().debug("shard_skipped", job=job, shard=shard)
             return
-        with metrics.ACTIVE.track_inprogress(), self.leases.keep(held):
-            self._work(held)
+        with metrics.ACTIVE.track_inprogress(), self.leases.keep(held), self.quarantine.enter(claims=held.claims) as admitted:
+            if admitted:
+                self._work(held)
+            else:
+                self._hand_back(lambda: shards.postpone(self.db, held, delay_s=QUARANTINE_S))
+                metrics.SHARDS.labels("postponed").inc()
 
     def _work(self, held: Claim) -> None:
         started = time.perf_counter()

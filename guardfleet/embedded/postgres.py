@@ -14,6 +14,7 @@ from guardfleet.store.database import Database
 
 OLDEST_MAJOR = 15
 START_TIMEOUT_S = 60
+LEFTOVER = "pre-existing shared memory block"
 CONFIGURATION = {
     "listen_addresses": "''",  # no TCP: only who can enter the socket's folder can connect
     "unix_socket_permissions": "0770",
@@ -51,13 +52,22 @@ class EmbeddedPostgres:
         )
         self._log.touch()
         os.chown(self._log, self._owner.uid, self._owner.gid)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._launch(options):
+            # After the postmaster was killed its children hold the shared memory until they notice.
+            if LEFTOVER not in self._log.read_text(errors="replace")[-2000:] or time.monotonic() > deadline:
+                raise FatalError(f"the embedded PostgreSQL did not start: {self._last_log_line()}")
+            time.sleep(0.5)
+        self._wait_for_query()
+
+    def _launch(self, options: str) -> bool:
         try:
             self._run(
-                "pg_ctl", "-D", str(self._data), "-l", str(self._log), "-w", "-t", str(START_TIMEOUT_S), "-o", options, "start"
+                "pg_ctl", *("-D", str(self._data), "-l", str(self._log), "-w", "-t", str(START_TIMEOUT_S)), "-o", options, "start"
             )
-        except subprocess.CalledProcessError as error:
-            raise FatalError(f"the embedded PostgreSQL did not start: {self._last_log_line()}") from error
-        self._wait_for_query()
+        except subprocess.CalledProcessError:
+            return False
+        return True
 
     def stop(self) -> None:
         """Stop in order, open transactions rolled back; safe to call twice."""
@@ -105,13 +115,11 @@ class EmbeddedPostgres:
             )
 
     def _remove_stale_pid(self) -> None:
-        """A pid file left by a crash may name a process that is now something else: believe it only if that is our server."""
-        pid_file = self._data / "postmaster.pid"
-        if not pid_file.exists():
-            return
-        pid = pid_file.read_text().split("\n", 1)[0].strip()
-        if not _is_our_postgres(pid, self._data):
-            pid_file.unlink()
+        """A lock file left by a crash may name a process that is now something else, or a zombie: believe none but our server."""
+        if not self.is_running():
+            (self._data / "postmaster.pid").unlink(missing_ok=True)
+            for left in self._sockets.glob(".s.PGSQL.*"):
+                left.unlink()
 
     def _wait_for_query(self) -> None:
         db, deadline = Database(self.url, application="guardfleet-supervisor", pool_size=1), time.monotonic() + START_TIMEOUT_S

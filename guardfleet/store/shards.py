@@ -191,6 +191,13 @@ def fail(db: Database, held: Claim, *, error: str, delay_s: float) -> bool:
         )
 
 
+def postpone(db: Database, held: Claim, *, delay_s: float) -> bool:
+    """Hand an untouched shard back for a while; neither a claim nor a failure counts. False if the claim was lost."""
+    change = """claims = greatest(s.claims - 1, 0), published_at = null, next_attempt_at = now() + make_interval(secs => :delay)"""
+    with db.begin() as connection:
+        return bool(connection.execute(text(HAND_BACK.format(change=change)), _key(held) | {"delay": delay_s}).rowcount)
+
+
 def rescue(db: Database, *, limit: int = 100) -> list[tuple[int, int]]:
     """Take shards back from workers whose lease is over; returns (job_id, shard_no) of each."""
     with db.begin() as connection:

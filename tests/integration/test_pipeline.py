@@ -7,37 +7,12 @@ import pytest
 
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import jobs, verdicts
-from guardfleet.store.jobs import JobView
+from guardfleet.store import verdicts
 from producer.client import Options, Producer
-from tests.services.fleet import fleet, until
+from tests.services.fleet import fleet
+from tests.services.outcome import assert_exactly_once, finished
 
 WORKER, DISPATCHER, WEBHOOKS = ("worker",), ("dispatcher",), ("worker", "--webhooks")
-
-
-def finished(producer: Producer, job: JobView, timeout_s: float = 60) -> JobView:
-    """The job once it has ended."""
-
-    def look() -> JobView | None:
-        view = jobs.get(producer.db, job.public_id)
-        return view if view.state.is_final else None
-
-    found = until(look, timeout_s=timeout_s, what="the end of the job")
-    assert found is not None
-    return found
-
-
-def assert_exactly_once(producer: Producer, job: JobView) -> None:
-    """Rows, counters and completion log all say the same: one verdict a text."""
-    rows = list(verdicts.export(producer.db, job))
-    assert [row["seq"] for row in rows] == list(range(job.total))
-    assert job.done == job.total == len(rows)
-    assert job.safe + job.controversial + job.unsafe + job.error == job.total
-    with producer.db.begin() as connection:
-        events = connection.exec_driver_sql(f"select count(*) from outbox where job_id = {job.id}").scalar_one()
-        delivered = connection.exec_driver_sql(f"select sum(n) from shard_done where job_id = {job.id}").scalar_one()
-    assert events <= 1
-    assert (delivered or 0) == job.total
 
 
 def test_every_text_gets_exactly_one_verdict_with_its_id(settings: Settings, tmp_path: pathlib.Path) -> None:

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 import redis
 from kombu import Connection
+from kombu.exceptions import OperationalError
 
 from guardfleet.sealing import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
@@ -89,7 +90,7 @@ def rabbitmq() -> Iterator[str]:
     try:
         with Connection(RABBITMQ) as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
-    except OSError as error:
+    except (OperationalError, OSError) as error:
         missing(f"no RabbitMQ at {RABBITMQ}: {error}")
     name = _unique()
     try:

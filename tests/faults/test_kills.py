@@ -1,0 +1,201 @@
+"""Processes and servers die in the middle of work; the rows say that nothing was lost and nothing done twice."""
+
+import pathlib
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from guardfleet.settings import Settings
+from guardfleet.states import JobState, ShardState
+from guardfleet.store import jobs, shards, verdicts
+from guardfleet.store.database import Database
+from producer.client import Producer
+from tests.services.fixtures import fleet_settings
+from tests.services.fleet import Process, fleet, until
+from tests.services.outcome import assert_exactly_once, finished, progressed
+from tests.services.servers import OwnPostgres, own_broker
+
+WORKER, DISPATCHER, WEBHOOKS = ("worker",), ("dispatcher",), ("worker", "--webhooks")
+TEXTS = [f"text number {i}" for i in range(1500)]
+
+
+MakeProducer = Callable[..., Producer]
+
+
+@pytest.fixture
+def producer_of() -> Iterator[MakeProducer]:
+    """Producers with small shards, closed with the test."""
+    made: list[Producer] = []
+
+    def make(settings: Settings, shard_texts: int = 25) -> Producer:
+        made.append(Producer.connect(settings.model_copy(update={"shard_texts": shard_texts})))
+        return made[-1]
+
+    yield make
+    for producer in made:
+        producer.db.close()
+
+
+def leased(db: Database, job_id: int) -> int:
+    return shards.states(db, job_id).get(ShardState.LEASED, 0)
+
+
+def test_a_worker_killed_in_the_middle_of_a_shard_loses_and_doubles_nothing(
+    settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
+) -> None:
+    slow = settings.model_copy(update={"instant_ms_per_batch": 100.0})
+    producer = producer_of(slow)
+    job = producer.submit(TEXTS).job
+    with fleet(slow, tmp_path, DISPATCHER, WORKER) as (_, victim):
+        progressed(producer, job, 50)
+        until(lambda: leased(producer.db, job.id), what="a shard in work")
+        victim.signal(signal.SIGKILL)
+        assert victim.wait() == -signal.SIGKILL
+        with fleet(settings, tmp_path / "..", WORKER):
+            done = finished(producer, job, timeout_s=90)
+    assert done.state is JobState.COMPLETED
+    assert_exactly_once(producer, done)
+    assert done.safe == len(TEXTS)
+
+
+def test_a_stopped_worker_that_comes_back_after_its_lease_is_fenced(
+    settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
+) -> None:
+    slow = settings.model_copy(update={"instant_ms_per_batch": 300.0, "lease_s": 1.0})
+    producer = producer_of(slow)
+    job = producer.submit(TEXTS[:400]).job
+    with fleet(slow, tmp_path, DISPATCHER, WORKER) as (_, zombie):
+        until(lambda: leased(producer.db, job.id), what="a shard in work")
+        zombie.signal(signal.SIGSTOP)
+        (tmp_path / "second").mkdir()
+        with fleet(slow.model_copy(update={"instant_ms_per_batch": 0.0}), tmp_path / "second", WORKER):
+            done = finished(producer, job, timeout_s=90)
+            zombie.signal(signal.SIGCONT)
+            zombie.until_says("shard_fenced")
+    assert_exactly_once(producer, jobs.get(producer.db, done.public_id))
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
+def test_a_broker_killed_and_started_empty_in_the_middle_of_a_job_loses_nothing(
+    kind: str, database_url: str, tmp_path: pathlib.Path, producer_of: MakeProducer
+) -> None:
+    broker = own_broker(kind, tmp_path)
+    settings = fleet_settings(database_url, broker.url, tmp_path, instant_ms_per_batch=50.0)
+    producer = producer_of(settings)
+    try:
+        broker.start()
+        with fleet(settings, tmp_path, DISPATCHER, WORKER):
+            job = producer.submit(TEXTS).job
+            progressed(producer, job, 100)
+            broker.kill(empty=True)
+            broker.start()
+            done = finished(producer, job, timeout_s=120)
+    finally:
+        broker.stop()
+    assert done.state is JobState.COMPLETED
+    assert_exactly_once(producer, done)
+
+
+def test_a_database_that_loses_power_is_waited_for(redis_broker: str, tmp_path: pathlib.Path, producer_of: MakeProducer) -> None:
+    from guardfleet.store import migrate
+
+    server = OwnPostgres(tmp_path)
+    settings = fleet_settings(server.url, redis_broker, tmp_path, instant_ms_per_batch=50.0)
+    producer = producer_of(settings)
+    try:
+        server.start()
+        migrate.upgrade(producer.db)
+        with fleet(settings, tmp_path, DISPATCHER, WORKER):
+            job = producer.submit(TEXTS).job
+            progressed(producer, job, 100)
+            server.crash()
+            server.start()
+            done = finished(producer, job, timeout_s=120)
+            assert_exactly_once(producer, done)
+    finally:
+        server.stop()
+
+
+def test_sigterm_hands_work_back_at_once_and_counts_no_claim(
+    settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
+) -> None:
+    slow = settings.model_copy(update={"instant_ms_per_batch": 700.0, "lease_s": 30.0})
+    producer = producer_of(slow, shard_texts=100)
+    texts = [f"{'word ' * 20_000}{i}" for i in range(60)]  # one row a batch, so that a shard is a minute of work
+    job = producer.submit(texts).job
+    with fleet(slow, tmp_path, DISPATCHER, WORKER) as (_, worker):
+        until(lambda: leased(producer.db, job.id), what="a shard in work")
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(10) == 0
+        assert worker.says("shard_released")
+        with producer.db.begin() as connection:
+            held, claims = connection.exec_driver_sql("select count(*) filter (where state = 1), sum(claims) from shard").one()
+        assert (held, claims) == (0, 0)
+        (tmp_path / "second").mkdir()
+        with fleet(settings, tmp_path / "second", WORKER):
+            done = finished(producer, job)
+    assert_exactly_once(producer, done)
+
+
+def test_a_hung_device_ends_the_process_with_its_own_status(
+    settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
+) -> None:
+    producer = producer_of(settings)
+    job = producer.submit(["[[hang]]"]).job
+    with fleet(settings.model_copy(update={"engine_stall_s": 1.0}), tmp_path, DISPATCHER, WORKER) as (_, worker):
+        assert worker.wait(30) == 70
+        assert worker.says("engine_stalled")
+    assert jobs.get(producer.db, job.public_id).done == 0
+
+
+def test_a_lost_device_ends_the_process_and_its_shard_is_taken_back(
+    settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
+) -> None:
+    producer = producer_of(settings)
+    job = producer.submit(["[[lost]]"]).job
+    with fleet(settings, tmp_path, DISPATCHER, WORKER) as (dispatcher, worker):
+        assert worker.wait(30) == 70
+        assert worker.says("engine_died")
+        until(lambda: dispatcher.says("shard_rescued") or leased(producer.db, job.id) == 0, what="the rescue")
+
+
+def test_a_text_that_kills_its_process_ends_as_an_error_row(
+    settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
+) -> None:
+    deadly = settings.model_copy(update={"max_claims": 3, "lease_s": 1.0})
+    producer = producer_of(deadly, shard_texts=2)
+    job = producer.submit(["[[die]]", "in the same shard", "fine", "also fine"]).job
+    with fleet(deadly, tmp_path, DISPATCHER):
+        for attempt in range(4):
+            (tmp_path / str(attempt)).mkdir()
+            with fleet(deadly, tmp_path / str(attempt), WORKER) as (worker,):
+                until(
+                    lambda worker=worker: worker.process.poll() is not None or jobs.get(producer.db, job.public_id).state.is_final,
+                    what="a death or the end of the job",
+                )
+            if jobs.get(producer.db, job.public_id).state.is_final:
+                break
+        done = finished(producer, job)
+    rows = list(verdicts.export(producer.db, done))
+    assert [row["error"] for row in rows] == ["abandoned", "abandoned", None, None]
+    assert rows[0]["rationale"] == "No verdict: its shard failed too often (3 crashes, 0 failures)."
+    assert_exactly_once(producer, done)
+
+
+def test_a_second_dispatcher_stands_by_and_takes_over(
+    settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
+) -> None:
+    producer = producer_of(settings)
+    with fleet(settings, tmp_path, DISPATCHER) as (first,):
+        first.until_says("dispatcher_leading")
+        second = Process(settings, "dispatcher", log=tmp_path / "second.log")
+        try:
+            second.until_says("dispatcher_standing_by")
+            first.signal(signal.SIGKILL)
+            first.wait()
+            second.until_says("dispatcher_leading")
+            with fleet(settings, tmp_path, WORKER):
+                assert_exactly_once(producer, finished(producer, producer.submit(TEXTS[:100]).job))
+        finally:
+            second.stop()

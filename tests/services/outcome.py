@@ -1,0 +1,36 @@
+"""What a finished job is held against: rows, counters and completion log have to say the same."""
+
+from guardfleet.store import jobs, verdicts
+from guardfleet.store.jobs import JobView
+from producer.client import Producer
+from tests.services.fleet import until
+
+
+def finished(producer: Producer, job: JobView, timeout_s: float = 60) -> JobView:
+    """The job once it has ended."""
+
+    def look() -> JobView | None:
+        view = jobs.get(producer.db, job.public_id)
+        return view if view.state.is_final else None
+
+    found = until(look, timeout_s=timeout_s, what="the end of the job")
+    assert found is not None
+    return found
+
+
+def progressed(producer: Producer, job: JobView, n: int) -> None:
+    """Wait until at least `n` texts have their verdict."""
+    until(lambda: jobs.get(producer.db, job.public_id).done >= n, what=f"{n} verdicts")
+
+
+def assert_exactly_once(producer: Producer, job: JobView) -> None:
+    """One verdict a text, counters equal to rows, at most one completion event."""
+    rows = list(verdicts.export(producer.db, job))
+    assert [row["seq"] for row in rows] == list(range(job.total))
+    assert job.done == job.total == len(rows)
+    assert job.safe + job.controversial + job.unsafe + job.error == job.total
+    with producer.db.begin() as connection:
+        events = connection.exec_driver_sql(f"select count(*) from outbox where job_id = {job.id}").scalar_one()
+        logged = connection.exec_driver_sql(f"select sum(n) from shard_done where job_id = {job.id}").scalar_one()
+    assert events <= 1
+    assert (logged or 0) == job.total
