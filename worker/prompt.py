@@ -99,10 +99,11 @@ class Prompter:
     def encode(self, conversations: Sequence[tuple[tuple[str, str], ...]]) -> list[Encoded]:
         """Token ids of each conversation, in order; contents of all of them are tokenised in one call."""
         shapes = [tuple(role for role, _ in turns) for turns in conversations]
-        segments: list[str] = []
-        for turns, shape in zip(conversations, shapes, strict=True):
-            cut = self._pieces(shape)
-            segments += [before + readable(turns[at][1]) + after for before, at, after in cut.contents]
+        segments = [
+            "".join(part if isinstance(part, str) else readable(turns[part][1]) for part in segment)
+            for turns, shape in zip(conversations, shapes, strict=True)
+            for segment in self._pieces(shape).segments
+        ]
         ids = iter([encoding.ids for encoding in self._plain.encode_batch(segments, add_special_tokens=False)])
         return [self._join(shape, ids) for shape in shapes]
 
@@ -120,19 +121,26 @@ class Prompter:
         texts, order = list(parts[0::2]), [int(at) for at in parts[1::2]]
         if sorted(order) != list(range(len(shape))):
             raise InvalidConversationError(f"the model's template does not show every message of {'/'.join(shape)}")
-        contents = []
+        segments: list[list[str | int]] = []
+        constants = [texts[0]]
         for i, at in enumerate(order):
-            before = texts[i][len(texts[i].rstrip(" ")) :]
+            before = constants[-1][len(constants[-1].rstrip(" ")) :]
             after = texts[i + 1][: len(texts[i + 1]) - len(texts[i + 1].lstrip("\n"))]
-            texts[i], texts[i + 1] = texts[i][: len(texts[i]) - len(before)], texts[i + 1][len(after) :]
-            contents.append((before, at, after))
-        encoded = self._control.encode_batch(texts, add_special_tokens=False)
-        return _Cut(tuple(tuple(encoding.ids) for encoding in encoded), tuple(contents))
+            rest = texts[i + 1][len(after) :]
+            constants[-1] = constants[-1][: len(constants[-1]) - len(before)]
+            if segments and not constants[-1]:  # nothing but blank lines since the last content: no place to cut
+                segments[-1] += [before, at, after]
+                constants[-1] = rest
+            else:
+                segments.append([before, at, after])
+                constants.append(rest)
+        encoded = self._control.encode_batch(constants, add_special_tokens=False)
+        return _Cut(tuple(tuple(encoding.ids) for encoding in encoded), tuple(tuple(segment) for segment in segments))
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A rendered shape: `constants` stand around `contents`, each (spaces before, index of the message, newlines after)."""
+    """A rendered shape: `constants` stand around `segments`; a segment's parts are literal text or the index of a message."""
 
     constants: tuple[tuple[int, ...], ...]
-    contents: tuple[tuple[str, int, str], ...]
+    segments: tuple[tuple[str | int, ...], ...]

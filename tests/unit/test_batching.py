@@ -1,0 +1,145 @@
+"""One thread serves all: every row is settled once, whatever the batch goes through."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import pytest
+
+from guardfleet.errors import DrainingError, FatalError
+from guardfleet.verdict import Model
+from worker.engine.batching import BatchingEngine
+from worker.engine.contract import Answer, Judged, Prepared, Unjudgeable
+from worker.engine.instant import InstantBackend, Marked
+from worker.prompt import Content
+
+WAIT_S = 10
+
+
+class Gate(InstantBackend):
+    """An instant backend that waits before each batch and remembers what it ran."""
+
+    def __init__(self) -> None:
+        super().__init__(budget_tokens=1000, max_rows=100)
+        self.entered, self.open = threading.Semaphore(0), threading.Semaphore(0)
+        self.batches: list[int] = []
+
+    def run(self, batch: Sequence[Prepared]) -> list[Answer]:
+        self.entered.release()
+        assert self.open.acquire(timeout=WAIT_S)
+        self.batches.append(len(batch))
+        return super().run(batch)
+
+
+def answers(future: "Future[Judged]") -> list[str]:
+    return [answer.failure.code if answer.failure else answer.raw.split("\n")[0] for answer in future.result(WAIT_S).answers]
+
+
+@pytest.fixture
+def engine() -> BatchingEngine:
+    made = BatchingEngine(InstantBackend(budget_tokens=2000, max_rows=64))
+    made.start()
+    return made
+
+
+def test_answers_come_in_the_order_of_the_texts(engine: BatchingEngine) -> None:
+    texts = ["x" * (1 + 37 * i % 500) + (" [[unsafe]]" if i % 3 == 0 else "") for i in range(300)]
+    assert answers(engine.submit(texts)) == ["Safety: Unsafe" if i % 3 == 0 else "Safety: Safe" for i in range(300)]
+    engine.stop()
+
+
+def test_rows_of_several_requests_share_a_batch_and_urgent_ones_go_first() -> None:
+    backend = Gate()
+    engine = BatchingEngine(backend)
+    engine.start()
+    first = engine.submit(["first"])
+    assert backend.entered.acquire(timeout=WAIT_S)  # the device is busy: what comes now is packed together
+    bulk = [engine.submit(["a" * 40, "b" * 40]) for _ in range(3)]
+    urgent = engine.submit(["now"], urgent=True)
+    for _ in range(3):
+        backend.open.release()
+    assert answers(first) == ["Safety: Safe"]
+    assert answers(urgent) == ["Safety: Safe"]
+    assert [answers(future) for future in bulk] == [["Safety: Safe"] * 2] * 3
+    assert backend.batches == [1, 1, 6]  # the first, the urgent one, and all the bulk together
+    engine.stop()
+
+
+def test_a_bad_row_is_alone_in_its_failure(engine: BatchingEngine) -> None:
+    texts = ["fine"] * 20 + ["[[raise]]"] + ["fine"] * 20 + ["[[alone-oom]]", "[[oom]]"]
+    found = answers(engine.submit(texts))
+    assert found == ["Safety: Safe"] * 20 + ["engine_failed"] + ["Safety: Safe"] * 20 + ["engine_failed", "Safety: Safe"]
+    engine.stop()
+
+
+def test_a_row_that_never_reaches_the_device_is_settled_at_once() -> None:
+    engine = BatchingEngine(InstantBackend(max_tokens=10))  # not started: nothing runs
+    found = engine.submit(["word " * 100]).result(0)
+    assert found.answers[0].failure == Unjudgeable("too_long", "126 tokens, at most 10 are judged")
+    assert engine.submit([]).result(0).answers == []
+
+
+def test_draining_finishes_the_batch_on_the_device_and_hands_the_rest_back() -> None:
+    backend = Gate()
+    engine = BatchingEngine(backend)
+    engine.start()
+    running = engine.submit(["running"])
+    assert backend.entered.acquire(timeout=WAIT_S)
+    waiting = engine.submit(["waiting"])
+    engine.drain()
+    backend.open.release()
+    assert answers(running) == ["Safety: Safe"]
+    with pytest.raises(DrainingError):
+        waiting.result(WAIT_S)
+    with pytest.raises(DrainingError):
+        engine.submit(["late"])
+    engine.stop()
+    engine.stop()
+
+
+def test_a_dead_engine_thread_fails_every_caller_and_is_reported() -> None:
+    reported: list[str] = []
+    engine = BatchingEngine(InstantBackend(), on_fatal=reported.append)
+    engine.start()
+    with pytest.raises(FatalError):
+        engine.submit(["[[lost]]", "other"]).result(WAIT_S)
+    with pytest.raises(FatalError):
+        engine.submit(["after"])
+    engine.stop()
+    assert reported == ["engine thread died: DeviceLostError: "]
+
+
+def test_many_threads_are_served_each_with_its_own_answers(engine: BatchingEngine) -> None:
+    found: dict[int, list[str]] = {}
+
+    def ask(n: int) -> None:
+        marks = [f"{n} [[unsafe]]" if (i + n) % 2 else f"{n}" for i in range(50)]
+        found[n] = answers(engine.submit(marks))
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert all(found[n] == ["Safety: Unsafe" if (i + n) % 2 else "Safety: Safe" for i in range(50)] for n in range(16))
+    engine.stop()
+
+
+def test_timings_say_how_many_batches_a_request_rode_in() -> None:
+    class Fixed:
+        model = Model("fixed", "1", "p")
+        budget_tokens, max_rows = 10, 2
+
+        def prepare(self, contents: Sequence[Content]) -> list[Prepared | Unjudgeable]:
+            return [Marked(1, "", responds=False) for _ in contents]
+
+        def run(self, batch: Sequence[Prepared]) -> list[Answer]:
+            return [Answer("x") for _ in batch]
+
+        def memory_bytes(self) -> int:
+            return 0
+
+    engine = BatchingEngine(Fixed())
+    engine.start()
+    assert engine.submit(["a"] * 7).result(WAIT_S).timings.batches == 4
+    engine.stop()
