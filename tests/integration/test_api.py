@@ -1,0 +1,184 @@
+"""The HTTP API in process over real PostgreSQL: submit, poll, page, cancel, and errors a client can act on."""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.server import create_app
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import jobs, keys, shards, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.shards import Row
+from guardfleet.verdict import Category, Judgement, Model, Severity
+from tests.services.fixtures import SECRET_KEY
+
+JSONL = {"content-type": "application/jsonl"}
+
+
+@pytest.fixture
+def api_settings(database_url: str) -> Settings:
+    return load_settings(
+        database_url=database_url, secret_key=SECRET_KEY, shard_texts=4, max_text_bytes=1000, api_max_body_bytes=100_000
+    )
+
+
+@pytest.fixture
+def client(api_settings: Settings, db: Database, keyring: Keyring) -> Iterator[TestClient]:
+    key = keys.create(db, keyring, name="test")
+    with TestClient(create_app(api_settings), raise_server_exceptions=False, headers={"authorization": f"Bearer {key}"}) as made:
+        yield made
+
+
+def lines(n: int) -> bytes:
+    return b"\n".join(b'{"id": "r%d", "text": "text %d"}' % (i, i) for i in range(n))
+
+
+def judge(db: Database, batch: dict[str, Any], *nos: int) -> None:
+    job = jobs.get(db, jobs.parse_label(batch["id"]))
+    model_id = verdicts.register_model(db, Model("m", "r", "p"))
+    for no in nos:
+        held = shards.claim(db, job.id, no, worker="w", lease_s=60)
+        assert held is not None
+        unsafe = Judgement(Severity.UNSAFE, Category.VIOLENT, probabilities=(0.0, 0.2, 0.8))
+        shards.finish(db, held, [Row(f"r{held.first_seq + i}", unsafe) for i in range(held.n)], model_id=model_id)
+
+
+def test_a_batch_is_taken_polled_paged_and_completed(client: TestClient, db: Database) -> None:
+    created = client.post("/v1/batches?name=mine", content=lines(10), headers=JSONL)
+    batch = created.json()
+    assert created.status_code == 200
+    assert created.headers["location"] == f"/v1/batches/{batch['id']}"
+    assert (batch["object"], batch["status"], batch["request_counts"]["total"]) == ("batch", "in_progress", 10)
+    judge(db, batch, 2, 0)
+    page = client.get(f"/v1/batches/{batch['id']}/results?limit=4").json()
+    assert [row["id"] for row in page["data"]] == ["r8", "r9", "r0", "r1"]  # in the order they were committed
+    assert (page["has_more"], page["complete"]) == (True, False)
+    judge(db, batch, 1)
+    seen = [row["id"] for row in page["data"]]
+    while not page["complete"]:
+        page = client.get(f"/v1/batches/{batch['id']}/results?limit=4&after={page['next']}").json()
+        seen += [row["id"] for row in page["data"]]
+    assert sorted(seen) == sorted(f"r{i}" for i in range(10))
+    done = client.get(f"/v1/batches/{batch['id']}").json()
+    assert (done["status"], done["severities"]["unsafe"], done["model"]) == ("completed", 10, "m@r")
+    row = page["data"][0] if page["data"] else client.get(f"/v1/batches/{batch['id']}/results").json()["data"][0]
+    assert row["categories"] == ["Violent"]
+    assert row["rationale"].startswith("Unsafe in Violent; probability safe 0.000, controversial 0.200, unsafe 0.800")
+
+
+def test_bad_lines_are_named_and_the_rest_goes_on(client: TestClient) -> None:
+    body = b'{"id": "a", "text": "x"}\n{oops\n\n{"id": "a", "text": "y"}\n{"id": "b", "text": "' + b"x" * 2000 + b'"}\n'
+    batch = client.post("/v1/batches", content=body, headers=JSONL).json()
+    assert [(e["line"], e["code"]) for e in batch["errors"]["data"]] == [(2, "invalid_json"), (4, "duplicate_id"), (5, "too_large")]
+    assert batch["request_counts"] == {"total": 4, "completed": 0, "failed": 3}
+    refused = client.post("/v1/batches?strict=true", content=body, headers=JSONL)
+    assert (refused.status_code, refused.json()["detail"][:7]) == (400, "line 2:")
+
+
+def test_cancelling_is_idempotent_and_refused_at_the_end(client: TestClient, db: Database) -> None:
+    batch = client.post("/v1/batches", content=lines(10), headers=JSONL).json()
+    judge(db, batch, 0)
+    assert client.post(f"/v1/batches/{batch['id']}/cancel").json()["status"] == "cancelled"
+    again = client.post(f"/v1/batches/{batch['id']}/cancel")
+    assert (again.status_code, again.json()["request_counts"]["completed"]) == (200, 4)
+    done = client.post("/v1/batches", content=b"", headers=JSONL).json()
+    refused = client.post(f"/v1/batches/{done['id']}/cancel")
+    assert (refused.status_code, refused.headers["x-should-retry"]) == (409, "false")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "content", "status", "code"),
+    [
+        ("GET", "/v1/batches/batch_nonsense", {}, None, 404, "not_found"),
+        ("GET", "/v1/batches/batch_" + "0" * 32, {}, None, 404, "not_found"),
+        ("GET", "/v1/nothing", {}, None, 404, "not_found"),
+        ("PUT", "/v1/batches", {}, None, 405, "method_not_allowed"),
+        ("POST", "/v1/batches", {"content-type": "application/json"}, b"{}", 415, "unsupported_content_type"),
+        ("POST", "/v1/batches", JSONL | {"content-encoding": "gzip"}, b"x", 415, "unsupported_encoding"),
+        ("POST", "/v1/batches", JSONL, b"x" * 100_001, 413, "too_large"),
+        ("POST", "/v1/batches?callback_url=ftp://x", JSONL, b"", 400, "rejected"),
+        ("POST", "/v1/batches?interactive=perhaps", JSONL, b"", 422, "invalid_parameter"),
+    ],
+)
+def test_every_error_is_problem_json_with_an_openai_error_inside(
+    client: TestClient, method: str, path: str, headers: dict[str, str], content: bytes | None, status: int, code: str
+) -> None:
+    answer = client.request(method, path, headers=headers, content=content)
+    body = answer.json()
+    assert (answer.status_code, body["status"], body["error"]["code"]) == (status, status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert body["error"]["message"] == body["detail"]
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_a_page_takes_only_the_cursor_of_its_own_batch(client: TestClient) -> None:
+    first, second = (client.post("/v1/batches", content=lines(1), headers=JSONL).json()["id"] for _ in range(2))
+    cursor = client.get(f"/v1/batches/{first}/results").json()["next"]
+    for bad in (cursor[:-2] + "AA", "x", "é", "A" * 60):
+        assert client.get(f"/v1/batches/{first}/results", params={"after": bad}).json()["error"]["code"] == "invalid_cursor"
+    assert client.get(f"/v1/batches/{second}/results", params={"after": cursor}).status_code == 400
+    assert client.get(f"/v1/batches/{first}/results?limit=0").status_code == 422
+
+
+def test_without_a_valid_key_nothing_is_told(client: TestClient) -> None:
+    batch = client.post("/v1/batches", content=lines(1), headers=JSONL).json()["id"]
+    for header in ("", "Bearer ", "Bearer gf_wrong", "Basic abc"):
+        for method, path in (
+            ("POST", "/v1/batches"),
+            ("GET", f"/v1/batches/{batch}"),
+            ("GET", f"/v1/batches/{batch}/results"),
+            ("POST", f"/v1/batches/{batch}/cancel"),
+        ):
+            answer = client.request(method, path, headers={"authorization": header})
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+def test_a_foreign_key_sees_no_batch(client: TestClient, db: Database, keyring: Keyring) -> None:
+    batch = client.post("/v1/batches", content=lines(1), headers=JSONL).json()["id"]
+    foreign = {"authorization": f"Bearer {keys.create(db, keyring, name='other', tenant='other')}"}
+    for method, path in (("GET", ""), ("GET", "/results"), ("POST", "/cancel")):
+        assert client.request(method, f"/v1/batches/{batch}{path}", headers=foreign).status_code == 404
+
+
+def test_probes_need_no_key(client: TestClient) -> None:
+    for path in ("/livez", "/readyz"):
+        assert client.get(path, headers={"authorization": ""}).text == "ok\n"
+
+
+def test_an_endless_line_is_refused_before_it_fills_memory(api_settings: Settings, db: Database, keyring: Keyring) -> None:
+    key = keys.create(db, keyring, name="test")
+    roomy = api_settings.model_copy(update={"api_max_body_bytes": 1 << 30})
+    with TestClient(create_app(roomy), headers={"authorization": f"Bearer {key}"}) as client:
+        sent = 0
+
+        def endless() -> Iterator[bytes]:
+            nonlocal sent
+            for _ in range(1000):
+                sent += 10_000
+                yield b"x" * 10_000
+
+        assert client.post("/v1/batches", content=endless(), headers=JSONL).status_code == 413
+    with db.begin() as connection:
+        assert connection.exec_driver_sql("select state from job").scalar_one() == 5
+
+
+def test_a_database_that_is_away_is_a_retryable_answer(api_settings: Settings) -> None:
+    from pydantic import SecretStr
+
+    away = api_settings.model_copy(update={"database_url": SecretStr("postgresql://postgres@127.0.0.1:1/x")})
+    with TestClient(create_app(away), raise_server_exceptions=False) as client:
+        answer = client.get("/v1/batches/batch_" + "0" * 32, headers={"authorization": "Bearer gf_x"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/livez").status_code == 200
+
+
+def test_an_uncaught_text_is_in_no_log(client: TestClient, capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    canary = "canary-91aa"
+    client.post("/v1/batches", content=f'{{"id": "1", "text": "{canary}"}}\n{{"{canary}'.encode(), headers=JSONL)
+    out, err = capfd.readouterr()
+    assert canary not in out + err

@@ -1,0 +1,146 @@
+"""Signed webhooks to a real receiver: delivered, retried, given up, never sent where they must not go."""
+
+import json
+import pathlib
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import openai
+import pytest
+from standardwebhooks import Webhook
+
+from guardfleet.settings import Settings
+from guardfleet.signing import new_secret
+from guardfleet.store.database import Database
+from producer.client import Options, Producer
+from tests.services.fleet import fleet, until
+from tests.services.outcome import finished
+
+WORKER, DISPATCHER, WEBHOOKS = ("worker",), ("dispatcher",), ("worker", "--webhooks")
+
+
+class Receiver:
+    """A receiver that answers as told and keeps what it got."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.answer: Callable[[int], tuple[int, dict[str, str]]] = lambda n: (204, {})
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                status, headers = receiver.answer(len(receiver.got))
+                self.send_response(status)
+                for key, value in headers.items():
+                    self.send_header(key, value)
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self.thread.start()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    made.thread.join(5)
+
+
+def attempts(db: Database) -> list[tuple[int | None, str | None]]:
+    with db.begin() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql("select status, error from attempt order by id").all()]  # type: ignore[misc]
+
+
+def delivery_state(db: Database) -> int | None:
+    with db.begin() as connection:
+        return connection.exec_driver_sql("select state from delivery").scalar_one_or_none()
+
+
+def run(settings: Settings, folder: pathlib.Path, url: str, secret: str, final: int) -> tuple[Producer, dict[str, Any]]:
+    producer = Producer.connect(settings)
+    with fleet(settings, folder, DISPATCHER, WORKER, WEBHOOKS):
+        job = finished(producer, producer.submit(["a", "b [[unsafe]]"], Options(callback_url=url, callback_secret=secret)).job)
+        until(lambda: delivery_state(producer.db) == final, what=f"a delivery in state {final}")
+    return producer, {"label": job.label, "public_id": job.public_id}
+
+
+def test_a_finished_job_is_told_once_signed_and_without_its_texts(
+    settings: Settings, tmp_path: pathlib.Path, receiver: Receiver
+) -> None:
+    secret = new_secret()
+    producer, job = run(settings, tmp_path, receiver.url, secret, 2)
+    ((headers, body),) = receiver.got
+    event = Webhook(secret).verify(body, headers)
+    assert event["type"] == "batch.completed"
+    assert event["data"]["job"] == job["label"]
+    assert event["data"]["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+    assert event["data"]["severities"] == {"safe": 1, "controversial": 0, "unsafe": 1, "error": 0}
+    assert event["data"]["is_demo"] is True
+    assert b"[[unsafe]]" not in body
+    assert len(body) < 20_000
+    client = openai.OpenAI(api_key="x", webhook_secret=secret)
+    unwrapped = client.webhooks.unwrap(body, headers)
+    assert unwrapped.type == "batch.completed"
+    assert attempts(producer.db) == [(204, None)]
+    client.close()
+    producer.db.close()
+
+
+def test_a_failing_receiver_is_tried_again_with_the_same_event_and_a_new_signature(
+    settings: Settings, tmp_path: pathlib.Path, receiver: Receiver
+) -> None:
+    secret = new_secret()
+    receiver.answer = lambda n: ((500, 302, 200)[n - 1], {"location": "http://127.0.0.1:1/"})
+    producer, _ = run(settings, tmp_path, receiver.url, secret, 2)
+    assert [status for status, _ in attempts(producer.db)] == [500, 302, 200]  # a redirect is a failure, and is not followed
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
+    for headers, body in receiver.got:
+        assert json.loads(body) == Webhook(secret).verify(body, headers)
+    producer.db.close()
+
+
+def test_a_receiver_that_never_recovers_is_given_up(settings: Settings, tmp_path: pathlib.Path, receiver: Receiver) -> None:
+    receiver.answer = lambda n: (503, {})
+    producer, _ = run(settings, tmp_path, receiver.url, new_secret(), 3)
+    assert [status for status, _ in attempts(producer.db)] == [503] * 4
+    producer.db.close()
+
+
+def test_gone_ends_the_delivery_and_disables_the_endpoint(settings: Settings, tmp_path: pathlib.Path, receiver: Receiver) -> None:
+    receiver.answer = lambda n: (410, {})
+    producer, _ = run(settings, tmp_path, receiver.url, new_secret(), 3)
+    assert attempts(producer.db) == [(410, None)]
+    with producer.db.begin() as connection:
+        assert connection.exec_driver_sql("select enabled from endpoint").scalar_one() is False
+    producer.db.close()
+
+
+def test_a_private_address_is_refused_unless_the_operator_allows_it(
+    settings: Settings, tmp_path: pathlib.Path, receiver: Receiver
+) -> None:
+    closed = settings.model_copy(update={"webhook_allow_networks": ()})
+    producer, _ = run(closed, tmp_path, receiver.url.replace("127.0.0.1", "localhost"), new_secret(), 3)
+    assert receiver.got == []
+    assert all(status is None and "private or reserved" in str(error) for status, error in attempts(producer.db))
+    producer.db.close()
+
+
+def test_a_secret_is_never_in_the_database_or_a_log(settings: Settings, tmp_path: pathlib.Path, receiver: Receiver) -> None:
+    secret = new_secret()
+    producer, _ = run(settings.model_copy(update={"log_level": "debug"}), tmp_path, receiver.url, secret, 2)
+    with producer.db.begin() as connection:
+        assert secret.encode() not in bytes(connection.exec_driver_sql("select secret from endpoint").scalar_one())
+    assert not any(secret in log.read_text() for log in tmp_path.glob("*.log"))
+    producer.db.close()
