@@ -27,11 +27,11 @@ def until(look: Callable[[], T], *, timeout_s: float = 60.0, what: str = "the co
 class Process:
     """One guardfleet process."""
 
-    def __init__(self, settings: Settings, *args: str, log: pathlib.Path) -> None:
+    def __init__(self, settings: Settings, *args: str, log: pathlib.Path, module: str = "guardfleet") -> None:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "guardfleet", *args],
+                [sys.executable, "-m", module, *args],
                 env=os.environ | settings.as_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -1,0 +1,14 @@
+# API, dispatcher, webhook worker, migrations: no torch, about 200 MB.
+FROM python:3.12-slim AS build
+RUN python -m venv /venv
+WORKDIR /src
+COPY . .
+RUN /venv/bin/pip install --no-cache-dir -c constraints.txt ".[api,dispatcher,webhooks,producer]"
+
+FROM python:3.12-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 10001 guardfleet
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
+USER guardfleet
+CMD ["guardfleet", "--help"]

@@ -1,0 +1,115 @@
+"""The broker cuts every connection while work is going on; the worker really resumes, and still listens to SIGTERM."""
+
+import pathlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from guardfleet.settings import Settings
+from guardfleet.store import jobs
+from producer.client import Producer
+from tests.services.fixtures import fleet_settings
+from tests.services.fleet import Process, until
+from tests.services.outcome import assert_exactly_once, finished
+from tests.services.servers import OwnRedis
+
+ROUNDS = 5  # at 6 deadlocks in 8 reconnects, five rounds let the defect slip about once in a thousand runs
+
+
+def cut_rabbitmq(vhost: str) -> None:
+    subprocess.run(["rabbitmqctl", "-q", "close_all_connections", "--vhost", vhost, "a test"], check=True, capture_output=True)
+
+
+def cut_redis(url: str) -> None:
+    client = redis.Redis.from_url(url)
+    client.client_kill_filter(_type="normal", skipme=True)
+    client.close()
+
+
+@pytest.mark.parametrize("module", ["guardfleet", "tests.services.classic"])
+def test_a_worker_resumes_after_rabbitmq_cuts_its_connections(
+    module: str, rabbitmq: str, database_url: str, tmp_path: pathlib.Path
+) -> None:
+    settings = fleet_settings(database_url, rabbitmq, tmp_path, instant_ms_per_batch=60.0)
+    survive(settings, module, tmp_path, lambda: cut_rabbitmq(rabbitmq.rsplit("/", 1)[1]))
+
+
+def test_a_worker_resumes_after_redis_cuts_its_connections(database_url: str, tmp_path: pathlib.Path) -> None:
+    server = OwnRedis(tmp_path)
+    server.start()
+    try:
+        settings = fleet_settings(database_url, server.url, tmp_path, instant_ms_per_batch=60.0)
+        survive(settings, "guardfleet", tmp_path, lambda: cut_redis(server.url))
+    finally:
+        server.stop()
+
+
+def survive(settings: Settings, module: str, folder: pathlib.Path, cut: Callable[[], None]) -> None:
+    """Run a job through `ROUNDS` cuts, then end the worker by SIGTERM."""
+    producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
+    job = producer.submit([f"text {i}" for i in range(1200)]).job
+    dispatcher = Process(settings, "dispatcher", log=folder / "dispatcher.log", module=module)
+    worker = Process(settings, "worker", log=folder / "worker.log", module=module)
+    try:
+        for round_ in range(ROUNDS):
+            until(lambda n=60 * (round_ + 1): jobs.get(producer.db, job.public_id).done >= n, what="progress after the cut")
+            cut()
+        assert_exactly_once(producer, finished(producer, job))
+        worker.signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert worker.wait(30) == 0
+        assert time.monotonic() - started < 20
+    finally:
+        worker.stop()
+        dispatcher.stop()
+        producer.db.close()
+
+
+def test_a_flushed_redis_loses_nothing(database_url: str, tmp_path: pathlib.Path) -> None:
+    server = OwnRedis(tmp_path)
+    server.start()
+    settings = fleet_settings(database_url, server.url, tmp_path, instant_ms_per_batch=20.0)
+    producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
+    job = producer.submit([f"text {i}" for i in range(600)]).job
+    dispatcher = Process(settings, "dispatcher", log=tmp_path / "dispatcher.log")
+    worker = Process(settings, "worker", log=tmp_path / "worker.log")
+    client = redis.Redis.from_url(server.url)
+    try:
+        for n in (50, 150, 300):
+            until(lambda n=n: jobs.get(producer.db, job.public_id).done >= n, what="progress")
+            client.flushdb()  # queues, messages in flight and bindings are gone
+        assert_exactly_once(producer, finished(producer, job))
+    finally:
+        client.close()
+        worker.stop()
+        dispatcher.stop()
+        producer.db.close()
+        server.stop()
+
+
+def test_a_message_of_an_unknown_version_is_dead_lettered_and_the_worker_goes_on(
+    rabbitmq: str, database_url: str, tmp_path: pathlib.Path
+) -> None:
+    from guardfleet.broker import MODERATE, Publisher, make_app
+
+    settings = fleet_settings(database_url, rabbitmq, tmp_path)
+    producer = Producer.connect(settings)
+    app = make_app(settings, "test")
+    publisher = Publisher(app, settings)
+    worker = Process(settings, "worker", log=tmp_path / "worker.log")
+    dispatcher = Process(settings, "dispatcher", log=tmp_path / "dispatcher.log")
+    try:
+        worker.until_says("worker_ready")
+        for bad in ({"v": 99, "job": 1, "shard": 0}, {"job": "x", "shard": 0}, {}):
+            publisher.ring(MODERATE, publisher.queues.lanes[0], [bad])
+        until(lambda: publisher.depth(publisher.queues.dead) == 3, what="three dead letters")
+        assert_exactly_once(producer, finished(producer, producer.submit(["fine"]).job))
+    finally:
+        publisher.close()
+        worker.stop()
+        dispatcher.stop()
+        producer.db.close()

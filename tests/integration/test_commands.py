@@ -1,0 +1,221 @@
+"""The commands as a user types them, over the embedded stack: real PostgreSQL, real Valkey, the demo model."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from guardfleet.embedded.ownership import Owner
+from guardfleet.embedded.postgres import EmbeddedPostgres
+from guardfleet.embedded.valkey import EmbeddedValkey
+from guardfleet.store.database import Database
+from tests.services.fleet import until
+from tests.services.servers import free_port
+
+
+@pytest.fixture
+def data_dir(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent != pathlib.Path("/") and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)  # pytest's folders are closed; the servers' user has to pass
+    yield tmp_path / "data"
+    assert not [line for line in processes() if str(tmp_path / "data") in line], "something was left running"
+
+
+def processes() -> list[str]:
+    """Command lines of everything that runs."""
+    out = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            out.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return out
+
+
+def command(data_dir: pathlib.Path, *args: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"GUARDFLEET_DATA_DIR": str(data_dir), **{f"GUARDFLEET_{k.upper()}": v for k, v in settings.items()}}
+    return subprocess.run(
+        [sys.executable, "-m", "guardfleet", *args], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_scan_judges_a_file_and_a_second_run_has_nothing_to_do(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    source = pathlib.Path(__file__).parents[2] / "examples" / "texts.jsonl"
+    out = tmp_path / "out.jsonl"
+    first = command(data_dir, "scan", str(source), "-o", str(out))
+    assert first.returncode == 0, first.stderr
+    assert "DEMO model" in first.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["id"] for row in rows] == [json.loads(line)["id"] for line in source.read_text().splitlines()]
+    assert all(row["is_demo"] and row["rationale"] for row in rows)
+    assert {row["id"]: row["served_by"] for row in rows}["empty-1"] == "rule:empty"
+    assert {row["id"]: row["served_by"] for row in rows}["again-1"] == "duplicate"
+    assert {row["id"]: row["refusal"] for row in rows}["conversation-1"] is not None
+    out.unlink()
+    second = command(data_dir, "scan", str(source), "-o", str(out))
+    assert second.returncode == 0
+    assert "nothing to do" in second.stderr
+    assert len(out.read_text().splitlines()) == len(rows)
+    job = next(word.strip(":()") for word in second.stderr.split() if word.startswith(("(job_", "job_")))
+    status = command(data_dir, "status", job, "--json")
+    assert json.loads(status.stdout)["done"] == len(rows)
+    flagged = command(data_dir, "results", job, "--format", "csv", "--min-severity", "unsafe")
+    assert len(flagged.stdout.splitlines()) == 1 + sum(row["severity"] in ("unsafe", "error") for row in rows)
+
+
+def test_an_interrupted_scan_resumes_where_it_was(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"id": i, "text": f"text {i}"}) + "\n" for i in range(400)))
+    slow = {"engine": "instant", "instant_ms_per_batch": "150", "shard_texts": "10", "concurrency": "1"}
+    environment = os.environ | {"GUARDFLEET_DATA_DIR": str(data_dir), **{f"GUARDFLEET_{k.upper()}": v for k, v in slow.items()}}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "guardfleet", "scan", str(source), "-o", str(out)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = data_dir / "logs" / "worker.log"
+    until(lambda: log.exists() and log.read_text().count("shard_finished") >= 3, what="three finished shards")
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 3, said
+    assert "verdicts are kept" in said
+    assert not out.exists()
+    again = command(data_dir, "scan", str(source), "-o", str(out), **(slow | {"instant_ms_per_batch": "0"}))
+    assert again.returncode == 0, again.stderr
+    assert "Resuming job_" in again.stderr
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [str(i) for i in range(400)]
+
+
+def test_refused_lines_are_said_and_written_and_the_status_tells(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    source, out = tmp_path / "in.csv", tmp_path / "out.parquet"
+    source.write_text('id,text,lang\na,fine,en\na,again,en\nb,"bro\nken [[unsafe]]",de\n')
+    done = command(data_dir, "scan", str(source), "-o", str(out), engine="instant")
+    assert done.returncode == 1, done.stderr
+    assert "line 3: this id came before in the same input (duplicate_id)" in done.stderr
+    assert json.loads((tmp_path / "out.parquet.rejected.jsonl").read_text())["line"] == 3
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(out).to_pylist()
+    assert [(row["id"], row["severity"], json.loads(row["metadata"])["lang"]) for row in table] == [
+        ("a", "safe", "en"),
+        ("b", "unsafe", "de"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "settings", "said"),
+    [
+        (("scan", "missing.jsonl"), {}, "missing.jsonl cannot be read: No such file or directory"),
+        (("scan", "notes.txt"), {}, "unknown kind of file"),
+        (("scan",), {}, "Missing argument"),
+        (("scan", "in.jsonl", "--model", "/nowhere/model"), {}, "model folder '/nowhere/model' does not exist"),
+        (("scan", "in.jsonl"), {"batch_tokens": "1"}, "GUARDFLEET_BATCH_TOKENS"),
+        (("status", "job_nonsense"), {}, "there is no database yet"),
+        (("submit", "in.jsonl"), {}, "no fleet is running"),
+        (("frobnicate",), {}, "No such command"),
+        (("worker",), {}, "GUARDFLEET_DATABASE_URL is not set"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence_and_status_2(
+    data_dir: pathlib.Path, tmp_path: pathlib.Path, args: tuple[str, ...], settings: dict[str, str], said: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"id": 1, "text": "x"}\n')
+    (tmp_path / "notes.txt").write_text("x")
+    full = [str(tmp_path / arg) if arg in ("in.jsonl", "notes.txt") else arg for arg in args]
+    done = command(data_dir, *full, **settings)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+
+
+def test_up_serves_api_and_command_line_until_it_is_told_to_stop(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    port = free_port()
+    environment = os.environ | {
+        "GUARDFLEET_DATA_DIR": str(data_dir),
+        "GUARDFLEET_ENGINE": "instant",
+        "GUARDFLEET_API_PORT": str(port),
+    }
+    with (tmp_path / "up.log").open("w") as log:
+        running = subprocess.Popen([sys.executable, "-m", "guardfleet", "up"], env=environment, stderr=log)
+    try:
+        until(lambda: "API key:" in (tmp_path / "up.log").read_text(), what="the announcement")
+        key = (tmp_path / "up.log").read_text().split("API key:")[1].split()[0]
+        until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), what="the API")
+        source = tmp_path / "in.jsonl"
+        source.write_text('{"id": 1, "text": "x"}\n{"id": 2, "text": "[[unsafe]]"}\n')
+        submitted = command(data_dir, "submit", str(source), "--wait")
+        assert submitted.returncode == 0, submitted.stderr
+        job = submitted.stdout.strip()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/batches/{job.replace('job_', 'batch_')}/results",
+            headers={"authorization": f"Bearer {key}"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            assert [row["severity"] for row in json.load(answer)["data"]] == ["safe", "unsafe"]
+        assert "completed, 2 of 2" in command(data_dir, "cancel", job).stderr
+        busy = command(data_dir, "up")
+        assert busy.returncode == 2
+        assert "another guardfleet is at work" in busy.stderr
+    finally:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def test_the_embedded_database_survives_a_crash_and_a_foreign_pid(data_dir: pathlib.Path) -> None:
+    data_dir.mkdir()
+    owner = Owner.here()
+    server = EmbeddedPostgres(data_dir / "postgres", owner.own(data_dir / "run"), owner)
+    server.start()
+    db = Database(server.url, pool_size=1)
+    with db.begin() as connection:
+        connection.exec_driver_sql("create table kept (x int)")
+        connection.exec_driver_sql("insert into kept values (7)")
+    db.close()
+    pid_file = data_dir / "postgres" / "postmaster.pid"
+    os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)
+    until(lambda: not server.is_running(), what="the death of the postmaster")
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        lines = pid_file.read_text().splitlines()
+        pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+        server.start()
+        db = Database(server.url, pool_size=1)
+        with db.begin() as connection:
+            assert connection.exec_driver_sql("select x from kept").scalar_one() == 7
+        db.close()
+    finally:
+        stranger.kill()
+        stranger.wait()
+        server.stop()
+        server.stop()
+
+
+def test_the_embedded_broker_keeps_its_messages_over_a_restart(data_dir: pathlib.Path) -> None:
+    import redis
+
+    data_dir.mkdir()
+    owner = Owner.here()
+    for turn in range(2):
+        server = EmbeddedValkey(data_dir / "valkey", owner.own(data_dir / "run"), owner)
+        server.start()
+        client = redis.Redis(unix_socket_path=server.url.removeprefix("redis+socket://"))
+        assert client.llen("queue") == turn
+        client.lpush("queue", "message")
+        client.close()
+        server.stop()
+        server.stop()

@@ -1,0 +1,18 @@
+"""guardfleet with classic queues, on which alone the reconnect deadlock shows: `python -m tests.services.classic worker`."""
+
+from typing import Any
+
+from kombu import Exchange, Queue
+
+from guardfleet import broker
+from guardfleet.cli import main
+
+
+def classic(name: str, *_: Any, **__: Any) -> Queue:
+    """A durable classic queue."""
+    return Queue(name, Exchange(name, type="direct"), routing_key=name)
+
+
+if __name__ == "__main__":
+    broker._queue = classic
+    main()
