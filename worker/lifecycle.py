@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 from celery.exceptions import CPendingDeprecationWarning
 
 from guardfleet.broker import Queues, declare_dead_letters, make_app
@@ -26,6 +26,7 @@ from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import migrate, verdicts
 from guardfleet.store.database import Database
+from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer
 from worker import tasks, webhooks
@@ -88,12 +89,18 @@ class LoopTick:
     def __init__(self) -> None:
         self._at = time.monotonic()
 
-    def arm(self, sender: Any = None, **_: Any) -> None:
-        """Tick from the consumer's own timer; called again after each reconnect."""
-        self._at = time.monotonic()
-        timer = getattr(sender, "timer", None)
-        if timer is not None:
-            timer.call_repeatedly(TICK_S, self._tick)
+    def step(self) -> type[bootsteps.StartStopStep]:
+        """A step of the consumer that ticks from its timer; each reconnect clears the timer and starts the steps anew."""
+        tick = self._tick
+
+        class Tick(bootsteps.StartStopStep):
+            requires = ("celery.worker.consumer.tasks:Tasks",)
+
+            def start(self, consumer: Any) -> None:
+                tick()
+                consumer.timer.call_repeatedly(TICK_S, tick)
+
+        return Tick
 
     def wrong(self) -> str | None:
         """What is wrong with the loop, or None."""
@@ -102,6 +109,7 @@ class LoopTick:
 
     def _tick(self) -> None:
         self._at = time.monotonic()
+        metrics.LOOP_TICK.set_to_current_time()
 
 
 def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine], *, name: str | None = None) -> int:
@@ -185,7 +193,7 @@ def consume(app: Celery, settings: Settings, queues: list[str], name: str, drain
     except Exception as error:  # noqa: BLE001 - the broker may come later; messages wait in Postgres meanwhile
         get_logger().warning("worker_starting", reason=f"broker away: {type(error).__name__}")
     signals.worker_shutting_down.connect(drain.request, weak=False)
-    signals.worker_ready.connect(tick.arm, weak=False)
+    app.steps["consumer"].add(tick.step())
     signals.worker_ready.connect(_say_ready, weak=False)
     worker = app.Worker(
         hostname=name.replace(":", "-"),
@@ -202,12 +210,8 @@ def consume(app: Celery, settings: Settings, queues: list[str], name: str, drain
     try:
         worker.start()
     finally:
-        for signal_, receiver in (
-            (signals.worker_shutting_down, drain.request),
-            (signals.worker_ready, tick.arm),
-            (signals.worker_ready, _say_ready),
-        ):
-            signal_.disconnect(receiver)
+        signals.worker_shutting_down.disconnect(drain.request)
+        signals.worker_ready.disconnect(_say_ready)
     return int(worker.exitcode or 0)
 
 

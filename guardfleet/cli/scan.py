@@ -100,13 +100,15 @@ class Scan:
                 soft_wrap=True,
             )
         else:
-            show.console.print(f"Resuming {job.label}: {job.done:,} of {job.total:,} texts have their verdict.")
+            show.console.print(f"Resuming {job.label}: {job.done:,} of {job.total:,} texts have their verdict.", soft_wrap=True)
         return job
 
     def _interrupted(self, db: Database, fingerprint: bytes | None) -> int:
         job = jobs.find(db, fingerprint) if fingerprint else None
         kept = f" {job.done:,} of {job.total:,} verdicts are kept." if job and job.state is JobState.RUNNING else ""
-        show.console.print(f"\nInterrupted.{kept} Run the same command again to {'resume' if kept else 'start over'}.")
+        show.console.print(
+            f"\nInterrupted.{kept} Run the same command again to {'resume' if kept else 'start over'}.", soft_wrap=True
+        )
         return INTERRUPTED
 
     def _await_callback(self, db: Database, job: JobView) -> None:

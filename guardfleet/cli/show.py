@@ -48,19 +48,20 @@ def follow(look: Callable[[], JobView], *, broken: Callable[[], str | None] = la
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=15) as progress:
-        task = progress.add_task("moderating", total=job.total, completed=job.done)
+        task = progress.add_task("loading the model", total=job.total, completed=job.done)
         started, done_before, said = time.monotonic(), job.done, time.monotonic()
         while not job.state.is_final:
             if wrong := broken():
                 raise FatalError(wrong.removeprefix("guardfleet: "))
             time.sleep(POLL_S)
             job = look()
-            progress.update(task, completed=job.done, total=job.total)
+            said_what = "moderating" if job.done > done_before else "loading the model"
+            progress.update(task, completed=job.done, total=job.total, description=said_what)
             if not console.is_terminal and time.monotonic() - said > PLAIN_EVERY_S:
                 said = time.monotonic()
                 rate = (job.done - done_before) / (said - started)
-                left_s = (job.total - job.done) / rate if rate else 0
-                console.print(f"{job.done:,} of {job.total:,} texts, {rate:,.0f} texts/s, {left_s:,.0f} s to go")
+                pace = f"{rate:,.0f} texts/s, {(job.total - job.done) / rate:,.0f} s to go" if rate else "the worker is starting"
+                console.print(f"{job.done:,} of {job.total:,} texts, {pace}")
     return job
 
 

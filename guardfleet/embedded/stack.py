@@ -12,6 +12,7 @@ import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -27,6 +28,8 @@ from guardfleet.store.database import Database
 from guardfleet.telemetry.logs import get_logger
 
 SOCKET_PATH_LIMIT = 80  # sockaddr_un holds 107 bytes, and the servers append their own names
+GPU = pathlib.Path("/proc/driver/nvidia")
+CPU_SHARD_TEXTS = 64  # a shard should take seconds: 0.3 s with the demo model on 2 cores, a minute and a half with 0.6B
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
@@ -56,6 +59,8 @@ class Stack:
                 "secret_key": self.settings.secret_key or SecretStr(_secret_key(self._folder)),
                 "webhook_allow_networks": self.settings.webhook_allow_networks or LOOPBACK,
             }
+            if self.settings.engine == "model" and "shard_texts" not in self.settings.model_fields_set and not GPU.exists():
+                found["shard_texts"] = CPU_SHARD_TEXTS
             if broker and self.settings.broker_url is None:
                 valkey = EmbeddedValkey(self._folder / "valkey", sockets, owner)
                 self._servers.append(valkey)
@@ -136,7 +141,11 @@ def running_settings(settings: Settings) -> Settings | None:
     except (OSError, ValueError, KeyError):
         return None
     environment = known["environment"]
-    found = {key: SecretStr(environment[f"GUARDFLEET_{key.upper()}"]) for key in ("database_url", "broker_url", "secret_key")}
+    found: dict[str, Any] = {}
+    for key in ("database_url", "broker_url", "secret_key"):
+        found[key] = SecretStr(environment[f"GUARDFLEET_{key.upper()}"])
+    if "GUARDFLEET_SHARD_TEXTS" in environment:
+        found["shard_texts"] = int(environment["GUARDFLEET_SHARD_TEXTS"])
     db = Database(found["database_url"].get_secret_value(), pool_size=1)
     try:
         db.ping()

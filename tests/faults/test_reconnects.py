@@ -4,6 +4,7 @@ import pathlib
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +16,7 @@ from producer.client import Producer
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished
-from tests.services.servers import OwnRedis
+from tests.services.servers import OwnRedis, free_port
 
 ROUNDS = 5  # at 6 deadlocks in 8 reconnects, five rounds let the defect slip about once in a thousand runs
 
@@ -46,6 +47,30 @@ def test_a_worker_resumes_after_redis_cuts_its_connections(database_url: str, tm
         survive(settings, "guardfleet", tmp_path, lambda: cut_redis(server.url))
     finally:
         server.stop()
+
+
+def test_liveness_goes_on_after_a_reconnect(rabbitmq: str, database_url: str, tmp_path: pathlib.Path) -> None:
+    port = free_port()
+    settings = fleet_settings(database_url, rabbitmq, tmp_path, metrics_port=port)
+    worker = Process(settings, "worker", log=tmp_path / "worker.log")
+    try:
+        worker.until_says("worker_ready")
+        cut_rabbitmq(rabbitmq.rsplit("/", 1)[1])
+        cut_at = time.time()
+        # Two seconds of ticks from after the reconnect: a timer that the reconnect cleared would stand still.
+        until(lambda: ticked_at(port) > cut_at + 2, timeout_s=30, what="a tick after the reconnect")
+        for path in ("livez", "readyz"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
+                assert answer.read() == b"ok\n"
+    finally:
+        worker.stop()
+
+
+def ticked_at(port: int) -> float:
+    """When the worker's event loop last turned, as it says."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("guardfleet_worker_loop_timestamp_seconds "))
 
 
 def survive(settings: Settings, module: str, folder: pathlib.Path, cut: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 from guardfleet.errors import DrainingError, FatalError
@@ -16,6 +16,8 @@ from guardfleet.verdict import Model
 from worker.engine.contract import Answer, Backend, DeviceFullError, DeviceLostError, Judged, Prepared, Timings, Unjudgeable
 from worker.packing import halve, pack
 from worker.prompt import Content
+
+WINDOW_BATCHES = 4  # tokens that are sorted by length together, in batches: enough to keep padding small
 
 
 class _Request:
@@ -142,14 +144,28 @@ class BatchingEngine:
         return self._plan.popleft()
 
     def _replan(self, arrived: list[_Row]) -> None:
-        """Pack what waits anew with what came, urgent rows in front."""
-        rows = [*itertools.chain.from_iterable(self._plan), *arrived]
+        """Pack what waits anew with what came: urgent rows in front, then older requests before younger ones."""
+        rows = sorted([*itertools.chain.from_iterable(self._plan), *arrived], key=lambda row: row[0].queued_at)
         self._plan.clear()
         for urgent in (True, False):
-            lane = [row for row in rows if row[0].urgent is urgent]
-            lengths = [row[2].n_tokens for row in lane]
-            batches = pack(lengths, budget_tokens=self._backend.budget_tokens, max_rows=self._backend.max_rows)
-            self._plan.extend([lane[i] for i in batch] for batch in batches)
+            for window in self._windows([row for row in rows if row[0].urgent is urgent]):
+                lengths = [row[2].n_tokens for row in window]
+                batches = pack(lengths, budget_tokens=self._backend.budget_tokens, max_rows=self._backend.max_rows)
+                self._plan.extend([window[i] for i in batch] for batch in batches)
+
+    def _windows(self, rows: list[_Row]) -> Iterator[list[_Row]]:
+        """Whole requests in order, together until they fill a few batches.
+
+        Sorting all that waits by length would finish all shards at the same moment: progress in jumps, and a device that waits
+        while every one of them is written. Small requests still share batches.
+        """
+        window: list[_Row] = []
+        for _, request in itertools.groupby(rows, key=lambda row: id(row[0])):
+            window += request
+            if sum(row[2].n_tokens for row in window) >= WINDOW_BATCHES * self._backend.budget_tokens:
+                yield window
+                window = []
+        yield window
 
     def _run(self, batch: list[_Row]) -> list[Answer] | None:
         """Answers of the batch; None when it failed and its rows were queued again in halves, or settled as failures."""

@@ -1,0 +1,18 @@
+"""The 57 thousand rows of the corpus through both brokers: every row exactly one verdict."""
+
+import pathlib
+
+from guardfleet.settings import Settings
+from producer.client import Producer
+from tests.services.fleet import fleet
+from tests.services.outcome import assert_exactly_once, finished
+
+
+def test_every_row_of_the_corpus_gets_exactly_one_verdict(settings: Settings, shared: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    producer = Producer.connect(settings)
+    with fleet(settings, tmp_path, ("worker",), ("dispatcher",)):
+        submission = producer.submit_file(str(shared / "data" / "corpus.jsonl"))
+        job = finished(producer, submission.job, timeout_s=120)
+    assert (job.total, job.rejected, job.error) == (57_157, 0, 0)
+    assert_exactly_once(producer, job)
+    producer.db.close()

@@ -1,0 +1,45 @@
+"""The docs say what the code does: generated pages are fresh, links lead somewhere, commands exist."""
+
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+
+
+def test_the_settings_page_is_fresh() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "settings.md").read_text() == module.settings_page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: pathlib.Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    text = (ROOT / "README.md").read_text()
+    commands = {match.split()[0] for match in re.findall(r"^(?:\$ )?guardfleet ([a-z].*)$", text, re.MULTILINE)}
+    assert commands
+    shown = subprocess.run([sys.executable, "-m", "guardfleet", "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(re.search(rf"\b{command}\b", shown) for command in commands)
+    targets = set(re.findall(r"^(?:\$ )?make ([a-z]+)", text, re.MULTILINE))
+    assert targets <= set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_every_word_of_the_glossary_is_used_in_the_code() -> None:
+    words = re.findall(r"^\| \*\*(\w+)\*\*", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    assert len(words) >= 10
+    code = "".join(path.read_text() for part in ("guardfleet", "worker", "producer", "api") for path in (ROOT / part).rglob("*.py"))
+    assert [word for word in words if word.lower() not in code.lower()] == []
