@@ -20,6 +20,7 @@ TITLES = {
     415: "Unsupported content",
     422: "Invalid request",
     429: "Too many requests",
+    500: "Internal error",
     503: "Not available now",
 }
 RETRY_AFTER_S = 5
@@ -80,6 +81,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RejectedError)
     async def _(_: Request, error: RejectedError) -> JSONResponse:
         return problem(400, "rejected", str(error))
+
+    @app.exception_handler(Exception)
+    async def _(request: Request, error: Exception) -> JSONResponse:
+        get_logger().error("request_failed", route=request.url.path, reason=type(error).__name__)
+        return problem(500, "internal_error", "guardfleet failed on this request; its log has the request id.")
 
     @app.exception_handler(RetryableError)
     async def _(request: Request, error: RetryableError) -> JSONResponse:

@@ -8,8 +8,8 @@ from guardfleet.settings import ENV_PREFIX, Settings
 HERE = pathlib.Path(__file__).parent
 INTRO = """# Settings
 
-Generated from `guardfleet/settings.py` by `make docs`. Every process reads the same settings, from environment variables or an
-`.env` file beside it. An unknown or wrong one stops the process with a sentence that names the key and what is allowed.
+Generated from `guardfleet/settings.py` by `make docs`. Every process reads the same settings, from environment
+variables. An unknown or wrong one stops the process with a sentence that names the key and what is allowed.
 Secrets are not shown.
 
 | variable | default | what it is |

@@ -40,7 +40,8 @@ class DrainingError(RetryableError):
 class LineError(RejectedError):
     """One input line is unusable; the rest of the file goes on.
 
-    `code` is stable: `invalid_json`, `wrong_type`, `missing_text`, `invalid_id`, `duplicate_id`, `invalid_metadata`, `too_large`.
+    `code` is stable: `invalid_json`, `wrong_type`, `missing_text`, `invalid_id`, `duplicate_id`, `invalid_metadata`, `invalid_csv`,
+    `too_large`.
     """
 
     def __init__(self, line: int, code: str, detail: str) -> None:

@@ -22,11 +22,9 @@ def default_data_dir() -> pathlib.Path:
 
 
 class Settings(BaseSettings):
-    """Read from `GUARDFLEET_*` variables and an optional `.env` beside the process; unknown keys stop the process."""
+    """Read from `GUARDFLEET_*` variables; unknown keys stop the process."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_file=".env", frozen=True, extra="forbid", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL 15+, `postgresql://user:password@host/db`. Empty: embedded."

@@ -51,7 +51,7 @@ class Scan:
             stack.stop()
 
     def _scan(self, stack: Stack, db: Database, fingerprint: bytes | None, fmt: str, *, has_fleet: bool) -> int:
-        job = self._earlier(db, fingerprint)
+        job = self._earlier(db, fingerprint, alone=stack.owns_data)
         started = time.monotonic()
         seconds: float | None = None
         if job is None or not job.state.is_final:
@@ -85,13 +85,14 @@ class Scan:
         show.submitted(submission.job, submission.rejected, submission.callback_secret)
         return submission.job
 
-    def _earlier(self, db: Database, fingerprint: bytes | None) -> JobView | None:
+    def _earlier(self, db: Database, fingerprint: bytes | None, *, alone: bool) -> JobView | None:
         """The job of an earlier run of the same command, if it can be used."""
         job = jobs.find(db, fingerprint) if fingerprint and not self.again else None
         if job is None:
             return None
-        if job.state is JobState.INGESTING:  # its submit was killed: nothing of it was published
-            jobs.abandon(db, job.id, "its submit was interrupted")
+        if job.state is JobState.INGESTING:  # nothing of it was published: its submit was killed, or is at it elsewhere
+            if alone:
+                jobs.abandon(db, job.id, "its submit was interrupted")
             return None
         if job.state is JobState.COMPLETED:
             show.console.print(

@@ -44,6 +44,11 @@ class Stack:
         self._lock: int | None = None
         self._servers: list[EmbeddedPostgres | EmbeddedValkey] = []
 
+    @property
+    def owns_data(self) -> bool:
+        """Whether this stack holds the data folder's lock: nobody else can be writing to its database."""
+        return self._lock is not None
+
     def start_servers(self, *, broker: bool = True) -> Settings:
         """Bring up what is not configured, migrate, return the settings to use. ConfigurationError if another holds the folder."""
         if self.settings.is_embedded:
@@ -86,7 +91,9 @@ class Stack:
             child.start()
 
     def announce(self) -> None:
-        """Write where the stack is, so that other commands of this user find it."""
+        """Write where an embedded stack is, so that other commands of this user find it."""
+        if not self.owns_data:
+            return
         runtime = self._folder / "runtime.json"
         part = runtime.with_suffix(".part")
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

@@ -1,0 +1,85 @@
+"""What the processes show of themselves: metrics by their promised names, probes, and the interactive lane."""
+
+import pathlib
+import urllib.request
+from collections.abc import Sequence
+
+from guardfleet.settings import Settings
+from producer.client import Options, Producer
+from tests.services.fixtures import fleet_settings
+from tests.services.fleet import Process, until
+from tests.services.outcome import assert_exactly_once, finished
+from tests.services.servers import free_port
+
+WORKER_METRICS = (
+    'qwen_guard_request_total{method="prompt",result="safe"} 2.0',
+    'qwen_guard_request_total{method="prompt",result="unsafe"} 1.0',
+    'qwen_guard_request_duration_seconds_count{method="shard"} 1.0',
+    "qwen_guard_active_requests 0.0",
+    'qwen_guard_gpu_memory_usage_bytes{device="auto"} 0.0',
+    "qwen_guard_safe_ratio 0.6666",
+    'qwen_guard_risk_type_distribution_total{type="Violent"} 1.0',
+    "guardfleet_batch_tokens_count 1.0",
+    'guardfleet_shards_total{outcome="finished"} 1.0',
+)
+DISPATCHER_METRICS = (
+    "guardfleet_dispatcher_leading 1.0",
+    'guardfleet_doorbells_total{kind="rung",queue="interactive"} 1.0',
+    'guardfleet_backlog_shards{lane="bulk"} 0.0',
+)
+
+
+def page(port: int, path: str = "metrics") -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def missing_from(port: int, names: Sequence[str]) -> list[str]:
+    shown = page(port)
+    return [name for name in names if name not in shown]
+
+
+def test_metrics_have_their_promised_names_on_a_port_of_their_own(
+    database_url: str, redis_broker: str, tmp_path: pathlib.Path
+) -> None:
+    ports = free_port(), free_port()
+    settings = fleet_settings(database_url, redis_broker, tmp_path)
+    at = lambda port: settings.model_copy(update={"metrics_port": port})  # noqa: E731
+    producer = Producer.connect(settings)
+    worker = Process(at(ports[0]), "worker", log=tmp_path / "worker.log")
+    dispatcher = Process(at(ports[1]), "dispatcher", log=tmp_path / "dispatcher.log")
+    try:
+        worker.until_says("worker_ready")
+        job = finished(producer, producer.submit(["a", "b", "c [[unsafe]]"], Options(interactive=True)).job)
+        assert_exactly_once(producer, job)
+        until(lambda: not missing_from(ports[0], WORKER_METRICS), timeout_s=10, what=f"{missing_from(ports[0], WORKER_METRICS)}")
+        until(
+            lambda: not missing_from(ports[1], DISPATCHER_METRICS),
+            timeout_s=10,
+            what=f"{missing_from(ports[1], DISPATCHER_METRICS)}",
+        )
+        for port in ports:
+            assert (page(port, "livez"), page(port, "readyz")) == ("ok\n", "ok\n")
+            assert "c [[unsafe]]" not in page(port)
+    finally:
+        worker.stop()
+        dispatcher.stop()
+        producer.db.close()
+
+
+def test_an_interactive_job_is_moderated_while_a_bulk_job_runs(settings: Settings, tmp_path: pathlib.Path) -> None:
+    slow = settings.model_copy(update={"instant_ms_per_batch": 200.0})
+    producer = Producer.connect(slow.model_copy(update={"shard_texts": 20}))
+    bulk = producer.submit([f"bulk {i}" for i in range(3000)]).job
+    worker = Process(slow, "worker", log=tmp_path / "worker.log")
+    dispatcher = Process(slow, "dispatcher", log=tmp_path / "dispatcher.log")
+    try:
+        until(lambda: producer.status(bulk.label).done > 0, what="bulk work")
+        urgent = finished(producer, producer.submit(["now"], Options(interactive=True)).job)
+        assert not producer.status(bulk.label).state.is_final
+        assert urgent.done == 1
+    finally:
+        worker.stop()
+        dispatcher.stop()
+        producer.db.close()
