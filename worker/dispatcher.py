@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from guardfleet.broker import DELIVER, LANE_NAMES, MODERATE, Publisher
-from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.errors import ConfigurationError, NotFoundError, RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import deliveries, doorbells, jobs, retention, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.leader import Leadership, campaign
-from guardfleet.store.shards import Row
+from guardfleet.store.shards import Limits, Row
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.verdict import Model, failure
@@ -49,8 +49,6 @@ class Dispatcher:
                     self._serve(leadership)
             except RetryableError as error:
                 self._pause(str(error))
-            except Exception as error:  # noqa: BLE001 - the lock's connection broke in the driver's own words
-                self._pause(type(error).__name__)
         metrics.LEADING.set(0)
 
     def stop(self) -> None:
@@ -88,9 +86,8 @@ class Dispatcher:
 
     def _bury(self) -> None:
         """Settle shards that were tried too often as error rows, through the same fenced finish as any other."""
-        for job, shard in doorbells.exhausted(
-            self.db, max_claims=self.settings.max_claims, max_failures=self.settings.max_failures
-        ):
+        limits = Limits(self.settings.max_claims, self.settings.max_failures)
+        for job, shard in doorbells.exhausted(self.db, limits):
             held = shards.claim(self.db, job, shard, worker="dispatcher", lease_s=self.settings.lease_s)
             if held is None:
                 continue
@@ -100,7 +97,7 @@ class Dispatcher:
                     Row(row.id, failure("abandoned", detail), None, row.metadata)
                     for row in shards.load(self.db, self.keyring, held)
                 ]
-            except (ConfigurationError, RetryableError):  # the texts cannot be read any more: their ids are lost with them
+            except (ConfigurationError, NotFoundError):  # the texts cannot be read any more: their ids are lost with them
                 rows = [Row(None, failure("abandoned", detail))] * held.n
             if shards.finish(self.db, held, rows, model_id=verdicts.register_model(self.db, NOBODY)):
                 metrics.SHARDS.labels("buried").inc()

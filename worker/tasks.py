@@ -21,7 +21,7 @@ from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.store import shards, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.shards import Claim, Row
+from guardfleet.store.shards import Claim, Limits, Row
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.verdict import ServedBy, Severity, category_names
@@ -54,7 +54,8 @@ class Moderator:
     def __call__(self, job: int, shard: int) -> None:
         """Moderate one shard. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
         try:
-            held = shards.claim(self.db, job, shard, worker=self.worker, lease_s=self.settings.lease_s)
+            limits = Limits(self.settings.max_claims, self.settings.max_failures)
+            held = shards.claim(self.db, job, shard, worker=self.worker, lease_s=self.settings.lease_s, limits=limits)
         except RetryableError as error:
             self.draining.wait(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
@@ -75,7 +76,10 @@ class Moderator:
             rows = shards.load(self.db, self.keyring, held)
             judged = self._judge(held, rows)
             self._finish(held, judged, started)
-        except (DrainingError, FatalError) as error:
+        except FatalError as error:
+            # The process is ending and this shard may be why: it keeps its claim, and comes back when the lease has run out.
+            raise Reject("the engine died", requeue=True) from error
+        except DrainingError as error:
             # Release first: a message that comes back under a live lease would be acknowledged as a duplicate.
             self._hand_back(lambda: shards.release(self.db, held))
             metrics.SHARDS.labels("released").inc()

@@ -43,22 +43,13 @@ class Database:
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """One transaction: committed on leaving, rolled back on an exception. Raises RetryableError when PostgreSQL is away."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-            raise RetryableError(f"PostgreSQL did not answer: {_first_line(error)}") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise RetryableError(f"the connection to PostgreSQL broke: {_first_line(error)}") from error
-            raise
-        except psycopg.OperationalError as error:  # from a COPY, which goes past SQLAlchemy
-            raise RetryableError(f"PostgreSQL did not answer: {_first_line(error)}") from error
+        with _translated(), self._engine.begin() as connection:
+            yield connection
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """One connection outside any transaction (for session locks): every statement commits by itself."""
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with _translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             yield connection
 
     def ping(self) -> None:
@@ -69,6 +60,21 @@ class Database:
     def close(self) -> None:
         """Close idle connections; safe to call twice."""
         self._engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """A server that does not answer is a RetryableError; anything else the driver says is a defect and stays what it is."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        raise RetryableError(f"PostgreSQL did not answer: {_first_line(error)}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise RetryableError(f"the connection to PostgreSQL broke: {_first_line(error)}") from error
+        raise
+    except psycopg.OperationalError as error:  # from a COPY, which goes past SQLAlchemy
+        raise RetryableError(f"PostgreSQL did not answer: {_first_line(error)}") from error
 
 
 def copy_rows(connection: Connection, table: str, columns: dict[str, str], rows: Iterable[Sequence[Any]]) -> None:

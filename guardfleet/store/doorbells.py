@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from guardfleet.store.database import Database
+from guardfleet.store.shards import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,13 @@ def forget_lost(db: Database, lane: int, *, older_than_s: float) -> int:
         ).rowcount
 
 
-def exhausted(db: Database, *, max_claims: int, max_failures: int, limit: int = 20) -> list[tuple[int, int]]:
+def exhausted(db: Database, limits: Limits, *, limit: int = 20) -> list[tuple[int, int]]:
     """Ready shards that were tried too often."""
     with db.begin() as connection:
         rows = connection.execute(
             text("""select job_id, shard_no from shard
                     where state = 0 and published_at is null and (claims >= :claims or failures >= :failures) limit :limit"""),
-            {"claims": max_claims, "failures": max_failures, "limit": limit},
+            {"claims": limits.claims, "failures": limits.failures, "limit": limit},
         )
         return [(row.job_id, row.shard_no) for row in rows]
 

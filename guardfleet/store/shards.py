@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, text
 
-from guardfleet.errors import RetryableError
+from guardfleet.errors import NotFoundError
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.states import ShardState
 from guardfleet.store.database import Database, copy_rows
@@ -53,8 +53,22 @@ class Row:
     metadata: dict[str, object] | None = None
 
 
-def claim(db: Database, job_id: int, shard_no: int, *, worker: str, lease_s: float) -> Claim | None:
-    """Take this shard if it is due, or if its last holder's lease is over; None when somebody holds it or it is settled."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often a shard may be tried before it is left for the dispatcher to give up."""
+
+    claims: int
+    failures: int
+
+
+NO_LIMITS = Limits(1 << 14, 1 << 14)
+
+
+def claim(db: Database, job_id: int, shard_no: int, *, worker: str, lease_s: float, limits: Limits = NO_LIMITS) -> Claim | None:
+    """Take this shard if it is due, or if its last holder's lease is over; None when held, settled, or tried too often.
+
+    The limits are checked here and not only before ringing: a broker that redelivers brings shards nobody rang for.
+    """
     with db.begin() as connection:
         row = connection.execute(
             text("""update shard s set state = 1, token = s.token + 1, claims = s.claims + 1, worker = :worker,
@@ -62,22 +76,30 @@ def claim(db: Database, job_id: int, shard_no: int, *, worker: str, lease_s: flo
                     from job j
                     where s.job_id = :job and s.shard_no = :no and j.id = s.job_id
                       and (s.state = 0 or (s.state = 1 and s.lease_until < now()))
+                      and s.claims < :max_claims and s.failures < :max_failures
                     returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
                               j.tenant_id, j.data_key"""),
-            {"job": job_id, "no": shard_no, "worker": worker, "lease": lease_s},
+            {
+                "job": job_id,
+                "no": shard_no,
+                "worker": worker,
+                "lease": lease_s,
+                "max_claims": limits.claims,
+                "max_failures": limits.failures,
+            },
         ).one_or_none()
     return Claim(*row) if row else None
 
 
 def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:
-    """The shard's texts, opened. ConfigurationError when the key does not fit, RetryableError when it is gone."""
+    """The shard's texts, opened. ConfigurationError when the key does not fit, NotFoundError when it is gone."""
     with db.begin() as connection:
         blob = connection.execute(
             text("select blob from shard_payload where job_id = :job and shard_no = :no and day = :day"),
             {"job": held.job_id, "no": held.shard_no, "day": held.day},
         ).scalar_one_or_none()
     if blob is None or held.data_key is None:
-        raise RetryableError("the shard's texts are not there.")
+        raise NotFoundError("the shard's texts are not there.")
     return keyring.open_rows(held.data_key, bytes(blob), job_id=held.job_id, shard_no=held.shard_no)
 
 

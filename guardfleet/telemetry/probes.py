@@ -7,6 +7,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
+from guardfleet.errors import ConfigurationError
+
 Check = Callable[[], str | None]  # None: fine; else a sentence that says what is wrong
 
 
@@ -16,7 +18,10 @@ class ProbeServer:
     def __init__(self, host: str, port: int, *, live: Check, ready: Check) -> None:
         self._checks = {"/livez": live, "/readyz": ready}
         self._metrics: Any = make_wsgi_app()
-        self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+        try:
+            self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+        except OSError as error:
+            raise ConfigurationError(f"metrics_port {port} at {host} cannot be used: {error.strerror}.") from error
         self.port: int = self._server.server_port
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="probes", daemon=True

@@ -160,12 +160,13 @@ def test_a_lost_device_ends_the_process_and_its_shard_is_taken_back(
         until(lambda: dispatcher.says("shard_rescued") or leased(producer.db, job.id) == 0, what="the rescue")
 
 
+@pytest.mark.parametrize("deed", ["[[die]]", "[[lost]]"])
 def test_a_text_that_kills_its_process_ends_as_an_error_row(
-    settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
+    deed: str, settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
     deadly = settings.model_copy(update={"max_claims": 3, "lease_s": 1.0})
     producer = producer_of(deadly, shard_texts=2)
-    job = producer.submit(["[[die]]", "in the same shard", "fine", "also fine"]).job
+    job = producer.submit([deed, "in the same shard", "fine", "also fine"]).job
     with fleet(deadly, tmp_path, DISPATCHER):
         for attempt in range(4):
             (tmp_path / str(attempt)).mkdir()
@@ -199,3 +200,19 @@ def test_a_second_dispatcher_stands_by_and_takes_over(
                 assert_exactly_once(producer, finished(producer, producer.submit(TEXTS[:100]).job))
         finally:
             second.stop()
+
+
+def test_a_shard_whose_texts_are_gone_ends_as_error_rows_after_its_retries(
+    settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
+) -> None:
+    stubborn = settings.model_copy(update={"max_failures": 2})
+    producer = producer_of(stubborn, shard_texts=2)
+    job = producer.submit(["a", "b", "c"]).job
+    with producer.db.begin() as connection:
+        connection.exec_driver_sql("delete from shard_payload where shard_no = 0")
+    with fleet(stubborn, tmp_path, DISPATCHER, WORKER):
+        done = finished(producer, job)
+    rows = list(verdicts.export(producer.db, done))
+    assert [(row["id"], row["error"]) for row in rows] == [(None, "abandoned"), (None, "abandoned"), ("3", None)]
+    assert rows[0]["error_detail"] == "0 crashes, 2 failures"
+    assert_exactly_once(producer, done)

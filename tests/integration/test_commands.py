@@ -159,6 +159,13 @@ def test_up_serves_api_and_command_line_until_it_is_told_to_stop(data_dir: pathl
         )
         with urllib.request.urlopen(request) as answer:
             assert [row["severity"] for row in json.load(answer)["data"]] == ["safe", "unsafe"]
+        for server in ("valkey", "postgres"):
+            victim = server_pid(data_dir, running.pid, server)
+            assert victim is not None
+            os.kill(victim, signal.SIGKILL)
+            until(lambda s=server, v=victim: server_pid(data_dir, running.pid, s) not in (None, v), what=f"a new {server}")
+        again = command(data_dir, "submit", str(source), "--wait")
+        assert again.returncode == 0, again.stderr
         assert "completed, 2 of 2" in command(data_dir, "cancel", job).stderr
         busy = command(data_dir, "up")
         assert busy.returncode == 2
@@ -166,6 +173,19 @@ def test_up_serves_api_and_command_line_until_it_is_told_to_stop(data_dir: pathl
     finally:
         running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 0
+
+
+def server_pid(data_dir: pathlib.Path, parent: int, server: str) -> int | None:
+    """The server's process, unless it is dead."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        if server == "postgres":
+            pid = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+        else:
+            found = subprocess.run(["pgrep", "-P", str(parent), "valkey-server"], capture_output=True, text=True, check=False)
+            pid = int(found.stdout.split()[-1])
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return None if state == "Z" else pid
+    return None
 
 
 def answers(url: str) -> bool:

@@ -167,6 +167,27 @@ def test_an_expired_lease_can_be_claimed_without_waiting_for_the_rescue(db: Data
     assert took(db, job, 0).claims == late.claims + 1
 
 
+def test_a_shard_tried_too_often_is_left_for_the_dispatcher(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 4)
+    limits = shards.Limits(claims=2, failures=9)
+    for _ in range(2):
+        assert shards.claim(db, job.id, 0, worker="w", lease_s=-1, limits=limits)
+    assert shards.claim(db, job.id, 0, worker="w", lease_s=-1, limits=limits) is None
+    assert doorbells.exhausted(db, limits) == []
+    assert shards.rescue(db) == [(job.id, 0)]
+    assert doorbells.exhausted(db, limits) == [(job.id, 0)]
+    assert took(db, job, 0).claims == 3
+
+
+def test_a_shard_whose_texts_are_gone_says_so(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 4)
+    held = took(db, job, 0)
+    with db.begin() as connection:
+        connection.exec_driver_sql("delete from shard_payload")
+    with pytest.raises(NotFoundError, match="texts are not there"):
+        shards.load(db, keyring, held)
+
+
 def test_a_renewed_lease_is_not_rescued(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     held = took(db, job, 0, lease_s=-1)
