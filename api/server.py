@@ -15,7 +15,7 @@ from guardfleet import __version__
 from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import migrate
+from guardfleet.store import jobs, migrate
 from guardfleet.store.database import Database
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
@@ -58,7 +58,9 @@ def create_app(settings: Settings) -> FastAPI:
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM; requests in flight finish."""
     app = create_app(settings)
-    migrate.require_head(app.state.context.db)
+    context: Context = app.state.context
+    migrate.require_head(context.db)
+    jobs.require_key(context.db, context.keyring)
     probes = None
     if settings.metrics_port is not None:
         probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=lambda: None)

@@ -134,20 +134,21 @@ class Publisher:
 
 
 def declare_dead_letters(app: Celery, settings: Settings) -> None:
-    """Make the dead-letter exchange and queue: RabbitMQ silently drops what it cannot dead-letter. Nothing on Redis."""
+    """Make the dead-letter exchange and queue: RabbitMQ silently drops what it cannot dead-letter. Nothing on Redis.
+
+    Raises RetryableError while the broker is away.
+    """
     queues = Queues.of(settings.namespace)
-    with app.connection_for_write() as connection:
-        if connection.transport.driver_type != "amqp":
-            return
-        connection.ensure_connection(max_retries=3, interval_start=0.2)
-        dead = Queue(
-            queues.dead,
-            Exchange(queues.dead_exchange, type="direct"),
-            routing_key=queues.dead,
-            queue_arguments={"x-queue-type": "quorum"},
-        )
-        with connection.channel() as channel:
-            dead(channel).declare()
+    exchange = Exchange(queues.dead_exchange, type="direct")
+    dead = Queue(queues.dead, exchange, routing_key=queues.dead, queue_arguments={"x-queue-type": "quorum"})
+    try:
+        with app.connection_for_write() as connection:
+            if connection.transport.driver_type == "amqp":
+                connection.ensure_connection(max_retries=3, interval_start=0.2)
+                with connection.channel() as channel:
+                    dead(channel).declare()
+    except BROKER_DOWN as error:
+        raise RetryableError(f"the broker does not answer: {type(error).__name__}") from error
 
 
 def ping(settings: Settings) -> None:

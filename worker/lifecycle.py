@@ -24,7 +24,7 @@ from guardfleet.broker import Queues, declare_dead_letters, make_app
 from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import migrate, verdicts
+from guardfleet.store import jobs, migrate, verdicts
 from guardfleet.store.database import Database
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
@@ -118,6 +118,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
     db = Database(settings.required("database_url"), application="guardfleet-worker")
     keyring = Keyring(settings.required("secret_key"))
     wait_for_schema(db)
+    jobs.require_key(db, keyring)
     engine = make_engine(settings)
     engine.start()
     get_logger().info("model_loaded", model=engine.model.name, revision=engine.model.revision[:12], is_demo=engine.model.is_demo)
@@ -161,10 +162,12 @@ def run_deliverer(settings: Settings, *, name: str | None = None) -> int:
     wait_for_schema(db)
     app = make_app(settings, "guardfleet-webhooks")
     drain, tick = Drain(), LoopTick()
+    keyring = Keyring(settings.required("secret_key"))
+    jobs.require_key(db, keyring)
     pool = webhooks.make_pool(settings)
     deliverer = webhooks.Deliverer(
         db=db,
-        keyring=Keyring(settings.required("secret_key")),
+        keyring=keyring,
         settings=settings,
         pool=pool,
         now=time.time,
@@ -190,14 +193,13 @@ def consume(app: Celery, settings: Settings, queues: list[str], name: str, drain
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # said at each lost connection, about a setting we set
     try:
         declare_dead_letters(app, settings)
-    except Exception as error:  # noqa: BLE001 - the broker may come later; messages wait in Postgres meanwhile
-        get_logger().warning("worker_starting", reason=f"broker away: {type(error).__name__}")
+    except RetryableError as error:  # the broker may come later; messages wait in Postgres meanwhile
+        get_logger().warning("worker_starting", reason=str(error))
     signals.worker_shutting_down.connect(drain.request, weak=False)
     app.steps["consumer"].add(tick.step())
     signals.worker_ready.connect(_say_ready, weak=False)
     worker = app.Worker(
         hostname=name.replace(":", "-"),
-        pool_cls="threads",
         pool="threads",
         concurrency=settings.concurrency,
         queues=queues,

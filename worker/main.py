@@ -5,6 +5,7 @@ import signal
 from guardfleet.broker import Publisher, make_app
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
+from guardfleet.store import jobs
 from guardfleet.store.database import Database
 from guardfleet.telemetry import metrics
 from worker import lifecycle
@@ -29,8 +30,10 @@ def dispatch(settings: Settings) -> int:
     """`guardfleet dispatcher`."""
     db = Database(settings.required("database_url"), application="guardfleet-dispatcher")
     lifecycle.wait_for_schema(db)
+    keyring = Keyring(settings.required("secret_key"))
+    jobs.require_key(db, keyring)
     publisher = Publisher(make_app(settings, "guardfleet-dispatcher"), settings)
-    dispatcher = Dispatcher(db, publisher, Keyring(settings.required("secret_key")), settings)
+    dispatcher = Dispatcher(db, publisher, keyring, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: dispatcher.stop())
     probes = lifecycle.start_probes(

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
-from guardfleet.errors import NotFoundError
+from guardfleet.errors import ConfigurationError, NotFoundError
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
 from guardfleet.store.database import Database
@@ -218,6 +218,18 @@ def get_by_id(db: Database, job_id: int) -> JobView:
     """The job by its internal id, whoever owns it: for guardfleet's own processes."""
     with db.begin() as connection:
         return _view(connection.execute(text(SELECT + "where j.id = :id"), {"id": job_id}).one())
+
+
+def require_key(db: Database, keyring: Keyring) -> None:
+    """Raise ConfigurationError when open jobs are sealed with another key: a process without it would fail every one of them."""
+    with db.begin() as connection:
+        other = connection.execute(
+            text("select key_id from job where state in (0, 1, 3) and key_id <> :key limit 1"), {"key": keyring.key_id}
+        ).scalar_one_or_none()
+    if other:
+        raise ConfigurationError(
+            f"open jobs are sealed with secret key {other}, this process has {keyring.key_id}: set the same one."
+        )
 
 
 def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -> JobView | None:

@@ -188,6 +188,17 @@ def test_a_shard_whose_texts_are_gone_says_so(db: Database, keyring: Keyring) ->
         shards.load(db, keyring, held)
 
 
+def test_a_process_with_another_key_does_not_start_on_open_jobs(db: Database, keyring: Keyring) -> None:
+    from guardfleet.sealing import new_secret_key
+
+    other = Keyring(new_secret_key())
+    jobs.require_key(db, other)
+    submit(db, keyring, 4)
+    jobs.require_key(db, keyring)
+    with pytest.raises(ConfigurationError, match=f"secret key {keyring.key_id}, this process has {other.key_id}"):
+        jobs.require_key(db, other)
+
+
 def test_a_renewed_lease_is_not_rescued(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     held = took(db, job, 0, lease_s=-1)
