@@ -20,6 +20,7 @@ import uuid
 
 import psycopg
 
+from guardfleet.broker import Queues, make_app
 from guardfleet.embedded.stack import Stack
 from guardfleet.sealing import new_secret_key
 from guardfleet.settings import Settings, load_settings
@@ -58,7 +59,22 @@ def main() -> None:
                 settings = load_settings(database_url=url, broker_url=args.broker, secret_key=new_secret_key(), **common)
                 print(json.dumps({"broker": args.broker.split(":")[0]} | measure(settings, args.texts, args.workers)))
             finally:
+                remove_queues(settings)
                 admin.execute(f"drop database {name} with (force)")
+
+
+def remove_queues(settings: Settings) -> None:
+    """Leave the broker as it was."""
+    queues = Queues.of(settings.namespace)
+    with make_app(settings, "bench").connection_for_write() as connection, connection.channel() as channel:
+        for queue in (*queues.lanes, queues.webhooks, queues.dead):
+            channel.queue_delete(queue)
+        if connection.transport.driver_type == "redis":
+            left = list(channel.client.scan_iter(f"{settings.namespace}:*"))
+            channel.client.delete(*(key.decode().removeprefix(f"{settings.namespace}:") for key in left))
+            return
+        for exchange in (*queues.lanes, queues.webhooks, queues.dead_exchange):
+            channel.exchange_delete(exchange)
 
 
 def measure(settings: Settings, texts: str, n_workers: int) -> dict[str, object]:

@@ -17,6 +17,11 @@ def main() -> None:
         sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("guardfleet", "worker", "producer", "api"):
+            raise
+        print(f"guardfleet: this command needs {error.name}: pip install 'guardfleet[all]', or the extra for it.", file=sys.stderr)
+        sys.exit(UNUSABLE)
     except Exception as error:
         shown = getattr(error, "format_message", None)  # click's own usage errors
         if shown is None:
