@@ -68,6 +68,6 @@ def engine_of(settings: Settings) -> BatchingEngine:
     def counted(rows: int, tokens: int, _seconds: float) -> None:
         metrics.BATCH_ROWS.observe(rows)
         metrics.BATCH_TOKENS.observe(tokens)
-        metrics.GPU_MEMORY.labels(settings.device).set(backend.memory_bytes())
+        metrics.GPU_MEMORY.labels(backend.device).set(backend.memory_bytes())
 
     return make_engine(backend, on_batch=counted, on_fatal=lifecycle.engine_died)

@@ -16,7 +16,7 @@ WORKER_METRICS = (
     'qwen_guard_request_total{method="prompt",result="unsafe"} 1.0',
     'qwen_guard_request_duration_seconds_count{method="shard"} 1.0',
     "qwen_guard_active_requests 0.0",
-    'qwen_guard_gpu_memory_usage_bytes{device="auto"} 0.0',
+    'qwen_guard_gpu_memory_usage_bytes{device="none"} 0.0',
     "qwen_guard_safe_ratio 0.6666",
     'qwen_guard_risk_type_distribution_total{type="Violent"} 1.0',
     "guardfleet_batch_tokens_count 1.0",

@@ -1,6 +1,7 @@
 """The store on real PostgreSQL: migrations, the fence, the hand-backs, pages in commit order."""
 
 import datetime as dt
+import os
 import pathlib
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from guardfleet.store.schema import Base
 from guardfleet.store.shards import Claim, Row
 from guardfleet.store.verdicts import Cursor
 from guardfleet.verdict import Category, Judgement, Model, ServedBy, Severity, failure
+from tests.services.fixtures import SECRET_KEY
 
 SAFE = Judgement(Severity.SAFE, probabilities=(0.9, 0.08, 0.02), input_tokens=10, output_tokens=8)
 MODEL = Model("m", "0123456789abcdef", "p")
@@ -113,27 +115,37 @@ def test_racing_migrations_take_turns(empty_database_url: str) -> None:
     assert done == [migrate.head()] * 3
 
 
-def test_the_wheel_carries_the_migrations_and_the_demo_model(tmp_path: pathlib.Path) -> None:
+def test_the_wheel_works_without_the_checkout(tmp_path: pathlib.Path, empty_database_url: str) -> None:
     import zipfile
 
     root = pathlib.Path(__file__).parents[2]
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=root, check=True, capture_output=True
-    )
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=root, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    for name in (
-        "guardfleet/_migrations/versions/0001_initial.py",
-        "guardfleet/_migrations/env.py",
-        "guardfleet/_demo_model/config.json",
-        "guardfleet/_demo_model/model.safetensors",
-        "guardfleet/py.typed",
-        "worker/engine/contract.py",
-        "api/server.py",
-    ):
-        assert name in names
-    assert not any(name.startswith(("tests/", "migrations/", "models/")) for name in names)
+        archive.extractall(site)
+    assert {path.name for path in site.iterdir()} - {"guardfleet-0.1.0.dist-info"} == {"guardfleet", "worker", "producer", "api"}
+    assert all((site / package / "py.typed").is_file() for package in ("guardfleet", "worker", "producer", "api"))
+    environment = os.environ | {
+        "PYTHONPATH": str(site),
+        "GUARDFLEET_DATABASE_URL": empty_database_url,
+        "GUARDFLEET_SECRET_KEY": SECRET_KEY,
+    }
+    upgraded = subprocess.run(
+        [sys.executable, "-m", "guardfleet", "db", "upgrade"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert upgraded.stdout.strip() == migrate.head(), upgraded.stderr
+    code = "from worker.engine.loading import load; print(load('demo').network.name_or_path)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert loaded.stdout.strip() == str(site / "guardfleet" / "_demo_model"), loaded.stderr
 
 
 def test_a_shard_is_claimed_once_and_finished_once(db: Database, keyring: Keyring) -> None:

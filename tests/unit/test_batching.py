@@ -127,7 +127,7 @@ def test_many_threads_are_served_each_with_its_own_answers(engine: BatchingEngin
 
 def test_timings_say_how_many_batches_a_request_rode_in() -> None:
     class Fixed:
-        model = Model("fixed", "1", "p")
+        model, device = Model("fixed", "1", "p"), "none"
         budget_tokens, max_rows = 10, 2
 
         def prepare(self, contents: Sequence[Content]) -> list[Prepared | Unjudgeable]:

@@ -73,6 +73,7 @@ class Backend(Protocol):
     """The model behind the engine. `prepare` is called from many threads, `run` from the engine thread only."""
 
     model: Model
+    device: str  # as torch names it
     budget_tokens: int
     max_rows: int
 

@@ -36,6 +36,7 @@ class GenerateBackend:
         self._network, self._tokenizer, self._prompter = loaded.network, loaded.tokenizer, loaded.prompter
         self._device = loaded.device
         self.model: Model = loaded.identity
+        self.device = str(loaded.device)
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
         self.max_prompt_tokens = min(loaded.max_positions - MAX_NEW_TOKENS, max_text_tokens)
         self._pad = loaded.tokenizer.pad_token_id or 0

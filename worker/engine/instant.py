@@ -41,6 +41,7 @@ class InstantBackend:
         self, *, ms_per_batch: float = 0.0, budget_tokens: int = 65_536, max_rows: int = 512, max_tokens: int = 30_000
     ) -> None:
         self.model = Model("instant", "1", "marks", is_demo=True)
+        self.device = "none"
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
         self._pause_s, self._max_tokens = ms_per_batch / 1000, max_tokens
 
