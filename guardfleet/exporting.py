@@ -9,29 +9,10 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from guardfleet.errors import ConfigurationError, RejectedError
+from guardfleet.store.verdicts import FIELDS
 
 FORMATS = ("jsonl", "csv", "parquet")
-FLAT = (
-    "id",
-    "severity",
-    "categories",
-    "refusal",
-    "p_safe",
-    "p_controversial",
-    "p_unsafe",
-    "rationale",
-    "served_by",
-    "model",
-    "revision",
-    "is_demo",
-    "error",
-    "error_detail",
-    "raw",
-    "input_tokens",
-    "output_tokens",
-    "done_at",
-    "metadata",
-)
+FLAT = tuple(name for name in FIELDS if name != "seq")  # columns of CSV and Parquet
 PARQUET_ROWS = 50_000
 
 

@@ -47,7 +47,7 @@ class EmbeddedValkey:
             **self._owner.switch,
         )  # type: ignore[call-overload]
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _answers(self._socket):
+        while not answers(self.url):
             if self._process is not None and self._process.poll() is not None:
                 raise FatalError(
                     f"the embedded broker did not start (status {self._process.returncode}); see {self._data}/valkey.log."
@@ -67,10 +67,11 @@ class EmbeddedValkey:
             self._process.wait(START_TIMEOUT_S)
 
 
-def _answers(path: pathlib.Path) -> bool:
+def answers(url: str) -> bool:
+    """Whether a Redis or Valkey serves at the URL."""
     import redis  # noqa: PLC0415 - comes with celery[redis]
 
-    client = redis.Redis(unix_socket_path=str(path), socket_timeout=1)
+    client = redis.Redis.from_url(url.replace("redis+socket://", "unix://"), socket_timeout=1)
     try:
         return bool(client.ping())
     except redis.RedisError:

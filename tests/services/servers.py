@@ -8,12 +8,12 @@ import socket
 import subprocess
 from collections.abc import Callable
 
-import redis
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
+from guardfleet.embedded.valkey import answers
 from tests.conftest import missing
 from tests.services.fleet import until
 
@@ -58,7 +58,7 @@ class OwnRedis:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        until(self._answers, timeout_s=20, what="redis")
+        until(lambda: answers(self.url), timeout_s=20, what="redis")
 
     def kill(self, *, empty: bool) -> None:
         """SIGKILL it; with `empty` its data is gone too."""
@@ -72,15 +72,6 @@ class OwnRedis:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-
-    def _answers(self) -> bool:
-        client = redis.Redis.from_url(self.url)
-        try:
-            return bool(client.ping())
-        except redis.RedisError:
-            return False
-        finally:
-            client.close()
 
 
 class OwnRabbit:
