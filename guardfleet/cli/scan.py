@@ -133,13 +133,19 @@ class Scan:
         """What makes two runs the same: the file's bytes and what is to judge them. None for standard input."""
         if self.source == "-":
             return None
-        asked = f"{self.settings.engine}|{self.settings.model}|{self.settings.model_revision}|{self.settings.max_text_tokens}"
+        settings = self.settings
         try:
             with pathlib.Path(self.source).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256")
         except OSError as error:
             raise RejectedError(f"{self.source} cannot be read: {error.strerror}.") from error
-        digest.update(asked.encode())
+        asked = [settings.engine, settings.model, settings.model_revision, settings.max_text_tokens]
+        if settings.engine == "model":
+            from worker.engine.folders import digest_of, folder_of
+
+            folder = folder_of(settings.model)
+            asked.append(digest_of(folder) if folder else None)
+        digest.update(repr(asked).encode())
         return digest.digest()
 
 

@@ -70,7 +70,7 @@ def submitted(job: JobView, first: list[LineError], secret: str | None) -> None:
     if job.rejected:
         console.print(f"[yellow]{job.rejected:,} lines were refused[/yellow]; the rest goes on:")
         for error in first:
-            console.print(f"  {error}", markup=False)
+            console.print(f"  {error}", markup=False, soft_wrap=True)
         if job.rejected > len(first):
             console.print(f"  ... and {job.rejected - len(first):,} more")
     if secret:

@@ -69,6 +69,21 @@ def test_scan_judges_a_file_and_a_second_run_has_nothing_to_do(data_dir: pathlib
     assert len(flagged.stdout.splitlines()) == 1 + sum(row["severity"] in ("unsafe", "error") for row in rows)
 
 
+def test_another_model_under_the_same_name_judges_anew(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    import shutil
+
+    model, source = tmp_path / "model", tmp_path / "in.jsonl"
+    shutil.copytree(pathlib.Path(__file__).parents[2] / "models" / "demo", model)
+    source.write_text('{"id": 1, "text": "x"}\n')
+    scan = ("scan", str(source), "-o", str(tmp_path / "out.jsonl"), "--model", str(model))
+    assert "nothing to do" not in command(data_dir, *scan).stderr
+    assert "nothing to do" in command(data_dir, *scan).stderr
+    (model / "figures.json").write_text("{}")  # stands for other weights: any file of the folder counts
+    changed = command(data_dir, *scan)
+    assert "nothing to do" not in changed.stderr
+    assert changed.returncode == 0, changed.stderr
+
+
 def test_an_interrupted_scan_resumes_where_it_was(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps({"id": i, "text": f"text {i}"}) + "\n" for i in range(400)))

@@ -1,7 +1,6 @@
 """A model from a folder or the hub, checked before it is trusted: every failure is one sentence with its cause and its fix."""
 
 import hashlib
-import pathlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +9,10 @@ import transformers
 
 from guardfleet.errors import ConfigurationError
 from guardfleet.verdict import Model
+from worker.engine.folders import DEMO, digest_of, folder_of
 from worker.prompt import Prompter
 
-DEMO_FOLDERS = (
-    pathlib.Path(__file__).parents[2] / "models" / "demo",
-    pathlib.Path(__file__).parents[2] / "guardfleet" / "_demo_model",
-)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-EDGE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,8 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     transformers.utils.logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)
-    where, folder = _resolve(name)
+    folder = folder_of(name)
+    where = str(folder) if folder else name
     on = _device(device)
     as_type = _dtype(dtype, on)
     try:
@@ -53,13 +49,13 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
         raise ConfigurationError(
             f"model {name!r} does not fit in the memory of {on}: take a smaller one or another device."
         ) from error
-    revision_found = _folder_digest(folder) if folder else (getattr(network.config, "_commit_hash", None) or revision or "unknown")
+    revision_found = digest_of(folder) if folder else (getattr(network.config, "_commit_hash", None) or revision or "unknown")
     template = str(tokenizer.chat_template)
     identity = Model(
-        "guardfleet-demo" if name == "demo" else folder.name if folder else name,
+        "guardfleet-demo" if name == DEMO else folder.name if folder else name,
         revision_found,
         hashlib.sha256(template.encode()).hexdigest()[:16],
-        is_demo=name == "demo" or bool(getattr(network.config, "guardfleet_demo", False)),
+        is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
     )
     return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, int(network.config.max_position_embeddings))
 
@@ -75,22 +71,6 @@ def prompter_of(tokenizer: Any) -> Prompter:
         clone.no_padding()
         clone.no_truncation()
     return Prompter(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False), plain=plain, control=control)
-
-
-def _resolve(name: str) -> tuple[str, pathlib.Path | None]:
-    if name == "demo":
-        folder = next((folder for folder in DEMO_FOLDERS if (folder / "config.json").is_file()), None)
-        if folder is None:
-            raise ConfigurationError("the demo model is missing from this installation; reinstall guardfleet.")
-        return str(folder), folder
-    folder = pathlib.Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ConfigurationError(f"model folder {name!r} has no config.json: give the folder that from_pretrained would take.")
-        return str(folder), folder
-    if folder.is_absolute() or name.startswith("."):
-        raise ConfigurationError(f"model folder {name!r} does not exist.")
-    return name, None
 
 
 def _device(device: str) -> torch.device:
@@ -118,19 +98,6 @@ def _check(name: str, network: Any, tokenizer: Any) -> None:
         raise ConfigurationError(
             f"model {name!r}: its tokenizer has {len(tokenizer)} entries, its weights {network.config.vocab_size}."
         )
-
-
-def _folder_digest(folder: pathlib.Path) -> str:
-    """SHA-256 over each file's name, size and first and last MiB: tells revisions apart without reading 16 GB at every start."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".txt")):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(EDGE_BYTES))
-            file.seek(max(0, size - EDGE_BYTES))
-            digest.update(file.read(EDGE_BYTES))
-    return digest.hexdigest()
 
 
 def _sentence(error: Exception) -> str:
