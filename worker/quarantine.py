@@ -3,12 +3,12 @@
 A shard that was claimed before and never came back may be what killed its worker; its neighbours must not pay for it with their
 own attempts, and it must not take others along once more.
 
-Invariant: while a suspect runs, nothing else does in this process. So a shard whose claims grow past the first was alone when they
-did, and being given up for them is just.
+Invariants: a suspect runs only while no other shard of this process is between its claim and its end, so a death then counts for
+the suspect alone; whoever is turned away gives its claim back before it leaves, so before the suspect runs.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SUSPECT_CLAIMS = 2  # claimed before, without finishing, failing or being released
@@ -19,25 +19,35 @@ class Quarantine:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._running = 0
-        self._suspect_inside = False
+        self._inside = 0
+        self._suspect = False  # one of those inside is a suspect, running or waiting to be alone
 
     @contextmanager
-    def enter(self, *, claims: int) -> Iterator[bool]:
-        """Whether the shard may run now. A suspect waits for those that run; whoever comes meanwhile is turned away (False)."""
-        suspect = claims >= SUSPECT_CLAIMS
+    def enter(self) -> Iterator[Callable[[], bool]]:
+        """Go in before claiming a shard; waits while a suspect is inside.
+
+        Yields what a suspect calls to be alone: it waits until everyone else has left, and returns False at once where another
+        suspect came first, who is now waiting for the caller to leave.
+        """
+        is_suspect = False
+
+        def be_alone() -> bool:
+            nonlocal is_suspect
+            with self._changed:
+                if self._suspect:
+                    return False
+                self._suspect = is_suspect = True
+                self._changed.wait_for(lambda: self._inside == 1)
+                return True
+
         with self._changed:
-            admitted = not self._suspect_inside
-            if admitted and suspect:
-                self._suspect_inside = True
-                self._changed.wait_for(lambda: self._running == 0)
-            self._running += admitted
+            self._changed.wait_for(lambda: not self._suspect)
+            self._inside += 1
         try:
-            yield admitted
+            yield be_alone
         finally:
-            if admitted:
-                with self._changed:
-                    self._running -= 1
-                    if suspect:
-                        self._suspect_inside = False
-                    self._changed.notify_all()
+            with self._changed:
+                self._inside -= 1
+                if is_suspect:
+                    self._suspect = False
+                self._changed.notify_all()

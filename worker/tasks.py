@@ -28,7 +28,7 @@ from guardfleet.verdict import ServedBy, Severity, category_names
 from worker.engine.contract import Engine, Judged
 from worker.judging import settle, triage
 from worker.leases import LeaseKeeper
-from worker.quarantine import Quarantine
+from worker.quarantine import SUSPECT_CLAIMS, Quarantine
 
 FINISH_TRIES = 6  # about half a minute of a restarting database; then the lease runs out and another worker starts over
 QUARANTINE_S = 1.0  # how long a shard stays away while a suspect runs alone
@@ -53,22 +53,26 @@ class Moderator:
 
     def __call__(self, job: int, shard: int) -> None:
         """Moderate one shard. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
+        with self.quarantine.enter() as be_alone:
+            held = self._claim(job, shard)
+            if held is None:  # a duplicate doorbell: somebody holds the shard, it is settled, or it was tried too often
+                metrics.SHARDS.labels("skipped").inc()
+                get_logger().debug("shard_skipped", job=job, shard=shard)
+                return
+            with metrics.ACTIVE.track_inprogress(), self.leases.keep(held):
+                if held.claims < SUSPECT_CLAIMS or be_alone():
+                    self._work(held)
+                else:
+                    self._hand_back(lambda: shards.postpone(self.db, held, delay_s=QUARANTINE_S))
+                    metrics.SHARDS.labels("postponed").inc()
+
+    def _claim(self, job: int, shard: int) -> Claim | None:
+        limits = Limits(self.settings.max_claims, self.settings.max_failures)
         try:
-            limits = Limits(self.settings.max_claims, self.settings.max_failures)
-            held = shards.claim(self.db, job, shard, worker=self.worker, lease_s=self.settings.lease_s, limits=limits)
+            return shards.claim(self.db, job, shard, worker=self.worker, lease_s=self.settings.lease_s, limits=limits)
         except RetryableError as error:
             self.draining.wait(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
-        if held is None:  # a duplicate doorbell: somebody holds the shard, or it is settled
-            metrics.SHARDS.labels("skipped").inc()
-            get_logger().debug("shard_skipped", job=job, shard=shard)
-            return
-        with metrics.ACTIVE.track_inprogress(), self.leases.keep(held), self.quarantine.enter(claims=held.claims) as admitted:
-            if admitted:
-                self._work(held)
-            else:
-                self._hand_back(lambda: shards.postpone(self.db, held, delay_s=QUARANTINE_S))
-                metrics.SHARDS.labels("postponed").inc()
 
     def _work(self, held: Claim) -> None:
         started = time.perf_counter()

@@ -4,61 +4,87 @@ import threading
 
 import pytest
 
-from worker.quarantine import SUSPECT_CLAIMS, Quarantine
+from worker.quarantine import Quarantine
 
 WAIT_S = 10
 
 
+def run(target: object) -> threading.Thread:
+    assert callable(target)
+    thread = threading.Thread(target=target)
+    thread.start()
+    return thread
+
+
 def test_ordinary_shards_run_together() -> None:
     quarantine = Quarantine()
-    with quarantine.enter(claims=1) as first, quarantine.enter(claims=1) as second:
-        assert (first, second) == (True, True)
+    with quarantine.enter(), quarantine.enter():
+        pass
 
 
-def test_who_comes_while_a_suspect_runs_is_turned_away_and_admitted_afterwards() -> None:
+def test_a_suspect_waits_for_what_runs_and_nothing_comes_in_until_it_has_left() -> None:
     quarantine = Quarantine()
-    with quarantine.enter(claims=SUSPECT_CLAIMS) as suspect:
-        assert suspect
-        with quarantine.enter(claims=1) as ordinary, quarantine.enter(claims=SUSPECT_CLAIMS) as another:
-            assert (ordinary, another) == (False, False)
-    with quarantine.enter(claims=1) as ordinary:
-        assert ordinary
-
-
-def test_a_suspect_waits_for_what_runs_and_lets_nothing_in_before_it() -> None:
-    quarantine = Quarantine()
-    running, finish, alone = threading.Event(), threading.Event(), threading.Event()
+    inside, finish, asked, alone, leave, late = (threading.Event() for _ in range(6))
 
     def ordinary() -> None:
-        with quarantine.enter(claims=1):
-            running.set()
+        with quarantine.enter():
+            inside.set()
             assert finish.wait(WAIT_S)
 
     def suspect() -> None:
-        with quarantine.enter(claims=SUSPECT_CLAIMS) as admitted:
-            assert admitted
+        with quarantine.enter() as be_alone:
+            asked.set()
+            assert be_alone()
             assert finish.is_set()
             alone.set()
+            assert leave.wait(WAIT_S)
 
-    first = threading.Thread(target=ordinary)
-    first.start()
-    assert running.wait(WAIT_S)
-    second = threading.Thread(target=suspect)
-    second.start()
-    while True:  # until the suspect waits at the door
-        with quarantine.enter(claims=1) as late:
-            if not late:
-                break
+    def latecomer() -> None:
+        with quarantine.enter():
+            assert leave.is_set()
+            late.set()
+
+    threads = [run(ordinary)]
+    assert inside.wait(WAIT_S)
+    threads.append(run(suspect))
+    assert asked.wait(WAIT_S)
     assert not alone.is_set()
     finish.set()
     assert alone.wait(WAIT_S)
-    first.join(WAIT_S)
-    second.join(WAIT_S)
+    threads.append(run(latecomer))
+    assert not late.is_set()
+    leave.set()
+    assert late.wait(WAIT_S)
+    for thread in threads:
+        thread.join(WAIT_S)
+
+
+def test_of_two_suspects_the_second_is_turned_away_and_the_first_waits_for_it_to_leave() -> None:
+    quarantine = Quarantine()
+    both, alone, gave_back = threading.Barrier(2), threading.Event(), threading.Event()
+    turned_away: list[bool] = []
+
+    def suspect() -> None:
+        with quarantine.enter() as be_alone:
+            both.wait(WAIT_S)
+            if be_alone():
+                assert gave_back.is_set()
+                alone.set()
+            else:
+                turned_away.append(True)
+                gave_back.set()  # the claim is given back before the door is left
+
+    threads = [run(suspect), run(suspect)]
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert alone.is_set()
+    assert turned_away == [True]
 
 
 def test_a_suspect_that_raises_leaves_the_door_open() -> None:
     quarantine = Quarantine()
-    with pytest.raises(ValueError), quarantine.enter(claims=SUSPECT_CLAIMS):  # noqa: PT011
+    with pytest.raises(ValueError), quarantine.enter() as be_alone:  # noqa: PT011, PT012
+        assert be_alone()
         raise ValueError
-    with quarantine.enter(claims=SUSPECT_CLAIMS) as admitted:
-        assert admitted
+    with quarantine.enter() as be_alone:
+        assert be_alone()
