@@ -84,8 +84,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _(request: Request, error: Exception) -> JSONResponse:
-        get_logger().error("request_failed", route=request.url.path, reason=type(error).__name__)
-        return problem(500, "internal_error", "guardfleet failed on this request; its log has the request id.")
+        request_id = request.state.request_id
+        get_logger().error("request_failed", request=request_id, route=request.url.path, reason=type(error).__name__)
+        detail = "guardfleet failed on this request; its log has the request id."
+        return problem(500, "internal_error", detail, headers={"x-request-id": request_id})
 
     @app.exception_handler(RetryableError)
     async def _(request: Request, error: RetryableError) -> JSONResponse:

@@ -77,7 +77,7 @@ def serve(settings: Settings) -> int:
 
 async def _observe(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """A request id, one log line and one observation for each request; neither query nor body is logged."""
-    request_id = f"req_{uuid.uuid4().hex}"
+    request_id = request.state.request_id = f"req_{uuid.uuid4().hex}"
     started = time.perf_counter()
     response = await call_next(request)
     seconds = time.perf_counter() - started

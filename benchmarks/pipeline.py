@@ -52,11 +52,11 @@ def main() -> None:
             finally:
                 stack.stop()
             return
+        url = args.postgres.rsplit("/", 1)[0] + f"/{name}"
+        settings = load_settings(database_url=url, broker_url=args.broker, secret_key=new_secret_key(), **common)
         with psycopg.connect(args.postgres, autocommit=True) as admin:
             admin.execute(f"create database {name}")
             try:
-                url = args.postgres.rsplit("/", 1)[0] + f"/{name}"
-                settings = load_settings(database_url=url, broker_url=args.broker, secret_key=new_secret_key(), **common)
                 print(json.dumps({"broker": args.broker.split(":")[0]} | measure(settings, args.texts, args.workers)))
             finally:
                 remove_queues(settings)

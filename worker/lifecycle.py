@@ -115,10 +115,7 @@ class LoopTick:
 def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine], *, name: str | None = None) -> int:
     """Run one worker process that moderates; returns its exit status."""
     refuse_soft_shutdown()
-    db = Database(settings.required("database_url"), application="guardfleet-worker")
-    keyring = Keyring(settings.required("secret_key"))
-    wait_for_schema(db)
-    jobs.require_key(db, keyring)
+    db, keyring = open_store(settings, application="guardfleet-worker")
     engine = make_engine(settings)
     engine.start()
     get_logger().info("model_loaded", model=engine.model.name, revision=engine.model.revision[:12], is_demo=engine.model.is_demo)
@@ -158,12 +155,9 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
 def run_deliverer(settings: Settings, *, name: str | None = None) -> int:
     """Run one worker process that delivers webhooks; returns its exit status."""
     refuse_soft_shutdown()
-    db = Database(settings.required("database_url"), application="guardfleet-webhooks")
-    wait_for_schema(db)
+    db, keyring = open_store(settings, application="guardfleet-webhooks")
     app = make_app(settings, "guardfleet-webhooks")
     drain, tick = Drain(), LoopTick()
-    keyring = Keyring(settings.required("secret_key"))
-    jobs.require_key(db, keyring)
     pool = webhooks.make_pool(settings)
     deliverer = webhooks.Deliverer(
         db=db,
@@ -252,6 +246,15 @@ def engine_died(reason: str) -> None:
 
 def _say_ready(**_: Any) -> None:
     get_logger().info("worker_ready")
+
+
+def open_store(settings: Settings, *, application: str) -> tuple[Database, Keyring]:
+    """The database, at the schema this code needs, and the keys that open its jobs. Raises ConfigurationError."""
+    db = Database(settings.required("database_url"), application=application)
+    keyring = Keyring(settings.required("secret_key"))
+    wait_for_schema(db)
+    jobs.require_key(db, keyring)
+    return db, keyring
 
 
 def wait_for_schema(db: Database, *, patience_s: float = 60.0) -> None:

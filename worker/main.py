@@ -3,10 +3,7 @@
 import signal
 
 from guardfleet.broker import Publisher, make_app
-from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import jobs
-from guardfleet.store.database import Database
 from guardfleet.telemetry import metrics
 from worker import lifecycle
 from worker.dispatcher import Dispatcher
@@ -28,10 +25,7 @@ def deliver(settings: Settings) -> int:
 
 def dispatch(settings: Settings) -> int:
     """`guardfleet dispatcher`."""
-    db = Database(settings.required("database_url"), application="guardfleet-dispatcher")
-    lifecycle.wait_for_schema(db)
-    keyring = Keyring(settings.required("secret_key"))
-    jobs.require_key(db, keyring)
+    db, keyring = lifecycle.open_store(settings, application="guardfleet-dispatcher")
     publisher = Publisher(make_app(settings, "guardfleet-dispatcher"), settings)
     dispatcher = Dispatcher(db, publisher, keyring, settings)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -160,11 +160,14 @@ class BatchingEngine:
         while every one of them is written. Small requests still share batches.
         """
         window: list[_Row] = []
+        tokens = 0
         for _, request in itertools.groupby(rows, key=lambda row: id(row[0])):
+            begun = len(window)
             window += request
-            if sum(row[2].n_tokens for row in window) >= WINDOW_BATCHES * self._backend.budget_tokens:
+            tokens += sum(row[2].n_tokens for row in window[begun:])
+            if tokens >= WINDOW_BATCHES * self._backend.budget_tokens:
                 yield window
-                window = []
+                window, tokens = [], 0
         yield window
 
     def _run(self, batch: list[_Row]) -> list[Answer] | None:
