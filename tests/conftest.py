@@ -8,7 +8,7 @@ import pytest
 SHARED = pathlib.Path(os.environ.get("SHARED_DATA", pathlib.Path(__file__).parents[2] / "shared"))
 IN_CI = bool(os.environ.get("CI"))
 
-pytest_plugins = ["tests.services.fixtures"]
+pytest_plugins = ["tests.services.fixtures", "tests.services.models"]
 
 
 def missing(reason: str) -> None:

@@ -8,6 +8,7 @@ from guardfleet.telemetry import metrics
 from worker import lifecycle
 from worker.dispatcher import Dispatcher
 from worker.engine.batching import BatchingEngine
+from worker.engine.contract import BatchReport
 from worker.engine.make import make_backend, make_engine
 
 DISPATCHER_LIMIT_S = 30.0  # a dispatcher that has not ticked for this long is not live
@@ -59,9 +60,11 @@ def engine_of(settings: Settings) -> BatchingEngine:
         instant_ms_per_batch=settings.instant_ms_per_batch,
     )
 
-    def counted(rows: int, tokens: int, _seconds: float) -> None:
-        metrics.BATCH_ROWS.observe(rows)
-        metrics.BATCH_TOKENS.observe(tokens)
+    def counted(report: BatchReport) -> None:
+        metrics.BATCH_ROWS.observe(report.rows)
+        metrics.BATCH_TOKENS.observe(report.tokens)
+        metrics.FURTHER_PASSES.inc(report.rows - report.settled)
+        metrics.CLOSE_CALLS.inc(report.close)
         metrics.GPU_MEMORY.labels(backend.device).set(backend.memory_bytes())
 
     return make_engine(backend, on_batch=counted, on_fatal=lifecycle.engine_died)

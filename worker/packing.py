@@ -3,20 +3,25 @@
 from collections.abc import Sequence
 
 
-def pack(lengths: Sequence[int], *, budget_tokens: int, max_rows: int) -> list[list[int]]:
-    """Group row indices into batches of at most `budget_tokens` padded tokens (rows x longest) and `max_rows` rows.
+def pack(lengths: Sequence[int], *, budget_tokens: int, max_rows: int, padded: bool) -> list[list[int]]:
+    """Group row indices into batches of at most `budget_tokens` and `max_rows` rows.
+
+    A batch costs the sum of its lengths or, if it is `padded`, its rows times the longest.
 
     Sorted by length, so that rows of a batch are about equal and padding is small; longest first, so that a batch that does not
     fit in memory shows itself early. A row over the budget travels alone. Every index is in exactly one batch.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batches: list[list[int]] = []
+    cost = 0
     for i in order:
-        last = batches[-1] if batches else None
-        if last and len(last) < max_rows and lengths[last[0]] * (len(last) + 1) <= budget_tokens:
-            last.append(i)
+        more = lengths[batches[-1][0]] if padded and batches else lengths[i]
+        if batches and len(batches[-1]) < max_rows and cost + more <= budget_tokens:
+            batches[-1].append(i)
+            cost += more
         else:
             batches.append([i])
+            cost = lengths[i]
     return batches
 
 

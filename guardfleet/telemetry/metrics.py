@@ -17,6 +17,8 @@ BATCH_TOKENS = Histogram(
     "guardfleet_batch_tokens", "Prompt tokens in one batch.", buckets=(64, 256, 1024, 2048, 4096, 8192, 16_384, 65_536)
 )
 BATCH_ROWS = Histogram("guardfleet_batch_rows", "Rows in one batch.", buckets=(1, 4, 16, 32, 64, 128, 256, 512))
+FURTHER_PASSES = Counter("guardfleet_further_passes", "Rows whose answer left the draft and needed another pass.")
+CLOSE_CALLS = Counter("guardfleet_close_calls", "Answers that another batch could turn in this precision.")
 SAVED = Counter("guardfleet_texts_saved", "Texts that no model run was needed for.", ["by"])
 SHARDS = Counter("guardfleet_shards", "Shards by what became of them.", ["outcome"])
 BACKLOG = Gauge("guardfleet_backlog_shards", "Shards not settled.", ["lane"])

@@ -16,11 +16,6 @@ from worker.prompt import Content
 BUDGET = 4096
 
 
-@pytest.fixture(scope="session")
-def demo() -> LoadedModel:
-    return load("demo")
-
-
 def generate(demo: LoadedModel, content: Content) -> str:
     """The reference: one row, no batching, the library's own loop."""
     import torch
@@ -126,36 +121,15 @@ def test_the_demo_model_says_that_it_is_one(demo: LoadedModel) -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) < 8 << 20
 
 
-def test_a_model_that_babbles_yields_errors_with_its_answer_never_safe(shared: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    import shutil
-
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
+def test_a_model_that_babbles_yields_errors_with_its_answer_never_safe(babbling: pathlib.Path) -> None:
     from guardfleet.verdict import Severity
     from worker.judging import judgement_of
 
-    torch.manual_seed(1)
-    config = Qwen3Config(
-        vocab_size=151_936,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        max_position_embeddings=4096,
-        eos_token_id=151_645,
-        pad_token_id=151_643,
-    )
-    Qwen3ForCausalLM(config).save_pretrained(tmp_path)
-    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(shared / "qwen3guard" / file, tmp_path)
-    backend = GenerateBackend(load(str(tmp_path)), budget_tokens=BUDGET, max_text_tokens=30_000)
+    backend = GenerateBackend(load(str(babbling)), budget_tokens=BUDGET, max_text_tokens=30_000)
     rows: list[Any] = backend.prepare(["hello", [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]])
     assert [row.n_tokens for row in rows] == [298, 393]
     for answer in backend.run(rows):
         judged = judgement_of(answer)
         assert (judged.severity, judged.error) == (Severity.ERROR, "unparsed")
         assert judged.raw == answer.raw
-        assert not load(str(tmp_path)).identity.is_demo
+    assert not load(str(babbling)).identity.is_demo

@@ -128,7 +128,7 @@ def test_many_threads_are_served_each_with_its_own_answers(engine: BatchingEngin
 def test_timings_say_how_many_batches_a_request_rode_in() -> None:
     class Fixed:
         model, device = Model("fixed", "1", "p"), "none"
-        budget_tokens, max_rows = 10, 2
+        budget_tokens, max_rows, padded = 10, 2, False
 
         def prepare(self, contents: Sequence[Content]) -> list[Prepared | Unjudgeable]:
             return [Marked(1, "", responds=False) for _ in contents]

@@ -112,9 +112,3 @@ def test_only_a_text_without_anything_to_judge_is_blank() -> None:
     assert not is_blank("\0")
     assert not is_blank([{"role": "user", "content": ""}, {"role": "assistant", "content": "x"}])
     assert not is_blank([])
-
-
-def test_the_severity_labels_of_the_real_tokenizer_are_told_apart_by_their_third_token(tokenizer: Any) -> None:
-    from worker.engine.generate import label_tokens
-
-    assert label_tokens(tokenizer) == ([73037, 25], [22291, 2093, 73067])

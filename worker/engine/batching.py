@@ -2,6 +2,9 @@
 
 Invariants: a row is settled exactly once; a request's future resolves when its last row is settled, or fails once with all its
 rows dropped; the thread that dies fails every future and then ends the process through `on_fatal`, so no caller waits for ever.
+
+A row that needs a further pass comes back from the backend as another row. Such rows are few and short, so they wait in a pool
+until they fill a batch, the device would idle, or the oldest has waited long enough.
 """
 
 import itertools
@@ -13,11 +16,24 @@ from concurrent.futures import Future
 
 from guardfleet.errors import DrainingError, FatalError
 from guardfleet.verdict import Model
-from worker.engine.contract import Answer, Backend, DeviceFullError, DeviceLostError, Judged, Prepared, Timings, Unjudgeable
+from worker.engine.contract import (
+    Answer,
+    Backend,
+    BatchReport,
+    DeviceFullError,
+    DeviceLostError,
+    Judged,
+    Prepared,
+    Timings,
+    Unjudgeable,
+)
 from worker.packing import halve, pack
 from worker.prompt import Content
 
 WINDOW_BATCHES = 4  # tokens that are sorted by length together, in batches: enough to keep padding small
+POOL_PATIENCE = 8  # batches that a row waits for others that need a further pass too
+SHRINK, GROW, GROW_AFTER = 0.75, 1.1, 64  # of the token budget after memory ran out; batches without it before it is raised
+LEAST = 1 / 16  # of the budget: one enormous row must not make all batches small for long
 
 
 class _Request:
@@ -46,25 +62,29 @@ _Row = tuple[_Request, int, Prepared]
 
 
 class BatchingEngine:
-    """Drives a backend. `on_batch(rows, tokens, seconds)` is called after each batch, `on_fatal(reason)` before giving up."""
+    """Drives a backend. `on_batch(report)` is called after each batch, `on_fatal(reason)` before giving up."""
 
     def __init__(
         self,
         backend: Backend,
         *,
-        on_batch: Callable[[int, int, float], None] = lambda rows, tokens, seconds: None,
+        on_batch: Callable[[BatchReport], None] = lambda report: None,
         on_fatal: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._backend = backend
         self._on_batch, self._on_fatal = on_batch, on_fatal
         self._changed = threading.Condition()
         self._arrived: deque[list[_Row]] = deque()  # bounded by the callers: one request per task thread
+        self._unsettled: dict[int, _Request] = {}  # whoever waits, wherever the rows are; guarded by _changed
         self._draining = False
         self._dead = False
         self._thread: threading.Thread | None = None
         self._running_since: float | None = None
-        self._plan: deque[list[_Row]] = deque()  # engine thread only, as is the next
-        self._on_device: list[_Row] = []
+        self._plan: deque[list[_Row]] = deque()  # engine thread only, as are the next
+        self._pool: list[_Row] = []
+        self._pool_age = 0
+        self._budget = backend.budget_tokens
+        self._good_batches = 0
 
     @property
     def model(self) -> Model:
@@ -91,6 +111,7 @@ class BatchingEngine:
                 if self._draining:
                     raise DrainingError("the engine is shutting down.")
                 self._arrived.append(rows)
+                self._unsettled[id(request)] = request
                 self._changed.notify()
         return request.future
 
@@ -121,9 +142,7 @@ class BatchingEngine:
     def _live(self) -> None:
         try:
             while (batch := self._choose()) is not None:
-                self._on_device = batch
                 self._settle(batch, self._run(batch))
-                self._on_device = []
         except BaseException as error:  # noqa: BLE001 - the last frame of the thread: nothing above could act on it
             self._fail_all(FatalError(f"the engine thread died: {type(error).__name__}"), dead=True)
             self._on_fatal(f"engine thread died: {type(error).__name__}: {error}")
@@ -133,7 +152,7 @@ class BatchingEngine:
     def _choose(self) -> list[_Row] | None:
         """The next batch; waits for work. None once draining."""
         with self._changed:
-            while not (self._draining or self._arrived or self._plan):
+            while not (self._draining or self._arrived or self._plan or self._pool):
                 self._changed.wait()
             if self._draining:
                 return None
@@ -141,7 +160,25 @@ class BatchingEngine:
             self._arrived.clear()
         if arrived:
             self._replan(arrived)
+        if self._pool and self._pool_is_due():
+            return self._from_pool()
+        self._pool_age += 1
         return self._plan.popleft()
+
+    def _pool_is_due(self) -> bool:
+        if not self._plan or any(row[0].urgent for row in self._pool):
+            return True
+        if self._plan[0][0][0].urgent:
+            return False
+        return self._pool_age >= POOL_PATIENCE or sum(row[2].n_tokens for row in self._pool) >= self._budget
+
+    def _from_pool(self) -> list[_Row]:
+        """As many of the oldest as a batch takes."""
+        total = itertools.accumulate(row[2].n_tokens for row in self._pool)
+        n = max(1, sum(tokens <= self._budget for tokens in total))
+        batch, self._pool = self._pool[: min(n, self._backend.max_rows)], self._pool[min(n, self._backend.max_rows) :]
+        self._pool_age = 0
+        return batch
 
     def _replan(self, arrived: list[_Row]) -> None:
         """Pack what waits anew with what came: urgent rows in front, then older requests before younger ones."""
@@ -150,7 +187,7 @@ class BatchingEngine:
         for urgent in (True, False):
             for window in self._windows([row for row in rows if row[0].urgent is urgent]):
                 lengths = [row[2].n_tokens for row in window]
-                batches = pack(lengths, budget_tokens=self._backend.budget_tokens, max_rows=self._backend.max_rows)
+                batches = pack(lengths, budget_tokens=self._budget, max_rows=self._backend.max_rows, padded=self._backend.padded)
                 self._plan.extend([window[i] for i in batch] for batch in batches)
 
     def _windows(self, rows: list[_Row]) -> Iterator[list[_Row]]:
@@ -165,12 +202,12 @@ class BatchingEngine:
             begun = len(window)
             window += request
             tokens += sum(row[2].n_tokens for row in window[begun:])
-            if tokens >= WINDOW_BATCHES * self._backend.budget_tokens:
+            if tokens >= WINDOW_BATCHES * self._budget:
                 yield window
                 window, tokens = [], 0
         yield window
 
-    def _run(self, batch: list[_Row]) -> list[Answer] | None:
+    def _run(self, batch: list[_Row]) -> Sequence[Answer | Prepared] | None:
         """Answers of the batch; None when it failed and its rows were queued again in halves, or settled as failures."""
         started = time.perf_counter()
         self._running_since = time.monotonic()
@@ -182,6 +219,8 @@ class BatchingEngine:
         except DeviceLostError:
             raise
         except DeviceFullError:
+            if len(batch) > 1:
+                self._shrink()
             return self._isolate(batch, "it exhausts the device's memory on its own")
         except Exception as error:  # noqa: BLE001 - whatever a row provokes must not take its neighbours along
             return self._isolate(batch, f"it raises {type(error).__name__}")
@@ -191,10 +230,24 @@ class BatchingEngine:
         for request in {id(row[0]): row[0] for row in batch}.values():
             request.timings.device_s += seconds
             request.timings.batches += 1
-        self._on_batch(len(batch), sum(row.n_tokens for _, _, row in batch), seconds)
+        self._grow()
+        done = [answer for answer in answers if isinstance(answer, Answer)]
+        close = sum(answer.is_close for answer in done)
+        self._on_batch(BatchReport(len(batch), sum(row.n_tokens for _, _, row in batch), seconds, len(done), close))
         return answers
 
-    def _isolate(self, batch: list[_Row], reason: str) -> list[Answer] | None:
+    def _shrink(self) -> None:
+        """Memory ran out: smaller batches from now on, also of what is planned already."""
+        self._budget, self._good_batches = int(max(LEAST * self._backend.budget_tokens, SHRINK * self._budget)), 0
+        self._replan([])
+
+    def _grow(self) -> None:
+        """It has sufficed for long: try larger ones again."""
+        self._good_batches += 1
+        if self._good_batches >= GROW_AFTER and self._budget < self._backend.budget_tokens:
+            self._budget, self._good_batches = min(self._backend.budget_tokens, int(GROW * self._budget) + 1), 0
+
+    def _isolate(self, batch: list[_Row], reason: str) -> Sequence[Answer | Prepared] | None:
         """Halve a failed batch; a row that fails alone is settled as a failure."""
         if len(batch) == 1:
             return [Answer("", failure=Unjudgeable("engine_failed", reason))]
@@ -202,20 +255,28 @@ class BatchingEngine:
         self._plan.extendleft([batch[i] for i in part] for part in reversed(parts))
         return None
 
-    def _settle(self, batch: list[_Row], answers: list[Answer] | None) -> None:
+    def _settle(self, batch: list[_Row], answers: Sequence[Answer | Prepared] | None) -> None:
         if answers is None:
             return
         for (request, index, _), answer in zip(batch, answers, strict=True):
-            request.settle(index, answer)
+            if isinstance(answer, Answer):
+                request.settle(index, answer)
+            else:
+                self._pool.append((request, index, answer))
         for request in {id(row[0]): row[0] for row in batch}.values():
             request.resolve()
+            if request.future.done():
+                with self._changed:
+                    del self._unsettled[id(request)]
 
     def _fail_all(self, error: Exception, *, dead: bool) -> None:
         with self._changed:
             self._draining, self._dead = True, dead
-            waiting = [*self._on_device, *itertools.chain.from_iterable(self._arrived), *itertools.chain.from_iterable(self._plan)]
+            waiting = list(self._unsettled.values())
+            self._unsettled.clear()
             self._arrived.clear()
         self._plan.clear()
-        for request in {id(row[0]): row[0] for row in waiting}.values():
+        self._pool.clear()
+        for request in waiting:
             if not request.future.done():
                 request.future.set_exception(error)

@@ -41,7 +41,9 @@ class Answer:
     """What the model said of one text.
 
     `probabilities`: P(safe), P(controversial), P(unsafe) from the label's position, summing to 1; None if it was not reached.
-    `failure` is set instead of `raw` when there is no answer.
+    `categories`: P of None and of each category, in the order of `verdict.CATEGORY_NAMES`, where the first category was decided;
+    an entry is None where the tokenizer gives no odds. `passes`: forward passes it took. `is_close`: some token won by so little
+    that another batch could turn it in this precision. `failure` is set instead of `raw` when there is no answer.
     """
 
     raw: str
@@ -49,6 +51,9 @@ class Answer:
     input_tokens: int = 0
     output_tokens: int = 0
     failure: Unjudgeable | None = None
+    categories: tuple[float | None, ...] | None = None
+    passes: int = 1
+    is_close: bool = False
 
 
 @dataclass(slots=True)
@@ -69,6 +74,17 @@ class Judged:
     timings: Timings = field(default_factory=Timings)
 
 
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One batch in figures: `settled` of its rows have their answer now, `close` of these by a hair's breadth."""
+
+    rows: int
+    tokens: int
+    seconds: float
+    settled: int
+    close: int
+
+
 class Backend(Protocol):
     """The model behind the engine. `prepare` is called from many threads, `run` from the engine thread only."""
 
@@ -76,12 +92,16 @@ class Backend(Protocol):
     device: str  # as torch names it
     budget_tokens: int
     max_rows: int
+    padded: bool  # whether a batch costs rows x longest, or the sum of its lengths
 
     def prepare(self, contents: Sequence[Content]) -> list[Prepared | Unjudgeable]:
         """Tokenise; a content that cannot be judged becomes `Unjudgeable`, the others go on."""
 
-    def run(self, batch: Sequence[Prepared]) -> list[Answer]:
-        """Answer every row of the batch, in order. Raises DeviceFullError, DeviceLostError, or anything for a bad row."""
+    def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
+        """For every row of the batch, in order: its answer, or the row that goes on with it in a later batch.
+
+        Raises DeviceFullError, DeviceLostError, or anything for a bad row; the same rows can then be given again.
+        """
 
     def memory_bytes(self) -> int:
         """Device memory in use."""

@@ -37,6 +37,8 @@ class Marked:
 class InstantBackend:
     """Answers at once, or after `ms_per_batch`; deterministic."""
 
+    padded = True
+
     def __init__(
         self, *, ms_per_batch: float = 0.0, budget_tokens: int = 65_536, max_rows: int = 512, max_tokens: int = 30_000
     ) -> None:

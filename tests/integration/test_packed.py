@@ -1,0 +1,281 @@
+"""The packed engine gives the answer of transformers' own greedy generate, whatever shares the batch and whatever was drafted."""
+
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from worker.engine.attention import HeadwiseAttention, VarlenAttention
+from worker.engine.batching import BatchingEngine
+from worker.engine.contract import Answer, Prepared, Unjudgeable
+from worker.engine.drafts import Tree
+from worker.engine.generate import GenerateBackend
+from worker.engine.loading import LoadedModel, load
+from worker.engine.make import make_backend
+from worker.engine.network import why_not
+from worker.engine.packed import Continuation, PackedBackend
+from worker.engine.reading import CATEGORIES, forks
+from worker.prompt import Content, messages_of
+
+BUDGET = 8192
+WRONG = ["", "Safety: Unsafe\nCategories: Violent", "Safety: Safe\nCategories: Jailbreak", "no such answer"]
+
+
+@pytest.fixture
+def packed() -> PackedBackend:
+    """A fresh one: what it learned from other tests' answers must not matter, and does not."""
+    return PackedBackend(load("demo"), budget_tokens=BUDGET, max_text_tokens=30_000)
+
+
+@pytest.fixture(scope="session")
+def asked(shared: pathlib.Path) -> list[Content]:
+    """2,000 corpus rows spread over the file, the completions and the dialogues."""
+
+    def rows(name: str) -> list[Any]:
+        with (shared / "data" / f"{name}.jsonl").open() as file:
+            return [json.loads(line) for line in file]
+
+    corpus = rows("corpus")
+    texts: list[Content] = [row["text"] for row in corpus[:: len(corpus) // 2000][:2000]]
+    return texts + [row["messages"] for name in ("xstest_completions", "dialogues") for row in rows(name)]
+
+
+@pytest.fixture(scope="session")
+def expected(demo: LoadedModel, asked: list[Content]) -> list[str]:
+    return generate(demo, asked)
+
+
+def generate(loaded: LoadedModel, contents: Sequence[Content], rows: int = 32) -> list[str]:
+    """The reference: the library's own loop over the whole prompts, sorted by length and padded on the left."""
+    prompts = [encoded.ids for encoded in loaded.prompter.encode([messages_of(content) for content in contents])]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    out: dict[int, str] = {}
+    pad = loaded.tokenizer.pad_token_id
+    for some in _batched(order, rows):
+        longest = max(len(prompts[i]) for i in some)
+        ids = torch.tensor([[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in some])
+        mask = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in some])
+        with torch.inference_mode():
+            new = loaded.network.generate(ids, attention_mask=mask, max_new_tokens=128, do_sample=False, pad_token_id=pad)
+        out |= zip(some, loaded.tokenizer.batch_decode(new[:, longest:], skip_special_tokens=True), strict=True)
+    return [out[i] for i in range(len(contents))]
+
+
+def _batched(order: list[int], n: int) -> list[tuple[int, ...]]:
+    return [tuple(order[at : at + n]) for at in range(0, len(order), n)]
+
+
+def drive(backend: PackedBackend, rows: Sequence[Prepared | Unjudgeable], sizes: Sequence[int] = (64,)) -> list[Answer]:
+    """Run rows in batches of the given sizes, in turn, rows that go on behind the others."""
+    todo = [(i, row) for i, row in enumerate(rows) if not isinstance(row, Unjudgeable)]
+    out: dict[int, Answer] = {}
+    for size in itertools.cycle(sizes):
+        batch, todo = todo[:size], todo[size:]
+        if not batch:
+            return [out[i] for i in range(len(rows))]
+        for (i, _), done in zip(batch, backend.run([row for _, row in batch]), strict=True):
+            if isinstance(done, Answer):
+                out[i] = done
+            else:
+                todo.append((i, done))
+    raise AssertionError
+
+
+def test_every_answer_equals_greedy_generate(packed: PackedBackend, asked: list[Content], expected: list[str]) -> None:
+    engine = BatchingEngine(packed)
+    engine.start()
+    found = engine.submit(asked).result().answers
+    engine.stop()
+    assert len(found) >= 2400
+    assert [answer.raw for answer in found] == expected
+    assert {answer.passes for answer in found} >= {1, 2}
+    assert sum(answer.passes == 1 for answer in found) > len(found) * 2 / 3
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_packing_changes_an_answer_or_its_probabilities(
+    data: st.DataObject, demo: LoadedModel, asked: list[Content], expected: list[str]
+) -> None:
+    backend, alone = _alone(demo, asked)
+    chosen = data.draw(st.lists(st.integers(0, len(asked) - 1), min_size=1, max_size=60))
+    sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
+    found = drive(backend, backend.prepare([asked[i] for i in chosen]), sizes)
+    for i, answer in zip(chosen, found, strict=True):
+        assert answer.raw == expected[i]
+        assert answer.probabilities == pytest.approx(alone[i], abs=1e-4)
+
+
+_BASELINE: list[Any] = []
+
+
+def _alone(demo: LoadedModel, asked: list[Content]) -> tuple[PackedBackend, list[Any]]:
+    """One backend for all examples, and the probabilities that the padded reference reads, computed once."""
+    if not _BASELINE:
+        reference = GenerateBackend(demo, budget_tokens=BUDGET, max_text_tokens=30_000)
+        rows = reference.prepare(asked)
+        order = sorted(range(len(rows)), key=lambda i: getattr(rows[i], "n_tokens", 0))
+        known: dict[int, Any] = {}
+        for some in _batched(order, 32):
+            batch: list[Any] = [rows[i] for i in some]
+            known |= zip(some, [answer.probabilities for answer in reference.run(batch)], strict=True)
+        _BASELINE.append(PackedBackend(load("demo"), budget_tokens=BUDGET, max_text_tokens=30_000))
+        _BASELINE.append([known[i] for i in range(len(rows))])
+    return _BASELINE[0], _BASELINE[1]
+
+
+@pytest.mark.parametrize("draft", WRONG)
+def test_a_wrong_draft_costs_passes_and_nothing_else(
+    packed: PackedBackend, asked: list[Content], expected: list[str], draft: str
+) -> None:
+    some = range(0, len(asked), 12)
+    for mode in packed.modes:
+        mode.drafts.frozen = True
+        mode.draft = Tree.chain(packed.encode(draft))
+    found = drive(packed, packed.prepare([asked[i] for i in some]))
+    assert [answer.raw for answer in found] == [expected[i] for i in some]
+    assert sum(answer.passes > 1 for answer in found) > len(found) // 2
+
+
+def test_without_any_tree_it_is_greedy_decoding_token_by_token(
+    packed: PackedBackend, asked: list[Content], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mode in packed.modes:
+        mode.drafts.frozen = True
+        mode.draft = Tree()
+        monkeypatch.setattr(mode.drafts, "tree", lambda begun, most: Tree())
+    some = range(0, len(asked), 40)
+    found = drive(packed, packed.prepare([asked[i] for i in some]))
+    assert [answer.raw for answer in found] == [expected[i] for i in some]
+    assert {answer.passes - answer.output_tokens for answer in found} == {1}  # the end token is a pass as well
+
+
+def test_varlen_gathers_what_headwise_sees(demo: LoadedModel, asked: list[Content], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CUDA path with its kernel replaced by a loop: the gather, the lengths and the tails are its own."""
+    backend = PackedBackend(load("demo"), budget_tokens=BUDGET, max_text_tokens=30_000)
+    some = asked[::50]
+    one = drive(backend, backend.prepare(some))
+    monkeypatch.setattr("worker.engine.attention.flash_varlen", _varlen_by_loop)
+    backend.causal = VarlenAttention
+    other = drive(backend, backend.prepare(some))
+    assert backend.causal is not HeadwiseAttention
+    for a, b in zip(one, other, strict=True):
+        assert a.raw == b.raw
+        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
+
+
+def _varlen_by_loop(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int) -> Any:
+    out = torch.zeros_like(q)
+    assert max_q == (cu_q[1:] - cu_q[:-1]).max()
+    assert max_k == (cu_k[1:] - cu_k[:-1]).max()
+    for a, b, c, d in zip(cu_q[:-1], cu_q[1:], cu_k[:-1], cu_k[1:], strict=True):
+        mask = torch.ones(int(b - a), int(d - c), dtype=torch.bool).tril(int(d - c) - int(b - a))
+        parts = (x[None].transpose(1, 2) for x in (q[a:b], k[c:d], v[c:d]))
+        mixed = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=mask, enable_gqa=True)
+        out[a:b] = mixed[0].transpose(0, 1)
+    return out
+
+
+def test_odds_are_read_where_the_answer_is_decided(packed: PackedBackend, asked: list[Content]) -> None:
+    for answer in drive(packed, packed.prepare(asked[::30])):
+        assert answer.probabilities is not None
+        assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
+        assert answer.categories is not None
+        known = [(p, name) for p, name in zip(answer.categories, CATEGORIES, strict=True) if p is not None]
+        first = answer.raw.split("\n")[1].removeprefix("Categories: ").split(",")[0]
+        if first in {name for _, name in known}:
+            assert max(known)[1] == first
+        assert not answer.is_close or min(abs(p - 0.5) for p in answer.probabilities) < 0.1
+
+
+def test_labels_and_categories_of_the_real_tokenizer_are_told_apart_by_one_token(shared: pathlib.Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shared / "qwen3guard")
+    encode: Callable[[str], list[int]] = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    assert forks([f"Safety: {label}\nCategories:" for label in ("Safe", "Controversial", "Unsafe")], encode) == (
+        (73037, 25),
+        [22291, 2093, 73067],
+    )
+    prefix, first = forks([f"Safety: Safe\nCategories: {name}" for name in CATEGORIES], encode)
+    assert prefix == (73037, 25, 22291, 198, 20970, 25)
+    assert first == [2240, 29455, 11581, 38667, 393, 64800, 1230, 15928, 2955, 56146]
+
+
+def test_a_model_that_babbles_babbles_the_same(babbling: pathlib.Path) -> None:
+    loaded = load(str(babbling))
+    contents: list[Content] = ["hello", "x" * 3000, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]
+    expected = generate(loaded, contents, rows=1)
+    backend = PackedBackend(load(str(babbling)), budget_tokens=BUDGET, max_text_tokens=30_000)
+    found = drive(backend, backend.prepare(contents), (2, 3))
+    assert [answer.raw for answer in found] == expected
+    assert {answer.output_tokens for answer in found} == {128}
+    assert {answer.probabilities for answer in found} == {None}
+
+
+def test_what_the_pass_does_not_cover_is_judged_by_generate_and_said(
+    babbling: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = json.loads((babbling / "config.json").read_text())
+    (babbling / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
+    assert why_not(load(str(babbling)).network) == "attention bias or another activation than SiLU"
+    assert isinstance(_make(str(babbling)), GenerateBackend)
+    assert "padded generate instead of the packed pass" in caplog.text
+
+
+def test_a_pass_that_disagrees_with_the_model_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("worker.engine.network.PackedNetwork._rotated", lambda self, x, weight, cos, sin: x)
+    assert isinstance(_make("demo"), GenerateBackend)
+    assert "off by" in caplog.text
+
+
+def test_the_demo_model_is_judged_by_the_packed_pass() -> None:
+    assert isinstance(_make("demo"), PackedBackend)
+
+
+def _make(model: str) -> Any:
+    return make_backend(
+        "model",
+        model=model,
+        revision=None,
+        device="cpu",
+        dtype="auto",
+        threads=0,
+        batch_tokens=BUDGET,
+        max_text_tokens=30_000,
+        instant_ms_per_batch=0,
+    )
+
+
+def test_rows_of_a_batch_that_failed_half_way_can_be_given_again(
+    packed: PackedBackend, asked: list[Content], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mode in packed.modes:
+        mode.drafts.frozen = True
+        mode.draft = Tree()
+    begun = [row for row in packed.run(_rows(packed, asked[:8])) if isinstance(row, Continuation)]
+    assert len(begun) == 8
+    calls = itertools.count()
+    settled = packed._settled
+
+    def failing(*args: Any, **kwargs: Any) -> Answer | None:
+        if next(calls) == 5:
+            raise ValueError("half way")
+        return settled(*args, **kwargs)
+
+    monkeypatch.setattr(packed, "_settled", failing)
+    with pytest.raises(ValueError, match="half way"):
+        packed.run(begun)
+    assert [answer.raw for answer in drive(packed, begun)] == expected[:8]
+
+
+def _rows(backend: PackedBackend, contents: Sequence[Content]) -> list[Prepared]:
+    return [row for row in backend.prepare(contents) if not isinstance(row, Unjudgeable)]

@@ -1,0 +1,280 @@
+"""Attention over packed rows: each row sees the prefix of its mode and its own tokens up to itself, nothing of its neighbours.
+
+`HeadwiseAttention` is for CPUs, `VarlenAttention` for CUDA, `TreeAttention` for the second pass of rows that left the draft.
+Keys and values of a pass are written to a workspace that is allocated once, so that a row can take its own along afterwards.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from worker.engine.linear import make_product
+from worker.engine.network import Shape, tensor_of
+
+QUERY_BLOCK = 256  # queries at once: their scores stay in the cache, and keys after the block are never looked at
+STEP = 16  # sizes of products are rounded up to this: oneDNN compiles a kernel for each size it has not met
+GROW = 1024  # the workspace grows by whole multiples of this many tokens
+SPARE = 64  # tokens of room beyond a batch, for sizes that are rounded up
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens that prompts of one mode begin with, and their keys and values: (layers, 2, kv_heads, tokens, head_dim)."""
+
+    ids: tuple[int, ...]
+    kv: torch.Tensor
+
+    @property
+    def n(self) -> int:
+        """Its length in tokens."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The geometry of a packed batch: per row its tokens, how many of the last ones are read, and the prefix it continues."""
+
+    lengths: Sequence[int]
+    tails: Sequence[int]
+    prefixes: Sequence[Prefix]
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Where each row lies in the batch."""
+        out, at = [], 0
+        for n in self.lengths:
+            out.append((at, at + n))
+            at += n
+        return out
+
+    def positions(self) -> list[int]:
+        """Each token's position in its own prompt."""
+        return [p for n, prefix in zip(self.lengths, self.prefixes, strict=True) for p in range(prefix.n, prefix.n + n)]
+
+    def reads(self) -> list[int]:
+        """Indices of the tokens that are read: the tails."""
+        return [i for (_, end), tail in zip(self.spans(), self.tails, strict=True) for i in range(end - tail, end)]
+
+
+class Workspace:
+    """Room for the keys and values of one batch, (layers, 2, kv_heads, tokens, head_dim), grown to the largest seen and kept."""
+
+    def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
+        self.shape, self.device, self.dtype = shape, device, dtype
+        self.tokens = 0
+        self.kv = self.q = self.out = torch.empty(0, dtype=dtype, device=device)
+
+    def fit(self, tokens: int) -> None:
+        """Make room for a batch of so many tokens."""
+        if tokens + SPARE <= self.tokens:
+            return
+        self.kv = self.q = self.out = torch.empty(0)  # let go of the old before asking for the new
+        self.tokens = 0
+        s, tokens = self.shape, -(-(tokens + SPARE) // GROW) * GROW
+        self.kv = torch.empty(s.layers, 2, s.kv_heads, tokens, s.head_dim, dtype=self.dtype, device=self.device)
+        self.q = torch.empty(s.kv_heads, tokens, s.heads // s.kv_heads, s.head_dim, dtype=self.dtype, device=self.device)
+        self.out = torch.empty(tokens, s.heads * s.head_dim, dtype=self.dtype, device=self.device)
+        self.tokens = tokens
+
+
+class HeadwiseAttention:
+    """For CPUs: one head of one row at a time, as two matrix products around a softmax, all of it within the caches."""
+
+    def __init__(self, workspace: Workspace, rows: Rows) -> None:
+        self._w, self._rows = workspace, rows
+        workspace.fit(sum(rows.lengths))
+        s = workspace.shape
+        self._group = s.heads // s.kv_heads
+        self._asked = 0
+        self._product = make_product(workspace.kv)
+        longest = max(prefix.n + n for prefix, n in zip(rows.prefixes, rows.lengths, strict=True))
+        self._keys, self._values = torch.zeros(2, longest + STEP, s.head_dim, dtype=workspace.dtype)
+        block = min(QUERY_BLOCK, max(rows.lengths)) + 2 * STEP
+        self._future = future_mask(block, workspace.dtype).repeat_interleave(self._group, 0)
+        self._order = sorted(range(len(rows.lengths)), key=lambda i: id(rows.prefixes[i]))
+        self._spans = rows.spans()
+
+    def store(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Keep keys and values by head."""
+        self._w.kv[layer, 0, :, start : start + len(k)].copy_(k.transpose(0, 1))
+        self._w.kv[layer, 1, :, start : start + len(v)].copy_(v.transpose(0, 1))
+
+    def ask(self, start: int, q: torch.Tensor) -> None:
+        """Keep queries by head of keys, scaled."""
+        s = self._w.shape
+        grouped = q.view(len(q), s.kv_heads, self._group, s.head_dim).transpose(0, 1)
+        torch.mul(grouped, s.head_dim**-0.5, out=self._w.q[:, start : start + len(q)])
+        self._asked = start + len(q)
+
+    def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
+        """Head by head, so that a head's keys and values are still in the cache when they are used."""
+        s = self._w.shape
+        out = self._w.out.view(-1, s.kv_heads, self._group, s.head_dim)
+        starts = _starts(self._rows.tails) if reads_only else [start for start, _ in self._spans]
+        for head in range(s.kv_heads):
+            held: Prefix | None = None
+            q, k, v = self._w.q[head], self._w.kv[layer, 0, head], self._w.kv[layer, 1, head]
+            for i in self._order:
+                prefix, (start, end) = self._rows.prefixes[i], self._spans[i]
+                if prefix is not held:
+                    self._keys[: prefix.n], self._values[: prefix.n] = prefix.kv[layer, 0, head], prefix.kv[layer, 1, head]
+                    held = prefix
+                self._keys[prefix.n : prefix.n + end - start] = k[start:end]
+                self._values[prefix.n : prefix.n + end - start] = v[start:end]
+                first = end - start - self._rows.tails[i] if reads_only else 0
+                self._row(q, out[:, head], starts[i] - first, prefix.n, first, end - start)
+        return self._w.out[: self._asked]
+
+    def _row(self, q: torch.Tensor, out: torch.Tensor, base: int, offset: int, first: int, n: int) -> None:
+        """Queries first..n of a row; token t's query and output are at base + t, its key at offset + t.
+
+        What is computed beyond n by rounding up is either hidden by the mask (keys) or not copied out (queries).
+        """
+        for a in range(first, n, QUERY_BLOCK):
+            b = min(a + QUERY_BLOCK, n)
+            last_query, last_key = a + _up(b - a), _up(b)
+            queries = q[base + a : base + last_query].view(self._group * (last_query - a), -1)
+            scores = self._product(queries, self._keys[: offset + last_key])
+            scores[:, offset + a :].add_(self._future[: len(queries), : last_key - a])
+            mixed = self._product(scores.softmax(-1), self._values[: offset + last_key].t())
+            out[base + a : base + b] = mixed.view(last_query - a, self._group, -1)[: b - a]
+
+
+Varlen = Callable[..., torch.Tensor]
+
+
+class VarlenAttention:
+    """For CUDA: prefix and own keys of all rows gathered once a layer, then one variable-length flash attention."""
+
+    def __init__(self, workspace: Workspace, rows: Rows, varlen: Varlen | None = None) -> None:
+        self._w, self._rows = workspace, rows
+        workspace.fit(sum(rows.lengths))
+        self._varlen = varlen or flash_varlen
+        self._distinct = list({id(prefix): prefix for prefix in rows.prefixes}.values())
+        self._tokens = sum(rows.lengths)
+        device = workspace.device
+        self._gather = tensor_of(self._index(), device)
+        keys = [prefix.n + n for prefix, n in zip(rows.prefixes, rows.lengths, strict=True)]
+        self._cu_k, self._max_k = _cumulative(keys, device), max(keys)
+        self._cu_q = {False: _cumulative(rows.lengths, device), True: _cumulative(rows.tails, device)}
+        self._max_q = {False: max(rows.lengths), True: max(rows.tails)}
+        self._q: list[torch.Tensor] = []
+
+    def _index(self) -> list[int]:
+        """For each key of each row, its place in [distinct prefixes | tokens of the batch]."""
+        base, at = {}, 0
+        for prefix in self._distinct:
+            base[id(prefix)], at = at, at + prefix.n
+        out: list[int] = []
+        for prefix, (start, end) in zip(self._rows.prefixes, self._rows.spans(), strict=True):
+            out += range(base[id(prefix)], base[id(prefix)] + prefix.n)
+            out += range(at + start, at + end)
+        return out
+
+    def store(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Keep keys and values by head."""
+        self._w.kv[layer, 0, :, start : start + len(k)].copy_(k.transpose(0, 1))
+        self._w.kv[layer, 1, :, start : start + len(v)].copy_(v.transpose(0, 1))
+
+    def ask(self, start: int, q: torch.Tensor) -> None:
+        """Keep the queries."""
+        self._q = [*self._q, q] if start else [q]
+
+    def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
+        """Gather and attend; causal with more keys than queries is aligned at the bottom right (tests/gpu holds it)."""
+        q = torch.cat(self._q) if len(self._q) > 1 else self._q[0]
+        k, v = (
+            torch.cat([*(prefix.kv[layer, part] for prefix in self._distinct), self._w.kv[layer, part, :, : self._tokens]], 1)
+            .index_select(1, self._gather)
+            .transpose(0, 1)
+            for part in (0, 1)
+        )
+        mixed = self._varlen(q, k, v, self._cu_q[reads_only], self._cu_k, self._max_q[reads_only], self._max_k)
+        return mixed.flatten(1)
+
+
+def flash_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_q: Any, cu_k: Any, max_q: int, max_k: int) -> torch.Tensor:
+    """Torch's own variable-length flash attention, causal: q (queries, heads, head_dim), k and v (keys, kv_heads, head_dim)."""
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - CUDA only
+
+    mixed = varlen_attn(q, k.contiguous(), v.contiguous(), cu_q, cu_k, max_q, max_k, window_size=(-1, 0), enable_gqa=True)
+    return mixed if isinstance(mixed, torch.Tensor) else mixed[0]
+
+
+class TreeAttention:
+    """For the few tokens of a second pass: rows padded to one rectangle, each node sees its context and its ancestors.
+
+    `contexts` are the rows' own keys and values, (layers, 2, kv_heads, n, head_dim); `parents[i][j]` is the index of the node
+    before node j of row i, -1 for the first.
+    """
+
+    def __init__(
+        self, workspace: Workspace, prefixes: Sequence[Prefix], contexts: Sequence[torch.Tensor], parents: Sequence[Sequence[int]]
+    ) -> None:
+        self._w, self._prefixes, self._contexts = workspace, prefixes, contexts
+        self._counts = [len(row) for row in parents]
+        workspace.fit(sum(self._counts))
+        self._asked = 0
+        device, s = workspace.device, workspace.shape
+        known = [prefix.n + context.shape[3] for prefix, context in zip(prefixes, contexts, strict=True)]
+        self._widest, self._deepest = max(known), max(self._counts)
+        seen = torch.zeros(len(parents), self._deepest, self._widest + self._deepest, dtype=torch.bool)
+        for i, row in enumerate(parents):
+            seen[i, :, : known[i]] = True
+            for j, parent in enumerate(row):
+                if parent >= 0:
+                    seen[i, j, self._widest :] = seen[i, parent, self._widest :]
+                seen[i, j, self._widest + j] = True
+        self._mask = seen[:, None].to(device)
+        place = [i * self._deepest + j for i, count in enumerate(self._counts) for j in range(count)]
+        self._place = tensor_of(place, device)
+        shape = (2, len(parents), s.kv_heads, self._widest + self._deepest, s.head_dim)
+        self._k, self._v = torch.zeros(shape, dtype=workspace.dtype, device=device)
+        self._q = torch.zeros(len(parents) * self._deepest, s.heads, s.head_dim, dtype=workspace.dtype, device=device)
+
+    def store(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Keep them, and lay them behind their rows' contexts."""
+        self._w.kv[layer, 0, :, start : start + len(k)].copy_(k.transpose(0, 1))
+        self._w.kv[layer, 1, :, start : start + len(v)].copy_(v.transpose(0, 1))
+
+    def ask(self, start: int, q: torch.Tensor) -> None:
+        """Lay the queries into the rectangle."""
+        self._q[self._place[start : start + len(q)]] = q[: len(self._place) - start]
+        self._asked = start + len(q)
+
+    def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
+        """Attend over prefix, context and ancestors."""
+        at = 0
+        for i, (prefix, context, count) in enumerate(zip(self._prefixes, self._contexts, self._counts, strict=True)):
+            n = prefix.n + context.shape[3]
+            for part, padded in enumerate((self._k, self._v)):
+                padded[i, :, : prefix.n] = prefix.kv[layer, part]
+                padded[i, :, prefix.n : n] = context[layer, part]
+                padded[i, :, self._widest : self._widest + count] = self._w.kv[layer, part, :, at : at + count]
+            at += count
+        q = self._q.view(len(self._counts), self._deepest, *self._q.shape[1:]).transpose(1, 2)
+        mixed = functional.scaled_dot_product_attention(q, self._k, self._v, attn_mask=self._mask, enable_gqa=True)
+        out = mixed.new_zeros(self._asked, q.shape[1] * q.shape[3])
+        out[: len(self._place)] = mixed.transpose(1, 2).flatten(0, 1)[self._place].flatten(1)
+        return out
+
+
+def future_mask(n: int, dtype: torch.dtype) -> torch.Tensor:
+    """(n, n): -inf where a key comes after its query, else 0."""
+    return torch.zeros(n, n, dtype=dtype).masked_fill_(torch.ones(n, n, dtype=torch.bool).triu(1), float("-inf"))
+
+
+def _up(n: int) -> int:
+    return -(-n // STEP) * STEP
+
+
+def _starts(lengths: Sequence[int]) -> list[int]:
+    return [0, *torch.tensor(lengths).cumsum(0).tolist()][:-1]
+
+
+def _cumulative(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+    out = torch.zeros(len(lengths) + 1, dtype=torch.int32)
+    out[1:] = torch.tensor(lengths).cumsum(0)
+    return out.to(device, non_blocking=True)

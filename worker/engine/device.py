@@ -1,0 +1,52 @@
+"""What a device's errors mean: too little memory, a bad row, or a device that this process has lost."""
+
+import ctypes
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from worker.engine.contract import DeviceFullError, DeviceLostError
+
+LARGEST_HEAP_BLOCK = 32 << 20  # bytes; glibc maps what is larger from the system each time, at the price of a fault per page
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of mallopt(3)
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_SUPPORTED")
+
+
+@contextmanager
+def translating_faults(device: torch.device) -> Iterator[None]:
+    """Turn torch's errors into DeviceFullError and DeviceLostError; whatever else is raised is the batch's own fault."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+            traceback.clear_frames(error.__traceback__)  # the frames hold the tensors that filled the device
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            raise DeviceFullError from None
+        probe(device, error)
+        raise
+
+
+def probe(device: torch.device, error: RuntimeError) -> None:
+    """A CUDA error can spoil the context for good: ask it for something trivial. Raises DeviceLostError."""
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+        torch.ones(1, device=device).sum().item()
+    except RuntimeError as lost:
+        raise DeviceLostError(str(error).splitlines()[0]) from lost
+
+
+def keep_freed_memory() -> None:
+    """Have glibc's malloc reuse what a batch freed instead of giving it back and faulting it in again for the next.
+
+    Call it before the engine's threads start. The process keeps its high-water mark; other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)

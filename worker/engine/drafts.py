@@ -1,0 +1,133 @@
+"""What the model is likely to answer, as token ids: drafts that one forward pass verifies instead of a pass per token.
+
+A draft never changes an answer, only how many passes it takes. The tree starts from the grammar and learns from what it sees.
+"""
+
+import functools
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from guardfleet.verdict import CATEGORY_NAMES, Category
+from worker.answer import LABELS, Parsed, render
+
+SEED_WEIGHT = 1.0  # a never seen answer of the grammar; safe and none begins with more, it is what most texts are
+SAFE_WEIGHT = 100.0
+FORGET_AT = 20_000.0  # observed weight at which all weights are halved: the tree follows a change of the texts
+MAX_NODES = 4096
+WORTHWHILE = 0.02  # a node less likely than this is not drafted: it would cost more than it saves
+
+
+@dataclass(slots=True)
+class _Node:
+    weight: float = 0.0
+    next: dict[int, "_Node"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Drafted tokens below a root, node 0, which is the token fed last; node i is `tokens[i - 1]`, its parent `parents[i]`."""
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = (-1,)
+
+    @classmethod
+    def chain(cls, tokens: Sequence[int]) -> "Tree":
+        """One answer, no branches."""
+        return cls(tuple(tokens), tuple(range(-1, len(tokens))))
+
+    @functools.cached_property
+    def _children(self) -> dict[tuple[int, int], int]:
+        return {(self.parents[i], self.tokens[i - 1]): i for i in range(1, len(self.parents))}
+
+    @functools.cached_property
+    def depths(self) -> list[int]:
+        """Each node's distance from the root."""
+        out = [0]
+        for parent in self.parents[1:]:
+            out.append(out[parent] + 1)
+        return out
+
+    def child(self, node: int, token: int) -> int | None:
+        """The node that drafts this token after a node."""
+        return self._children.get((node, token))
+
+
+class Drafts:
+    """Answers of one mode, weighted by how often they were seen. Used by the engine thread only."""
+
+    def __init__(self, seeds: Iterable[tuple[Sequence[int], float]]) -> None:
+        self._root = _Node()
+        self._nodes = 1
+        self.frozen = False
+        for tokens, weight in seeds:
+            self._add(tokens, weight)
+
+    def observe(self, tokens: Sequence[int]) -> None:
+        """Learn from a complete answer, its end token included."""
+        if not self.frozen:
+            self._add(tokens, 1.0)
+            if self._root.weight > FORGET_AT:
+                self._halve(self._root)
+
+    def chain(self) -> Tree:
+        """The likeliest answer, without its end token: that one is predicted, not fed."""
+        out, node = [], self._root
+        while node.next:
+            token, node = max(node.next.items(), key=lambda item: (item[1].weight, -item[0]))
+            out.append(token)
+        return Tree.chain(out[:-1])
+
+    def tree(self, begun: Sequence[int], most: int) -> Tree:
+        """At most `most` likely nodes after an answer's beginning, likeliest first; empty where nothing like it was seen."""
+        node = self._root
+        for token in begun:
+            if token not in node.next:
+                return Tree()
+            node = node.next[token]
+        tokens: list[int] = []
+        parents: list[int] = [-1]
+        order = itertools.count()  # a tie of weights is broken by age: nodes are not compared
+        open_nodes = [(-child.weight, next(order), token, 0, child) for token, child in node.next.items() if child.next]
+        heapq.heapify(open_nodes)
+        while open_nodes and len(tokens) < most:
+            weight, _, token, parent, child = heapq.heappop(open_nodes)
+            if -weight < WORTHWHILE * node.weight:
+                break
+            tokens.append(token)
+            parents.append(parent)
+            for after, grandchild in child.next.items():
+                if grandchild.next:  # an end token is predicted, not fed
+                    heapq.heappush(open_nodes, (-grandchild.weight, next(order), after, len(tokens), grandchild))
+        return Tree(tuple(tokens), tuple(parents))
+
+    def _add(self, tokens: Sequence[int], weight: float) -> None:
+        node = self._root
+        node.weight += weight
+        for token in tokens:
+            if token not in node.next:
+                if self._nodes >= MAX_NODES:
+                    return
+                node.next[token] = _Node()
+                self._nodes += 1
+            node = node.next[token]
+            node.weight += weight
+
+    def _halve(self, node: _Node) -> None:
+        node.weight /= 2
+        for child in node.next.values():
+            self._halve(child)
+
+
+def grammar(encode: Callable[[str], Sequence[int]], end: int, *, responds: bool) -> list[tuple[list[int], float]]:
+    """Every answer with one severity and at most one category, as tokens with the end, and its weight before anything was seen."""
+    out = []
+    for severity in LABELS.values():
+        for category in (Category.NONE, *CATEGORY_NAMES):
+            if (severity == 0) != (category is Category.NONE) or (responds and category is Category.JAILBREAK):
+                continue
+            for refusal in (False, True) if responds else (None,):
+                weight = SAFE_WEIGHT if severity == 0 and not refusal else SEED_WEIGHT
+                out.append(([*encode(render(Parsed(severity, category, refusal))), end], weight))
+    return out

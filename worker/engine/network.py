@@ -1,0 +1,223 @@
+"""Qwen3's forward pass over packed rows: no padding, no cache object, and the last layer and the head only where they are read.
+
+The weights are taken out of transformers' module, whose answers the pass is checked against at load (`packed.self_test`).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch.nn import functional
+
+from worker.engine.device import LARGEST_HEAP_BLOCK
+from worker.engine.linear import Linear, make_linear
+
+CHUNK_BYTES = 8 << 20  # widest activation of one chunk on a CPU: it stays in the caches
+STEPS = 64  # sizes that the last chunk of a CPU pass can have: oneDNN compiles its kernels anew for each
+
+
+class Shape(NamedTuple):
+    """The sizes of a network, named as its configuration names them."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+
+    @property
+    def flop_per_token(self) -> int:
+        """Multiply-adds x 2 of the layers' matrices for one token."""
+        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
+        return 2 * self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+    @property
+    def flop_per_pair(self) -> int:
+        """Of attention, for one token and one key, all layers: q k and p v."""
+        return 4 * self.layers * self.heads * self.head_dim
+
+    @property
+    def flop_per_read(self) -> int:
+        """Of the head, for one position."""
+        return 2 * self.hidden * self.vocabulary
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Numbers of keys and values that one token keeps."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
+
+
+def shape_of(config: Any) -> Shape:
+    """The shape in a transformers configuration of Qwen3."""
+    return Shape(
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+        config.hidden_size,
+        config.intermediate_size,
+        config.vocab_size,
+    )
+
+
+def why_not(network: Any) -> str | None:
+    """What of this network the packed pass does not cover; None when it covers all of it."""
+    config = network.config
+    if config.model_type != "qwen3":
+        return f"architecture {config.model_type}"
+    if config.attention_bias or config.hidden_act != "silu":
+        return "attention bias or another activation than SiLU"
+    if config.use_sliding_window or config.rope_parameters.get("rope_type", "default") != "default":
+        return "sliding windows or scaled rotary positions"
+    device, dtype = network.device.type, network.dtype
+    if device == "cuda" and dtype not in (torch.bfloat16, torch.float16):
+        return "fp32 on CUDA"
+    if device not in ("cpu", "cuda"):
+        return f"device {device}"
+    return None
+
+
+class Attention(Protocol):
+    """What a pass does between projecting queries, keys and values and reading the mixture. One object serves one pass."""
+
+    def store(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Take keys and values of the tokens from `start` on, (n, kv_heads, head_dim) each; keys are rotated."""
+
+    def ask(self, start: int, q: torch.Tensor) -> None:
+        """Take rotated queries (n, heads, head_dim) from `start` on, of tokens or, in the last layer, of reads."""
+
+    def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
+        """The values mixed for each query asked: (queries, heads * head_dim)."""
+
+
+class _Layer(NamedTuple):
+    q: Linear
+    k: Linear
+    v: Linear
+    o: Linear
+    gate: Linear
+    up: Linear
+    down: Linear
+    input_norm: torch.Tensor
+    mlp_norm: torch.Tensor
+    q_norm: torch.Tensor
+    k_norm: torch.Tensor
+
+
+class PackedNetwork:
+    """The weights of a Qwen3 causal LM, ready for packed passes.
+
+    Takes the module apart: on CPUs its matrices are laid out anew, layer by layer, and the originals are freed.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.shape = shape_of(network.config)
+        self.device, self.dtype = network.device, network.dtype
+        self._eps = network.config.rms_norm_eps
+        self._embedding = network.model.embed_tokens.weight
+        self._norm = network.model.norm.weight
+        positions = torch.arange(network.config.max_position_embeddings, device=self.device)
+        cos, sin = network.model.rotary_emb(self._embedding[:1], positions[None])
+        half = self.shape.head_dim // 2
+        sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)  # signs folded in: rotating a half is then a plain swap
+        self._cos, self._sin = cos[0].contiguous(), sin.contiguous()
+        self._layers = [self._take(layer) for layer in network.model.layers]
+        self._head = make_linear(network.lm_head.weight)
+        widest = max(self.shape.intermediate, self.shape.heads * self.shape.head_dim)
+        self.head_rows = 1024
+        if self.device.type == "cpu":
+            self.head_rows = max(16, LARGEST_HEAP_BLOCK // (4 * self.shape.vocabulary) // 16 * 16)
+            self._chunk = min(4096, max(256, 1 << int(math.log2(CHUNK_BYTES // (widest * 4)))))
+            self.step = max(16, self._chunk // STEPS)
+        else:
+            self._chunk, self.step = 1 << 30, 1
+
+    @staticmethod
+    def _take(layer: Any) -> _Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        owners = [(attention, name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
+        owners += [(mlp, name) for name in ("gate_proj", "up_proj", "down_proj")]
+        linears: list[Any] = []
+        for owner, name in owners:
+            linears.append(make_linear(getattr(owner, name).weight))
+            setattr(owner, name, None)
+        norms = (layer.input_layernorm, layer.post_attention_layernorm, attention.q_norm, attention.k_norm)
+        return _Layer(*linears, *(norm.weight for norm in norms))
+
+    def forward(self, ids: torch.Tensor, positions: torch.Tensor, reads: torch.Tensor, attention: Attention) -> torch.Tensor:
+        """What the head reads, (reads, hidden), of the tokens at the indices `reads`; `ids` and `positions` are (tokens,).
+
+        The numbers of tokens and of reads are best multiples of `step`: fillers at the end change nothing for the others.
+        """
+        x: torch.Tensor = self._embedding[ids]
+        cos, sin = self._cos[positions], self._sin[positions]
+        chunks = [slice(at, min(at + self._chunk, len(ids))) for at in range(0, len(ids), self._chunk)]
+        last = len(self._layers) - 1
+        for index, layer in enumerate(self._layers[:-1]):
+            for part in chunks:
+                h = self._normed(x[part], layer.input_norm)
+                attention.store(index, part.start, *self._keys(layer, h, cos[part], sin[part]))
+                attention.ask(part.start, self._queries(layer, h, cos[part], sin[part]))
+            mixed = attention.mix(index, reads_only=False)
+            for part in chunks:
+                self._finish(layer, x[part], mixed[part])
+        layer = self._layers[-1]
+        for part in chunks:
+            attention.store(last, part.start, *self._keys(layer, self._normed(x[part], layer.input_norm), cos[part], sin[part]))
+        read = x[reads]
+        attention.ask(0, self._queries(layer, self._normed(read, layer.input_norm), cos[reads], sin[reads]))
+        self._finish(layer, read, attention.mix(last, reads_only=True))
+        return self._normed(read, self._norm)
+
+    def logits(self, read: torch.Tensor) -> torch.Tensor:
+        """(n, vocabulary) for (n, hidden); best not for more than `head_rows` at once."""
+        return self._head(read)
+
+    def _keys(self, layer: _Layer, h: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (len(h), self.shape.kv_heads, self.shape.head_dim)
+        return self._rotated(layer.k(h).view(shape), layer.k_norm, cos, sin), layer.v(h).view(shape)
+
+    def _queries(self, layer: _Layer, h: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        q = layer.q(h).view(len(h), self.shape.heads, self.shape.head_dim)
+        return self._rotated(q, layer.q_norm, cos, sin)
+
+    def _finish(self, layer: _Layer, x: torch.Tensor, mixed: torch.Tensor) -> None:
+        """Add attention's output and the feed-forward network to `x`, in place."""
+        x.add_(layer.o(mixed))
+        h = self._normed(x, layer.mlp_norm)
+        x.add_(layer.down(functional.silu(layer.gate(h), inplace=True).mul_(layer.up(h))))
+
+    def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """RMSNorm over the last dimension."""
+        if self.device.type != "cpu" or x.dtype is not torch.float32:
+            return functional.rms_norm(x, (x.shape[-1],), weight, self._eps)
+        return (x * self._scale(x)).mul_(weight)
+
+    def _scale(self, x: torch.Tensor) -> torch.Tensor:
+        """1 / rms, by one read of x; the library's rms_norm on CPUs writes three temporaries."""
+        squares: torch.Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        return squares.div_(x.shape[-1]).add_(self._eps).rsqrt_()
+
+    def _rotated(self, x: torch.Tensor, weight: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """RMSNorm per head, then the rotary position: x (n, heads, head_dim), cos and sin (n, head_dim)."""
+        half = self.shape.head_dim // 2
+        if self.device.type != "cpu" or x.dtype is not torch.float32:
+            x = functional.rms_norm(x, (x.shape[-1],), weight, self._eps)
+            swapped = torch.cat([x[..., half:], x[..., :half]], -1)
+            return x * cos[:, None] + swapped * sin[:, None]
+        x.mul_(self._scale(x))
+        swapped_weight = torch.cat([weight[half:], weight[:half]])
+        out = x * (cos * weight)[:, None]
+        sin = (sin * swapped_weight)[:, None]
+        out[..., :half].addcmul_(x[..., half:], sin[..., :half])
+        out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+        return out
+
+
+def tensor_of(values: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Integers on a device, without waiting for it."""
+    made = torch.tensor(values, dtype=torch.long)
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made

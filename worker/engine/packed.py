@@ -1,0 +1,310 @@
+"""Exact greedy answers in one pass: packed rows, the constant prefix computed once, the answer drafted and verified in place.
+
+Pass 1 reads prompt and draft together: where the model's own choice at each position is the drafted token, the answer is done. A
+row that leaves the draft comes back as a `Continuation`, which the engine pools with others; its pass verifies a tree of likely
+continuations behind the keys and values it kept. A tree may be empty: that is plain greedy decoding, a token a pass. Whatever is
+drafted, the answer is the one that `generate` would give token by token.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from guardfleet.verdict import Model
+from worker.answer import parse
+from worker.engine.attention import HeadwiseAttention, Prefix, Rows, TreeAttention, VarlenAttention, Workspace
+from worker.engine.contract import Answer, Prepared, Unjudgeable
+from worker.engine.device import translating_faults
+from worker.engine.drafts import Drafts, Tree, grammar
+from worker.engine.loading import LoadedModel
+from worker.engine.network import Attention, PackedNetwork, tensor_of
+from worker.engine.reading import CLOSE, Odds, Reads, end_ids
+from worker.engine.rendering import MAX_NEW_TOKENS, Renderer
+from worker.prompt import Content, Encoded, messages_of
+
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of the largest logit, in the self test
+TREE_NODES = 16  # per row of a second pass
+PROBES: dict[bool, tuple[Content, ...]] = {  # conversations whose prompts show what a mode's prompts begin with
+    False: (
+        "a",
+        "Zwei\n",
+        [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": "z"}],
+    ),
+    True: (
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        [{"role": "system", "content": "?"}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}],
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """A tokenised prompt: the ids after its mode's prefix, and how much of the batch it takes, its draft included."""
+
+    ids: tuple[int, ...]
+    mode: "Mode"
+    n_tokens: int
+    n_prompt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A row whose answer left the draft. `begun` are the answer's tokens so far; `kv` holds all but the last of them."""
+
+    row: PromptRow
+    begun: list[int]
+    kv: torch.Tensor
+    partial: "Partial"
+    passes: int = 1
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens whose keys and values it keeps: memory is what bounds a second pass."""
+        return int(self.kv.shape[3])
+
+
+@dataclass(slots=True)
+class Partial:
+    """What has been read of an answer."""
+
+    labels: tuple[float, float, float] | None = None
+    categories: tuple[float | None, ...] | None = None
+    gap: float = float("inf")
+    finite: bool = True
+
+    def note(self, reads: Reads, index: int, begun: Sequence[int], odds: Odds) -> None:
+        """Take down what a read position says of the answer's next token."""
+        self.gap = min(self.gap, reads.gaps[index])
+        self.finite = self.finite and reads.finite[index]
+        if len(begun) == len(odds.label_prefix) and tuple(begun) == odds.label_prefix:
+            self.labels = reads.labels(index)
+        elif tuple(begun) in odds.category_prefixes:
+            self.categories = reads.categories(index)
+
+
+@dataclass(eq=False)
+class Mode:
+    """Prompt mode or response mode: what its prompts begin with, and what its answers look like."""
+
+    prefix: Prefix
+    drafts: Drafts
+
+    def __post_init__(self) -> None:
+        self.draft = self.drafts.chain()
+
+    def observe(self, answer: Sequence[int]) -> None:
+        """Learn from an answer, and draft the likeliest one from now on."""
+        self.drafts.observe(answer)
+        self.draft = self.drafts.chain()
+
+
+class SelfTestError(Exception):
+    """The packed pass does not agree with transformers' own on this model and device."""
+
+
+class PackedBackend:
+    """The engine's fast inside, for the networks that `network.why_not` has nothing against."""
+
+    padded = False
+
+    def __init__(self, loaded: LoadedModel, *, budget_tokens: int, max_text_tokens: int, max_rows: int = 4096) -> None:
+        self.model: Model = loaded.identity
+        self.device = str(loaded.device)
+        self.budget_tokens, self.max_rows = budget_tokens, max_rows
+        self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, max_text_tokens=max_text_tokens)
+        self.max_prompt_tokens = self._render.max_prompt_tokens
+        self._tokenizer, self._prompter = loaded.tokenizer, loaded.prompter
+        self._ends = frozenset(end_ids(loaded.network, loaded.tokenizer))
+        self._odds = Odds(self.encode, loaded.device)
+        self._close = CLOSE[loaded.network.dtype]
+        probes = self._render([probe for several in PROBES.values() for probe in several])
+        expected = _last_logits(loaded.network, [probe for probe in probes if isinstance(probe, Encoded)])
+        self._network = PackedNetwork(loaded.network)
+        self._workspace = Workspace(self._network.shape, loaded.device, self._network.dtype)
+        self.causal = VarlenAttention if loaded.device.type == "cuda" else HeadwiseAttention
+        self._modes = {responds: self._mode(responds=responds) for responds in (False, True)}
+        self.modes = tuple(self._modes.values())
+        self._self_test([probe for probe in probes if isinstance(probe, Encoded)], expected)
+
+    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Unjudgeable]:
+        """Tokenise all contents in one call; unusable conversations and overlong prompts are told apart."""
+        return [row if isinstance(row, Unjudgeable) else self._row(row) for row in self._render(contents)]
+
+    def _row(self, encoded: Encoded) -> Prepared | Unjudgeable:
+        mode = self._modes[encoded.responds]
+        if encoded.ids[: mode.prefix.n] != mode.prefix.ids:
+            return Unjudgeable("engine_failed", "its prompt begins unlike the model's others")
+        own = encoded.ids[mode.prefix.n :]
+        return PromptRow(own, mode, len(own) + len(mode.draft.tokens), len(encoded.ids))
+
+    @torch.inference_mode()
+    def run(self, batch: Sequence[Prepared]) -> list[Answer | Prepared]:
+        """An answer for each row that is done, a `Continuation` for each that is not, in order."""
+        out: list[Answer | Prepared | None] = [None] * len(batch)
+        fresh = [(i, row) for i, row in enumerate(batch) if isinstance(row, PromptRow)]
+        begun = [(i, row) for i, row in enumerate(batch) if isinstance(row, Continuation)]
+        with translating_faults(self._network.device):
+            if fresh:
+                for (i, _), done in zip(fresh, self._first_pass([row for _, row in fresh]), strict=True):
+                    out[i] = done
+            if begun:
+                for (i, _), done in zip(begun, self._further_pass([row for _, row in begun]), strict=True):
+                    out[i] = done
+        return [done for done in out if done is not None]
+
+    def memory_bytes(self) -> int:
+        """What torch has allocated on the GPU; 0 elsewhere."""
+        return torch.cuda.memory_allocated(self._network.device) if self._network.device.type == "cuda" else 0
+
+    def _first_pass(self, rows: Sequence[PromptRow]) -> list[Answer | Prepared]:
+        """Prompts and drafts; a draft is a chain, so that plain causal attention is all that is needed."""
+        trees = [row.mode.draft for row in rows]
+        geometry = Rows(
+            [len(row.ids) + len(tree.tokens) for row, tree in zip(rows, trees, strict=True)],
+            [len(tree.parents) for tree in trees],
+            [row.mode.prefix for row in rows],
+        )
+        ids = [token for row, tree in zip(rows, trees, strict=True) for token in (*row.ids, *tree.tokens)]
+        reads = self._pass(ids, geometry.positions(), geometry.reads(), self.causal(self._workspace, geometry))
+        out: list[Answer | Prepared] = []
+        at = 0
+        for row, tree, (start, _) in zip(rows, trees, geometry.spans(), strict=True):
+            begun: list[int] = []
+            partial = Partial()
+            visited = self._verify(row, reads, at, tree, begun, partial)
+            done: Answer | Prepared | None = self._settled(row, begun, partial, passes=1)
+            if done is None:
+                kv = self._workspace.kv[:, :, :, start : start + len(row.ids) + len(visited) - 1]
+                done = Continuation(row, begun, kv.clone(), partial)
+            out.append(done)
+            at += len(tree.parents)
+        return out
+
+    def _further_pass(self, rows: Sequence[Continuation]) -> list[Answer | Prepared]:
+        """Behind each row's own keys and values: its last token, and a tree of what may come after it."""
+        trees = [row.row.mode.drafts.tree(row.begun, TREE_NODES) for row in rows]
+        ids = [token for row, tree in zip(rows, trees, strict=True) for token in (row.begun[-1], *tree.tokens)]
+        positions = [
+            row.row.mode.prefix.n + row.n_tokens + depth for row, tree in zip(rows, trees, strict=True) for depth in tree.depths
+        ]
+        attention = TreeAttention(
+            self._workspace, [row.row.mode.prefix for row in rows], [row.kv for row in rows], [tree.parents for tree in trees]
+        )
+        reads = self._pass(ids, positions, range(len(ids)), attention)
+        out: list[Answer | Prepared] = []
+        at = 0
+        for row, tree in zip(rows, trees, strict=True):
+            begun, partial = [*row.begun], replace(row.partial)  # the row itself stays as it is: a failed batch is given again
+            visited = self._verify(row.row, reads, at, tree, begun, partial)
+            done: Answer | Prepared | None = self._settled(row.row, begun, partial, passes=row.passes + 1)
+            if done is None:
+                fed = tensor_of([at + node for node in visited], self._network.device)
+                kv = torch.cat([row.kv, self._workspace.kv.index_select(3, fed)], 3)
+                done = Continuation(row.row, begun, kv, partial, row.passes + 1)
+            out.append(done)
+            at += len(tree.parents)
+        return out
+
+    def _pass(self, ids: Sequence[int], positions: Sequence[int], reads: Sequence[int], attention: Attention) -> Reads:
+        hidden = self._hidden(ids, positions, reads, attention)
+        found = Reads(self._odds)
+        for at in range(0, len(reads), self._network.head_rows):
+            part = hidden[at : at + self._network.head_rows]
+            found.add(self._network.logits(part)[: len(reads) - at])
+        return found
+
+    def _hidden(self, ids: Sequence[int], positions: Sequence[int], reads: Sequence[int], attention: Attention) -> torch.Tensor:
+        """What the head reads at `reads`, with fillers behind."""
+        step, device = self._network.step, self._network.device
+        fill, spare = [0] * (-len(ids) % step), [0] * (-len(reads) % step)
+        return self._network.forward(
+            tensor_of([*ids, *fill], device), tensor_of([*positions, *fill], device), tensor_of([*reads, *spare], device), attention
+        )
+
+    def _verify(self, row: PromptRow, reads: Reads, at: int, tree: Tree, begun: list[int], partial: Partial) -> list[int]:
+        """Append to `begun` what the model chose from the root on, as far as the tree foresaw it, and one token more.
+
+        Returns the nodes that were right, root included: those whose keys and values belong to the answer. `at` is the root's
+        place among the reads.
+        """
+        visited = [0]
+        while True:
+            index = at + visited[-1]
+            partial.note(reads, index, begun, self._odds)
+            token = self._choice(row, begun, reads.tokens[index])
+            begun.append(token)
+            if token in self._ends or len(begun) == MAX_NEW_TOKENS:
+                return visited
+            child = tree.child(visited[-1], token)
+            if child is None:
+                return visited
+            visited.append(child)
+
+    def _choice(self, row: PromptRow, begun: Sequence[int], likeliest: int) -> int:
+        """The answer's next token: greedy."""
+        return likeliest
+
+    def _settled(self, row: PromptRow, begun: Sequence[int], partial: Partial, *, passes: int) -> Answer | None:
+        """The answer, if it is complete."""
+        if not partial.finite:
+            return Answer("", failure=Unjudgeable("engine_failed", "the model's numbers are not finite"))
+        ended = begun[-1] in self._ends
+        if not ended and len(begun) < MAX_NEW_TOKENS:
+            return None
+        tokens = begun[:-1] if ended else begun
+        raw = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        if ended and parse(raw) is not None:
+            row.mode.observe(begun)
+        return Answer(
+            raw,
+            partial.labels,
+            row.n_prompt,
+            len(tokens),
+            categories=partial.categories,
+            passes=passes,
+            is_close=partial.gap < self._close,
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """An answer, or a part of one, as tokens."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _mode(self, *, responds: bool) -> Mode:
+        """What the prompts of a mode begin with, as far as the probes agree, and its keys and values."""
+        probes = [encoded.ids for encoded in self._prompter.encode([messages_of(probe) for probe in PROBES[responds]])]
+        ids = tuple(column[0] for column in itertools.takewhile(lambda c: len(set(c)) == 1, zip(*probes, strict=False)))
+        seeds = grammar(self.encode, min(self._ends), responds=responds)
+        return Mode(self._prefix(ids), Drafts(seeds))
+
+    @torch.inference_mode()
+    def _prefix(self, ids: tuple[int, ...]) -> Prefix:
+        shape, network = self._network.shape, self._network
+        none = torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, dtype=network.dtype, device=network.device)
+        nothing = Prefix((), none)
+        geometry = Rows([len(ids)], [1], [nothing])
+        self._pass(ids, geometry.positions(), geometry.reads(), self.causal(self._workspace, geometry))
+        return Prefix(ids, self._workspace.kv[:, :, :, : len(ids)].clone())
+
+    @torch.inference_mode()
+    def _self_test(self, probes: Sequence[Encoded], expected: Sequence[torch.Tensor]) -> None:
+        """Hold the pass against transformers' own forward, which knows nothing of packing and prefixes."""
+        rows = [row for row in map(self._row, probes) if isinstance(row, PromptRow)]
+        geometry = Rows([len(row.ids) for row in rows], [1] * len(rows), [row.mode.prefix for row in rows])
+        ids = [token for row in rows for token in row.ids]
+        attention = self.causal(self._workspace, geometry)
+        found = self._network.logits(self._hidden(ids, geometry.positions(), geometry.reads(), attention))
+        for i, logits in enumerate(expected):
+            off = (found[i].float() - logits.float()).abs().max().item()
+            if not off <= TOLERANCE[self._network.dtype] * max(1.0, logits.float().abs().max().item()):
+                raise SelfTestError(f"the packed pass is off by {off:.3g} from the model's own")
+
+
+@torch.inference_mode()
+def _last_logits(network: Any, probes: Sequence[Encoded]) -> list[torch.Tensor]:
+    """What transformers' forward predicts after each prompt."""
+    ids = [torch.tensor([probe.ids], device=network.device) for probe in probes]
+    return [network(input_ids=row, logits_to_keep=1).logits[0, -1] for row in ids]

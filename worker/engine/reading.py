@@ -1,0 +1,84 @@
+"""What is read off the logits: the token, how close the call was, and the odds at the places that decide severity and category."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from guardfleet.verdict import CATEGORY_NAMES
+
+LABELS = ("Safe", "Controversial", "Unsafe")  # in the order of Answer.probabilities
+CATEGORIES = ("None", *CATEGORY_NAMES.values())  # in the order of Answer.category_probabilities
+# Gap between the two best logits below which another batch shape could flip them: one step of the format at |x| in 32-64.
+CLOSE = {torch.bfloat16: 0.25, torch.float16: 0.03, torch.float32: 1e-4}
+
+
+class Odds:
+    """Where in an answer severity and category are decided, and the first token of each choice there."""
+
+    def __init__(self, encode: Callable[[str], Sequence[int]], device: torch.device) -> None:
+        self.label_prefix, labels = forks([f"Safety: {label}\nCategories:" for label in LABELS], encode)
+        if len(set(labels)) < len(labels):
+            raise ValueError("two severity labels begin with the same token")
+        stems = [f"Safety: {label}\nCategories:" for label in LABELS]
+        found = [forks([f"{stem} {name}" for name in CATEGORIES], encode) for stem in stems]
+        self.category_prefixes = {prefix for prefix, _ in found}
+        first = found[0][1]  # the same after each label: what comes before a space does not change a token after it
+        distinct = list(dict.fromkeys(first))
+        self._labels = torch.tensor(labels, device=device)
+        self._categories = torch.tensor(distinct, device=device)
+        # Two categories that begin with one token (not so in Qwen's vocabulary) share its odds, which then say nothing of either.
+        self.columns = [distinct.index(token) if first.count(token) == 1 else None for token in first]
+
+    def labels(self, logits: torch.Tensor) -> torch.Tensor:
+        """(n, 3): softmax over the labels, in fp32."""
+        return logits[:, self._labels].float().softmax(-1)
+
+    def categories(self, logits: torch.Tensor) -> torch.Tensor:
+        """(n, distinct first tokens): softmax over the categories and None, in fp32."""
+        return logits[:, self._categories].float().softmax(-1)
+
+
+class Reads:
+    """The read positions of one pass, on the host: the winning token, whether it is a number at all, and its lead over the next."""
+
+    def __init__(self, odds: Odds) -> None:
+        self._odds = odds
+        self._labels: list[list[float]] = []
+        self._categories: list[list[float]] = []
+        self.tokens: list[int] = []
+        self.finite: list[bool] = []
+        self.gaps: list[float] = []
+
+    def add(self, logits: torch.Tensor) -> None:
+        """Read (n, vocabulary) more positions; the logits are used up."""
+        best, chosen = logits.max(-1)
+        self._labels += self._odds.labels(logits).tolist()
+        self._categories += self._odds.categories(logits).tolist()
+        second = logits.scatter_(-1, chosen[:, None], float("-inf")).amax(-1)
+        self.tokens += chosen.tolist()
+        self.finite += torch.isfinite(best).tolist()
+        self.gaps += (best.float() - second.float()).tolist()
+
+    def labels(self, at: int) -> tuple[float, float, float]:
+        """P(safe), P(controversial), P(unsafe) at a read position."""
+        safe, controversial, unsafe = self._labels[at]
+        return safe, controversial, unsafe
+
+    def categories(self, at: int) -> tuple[float | None, ...]:
+        """P of each of `CATEGORIES` at a read position; None for one that no single token tells apart."""
+        return tuple(None if column is None else self._categories[at][column] for column in self._odds.columns)
+
+
+def forks(answers: Sequence[str], encode: Callable[[str], Sequence[int]]) -> tuple[tuple[int, ...], list[int]]:
+    """The ids that all answers begin with, and the id that each goes on with."""
+    ids = [tuple(encode(answer)) for answer in answers]
+    shared = next(i for i, column in enumerate(zip(*ids, strict=False)) if len(set(column)) > 1)
+    return ids[0][:shared], [row[shared] for row in ids]
+
+
+def end_ids(network: Any, tokenizer: Any) -> list[int]:
+    """The ids that end an answer, the tokenizer's own where the model names none."""
+    configured = network.generation_config.eos_token_id
+    several = configured if isinstance(configured, list) else [configured]
+    return [end for end in several if end is not None] or [tokenizer.eos_token_id]
