@@ -12,7 +12,8 @@ from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.store.verdicts import FIELDS
 
 FORMATS = ("jsonl", "csv", "parquet")
-FLAT = tuple(name for name in FIELDS if name != "seq")  # columns of CSV and Parquet
+FLAT = (*(name for name in FIELDS if name not in ("seq", "category_odds", "evidence")), "category_probabilities", "evidence")
+NESTED = ("metadata", "category_probabilities", "evidence")  # one JSON each in CSV and Parquet
 PARQUET_ROWS = 50_000
 
 
@@ -33,7 +34,9 @@ def public_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "refusal": row["refusal"],
         "probabilities": None if row["p_safe"] is None else {
             "safe": row["p_safe"], "controversial": row["p_controversial"], "unsafe": row["p_unsafe"]},
+        "category_probabilities": row["category_probabilities"],
         "rationale": row["rationale"],
+        "evidence": row["evidence"],
         "served_by": row["served_by"],
         "model": row["model"],
         "revision": row["revision"],
@@ -129,9 +132,7 @@ def _write_parquet(rows: Iterable[Mapping[str, Any]], path: pathlib.Path) -> int
     n = 0
     with pq.ParquetWriter(path, schema) as writer:
         for page in _pages(rows):
-            plain = [
-                {name: json.dumps(row[name]) if name == "metadata" and row[name] else row[name] for name in FLAT} for row in page
-            ]
+            plain = [{name: json.dumps(row[name]) if name in NESTED and row[name] else row[name] for name in FLAT} for row in page]
             writer.write_table(pa.Table.from_pylist(plain, schema))
             n += len(page)
     return n

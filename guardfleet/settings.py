@@ -46,8 +46,13 @@ class Settings(BaseSettings):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` takes the GPU where there is one.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="`auto`: bf16 on CUDA, fp32 elsewhere.")
     batch_tokens: int = Field(8192, ge=256, le=1_048_576, description="Padded tokens in one forward pass.")
-    max_text_tokens: int = Field(
-        30_000, ge=16, le=131_072, description="Longest text judged; also bounded by the model's positions."
+    window_tokens: int = Field(
+        8192, ge=256, le=131_072, description="Longest prompt judged at once, tokens, policy included; also the model's positions."
+    )
+    window_overlap: int = Field(512, ge=1, le=65_536, description="Tokens that neighbouring windows of a longer text share.")
+    max_windows: int = Field(64, ge=1, le=4096, description="A text that needs more windows is an error, never cut silently.")
+    long_texts: Literal["windows", "head", "tail", "ends"] = Field(
+        "windows", description="What of a text longer than a window is judged: all of it, its beginning, its end, or both."
     )
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the model; 0: all cores.")
     engine: Literal["model", "instant"] = Field("model", description="`instant` judges nothing: for load runs and tests.")

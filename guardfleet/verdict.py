@@ -68,7 +68,7 @@ class ServedBy(IntEnum):
 
 ERROR_CODES: Mapping[str, str] = {
     "unparsed": "the model's answer is not in its own grammar",
-    "too_long": "the text is longer than the model takes",
+    "too_long": "the text is longer than may be judged",
     "invalid_conversation": "the messages cannot be judged as a conversation",
     "engine_failed": "the engine failed on this text",
     "abandoned": "its shard failed too often",
@@ -81,6 +81,8 @@ class Judgement:
 
     `probabilities` are P(safe), P(controversial), P(unsafe) at the label's position, summing to 1; None where no model ran.
     `raw` is the model's answer where it differs from the canonical rendering of the parsed fields, else None.
+    `category_odds`: P of None and of each category in the order of `CATEGORY_NAMES`; None where the tokenizer gives none.
+    `evidence`: for long texts the windows, the one that decided, and what was left out (docs/long-texts.md).
     """
 
     severity: Severity
@@ -93,6 +95,8 @@ class Judgement:
     output_tokens: int = 0
     error: str | None = None  # a key of ERROR_CODES, set exactly when severity is ERROR
     error_detail: str | None = None  # never holds the text
+    category_odds: tuple[float | None, ...] | None = None
+    evidence: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

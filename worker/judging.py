@@ -1,14 +1,18 @@
 """From texts to judgements: what needs no model, what the model was asked, and what its answers mean."""
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from guardfleet.sealing import PayloadRow
-from guardfleet.verdict import Category, Judgement, ServedBy, Severity, failure
+from guardfleet.verdict import Category, Judgement, ServedBy, Severity, category_names, failure
 from worker.answer import parse, render
 from worker.engine.contract import Answer
 from worker.prompt import is_blank
 
+GRAVITY = (Severity.SAFE, Severity.CONTROVERSIAL, Severity.ERROR, Severity.UNSAFE)  # of a window, for the text it is part of
 EMPTY = Judgement(Severity.SAFE, Category.NONE, served_by=ServedBy.RULE_EMPTY)
 
 
@@ -50,15 +54,33 @@ def settle(plan: Triage, answers: Sequence[Answer], n: int) -> list[Judgement]:
 
 def judgement_of(answer: Answer) -> Judgement:
     """What an answer means. One that is not in the grammar is an error with the raw answer kept, never safe."""
-    judgement = _judgement_of(answer)
+    judgement = _worst_of(answer) if answer.windows else _judgement_of(answer)
     return replace(judgement, input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
+
+
+def _worst_of(answer: Answer) -> Judgement:
+    """A long text is what its worst window is. A window without a verdict leaves the text without one, unless another is unsafe."""
+    judged = [(start, end, _judgement_of(window)) for start, end, window in answer.windows]
+    start, end, worst = max(judged, key=lambda item: (GRAVITY.index(item[2].severity), _p_unsafe(item[2])))
+    alike = [judgement for _, _, judgement in judged if judgement.severity is worst.severity]
+    windows = [[a, b, judgement.severity.label, category_names(judgement.categories)] for a, b, judgement in judged]
+    return replace(
+        worst,
+        categories=functools.reduce(operator.or_, (judgement.categories for judgement in alike)),
+        evidence={"windows": windows, "decided": [start, end], **answer.notes},
+    )
+
+
+def _p_unsafe(judgement: Judgement) -> float:
+    return judgement.probabilities[2] if judgement.probabilities else 0.0
 
 
 def _judgement_of(answer: Answer) -> Judgement:
     if answer.failure is not None:
         return failure(answer.failure.code, answer.failure.detail)
+    odds: dict[str, Any] = {"probabilities": answer.probabilities, "category_odds": answer.categories}
     parsed = parse(answer.raw)
     if parsed is None:
-        return failure("unparsed", None, served_by=ServedBy.MODEL, raw=answer.raw, probabilities=answer.probabilities)
+        return failure("unparsed", None, served_by=ServedBy.MODEL, raw=answer.raw, **odds)
     raw = None if answer.raw == render(parsed) else answer.raw
-    return Judgement(parsed.severity, parsed.categories, parsed.refusal, ServedBy.MODEL, answer.probabilities, raw)
+    return Judgement(parsed.severity, parsed.categories, parsed.refusal, ServedBy.MODEL, raw=raw, **odds)

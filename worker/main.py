@@ -9,7 +9,8 @@ from worker import lifecycle
 from worker.dispatcher import Dispatcher
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import BatchReport
-from worker.engine.make import make_backend, make_engine
+from worker.engine.make import Spec, make_backend, make_engine
+from worker.windows import Policy
 
 DISPATCHER_LIMIT_S = 30.0  # a dispatcher that has not ticked for this long is not live
 
@@ -48,16 +49,19 @@ def dispatch(settings: Settings) -> int:
 
 def engine_of(settings: Settings) -> BatchingEngine:
     """The engine the settings ask for, its batches counted, its death ending the process."""
+    policy = Policy(settings.window_tokens, settings.window_overlap, settings.max_windows, settings.long_texts)
     backend = make_backend(
-        settings.engine,
-        model=settings.model,
-        revision=settings.model_revision,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        batch_tokens=settings.batch_tokens,
-        max_text_tokens=settings.max_text_tokens,
-        instant_ms_per_batch=settings.instant_ms_per_batch,
+        Spec(
+            settings.engine,
+            model=settings.model,
+            revision=settings.model_revision,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            batch_tokens=settings.batch_tokens,
+            policy=policy,
+            instant_ms_per_batch=settings.instant_ms_per_batch,
+        )
     )
 
     def counted(report: BatchReport) -> None:

@@ -17,6 +17,7 @@ Content = str | Sequence[Message]
 ROLES = ("system", "user", "assistant")
 MARKER = "\ue000{}\ue001"  # private-use characters: in no template
 MARKED = re.compile("\ue000(\\d+)\ue001")
+SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_TURNS = 256
 
 
@@ -78,12 +79,8 @@ def is_blank(content: Content) -> bool:
 
 
 def readable(text: str) -> str:
-    """The text as Unicode the tokenizer takes: a lone surrogate becomes U+FFFD, everything else stays."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    """The text as Unicode the tokenizer takes: a surrogate becomes U+FFFD, everything else stays, and so does the length."""
+    return text if text.isascii() else SURROGATE.sub("\ufffd", text)
 
 
 class Prompter:
@@ -106,6 +103,14 @@ class Prompter:
         ]
         ids = iter([encoding.ids for encoding in self._plain.encode_batch(segments, add_special_tokens=False)])
         return [self._join(shape, ids) for shape in shapes]
+
+    def length(self, text: str) -> int:
+        """Tokens of a content on its own."""
+        return len(self._plain.encode_batch([readable(text)], add_special_tokens=False)[0].ids)
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """The characters of each token of a content on its own; a character of several tokens belongs to each."""
+        return list(self._plain.encode_batch([readable(text)], add_special_tokens=False)[0].offsets)
 
     def _join(self, shape: tuple[str, ...], contents: Any) -> Encoded:
         cut = self._pieces(shape)

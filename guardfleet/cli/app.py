@@ -19,6 +19,8 @@ db_app = typer.Typer(no_args_is_help=True, help="Migrations.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys and the installation's secret key.")
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
+bench_app = typer.Typer(no_args_is_help=True, help="Reproducible figures of this machine.")
+app.add_typer(bench_app, name="bench")
 
 Input = Annotated[
     str, typer.Argument(metavar="IN", help="JSONL, CSV or Parquet with id and text (or messages); - for JSONL on stdin.")
@@ -189,6 +191,14 @@ def keys_create(
     from guardfleet.cli import jobs
 
     return jobs.create_key(load_settings(), name=name, tenant=tenant)
+
+
+@bench_app.command("engine", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def bench_engine(context: typer.Context) -> int:
+    """Time the engine against what this machine can compute; `guardfleet bench engine --help` has its options."""
+    from worker.engine import bench
+
+    return bench.main(context.args)
 
 
 @app.command()

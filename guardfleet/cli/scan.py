@@ -139,7 +139,8 @@ class Scan:
                 digest = hashlib.file_digest(file, "sha256")
         except OSError as error:
             raise RejectedError(f"{self.source} cannot be read: {error.strerror}.") from error
-        asked = [settings.engine, settings.model, settings.model_revision, settings.max_text_tokens]
+        long = [settings.window_tokens, settings.window_overlap, settings.max_windows, settings.long_texts]
+        asked = [settings.engine, settings.model, settings.model_revision, *long]
         if settings.engine == "model":
             from worker.engine.folders import digest_of, folder_of
 

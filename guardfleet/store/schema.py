@@ -199,6 +199,8 @@ class Verdict(Base):
     error: Mapped[str | None]  # a code of verdict.ERROR_CODES
     error_detail: Mapped[str | None]
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    category_odds: Mapped[bytes | None]  # P(None) and of each category, one byte each, 254 = 1, 255 = not known
+    evidence: Mapped[dict[str, Any] | None]  # windows of a long text, the one that decided, what was left out
     __table_args__ = (
         Index("verdict_flagged", "job_id", "seq", postgresql_where=text("severity >= 1")),
         Index("verdict_digest", "digest", postgresql_where=text("served_by = 0 and severity < 3")),

@@ -23,6 +23,7 @@ VERDICT_COLUMNS = {
     "job_id": "int8", "seq": "int4", "day": "date", "severity": "int2", "categories": "int2", "served_by": "int2",
     "model_id": "int2", "refusal": "bool", "probabilities": "bytea", "input_tokens": "int4", "output_tokens": "int2",
     "digest": "uuid", "id": "text", "raw": "text", "error": "text", "error_detail": "text", "metadata": "jsonb",
+    "category_odds": "bytea", "evidence": "jsonb",
 }  # fmt: skip
 
 
@@ -151,8 +152,14 @@ def _verdict_rows(held: Claim, rows: Sequence[Row], model_id: int) -> Iterable[t
             j.input_tokens, j.output_tokens, None if row.digest is None else uuid.UUID(bytes=row.digest),
             row.id, None if j.raw is None else _storable(j.raw), j.error,
             None if j.error_detail is None else _storable(j.error_detail),
-            None if row.metadata is None else Jsonb(row.metadata),
+            None if row.metadata is None else Jsonb(row.metadata), _odds(j.category_odds),
+            None if j.evidence is None else Jsonb(j.evidence),
         )  # fmt: skip
+
+
+def _odds(odds: Sequence[float | None] | None) -> bytes | None:
+    """One byte for each category: 254 is 1, 255 is not known."""
+    return None if odds is None else bytes(255 if p is None else round(254 * p) for p in odds)
 
 
 def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: int) -> None:

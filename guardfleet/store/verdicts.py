@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
-from guardfleet.verdict import Category, Judgement, Model, ServedBy, Severity
+from guardfleet.verdict import CATEGORY_NAMES, Category, Judgement, Model, ServedBy, Severity
 
 EXPORT_PAGE = 5_000
 FIELDS = (
@@ -34,7 +34,11 @@ FIELDS = (
     "output_tokens",
     "done_at",
     "metadata",
+    "category_odds",
+    "evidence",
 )
+ODDS_NAMES = ("None", *CATEGORY_NAMES.values())
+UNKNOWN_ODDS = 255  # of a byte; 254 is 1
 COLUMNS = ", ".join(f"v.{name}" for name in FIELDS)
 
 
@@ -70,7 +74,7 @@ def known(db: Database, digests: Sequence[bytes], *, model_id: int, max_age_hour
     with db.begin() as connection:
         rows = connection.execute(
             text("""select distinct on (digest) digest, severity, categories, refusal, probabilities, raw,
-                           input_tokens, output_tokens
+                           input_tokens, output_tokens, category_odds, evidence
                     from verdict
                     where digest = any(:digests) and served_by = 0 and severity < 3 and model_id = :model
                       and day >= ((now() - make_interval(secs => :age)) at time zone 'utc')::date
@@ -88,6 +92,8 @@ def known(db: Database, digests: Sequence[bytes], *, model_id: int, max_age_hour
                 row.raw,
                 row.input_tokens,
                 row.output_tokens,
+                category_odds=_odds(row.category_odds),
+                evidence=row.evidence,
             )
             for row in rows
         }
@@ -165,7 +171,15 @@ def _plain(row: Any) -> dict[str, Any]:
     out = {name: row[name] for name in FIELDS}
     for name in ("p_safe", "p_controversial", "p_unsafe"):
         out[name] = None if out[name] is None else float(out[name])
+    out["category_probabilities"] = _named(out.pop("category_odds"))
     return out
+
+
+def _named(odds: bytes | None) -> dict[str, float] | None:
+    """Category to probability; what rounds to nothing and what is not known is left out."""
+    if odds is None:
+        return None
+    return {name: round(value / 254, 3) for name, value in zip(ODDS_NAMES, bytes(odds), strict=True) if 0 < value < UNKNOWN_ODDS}
 
 
 def _probabilities(packed: bytes | None) -> tuple[float, float, float] | None:
@@ -173,3 +187,7 @@ def _probabilities(packed: bytes | None) -> tuple[float, float, float] | None:
         return None
     safe, controversial, unsafe = (value / 255 for value in bytes(packed))
     return safe, controversial, unsafe
+
+
+def _odds(packed: bytes | None) -> tuple[float | None, ...] | None:
+    return None if packed is None else tuple(None if value == UNKNOWN_ODDS else value / 254 for value in bytes(packed))

@@ -17,7 +17,7 @@ from worker.engine.contract import Answer, Prepared, Unjudgeable
 from worker.engine.drafts import Tree
 from worker.engine.generate import GenerateBackend
 from worker.engine.loading import LoadedModel, load
-from worker.engine.make import make_backend
+from worker.engine.make import Spec, make_backend
 from worker.engine.network import why_not
 from worker.engine.packed import Continuation, PackedBackend
 from worker.engine.reading import CATEGORIES, forks
@@ -30,7 +30,7 @@ WRONG = ["", "Safety: Unsafe\nCategories: Violent", "Safety: Safe\nCategories: J
 @pytest.fixture
 def packed() -> PackedBackend:
     """A fresh one: what it learned from other tests' answers must not matter, and does not."""
-    return PackedBackend(load("demo"), budget_tokens=BUDGET, max_text_tokens=30_000)
+    return PackedBackend(load("demo"), budget_tokens=BUDGET)
 
 
 @pytest.fixture(scope="session")
@@ -118,14 +118,14 @@ _BASELINE: list[Any] = []
 def _alone(demo: LoadedModel, asked: list[Content]) -> tuple[PackedBackend, list[Any]]:
     """One backend for all examples, and the probabilities that the padded reference reads, computed once."""
     if not _BASELINE:
-        reference = GenerateBackend(demo, budget_tokens=BUDGET, max_text_tokens=30_000)
+        reference = GenerateBackend(demo, budget_tokens=BUDGET)
         rows = reference.prepare(asked)
         order = sorted(range(len(rows)), key=lambda i: getattr(rows[i], "n_tokens", 0))
         known: dict[int, Any] = {}
         for some in _batched(order, 32):
             batch: list[Any] = [rows[i] for i in some]
             known |= zip(some, [answer.probabilities for answer in reference.run(batch)], strict=True)
-        _BASELINE.append(PackedBackend(load("demo"), budget_tokens=BUDGET, max_text_tokens=30_000))
+        _BASELINE.append(PackedBackend(load("demo"), budget_tokens=BUDGET))
         _BASELINE.append([known[i] for i in range(len(rows))])
     return _BASELINE[0], _BASELINE[1]
 
@@ -158,7 +158,7 @@ def test_without_any_tree_it_is_greedy_decoding_token_by_token(
 
 def test_varlen_gathers_what_headwise_sees(demo: LoadedModel, asked: list[Content], monkeypatch: pytest.MonkeyPatch) -> None:
     """The CUDA path with its kernel replaced by a loop: the gather, the lengths and the tails are its own."""
-    backend = PackedBackend(load("demo"), budget_tokens=BUDGET, max_text_tokens=30_000)
+    backend = PackedBackend(load("demo"), budget_tokens=BUDGET)
     some = asked[::50]
     one = drive(backend, backend.prepare(some))
     monkeypatch.setattr("worker.engine.attention.flash_varlen", _varlen_by_loop)
@@ -212,7 +212,7 @@ def test_a_model_that_babbles_babbles_the_same(babbling: pathlib.Path) -> None:
     loaded = load(str(babbling))
     contents: list[Content] = ["hello", "x" * 3000, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]
     expected = generate(loaded, contents, rows=1)
-    backend = PackedBackend(load(str(babbling)), budget_tokens=BUDGET, max_text_tokens=30_000)
+    backend = PackedBackend(load(str(babbling)), budget_tokens=BUDGET)
     found = drive(backend, backend.prepare(contents), (2, 3))
     assert [answer.raw for answer in found] == expected
     assert {answer.output_tokens for answer in found} == {128}
@@ -242,17 +242,7 @@ def test_the_demo_model_is_judged_by_the_packed_pass() -> None:
 
 
 def _make(model: str) -> Any:
-    return make_backend(
-        "model",
-        model=model,
-        revision=None,
-        device="cpu",
-        dtype="auto",
-        threads=0,
-        batch_tokens=BUDGET,
-        max_text_tokens=30_000,
-        instant_ms_per_batch=0,
-    )
+    return make_backend(Spec(model=model, device="cpu"))
 
 
 def test_rows_of_a_batch_that_failed_half_way_can_be_given_again(

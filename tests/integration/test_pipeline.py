@@ -108,11 +108,12 @@ def test_each_kind_of_bad_line_gets_what_the_design_says(settings: Settings, tmp
         "token": ("safe", "model"),
         "orphan": ("error", "nobody"),
         "batch-line": ("safe", "duplicate"),
-        "long": ("error", "nobody"),
+        "long": ("safe", "model"),
         "last": ("unsafe", "model"),
     }
-    assert rows["long"]["error"] == "too_long"
-    assert rows["long"]["rationale"].startswith("No verdict: the text is longer than the model takes (250001 tokens, at most 30000")
+    windows = rows["long"]["evidence"]["windows"]
+    assert (windows[0][0], windows[-1][1]) == (0, 1_000_000)
+    assert f"one of {len(windows)} windows" in rows["long"]["rationale"]
     assert rows["orphan"]["error"] == "invalid_conversation"
     assert rows["empty"]["rationale"] == "Safe: the text is empty, so there was nothing to judge."
     assert_exactly_once(producer, job)

@@ -291,9 +291,23 @@ def test_a_reader_of_partial_results_misses_and_repeats_nothing(db: Database, ke
         ),
         (Judgement(Severity.SAFE, served_by=ServedBy.RULE_EMPTY), "Safe: the text is empty, so there was nothing to judge."),
         (failure("unparsed", served_by=ServedBy.MODEL, raw="hm"), "No verdict: the model's answer is not in its own grammar."),
-        (failure("too_long", "9 tokens"), "No verdict: the text is longer than the model takes (9 tokens)."),
+        (failure("too_long", "9 tokens"), "No verdict: the text is longer than may be judged (9 tokens)."),
         (failure("engine_failed", "it raises ValueError"), "No verdict: the engine failed on this text (it raises ValueError)."),
         (failure("abandoned"), "No verdict: its shard failed too often."),
+        (
+            Judgement(
+                Severity.UNSAFE,
+                Category.PII,
+                evidence={"windows": [[0, 9, "safe", []], [5, 20, "unsafe", ["PII"]]], "decided": [5, 20], "left_out": [[20, 30]]},
+            ),
+            "Unsafe in PII; decided by characters 5 to 20, one of 2 windows; left out on request: characters 20 to 30; judged by m@0123456789ab.",  # noqa: E501
+        ),
+        (
+            Judgement(
+                Severity.SAFE, evidence={"windows": [[0, 9, "safe", []]], "decided": [0, 9], "turns_left_out": 4, "context_cut": 7}
+            ),
+            "Safe, no category; decided by characters 0 to 9; left out as too long: the oldest 4 turns; left out as too long: the first 7 characters of the turn before; judged by m@0123456789ab.",  # noqa: E501
+        ),
         (failure("invalid_conversation"), "No verdict: the messages cannot be judged as a conversation."),
     ],
 )

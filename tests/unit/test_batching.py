@@ -12,6 +12,7 @@ from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Answer, Judged, Prepared, Unjudgeable
 from worker.engine.instant import InstantBackend, Marked
 from worker.prompt import Content
+from worker.windows import Policy
 
 WAIT_S = 10
 
@@ -73,9 +74,9 @@ def test_a_bad_row_is_alone_in_its_failure(engine: BatchingEngine) -> None:
 
 
 def test_a_row_that_never_reaches_the_device_is_settled_at_once() -> None:
-    engine = BatchingEngine(InstantBackend(max_tokens=10))  # not started: nothing runs
+    engine = BatchingEngine(InstantBackend(policy=Policy(tokens=10, overlap=2, most=3)))  # not started: nothing runs
     found = engine.submit(["word " * 100]).result(0)
-    assert found.answers[0].failure == Unjudgeable("too_long", "126 tokens, at most 10 are judged")
+    assert found.answers[0].failure == Unjudgeable("too_long", "it needs 16 windows, at most 3 are judged")
     assert engine.submit([]).result(0).answers == []
 
 

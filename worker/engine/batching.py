@@ -23,6 +23,7 @@ from worker.engine.contract import (
     DeviceFullError,
     DeviceLostError,
     Judged,
+    Pieces,
     Prepared,
     Timings,
     Unjudgeable,
@@ -39,10 +40,11 @@ LEAST = 1 / 16  # of the budget: one enormous row must not make all batches smal
 class _Request:
     """The rows of one submit() on their way; touched by the engine thread only, once queued."""
 
-    def __init__(self, n: int, *, urgent: bool) -> None:
+    def __init__(self, prepared: Sequence[Prepared | Pieces | Unjudgeable], *, urgent: bool) -> None:
         self.future: Future[Judged] = Future()
-        self.answers: list[Answer | None] = [None] * n
-        self.left = n
+        self._prepared = [row if isinstance(row, Pieces) else None for row in prepared]
+        self.left = sum(len(row.rows) if isinstance(row, Pieces) else 1 for row in prepared)
+        self.answers: list[Answer | None] = [None] * self.left
         self.urgent = urgent
         self.timings = Timings()
         self.queued_at = time.perf_counter()
@@ -55,7 +57,21 @@ class _Request:
     def resolve(self) -> None:
         """Tell the caller if nothing is left to do."""
         if not self.left and not self.future.done():
-            self.future.set_result(Judged([answer for answer in self.answers if answer is not None], self.timings))
+            answers = iter([answer for answer in self.answers if answer is not None])
+            joined = [_joined(pieces, answers) if pieces else next(answers) for pieces in self._prepared]
+            self.future.set_result(Judged(joined, self.timings))
+
+
+def _joined(pieces: Pieces, answers: Iterator[Answer]) -> Answer:
+    """One answer for a content that took several rows."""
+    several = [next(answers) for _ in pieces.rows]
+    return Answer(
+        "",
+        input_tokens=sum(answer.input_tokens for answer in several),
+        output_tokens=sum(answer.output_tokens for answer in several),
+        windows=tuple((start, end, answer) for (start, end), answer in zip(pieces.spans, several, strict=True)),
+        notes=pieces.notes,
+    )
 
 
 _Row = tuple[_Request, int, Prepared]
@@ -95,10 +111,11 @@ class BatchingEngine:
         """Tokenise in the caller's thread, then queue the rows."""
         started = time.perf_counter()
         prepared = self._backend.prepare(contents)
-        request = _Request(len(prepared), urgent=urgent)
+        request = _Request(prepared, urgent=urgent)
         request.timings.tokenise_s = time.perf_counter() - started
         rows: list[_Row] = []
-        for index, row in enumerate(prepared):
+        flat = itertools.chain.from_iterable(row.rows if isinstance(row, Pieces) else [row] for row in prepared)
+        for index, row in enumerate(flat):
             if isinstance(row, Unjudgeable):
                 request.settle(index, Answer("", failure=row))
             else:

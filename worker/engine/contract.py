@@ -3,10 +3,10 @@
 `Engine` is what task threads see. `Backend` is what the engine thread drives; replacing it changes speed, never meaning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from guardfleet.verdict import Model
 from worker.prompt import Content
@@ -37,13 +37,23 @@ class Unjudgeable:
 
 
 @dataclass(frozen=True, slots=True)
+class Pieces:
+    """A content that takes several rows: the characters each of them shows, and what was left out (`rendering`)."""
+
+    rows: "list[Prepared]"
+    spans: list[tuple[int, int]]
+    notes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the model said of one text.
 
     `probabilities`: P(safe), P(controversial), P(unsafe) from the label's position, summing to 1; None if it was not reached.
     `categories`: P of None and of each category, in the order of `verdict.CATEGORY_NAMES`, where the first category was decided;
     an entry is None where the tokenizer gives no odds. `passes`: forward passes it took. `is_close`: some token won by so little
-    that another batch could turn it in this precision. `failure` is set instead of `raw` when there is no answer.
+    that another batch could turn it in this precision. `failure` is set instead of `raw` when there is no answer. A content in
+    pieces has `windows`, the answer to each with its characters, instead of all of these, and `notes` of what was left out.
     """
 
     raw: str
@@ -54,6 +64,8 @@ class Answer:
     categories: tuple[float | None, ...] | None = None
     passes: int = 1
     is_close: bool = False
+    windows: "tuple[tuple[int, int, Answer], ...]" = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -94,7 +106,7 @@ class Backend(Protocol):
     max_rows: int
     padded: bool  # whether a batch costs rows x longest, or the sum of its lengths
 
-    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Unjudgeable]:
+    def prepare(self, contents: Sequence[Content]) -> Sequence[Prepared | Pieces | Unjudgeable]:
         """Tokenise; a content that cannot be judged becomes `Unjudgeable`, the others go on."""
 
     def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:

@@ -7,12 +7,13 @@ import torch
 from transformers import DynamicCache
 
 from guardfleet.verdict import Model
-from worker.engine.contract import Answer, Prepared, Unjudgeable
+from worker.engine.contract import Answer, Pieces, Prepared, Unjudgeable
 from worker.engine.device import translating_faults
 from worker.engine.loading import LoadedModel
 from worker.engine.reading import Odds, end_ids
-from worker.engine.rendering import MAX_NEW_TOKENS, Renderer
+from worker.engine.rendering import MAX_NEW_TOKENS, Renderer, pieces_of
 from worker.prompt import Content
+from worker.windows import DEFAULT_POLICY, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +33,21 @@ class GenerateBackend:
 
     padded = True
 
-    def __init__(self, loaded: LoadedModel, *, budget_tokens: int, max_text_tokens: int, max_rows: int = 256) -> None:
+    def __init__(self, loaded: LoadedModel, *, budget_tokens: int, policy: Policy = DEFAULT_POLICY, max_rows: int = 256) -> None:
         self._network, self._tokenizer = loaded.network, loaded.tokenizer
         self._device = loaded.device
         self.model: Model = loaded.identity
         self.device = str(loaded.device)
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
-        self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, max_text_tokens=max_text_tokens)
+        self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, policy=policy)
         self.max_prompt_tokens = self._render.max_prompt_tokens
         self._pad = loaded.tokenizer.pad_token_id or 0
         self._ends = torch.tensor(end_ids(loaded.network, loaded.tokenizer), device=self._device)
         self._odds = Odds(lambda text: loaded.tokenizer(text, add_special_tokens=False)["input_ids"], loaded.device)
 
-    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Unjudgeable]:
-        """Tokenise all contents in one call; unusable conversations and overlong prompts are told apart."""
-        return [row if isinstance(row, Unjudgeable) else PromptRow(row.ids) for row in self._render(contents)]
+    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
+        """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
+        return [pieces_of(rendered, lambda encoded: PromptRow(encoded.ids)) for rendered in self._render(contents)]
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared]) -> list[Answer]:

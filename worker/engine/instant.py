@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardfleet.verdict import Model
-from worker.engine.contract import Answer, DeviceFullError, DeviceLostError, Prepared, Unjudgeable
+from worker.engine.contract import Answer, DeviceFullError, DeviceLostError, Pieces, Prepared, Unjudgeable
 from worker.prompt import Content, InvalidConversationError, messages_of
+from worker.windows import DEFAULT_POLICY, Policy, covered, cut, gaps
 
 SAFE = "Safety: Safe\nCategories: None"
 ANSWERS = {
@@ -21,7 +22,7 @@ ANSWERS = {
     "[[controversial]]": ("Safety: Controversial\nCategories: Unethical Acts", (0.2, 0.7, 0.1)),
     "[[babble]]": ("I would rather talk about the weather.", None),
 }
-BYTES_PER_TOKEN = 4  # about what a byte-level BPE makes of English
+CHARS_PER_TOKEN = 4  # about what a byte-level BPE makes of English
 ANSWER_TOKENS = 8
 
 
@@ -40,14 +41,14 @@ class InstantBackend:
     padded = True
 
     def __init__(
-        self, *, ms_per_batch: float = 0.0, budget_tokens: int = 65_536, max_rows: int = 512, max_tokens: int = 30_000
+        self, *, ms_per_batch: float = 0.0, budget_tokens: int = 65_536, max_rows: int = 512, policy: Policy = DEFAULT_POLICY
     ) -> None:
         self.model = Model("instant", "1", "marks", is_demo=True)
         self.device = "none"
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
-        self._pause_s, self._max_tokens = ms_per_batch / 1000, max_tokens
+        self._pause_s, self._policy = ms_per_batch / 1000, policy
 
-    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Unjudgeable]:
+    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
         """Estimate lengths and find marks."""
         return [self._prepare(content) for content in contents]
 
@@ -61,19 +62,32 @@ class InstantBackend:
         """None is used."""
         return 0
 
-    def _prepare(self, content: Content) -> Prepared | Unjudgeable:
+    def _prepare(self, content: Content) -> Prepared | Pieces | Unjudgeable:
         if isinstance(content, str):
-            n_bytes, judged, responds = len(content), content, False
+            n_chars, judged, responds = len(content), content, False
         else:
             try:
                 turns = messages_of(content)
             except InvalidConversationError as error:
                 return Unjudgeable("invalid_conversation", str(error))
-            n_bytes, judged, responds = sum(len(text) for _, text in turns), turns[-1][1], turns[-1][0] == "assistant"
-        n_tokens = n_bytes // BYTES_PER_TOKEN + 1
-        if n_tokens > self._max_tokens:
-            return Unjudgeable("too_long", f"{n_tokens} tokens, at most {self._max_tokens} are judged")
-        return Marked(n_tokens, judged if "[[" in judged else "", responds)
+            n_chars, judged, responds = sum(len(text) for _, text in turns), turns[-1][1], turns[-1][0] == "assistant"
+        n_tokens = n_chars // CHARS_PER_TOKEN + 1
+        if n_tokens <= self._policy.tokens:
+            return Marked(n_tokens, judged if "[[" in judged else "", responds)
+        return self._pieces(judged, responds=responds)
+
+    def _pieces(self, judged: str, *, responds: bool) -> Pieces | Unjudgeable:
+        offsets = [(at, min(at + CHARS_PER_TOKEN, len(judged))) for at in range(0, len(judged), CHARS_PER_TOKEN)]
+        overlap = min(self._policy.overlap, self._policy.tokens // 2)
+        spans = covered(cut(offsets, len(judged), size=self._policy.tokens, overlap=overlap), self._policy.coverage)
+        if len(spans) > self._policy.most:
+            return Unjudgeable("too_long", f"it needs {len(spans)} windows, at most {self._policy.most} are judged")
+        rows: list[Prepared] = []
+        for start, end in spans:
+            piece = judged[start:end]
+            rows.append(Marked((end - start) // CHARS_PER_TOKEN + 1, piece if "[[" in piece else "", responds))
+        left_out = gaps(spans, len(judged))
+        return Pieces(rows, spans, {"left_out": left_out} if left_out else {})
 
     def _answer(self, row: Marked, n_rows: int) -> Answer:
         raw, probabilities = SAFE, (0.98, 0.015, 0.005)

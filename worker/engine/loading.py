@@ -29,8 +29,7 @@ class LoadedModel:
 
 def load(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", threads: int = 0) -> LoadedModel:
     """Load `name` (`demo`, a folder, or a hub name); raises ConfigurationError."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    _quiet()
     if threads:
         torch.set_num_threads(threads)
     folder = folder_of(name)
@@ -58,6 +57,17 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
     )
     return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, int(network.config.max_position_embeddings))
+
+
+def tokenizer_of(name: str) -> Any:
+    """The tokenizer, with its chat template, of `demo` or a folder."""
+    _quiet()
+    return transformers.AutoTokenizer.from_pretrained(str(folder_of(name)) if name == DEMO else name)
+
+
+def _quiet() -> None:
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def prompter_of(tokenizer: Any) -> Prompter:

@@ -3,53 +3,59 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Backend, BatchReport
 from worker.engine.instant import InstantBackend
+from worker.windows import Policy
 
 
-def make_backend(
-    kind: str,
-    *,
-    model: str,
-    revision: str | None,
-    device: str,
-    dtype: str,
-    threads: int,
-    batch_tokens: int,
-    max_text_tokens: int,
-    instant_ms_per_batch: float,
-) -> Backend:
+@dataclass(frozen=True)
+class Spec:
+    """What is to judge: `kind` is `model` or `instant`; the other fields are settings of the same names."""
+
+    kind: str = "model"
+    model: str = "demo"
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    batch_tokens: int = 8192
+    policy: Policy = field(default_factory=Policy)
+    instant_ms_per_batch: float = 0.0
+
+
+def make_backend(spec: Spec) -> Backend:
     """`instant`, or the model; raises ConfigurationError. torch is imported only where a model is asked for."""
-    if kind == "instant":
-        return InstantBackend(ms_per_batch=instant_ms_per_batch, max_tokens=max_text_tokens)
+    if spec.kind == "instant":
+        return InstantBackend(ms_per_batch=spec.instant_ms_per_batch, policy=spec.policy)
     with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
         # A thread that has run OpenMP keeps a team of workers, and two teams on the cores of one make both of them sleep between
         # loops (measured: a sixth of the speed). So models are loaded by a thread that ends, and run by the engine's alone.
-        return pool.submit(_load, model, revision, device, dtype, threads, batch_tokens, max_text_tokens).result()
+        return pool.submit(_load, spec).result()
 
 
-def _load(
-    model: str, revision: str | None, device: str, dtype: str, threads: int, batch_tokens: int, max_text_tokens: int
-) -> Backend:
+def _load(spec: Spec) -> Backend:
     from worker.engine.device import keep_freed_memory  # noqa: PLC0415
     from worker.engine.generate import GenerateBackend  # noqa: PLC0415
-    from worker.engine.loading import load  # noqa: PLC0415
+    from worker.engine.loading import LoadedModel, load  # noqa: PLC0415
     from worker.engine.network import why_not  # noqa: PLC0415
     from worker.engine.packed import PackedBackend, SelfTestError  # noqa: PLC0415
 
+    def loaded() -> LoadedModel:
+        return load(spec.model, revision=spec.revision, device=spec.device, dtype=spec.dtype, threads=spec.threads)
+
     keep_freed_memory()
-    loaded = load(model, revision=revision, device=device, dtype=dtype, threads=threads)
-    reason = why_not(loaded.network)
+    model = loaded()
+    reason = why_not(model.network)
     if reason is None:
         try:
-            return PackedBackend(loaded, budget_tokens=batch_tokens, max_text_tokens=max_text_tokens)
+            return PackedBackend(model, budget_tokens=spec.batch_tokens, policy=spec.policy)
         except SelfTestError as error:
-            reason = str(error)
-            loaded = load(model, revision=revision, device=device, dtype=dtype, threads=threads)
+            reason, model = str(error), loaded()
     logging.getLogger(__name__).warning("engine_fallback: padded generate instead of the packed pass, for %s", reason)
-    return GenerateBackend(loaded, budget_tokens=batch_tokens, max_text_tokens=max_text_tokens)
+    return GenerateBackend(model, budget_tokens=spec.batch_tokens, policy=spec.policy)
 
 
 def make_engine(backend: Backend, *, on_batch: Callable[[BatchReport], None], on_fatal: Callable[[str], None]) -> BatchingEngine:

@@ -28,27 +28,6 @@ class Shape(NamedTuple):
     intermediate: int
     vocabulary: int
 
-    @property
-    def flop_per_token(self) -> int:
-        """Multiply-adds x 2 of the layers' matrices for one token."""
-        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
-        return 2 * self.layers * (attention + 3 * self.hidden * self.intermediate)
-
-    @property
-    def flop_per_pair(self) -> int:
-        """Of attention, for one token and one key, all layers: q k and p v."""
-        return 4 * self.layers * self.heads * self.head_dim
-
-    @property
-    def flop_per_read(self) -> int:
-        """Of the head, for one position."""
-        return 2 * self.hidden * self.vocabulary
-
-    @property
-    def kv_values_per_token(self) -> int:
-        """Numbers of keys and values that one token keeps."""
-        return 2 * self.layers * self.kv_heads * self.head_dim
-
 
 def shape_of(config: Any) -> Shape:
     """The shape in a transformers configuration of Qwen3."""
@@ -124,16 +103,16 @@ class PackedNetwork:
         half = self.shape.head_dim // 2
         sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)  # signs folded in: rotating a half is then a plain swap
         self._cos, self._sin = cos[0].contiguous(), sin.contiguous()
-        self._layers = [self._take(layer) for layer in network.model.layers]
+        self.layers = [self._take(layer) for layer in network.model.layers]
         self._head = make_linear(network.lm_head.weight)
         widest = max(self.shape.intermediate, self.shape.heads * self.shape.head_dim)
         self.head_rows = 1024
         if self.device.type == "cpu":
             self.head_rows = max(16, LARGEST_HEAP_BLOCK // (4 * self.shape.vocabulary) // 16 * 16)
-            self._chunk = min(4096, max(256, 1 << int(math.log2(CHUNK_BYTES // (widest * 4)))))
-            self.step = max(16, self._chunk // STEPS)
+            self.chunk = min(4096, max(256, 1 << int(math.log2(CHUNK_BYTES // (widest * 4)))))
+            self.step = max(16, self.chunk // STEPS)
         else:
-            self._chunk, self.step = 1 << 30, 1
+            self.chunk, self.step = 1 << 30, 1
 
     @staticmethod
     def _take(layer: Any) -> _Layer:
@@ -154,9 +133,9 @@ class PackedNetwork:
         """
         x: torch.Tensor = self._embedding[ids]
         cos, sin = self._cos[positions], self._sin[positions]
-        chunks = [slice(at, min(at + self._chunk, len(ids))) for at in range(0, len(ids), self._chunk)]
-        last = len(self._layers) - 1
-        for index, layer in enumerate(self._layers[:-1]):
+        chunks = [slice(at, min(at + self.chunk, len(ids))) for at in range(0, len(ids), self.chunk)]
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers[:-1]):
             for part in chunks:
                 h = self._normed(x[part], layer.input_norm)
                 attention.store(index, part.start, *self._keys(layer, h, cos[part], sin[part]))
@@ -164,7 +143,7 @@ class PackedNetwork:
             mixed = attention.mix(index, reads_only=False)
             for part in chunks:
                 self._finish(layer, x[part], mixed[part])
-        layer = self._layers[-1]
+        layer = self.layers[-1]
         for part in chunks:
             attention.store(last, part.start, *self._keys(layer, self._normed(x[part], layer.input_norm), cos[part], sin[part]))
         read = x[reads]

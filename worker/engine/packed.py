@@ -16,14 +16,15 @@ import torch
 from guardfleet.verdict import Model
 from worker.answer import parse
 from worker.engine.attention import HeadwiseAttention, Prefix, Rows, TreeAttention, VarlenAttention, Workspace
-from worker.engine.contract import Answer, Prepared, Unjudgeable
+from worker.engine.contract import Answer, Pieces, Prepared, Unjudgeable
 from worker.engine.device import translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.loading import LoadedModel
 from worker.engine.network import Attention, PackedNetwork, tensor_of
 from worker.engine.reading import CLOSE, Odds, Reads, end_ids
-from worker.engine.rendering import MAX_NEW_TOKENS, Renderer
+from worker.engine.rendering import MAX_NEW_TOKENS, Renderer, pieces_of
 from worker.prompt import Content, Encoded, messages_of
+from worker.windows import DEFAULT_POLICY, Policy
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of the largest logit, in the self test
 TREE_NODES = 16  # per row of a second pass
@@ -46,6 +47,7 @@ class PromptRow:
 
     ids: tuple[int, ...]
     mode: "Mode"
+    prefix: Prefix
     n_tokens: int
     n_prompt: int
 
@@ -110,35 +112,36 @@ class PackedBackend:
 
     padded = False
 
-    def __init__(self, loaded: LoadedModel, *, budget_tokens: int, max_text_tokens: int, max_rows: int = 4096) -> None:
+    def __init__(self, loaded: LoadedModel, *, budget_tokens: int, policy: Policy = DEFAULT_POLICY, max_rows: int = 4096) -> None:
         self.model: Model = loaded.identity
         self.device = str(loaded.device)
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
-        self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, max_text_tokens=max_text_tokens)
+        self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, policy=policy)
         self.max_prompt_tokens = self._render.max_prompt_tokens
         self._tokenizer, self._prompter = loaded.tokenizer, loaded.prompter
         self._ends = frozenset(end_ids(loaded.network, loaded.tokenizer))
         self._odds = Odds(self.encode, loaded.device)
         self._close = CLOSE[loaded.network.dtype]
-        probes = self._render([probe for several in PROBES.values() for probe in several])
-        expected = _last_logits(loaded.network, [probe for probe in probes if isinstance(probe, Encoded)])
-        self._network = PackedNetwork(loaded.network)
-        self._workspace = Workspace(self._network.shape, loaded.device, self._network.dtype)
+        probes = self._prompter.encode([messages_of(probe) for several in PROBES.values() for probe in several])
+        expected = _last_logits(loaded.network, probes)
+        self.network = PackedNetwork(loaded.network)
+        self._workspace = Workspace(self.network.shape, loaded.device, self.network.dtype)
+        shape, like = self.network.shape, {"dtype": self.network.dtype, "device": loaded.device}
+        self._nothing = Prefix((), torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, **like))
         self.causal = VarlenAttention if loaded.device.type == "cuda" else HeadwiseAttention
         self._modes = {responds: self._mode(responds=responds) for responds in (False, True)}
         self.modes = tuple(self._modes.values())
-        self._self_test([probe for probe in probes if isinstance(probe, Encoded)], expected)
+        self._self_test(probes, expected)
 
-    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Unjudgeable]:
-        """Tokenise all contents in one call; unusable conversations and overlong prompts are told apart."""
-        return [row if isinstance(row, Unjudgeable) else self._row(row) for row in self._render(contents)]
+    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
+        """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
+        return [pieces_of(rendered, self._row) for rendered in self._render(contents)]
 
-    def _row(self, encoded: Encoded) -> Prepared | Unjudgeable:
+    def _row(self, encoded: Encoded) -> PromptRow:
         mode = self._modes[encoded.responds]
-        if encoded.ids[: mode.prefix.n] != mode.prefix.ids:
-            return Unjudgeable("engine_failed", "its prompt begins unlike the model's others")
-        own = encoded.ids[mode.prefix.n :]
-        return PromptRow(own, mode, len(own) + len(mode.draft.tokens), len(encoded.ids))
+        prefix = mode.prefix if encoded.ids[: mode.prefix.n] == mode.prefix.ids else self._nothing
+        own = encoded.ids[prefix.n :]
+        return PromptRow(own, mode, prefix, len(own) + len(mode.draft.tokens), len(encoded.ids))
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared]) -> list[Answer | Prepared]:
@@ -146,7 +149,7 @@ class PackedBackend:
         out: list[Answer | Prepared | None] = [None] * len(batch)
         fresh = [(i, row) for i, row in enumerate(batch) if isinstance(row, PromptRow)]
         begun = [(i, row) for i, row in enumerate(batch) if isinstance(row, Continuation)]
-        with translating_faults(self._network.device):
+        with translating_faults(self.network.device):
             if fresh:
                 for (i, _), done in zip(fresh, self._first_pass([row for _, row in fresh]), strict=True):
                     out[i] = done
@@ -157,7 +160,7 @@ class PackedBackend:
 
     def memory_bytes(self) -> int:
         """What torch has allocated on the GPU; 0 elsewhere."""
-        return torch.cuda.memory_allocated(self._network.device) if self._network.device.type == "cuda" else 0
+        return torch.cuda.memory_allocated(self.network.device) if self.network.device.type == "cuda" else 0
 
     def _first_pass(self, rows: Sequence[PromptRow]) -> list[Answer | Prepared]:
         """Prompts and drafts; a draft is a chain, so that plain causal attention is all that is needed."""
@@ -165,7 +168,7 @@ class PackedBackend:
         geometry = Rows(
             [len(row.ids) + len(tree.tokens) for row, tree in zip(rows, trees, strict=True)],
             [len(tree.parents) for tree in trees],
-            [row.mode.prefix for row in rows],
+            [row.prefix for row in rows],
         )
         ids = [token for row, tree in zip(rows, trees, strict=True) for token in (*row.ids, *tree.tokens)]
         reads = self._pass(ids, geometry.positions(), geometry.reads(), self.causal(self._workspace, geometry))
@@ -188,10 +191,10 @@ class PackedBackend:
         trees = [row.row.mode.drafts.tree(row.begun, TREE_NODES) for row in rows]
         ids = [token for row, tree in zip(rows, trees, strict=True) for token in (row.begun[-1], *tree.tokens)]
         positions = [
-            row.row.mode.prefix.n + row.n_tokens + depth for row, tree in zip(rows, trees, strict=True) for depth in tree.depths
+            row.row.prefix.n + row.n_tokens + depth for row, tree in zip(rows, trees, strict=True) for depth in tree.depths
         ]
         attention = TreeAttention(
-            self._workspace, [row.row.mode.prefix for row in rows], [row.kv for row in rows], [tree.parents for tree in trees]
+            self._workspace, [row.row.prefix for row in rows], [row.kv for row in rows], [tree.parents for tree in trees]
         )
         reads = self._pass(ids, positions, range(len(ids)), attention)
         out: list[Answer | Prepared] = []
@@ -201,7 +204,7 @@ class PackedBackend:
             visited = self._verify(row.row, reads, at, tree, begun, partial)
             done: Answer | Prepared | None = self._settled(row.row, begun, partial, passes=row.passes + 1)
             if done is None:
-                fed = tensor_of([at + node for node in visited], self._network.device)
+                fed = tensor_of([at + node for node in visited], self.network.device)
                 kv = torch.cat([row.kv, self._workspace.kv.index_select(3, fed)], 3)
                 done = Continuation(row.row, begun, kv, partial, row.passes + 1)
             out.append(done)
@@ -211,16 +214,16 @@ class PackedBackend:
     def _pass(self, ids: Sequence[int], positions: Sequence[int], reads: Sequence[int], attention: Attention) -> Reads:
         hidden = self._hidden(ids, positions, reads, attention)
         found = Reads(self._odds)
-        for at in range(0, len(reads), self._network.head_rows):
-            part = hidden[at : at + self._network.head_rows]
-            found.add(self._network.logits(part)[: len(reads) - at])
+        for at in range(0, len(reads), self.network.head_rows):
+            part = hidden[at : at + self.network.head_rows]
+            found.add(self.network.logits(part)[: len(reads) - at])
         return found
 
     def _hidden(self, ids: Sequence[int], positions: Sequence[int], reads: Sequence[int], attention: Attention) -> torch.Tensor:
         """What the head reads at `reads`, with fillers behind."""
-        step, device = self._network.step, self._network.device
+        step, device = self.network.step, self.network.device
         fill, spare = [0] * (-len(ids) % step), [0] * (-len(reads) % step)
-        return self._network.forward(
+        return self.network.forward(
             tensor_of([*ids, *fill], device), tensor_of([*positions, *fill], device), tensor_of([*reads, *spare], device), attention
         )
 
@@ -282,24 +285,21 @@ class PackedBackend:
 
     @torch.inference_mode()
     def _prefix(self, ids: tuple[int, ...]) -> Prefix:
-        shape, network = self._network.shape, self._network
-        none = torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, dtype=network.dtype, device=network.device)
-        nothing = Prefix((), none)
-        geometry = Rows([len(ids)], [1], [nothing])
+        geometry = Rows([len(ids)], [1], [self._nothing])
         self._pass(ids, geometry.positions(), geometry.reads(), self.causal(self._workspace, geometry))
         return Prefix(ids, self._workspace.kv[:, :, :, : len(ids)].clone())
 
     @torch.inference_mode()
     def _self_test(self, probes: Sequence[Encoded], expected: Sequence[torch.Tensor]) -> None:
         """Hold the pass against transformers' own forward, which knows nothing of packing and prefixes."""
-        rows = [row for row in map(self._row, probes) if isinstance(row, PromptRow)]
-        geometry = Rows([len(row.ids) for row in rows], [1] * len(rows), [row.mode.prefix for row in rows])
+        rows = [self._row(probe) for probe in probes]
+        geometry = Rows([len(row.ids) for row in rows], [1] * len(rows), [row.prefix for row in rows])
         ids = [token for row in rows for token in row.ids]
         attention = self.causal(self._workspace, geometry)
-        found = self._network.logits(self._hidden(ids, geometry.positions(), geometry.reads(), attention))
+        found = self.network.logits(self._hidden(ids, geometry.positions(), geometry.reads(), attention))
         for i, logits in enumerate(expected):
             off = (found[i].float() - logits.float()).abs().max().item()
-            if not off <= TOLERANCE[self._network.dtype] * max(1.0, logits.float().abs().max().item()):
+            if not off <= TOLERANCE[self.network.dtype] * max(1.0, logits.float().abs().max().item()):
                 raise SelfTestError(f"the packed pass is off by {off:.3g} from the model's own")
 
 

@@ -1,35 +1,98 @@
-"""From contents to prompts a backend takes, or the reason why one cannot be judged."""
+"""From contents to prompts a backend takes, or the reason why one cannot be judged.
 
-from collections.abc import Sequence
+A conversation that is too long loses its oldest turns; a last turn that is too long on its own is judged in overlapping windows.
+What was left out is noted, and ends up in the rationale.
+"""
 
-from worker.engine.contract import Unjudgeable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.engine.contract import Pieces, Prepared, Unjudgeable
 from worker.prompt import Content, Encoded, InvalidConversationError, Prompter, messages_of
+from worker.windows import Policy, Span, covered, cut, gaps
 
 MAX_NEW_TOKENS = 128  # as in the model's own evaluation
+MARGIN = 32  # tokens that a piece may have more of alone than within its text, and the answer's draft
+CONTEXT_SHARE = 4  # of a window, at most one part in so many goes to the user's turn before a long response
+
+Turns = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LongPrompt:
+    """A content in pieces: a prompt and the characters of the last turn it shows, for each; and what was left out."""
+
+    prompts: list[Encoded]
+    spans: list[Span]
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class Renderer:
     """Tokenises for one model; safe to call from many threads."""
 
-    def __init__(self, prompter: Prompter, *, max_positions: int, max_text_tokens: int) -> None:
-        self._prompter = prompter
-        self.max_prompt_tokens = min(max_positions - MAX_NEW_TOKENS, max_text_tokens)
+    def __init__(self, prompter: Prompter, *, max_positions: int, policy: Policy) -> None:
+        self._prompter, self._policy = prompter, policy
+        self.max_prompt_tokens = min(max_positions - MAX_NEW_TOKENS, policy.tokens)
 
-    def __call__(self, contents: Sequence[Content]) -> list[Encoded | Unjudgeable]:
-        """The prompt of each content, in order; all of them are tokenised in one call."""
-        out: list[Encoded | Unjudgeable | None] = [None] * len(contents)
-        usable: list[tuple[int, tuple[tuple[str, str], ...]]] = []
+    def __call__(self, contents: Sequence[Content]) -> list[Encoded | LongPrompt | Unjudgeable]:
+        """The prompt or prompts of each content, in order; all of them are tokenised in one call."""
+        out: list[Encoded | LongPrompt | Unjudgeable | None] = [None] * len(contents)
+        usable: list[tuple[int, Turns]] = []
         for at, content in enumerate(contents):
             try:
                 usable.append((at, messages_of(content)))
             except InvalidConversationError as error:
                 out[at] = Unjudgeable("invalid_conversation", str(error))
-        for (at, _), encoded in zip(usable, self._prompter.encode([turns for _, turns in usable]), strict=True):
-            out[at] = self._admit(encoded)
+        for (at, turns), encoded in zip(usable, self._prompter.encode([turns for _, turns in usable]), strict=True):
+            out[at] = encoded if len(encoded.ids) <= self.max_prompt_tokens else self._shortened(turns)
         return [row for row in out if row is not None]
 
-    def _admit(self, encoded: Encoded) -> Encoded | Unjudgeable:
-        n = len(encoded.ids)
-        if n > self.max_prompt_tokens:
-            return Unjudgeable("too_long", f"{n} tokens with the policy, at most {self.max_prompt_tokens} are judged")
-        return encoded
+    def _shortened(self, turns: Turns) -> LongPrompt | Unjudgeable:
+        """Without the oldest turns, if that is enough; else the last turn in windows."""
+        lengths = [self._prompter.length(text) for _, text in turns]
+        first = len(turns) - 1 if turns[-1][0] == "user" else max(i for i, (role, _) in enumerate(turns) if role == "user")
+        for begin in range(1, first + 1):
+            if turns[begin][0] != "user" or sum(lengths[begin:]) > self.max_prompt_tokens:
+                continue
+            (encoded,) = self._prompter.encode([turns[begin:]])
+            if len(encoded.ids) <= self.max_prompt_tokens:
+                return LongPrompt([encoded], [(0, len(turns[-1][1]))], {"turns_left_out": begin})
+        return self._windows(turns, first)
+
+    def _windows(self, turns: Turns, first: int) -> LongPrompt | Unjudgeable:
+        notes: dict[str, Any] = {"turns_left_out": first} if first else {}
+        role, text = turns[-1]
+        context = turns[first:-1]
+        room = self.max_prompt_tokens // CONTEXT_SHARE
+        if context and sum(self._prompter.length(part) for _, part in context) > room:
+            asked = context[0][1]
+            kept = cut(self._prompter.offsets(asked), len(asked), size=room, overlap=1)[-1]
+            context = ((context[0][0], asked[kept[0] :]),)
+            notes["context_cut"] = kept[0]
+        (frame,) = self._prompter.encode([(*context, (role, ""))])
+        size = self.max_prompt_tokens - len(frame.ids) - MARGIN
+        if size <= 1:
+            return Unjudgeable(
+                "too_long", f"the policy and its frame alone take {len(frame.ids)} of {self.max_prompt_tokens} tokens"
+            )
+        every = cut(self._prompter.offsets(text), len(text), size=size, overlap=max(1, min(self._policy.overlap, size // 2)))
+        spans = covered(every, self._policy.coverage)
+        if len(spans) > self._policy.most:
+            return Unjudgeable("too_long", f"it needs {len(spans)} windows, at most {self._policy.most} are judged")
+        left_out = gaps(spans, len(text))
+        if left_out:
+            notes["left_out"] = left_out
+        prompts = self._prompter.encode([(*context, (role, text[start:end])) for start, end in spans])
+        return LongPrompt(prompts, spans, notes)
+
+
+def pieces_of(
+    rendered: Encoded | LongPrompt | Unjudgeable, row_of: Callable[[Encoded], Prepared]
+) -> Prepared | Pieces | Unjudgeable:
+    """What a backend prepares of it."""
+    if isinstance(rendered, Unjudgeable):
+        return rendered
+    if isinstance(rendered, Encoded):
+        return row_of(rendered)
+    return Pieces([row_of(prompt) for prompt in rendered.prompts], rendered.spans, rendered.notes)

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Time the engine and its peers in turns on the same ids and weights; print medians and ratios, the last line as one JSON.
+
+    python ../shared/peers/make_model.py /tmp/model --shape 0.6b
+    python benchmarks/compare_peers.py /tmp/model --peers ../shared/peers --vllm-python /tmp/vllm/bin/python --rows 96
+
+vLLM's CPU build needs an environment of its own (see the peers' README); without `--vllm-python` it is left out. Answers are
+scripted here and forced to eight tokens there: random weights do not speak the grammar.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+TURN_LIMIT_S = 1800
+
+
+def main() -> None:
+    """Alternate, and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=pathlib.Path, help="folder written by make_model.py")
+    parser.add_argument("--peers", type=pathlib.Path, required=True, help="folder of the peers' scripts")
+    parser.add_argument("--vllm-python")
+    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--generate-rows", type=int, default=32, help="transformers is slow: its rate is taken on fewer rows")
+    parser.add_argument("--generate-batches", type=lambda value: [int(part) for part in value.split(",")], default=[8, 32])
+    parser.add_argument("--budgets", default="2048")
+    parser.add_argument("--turns", type=int, default=3)
+    args = parser.parse_args()
+    ours = f"-m worker.engine.bench --scripted --turns 1 --json --rows {args.rows} --budgets {args.budgets}".split()
+    files = ["--model", str(args.model), "--texts", str(args.model / "texts.json")]
+    contenders: dict[str, list[str]] = {"guardfleet": [sys.executable, *ours, *files]}
+    if args.vllm_python:
+        contenders["vllm-cpu"] = [args.vllm_python, str(args.peers / "vllm_cpu.py"), str(args.model), str(args.rows)]
+    for batch in args.generate_batches:
+        script = [sys.executable, str(args.peers / "hf_generate.py"), str(args.model), str(args.generate_rows), str(batch)]
+        contenders[f"generate, sorted, batch {batch}"] = script
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    ceilings: list[float] = []
+    shares: list[float] = []
+    for turn in range(args.turns):
+        for name, command in contenders.items():
+            found = last_json(command)
+            if "runs" in found:
+                best = max(found["runs"], key=lambda run: run["texts_s"])
+                found["texts_per_s"] = best["texts_s"]
+                ceilings.append(max(found["ceiling"].values()))
+                shares.append(best["of_ceiling"])
+            rates[name].append(found["texts_per_s"])
+            print(f"turn {turn + 1}: {name}: {found['texts_per_s']:.3f} texts/s", flush=True)
+    medians = {name: statistics.median(several) for name, several in rates.items()}
+    for name, rate in medians.items():
+        print(f"{name}: {rate:.3f} texts/s, guardfleet is {medians['guardfleet'] / rate:.2f} x that")
+    print(json.dumps({
+        "model": args.model.name, "rows": args.rows, "turns": args.turns, "texts_s": medians,
+        "ratios": {name: round(medians["guardfleet"] / rate, 3) for name, rate in medians.items()},
+        "ceiling_gflop_s": statistics.median(ceilings), "of_ceiling": statistics.median(shares), "all": rates,
+    }))  # fmt: skip
+
+
+def last_json(command: Sequence[str]) -> dict[str, Any]:
+    """The JSON object in the last line that holds one; raises when the command fails."""
+    environ = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TURN_LIMIT_S, env=environ, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        raise SystemExit(f"{command[0]} ... failed with {done.returncode}:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""`guardfleet bench engine` runs, and its last line is the JSON it promises."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from worker.engine.bench import flops
+from worker.engine.network import Shape
+
+
+def test_the_benchmark_prints_one_json_in_its_last_line(shared: pathlib.Path) -> None:
+    command = [sys.executable, "-m", "guardfleet", "bench", "engine", "--texts", str(shared / "data" / "corpus.jsonl")]
+    options = ["--rows", "40", "--turns", "1", "--ceiling-seconds", "0.1", "--slow-path", "0.5", "--soak-rows", "80", "--json"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert "of the ceiling" in done.stdout
+    assert found["padding"] == 0
+    fast, slow = found["runs"]
+    assert (fast["one_pass_share"], fast["failures"]) == (1, 0)
+    assert 0 < slow["one_pass_share"] < 1
+    assert found["ceiling"]["engine_gflop_s"] > 0
+    assert len(found["soak"]["rss_mib"]) == 10
+
+
+def test_the_model_shapes_cost_what_their_reference_says() -> None:
+    """GFLOP of one text of 256 tokens behind a cached prefix of 201, with a suffix of 96 and a draft of 7: the published table."""
+    for shape, gflop in ((Shape(28, 16, 8, 128, 1024, 3072, 151_936), 350.1), (Shape(36, 32, 8, 128, 2560, 9728, 151_936), 2696)):
+        whole = flops(shape, 201, 256 + 96 + 7, 8)
+        assert whole == pytest.approx(gflop * 1e9, rel=0.05)  # the last layer's savings are ours
+        assert whole < gflop * 1e9

@@ -1,0 +1,174 @@
+"""Texts longer than a window, with the real tokenizer and template and a judge that looks for one sentence."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from guardfleet.verdict import Category, Judgement, Model, Severity
+from worker.engine.batching import BatchingEngine
+from worker.engine.contract import Answer, Pieces, Prepared, Unjudgeable
+from worker.engine.generate import PromptRow
+from worker.engine.loading import prompter_of, tokenizer_of
+from worker.engine.rendering import Renderer, pieces_of
+from worker.judging import judgement_of
+from worker.prompt import Content
+from worker.windows import Policy
+
+NEEDLE = "The one sentence that this judge objects to, Ünïcode and all 漢字."
+TOKENS = 50_000
+
+
+class Seeker:
+    """A backend that answers unsafe where the needle is in the prompt, and controversial where the word `hm` is."""
+
+    padded, budget_tokens, max_rows, device = False, 100_000, 64, "none"
+    model = Model("seeker", "1", "p")
+
+    def __init__(self, folder: pathlib.Path, policy: Policy) -> None:
+        self.tokenizer = tokenizer_of(str(folder))
+        self.render = Renderer(prompter_of(self.tokenizer), max_positions=32_768, policy=policy)
+
+    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
+        return [pieces_of(rendered, lambda encoded: PromptRow(encoded.ids)) for rendered in self.render(contents)]
+
+    def run(self, batch: Sequence[Prepared]) -> list[Answer]:
+        return [self.answer(row) for row in batch if isinstance(row, PromptRow)]
+
+    def answer(self, row: PromptRow) -> Answer:
+        assert row.n_tokens <= self.render.max_prompt_tokens
+        shown = self.tokenizer.decode(row.ids)
+        if NEEDLE in shown:
+            return Answer("Safety: Unsafe\nCategories: Violent", (0.0, 0.1, 0.9), row.n_tokens, 9)
+        if " hm " in shown:
+            return Answer("Safety: Controversial\nCategories: PII", (0.1, 0.8, 0.1), row.n_tokens, 9)
+        return Answer("Safety: Safe\nCategories: None", (0.9, 0.1, 0.0), row.n_tokens, 8)
+
+    def memory_bytes(self) -> int:
+        return 0
+
+
+@pytest.fixture(scope="module")
+def filler(shared: pathlib.Path) -> tuple[str, list[int]]:
+    """More than 50,000 tokens of real text, and where its rows begin."""
+    parts, starts, at = [], [], 0
+    with (shared / "data" / "corpus.jsonl").open() as file:
+        for line in file:
+            text = json.loads(line)["text"].replace(" hm ", " ") + "\n"
+            parts.append(text)
+            starts.append(at)
+            at += len(text)
+            if at > 6 * TOKENS:
+                break
+    return "".join(parts), starts
+
+
+@pytest.fixture(scope="module")
+def seeker(shared: pathlib.Path) -> Seeker:
+    return Seeker(shared / "qwen3guard", Policy(tokens=4096, overlap=256, most=64))
+
+
+def judge(backend: Any, content: Content) -> Judgement:
+    engine = BatchingEngine(backend)
+    engine.start()
+    (answer,) = engine.submit([content]).result(120).answers
+    engine.stop()
+    return judgement_of(answer)
+
+
+@given(data=st.data())
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_sentence_hidden_anywhere_in_50_000_tokens_is_found_by_the_window_that_holds_it(
+    data: st.DataObject, seeker: Seeker, filler: tuple[str, list[int]]
+) -> None:
+    text, starts = filler
+    at = data.draw(st.sampled_from(starts) | st.integers(0, len(text)))
+    found = judge(seeker, text[:at] + NEEDLE + text[at:])
+    assert found.input_tokens >= TOKENS
+    assert (found.severity, found.categories) == (Severity.UNSAFE, Category.VIOLENT)
+    assert found.evidence is not None
+    start, end = found.evidence["decided"]
+    assert start <= at
+    assert at + len(NEEDLE) <= end
+    for a, b, severity, _ in found.evidence["windows"]:
+        whole = a <= at and at + len(NEEDLE) <= b
+        assert (severity == "unsafe") == whole
+    assert found.evidence["windows"][0][0] == 0
+    assert found.evidence["windows"][-1][1] == len(text) + len(NEEDLE)
+
+
+def test_a_text_that_fits_is_judged_whole(seeker: Seeker, filler: tuple[str, list[int]]) -> None:
+    found = judge(seeker, filler[0][:2000])
+    assert (found.severity, found.evidence) == (Severity.SAFE, None)
+
+
+def test_the_worst_window_decides_and_its_categories_are_those_of_all_alike(seeker: Seeker, filler: tuple[str, list[int]]) -> None:
+    found = judge(seeker, filler[0] + " hm " + filler[0][:20_000])
+    assert (found.severity, found.categories) == (Severity.CONTROVERSIAL, Category.PII)
+    assert found.probabilities == (0.1, 0.8, 0.1)
+
+
+@pytest.mark.parametrize(("coverage", "seen"), [("head", True), ("ends", True), ("tail", False)])
+def test_only_the_asked_for_ends_are_judged_and_the_rest_is_named(
+    shared: pathlib.Path, filler: tuple[str, list[int]], coverage: Any, seen: bool
+) -> None:
+    text = NEEDLE + filler[0]
+    found = judge(Seeker(shared / "qwen3guard", Policy(4096, 256, 64, coverage)), text)
+    assert (found.severity is Severity.UNSAFE) is seen
+    assert found.evidence is not None
+    left_out = sum(b - a for a, b in found.evidence["left_out"])
+    assert len(text) > left_out > len(text) * 0.7
+
+
+def test_too_many_windows_are_an_error_not_a_cut(shared: pathlib.Path, filler: tuple[str, list[int]]) -> None:
+    found = judge(Seeker(shared / "qwen3guard", Policy(1024, 64, 3)), filler[0])
+    assert (found.severity, found.error) == (Severity.ERROR, "too_long")
+    assert found.error_detail is not None
+    assert found.error_detail.endswith("windows, at most 3 are judged")
+
+
+def test_a_conversation_loses_its_oldest_turns_first_and_says_so(seeker: Seeker, filler: tuple[str, list[int]]) -> None:
+    text = filler[0]
+    turns = [{"role": ("user", "assistant")[i % 2], "content": text[i * 3000 : (i + 1) * 3000]} for i in range(30)]
+    found = judge(seeker, [*turns, {"role": "user", "content": NEEDLE}])
+    assert found.severity is Severity.UNSAFE
+    assert found.evidence is not None
+    left_out = found.evidence["turns_left_out"]
+    assert 20 < left_out < 30
+    assert left_out % 2 == 0  # what is kept begins with the user
+    assert found.evidence["decided"] == [0, len(NEEDLE)]
+    found = judge(seeker, [{"role": "user", "content": NEEDLE}, {"role": "assistant", "content": "no"}, *turns[:2]])
+    assert (found.severity, found.evidence) == (Severity.UNSAFE, None)  # it fits: nothing is left out
+
+
+def test_a_long_response_is_judged_in_windows_behind_the_end_of_what_was_asked(
+    seeker: Seeker, filler: tuple[str, list[int]]
+) -> None:
+    text = filler[0]
+    asked = {"role": "user", "content": text[:40_000]}
+    found = judge(seeker, [{"role": "user", "content": "old"}, {"role": "assistant", "content": "turn"}, asked,
+                           {"role": "assistant", "content": text[:60_000] + NEEDLE + text[60_000:90_000]}])  # fmt: skip
+    assert found.severity is Severity.UNSAFE
+    assert found.evidence is not None
+    assert found.evidence["turns_left_out"] == 2
+    assert 0 < found.evidence["context_cut"] < 40_000
+    start, end = found.evidence["decided"]
+    assert start <= 60_000
+    assert end >= 60_000 + len(NEEDLE)
+
+
+def test_a_window_without_a_verdict_leaves_the_text_without_one_unless_another_is_unsafe() -> None:
+    safe, unsafe = Answer("Safety: Safe\nCategories: None"), Answer("Safety: Unsafe\nCategories: PII, Violent")
+    broken = Answer("", failure=Unjudgeable("engine_failed", "x"))
+    assert judgement_of(Answer("", windows=((0, 5, safe), (4, 9, broken)))).error == "engine_failed"
+    found = judgement_of(Answer("", windows=((0, 5, unsafe), (4, 9, broken), (8, 12, safe)), notes={"turns_left_out": 2}))
+    assert found.severity is Severity.UNSAFE
+    assert found.evidence == {
+        "windows": [[0, 5, "unsafe", ["Violent", "PII"]], [4, 9, "error", []], [8, 12, "safe", []]],
+        "decided": [0, 5],
+        "turns_left_out": 2,
+    }

@@ -1,0 +1,60 @@
+"""Where a text that is too long for one prompt is cut: a function of its tokens' offsets and nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Coverage = Literal["windows", "head", "tail", "ends"]  # all of it, or what the caller asked to be judged
+Span = tuple[int, int]  # characters, end exclusive
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long texts are judged. `tokens`: of one prompt, policy and all; `overlap`: tokens that neighbouring windows share."""
+
+    tokens: int = 8192
+    overlap: int = 512
+    most: int = 64
+    coverage: Coverage = "windows"
+
+
+DEFAULT_POLICY = Policy()
+
+
+def cut(offsets: Sequence[Span], n_chars: int, *, size: int, overlap: int) -> list[Span]:
+    """Windows of at most `size` tokens over a text of `n_chars` characters, neighbours sharing at least `overlap` tokens.
+
+    `offsets` are each token's characters, in order. Every character lies in some window, and whatever is no longer than `overlap`
+    tokens lies whole in one. Raises ValueError when windows would not advance.
+    """
+    if not 0 < overlap < size:
+        raise ValueError(f"windows of {size} tokens cannot overlap by {overlap}")
+    if len(offsets) <= size:
+        return [(0, n_chars)]
+    starts = [*range(0, len(offsets) - size, size - overlap), len(offsets) - size]
+    spans = [(offsets[at][0], offsets[at + size - 1][1]) for at in starts]
+    spans[0] = (0, spans[0][1])
+    spans[-1] = (spans[-1][0], n_chars)
+    return spans
+
+
+def covered(spans: Sequence[Span], coverage: Coverage) -> list[Span]:
+    """The windows that are judged."""
+    if coverage == "head":
+        return [spans[0]]
+    if coverage == "tail":
+        return [spans[-1]]
+    if coverage == "ends":
+        return [spans[0], spans[-1]] if len(spans) > 1 else list(spans)
+    return list(spans)
+
+
+def gaps(spans: Sequence[Span], n_chars: int) -> list[Span]:
+    """What no window holds."""
+    out: list[Span] = []
+    reached = 0
+    for start, end in spans:
+        if start > reached:
+            out.append((reached, start))
+        reached = max(reached, end)
+    return [*out, (reached, n_chars)] if reached < n_chars else out
