@@ -45,7 +45,9 @@ class Settings(BaseSettings):
     model_revision: str | None = Field(None, description="Branch, tag or commit of a hub model; pin it in production.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` takes the GPU where there is one.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="`auto`: bf16 on CUDA, fp32 elsewhere.")
-    batch_tokens: int = Field(8192, ge=256, le=1_048_576, description="Padded tokens in one forward pass.")
+    batch_tokens: int = Field(
+        0, ge=0, le=1_048_576, description="Tokens in one forward pass; 0: what the device has room for, found at the start."
+    )
     window_tokens: int = Field(
         8192, ge=256, le=131_072, description="Longest prompt judged at once, tokens, policy included; also the model's positions."
     )

@@ -49,20 +49,7 @@ def dispatch(settings: Settings) -> int:
 
 def engine_of(settings: Settings) -> BatchingEngine:
     """The engine the settings ask for, its batches counted, its death ending the process."""
-    policy = Policy(settings.window_tokens, settings.window_overlap, settings.max_windows, settings.long_texts)
-    backend = make_backend(
-        Spec(
-            settings.engine,
-            model=settings.model,
-            revision=settings.model_revision,
-            device=settings.device,
-            dtype=settings.dtype,
-            threads=settings.threads,
-            batch_tokens=settings.batch_tokens,
-            policy=policy,
-            instant_ms_per_batch=settings.instant_ms_per_batch,
-        )
-    )
+    backend = make_backend(spec_of(settings))
 
     def counted(report: BatchReport) -> None:
         metrics.BATCH_ROWS.observe(report.rows)
@@ -72,3 +59,18 @@ def engine_of(settings: Settings) -> BatchingEngine:
         metrics.GPU_MEMORY.labels(backend.device).set(backend.memory_bytes())
 
     return make_engine(backend, on_batch=counted, on_fatal=lifecycle.engine_died)
+
+
+def spec_of(settings: Settings) -> Spec:
+    """What the settings ask to judge with."""
+    return Spec(
+        settings.engine,
+        model=settings.model,
+        revision=settings.model_revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        batch_tokens=settings.batch_tokens,
+        policy=Policy(settings.window_tokens, settings.window_overlap, settings.max_windows, settings.long_texts),
+        instant_ms_per_batch=settings.instant_ms_per_batch,
+    )

@@ -19,6 +19,7 @@ MARKER = "\ue000{}\ue001"  # private-use characters: in no template
 MARKED = re.compile("\ue000(\\d+)\ue001")
 SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_TURNS = 256
+Turns = tuple[tuple[str, str], ...]
 
 
 class InvalidConversationError(ValueError):
@@ -44,7 +45,7 @@ class Encoded:
     responds: bool
 
 
-def messages_of(content: Content) -> tuple[tuple[str, str], ...]:
+def messages_of(content: Content) -> Turns:
     """A text or a list of messages as (role, content) pairs; raises InvalidConversationError for what the template would lose.
 
     Qwen3Guard's template drops a leading assistant message, tool messages, and a system message that is not first
@@ -92,9 +93,43 @@ class Prompter:
     def __init__(self, render: Any, *, plain: FastTokenizer, control: FastTokenizer) -> None:
         self._render, self._plain, self._control = render, plain, control
         self._pieces = functools.lru_cache(maxsize=1024)(self._cut)
+        self.in_segments = True
 
-    def encode(self, conversations: Sequence[tuple[tuple[str, str], ...]]) -> list[Encoded]:
-        """Token ids of each conversation, in order; contents of all of them are tokenised in one call."""
+    def check(self, conversations: Sequence[Turns]) -> bool:
+        """Whether segments give the same ids as whole prompts do, for these; if not, whole prompts are tokenised from now on.
+
+        True for byte-level BPE with Qwen's splitting rules. A tokenizer that joins characters across a cut would make other prompts
+        than the model was trained on.
+        """
+        self.in_segments = [encoded.ids for encoded in self.encode(conversations)] == [
+            self._whole(turns) for turns in conversations
+        ]
+        return self.in_segments
+
+    def encode(self, conversations: Sequence[Turns]) -> list[Encoded]:
+        """Token ids of each conversation, in order."""
+        if self.in_segments:
+            return self._encode_segments(conversations)
+        return [
+            Encoded(self._whole(turns), turns[-1][0] == "assistant") if self._is_plain(turns) else self._encode_segments([turns])[0]
+            for turns in conversations
+        ]
+
+    def _whole(self, turns: Turns) -> tuple[int, ...]:
+        rendered = self._render([{"role": role, "content": readable(text)} for role, text in turns])
+        return tuple(self._control.encode_batch([rendered], add_special_tokens=False)[0].ids)
+
+    def _is_plain(self, turns: Turns) -> bool:
+        """Whether no content holds a control token: whole, it could end the prompt."""
+        texts = [readable(text) for _, text in turns]
+        plain, control = (
+            [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+            for tokenizer in (self._plain, self._control)
+        )
+        return plain == control
+
+    def _encode_segments(self, conversations: Sequence[Turns]) -> list[Encoded]:
+        """Contents of all conversations are tokenised in one call."""
         shapes = [tuple(role for role, _ in turns) for turns in conversations]
         segments = [
             "".join(part if isinstance(part, str) else readable(turns[part][1]) for part in segment)

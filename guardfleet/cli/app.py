@@ -117,12 +117,17 @@ def cancel(job: JobLabel) -> int:
 def worker(
     model: Model = None,
     webhooks: Annotated[bool, typer.Option("--webhooks", help="Deliver webhooks instead of moderating; needs no torch.")] = False,
+    devices: Annotated[str | None, typer.Option("--devices", help="One process each on: all (GPUs), or 0,1,...")] = None,
 ) -> int:
-    """Run one worker process (one device)."""
+    """Run one worker process (one device), or one for each of several devices."""
     from guardfleet.telemetry import logs
 
     settings = load_settings(model=model)
     logs.configure(settings, process="webhooks" if webhooks else "worker")
+    if devices is not None:
+        from guardfleet.cli.devices import run
+
+        return run(settings, devices, model)
     from worker import main
 
     return main.deliver(settings) if webhooks else main.moderate(settings)
@@ -199,6 +204,25 @@ def bench_engine(context: typer.Context) -> int:
     from worker.engine import bench
 
     return bench.main(context.args)
+
+
+@app.command()
+def evaluate(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="JSONL with a label (safe, unsafe) in each row; - for stdin.")],
+    model: Model = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Take the first so many labelled rows.")] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Judge again in this precision (bfloat16, ...) and report how far both agree.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON.")] = False,
+) -> int:
+    """Precision, recall, F1 and false-positive rate on labelled rows; needs no services."""
+    from guardfleet.cli import evaluate as command
+    from guardfleet.telemetry import logs
+
+    settings = load_settings(model=model)
+    logs.configure(settings.model_copy(update={"log_format": "console"}), process="evaluate")
+    return command.evaluate(settings, source, limit=limit, against=against, as_json=as_json)
 
 
 @app.command()

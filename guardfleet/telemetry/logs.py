@@ -17,7 +17,7 @@ SLUGS = (
     "shard_buried", "lease_renewal_failed",
     "dispatcher_leading", "dispatcher_standing_by", "dispatcher_paused", "doorbells_rung", "doorbells_lost", "jobs_purged",
     "delivery_made", "delivery_failed", "delivery_skipped", "delivery_message_rejected",
-    "request", "request_failed", "child_started", "child_exited",
+    "request", "request_failed", "child_started", "child_exited", "workers_stopped",
 )  # fmt: skip
 
 

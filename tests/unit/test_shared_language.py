@@ -29,7 +29,7 @@ def test_an_unknown_setting_stops_the_process(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("BATCH_TOKENS", "5", r"GUARDFLEET_BATCH_TOKENS = '5': Input should be greater than or equal to 256"),
+        ("BATCH_TOKENS", "-5", r"GUARDFLEET_BATCH_TOKENS = '-5': Input should be greater than or equal to 0"),
         ("DEVICE", "gpu", r"GUARDFLEET_DEVICE = 'gpu'"),
         ("ENGINE", "vllm", r"'model' or 'instant'"),
         ("BROKER_URL", "kafka://x", r"broker_url has scheme 'kafka'; allowed: amqp"),

@@ -50,3 +50,8 @@ def keep_freed_memory() -> None:
         mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def gpus() -> list[str]:
+    """Names of the GPUs that torch sees; asking does not take any of them."""
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]

@@ -15,6 +15,8 @@ from worker.engine.rendering import MAX_NEW_TOKENS, Renderer, pieces_of
 from worker.prompt import Content
 from worker.windows import DEFAULT_POLICY, Policy
 
+PADDED_TOKENS = 8192  # of a batch, where nothing else was asked for
+
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
@@ -38,7 +40,7 @@ class GenerateBackend:
         self._device = loaded.device
         self.model: Model = loaded.identity
         self.device = str(loaded.device)
-        self.budget_tokens, self.max_rows = budget_tokens, max_rows
+        self.budget_tokens, self.max_rows = budget_tokens or PADDED_TOKENS, max_rows
         self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, policy=policy)
         self.max_prompt_tokens = self._render.max_prompt_tokens
         self._pad = loaded.tokenizer.pad_token_id or 0

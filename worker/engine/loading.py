@@ -1,6 +1,7 @@
 """A model from a folder or the hub, checked before it is trusted: every failure is one sentence with its cause and its fix."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,18 @@ import transformers
 from guardfleet.errors import ConfigurationError
 from guardfleet.verdict import Model
 from worker.engine.folders import DEMO, digest_of, folder_of
-from worker.prompt import Prompter
+from worker.prompt import Content, Prompter, messages_of
 
+PROBES: tuple[Content, ...] = (  # what byte-level tokenizers join, split or normalise, on both sides of a cut
+    "hi",
+    " hi ?",
+    "Is it so?\n",
+    "\n\nx",
+    "e\u0301a, \u6f22\u5b57 1234",
+    "\r\n:\t",
+    [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "no!"}],
+    [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b\n"}, {"role": "user", "content": " c"}],
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -80,7 +91,10 @@ def prompter_of(tokenizer: Any) -> Prompter:
     for clone in (plain, control):
         clone.no_padding()
         clone.no_truncation()
-    return Prompter(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False), plain=plain, control=control)
+    made = Prompter(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False), plain=plain, control=control)
+    if not made.check([messages_of(probe) for probe in PROBES]):
+        logging.getLogger(__name__).warning("prompt_fallback: this tokenizer joins text and template; whole prompts are tokenised")
+    return made
 
 
 def _device(device: str) -> torch.device:

@@ -21,7 +21,7 @@ class Spec:
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
-    batch_tokens: int = 8192
+    batch_tokens: int = 0
     policy: Policy = field(default_factory=Policy)
     instant_ms_per_batch: float = 0.0
 

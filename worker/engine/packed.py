@@ -15,6 +15,7 @@ import torch
 
 from guardfleet.verdict import Model
 from worker.answer import parse
+from worker.engine import budget
 from worker.engine.attention import HeadwiseAttention, Prefix, Rows, TreeAttention, VarlenAttention, Workspace
 from worker.engine.contract import Answer, Pieces, Prepared, Unjudgeable
 from worker.engine.device import translating_faults
@@ -132,6 +133,10 @@ class PackedBackend:
         self._modes = {responds: self._mode(responds=responds) for responds in (False, True)}
         self.modes = tuple(self._modes.values())
         self._self_test(probes, expected)
+        if not budget_tokens:
+            self.budget_tokens = budget.first_guess(self.network)
+        if loaded.device.type == "cuda":
+            budget.warm_up(self)
 
     def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""

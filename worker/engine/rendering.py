@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.engine.contract import Pieces, Prepared, Unjudgeable
-from worker.prompt import Content, Encoded, InvalidConversationError, Prompter, messages_of
+from worker.prompt import Content, Encoded, InvalidConversationError, Prompter, Turns, messages_of
 from worker.windows import Policy, Span, covered, cut, gaps
 
 MAX_NEW_TOKENS = 128  # as in the model's own evaluation
 MARGIN = 32  # tokens that a piece may have more of alone than within its text, and the answer's draft
 CONTEXT_SHARE = 4  # of a window, at most one part in so many goes to the user's turn before a long response
-
-Turns = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)

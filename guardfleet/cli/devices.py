@@ -1,0 +1,60 @@
+"""`guardfleet worker --devices`: one supervised worker process a device. A process owns one device; a host may have several."""
+
+import signal
+import threading
+
+from guardfleet.cli import DONE, UNUSABLE
+from guardfleet.embedded.children import Child
+from guardfleet.errors import ConfigurationError
+from guardfleet.settings import ENV_PREFIX, Settings
+from guardfleet.telemetry.logs import get_logger
+
+LOOK_S = 1.0
+
+
+def run(settings: Settings, wanted: str, model: str | None = None) -> int:
+    """Run until SIGTERM or Ctrl-C; a worker that dies is started again, one that cannot be configured ends all of them."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    command = ["worker", *(["--model", model] if model else [])]
+    children = [
+        Child(f"worker-{place}-{device}", command, environment(settings, device, place), None)
+        for place, device in enumerate(devices_of(wanted))
+    ]
+    for child in children:
+        child.start()
+    try:
+        while not stopping.wait(LOOK_S):
+            if any(child.gave_up for child in children):
+                return UNUSABLE
+    finally:
+        for child in children:  # all of them drain at the same time
+            child.ask_to_stop()
+        for child in children:
+            child.stop()
+        get_logger().info("workers_stopped", count=len(children))
+    return DONE
+
+
+def devices_of(wanted: str) -> list[str]:
+    """Device names: `all` GPUs of the host, or a list such as `0,1` or `cuda:0,cpu`. Raises ConfigurationError."""
+    if wanted == "all":
+        from worker.engine.device import gpus
+
+        found = gpus()
+        if not found:
+            raise ConfigurationError("--devices all: this machine has no GPU that torch sees; leave it out to run on the CPU.")
+        return found
+    names = [name.strip() for name in wanted.split(",")]
+    if not all(names):
+        raise ConfigurationError(f"--devices {wanted!r}: give `all`, or names or numbers with commas between, such as 0,1.")
+    return [f"cuda:{name}" if name.isdigit() else name for name in names]
+
+
+def environment(settings: Settings, device: str, place: int) -> dict[str, str]:
+    """What tells one worker from the others: its device, and a port of its own for metrics where a fixed one is set."""
+    out = {f"{ENV_PREFIX}DEVICE": device}
+    if settings.metrics_port:
+        out[f"{ENV_PREFIX}METRICS_PORT"] = str(settings.metrics_port + place)
+    return out

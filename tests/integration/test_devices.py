@@ -1,0 +1,56 @@
+"""`guardfleet worker --devices`: a worker for each, started again when one dies, all drained together."""
+
+import os
+import pathlib
+import signal
+
+import pytest
+
+from guardfleet.cli.devices import devices_of, environment
+from guardfleet.errors import ConfigurationError
+from guardfleet.settings import Settings
+from producer.client import Producer
+from tests.services.fleet import fleet, until
+from tests.services.outcome import assert_exactly_once, finished
+
+
+def children(pid: int) -> list[int]:
+    """Processes whose parent this is."""
+    lists = [path.read_text() for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children")]  # by the thread that made them
+    return [int(child) for several in lists for child in several.split()]
+
+
+def test_each_device_has_a_worker_and_a_dead_one_is_replaced(settings: Settings, tmp_path: pathlib.Path) -> None:
+    producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
+    with fleet(settings, tmp_path, ("worker", "--devices", "cpu,cpu"), ("dispatcher",)) as (workers, _):
+        first = until(lambda: len(found := children(workers.process.pid)) == 2 and found, what="two workers")
+        assert first
+        job = finished(producer, producer.submit([f"text {i}" for i in range(400)]).job)
+        assert_exactly_once(producer, job)
+        os.kill(first[0], signal.SIGKILL)
+        again = until(
+            lambda: len(found := children(workers.process.pid)) == 2 and first[0] not in found and found, what="another worker"
+        )
+        assert again
+        workers.signal(signal.SIGTERM)
+        assert workers.wait() == 0
+        assert not [pid for pid in again if pathlib.Path(f"/proc/{pid}").exists()]
+    producer.db.close()
+
+
+def test_a_device_that_cannot_be_had_ends_all_of_them_with_its_reason(settings: Settings, tmp_path: pathlib.Path) -> None:
+    wrong = settings.model_copy(update={"engine": "model"})
+    with fleet(wrong, tmp_path, ("worker", "--devices", "7")) as (workers,):
+        assert workers.wait() == 2
+        assert "this torch sees no GPU" in workers.log.read_text()
+
+
+def test_names_and_numbers_are_devices_and_ports_do_not_clash() -> None:
+    assert devices_of("0, 1") == ["cuda:0", "cuda:1"]
+    assert devices_of("cuda:3,cpu") == ["cuda:3", "cpu"]
+    with pytest.raises(ConfigurationError, match="with commas between"):
+        devices_of("0,,1")
+    settings = Settings(metrics_port=9000)
+    ports = [environment(settings, "cpu", place)["GUARDFLEET_METRICS_PORT"] for place in range(2)]
+    assert ports == ["9000", "9001"]
+    assert "GUARDFLEET_METRICS_PORT" not in environment(Settings(metrics_port=0), "cpu", 1)

@@ -1,0 +1,75 @@
+"""`guardfleet evaluate` on real labelled rows: its figures are those of the verdicts, and errors stand apart."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardfleet.verdict import Severity
+from worker.evaluation import Confusion, agreement, confusion
+
+VERDICT = st.sampled_from([Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE, Severity.ERROR])
+
+
+def evaluate(*args: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environ = os.environ | {f"GUARDFLEET_{key.upper()}": value for key, value in settings.items()}
+    command = [sys.executable, "-m", "guardfleet", "evaluate", *args]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_labelled_file_gets_strict_and_loose_figures(tmp_path: pathlib.Path) -> None:
+    texts = {"a [[unsafe]]": "unsafe", "b": "safe", "c [[controversial]]": "unsafe", "d [[unsafe]]": "safe", "": "safe"}
+    rows = [{"text": text, "label": label} for text, label in texts.items()]
+    rows += [{"text": "e [[babble]]", "labels": {"unsafe": True}}, {"text": "nobody labelled this"}]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = evaluate(str(source), "--json", engine="instant")
+    assert done.returncode == 1, done.stderr  # one row has no verdict
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["texts"], found["unsafe"], found["failed"]) == (6, 3, 1)
+    assert found["strict"] == {"precision": 0.6667, "recall": 1.0, "f1": 0.8, "false_positive_rate": 0.3333}
+    assert found["loose"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "false_positive_rate": 0.3333}
+    assert "1 without a verdict, left out above" in done.stderr
+
+
+def test_real_rows_and_another_precision(shared: pathlib.Path) -> None:
+    done = evaluate(str(shared / "data" / "xstest_prompts.jsonl"), "--limit", "60", "--against", "bfloat16", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["texts"] == 60
+    assert found["against"]["severity_agreement"] > 0.9
+    assert found["model"].startswith("guardfleet-demo@")
+
+
+@pytest.mark.parametrize(("content", "said"), [("{}\n", "no row with a label"), ("{oops\n", "line 1: ")])
+def test_an_unusable_file_is_one_sentence(tmp_path: pathlib.Path, content: str, said: str) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text(content)
+    done = evaluate(str(source), engine="instant")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert evaluate(str(tmp_path / "nowhere.jsonl"), engine="instant").returncode == 2
+
+
+@given(st.lists(st.tuples(st.booleans(), VERDICT), max_size=80))
+def test_strict_never_finds_less_than_loose(rows: list[tuple[bool, Severity]]) -> None:
+    labels, severities = [label for label, _ in rows], [severity for _, severity in rows]
+    strict, loose = (confusion(labels, severities, strict=strict) for strict in (True, False))
+    assert strict.recall >= loose.recall
+    assert strict.false_positive_rate >= loose.false_positive_rate
+    for found in (strict, loose):
+        counted = found.true_positive + found.false_positive + found.true_negative + found.false_negative
+        assert counted == len(rows) - severities.count(Severity.ERROR)
+        assert 0 <= found.f1 <= 1
+        if found.precision + found.recall:
+            assert found.f1 == pytest.approx(2 * found.precision * found.recall / (found.precision + found.recall))
+
+
+def test_figures_of_nothing_are_zero_not_an_error() -> None:
+    assert (Confusion().precision, Confusion().recall, Confusion().f1, Confusion().false_positive_rate) == (0, 0, 0, 0)
+    assert agreement([], []) == 1

@@ -1,0 +1,60 @@
+"""How many tokens one pass takes: estimated from memory, then tried with the largest batch before the first text comes."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from guardfleet.errors import ConfigurationError
+from worker.engine.contract import DeviceFullError, Pieces, Prepared, Unjudgeable
+from worker.engine.network import PackedNetwork
+from worker.prompt import Content
+
+CPU_TOKENS, CPU_BYTES = 8192, 2 << 30  # more tokens make a CPU no faster; keys and values of a batch stay below this
+GPU_TOKENS = 65_536  # beyond this, larger batches only make requests wait
+GPU_SHARE = 0.6  # of the free memory, for what a batch needs; the rest is for rows that wait for another pass, and for fragments
+LEAST_TOKENS = 512
+SHRINK = 0.75
+TYPICAL = "A sentence of middling length, as many texts are. " * 20
+
+
+class Warmable(Protocol):
+    """What is warmed up: a backend."""
+
+    budget_tokens: int
+    device: str
+
+    def prepare(self, contents: Sequence[Content]) -> Sequence[Prepared | Pieces | Unjudgeable]:
+        """As `contract.Backend.prepare`."""
+
+    def run(self, batch: Sequence[Prepared]) -> object:
+        """As `contract.Backend.run`."""
+
+
+def first_guess(network: PackedNetwork) -> int:
+    """Tokens that the memory should hold: their keys and values, and the widest activations of one layer."""
+    shape = network.shape
+    item: int = network.dtype.itemsize
+    kept = 2 * shape.layers * shape.kv_heads * shape.head_dim * item
+    if network.device.type != "cuda":
+        return max(LEAST_TOKENS, min(CPU_TOKENS, CPU_BYTES // kept))
+    free, _ = torch.cuda.mem_get_info(network.device)
+    passing = item * (6 * shape.hidden + 3 * shape.intermediate + 6 * shape.heads * shape.head_dim)
+    return max(LEAST_TOKENS, min(GPU_TOKENS, int(GPU_SHARE * free) // (kept + passing)))
+
+
+def warm_up(backend: Warmable) -> None:
+    """Run the largest batch, so that too little memory shows now; lowers the budget until it fits. Raises ConfigurationError."""
+    (row,) = (row for row in backend.prepare([TYPICAL]) if not isinstance(row, Pieces | Unjudgeable))
+    while True:
+        try:
+            backend.run([row] * max(1, backend.budget_tokens // row.n_tokens))
+        except DeviceFullError:
+            backend.budget_tokens = int(SHRINK * backend.budget_tokens)
+            if backend.budget_tokens < LEAST_TOKENS:
+                raise ConfigurationError(
+                    f"the model fits into the memory of {backend.device}, but no batch of {LEAST_TOKENS} tokens beside it:"
+                    " take a smaller model or another device, or free its memory."
+                ) from None
+        else:
+            return
