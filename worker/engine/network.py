@@ -109,8 +109,9 @@ class PackedNetwork:
         self.head_rows = 1024
         if self.device.type == "cpu":
             self.head_rows = max(16, LARGEST_HEAP_BLOCK // (4 * self.shape.vocabulary) // 16 * 16)
-            self.chunk = min(4096, max(256, 1 << int(math.log2(CHUNK_BYTES // (widest * 4)))))
-            self.step = max(16, self.chunk // STEPS)
+            rows = min(4096, max(256, 1 << int(math.log2(CHUNK_BYTES // (widest * 4)))))
+            self.chunk = rows - 16  # no power of two: the feed-forward's outputs would lie on the same lines of the caches
+            self.step = max(16, rows // STEPS)
         else:
             self.chunk, self.step = 1 << 30, 1
 
