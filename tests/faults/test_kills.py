@@ -72,7 +72,7 @@ def test_a_stopped_worker_that_comes_back_after_its_lease_is_fenced(
         with fleet(slow.model_copy(update={"instant_ms_per_batch": 0.0}), tmp_path / "second", WORKER):
             done = finished(producer, job, timeout_s=90)
             zombie.signal(signal.SIGCONT)
-            zombie.until_says("shard_fenced")
+            zombie.until_says("shard_fenced", timeout_s=90)
     assert_exactly_once(producer, jobs.get(producer.db, done.public_id))
 
 
