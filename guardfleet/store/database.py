@@ -11,8 +11,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from guardfleet.errors import RetryableError
 
-# statement_timeout keeps a stuck query from holding a lease for ever; an idle transaction holds back vacuum for everyone.
-SERVER_OPTIONS = "-c statement_timeout=60000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+# statement_timeout keeps a stuck query from holding a lease for ever. A process that is stopped inside a transaction keeps its row
+# locks until the server ends its session: so long can it hold up others that want the same rows. Ours take milliseconds.
+SERVER_OPTIONS = "-c statement_timeout=60000 -c lock_timeout=15000 -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
 CONNECT_TIMEOUT_S = 5
 
 

@@ -64,10 +64,14 @@ def due(db: Database, *, limit: int, again_after_s: float) -> list[int]:
 
 
 def mark_rung(db: Database, ids: Sequence[int]) -> None:
-    """Record that the broker was told."""
+    """Record that the broker was told. One that is being claimed meanwhile is passed over: the dispatcher waits for no sender."""
     if ids:
         with db.begin() as connection:
-            connection.execute(text("update delivery set published_at = now() where id = any(:ids)"), {"ids": list(ids)})
+            connection.execute(
+                text("""with x as materialized (select id from delivery where id = any(:ids) for update skip locked)
+                        update delivery d set published_at = now() from x where d.id = x.id"""),
+                {"ids": list(ids)},
+            )
 
 
 def claim(db: Database, delivery_id: int, *, lease_s: float) -> DueDelivery | None:

@@ -1,4 +1,8 @@
-"""Which shards the broker has been told of. The broker's queues can be lost at any time; these rows say what to ring again."""
+"""Which shards the broker has been told of. The broker's queues can be lost at any time; these rows say what to ring again.
+
+No statement here waits for a row: one that is locked is being claimed, and a worker that is stopped in the middle of that must
+hold up its own shard only, not the dispatcher.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,10 +50,14 @@ def mark_rung(db: Database, rung: Sequence[Doorbell]) -> None:
         return
     with db.begin() as connection:
         connection.execute(
-            text("""update shard s set published_at = now(), publish_no = r.publish_no
-                    from unnest(cast(:jobs as bigint[]), cast(:nos as int[]), cast(:publishes as int[]))
-                      as r (job_id, shard_no, publish_no)
-                    where s.job_id = r.job_id and s.shard_no = r.shard_no and s.state = 0"""),
+            text("""with x as materialized (
+                      select s.job_id, s.shard_no, r.publish_no
+                      from unnest(cast(:jobs as bigint[]), cast(:nos as int[]), cast(:publishes as int[]))
+                        as r (job_id, shard_no, publish_no)
+                      join shard s on s.job_id = r.job_id and s.shard_no = r.shard_no
+                      where s.state = 0 for update of s skip locked)
+                    update shard s set published_at = now(), publish_no = x.publish_no
+                    from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
             {"jobs": [d.job_id for d in rung], "nos": [d.shard_no for d in rung], "publishes": [d.publish_no for d in rung]},
         )
 
@@ -58,8 +66,12 @@ def forget_lost(db: Database, lane: int, *, older_than_s: float) -> int:
     """Unmark doorbells that were rung this long ago and that the broker no longer has; the next tick rings them again."""
     with db.begin() as connection:
         return connection.execute(
-            text("""update shard set published_at = null
-                    where state = 0 and lane = :lane and published_at < now() - make_interval(secs => :age)"""),
+            text("""with x as materialized (
+                      select job_id, shard_no from shard
+                      where state = 0 and lane = :lane and published_at < now() - make_interval(secs => :age)
+                      for update skip locked)
+                    update shard s set published_at = null
+                    from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
             {"lane": lane, "age": older_than_s},
         ).rowcount
 

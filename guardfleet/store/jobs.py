@@ -183,8 +183,12 @@ def settle_cancelled(db: Database) -> int:
 def _settle_cancelled(connection: Connection, job_id: int | None) -> int:
     # A ready shard in a cancelling job came back from a lease that ended between cancel() and now: it is dropped here.
     connection.execute(
-        text("""update shard s set state = 3, published_at = null from job j
-                where j.state = 3 and (cast(:job as bigint) is null or j.id = :job) and s.job_id = j.id and s.state = 0"""),
+        text("""with x as materialized (
+                  select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
+                  where j.state = 3 and (cast(:job as bigint) is null or j.id = :job) and s.state = 0
+                  for update of s skip locked)
+                update shard s set state = 3, published_at = null
+                from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
         {"job": job_id},
     )
     return connection.execute(

@@ -394,6 +394,19 @@ def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyr
     assert job.total == 10
 
 
+def test_a_worker_stopped_in_the_middle_of_a_claim_holds_up_nobody_else(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring)
+    rung = doorbells.due(db, 0, limit=9)
+    with db.begin() as stopped:
+        stopped.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
+        stopped.exec_driver_sql("update shard set state = 1, token = token + 1 where shard_no = 0")
+        doorbells.mark_rung(db, rung)
+        assert doorbells.outstanding(db, 0) == 2
+        assert doorbells.forget_lost(db, 0, older_than_s=0) == 2
+        assert shards.rescue(db) == []
+        assert take(db, job, 1) is not None
+
+
 def test_purging_destroys_texts_and_key_and_keeps_verdicts(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 3)
     finish(db, took(db, job, 0))
