@@ -49,6 +49,7 @@ CATEGORY_NAMES: Mapping[Category, str] = {
     Category.COPYRIGHT: "Copyright Violation",
     Category.JAILBREAK: "Jailbreak",
 }
+CATEGORY_CHOICES = ("None", *CATEGORY_NAMES.values())  # what the model chooses from for the first category: the order of all odds
 
 
 class ServedBy(IntEnum):
@@ -81,7 +82,7 @@ class Judgement:
 
     `probabilities` are P(safe), P(controversial), P(unsafe) at the label's position, summing to 1; None where no model ran.
     `raw` is the model's answer where it differs from the canonical rendering of the parsed fields, else None.
-    `category_odds`: P of None and of each category in the order of `CATEGORY_NAMES`; None where the tokenizer gives none.
+    `category_odds`: P of each of `CATEGORY_CHOICES`; None where the tokenizer gives none.
     `evidence`: for long texts the windows, the one that decided, and what was left out (docs/long-texts.md).
     """
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
-from guardfleet.verdict import CATEGORY_NAMES, Category, Judgement, Model, ServedBy, Severity
+from guardfleet.verdict import CATEGORY_CHOICES, Category, Judgement, Model, ServedBy, Severity
 
 EXPORT_PAGE = 5_000
 FIELDS = (
@@ -37,7 +37,6 @@ FIELDS = (
     "category_odds",
     "evidence",
 )
-ODDS_NAMES = ("None", *CATEGORY_NAMES.values())
 UNKNOWN_ODDS = 255  # of a byte; 254 is 1
 COLUMNS = ", ".join(f"v.{name}" for name in FIELDS)
 
@@ -179,7 +178,9 @@ def _named(odds: bytes | None) -> dict[str, float] | None:
     """Category to probability; what rounds to nothing and what is not known is left out."""
     if odds is None:
         return None
-    return {name: round(value / 254, 3) for name, value in zip(ODDS_NAMES, bytes(odds), strict=True) if 0 < value < UNKNOWN_ODDS}
+    return {
+        name: round(value / 254, 3) for name, value in zip(CATEGORY_CHOICES, bytes(odds), strict=True) if 0 < value < UNKNOWN_ODDS
+    }
 
 
 def _probabilities(packed: bytes | None) -> tuple[float, float, float] | None:

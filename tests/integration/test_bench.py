@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from worker.engine.bench import flops
 from worker.engine.network import Shape
+from worker.engine.roofline import flops
 
 
 def test_the_benchmark_prints_one_json_in_its_last_line(shared: pathlib.Path) -> None:

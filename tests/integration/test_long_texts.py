@@ -13,7 +13,7 @@ from guardfleet.verdict import Category, Judgement, Model, Severity
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Answer, Pieces, Prepared, Unjudgeable
 from worker.engine.generate import PromptRow
-from worker.engine.loading import prompter_of, tokenizer_of
+from worker.engine.loading import prompter_of
 from worker.engine.rendering import Renderer, pieces_of
 from worker.judging import judgement_of
 from worker.prompt import Content
@@ -29,9 +29,9 @@ class Seeker:
     padded, budget_tokens, max_rows, device = False, 100_000, 64, "none"
     model = Model("seeker", "1", "p")
 
-    def __init__(self, folder: pathlib.Path, policy: Policy) -> None:
-        self.tokenizer = tokenizer_of(str(folder))
-        self.render = Renderer(prompter_of(self.tokenizer), max_positions=32_768, policy=policy)
+    def __init__(self, tokenizer: Any, policy: Policy) -> None:
+        self.tokenizer = tokenizer
+        self.render = Renderer(prompter_of(tokenizer), max_positions=32_768, policy=policy)
 
     def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
         return [pieces_of(rendered, lambda encoded: PromptRow(encoded.ids)) for rendered in self.render(contents)]
@@ -68,8 +68,8 @@ def filler(shared: pathlib.Path) -> tuple[str, list[int]]:
 
 
 @pytest.fixture(scope="module")
-def seeker(shared: pathlib.Path) -> Seeker:
-    return Seeker(shared / "qwen3guard", Policy(tokens=4096, overlap=256, most=64))
+def seeker(real_tokenizer: Any) -> Seeker:
+    return Seeker(real_tokenizer, Policy(tokens=4096, overlap=256, most=64))
 
 
 def judge(backend: Any, content: Content) -> Judgement:
@@ -114,18 +114,18 @@ def test_the_worst_window_decides_and_its_categories_are_those_of_all_alike(seek
 
 @pytest.mark.parametrize(("coverage", "seen"), [("head", True), ("ends", True), ("tail", False)])
 def test_only_the_asked_for_ends_are_judged_and_the_rest_is_named(
-    shared: pathlib.Path, filler: tuple[str, list[int]], coverage: Any, seen: bool
+    real_tokenizer: Any, filler: tuple[str, list[int]], coverage: Any, seen: bool
 ) -> None:
     text = NEEDLE + filler[0]
-    found = judge(Seeker(shared / "qwen3guard", Policy(4096, 256, 64, coverage)), text)
+    found = judge(Seeker(real_tokenizer, Policy(4096, 256, 64, coverage)), text)
     assert (found.severity is Severity.UNSAFE) is seen
     assert found.evidence is not None
     left_out = sum(b - a for a, b in found.evidence["left_out"])
     assert len(text) > left_out > len(text) * 0.7
 
 
-def test_too_many_windows_are_an_error_not_a_cut(shared: pathlib.Path, filler: tuple[str, list[int]]) -> None:
-    found = judge(Seeker(shared / "qwen3guard", Policy(1024, 64, 3)), filler[0])
+def test_too_many_windows_are_an_error_not_a_cut(real_tokenizer: Any, filler: tuple[str, list[int]]) -> None:
+    found = judge(Seeker(real_tokenizer, Policy(1024, 64, 3)), filler[0])
     assert (found.severity, found.error) == (Severity.ERROR, "too_long")
     assert found.error_detail is not None
     assert found.error_detail.endswith("windows, at most 3 are judged")

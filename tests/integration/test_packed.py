@@ -4,13 +4,15 @@ import itertools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from guardfleet.verdict import CATEGORY_CHOICES
 from worker.engine.attention import HeadwiseAttention, VarlenAttention
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Answer, Prepared, Unjudgeable
@@ -20,17 +22,24 @@ from worker.engine.loading import LoadedModel, load
 from worker.engine.make import Spec, make_backend
 from worker.engine.network import why_not
 from worker.engine.packed import Continuation, PackedBackend
-from worker.engine.reading import CATEGORIES, forks
+from worker.engine.reading import forks
 from worker.prompt import Content, messages_of
 
+T = TypeVar("T")
 BUDGET = 8192
 WRONG = ["", "Safety: Unsafe\nCategories: Violent", "Safety: Safe\nCategories: Jailbreak", "no such answer"]
+
+
+def elsewhere(compute: Callable[[], T]) -> T:
+    """In a thread that ends: the OpenMP team of one that goes on would halve the speed of the engine's (`make.make_backend`)."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(compute).result()
 
 
 @pytest.fixture
 def packed() -> PackedBackend:
     """A fresh one: what it learned from other tests' answers must not matter, and does not."""
-    return PackedBackend(load("demo"), budget_tokens=BUDGET)
+    return elsewhere(lambda: PackedBackend(load("demo"), budget_tokens=BUDGET))
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +57,10 @@ def asked(shared: pathlib.Path) -> list[Content]:
 
 @pytest.fixture(scope="session")
 def expected(demo: LoadedModel, asked: list[Content]) -> list[str]:
-    return generate(demo, asked)
+    return elsewhere(lambda: generate(demo, asked))
 
 
-def generate(loaded: LoadedModel, contents: Sequence[Content], rows: int = 32) -> list[str]:
+def generate(loaded: LoadedModel, contents: Sequence[Content], rows: int = 64) -> list[str]:
     """The reference: the library's own loop over the whole prompts, sorted by length and padded on the left."""
     prompts = [encoded.ids for encoded in loaded.prompter.encode([messages_of(content) for content in contents])]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -87,6 +96,12 @@ def drive(backend: PackedBackend, rows: Sequence[Prepared | Unjudgeable], sizes:
     raise AssertionError
 
 
+def draft_always(backend: PackedBackend, tree: Tree) -> None:
+    """Draft this answer behind every prompt, whatever the answers are."""
+    for mode in backend.modes:
+        mode.learns, mode.draft = False, tree
+
+
 def test_every_answer_equals_greedy_generate(packed: PackedBackend, asked: list[Content], expected: list[str]) -> None:
     engine = BatchingEngine(packed)
     engine.start()
@@ -98,36 +113,38 @@ def test_every_answer_equals_greedy_generate(packed: PackedBackend, asked: list[
     assert sum(answer.passes == 1 for answer in found) > len(found) * 2 / 3
 
 
+@pytest.fixture(scope="session")
+def sampled(demo: LoadedModel, asked: list[Content]) -> dict[int, Any]:
+    """Every seventh row, and the probabilities that the padded reference reads for it."""
+    reference = GenerateBackend(demo, budget_tokens=BUDGET)
+    some = range(0, len(asked), 7)
+    rows = dict(zip(some, reference.prepare([asked[i] for i in some]), strict=True))
+    order = sorted(some, key=lambda i: getattr(rows[i], "n_tokens", 0))
+    out: dict[int, Any] = {}
+    for part in _batched(order, 32):
+        batch: list[Any] = [rows[i] for i in part]
+        answers = elsewhere(lambda batch=batch: reference.run(batch))
+        out |= zip(part, [answer.probabilities for answer in answers], strict=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def shared_backend() -> PackedBackend:
+    """One for all examples of a property: it has learned whatever it has learned."""
+    return elsewhere(lambda: PackedBackend(load("demo"), budget_tokens=BUDGET))
+
+
 @given(data=st.data())
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_packing_changes_an_answer_or_its_probabilities(
-    data: st.DataObject, demo: LoadedModel, asked: list[Content], expected: list[str]
+    data: st.DataObject, shared_backend: PackedBackend, sampled: dict[int, Any], asked: list[Content], expected: list[str]
 ) -> None:
-    backend, alone = _alone(demo, asked)
-    chosen = data.draw(st.lists(st.integers(0, len(asked) - 1), min_size=1, max_size=60))
+    chosen = data.draw(st.lists(st.sampled_from(sorted(sampled)), min_size=1, max_size=60))
     sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
-    found = drive(backend, backend.prepare([asked[i] for i in chosen]), sizes)
+    found = drive(shared_backend, shared_backend.prepare([asked[i] for i in chosen]), sizes)
     for i, answer in zip(chosen, found, strict=True):
         assert answer.raw == expected[i]
-        assert answer.probabilities == pytest.approx(alone[i], abs=1e-4)
-
-
-_BASELINE: list[Any] = []
-
-
-def _alone(demo: LoadedModel, asked: list[Content]) -> tuple[PackedBackend, list[Any]]:
-    """One backend for all examples, and the probabilities that the padded reference reads, computed once."""
-    if not _BASELINE:
-        reference = GenerateBackend(demo, budget_tokens=BUDGET)
-        rows = reference.prepare(asked)
-        order = sorted(range(len(rows)), key=lambda i: getattr(rows[i], "n_tokens", 0))
-        known: dict[int, Any] = {}
-        for some in _batched(order, 32):
-            batch: list[Any] = [rows[i] for i in some]
-            known |= zip(some, [answer.probabilities for answer in reference.run(batch)], strict=True)
-        _BASELINE.append(PackedBackend(load("demo"), budget_tokens=BUDGET))
-        _BASELINE.append([known[i] for i in range(len(rows))])
-    return _BASELINE[0], _BASELINE[1]
+        assert answer.probabilities == pytest.approx(sampled[i], abs=1e-4)
 
 
 @pytest.mark.parametrize("draft", WRONG)
@@ -135,9 +152,7 @@ def test_a_wrong_draft_costs_passes_and_nothing_else(
     packed: PackedBackend, asked: list[Content], expected: list[str], draft: str
 ) -> None:
     some = range(0, len(asked), 12)
-    for mode in packed.modes:
-        mode.drafts.frozen = True
-        mode.draft = Tree.chain(packed.encode(draft))
+    draft_always(packed, Tree.chain(packed.encode(draft)))
     found = drive(packed, packed.prepare([asked[i] for i in some]))
     assert [answer.raw for answer in found] == [expected[i] for i in some]
     assert sum(answer.passes > 1 for answer in found) > len(found) // 2
@@ -146,9 +161,8 @@ def test_a_wrong_draft_costs_passes_and_nothing_else(
 def test_without_any_tree_it_is_greedy_decoding_token_by_token(
     packed: PackedBackend, asked: list[Content], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    draft_always(packed, Tree())
     for mode in packed.modes:
-        mode.drafts.frozen = True
-        mode.draft = Tree()
         monkeypatch.setattr(mode.drafts, "tree", lambda begun, most: Tree())
     some = range(0, len(asked), 40)
     found = drive(packed, packed.prepare([asked[i] for i in some]))
@@ -187,23 +201,20 @@ def test_odds_are_read_where_the_answer_is_decided(packed: PackedBackend, asked:
         assert answer.probabilities is not None
         assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
         assert answer.categories is not None
-        known = [(p, name) for p, name in zip(answer.categories, CATEGORIES, strict=True) if p is not None]
+        known = [(p, name) for p, name in zip(answer.categories, CATEGORY_CHOICES, strict=True) if p is not None]
         first = answer.raw.split("\n")[1].removeprefix("Categories: ").split(",")[0]
         if first in {name for _, name in known}:
             assert max(known)[1] == first
         assert not answer.is_close or min(abs(p - 0.5) for p in answer.probabilities) < 0.1
 
 
-def test_labels_and_categories_of_the_real_tokenizer_are_told_apart_by_one_token(shared: pathlib.Path) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(shared / "qwen3guard")
-    encode: Callable[[str], list[int]] = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+def test_labels_and_categories_of_the_real_tokenizer_are_told_apart_by_one_token(real_tokenizer: Any) -> None:
+    encode: Callable[[str], list[int]] = lambda text: real_tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
     assert forks([f"Safety: {label}\nCategories:" for label in ("Safe", "Controversial", "Unsafe")], encode) == (
         (73037, 25),
         [22291, 2093, 73067],
     )
-    prefix, first = forks([f"Safety: Safe\nCategories: {name}" for name in CATEGORIES], encode)
+    prefix, first = forks([f"Safety: Safe\nCategories: {name}" for name in CATEGORY_CHOICES], encode)
     assert prefix == (73037, 25, 22291, 198, 20970, 25)
     assert first == [2240, 29455, 11581, 38667, 393, 64800, 1230, 15928, 2955, 56146]
 
@@ -232,7 +243,7 @@ def test_what_the_pass_does_not_cover_is_judged_by_generate_and_said(
 def test_a_pass_that_disagrees_with_the_model_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("worker.engine.network.PackedNetwork._rotated", lambda self, x, weight, cos, sin: x)
+    monkeypatch.setattr("worker.engine.network.PackedNetwork._rotated", lambda self, x, norm, cos, sin: x)
     assert isinstance(_make("demo"), GenerateBackend)
     assert "off by" in caplog.text
 
@@ -248,9 +259,7 @@ def _make(model: str) -> Any:
 def test_rows_of_a_batch_that_failed_half_way_can_be_given_again(
     packed: PackedBackend, asked: list[Content], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for mode in packed.modes:
-        mode.drafts.frozen = True
-        mode.draft = Tree()
+    draft_always(packed, Tree())
     begun = [row for row in packed.run(_rows(packed, asked[:8])) if isinstance(row, Continuation)]
     assert len(begun) == 8
     calls = itertools.count()

@@ -2,16 +2,23 @@
 
 import pathlib
 import shutil
+from typing import Any
 
 import pytest
 
-from worker.engine.loading import LoadedModel, load
+from worker.engine.loading import LoadedModel, load, tokenizer_of
 
 
 @pytest.fixture(scope="session")
 def demo() -> LoadedModel:
     """The demo model as transformers loads it. The packed engine takes a network apart: it loads its own."""
     return load("demo")
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer(shared: pathlib.Path) -> Any:
+    """Qwen3Guard's own, which takes seconds to load."""
+    return tokenizer_of(str(shared / "qwen3guard"))
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@
 Keys and values of a pass are written to a workspace that is allocated once, so that a row can take its own along afterwards.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +43,15 @@ class Rows:
     tails: Sequence[int]
     prefixes: Sequence[Prefix]
 
+    @functools.cached_property
     def spans(self) -> list[tuple[int, int]]:
         """Where each row lies in the batch."""
-        out, at = [], 0
-        for n in self.lengths:
-            out.append((at, at + n))
-            at += n
-        return out
+        return list(itertools.pairwise(itertools.accumulate(self.lengths, initial=0)))
+
+    @functools.cached_property
+    def keys(self) -> list[int]:
+        """How many keys the last token of each row sees."""
+        return [prefix.n + n for prefix, n in zip(self.prefixes, self.lengths, strict=True)]
 
     def positions(self) -> list[int]:
         """Each token's position in its own prompt."""
@@ -55,11 +59,14 @@ class Rows:
 
     def reads(self) -> list[int]:
         """Indices of the tokens that are read: the tails."""
-        return [i for (_, end), tail in zip(self.spans(), self.tails, strict=True) for i in range(end - tail, end)]
+        return [i for (_, end), tail in zip(self.spans, self.tails, strict=True) for i in range(end - tail, end)]
 
 
 class Workspace:
-    """Room for the keys and values of one batch, (layers, 2, kv_heads, tokens, head_dim), grown to the largest seen and kept."""
+    """Room for the keys and values of one batch, (layers, 2, kv_heads, tokens, head_dim), grown to the largest seen and kept.
+
+    On CPUs also for its queries, by head of keys, and for what attention gives: (tokens, heads * head_dim).
+    """
 
     def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
         self.shape, self.device, self.dtype = shape, device, dtype
@@ -74,32 +81,40 @@ class Workspace:
         self.tokens = 0
         s, tokens = self.shape, -(-(tokens + SPARE) // GROW) * GROW
         self.kv = torch.empty(s.layers, 2, s.kv_heads, tokens, s.head_dim, dtype=self.dtype, device=self.device)
-        self.q = torch.empty(s.kv_heads, tokens, s.heads // s.kv_heads, s.head_dim, dtype=self.dtype, device=self.device)
-        self.out = torch.empty(tokens, s.heads * s.head_dim, dtype=self.dtype, device=self.device)
+        if self.device.type == "cpu":
+            self.q = torch.empty(s.kv_heads, tokens, s.heads // s.kv_heads, s.head_dim, dtype=self.dtype)
+            self.out = torch.empty(tokens, s.heads * s.head_dim, dtype=self.dtype)
         self.tokens = tokens
 
 
-class HeadwiseAttention:
+class _Storing:
+    """What the kinds of attention have in common: keys and values of the pass stay in the workspace, by head."""
+
+    def __init__(self, workspace: Workspace, tokens: int) -> None:
+        self._w = workspace
+        workspace.fit(tokens)
+
+    def store(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """As `network.Attention.store`."""
+        self._w.kv[layer, 0, :, start : start + len(k)].copy_(k.transpose(0, 1))
+        self._w.kv[layer, 1, :, start : start + len(v)].copy_(v.transpose(0, 1))
+
+
+class HeadwiseAttention(_Storing):
     """For CPUs: one head of one row at a time, as two matrix products around a softmax, all of it within the caches."""
 
     def __init__(self, workspace: Workspace, rows: Rows) -> None:
-        self._w, self._rows = workspace, rows
-        workspace.fit(sum(rows.lengths))
+        super().__init__(workspace, sum(rows.lengths))
+        self._rows = rows
         s = workspace.shape
         self._group = s.heads // s.kv_heads
         self._asked = 0
         self._product = make_product(workspace.kv)
-        longest = max(prefix.n + n for prefix, n in zip(rows.prefixes, rows.lengths, strict=True))
-        self._keys, self._values = torch.zeros(2, longest + STEP, s.head_dim, dtype=workspace.dtype)
-        block = min(QUERY_BLOCK, max(rows.lengths)) + 2 * STEP
-        self._future = future_mask(block, workspace.dtype).repeat_interleave(self._group, 0)
+        self._keys, self._values = torch.zeros(2, max(rows.keys) + STEP, s.head_dim, dtype=workspace.dtype)
+        self._future = future_mask(QUERY_BLOCK + 2 * STEP, self._group, workspace.dtype)
         self._order = sorted(range(len(rows.lengths)), key=lambda i: id(rows.prefixes[i]))
-        self._spans = rows.spans()
-
-    def store(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Keep keys and values by head."""
-        self._w.kv[layer, 0, :, start : start + len(k)].copy_(k.transpose(0, 1))
-        self._w.kv[layer, 1, :, start : start + len(v)].copy_(v.transpose(0, 1))
+        starts = [start for start, _ in rows.spans]
+        self._starts = {False: starts, True: list(itertools.accumulate(rows.tails, initial=0))}
 
     def ask(self, start: int, q: torch.Tensor) -> None:
         """Keep queries by head of keys, scaled."""
@@ -112,12 +127,12 @@ class HeadwiseAttention:
         """Head by head, so that a head's keys and values are still in the cache when they are used."""
         s = self._w.shape
         out = self._w.out.view(-1, s.kv_heads, self._group, s.head_dim)
-        starts = _starts(self._rows.tails) if reads_only else [start for start, _ in self._spans]
+        starts = self._starts[reads_only]
         for head in range(s.kv_heads):
             held: Prefix | None = None
             q, k, v = self._w.q[head], self._w.kv[layer, 0, head], self._w.kv[layer, 1, head]
             for i in self._order:
-                prefix, (start, end) = self._rows.prefixes[i], self._spans[i]
+                prefix, (start, end) = self._rows.prefixes[i], self._rows.spans[i]
                 if prefix is not held:
                     self._keys[: prefix.n], self._values[: prefix.n] = prefix.kv[layer, 0, head], prefix.kv[layer, 1, head]
                     held = prefix
@@ -142,22 +157,17 @@ class HeadwiseAttention:
             out[base + a : base + b] = mixed.view(last_query - a, self._group, -1)[: b - a]
 
 
-Varlen = Callable[..., torch.Tensor]
-
-
-class VarlenAttention:
+class VarlenAttention(_Storing):
     """For CUDA: prefix and own keys of all rows gathered once a layer, then one variable-length flash attention."""
 
-    def __init__(self, workspace: Workspace, rows: Rows, varlen: Varlen | None = None) -> None:
-        self._w, self._rows = workspace, rows
-        workspace.fit(sum(rows.lengths))
-        self._varlen = varlen or flash_varlen
-        self._distinct = list({id(prefix): prefix for prefix in rows.prefixes}.values())
+    def __init__(self, workspace: Workspace, rows: Rows) -> None:
         self._tokens = sum(rows.lengths)
+        super().__init__(workspace, self._tokens)
+        self._rows = rows
+        self._distinct = list({id(prefix): prefix for prefix in rows.prefixes}.values())
         device = workspace.device
         self._gather = tensor_of(self._index(), device)
-        keys = [prefix.n + n for prefix, n in zip(rows.prefixes, rows.lengths, strict=True)]
-        self._cu_k, self._max_k = _cumulative(keys, device), max(keys)
+        self._cu_k, self._max_k = _cumulative(rows.keys, device), max(rows.keys)
         self._cu_q = {False: _cumulative(rows.lengths, device), True: _cumulative(rows.tails, device)}
         self._max_q = {False: max(rows.lengths), True: max(rows.tails)}
         self._q: list[torch.Tensor] = []
@@ -168,15 +178,10 @@ class VarlenAttention:
         for prefix in self._distinct:
             base[id(prefix)], at = at, at + prefix.n
         out: list[int] = []
-        for prefix, (start, end) in zip(self._rows.prefixes, self._rows.spans(), strict=True):
+        for prefix, (start, end) in zip(self._rows.prefixes, self._rows.spans, strict=True):
             out += range(base[id(prefix)], base[id(prefix)] + prefix.n)
             out += range(at + start, at + end)
         return out
-
-    def store(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Keep keys and values by head."""
-        self._w.kv[layer, 0, :, start : start + len(k)].copy_(k.transpose(0, 1))
-        self._w.kv[layer, 1, :, start : start + len(v)].copy_(v.transpose(0, 1))
 
     def ask(self, start: int, q: torch.Tensor) -> None:
         """Keep the queries."""
@@ -191,7 +196,7 @@ class VarlenAttention:
             .transpose(0, 1)
             for part in (0, 1)
         )
-        mixed = self._varlen(q, k, v, self._cu_q[reads_only], self._cu_k, self._max_q[reads_only], self._max_k)
+        mixed = flash_varlen(q, k, v, self._cu_q[reads_only], self._cu_k, self._max_q[reads_only], self._max_k)
         return mixed.flatten(1)
 
 
@@ -203,7 +208,7 @@ def flash_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_q: Any, c
     return mixed if isinstance(mixed, torch.Tensor) else mixed[0]
 
 
-class TreeAttention:
+class TreeAttention(_Storing):
     """For the few tokens of a second pass: rows padded to one rectangle, each node sees its context and its ancestors.
 
     `contexts` are the rows' own keys and values, (layers, 2, kv_heads, n, head_dim); `parents[i][j]` is the index of the node
@@ -213,9 +218,9 @@ class TreeAttention:
     def __init__(
         self, workspace: Workspace, prefixes: Sequence[Prefix], contexts: Sequence[torch.Tensor], parents: Sequence[Sequence[int]]
     ) -> None:
-        self._w, self._prefixes, self._contexts = workspace, prefixes, contexts
+        self._prefixes, self._contexts = prefixes, contexts
         self._counts = [len(row) for row in parents]
-        workspace.fit(sum(self._counts))
+        super().__init__(workspace, sum(self._counts))
         self._asked = 0
         device, s = workspace.device, workspace.shape
         known = [prefix.n + context.shape[3] for prefix, context in zip(prefixes, contexts, strict=True)]
@@ -233,11 +238,6 @@ class TreeAttention:
         shape = (2, len(parents), s.kv_heads, self._widest + self._deepest, s.head_dim)
         self._k, self._v = torch.zeros(shape, dtype=workspace.dtype, device=device)
         self._q = torch.zeros(len(parents) * self._deepest, s.heads, s.head_dim, dtype=workspace.dtype, device=device)
-
-    def store(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Keep them, and lay them behind their rows' contexts."""
-        self._w.kv[layer, 0, :, start : start + len(k)].copy_(k.transpose(0, 1))
-        self._w.kv[layer, 1, :, start : start + len(v)].copy_(v.transpose(0, 1))
 
     def ask(self, start: int, q: torch.Tensor) -> None:
         """Lay the queries into the rectangle."""
@@ -261,20 +261,17 @@ class TreeAttention:
         return out
 
 
-def future_mask(n: int, dtype: torch.dtype) -> torch.Tensor:
-    """(n, n): -inf where a key comes after its query, else 0."""
-    return torch.zeros(n, n, dtype=dtype).masked_fill_(torch.ones(n, n, dtype=torch.bool).triu(1), float("-inf"))
+@functools.lru_cache(maxsize=4)
+def future_mask(n: int, group: int, dtype: torch.dtype) -> torch.Tensor:
+    """(n * group, n): -inf where a key comes after its query, else 0; `group` queries in turn are of one token."""
+    later = torch.ones(n, n, dtype=torch.bool).triu(1).repeat_interleave(group, 0)
+    return torch.zeros(n * group, n, dtype=dtype).masked_fill_(later, float("-inf"))
 
 
 def _up(n: int) -> int:
     return -(-n // STEP) * STEP
 
 
-def _starts(lengths: Sequence[int]) -> list[int]:
-    return [0, *torch.tensor(lengths).cumsum(0).tolist()][:-1]
-
-
 def _cumulative(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
-    out = torch.zeros(len(lengths) + 1, dtype=torch.int32)
-    out[1:] = torch.tensor(lengths).cumsum(0)
-    return out.to(device, non_blocking=True)
+    bounds = list(itertools.accumulate(lengths, initial=0))
+    return torch.tensor(bounds, dtype=torch.int32).to(device, non_blocking=True)

@@ -77,6 +77,11 @@ def _joined(pieces: Pieces, answers: Iterator[Answer]) -> Answer:
 _Row = tuple[_Request, int, Prepared]
 
 
+def _requests(batch: Sequence[_Row]) -> list[_Request]:
+    """Each request that has rows in the batch, once."""
+    return list({id(request): request for request, _, _ in batch}.values())
+
+
 class BatchingEngine:
     """Drives a backend. `on_batch(report)` is called after each batch, `on_fatal(reason)` before giving up."""
 
@@ -192,8 +197,8 @@ class BatchingEngine:
     def _from_pool(self) -> list[_Row]:
         """As many of the oldest as a batch takes."""
         total = itertools.accumulate(row[2].n_tokens for row in self._pool)
-        n = max(1, sum(tokens <= self._budget for tokens in total))
-        batch, self._pool = self._pool[: min(n, self._backend.max_rows)], self._pool[min(n, self._backend.max_rows) :]
+        n = min(self._backend.max_rows, max(1, sum(tokens <= self._budget for tokens in total)))
+        batch, self._pool = self._pool[:n], self._pool[n:]
         self._pool_age = 0
         return batch
 
@@ -228,7 +233,7 @@ class BatchingEngine:
         """Answers of the batch; None when it failed and its rows were queued again in halves, or settled as failures."""
         started = time.perf_counter()
         self._running_since = time.monotonic()
-        for request in {id(row[0]): row[0] for row in batch}.values():
+        for request in _requests(batch):
             if not request.timings.batches:
                 request.timings.wait_s = started - request.queued_at
         try:
@@ -244,7 +249,7 @@ class BatchingEngine:
         finally:
             self._running_since = None
         seconds = time.perf_counter() - started
-        for request in {id(row[0]): row[0] for row in batch}.values():
+        for request in _requests(batch):
             request.timings.device_s += seconds
             request.timings.batches += 1
         self._grow()
@@ -280,7 +285,7 @@ class BatchingEngine:
                 request.settle(index, answer)
             else:
                 self._pool.append((request, index, answer))
-        for request in {id(row[0]): row[0] for row in batch}.values():
+        for request in _requests(batch):
             request.resolve()
             if request.future.done():
                 with self._changed:

@@ -1,7 +1,7 @@
 """Times the engine against what the machine can do. Needs torch and transformers, nothing else of guardfleet's dependencies.
 
-Random weights do not emit the answer grammar, so for them the answers are scripted: the pass does all of its work, the argmax
-included, and then takes the scripted token. `slow_path` is the share of rows whose script leaves the draft at the severity.
+For random weights the answers are scripted (`rehearsal`). `slow_path` is the share of rows whose script leaves the draft at the
+severity.
 """
 
 import argparse
@@ -14,117 +14,19 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch.nn import functional
 
-from guardfleet.verdict import Model
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import BatchReport
 from worker.engine.device import keep_freed_memory
-from worker.engine.drafts import grammar
-from worker.engine.loading import LoadedModel, load, prompter_of, tokenizer_of
-from worker.engine.network import Shape
-from worker.engine.packed import PackedBackend, PromptRow
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
-    "4b": {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
-    "8b": {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32},
-}
-POSITIONS = 32_768
-COMMON = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": POSITIONS, "rope_theta": 1e6}
-LEAST_REPEATS = 3
-
-
-class RehearsedBackend(PackedBackend):
-    """Takes each token from a script after having computed it. The drafts do not learn, so that slow rows stay slow."""
-
-    def __init__(self, loaded: LoadedModel, budget_tokens: int) -> None:
-        super().__init__(loaded, budget_tokens=budget_tokens)
-        self.slow_path = 0.0
-        self._random = random.Random(1)
-        self._scripts: dict[int, list[int]] = {}
-        for mode in self.modes:
-            mode.drafts.frozen = True
-        seeds = grammar(self.encode, min(self._ends), responds=False)
-        drafted = [*self.modes[0].draft.tokens, min(self._ends)]
-        self._fast, self._slow = drafted, [tokens for tokens, _ in seeds if tokens[: len(drafted)] != drafted]
-
-    def _choice(self, row: PromptRow, begun: Sequence[int], likeliest: int) -> int:
-        script = self._scripts.get(id(row))
-        if script is None:
-            slow = self._random.random() < self.slow_path
-            script = self._scripts[id(row)] = self._random.choice(self._slow) if slow else self._fast
-        token = script[len(begun)]
-        if len(begun) + 1 == len(script):
-            del self._scripts[id(row)]
-        return token
-
-
-def flops(shape: Shape, prefix: int, own: int, reads: int) -> float:
-    """What one row costs in one pass, 2 for a multiply-add: the last layer's queries and feed-forward only where it is read."""
-    keys_values = 4 * shape.hidden * shape.kv_heads * shape.head_dim
-    rest = 4 * shape.hidden * shape.heads * shape.head_dim + 6 * shape.hidden * shape.intermediate
-    pair = 4 * shape.heads * shape.head_dim
-    matrices = shape.layers * own * keys_values + ((shape.layers - 1) * own + reads) * rest
-    pairs = (shape.layers - 1) * (own * prefix + own * (own + 1) / 2) + reads * (prefix + own - (reads - 1) / 2)
-    return matrices + pair * pairs + reads * 2 * shape.hidden * shape.vocabulary
-
-
-def ceiling(backend: PackedBackend, seconds: float) -> dict[str, float]:
-    """GFLOP/s of nothing but the model's own matrix products: as the engine calls them, and as torch's linear does."""
-    network, shape = backend.network, backend.network.shape
-    rows = network.chunk if network.device.type == "cpu" else 8192
-    inputs = {
-        width: torch.randn(rows, width, dtype=network.dtype, device=network.device)
-        for width in (shape.hidden, shape.heads * shape.head_dim, shape.intermediate)
-    }
-    wide = [inputs[shape.hidden]] * 3 + [inputs[shape.heads * shape.head_dim]] + [inputs[shape.hidden]] * 2
-    wide += [inputs[shape.intermediate]]
-
-    def engine() -> None:
-        for layer in network.layers:
-            for linear, x in zip(layer[:7], wide, strict=True):
-                linear(x)
-
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    outs = [q, kv, kv, shape.hidden, shape.intermediate, shape.intermediate, shape.hidden]
-    weights = [torch.randn(out, x.shape[1], dtype=x.dtype, device=x.device) for out, x in zip(outs, wide, strict=True)]
-
-    def plain() -> None:
-        for _ in range(shape.layers):
-            for weight, x in zip(weights, wide, strict=True):
-                functional.linear(x, weight)
-
-    done = 2.0 * rows * shape.layers * sum(weight.numel() for weight in weights)
-    with torch.inference_mode():
-        return {
-            "engine_gflop_s": _rate(engine, done, seconds, network.device),
-            "linear_gflop_s": _rate(plain, done, seconds, network.device),
-        }
-
-
-def _rate(work: Callable[[], None], flop: float, seconds: float, device: torch.device) -> float:
-    """The median of repeats."""
-    work()
-    rates: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(rates) < LEAST_REPEATS or time.perf_counter() < end:
-        _wait(device)
-        started = time.perf_counter()
-        work()
-        _wait(device)
-        rates.append(flop / (time.perf_counter() - started) / 1e9)
-    return round(statistics.median(rates), 1)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+from worker.engine.loading import load
+from worker.engine.packed import PackedBackend
+from worker.engine.rehearsal import SHAPES, RehearsedBackend, random_model
+from worker.engine.roofline import ceiling, work_of
 
 
 def measure(backend: PackedBackend, texts: Sequence[str], request_texts: int) -> dict[str, Any]:
@@ -150,34 +52,6 @@ def measure(backend: PackedBackend, texts: Sequence[str], request_texts: int) ->
         "passes_mean": sum(answer.passes for answer in judged) / max(1, len(judged)),
         "failures": len(answers) - len(judged),
     }
-
-
-def work_of(backend: PackedBackend, texts: Sequence[str]) -> float:
-    """FLOPs of the first passes over the texts."""
-    mode = backend.modes[0]
-    rows = [row for row in backend.prepare(texts) if isinstance(row, PromptRow)]
-    draft = len(mode.draft.tokens)
-    return sum(flops(backend.network.shape, row.prefix.n, len(row.ids) + draft, 1 + draft) for row in rows)
-
-
-def random_model(name: str, tokenizer_folder: str, device: str, dtype: str) -> LoadedModel:
-    """A network of the given shape with random weights, behind a tokenizer and template from a folder or `demo`."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415 - seconds to import
-
-    tokenizer = tokenizer_of(tokenizer_folder)
-    on = torch.device(device)
-    as_type = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
-    torch.manual_seed(1)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(as_type)
-    try:
-        with on:
-            config = Qwen3Config(**COMMON, **SHAPES[name], eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=name != "8b")
-            network = Qwen3ForCausalLM(config).eval()
-    finally:
-        torch.set_default_dtype(default)
-    identity = Model(f"random-{name}", "1", "none", is_demo=True)
-    return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, POSITIONS)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -50,10 +50,10 @@ class Answer:
     """What the model said of one text.
 
     `probabilities`: P(safe), P(controversial), P(unsafe) from the label's position, summing to 1; None if it was not reached.
-    `categories`: P of None and of each category, in the order of `verdict.CATEGORY_NAMES`, where the first category was decided;
-    an entry is None where the tokenizer gives no odds. `passes`: forward passes it took. `is_close`: some token won by so little
-    that another batch could turn it in this precision. `failure` is set instead of `raw` when there is no answer. A content in
-    pieces has `windows`, the answer to each with its characters, instead of all of these, and `notes` of what was left out.
+    `categories`: P of each of `verdict.CATEGORY_CHOICES`, where the first category was decided; an entry is None where the
+    tokenizer gives no odds. `passes`: forward passes it took. `is_close`: some token won by so little that another batch could turn
+    it in this precision. `failure` is set instead of `raw` when there is no answer. A content in pieces has `windows`, the answer
+    to each with its characters, instead of all of these, and `notes` of what was left out.
     """
 
     raw: str

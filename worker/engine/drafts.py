@@ -60,16 +60,14 @@ class Drafts:
     def __init__(self, seeds: Iterable[tuple[Sequence[int], float]]) -> None:
         self._root = _Node()
         self._nodes = 1
-        self.frozen = False
         for tokens, weight in seeds:
             self._add(tokens, weight)
 
     def observe(self, tokens: Sequence[int]) -> None:
         """Learn from a complete answer, its end token included."""
-        if not self.frozen:
-            self._add(tokens, 1.0)
-            if self._root.weight > FORGET_AT:
-                self._halve(self._root)
+        self._add(tokens, 1.0)
+        if self._root.weight > FORGET_AT:
+            self._halve(self._root)
 
     def chain(self) -> Tree:
         """The likeliest answer, without its end token: that one is predicted, not fed."""

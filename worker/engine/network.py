@@ -1,6 +1,6 @@
 """Qwen3's forward pass over packed rows: no padding, no cache object, and the last layer and the head only where they are read.
 
-The weights are taken out of transformers' module, whose answers the pass is checked against at load (`packed.self_test`).
+The weights are taken out of transformers' module, whose logits the pass is held against at load (`PackedBackend._self_test`).
 """
 
 import math
@@ -82,8 +82,19 @@ class _Layer(NamedTuple):
     down: Linear
     input_norm: torch.Tensor
     mlp_norm: torch.Tensor
-    q_norm: torch.Tensor
-    k_norm: torch.Tensor
+    q_norm: "_HeadNorm"
+    k_norm: "_HeadNorm"
+
+
+class _HeadNorm(NamedTuple):
+    """Weights of the norm per head, and the same with its halves swapped, as the rotation takes them."""
+
+    weight: torch.Tensor
+    swapped: torch.Tensor
+
+    @classmethod
+    def of(cls, weight: torch.Tensor) -> "_HeadNorm":
+        return cls(weight, weight.roll(len(weight) // 2))
 
 
 class PackedNetwork:
@@ -118,14 +129,25 @@ class PackedNetwork:
     @staticmethod
     def _take(layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        owners = [(attention, name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
-        owners += [(mlp, name) for name in ("gate_proj", "up_proj", "down_proj")]
-        linears: list[Any] = []
-        for owner, name in owners:
-            linears.append(make_linear(getattr(owner, name).weight))
+
+        def take(owner: Any, name: str) -> Linear:
+            taken = make_linear(getattr(owner, name).weight)
             setattr(owner, name, None)
-        norms = (layer.input_layernorm, layer.post_attention_layernorm, attention.q_norm, attention.k_norm)
-        return _Layer(*linears, *(norm.weight for norm in norms))
+            return taken
+
+        return _Layer(
+            q=take(attention, "q_proj"),
+            k=take(attention, "k_proj"),
+            v=take(attention, "v_proj"),
+            o=take(attention, "o_proj"),
+            gate=take(mlp, "gate_proj"),
+            up=take(mlp, "up_proj"),
+            down=take(mlp, "down_proj"),
+            input_norm=layer.input_layernorm.weight,
+            mlp_norm=layer.post_attention_layernorm.weight,
+            q_norm=_HeadNorm.of(attention.q_norm.weight),
+            k_norm=_HeadNorm.of(attention.k_norm.weight),
+        )
 
     def forward(self, ids: torch.Tensor, positions: torch.Tensor, reads: torch.Tensor, attention: Attention) -> torch.Tensor:
         """What the head reads, (reads, hidden), of the tokens at the indices `reads`; `ids` and `positions` are (tokens,).
@@ -181,17 +203,16 @@ class PackedNetwork:
         squares: torch.Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
         return squares.div_(x.shape[-1]).add_(self._eps).rsqrt_()
 
-    def _rotated(self, x: torch.Tensor, weight: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    def _rotated(self, x: torch.Tensor, norm: _HeadNorm, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """RMSNorm per head, then the rotary position: x (n, heads, head_dim), cos and sin (n, head_dim)."""
         half = self.shape.head_dim // 2
         if self.device.type != "cpu" or x.dtype is not torch.float32:
-            x = functional.rms_norm(x, (x.shape[-1],), weight, self._eps)
+            x = functional.rms_norm(x, (x.shape[-1],), norm.weight, self._eps)
             swapped = torch.cat([x[..., half:], x[..., :half]], -1)
             return x * cos[:, None] + swapped * sin[:, None]
         x.mul_(self._scale(x))
-        swapped_weight = torch.cat([weight[half:], weight[:half]])
-        out = x * (cos * weight)[:, None]
-        sin = (sin * swapped_weight)[:, None]
+        out = x * (cos * norm.weight)[:, None]
+        sin = (sin * norm.swapped)[:, None]
         out[..., :half].addcmul_(x[..., half:], sin[..., :half])
         out[..., half:].addcmul_(x[..., :half], sin[..., half:])
         return out

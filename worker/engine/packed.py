@@ -6,9 +6,8 @@ continuations behind the keys and values it kept. A tree may be empty: that is p
 drafted, the answer is the one that `generate` would give token by token.
 """
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from worker.engine.contract import Answer, Pieces, Prepared, Unjudgeable
 from worker.engine.device import translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.loading import LoadedModel
+from worker.engine.modes import PROBES, Mode, shared_beginning
 from worker.engine.network import Attention, PackedNetwork, tensor_of
 from worker.engine.reading import CLOSE, Odds, Reads, end_ids
 from worker.engine.rendering import MAX_NEW_TOKENS, Renderer, pieces_of
@@ -29,17 +29,6 @@ from worker.windows import DEFAULT_POLICY, Policy
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of the largest logit, in the self test
 TREE_NODES = 16  # per row of a second pass
-PROBES: dict[bool, tuple[Content, ...]] = {  # conversations whose prompts show what a mode's prompts begin with
-    False: (
-        "a",
-        "Zwei\n",
-        [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": "z"}],
-    ),
-    True: (
-        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
-        [{"role": "system", "content": "?"}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}],
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,61 +36,49 @@ class PromptRow:
     """A tokenised prompt: the ids after its mode's prefix, and how much of the batch it takes, its draft included."""
 
     ids: tuple[int, ...]
-    mode: "Mode"
+    mode: Mode
     prefix: Prefix
     n_tokens: int
     n_prompt: int
 
 
+@dataclass(slots=True)
+class Begun:
+    """An answer as far as it has been read: its tokens, in so many passes, and what the positions that were read said."""
+
+    tokens: list[int] = field(default_factory=list)
+    passes: int = 1
+    labels: tuple[float, float, float] | None = None
+    categories: tuple[float | None, ...] | None = None
+    gap: float = float("inf")
+    is_finite: bool = True
+
+    def note(self, reads: Reads, index: int, odds: Odds) -> None:
+        """Take down what a read position says of the next token."""
+        self.gap = min(self.gap, reads.gaps[index])
+        self.is_finite = self.is_finite and reads.finite[index]
+        if len(self.tokens) == len(odds.label_prefix) and tuple(self.tokens) == odds.label_prefix:
+            self.labels = reads.labels(index)
+        elif tuple(self.tokens) in odds.category_prefixes:
+            self.categories = reads.categories(index)
+
+    def goes_on(self) -> "Begun":
+        """The same in another pass; this one stays as it is, for a batch that fails is given again."""
+        return replace(self, tokens=[*self.tokens], passes=self.passes + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """A row whose answer left the draft. `begun` are the answer's tokens so far; `kv` holds all but the last of them."""
+    """A row whose answer left the draft. `kv` holds the keys and values of all but the last of the tokens it has begun with."""
 
     row: PromptRow
-    begun: list[int]
+    begun: Begun
     kv: torch.Tensor
-    partial: "Partial"
-    passes: int = 1
 
     @property
     def n_tokens(self) -> int:
         """Tokens whose keys and values it keeps: memory is what bounds a second pass."""
         return int(self.kv.shape[3])
-
-
-@dataclass(slots=True)
-class Partial:
-    """What has been read of an answer."""
-
-    labels: tuple[float, float, float] | None = None
-    categories: tuple[float | None, ...] | None = None
-    gap: float = float("inf")
-    finite: bool = True
-
-    def note(self, reads: Reads, index: int, begun: Sequence[int], odds: Odds) -> None:
-        """Take down what a read position says of the answer's next token."""
-        self.gap = min(self.gap, reads.gaps[index])
-        self.finite = self.finite and reads.finite[index]
-        if len(begun) == len(odds.label_prefix) and tuple(begun) == odds.label_prefix:
-            self.labels = reads.labels(index)
-        elif tuple(begun) in odds.category_prefixes:
-            self.categories = reads.categories(index)
-
-
-@dataclass(eq=False)
-class Mode:
-    """Prompt mode or response mode: what its prompts begin with, and what its answers look like."""
-
-    prefix: Prefix
-    drafts: Drafts
-
-    def __post_init__(self) -> None:
-        self.draft = self.drafts.chain()
-
-    def observe(self, answer: Sequence[int]) -> None:
-        """Learn from an answer, and draft the likeliest one from now on."""
-        self.drafts.observe(answer)
-        self.draft = self.drafts.chain()
 
 
 class SelfTestError(Exception):
@@ -119,20 +96,19 @@ class PackedBackend:
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
         self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, policy=policy)
         self.max_prompt_tokens = self._render.max_prompt_tokens
-        self._tokenizer, self._prompter = loaded.tokenizer, loaded.prompter
+        self._tokenizer = loaded.tokenizer
         self._ends = frozenset(end_ids(loaded.network, loaded.tokenizer))
         self._odds = Odds(self.encode, loaded.device)
         self._close = CLOSE[loaded.network.dtype]
-        probes = self._prompter.encode([messages_of(probe) for several in PROBES.values() for probe in several])
-        expected = _last_logits(loaded.network, probes)
+        probes = [loaded.prompter.encode([messages_of(probe) for probe in PROBES[responds]]) for responds in (False, True)]
+        expected = [_last_logits(loaded.network, several) for several in probes]
         self.network = PackedNetwork(loaded.network)
         self._workspace = Workspace(self.network.shape, loaded.device, self.network.dtype)
         shape, like = self.network.shape, {"dtype": self.network.dtype, "device": loaded.device}
         self._nothing = Prefix((), torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, **like))
         self.causal = VarlenAttention if loaded.device.type == "cuda" else HeadwiseAttention
-        self._modes = {responds: self._mode(responds=responds) for responds in (False, True)}
-        self.modes = tuple(self._modes.values())
-        self._self_test(probes, expected)
+        self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
+        self._self_test([*probes[0], *probes[1]], [*expected[0], *expected[1]])
         if not budget_tokens:
             self.budget_tokens = budget.first_guess(self.network)
         if loaded.device.type == "cuda":
@@ -143,7 +119,7 @@ class PackedBackend:
         return [pieces_of(rendered, self._row) for rendered in self._render(contents)]
 
     def _row(self, encoded: Encoded) -> PromptRow:
-        mode = self._modes[encoded.responds]
+        mode = self.modes[encoded.responds]
         prefix = mode.prefix if encoded.ids[: mode.prefix.n] == mode.prefix.ids else self._nothing
         own = encoded.ids[prefix.n :]
         return PromptRow(own, mode, prefix, len(own) + len(mode.draft.tokens), len(encoded.ids))
@@ -151,17 +127,17 @@ class PackedBackend:
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared]) -> list[Answer | Prepared]:
         """An answer for each row that is done, a `Continuation` for each that is not, in order."""
-        out: list[Answer | Prepared | None] = [None] * len(batch)
-        fresh = [(i, row) for i, row in enumerate(batch) if isinstance(row, PromptRow)]
-        begun = [(i, row) for i, row in enumerate(batch) if isinstance(row, Continuation)]
+        out: dict[int, Answer | Prepared] = {}
         with translating_faults(self.network.device):
+            fresh = {i: row for i, row in enumerate(batch) if isinstance(row, PromptRow)}
             if fresh:
-                for (i, _), done in zip(fresh, self._first_pass([row for _, row in fresh]), strict=True):
-                    out[i] = done
+                out |= zip(fresh, self._first_pass(list(fresh.values())), strict=True)
+            begun = {i: row for i, row in enumerate(batch) if isinstance(row, Continuation)}
             if begun:
-                for (i, _), done in zip(begun, self._further_pass([row for _, row in begun]), strict=True):
-                    out[i] = done
-        return [done for done in out if done is not None]
+                out |= zip(begun, self._further_pass(list(begun.values())), strict=True)
+        for mode in self.modes:
+            mode.redraft()
+        return [out[i] for i in range(len(batch))]
 
     def memory_bytes(self) -> int:
         """What torch has allocated on the GPU; 0 elsewhere."""
@@ -179,22 +155,18 @@ class PackedBackend:
         reads = self._pass(ids, geometry.positions(), geometry.reads(), self.causal(self._workspace, geometry))
         out: list[Answer | Prepared] = []
         at = 0
-        for row, tree, (start, _) in zip(rows, trees, geometry.spans(), strict=True):
-            begun: list[int] = []
-            partial = Partial()
-            visited = self._verify(row, reads, at, tree, begun, partial)
-            done: Answer | Prepared | None = self._settled(row, begun, partial, passes=1)
-            if done is None:
-                kv = self._workspace.kv[:, :, :, start : start + len(row.ids) + len(visited) - 1]
-                done = Continuation(row, begun, kv.clone(), partial)
-            out.append(done)
+        for row, tree, (start, _) in zip(rows, trees, geometry.spans, strict=True):
+            begun = Begun()
+            end = start + len(row.ids) + len(self._verify(reads, at, tree, row, begun)) - 1
+            answer = self._settled(row, begun)
+            out.append(answer or Continuation(row, begun, self._workspace.kv[:, :, :, start:end].clone()))
             at += len(tree.parents)
         return out
 
     def _further_pass(self, rows: Sequence[Continuation]) -> list[Answer | Prepared]:
         """Behind each row's own keys and values: its last token, and a tree of what may come after it."""
-        trees = [row.row.mode.drafts.tree(row.begun, TREE_NODES) for row in rows]
-        ids = [token for row, tree in zip(rows, trees, strict=True) for token in (row.begun[-1], *tree.tokens)]
+        trees = [row.row.mode.drafts.tree(row.begun.tokens, TREE_NODES) for row in rows]
+        ids = [token for row, tree in zip(rows, trees, strict=True) for token in (row.begun.tokens[-1], *tree.tokens)]
         positions = [
             row.row.prefix.n + row.n_tokens + depth for row, tree in zip(rows, trees, strict=True) for depth in tree.depths
         ]
@@ -205,16 +177,16 @@ class PackedBackend:
         out: list[Answer | Prepared] = []
         at = 0
         for row, tree in zip(rows, trees, strict=True):
-            begun, partial = [*row.begun], replace(row.partial)  # the row itself stays as it is: a failed batch is given again
-            visited = self._verify(row.row, reads, at, tree, begun, partial)
-            done: Answer | Prepared | None = self._settled(row.row, begun, partial, passes=row.passes + 1)
-            if done is None:
-                fed = tensor_of([at + node for node in visited], self.network.device)
-                kv = torch.cat([row.kv, self._workspace.kv.index_select(3, fed)], 3)
-                done = Continuation(row.row, begun, kv, partial, row.passes + 1)
-            out.append(done)
+            begun = row.begun.goes_on()
+            fed = [at + node for node in self._verify(reads, at, tree, row.row, begun)]
+            answer = self._settled(row.row, begun)
+            out.append(answer or Continuation(row.row, begun, torch.cat([row.kv, self._kept(fed)], 3)))
             at += len(tree.parents)
         return out
+
+    def _kept(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Keys and values of some of the pass's tokens."""
+        return self._workspace.kv.index_select(3, tensor_of(tokens, self.network.device))
 
     def _pass(self, ids: Sequence[int], positions: Sequence[int], reads: Sequence[int], attention: Attention) -> Reads:
         hidden = self._hidden(ids, positions, reads, attention)
@@ -232,7 +204,7 @@ class PackedBackend:
             tensor_of([*ids, *fill], device), tensor_of([*positions, *fill], device), tensor_of([*reads, *spare], device), attention
         )
 
-    def _verify(self, row: PromptRow, reads: Reads, at: int, tree: Tree, begun: list[int], partial: Partial) -> list[int]:
+    def _verify(self, reads: Reads, at: int, tree: Tree, row: PromptRow, begun: Begun) -> list[int]:
         """Append to `begun` what the model chose from the root on, as far as the tree foresaw it, and one token more.
 
         Returns the nodes that were right, root included: those whose keys and values belong to the answer. `at` is the root's
@@ -241,12 +213,10 @@ class PackedBackend:
         visited = [0]
         while True:
             index = at + visited[-1]
-            partial.note(reads, index, begun, self._odds)
-            token = self._choice(row, begun, reads.tokens[index])
-            begun.append(token)
-            if token in self._ends or len(begun) == MAX_NEW_TOKENS:
-                return visited
-            child = tree.child(visited[-1], token)
+            begun.note(reads, index, self._odds)
+            token = self._choice(row, begun.tokens, reads.tokens[index])
+            begun.tokens.append(token)
+            child = None if self._is_complete(begun) else tree.child(visited[-1], token)
             if child is None:
                 return visited
             visited.append(child)
@@ -255,25 +225,28 @@ class PackedBackend:
         """The answer's next token: greedy."""
         return likeliest
 
-    def _settled(self, row: PromptRow, begun: Sequence[int], partial: Partial, *, passes: int) -> Answer | None:
+    def _is_complete(self, begun: Begun) -> bool:
+        return begun.tokens[-1] in self._ends or len(begun.tokens) == MAX_NEW_TOKENS
+
+    def _settled(self, row: PromptRow, begun: Begun) -> Answer | None:
         """The answer, if it is complete."""
-        if not partial.finite:
+        if not begun.is_finite:
             return Answer("", failure=Unjudgeable("engine_failed", "the model's numbers are not finite"))
-        ended = begun[-1] in self._ends
-        if not ended and len(begun) < MAX_NEW_TOKENS:
+        if not self._is_complete(begun):
             return None
-        tokens = begun[:-1] if ended else begun
+        ended = begun.tokens[-1] in self._ends
+        tokens = begun.tokens[:-1] if ended else begun.tokens
         raw = self._tokenizer.decode(tokens, skip_special_tokens=True)
         if ended and parse(raw) is not None:
-            row.mode.observe(begun)
+            row.mode.observe(begun.tokens)
         return Answer(
             raw,
-            partial.labels,
+            begun.labels,
             row.n_prompt,
             len(tokens),
-            categories=partial.categories,
-            passes=passes,
-            is_close=partial.gap < self._close,
+            categories=begun.categories,
+            passes=begun.passes,
+            is_close=begun.gap < self._close,
         )
 
     def encode(self, text: str) -> list[int]:
@@ -281,12 +254,10 @@ class PackedBackend:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _mode(self, *, responds: bool) -> Mode:
-        """What the prompts of a mode begin with, as far as the probes agree, and its keys and values."""
-        probes = [encoded.ids for encoded in self._prompter.encode([messages_of(probe) for probe in PROBES[responds]])]
-        ids = tuple(column[0] for column in itertools.takewhile(lambda c: len(set(c)) == 1, zip(*probes, strict=False)))
+    def _mode(self, prompts: Sequence[Sequence[int]], *, responds: bool) -> Mode:
+        """What these prompts begin with, its keys and values, and the answers there are."""
         seeds = grammar(self.encode, min(self._ends), responds=responds)
-        return Mode(self._prefix(ids), Drafts(seeds))
+        return Mode(self._prefix(shared_beginning(prompts)), Drafts(seeds))
 
     @torch.inference_mode()
     def _prefix(self, ids: tuple[int, ...]) -> Prefix:

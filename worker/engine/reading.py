@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 
-from guardfleet.verdict import CATEGORY_NAMES
+from guardfleet.verdict import CATEGORY_CHOICES
+from worker.answer import LABELS
 
-LABELS = ("Safe", "Controversial", "Unsafe")  # in the order of Answer.probabilities
-CATEGORIES = ("None", *CATEGORY_NAMES.values())  # in the order of Answer.category_probabilities
 # Gap between the two best logits below which another batch shape could flip them: one step of the format at |x| in 32-64.
 CLOSE = {torch.bfloat16: 0.25, torch.float16: 0.03, torch.float32: 1e-4}
 
@@ -21,7 +20,7 @@ class Odds:
         if len(set(labels)) < len(labels):
             raise ValueError("two severity labels begin with the same token")
         stems = [f"Safety: {label}\nCategories:" for label in LABELS]
-        found = [forks([f"{stem} {name}" for name in CATEGORIES], encode) for stem in stems]
+        found = [forks([f"{stem} {name}" for name in CATEGORY_CHOICES], encode) for stem in stems]
         self.category_prefixes = {prefix for prefix, _ in found}
         first = found[0][1]  # the same after each label: what comes before a space does not change a token after it
         distinct = list(dict.fromkeys(first))
@@ -66,7 +65,7 @@ class Reads:
         return safe, controversial, unsafe
 
     def categories(self, at: int) -> tuple[float | None, ...]:
-        """P of each of `CATEGORIES` at a read position; None for one that no single token tells apart."""
+        """P of each of `CATEGORY_CHOICES` at a read position; None for one that no single token tells apart."""
         return tuple(None if column is None else self._categories[at][column] for column in self._odds.columns)
 
 

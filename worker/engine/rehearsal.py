@@ -1,0 +1,69 @@
+"""A model of random weights that answers by a script, for timing shapes whose weights are not at hand.
+
+Random weights do not speak the answer grammar, so the answers are scripted: the pass does all of its work, the argmax included,
+and then takes the scripted token.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from guardfleet.verdict import Model
+from worker.engine.drafts import grammar
+from worker.engine.loading import LoadedModel, prompter_of, tokenizer_of
+from worker.engine.packed import PackedBackend, PromptRow
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
+    "4b": {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
+    "8b": {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32},
+}
+POSITIONS = 32_768
+COMMON = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": POSITIONS, "rope_theta": 1e6}
+
+
+class RehearsedBackend(PackedBackend):
+    """Takes each token from a script after having computed it. The drafts do not learn, so that slow rows stay slow."""
+
+    def __init__(self, loaded: LoadedModel, budget_tokens: int) -> None:
+        super().__init__(loaded, budget_tokens=budget_tokens)
+        self.slow_path = 0.0
+        self._random = random.Random(1)
+        self._scripts: dict[int, list[int]] = {}
+        for mode in self.modes:
+            mode.learns = False
+        seeds = grammar(self.encode, min(self._ends), responds=False)
+        drafted = [*self.modes[0].draft.tokens, min(self._ends)]
+        self._fast, self._slow = drafted, [tokens for tokens, _ in seeds if tokens[: len(drafted)] != drafted]
+
+    def _choice(self, row: PromptRow, begun: Sequence[int], likeliest: int) -> int:
+        script = self._scripts.get(id(row))
+        if script is None:
+            slow = self._random.random() < self.slow_path
+            script = self._scripts[id(row)] = self._random.choice(self._slow) if slow else self._fast
+        token = script[len(begun)]
+        if len(begun) + 1 == len(script):
+            del self._scripts[id(row)]
+        return token
+
+
+def random_model(name: str, tokenizer_folder: str, device: str, dtype: str) -> LoadedModel:
+    """A network of the given shape with random weights, behind a tokenizer and template from a folder or `demo`."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415 - seconds to import
+
+    tokenizer = tokenizer_of(tokenizer_folder)
+    on = torch.device(device)
+    as_type = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+    torch.manual_seed(1)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(as_type)
+    try:
+        with on:
+            config = Qwen3Config(**COMMON, **SHAPES[name], eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=name != "8b")
+            network = Qwen3ForCausalLM(config).eval()
+    finally:
+        torch.set_default_dtype(default)
+    identity = Model(f"random-{name}", "1", "none", is_demo=True)
+    return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, POSITIONS)

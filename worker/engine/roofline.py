@@ -1,0 +1,83 @@
+"""What a pass costs in floating-point operations, and what the machine does of them in a second at best."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn import functional
+
+from worker.engine.network import Shape
+from worker.engine.packed import PackedBackend, PromptRow
+
+LEAST_REPEATS = 3
+
+
+def flops(shape: Shape, prefix: int, own: int, reads: int) -> float:
+    """What one row costs in one pass, 2 for a multiply-add: the last layer's queries and feed-forward only where it is read."""
+    keys_values = 4 * shape.hidden * shape.kv_heads * shape.head_dim
+    rest = 4 * shape.hidden * shape.heads * shape.head_dim + 6 * shape.hidden * shape.intermediate
+    pair = 4 * shape.heads * shape.head_dim
+    matrices = shape.layers * own * keys_values + ((shape.layers - 1) * own + reads) * rest
+    pairs = (shape.layers - 1) * (own * prefix + own * (own + 1) / 2) + reads * (prefix + own - (reads - 1) / 2)
+    return matrices + pair * pairs + reads * 2 * shape.hidden * shape.vocabulary
+
+
+def ceiling(backend: PackedBackend, seconds: float) -> dict[str, float]:
+    """GFLOP/s of nothing but the model's own matrix products: as the engine calls them, and as torch's linear does."""
+    network, shape = backend.network, backend.network.shape
+    rows = network.chunk if network.device.type == "cpu" else 8192
+    inputs = {
+        width: torch.randn(rows, width, dtype=network.dtype, device=network.device)
+        for width in (shape.hidden, shape.heads * shape.head_dim, shape.intermediate)
+    }
+    wide = [inputs[shape.hidden]] * 3 + [inputs[shape.heads * shape.head_dim]] + [inputs[shape.hidden]] * 2
+    wide += [inputs[shape.intermediate]]
+
+    def engine() -> None:
+        for layer in network.layers:
+            for linear, x in zip(layer[:7], wide, strict=True):
+                linear(x)
+
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    outs = [q, kv, kv, shape.hidden, shape.intermediate, shape.intermediate, shape.hidden]
+    weights = [torch.randn(out, x.shape[1], dtype=x.dtype, device=x.device) for out, x in zip(outs, wide, strict=True)]
+
+    def plain() -> None:
+        for _ in range(shape.layers):
+            for weight, x in zip(weights, wide, strict=True):
+                functional.linear(x, weight)
+
+    done = 2.0 * rows * shape.layers * sum(weight.numel() for weight in weights)
+    with torch.inference_mode():
+        return {
+            "engine_gflop_s": _rate(engine, done, seconds, network.device),
+            "linear_gflop_s": _rate(plain, done, seconds, network.device),
+        }
+
+
+def _rate(work: Callable[[], None], flop: float, seconds: float, device: torch.device) -> float:
+    """The median of repeats."""
+    work()
+    rates: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(rates) < LEAST_REPEATS or time.perf_counter() < end:
+        _wait(device)
+        started = time.perf_counter()
+        work()
+        _wait(device)
+        rates.append(flop / (time.perf_counter() - started) / 1e9)
+    return round(statistics.median(rates), 1)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def work_of(backend: PackedBackend, texts: Sequence[str]) -> float:
+    """FLOPs of the first passes over the texts."""
+    mode = backend.modes[0]
+    rows = [row for row in backend.prepare(texts) if isinstance(row, PromptRow)]
+    draft = len(mode.draft.tokens)
+    return sum(flops(backend.network.shape, row.prefix.n, len(row.ids) + draft, 1 + draft) for row in rows)
