@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import AsyncIterator, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
@@ -13,6 +13,7 @@ from api.problems import ProblemError
 from guardfleet.errors import LineError
 from guardfleet.exporting import public_row
 from guardfleet.intake import Intake, callback_secret
+from guardfleet.plan import DEFAULT_PLAN, NAME_CHARS, Plan
 from guardfleet.rows import take_line
 from guardfleet.sealing import PayloadRow
 from guardfleet.states import JobState
@@ -47,11 +48,18 @@ async def create(
     callback_url: Annotated[str | None, Query(max_length=2000)] = None,
     interactive: Annotated[bool, Query()] = False,
     strict: Annotated[bool, Query()] = False,
+    model: Annotated[str | None, Query(max_length=NAME_CHARS)] = None,
+    second_model: Annotated[str | None, Query(max_length=NAME_CHARS)] = None,
+    sure: Annotated[float, Query(gt=0, le=1)] = DEFAULT_PLAN.sure,
+    sample: Annotated[float, Query(ge=0, le=1)] = DEFAULT_PLAN.sample,
+    long_texts: Annotated[Literal["windows", "head", "tail", "ends"] | None, Query()] = None,
 ) -> JSONResponse:
     """Take texts as JSONL in the body, one `{"id", "text"}` or `{"id", "messages"}` a line; they are judged at once."""
     _check_headers(request, context)
     secret = callback_secret(callback_url, request.headers.get("guardfleet-callback-secret"))
-    new = NewJob(name.replace("\0", ""), caller.tenant_id, int(interactive), None, None, callback_url, secret)
+    plan = Plan(model, second_model, sure, sample, long_texts).check()
+    await in_thread(verdicts.require_served, context.db, plan)
+    new = NewJob(name.replace("\0", ""), caller.tenant_id, int(interactive), None, None, callback_url, secret, plan)
     intake = await in_thread(lambda: Intake(context.db, context.keyring, context.settings, new, strict=strict))
     try:
         async for lines in _lines(request, context):
@@ -136,6 +144,16 @@ def batch_object(job: JobView, rejected: Iterable[LineError] = ()) -> dict[str, 
         "is_demo": job.is_demo,
         "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
         "saved": job.saved,
+        "cascade": None
+        if job.second_model is None
+        else {
+            "second_model": job.second_model,
+            "sure": round(job.sure, 6),
+            "sample": round(job.sample, 6),
+            "escalated": job.escalated,
+            "sampled": job.sampled,
+            "agreed": job.agreed,
+        },
         "reason": job.reason,
     }
 

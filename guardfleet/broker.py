@@ -28,7 +28,7 @@ BROKER_DOWN = (OperationalError, AMQPError, RedisError, OSError)
 class Queues:
     """The names of one installation's queues."""
 
-    lanes: tuple[str, ...]  # index = lane number
+    lanes: tuple[str, ...]  # index = lane number; of work that any model may do
     webhooks: str
     dead: str
     dead_exchange: str
@@ -39,15 +39,20 @@ class Queues:
         lanes = tuple(f"{namespace}.{lane}" for lane in LANE_NAMES)
         return cls(lanes, f"{namespace}.webhooks", f"{namespace}.dead", f"{namespace}.dlx")
 
+    def of_model(self, lane: int, model: str | None) -> str:
+        """The queue of a lane's work for one model; the lane's own for None."""
+        return self.lanes[lane] if model is None else f"{self.lanes[lane]}@{model}"
 
-def make_app(settings: Settings, name: str) -> Celery:
-    """A configured application; connects to nothing yet."""
+
+def make_app(settings: Settings, name: str, *, model: str | None = None) -> Celery:
+    """A configured application, which with `model` knows the queues of work for it too; connects to nothing yet."""
     url = settings.required("broker_url")
     is_redis = url.startswith(("redis", "rediss"))
     app = Celery(name, broker=url, set_as_current=False)
     queues = Queues.of(settings.namespace)
+    named = [queues.of_model(lane, model) for lane in range(len(queues.lanes))] if model else []
     app.conf.update(
-        task_queues=[_queue(queue, queues, is_redis=is_redis) for queue in (*queues.lanes, queues.webhooks)],
+        task_queues=[_queue(queue, queues, is_redis=is_redis) for queue in (*queues.lanes, queues.webhooks, *named)],
         task_default_queue=queues.lanes[0],
         task_default_exchange=queues.lanes[0],
         task_default_exchange_type="direct",
@@ -86,10 +91,13 @@ class Publisher:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._connection: Connection | None = None
+        self._is_redis = settings.required("broker_url").startswith(("redis", "rediss"))
         self.queues = Queues.of(settings.namespace)
 
     def ring(self, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
         """Publish one message each; returns how many the broker confirmed before it failed, raises RetryableError if none."""
+        if queue not in self._app.amqp.queues:  # of a model that a job names
+            self._app.amqp.queues.add(_queue(queue, self.queues, is_redis=self._is_redis))
         confirmed = 0
         try:
             with self._connect().channel() as channel:

@@ -24,6 +24,7 @@ from guardfleet.errors import ConfigurationError
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random 96-bit nonces: safe for 2^32 seals a key (NIST SP 800-38D); a job has far fewer shards
 VERSION = b"\x01"
+ROWS = "zlib-json"  # what the texts of a shard are sealed as
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,25 @@ class Keyring:
 
     def seal_rows(self, wrapped_key: bytes, rows: Sequence[PayloadRow], *, job_id: int, shard_no: int) -> bytes:
         """Compress and encrypt the rows of one shard; bound to its job and number, so blobs cannot be swapped."""
-        plain = json.dumps([[row.id, row.content, row.metadata] for row in rows], ensure_ascii=False, separators=(",", ":"))
-        # surrogatepass: a lone surrogate is kept as it came
-        packed = zlib.compress(plain.encode("utf-8", "surrogatepass"), 1)
-        return _encrypt(self._data_key(wrapped_key), packed, _place(job_id, shard_no))
+        return self.seal(
+            wrapped_key, [[row.id, row.content, row.metadata] for row in rows], kind=ROWS, job_id=job_id, shard_no=shard_no
+        )
 
     def open_rows(self, wrapped_key: bytes, blob: bytes, *, job_id: int, shard_no: int) -> list[PayloadRow]:
         """The inverse of `seal_rows`; raises ConfigurationError when key and blob do not belong together."""
-        packed = _decrypt(self._data_key(wrapped_key), blob, _place(job_id, shard_no))
-        rows = json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
-        return [PayloadRow(*row) for row in rows]
+        return [PayloadRow(*row) for row in self.open(wrapped_key, blob, kind=ROWS, job_id=job_id, shard_no=shard_no)]
+
+    def seal(self, wrapped_key: bytes, value: Any, *, kind: str, job_id: int, shard_no: int) -> bytes:
+        """Compress and encrypt what JSON can hold, bound to its kind and to one shard."""
+        plain = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        # surrogatepass: a lone surrogate is kept as it came
+        packed = zlib.compress(plain.encode("utf-8", "surrogatepass"), 1)
+        return _encrypt(self._data_key(wrapped_key), packed, _place(job_id, shard_no, kind))
+
+    def open(self, wrapped_key: bytes, blob: bytes, *, kind: str, job_id: int, shard_no: int) -> Any:
+        """The inverse of `seal`; raises ConfigurationError when key and blob do not belong together."""
+        packed = _decrypt(self._data_key(wrapped_key), blob, _place(job_id, shard_no, kind))
+        return json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
 
     def seal_secret(self, value: str) -> bytes:
         """Encrypt a small secret (a webhook's) for its column."""
@@ -100,8 +110,8 @@ def _derive(root: bytes, label: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=label).derive(root)
 
 
-def _place(job_id: int, shard_no: int) -> bytes:
-    return b"%d/%d/zlib-json" % (job_id, shard_no)
+def _place(job_id: int, shard_no: int, kind: str) -> bytes:
+    return b"%d/%d/%s" % (job_id, shard_no, kind.encode())
 
 
 def _encrypt(key: AESGCM, plain: bytes, place: bytes) -> bytes:

@@ -43,6 +43,7 @@ class Settings(BaseSettings):
 
     model: str = Field("demo", description="A hub name (`Qwen/Qwen3Guard-Gen-0.6B`), a folder, or `demo`.")
     model_revision: str | None = Field(None, description="Branch, tag or commit of a hub model; pin it in production.")
+    named_only: bool = Field(False, description="Take only jobs that name this worker's model: for the second model of a cascade.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` takes the GPU where there is one.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="`auto`: bf16 on CUDA, fp32 elsewhere.")
     batch_tokens: int = Field(

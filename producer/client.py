@@ -6,6 +6,7 @@ from typing import Any
 
 from guardfleet.errors import LineError
 from guardfleet.intake import Intake, callback_secret
+from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.rows import row_of
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
@@ -35,6 +36,7 @@ class Options:
     metadata: dict[str, Any] | None = None
     callback_url: str | None = None
     callback_secret: str | None = None
+    plan: Plan = DEFAULT_PLAN
     on_progress: Callable[[int], None] = lambda n: None
 
 
@@ -79,6 +81,7 @@ class Producer:
             options.metadata,
             options.callback_url,
             secret,
+            options.plan,
         )
         with Intake(self.db, self.keyring, self.settings, new, strict=options.strict, on_progress=options.on_progress) as intake:
             intake.add_all(rows)

@@ -7,19 +7,21 @@ deliveries to ring, cancelled jobs to close, texts to purge. Postgres is the tru
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from guardfleet.broker import DELIVER, LANE_NAMES, MODERATE, Publisher
 from guardfleet.errors import ConfigurationError, NotFoundError, RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import deliveries, doorbells, jobs, retention, shards, verdicts
+from guardfleet.store import deliveries, doorbells, jobs, opinions, retention, shards, verdicts
 from guardfleet.store.database import Database
+from guardfleet.store.doorbells import Route
 from guardfleet.store.leader import Leadership, campaign
-from guardfleet.store.shards import Limits, Row
+from guardfleet.store.shards import Claim, Limits, Row
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
-from guardfleet.verdict import Model, failure
+from guardfleet.verdict import Judgement, Model, failure
+from worker.cascade import is_sure
 
 NOBODY = Model("nobody", "0", "none")
 HOUSEKEEPING_S = 5.0  # between purges and backlog counts
@@ -72,7 +74,7 @@ class Dispatcher:
         """Do everything that is due once; whether there may be more at once. Raises RetryableError."""
         self._rescue()
         self._bury()
-        rung = sum(self._ring_lane(lane) for lane in range(len(LANE_NAMES)))
+        rung = sum(self._ring_route(route) for route in doorbells.routes(self.db))
         relayed = deliveries.relay(self.db)
         self._ring_deliveries()
         self._keep_house()
@@ -92,34 +94,43 @@ class Dispatcher:
             if held is None:
                 continue
             detail = f"{held.claims - 1} crashes, {held.failures} failures"
-            try:
-                rows = [
-                    Row(row.id, failure("abandoned", detail), None, row.metadata)
-                    for row in shards.load(self.db, self.keyring, held)
-                ]
-            except (ConfigurationError, NotFoundError):  # the texts cannot be read any more: their ids are lost with them
-                rows = [Row(None, failure("abandoned", detail))] * held.n
+            rows = self._given_up(held, failure("abandoned", detail))
             if shards.finish(self.db, held, rows, model_id=verdicts.register_model(self.db, NOBODY)):
                 metrics.SHARDS.labels("buried").inc()
                 get_logger().error("shard_buried", job=job, shard=shard, reason=detail)
 
-    def _ring_lane(self, lane: int) -> int:
-        queue = self.publisher.queues.lanes[lane]
-        out = doorbells.outstanding(self.db, lane)
+    def _given_up(self, held: Claim, judgement: Judgement) -> list[Row]:
+        """The rows of a shard nobody could finish: what a first model was sure of stands, the others have no verdict."""
+        try:
+            texts, first = opinions.load(self.db, self.keyring, held)
+        except (ConfigurationError, NotFoundError):  # the texts cannot be read any more: their ids are lost with them
+            return [Row(None, judgement)] * held.n
+        known = first.judgements if first else [judgement] * held.n
+        rows = [Row(row.id, said, None, row.metadata) for row, said in zip(texts, known, strict=True)]
+        if first is None:
+            return rows
+        return [
+            replace(row, model_id=first.model_id) if is_sure(row.judgement, held.plan.sure) else replace(row, judgement=judgement)
+            for row in rows
+        ]
+
+    def _ring_route(self, route: Route) -> int:
+        queue, lane = self.publisher.queues.of_model(route.lane, route.model), LANE_NAMES[route.lane]
+        out = doorbells.outstanding(self.db, route)
         if out and self.publisher.depth(queue) < out:
             # Fewer messages than doorbells: the broker lost some, or a worker has just taken one and not claimed yet; age tells.
-            lost = doorbells.forget_lost(self.db, lane, older_than_s=self.settings.republish_s)
+            lost = doorbells.forget_lost(self.db, route, older_than_s=self.settings.republish_s)
             if lost:
-                metrics.DOORBELLS.labels(LANE_NAMES[lane], "lost").inc(lost)
+                metrics.DOORBELLS.labels(lane, "lost").inc(lost)
                 get_logger().warning("doorbells_lost", queue=queue, n=lost)
                 out -= lost
-        ready = doorbells.due(self.db, lane, limit=max(0, self.settings.prefetch_window - out))
+        ready = doorbells.due(self.db, route, limit=max(0, self.settings.prefetch_window - out))
         if not ready:
             return 0
         messages = [{"job": bell.job_id, "shard": bell.shard_no, "publish": bell.publish_no} for bell in ready]
         rung = self.publisher.ring(MODERATE, queue, messages)
         doorbells.mark_rung(self.db, ready[:rung])
-        metrics.DOORBELLS.labels(LANE_NAMES[lane], "rung").inc(rung)
+        metrics.DOORBELLS.labels(lane, "rung").inc(rung)
         get_logger().debug("doorbells_rung", queue=queue, n=rung)
         return rung
 

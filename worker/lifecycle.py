@@ -119,7 +119,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
     engine = make_engine(settings)
     engine.start()
     get_logger().info("model_loaded", model=engine.model.name, revision=engine.model.revision[:12], is_demo=engine.model.is_demo)
-    app = make_app(settings, "guardfleet-worker")
+    app = make_app(settings, "guardfleet-worker", model=engine.model.name)
     drain, tick = Drain(), LoopTick()
     drain.watch(engine)
     leases = LeaseKeeper(db, lease_s=settings.lease_s)
@@ -141,7 +141,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
     watchdog.start()
     probes = start_probes(settings, live=tick.wrong, ready=lambda: database_wrong(db))
     try:
-        return consume(app, settings, list(Queues.of(settings.namespace).lanes), worker_name, drain, tick)
+        return consume(app, settings, queues_of(settings, engine.model.name), worker_name, drain, tick)
     finally:
         engine.stop(timeout_s=settings.engine_stall_s)
         watchdog.stop()
@@ -150,6 +150,13 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
             probes.stop()
         db.close()
         get_logger().info("worker_stopped")
+
+
+def queues_of(settings: Settings, model: str) -> list[str]:
+    """Where a worker with this model takes its work from: jobs that name it, and, unless `named_only`, jobs that name none."""
+    queues = Queues.of(settings.namespace)
+    named = [queues.of_model(lane, model) for lane in range(len(queues.lanes))]
+    return named if settings.named_only else [*queues.lanes, *named]
 
 
 def run_deliverer(settings: Settings, *, name: str | None = None) -> int:

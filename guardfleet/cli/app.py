@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from guardfleet import __version__
+from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.settings import load_settings
 
 app = typer.Typer(
@@ -29,6 +30,12 @@ JobLabel = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, jo
 Model = Annotated[str | None, typer.Option("--model", help="demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole input at the first unusable line.")]
 Callback = Annotated[str | None, typer.Option("--callback-url", help="Where a signed webhook goes when the job ends.")]
+Then = Annotated[str | None, typer.Option("--then", help="A second model, for texts that the first is not sure of.")]
+Sure = Annotated[float, typer.Option("--sure", help="Probability of its severity from which the first model's word is final.")]
+Sample = Annotated[float, typer.Option("--sample", help="Share of the others that the second is asked too, to compare.")]
+LongTexts = Annotated[
+    str | None, typer.Option("--long-texts", help="Of texts longer than a window, judge all windows, or only head, tail or ends.")
+]
 Secret = Annotated[
     str | None, typer.Option("--callback-secret", help="Its signing secret, whsec_...; made and printed if left out.")
 ]
@@ -41,6 +48,10 @@ def scan(
     model: Model = None,
     strict: Strict = False,
     again: Annotated[bool, typer.Option("--again", help="Judge anew even if the same input was judged before.")] = False,
+    then: Then = None,
+    sure: Sure = DEFAULT_PLAN.sure,
+    sample: Sample = DEFAULT_PLAN.sample,
+    long_texts: LongTexts = None,
     callback_url: Callback = None,
     callback_secret: Secret = None,
 ) -> int:
@@ -50,7 +61,9 @@ def scan(
 
     settings = load_settings(model=model)
     logs.configure(settings.model_copy(update={"log_level": "error", "log_format": "console"}), process="scan")
-    return Scan(settings, source, out, strict=strict, again=again, callback_url=callback_url, callback_secret=callback_secret).run()
+    plan = Plan(None, then, sure, sample, long_texts).check()
+    callback = {"callback_url": callback_url, "callback_secret": callback_secret}
+    return Scan(settings, source, out, strict=strict, again=again, plan=plan, **callback).run()
 
 
 @app.command()
@@ -67,6 +80,11 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
     strict: Strict = False,
     interactive: Annotated[bool, typer.Option("--interactive", help="Before bulk work; for small jobs.")] = False,
+    model: Annotated[str | None, typer.Option("--model", help="Only workers with it, by the name that verdicts give it.")] = None,
+    then: Then = None,
+    sure: Sure = DEFAULT_PLAN.sure,
+    sample: Sample = DEFAULT_PLAN.sample,
+    long_texts: LongTexts = None,
     callback_url: Callback = None,
     callback_secret: Secret = None,
 ) -> int:
@@ -81,6 +99,7 @@ def submit(
         interactive=interactive,
         callback_url=callback_url,
         callback_secret=callback_secret,
+        plan=Plan(model, then, sure, sample, long_texts),
     )
 
 
@@ -116,18 +135,19 @@ def cancel(job: JobLabel) -> int:
 @app.command()
 def worker(
     model: Model = None,
+    named_only: Annotated[bool, typer.Option("--named-only", help="Take only jobs that name this model.")] = False,
     webhooks: Annotated[bool, typer.Option("--webhooks", help="Deliver webhooks instead of moderating; needs no torch.")] = False,
     devices: Annotated[str | None, typer.Option("--devices", help="One process each on: all (GPUs), or 0,1,...")] = None,
 ) -> int:
     """Run one worker process (one device), or one for each of several devices."""
     from guardfleet.telemetry import logs
 
-    settings = load_settings(model=model)
+    settings = load_settings(model=model, named_only=named_only or None)
     logs.configure(settings, process="webhooks" if webhooks else "worker")
     if devices is not None:
         from guardfleet.cli.devices import run
 
-        return run(settings, devices, model)
+        return run(settings, devices)
     from worker import main
 
     return main.deliver(settings) if webhooks else main.moderate(settings)

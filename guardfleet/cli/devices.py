@@ -12,14 +12,13 @@ from guardfleet.telemetry.logs import get_logger
 LOOK_S = 1.0
 
 
-def run(settings: Settings, wanted: str, model: str | None = None) -> int:
+def run(settings: Settings, wanted: str) -> int:
     """Run until SIGTERM or Ctrl-C; a worker that dies is started again, one that cannot be configured ends all of them."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    command = ["worker", *(["--model", model] if model else [])]
     children = [
-        Child(f"worker-{place}-{device}", command, environment(settings, device, place), None)
+        Child(f"worker-{place}-{device}", ["worker"], environment(settings, device, place), None)
         for place, device in enumerate(devices_of(wanted))
     ]
     for child in children:
@@ -53,8 +52,12 @@ def devices_of(wanted: str) -> list[str]:
 
 
 def environment(settings: Settings, device: str, place: int) -> dict[str, str]:
-    """What tells one worker from the others: its device, and a port of its own for metrics where a fixed one is set."""
-    out = {f"{ENV_PREFIX}DEVICE": device}
+    """What a worker is told: what the command line says, its device, and a port of its own for metrics where a fixed one is set."""
+    out = {
+        f"{ENV_PREFIX}DEVICE": device,
+        f"{ENV_PREFIX}MODEL": settings.model,
+        f"{ENV_PREFIX}NAMED_ONLY": str(settings.named_only),
+    }
     if settings.metrics_port:
         out[f"{ENV_PREFIX}METRICS_PORT"] = str(settings.metrics_port + place)
     return out

@@ -8,6 +8,7 @@ from guardfleet import exporting
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
 from guardfleet.embedded.stack import database_of, running_settings
 from guardfleet.errors import ConfigurationError, RejectedError
+from guardfleet.plan import Plan
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
@@ -26,6 +27,7 @@ def submit(
     interactive: bool,
     callback_url: str | None,
     callback_secret: str | None,
+    plan: Plan,
 ) -> int:
     """Submit a file; print the job's name on stdout."""
     from producer.client import Options, Producer
@@ -40,12 +42,14 @@ def submit(
     producer = Producer.connect(settings)
     db = producer.db
     migrate.require_head(db)
+    verdicts.require_served(db, plan.check())
     options = Options(
         name=pathlib.Path(source).name,
         strict=strict,
         interactive=interactive,
         callback_url=callback_url,
         callback_secret=callback_secret,
+        plan=plan,
     )
     submission = producer.submit_file(source, options)
     print(submission.job.label, flush=True)
@@ -128,5 +132,6 @@ def _seconds(job: JobView) -> float | None:
 
 
 def _as_dict(job: JobView) -> dict[str, Any]:
-    names = ("total", "rejected", "done", "safe", "controversial", "unsafe", "error", "saved", "model", "is_demo", "reason")
+    names = ("total", "rejected", "done", "safe", "controversial", "unsafe", "error", "saved", "model", "is_demo", "reason",
+             "first_model", "second_model", "sure", "sample", "long_texts", "escalated", "sampled", "agreed")  # fmt: skip
     return {"job": job.label, "state": job.state.label, **{name: getattr(job, name) for name in names}}

@@ -4,12 +4,13 @@ import hashlib
 import pathlib
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guardfleet import exporting
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
 from guardfleet.embedded.stack import Stack, running_settings
 from guardfleet.errors import RejectedError
+from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
@@ -29,6 +30,7 @@ class Scan:
     out: str
     strict: bool = False
     again: bool = False
+    plan: Plan = DEFAULT_PLAN
     callback_url: str | None = None
     callback_secret: str | None = None
 
@@ -56,8 +58,9 @@ class Scan:
         seconds: float | None = None
         if job is None or not job.state.is_final:
             if not has_fleet:
-                commands: list[tuple[str, list[str]]] = [("dispatcher", ["dispatcher"]), ("worker", ["worker"])]
-                stack.start_processes(*commands, *([("webhooks", ["worker", "--webhooks"])] if self.callback_url else []))
+                stack.start_processes(*self._processes())
+            else:
+                verdicts.require_served(db, self._named_plan())
             try:
                 job = job or self._submit(db, fingerprint)
                 public_id, done_before = job.public_id, job.done
@@ -67,6 +70,20 @@ class Scan:
             seconds = (time.monotonic() - started) * job.done / max(1, job.done - done_before)
             self._await_callback(db, job)
         return self._report(db, job, fmt, seconds)
+
+    def _processes(self) -> list[tuple[str, list[str]]]:
+        out = [("dispatcher", ["dispatcher"]), ("worker", ["worker"])]
+        if self.plan.second_model:
+            out.append(("worker-second", ["worker", "--model", self.plan.second_model, "--named-only"]))
+        return [*out, ("webhooks", ["worker", "--webhooks"])] if self.callback_url else out
+
+    def _named_plan(self) -> Plan:
+        """The plan with its model under the name that verdicts give it."""
+        if self.plan.second_model is None or self.settings.engine != "model":
+            return self.plan
+        from worker.engine.folders import name_of
+
+        return replace(self.plan, model=name_of(self.settings.model), second_model=name_of(self.plan.second_model)).check()
 
     def _submit(self, db: Database, fingerprint: bytes | None) -> JobView:
         from producer.client import Options, Producer
@@ -79,6 +96,7 @@ class Scan:
                 fingerprint=fingerprint,
                 callback_url=self.callback_url,
                 callback_secret=self.callback_secret,
+                plan=self._named_plan(),
                 on_progress=lambda n: status.update(f"reading {self.source}: {n:,} texts"),
             )
             submission = producer.submit_file(self.source, options)
@@ -141,11 +159,13 @@ class Scan:
             raise RejectedError(f"{self.source} cannot be read: {error.strerror}.") from error
         long = [settings.window_tokens, settings.window_overlap, settings.max_windows, settings.long_texts]
         asked = [settings.engine, settings.model, settings.model_revision, *long]
+        if self.plan != DEFAULT_PLAN:
+            asked.append(repr(self.plan))
         if settings.engine == "model":
             from worker.engine.folders import digest_of, folder_of
 
-            folder = folder_of(settings.model)
-            asked.append(digest_of(folder) if folder else None)
+            folders = [folder_of(model) for model in (settings.model, self.plan.second_model) if model is not None]
+            asked += [digest_of(folder) if folder else None for folder in folders]
         digest.update(repr(asked).encode())
         return digest.digest()
 

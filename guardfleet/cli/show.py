@@ -114,6 +114,17 @@ def summary(job: JobView, counts: Mapping[tuple[int, int], int], *, seconds: flo
     if job.model:
         parts.append(f"model {job.model}")
     console.print(", ".join(parts), soft_wrap=True)
+    if job.second_model:
+        console.print(_cascade(job), soft_wrap=True)
+
+
+def _cascade(job: JobView) -> str:
+    share = job.escalated / max(1, job.done)
+    agreed = f"of {job.sampled:,} others it was asked too, it agreed on {job.agreed:,}" if job.sampled else "no others were sampled"
+    return (
+        f"{job.escalated:,} of {job.done:,} texts ({share:.1%}) went on to {job.second_model}, the first model being less than"
+        f" {job.sure:.0%} sure; {agreed}"
+    )
 
 
 def warn(text: str) -> None:

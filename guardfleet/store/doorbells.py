@@ -5,12 +5,24 @@ hold up its own shard only, not the dispatcher.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import text
 
 from guardfleet.store.database import Database
+from guardfleet.store.jobs import LANES
 from guardfleet.store.shards import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which queue rings for a shard: its lane's, or the one of the model that it names."""
+
+    lane: int
+    model: str | None = None
+
+
+OF_ROUTE = "s.lane = :lane and s.model is not distinct from cast(:model as text)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +34,34 @@ class Doorbell:
     publish_no: int
 
 
-def outstanding(db: Database, lane: int) -> int:
-    """Shards of the lane whose doorbell is out and that nobody has claimed."""
+def routes(db: Database) -> list[Route]:
+    """The routes of open jobs, and each lane's own."""
+    with db.begin() as connection:
+        rows = connection.execute(
+            text("""select lane, first_model as model from job where state = 1 and first_model is not null
+                    union select lane, second_model from job where state = 1 and second_model is not null order by 1, 2""")
+        )
+        return [*(Route(lane) for lane in LANES.values()), *(Route(row.lane, row.model) for row in rows)]
+
+
+def outstanding(db: Database, route: Route) -> int:
+    """Shards of the route whose doorbell is out and that nobody has claimed."""
     with db.begin() as connection:
         n: int = connection.execute(
-            text("select count(*) from shard where state = 0 and published_at is not null and lane = :lane"), {"lane": lane}
+            text(f"select count(*) from shard s where s.state = 0 and s.published_at is not null and {OF_ROUTE}"), asdict(route)
         ).scalar_one()
         return n
 
 
-def due(db: Database, lane: int, *, limit: int) -> list[Doorbell]:
+def due(db: Database, route: Route, *, limit: int) -> list[Doorbell]:
     """Shards to ring for: ready, due, of a running job, oldest job first."""
     with db.begin() as connection:
         rows = connection.execute(
-            text("""select s.job_id, s.shard_no, s.publish_no + 1 from shard s join job j on j.id = s.job_id
-                    where s.state = 0 and s.published_at is null and s.lane = :lane and j.state = 1
+            text(f"""select s.job_id, s.shard_no, s.publish_no + 1 from shard s join job j on j.id = s.job_id
+                    where s.state = 0 and s.published_at is null and {OF_ROUTE} and j.state = 1
                       and (s.next_attempt_at is null or s.next_attempt_at <= now())
                     order by s.job_id, s.shard_no limit :limit"""),
-            {"lane": lane, "limit": limit},
+            {**asdict(route), "limit": limit},
         )
         return [Doorbell(*row) for row in rows]
 
@@ -62,17 +84,17 @@ def mark_rung(db: Database, rung: Sequence[Doorbell]) -> None:
         )
 
 
-def forget_lost(db: Database, lane: int, *, older_than_s: float) -> int:
+def forget_lost(db: Database, route: Route, *, older_than_s: float) -> int:
     """Unmark doorbells that were rung this long ago and that the broker no longer has; the next tick rings them again."""
     with db.begin() as connection:
         return connection.execute(
-            text("""with x as materialized (
-                      select job_id, shard_no from shard
-                      where state = 0 and lane = :lane and published_at < now() - make_interval(secs => :age)
+            text(f"""with x as materialized (
+                      select job_id, shard_no from shard s
+                      where s.state = 0 and {OF_ROUTE} and s.published_at < now() - make_interval(secs => :age)
                       for update skip locked)
                     update shard s set published_at = null
                     from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
-            {"lane": lane, "age": older_than_s},
+            {**asdict(route), "age": older_than_s},
         ).rowcount
 
 

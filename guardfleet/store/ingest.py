@@ -9,7 +9,15 @@ from guardfleet.errors import LineError, RejectedError
 from guardfleet.store.database import Database, copy_rows
 from guardfleet.store.jobs import OpenJob
 
-SHARD_COLUMNS = {"job_id": "int8", "shard_no": "int4", "day": "date", "lane": "int2", "first_seq": "int4", "n": "int4"}
+SHARD_COLUMNS = {
+    "job_id": "int8",
+    "shard_no": "int4",
+    "day": "date",
+    "lane": "int2",
+    "first_seq": "int4",
+    "n": "int4",
+    "model": "text",
+}
 PAYLOAD_COLUMNS = {"job_id": "int8", "shard_no": "int4", "day": "date", "blob": "bytea"}
 REJECTION_COLUMNS = {"job_id": "int8", "line": "int8", "code": "text", "detail": "text"}
 
@@ -32,7 +40,7 @@ def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejec
             connection,
             "shard",
             SHARD_COLUMNS,
-            ((job.id, shard.shard_no, job.day, job.lane, shard.first_seq, shard.n) for shard in shards),
+            ((job.id, shard.shard_no, job.day, job.lane, shard.first_seq, shard.n, job.model) for shard in shards),
         )
         copy_rows(connection, "shard_payload", PAYLOAD_COLUMNS, ((job.id, shard.shard_no, job.day, shard.blob) for shard in shards))
         copy_rows(connection, "rejection", REJECTION_COLUMNS, refused)

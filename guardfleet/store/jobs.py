@@ -4,13 +4,14 @@ import datetime as dt
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
 from guardfleet.errors import ConfigurationError, NotFoundError
+from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
 from guardfleet.store.database import Database
@@ -32,6 +33,7 @@ class NewJob:
     metadata: dict[str, Any] | None = None
     callback_url: str | None = None
     callback_secret: str | None = None
+    plan: Plan = DEFAULT_PLAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class OpenJob:
     day: dt.date
     lane: int
     data_key: bytes  # wrapped
+    model: str | None  # the only one that may judge it; None: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,14 @@ class JobView:
     metadata: dict[str, Any] | None
     model: str | None
     is_demo: bool
+    first_model: str | None
+    second_model: str | None
+    sure: float
+    sample: float
+    long_texts: str | None
+    escalated: int
+    sampled: int
+    agreed: int
 
     @property
     def label(self) -> str:
@@ -99,8 +110,10 @@ def create(db: Database, keyring: Keyring, new: NewJob) -> OpenJob:
         day = connection.execute(text("select (now() at time zone 'utc')::date")).scalar_one()
         ensure_day(connection, day)
         job_id: int = connection.execute(
-            text("""insert into job (public_id, tenant_id, day, lane, name, fingerprint, metadata, key_id, data_key)
-                    values (:public_id, :tenant, :day, :lane, :name, :fingerprint, cast(:metadata as jsonb), :key_id, :data_key)
+            text("""insert into job (public_id, tenant_id, day, lane, name, fingerprint, metadata, key_id, data_key,
+                                     first_model, second_model, sure, sample, long_texts)
+                    values (:public_id, :tenant, :day, :lane, :name, :fingerprint, cast(:metadata as jsonb), :key_id, :data_key,
+                            :model, :second_model, :sure, :sample, :long_texts)
                     returning id"""),
             {
                 "public_id": public_id,
@@ -112,6 +125,7 @@ def create(db: Database, keyring: Keyring, new: NewJob) -> OpenJob:
                 "metadata": _json(new.metadata),
                 "key_id": keyring.key_id,
                 "data_key": data_key,
+                **asdict(new.plan.check()),
             },
         ).scalar_one()
         if new.callback_url and new.callback_secret:
@@ -127,7 +141,7 @@ def create(db: Database, keyring: Keyring, new: NewJob) -> OpenJob:
                 },
             )
         _audit(connection, new.tenant_id, "job.create", job_label(public_id))
-    return OpenJob(job_id, public_id, new.tenant_id, day, new.lane, data_key)
+    return OpenJob(job_id, public_id, new.tenant_id, day, new.lane, data_key, new.plan.model)
 
 
 def seal(db: Database, job_id: int) -> None:

@@ -5,6 +5,7 @@ import uuid
 from typing import Any
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     Boolean,
     Date,
@@ -41,6 +42,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own declaration form
         str: Text,
         int: Integer,
+        float: REAL,
         bool: Boolean,
         bytes: LargeBinary,
         uuid.UUID: Uuid,
@@ -117,6 +119,14 @@ class Job(Base):
     finished_at: Mapped[dt.datetime | None]  # set with the final state
     purged_at: Mapped[dt.datetime | None]  # texts deleted, data key destroyed
     reason: Mapped[str | None]  # of a failed job, for its owner
+    first_model: Mapped[str | None]  # plan.Plan: the only model that may judge first; null: any
+    second_model: Mapped[str | None]  # judges again what the first is unsure of
+    sure: Mapped[float] = mapped_column(server_default=text("0.9"))
+    sample: Mapped[float] = mapped_column(server_default=text("0.01"))
+    long_texts: Mapped[str | None]  # instead of the workers' setting
+    escalated: Mapped[int] = mapped_column(server_default=ZERO)  # texts that the first model was unsure of
+    sampled: Mapped[int] = mapped_column(server_default=ZERO)  # others that the second model was asked too
+    agreed: Mapped[int] = mapped_column(server_default=ZERO)  # of these, with the same severity
     key_id: Mapped[str]  # which installation key wraps the data key
     data_key: Mapped[bytes | None]  # wrapped; null once purged
     __table_args__ = (
@@ -151,6 +161,7 @@ class Shard(Base):
     publish_no: Mapped[int] = mapped_column(server_default=ZERO)
     next_attempt_at: Mapped[dt.datetime | None]  # set by fail(); null: due at once
     last_error: Mapped[str | None]
+    model: Mapped[str | None]  # the only one that may take it; moved on by pass_on(); null: any
     __table_args__ = (
         Index("shard_ready", "lane", "job_id", "shard_no", postgresql_where=text("state = 0 and published_at is null")),
         Index("shard_published", "lane", "published_at", postgresql_where=text("state = 0 and published_at is not null")),
@@ -175,6 +186,16 @@ class ShardPayload(Base):
     day: Mapped[dt.date] = mapped_column(primary_key=True)
     blob: Mapped[bytes]
     __table_args__ = ({"postgresql_partition_by": "RANGE (day)"},)
+
+
+class FirstOpinion(Base):
+    """What the first model of a cascade said of a shard, sealed. Written by pass_on(), deleted by finish() and purge()."""
+
+    __tablename__ = "first_opinion"
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    shard_no: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(SmallInteger)
+    blob: Mapped[bytes]
 
 
 class Verdict(Base):

@@ -8,12 +8,13 @@ Lock order everywhere: shard, then job.
 import datetime as dt
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, text
 
 from guardfleet.errors import NotFoundError
+from guardfleet.plan import NONE_ESCALATED, Escalation, Plan
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.states import ShardState
 from guardfleet.store.database import Database, copy_rows
@@ -42,6 +43,7 @@ class Claim:
     failures: int
     tenant_id: int
     data_key: bytes | None  # wrapped; None once purged
+    plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Row:
     judgement: Judgement
     digest: bytes | None = None
     metadata: dict[str, object] | None = None
+    model_id: int | None = None  # where it is not the shard's
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,20 @@ class Limits:
 NO_LIMITS = Limits(1 << 14, 1 << 14)
 
 
-def claim(db: Database, job_id: int, shard_no: int, *, worker: str, lease_s: float, limits: Limits = NO_LIMITS) -> Claim | None:
+def claim(
+    db: Database,
+    job_id: int,
+    shard_no: int,
+    *,
+    worker: str,
+    lease_s: float,
+    limits: Limits = NO_LIMITS,
+    model: str | None = None,
+) -> Claim | None:
     """Take this shard if it is due, or if its last holder's lease is over; None when held, settled, or tried too often.
 
-    The limits are checked here and not only before ringing: a broker that redelivers brings shards nobody rang for.
+    None too when the shard waits for another model than `model`: a late doorbell of its first round. Without a model, whoever asks
+    may have it. The limits are checked here and not only before ringing: a broker that redelivers brings shards nobody rang for.
     """
     with db.begin() as connection:
         row = connection.execute(
@@ -78,8 +91,9 @@ def claim(db: Database, job_id: int, shard_no: int, *, worker: str, lease_s: flo
                     where s.job_id = :job and s.shard_no = :no and j.id = s.job_id
                       and (s.state = 0 or (s.state = 1 and s.lease_until < now()))
                       and s.claims < :max_claims and s.failures < :max_failures
+                      and (s.model is null or cast(:model as text) is null or s.model = :model)
                     returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
-                              j.tenant_id, j.data_key"""),
+                              j.tenant_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts"""),
             {
                 "job": job_id,
                 "no": shard_no,
@@ -87,9 +101,14 @@ def claim(db: Database, job_id: int, shard_no: int, *, worker: str, lease_s: flo
                 "lease": lease_s,
                 "max_claims": limits.claims,
                 "max_failures": limits.failures,
+                "model": model,
             },
         ).one_or_none()
-    return Claim(*row) if row else None
+    if row is None:
+        return None
+    known = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    plan = Plan(**{field.name: known.pop(field.name) for field in fields(Plan)})
+    return Claim(**known, plan=plan)
 
 
 def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:
@@ -123,7 +142,7 @@ def renew(db: Database, held: Sequence[Claim], *, lease_s: float) -> None:
         )
 
 
-def finish(db: Database, held: Claim, rows: Sequence[Row], *, model_id: int) -> bool:
+def finish(db: Database, held: Claim, rows: Sequence[Row], *, model_id: int, escalation: Escalation = NONE_ESCALATED) -> bool:
     """Settle the shard: DONE, verdicts, counters and, with the last text, the completion event, in one commit.
 
     False when the claim was lost: nothing is written, the work is dropped. `rows` are in input order, one per text.
@@ -139,7 +158,7 @@ def finish(db: Database, held: Claim, rows: Sequence[Row], *, model_id: int) -> 
         if not fenced:
             return False
         copy_rows(connection, "verdict", VERDICT_COLUMNS, _verdict_rows(held, rows, model_id))
-        _count(connection, held, rows, model_id)
+        _count(connection, held, rows, model_id, escalation)
     return True
 
 
@@ -147,7 +166,7 @@ def _verdict_rows(held: Claim, rows: Sequence[Row], model_id: int) -> Iterable[t
     for seq, row in enumerate(rows, held.first_seq):
         j = row.judgement
         yield (
-            held.job_id, seq, held.day, int(j.severity), int(j.categories), int(j.served_by), model_id, j.refusal,
+            held.job_id, seq, held.day, int(j.severity), int(j.categories), int(j.served_by), row.model_id or model_id, j.refusal,
             None if j.probabilities is None else bytes(round(255 * p) for p in j.probabilities),
             j.input_tokens, j.output_tokens, None if row.digest is None else uuid.UUID(bytes=row.digest),
             row.id, None if j.raw is None else _storable(j.raw), j.error,
@@ -162,7 +181,7 @@ def _odds(odds: Sequence[float | None] | None) -> bytes | None:
     return None if odds is None else bytes(255 if p is None else round(254 * p) for p in odds)
 
 
-def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: int) -> None:
+def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: int, escalation: Escalation) -> None:
     counts = [0, 0, 0, 0]
     saved = 0
     for row in rows:
@@ -173,10 +192,12 @@ def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: i
         text("""with j as (
                   update job set done = done + :n, safe = safe + :safe, controversial = controversial + :controversial,
                          unsafe = unsafe + :unsafe, error = error + :error, saved = saved + :saved, model_id = :model,
+                         escalated = escalated + :escalated, sampled = sampled + :sampled, agreed = agreed + :agreed,
                          next_ord = next_ord + 1,
                          state = case when state = 1 and done + :n = total then 2 else state end,
                          finished_at = case when state = 1 and done + :n = total then now() else finished_at end
                   where id = :job returning id, public_id, tenant_id, next_ord, (state = 2) as finished),
+                o as (delete from first_opinion where job_id = :job and shard_no = :no),
                 d as (insert into shard_done (job_id, ord, shard_no, first_seq, n) select id, next_ord, :no, :first, :n from j)
                 insert into outbox (event_id, tenant_id, job_id, kind)
                 select 'evt_' || replace(public_id::text, '-', '') || '_completed', tenant_id, id, 'batch.completed'
@@ -188,6 +209,7 @@ def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: i
             "unsafe": counts[Severity.UNSAFE],
             "error": counts[Severity.ERROR],
             "saved": saved,
+            **asdict(escalation),
             "model": model_id,
             "job": held.job_id,
             "no": held.shard_no,
@@ -205,7 +227,7 @@ HAND_BACK = """update shard s set lease_until = null, {change},
 def release(db: Database, held: Claim) -> bool:
     """Hand an untouched shard back (a drain): it is due at once and the claim does not count. False if the claim was lost."""
     with db.begin() as connection:
-        return bool(connection.execute(text(HAND_BACK.format(change="claims = greatest(s.claims - 1, 0)")), _key(held)).rowcount)
+        return bool(connection.execute(text(HAND_BACK.format(change="claims = greatest(s.claims - 1, 0)")), key_of(held)).rowcount)
 
 
 def fail(db: Database, held: Claim, *, error: str, delay_s: float) -> bool:
@@ -215,7 +237,7 @@ def fail(db: Database, held: Claim, *, error: str, delay_s: float) -> bool:
     with db.begin() as connection:
         return bool(
             connection.execute(
-                text(HAND_BACK.format(change=change)), _key(held) | {"error": error[:500], "delay": delay_s}
+                text(HAND_BACK.format(change=change)), key_of(held) | {"error": error[:500], "delay": delay_s}
             ).rowcount
         )
 
@@ -224,7 +246,7 @@ def postpone(db: Database, held: Claim, *, delay_s: float) -> bool:
     """Hand an untouched shard back for a while; neither a claim nor a failure counts. False if the claim was lost."""
     change = """claims = greatest(s.claims - 1, 0), published_at = null, next_attempt_at = now() + make_interval(secs => :delay)"""
     with db.begin() as connection:
-        return bool(connection.execute(text(HAND_BACK.format(change=change)), _key(held) | {"delay": delay_s}).rowcount)
+        return bool(connection.execute(text(HAND_BACK.format(change=change)), key_of(held) | {"delay": delay_s}).rowcount)
 
 
 def rescue(db: Database, *, limit: int = 100) -> list[tuple[int, int]]:
@@ -243,7 +265,8 @@ def rescue(db: Database, *, limit: int = 100) -> list[tuple[int, int]]:
         return [(row.job_id, row.shard_no) for row in rows]
 
 
-def _key(held: Claim) -> dict[str, object]:
+def key_of(held: Claim) -> dict[str, object]:
+    """The claim as parameters of `HAND_BACK`."""
     return {"job": held.job_id, "no": held.shard_no, "token": held.token}
 
 

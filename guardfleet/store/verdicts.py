@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import text
 
+from guardfleet.errors import RejectedError
+from guardfleet.plan import Plan
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
 from guardfleet.verdict import CATEGORY_CHOICES, Category, Judgement, Model, ServedBy, Severity
@@ -66,8 +68,21 @@ def register_model(db: Database, model: Model) -> int:
         return found
 
 
+def require_served(db: Database, plan: Plan) -> None:
+    """Raise RejectedError when the plan names a model that no worker has ever served: nobody would take the job."""
+    asked = [name for name in (plan.model, plan.second_model) if name is not None]
+    if not asked:
+        return
+    with db.begin() as connection:
+        served = set(connection.execute(text("select distinct name from model where name <> 'nobody'")).scalars())
+    for name in asked:
+        if name not in served:
+            names = ", ".join(sorted(served)) or "none so far"
+            raise RejectedError(f"no worker has served a model {name!r} yet: start one with it. Served were: {names}.")
+
+
 def known(db: Database, digests: Sequence[bytes], *, model_id: int, max_age_hours: float) -> dict[bytes, Judgement]:
-    """Earlier judgements of the same texts by the same model and policy. Digests are per tenant: none is crossed."""
+    """Earlier judgements of the same whole texts by the same model and policy. Digests are per tenant: none is crossed."""
     if not digests or max_age_hours <= 0:
         return {}
     with db.begin() as connection:
@@ -76,6 +91,7 @@ def known(db: Database, digests: Sequence[bytes], *, model_id: int, max_age_hour
                            input_tokens, output_tokens, category_odds, evidence
                     from verdict
                     where digest = any(:digests) and served_by = 0 and severity < 3 and model_id = :model
+                      and (evidence is null or not evidence ? 'left_out')
                       and day >= ((now() - make_interval(secs => :age)) at time zone 'utc')::date
                       and done_at > now() - make_interval(secs => :age)
                     order by digest, done_at desc"""),

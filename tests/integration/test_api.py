@@ -191,3 +191,20 @@ def test_an_uncaught_text_is_in_no_log(client: TestClient, capfd: pytest.Capture
     client.post("/v1/batches", content=f'{{"id": "1", "text": "{canary}"}}\n{{"{canary}'.encode(), headers=JSONL)
     out, err = capfd.readouterr()
     assert canary not in out + err
+
+
+def test_a_batch_may_name_its_models_if_somebody_serves_them(client: TestClient, db: Database) -> None:
+    wanted = "/v1/batches?model=small&second_model=large&sure=0.8&sample=0.05&long_texts=head"
+    refused = client.post(wanted, content=lines(1), headers=JSONL)
+    assert refused.status_code == 400
+    assert "no worker has served a model 'small' yet" in refused.text
+    for name in ("small", "large"):
+        verdicts.register_model(db, Model(name, "r", "p"))
+    batch = client.post(wanted, content=lines(1), headers=JSONL).json()
+    assert batch["cascade"] == {
+        "second_model": "large", "sure": 0.8, "sample": 0.05, "escalated": 0, "sampled": 0, "agreed": 0,
+    }  # fmt: skip
+    job = jobs.get(db, jobs.parse_label(batch["id"]))
+    assert (job.first_model, job.long_texts) == ("small", "head")
+    for wrong in ("sure=0", "sample=2", "long_texts=middle"):
+        assert client.post(f"/v1/batches?{wrong}", content=lines(1), headers=JSONL).status_code in (400, 422)

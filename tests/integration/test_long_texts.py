@@ -33,8 +33,8 @@ class Seeker:
         self.tokenizer = tokenizer
         self.render = Renderer(prompter_of(tokenizer), max_positions=32_768, policy=policy)
 
-    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
-        return [pieces_of(rendered, lambda encoded: PromptRow(encoded.ids)) for rendered in self.render(contents)]
+    def prepare(self, contents: Sequence[Content], coverage: Any = None) -> list[Prepared | Pieces | Unjudgeable]:
+        return [pieces_of(rendered, lambda encoded: PromptRow(encoded.ids)) for rendered in self.render(contents, coverage)]
 
     def run(self, batch: Sequence[Prepared]) -> list[Answer]:
         return [self.answer(row) for row in batch if isinstance(row, PromptRow)]

@@ -20,6 +20,7 @@ from guardfleet.settings import load_settings
 from guardfleet.states import JobState, ShardState
 from guardfleet.store import deliveries, doorbells, jobs, keys, migrate, retention, shards, verdicts
 from guardfleet.store.database import Database
+from guardfleet.store.doorbells import Route
 from guardfleet.store.jobs import JobView, NewJob
 from guardfleet.store.schema import Base
 from guardfleet.store.shards import Claim, Row
@@ -28,6 +29,7 @@ from guardfleet.verdict import Category, Judgement, Model, ServedBy, Severity, f
 from tests.services.fixtures import SECRET_KEY
 
 SAFE = Judgement(Severity.SAFE, probabilities=(0.9, 0.08, 0.02), input_tokens=10, output_tokens=8)
+BULK = Route(0)
 MODEL = Model("m", "0123456789abcdef", "p")
 
 
@@ -226,7 +228,7 @@ def test_a_release_gives_the_claim_back_and_a_failure_waits(db: Database, keyrin
     assert (again.claims, again.failures) == (1, 0)
     assert shards.fail(db, again, error="boom", delay_s=3600)
     assert scalar(db, "select claims * 10 + failures from shard where shard_no = 0") == 1
-    assert 0 not in [bell.shard_no for bell in doorbells.due(db, 0, limit=10)]
+    assert 0 not in [bell.shard_no for bell in doorbells.due(db, BULK, limit=10)]
 
 
 def test_the_last_text_completes_the_job_and_tells_it_once(db: Database, keyring: Keyring) -> None:
@@ -378,31 +380,31 @@ def test_a_job_without_texts_is_complete_at_once(db: Database, keyring: Keyring)
 def test_nothing_of_a_job_is_rung_before_it_is_sealed(db: Database, keyring: Keyring) -> None:
     intake = Intake(db, keyring, load_settings(shard_texts=1), NewJob("x"))
     intake.add_all((i, PayloadRow(f"{i}", "x")) for i in range(40))
-    assert doorbells.due(db, 0, limit=100) == []
+    assert doorbells.due(db, BULK, limit=100) == []
     intake.seal()
-    assert len(doorbells.due(db, 0, limit=100)) == 40
+    assert len(doorbells.due(db, BULK, limit=100)) == 40
 
 
 def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
-    rung = doorbells.due(db, 0, limit=2)
+    rung = doorbells.due(db, BULK, limit=2)
     doorbells.mark_rung(db, rung)
-    assert (doorbells.outstanding(db, 0), [b.shard_no for b in doorbells.due(db, 0, limit=9)]) == (2, [2])
-    assert doorbells.forget_lost(db, 0, older_than_s=60) == 0
-    assert doorbells.forget_lost(db, 0, older_than_s=0) == 2
-    assert [(b.shard_no, b.publish_no) for b in doorbells.due(db, 0, limit=9)] == [(0, 2), (1, 2), (2, 1)]
+    assert (doorbells.outstanding(db, BULK), [b.shard_no for b in doorbells.due(db, BULK, limit=9)]) == (2, [2])
+    assert doorbells.forget_lost(db, BULK, older_than_s=60) == 0
+    assert doorbells.forget_lost(db, BULK, older_than_s=0) == 2
+    assert [(b.shard_no, b.publish_no) for b in doorbells.due(db, BULK, limit=9)] == [(0, 2), (1, 2), (2, 1)]
     assert job.total == 10
 
 
 def test_a_worker_stopped_in_the_middle_of_a_claim_holds_up_nobody_else(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
-    rung = doorbells.due(db, 0, limit=9)
+    rung = doorbells.due(db, BULK, limit=9)
     with db.begin() as stopped:
         stopped.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
         stopped.exec_driver_sql("update shard set state = 1, token = token + 1 where shard_no = 0")
         doorbells.mark_rung(db, rung)
-        assert doorbells.outstanding(db, 0) == 2
-        assert doorbells.forget_lost(db, 0, older_than_s=0) == 2
+        assert doorbells.outstanding(db, BULK) == 2
+        assert doorbells.forget_lost(db, BULK, older_than_s=0) == 2
         assert shards.rescue(db) == []
         assert take(db, job, 1) is not None
 

@@ -25,7 +25,7 @@ class Small:
         self.holds, self.budget_tokens = holds, 65_536
         self.tried: list[int] = []
 
-    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
+    def prepare(self, contents: Sequence[Content], coverage: str | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         return [Row() for _ in contents]
 
     def run(self, batch: Sequence[Prepared]) -> None:

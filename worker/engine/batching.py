@@ -30,6 +30,7 @@ from worker.engine.contract import (
 )
 from worker.packing import halve, pack
 from worker.prompt import Content
+from worker.windows import Coverage
 
 WINDOW_BATCHES = 4  # tokens that are sorted by length together, in batches: enough to keep padding small
 POOL_PATIENCE = 8  # batches that a row waits for others that need a further pass too
@@ -112,10 +113,10 @@ class BatchingEngine:
         """What judges."""
         return self._backend.model
 
-    def submit(self, contents: Sequence[Content], *, urgent: bool = False) -> "Future[Judged]":
+    def submit(self, contents: Sequence[Content], *, urgent: bool = False, coverage: Coverage | None = None) -> "Future[Judged]":
         """Tokenise in the caller's thread, then queue the rows."""
         started = time.perf_counter()
-        prepared = self._backend.prepare(contents)
+        prepared = self._backend.prepare(contents, coverage)
         request = _Request(prepared, urgent=urgent)
         request.timings.tokenise_s = time.perf_counter() - started
         rows: list[_Row] = []

@@ -9,6 +9,7 @@ from guardfleet.errors import ConfigurationError
 from worker.engine.contract import DeviceFullError, Pieces, Prepared, Unjudgeable
 from worker.engine.network import PackedNetwork
 from worker.prompt import Content
+from worker.windows import Coverage
 
 CPU_TOKENS, CPU_BYTES = 8192, 2 << 30  # more tokens make a CPU no faster; keys and values of a batch stay below this
 GPU_TOKENS = 65_536  # beyond this, larger batches only make requests wait
@@ -24,7 +25,7 @@ class Warmable(Protocol):
     budget_tokens: int
     device: str
 
-    def prepare(self, contents: Sequence[Content]) -> Sequence[Prepared | Pieces | Unjudgeable]:
+    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> Sequence[Prepared | Pieces | Unjudgeable]:
         """As `contract.Backend.prepare`."""
 
     def run(self, batch: Sequence[Prepared]) -> object:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from guardfleet.verdict import Model
 from worker.prompt import Content
+from worker.windows import Coverage
 
 
 class DeviceFullError(Exception):
@@ -106,8 +107,8 @@ class Backend(Protocol):
     max_rows: int
     padded: bool  # whether a batch costs rows x longest, or the sum of its lengths
 
-    def prepare(self, contents: Sequence[Content]) -> Sequence[Prepared | Pieces | Unjudgeable]:
-        """Tokenise; a content that cannot be judged becomes `Unjudgeable`, the others go on."""
+    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> Sequence[Prepared | Pieces | Unjudgeable]:
+        """Tokenise; a content that cannot be judged becomes `Unjudgeable`, the others go on. `coverage`: of long ones."""
 
     def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
         """For every row of the batch, in order: its answer, or the row that goes on with it in a later batch.
@@ -126,8 +127,11 @@ class Engine(Protocol):
     def model(self) -> Model:
         """What judges."""
 
-    def submit(self, contents: Sequence[Content], *, urgent: bool = False) -> "Future[Judged]":
-        """Judge the texts; the future resolves once all are settled. Raises DrainingError when the engine takes no more."""
+    def submit(self, contents: Sequence[Content], *, urgent: bool = False, coverage: Coverage | None = None) -> "Future[Judged]":
+        """Judge the texts; the future resolves once all are settled. Raises DrainingError when the engine takes no more.
+
+        `coverage`: what of long texts is judged; None: what the engine was made for.
+        """
 
     def start(self) -> None:
         """Start the engine thread. Safe to call twice."""

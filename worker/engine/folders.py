@@ -29,6 +29,12 @@ def folder_of(name: str) -> pathlib.Path | None:
     return None
 
 
+def name_of(model: str) -> str:
+    """What verdicts and jobs call a model: a folder's own name, a hub name as it is."""
+    folder = folder_of(model)
+    return "guardfleet-demo" if model == DEMO else folder.name if folder else model
+
+
 def digest_of(folder: pathlib.Path) -> str:
     """SHA-256 over each file's name, size and first and last MiB: tells revisions apart without reading 16 GB at every start."""
     digest = hashlib.sha256()

@@ -13,7 +13,7 @@ from worker.engine.loading import LoadedModel
 from worker.engine.reading import Odds, end_ids
 from worker.engine.rendering import MAX_NEW_TOKENS, Renderer, pieces_of
 from worker.prompt import Content
-from worker.windows import DEFAULT_POLICY, Policy
+from worker.windows import DEFAULT_POLICY, Coverage, Policy
 
 PADDED_TOKENS = 8192  # of a batch, where nothing else was asked for
 
@@ -47,9 +47,9 @@ class GenerateBackend:
         self._ends = torch.tensor(end_ids(loaded.network, loaded.tokenizer), device=self._device)
         self._odds = Odds(lambda text: loaded.tokenizer(text, add_special_tokens=False)["input_ids"], loaded.device)
 
-    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
+    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
-        return [pieces_of(rendered, lambda encoded: PromptRow(encoded.ids)) for rendered in self._render(contents)]
+        return [pieces_of(rendered, lambda encoded: PromptRow(encoded.ids)) for rendered in self._render(contents, coverage)]
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared]) -> list[Answer]:

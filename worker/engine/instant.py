@@ -1,7 +1,8 @@
 """An engine backend that runs no model: for load runs and fault tests. It judges by marks in the text and says so in its name.
 
-`[[unsafe]]`, `[[controversial]]`, `[[babble]]` choose the answer; `[[raise]]` fails its batch; `[[oom]]` fits in no batch of two;
-`[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills the process.
+`[[unsafe]]`, `[[controversial]]`, `[[babble]]` choose the answer; `[[doubt]]` is judged with little certainty and `[[overruled]]`
+wrongly by the engine of that name, both as unsafe by one of another name. `[[raise]]` fails its batch; `[[oom]]` fits in no batch
+of two; `[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills the process.
 """
 
 import os
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from guardfleet.verdict import Model
 from worker.engine.contract import Answer, DeviceFullError, DeviceLostError, Pieces, Prepared, Unjudgeable
 from worker.prompt import Content, InvalidConversationError, messages_of
-from worker.windows import DEFAULT_POLICY, Policy, covered, cut, gaps
+from worker.windows import DEFAULT_POLICY, Coverage, Policy, covered, cut, gaps
 
 SAFE = "Safety: Safe\nCategories: None"
 ANSWERS = {
@@ -22,6 +23,9 @@ ANSWERS = {
     "[[controversial]]": ("Safety: Controversial\nCategories: Unethical Acts", (0.2, 0.7, 0.1)),
     "[[babble]]": ("I would rather talk about the weather.", None),
 }
+FIRST_THOUGHTS = {"[[doubt]]": ("Safety: Controversial\nCategories: Unethical Acts", (0.3, 0.5, 0.2))}
+SECOND_THOUGHTS = dict.fromkeys(("[[doubt]]", "[[overruled]]"), ANSWERS["[[unsafe]]"])
+NAME = "instant"
 CHARS_PER_TOKEN = 4  # about what a byte-level BPE makes of English
 ANSWER_TOKENS = 8
 
@@ -41,16 +45,23 @@ class InstantBackend:
     padded = True
 
     def __init__(
-        self, *, ms_per_batch: float = 0.0, budget_tokens: int = 65_536, max_rows: int = 512, policy: Policy = DEFAULT_POLICY
+        self,
+        *,
+        name: str = NAME,
+        ms_per_batch: float = 0.0,
+        budget_tokens: int = 65_536,
+        max_rows: int = 512,
+        policy: Policy = DEFAULT_POLICY,
     ) -> None:
-        self.model = Model("instant", "1", "marks", is_demo=True)
+        self.model = Model(name, "1", "marks", is_demo=True)
+        self._answers = ANSWERS | (FIRST_THOUGHTS if name == NAME else SECOND_THOUGHTS)
         self.device = "none"
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
         self._pause_s, self._policy = ms_per_batch / 1000, policy
 
-    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
+    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         """Estimate lengths and find marks."""
-        return [self._prepare(content) for content in contents]
+        return [self._prepare(content, coverage or self._policy.coverage) for content in contents]
 
     def run(self, batch: Sequence[Prepared]) -> list[Answer]:
         """Do what the marks say, else answer safe."""
@@ -62,7 +73,7 @@ class InstantBackend:
         """None is used."""
         return 0
 
-    def _prepare(self, content: Content) -> Prepared | Pieces | Unjudgeable:
+    def _prepare(self, content: Content, coverage: Coverage) -> Prepared | Pieces | Unjudgeable:
         if isinstance(content, str):
             n_chars, judged, responds = len(content), content, False
         else:
@@ -74,12 +85,12 @@ class InstantBackend:
         n_tokens = n_chars // CHARS_PER_TOKEN + 1
         if n_tokens <= self._policy.tokens:
             return Marked(n_tokens, judged if "[[" in judged else "", responds)
-        return self._pieces(judged, responds=responds)
+        return self._pieces(judged, coverage, responds=responds)
 
-    def _pieces(self, judged: str, *, responds: bool) -> Pieces | Unjudgeable:
+    def _pieces(self, judged: str, coverage: Coverage, *, responds: bool) -> Pieces | Unjudgeable:
         offsets = [(at, min(at + CHARS_PER_TOKEN, len(judged))) for at in range(0, len(judged), CHARS_PER_TOKEN)]
         overlap = min(self._policy.overlap, self._policy.tokens // 2)
-        spans = covered(cut(offsets, len(judged), size=self._policy.tokens, overlap=overlap), self._policy.coverage)
+        spans = covered(cut(offsets, len(judged), size=self._policy.tokens, overlap=overlap), coverage)
         if len(spans) > self._policy.most:
             return Unjudgeable("too_long", f"it needs {len(spans)} windows, at most {self._policy.most} are judged")
         rows: list[Prepared] = []
@@ -93,7 +104,7 @@ class InstantBackend:
         raw, probabilities = SAFE, (0.98, 0.015, 0.005)
         if row.judged:
             _misbehave(row.judged, n_rows)
-            raw, probabilities = next((ANSWERS[mark] for mark in ANSWERS if mark in row.judged), (raw, probabilities))  # type: ignore[assignment]
+            raw, probabilities = next((said for mark, said in self._answers.items() if mark in row.judged), (raw, probabilities))  # type: ignore[assignment]
         return Answer(raw + "\nRefusal: No" if row.responds else raw, probabilities, row.n_tokens, ANSWER_TOKENS)
 
 

@@ -10,7 +10,7 @@ import transformers
 
 from guardfleet.errors import ConfigurationError
 from guardfleet.verdict import Model
-from worker.engine.folders import DEMO, digest_of, folder_of
+from worker.engine.folders import DEMO, digest_of, folder_of, name_of
 from worker.prompt import Content, Prompter, messages_of
 
 PROBES: tuple[Content, ...] = (  # what byte-level tokenizers join, split or normalise, on both sides of a cut
@@ -62,7 +62,7 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     revision_found = digest_of(folder) if folder else (getattr(network.config, "_commit_hash", None) or revision or "unknown")
     template = str(tokenizer.chat_template)
     identity = Model(
-        "guardfleet-demo" if name == DEMO else folder.name if folder else name,
+        name_of(name),
         revision_found,
         hashlib.sha256(template.encode()).hexdigest()[:16],
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Backend, BatchReport
-from worker.engine.instant import InstantBackend
+from worker.engine.folders import DEMO
+from worker.engine.instant import NAME, InstantBackend
 from worker.windows import Policy
 
 
@@ -16,7 +17,7 @@ class Spec:
     """What is to judge: `kind` is `model` or `instant`; the other fields are settings of the same names."""
 
     kind: str = "model"
-    model: str = "demo"
+    model: str = DEMO
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
@@ -29,7 +30,8 @@ class Spec:
 def make_backend(spec: Spec) -> Backend:
     """`instant`, or the model; raises ConfigurationError. torch is imported only where a model is asked for."""
     if spec.kind == "instant":
-        return InstantBackend(ms_per_batch=spec.instant_ms_per_batch, policy=spec.policy)
+        name = NAME if spec.model == DEMO else spec.model
+        return InstantBackend(name=name, ms_per_batch=spec.instant_ms_per_batch, policy=spec.policy)
     with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
         # A thread that has run OpenMP keeps a team of workers, and two teams on the cores of one make both of them sleep between
         # loops (measured: a sixth of the speed). So models are loaded by a thread that ends, and run by the engine's alone.

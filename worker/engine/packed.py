@@ -25,7 +25,7 @@ from worker.engine.network import Attention, PackedNetwork, tensor_of
 from worker.engine.reading import CLOSE, Odds, Reads, end_ids
 from worker.engine.rendering import MAX_NEW_TOKENS, Renderer, pieces_of
 from worker.prompt import Content, Encoded, messages_of
-from worker.windows import DEFAULT_POLICY, Policy
+from worker.windows import DEFAULT_POLICY, Coverage, Policy
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of the largest logit, in the self test
 TREE_NODES = 16  # per row of a second pass
@@ -114,9 +114,9 @@ class PackedBackend:
         if loaded.device.type == "cuda":
             budget.warm_up(self)
 
-    def prepare(self, contents: Sequence[Content]) -> list[Prepared | Pieces | Unjudgeable]:
+    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
-        return [pieces_of(rendered, self._row) for rendered in self._render(contents)]
+        return [pieces_of(rendered, self._row) for rendered in self._render(contents, coverage)]
 
     def _row(self, encoded: Encoded) -> PromptRow:
         mode = self.modes[encoded.responds]

@@ -10,7 +10,7 @@ from typing import Any
 
 from worker.engine.contract import Pieces, Prepared, Unjudgeable
 from worker.prompt import Content, Encoded, InvalidConversationError, Prompter, Turns, messages_of
-from worker.windows import Policy, Span, covered, cut, gaps
+from worker.windows import Coverage, Policy, Span, covered, cut, gaps
 
 MAX_NEW_TOKENS = 128  # as in the model's own evaluation
 MARGIN = 32  # tokens that a piece may have more of alone than within its text, and the answer's draft
@@ -33,8 +33,12 @@ class Renderer:
         self._prompter, self._policy = prompter, policy
         self.max_prompt_tokens = min(max_positions - MAX_NEW_TOKENS, policy.tokens)
 
-    def __call__(self, contents: Sequence[Content]) -> list[Encoded | LongPrompt | Unjudgeable]:
-        """The prompt or prompts of each content, in order; all of them are tokenised in one call."""
+    def __call__(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Encoded | LongPrompt | Unjudgeable]:
+        """The prompt or prompts of each content, in order; all of them are tokenised in one call.
+
+        `coverage` says what of long ones is judged, the policy where it does not.
+        """
+        coverage = coverage or self._policy.coverage
         out: list[Encoded | LongPrompt | Unjudgeable | None] = [None] * len(contents)
         usable: list[tuple[int, Turns]] = []
         for at, content in enumerate(contents):
@@ -43,10 +47,10 @@ class Renderer:
             except InvalidConversationError as error:
                 out[at] = Unjudgeable("invalid_conversation", str(error))
         for (at, turns), encoded in zip(usable, self._prompter.encode([turns for _, turns in usable]), strict=True):
-            out[at] = encoded if len(encoded.ids) <= self.max_prompt_tokens else self._shortened(turns)
+            out[at] = encoded if len(encoded.ids) <= self.max_prompt_tokens else self._shortened(turns, coverage)
         return [row for row in out if row is not None]
 
-    def _shortened(self, turns: Turns) -> LongPrompt | Unjudgeable:
+    def _shortened(self, turns: Turns, coverage: Coverage) -> LongPrompt | Unjudgeable:
         """Without the oldest turns, if that is enough; else the last turn in windows."""
         lengths = [self._prompter.length(text) for _, text in turns]
         first = len(turns) - 1 if turns[-1][0] == "user" else max(i for i, (role, _) in enumerate(turns) if role == "user")
@@ -56,9 +60,9 @@ class Renderer:
             (encoded,) = self._prompter.encode([turns[begin:]])
             if len(encoded.ids) <= self.max_prompt_tokens:
                 return LongPrompt([encoded], [(0, len(turns[-1][1]))], {"turns_left_out": begin})
-        return self._windows(turns, first)
+        return self._windows(turns, first, coverage)
 
-    def _windows(self, turns: Turns, first: int) -> LongPrompt | Unjudgeable:
+    def _windows(self, turns: Turns, first: int, coverage: Coverage) -> LongPrompt | Unjudgeable:
         notes: dict[str, Any] = {"turns_left_out": first} if first else {}
         role, text = turns[-1]
         context = turns[first:-1]
@@ -75,7 +79,7 @@ class Renderer:
                 "too_long", f"the policy and its frame alone take {len(frame.ids)} of {self.max_prompt_tokens} tokens"
             )
         every = cut(self._prompter.offsets(text), len(text), size=size, overlap=max(1, min(self._policy.overlap, size // 2)))
-        spans = covered(every, self._policy.coverage)
+        spans = covered(every, coverage)
         if len(spans) > self._policy.most:
             return Unjudgeable("too_long", f"it needs {len(spans)} windows, at most {self._policy.most} are judged")
         left_out = gaps(spans, len(text))

@@ -1,0 +1,83 @@
+"""What a first model said of a shard, sealed, while the shard waits for the second. Raw answers may quote texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+
+from guardfleet.errors import NotFoundError
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.store import shards
+from guardfleet.store.database import Database
+from guardfleet.store.shards import HAND_BACK, Claim, key_of
+from guardfleet.verdict import Category, Judgement, ServedBy, Severity
+
+KIND = "first-opinion"
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """A judgement for each row of a shard, in order, and the model behind them."""
+
+    model_id: int
+    judgements: list[Judgement]
+
+
+def pass_on(db: Database, keyring: Keyring, held: Claim, opinion: Opinion) -> bool:
+    """Hand a shard on to the plan's second model: READY for it, the opinion kept, in one commit. False if the claim was lost."""
+    if held.data_key is None or held.plan.second_model is None:
+        raise NotFoundError("there is no second model to pass the shard on to.")
+    plain = [_plain(judgement) for judgement in opinion.judgements]
+    blob = keyring.seal(held.data_key, plain, kind=KIND, job_id=held.job_id, shard_no=held.shard_no)
+    change = "claims = 0, failures = 0, published_at = null, next_attempt_at = null, model = :second"
+    with db.begin() as connection:
+        if not connection.execute(
+            text(HAND_BACK.format(change=change)), key_of(held) | {"second": held.plan.second_model}
+        ).rowcount:
+            return False
+        connection.execute(
+            text("insert into first_opinion (job_id, shard_no, model_id, blob) values (:job, :no, :model, :blob)"),
+            {"job": held.job_id, "no": held.shard_no, "model": opinion.model_id, "blob": blob},
+        )
+    return True
+
+
+def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Opinion | None]:
+    """The shard's texts, and what a first model said of them, where one has. Raises as `shards.load`."""
+    texts = shards.load(db, keyring, held)
+    if held.plan.second_model is None or held.data_key is None:
+        return texts, None
+    with db.begin() as connection:
+        row = connection.execute(
+            text("select model_id, blob from first_opinion where job_id = :job and shard_no = :no"),
+            {"job": held.job_id, "no": held.shard_no},
+        ).one_or_none()
+    if row is None:
+        return texts, None
+    plain = keyring.open(held.data_key, bytes(row.blob), kind=KIND, job_id=held.job_id, shard_no=held.shard_no)
+    return texts, Opinion(row.model_id, [_judgement(values) for values in plain])
+
+
+def _plain(j: Judgement) -> list[Any]:
+    odds = [j.probabilities, j.category_odds]
+    said = [int(j.severity), int(j.categories), j.refusal, int(j.served_by), j.raw, j.error, j.error_detail]
+    return [*said, j.input_tokens, j.output_tokens, *odds, j.evidence]
+
+
+def _judgement(values: Sequence[Any]) -> Judgement:
+    severity, categories, refusal, served_by, raw, error, detail, n_in, n_out, probabilities, odds, evidence = values
+    return Judgement(
+        Severity(severity),
+        Category(categories),
+        refusal,
+        ServedBy(served_by),
+        None if probabilities is None else tuple(probabilities),
+        raw,
+        n_in,
+        n_out,
+        error,
+        detail,
+        None if odds is None else tuple(odds),
+        evidence,
+    )

@@ -1,0 +1,186 @@
+"""Two models over one job, through real processes: what the first is sure of is final, the rest is the second's."""
+
+import json
+import pathlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from guardfleet.errors import RejectedError
+from guardfleet.plan import Plan
+from guardfleet.settings import Settings
+from guardfleet.states import JobState, ShardState
+from guardfleet.store import doorbells, jobs, opinions, shards, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.doorbells import Route
+from guardfleet.store.opinions import Opinion
+from guardfleet.store.shards import Claim, Row
+from guardfleet.verdict import Judgement, Model, Severity
+from producer.client import Options, Producer
+from tests.services.fleet import fleet, until
+from tests.services.outcome import assert_exactly_once, finished
+
+DISPATCHER, FIRST, SECOND = ("dispatcher",), ("worker",), ("worker", "--model", "large", "--named-only")
+PLAN = Plan(None, "large", 0.9, 0.2)
+SURE = Judgement(Severity.SAFE, probabilities=(0.98, 0.01, 0.01))
+UNSURE = Judgement(Severity.CONTROVERSIAL, probabilities=(0.3, 0.5, 0.2))
+
+
+@pytest.fixture
+def producer(settings: Settings) -> Iterator[Producer]:
+    made = Producer.connect(settings.model_copy(update={"shard_texts": 50}))
+    yield made
+    made.db.close()
+
+
+def texts(n: int) -> list[dict[str, Any]]:
+    """Every tenth is a doubt, every fiftieth is judged wrongly by the first model with full certainty."""
+    mark = {0: " [[doubt]]", 5: " [[overruled]]"}
+    return [{"id": f"t{i}", "text": f"text {i}" + (mark[i % 10] if i % 10 == 0 or i % 50 == 5 else "")} for i in range(n)]
+
+
+def rows_of(producer: Producer, job: jobs.JobView) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in verdicts.export(producer.db, job)}
+
+
+def test_the_second_model_has_the_last_word_where_the_first_is_unsure_and_nowhere_else(
+    producer: Producer, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    with fleet(settings, tmp_path, DISPATCHER, FIRST, SECOND):
+        job = finished(producer, producer.submit(texts(500), Options(plan=PLAN)).job)
+        plain = finished(producer, producer.submit([{"id": "x", "text": "[[overruled]] of a job without a plan"}]).job)
+    assert job.state is JobState.COMPLETED
+    assert_exactly_once(producer, job)
+    rows = rows_of(producer, job)
+    assert {row["model"] for key, row in rows.items() if int(key[1:]) % 10 == 0} == {"large"}
+    assert {row["model"] for key, row in rows.items() if int(key[1:]) % 10} == {"instant"}
+    assert (job.unsafe, job.safe, job.escalated) == (50, 450, 50)
+    assert 50 < job.sampled < 130  # a fifth of 450
+    overruled = sum(1 for key in rows if int(key[1:]) % 50 == 5)
+    assert job.sampled - overruled <= job.agreed < job.sampled
+    assert rows_of(producer, plain)["x"]["model"] == "instant"
+    with producer.db.begin() as connection:
+        assert connection.exec_driver_sql("select count(*) from first_opinion").scalar_one() == 0
+
+
+def test_only_workers_with_the_model_a_job_names_take_it(producer: Producer, settings: Settings, tmp_path: pathlib.Path) -> None:
+    with fleet(settings, tmp_path, DISPATCHER, FIRST, SECOND):
+        job = finished(producer, producer.submit(["one", "two"], Options(plan=Plan("large"))).job)
+    assert {row["model"] for row in verdicts.export(producer.db, job)} == {"large"}
+
+
+def test_a_second_worker_killed_in_the_middle_loses_and_doubles_nothing(
+    producer: Producer, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    slow = settings.model_copy(update={"instant_ms_per_batch": 200.0, "lease_s": 1.0})
+    with fleet(settings, tmp_path, DISPATCHER, FIRST):
+        job = producer.submit(texts(500), Options(plan=PLAN)).job
+        (tmp_path / "victim").mkdir()
+        with fleet(slow, tmp_path / "victim", SECOND) as (victim,):
+            until(lambda: opinions_waiting(producer.db) and leased_by_second(producer.db), what="a shard at the second model")
+            victim.signal(signal.SIGKILL)
+            victim.wait()
+        (tmp_path / "second").mkdir()
+        with fleet(settings, tmp_path / "second", SECOND):
+            done = finished(producer, job)
+    assert_exactly_once(producer, done)
+    assert (done.unsafe, done.safe, done.escalated) == (50, 450, 50)
+
+
+def opinions_waiting(db: Database) -> int:
+    with db.begin() as connection:
+        return int(connection.exec_driver_sql("select count(*) from first_opinion").scalar_one())
+
+
+def leased_by_second(db: Database) -> int:
+    with db.begin() as connection:
+        return int(connection.exec_driver_sql("select count(*) from shard where state = 1 and model = 'large'").scalar_one())
+
+
+def claimed(producer: Producer, model: str | None = None) -> tuple[Claim, int]:
+    """The only shard of a new cascade job, held by its first model."""
+    job = producer.submit(["a", "b"], Options(plan=PLAN)).job
+    held = shards.claim(producer.db, job.id, 0, worker="w", lease_s=60, model=model)
+    assert held is not None
+    return held, verdicts.register_model(producer.db, Model("instant", "1", "marks"))
+
+
+def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_opens_nothing(producer: Producer) -> None:
+    held, model_id = claimed(producer, "instant")
+    opinion = Opinion(model_id, [SURE, UNSURE])
+    assert opinions.pass_on(producer.db, producer.keyring, held, opinion)
+    assert not opinions.pass_on(producer.db, producer.keyring, held, opinion)  # the claim is spent
+    assert shards.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="instant") is None
+    assert doorbells.due(producer.db, Route(0), limit=9) == []
+    assert [bell.shard_no for bell in doorbells.due(producer.db, Route(0, "large"), limit=9)] == [0]
+    assert Route(0, "large") in doorbells.routes(producer.db)
+    again = shards.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="large")
+    assert again is not None
+    assert again.claims == 1
+    assert opinions.load(producer.db, producer.keyring, again)[1] == opinion
+
+
+def test_a_zombie_of_the_first_model_cannot_finish_a_shard_that_was_passed_on(producer: Producer) -> None:
+    held, model_id = claimed(producer)
+    assert opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
+    assert not shards.finish(producer.db, held, [Row("1", SURE), Row("2", SURE)], model_id=model_id)
+    assert shards.states(producer.db, held.job_id) == {ShardState.READY: 1}
+
+
+def test_a_cancelled_job_is_not_passed_on(producer: Producer) -> None:
+    held, model_id = claimed(producer)
+    jobs.cancel(producer.db, held.job_id)
+    assert opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
+    assert shards.states(producer.db, held.job_id) == {ShardState.CANCELLED: 1}
+    assert jobs.settle_cancelled(producer.db) == 1
+
+
+def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of(
+    producer: Producer, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    held, model_id = claimed(producer)
+    opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
+    with producer.db.begin() as connection:
+        connection.exec_driver_sql("update shard set claims = 99")
+    with fleet(settings, tmp_path, DISPATCHER):
+        done = finished(producer, jobs.get_by_id(producer.db, held.job_id))
+    found = [(row["severity"], row["error"], row["model"]) for row in verdicts.export(producer.db, done)]
+    assert found == [("safe", None, "instant"), ("error", "abandoned", "nobody")]
+
+
+def test_a_model_that_nobody_serves_is_refused_with_those_that_are_served(producer: Producer) -> None:
+    with pytest.raises(RejectedError, match=r"'large' yet: start one with it\. Served were: none so far"):
+        verdicts.require_served(producer.db, PLAN)
+    verdicts.register_model(producer.db, Model("large", "1", "p"))
+    verdicts.require_served(producer.db, PLAN)
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (Plan("a", "a"), "another than the first"),
+        (Plan("\n"), "printable"),
+        (Plan(sure=0), "more than 0"),
+        (Plan(sample=1.5), "0 to 1"),
+        (Plan(long_texts="some"), "windows, head"),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused(plan: Plan, said: str) -> None:
+    with pytest.raises(RejectedError, match=said):
+        plan.check()
+
+
+def test_a_job_can_ask_for_the_head_of_long_texts_only(producer: Producer, settings: Settings, tmp_path: pathlib.Path) -> None:
+    short = settings.model_copy(update={"window_tokens": 256, "window_overlap": 16})
+    text = "word " * 2000 + "[[unsafe]]"
+    with fleet(short, tmp_path, DISPATCHER, FIRST):
+        head = finished(producer, producer.submit([text], Options(plan=Plan(long_texts="head"))).job)
+        whole = finished(producer, producer.submit([text]).job)
+    (row,) = verdicts.export(producer.db, head)
+    assert row["severity"] == "safe"
+    assert "left out on request" in row["rationale"]
+    (row,) = verdicts.export(producer.db, whole)
+    assert (row["severity"], row["served_by"]) == ("unsafe", "model")  # a part's verdict serves no whole text from the cache
+    assert json.loads(json.dumps(row["evidence"]))["decided"][1] == len(text)

@@ -1,0 +1,68 @@
+"""Which rows a second model is asked: every unsure one, a steady share of the others, the same ones whoever asks."""
+
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guardfleet.plan import Escalation, Plan
+from guardfleet.store.opinions import Opinion
+from guardfleet.verdict import Category, Judgement, ServedBy, Severity
+from worker.cascade import compare, doubts_of, is_sure
+
+odds = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+judgements = st.builds(
+    Judgement,
+    st.sampled_from(Severity),
+    st.sampled_from([Category.NONE, Category.PII, Category.PII | Category.VIOLENT]),
+    st.none() | st.booleans(),
+    st.sampled_from(ServedBy),
+    st.none() | odds,
+    st.none() | st.text(),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    category_odds=st.none() | st.lists(st.none() | st.floats(0, 1), min_size=10, max_size=10).map(tuple),
+    evidence=st.none() | st.just({"decided": [0, 4]}),
+)
+plans = st.builds(Plan, st.none(), st.just("large"), st.floats(0.01, 1), st.floats(0, 1))
+
+
+def digests(n: int) -> list[bytes]:
+    return [hashlib.sha256(str(i).encode()).digest()[:16] for i in range(n)]
+
+
+@given(plans, st.lists(judgements, max_size=40))
+def test_every_row_is_sure_or_asked_and_the_sample_is_of_the_sure(plan: Plan, first: list[Judgement]) -> None:
+    doubts = doubts_of(plan, first, digests(len(first)))
+    assert set(doubts.unsure) == {i for i, judgement in enumerate(first) if not is_sure(judgement, plan.sure)}
+    assert not set(doubts.unsure) & set(doubts.sampled)
+    assert doubts.asked == sorted(set(doubts.asked))
+    assert doubts == doubts_of(plan, first, digests(len(first)))
+    assert all(first[i].served_by is not ServedBy.RULE_EMPTY for i in doubts.asked)
+    assert doubts_of(Plan(), first, digests(len(first))).asked == []
+
+
+@given(plans, st.lists(judgements, max_size=20), st.data())
+def test_agreement_counts_equal_severities_of_the_sample(plan: Plan, first: list[Judgement], data: st.DataObject) -> None:
+    doubts = doubts_of(plan, first, digests(len(first)))
+    second = {i: data.draw(judgements) for i in doubts.asked}
+    found = compare(doubts, first, second)
+    assert (found.escalated, found.sampled) == (len(doubts.unsure), len(doubts.sampled))
+    assert 0 <= found.agreed <= found.sampled
+    assert compare(doubts, first, dict(enumerate(first))) == Escalation(found.escalated, found.sampled, found.sampled)
+
+
+def test_the_sample_is_the_share_asked_for() -> None:
+    sure = [Judgement(Severity.SAFE, probabilities=(0.99, 0.005, 0.005))] * 20_000
+    n = len(doubts_of(Plan(None, "large", 0.9, 0.05), sure, digests(len(sure))).sampled)
+    assert 850 < n < 1150  # 1,000 expected, standard deviation 31
+
+
+@given(st.lists(judgements, max_size=10))
+def test_an_opinion_survives_its_sealing(said: list[Judgement]) -> None:
+    import json
+
+    from guardfleet.store.opinions import _judgement, _plain
+
+    back = [_judgement(values) for values in json.loads(json.dumps([_plain(judgement) for judgement in said]))]
+    assert Opinion(1, back) == Opinion(1, said)

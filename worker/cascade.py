@@ -1,0 +1,55 @@
+"""A second model for what the first is unsure of: which rows of a shard it is asked, and what both say together.
+
+A pure function of what the first said, of the plan and of the rows' digests: whoever takes the shard up again asks the same rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from guardfleet.plan import Escalation, Plan
+from guardfleet.verdict import Judgement, ServedBy, Severity
+
+DIGEST_BITS = 32  # of a row's digest, an HMAC: as good as a die, and the same for the same text
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """Rows for the second model: those the first was `unsure` of, and others, `sampled`, for comparison alone."""
+
+    unsure: list[int]
+    sampled: list[int]
+
+    @property
+    def asked(self) -> list[int]:
+        """All of them, in order."""
+        return sorted([*self.unsure, *self.sampled])
+
+
+def doubts_of(plan: Plan, first: Sequence[Judgement], digests: Sequence[bytes]) -> Doubts:
+    """What a first model's judgements leave for the second; nothing without one in the plan."""
+    if plan.second_model is None:
+        return Doubts([], [])
+    unsure = [i for i, judgement in enumerate(first) if not is_sure(judgement, plan.sure)]
+    rest = set(range(len(first))) - set(unsure)
+    limit = plan.sample * (1 << DIGEST_BITS)
+    sampled = [
+        i
+        for i in sorted(rest)
+        if first[i].served_by is not ServedBy.RULE_EMPTY and int.from_bytes(digests[i][: DIGEST_BITS // 8]) < limit
+    ]
+    return Doubts(unsure, sampled)
+
+
+def is_sure(judgement: Judgement, least: float) -> bool:
+    """Whether the first model's word is enough. A row without a verdict, or without odds, is not sure."""
+    if judgement.served_by is ServedBy.RULE_EMPTY:
+        return True
+    if judgement.severity is Severity.ERROR or judgement.probabilities is None:
+        return False
+    return judgement.probabilities[judgement.severity] >= least
+
+
+def compare(doubts: Doubts, first: Sequence[Judgement], second: dict[int, Judgement]) -> Escalation:
+    """The figures of one shard; `second` holds the second model's judgement of every asked row."""
+    agreed = sum(first[i].severity is second[i].severity for i in doubts.sampled)
+    return Escalation(len(doubts.unsure), len(doubts.sampled), agreed)
