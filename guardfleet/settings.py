@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     named_only: bool = Field(False, description="Take only jobs that name this worker's model: for the second model of a cascade.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` takes the GPU where there is one.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="`auto`: bf16 on CUDA, fp32 elsewhere.")
+    quantize: Literal["none", "int8", "fp8"] = Field(
+        "none", description="Eight-bit matrices (extra `quantize`); measure first: `guardfleet evaluate FILE --against int8`."
+    )
+    compile: bool = Field(
+        False, description="Fuse norms, rotations and gates with torch.compile; `guardfleet bench engine --compile` has its cost."
+    )
     batch_tokens: int = Field(
         0, ge=0, le=1_048_576, description="Tokens in one forward pass; 0: what the device has room for, found at the start."
     )

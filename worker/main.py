@@ -70,6 +70,8 @@ def spec_of(settings: Settings) -> Spec:
         device=settings.device,
         dtype=settings.dtype,
         threads=settings.threads,
+        quantize=settings.quantize,
+        compile=settings.compile,
         batch_tokens=settings.batch_tokens,
         policy=Policy(settings.window_tokens, settings.window_overlap, settings.max_windows, settings.long_texts),
         instant_ms_per_batch=settings.instant_ms_per_batch,

@@ -232,7 +232,8 @@ def evaluate(
     model: Model = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Take the first so many labelled rows.")] = None,
     against: Annotated[
-        str | None, typer.Option("--against", help="Judge again in this precision (bfloat16, ...) and report how far both agree.")
+        str | None,
+        typer.Option("--against", help="Judge again in this precision (bfloat16, int8, ...) and report the agreement."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON.")] = False,
 ) -> int:

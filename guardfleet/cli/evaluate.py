@@ -46,14 +46,22 @@ def evaluate(settings: Settings, source: str, *, limit: int | None, against: str
     show.console.print(table)
     show.console.print(f"{failed} without a verdict, left out above; {seconds:.1f} s with loading the model")
     if against:
-        other, _ = _judge(settings.model_copy(update={"dtype": against}), rows)
+        other, _ = _judge(_in_precision(settings, against), rows)
         same = agreement([j.severity for j in judged], [j.severity for j in other])
         whole = agreement(*([(j.severity, j.categories, j.refusal) for j in run] for run in (judged, other)))
-        out["against"] = {"dtype": against, "severity_agreement": round(same, 5), "verdict_agreement": round(whole, 5)}
+        out["against"] = {"precision": against, "severity_agreement": round(same, 5), "verdict_agreement": round(whole, 5)}
         show.console.print(f"{against} says the same severity of {same:.2%} of the texts, the same verdict of {whole:.2%}")
     if as_json:
         print(json.dumps(out))
     return FAILED_ROWS if failed else DONE
+
+
+def _in_precision(settings: Settings, precision: str) -> Settings:
+    """The same model as `float32`, `bfloat16`, `float16`, `int8` or `fp8`. Raises RejectedError."""
+    for key, values in (("dtype", ("float32", "bfloat16", "float16")), ("quantize", ("int8", "fp8"))):
+        if precision in values:
+            return settings.model_copy(update={key: precision})
+    raise RejectedError(f"--against {precision!r}: float32, bfloat16, float16, int8 and fp8 can be compared.")
 
 
 def _judge(settings: Settings, rows: list[PayloadRow]) -> tuple[list[Judgement], str]:

@@ -243,7 +243,7 @@ def test_what_the_pass_does_not_cover_is_judged_by_generate_and_said(
 def test_a_pass_that_disagrees_with_the_model_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("worker.engine.network.PackedNetwork._rotated", lambda self, x, norm, cos, sin: x)
+    monkeypatch.setattr("worker.engine.elementwise.cpu_rotate", lambda x, head, cos, sin, eps: x)
     assert isinstance(_make("demo"), GenerateBackend)
     assert "off by" in caplog.text
 

@@ -108,7 +108,8 @@ def _set_up(args: argparse.Namespace, device: str, dtype: str) -> tuple[PackedBa
     made_up = args.shape is not None
     loaded = random_model(args.shape, args.tokenizer, device, dtype) if made_up else load(args.model, device=device, dtype=dtype)
     scripted = made_up or args.slow_path is not None or args.scripted
-    made = RehearsedBackend(loaded, max(args.budgets)) if scripted else PackedBackend(loaded, budget_tokens=max(args.budgets))
+    kind = RehearsedBackend if scripted else PackedBackend
+    made = kind(loaded, budget_tokens=max(args.budgets), is_compiled=args.compile)
     return made, ceiling(made, args.ceiling_seconds)
 
 
@@ -176,6 +177,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--budgets", type=lambda value: [int(part) for part in value.split(",")], default=[8192])
     made.add_argument("--slow-path", type=float, help="also time with this share of the rows forced off the draft")
     made.add_argument("--scripted", action="store_true", help="script the answers (folders with random weights)")
+    made.add_argument("--compile", action="store_true", help="with torch.compile between the matrix products; prints its cost")
     made.add_argument("--turns", type=int, default=3, help="medians are of so many")
     made.add_argument("--request-texts", type=int, default=1024)
     made.add_argument("--ceiling-seconds", type=float, default=3.0)

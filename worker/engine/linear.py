@@ -16,7 +16,8 @@ ROWS_HINT = 512  # the size of x that the layout is chosen for; others work as w
 def has_onednn(weight: torch.Tensor) -> bool:
     """Whether oneDNN's prepacked linear serves weights like this one."""
     return (
-        weight.device.type == "cpu"
+        type(weight) in (torch.Tensor, torch.nn.Parameter)  # not one that is quantized
+        and weight.device.type == "cpu"
         and weight.dtype is torch.float32
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")

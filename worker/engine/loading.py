@@ -11,6 +11,7 @@ import transformers
 from guardfleet.errors import ConfigurationError
 from guardfleet.verdict import Model
 from worker.engine.folders import DEMO, digest_of, folder_of, name_of
+from worker.engine.quantize import quantize
 from worker.prompt import Content, Prompter, messages_of
 
 PROBES: tuple[Content, ...] = (  # what byte-level tokenizers join, split or normalise, on both sides of a cut
@@ -36,10 +37,19 @@ class LoadedModel:
     device: torch.device
     identity: Model
     max_positions: int
+    is_quantized: bool = False
 
 
-def load(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", threads: int = 0) -> LoadedModel:
-    """Load `name` (`demo`, a folder, or a hub name); raises ConfigurationError."""
+def load(
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int = 0,
+    quantized: str = "none",
+) -> LoadedModel:
+    """Load `name` (`demo`, a folder, or a hub name), `quantized` to int8 or fp8 if asked for; raises ConfigurationError."""
     _quiet()
     if threads:
         torch.set_num_threads(threads)
@@ -59,15 +69,19 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
         raise ConfigurationError(
             f"model {name!r} does not fit in the memory of {on}: take a smaller one or another device."
         ) from error
+    is_quantized = quantized != "none"
+    if is_quantized:
+        quantize(network, quantized)
     revision_found = digest_of(folder) if folder else (getattr(network.config, "_commit_hash", None) or revision or "unknown")
     template = str(tokenizer.chat_template)
     identity = Model(
         name_of(name),
-        revision_found,
+        f"{quantized}:{revision_found}" if is_quantized else revision_found,  # other numbers, other verdicts
         hashlib.sha256(template.encode()).hexdigest()[:16],
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
     )
-    return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, int(network.config.max_position_embeddings))
+    positions = int(network.config.max_position_embeddings)
+    return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, positions, is_quantized)
 
 
 def tokenizer_of(name: str) -> Any:

@@ -1,10 +1,13 @@
 """The engine that a configuration asks for."""
 
+import functools
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from guardfleet.errors import ConfigurationError
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Backend, BatchReport
 from worker.engine.folders import DEMO
@@ -22,6 +25,8 @@ class Spec:
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
+    quantize: str = "none"
+    compile: bool = False
     batch_tokens: int = 0
     policy: Policy = field(default_factory=Policy)
     instant_ms_per_batch: float = 0.0
@@ -45,18 +50,42 @@ def _load(spec: Spec) -> Backend:
     from worker.engine.network import why_not  # noqa: PLC0415
     from worker.engine.packed import PackedBackend, SelfTestError  # noqa: PLC0415
 
-    def loaded() -> LoadedModel:
-        return load(spec.model, revision=spec.revision, device=spec.device, dtype=spec.dtype, threads=spec.threads)
+    def packed(model: LoadedModel) -> PackedBackend:
+        backend_of = functools.partial(PackedBackend, model, budget_tokens=spec.batch_tokens, policy=spec.policy)
+        if not spec.compile:
+            return backend_of()
+        from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - a second to import
 
+        started = time.perf_counter()
+        try:
+            backend = backend_of(is_compiled=True)
+        except TorchDynamoException as error:
+            raise ConfigurationError(
+                f"compile: torch.compile gives up ({type(error).__name__}): it needs a C++ compiler on CPUs and Triton on GPUs."
+            ) from error
+        log.warning("engine_compiled: setting up took %.1f s, compiling included", time.perf_counter() - started)
+        return backend
+
+    def loaded() -> LoadedModel:
+        return load(
+            spec.model,
+            revision=spec.revision,
+            device=spec.device,
+            dtype=spec.dtype,
+            threads=spec.threads,
+            quantized=spec.quantize,
+        )
+
+    log = logging.getLogger(__name__)
     keep_freed_memory()
     model = loaded()
     reason = why_not(model.network)
     if reason is None:
         try:
-            return PackedBackend(model, budget_tokens=spec.batch_tokens, policy=spec.policy)
+            return packed(model)
         except SelfTestError as error:
             reason, model = str(error), loaded()
-    logging.getLogger(__name__).warning("engine_fallback: padded generate instead of the packed pass, for %s", reason)
+    log.warning("engine_fallback: padded generate instead of the packed pass, for %s", reason)
     return GenerateBackend(model, budget_tokens=spec.batch_tokens, policy=spec.policy)
 
 

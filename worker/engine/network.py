@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch.nn import functional
 
 from worker.engine.device import LARGEST_HEAP_BLOCK
+from worker.engine.elementwise import HeadNorm, elementwise_for
 from worker.engine.linear import Linear, make_linear
 
 CHUNK_BYTES = 8 << 20  # widest activation of one chunk on a CPU: it stays in the caches
@@ -82,19 +82,8 @@ class _Layer(NamedTuple):
     down: Linear
     input_norm: torch.Tensor
     mlp_norm: torch.Tensor
-    q_norm: "_HeadNorm"
-    k_norm: "_HeadNorm"
-
-
-class _HeadNorm(NamedTuple):
-    """Weights of the norm per head, and the same with its halves swapped, as the rotation takes them."""
-
-    weight: torch.Tensor
-    swapped: torch.Tensor
-
-    @classmethod
-    def of(cls, weight: torch.Tensor) -> "_HeadNorm":
-        return cls(weight, weight.roll(len(weight) // 2))
+    q_norm: HeadNorm
+    k_norm: HeadNorm
 
 
 class PackedNetwork:
@@ -103,10 +92,10 @@ class PackedNetwork:
     Takes the module apart: on CPUs its matrices are laid out anew, layer by layer, and the originals are freed.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, *, is_compiled: bool = False) -> None:
         self.shape = shape_of(network.config)
         self.device, self.dtype = network.device, network.dtype
-        self._eps = network.config.rms_norm_eps
+        self._do = elementwise_for(self.device, self.dtype, network.config.rms_norm_eps, is_compiled=is_compiled)
         self._embedding = network.model.embed_tokens.weight
         self._norm = network.model.norm.weight
         positions = torch.arange(network.config.max_position_embeddings, device=self.device)
@@ -145,8 +134,8 @@ class PackedNetwork:
             down=take(mlp, "down_proj"),
             input_norm=layer.input_layernorm.weight,
             mlp_norm=layer.post_attention_layernorm.weight,
-            q_norm=_HeadNorm.of(attention.q_norm.weight),
-            k_norm=_HeadNorm.of(attention.k_norm.weight),
+            q_norm=HeadNorm.of(attention.q_norm.weight),
+            k_norm=HeadNorm.of(attention.k_norm.weight),
         )
 
     def forward(self, ids: torch.Tensor, positions: torch.Tensor, reads: torch.Tensor, attention: Attention) -> torch.Tensor:
@@ -160,7 +149,7 @@ class PackedNetwork:
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers[:-1]):
             for part in chunks:
-                h = self._normed(x[part], layer.input_norm)
+                h = self._do.norm(x[part], layer.input_norm)
                 attention.store(index, part.start, *self._keys(layer, h, cos[part], sin[part]))
                 attention.ask(part.start, self._queries(layer, h, cos[part], sin[part]))
             mixed = attention.mix(index, reads_only=False)
@@ -168,11 +157,11 @@ class PackedNetwork:
                 self._finish(layer, x[part], mixed[part])
         layer = self.layers[-1]
         for part in chunks:
-            attention.store(last, part.start, *self._keys(layer, self._normed(x[part], layer.input_norm), cos[part], sin[part]))
+            attention.store(last, part.start, *self._keys(layer, self._do.norm(x[part], layer.input_norm), cos[part], sin[part]))
         read = x[reads]
-        attention.ask(0, self._queries(layer, self._normed(read, layer.input_norm), cos[reads], sin[reads]))
+        attention.ask(0, self._queries(layer, self._do.norm(read, layer.input_norm), cos[reads], sin[reads]))
         self._finish(layer, read, attention.mix(last, reads_only=True))
-        return self._normed(read, self._norm)
+        return self._do.norm(read, self._norm)
 
     def logits(self, read: torch.Tensor) -> torch.Tensor:
         """(n, vocabulary) for (n, hidden); best not for more than `head_rows` at once."""
@@ -180,42 +169,17 @@ class PackedNetwork:
 
     def _keys(self, layer: _Layer, h: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         shape = (len(h), self.shape.kv_heads, self.shape.head_dim)
-        return self._rotated(layer.k(h).view(shape), layer.k_norm, cos, sin), layer.v(h).view(shape)
+        return self._do.rotate(layer.k(h).view(shape), layer.k_norm, cos, sin), layer.v(h).view(shape)
 
     def _queries(self, layer: _Layer, h: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         q = layer.q(h).view(len(h), self.shape.heads, self.shape.head_dim)
-        return self._rotated(q, layer.q_norm, cos, sin)
+        return self._do.rotate(q, layer.q_norm, cos, sin)
 
     def _finish(self, layer: _Layer, x: torch.Tensor, mixed: torch.Tensor) -> None:
         """Add attention's output and the feed-forward network to `x`, in place."""
         x.add_(layer.o(mixed))
-        h = self._normed(x, layer.mlp_norm)
-        x.add_(layer.down(functional.silu(layer.gate(h), inplace=True).mul_(layer.up(h))))
-
-    def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """RMSNorm over the last dimension."""
-        if self.device.type != "cpu" or x.dtype is not torch.float32:
-            return functional.rms_norm(x, (x.shape[-1],), weight, self._eps)
-        return (x * self._scale(x)).mul_(weight)
-
-    def _scale(self, x: torch.Tensor) -> torch.Tensor:
-        """1 / rms, by one read of x; the library's rms_norm on CPUs writes three temporaries."""
-        squares: torch.Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-        return squares.div_(x.shape[-1]).add_(self._eps).rsqrt_()
-
-    def _rotated(self, x: torch.Tensor, norm: _HeadNorm, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """RMSNorm per head, then the rotary position: x (n, heads, head_dim), cos and sin (n, head_dim)."""
-        half = self.shape.head_dim // 2
-        if self.device.type != "cpu" or x.dtype is not torch.float32:
-            x = functional.rms_norm(x, (x.shape[-1],), norm.weight, self._eps)
-            swapped = torch.cat([x[..., half:], x[..., :half]], -1)
-            return x * cos[:, None] + swapped * sin[:, None]
-        x.mul_(self._scale(x))
-        out = x * (cos * norm.weight)[:, None]
-        sin = (sin * norm.swapped)[:, None]
-        out[..., :half].addcmul_(x[..., half:], sin[..., :half])
-        out[..., half:].addcmul_(x[..., :half], sin[..., half:])
-        return out
+        h = self._do.norm(x, layer.mlp_norm)
+        x.add_(layer.down(self._do.gate(layer.gate(h), layer.up(h))))
 
 
 def tensor_of(values: Sequence[int], device: torch.device) -> torch.Tensor:
