@@ -50,7 +50,7 @@ def main() -> None:
             if "runs" in found:
                 best = max(found["runs"], key=lambda run: run["texts_s"])
                 found["texts_per_s"] = best["texts_s"]
-                ceilings.append(max(found["ceiling"].values()))
+                ceilings.append(best["ceiling_gflop_s"])
                 shares.append(best["of_ceiling"])
             rates[name].append(found["texts_per_s"])
             print(f"turn {turn + 1}: {name}: {found['texts_per_s']:.3f} texts/s", flush=True)

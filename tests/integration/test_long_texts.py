@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from guardfleet.verdict import Category, Judgement, Model, Severity
 from worker.engine.batching import BatchingEngine
-from worker.engine.contract import Answer, Pieces, Prepared, Unjudgeable
+from worker.engine.contract import Answer, Pieces, Prepared, Synchronous, Unjudgeable
 from worker.engine.generate import PromptRow
 from worker.engine.loading import prompter_of
 from worker.engine.rendering import Renderer, pieces_of
@@ -23,7 +23,7 @@ NEEDLE = "The one sentence that this judge objects to, Ünïcode and all 漢字.
 TOKENS = 50_000
 
 
-class Seeker:
+class Seeker(Synchronous):
     """A backend that answers unsafe where the needle is in the prompt, and controversial where the word `hm` is."""
 
     padded, budget_tokens, max_rows, device = False, 100_000, 64, "none"

@@ -21,7 +21,8 @@ from worker.engine.generate import GenerateBackend
 from worker.engine.loading import LoadedModel, load
 from worker.engine.make import Spec, make_backend
 from worker.engine.network import why_not
-from worker.engine.packed import Continuation, PackedBackend
+from worker.engine.packed import PackedBackend
+from worker.engine.progress import Continuation
 from worker.engine.reading import forks
 from worker.prompt import Content, messages_of
 

@@ -9,7 +9,7 @@ import pytest
 from guardfleet.errors import DrainingError, FatalError
 from guardfleet.verdict import Model
 from worker.engine.batching import BatchingEngine
-from worker.engine.contract import Answer, Judged, Prepared, Unjudgeable
+from worker.engine.contract import Answer, Judged, Prepared, Synchronous, Unjudgeable
 from worker.engine.instant import InstantBackend, Marked
 from worker.prompt import Content
 from worker.windows import Policy
@@ -127,7 +127,7 @@ def test_many_threads_are_served_each_with_its_own_answers(engine: BatchingEngin
 
 
 def test_timings_say_how_many_batches_a_request_rode_in() -> None:
-    class Fixed:
+    class Fixed(Synchronous):
         model, device = Model("fixed", "1", "p"), "none"
         budget_tokens, max_rows, padded = 10, 2, False
 

@@ -19,7 +19,7 @@ class Row:
 class Small:
     """A device that holds so many tokens."""
 
-    device = "cuda:0"
+    device, ahead = "cuda:0", 0
 
     def __init__(self, holds: int) -> None:
         self.holds, self.budget_tokens = holds, 65_536

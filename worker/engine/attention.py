@@ -86,6 +86,10 @@ class Workspace:
             self.out = torch.empty(tokens, s.heads * s.head_dim, dtype=self.dtype)
         self.tokens = tokens
 
+    def taken(self, tokens: Sequence[int]) -> torch.Tensor:
+        """A copy of the keys and values of some of the pass's tokens."""
+        return self.kv.index_select(3, tensor_of(tokens, self.device))
+
 
 class _Storing:
     """What the kinds of attention have in common: keys and values of the pass stay in the workspace, by head."""
@@ -157,31 +161,52 @@ class HeadwiseAttention(_Storing):
             out[base + a : base + b] = mixed.view(last_query - a, self._group, -1)[: b - a]
 
 
-class VarlenAttention(_Storing):
-    """For CUDA: prefix and own keys of all rows gathered once a layer, then one variable-length flash attention."""
+class _Gathering(_Storing):
+    """Keys and values of all rows are gathered once a layer, out of [distinct prefixes | contexts | tokens of the pass]."""
+
+    def __init__(
+        self, workspace: Workspace, tokens: int, prefixes: Sequence[Prefix], contexts: Sequence[torch.Tensor] = ()
+    ) -> None:
+        super().__init__(workspace, tokens)
+        self._tokens, self._contexts = tokens, contexts
+        self._distinct = list({id(prefix): prefix for prefix in prefixes}.values())
+        bounds = itertools.accumulate([prefix.n for prefix in self._distinct] + [c.shape[3] for c in contexts], initial=0)
+        spans = [range(a, b) for a, b in itertools.pairwise(bounds)]
+        of_prefix = dict(zip(map(id, self._distinct), spans, strict=False))
+        self._prefix_places = [of_prefix[id(prefix)] for prefix in prefixes]
+        self._context_places = spans[len(self._distinct) :]
+        self._own = spans[-1].stop if spans else 0  # the place of the pass's first token
+
+    def _gather(self, layer: int, places: torch.Tensor) -> list[torch.Tensor]:
+        """Keys and values at these places: (kv_heads, places, head_dim) each."""
+        return [
+            torch.cat(
+                [
+                    *(prefix.kv[layer, part] for prefix in self._distinct),
+                    *(context[layer, part] for context in self._contexts),
+                    self._w.kv[layer, part, :, : self._tokens],
+                ],
+                1,
+            ).index_select(1, places)
+            for part in (0, 1)
+        ]
+
+
+class VarlenAttention(_Gathering):
+    """For CUDA: one variable-length flash attention a layer over the gathered keys."""
 
     def __init__(self, workspace: Workspace, rows: Rows) -> None:
-        self._tokens = sum(rows.lengths)
-        super().__init__(workspace, self._tokens)
-        self._rows = rows
-        self._distinct = list({id(prefix): prefix for prefix in rows.prefixes}.values())
+        super().__init__(workspace, sum(rows.lengths), rows.prefixes)
+        places: list[int] = []
+        for prefix, (start, end) in zip(self._prefix_places, rows.spans, strict=True):
+            places += prefix
+            places += range(self._own + start, self._own + end)
         device = workspace.device
-        self._gather = tensor_of(self._index(), device)
+        self._places = tensor_of(places, device)
         self._cu_k, self._max_k = _cumulative(rows.keys, device), max(rows.keys)
         self._cu_q = {False: _cumulative(rows.lengths, device), True: _cumulative(rows.tails, device)}
         self._max_q = {False: max(rows.lengths), True: max(rows.tails)}
         self._q: list[torch.Tensor] = []
-
-    def _index(self) -> list[int]:
-        """For each key of each row, its place in [distinct prefixes | tokens of the batch]."""
-        base, at = {}, 0
-        for prefix in self._distinct:
-            base[id(prefix)], at = at, at + prefix.n
-        out: list[int] = []
-        for prefix, (start, end) in zip(self._rows.prefixes, self._rows.spans, strict=True):
-            out += range(base[id(prefix)], base[id(prefix)] + prefix.n)
-            out += range(at + start, at + end)
-        return out
 
     def ask(self, start: int, q: torch.Tensor) -> None:
         """Keep the queries."""
@@ -190,12 +215,7 @@ class VarlenAttention(_Storing):
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
         """Gather and attend; causal with more keys than queries is aligned at the bottom right (tests/gpu holds it)."""
         q = torch.cat(self._q) if len(self._q) > 1 else self._q[0]
-        k, v = (
-            torch.cat([*(prefix.kv[layer, part] for prefix in self._distinct), self._w.kv[layer, part, :, : self._tokens]], 1)
-            .index_select(1, self._gather)
-            .transpose(0, 1)
-            for part in (0, 1)
-        )
+        k, v = (part.transpose(0, 1) for part in self._gather(layer, self._places))
         mixed = flash_varlen(q, k, v, self._cu_q[reads_only], self._cu_k, self._max_q[reads_only], self._max_k)
         return mixed.flatten(1)
 
@@ -208,7 +228,7 @@ def flash_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_q: Any, c
     return mixed if isinstance(mixed, torch.Tensor) else mixed[0]
 
 
-class TreeAttention(_Storing):
+class TreeAttention(_Gathering):
     """For the few tokens of a second pass: rows padded to one rectangle, each node sees its context and its ancestors.
 
     `contexts` are the rows' own keys and values, (layers, 2, kv_heads, n, head_dim); `parents[i][j]` is the index of the node
@@ -218,46 +238,41 @@ class TreeAttention(_Storing):
     def __init__(
         self, workspace: Workspace, prefixes: Sequence[Prefix], contexts: Sequence[torch.Tensor], parents: Sequence[Sequence[int]]
     ) -> None:
-        self._prefixes, self._contexts = prefixes, contexts
-        self._counts = [len(row) for row in parents]
-        super().__init__(workspace, sum(self._counts))
-        self._asked = 0
-        device, s = workspace.device, workspace.shape
+        counts = [len(row) for row in parents]
+        super().__init__(workspace, sum(counts), prefixes, contexts)
         known = [prefix.n + context.shape[3] for prefix, context in zip(prefixes, contexts, strict=True)]
-        self._widest, self._deepest = max(known), max(self._counts)
-        seen = torch.zeros(len(parents), self._deepest, self._widest + self._deepest, dtype=torch.bool)
+        widest, self._deepest, self._n = max(known), max(counts), len(parents)
+        seen = torch.zeros(len(parents), self._deepest, widest + self._deepest, dtype=torch.bool)
+        places: list[int] = []
+        at = self._own
         for i, row in enumerate(parents):
+            places += [*self._prefix_places[i], *self._context_places[i], *[0] * (widest - known[i])]
+            places += [*range(at, at + len(row)), *[0] * (self._deepest - len(row))]
+            at += len(row)
             seen[i, :, : known[i]] = True
             for j, parent in enumerate(row):
                 if parent >= 0:
-                    seen[i, j, self._widest :] = seen[i, parent, self._widest :]
-                seen[i, j, self._widest + j] = True
+                    seen[i, j, widest:] = seen[i, parent, widest:]
+                seen[i, j, widest + j] = True
+        device, s = workspace.device, workspace.shape
         self._mask = seen[:, None].to(device)
-        place = [i * self._deepest + j for i, count in enumerate(self._counts) for j in range(count)]
-        self._place = tensor_of(place, device)
-        shape = (2, len(parents), s.kv_heads, self._widest + self._deepest, s.head_dim)
-        self._k, self._v = torch.zeros(shape, dtype=workspace.dtype, device=device)
+        self._places = tensor_of(places, device)
+        self._queries = tensor_of([i * self._deepest + j for i, count in enumerate(counts) for j in range(count)], device)
         self._q = torch.zeros(len(parents) * self._deepest, s.heads, s.head_dim, dtype=workspace.dtype, device=device)
+        self._asked = 0
 
     def ask(self, start: int, q: torch.Tensor) -> None:
         """Lay the queries into the rectangle."""
-        self._q[self._place[start : start + len(q)]] = q[: len(self._place) - start]
+        self._q[self._queries[start : start + len(q)]] = q[: len(self._queries) - start]
         self._asked = start + len(q)
 
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
         """Attend over prefix, context and ancestors."""
-        at = 0
-        for i, (prefix, context, count) in enumerate(zip(self._prefixes, self._contexts, self._counts, strict=True)):
-            n = prefix.n + context.shape[3]
-            for part, padded in enumerate((self._k, self._v)):
-                padded[i, :, : prefix.n] = prefix.kv[layer, part]
-                padded[i, :, prefix.n : n] = context[layer, part]
-                padded[i, :, self._widest : self._widest + count] = self._w.kv[layer, part, :, at : at + count]
-            at += count
-        q = self._q.view(len(self._counts), self._deepest, *self._q.shape[1:]).transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(q, self._k, self._v, attn_mask=self._mask, enable_gqa=True)
+        k, v = (part.view(part.shape[0], self._n, -1, part.shape[2]).transpose(0, 1) for part in self._gather(layer, self._places))
+        q = self._q.view(self._n, self._deepest, *self._q.shape[1:]).transpose(1, 2)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=self._mask, enable_gqa=True)
         out = mixed.new_zeros(self._asked, q.shape[1] * q.shape[3])
-        out[: len(self._place)] = mixed.transpose(1, 2).flatten(0, 1)[self._place].flatten(1)
+        out[: self._tokens] = mixed.transpose(1, 2).flatten(0, 1)[self._queries].flatten(1)
         return out
 
 

@@ -3,6 +3,8 @@
 Invariants: a row is settled exactly once; a request's future resolves when its last row is settled, or fails once with all its
 rows dropped; the thread that dies fails every future and then ends the process through `on_fatal`, so no caller waits for ever.
 
+A device that works on its own gets its next batch before the answers to the last one are read, so that it never waits for Python.
+
 A row that needs a further pass comes back from the backend as another row. Such rows are few and short, so they wait in a pool
 until they fill a batch, the device would idle, or the oldest has waited long enough.
 """
@@ -13,6 +15,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from guardfleet.errors import DrainingError, FatalError
 from guardfleet.verdict import Model
@@ -20,14 +24,15 @@ from worker.engine.contract import (
     Answer,
     Backend,
     BatchReport,
+    Collect,
     DeviceFullError,
     DeviceLostError,
     Judged,
     Pieces,
     Prepared,
-    Timings,
     Unjudgeable,
 )
+from worker.engine.requests import Request, Row, requests_of
 from worker.packing import halve, pack
 from worker.prompt import Content
 from worker.windows import Coverage
@@ -38,49 +43,13 @@ SHRINK, GROW, GROW_AFTER = 0.75, 1.1, 64  # of the token budget after memory ran
 LEAST = 1 / 16  # of the budget: one enormous row must not make all batches small for long
 
 
-class _Request:
-    """The rows of one submit() on their way; touched by the engine thread only, once queued."""
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A batch on the device."""
 
-    def __init__(self, prepared: Sequence[Prepared | Pieces | Unjudgeable], *, urgent: bool) -> None:
-        self.future: Future[Judged] = Future()
-        self._prepared = [row if isinstance(row, Pieces) else None for row in prepared]
-        self.left = sum(len(row.rows) if isinstance(row, Pieces) else 1 for row in prepared)
-        self.answers: list[Answer | None] = [None] * self.left
-        self.urgent = urgent
-        self.timings = Timings()
-        self.queued_at = time.perf_counter()
-
-    def settle(self, index: int, answer: Answer) -> None:
-        if self.answers[index] is None:
-            self.answers[index] = answer
-            self.left -= 1
-
-    def resolve(self) -> None:
-        """Tell the caller if nothing is left to do."""
-        if not self.left and not self.future.done():
-            answers = iter([answer for answer in self.answers if answer is not None])
-            joined = [_joined(pieces, answers) if pieces else next(answers) for pieces in self._prepared]
-            self.future.set_result(Judged(joined, self.timings))
-
-
-def _joined(pieces: Pieces, answers: Iterator[Answer]) -> Answer:
-    """One answer for a content that took several rows."""
-    several = [next(answers) for _ in pieces.rows]
-    return Answer(
-        "",
-        input_tokens=sum(answer.input_tokens for answer in several),
-        output_tokens=sum(answer.output_tokens for answer in several),
-        windows=tuple((start, end, answer) for (start, end), answer in zip(pieces.spans, several, strict=True)),
-        notes=pieces.notes,
-    )
-
-
-_Row = tuple[_Request, int, Prepared]
-
-
-def _requests(batch: Sequence[_Row]) -> list[_Request]:
-    """Each request that has rows in the batch, once."""
-    return list({id(request): request for request, _, _ in batch}.values())
+    batch: list[Row]
+    collect: Collect
+    began: float  # perf_counter
 
 
 class BatchingEngine:
@@ -96,14 +65,16 @@ class BatchingEngine:
         self._backend = backend
         self._on_batch, self._on_fatal = on_batch, on_fatal
         self._changed = threading.Condition()
-        self._arrived: deque[list[_Row]] = deque()  # bounded by the callers: one request per task thread
-        self._unsettled: dict[int, _Request] = {}  # whoever waits, wherever the rows are; guarded by _changed
+        self._arrived: deque[list[Row]] = deque()  # bounded by the callers: one request per task thread
+        self._unsettled: dict[int, Request] = {}  # whoever waits, wherever the rows are; guarded by _changed
         self._draining = False
         self._dead = False
         self._thread: threading.Thread | None = None
         self._running_since: float | None = None
-        self._plan: deque[list[_Row]] = deque()  # engine thread only, as are the next
-        self._pool: list[_Row] = []
+        self._plan: deque[list[Row]] = deque()  # engine thread only, as are the next
+        self._flying: deque[_Flight] = deque()
+        self._landed_at = 0.0
+        self._pool: list[Row] = []
         self._pool_age = 0
         self._budget = backend.budget_tokens
         self._good_batches = 0
@@ -117,9 +88,9 @@ class BatchingEngine:
         """Tokenise in the caller's thread, then queue the rows."""
         started = time.perf_counter()
         prepared = self._backend.prepare(contents, coverage)
-        request = _Request(prepared, urgent=urgent)
+        request = Request(prepared, urgent=urgent)
         request.timings.tokenise_s = time.perf_counter() - started
-        rows: list[_Row] = []
+        rows: list[Row] = []
         flat = itertools.chain.from_iterable(row.rows if isinstance(row, Pieces) else [row] for row in prepared)
         for index, row in enumerate(flat):
             if isinstance(row, Unjudgeable):
@@ -164,18 +135,21 @@ class BatchingEngine:
 
     def _live(self) -> None:
         try:
-            while (batch := self._choose()) is not None:
-                self._settle(batch, self._run(batch))
+            while (batch := self._choose(patient=not self._flying)) is not None or self._flying:
+                if batch is not None:
+                    self._launch(batch)
+                if self._flying and (batch is None or len(self._flying) > self._backend.ahead):
+                    self._land()
         except BaseException as error:  # noqa: BLE001 - the last frame of the thread: nothing above could act on it
             self._fail_all(FatalError(f"the engine thread died: {type(error).__name__}"), dead=True)
             self._on_fatal(f"engine thread died: {type(error).__name__}: {error}")
         else:
             self._fail_all(DrainingError("the engine is shutting down."), dead=False)
 
-    def _choose(self) -> list[_Row] | None:
-        """The next batch; waits for work. None once draining."""
+    def _choose(self, *, patient: bool) -> list[Row] | None:
+        """The next batch; waits for work if `patient`. None once draining, or where there is nothing to do meanwhile."""
         with self._changed:
-            while not (self._draining or self._arrived or self._plan or self._pool):
+            while patient and not (self._draining or self._arrived or self._plan or self._pool):
                 self._changed.wait()
             if self._draining:
                 return None
@@ -183,6 +157,8 @@ class BatchingEngine:
             self._arrived.clear()
         if arrived:
             self._replan(arrived)
+        if not (patient or self._plan):
+            return None  # what is on the device may bring more for the pool
         if self._pool and self._pool_is_due():
             return self._from_pool()
         self._pool_age += 1
@@ -195,7 +171,7 @@ class BatchingEngine:
             return False
         return self._pool_age >= POOL_PATIENCE or sum(row[2].n_tokens for row in self._pool) >= self._budget
 
-    def _from_pool(self) -> list[_Row]:
+    def _from_pool(self) -> list[Row]:
         """As many of the oldest as a batch takes."""
         total = itertools.accumulate(row[2].n_tokens for row in self._pool)
         n = min(self._backend.max_rows, max(1, sum(tokens <= self._budget for tokens in total)))
@@ -203,7 +179,7 @@ class BatchingEngine:
         self._pool_age = 0
         return batch
 
-    def _replan(self, arrived: list[_Row]) -> None:
+    def _replan(self, arrived: list[Row]) -> None:
         """Pack what waits anew with what came: urgent rows in front, then older requests before younger ones."""
         rows = sorted([*itertools.chain.from_iterable(self._plan), *arrived], key=lambda row: row[0].queued_at)
         self._plan.clear()
@@ -213,13 +189,13 @@ class BatchingEngine:
                 batches = pack(lengths, budget_tokens=self._budget, max_rows=self._backend.max_rows, padded=self._backend.padded)
                 self._plan.extend([window[i] for i in batch] for batch in batches)
 
-    def _windows(self, rows: list[_Row]) -> Iterator[list[_Row]]:
+    def _windows(self, rows: list[Row]) -> Iterator[list[Row]]:
         """Whole requests in order, together until they fill a few batches.
 
         Sorting all that waits by length would finish all shards at the same moment: progress in jumps, and a device that waits
         while every one of them is written. Small requests still share batches.
         """
-        window: list[_Row] = []
+        window: list[Row] = []
         tokens = 0
         for _, request in itertools.groupby(rows, key=lambda row: id(row[0])):
             begun = len(window)
@@ -230,34 +206,61 @@ class BatchingEngine:
                 window, tokens = [], 0
         yield window
 
-    def _run(self, batch: list[_Row]) -> Sequence[Answer | Prepared] | None:
-        """Answers of the batch; None when it failed and its rows were queued again in halves, or settled as failures."""
-        started = time.perf_counter()
-        self._running_since = time.monotonic()
-        for request in _requests(batch):
+    def _launch(self, batch: list[Row]) -> None:
+        """Give the batch to the device."""
+        began = time.perf_counter()
+        self._running_since = self._running_since or time.monotonic()
+        for request in requests_of(batch):
             if not request.timings.batches:
-                request.timings.wait_s = started - request.queued_at
+                request.timings.wait_s = began - request.queued_at
+        with self._isolating(batch):
+            self._flying.append(_Flight(batch, self._backend.launch([row for _, _, row in batch]), began))
+        if not self._flying:
+            self._running_since = None
+
+    def _land(self) -> None:
+        """Wait for the oldest batch on the device, and settle its rows."""
+        flight = self._flying.popleft()
+        answers = None
+        with self._isolating(flight.batch):
+            answers = flight.collect()
+        now = time.perf_counter()
+        seconds, self._landed_at = now - max(flight.began, self._landed_at), now
+        self._running_since = time.monotonic() if self._flying else None
+        if answers is not None:
+            self._report(flight.batch, answers, seconds)
+            self._settle(flight.batch, answers)
+
+    @contextmanager
+    def _isolating(self, batch: list[Row]) -> Iterator[None]:
+        """Whatever a row provokes must not take its neighbours along: a batch that fails is given again in halves."""
         try:
-            answers = self._backend.run([row for _, _, row in batch])
+            yield
         except DeviceLostError:
             raise
         except DeviceFullError:
             if len(batch) > 1:
                 self._shrink()
-            return self._isolate(batch, "it exhausts the device's memory on its own")
-        except Exception as error:  # noqa: BLE001 - whatever a row provokes must not take its neighbours along
-            return self._isolate(batch, f"it raises {type(error).__name__}")
-        finally:
-            self._running_since = None
-        seconds = time.perf_counter() - started
-        for request in _requests(batch):
+            self._isolate(batch, "it exhausts the device's memory on its own")
+        except Exception as error:  # noqa: BLE001 - see above
+            self._isolate(batch, f"it raises {type(error).__name__}")
+
+    def _isolate(self, batch: list[Row], reason: str) -> None:
+        """Halve a failed batch; a row that fails alone is settled as a failure."""
+        if len(batch) == 1:
+            self._settle(batch, [Answer("", failure=Unjudgeable("engine_failed", reason))])
+            return
+        parts = halve(range(len(batch)), [row.n_tokens for _, _, row in batch])
+        self._plan.extendleft([batch[i] for i in part] for part in reversed(parts))
+
+    def _report(self, batch: list[Row], answers: Sequence[Answer | Prepared], seconds: float) -> None:
+        for request in requests_of(batch):
             request.timings.device_s += seconds
             request.timings.batches += 1
         self._grow()
         done = [answer for answer in answers if isinstance(answer, Answer)]
         close = sum(answer.is_close for answer in done)
         self._on_batch(BatchReport(len(batch), sum(row.n_tokens for _, _, row in batch), seconds, len(done), close))
-        return answers
 
     def _shrink(self) -> None:
         """Memory ran out: smaller batches from now on, also of what is planned already."""
@@ -270,23 +273,13 @@ class BatchingEngine:
         if self._good_batches >= GROW_AFTER and self._budget < self._backend.budget_tokens:
             self._budget, self._good_batches = min(self._backend.budget_tokens, int(GROW * self._budget) + 1), 0
 
-    def _isolate(self, batch: list[_Row], reason: str) -> Sequence[Answer | Prepared] | None:
-        """Halve a failed batch; a row that fails alone is settled as a failure."""
-        if len(batch) == 1:
-            return [Answer("", failure=Unjudgeable("engine_failed", reason))]
-        parts = halve(range(len(batch)), [row.n_tokens for _, _, row in batch])
-        self._plan.extendleft([batch[i] for i in part] for part in reversed(parts))
-        return None
-
-    def _settle(self, batch: list[_Row], answers: Sequence[Answer | Prepared] | None) -> None:
-        if answers is None:
-            return
+    def _settle(self, batch: list[Row], answers: Sequence[Answer | Prepared]) -> None:
         for (request, index, _), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Answer):
                 request.settle(index, answer)
             else:
                 self._pool.append((request, index, answer))
-        for request in _requests(batch):
+        for request in requests_of(batch):
             request.resolve()
             if request.future.done():
                 with self._changed:
@@ -299,6 +292,7 @@ class BatchingEngine:
             self._unsettled.clear()
             self._arrived.clear()
         self._plan.clear()
+        self._flying.clear()
         self._pool.clear()
         for request in waiting:
             if not request.future.done():

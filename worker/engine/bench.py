@@ -14,9 +14,9 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -27,6 +27,8 @@ from worker.engine.loading import load
 from worker.engine.packed import PackedBackend
 from worker.engine.rehearsal import SHAPES, RehearsedBackend, random_model
 from worker.engine.roofline import ceiling, work_of
+
+T = TypeVar("T")
 
 
 def measure(backend: PackedBackend, texts: Sequence[str], request_texts: int) -> dict[str, Any]:
@@ -61,8 +63,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     dtype = args.dtype if args.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
     texts = texts_of(args.texts, args.rows)
-    with ThreadPoolExecutor(1) as pool:  # a thread that ends, as in make.make_backend: the engine's alone is to compute
-        backend, top = pool.submit(_set_up, args, device, dtype).result()
+    backend = _aside(lambda: _set_up(args, device, dtype))
+    top = _aside(lambda: ceiling(backend, args.ceiling_seconds))
     print(
         f"{args.shape or args.model} on {device} in {dtype}, {torch.get_num_threads()} threads,"
         f" {len(texts)} texts behind a prefix of {backend.modes[0].prefix.n} tokens"
@@ -87,9 +89,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     work = work_of(backend, texts)
     for budget in args.budgets:
         backend.budget_tokens = budget
-        for found in _turns(backend, texts, args):
-            found |= {"budget_tokens": budget, "gflop_s": work / found["device_s"] / 1e9}
-            found["of_ceiling"] = found["gflop_s"] / max(top.values())
+        for found in _turns(backend, texts, args, work):
+            found |= {"budget_tokens": budget}
             out["runs"].append({key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()})
             print(
                 f"budget {budget}, slow path {found['slow_path']:.0%}: {found['device_texts_s']:,.2f} texts/s,"
@@ -103,32 +104,47 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return out
 
 
-def _set_up(args: argparse.Namespace, device: str, dtype: str) -> tuple[PackedBackend, dict[str, float]]:
+def _aside(work: Callable[[], T]) -> T:
+    """In a thread that ends, as in make.make_backend: the engine's alone is to compute."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def _set_up(args: argparse.Namespace, device: str, dtype: str) -> PackedBackend:
     keep_freed_memory()
     made_up = args.shape is not None
     loaded = random_model(args.shape, args.tokenizer, device, dtype) if made_up else load(args.model, device=device, dtype=dtype)
     scripted = made_up or args.slow_path is not None or args.scripted
     kind = RehearsedBackend if scripted else PackedBackend
-    made = kind(loaded, budget_tokens=max(args.budgets), is_compiled=args.compile)
-    return made, ceiling(made, args.ceiling_seconds)
+    return kind(loaded, budget_tokens=max(args.budgets), is_compiled=args.compile)
 
 
-def _turns(backend: PackedBackend, texts: Sequence[str], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Medians of several turns, each share of slow rows once a turn."""
+def _turns(backend: PackedBackend, texts: Sequence[str], args: argparse.Namespace, work: float) -> list[dict[str, Any]]:
+    """Medians of several turns, each share of slow rows once a turn, between two measurements of the ceiling."""
     shares = [0.0, *([args.slow_path] if args.slow_path else [])]
     turns: dict[float, list[dict[str, Any]]] = {share: [] for share in shares}
     measure(backend, texts[: max(8, len(texts) // 4)], args.request_texts)  # compiles kernels, grows the workspace
+    tops = [_top(backend, args)]
     for _ in range(args.turns):
         for share in shares:
             if isinstance(backend, RehearsedBackend):
                 backend.slow_path = share
-            turns[share].append(measure(backend, texts, args.request_texts))
+            found = measure(backend, texts, args.request_texts)
+            tops.append(_top(backend, args))
+            found["gflop_s"] = work / found["device_s"] / 1e9
+            found["ceiling_gflop_s"] = (tops[-1] + tops[-2]) / 2
+            found["of_ceiling"] = found["gflop_s"] / found["ceiling_gflop_s"]
+            turns[share].append(found)
     out = []
     for share, several in turns.items():
         found = {key: statistics.median(turn[key] for turn in several) for key in several[0]}
         cost = statistics.median(slow["device_s"] / fast["device_s"] for slow, fast in zip(several, turns[0.0], strict=True))
         out.append(found | {"slow_path": share, "cost_of_slow_path": cost})
     return out
+
+
+def _top(backend: PackedBackend, args: argparse.Namespace) -> float:
+    return max(_aside(lambda: ceiling(backend, args.ceiling_seconds)).values())
 
 
 def soak(backend: PackedBackend, texts: Sequence[str], rows: int, request_texts: int) -> dict[str, Any]:

@@ -24,12 +24,13 @@ class Warmable(Protocol):
 
     budget_tokens: int
     device: str
+    ahead: int
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> Sequence[Prepared | Pieces | Unjudgeable]:
         """As `contract.Backend.prepare`."""
 
     def run(self, batch: Sequence[Prepared]) -> object:
-        """As `contract.Backend.run`."""
+        """Judge a batch."""
 
 
 def first_guess(network: PackedNetwork) -> int:
@@ -41,7 +42,7 @@ def first_guess(network: PackedNetwork) -> int:
         return max(LEAST_TOKENS, min(CPU_TOKENS, CPU_BYTES // kept))
     free, _ = torch.cuda.mem_get_info(network.device)
     passing = item * (6 * shape.hidden + 3 * shape.intermediate + 6 * shape.heads * shape.head_dim)
-    return max(LEAST_TOKENS, min(GPU_TOKENS, int(GPU_SHARE * free) // (kept + passing)))
+    return max(LEAST_TOKENS, min(GPU_TOKENS, int(GPU_SHARE * free) // (2 * kept + passing)))  # two batches are on their way
 
 
 def warm_up(backend: Warmable) -> None:
@@ -49,7 +50,8 @@ def warm_up(backend: Warmable) -> None:
     (row,) = (row for row in backend.prepare([TYPICAL]) if not isinstance(row, Pieces | Unjudgeable))
     while True:
         try:
-            backend.run([row] * max(1, backend.budget_tokens // row.n_tokens))
+            for _ in range(1 + backend.ahead):  # each has room of its own
+                backend.run([row] * max(1, backend.budget_tokens // row.n_tokens))
         except DeviceFullError:
             backend.budget_tokens = int(SHRINK * backend.budget_tokens)
             if backend.budget_tokens < LEAST_TOKENS:

@@ -3,7 +3,7 @@
 `Engine` is what task threads see. `Backend` is what the engine thread drives; replacing it changes speed, never meaning.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -98,26 +98,45 @@ class BatchReport:
     close: int
 
 
+Collect = Callable[[], Sequence[Answer | Prepared]]  # waits for a batch: for every row its answer, or the row that goes on with it
+
+
 class Backend(Protocol):
-    """The model behind the engine. `prepare` is called from many threads, `run` from the engine thread only."""
+    """The model behind the engine. `prepare` is called from many threads, `launch` and what it returns from the engine's only."""
 
     model: Model
     device: str  # as torch names it
     budget_tokens: int
     max_rows: int
     padded: bool  # whether a batch costs rows x longest, or the sum of its lengths
+    ahead: int  # batches that may be launched before the oldest is collected; 0 where launching does all the work
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> Sequence[Prepared | Pieces | Unjudgeable]:
         """Tokenise; a content that cannot be judged becomes `Unjudgeable`, the others go on. `coverage`: of long ones."""
 
-    def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
-        """For every row of the batch, in order: its answer, or the row that goes on with it in a later batch.
+    def launch(self, batch: Sequence[Prepared]) -> Collect:
+        """Give the device a batch. Batches are collected in the order in which they were launched.
 
-        Raises DeviceFullError, DeviceLostError, or anything for a bad row; the same rows can then be given again.
+        Either step raises DeviceFullError, DeviceLostError, or anything for a bad row; the same rows can then be given again.
         """
 
     def memory_bytes(self) -> int:
         """Device memory in use."""
+
+
+class Synchronous:
+    """Half a backend: one whose `run` returns the answers."""
+
+    ahead = 0
+
+    def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
+        """An answer for every row, in order."""
+        raise NotImplementedError
+
+    def launch(self, batch: Sequence[Prepared]) -> Collect:
+        """As `Backend.launch`; it has all been done by then."""
+        answers = self.run(batch)
+        return lambda: answers
 
 
 class Engine(Protocol):

@@ -2,7 +2,7 @@
 
 import ctypes
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -38,6 +38,21 @@ def probe(device: torch.device, error: RuntimeError) -> None:
         torch.ones(1, device=device).sum().item()
     except RuntimeError as lost:
         raise DeviceLostError(str(error).splitlines()[0]) from lost
+
+
+def to_host(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Start to copy a tensor from its device; what is returned waits until it is there."""
+    if tensor.device.type != "cuda":
+        return lambda: tensor
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+    copied: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def wait() -> torch.Tensor:
+        copied.synchronize()
+        return copy
+
+    return wait
 
 
 def keep_freed_memory() -> None:

@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from guardfleet.verdict import Model
-from worker.engine.contract import Answer, Pieces, Prepared, Unjudgeable
+from worker.engine.contract import Answer, Pieces, Prepared, Synchronous, Unjudgeable
 from worker.engine.device import translating_faults
 from worker.engine.loading import LoadedModel
 from worker.engine.reading import Odds, end_ids
@@ -30,7 +30,7 @@ class PromptRow:
         return len(self.ids)
 
 
-class GenerateBackend:
+class GenerateBackend(Synchronous):
     """Correct on every device that torch knows: for what the packed pass does not cover, and the reference it is held against."""
 
     padded = True

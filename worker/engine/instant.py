@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardfleet.verdict import Model
-from worker.engine.contract import Answer, DeviceFullError, DeviceLostError, Pieces, Prepared, Unjudgeable
+from worker.engine.contract import Answer, DeviceFullError, DeviceLostError, Pieces, Prepared, Synchronous, Unjudgeable
 from worker.prompt import Content, InvalidConversationError, messages_of
 from worker.windows import DEFAULT_POLICY, Coverage, Policy, covered, cut, gaps
 
@@ -39,7 +39,7 @@ class Marked:
     responds: bool
 
 
-class InstantBackend:
+class InstantBackend(Synchronous):
     """Answers at once, or after `ms_per_batch`; deterministic."""
 
     padded = True

@@ -93,6 +93,8 @@ def tokenizer_of(name: str) -> Any:
 def _quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    for noisy in ("torchao", "torch.utils._pytree"):  # where the extra is installed: kernels for other GPUs, internal deprecations
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def prompter_of(tokenizer: Any) -> Prompter:

@@ -6,8 +6,9 @@ continuations behind the keys and values it kept. A tree may be empty: that is p
 drafted, the answer is the one that `generate` would give token by token.
 """
 
+import functools
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,12 +17,13 @@ from guardfleet.verdict import Model
 from worker.answer import parse
 from worker.engine import budget
 from worker.engine.attention import HeadwiseAttention, Prefix, Rows, TreeAttention, VarlenAttention, Workspace
-from worker.engine.contract import Answer, Pieces, Prepared, Unjudgeable
+from worker.engine.contract import Answer, Collect, Pieces, Prepared, Unjudgeable
 from worker.engine.device import translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.loading import LoadedModel
 from worker.engine.modes import PROBES, Mode, shared_beginning
 from worker.engine.network import Attention, PackedNetwork, tensor_of
+from worker.engine.progress import Begun, Continuation, PromptRow
 from worker.engine.reading import CLOSE, Odds, Reads, end_ids
 from worker.engine.rendering import MAX_NEW_TOKENS, Renderer, pieces_of
 from worker.prompt import Content, Encoded, messages_of
@@ -30,56 +32,6 @@ from worker.windows import DEFAULT_POLICY, Coverage, Policy
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of the largest logit, in the self test
 QUANTIZED_TOLERANCE = 5e-2  # a rounding error flips a step of eight bits
 TREE_NODES = 16  # per row of a second pass
-
-
-@dataclass(frozen=True, slots=True)
-class PromptRow:
-    """A tokenised prompt: the ids after its mode's prefix, and how much of the batch it takes, its draft included."""
-
-    ids: tuple[int, ...]
-    mode: Mode
-    prefix: Prefix
-    n_tokens: int
-    n_prompt: int
-
-
-@dataclass(slots=True)
-class Begun:
-    """An answer as far as it has been read: its tokens, in so many passes, and what the positions that were read said."""
-
-    tokens: list[int] = field(default_factory=list)
-    passes: int = 1
-    labels: tuple[float, float, float] | None = None
-    categories: tuple[float | None, ...] | None = None
-    gap: float = float("inf")
-    is_finite: bool = True
-
-    def note(self, reads: Reads, index: int, odds: Odds) -> None:
-        """Take down what a read position says of the next token."""
-        self.gap = min(self.gap, reads.gaps[index])
-        self.is_finite = self.is_finite and reads.finite[index]
-        if len(self.tokens) == len(odds.label_prefix) and tuple(self.tokens) == odds.label_prefix:
-            self.labels = reads.labels(index)
-        elif tuple(self.tokens) in odds.category_prefixes:
-            self.categories = reads.categories(index)
-
-    def goes_on(self) -> "Begun":
-        """The same in another pass; this one stays as it is, for a batch that fails is given again."""
-        return replace(self, tokens=[*self.tokens], passes=self.passes + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Continuation:
-    """A row whose answer left the draft. `kv` holds the keys and values of all but the last of the tokens it has begun with."""
-
-    row: PromptRow
-    begun: Begun
-    kv: torch.Tensor
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens whose keys and values it keeps: memory is what bounds a second pass."""
-        return int(self.kv.shape[3])
 
 
 class SelfTestError(Exception):
@@ -99,6 +51,7 @@ class PackedBackend:
         policy: Policy = DEFAULT_POLICY,
         max_rows: int = 4096,
         is_compiled: bool = False,
+        ahead: int | None = None,  # as `contract.Backend.ahead`; None: one where the device works on its own
     ) -> None:
         self.model: Model = loaded.identity
         self.device = str(loaded.device)
@@ -113,7 +66,9 @@ class PackedBackend:
         expected = [_last_logits(loaded.network, several) for several in probes]
         self.network = PackedNetwork(loaded.network, is_compiled=is_compiled)
         self._tolerance = QUANTIZED_TOLERANCE if loaded.is_quantized else TOLERANCE[self.network.dtype]
-        self._workspace = Workspace(self.network.shape, loaded.device, self.network.dtype)
+        self.ahead = (1 if loaded.device.type == "cuda" else 0) if ahead is None else ahead
+        rooms = (Workspace(self.network.shape, loaded.device, self.network.dtype) for _ in range(self.ahead + 1))
+        self._free = deque(rooms)
         shape, like = self.network.shape, {"dtype": self.network.dtype, "device": loaded.device}
         self._nothing = Prefix((), torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, **like))
         self.causal = VarlenAttention if loaded.device.type == "cuda" else HeadwiseAttention
@@ -134,26 +89,49 @@ class PackedBackend:
         own = encoded.ids[prefix.n :]
         return PromptRow(own, mode, prefix, len(own) + len(mode.draft.tokens), len(encoded.ids))
 
-    @torch.inference_mode()
-    def run(self, batch: Sequence[Prepared]) -> list[Answer | Prepared]:
+    def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
         """An answer for each row that is done, a `Continuation` for each that is not, in order."""
-        out: dict[int, Answer | Prepared] = {}
-        with translating_faults(self.network.device):
-            fresh = {i: row for i, row in enumerate(batch) if isinstance(row, PromptRow)}
-            if fresh:
-                out |= zip(fresh, self._first_pass(list(fresh.values())), strict=True)
-            begun = {i: row for i, row in enumerate(batch) if isinstance(row, Continuation)}
-            if begun:
-                out |= zip(begun, self._further_pass(list(begun.values())), strict=True)
-        for mode in self.modes:
-            mode.redraft()
-        return [out[i] for i in range(len(batch))]
+        return self.launch(batch)()
+
+    @torch.inference_mode()
+    def launch(self, batch: Sequence[Prepared]) -> Collect:
+        """As `contract.Backend.launch`. A pass has its workspace to itself until it is collected."""
+        fresh = [row for row in batch if isinstance(row, PromptRow)]
+        if 0 < len(fresh) < len(batch):
+            return self._one_after_the_other(batch)
+        workspace = self._free.popleft()
+        collect: Collect | None = None
+        try:
+            with translating_faults(self.network.device):
+                collect = self._first_pass(fresh, workspace) if fresh else self._further_pass(batch, workspace)
+        finally:
+            if collect is None:
+                self._free.append(workspace)
+        return functools.partial(self._collect, collect, workspace)
+
+    @torch.inference_mode()
+    def _collect(self, collect: Collect, workspace: Workspace) -> Sequence[Answer | Prepared]:
+        try:
+            with translating_faults(self.network.device):
+                return collect()
+        finally:
+            self._free.append(workspace)
+            for mode in self.modes:
+                mode.redraft()
+
+    def _one_after_the_other(self, batch: Sequence[Prepared]) -> Collect:
+        """Prompts and continuations in one batch, as after a failure: no work is shared."""
+        done: dict[int, Answer | Prepared] = {}
+        for is_fresh in (True, False):
+            part = {i: row for i, row in enumerate(batch) if isinstance(row, PromptRow) is is_fresh}
+            done |= zip(part, self.run(list(part.values())), strict=True)
+        return lambda: [done[i] for i in range(len(batch))]
 
     def memory_bytes(self) -> int:
         """What torch has allocated on the GPU; 0 elsewhere."""
         return torch.cuda.memory_allocated(self.network.device) if self.network.device.type == "cuda" else 0
 
-    def _first_pass(self, rows: Sequence[PromptRow]) -> list[Answer | Prepared]:
+    def _first_pass(self, rows: Sequence[PromptRow], workspace: Workspace) -> Collect:
         """Prompts and drafts; a draft is a chain, so that plain causal attention is all that is needed."""
         trees = [row.mode.draft for row in rows]
         geometry = Rows(
@@ -162,41 +140,48 @@ class PackedBackend:
             [row.prefix for row in rows],
         )
         ids = [token for row, tree in zip(rows, trees, strict=True) for token in (*row.ids, *tree.tokens)]
-        reads = self._pass(ids, geometry.positions(), geometry.reads(), self.causal(self._workspace, geometry))
-        out: list[Answer | Prepared] = []
-        at = 0
-        for row, tree, (start, _) in zip(rows, trees, geometry.spans, strict=True):
-            begun = Begun()
-            end = start + len(row.ids) + len(self._verify(reads, at, tree, row, begun)) - 1
-            answer = self._settled(row, begun)
-            out.append(answer or Continuation(row, begun, self._workspace.kv[:, :, :, start:end].clone()))
-            at += len(tree.parents)
-        return out
+        reads = self._pass(ids, geometry.positions(), geometry.reads(), self.causal(workspace, geometry))
 
-    def _further_pass(self, rows: Sequence[Continuation]) -> list[Answer | Prepared]:
+        def collect() -> list[Answer | Prepared]:
+            reads.wait()
+            out: list[Answer | Prepared] = []
+            at = 0
+            for row, tree, (start, _) in zip(rows, trees, geometry.spans, strict=True):
+                begun = Begun()
+                end = start + len(row.ids) + len(self._verify(reads, at, tree, row, begun)) - 1
+                answer = self._settled(row, begun)
+                out.append(answer or Continuation(row, begun, workspace.kv[:, :, :, start:end].clone()))
+                at += len(tree.parents)
+            return out
+
+        return collect
+
+    def _further_pass(self, batch: Sequence[Prepared], workspace: Workspace) -> Collect:
         """Behind each row's own keys and values: its last token, and a tree of what may come after it."""
+        rows = [row for row in batch if isinstance(row, Continuation)]
         trees = [row.row.mode.drafts.tree(row.begun.tokens, TREE_NODES) for row in rows]
         ids = [token for row, tree in zip(rows, trees, strict=True) for token in (row.begun.tokens[-1], *tree.tokens)]
         positions = [
             row.row.prefix.n + row.n_tokens + depth for row, tree in zip(rows, trees, strict=True) for depth in tree.depths
         ]
         attention = TreeAttention(
-            self._workspace, [row.row.prefix for row in rows], [row.kv for row in rows], [tree.parents for tree in trees]
+            workspace, [row.row.prefix for row in rows], [row.kv for row in rows], [tree.parents for tree in trees]
         )
         reads = self._pass(ids, positions, range(len(ids)), attention)
-        out: list[Answer | Prepared] = []
-        at = 0
-        for row, tree in zip(rows, trees, strict=True):
-            begun = row.begun.goes_on()
-            fed = [at + node for node in self._verify(reads, at, tree, row.row, begun)]
-            answer = self._settled(row.row, begun)
-            out.append(answer or Continuation(row.row, begun, torch.cat([row.kv, self._kept(fed)], 3)))
-            at += len(tree.parents)
-        return out
 
-    def _kept(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Keys and values of some of the pass's tokens."""
-        return self._workspace.kv.index_select(3, tensor_of(tokens, self.network.device))
+        def collect() -> list[Answer | Prepared]:
+            reads.wait()
+            out: list[Answer | Prepared] = []
+            at = 0
+            for row, tree in zip(rows, trees, strict=True):
+                begun = row.begun.goes_on()
+                fed = [at + node for node in self._verify(reads, at, tree, row.row, begun)]
+                answer = self._settled(row.row, begun)
+                out.append(answer or Continuation(row.row, begun, torch.cat([row.kv, workspace.taken(fed)], 3)))
+                at += len(tree.parents)
+            return out
+
+        return collect
 
     def _pass(self, ids: Sequence[int], positions: Sequence[int], reads: Sequence[int], attention: Attention) -> Reads:
         hidden = self._hidden(ids, positions, reads, attention)
@@ -272,8 +257,9 @@ class PackedBackend:
     @torch.inference_mode()
     def _prefix(self, ids: tuple[int, ...]) -> Prefix:
         geometry = Rows([len(ids)], [1], [self._nothing])
-        self._pass(ids, geometry.positions(), geometry.reads(), self.causal(self._workspace, geometry))
-        return Prefix(ids, self._workspace.kv[:, :, :, : len(ids)].clone())
+        workspace = self._free[0]
+        self._pass(ids, geometry.positions(), geometry.reads(), self.causal(workspace, geometry))
+        return Prefix(ids, workspace.kv[:, :, :, : len(ids)].clone())
 
     @torch.inference_mode()
     def _self_test(self, probes: Sequence[Encoded], expected: Sequence[torch.Tensor]) -> None:
@@ -281,7 +267,7 @@ class PackedBackend:
         rows = [self._row(probe) for probe in probes]
         geometry = Rows([len(row.ids) for row in rows], [1] * len(rows), [row.prefix for row in rows])
         ids = [token for row in rows for token in row.ids]
-        attention = self.causal(self._workspace, geometry)
+        attention = self.causal(self._free[0], geometry)
         found = self.network.logits(self._hidden(ids, geometry.positions(), geometry.reads(), attention))
         for i, logits in enumerate(expected):
             off = (found[i].float() - logits.float()).abs().max().item()

@@ -7,6 +7,7 @@ import torch
 
 from guardfleet.verdict import CATEGORY_CHOICES
 from worker.answer import LABELS
+from worker.engine.device import to_host
 
 # Gap between the two best logits below which another batch shape could flip them: one step of the format at |x| in 32-64.
 CLOSE = {torch.bfloat16: 0.25, torch.float16: 0.03, torch.float32: 1e-4}
@@ -39,10 +40,14 @@ class Odds:
 
 
 class Reads:
-    """The read positions of one pass, on the host: the winning token, whether it is a number at all, and its lead over the next."""
+    """The read positions of one pass: the winning token, whether it is a number at all, and its lead over the next.
+
+    They are there after `wait`; until then the device may still be at work on them.
+    """
 
     def __init__(self, odds: Odds) -> None:
         self._odds = odds
+        self._tables: list[Callable[[], torch.Tensor]] = []
         self._labels: list[list[float]] = []
         self._categories: list[list[float]] = []
         self.tokens: list[int] = []
@@ -52,12 +57,21 @@ class Reads:
     def add(self, logits: torch.Tensor) -> None:
         """Read (n, vocabulary) more positions; the logits are used up."""
         best, chosen = logits.max(-1)
-        self._labels += self._odds.labels(logits).tolist()
-        self._categories += self._odds.categories(logits).tolist()
+        labels, categories = self._odds.labels(logits), self._odds.categories(logits)
         second = logits.scatter_(-1, chosen[:, None], float("-inf")).amax(-1)
-        self.tokens += chosen.tolist()
-        self.finite += torch.isfinite(best).tolist()
-        self.gaps += (best.float() - second.float()).tolist()
+        columns = (chosen.float(), torch.isfinite(best).float(), best.float() - second.float())  # fp32 is exact below 2**24
+        self._tables.append(to_host(torch.cat([torch.stack(columns, 1), labels, categories], 1)))
+
+    def wait(self) -> None:
+        """Until all positions that were added are on the host."""
+        for table in self._tables:
+            for token, finite, gap, *odds in table().tolist():
+                self.tokens.append(int(token))
+                self.finite.append(bool(finite))
+                self.gaps.append(gap)
+                self._labels.append(odds[: len(LABELS)])
+                self._categories.append(odds[len(LABELS) :])
+        self._tables.clear()
 
     def labels(self, at: int) -> tuple[float, float, float]:
         """P(safe), P(controversial), P(unsafe) at a read position."""

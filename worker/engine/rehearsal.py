@@ -13,7 +13,8 @@ import torch
 from guardfleet.verdict import Model
 from worker.engine.drafts import grammar
 from worker.engine.loading import LoadedModel, prompter_of, tokenizer_of
-from worker.engine.packed import PackedBackend, PromptRow
+from worker.engine.packed import PackedBackend
+from worker.engine.progress import PromptRow
 
 SHAPES: dict[str, dict[str, Any]] = {
     "0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
@@ -51,9 +52,9 @@ class RehearsedBackend(PackedBackend):
 
 def random_model(name: str, tokenizer_folder: str, device: str, dtype: str) -> LoadedModel:
     """A network of the given shape with random weights, behind a tokenizer and template from a folder or `demo`."""
+    tokenizer = tokenizer_of(tokenizer_folder)
     from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415 - seconds to import
 
-    tokenizer = tokenizer_of(tokenizer_folder)
     on = torch.device(device)
     as_type = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
     torch.manual_seed(1)

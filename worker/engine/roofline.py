@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 
 from worker.engine.network import Shape
-from worker.engine.packed import PackedBackend, PromptRow
+from worker.engine.packed import PackedBackend
+from worker.engine.progress import PromptRow
 
 LEAST_REPEATS = 3
 

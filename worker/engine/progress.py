@@ -1,0 +1,59 @@
+"""How far a row has come: a prompt that waits for its first pass, or an answer that has been begun."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from worker.engine.attention import Prefix
+from worker.engine.modes import Mode
+from worker.engine.reading import Odds, Reads
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """A tokenised prompt: the ids after its mode's prefix, and how much of the batch it takes, its draft included."""
+
+    ids: tuple[int, ...]
+    mode: Mode
+    prefix: Prefix
+    n_tokens: int
+    n_prompt: int
+
+
+@dataclass(slots=True)
+class Begun:
+    """An answer as far as it has been read: its tokens, in so many passes, and what the positions that were read said."""
+
+    tokens: list[int] = field(default_factory=list)
+    passes: int = 1
+    labels: tuple[float, float, float] | None = None
+    categories: tuple[float | None, ...] | None = None
+    gap: float = float("inf")
+    is_finite: bool = True
+
+    def note(self, reads: Reads, index: int, odds: Odds) -> None:
+        """Take down what a read position says of the next token."""
+        self.gap = min(self.gap, reads.gaps[index])
+        self.is_finite = self.is_finite and reads.finite[index]
+        if len(self.tokens) == len(odds.label_prefix) and tuple(self.tokens) == odds.label_prefix:
+            self.labels = reads.labels(index)
+        elif tuple(self.tokens) in odds.category_prefixes:
+            self.categories = reads.categories(index)
+
+    def goes_on(self) -> "Begun":
+        """The same in another pass; this one stays as it is, for a batch that fails is given again."""
+        return replace(self, tokens=[*self.tokens], passes=self.passes + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A row whose answer left the draft. `kv` holds the keys and values of all but the last of the tokens it has begun with."""
+
+    row: PromptRow
+    begun: Begun
+    kv: torch.Tensor
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens whose keys and values it keeps: memory is what bounds a second pass."""
+        return int(self.kv.shape[3])
