@@ -5,63 +5,24 @@ import uuid
 from typing import Any
 
 from sqlalchemy import (
-    REAL,
     BigInteger,
-    Boolean,
-    Date,
-    DateTime,
     ForeignKeyConstraint,
     Identity,
     Index,
-    Integer,
-    LargeBinary,
-    MetaData,
     SmallInteger,
-    Text,
     UniqueConstraint,
-    Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-NAMING = {
-    "ix": "%(table_name)s_%(column_0_N_name)s",
-    "uq": "%(table_name)s_%(column_0_N_name)s_key",
-    "pk": "%(table_name)s_pkey",
-    "fk": "%(table_name)s_%(column_0_name)s_fkey",
-}
-NOW = text("now()")
-ZERO = text("0")
-
-
-class Base(DeclarativeBase):
-    """Column types for plain annotations."""
-
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own declaration form
-        str: Text,
-        int: Integer,
-        float: REAL,
-        bool: Boolean,
-        bytes: LargeBinary,
-        uuid.UUID: Uuid,
-        dt.date: Date,
-        dt.datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
-        list[str]: ARRAY(Text),
-    }
-
-
-def _identity() -> Any:
-    return mapped_column(BigInteger, Identity(always=True), primary_key=True)
+from guardfleet.store.base import NOW, ZERO, Base, identity
 
 
 class Tenant(Base):
     """Who owns jobs, keys and endpoints. Row 1, `default`, belongs to the command line."""
 
     __tablename__ = "tenant"
-    id: Mapped[int] = _identity()
+    id: Mapped[int] = identity()
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
@@ -70,7 +31,7 @@ class ApiKey(Base):
     """A bearer key: only its HMAC is kept."""
 
     __tablename__ = "api_key"
-    id: Mapped[int] = _identity()
+    id: Mapped[int] = identity()
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     name: Mapped[str]
     digest: Mapped[bytes] = mapped_column(unique=True)
@@ -95,7 +56,7 @@ class Job(Base):
     """What a caller submitted. Counters are moved by finish() only, as the last statement of its transaction."""
 
     __tablename__ = "job"
-    id: Mapped[int] = _identity()
+    id: Mapped[int] = identity()
     public_id: Mapped[uuid.UUID] = mapped_column(unique=True)  # UUIDv7, made by the producer
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     day: Mapped[dt.date]  # of creation; the partition of all its rows
@@ -254,7 +215,7 @@ class Outbox(Base):
     """Events to tell, written in the transaction that made them true; relay() turns them into deliveries."""
 
     __tablename__ = "outbox"
-    id: Mapped[int] = _identity()
+    id: Mapped[int] = identity()
     event_id: Mapped[str] = mapped_column(unique=True)
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     job_id: Mapped[int] = mapped_column(BigInteger)
@@ -266,7 +227,7 @@ class Endpoint(Base):
     """Where webhooks go. One with a job_id belongs to that job alone (its callback URL)."""
 
     __tablename__ = "endpoint"
-    id: Mapped[int] = _identity()
+    id: Mapped[int] = identity()
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     job_id: Mapped[int | None] = mapped_column(BigInteger)
     url: Mapped[str]
@@ -281,7 +242,7 @@ class Delivery(Base):
     """One event on its way to one endpoint."""
 
     __tablename__ = "delivery"
-    id: Mapped[int] = _identity()
+    id: Mapped[int] = identity()
     event_id: Mapped[str]
     endpoint_id: Mapped[int] = mapped_column(BigInteger)
     job_id: Mapped[int] = mapped_column(BigInteger)
@@ -303,7 +264,7 @@ class Attempt(Base):
     """One try at a delivery; insert-only."""
 
     __tablename__ = "attempt"
-    id: Mapped[int] = _identity()
+    id: Mapped[int] = identity()
     delivery_id: Mapped[int] = mapped_column(BigInteger)
     attempt_no: Mapped[int] = mapped_column(SmallInteger)
     at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
@@ -317,7 +278,7 @@ class AuditEvent(Base):
     """Who did what; insert-only, a trigger refuses the rest. Holds no text."""
 
     __tablename__ = "audit_event"
-    id: Mapped[int] = _identity()
+    id: Mapped[int] = identity()
     at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     actor: Mapped[str]

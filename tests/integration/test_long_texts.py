@@ -81,7 +81,7 @@ def judge(backend: Any, content: Content) -> Judgement:
 
 
 @given(data=st.data())
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_sentence_hidden_anywhere_in_50_000_tokens_is_found_by_the_window_that_holds_it(
     data: st.DataObject, seeker: Seeker, filler: tuple[str, list[int]]
 ) -> None:

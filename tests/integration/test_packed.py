@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guardfleet.verdict import CATEGORY_CHOICES
-from worker.engine.attention import HeadwiseAttention, VarlenAttention
+from worker.engine.attention import VarlenAttention
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Answer, Prepared, Unjudgeable
+from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention
 from worker.engine.drafts import Tree
 from worker.engine.generate import GenerateBackend
 from worker.engine.loading import LoadedModel, load
@@ -115,17 +116,16 @@ def test_every_answer_equals_greedy_generate(packed: PackedBackend, asked: list[
 
 
 @pytest.fixture(scope="session")
-def sampled(demo: LoadedModel, asked: list[Content]) -> dict[int, Any]:
-    """Every seventh row, and the probabilities that the padded reference reads for it."""
+def sampled(demo: LoadedModel, asked: list[Content]) -> dict[int, Answer]:
+    """Every seventh row, and what the padded reference says of it."""
     reference = GenerateBackend(demo, budget_tokens=BUDGET)
     some = range(0, len(asked), 7)
     rows = dict(zip(some, reference.prepare([asked[i] for i in some]), strict=True))
     order = sorted(some, key=lambda i: getattr(rows[i], "n_tokens", 0))
-    out: dict[int, Any] = {}
+    out: dict[int, Answer] = {}
     for part in _batched(order, 32):
         batch: list[Any] = [rows[i] for i in part]
-        answers = elsewhere(lambda batch=batch: reference.run(batch))
-        out |= zip(part, [answer.probabilities for answer in answers], strict=True)
+        out |= zip(part, elsewhere(lambda batch=batch: reference.run(batch)), strict=True)
     return out
 
 
@@ -138,14 +138,15 @@ def shared_backend() -> PackedBackend:
 @given(data=st.data())
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_packing_changes_an_answer_or_its_probabilities(
-    data: st.DataObject, shared_backend: PackedBackend, sampled: dict[int, Any], asked: list[Content], expected: list[str]
+    data: st.DataObject, shared_backend: PackedBackend, sampled: dict[int, Answer], asked: list[Content], expected: list[str]
 ) -> None:
     chosen = data.draw(st.lists(st.sampled_from(sorted(sampled)), min_size=1, max_size=60))
     sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
     found = drive(shared_backend, shared_backend.prepare([asked[i] for i in chosen]), sizes)
     for i, answer in zip(chosen, found, strict=True):
         assert answer.raw == expected[i]
-        assert answer.probabilities == pytest.approx(sampled[i], abs=1e-4)
+        assert answer.probabilities == pytest.approx(sampled[i].probabilities, abs=1e-4)
+        assert answer.categories == pytest.approx(sampled[i].categories, abs=1e-4)
 
 
 @pytest.mark.parametrize("draft", WRONG)
@@ -171,18 +172,21 @@ def test_without_any_tree_it_is_greedy_decoding_token_by_token(
     assert {answer.passes - answer.output_tokens for answer in found} == {1}  # the end token is a pass as well
 
 
-def test_varlen_gathers_what_headwise_sees(demo: LoadedModel, asked: list[Content], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CUDA path with its kernel replaced by a loop: the gather, the lengths and the tails are its own."""
-    backend = PackedBackend(load("demo"), budget_tokens=BUDGET)
-    some = asked[::50]
-    one = drive(backend, backend.prepare(some))
+def test_every_kind_of_attention_sees_the_same(
+    packed: PackedBackend, asked: list[Content], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever a machine takes. CUDA's kernel is replaced by a loop: the gather, the lengths and the tails are its own."""
     monkeypatch.setattr("worker.engine.attention.flash_varlen", _varlen_by_loop)
-    backend.causal = VarlenAttention
-    other = drive(backend, backend.prepare(some))
-    assert backend.causal is not HeadwiseAttention
-    for a, b in zip(one, other, strict=True):
-        assert a.raw == b.raw
-        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
+    for name in ("QUERY_BLOCK", "ROW_QUERY_BLOCK"):  # small, so that rows take several
+        monkeypatch.setattr(f"worker.engine.cpu_attention.{name}", 64)
+    found = []
+    for kind in (HeadwiseAttention, RowwiseAttention, VarlenAttention):
+        packed.causal = kind
+        found.append(drive(packed, packed.prepare(asked[::50])))
+    for several in zip(*found, strict=True):
+        assert len({answer.raw for answer in several}) == 1
+        for answer in several[1:]:
+            assert answer.probabilities == pytest.approx(several[0].probabilities, abs=1e-5)
 
 
 def _varlen_by_loop(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int) -> Any:

@@ -1,205 +1,19 @@
-"""The store on real PostgreSQL: migrations, the fence, the hand-backs, pages in commit order."""
+"""The store on real PostgreSQL: jobs, pages in commit order, the cache, keys, deliveries."""
 
-import datetime as dt
-import os
-import pathlib
-import subprocess
-import sys
-import threading
-from typing import Any
-
-import psycopg
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 
 from guardfleet.errors import ConfigurationError, NotFoundError, RejectedError
 from guardfleet.intake import Intake
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import load_settings
-from guardfleet.states import JobState, ShardState
-from guardfleet.store import deliveries, doorbells, jobs, keys, migrate, retention, shards, verdicts
+from guardfleet.states import JobState
+from guardfleet.store import deliveries, jobs, keys, retention, shards, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.doorbells import Route
-from guardfleet.store.jobs import JobView, NewJob
-from guardfleet.store.schema import Base
-from guardfleet.store.shards import Claim, Row
+from guardfleet.store.jobs import NewJob
+from guardfleet.store.shards import Row
 from guardfleet.store.verdicts import Cursor
-from guardfleet.verdict import Category, Judgement, Model, ServedBy, Severity, failure
-from tests.services.fixtures import SECRET_KEY
-
-SAFE = Judgement(Severity.SAFE, probabilities=(0.9, 0.08, 0.02), input_tokens=10, output_tokens=8)
-BULK = Route(0)
-MODEL = Model("m", "0123456789abcdef", "p")
-
-
-def submit(db: Database, keyring: Keyring, n: int = 10, *, shard_texts: int = 4, new: NewJob | None = None) -> JobView:
-    settings = load_settings(shard_texts=shard_texts)
-    with Intake(db, keyring, settings, new or NewJob("test")) as intake:
-        intake.add_all((i + 1, PayloadRow(f"id{i}", f"text {i}")) for i in range(n))
-        return intake.seal()
-
-
-def take(db: Database, job: JobView, no: int, *, lease_s: float = 60, worker: str = "w") -> Claim | None:
-    return shards.claim(db, job.id, no, worker=worker, lease_s=lease_s)
-
-
-def took(db: Database, job: JobView, no: int, *, lease_s: float = 60, worker: str = "w") -> Claim:
-    held = take(db, job, no, lease_s=lease_s, worker=worker)
-    assert held is not None
-    return held
-
-
-def finish(db: Database, held: Claim, judgement: Judgement = SAFE) -> bool:
-    model_id = verdicts.register_model(db, MODEL)
-    return shards.finish(db, held, [Row(f"id{held.first_seq + i}", judgement) for i in range(held.n)], model_id=model_id)
-
-
-def scalar(db: Database, sql: str) -> Any:
-    with db.begin() as connection:
-        return connection.exec_driver_sql(sql).scalar_one()
-
-
-def test_migrations_make_what_the_models_say(empty_database_url: str) -> None:
-    db = Database(empty_database_url)
-    assert migrate.current(db) is None
-    with pytest.raises(ConfigurationError, match="guardfleet db upgrade"):
-        migrate.require_head(db)
-    assert migrate.upgrade(db) == migrate.head() == migrate.current(db)
-    with db.begin() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        assert compare_metadata(context, Base.metadata) == []
-    db.close()
-
-
-def described(url: str) -> dict[str, Any]:
-    """Tables, columns, constraints and indexes as the catalogue has them; partitions and alembic's own table left out."""
-    with psycopg.connect(url) as connection:
-        ours = "c.relnamespace = 'public'::regnamespace and c.relname <> 'alembic_version' and not c.relispartition"
-        queries = {
-            "tables": f"""select relname, relkind, reloptions, pg_get_partkeydef(oid) from pg_class c
-                          where relkind in ('r','p') and {ours}""",
-            "columns": f"""select c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
-                           pg_get_expr(d.adbin, d.adrelid) from pg_attribute a join pg_class c on c.oid = a.attrelid
-                           left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-                           where a.attnum > 0 and c.relkind in ('r','p') and {ours}""",
-            "constraints": f"""select c.relname, conname, pg_get_constraintdef(k.oid) from pg_constraint k join pg_class c
-                               on c.oid = k.conrelid where {ours}""",
-            "indexes": f"select pg_get_indexdef(i.indexrelid) from pg_index i join pg_class c on c.oid = i.indrelid where {ours}",
-        }
-        return {name: sorted(map(str, connection.execute(sql).fetchall())) for name, sql in queries.items()}  # type: ignore[call-overload]
-
-
-def test_a_database_made_from_the_models_is_the_migrated_one_to_the_last_index(database_url: str, empty_database_url: str) -> None:
-    from sqlalchemy import create_engine
-
-    engine = create_engine(empty_database_url)
-    Base.metadata.create_all(engine)
-    engine.dispose()
-    from_models, migrated = described(empty_database_url), described(database_url)
-    for part, rows in migrated.items():
-        assert from_models[part] == rows, part
-
-
-def test_racing_migrations_take_turns(empty_database_url: str) -> None:
-    done: list[str] = []
-
-    def run() -> None:
-        db = Database(empty_database_url, pool_size=2)
-        done.append(migrate.upgrade(db))
-        db.close()
-
-    threads = [threading.Thread(target=run) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert done == [migrate.head()] * 3
-
-
-def test_the_wheel_works_without_the_checkout(tmp_path: pathlib.Path, empty_database_url: str) -> None:
-    import zipfile
-
-    root = pathlib.Path(__file__).parents[2]
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=root, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    site = tmp_path / "site"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    assert {path.name for path in site.iterdir()} - {"guardfleet-0.1.0.dist-info"} == {"guardfleet", "worker", "producer", "api"}
-    assert all((site / package / "py.typed").is_file() for package in ("guardfleet", "worker", "producer", "api"))
-    environment = os.environ | {
-        "PYTHONPATH": str(site),
-        "GUARDFLEET_DATABASE_URL": empty_database_url,
-        "GUARDFLEET_SECRET_KEY": SECRET_KEY,
-    }
-    upgraded = subprocess.run(
-        [sys.executable, "-m", "guardfleet", "db", "upgrade"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert upgraded.stdout.strip() == migrate.head(), upgraded.stderr
-    code = "from worker.engine.loading import load; print(load('demo').network.name_or_path)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert loaded.stdout.strip() == str(site / "guardfleet" / "_demo_model"), loaded.stderr
-
-
-def test_a_shard_is_claimed_once_and_finished_once(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring)
-    held = took(db, job, 0)
-    assert take(db, job, 0) is None  # a duplicate doorbell
-    assert [row.content for row in shards.load(db, keyring, held)] == [f"text {i}" for i in range(4)]
-    assert finish(db, held)
-    assert not finish(db, held)
-    assert take(db, job, 0) is None
-    assert scalar(db, "select count(*) from verdict") == 4
-
-
-def test_a_late_finish_is_fenced_whether_the_shard_is_ready_or_claimed_again(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring)
-    late = took(db, job, 0, lease_s=-1)
-    assert shards.rescue(db) == [(job.id, 0)]
-    assert not finish(db, late)
-    again = took(db, job, 0)
-    assert again.token == late.token + 1
-    assert not finish(db, late)
-    assert not shards.release(db, late)
-    assert not shards.fail(db, late, error="x", delay_s=0)
-    assert finish(db, again)
-    assert scalar(db, "select count(*) from verdict") == 4
-
-
-def test_an_expired_lease_can_be_claimed_without_waiting_for_the_rescue(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring)
-    late = took(db, job, 0, lease_s=-1)
-    assert took(db, job, 0).claims == late.claims + 1
-
-
-def test_a_shard_tried_too_often_is_left_for_the_dispatcher(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring, 4)
-    limits = shards.Limits(claims=2, failures=9)
-    for _ in range(2):
-        assert shards.claim(db, job.id, 0, worker="w", lease_s=-1, limits=limits)
-    assert shards.claim(db, job.id, 0, worker="w", lease_s=-1, limits=limits) is None
-    assert doorbells.exhausted(db, limits) == []
-    assert shards.rescue(db) == [(job.id, 0)]
-    assert doorbells.exhausted(db, limits) == [(job.id, 0)]
-    assert took(db, job, 0).claims == 3
-
-
-def test_a_shard_whose_texts_are_gone_says_so(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring, 4)
-    held = took(db, job, 0)
-    with db.begin() as connection:
-        connection.exec_driver_sql("delete from shard_payload")
-    with pytest.raises(NotFoundError, match="texts are not there"):
-        shards.load(db, keyring, held)
+from guardfleet.verdict import Category, Judgement, ServedBy, Severity, failure
+from tests.services.stored import MODEL, SAFE, finish, scalar, submit, took
 
 
 def test_a_process_with_another_key_does_not_start_on_open_jobs(db: Database, keyring: Keyring) -> None:
@@ -211,55 +25,6 @@ def test_a_process_with_another_key_does_not_start_on_open_jobs(db: Database, ke
     jobs.require_key(db, keyring)
     with pytest.raises(ConfigurationError, match=f"secret key {keyring.key_id}, this process has {other.key_id}"):
         jobs.require_key(db, other)
-
-
-def test_a_renewed_lease_is_not_rescued(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring)
-    held = took(db, job, 0, lease_s=-1)
-    shards.renew(db, [held], lease_s=60)
-    assert shards.rescue(db) == []
-    assert finish(db, held)
-
-
-def test_a_release_gives_the_claim_back_and_a_failure_waits(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring)
-    assert shards.release(db, took(db, job, 0))
-    again = took(db, job, 0)
-    assert (again.claims, again.failures) == (1, 0)
-    assert shards.fail(db, again, error="boom", delay_s=3600)
-    assert scalar(db, "select claims * 10 + failures from shard where shard_no = 0") == 1
-    assert 0 not in [bell.shard_no for bell in doorbells.due(db, BULK, limit=10)]
-
-
-def test_the_last_text_completes_the_job_and_tells_it_once(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring)
-    for no in range(3):
-        assert jobs.get(db, job.public_id).state is JobState.RUNNING
-        assert finish(db, took(db, job, no), SAFE if no else Judgement(Severity.UNSAFE, Category.VIOLENT))
-    done = jobs.get(db, job.public_id)
-    assert (done.state, done.done, done.safe, done.unsafe) == (JobState.COMPLETED, 10, 6, 4)
-    assert scalar(db, "select string_agg(kind, ',') from outbox") == "batch.completed"
-    assert jobs.summary(db, done) == {(0, 0): 6, (2, 1): 4}
-
-
-def test_many_workers_finish_every_shard_exactly_once(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring, 300, shard_texts=5)
-    model_id = verdicts.register_model(db, MODEL)
-
-    def work(worker: int) -> None:
-        for no in [(i * 7 + worker * 13) % 60 for i in range(60)]:
-            held = take(db, job, no, lease_s=-1 if (no + worker) % 5 == 0 else 60)
-            if held:
-                shards.finish(db, held, [Row(f"{held.first_seq + i}", SAFE) for i in range(held.n)], model_id=model_id)
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    done = jobs.get(db, job.public_id)
-    assert (done.state, done.done) == (JobState.COMPLETED, 300)
-    assert scalar(db, "select count(distinct seq) * 1000 + count(*) from verdict") == 300 * 1001
 
 
 def test_a_reader_of_partial_results_misses_and_repeats_nothing(db: Database, keyring: Keyring) -> None:
@@ -331,37 +96,6 @@ def test_the_categories_of_the_view_are_those_of_the_code(db: Database) -> None:
         assert names == category_names(Category(bits))
 
 
-def test_cancelling_drops_what_waits_and_lets_what_runs_finish(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring)
-    held = took(db, job, 1)
-    jobs.cancel(db, job.id)
-    jobs.cancel(db, job.id)
-    assert jobs.get(db, job.public_id).state is JobState.CANCELLING
-    assert shards.states(db, job.id) == {ShardState.CANCELLED: 2, ShardState.LEASED: 1}
-    assert jobs.settle_cancelled(db) == 0
-    assert finish(db, held)
-    assert jobs.settle_cancelled(db) == 1
-    done = jobs.get(db, job.public_id)
-    assert (done.state, done.done) == (JobState.CANCELLED, 4)
-    assert scalar(db, "select string_agg(kind, ',') from outbox") == "batch.cancelled"
-
-
-@pytest.mark.parametrize("back", ["release", "fail", "rescue", "postpone"])
-def test_a_shard_handed_back_to_a_cancelling_job_is_dropped(db: Database, keyring: Keyring, back: str) -> None:
-    job = submit(db, keyring, 4)
-    held = took(db, job, 0, lease_s=-1)
-    jobs.cancel(db, job.id)
-    {
-        "release": lambda: shards.release(db, held),
-        "fail": lambda: shards.fail(db, held, error="x", delay_s=0),
-        "rescue": lambda: shards.rescue(db),
-        "postpone": lambda: shards.postpone(db, held, delay_s=0),
-    }[back]()
-    assert shards.states(db, job.id) == {ShardState.CANCELLED: 1}
-    jobs.settle_cancelled(db)
-    assert jobs.get(db, job.public_id).state is JobState.CANCELLED
-
-
 def test_a_given_up_intake_leaves_no_job_that_counts(db: Database, keyring: Keyring) -> None:
     settings = load_settings(shard_texts=1)
     with pytest.raises(KeyboardInterrupt), Intake(db, keyring, settings, NewJob("x", fingerprint=b"f")) as intake:  # noqa: PT012
@@ -375,38 +109,6 @@ def test_a_given_up_intake_leaves_no_job_that_counts(db: Database, keyring: Keyr
 
 def test_a_job_without_texts_is_complete_at_once(db: Database, keyring: Keyring) -> None:
     assert submit(db, keyring, 0).state is JobState.COMPLETED
-
-
-def test_nothing_of_a_job_is_rung_before_it_is_sealed(db: Database, keyring: Keyring) -> None:
-    intake = Intake(db, keyring, load_settings(shard_texts=1), NewJob("x"))
-    intake.add_all((i, PayloadRow(f"{i}", "x")) for i in range(40))
-    assert doorbells.due(db, BULK, limit=100) == []
-    intake.seal()
-    assert len(doorbells.due(db, BULK, limit=100)) == 40
-
-
-def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring)
-    rung = doorbells.due(db, BULK, limit=2)
-    doorbells.mark_rung(db, rung)
-    assert (doorbells.outstanding(db, BULK), [b.shard_no for b in doorbells.due(db, BULK, limit=9)]) == (2, [2])
-    assert doorbells.forget_lost(db, BULK, older_than_s=60) == 0
-    assert doorbells.forget_lost(db, BULK, older_than_s=0) == 2
-    assert [(b.shard_no, b.publish_no) for b in doorbells.due(db, BULK, limit=9)] == [(0, 2), (1, 2), (2, 1)]
-    assert job.total == 10
-
-
-def test_a_worker_stopped_in_the_middle_of_a_claim_holds_up_nobody_else(db: Database, keyring: Keyring) -> None:
-    job = submit(db, keyring)
-    rung = doorbells.due(db, BULK, limit=9)
-    with db.begin() as stopped:
-        stopped.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
-        stopped.exec_driver_sql("update shard set state = 1, token = token + 1 where shard_no = 0")
-        doorbells.mark_rung(db, rung)
-        assert doorbells.outstanding(db, BULK) == 2
-        assert doorbells.forget_lost(db, BULK, older_than_s=0) == 2
-        assert shards.rescue(db) == []
-        assert take(db, job, 1) is not None
 
 
 def test_purging_destroys_texts_and_key_and_keeps_verdicts(db: Database, keyring: Keyring) -> None:
@@ -496,14 +198,3 @@ def test_a_broken_connection_is_a_retryable_error() -> None:
         db.ping()
     assert "secret-word" not in str(caught.value)
     db.close()
-
-
-def test_partitions_of_a_day_are_made_once_by_whoever_comes_first(db: Database, keyring: Keyring) -> None:
-    threads = [threading.Thread(target=submit, args=(db, keyring, 2)) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    today = dt.datetime.now(dt.UTC).date()
-    assert scalar(db, f"select count(*) from verdict_{today:%Y%m%d}") == 0
-    assert scalar(db, "select count(*) from job where state = 1") == 5

@@ -19,7 +19,8 @@ from tests.conftest import missing
 
 POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
-REDIS = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
+BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # which of the processes that run tests beside each other
+REDIS = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379") + f"/{15 - BESIDE}"
 SECRET_KEY = new_secret_key()
 
 
@@ -106,7 +107,7 @@ def rabbitmq() -> Iterator[str]:
 
 @pytest.fixture
 def redis_broker() -> Iterator[str]:
-    """A Redis database; the test's keys carry its namespace and are deleted after it."""
+    """A Redis database, one for each process of tests; the test's keys carry its namespace and are deleted after it."""
     client = redis.Redis.from_url(REDIS)
     try:
         client.ping()

@@ -1,6 +1,6 @@
 """Attention over packed rows: each row sees the prefix of its mode and its own tokens up to itself, nothing of its neighbours.
 
-`HeadwiseAttention` is for CPUs, `VarlenAttention` for CUDA, `TreeAttention` for the second pass of rows that left the draft.
+`cpu_attention` is for CPUs, `VarlenAttention` for CUDA, `TreeAttention` for the second pass of rows that left the draft.
 Keys and values of a pass are written to a workspace that is allocated once, so that a row can take its own along afterwards.
 """
 
@@ -13,11 +13,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from worker.engine.linear import make_product
 from worker.engine.network import Shape, tensor_of
 
-QUERY_BLOCK = 256  # queries at once: their scores stay in the cache, and keys after the block are never looked at
-STEP = 16  # sizes of products are rounded up to this: oneDNN compiles a kernel for each size it has not met
 GROW = 1024  # the workspace grows by whole multiples of this many tokens
 SPARE = 64  # tokens of room beyond a batch, for sizes that are rounded up
 
@@ -65,7 +62,7 @@ class Rows:
 class Workspace:
     """Room for the keys and values of one batch, (layers, 2, kv_heads, tokens, head_dim), grown to the largest seen and kept.
 
-    On CPUs also for its queries, by head of keys, and for what attention gives: (tokens, heads * head_dim).
+    On CPUs also for its queries, in whatever order, and for what attention gives: (tokens, heads * head_dim).
     """
 
     def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
@@ -82,7 +79,7 @@ class Workspace:
         s, tokens = self.shape, -(-(tokens + SPARE) // GROW) * GROW
         self.kv = torch.empty(s.layers, 2, s.kv_heads, tokens, s.head_dim, dtype=self.dtype, device=self.device)
         if self.device.type == "cpu":
-            self.q = torch.empty(s.kv_heads, tokens, s.heads // s.kv_heads, s.head_dim, dtype=self.dtype)
+            self.q = torch.empty(tokens * s.heads * s.head_dim, dtype=self.dtype)
             self.out = torch.empty(tokens, s.heads * s.head_dim, dtype=self.dtype)
         self.tokens = tokens
 
@@ -91,7 +88,7 @@ class Workspace:
         return self.kv.index_select(3, tensor_of(tokens, self.device))
 
 
-class _Storing:
+class Storing:
     """What the kinds of attention have in common: keys and values of the pass stay in the workspace, by head."""
 
     def __init__(self, workspace: Workspace, tokens: int) -> None:
@@ -104,64 +101,7 @@ class _Storing:
         self._w.kv[layer, 1, :, start : start + len(v)].copy_(v.transpose(0, 1))
 
 
-class HeadwiseAttention(_Storing):
-    """For CPUs: one head of one row at a time, as two matrix products around a softmax, all of it within the caches."""
-
-    def __init__(self, workspace: Workspace, rows: Rows) -> None:
-        super().__init__(workspace, sum(rows.lengths))
-        self._rows = rows
-        s = workspace.shape
-        self._group = s.heads // s.kv_heads
-        self._asked = 0
-        self._product = make_product(workspace.kv)
-        self._keys, self._values = torch.zeros(2, max(rows.keys) + STEP, s.head_dim, dtype=workspace.dtype)
-        self._future = future_mask(QUERY_BLOCK + 2 * STEP, self._group, workspace.dtype)
-        self._order = sorted(range(len(rows.lengths)), key=lambda i: id(rows.prefixes[i]))
-        starts = [start for start, _ in rows.spans]
-        self._starts = {False: starts, True: list(itertools.accumulate(rows.tails, initial=0))}
-
-    def ask(self, start: int, q: torch.Tensor) -> None:
-        """Keep queries by head of keys, scaled."""
-        s = self._w.shape
-        grouped = q.view(len(q), s.kv_heads, self._group, s.head_dim).transpose(0, 1)
-        torch.mul(grouped, s.head_dim**-0.5, out=self._w.q[:, start : start + len(q)])
-        self._asked = start + len(q)
-
-    def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
-        """Head by head, so that a head's keys and values are still in the cache when they are used."""
-        s = self._w.shape
-        out = self._w.out.view(-1, s.kv_heads, self._group, s.head_dim)
-        starts = self._starts[reads_only]
-        for head in range(s.kv_heads):
-            held: Prefix | None = None
-            q, k, v = self._w.q[head], self._w.kv[layer, 0, head], self._w.kv[layer, 1, head]
-            for i in self._order:
-                prefix, (start, end) = self._rows.prefixes[i], self._rows.spans[i]
-                if prefix is not held:
-                    self._keys[: prefix.n], self._values[: prefix.n] = prefix.kv[layer, 0, head], prefix.kv[layer, 1, head]
-                    held = prefix
-                self._keys[prefix.n : prefix.n + end - start] = k[start:end]
-                self._values[prefix.n : prefix.n + end - start] = v[start:end]
-                first = end - start - self._rows.tails[i] if reads_only else 0
-                self._row(q, out[:, head], starts[i] - first, prefix.n, first, end - start)
-        return self._w.out[: self._asked]
-
-    def _row(self, q: torch.Tensor, out: torch.Tensor, base: int, offset: int, first: int, n: int) -> None:
-        """Queries first..n of a row; token t's query and output are at base + t, its key at offset + t.
-
-        What is computed beyond n by rounding up is either hidden by the mask (keys) or not copied out (queries).
-        """
-        for a in range(first, n, QUERY_BLOCK):
-            b = min(a + QUERY_BLOCK, n)
-            last_query, last_key = a + _up(b - a), _up(b)
-            queries = q[base + a : base + last_query].view(self._group * (last_query - a), -1)
-            scores = self._product(queries, self._keys[: offset + last_key])
-            scores[:, offset + a :].add_(self._future[: len(queries), : last_key - a])
-            mixed = self._product(scores.softmax(-1), self._values[: offset + last_key].t())
-            out[base + a : base + b] = mixed.view(last_query - a, self._group, -1)[: b - a]
-
-
-class _Gathering(_Storing):
+class _Gathering(Storing):
     """Keys and values of all rows are gathered once a layer, out of [distinct prefixes | contexts | tokens of the pass]."""
 
     def __init__(
@@ -274,17 +214,6 @@ class TreeAttention(_Gathering):
         out = mixed.new_zeros(self._asked, q.shape[1] * q.shape[3])
         out[: self._tokens] = mixed.transpose(1, 2).flatten(0, 1)[self._queries].flatten(1)
         return out
-
-
-@functools.lru_cache(maxsize=4)
-def future_mask(n: int, group: int, dtype: torch.dtype) -> torch.Tensor:
-    """(n * group, n): -inf where a key comes after its query, else 0; `group` queries in turn are of one token."""
-    later = torch.ones(n, n, dtype=torch.bool).triu(1).repeat_interleave(group, 0)
-    return torch.zeros(n * group, n, dtype=dtype).masked_fill_(later, float("-inf"))
-
-
-def _up(n: int) -> int:
-    return -(-n // STEP) * STEP
 
 
 def _cumulative(lengths: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -10,8 +10,9 @@ from guardfleet.verdict import Model
 from worker.engine.contract import Answer, Pieces, Prepared, Synchronous, Unjudgeable
 from worker.engine.device import translating_faults
 from worker.engine.loading import LoadedModel
-from worker.engine.reading import Odds, end_ids
-from worker.engine.rendering import MAX_NEW_TOKENS, Renderer, pieces_of
+from worker.engine.progress import Begun, Ending
+from worker.engine.reading import Odds, Reads
+from worker.engine.rendering import Renderer, pieces_of
 from worker.prompt import Content
 from worker.windows import DEFAULT_POLICY, Coverage, Policy
 
@@ -36,7 +37,7 @@ class GenerateBackend(Synchronous):
     padded = True
 
     def __init__(self, loaded: LoadedModel, *, budget_tokens: int, policy: Policy = DEFAULT_POLICY, max_rows: int = 256) -> None:
-        self._network, self._tokenizer = loaded.network, loaded.tokenizer
+        self._network = loaded.network
         self._device = loaded.device
         self.model: Model = loaded.identity
         self.device = str(loaded.device)
@@ -44,7 +45,7 @@ class GenerateBackend(Synchronous):
         self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, policy=policy)
         self.max_prompt_tokens = self._render.max_prompt_tokens
         self._pad = loaded.tokenizer.pad_token_id or 0
-        self._ends = torch.tensor(end_ids(loaded.network, loaded.tokenizer), device=self._device)
+        self._ending = Ending(loaded.network, loaded.tokenizer)
         self._odds = Odds(lambda text: loaded.tokenizer(text, add_special_tokens=False)["input_ids"], loaded.device)
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
@@ -53,20 +54,18 @@ class GenerateBackend(Synchronous):
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared]) -> list[Answer]:
-        """Greedy answers, with the label's probabilities read off the step that decides it."""
+        """Greedy answers, with the odds read off the steps that decide them."""
         rows = [row for row in batch if isinstance(row, PromptRow)]
         with translating_faults(self._device):
-            new_ids, probabilities = self._decode(rows)
-        return [
-            Answer(self._tokenizer.decode(ids, skip_special_tokens=True), chances, row.n_tokens, len(ids))
-            for row, ids, chances in zip(rows, new_ids, probabilities, strict=True)
-        ]
+            several = self._decode(rows)
+        answers = [self._ending.answer(begun, row.n_tokens) for row, begun in zip(rows, several, strict=True)]
+        return [answer for answer in answers if answer is not None]
 
     def memory_bytes(self) -> int:
         """What torch has allocated on the GPU; 0 elsewhere."""
         return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else 0
 
-    def _decode(self, rows: Sequence[PromptRow]) -> tuple[list[list[int]], list[tuple[float, float, float] | None]]:
+    def _decode(self, rows: Sequence[PromptRow]) -> list[Begun]:
         longest = max(row.n_tokens for row in rows)
         input_ids = torch.full((len(rows), longest), self._pad)  # (rows, longest), padded on the left
         attention_mask = torch.zeros_like(input_ids)
@@ -76,10 +75,8 @@ class GenerateBackend(Synchronous):
         input_ids, attention_mask = input_ids.to(self._device), attention_mask.to(self._device)
         position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache(config=self._network.config)
-        steps: list[torch.Tensor] = []  # (rows,) each
-        probabilities: list[tuple[float, float, float] | None] = [None] * len(rows)
-        ended = torch.zeros(len(rows), dtype=torch.bool, device=self._device)
-        for step in range(MAX_NEW_TOKENS):
+        answers = [Begun() for _ in rows]
+        while True:
             out = self._network(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -88,24 +85,16 @@ class GenerateBackend(Synchronous):
                 use_cache=True,
                 logits_to_keep=1,
             )
-            logits = out.logits[:, -1]  # (rows, vocabulary)
-            if step == len(self._odds.label_prefix):
-                probabilities = self._label_probabilities(logits, steps)
-            chosen = torch.where(ended, self._ends[0], logits.argmax(-1))
-            steps.append(chosen)
-            ended |= torch.isin(chosen, self._ends)
-            if bool(ended.all()):
-                break
-            input_ids, position_ids = chosen[:, None], position_ids[:, -1:] + 1
+            reads = Reads(self._odds)
+            reads.add(out.logits[:, -1])  # (rows, vocabulary)
+            reads.wait()
+            for i, begun in enumerate(answers):
+                if not self._ending.is_reached(begun):
+                    begun.note(reads, i, self._odds)
+                    begun.tokens.append(reads.tokens[i])
+                    begun.passes = len(begun.tokens)
+            if all(self._ending.is_reached(begun) for begun in answers):
+                return answers
+            input_ids = torch.tensor(reads.tokens, device=self._device)[:, None]
+            position_ids = position_ids[:, -1:] + 1
             attention_mask = torch.nn.functional.pad(attention_mask, (0, 1), value=1)
-        return [self._until_end(ids) for ids in torch.stack(steps, 1).tolist()], probabilities
-
-    def _label_probabilities(self, logits: torch.Tensor, steps: list[torch.Tensor]) -> list[tuple[float, float, float] | None]:
-        """Softmax over the three labels' first tokens, where the answer so far is the label's own beginning."""
-        chances = self._odds.labels(logits).tolist()
-        begun = torch.stack(steps, 1).tolist() if steps else [[] for _ in chances]
-        return [tuple(c) if tuple(b) == self._odds.label_prefix else None for c, b in zip(chances, begun, strict=True)]
-
-    def _until_end(self, ids: list[int]) -> list[int]:
-        ends = set(self._ends.tolist())
-        return ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))]

@@ -8,7 +8,7 @@ drafted, the answer is the one that `generate` would give token by token.
 
 import functools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,16 +16,17 @@ import torch
 from guardfleet.verdict import Model
 from worker.answer import parse
 from worker.engine import budget
-from worker.engine.attention import HeadwiseAttention, Prefix, Rows, TreeAttention, VarlenAttention, Workspace
+from worker.engine.attention import Prefix, Rows, TreeAttention, VarlenAttention, Workspace
 from worker.engine.contract import Answer, Collect, Pieces, Prepared, Unjudgeable
+from worker.engine.cpu_attention import fastest
 from worker.engine.device import translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.loading import LoadedModel
 from worker.engine.modes import PROBES, Mode, shared_beginning
 from worker.engine.network import Attention, PackedNetwork, tensor_of
-from worker.engine.progress import Begun, Continuation, PromptRow
-from worker.engine.reading import CLOSE, Odds, Reads, end_ids
-from worker.engine.rendering import MAX_NEW_TOKENS, Renderer, pieces_of
+from worker.engine.progress import Begun, Continuation, Ending, PromptRow
+from worker.engine.reading import Odds, Reads
+from worker.engine.rendering import Renderer, pieces_of
 from worker.prompt import Content, Encoded, messages_of
 from worker.windows import DEFAULT_POLICY, Coverage, Policy
 
@@ -59,9 +60,8 @@ class PackedBackend:
         self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, policy=policy)
         self.max_prompt_tokens = self._render.max_prompt_tokens
         self._tokenizer = loaded.tokenizer
-        self._ends = frozenset(end_ids(loaded.network, loaded.tokenizer))
+        self._ending = Ending(loaded.network, loaded.tokenizer)
         self._odds = Odds(self.encode, loaded.device)
-        self._close = CLOSE[loaded.network.dtype]
         probes = [loaded.prompter.encode([messages_of(probe) for probe in PROBES[responds]]) for responds in (False, True)]
         expected = [_last_logits(loaded.network, several) for several in probes]
         self.network = PackedNetwork(loaded.network, is_compiled=is_compiled)
@@ -71,7 +71,9 @@ class PackedBackend:
         self._free = deque(rooms)
         shape, like = self.network.shape, {"dtype": self.network.dtype, "device": loaded.device}
         self._nothing = Prefix((), torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, **like))
-        self.causal = VarlenAttention if loaded.device.type == "cuda" else HeadwiseAttention
+        self.causal: Callable[[Workspace, Rows], Attention] = VarlenAttention
+        if loaded.device.type == "cpu":
+            self.causal = fastest(shape, self.network.dtype)
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
         self._self_test([*probes[0], *probes[1]], [*expected[0], *expected[1]])
         if not budget_tokens:
@@ -211,7 +213,7 @@ class PackedBackend:
             begun.note(reads, index, self._odds)
             token = self._choice(row, begun.tokens, reads.tokens[index])
             begun.tokens.append(token)
-            child = None if self._is_complete(begun) else tree.child(visited[-1], token)
+            child = None if self._ending.is_reached(begun) else tree.child(visited[-1], token)
             if child is None:
                 return visited
             visited.append(child)
@@ -220,29 +222,12 @@ class PackedBackend:
         """The answer's next token: greedy."""
         return likeliest
 
-    def _is_complete(self, begun: Begun) -> bool:
-        return begun.tokens[-1] in self._ends or len(begun.tokens) == MAX_NEW_TOKENS
-
     def _settled(self, row: PromptRow, begun: Begun) -> Answer | None:
         """The answer, if it is complete."""
-        if not begun.is_finite:
-            return Answer("", failure=Unjudgeable("engine_failed", "the model's numbers are not finite"))
-        if not self._is_complete(begun):
-            return None
-        ended = begun.tokens[-1] in self._ends
-        tokens = begun.tokens[:-1] if ended else begun.tokens
-        raw = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        if ended and parse(raw) is not None:
+        answer = self._ending.answer(begun, row.n_prompt)
+        if answer and begun.tokens[-1] in self._ending.ids and parse(answer.raw) is not None:
             row.mode.observe(begun.tokens)
-        return Answer(
-            raw,
-            begun.labels,
-            row.n_prompt,
-            len(tokens),
-            categories=begun.categories,
-            passes=begun.passes,
-            is_close=begun.gap < self._close,
-        )
+        return answer
 
     def encode(self, text: str) -> list[int]:
         """An answer, or a part of one, as tokens."""
@@ -251,7 +236,7 @@ class PackedBackend:
 
     def _mode(self, prompts: Sequence[Sequence[int]], *, responds: bool) -> Mode:
         """What these prompts begin with, its keys and values, and the answers there are."""
-        seeds = grammar(self.encode, min(self._ends), responds=responds)
+        seeds = grammar(self.encode, min(self._ending.ids), responds=responds)
         return Mode(self._prefix(shared_beginning(prompts)), Drafts(seeds))
 
     @torch.inference_mode()

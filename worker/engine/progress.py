@@ -1,12 +1,15 @@
-"""How far a row has come: a prompt that waits for its first pass, or an answer that has been begun."""
+"""How far a row has come: a prompt that waits for its first pass, an answer that has been begun, one that is complete."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
 from worker.engine.attention import Prefix
+from worker.engine.contract import Answer, Unjudgeable
 from worker.engine.modes import Mode
-from worker.engine.reading import Odds, Reads
+from worker.engine.reading import CLOSE, Odds, Reads, end_ids
+from worker.engine.rendering import MAX_NEW_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,33 @@ class Continuation:
     def n_tokens(self) -> int:
         """Tokens whose keys and values it keeps: memory is what bounds a second pass."""
         return int(self.kv.shape[3])
+
+
+class Ending:
+    """When an answer of this model is complete, and what it then says."""
+
+    def __init__(self, network: Any, tokenizer: Any) -> None:
+        self.ids = frozenset(end_ids(network, tokenizer))
+        self._tokenizer = tokenizer
+        self._close = CLOSE[network.dtype]
+
+    def is_reached(self, begun: Begun) -> bool:
+        """Whether it ended, or is as long as answers may be."""
+        return bool(begun.tokens) and (begun.tokens[-1] in self.ids or len(begun.tokens) == MAX_NEW_TOKENS)
+
+    def answer(self, begun: Begun, n_prompt: int) -> Answer | None:
+        """The answer to a prompt of so many tokens; None if it is not complete."""
+        if not begun.is_finite:
+            return Answer("", failure=Unjudgeable("engine_failed", "the model's numbers are not finite"))
+        if not self.is_reached(begun):
+            return None
+        tokens = begun.tokens[:-1] if begun.tokens[-1] in self.ids else begun.tokens
+        return Answer(
+            self._tokenizer.decode(tokens, skip_special_tokens=True),
+            begun.labels,
+            n_prompt,
+            len(tokens),
+            categories=begun.categories,
+            passes=begun.passes,
+            is_close=begun.gap < self._close,
+        )

@@ -35,8 +35,9 @@ class RehearsedBackend(PackedBackend):
         self._scripts: dict[int, list[int]] = {}
         for mode in self.modes:
             mode.learns = False
-        seeds = grammar(self.encode, min(self._ends), responds=False)
-        drafted = [*self.modes[0].draft.tokens, min(self._ends)]
+        end = min(self._ending.ids)
+        seeds = grammar(self.encode, end, responds=False)
+        drafted = [*self.modes[0].draft.tokens, end]
         self._fast, self._slow = drafted, [tokens for tokens, _ in seeds if tokens[: len(drafted)] != drafted]
 
     def _choice(self, row: PromptRow, begun: Sequence[int], likeliest: int) -> int:

@@ -1,0 +1,169 @@
+"""Attention over packed rows on CPUs, in two ways. Which is the faster depends on the processor and on the network's shape.
+
+Where the matrix kernels inside torch's attention are slow (MKL on AMD), oneDNN's products win; with few or small heads, and on
+Intel's processors, a call a row wins (docs/decisions/0005). `fastest` asks the machine.
+"""
+
+import functools
+import itertools
+import time
+
+import torch
+from torch.nn import functional
+
+from worker.engine.attention import Prefix, Rows, Storing, Workspace
+from worker.engine.linear import make_product
+from worker.engine.network import Shape
+
+QUERY_BLOCK = 256  # queries at once: their scores stay in the cache, and keys after the block are never looked at
+ROW_QUERY_BLOCK = 192  # the same for all heads of a row in one call
+STEP = 16  # sizes of products are rounded up to this: oneDNN compiles a kernel for each size it has not met
+TRIAL_PREFIX, TRIAL_ROWS, TRIAL_TURNS = 201, (40, 130, 130, 300), 3  # tokens: what `fastest` tries
+
+
+class _Grouped(Storing):
+    """Queries by head of keys, so that all that look at the same keys lie together."""
+
+    def __init__(self, workspace: Workspace, rows: Rows) -> None:
+        super().__init__(workspace, sum(rows.lengths))
+        s = workspace.shape
+        self._rows = rows
+        self._group = s.heads // s.kv_heads
+        self._asked = 0
+        self._q = workspace.q.view(s.kv_heads, -1, self._group, s.head_dim)
+        self._out = workspace.out.view(-1, s.kv_heads, self._group, s.head_dim)
+        self._order = sorted(range(len(rows.lengths)), key=lambda i: id(rows.prefixes[i]))
+        tails = list(itertools.accumulate(rows.tails, initial=0))
+        self._starts = {False: [start for start, _ in rows.spans], True: tails}
+
+    def ask(self, start: int, q: torch.Tensor) -> None:
+        """Keep queries, scaled."""
+        s = self._w.shape
+        grouped = q.view(len(q), s.kv_heads, self._group, s.head_dim).transpose(0, 1)
+        torch.mul(grouped, s.head_dim**-0.5, out=self._q[:, start : start + len(q)])
+        self._asked = start + len(q)
+
+
+class HeadwiseAttention(_Grouped):
+    """One head of one row at a time, as two matrix products around a softmax, all of it within the caches."""
+
+    def __init__(self, workspace: Workspace, rows: Rows) -> None:
+        super().__init__(workspace, rows)
+        self._product = make_product(workspace.kv)
+        self._keys, self._values = torch.zeros(2, max(rows.keys) + STEP, workspace.shape.head_dim, dtype=workspace.dtype)
+        self._future = future_mask(QUERY_BLOCK + 2 * STEP, self._group, workspace.dtype)
+
+    def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
+        """Head by head, so that a head's keys and values are still in the cache when they are used."""
+        starts = self._starts[reads_only]
+        for head in range(self._w.shape.kv_heads):
+            held: Prefix | None = None
+            q, k, v = self._q[head], self._w.kv[layer, 0, head], self._w.kv[layer, 1, head]
+            for i in self._order:
+                prefix, (start, end) = self._rows.prefixes[i], self._rows.spans[i]
+                if prefix is not held:
+                    self._keys[: prefix.n], self._values[: prefix.n] = prefix.kv[layer, 0, head], prefix.kv[layer, 1, head]
+                    held = prefix
+                self._keys[prefix.n : prefix.n + end - start] = k[start:end]
+                self._values[prefix.n : prefix.n + end - start] = v[start:end]
+                first = end - start - self._rows.tails[i] if reads_only else 0
+                self._row(q, self._out[:, head], starts[i] - first, prefix.n, first, end - start)
+        return self._w.out[: self._asked]
+
+    def _row(self, q: torch.Tensor, out: torch.Tensor, base: int, offset: int, first: int, n: int) -> None:
+        """Queries first..n of a row; token t's query and output are at base + t, its key at offset + t.
+
+        What is computed beyond n by rounding up is either hidden by the mask (keys) or not copied out (queries).
+        """
+        for a in range(first, n, QUERY_BLOCK):
+            b = min(a + QUERY_BLOCK, n)
+            last_query, last_key = a + _up(b - a), _up(b)
+            queries = q[base + a : base + last_query].view(self._group * (last_query - a), -1)
+            scores = self._product(queries, self._keys[: offset + last_key])
+            scores[:, offset + a :].add_(self._future[: len(queries), : last_key - a])
+            mixed = self._product(scores.softmax(-1), self._values[: offset + last_key].t())
+            out[base + a : base + b] = mixed.view(last_query - a, self._group, -1)[: b - a]
+
+
+class RowwiseAttention(_Grouped):
+    """One row at a time, all heads in one call of torch's attention."""
+
+    def __init__(self, workspace: Workspace, rows: Rows) -> None:
+        super().__init__(workspace, rows)
+        s = workspace.shape
+        self._keys, self._values = torch.empty(2, s.kv_heads, max(rows.keys), s.head_dim, dtype=workspace.dtype)
+        self._most = -(-max(rows.keys) // 1024) * 1024
+        self._mask = lag_mask(ROW_QUERY_BLOCK, self._most, self._group, workspace.dtype)
+
+    def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
+        """Row by row behind their prefix, which stays in place for all rows that have it."""
+        held: Prefix | None = None
+        k, v = self._w.kv[layer]
+        for i in self._order:
+            prefix, (start, end) = self._rows.prefixes[i], self._rows.spans[i]
+            if prefix is not held:
+                self._keys[:, : prefix.n], self._values[:, : prefix.n] = prefix.kv[layer]
+                held = prefix
+            n = end - start
+            self._keys[:, prefix.n : prefix.n + n] = k[:, start:end]
+            self._values[:, prefix.n : prefix.n + n] = v[:, start:end]
+            first = n - self._rows.tails[i] if reads_only else 0
+            self._row(self._starts[reads_only][i] - first, prefix.n, first, n)
+        return self._w.out[: self._asked]
+
+    def _row(self, base: int, offset: int, first: int, n: int) -> None:
+        """As `HeadwiseAttention._row`, of all heads."""
+        for a in range(first, n, ROW_QUERY_BLOCK):
+            b, seen = min(a + ROW_QUERY_BLOCK, n), offset + a
+            mixed = functional.scaled_dot_product_attention(
+                self._q[None, :, base + a : base + b].flatten(2, 3),
+                self._keys[None, :, : offset + b],
+                self._values[None, :, : offset + b],
+                attn_mask=self._mask[: (b - a) * self._group, self._most - seen : self._most + b - a],
+                scale=1.0,
+            )
+            self._out[base + a : base + b] = mixed[0].view(len(self._out[0]), b - a, self._group, -1).transpose(0, 1)
+
+
+@functools.lru_cache(maxsize=32)
+def fastest(shape: Shape, dtype: torch.dtype) -> type[HeadwiseAttention] | type[RowwiseAttention]:
+    """The kind that is faster here for this shape, found by trying both for a fraction of a second."""
+    shape = shape._replace(layers=1)
+    workspace = Workspace(shape, torch.device("cpu"), dtype)
+    prefix = Prefix((0,) * TRIAL_PREFIX, torch.zeros(1, 2, shape.kv_heads, TRIAL_PREFIX, shape.head_dim, dtype=dtype))
+    rows = Rows(TRIAL_ROWS, TRIAL_ROWS, [prefix] * len(TRIAL_ROWS))
+    q = torch.zeros(sum(TRIAL_ROWS), shape.heads, shape.head_dim, dtype=dtype)
+    taken: dict[type[HeadwiseAttention | RowwiseAttention], float] = {}
+    for kind in (HeadwiseAttention, RowwiseAttention):
+        attention = kind(workspace, rows)
+        attention.store(0, 0, q[:, : shape.kv_heads], q[:, : shape.kv_heads])
+        attention.ask(0, q)
+        attention.mix(0, reads_only=False)
+        turns = []
+        for _ in range(TRIAL_TURNS):
+            started = time.perf_counter()
+            attention.mix(0, reads_only=False)
+            turns.append(time.perf_counter() - started)
+        taken[kind] = min(turns)
+    return min(taken, key=taken.__getitem__)
+
+
+@functools.lru_cache(maxsize=4)
+def future_mask(n: int, group: int, dtype: torch.dtype) -> torch.Tensor:
+    """(n * group, n): -inf where a key comes after its query, else 0; `group` queries in turn are of one token."""
+    later = torch.ones(n, n, dtype=torch.bool).triu(1).repeat_interleave(group, 0)
+    return torch.zeros(n * group, n, dtype=dtype).masked_fill_(later, float("-inf"))
+
+
+@functools.lru_cache(maxsize=4)
+def lag_mask(n: int, most: int, group: int, dtype: torch.dtype) -> torch.Tensor:
+    """(n * group, most + n): query i sees all columns up to most + i, `group` rows in turn are of one query.
+
+    The columns from `most - seen` on are the mask of queries that stand behind `seen` keys.
+    """
+    later = torch.ones(n, most + n, dtype=torch.bool).triu(most + 1).repeat_interleave(group, 0)
+    return torch.zeros(n * group, most + n, dtype=dtype).masked_fill_(later, float("-inf"))
+
+
+def _up(n: int) -> int:
+    return -(-n // STEP) * STEP
