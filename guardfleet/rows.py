@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,17 +47,26 @@ def row_of(line: int, value: object, *, max_text_bytes: int) -> PayloadRow:
 
 
 class SeenIds:
-    """Finds repeated ids. Keeps 8 bytes of a hash of each: among 10 million ids a false alarm has odds of 3 in a million."""
+    """Finds repeated ids, in 7 bytes of memory each and 4 MB in all.
+
+    Of each id it keeps a hash of 8 bytes: two choose the bucket, six lie in it one after the other. Among 10 million ids a false
+    alarm has odds of 3 in a million. The hash is keyed anew each time, so that nobody can choose ids that share a bucket.
+    """
 
     def __init__(self) -> None:
-        self._seen: set[int] = set()
+        self._key = os.urandom(16)
+        self._buckets = [bytearray() for _ in range(1 << 16)]
 
     def check(self, line: int, row_id: str) -> None:
         """Raise LineError if the id came before."""
-        mark = int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest(), "big")
-        if mark in self._seen:
-            raise LineError(line, "duplicate_id", "this id came before in the same input")
-        self._seen.add(mark)
+        mark = hashlib.blake2b(row_id.encode(), digest_size=8, key=self._key).digest()
+        bucket, rest = self._buckets[mark[0] << 8 | mark[1]], mark[2:]
+        at = bucket.find(rest)
+        while at >= 0:
+            if at % len(rest) == 0:
+                raise LineError(line, "duplicate_id", "this id came before in the same input")
+            at = bucket.find(rest, at + 1)  # the end of one and the beginning of the next
+        bucket += rest
 
 
 def _openai_row(line: int, value: Mapping[str, Any]) -> PayloadRow:

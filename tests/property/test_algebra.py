@@ -1,11 +1,15 @@
 """Laws: what goes in comes out, and nothing is lost or doubled."""
 
 import json
+import types
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardfleet.errors import LineError
 from guardfleet.retry import WEBHOOK_SCHEDULE_S, backoff_s, webhook_delay_s
+from guardfleet.rows import SeenIds
 from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
 from guardfleet.signing import new_secret, sign
 from guardfleet.verdict import Category, Severity
@@ -102,3 +106,18 @@ def test_json_values_survive_a_sealed_metadata(metadata: dict[str, int]) -> None
     row = PayloadRow("1", "x", json.loads(json.dumps(metadata)))
     blob = KEYRING.seal_rows(DATA_KEY, [row], job_id=1, shard_no=0)
     assert KEYRING.open_rows(DATA_KEY, blob, job_id=1, shard_no=0) == [row]
+
+
+@given(st.lists(st.text("ab", min_size=6, max_size=6), max_size=60), st.booleans())
+def test_an_id_is_a_duplicate_just_when_it_came_before(ids: list[str], all_in_one_bucket: bool) -> None:
+    seen, before = SeenIds(), set()
+    with pytest.MonkeyPatch.context() as patch:
+        if all_in_one_bucket:  # ids as their own hashes, so that the end of one and the beginning of the next often make a third
+            patch.setattr("guardfleet.rows.hashlib.blake2b", lambda data, **_: types.SimpleNamespace(digest=lambda: b"xx" + data))
+        for line, value in enumerate(ids):
+            if value in before:
+                with pytest.raises(LineError):
+                    seen.check(line, value)
+            else:
+                seen.check(line, value)
+            before.add(value)

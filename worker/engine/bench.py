@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     top = _aside(lambda: ceiling(backend, args.ceiling_seconds))
     print(
         f"{args.shape or args.model} on {device} in {dtype}, {torch.get_num_threads()} threads,"
-        f" {len(texts)} texts behind a prefix of {backend.modes[0].prefix.n} tokens"
+        f" {len(texts)} texts behind a prefix of {backend.modes[0].prefix.n} tokens, {backend.causal.__name__}"
     )
     print(f"ceiling: {top['engine_gflop_s']:,.0f} GFLOP/s on the model's own matrices; torch's linear {top['linear_gflop_s']:,.0f}")
     out: dict[str, Any] = {
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "machine": platform.machine(),
         "texts": len(texts),
         "turns": args.turns,
+        "attention": backend.causal.__name__,
         "padding": 0,
         "ceiling": top,
         "runs": [],

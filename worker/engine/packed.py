@@ -8,7 +8,7 @@ drafted, the answer is the one that `generate` would give token by token.
 
 import functools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from worker.answer import parse
 from worker.engine import budget
 from worker.engine.attention import Prefix, Rows, TreeAttention, VarlenAttention, Workspace
 from worker.engine.contract import Answer, Collect, Pieces, Prepared, Unjudgeable
-from worker.engine.cpu_attention import fastest
+from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention, fastest
 from worker.engine.device import translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.loading import LoadedModel
@@ -71,7 +71,7 @@ class PackedBackend:
         self._free = deque(rooms)
         shape, like = self.network.shape, {"dtype": self.network.dtype, "device": loaded.device}
         self._nothing = Prefix((), torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, **like))
-        self.causal: Callable[[Workspace, Rows], Attention] = VarlenAttention
+        self.causal: type[VarlenAttention | HeadwiseAttention | RowwiseAttention] = VarlenAttention
         if loaded.device.type == "cpu":
             self.causal = fastest(shape, self.network.dtype)
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
