@@ -62,6 +62,7 @@ TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], 
         "pass_on": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
         "postpone": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
         "rescue": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
+        "halve": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
         "cancel": ((ShardState.READY, ShardState.CANCELLED),),
     },
     DeliveryState: {

@@ -7,23 +7,21 @@ deliveries to ring, cancelled jobs to close, texts to purge. Postgres is the tru
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from guardfleet.broker import DELIVER, LANE_NAMES, MODERATE, Publisher
-from guardfleet.errors import ConfigurationError, NotFoundError, RetryableError
+from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import deliveries, doorbells, jobs, opinions, retention, shards, verdicts
+from guardfleet.store import deliveries, doorbells, jobs, retention, shards
 from guardfleet.store.database import Database
 from guardfleet.store.doorbells import Route
 from guardfleet.store.leader import Leadership, campaign
-from guardfleet.store.shards import Claim, Limits, Row
+from guardfleet.store.shards import Limits
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
-from guardfleet.verdict import Judgement, Model, failure
-from worker.cascade import is_sure
+from worker.giving_up import give_up
 
-NOBODY = Model("nobody", "0", "none")
 HOUSEKEEPING_S = 5.0  # between purges and backlog counts
 DELIVERY_WINDOW = 64
 AWAY_PAUSE_S = 1.0  # while PostgreSQL or the broker does not answer
@@ -73,7 +71,7 @@ class Dispatcher:
     def tick(self) -> bool:
         """Do everything that is due once; whether there may be more at once. Raises RetryableError."""
         self._rescue()
-        self._bury()
+        give_up(self.db, self.keyring, Limits(self.settings.max_claims, self.settings.max_failures), lease_s=self.settings.lease_s)
         rung = sum(self._ring_route(route) for route in doorbells.routes(self.db))
         relayed = deliveries.relay(self.db)
         self._ring_deliveries()
@@ -85,34 +83,6 @@ class Dispatcher:
         for job, shard in rescued:
             get_logger().warning("shard_rescued", job=job, shard=shard)
         metrics.RESCUED.inc(len(rescued))
-
-    def _bury(self) -> None:
-        """Settle shards that were tried too often as error rows, through the same fenced finish as any other."""
-        limits = Limits(self.settings.max_claims, self.settings.max_failures)
-        for job, shard in doorbells.exhausted(self.db, limits):
-            held = shards.claim(self.db, job, shard, worker="dispatcher", lease_s=self.settings.lease_s)
-            if held is None:
-                continue
-            detail = f"{held.claims - 1} crashes, {held.failures} failures"
-            rows = self._given_up(held, failure("abandoned", detail))
-            if shards.finish(self.db, held, rows, model_id=verdicts.register_model(self.db, NOBODY)):
-                metrics.SHARDS.labels("buried").inc()
-                get_logger().error("shard_buried", job=job, shard=shard, reason=detail)
-
-    def _given_up(self, held: Claim, judgement: Judgement) -> list[Row]:
-        """The rows of a shard nobody could finish: what a first model was sure of stands, the others have no verdict."""
-        try:
-            texts, first = opinions.load(self.db, self.keyring, held)
-        except (ConfigurationError, NotFoundError):  # the texts cannot be read any more: their ids are lost with them
-            return [Row(None, judgement)] * held.n
-        known = first.judgements if first else [judgement] * held.n
-        rows = [Row(row.id, said, None, row.metadata) for row, said in zip(texts, known, strict=True)]
-        if first is None:
-            return rows
-        return [
-            replace(row, model_id=first.model_id) if is_sure(row.judgement, held.plan.sure) else replace(row, judgement=judgement)
-            for row in rows
-        ]
 
     def _ring_route(self, route: Route) -> int:
         queue, lane = self.publisher.queues.of_model(route.lane, route.model), LANE_NAMES[route.lane]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from guardfleet.errors import NotFoundError
 from guardfleet.sealing import Keyring, PayloadRow
@@ -28,19 +28,27 @@ def pass_on(db: Database, keyring: Keyring, held: Claim, opinion: Opinion) -> bo
     """Hand a shard on to the plan's second model: READY for it, the opinion kept, in one commit. False if the claim was lost."""
     if held.data_key is None or held.plan.second_model is None:
         raise NotFoundError("there is no second model to pass the shard on to.")
-    plain = [_plain(judgement) for judgement in opinion.judgements]
-    blob = keyring.seal(held.data_key, plain, kind=KIND, job_id=held.job_id, shard_no=held.shard_no)
     change = "claims = 0, failures = 0, published_at = null, next_attempt_at = null, model = :second"
     with db.begin() as connection:
         if not connection.execute(
             text(HAND_BACK.format(change=change)), key_of(held) | {"second": held.plan.second_model}
         ).rowcount:
             return False
-        connection.execute(
-            text("insert into first_opinion (job_id, shard_no, model_id, blob) values (:job, :no, :model, :blob)"),
-            {"job": held.job_id, "no": held.shard_no, "model": opinion.model_id, "blob": blob},
-        )
+        write(connection, keyring, held, opinion, shard_no=held.shard_no)
     return True
+
+
+def write(connection: Connection, keyring: Keyring, held: Claim, opinion: Opinion, *, shard_no: int) -> None:
+    """Keep an opinion of the shard, or of a half of it that has a number of its own."""
+    if held.data_key is None:
+        raise NotFoundError("the job's key is gone.")
+    plain = [_plain(judgement) for judgement in opinion.judgements]
+    blob = keyring.seal(held.data_key, plain, kind=KIND, job_id=held.job_id, shard_no=shard_no)
+    connection.execute(
+        text("""insert into first_opinion (job_id, shard_no, model_id, blob) values (:job, :no, :model, :blob)
+                on conflict (job_id, shard_no) do update set blob = excluded.blob"""),
+        {"job": held.job_id, "no": shard_no, "model": opinion.model_id, "blob": blob},
+    )
 
 
 def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Opinion | None]:

@@ -14,7 +14,7 @@ Logger = Any  # structlog's bound logger; its own type is a lazy proxy
 SLUGS = (
     "worker_starting", "worker_ready", "worker_stopped", "model_loaded", "engine_stalled", "engine_died", "draining",
     "shard_finished", "shard_failed", "shard_released", "shard_skipped", "shard_fenced", "shard_message_rejected", "shard_rescued",
-    "shard_buried", "shard_passed_on", "lease_renewal_failed",
+    "shard_halved", "shard_buried", "shard_passed_on", "lease_renewal_failed",
     "dispatcher_leading", "dispatcher_standing_by", "dispatcher_paused", "doorbells_rung", "doorbells_lost", "jobs_purged",
     "delivery_made", "delivery_failed", "delivery_skipped", "delivery_message_rejected",
     "request", "request_failed", "child_started", "child_exited", "workers_stopped",

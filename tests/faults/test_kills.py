@@ -165,10 +165,10 @@ def test_a_text_that_kills_its_process_ends_as_an_error_row(
     deed: str, settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
     deadly = settings.model_copy(update={"max_claims": 3, "lease_s": 1.0})
-    producer = producer_of(deadly, shard_texts=2)
-    job = producer.submit([deed, "in the same shard", "fine", "also fine"]).job
+    producer = producer_of(deadly, shard_texts=4)
+    job = producer.submit(["before", deed, "behind", "last of the shard", "of another shard"]).job
     with fleet(deadly, tmp_path, DISPATCHER):
-        for attempt in range(4):
+        for attempt in range(6):  # three deaths with four texts, one each with two and alone
             (tmp_path / str(attempt)).mkdir()
             with fleet(deadly, tmp_path / str(attempt), WORKER) as (worker,):
                 until(
@@ -179,8 +179,8 @@ def test_a_text_that_kills_its_process_ends_as_an_error_row(
                 break
         done = finished(producer, job)
     rows = list(verdicts.export(producer.db, done))
-    assert [row["error"] for row in rows] == ["abandoned", "abandoned", None, None]
-    assert rows[0]["rationale"] == "No verdict: its shard failed too often (3 crashes, 0 failures)."
+    assert [row["error"] for row in rows] == [None, "abandoned", None, None, None]
+    assert rows[1]["rationale"] == "No verdict: its shard failed too often (3 crashes, 0 failures)."
     assert_exactly_once(producer, done)
 
 

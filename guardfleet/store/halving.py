@@ -1,0 +1,59 @@
+"""A shard that was tried too often becomes two: what is wrong is found in log2(n) steps, and the other texts complete."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.store import opinions
+from guardfleet.store.database import Database
+from guardfleet.store.opinions import Opinion
+from guardfleet.store.shards import HAND_BACK, Claim, Limits, key_of
+
+KEEP_FIRST_HALF = "n = :n, claims = :claims, failures = :failures, published_at = null, next_attempt_at = null"
+
+
+def halve(
+    db: Database, keyring: Keyring, held: Claim, texts: Sequence[PayloadRow], first: Opinion | None, *, limits: Limits
+) -> bool:
+    """Put two shards in the place of one that is held, each with one try left, in one commit. False if the claim was lost.
+
+    The first keeps the number, the second gets the job's next one. A try is left rather than all of them: what has killed five
+    processes needs to kill one more to be known. `texts` and `first` are the shard's, opened.
+    """
+    if held.data_key is None or held.n <= 1:
+        raise ValueError("a shard of one text, or without its key, cannot be halved")
+    middle = held.n // 2
+    left = {"claims": min(held.claims, limits.claims) - 1, "failures": min(held.failures, limits.failures - 1)}
+    with db.begin() as connection:
+        if not connection.execute(text(HAND_BACK.format(change=KEEP_FIRST_HALF)), key_of(held) | left | {"n": middle}).rowcount:
+            return False
+        # The job's lock makes the next number nobody else's.
+        connection.execute(text("select from job where id = :job for update"), {"job": held.job_id})
+        second_no: int = connection.execute(
+            text("""insert into shard (job_id, shard_no, day, lane, first_seq, n, state, claims, failures, last_error, model)
+                    select job_id, (select max(shard_no) + 1 from shard where job_id = :job), day, lane, :first_seq, :n, state,
+                           claims, failures, last_error, model
+                    from shard where job_id = :job and shard_no = :no returning shard_no"""),
+            {"job": held.job_id, "no": held.shard_no, "first_seq": held.first_seq + middle, "n": held.n - middle},
+        ).scalar_one()
+        for shard_no, part in ((held.shard_no, slice(0, middle)), (second_no, slice(middle, held.n))):
+            _write(connection, keyring, held, shard_no, texts[part])
+            if first is not None:
+                opinion = Opinion(first.model_id, first.judgements[part])
+                opinions.write(connection, keyring, held, opinion, shard_no=shard_no)
+    return True
+
+
+def _write(connection: Connection, keyring: Keyring, held: Claim, shard_no: int, texts: Sequence[PayloadRow]) -> None:
+    assert held.data_key is not None  # noqa: S101 - halve() has looked
+    connection.execute(
+        text("""insert into shard_payload (job_id, shard_no, day, blob) values (:job, :no, :day, :blob)
+                on conflict (job_id, shard_no, day) do update set blob = excluded.blob"""),
+        {
+            "job": held.job_id,
+            "no": shard_no,
+            "day": held.day,
+            "blob": keyring.seal_rows(held.data_key, texts, job_id=held.job_id, shard_no=shard_no),
+        },
+    )

@@ -1,0 +1,98 @@
+"""Texts that kill whoever judges them are found by halving their shard; all others get their verdict, exactly once."""
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from guardfleet.plan import Plan
+from guardfleet.sealing import Keyring
+from guardfleet.states import JobState
+from guardfleet.store import jobs, opinions, shards, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.halving import halve
+from guardfleet.store.jobs import JobView, NewJob
+from guardfleet.store.opinions import Opinion
+from guardfleet.store.shards import Limits, Row
+from guardfleet.verdict import Judgement, Severity
+from tests.services.stored import MODEL, SAFE, finish, scalar, submit, took
+from worker.giving_up import give_up
+
+LIMITS = Limits(claims=3, failures=3)
+UNSURE = Judgement(Severity.CONTROVERSIAL, probabilities=(0.3, 0.5, 0.2))
+
+
+def run(db: Database, keyring: Keyring, job: JobView, deadly: set[int]) -> tuple[JobView, int]:
+    """Work on the job until it ends, dying of every shard with a deadly text in it; the job, and how many deaths it took."""
+    deaths = 0
+    while not jobs.get(db, job.public_id).state.is_final:
+        with db.begin() as connection:
+            ready = connection.exec_driver_sql(f"select shard_no from shard where job_id = {job.id} and state = 0").scalars().all()
+        for no in ready:
+            held = shards.claim(db, job.id, no, worker="w", lease_s=-1, limits=LIMITS)
+            if held is None:
+                continue
+            if deadly & set(range(held.first_seq, held.first_seq + held.n)):
+                deaths += 1
+            else:
+                texts = shards.load(db, keyring, held)
+                assert [row.id for row in texts] == [f"id{held.first_seq + i}" for i in range(held.n)]
+                assert finish(db, held)
+        shards.rescue(db)
+        give_up(db, keyring, LIMITS, lease_s=60)
+    return jobs.get(db, job.public_id), deaths
+
+
+@given(n=st.integers(1, 20), deadly=st.sets(st.integers(0, 19), max_size=4), shard_texts=st.sampled_from([1, 4, 7, 16]))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_just_the_deadly_texts_end_without_a_verdict(
+    db: Database, keyring: Keyring, n: int, deadly: set[int], shard_texts: int
+) -> None:
+    deadly = {i for i in deadly if i < n}
+    done, deaths = run(db, keyring, submit(db, keyring, n, shard_texts=shard_texts), deadly)
+    assert done.state is JobState.COMPLETED
+    assert (done.done, done.error, done.safe) == (n, len(deadly), n - len(deadly))
+    rows = list(verdicts.export(db, done))
+    assert [row["seq"] for row in rows] == list(range(n))
+    assert {row["seq"] for row in rows if row["error"] == "abandoned"} == deadly
+    assert [row["id"] for row in rows] == [f"id{i}" for i in range(n)]
+    assert deaths <= len(deadly) * (LIMITS.claims + shard_texts.bit_length())
+
+
+def test_the_opinions_of_a_first_model_are_halved_with_their_texts(db: Database, keyring: Keyring) -> None:
+    verdicts.register_model(db, MODEL)
+    job = submit(db, keyring, 4, shard_texts=4, new=NewJob("cascade", plan=Plan(None, MODEL.name, 0.9, 0.0)))
+    first = took(db, job, 0)
+    said = Opinion(verdicts.register_model(db, MODEL), [SAFE, UNSURE, UNSURE, SAFE])
+    assert opinions.pass_on(db, keyring, first, said)
+    held = took(db, job, 0)
+    texts, opinion = opinions.load(db, keyring, held)
+    assert halve(db, keyring, held, texts, opinion, limits=LIMITS)
+    for no, ids, severities in ((0, ["id0", "id1"], [0, 1]), (1, ["id2", "id3"], [1, 0])):
+        half = took(db, job, no)
+        texts, opinion = opinions.load(db, keyring, half)
+        assert [row.id for row in texts] == ids
+        assert opinion is not None
+        assert [int(judgement.severity) for judgement in opinion.judgements] == severities
+
+
+def test_a_late_holder_is_fenced_from_a_halved_shard(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 4, shard_texts=4)
+    late = took(db, job, 0, lease_s=-1)
+    held = took(db, job, 0)
+    assert not halve(db, keyring, late, shards.load(db, keyring, late), None, limits=LIMITS)
+    assert halve(db, keyring, held, shards.load(db, keyring, held), None, limits=LIMITS)
+    for claim in (late, held):
+        assert not shards.finish(db, claim, [Row("x", SAFE)] * 4, model_id=verdicts.register_model(db, MODEL))
+    assert finish(db, took(db, job, 1))
+    assert finish(db, took(db, job, 0))
+    assert jobs.get(db, job.public_id).state is JobState.COMPLETED
+    assert scalar(db, "select count(*) from verdict") == 4
+
+
+def test_a_cancelled_jobs_shard_is_halved_into_cancelled_ones(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 4, shard_texts=4)
+    held = took(db, job, 0)
+    jobs.cancel(db, job.id)
+    assert halve(db, keyring, held, shards.load(db, keyring, held), None, limits=LIMITS)
+    assert scalar(db, "select count(*) from shard where state = 3") == 2
+    jobs.settle_cancelled(db)
+    assert jobs.get(db, job.public_id).state is JobState.CANCELLED
