@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,7 @@ from guardfleet.telemetry.logs import get_logger
 SOCKET_PATH_LIMIT = 80  # sockaddr_un holds 107 bytes, and the servers append their own names
 GPU = pathlib.Path("/proc/driver/nvidia")
 CPU_SHARD_TEXTS = 64  # a shard should take seconds: 0.3 s with the demo model on 2 cores, a minute and a half with 0.6B
+RESTART_S = 30.0  # a server that died is started again within this
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
@@ -140,13 +142,18 @@ class Stack:
 
 
 def running_settings(settings: Settings) -> Settings | None:
-    """The settings of the stack that `guardfleet up` runs over the same data folder; None when there is none."""
+    """The settings of the stack that `guardfleet up` runs over the same data folder; None when there is none.
+
+    A database that is being started again is waited for; raises RetryableError if it stays away.
+    """
     runtime = settings.data_dir / "runtime.json"
     try:
         known = json.loads(runtime.read_text())
         os.kill(known["pid"], 0)
     except (OSError, ValueError, KeyError):
         return None
+    if not _is_locked(settings.data_dir):
+        return None  # a crash left the file, and the number has gone to another process
     environment = known["environment"]
     found: dict[str, Any] = {}
     for key in ("database_url", "broker_url", "secret_key"):
@@ -155,12 +162,33 @@ def running_settings(settings: Settings) -> Settings | None:
         found["shard_texts"] = int(environment["GUARDFLEET_SHARD_TEXTS"])
     db = Database(found["database_url"].get_secret_value(), pool_size=1)
     try:
-        db.ping()
-    except RetryableError:
-        return None
+        _wait_for(db)
     finally:
         db.close()
     return settings.model_copy(update=found)
+
+
+def _is_locked(folder: pathlib.Path) -> bool:
+    """Whether a stack holds the folder."""
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _wait_for(db: Database) -> None:
+    deadline = time.monotonic() + RESTART_S
+    while True:
+        try:
+            return db.ping()
+        except RetryableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 @contextmanager
