@@ -1,7 +1,7 @@
 """Batches: what the rest of guardfleet calls jobs, in OpenAI's shape with guardfleet's extra fields."""
 
 import datetime as dt
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from api.context import ApiCaller, AppContext, Context, in_thread
 from api.cursors import pack, unpack
 from api.problems import ProblemError
+from guardfleet import standstill
 from guardfleet.errors import LineError
 from guardfleet.exporting import public_row
 from guardfleet.intake import Intake, callback_secret
@@ -17,8 +18,11 @@ from guardfleet.plan import DEFAULT_PLAN, NAME_CHARS, Plan
 from guardfleet.rows import take_line
 from guardfleet.sealing import PayloadRow
 from guardfleet.states import JobState
-from guardfleet.store import jobs, verdicts
-from guardfleet.store.jobs import JobView, NewJob, parse_label
+from guardfleet.store import ingest, jobs, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.ingest import NewJob
+from guardfleet.store.jobs import PRIORITIES, JobView, parse_label
+from guardfleet.store.keys import Caller
 from guardfleet.store.verdicts import Cursor
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -53,20 +57,24 @@ async def create(
     sure: Annotated[float, Query(gt=0, le=1)] = DEFAULT_PLAN.sure,
     sample: Annotated[float, Query(ge=0, le=1)] = DEFAULT_PLAN.sample,
     long_texts: Annotated[Literal["windows", "head", "tail", "ends"] | None, Query()] = None,
+    priority: Annotated[int, Query(ge=PRIORITIES.start, lt=PRIORITIES.stop)] = 0,
+    reuse: Annotated[bool, Query()] = True,
 ) -> JSONResponse:
     """Take texts as JSONL in the body, one `{"id", "text"}` or `{"id", "messages"}` a line; they are judged at once."""
     _check_headers(request, context)
     secret = callback_secret(callback_url, request.headers.get("guardfleet-callback-secret"))
     plan = Plan(model, second_model, sure, sample, long_texts).check()
     await in_thread(verdicts.require_served, context.db, plan)
-    new = NewJob(name.replace("\0", ""), caller.tenant_id, int(interactive), None, None, callback_url, secret, plan)
-    intake = await in_thread(lambda: Intake(context.db, context.keyring, context.settings, new, strict=strict))
+    new = NewJob(
+        name.replace("\0", ""), caller.tenant_id, int(interactive), None, None, callback_url, secret, plan, priority, strict, reuse
+    )
+    intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
     try:
         async for lines in _lines(request, context):
             await in_thread(intake.add_all, _rows(lines, context))
         job = await in_thread(intake.seal)
     except BaseException as error:
-        await in_thread(jobs.abandon, context.db, intake.job.id, str(error) or type(error).__name__)
+        await in_thread(ingest.abandon, context.db, intake.job.id, str(error) or type(error).__name__, token=intake.job.token)
         raise
     body = batch_object(job, intake.first_rejected)
     if secret:
@@ -76,8 +84,9 @@ async def create(
 
 @router.get("/{batch_id}")
 async def retrieve(batch_id: str, context: AppContext, caller: ApiCaller) -> dict[str, Any]:
-    """Where a batch is: one primary-key read, as cheap at ten million texts as at ten."""
-    return batch_object(await _job(batch_id, context, caller.tenant_id))
+    """Where a batch is, how fast it goes, and what holds it up: as cheap at ten million texts as at ten."""
+    job = await _job(batch_id, context, caller.tenant_id)
+    return batch_object(job) | {"standstill": await in_thread(standstill.explain, context.db, job, context.settings)}
 
 
 @router.get("/{batch_id}/results")
@@ -111,8 +120,28 @@ async def cancel(batch_id: str, context: AppContext, caller: ApiCaller) -> dict[
     """Stop a batch; verdicts it already has stay."""
     job = await _job(batch_id, context, caller.tenant_id)
     if job.state in (JobState.COMPLETED, JobState.FAILED):
-        raise ProblemError(409, "batch_ended", f"the batch is {STATUS[job.state]}.", headers={"x-should-retry": "false"})
+        raise _ended(job)
     await in_thread(jobs.cancel, context.db, job.id)
+    return batch_object(await _job(batch_id, context, caller.tenant_id))
+
+
+@router.post("/{batch_id}/pause")
+async def pause(batch_id: str, context: AppContext, caller: ApiCaller) -> dict[str, Any]:
+    """Let a batch rest: nothing more of it is begun; what is in work finishes."""
+    return await _change(batch_id, context, caller, jobs.pause)
+
+
+@router.post("/{batch_id}/resume")
+async def resume(batch_id: str, context: AppContext, caller: ApiCaller) -> dict[str, Any]:
+    """Take a paused batch up again."""
+    return await _change(batch_id, context, caller, jobs.resume)
+
+
+async def _change(batch_id: str, context: Context, caller: Caller, change: Callable[[Database, int], None]) -> dict[str, Any]:
+    job = await _job(batch_id, context, caller.tenant_id)
+    if job.state.is_final or job.state is JobState.CANCELLING:
+        raise _ended(job)
+    await in_thread(change, context.db, job.id)
     return batch_object(await _job(batch_id, context, caller.tenant_id))
 
 
@@ -144,6 +173,10 @@ def batch_object(job: JobView, rejected: Iterable[LineError] = ()) -> dict[str, 
         "is_demo": job.is_demo,
         "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
         "saved": job.saved,
+        "priority": job.priority,
+        "paused": job.is_paused,
+        "texts_per_second": round(job.texts_per_s, 1),
+        "eta_seconds": None if job.eta_s is None else round(job.eta_s, 1),
         "cascade": None
         if job.second_model is None
         else {
@@ -160,6 +193,10 @@ def batch_object(job: JobView, rejected: Iterable[LineError] = ()) -> dict[str, 
 
 async def _job(batch_id: str, context: Context, tenant_id: int) -> JobView:
     return await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=tenant_id)
+
+
+def _ended(job: JobView) -> ProblemError:
+    return ProblemError(409, "batch_ended", f"the batch is {STATUS[job.state]}.", headers={"x-should-retry": "false"})
 
 
 def _check_headers(request: Request, context: Context) -> None:

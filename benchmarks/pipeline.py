@@ -20,8 +20,9 @@ import uuid
 
 import psycopg
 
-from guardfleet.broker import Queues, make_app
+from guardfleet.broker import make_app
 from guardfleet.embedded.stack import Stack
+from guardfleet.queues import Queues
 from guardfleet.sealing import new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.states import JobState

@@ -1,9 +1,8 @@
-"""The one Celery configuration: queues, messages, and the settings without which they lose work. Reasons stand at the settings."""
+"""The one Celery configuration: messages, and the settings without which they lose work. Reasons stand at the settings."""
 
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from amqp.exceptions import AMQPError, NotFound
@@ -13,35 +12,15 @@ from kombu.exceptions import ChannelError, OperationalError
 from redis.exceptions import RedisError
 
 from guardfleet.errors import RetryableError
+from guardfleet.queues import Queues
 from guardfleet.settings import Settings
 
 MESSAGE_VERSION = 1
 MODERATE, DELIVER = "guardfleet.moderate", "guardfleet.deliver"
-LANE_NAMES = ("bulk", "interactive")
 DELIVERY_LIMIT = 20  # guards what fails before the claim; a drain's requeues count too, so it is not small
 VISIBILITY_TIMEOUT_S = 300  # Redis: longest silence before a message is handed to another worker; leases make that harmless
 MISSING_QUEUE = (NotFound, ChannelError)
 BROKER_DOWN = (OperationalError, AMQPError, RedisError, OSError)
-
-
-@dataclass(frozen=True, slots=True)
-class Queues:
-    """The names of one installation's queues."""
-
-    lanes: tuple[str, ...]  # index = lane number; of work that any model may do
-    webhooks: str
-    dead: str
-    dead_exchange: str
-
-    @classmethod
-    def of(cls, namespace: str) -> "Queues":
-        """Queues are prefixed with the namespace, so that installations can share a broker."""
-        lanes = tuple(f"{namespace}.{lane}" for lane in LANE_NAMES)
-        return cls(lanes, f"{namespace}.webhooks", f"{namespace}.dead", f"{namespace}.dlx")
-
-    def of_model(self, lane: int, model: str | None) -> str:
-        """The queue of a lane's work for one model; the lane's own for None."""
-        return self.lanes[lane] if model is None else f"{self.lanes[lane]}@{model}"
 
 
 def make_app(settings: Settings, name: str, *, model: str | None = None) -> Celery:

@@ -1,30 +1,39 @@
 """Texts becoming a job, whoever brings them: rows gathered into sealed shards, shards into pieces, memory flat.
 
-The job stays INGESTING until seal(); whatever ends before that leaves no job that counts as whole.
+Pieces are committed as they fill, and published from then on (a strict job's once it is sealed). A piece ends between two shards,
+so it says exactly how far the input has been taken: an intake that is killed can be gone on with from there.
 """
 
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from guardfleet.errors import LineError, RejectedError
+from guardfleet.errors import LineError, RejectedError, RetryableError
 from guardfleet.rows import SeenIds, content_bytes
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.signing import is_secret, new_secret
 from guardfleet.store import ingest, jobs
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import SealedShard
-from guardfleet.store.jobs import JobView, NewJob
+from guardfleet.store.ingest import NewJob, SealedShard
+from guardfleet.store.jobs import JobView, job_label
 
 PIECE_SHARDS = 16  # shards in one COPY transaction
 PIECE_BYTES = 32 << 20
 PIECE_REJECTIONS = 10_000
+PIECE_S = 2.0  # a piece of a slow input ends early, so that work on it starts
+LOOK_AGAIN_S = 0.2
 FIRST_REJECTED = 5  # enough to see what is wrong
 
 
 class Intake:
-    """One job on its way in. A context manager: leaving it by an exception gives the job up."""
+    """One job on its way in.
+
+    A context manager. Leaving it by an exception gives the job up; a job with a fingerprint that was interrupted, or lost its
+    database, is left to be gone on with instead: the next intake of the same input takes it over.
+    """
 
     def __init__(
         self,
@@ -33,55 +42,83 @@ class Intake:
         settings: Settings,
         new: NewJob,
         *,
-        strict: bool = False,
         on_progress: Callable[[int], None] = lambda n: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db, self._keyring, self._settings = db, keyring, settings
-        self._strict, self._on_progress = strict, on_progress
-        self.job = jobs.create(db, keyring, new)
-        self.taken = 0
+        self._strict, self._on_progress, self._clock = new.strict, on_progress, clock
+        self._can_go_on = new.fingerprint is not None
+        self.job = self._open(new)
+        self.resumed_after = self.job.line  # input lines that an earlier intake has committed
         self.first_rejected: list[LineError] = []
+        self._taken, self._shard_no, self._line = self.job.texts, self.job.shards, self.job.line
         self._seen = SeenIds()
         self._rows: list[PayloadRow] = []
         self._row_bytes = 0
         self._shards: list[SealedShard] = []
         self._shard_bytes = 0
-        self._shard_no = 0
         self._rejections: list[LineError] = []
+        self._written_at = clock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is not None:
-            jobs.abandon(self._db, self.job.id, str(error) or type(error).__name__)
+        if error is None:
+            return
+        with suppress(RetryableError):  # with PostgreSQL away its lease runs out, and the dispatcher gives it up in the end
+            if self._can_go_on and isinstance(error, KeyboardInterrupt | RetryableError):
+                ingest.let_go(self._db, self.job)
+            else:
+                ingest.abandon(self._db, self.job.id, str(error) or type(error).__name__, token=self.job.token)
 
     def add_all(self, numbered: Iterable[tuple[int, PayloadRow | LineError]]) -> None:
-        """Take rows in, in order; with `strict` the first unusable one raises RejectedError."""
+        """Take rows in, in order; of a strict job the first unusable one raises RejectedError."""
         for line, row in numbered:
             self.add(line, row)
 
     def add(self, line: int, row: PayloadRow | LineError) -> None:
-        """Take one row in, or note its refusal."""
-        if isinstance(row, LineError):
-            self._refuse(row)
-            return
-        try:
-            self._seen.check(line, row.id)
-        except LineError as error:
-            self._refuse(error)
-            return
-        self._rows.append(row)
-        self._row_bytes += content_bytes(row.content)
-        if len(self._rows) >= self._settings.shard_texts or self._row_bytes >= self._settings.shard_bytes:
+        """Take one row in, or note its refusal. A line that an earlier intake has committed is only looked at for its id."""
+        if not isinstance(row, LineError):
+            try:
+                self._seen.check(line, row.id)
+            except LineError as error:
+                row = error
+        if line > self.resumed_after:
+            self._line = line
+            if isinstance(row, LineError):
+                self._refuse(row)
+            else:
+                self._rows.append(row)
+                self._row_bytes += content_bytes(row.content)
+                if len(self._rows) >= self._settings.shard_texts or self._row_bytes >= self._settings.shard_bytes:
+                    self._close_shard()
+        if self._clock() - self._written_at > PIECE_S:
             self._close_shard()
+            self._flush(alive=True)
 
     def seal(self) -> JobView:
-        """Commit what is left and release the job to the workers."""
+        """Commit what is left: the job will complete."""
         self._close_shard()
         self._flush()
-        jobs.seal(self._db, self.job.id)
+        ingest.seal(self._db, self.job)
         return jobs.get(self._db, self.job.public_id, tenant_id=self.job.tenant_id)
+
+    def _open(self, new: NewJob) -> ingest.OpenJob:
+        if new.fingerprint is not None and (found := self._go_on(new.fingerprint, new.tenant_id)):
+            return found
+        return ingest.create(self._db, self._keyring, new, max_backlog=self._settings.max_backlog_texts)
+
+    def _go_on(self, fingerprint: bytes, tenant_id: int) -> ingest.OpenJob | None:
+        """The unfinished intake of the same input. One that was killed a moment ago is waited for: its lease runs out."""
+        first = ingest.intake_of(self._db, fingerprint, tenant_id=tenant_id)
+        while (now := ingest.intake_of(self._db, fingerprint, tenant_id=tenant_id)) and first:
+            if found := ingest.take_over(self._db, fingerprint, tenant_id=tenant_id):
+                return found
+            if now != first:
+                raise RejectedError(f"the same input is being submitted already, as {job_label(now[0])}.")
+            time.sleep(LOOK_AGAIN_S)
+        return None
 
     def _refuse(self, error: LineError) -> None:
         if self._strict:
@@ -90,25 +127,28 @@ class Intake:
         if len(self.first_rejected) < FIRST_REJECTED:
             self.first_rejected.append(error)
         if len(self._rejections) >= PIECE_REJECTIONS:
+            self._close_shard()
             self._flush()
 
     def _close_shard(self) -> None:
         if not self._rows:
             return
         blob = self._keyring.seal_rows(self.job.data_key, self._rows, job_id=self.job.id, shard_no=self._shard_no)
-        self._shards.append(SealedShard(self._shard_no, self.taken, len(self._rows), blob))
+        self._shards.append(SealedShard(self._shard_no, self._taken, len(self._rows), blob))
         self._shard_bytes += len(blob)
-        self.taken += len(self._rows)
+        self._taken += len(self._rows)
         self._shard_no += 1
         self._rows, self._row_bytes = [], 0
         if len(self._shards) >= PIECE_SHARDS or self._shard_bytes >= PIECE_BYTES:
             self._flush()
 
-    def _flush(self) -> None:
-        if self._shards or self._rejections:
-            ingest.write_piece(self._db, self.job, self._shards, self._rejections)
+    def _flush(self, *, alive: bool = False) -> None:
+        """Commit what there is, which reaches exactly to the last line seen: no row is left over outside a shard."""
+        if self._shards or self._rejections or alive:
+            ingest.write_piece(self._db, self.job, self._shards, self._rejections, line=self._line)
             self._shards, self._rejections, self._shard_bytes = [], [], 0
-            self._on_progress(self.taken)
+            self._written_at = self._clock()
+            self._on_progress(self._taken)
 
 
 def callback_secret(url: str | None, secret: str | None) -> str | None:

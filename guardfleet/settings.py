@@ -73,6 +73,18 @@ class Settings(BaseSettings):
     max_text_bytes: int = Field(8 << 20, ge=1, le=256 << 20, description="Longest input line taken, bytes.")
     concurrency: int = Field(4, ge=1, le=64, description="Shards in work at once in one worker process.")
     prefetch_window: int = Field(32, ge=1, le=10_000, description="Most doorbells out per queue; the rest waits in Postgres.")
+    max_backlog_texts: int = Field(
+        100_000_000, ge=1, description="Texts of all jobs without a verdict, from which on new jobs are refused for a while."
+    )
+    intake_idle_s: float = Field(
+        3600.0,
+        ge=1.0,
+        le=604_800.0,
+        description="A submit that was cut off is given up when nobody went on with it for so long, s.",
+    )
+    stall_s: float = Field(
+        300.0, ge=1.0, le=86_400.0, description="A queue nobody takes work from for so long is called stalled, s."
+    )
     lease_s: float = Field(45.0, ge=1.0, le=3600.0, description="A dead worker's shard is taken back after this long, s.")
     max_claims: int = Field(6, ge=1, le=100, description="Claims, crashes included, before a shard is halved (one text: given up).")
     max_failures: int = Field(5, ge=1, le=100, description="Failures, each retried, before a shard is halved (one text: given up).")
@@ -86,6 +98,9 @@ class Settings(BaseSettings):
         24.0, ge=0.0, le=8760.0, description="How old a verdict may be to serve the same text again; 0: never."
     )
     purge_hours: float = Field(24.0, ge=0.0, le=8760.0, description="Texts are deleted this long after their job ended.")
+    verdict_days: float = Field(
+        90.0, ge=1.0, le=36_500.0, description="Jobs and their verdicts are dropped by day, this long after the day of submission."
+    )
 
     webhook_schedule_s: tuple[float, ...] = Field(
         (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400), description="Delays before each attempt, s."

@@ -10,7 +10,7 @@ from enum import IntEnum
 class JobState(IntEnum):
     """Where a job is; stored as its number."""
 
-    INGESTING = 0  # set by the producer; a crash leaves it so, and nothing of it is published
+    INGESTING = 0  # set by create(); a crash leaves it so, until resume() or, given up, abandon()
     RUNNING = 1  # set by seal(): every shard is committed
     COMPLETED = 2  # set by the finish() that settles the last text
     CANCELLING = 3  # set by cancel() while shards are still leased
@@ -34,7 +34,7 @@ class ShardState(IntEnum):
     READY = 0  # set at ingest, by fail(), release(), postpone() and rescue(); due when next_attempt_at has passed
     LEASED = 1  # set by claim(); a crash leaves it so until lease_until, then rescue() takes it back
     DONE = 2  # set by finish(): its verdicts are in the same commit
-    CANCELLED = 3  # set by cancel(), and by fail/release/rescue of a cancelling job
+    CANCELLED = 3  # set by cancel() and abandon(), and by fail/release/rescue once the job is ending
 
 
 class DeliveryState(IntEnum):
@@ -51,7 +51,12 @@ TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], 
         "seal": ((JobState.INGESTING, JobState.RUNNING), (JobState.INGESTING, JobState.COMPLETED)),
         "abandon": ((JobState.INGESTING, JobState.FAILED),),
         "finish": ((JobState.RUNNING, JobState.COMPLETED),),
-        "cancel": ((JobState.RUNNING, JobState.CANCELLED), (JobState.RUNNING, JobState.CANCELLING)),
+        "cancel": (
+            (JobState.INGESTING, JobState.CANCELLED),
+            (JobState.INGESTING, JobState.CANCELLING),
+            (JobState.RUNNING, JobState.CANCELLED),
+            (JobState.RUNNING, JobState.CANCELLING),
+        ),
         "settle_cancelled": ((JobState.CANCELLING, JobState.CANCELLED),),
     },
     ShardState: {
@@ -64,6 +69,7 @@ TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], 
         "rescue": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
         "halve": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
         "cancel": ((ShardState.READY, ShardState.CANCELLED),),
+        "abandon": ((ShardState.READY, ShardState.CANCELLED), (ShardState.LEASED, ShardState.CANCELLED)),
     },
     DeliveryState: {
         "claim": ((DeliveryState.PENDING, DeliveryState.SENDING), (DeliveryState.SENDING, DeliveryState.SENDING)),

@@ -10,9 +10,10 @@ from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.rows import row_of
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.store import jobs, verdicts
+from guardfleet.store import ingest, jobs, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import DEFAULT_TENANT, JobView, NewJob, parse_label
+from guardfleet.store.ingest import NewJob
+from guardfleet.store.jobs import DEFAULT_TENANT, JobView, check_priority, parse_label
 from producer.readers import Numbered, read
 
 
@@ -23,11 +24,17 @@ class Submission:
     job: JobView
     rejected: list[LineError]
     callback_secret: str | None = None
+    resumed_after: int = 0  # input lines that an earlier submit had brought
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a job is to be run. `on_progress` is told the texts committed so far."""
+    """How a job is to be run.
+
+    `fingerprint`: of the input and what is asked of it; a submit with it that was cut off is gone on with by the next.
+    `priority`: -100 to 100, among the tenant's own jobs. `reuse`: whether verdicts of other jobs may serve this one.
+    `on_progress` is told the texts committed so far.
+    """
 
     name: str = "texts"
     interactive: bool = False
@@ -37,6 +44,8 @@ class Options:
     callback_url: str | None = None
     callback_secret: str | None = None
     plan: Plan = DEFAULT_PLAN
+    priority: int = 0
+    reuse: bool = True
     on_progress: Callable[[int], None] = lambda n: None
 
 
@@ -62,7 +71,7 @@ class Producer:
         """Take texts in, in order: strings, or objects with `text` or `messages` and an optional `id` and `metadata`.
 
         Unusable rows are refused one by one and the rest goes on; with `strict` the first of them raises RejectedError and nothing
-        of the job runs. Returns once everything is committed; an interrupted submit leaves no job that counts as whole.
+        of the job runs. Work starts while texts still come in; the job completes only once all are committed, when this returns.
         """
         return self.submit_rows(self._numbered(texts), options)
 
@@ -82,11 +91,16 @@ class Producer:
             options.callback_url,
             secret,
             options.plan,
+            check_priority(options.priority),
+            options.strict,
+            options.reuse,
         )
-        with Intake(self.db, self.keyring, self.settings, new, strict=options.strict, on_progress=options.on_progress) as intake:
+        with Intake(self.db, self.keyring, self.settings, new, on_progress=options.on_progress) as intake:
+            if intake.resumed_after:
+                secret = ingest.callback_secret(self.db, self.keyring, intake.job)
             intake.add_all(rows)
             job = intake.seal()
-        return Submission(job, intake.first_rejected, None if options.callback_secret else secret)
+        return Submission(job, intake.first_rejected, None if options.callback_secret else secret, intake.resumed_after)
 
     def status(self, label: str) -> JobView:
         """Where a job is; raises NotFoundError."""

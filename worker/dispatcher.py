@@ -1,7 +1,8 @@
 """The dispatcher: rings for what is ready, and repairs what was lost. One leads, any number stand by; all it does is idempotent.
 
 Each tick in order: leases that ran out, shards tried too often, doorbells the broker lost, doorbells to ring, events to relay,
-deliveries to ring, cancelled jobs to close, texts to purge. Postgres is the truth: an emptied broker costs one window.
+deliveries to ring, cancelled jobs to close; now and then queues that stand still, intakes nobody goes on with, texts to purge, days
+to drop. Postgres is the truth: an emptied broker costs one window.
 """
 
 import threading
@@ -9,11 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from guardfleet.broker import DELIVER, LANE_NAMES, MODERATE, Publisher
+from guardfleet import standstill
+from guardfleet.broker import DELIVER, MODERATE, Publisher
 from guardfleet.errors import RetryableError
+from guardfleet.queues import LANE_NAMES
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import deliveries, doorbells, jobs, retention, shards
+from guardfleet.store import deliveries, doorbells, ingest, jobs, retention, shards, stalls
 from guardfleet.store.database import Database
 from guardfleet.store.doorbells import Route
 from guardfleet.store.leader import Leadership, campaign
@@ -23,6 +26,7 @@ from guardfleet.telemetry.logs import get_logger
 from worker.giving_up import give_up
 
 HOUSEKEEPING_S = 5.0  # between purges and backlog counts
+EXPIRY_S = 600.0  # between looks for days that are over
 DELIVERY_WINDOW = 64
 AWAY_PAUSE_S = 1.0  # while PostgreSQL or the broker does not answer
 
@@ -39,6 +43,8 @@ class Dispatcher:
     last_tick: float = field(default=0.0, init=False)
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
     _housekept: float = field(default=float("-inf"), init=False)
+    _expired: float = field(default=float("-inf"), init=False)
+    _stalled: frozenset[Route] = field(default=frozenset(), init=False)
 
     def run(self) -> None:
         """Lead, or stand by, until stopped. An outage of PostgreSQL or the broker is waited out."""
@@ -120,9 +126,26 @@ class Dispatcher:
         backlog = doorbells.backlog(self.db)
         for lane, name in enumerate(LANE_NAMES):
             metrics.BACKLOG.labels(name).set(backlog.get(lane, 0))
+        self._name_stalls()
+        for job in ingest.abandon_idle(self.db, idle_s=self.settings.intake_idle_s):
+            get_logger().warning("job_abandoned", job=job)
         purged = retention.purge(self.db, older_than_hours=self.settings.purge_hours)
         if purged:
             get_logger().info("jobs_purged", n=purged)
+        if self.clock() - self._expired >= EXPIRY_S:
+            self._expired = self.clock()
+            for dropped in retention.expire(self.db, verdict_days=self.settings.verdict_days):
+                get_logger().info("day_expired", partition=dropped)
+
+    def _name_stalls(self) -> None:
+        """Say once of a queue that it stands still, and that it moves again."""
+        found = {stall.route: stall for stall in stalls.stalls(self.db, after_s=self.settings.stall_s)}
+        for route in found.keys() - self._stalled:
+            get_logger().warning("queue_stalled", reason=standstill.in_words(found[route], self.settings.namespace))
+        for route in self._stalled - found.keys():
+            get_logger().info("queue_moves", queue=self.publisher.queues.of_model(route.lane, route.model))
+        self._stalled = frozenset(found)
+        metrics.STALLED.set(len(found))
 
     def _pause(self, reason: str) -> None:
         get_logger().warning("dispatcher_paused", reason=reason)

@@ -20,8 +20,9 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 from celery.exceptions import CPendingDeprecationWarning
 
-from guardfleet.broker import Queues, declare_dead_letters, make_app
+from guardfleet.broker import declare_dead_letters, make_app
 from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.queues import Queues
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import jobs, migrate, verdicts

@@ -87,8 +87,10 @@ def submit(
     long_texts: LongTexts = None,
     callback_url: Callback = None,
     callback_secret: Secret = None,
+    priority: Annotated[int, typer.Option("--priority", help="-100 to 100, among your own jobs of the lane; higher first.")] = 0,
+    reuse: Annotated[bool, typer.Option("--reuse/--no-reuse", help="Whether verdicts of earlier jobs may serve this one.")] = True,
 ) -> int:
-    """Submit a job to a running fleet."""
+    """Submit a job to a running fleet. If it is cut off, run it again: it goes on where it was."""
     from guardfleet.cli import jobs
 
     return jobs.submit(
@@ -100,6 +102,8 @@ def submit(
         callback_url=callback_url,
         callback_secret=callback_secret,
         plan=Plan(model, then, sure, sample, long_texts),
+        priority=priority,
+        reuse=reuse,
     )
 
 
@@ -130,6 +134,30 @@ def cancel(job: JobLabel) -> int:
     from guardfleet.cli import jobs
 
     return jobs.cancel(load_settings(), job)
+
+
+@app.command()
+def pause(job: JobLabel) -> int:
+    """Let a job rest: nothing more of it is begun; what is in work finishes."""
+    from guardfleet.cli import jobs
+
+    return jobs.pause(load_settings(), job)
+
+
+@app.command()
+def resume(job: JobLabel) -> int:
+    """Take a paused job up again."""
+    from guardfleet.cli import jobs
+
+    return jobs.resume(load_settings(), job)
+
+
+@app.command()
+def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, max=100, help="Higher first.")]) -> int:
+    """Put a job before or after the other jobs of its owner."""
+    from guardfleet.cli import jobs
+
+    return jobs.prioritise(load_settings(), job, priority)
 
 
 @app.command()

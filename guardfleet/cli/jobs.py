@@ -2,10 +2,12 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
-from guardfleet import exporting
+from guardfleet import exporting, standstill
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
+from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.embedded.stack import database_of, running_settings
 from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.plan import Plan
@@ -28,8 +30,10 @@ def submit(
     callback_url: str | None,
     callback_secret: str | None,
     plan: Plan,
+    priority: int,
+    reuse: bool,
 ) -> int:
-    """Submit a file; print the job's name on stdout."""
+    """Submit a file; print the job's name on stdout. One whose submit was cut off is gone on with."""
     from producer.client import Options, Producer
 
     if settings.is_embedded:
@@ -43,8 +47,12 @@ def submit(
     db = producer.db
     migrate.require_head(db)
     verdicts.require_served(db, plan.check())
+    asked = [strict, interactive, callback_url, callback_secret, plan, priority, reuse]
     options = Options(
         name=pathlib.Path(source).name,
+        fingerprint=fingerprint(source, asked),
+        priority=priority,
+        reuse=reuse,
         strict=strict,
         interactive=interactive,
         callback_url=callback_url,
@@ -53,7 +61,7 @@ def submit(
     )
     submission = producer.submit_file(source, options)
     print(submission.job.label, flush=True)
-    show.submitted(submission.job, submission.rejected, submission.callback_secret)
+    show.submitted(submission)
     if not wait:
         return DONE
     try:
@@ -71,12 +79,13 @@ def status(settings: Settings, label: str, *, as_json: bool) -> int:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
             job = jobs.get(db, parse_label(label))
+            wrong = standstill.explain(db, job, complete)
             if as_json:
-                print(json.dumps(_as_dict(job)))
+                print(json.dumps(_as_dict(job, wrong)))
             else:
                 show.summary(job, jobs.summary(db, job), seconds=_seconds(job) if job.state.is_final else None)
                 if not job.state.is_final:
-                    show.console.print(f"{job.done:,} of {job.total:,} texts done")
+                    show.progress(job, wrong)
         finally:
             db.close()
     return DONE
@@ -114,6 +123,35 @@ def cancel(settings: Settings, label: str) -> int:
     return DONE
 
 
+def pause(settings: Settings, label: str) -> int:
+    """Let a job rest."""
+    return _change(settings, label, jobs.pause)
+
+
+def resume(settings: Settings, label: str) -> int:
+    """Take a paused job up again."""
+    return _change(settings, label, jobs.resume)
+
+
+def prioritise(settings: Settings, label: str, priority: int) -> int:
+    """Put a job before or after others."""
+    return _change(settings, label, lambda db, job_id: jobs.prioritise(db, job_id, priority))
+
+
+def _change(settings: Settings, label: str, change: Callable[[Database, int], None]) -> int:
+    with database_of(settings) as complete:
+        db = Database(complete.required("database_url"), pool_size=1)
+        try:
+            job = jobs.get(db, parse_label(label))
+            change(db, job.id)
+            after = jobs.get(db, job.public_id)
+            show.console.print(f"{after.label}: {'paused' if after.is_paused else after.state.label}, priority {after.priority}")
+            show.progress(after, None)
+        finally:
+            db.close()
+    return DONE
+
+
 def create_key(settings: Settings, *, name: str, tenant: str) -> int:
     """Make an API key; print it once."""
     with database_of(settings) as complete:
@@ -131,7 +169,10 @@ def _seconds(job: JobView) -> float | None:
     return max(0.001, (job.finished_at - job.sealed_at).total_seconds())
 
 
-def _as_dict(job: JobView) -> dict[str, Any]:
+def _as_dict(job: JobView, wrong: str | None) -> dict[str, Any]:
     names = ("total", "rejected", "done", "safe", "controversial", "unsafe", "error", "saved", "model", "is_demo", "reason",
-             "first_model", "second_model", "sure", "sample", "long_texts", "escalated", "sampled", "agreed")  # fmt: skip
-    return {"job": job.label, "state": job.state.label, **{name: getattr(job, name) for name in names}}
+             "priority", "first_model", "second_model", "sure", "sample", "long_texts", "escalated", "sampled",
+             "agreed")  # fmt: skip
+    eta_s = None if job.eta_s is None else round(job.eta_s, 1)
+    progress = {"texts_per_s": round(job.texts_per_s, 1), "eta_s": eta_s, "paused": job.is_paused, "standstill": wrong}
+    return {"job": job.label, "state": job.state.label, **{name: getattr(job, name) for name in names}, **progress}

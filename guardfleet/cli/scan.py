@@ -1,6 +1,5 @@
 """`guardfleet scan`: the stack up, the file in, the verdicts out, the stack down."""
 
-import hashlib
 import pathlib
 import signal
 import time
@@ -8,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from guardfleet import exporting
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
+from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.embedded.stack import Stack, running_settings
-from guardfleet.errors import RejectedError
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
@@ -53,7 +52,7 @@ class Scan:
             stack.stop()
 
     def _scan(self, stack: Stack, db: Database, fingerprint: bytes | None, fmt: str, *, has_fleet: bool) -> int:
-        job = self._earlier(db, fingerprint, alone=stack.owns_data)
+        job = self._earlier(db, fingerprint)
         started = time.monotonic()
         seconds: float | None = None
         if job is None or not job.state.is_final:
@@ -100,17 +99,15 @@ class Scan:
                 on_progress=lambda n: status.update(f"reading {self.source}: {n:,} texts"),
             )
             submission = producer.submit_file(self.source, options)
-        show.submitted(submission.job, submission.rejected, submission.callback_secret)
+        show.submitted(submission)
         return submission.job
 
-    def _earlier(self, db: Database, fingerprint: bytes | None, *, alone: bool) -> JobView | None:
+    def _earlier(self, db: Database, fingerprint: bytes | None) -> JobView | None:
         """The job of an earlier run of the same command, if it can be used."""
         job = jobs.find(db, fingerprint) if fingerprint and not self.again else None
         if job is None:
             return None
-        if job.state is JobState.INGESTING:  # nothing of it was published: its submit was killed, or is at it elsewhere
-            if alone:
-                jobs.abandon(db, job.id, "its submit was interrupted")
+        if job.state is JobState.INGESTING:  # its submit was cut off, or is at it elsewhere: the intake finds out
             return None
         if job.state is JobState.COMPLETED:
             show.console.print(
@@ -124,7 +121,11 @@ class Scan:
 
     def _interrupted(self, db: Database, fingerprint: bytes | None) -> int:
         job = jobs.find(db, fingerprint) if fingerprint else None
-        kept = f" {job.done:,} of {job.total:,} verdicts are kept." if job and job.state is JobState.RUNNING else ""
+        kept = (
+            f" {job.done:,} of {job.total:,} verdicts are kept."
+            if job and job.state in (JobState.INGESTING, JobState.RUNNING)
+            else ""
+        )
         show.console.print(
             f"\nInterrupted.{kept} Run the same command again to {'resume' if kept else 'start over'}.", soft_wrap=True
         )
@@ -149,16 +150,9 @@ class Scan:
 
     def _fingerprint(self) -> bytes | None:
         """What makes two runs the same: the file's bytes and what is to judge them. None for standard input."""
-        if self.source == "-":
-            return None
         settings = self.settings
-        try:
-            with pathlib.Path(self.source).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
-        except OSError as error:
-            raise RejectedError(f"{self.source} cannot be read: {error.strerror}.") from error
         long = [settings.window_tokens, settings.window_overlap, settings.max_windows, settings.long_texts]
-        asked = [settings.engine, settings.model, settings.model_revision, *long]
+        asked: list[object] = [settings.engine, settings.model, settings.model_revision, *long]
         if self.plan != DEFAULT_PLAN:
             asked.append(repr(self.plan))
         if settings.engine == "model":
@@ -166,8 +160,7 @@ class Scan:
 
             folders = [folder_of(model) for model in (settings.model, self.plan.second_model) if model is not None]
             asked += [digest_of(folder) if folder else None for folder in folders]
-        digest.update(repr(asked).encode())
-        return digest.digest()
+        return fingerprint(self.source, asked)
 
 
 def _interrupt(*_: object) -> None:

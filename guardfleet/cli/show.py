@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -18,9 +19,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from guardfleet.errors import FatalError, LineError
-from guardfleet.store.jobs import JobView
+from guardfleet.errors import FatalError
+from guardfleet.states import JobState
+from guardfleet.store.jobs import STANDSTILL, JobView
 from guardfleet.verdict import Category, Severity, category_names
+
+if TYPE_CHECKING:
+    from producer.client import Submission
 
 POLL_S = 0.2
 PLAIN_EVERY_S = 10.0  # a line this often where there is no terminal
@@ -65,16 +70,38 @@ def follow(look: Callable[[], JobView], *, broken: Callable[[], str | None] = la
     return job
 
 
-def submitted(job: JobView, first: list[LineError], secret: str | None) -> None:
-    """Say which lines were refused, and what the callback is signed with if the caller does not know."""
+def submitted(submission: "Submission") -> None:
+    """Say what was there already, which lines were refused, and what the callback is signed with if the caller does not know."""
+    job, first = submission.job, submission.rejected
+    if submission.resumed_after:
+        console.print(f"an earlier submit had been cut off after line {submission.resumed_after:,}: {job.label} was gone on with")
     if job.rejected:
         console.print(f"[yellow]{job.rejected:,} lines were refused[/yellow]; the rest goes on:")
         for error in first:
             console.print(f"  {error}", markup=False, soft_wrap=True)
         if job.rejected > len(first):
             console.print(f"  ... and {job.rejected - len(first):,} more")
-    if secret:
-        console.print(f"the callback is signed with {secret}", soft_wrap=True)
+    if submission.callback_secret:
+        console.print(f"the callback is signed with {submission.callback_secret}", soft_wrap=True)
+
+
+def progress(job: JobView, wrong: str | None) -> None:
+    """How far a job is that has not ended: texts, pace, time to go, and why it stands still."""
+    parts = [f"{job.done:,} of {job.total:,} texts done"]
+    if job.state is JobState.INGESTING:
+        parts.append("more are coming in")
+    if job.texts_per_s > STANDSTILL:
+        parts.append(f"{job.texts_per_s:,.0f} texts/s")
+    if job.eta_s is not None:
+        parts.append(f"about {_duration(job.eta_s)} to go")
+    console.print(", ".join(parts), soft_wrap=True)
+    if wrong:
+        console.print(f"[yellow]{wrong}[/yellow]", soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{hours} h {minutes} min" if hours else f"{minutes} min"  # noqa: PLR2004
 
 
 def summary(job: JobView, counts: Mapping[tuple[int, int], int], *, seconds: float | None) -> None:

@@ -22,6 +22,7 @@ class Route:
     model: str | None = None
 
 
+IS_OPEN = "(j.state = 1 or j.state = 0 and not j.strict) and j.paused_at is null"
 OF_ROUTE = "s.lane = :lane and s.model is not distinct from cast(:model as text)"
 
 
@@ -38,8 +39,8 @@ def routes(db: Database) -> list[Route]:
     """The routes of open jobs, and each lane's own."""
     with db.begin() as connection:
         rows = connection.execute(
-            text("""select lane, first_model as model from job where state = 1 and first_model is not null
-                    union select lane, second_model from job where state = 1 and second_model is not null order by 1, 2""")
+            text("""select lane, first_model as model from job where state in (0, 1) and first_model is not null
+                    union select lane, second_model from job where state in (0, 1) and second_model is not null order by 1, 2""")
         )
         return [*(Route(lane) for lane in LANES.values()), *(Route(row.lane, row.model) for row in rows)]
 
@@ -54,13 +55,36 @@ def outstanding(db: Database, route: Route) -> int:
 
 
 def due(db: Database, route: Route, *, limit: int) -> list[Doorbell]:
-    """Shards to ring for: ready, due, of a running job, oldest job first."""
+    """Shards to ring for, in fair shares.
+
+    Each shard is numbered within its job, from the number of those that the job has out or in work; within its tenant likewise,
+    jobs of higher priority first. The lowest numbers are rung first: of tenants the one with the least in work is next, and of its
+    jobs of one priority the one with the least. So a job of millions of texts holds up neither another tenant nor its own.
+    """
     with db.begin() as connection:
         rows = connection.execute(
-            text(f"""select s.job_id, s.shard_no, s.publish_no + 1 from shard s join job j on j.id = s.job_id
-                    where s.state = 0 and s.published_at is null and {OF_ROUTE} and j.state = 1
-                      and (s.next_attempt_at is null or s.next_attempt_at <= now())
-                    order by s.job_id, s.shard_no limit :limit"""),
+            text(f"""with busy as materialized (
+                      select job_id, count(*) as n from (
+                        select job_id from shard where state = 1 and lane = :lane
+                        union all select job_id from shard where state = 0 and published_at is not null and lane = :lane) x
+                      group by job_id),
+                    ready as (
+                      select j.id, j.tenant_id, j.priority, s.shard_no, s.publish_no,
+                             coalesce(b.n, 0) + row_number() over (partition by j.id order by s.shard_no) as place
+                      from job j left join busy b on b.job_id = j.id
+                      cross join lateral (
+                        select s.shard_no, s.publish_no from shard s
+                        where s.job_id = j.id and s.state = 0 and s.published_at is null and {OF_ROUTE}
+                          and (s.next_attempt_at is null or s.next_attempt_at <= now())
+                        order by s.shard_no limit :limit) s
+                      where {IS_OPEN} and j.lane = :lane),
+                    shares as (
+                      select r.*, coalesce(t.n, 0) + row_number() over (
+                               partition by r.tenant_id order by r.priority desc, r.place, r.id) as place_of_tenant
+                      from ready r left join (
+                        select j.tenant_id, sum(b.n) as n from busy b join job j on j.id = b.job_id group by j.tenant_id) t
+                        on t.tenant_id = r.tenant_id)
+                    select id, shard_no, publish_no + 1 from shares order by place_of_tenant, id, shard_no limit :limit"""),
             {**asdict(route), "limit": limit},
         )
         return [Doorbell(*row) for row in rows]
@@ -102,8 +126,10 @@ def exhausted(db: Database, limits: Limits, *, limit: int = 20) -> list[tuple[in
     """Ready shards that were tried too often."""
     with db.begin() as connection:
         rows = connection.execute(
-            text("""select job_id, shard_no from shard
-                    where state = 0 and published_at is null and (claims >= :claims or failures >= :failures) limit :limit"""),
+            text(f"""select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
+                    where s.state = 0 and s.published_at is null and (s.claims > 0 or s.failures > 0)
+                      and (s.claims >= :claims or s.failures >= :failures) and {IS_OPEN}
+                    limit :limit"""),
             {"claims": limits.claims, "failures": limits.failures, "limit": limit},
         )
         return [(row.job_id, row.shard_no) for row in rows]

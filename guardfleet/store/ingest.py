@@ -1,14 +1,29 @@
-"""Texts on their way in: sealed shards and refused lines, one COPY transaction a piece."""
+"""Texts on their way in: a job is created, its shards and refused lines committed in pieces, then sealed, or given up.
 
+Invariants: a piece and the input line it reaches are one commit, so whoever goes on with a killed intake starts behind that line
+and takes no text twice; `intake_token` is raised by whoever takes an intake over, so of several only the newest writes. Until
+seal() the job cannot be completed, however many of its shards are.
+"""
+
+import datetime as dt
+import json
+import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlalchemy import text
+from uuid_utils.compat import uuid7
 
-from guardfleet.errors import LineError, RejectedError
+from guardfleet.errors import LineError, OverloadedError, RejectedError
+from guardfleet.plan import DEFAULT_PLAN, Plan
+from guardfleet.sealing import Keyring
 from guardfleet.store.database import Database, copy_rows
-from guardfleet.store.jobs import OpenJob
+from guardfleet.store.jobs import DEFAULT_TENANT, EVENT_KINDS, audit, job_label
+from guardfleet.store.partitions import ensure_day
 
+OVERLOAD_PAUSE_S = 60.0  # what a refused caller is told to wait
+INTAKE_LEASE_S = 10.0  # an intake that was silent for so long may be taken over
 SHARD_COLUMNS = {
     "job_id": "int8",
     "shard_no": "int4",
@@ -23,6 +38,40 @@ REJECTION_COLUMNS = {"job_id": "int8", "line": "int8", "code": "text", "detail":
 
 
 @dataclass(frozen=True, slots=True)
+class NewJob:
+    """What a producer says of a job before its first text."""
+
+    name: str
+    tenant_id: int = DEFAULT_TENANT
+    lane: int = 0
+    fingerprint: bytes | None = None
+    metadata: dict[str, Any] | None = None
+    callback_url: str | None = None
+    callback_secret: str | None = None
+    plan: Plan = DEFAULT_PLAN
+    priority: int = 0  # among the tenant's jobs of the lane; higher first
+    strict: bool = False  # nothing of it runs before all of it is there
+    reuse: bool = True  # verdicts of other jobs may serve it
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """The right to bring a job's texts, as long as `token` is the newest; and how far they have come."""
+
+    id: int
+    public_id: uuid.UUID
+    tenant_id: int
+    day: dt.date
+    lane: int
+    data_key: bytes  # wrapped
+    model: str | None  # the only one that may judge it; None: any
+    token: int = 0
+    line: int = 0  # input lines up to this one are committed
+    texts: int = 0
+    shards: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SealedShard:
     """A shard ready for storage: `n` texts from `first_seq` on, in one sealed blob."""
 
@@ -32,8 +81,111 @@ class SealedShard:
     blob: bytes
 
 
-def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejections: Iterable[LineError]) -> None:
-    """Commit one piece of a job that is still INGESTING; raises RejectedError if it no longer is (it was given up meanwhile)."""
+def create(db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int) -> OpenJob:
+    """A job in state INGESTING, its day's partitions, and its callback endpoint.
+
+    Raises OverloadedError while the texts of all jobs that wait for a verdict are `max_backlog` or more.
+    """
+    public_id, data_key = uuid7(), keyring.new_data_key()
+    with db.begin() as connection:
+        waiting = connection.execute(text("select coalesce(sum(total - done), 0) from job where state in (0, 1)")).scalar_one()
+        if waiting >= max_backlog:
+            raise OverloadedError(
+                f"{waiting:,} texts wait for their verdict already, and {max_backlog:,} is the limit: come back later.",
+                retry_after_s=OVERLOAD_PAUSE_S,
+            )
+        day = connection.execute(text("select (now() at time zone 'utc')::date")).scalar_one()
+        ensure_day(connection, day)
+        job_id: int = connection.execute(
+            text("""insert into job (public_id, tenant_id, day, lane, name, fingerprint, metadata, key_id, data_key,
+                                     first_model, second_model, sure, sample, long_texts, priority, strict, reuse,
+                                     intake_lease_until)
+                    values (:public_id, :tenant, :day, :lane, :name, :fingerprint, cast(:metadata as jsonb), :key_id, :data_key,
+                            :model, :second_model, :sure, :sample, :long_texts, :priority, :strict, :reuse,
+                            now() + make_interval(secs => :lease))
+                    returning id"""),
+            {
+                "public_id": public_id,
+                "tenant": new.tenant_id,
+                "day": day,
+                "lane": new.lane,
+                "name": new.name,
+                "fingerprint": new.fingerprint,
+                "metadata": None if new.metadata is None else json.dumps(new.metadata),
+                "key_id": keyring.key_id,
+                "data_key": data_key,
+                "priority": new.priority,
+                "strict": new.strict,
+                "reuse": new.reuse,
+                "lease": INTAKE_LEASE_S,
+                **asdict(new.plan.check()),
+            },
+        ).scalar_one()
+        if new.callback_url and new.callback_secret:
+            connection.execute(
+                text("""insert into endpoint (tenant_id, job_id, url, secret, kinds)
+                        values (:tenant, :job, :url, :secret, :kinds)"""),
+                {
+                    "tenant": new.tenant_id,
+                    "job": job_id,
+                    "url": new.callback_url,
+                    "secret": keyring.seal_secret(new.callback_secret),
+                    "kinds": list(EVENT_KINDS),
+                },
+            )
+        audit(connection, new.tenant_id, "job.create", job_label(public_id))
+    return OpenJob(job_id, public_id, new.tenant_id, day, new.lane, data_key, new.plan.model)
+
+
+def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | None:
+    """The unfinished intake of the same input, from now on the caller's; None when there is none, or somebody is at it."""
+    with db.begin() as connection:
+        row = connection.execute(
+            text("""with j as (
+                      update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
+                      where id = (select id from job where tenant_id = :tenant and fingerprint = :fingerprint and state = 0
+                                    and intake_lease_until < now() order by id desc limit 1)
+                        and state = 0 and intake_lease_until < now()
+                      returning *)
+                    select j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model, j.intake_token, j.intake_line,
+                           j.total, (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id) from j"""),
+            {"tenant": tenant_id, "fingerprint": fingerprint, "lease": INTAKE_LEASE_S},
+        ).one_or_none()
+    return OpenJob(*row) if row else None
+
+
+def intake_of(db: Database, fingerprint: bytes, *, tenant_id: int) -> tuple[uuid.UUID, dt.datetime] | None:
+    """The job whose intake of the same input is not finished, and until when that is somebody's."""
+    with db.begin() as connection:
+        row = connection.execute(
+            text("""select public_id, intake_lease_until from job where tenant_id = :tenant and fingerprint = :fingerprint
+                      and state = 0 order by id desc limit 1"""),
+            {"tenant": tenant_id, "fingerprint": fingerprint},
+        ).one_or_none()
+    return (row.public_id, row.intake_lease_until) if row else None
+
+
+def let_go(db: Database, job: OpenJob) -> None:
+    """Leave an unfinished intake to whoever goes on with it, at once."""
+    with db.begin() as connection:
+        connection.execute(
+            text("update job set intake_lease_until = now() where id = :job and state = 0 and intake_token = :token"),
+            {"job": job.id, "token": job.token},
+        )
+
+
+def callback_secret(db: Database, keyring: Keyring, job: OpenJob) -> str | None:
+    """What signs the job's callback; None where there is none."""
+    with db.begin() as connection:
+        sealed = connection.execute(text("select secret from endpoint where job_id = :job"), {"job": job.id}).scalar_one_or_none()
+    return None if sealed is None else keyring.open_secret(bytes(sealed))
+
+
+def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejections: Iterable[LineError], *, line: int) -> None:
+    """Commit all that came up to input line `line`, a sign of life even where that is nothing new.
+
+    RejectedError if the job takes no more from the caller.
+    """
     refused = [(job.id, error.line, error.code, error.detail[:1000]) for error in rejections]
     with db.begin() as connection:
         copy_rows(
@@ -45,8 +197,74 @@ def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejec
         copy_rows(connection, "shard_payload", PAYLOAD_COLUMNS, ((job.id, shard.shard_no, job.day, shard.blob) for shard in shards))
         copy_rows(connection, "rejection", REJECTION_COLUMNS, refused)
         taken = connection.execute(
-            text("update job set total = total + :n, rejected = rejected + :refused where id = :job and state = 0"),
-            {"job": job.id, "n": sum(shard.n for shard in shards), "refused": len(refused)},
+            text("""update job set total = total + :n, rejected = rejected + :refused, intake_line = :line,
+                           intake_lease_until = now() + make_interval(secs => :lease)
+                    where id = :job and state = 0 and intake_token = :token"""),
+            {
+                "job": job.id,
+                "token": job.token,
+                "n": sum(shard.n for shard in shards),
+                "refused": len(refused),
+                "line": line,
+                "lease": INTAKE_LEASE_S,
+            },
         ).rowcount
-        if not taken:
-            raise RejectedError("the job was given up while its texts were still coming in.")
+        _require(taken)
+
+
+def seal(db: Database, job: OpenJob) -> None:
+    """Every text is there: the job completes with its last verdict, at once where it has them all. RejectedError as write_piece."""
+    with db.begin() as connection:
+        taken = connection.execute(
+            text("""with j as (
+                      update job set state = case when total = done then 2 else 1 end, sealed_at = now(),
+                             finished_at = case when total = done then now() end
+                      where id = :job and state = 0 and intake_token = :token returning id, public_id, tenant_id, state),
+                    o as (insert into outbox (event_id, tenant_id, job_id, kind)
+                      select 'evt_' || replace(public_id::text, '-', '') || '_completed', tenant_id, id, 'batch.completed'
+                      from j where state = 2)
+                    select count(*) from j"""),
+            {"job": job.id, "token": job.token},
+        ).scalar_one()
+        _require(taken)
+
+
+def abandon(db: Database, job_id: int, reason: str, *, token: int | None = None) -> None:
+    """The input could not be taken in: the job is FAILED, its texts are deleted, its owner is told; verdicts it has stay.
+
+    With a token, only while that is the newest. A shard in work is fenced off; one that is finished meanwhile counts.
+    """
+    with db.begin() as connection:
+        connection.execute(
+            text("update shard set state = 3, published_at = null where job_id = :job and state in (0, 1)"), {"job": job_id}
+        )
+        failed = connection.execute(
+            text("""with j as (
+                      update job set state = 5, finished_at = now(), purged_at = now(), data_key = null, reason = :reason
+                      where id = :job and state = 0 and (cast(:token as bigint) is null or intake_token = :token)
+                      returning id, public_id, tenant_id)
+                    insert into outbox (event_id, tenant_id, job_id, kind)
+                    select 'evt_' || replace(public_id::text, '-', '') || '_failed', tenant_id, id, 'batch.failed' from j"""),
+            {"job": job_id, "reason": reason[:1000], "token": token},
+        ).rowcount
+        if not failed:
+            connection.rollback()
+            return
+        connection.execute(text("delete from shard_payload where job_id = :job"), {"job": job_id})
+
+
+def abandon_idle(db: Database, *, idle_s: float) -> list[int]:
+    """Give up intakes that nobody has gone on with for so long; returns their jobs."""
+    with db.begin() as connection:
+        idle = connection.execute(
+            text("select id, intake_token from job where state = 0 and intake_lease_until < now() - make_interval(secs => :idle)"),
+            {"idle": idle_s},
+        ).all()
+    for row in idle:
+        abandon(db, row.id, "its submit ended before all of its texts were in", token=row.intake_token)
+    return [row.id for row in idle]
+
+
+def _require(taken: int) -> None:
+    if not taken:
+        raise RejectedError("the job was cancelled, given up or taken over while its texts were still coming in.")

@@ -1,52 +1,25 @@
-"""Jobs: created, sealed, looked at, cancelled. Lock order everywhere: shard, then job."""
+"""Jobs: looked at, paused, resumed, cancelled. How they come into being is in `ingest`. Lock order everywhere: shard, then job."""
 
 import datetime as dt
-import json
+import math
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
-from uuid_utils.compat import uuid7
 
-from guardfleet.errors import ConfigurationError, NotFoundError
-from guardfleet.plan import DEFAULT_PLAN, Plan
+from guardfleet.errors import ConfigurationError, NotFoundError, RejectedError
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
 from guardfleet.store.database import Database
-from guardfleet.store.partitions import ensure_day
 
 DEFAULT_TENANT = 1
 EVENT_KINDS = ("batch.completed", "batch.cancelled", "batch.failed")
 LANES: Mapping[str, int] = {"bulk": 0, "interactive": 1}
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """What a producer says of a job before its first text."""
-
-    name: str
-    tenant_id: int = DEFAULT_TENANT
-    lane: int = 0
-    fingerprint: bytes | None = None
-    metadata: dict[str, Any] | None = None
-    callback_url: str | None = None
-    callback_secret: str | None = None
-    plan: Plan = DEFAULT_PLAN
-
-
-@dataclass(frozen=True, slots=True)
-class OpenJob:
-    """A job that takes texts."""
-
-    id: int
-    public_id: uuid.UUID
-    tenant_id: int
-    day: dt.date
-    lane: int
-    data_key: bytes  # wrapped
-    model: str | None  # the only one that may judge it; None: any
+PRIORITIES = range(-100, 101)
+PACE_S = 60.0  # finish() averages the pace over about this long
+STANDSTILL = 1e-3  # texts a second, from which on no estimate is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +56,40 @@ class JobView:
     escalated: int
     sampled: int
     agreed: int
+    lane: int
+    priority: int
+    paused_at: dt.datetime | None
+    started_at: dt.datetime | None
+    progressed_at: dt.datetime | None
+    pace: float
+    seen_at: dt.datetime  # when it was looked at, by the server's clock
 
     @property
     def label(self) -> str:
         """The public name, `job_` and 32 hex digits."""
         return job_label(self.public_id)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it stands still on its owner's word."""
+        return self.paused_at is not None and not self.state.is_final
+
+    @property
+    def texts_per_s(self) -> float:
+        """Texts judged a second, over about the last minute; of a job that stands still it falls to nothing."""
+        if self.started_at is None or self.progressed_at is None:
+            return 0.0
+        age_s = max(1.0, (self.seen_at - self.started_at).total_seconds())
+        idle_s = max(0.0, (self.seen_at - self.progressed_at).total_seconds())
+        # The average began at nothing: what is missing of it is known (the bias correction of an exponential average).
+        return self.pace * math.exp(-idle_s / PACE_S) / -math.expm1(-age_s / PACE_S)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the last verdict at the present pace; None while that or the number of texts is not known."""
+        rate = self.texts_per_s
+        is_known = self.state is JobState.RUNNING and not self.is_paused and rate > STANDSTILL
+        return (self.total - self.done) / rate if is_known else None
 
 
 def job_label(public_id: uuid.UUID) -> str:
@@ -103,89 +105,60 @@ def parse_label(label: str) -> uuid.UUID:
         raise NotFoundError(f"there is no job {label!r}.") from None
 
 
-def create(db: Database, keyring: Keyring, new: NewJob) -> OpenJob:
-    """A job in state INGESTING, its day's partitions, and its callback endpoint."""
-    public_id, data_key = uuid7(), keyring.new_data_key()
-    with db.begin() as connection:
-        day = connection.execute(text("select (now() at time zone 'utc')::date")).scalar_one()
-        ensure_day(connection, day)
-        job_id: int = connection.execute(
-            text("""insert into job (public_id, tenant_id, day, lane, name, fingerprint, metadata, key_id, data_key,
-                                     first_model, second_model, sure, sample, long_texts)
-                    values (:public_id, :tenant, :day, :lane, :name, :fingerprint, cast(:metadata as jsonb), :key_id, :data_key,
-                            :model, :second_model, :sure, :sample, :long_texts)
-                    returning id"""),
-            {
-                "public_id": public_id,
-                "tenant": new.tenant_id,
-                "day": day,
-                "lane": new.lane,
-                "name": new.name,
-                "fingerprint": new.fingerprint,
-                "metadata": _json(new.metadata),
-                "key_id": keyring.key_id,
-                "data_key": data_key,
-                **asdict(new.plan.check()),
-            },
-        ).scalar_one()
-        if new.callback_url and new.callback_secret:
-            connection.execute(
-                text("""insert into endpoint (tenant_id, job_id, url, secret, kinds)
-                        values (:tenant, :job, :url, :secret, :kinds)"""),
-                {
-                    "tenant": new.tenant_id,
-                    "job": job_id,
-                    "url": new.callback_url,
-                    "secret": keyring.seal_secret(new.callback_secret),
-                    "kinds": list(EVENT_KINDS),
-                },
-            )
-        _audit(connection, new.tenant_id, "job.create", job_label(public_id))
-    return OpenJob(job_id, public_id, new.tenant_id, day, new.lane, data_key, new.plan.model)
-
-
-def seal(db: Database, job_id: int) -> None:
-    """All shards are committed: the job may be published. A job without texts is complete at once. Safe to call twice."""
-    with db.begin() as connection:
-        connection.execute(
-            text("""with j as (
-                      update job set state = case when total = done then 2 else 1 end, sealed_at = now(),
-                             finished_at = case when total = done then now() end
-                      where id = :job and state = 0 returning id, public_id, tenant_id, state)
-                    insert into outbox (event_id, tenant_id, job_id, kind)
-                    select 'evt_' || replace(public_id::text, '-', '') || '_completed', tenant_id, id, 'batch.completed'
-                    from j where state = 2"""),
-            {"job": job_id},
-        )
-
-
-def abandon(db: Database, job_id: int, reason: str) -> None:
-    """The input could not be taken in: the job is FAILED, its texts are deleted, its owner is told."""
-    with db.begin() as connection:
-        connection.execute(
-            text("""with j as (
-                      update job set state = 5, finished_at = now(), purged_at = now(), data_key = null, reason = :reason
-                      where id = :job and state = 0 returning id, public_id, tenant_id),
-                    s as (delete from shard using j where shard.job_id = j.id),
-                    p as (delete from shard_payload using j where shard_payload.job_id = j.id)
-                    insert into outbox (event_id, tenant_id, job_id, kind)
-                    select 'evt_' || replace(public_id::text, '-', '') || '_failed', tenant_id, id, 'batch.failed' from j"""),
-            {"job": job_id, "reason": reason[:1000]},
-        )
-
-
 def cancel(db: Database, job_id: int) -> None:
-    """Stop a running job: ready shards are dropped, leased ones may still finish. Verdicts stay. Safe to call twice."""
+    """Stop a job: ready shards are dropped, leased ones may finish, no more texts are taken, verdicts stay. Safe to call twice."""
     with db.begin() as connection:
         connection.execute(
             text("update shard set state = 3, published_at = null where job_id = :job and state = 0"), {"job": job_id}
         )
         row = connection.execute(
-            text("""update job set state = 3 where id = :job and state = 1 returning tenant_id, public_id"""), {"job": job_id}
+            text("update job set state = 3 where id = :job and state in (0, 1) returning tenant_id, public_id"), {"job": job_id}
         ).one_or_none()
         if row:
-            _audit(connection, row.tenant_id, "job.cancel", job_label(row.public_id))
+            audit(connection, row.tenant_id, "job.cancel", job_label(row.public_id))
         _settle_cancelled(connection, job_id)
+
+
+def pause(db: Database, job_id: int) -> None:
+    """Nothing more of the job is begun; shards in work finish, texts may go on coming in. Safe to call twice.
+
+    RejectedError if it ended. A doorbell that is out already rings in vain: claim() looks at the job.
+    """
+    with db.begin() as connection:
+        connection.execute(
+            text("update shard set published_at = null where job_id = :job and state = 0 and published_at is not null"),
+            {"job": job_id},
+        )
+        _mark(connection, job_id, "paused_at = coalesce(paused_at, now())", "job.pause")
+
+
+def resume(db: Database, job_id: int) -> None:
+    """Take a paused job up again. Safe to call twice; RejectedError if it ended."""
+    with db.begin() as connection:
+        _mark(connection, job_id, "paused_at = null", "job.resume")
+
+
+def prioritise(db: Database, job_id: int, priority: int) -> None:
+    """Put a job before (higher) or after its tenant's others of the lane; RejectedError if it ended, or out of PRIORITIES."""
+    with db.begin() as connection:
+        _mark(connection, job_id, "priority = :priority", "job.prioritise", priority=check_priority(priority))
+
+
+def check_priority(priority: int) -> int:
+    """Itself; raises RejectedError."""
+    if priority not in PRIORITIES:
+        raise RejectedError(f"a priority is {PRIORITIES.start} to {PRIORITIES.stop - 1}; {priority} is not.")
+    return priority
+
+
+def _mark(connection: Connection, job_id: int, change: str, action: str, **values: object) -> None:
+    row = connection.execute(
+        text(f"update job set {change} where id = :job and state in (0, 1) returning tenant_id, public_id"),
+        {"job": job_id, **values},
+    ).one_or_none()
+    if row is None:
+        raise RejectedError("the job has ended.")
+    audit(connection, row.tenant_id, action, job_label(row.public_id))
 
 
 def settle_cancelled(db: Database) -> int:
@@ -217,7 +190,7 @@ def _settle_cancelled(connection: Connection, job_id: int | None) -> int:
     ).rowcount
 
 
-SELECT = """select j.*, m.name || '@' || left(m.revision, 12) as model, coalesce(m.is_demo, false) as is_demo
+SELECT = """select j.*, now() as seen_at, m.name || '@' || left(m.revision, 12) as model, coalesce(m.is_demo, false) as is_demo
             from job j left join model m on m.id = j.model_id """
 
 
@@ -279,12 +252,9 @@ def _view(row: Row[Any]) -> JobView:
     return JobView(state=JobState(row.state), **known)
 
 
-def _audit(connection: Connection, tenant_id: int, action: str, subject: str) -> None:
+def audit(connection: Connection, tenant_id: int, action: str, subject: str) -> None:
+    """Write down who did what, in the transaction that does it; never a text."""
     connection.execute(
         text("insert into audit_event (tenant_id, actor, action, subject) values (:tenant, current_user, :action, :subject)"),
         {"tenant": tenant_id, "action": action, "subject": subject},
     )
-
-
-def _json(value: dict[str, Any] | None) -> str | None:
-    return None if value is None else json.dumps(value)

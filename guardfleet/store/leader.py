@@ -28,6 +28,18 @@ class Leadership:
         return held
 
 
+def is_led(db: Database) -> bool:
+    """Whether some dispatcher leads now."""
+    with db.begin() as connection:
+        led: bool = connection.execute(
+            text("""select exists (select from pg_locks where locktype = 'advisory' and granted
+                      and database = (select oid from pg_database where datname = current_database())
+                      and ((classid::bigint << 32) | objid::bigint) = :key)"""),
+            {"key": LOCK_KEY},
+        ).scalar_one()
+        return led
+
+
 @contextmanager
 def campaign(db: Database) -> Iterator[Leadership]:
     """A candidate on a connection of its own, outside any transaction."""

@@ -4,6 +4,8 @@ import datetime as dt
 
 from sqlalchemy import Connection, text
 
+from guardfleet.store.database import Database
+
 PARTITIONED = ("verdict", "shard_payload")
 LOCK_KEY = 0x7061_7274  # "part"
 
@@ -18,6 +20,29 @@ def ensure_day(connection: Connection, day: dt.date) -> None:
             f"create table if not exists {_name(table, day)} partition of {table} "
             f"for values from ('{day.isoformat()}') to ('{(day + dt.timedelta(days=1)).isoformat()}')"
         )
+
+
+def existing(db: Database) -> list[tuple[str, dt.date]]:
+    """Table and day of each partition there is, oldest first; those too that a drop was cut off in."""
+    with db.begin() as connection:
+        names = connection.execute(
+            text("""select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace
+                      and relname ~ '^(verdict|shard_payload)_[0-9]{8}$' order by right(relname, 8), relname""")
+        ).scalars()
+        return [(name[:-9], dt.datetime.strptime(name[-8:], "%Y%m%d").replace(tzinfo=dt.UTC).date()) for name in names]
+
+
+def drop(db: Database, table: str, day: dt.date) -> None:
+    """Drop one partition. It is detached first, beside readers and writers of other days: a plain drop would lock them out."""
+    name = _name(table, day)
+    with db.session() as connection:
+        attached = connection.execute(
+            text("select inhdetachpending from pg_inherits where inhrelid = to_regclass(:name)"), {"name": name}
+        ).one_or_none()
+        if attached is not None:
+            how = "finalize" if attached.inhdetachpending else "concurrently"
+            connection.exec_driver_sql(f"alter table {table} detach partition {name} {how}")
+        connection.exec_driver_sql(f"drop table if exists {name}")
 
 
 def _name(table: str, day: dt.date) -> str:

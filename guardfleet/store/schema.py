@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     ForeignKeyConstraint,
     Identity,
     Index,
@@ -16,6 +17,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from guardfleet.store.base import NOW, ZERO, Base, identity
+from guardfleet.store.schema_events import Attempt, Delivery, Endpoint, Outbox
+
+__all__ = ["Attempt", "Base", "Delivery", "Endpoint", "Outbox"]  # one metadata: importing this module knows every table
 
 
 class Tenant(Base):
@@ -62,6 +66,10 @@ class Job(Base):
     day: Mapped[dt.date]  # of creation; the partition of all its rows
     state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.JobState
     lane: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # 0 bulk, 1 interactive
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # among the tenant's jobs of the lane; higher first
+    strict: Mapped[bool] = mapped_column(server_default=text("false"))  # nothing of it runs before all of it is there
+    reuse: Mapped[bool] = mapped_column(server_default=text("true"))  # verdicts of other jobs may serve it
+    paused_at: Mapped[dt.datetime | None]  # set by pause(): nothing of it is rung for or claimed until resume()
     name: Mapped[str]  # what the caller calls it; the file's name
     fingerprint: Mapped[bytes | None]  # of the input and the model asked for: the same submission is found again
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
@@ -76,7 +84,13 @@ class Job(Base):
     saved: Mapped[int] = mapped_column(server_default=ZERO)  # texts that no model run was needed for
     next_ord: Mapped[int] = mapped_column(server_default=ZERO)  # ordinal of the last shard finished, in commit order
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    intake_token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # fencing token of who brings the texts
+    intake_line: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # last input line that is committed
+    intake_lease_until: Mapped[dt.datetime] = mapped_column(server_default=NOW)  # pushed on by each piece; then others may go on
     sealed_at: Mapped[dt.datetime | None]
+    started_at: Mapped[dt.datetime | None]  # first finish()
+    progressed_at: Mapped[dt.datetime | None]  # last finish()
+    pace: Mapped[float] = mapped_column(server_default=ZERO)  # texts/s at progressed_at, decaying average (jobs.PACE_S)
     finished_at: Mapped[dt.datetime | None]  # set with the final state
     purged_at: Mapped[dt.datetime | None]  # texts deleted, data key destroyed
     reason: Mapped[str | None]  # of a failed job, for its owner
@@ -126,6 +140,7 @@ class Shard(Base):
     __table_args__ = (
         Index("shard_ready", "lane", "job_id", "shard_no", postgresql_where=text("state = 0 and published_at is null")),
         Index("shard_published", "lane", "published_at", postgresql_where=text("state = 0 and published_at is not null")),
+        Index("shard_tried", "job_id", "shard_no", postgresql_where=text("state = 0 and (claims > 0 or failures > 0)")),
         Index("shard_leased", "lease_until", postgresql_where=text("state = 1")),
         {
             "postgresql_with": {
@@ -211,69 +226,6 @@ class Rejection(Base):
     detail: Mapped[str]
 
 
-class Outbox(Base):
-    """Events to tell, written in the transaction that made them true; relay() turns them into deliveries."""
-
-    __tablename__ = "outbox"
-    id: Mapped[int] = identity()
-    event_id: Mapped[str] = mapped_column(unique=True)
-    tenant_id: Mapped[int] = mapped_column(BigInteger)
-    job_id: Mapped[int] = mapped_column(BigInteger)
-    kind: Mapped[str]
-    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-
-
-class Endpoint(Base):
-    """Where webhooks go. One with a job_id belongs to that job alone (its callback URL)."""
-
-    __tablename__ = "endpoint"
-    id: Mapped[int] = identity()
-    tenant_id: Mapped[int] = mapped_column(BigInteger)
-    job_id: Mapped[int | None] = mapped_column(BigInteger)
-    url: Mapped[str]
-    secret: Mapped[bytes]  # sealed
-    kinds: Mapped[list[str]]
-    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
-    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]), Index("endpoint_tenant", "tenant_id"))
-
-
-class Delivery(Base):
-    """One event on its way to one endpoint."""
-
-    __tablename__ = "delivery"
-    id: Mapped[int] = identity()
-    event_id: Mapped[str]
-    endpoint_id: Mapped[int] = mapped_column(BigInteger)
-    job_id: Mapped[int] = mapped_column(BigInteger)
-    kind: Mapped[str]
-    occurred_at: Mapped[dt.datetime]
-    state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.DeliveryState
-    attempts: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # set by claim(): a crash counts
-    token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # fencing token
-    next_attempt_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    lease_until: Mapped[dt.datetime | None]
-    published_at: Mapped[dt.datetime | None]
-    __table_args__ = (
-        UniqueConstraint("event_id", "endpoint_id"),
-        Index("delivery_due", "next_attempt_at", postgresql_where=text("state in (0, 1)")),
-    )
-
-
-class Attempt(Base):
-    """One try at a delivery; insert-only."""
-
-    __tablename__ = "attempt"
-    id: Mapped[int] = identity()
-    delivery_id: Mapped[int] = mapped_column(BigInteger)
-    attempt_no: Mapped[int] = mapped_column(SmallInteger)
-    at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    status: Mapped[int | None] = mapped_column(SmallInteger)  # HTTP status; null: no answer
-    latency_ms: Mapped[int]
-    error: Mapped[str | None]  # class of the failure, never the body
-    __table_args__ = (Index("attempt_delivery", "delivery_id"),)
-
-
 class AuditEvent(Base):
     """Who did what; insert-only, a trigger refuses the rest. Holds no text."""
 
@@ -284,3 +236,12 @@ class AuditEvent(Base):
     actor: Mapped[str]
     action: Mapped[str]
     subject: Mapped[str]
+
+
+class SchemaSupport(Base):
+    """One row: the oldest revision whose code may run on this schema. Raised by migrations that take something away."""
+
+    __tablename__ = "schema_support"
+    only_row: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    oldest: Mapped[str]
+    __table_args__ = (CheckConstraint("only_row", name="schema_support_only_row_check"),)

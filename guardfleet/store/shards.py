@@ -18,6 +18,7 @@ from guardfleet.plan import NONE_ESCALATED, Escalation, Plan
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.states import ShardState
 from guardfleet.store.database import Database, copy_rows
+from guardfleet.store.jobs import PACE_S
 from guardfleet.verdict import Judgement, ServedBy, Severity
 
 VERDICT_COLUMNS = {
@@ -80,15 +81,16 @@ def claim(
 ) -> Claim | None:
     """Take this shard if it is due, or if its last holder's lease is over; None when held, settled, or tried too often.
 
-    None too when the shard waits for another model than `model`: a late doorbell of its first round. Without a model, whoever asks
-    may have it. The limits are checked here and not only before ringing: a broker that redelivers brings shards nobody rang for.
+    None too when its job ends or is paused, and when the shard waits for another model than `model`: a late doorbell of its first
+    round. Without a model, whoever asks may have it. The limits are checked here and not only before ringing: a broker that
+    redelivers brings shards nobody rang for.
     """
     with db.begin() as connection:
         row = connection.execute(
             text("""update shard s set state = 1, token = s.token + 1, claims = s.claims + 1, worker = :worker,
                            lease_until = now() + make_interval(secs => :lease)
                     from job j
-                    where s.job_id = :job and s.shard_no = :no and j.id = s.job_id
+                    where s.job_id = :job and s.shard_no = :no and j.id = s.job_id and j.state in (0, 1) and j.paused_at is null
                       and (s.state = 0 or (s.state = 1 and s.lease_until < now()))
                       and s.claims < :max_claims and s.failures < :max_failures
                       and (s.model is null or cast(:model as text) is null or s.model = :model)
@@ -193,7 +195,10 @@ def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: i
                   update job set done = done + :n, safe = safe + :safe, controversial = controversial + :controversial,
                          unsafe = unsafe + :unsafe, error = error + :error, saved = saved + :saved, model_id = :model,
                          escalated = escalated + :escalated, sampled = sampled + :sampled, agreed = agreed + :agreed,
-                         next_ord = next_ord + 1,
+                         next_ord = next_ord + 1, started_at = coalesce(started_at, clock_timestamp()),
+                         pace = pace * exp(-least(extract(epoch from clock_timestamp() - progressed_at) / :pace_s, 50))
+                                + :n / :pace_s,
+                         progressed_at = clock_timestamp(),
                          state = case when state = 1 and done + :n = total then 2 else state end,
                          finished_at = case when state = 1 and done + :n = total then now() else finished_at end
                   where id = :job returning id, public_id, tenant_id, next_ord, (state = 2) as finished),
@@ -204,6 +209,7 @@ def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: i
                 from j where finished"""),
         {
             "n": held.n,
+            "pace_s": PACE_S,
             "safe": counts[Severity.SAFE],
             "controversial": counts[Severity.CONTROVERSIAL],
             "unsafe": counts[Severity.UNSAFE],
@@ -219,7 +225,7 @@ def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: i
 
 
 HAND_BACK = """update shard s set lease_until = null, {change},
-               state = case when j.state = 3 then 3 else 0 end
+               state = case when j.state in (0, 1) then 0 else 3 end
                from job j
                where s.job_id = :job and s.shard_no = :no and s.token = :token and s.state = 1 and j.id = s.job_id"""
 
@@ -256,8 +262,8 @@ def rescue(db: Database, *, limit: int = 100) -> list[tuple[int, int]]:
             text("""with x as materialized (
                       select job_id, shard_no from shard where state = 1 and lease_until < now()
                       order by lease_until limit :limit for update skip locked)
-                    update shard s set state = case when j.state = 3 then 3 else 0 end, lease_until = null, published_at = null,
-                           last_error = 'lease expired: its worker ' || coalesce(s.worker, '?') || ' is gone'
+                    update shard s set state = case when j.state in (0, 1) then 0 else 3 end, lease_until = null,
+                           published_at = null, last_error = 'lease expired: its worker ' || coalesce(s.worker, '?') || ' is gone'
                     from x join job j on j.id = x.job_id
                     where s.job_id = x.job_id and s.shard_no = x.shard_no returning s.job_id, s.shard_no"""),
             {"limit": limit},

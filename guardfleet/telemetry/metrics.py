@@ -23,6 +23,7 @@ SAVED = Counter("guardfleet_texts_saved", "Texts that no model run was needed fo
 SHARDS = Counter("guardfleet_shards", "Shards by what became of them.", ["outcome"])
 BACKLOG = Gauge("guardfleet_backlog_shards", "Shards not settled.", ["lane"])
 DOORBELLS = Counter("guardfleet_doorbells", "Messages rung or rung again.", ["queue", "kind"])
+STALLED = Gauge("guardfleet_stalled_queues", "Queues that nobody has taken work from for too long.")
 RESCUED = Counter("guardfleet_shards_rescued", "Leases that ran out.")
 DELIVERIES = Counter("guardfleet_deliveries", "Webhook attempts by outcome.", ["outcome"])
 LOOP_TICK = Gauge("guardfleet_worker_loop_timestamp_seconds", "When Celery's event loop last turned, Unix time.")

@@ -9,7 +9,8 @@ from guardfleet.states import JobState
 from guardfleet.store import jobs, opinions, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.halving import halve
-from guardfleet.store.jobs import JobView, NewJob
+from guardfleet.store.ingest import NewJob
+from guardfleet.store.jobs import JobView
 from guardfleet.store.opinions import Opinion
 from guardfleet.store.shards import Limits, Row
 from guardfleet.verdict import Judgement, Severity

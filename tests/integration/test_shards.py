@@ -5,13 +5,10 @@ import threading
 import pytest
 
 from guardfleet.errors import NotFoundError
-from guardfleet.intake import Intake
-from guardfleet.sealing import Keyring, PayloadRow
-from guardfleet.settings import load_settings
+from guardfleet.sealing import Keyring
 from guardfleet.states import JobState, ShardState
 from guardfleet.store import doorbells, jobs, shards, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import NewJob
 from guardfleet.store.shards import Row
 from guardfleet.verdict import Category, Judgement, Severity
 from tests.services.stored import BULK, MODEL, SAFE, finish, scalar, submit, take, took
@@ -147,14 +144,6 @@ def test_a_shard_handed_back_to_a_cancelling_job_is_dropped(db: Database, keyrin
     assert shards.states(db, job.id) == {ShardState.CANCELLED: 1}
     jobs.settle_cancelled(db)
     assert jobs.get(db, job.public_id).state is JobState.CANCELLED
-
-
-def test_nothing_of_a_job_is_rung_before_it_is_sealed(db: Database, keyring: Keyring) -> None:
-    intake = Intake(db, keyring, load_settings(shard_texts=1), NewJob("x"))
-    intake.add_all((i, PayloadRow(f"{i}", "x")) for i in range(40))
-    assert doorbells.due(db, BULK, limit=100) == []
-    intake.seal()
-    assert len(doorbells.due(db, BULK, limit=100)) == 40
 
 
 def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyring) -> None:

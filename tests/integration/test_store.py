@@ -2,14 +2,12 @@
 
 import pytest
 
-from guardfleet.errors import ConfigurationError, NotFoundError, RejectedError
-from guardfleet.intake import Intake
-from guardfleet.sealing import Keyring, PayloadRow
-from guardfleet.settings import load_settings
+from guardfleet.errors import ConfigurationError, NotFoundError
+from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
 from guardfleet.store import deliveries, jobs, keys, retention, shards, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import NewJob
+from guardfleet.store.ingest import NewJob
 from guardfleet.store.shards import Row
 from guardfleet.store.verdicts import Cursor
 from guardfleet.verdict import Category, Judgement, ServedBy, Severity, failure
@@ -94,17 +92,6 @@ def test_the_categories_of_the_view_are_those_of_the_code(db: Database) -> None:
         with db.begin() as connection:
             names = connection.exec_driver_sql(f"select guardfleet_categories({bits}::smallint)").scalar_one()
         assert names == category_names(Category(bits))
-
-
-def test_a_given_up_intake_leaves_no_job_that_counts(db: Database, keyring: Keyring) -> None:
-    settings = load_settings(shard_texts=1)
-    with pytest.raises(KeyboardInterrupt), Intake(db, keyring, settings, NewJob("x", fingerprint=b"f")) as intake:  # noqa: PT012
-        intake.add_all((i, PayloadRow(f"{i}", "x")) for i in range(40))
-        raise KeyboardInterrupt
-    assert jobs.find(db, b"f") is None
-    assert scalar(db, "select count(*) from shard") == scalar(db, "select count(*) from shard_payload") == 0
-    with pytest.raises(RejectedError, match="given up"):
-        intake.seal()
 
 
 def test_a_job_without_texts_is_complete_at_once(db: Database, keyring: Keyring) -> None:

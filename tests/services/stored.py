@@ -8,7 +8,8 @@ from guardfleet.settings import load_settings
 from guardfleet.store import shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.doorbells import Route
-from guardfleet.store.jobs import JobView, NewJob
+from guardfleet.store.ingest import NewJob
+from guardfleet.store.jobs import JobView
 from guardfleet.store.shards import Claim, Row
 from guardfleet.verdict import Judgement, Model, Severity
 

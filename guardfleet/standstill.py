@@ -1,0 +1,29 @@
+"""Why a job does not move, in a sentence that says what to do."""
+
+from guardfleet.queues import Queues
+from guardfleet.settings import Settings
+from guardfleet.states import JobState
+from guardfleet.store import leader, stalls
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView
+from guardfleet.store.stalls import Stall
+
+
+def explain(db: Database, job: JobView, settings: Settings) -> str | None:
+    """The reason for which nobody works on the job, or None: it moves, or has ended."""
+    if job.state.is_final:
+        return None
+    if job.is_paused:
+        return f"paused since {job.paused_at:%Y-%m-%d %H:%M} UTC: `guardfleet resume {job.label}`."
+    if job.state is not JobState.INGESTING and not leader.is_led(db):
+        return "no dispatcher is running: start `guardfleet dispatcher`."
+    for stall in stalls.stalls(db, after_s=settings.stall_s):
+        if stall.route.lane == job.lane and stall.route.model in (job.first_model, job.second_model):
+            return in_words(stall, settings.namespace)
+    return None
+
+
+def in_words(stall: Stall, namespace: str) -> str:
+    """The sentence about a queue."""
+    queue = Queues.of(namespace).of_model(stall.route.lane, stall.route.model)
+    return f"no worker has taken work of queue {queue} for {stall.idle_s / 60:,.0f} minutes: is one running for it?"

@@ -1,0 +1,71 @@
+"""The tables of what is told to the outside: events, where they go, and each try at bringing them there."""
+
+import datetime as dt
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, SmallInteger, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from guardfleet.store.base import NOW, ZERO, Base, identity
+
+
+class Outbox(Base):
+    """Events to tell, written in the transaction that made them true; relay() turns them into deliveries."""
+
+    __tablename__ = "outbox"
+    id: Mapped[int] = identity()
+    event_id: Mapped[str] = mapped_column(unique=True)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class Endpoint(Base):
+    """Where webhooks go. One with a job_id belongs to that job alone (its callback URL)."""
+
+    __tablename__ = "endpoint"
+    id: Mapped[int] = identity()
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    url: Mapped[str]
+    secret: Mapped[bytes]  # sealed
+    kinds: Mapped[list[str]]
+    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]), Index("endpoint_tenant", "tenant_id"))
+
+
+class Delivery(Base):
+    """One event on its way to one endpoint."""
+
+    __tablename__ = "delivery"
+    id: Mapped[int] = identity()
+    event_id: Mapped[str]
+    endpoint_id: Mapped[int] = mapped_column(BigInteger)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str]
+    occurred_at: Mapped[dt.datetime]
+    state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.DeliveryState
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # set by claim(): a crash counts
+    token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # fencing token
+    next_attempt_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    lease_until: Mapped[dt.datetime | None]
+    published_at: Mapped[dt.datetime | None]
+    __table_args__ = (
+        UniqueConstraint("event_id", "endpoint_id"),
+        Index("delivery_due", "next_attempt_at", postgresql_where=text("state in (0, 1)")),
+    )
+
+
+class Attempt(Base):
+    """One try at a delivery; insert-only."""
+
+    __tablename__ = "attempt"
+    id: Mapped[int] = identity()
+    delivery_id: Mapped[int] = mapped_column(BigInteger)
+    attempt_no: Mapped[int] = mapped_column(SmallInteger)
+    at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    status: Mapped[int | None] = mapped_column(SmallInteger)  # HTTP status; null: no answer
+    latency_ms: Mapped[int]
+    error: Mapped[str | None]  # class of the failure, never the body
+    __table_args__ = (Index("attempt_delivery", "delivery_id"),)

@@ -1,0 +1,30 @@
+"""Queues that nobody takes work from."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from guardfleet.store.database import Database
+from guardfleet.store.doorbells import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Doorbells of the route have been out for `idle_s` seconds, and no worker holds a shard of it."""
+
+    route: Route
+    idle_s: float
+
+
+def stalls(db: Database, *, after_s: float) -> list[Stall]:
+    """Routes that have stood still for so long. As cheap as the window of doorbells is small."""
+    with db.begin() as connection:
+        rows = connection.execute(
+            text("""select s.lane, s.model, extract(epoch from now() - min(s.published_at)) as idle_s
+                    from shard s where s.state = 0 and s.published_at is not null
+                    group by s.lane, s.model
+                    having min(s.published_at) < now() - make_interval(secs => :after) and not exists (
+                      select from shard l where l.state = 1 and l.lane = s.lane and l.model is not distinct from s.model)"""),
+            {"after": after_s},
+        )
+        return [Stall(Route(row.lane, row.model), float(row.idle_s)) for row in rows]

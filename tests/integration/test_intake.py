@@ -1,0 +1,207 @@
+"""Texts coming in: work starts at once, a cut-off intake is gone on with, and no text is taken twice."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from guardfleet.errors import LineError, OverloadedError, RejectedError, RetryableError
+from guardfleet.intake import Intake
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.settings import load_settings
+from guardfleet.states import JobState, ShardState
+from guardfleet.store import doorbells, ingest, jobs, shards, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.ingest import NewJob
+from guardfleet.store.jobs import JobView
+from tests.services.stored import BULK, finish, scalar, take, took
+
+Line = PayloadRow | LineError
+SINGLE = load_settings(shard_texts=1)
+FILE = NewJob("file", fingerprint=b"f")
+
+
+def lines(n: int) -> Iterator[tuple[int, Line]]:
+    return ((i, PayloadRow(f"{i}", f"text {i}")) for i in range(1, n + 1))
+
+
+def forget_lease(db: Database) -> None:
+    """As if the lease of a killed intake had run out."""
+    with db.begin() as connection:
+        connection.exec_driver_sql("update job set intake_lease_until = now()")
+
+
+def view(db: Database, intake: Intake) -> JobView:
+    return jobs.get(db, intake.job.public_id)
+
+
+def test_work_starts_while_texts_come_in_and_ends_once_all_are_there(db: Database, keyring: Keyring) -> None:
+    with Intake(db, keyring, SINGLE, NewJob("x")) as intake:
+        intake.add_all(lines(40))
+        bells = doorbells.due(db, BULK, limit=100)
+        assert len(bells) == 32  # two whole pieces
+        for bell in bells:
+            finish(db, took(db, view(db, intake), bell.shard_no))
+        half = view(db, intake)
+        assert (half.state, half.done, half.total) == (JobState.INGESTING, 32, 32)
+        job = intake.seal()
+    for bell in doorbells.due(db, BULK, limit=100):
+        finish(db, took(db, job, bell.shard_no))
+    assert jobs.get(db, job.public_id).state is JobState.COMPLETED
+    assert [row["seq"] for row in verdicts.export(db, job)] == list(range(40))
+
+
+def test_a_job_whose_verdicts_are_there_first_is_completed_by_its_seal(db: Database, keyring: Keyring) -> None:
+    with Intake(db, keyring, SINGLE, NewJob("x")) as intake:
+        intake.add_all(lines(16))
+        for no in range(16):
+            finish(db, took(db, view(db, intake), no))
+        assert intake.seal().state is JobState.COMPLETED
+    assert scalar(db, "select count(*) from outbox where kind = 'batch.completed'") == 1
+
+
+def test_nothing_of_a_strict_job_is_rung_before_it_is_sealed(db: Database, keyring: Keyring) -> None:
+    with Intake(db, keyring, SINGLE, NewJob("x", strict=True)) as intake:
+        intake.add_all(lines(40))
+        assert doorbells.due(db, BULK, limit=100) == []
+        intake.seal()
+    assert len(doorbells.due(db, BULK, limit=100)) == 40
+
+
+def test_a_slow_input_is_committed_every_few_seconds(db: Database, keyring: Keyring) -> None:
+    at = 0.0
+    with Intake(db, keyring, load_settings(), NewJob("x"), clock=lambda: at) as intake:
+        for number, row in lines(6):
+            at += 0.9
+            intake.add(number, row)
+        assert view(db, intake).total == 6
+        intake.seal()
+
+
+def test_a_failed_intake_is_given_up_with_its_texts_and_keeps_its_verdicts(db: Database, keyring: Keyring) -> None:
+    with pytest.raises(ZeroDivisionError), Intake(db, keyring, SINGLE, NewJob("x")) as intake:  # noqa: PT012
+        intake.add_all(lines(40))
+        finish(db, took(db, view(db, intake), 3))
+        held = took(db, view(db, intake), 4)
+        raise ZeroDivisionError("the disk is gone")
+    job = view(db, intake)
+    assert (job.state, job.reason, job.done) == (JobState.FAILED, "the disk is gone", 1)
+    assert not finish(db, held)
+    assert take(db, job, 5) is None
+    assert doorbells.due(db, BULK, limit=100) == []
+    assert scalar(db, "select count(*) from shard_payload") == 0
+    assert shards.states(db, job.id) == {ShardState.DONE: 1, ShardState.CANCELLED: 31}
+    with pytest.raises(RejectedError, match="given up"):
+        intake.seal()
+    assert len(list(verdicts.export(db, job))) == 1
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, RetryableError])
+def test_an_interrupted_intake_is_gone_on_with_at_once(db: Database, keyring: Keyring, kind: type[BaseException]) -> None:
+    with pytest.raises(kind), Intake(db, keyring, SINGLE, FILE) as first:  # noqa: PT012
+        first.add_all(lines(40))
+        raise kind
+    with Intake(db, keyring, SINGLE, FILE) as second:
+        assert (second.job.id, second.resumed_after) == (first.job.id, 32)
+        second.add_all(lines(50))
+        job = second.seal()
+    assert (job.total, scalar(db, "select count(*) from job")) == (50, 1)
+
+
+def test_only_the_newest_of_two_intakes_writes(db: Database, keyring: Keyring) -> None:
+    first = Intake(db, keyring, SINGLE, FILE)
+    first.add_all(lines(20))
+    forget_lease(db)
+    second = Intake(db, keyring, SINGLE, FILE)
+    with pytest.raises(RejectedError, match="taken over"):
+        first.seal()
+    ingest.abandon(db, first.job.id, "too late", token=first.job.token)
+    second.add_all(lines(20))
+    assert second.seal().total == 20
+
+
+def test_an_intake_that_is_alive_is_not_taken_over(db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Intake(db, keyring, SINGLE, FILE)
+
+    def meanwhile(_: float) -> None:
+        first.add_all(lines(16))
+
+    monkeypatch.setattr("guardfleet.intake.time.sleep", meanwhile)
+    with pytest.raises(RejectedError, match=f"submitted already, as job_{first.job.public_id.hex}"):
+        Intake(db, keyring, SINGLE, FILE)
+
+
+def test_an_intake_nobody_goes_on_with_is_given_up(db: Database, keyring: Keyring) -> None:
+    intake = Intake(db, keyring, SINGLE, FILE)
+    intake.add_all(lines(20))
+    assert ingest.abandon_idle(db, idle_s=0) == []
+    forget_lease(db)
+    assert ingest.abandon_idle(db, idle_s=60) == []
+    assert ingest.abandon_idle(db, idle_s=-1) == [intake.job.id]
+    assert view(db, intake).state is JobState.FAILED
+    assert scalar(db, "select kind from outbox") == "batch.failed"
+
+
+def test_a_job_can_be_cancelled_while_it_comes_in(db: Database, keyring: Keyring) -> None:
+    with pytest.raises(RejectedError, match="was cancelled"), Intake(db, keyring, SINGLE, NewJob("x")) as intake:  # noqa: PT012
+        intake.add_all(lines(16))
+        held = took(db, view(db, intake), 2)
+        jobs.cancel(db, intake.job.id)
+        intake.add_all(item for item in lines(32) if item[0] > 16)
+    assert view(db, intake).state is JobState.CANCELLING
+    assert finish(db, held)
+    assert jobs.settle_cancelled(db) == 1
+    assert (view(db, intake).state, view(db, intake).done) == (JobState.CANCELLED, 1)
+
+
+def test_a_full_house_refuses_new_jobs_with_a_time_to_come_back(db: Database, keyring: Keyring) -> None:
+    small = load_settings(shard_texts=1, max_backlog_texts=16)
+    intake = Intake(db, keyring, small, NewJob("x"))
+    intake.add_all(lines(16))
+    with pytest.raises(OverloadedError, match="16 texts wait for their verdict") as refused:
+        Intake(db, keyring, small, NewJob("y"))
+    assert refused.value.retry_after_s > 0
+    intake.add_all(item for item in lines(32) if item[0] > 16)  # what was let in may bring all of its texts
+    finish(db, took(db, view(db, intake), 0))
+    jobs.cancel(db, intake.job.id)
+    Intake(db, keyring, small, NewJob("y"))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kinds=st.lists(st.sampled_from(["text", "bad", "twice"]), max_size=60),
+    cuts=st.lists(st.tuples(st.integers(0, 70), st.booleans()), max_size=4),
+    shard_texts=st.integers(1, 5),
+)
+def test_wherever_it_is_cut_off_every_line_is_taken_or_refused_once(
+    db: Database, keyring: Keyring, kinds: list[str], cuts: list[tuple[int, bool]], shard_texts: int
+) -> None:
+    def rows() -> Iterator[tuple[int, Line]]:
+        for number, kind in enumerate(kinds, 1):
+            row = PayloadRow("same" if kind == "twice" else f"{number}", f"text {number}")
+            yield number, LineError(number, "wrong_type", "x") if kind == "bad" else row
+
+    values = load_settings(shard_texts=shard_texts)
+    mark = bytes(scalar(db, "select decode(md5(random()::text), 'hex')"))
+    new = NewJob("file", fingerprint=mark)
+    for cut, is_killed in cuts:
+        intake = Intake(db, keyring, values, new)
+        intake.add_all(list(rows())[:cut])
+        if is_killed:
+            forget_lease(db)
+        else:
+            intake.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with Intake(db, keyring, values, new) as intake:
+        intake.add_all(rows())
+        job = intake.seal()
+    first_same = kinds.index("twice") + 1 if "twice" in kinds else 0
+    taken = [n for n, kind in enumerate(kinds, 1) if kind == "text" or n == first_same]
+    assert (job.total, job.rejected) == (len(taken), len(kinds) - len(taken))
+    contents: list[str] = []
+    for no in range(scalar(db, f"select count(*) from shard where job_id = {job.id}")):
+        held = took(db, job, no)
+        assert held.first_seq == len(contents)
+        contents += [str(row.content) for row in shards.load(db, keyring, held)]
+    assert contents == [f"text {n}" for n in taken]
+    assert [row["line"] for row in verdicts.rejections(db, job)] == [n for n in range(1, len(kinds) + 1) if n not in taken]

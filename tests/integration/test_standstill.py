@@ -1,0 +1,63 @@
+"""How fast a job goes, when it will be done, and why it stands still."""
+
+import datetime as dt
+from dataclasses import replace
+
+import pytest
+
+from guardfleet import standstill
+from guardfleet.sealing import Keyring
+from guardfleet.settings import load_settings
+from guardfleet.store import doorbells, jobs, stalls
+from guardfleet.store.database import Database
+from guardfleet.store.leader import campaign
+from tests.services.stored import BULK, finish, submit, take, took
+
+SETTINGS = load_settings(namespace="acme")
+
+
+def later(db: Database, seconds: float) -> None:
+    """Let time pass for the job's clock."""
+    with db.begin() as connection:
+        connection.exec_driver_sql(
+            f"""update job set started_at = started_at - interval '{seconds} s',
+                               progressed_at = progressed_at - interval '{seconds} s'"""
+        )
+
+
+def test_pace_and_eta_follow_the_last_minute(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 400, shard_texts=10)
+    assert (job.texts_per_s, job.eta_s) == (0.0, None)
+    for no in range(30):  # ten texts every two seconds
+        finish(db, took(db, job, no))
+        later(db, 2)
+    now = jobs.get(db, job.public_id)
+    assert now.texts_per_s == pytest.approx(5, rel=0.05)
+    assert now.eta_s == pytest.approx(20, rel=0.05)
+    still = replace(now, seen_at=now.seen_at + dt.timedelta(minutes=30))
+    assert still.texts_per_s < 1e-3
+    assert still.eta_s is None
+
+
+def test_a_job_says_why_it_stands_still(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 2, shard_texts=1)
+    assert "no dispatcher is running" in str(standstill.explain(db, job, SETTINGS))
+    with campaign(db) as leadership:
+        assert leadership.try_lead()
+        assert standstill.explain(db, job, SETTINGS) is None
+        doorbells.mark_rung(db, doorbells.due(db, BULK, limit=9))
+        with db.begin() as connection:
+            connection.exec_driver_sql("update shard set published_at = now() - interval '7 minutes'")
+        said = "no worker has taken work of queue acme.bulk for 7 minutes: is one running for it?"
+        assert standstill.explain(db, job, SETTINGS) == said
+        (stall,) = stalls.stalls(db, after_s=300)
+        assert stall.route == BULK
+        held = take(db, job, 0)
+        assert held is not None
+        assert stalls.stalls(db, after_s=300) == []  # a worker is at it
+        jobs.pause(db, job.id)
+        assert "paused since" in str(standstill.explain(db, jobs.get(db, job.public_id), SETTINGS))
+        jobs.cancel(db, job.id)
+        assert finish(db, held)
+        jobs.settle_cancelled(db)
+        assert standstill.explain(db, jobs.get(db, job.public_id), SETTINGS) is None
