@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     cache_hours: float = Field(
         24.0, ge=0.0, le=8760.0, description="How old a verdict may be to serve the same text again; 0: never."
     )
+    cache_across_tenants: bool = Field(False, description="Verdicts of one tenant may serve another; the same in all workers.")
     purge_hours: float = Field(24.0, ge=0.0, le=8760.0, description="Texts are deleted this long after their job ended.")
     verdict_days: float = Field(
         90.0, ge=1.0, le=36_500.0, description="Jobs and their verdicts are dropped by day, this long after the day of submission."

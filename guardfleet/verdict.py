@@ -57,7 +57,7 @@ class ServedBy(IntEnum):
 
     MODEL = 0
     CACHE = 1  # an earlier verdict of the same tenant, model revision and policy
-    DUPLICATE = 2  # the same text earlier in the same shard
+    DUPLICATE = 2  # the same text elsewhere in the same job
     RULE_EMPTY = 3  # nothing to judge: empty or only spaces
     NOBODY = 4  # no verdict could be had; the row is an error
 

@@ -1,5 +1,6 @@
 """The guard's answer as a value: severity, categories, refusal, or `None`. Total: no input raises, none is safe by default."""
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from guardfleet.verdict import CATEGORY_NAMES, Category, Severity, categories_of
 
 LABELS = {"Safe": Severity.SAFE, "Controversial": Severity.CONTROVERSIAL, "Unsafe": Severity.UNSAFE}
 # The whole answer must be in the grammar: a label somewhere in free prose is a sign of a wrong prompt, not a verdict.
+# There are some hundred different answers, so both ways are remembered: they were a quarter of a worker's time per text.
 # Case-sensitive, as the official parser is: with case ignored, "Non-violent" would also yield "Violent".
 GRAMMAR = re.compile(r"Safety: (Safe|Controversial|Unsafe)\nCategories: ([^\n]+)(?:\nRefusal: (Yes|No))?")
 
@@ -20,6 +22,7 @@ class Parsed:
     refusal: bool | None = None
 
 
+@functools.lru_cache(maxsize=1024)
 def parse(raw: str) -> Parsed | None:
     """The answer's fields; None when it is not in the grammar."""
     match = GRAMMAR.fullmatch(raw.strip())
@@ -33,6 +36,7 @@ def parse(raw: str) -> Parsed | None:
     return Parsed(LABELS[match[1]], categories, None if match[3] is None else match[3] == "Yes")
 
 
+@functools.lru_cache(maxsize=1024)
 def render(parsed: Parsed) -> str:
     """The canonical answer: parse(render(x)) == x. What is stored leaves `raw` out where the two are equal."""
     label = next(label for label, severity in LABELS.items() if severity is parsed.severity)

@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,22 +18,20 @@ EMPTY = Judgement(Severity.SAFE, Category.NONE, served_by=ServedBy.RULE_EMPTY)
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """Which rows of a shard the engine must see: `ask` are indices, `twins` point a repeated text at its first row."""
+    """Which rows of a shard need a judgement: `ask` are indices, `twins` point a repeated text at its first row."""
 
     ask: list[int]
     twins: dict[int, int]
     settled: dict[int, Judgement]
 
 
-def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes], known: dict[bytes, Judgement]) -> Triage:
-    """Sort the rows of a shard: empty, known from the cache, repeated, or to be asked. Every index is in exactly one."""
+def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes]) -> Triage:
+    """Sort the rows of a shard: empty, repeated, or to be asked. Every index is in exactly one."""
     ask, twins, settled = [], {}, {}
     first: dict[bytes, int] = {}
     for i, (row, digest) in enumerate(zip(rows, digests, strict=True)):
         if is_blank(row.content):
             settled[i] = EMPTY
-        elif digest in known:
-            settled[i] = known[digest]
         elif digest in first:
             twins[i] = first[digest]
         else:
@@ -42,20 +40,20 @@ def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes], known: dict[byt
     return Triage(ask, twins, settled)
 
 
-def settle(plan: Triage, answers: Sequence[Answer], n: int) -> list[Judgement]:
-    """A judgement for each of the shard's `n` rows, in order; `answers` belong to `plan.ask`."""
-    out = dict(plan.settled)
-    out |= {i: judgement_of(answer) for i, answer in zip(plan.ask, answers, strict=True)}
+def settle(plan: Triage, judged: Mapping[int, Judgement], n: int) -> list[Judgement]:
+    """A judgement for each of the shard's `n` rows, in order; `judged` has those of `plan.ask`."""
+    out = {**plan.settled, **judged}
     for twin, first in plan.twins.items():
-        judged = out[first]
-        out[twin] = judged if judged.severity is Severity.ERROR else replace(judged, served_by=ServedBy.DUPLICATE)
+        same = out[first]
+        out[twin] = same if same.severity is Severity.ERROR else replace(same, served_by=ServedBy.DUPLICATE)
     return [out[i] for i in range(n)]
 
 
 def judgement_of(answer: Answer) -> Judgement:
     """What an answer means. One that is not in the grammar is an error with the raw answer kept, never safe."""
-    judgement = _worst_of(answer) if answer.windows else _judgement_of(answer)
-    return replace(judgement, input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
+    if not answer.windows:
+        return _judgement_of(answer)
+    return replace(_worst_of(answer), input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
 
 
 def _worst_of(answer: Answer) -> Judgement:
@@ -76,11 +74,21 @@ def _p_unsafe(judgement: Judgement) -> float:
 
 
 def _judgement_of(answer: Answer) -> Judgement:
+    seen: dict[str, Any] = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
     if answer.failure is not None:
-        return failure(answer.failure.code, answer.failure.detail)
-    odds: dict[str, Any] = {"probabilities": answer.probabilities, "category_odds": answer.categories}
+        return failure(answer.failure.code, answer.failure.detail, **seen)
     parsed = parse(answer.raw)
     if parsed is None:
-        return failure("unparsed", None, served_by=ServedBy.MODEL, raw=answer.raw, **odds)
-    raw = None if answer.raw == render(parsed) else answer.raw
-    return Judgement(parsed.severity, parsed.categories, parsed.refusal, ServedBy.MODEL, raw=raw, **odds)
+        seen |= {"probabilities": answer.probabilities, "category_odds": answer.categories, "raw": answer.raw}
+        return failure("unparsed", served_by=ServedBy.MODEL, **seen)
+    return Judgement(
+        parsed.severity,
+        parsed.categories,
+        parsed.refusal,
+        ServedBy.MODEL,
+        answer.probabilities,
+        None if answer.raw == render(parsed) else answer.raw,
+        answer.input_tokens,
+        answer.output_tokens,
+        category_odds=answer.categories,
+    )

@@ -32,6 +32,7 @@ from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer
 from worker import tasks, webhooks
 from worker.engine.contract import Engine
+from worker.judge import Judge
 from worker.leases import LeaseKeeper
 
 STALLED_STATUS = 70  # EX_SOFTWARE: the supervisor is to start a fresh process
@@ -129,11 +130,10 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
     moderator = tasks.Moderator(
         db=db,
         keyring=keyring,
-        engine=engine,
+        judge=Judge(db, engine, settings, verdicts.register_model(db, engine.model)),
         leases=leases,
         settings=settings,
         worker=worker_name,
-        model_id=verdicts.register_model(db, engine.model),
         draining=drain.requested,
         random=random.random,
     )

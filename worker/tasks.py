@@ -9,18 +9,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from celery import Celery
 from celery.exceptions import Reject
 
 from guardfleet.broker import MESSAGE_VERSION, MODERATE
 from guardfleet.errors import DrainingError, FatalError, GuardfleetError, RetryableError
-from guardfleet.plan import NONE_ESCALATED, Escalation, Plan
+from guardfleet.plan import NONE_ESCALATED, Escalation
 from guardfleet.retry import backoff_s
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.store import opinions, shards, verdicts
+from guardfleet.store import opinions, shards
 from guardfleet.store.database import Database
 from guardfleet.store.opinions import Opinion
 from guardfleet.store.shards import Claim, Limits, Row
@@ -28,14 +28,14 @@ from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.verdict import Judgement, ServedBy, Severity, category_names
 from worker.cascade import compare, doubts_of
-from worker.engine.contract import Engine, Judged
-from worker.judging import settle, triage
+from worker.judge import Judge
 from worker.leases import LeaseKeeper
 from worker.quarantine import SUSPECT_CLAIMS, Quarantine
-from worker.windows import Coverage
+from worker.twins import Scope, Twins
 
 FINISH_TRIES = 6  # about half a minute of a restarting database; then the lease runs out and another worker starts over
 QUARANTINE_S = 1.0  # how long a shard stays away while a suspect runs alone
+ANYBODY = 0  # the owner of digests that tenants share
 PAUSE_S = 5.0  # before a message goes back to the broker because PostgreSQL is away
 
 
@@ -45,14 +45,14 @@ class Moderator:
 
     db: Database
     keyring: Keyring
-    engine: Engine
+    judge: Judge
     leases: LeaseKeeper
     settings: Settings
     worker: str
-    model_id: int
     draining: threading.Event
     random: Callable[[], float]
     quarantine: Quarantine = field(default_factory=Quarantine)
+    twins: Twins = field(default_factory=Twins)
     tally: "Tally" = field(default_factory=lambda: Tally())  # noqa: PLW0108 - defined below
 
     def __call__(self, job: int, shard: int) -> None:
@@ -72,7 +72,7 @@ class Moderator:
 
     def _claim(self, job: int, shard: int) -> Claim | None:
         limits = Limits(self.settings.max_claims, self.settings.max_failures)
-        model, lease_s = self.engine.model.name, self.settings.lease_s
+        model, lease_s = self.judge.engine.model.name, self.settings.lease_s
         try:
             return shards.claim(self.db, job, shard, worker=self.worker, lease_s=lease_s, limits=limits, model=model)
         except RetryableError as error:
@@ -83,16 +83,18 @@ class Moderator:
         started = time.perf_counter()
         try:
             texts, first = opinions.load(self.db, self.keyring, held)
-            digests = [self.keyring.digest(held.tenant_id, row.content) for row in texts]
-            if first is None:
-                judgements = self._judge(held, texts, digests)
-                if doubts_of(held.plan, judgements, digests).asked:
-                    self._pass_on(held, judgements)
-                    return
-                rows, escalation = rows_of(texts, digests, judgements), NONE_ESCALATED
-            else:
-                rows, escalation = self._second(held, texts, digests, first)
-            self._finish(held, rows, escalation, started)
+            owner = ANYBODY if self.settings.cache_across_tenants else held.tenant_id
+            digests = [self.keyring.digest(owner, row.content) for row in texts]
+            with self.twins.scope(held.job_id) as scope:
+                if first is None:
+                    judgements = self.judge.judge(held, texts, digests, scope)
+                    if doubts_of(held.plan, judgements, digests).asked:
+                        self._pass_on(held, judgements)
+                        return
+                    rows, escalation = rows_of(texts, digests, judgements), NONE_ESCALATED
+                else:
+                    rows, escalation = self._second(held, texts, digests, first, scope)
+                self._finish(held, rows, escalation, started)
         except FatalError as error:
             # The process is ending and this shard may be why: it keeps its claim, and comes back when the lease has run out.
             raise Reject("the engine died", requeue=True) from error
@@ -107,39 +109,25 @@ class Moderator:
         except Exception as error:  # noqa: BLE001 - decided here: the row says so, the dispatcher tries again
             self._fail(held, f"{type(error).__name__} in the worker")
 
-    def _judge(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes]) -> list[Judgement]:
-        known = verdicts.known(self.db, digests, model_id=self.model_id, max_age_hours=self.settings.cache_hours)
-        plan = triage(rows, digests, known)
-        judged = self._ask(held, [rows[i] for i in plan.ask])
-        return settle(plan, judged.answers, len(rows))
-
-    def _ask(self, held: Claim, rows: list[PayloadRow]) -> Judged:
-        if not rows:
-            return Judged([])
-        # No deadline here: the engine settles every request or the watchdog ends the process.
-        with metrics.REQUEST_SECONDS.labels("shard").time():
-            contents = [row.content for row in rows]
-            return self.engine.submit(contents, urgent=held.lane == 1, coverage=coverage_of(held.plan)).result()
-
     def _pass_on(self, held: Claim, judgements: list[Judgement]) -> None:
         """To the second model, with what this one thinks."""
-        mine = self._patiently(lambda: opinions.pass_on(self.db, self.keyring, held, Opinion(self.model_id, judgements)))
+        mine = self._patiently(lambda: opinions.pass_on(self.db, self.keyring, held, Opinion(self.judge.model_id, judgements)))
         metrics.SHARDS.labels("passed_on" if mine else "fenced").inc()
         get_logger().info("shard_passed_on" if mine else "shard_fenced", job=held.job_id, shard=held.shard_no)
 
     def _second(
-        self, held: Claim, texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Opinion
+        self, held: Claim, texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Opinion, scope: Scope
     ) -> tuple[list[Row], Escalation]:
         """Judge what the first model was unsure of; its word stands for the rest, also where a sample is asked again."""
         doubts = doubts_of(held.plan, first.judgements, digests)
         asked = doubts.asked
-        judged = self._judge(held, [texts[i] for i in asked], [digests[i] for i in asked])
+        judged = self.judge.judge(held, [texts[i] for i in asked], [digests[i] for i in asked], scope)
         second = dict(zip(asked, judged, strict=True))
         final = {i: second[i] for i in doubts.unsure}
         return merged(texts, digests, first, final), compare(doubts, first.judgements, second)
 
     def _finish(self, held: Claim, rows: list[Row], escalation: Escalation, started: float) -> None:
-        mine = self._patiently(lambda: shards.finish(self.db, held, rows, model_id=self.model_id, escalation=escalation))
+        mine = self._patiently(lambda: shards.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation))
         seconds = time.perf_counter() - started
         if not mine:
             metrics.SHARDS.labels("fenced").inc()
@@ -186,11 +174,6 @@ def merged(texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Opinion
     return [
         row if i in final else replace(row, model_id=first.model_id) for i, row in enumerate(rows_of(texts, digests, judgements))
     ]
-
-
-def coverage_of(plan: Plan) -> Coverage | None:
-    """How much of long texts the job wants judged; None: as the worker is set."""
-    return cast("Coverage | None", plan.long_texts)
 
 
 class Tally:

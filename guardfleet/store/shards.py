@@ -45,6 +45,7 @@ class Claim:
     tenant_id: int
     data_key: bytes | None  # wrapped; None once purged
     plan: Plan
+    reuse: bool = True  # verdicts of other jobs may serve it
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,8 @@ def claim(
                       and s.claims < :max_claims and s.failures < :max_failures
                       and (s.model is null or cast(:model as text) is null or s.model = :model)
                     returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
-                              j.tenant_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts"""),
+                              j.tenant_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
+                              j.reuse"""),
             {
                 "job": job_id,
                 "no": shard_no,

@@ -11,6 +11,7 @@ from guardfleet.errors import RejectedError
 from guardfleet.plan import Plan
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
+from guardfleet.store.shards import Claim
 from guardfleet.verdict import CATEGORY_CHOICES, Category, Judgement, Model, ServedBy, Severity
 
 EXPORT_PAGE = 5_000
@@ -81,28 +82,37 @@ def require_served(db: Database, plan: Plan) -> None:
             raise RejectedError(f"no worker has served a model {name!r} yet: start one with it. Served were: {names}.")
 
 
-def known(db: Database, digests: Sequence[bytes], *, model_id: int, max_age_hours: float) -> dict[bytes, Judgement]:
-    """Earlier judgements of the same whole texts by the same model and policy. Digests are per tenant: none is crossed."""
-    if not digests or max_age_hours <= 0:
+def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int, max_age_hours: float) -> dict[bytes, Judgement]:
+    """Judgements of the same whole texts by the same model and policy: of the claim's own job, and of others not older than that.
+
+    Digests are per tenant, so none is crossed where the workers do not make them for all.
+    """
+    if not digests:
         return {}
     with db.begin() as connection:
         rows = connection.execute(
             text("""select distinct on (digest) digest, severity, categories, refusal, probabilities, raw,
-                           input_tokens, output_tokens, category_odds, evidence
+                           input_tokens, output_tokens, category_odds, evidence, job_id = :job as is_own
                     from verdict
                     where digest = any(:digests) and served_by = 0 and severity < 3 and model_id = :model
                       and (evidence is null or not evidence ? 'left_out')
-                      and day >= ((now() - make_interval(secs => :age)) at time zone 'utc')::date
-                      and done_at > now() - make_interval(secs => :age)
-                    order by digest, done_at desc"""),
-            {"digests": [uuid.UUID(bytes=digest) for digest in digests], "model": model_id, "age": max_age_hours * 3600},
+                      and day >= least(cast(:day as date), ((now() - make_interval(secs => :age)) at time zone 'utc')::date)
+                      and (job_id = :job or done_at > now() - make_interval(secs => :age))
+                    order by digest, is_own desc, done_at desc"""),
+            {
+                "digests": [uuid.UUID(bytes=digest) for digest in digests],
+                "model": model_id,
+                "age": max_age_hours * 3600,
+                "job": held.job_id,
+                "day": held.day,
+            },
         )
         return {
             row.digest.bytes: Judgement(
                 Severity(row.severity),
                 Category(row.categories),
                 row.refusal,
-                ServedBy.CACHE,
+                ServedBy.DUPLICATE if row.is_own else ServedBy.CACHE,
                 _probabilities(row.probabilities),
                 row.raw,
                 row.input_tokens,

@@ -112,15 +112,19 @@ def test_the_cache_knows_a_text_only_for_its_tenant_model_and_time(db: Database,
     job = submit(db, keyring, 1)
     mine, other = keyring.digest(1, "text 0"), keyring.digest(2, "text 0")
     model_id = verdicts.register_model(db, MODEL)
-    shards.finish(db, took(db, job, 0), [Row("id0", SAFE, mine)], model_id=model_id)
-    found = verdicts.known(db, [mine, other], model_id=model_id, max_age_hours=1)
+    held = took(db, job, 0)
+    shards.finish(db, held, [Row("id0", SAFE, mine)], model_id=model_id)
+    later = took(db, submit(db, keyring, 1), 0)
+    found = verdicts.known(db, [mine, other], later, model_id=model_id, max_age_hours=1)
     assert set(found) == {mine}
     assert found[mine].served_by is ServedBy.CACHE
-    assert verdicts.known(db, [mine], model_id=model_id + 1, max_age_hours=1) == {}
-    assert verdicts.known(db, [mine], model_id=model_id, max_age_hours=0) == {}
+    assert verdicts.known(db, [mine], later, model_id=model_id + 1, max_age_hours=1) == {}
+    assert verdicts.known(db, [mine], later, model_id=model_id, max_age_hours=0) == {}
     with db.begin() as connection:
         connection.exec_driver_sql("update verdict set done_at = now() - interval '2 hours'")
-    assert verdicts.known(db, [mine], model_id=model_id, max_age_hours=1) == {}
+    assert verdicts.known(db, [mine], later, model_id=model_id, max_age_hours=1) == {}
+    (own,) = verdicts.known(db, [mine], held, model_id=model_id, max_age_hours=0).values()
+    assert own.served_by is ServedBy.DUPLICATE
 
 
 def test_a_foreign_tenant_sees_no_job(db: Database, keyring: Keyring) -> None:

@@ -1,0 +1,61 @@
+"""Equal texts are judged once: in a job always, in a tenant's jobs unless one asks not to, over tenants if a setting says so."""
+
+import pathlib
+from collections import Counter
+
+from guardfleet.settings import Settings
+from guardfleet.store import keys, verdicts
+from guardfleet.store.jobs import JobView
+from producer.client import Options, Producer
+from tests.services.fleet import fleet
+from tests.services.outcome import assert_exactly_once, finished
+
+
+def served(producer: Producer, job: JobView) -> Counter[str]:
+    return Counter(row["served_by"] for row in verdicts.export(producer.db, job))
+
+
+def test_a_text_repeated_all_over_a_job_is_judged_once(settings: Settings, tmp_path: pathlib.Path) -> None:
+    slow = settings.model_copy(update={"instant_ms_per_batch": 20.0, "cache_hours": 0.0})
+    producer = Producer.connect(slow.model_copy(update={"shard_texts": 50}))
+    texts = [f"text {i * 7919 % 300}" for i in range(3000)]
+    with fleet(slow, tmp_path, ("dispatcher",), ("worker",)):
+        job = finished(producer, producer.submit(texts).job)
+        again = finished(producer, producer.submit(texts).job)  # without a cache, another job is judged anew
+    for one in (job, again):
+        assert_exactly_once(producer, one)
+        assert served(producer, one) == {"model": 300, "duplicate": 2700}
+    producer.db.close()
+
+
+def test_verdicts_of_other_jobs_serve_unless_the_job_asks_not_to(settings: Settings, tmp_path: pathlib.Path) -> None:
+    producer = Producer.connect(settings.model_copy(update={"shard_texts": 50}))
+    texts = [f"text {i}" for i in range(100)]
+    with fleet(settings, tmp_path, ("dispatcher",), ("worker",)):
+        first = finished(producer, producer.submit(texts).job)
+        cached = finished(producer, producer.submit(texts).job)
+        anew = finished(producer, producer.submit(texts, Options(reuse=False)).job)
+    assert [served(producer, job) for job in (first, cached, anew)] == [{"model": 100}, {"cache": 100}, {"model": 100}]
+    producer.db.close()
+
+
+def test_tenants_share_verdicts_only_where_a_setting_says_so(settings: Settings, tmp_path: pathlib.Path) -> None:
+    one = Producer.connect(settings)
+    keys.create(one.db, one.keyring, name="k", tenant="other")
+    two = Producer(one.db, one.keyring, settings, tenant_id=2)
+    for shared in (False, True):
+        values = settings.model_copy(update={"cache_across_tenants": shared})
+        texts = [f"{shared} {i}" for i in range(30)]
+        (folder := tmp_path / str(shared)).mkdir()
+        with fleet(values, folder, ("dispatcher",), ("worker",)):
+            finished(one, one.submit(texts).job)
+            theirs = two.submit(texts).job
+            until_done(two, theirs)
+        assert served(two, theirs) == {"cache" if shared else "model": 30}
+    one.db.close()
+
+
+def until_done(producer: Producer, job: JobView) -> None:
+    from tests.services.fleet import until
+
+    until(lambda: producer.status(job.label).state.is_final, what="the end of the job")

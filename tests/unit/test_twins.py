@@ -1,0 +1,58 @@
+"""Equal texts in work at the same time: one task judges, the others wait for it, and for nobody in vain."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from guardfleet.verdict import Judgement, Severity
+from worker.twins import Twins
+
+SAFE = Judgement(Severity.SAFE)
+
+
+def test_a_text_belongs_to_the_first_who_takes_it_until_its_scope_ends() -> None:
+    twins = Twins()
+    with twins.scope(1) as first:
+        assert first.take(["a", "b"]) == {}
+        with twins.scope(2) as second:
+            assert second.take(["b", "c"]) == {"b": first}
+            first.settle({"a": SAFE, "b": SAFE})
+            assert second.take(["b"])["b"].judgement("b") is SAFE
+    with twins.scope(3) as third:
+        assert third.take(["a", "b", "c"]) == {}
+
+
+def test_who_waits_for_a_task_that_fails_is_told_nothing() -> None:
+    twins = Twins()
+    waiting = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with twins.scope(1) as first:
+            first.take(["a"])
+
+            def wait() -> Judgement | None:
+                with twins.scope(2) as second:
+                    owner = second.take(["a"])["a"]
+                    waiting.set()
+                    return owner.judgement("a")
+
+            answer = pool.submit(wait)
+            assert waiting.wait(10)
+        assert answer.result(10) is None
+
+
+def test_two_that_wait_for_each_other_both_go_on() -> None:
+    twins = Twins()
+    both = threading.Barrier(2, timeout=10)
+
+    def work(mine: str, other: str) -> Judgement | None:
+        with twins.scope(1) as scope:
+            scope.take([mine])
+            both.wait()
+            owner = scope.take([other])[other]
+            scope.settle({mine: SAFE})
+            found = owner.judgement(other)
+            both.wait()
+            return found
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(work, "a", "b"), pool.submit(work, "b", "a")]
+        assert [answer.result(20) for answer in answers] == [SAFE, SAFE]

@@ -1,0 +1,71 @@
+"""A shard's texts become judgements: what is known or in work already is not judged again, the rest goes to the engine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from guardfleet.sealing import PayloadRow
+from guardfleet.settings import Settings
+from guardfleet.store import verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.shards import Claim
+from guardfleet.telemetry import metrics
+from guardfleet.verdict import Judgement, ServedBy, Severity
+from worker.engine.contract import Engine
+from worker.judging import judgement_of, settle, triage
+from worker.twins import Key, Scope
+from worker.windows import Coverage
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges for one worker process, with its one model. Called from all of its task threads."""
+
+    db: Database
+    engine: Engine
+    settings: Settings
+    model_id: int
+
+    def judge(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], scope: Scope) -> list[Judgement]:
+        """A judgement for each row, in order. The scope stays open until they are committed."""
+        plan = triage(rows, digests)
+        keys = {i: self._key(held, digests[i]) for i in plan.ask}
+        theirs = scope.take(keys.values())
+        known = self._known(held, [digests[i] for i in plan.ask])
+        judged = {i: known[digests[i]] for i in plan.ask if digests[i] in known}
+        judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged and keys[i] not in theirs])
+        scope.settle({keys[i]: judgement for i, judgement in judged.items()})
+        for i in plan.ask:
+            if i not in judged and (shared := _shared(theirs[keys[i]], keys[i], held.job_id)):
+                judged[i] = shared
+        judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged])
+        return settle(plan, judged, len(rows))
+
+    def _known(self, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Judgement]:
+        max_age_hours = self.settings.cache_hours if held.reuse else 0.0
+        return verdicts.known(self.db, digests, held, model_id=self.model_id, max_age_hours=max_age_hours)
+
+    def _ask(self, held: Claim, rows: Sequence[PayloadRow], asked: Sequence[int]) -> dict[int, Judgement]:
+        if not asked:
+            return {}
+        # No deadline here: the engine settles every request or the watchdog ends the process.
+        with metrics.REQUEST_SECONDS.labels("shard").time():
+            contents = [rows[i].content for i in asked]
+            judged = self.engine.submit(contents, urgent=held.lane == 1, coverage=coverage_of(held)).result()
+        return {i: judgement_of(answer) for i, answer in zip(asked, judged.answers, strict=True)}
+
+    def _key(self, held: Claim, digest: bytes) -> Key:
+        return digest, held.plan.long_texts, None if held.reuse else held.job_id
+
+
+def coverage_of(held: Claim) -> Coverage | None:
+    """How much of long texts the job wants judged; None: as the worker is set."""
+    return cast("Coverage | None", held.plan.long_texts)
+
+
+def _shared(owner: Scope, key: Key, job_id: int) -> Judgement | None:
+    """What another task was told of the same text; None if it was told nothing."""
+    judgement = owner.judgement(key)
+    if judgement is None or judgement.severity is Severity.ERROR:
+        return judgement
+    return replace(judgement, served_by=ServedBy.DUPLICATE if owner.job_id == job_id else ServedBy.CACHE)
