@@ -23,6 +23,12 @@ MISSING_QUEUE = (NotFound, ChannelError)
 BROKER_DOWN = (OperationalError, AMQPError, RedisError, OSError)
 
 
+def is_newer(message: Mapping[str, Any]) -> bool:
+    """Whether the message is of a version after this code's: while a fleet is upgraded, workers of both take from one queue."""
+    version = message.get("v")
+    return isinstance(version, int) and version > MESSAGE_VERSION
+
+
 def make_app(settings: Settings, name: str, *, model: str | None = None) -> Celery:
     """A configured application, which with `model` knows the queues of work for it too; connects to nothing yet."""
     url = settings.required("broker_url")

@@ -10,6 +10,7 @@ from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.rows import row_of
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
+from guardfleet.states import JobState
 from guardfleet.store import ingest, jobs, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
@@ -25,13 +26,15 @@ class Submission:
     rejected: list[LineError]
     callback_secret: str | None = None
     resumed_after: int = 0  # input lines that an earlier submit had brought
+    is_new: bool = True  # not found as it was submitted before
 
 
 @dataclass(frozen=True)
 class Options:
     """How a job is to be run.
 
-    `fingerprint`: of the input and what is asked of it; a submit with it that was cut off is gone on with by the next.
+    `fingerprint`: of the input and what is asked of it; a submit with it that was cut off is gone on with by the next. `once`: one
+    that went through is found again, so that a caller who did not hear of it can ask again.
     `priority`: -100 to 100, among the tenant's own jobs. `reuse`: whether verdicts of other jobs may serve this one.
     `on_progress` is told the texts committed so far.
     """
@@ -46,6 +49,7 @@ class Options:
     plan: Plan = DEFAULT_PLAN
     priority: int = 0
     reuse: bool = True
+    once: bool = False
     on_progress: Callable[[int], None] = lambda n: None
 
 
@@ -81,6 +85,10 @@ class Producer:
 
     def submit_rows(self, rows: Iterable[Numbered], options: Options) -> Submission:
         """Take rows in that a reader has numbered and checked."""
+        if options.once and options.fingerprint is not None:
+            earlier = jobs.find(self.db, options.fingerprint, tenant_id=self.tenant_id)
+            if earlier is not None and earlier.state is not JobState.INGESTING:
+                return Submission(earlier, [], is_new=False)
         secret = callback_secret(options.callback_url, options.callback_secret)
         new = NewJob(
             options.name,

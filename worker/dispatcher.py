@@ -44,6 +44,7 @@ class Dispatcher:
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
     _housekept: float = field(default=float("-inf"), init=False)
     _expired: float = field(default=float("-inf"), init=False)
+    _short_since: dict[str, float] = field(default_factory=dict, init=False)  # by queue
     _stalled: frozenset[Route] = field(default=frozenset(), init=False)
 
     def run(self) -> None:
@@ -93,8 +94,7 @@ class Dispatcher:
     def _ring_route(self, route: Route) -> int:
         queue, lane = self.publisher.queues.of_model(route.lane, route.model), LANE_NAMES[route.lane]
         out = doorbells.outstanding(self.db, route)
-        if out and self.publisher.depth(queue) < out:
-            # Fewer messages than doorbells: the broker lost some, or a worker has just taken one and not claimed yet; age tells.
+        if self._is_short(queue, out):
             lost = doorbells.forget_lost(self.db, route, older_than_s=self.settings.republish_s)
             if lost:
                 metrics.DOORBELLS.labels(lane, "lost").inc(lost)
@@ -109,6 +109,20 @@ class Dispatcher:
         metrics.DOORBELLS.labels(lane, "rung").inc(rung)
         get_logger().debug("doorbells_rung", queue=queue, n=rung)
         return rung
+
+    def _is_short(self, queue: str, out: int) -> bool:
+        """Whether the broker has had fewer messages than there are doorbells for so long that it must have lost some.
+
+        A worker that has just taken one and not claimed it yet makes the queue short for a moment, and a queue may be long: a
+        moment must not have all of it rung again.
+        """
+        if not out or self.publisher.depth(queue) >= out:
+            self._short_since.pop(queue, None)
+            return False
+        if self.clock() - self._short_since.setdefault(queue, self.clock()) < self.settings.republish_s:
+            return False
+        del self._short_since[queue]
+        return True
 
     def _ring_deliveries(self) -> None:
         ids = deliveries.due(

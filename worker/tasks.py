@@ -14,7 +14,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import Reject
 
-from guardfleet.broker import MESSAGE_VERSION, MODERATE
+from guardfleet.broker import MESSAGE_VERSION, MODERATE, is_newer
 from guardfleet.errors import DrainingError, FatalError, GuardfleetError, RetryableError
 from guardfleet.plan import NONE_ESCALATED, Escalation
 from guardfleet.retry import backoff_s
@@ -203,6 +203,11 @@ def register(app: Celery, moderate: Moderator) -> None:
 
     @app.task(name=MODERATE)
     def task(**message: Any) -> None:
+        if is_newer(message):
+            # A worker of the next version will know what it says. The pause keeps one alone with it from turning in a circle.
+            get_logger().warning("shard_message_returned", version=message.get("v"))
+            moderate.draining.wait(PAUSE_S)
+            raise Reject("a newer doorbell than this worker understands", requeue=True)
         if message.get("v") != MESSAGE_VERSION or not all(isinstance(message.get(key), int) for key in ("job", "shard")):
             # To the dead-letter queue, where somebody can look; the shard itself is a row and is rung for again.
             get_logger().error("shard_message_rejected", version=message.get("v"))

@@ -14,7 +14,7 @@ from celery import Celery
 from celery.exceptions import Reject
 
 import guardfleet
-from guardfleet.broker import DELIVER, MESSAGE_VERSION
+from guardfleet.broker import DELIVER, MESSAGE_VERSION, is_newer
 from guardfleet.errors import RejectedError, RetryableError
 from guardfleet.retry import webhook_delay_s
 from guardfleet.sealing import Keyring
@@ -152,6 +152,10 @@ def register(app: Celery, deliver: Deliverer) -> None:
 
     @app.task(name=DELIVER)
     def task(**message: Any) -> None:
+        if is_newer(message):
+            get_logger().warning("delivery_message_returned", version=message.get("v"))
+            deliver.pause(PAUSE_S)
+            raise Reject("a newer doorbell than this worker understands", requeue=True)
         if message.get("v") != MESSAGE_VERSION or not isinstance(message.get("delivery"), int):
             get_logger().error("delivery_message_rejected", version=message.get("v"))
             raise Reject("not a doorbell this worker understands", requeue=False)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from guardfleet import __version__
+from guardfleet.cli.bench import app as bench_app
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.settings import load_settings
 
@@ -20,7 +21,6 @@ db_app = typer.Typer(no_args_is_help=True, help="Migrations.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys and the installation's secret key.")
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
-bench_app = typer.Typer(no_args_is_help=True, help="Reproducible figures of this machine.")
 app.add_typer(bench_app, name="bench")
 
 Input = Annotated[
@@ -89,6 +89,7 @@ def submit(
     callback_secret: Secret = None,
     priority: Annotated[int, typer.Option("--priority", help="-100 to 100, among your own jobs of the lane; higher first.")] = 0,
     reuse: Annotated[bool, typer.Option("--reuse/--no-reuse", help="Whether verdicts of earlier jobs may serve this one.")] = True,
+    once: Annotated[bool, typer.Option("--once", help="Name the job of an earlier submit of the same, if there is one.")] = False,
 ) -> int:
     """Submit a job to a running fleet. If it is cut off, run it again: it goes on where it was."""
     from guardfleet.cli import jobs
@@ -104,6 +105,7 @@ def submit(
         plan=Plan(model, then, sure, sample, long_texts),
         priority=priority,
         reuse=reuse,
+        once=once,
     )
 
 
@@ -244,14 +246,6 @@ def keys_create(
     from guardfleet.cli import jobs
 
     return jobs.create_key(load_settings(), name=name, tenant=tenant)
-
-
-@bench_app.command("engine", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-def bench_engine(context: typer.Context) -> int:
-    """Time the engine against what this machine can compute; `guardfleet bench engine --help` has its options."""
-    from worker.engine import bench
-
-    return bench.main(context.args)
 
 
 @app.command()

@@ -32,6 +32,7 @@ def submit(
     plan: Plan,
     priority: int,
     reuse: bool,
+    once: bool,
 ) -> int:
     """Submit a file; print the job's name on stdout. One whose submit was cut off is gone on with."""
     from producer.client import Options, Producer
@@ -53,6 +54,7 @@ def submit(
         fingerprint=fingerprint(source, asked),
         priority=priority,
         reuse=reuse,
+        once=once,
         strict=strict,
         interactive=interactive,
         callback_url=callback_url,

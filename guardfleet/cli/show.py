@@ -73,6 +73,9 @@ def follow(look: Callable[[], JobView], *, broken: Callable[[], str | None] = la
 def submitted(submission: "Submission") -> None:
     """Say what was there already, which lines were refused, and what the callback is signed with if the caller does not know."""
     job, first = submission.job, submission.rejected
+    if not submission.is_new:
+        console.print(f"the same was submitted on {job.created_at:%Y-%m-%d %H:%M} UTC: {job.label} is {job.state.label}")
+        return
     if submission.resumed_after:
         console.print(f"an earlier submit had been cut off after line {submission.resumed_after:,}: {job.label} was gone on with")
     if job.rejected:

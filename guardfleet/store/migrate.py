@@ -46,11 +46,22 @@ def head() -> str:
 
 
 def require_head(db: Database) -> None:
-    """Raise ConfigurationError, with the fix, unless the schema is what this code needs."""
-    found = current(db)
-    if found != head():
+    """Raise ConfigurationError, with the fix, unless the schema is what this code needs, or newer and still good for it.
+
+    So processes of two versions run side by side while a fleet is upgraded: docs/upgrading.md.
+    """
+    found, needed = current(db), head()
+    if found == needed:
+        return
+    if found is None or found < needed:
         raise ConfigurationError(
-            f"the database is at migration {found}, this guardfleet needs {head()}: run `guardfleet db upgrade`."
+            f"the database is at migration {found}, this guardfleet needs {needed}: run `guardfleet db upgrade`."
+        )
+    with db.begin() as connection:
+        oldest: str = connection.execute(text("select oldest from schema_support")).scalar_one()
+    if needed < oldest:
+        raise ConfigurationError(
+            f"the database is at migration {found}, which this guardfleet ({needed}) is too old for: install a newer one."
         )
 
 

@@ -116,7 +116,7 @@ def test_a_flushed_redis_loses_nothing(database_url: str, tmp_path: pathlib.Path
         server.stop()
 
 
-def test_a_message_of_an_unknown_version_is_dead_lettered_and_the_worker_goes_on(
+def test_a_message_that_is_none_is_dead_lettered_and_the_worker_goes_on(
     rabbitmq: str, database_url: str, tmp_path: pathlib.Path
 ) -> None:
     from guardfleet.broker import MODERATE, Publisher, make_app
@@ -129,7 +129,7 @@ def test_a_message_of_an_unknown_version_is_dead_lettered_and_the_worker_goes_on
     dispatcher = Process(settings, "dispatcher", log=tmp_path / "dispatcher.log")
     try:
         worker.until_says("worker_ready")
-        for bad in ({"v": 99, "job": 1, "shard": 0}, {"job": "x", "shard": 0}, {}):
+        for bad in ({"v": 0, "job": 1, "shard": 0}, {"job": "x", "shard": 0}, {}):
             publisher.ring(MODERATE, publisher.queues.lanes[0], [bad])
         until(lambda: publisher.depth(publisher.queues.dead) == 3, what="three dead letters")
         assert_exactly_once(producer, finished(producer, producer.submit(["fine"]).job))

@@ -42,6 +42,14 @@ def texts(n: int) -> list[dict[str, Any]]:
     return [{"id": f"t{i}", "text": f"text {i}" + (mark[i % 10] if i % 10 == 0 or i % 50 == 5 else "")} for i in range(n)]
 
 
+TEXTS = {row["id"]: row["text"] for row in texts(500)}
+
+
+def is_sampled(producer: Producer, text: str) -> bool:
+    """Whether the plan's sample has the text: its digest, which hangs on the installation's key, is as good as a die."""
+    return int.from_bytes(producer.keyring.digest(1, text)[:4]) < PLAN.sample * (1 << 32)
+
+
 def rows_of(producer: Producer, job: jobs.JobView) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in verdicts.export(producer.db, job)}
 
@@ -58,9 +66,9 @@ def test_the_second_model_has_the_last_word_where_the_first_is_unsure_and_nowher
     assert {row["model"] for key, row in rows.items() if int(key[1:]) % 10 == 0} == {"large"}
     assert {row["model"] for key, row in rows.items() if int(key[1:]) % 10} == {"instant"}
     assert (job.unsafe, job.safe, job.escalated) == (50, 450, 50)
-    assert 50 < job.sampled < 130  # a fifth of 450
-    overruled = sum(1 for key in rows if int(key[1:]) % 50 == 5)
-    assert job.sampled - overruled <= job.agreed < job.sampled
+    sampled = {key for key in rows if int(key[1:]) % 10 and is_sampled(producer, TEXTS[key])}
+    assert 50 < job.sampled == len(sampled) < 130  # a fifth of 450
+    assert job.agreed == sum(1 for key in sampled if "[[overruled]]" not in TEXTS[key])
     assert rows_of(producer, plain)["x"]["model"] == "instant"
     with producer.db.begin() as connection:
         assert connection.exec_driver_sql("select count(*) from first_opinion").scalar_one() == 0

@@ -1,0 +1,134 @@
+"""Who watches while a fleet is broken: a receiver of webhooks, a reader of results, and what the rows and logs say in the end."""
+
+import contextlib
+import http.client
+import json
+import random
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from benchmarks.chaos_site import Site
+from guardfleet.store.jobs import JobView
+
+PATIENCE_S = 1800.0
+STEP_S = 0.3
+FLAGGED_EVERY = 97  # every so many texts one is marked, so that verdicts are checked for what they say and not only counted
+REFUSED = 0.2  # of the webhooks, so that they are sent again
+
+
+@dataclass
+class Receiver:
+    """Takes webhooks; refuses one in five, so that they are sent again. Counts events by id."""
+
+    rng: random.Random
+    taken: Counter[str] = field(default_factory=Counter)
+
+    def __enter__(self) -> str:
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                refused = receiver.rng.random() < REFUSED
+                if not refused:
+                    receiver.taken[self.headers.get("webhook-id", "")] += 1
+                self.send_response(500 if refused else 204)
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self._server.server_port}/hook"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@dataclass
+class Reader:
+    """Pages through a job's results by cursor while everything breaks; must see each text once."""
+
+    site: Site
+    key: str
+    seen: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
+
+    def read(self, label: str) -> None:
+        """Read to the end."""
+        after, deadline = "", time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            try:
+                page = self._page(label, after)
+            except (OSError, http.client.HTTPException, ValueError):
+                page = None
+            if page is None:
+                self.failed += 1
+                time.sleep(STEP_S)
+                continue
+            self.seen.update(row["id"] for row in page["data"])
+            after = f"&after={page['next']}"
+            if page["complete"]:
+                return
+            if not page["data"]:
+                time.sleep(STEP_S)
+
+    def _page(self, label: str, after: str) -> dict[str, Any] | None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.site.api_port, timeout=20)
+        with contextlib.closing(connection):
+            path = f"/v1/batches/{label.replace('job_', 'batch_')}/results?limit=2000{after}"
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self.key}"})
+            answer = connection.getresponse()
+            body = json.loads(answer.read())
+            return body if answer.status == http.client.OK else None
+
+
+def judge(site: Site, found: list[JobView], readers: list[Reader], receiver: Receiver) -> dict[str, Any]:
+    """What the rows say."""
+    lost = double = wrong = counters = 0
+    with site.db.begin() as connection:
+        for job, reader in zip(found, readers, strict=True):
+            rows, distinct, flagged = connection.exec_driver_sql(
+                f"select count(*), count(distinct seq), count(*) filter (where severity = 2) from verdict where job_id = {job.id}"  # noqa: S608
+            ).one()
+            lost += job.total - distinct
+            double += rows - distinct
+            wrong += abs(flagged - len(range(0, job.total, FLAGGED_EVERY)))
+            counters += (job.done, job.safe + job.unsafe, job.unsafe) != (rows, rows, flagged)
+            lost += job.total - len(reader.seen)
+            double += sum(n - 1 for n in reader.seen.values())
+        all_jobs, events = connection.exec_driver_sql(
+            "select (select count(*) from job), (select count(*) from delivery) + (select count(*) from outbox)"
+        ).one()
+    return {
+        "texts": sum(job.total for job in found),
+        "states": [job.state.label for job in found],
+        "lost": lost,
+        "double": double,
+        "wrong_verdicts": wrong,
+        "wrong_counters": counters,
+        "jobs": all_jobs,
+        "completion_events": events,
+        "events_received": len(receiver.taken),
+        "failed_polls": sum(reader.failed for reader in readers),
+    }
+
+
+def said(site: Site) -> dict[str, int]:
+    """What the processes wrote of their rescues."""
+    names = {"shard_fenced": "fenced", "shard_rescued": "rescued", "shard_released": "released", "doorbells_lost": "republished",
+             "delivery_failed": "deliveries_refused"}  # fmt: skip
+    out = dict.fromkeys(names.values(), 0)
+    for process in site.processes:
+        for line in process.log.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and event.get("event") in names:
+                    out[names[event["event"]]] += event.get("n", 1)
+    return out

@@ -1,0 +1,287 @@
+"""`guardfleet bench pipeline`: how fast a job goes through the whole of it, and what that takes.
+
+Each run has three parts on the same rows: the submit (with nothing else at work), the work (one dispatcher, N workers, an API that
+is polled all the while), and a short job of one text a shard, which shows what a shard costs beside its texts.
+"""
+
+import http.client
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from guardfleet.cli import DONE, show
+from guardfleet.cli.bench_place import peak_mib, place, start, write_texts
+from guardfleet.errors import FatalError
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.states import JobState
+from guardfleet.store import jobs, keys, scratch
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView, parse_label
+
+SINGLE_SHARDS = 300
+ROUND_FROM = 100  # larger figures are shown without decimals
+POLLS = (("status", "", 0.05), ("page", "/results?limit=1000", 0.25))  # what is asked, how often (s)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is put through."""
+
+    texts: int
+    workers: int = 1
+    engine: str = "instant"
+    ms_per_batch: float = 0.0
+    shard_texts: int = 1024
+    duplicates: float = 0.0
+    source: str | None = None
+    beside_engine: bool = False
+
+
+@dataclass
+class Poller:
+    """A client that polls the API while a job runs; latencies in seconds, by what was asked."""
+
+    port: int
+    key: str
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name, _, _ in POLLS})
+    _stopped: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self, batch: str) -> None:
+        """Poll from threads of its own."""
+        for name, path, every_s in POLLS:
+            self._threads.append(
+                threading.Thread(target=self._poll, args=(name, f"/v1/batches/{batch}{path}", every_s), daemon=True)
+            )
+            self._threads[-1].start()
+
+    def stop(self) -> dict[str, Any]:
+        """End; p50 and p99 in milliseconds."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(30)
+        return {name: _percentiles(found) for name, found in self.seconds.items() if found}
+
+    def _poll(self, name: str, path: str, every_s: float) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        after = ""
+        while not self._stopped.wait(every_s):
+            started = time.perf_counter()
+            connection.request("GET", path + after, headers={"Authorization": f"Bearer {self.key}"})
+            answer = connection.getresponse()
+            body = answer.read()
+            self.seconds[name].append(time.perf_counter() - started)
+            if answer.status == http.client.OK and "?" in path:
+                after = f"&after={json.loads(body)['next']}"
+
+
+def bench(loads: list[Load], *, postgres: str | None, broker: str | None, turns: int, as_json: bool) -> int:
+    """Run each load `turns` times, one after the other in turn; medians in the table, every run in the JSON of the last line."""
+    runs: list[dict[str, Any]] = []
+    for turn in range(turns):
+        for load in loads:
+            show.console.print(
+                f"turn {turn + 1}: {load.texts:,} texts, {load.workers} workers, engine {load.engine}", soft_wrap=True
+            )
+            runs.append(run(load, postgres=postgres, broker=broker) | {"turn": turn})
+    _table(loads, runs)
+    if as_json:
+        print(json.dumps({"broker": (broker or "embedded").split(":")[0], "cpus": os.cpu_count(), "runs": runs}))
+    return DONE
+
+
+def run(load: Load, *, postgres: str | None, broker: str | None) -> dict[str, Any]:
+    """One run in a place of its own."""
+    values = {"engine": load.engine, "instant_ms_per_batch": load.ms_per_batch, "shard_texts": load.shard_texts}
+    with place(postgres, broker, **values) as settings:
+        source = settings.data_dir / "texts.jsonl"
+        write_texts(source, load.texts, duplicates=load.duplicates, source=load.source)
+        db = Database(settings.required("database_url"), pool_size=2)
+        try:
+            alone = _engine_alone(settings, source) if load.beside_engine else None
+            return {**vars(load), "engine_alone_texts_per_s": alone, **_measure(settings, db, source, load)}
+        finally:
+            db.close()
+
+
+def _measure(settings: Settings, db: Database, source: pathlib.Path, load: Load) -> dict[str, Any]:
+    before = scratch.footprint(db)
+    job, submit_mib = _submit(settings, db, source)
+    taken_in = scratch.footprint(db)
+    port = _free_port()
+    served = settings.model_copy(update={"api_port": port})
+    processes = [start(settings, f"worker{i}", "worker", says="worker_ready") for i in range(load.workers)]
+    processes.append(start(served, "api", "api"))
+    poller = Poller(port, keys.create(db, Keyring(settings.required("secret_key")), name="bench"))
+    try:
+        _until(lambda: _answers(port), 30, "the API")
+        poller.start(f"batch_{job.public_id.hex}")
+        started = time.perf_counter()
+        processes.append(start(settings, "dispatcher", "dispatcher"))
+        job = _finished(db, job, processes)
+        seconds = time.perf_counter() - started
+        latencies = poller.stop()
+        after = scratch.footprint(db)
+        overhead = _of_single_shards(settings, db, source, processes)
+        memory = {process.name: peak_mib(process.pid) for process in processes}
+    finally:
+        for process in processes:
+            process.ask_to_stop()
+        for process in processes:
+            process.stop()
+    rows, first, work_s = scratch.shard_pace(db, job)
+    ingest_s = (job.sealed_at - job.created_at).total_seconds() if job.sealed_at else None
+    return {
+        "completed": job.state is JobState.COMPLETED,
+        "lost": job.total - rows,
+        "model_runs": job.done - job.saved,
+        "ingest_texts_per_s": round(job.total / ingest_s) if ingest_s else None,
+        "texts_per_s": round((job.total - first) / work_s) if work_s else None,
+        "seconds": round(seconds, 2),
+        "poll_ms": latencies,
+        "shard_of_one_ms": overhead,
+        "bytes_per_text": {
+            "texts": round((taken_in.size - before.size) / job.total),
+            "verdicts": round((after.size - taken_in.size) / job.total),
+            "wal_texts": round((taken_in.wal - before.wal) / job.total),
+            "wal_verdicts": round((after.wal - taken_in.wal) / job.total),
+        },
+        "peak_mib": {"submit": submit_mib, **memory},
+    }
+
+
+def _submit(settings: Settings, db: Database, source: pathlib.Path) -> tuple[JobView, float]:
+    """Submit in a process of its own; the job, and the most memory that took, MiB."""
+    command = [sys.executable, "-m", "guardfleet", "submit", str(source)]
+    with subprocess.Popen(command, env=os.environ | settings.as_environment(), stdout=subprocess.PIPE, text=True) as process:
+        label = process.stdout.readline().strip() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise FatalError("the submit failed.")
+    return jobs.get(db, parse_label(label)), round(usage.ru_maxrss / 1024, 1)
+
+
+def _of_single_shards(settings: Settings, db: Database, source: pathlib.Path, processes: list[Any]) -> float:
+    """Milliseconds a shard of one text takes, when there are many."""
+    few = source.with_name("few.jsonl")
+    with source.open() as lines, few.open("w") as out:
+        for _, line in zip(range(SINGLE_SHARDS), lines, strict=False):
+            out.write(line)
+    job = _finished(db, _submit(settings.model_copy(update={"shard_texts": 1, "cache_hours": 0.0}), db, few)[0], processes)
+    _, _, seconds = scratch.shard_pace(db, job)
+    return round(1000 * seconds / max(1, job.total - 1), 2)
+
+
+def _engine_alone(settings: Settings, source: pathlib.Path) -> float:
+    """Texts a second of the engine with nothing around it: the same rows in requests of a shard's size, as many as in a worker."""
+    from producer.readers import read
+    from worker.main import engine_of
+
+    contents = [row.content for _, row in read(str(source), max_text_bytes=1 << 20) if not isinstance(row, Exception)]
+    requests = [contents[at : at + settings.shard_texts] for at in range(0, len(contents), settings.shard_texts)]
+    engine = engine_of(settings)
+    engine.start()
+    try:
+        with ThreadPoolExecutor(settings.concurrency) as pool:
+            ends = list(pool.map(lambda request: (engine.submit(request).result(), time.perf_counter())[1], requests))
+    finally:
+        engine.stop(timeout_s=30)
+    first = min(range(len(ends)), key=ends.__getitem__)
+    return round((len(contents) - len(requests[first])) / (max(ends) - min(ends)), 1) if len(ends) > 1 else 0.0
+
+
+def _finished(db: Database, job: JobView, processes: list[Any]) -> JobView:
+    while not (job := jobs.get(db, job.public_id)).state.is_final:
+        if wrong := next((process.gave_up for process in processes if process.gave_up), None):
+            raise FatalError(wrong)
+        time.sleep(0.05)
+    return job
+
+
+def _until(look: Callable[[], bool], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        if time.monotonic() > deadline:
+            raise FatalError(f"{what} did not answer in {timeout_s:.0f} s.")
+        time.sleep(0.05)
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", "/livez")
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
+    return {
+        "n": len(seconds),
+        "p50": round(1000 * cuts[49], 2),
+        "p99": round(1000 * cuts[98], 2),
+        "max": round(1000 * max(seconds), 2),
+    }
+
+
+def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
+    table = Table(title="medians")
+    columns = (
+        "texts",
+        "workers",
+        "engine",
+        "ingest/s",
+        "texts/s",
+        "engine alone",
+        "ms/shard of 1",
+        "status p99 ms",
+        "page p99 ms",
+        "lost",
+    )
+    for name in columns:
+        table.add_column(name, justify="right")
+    for load in loads:
+        mine = [run for run in runs if all(run[key] == value for key, value in vars(load).items())]
+
+        def median(get: Callable[[dict[str, Any]], Any], runs: list[dict[str, Any]] = mine) -> str:
+            found = [value for run in runs if (value := get(run)) is not None]
+            middle = statistics.median(found) if found else None
+            return "-" if middle is None else f"{middle:,.2f}" if middle < ROUND_FROM else f"{middle:,.0f}"
+
+        table.add_row(
+            f"{load.texts:,}",
+            str(load.workers),
+            load.engine,
+            median(lambda run: run["ingest_texts_per_s"]),
+            median(lambda run: run["texts_per_s"]),
+            median(lambda run: run["engine_alone_texts_per_s"]),
+            median(lambda run: run["shard_of_one_ms"]),
+            median(lambda run: run["poll_ms"].get("status", {}).get("p99")),
+            median(lambda run: run["poll_ms"].get("page", {}).get("p99")),
+            str(sum(run["lost"] for run in mine)),
+        )
+    show.console.print(table)

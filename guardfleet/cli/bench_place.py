@@ -1,0 +1,112 @@
+"""Where a benchmark runs: a database and queues of its own, a file of texts, processes whose memory is read."""
+
+import json
+import pathlib
+import random
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from guardfleet.embedded.children import Child
+from guardfleet.embedded.stack import Stack
+from guardfleet.errors import ConfigurationError
+from guardfleet.sealing import new_secret_key
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import migrate
+from guardfleet.store.database import Database
+from guardfleet.store.scratch import scratch_database
+
+START_S = 120.0
+WORDS = "the quick brown fox jumps over lazy dogs while seven wizards box with grey liquid and nobody seems to mind".split()  # noqa: SIM905
+
+
+@contextmanager
+def place(postgres: str | None, broker: str | None, **values: Any) -> Iterator[Settings]:
+    """Complete settings over services of the benchmark's own, migrated; embedded ones where none are named."""
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder).chmod(0o755)  # the embedded servers' user has to pass
+        common = {"data_dir": folder, "log_level": "warning", **values}
+        if postgres is None:
+            stack = Stack(load_settings(**common), log_to_files=True)
+            try:
+                yield stack.start_servers()
+            finally:
+                stack.stop()
+            return
+        if broker is None:
+            raise ConfigurationError("with --postgres, --broker is needed too.")
+        with scratch_database(postgres) as (name, url):
+            settings = load_settings(database_url=url, broker_url=broker, secret_key=new_secret_key(), namespace=name, **common)
+            db = Database(url, pool_size=1)
+            try:
+                migrate.upgrade(db)
+                yield settings
+            finally:
+                db.close()
+                _remove_queues(settings)
+
+
+def write_texts(path: pathlib.Path, n: int, *, duplicates: float = 0.0, source: str | None = None) -> None:
+    """A JSONL file of `n` rows. A share `duplicates` of them repeats earlier texts; those of `source` get a number to differ."""
+    rng = random.Random(7)
+    texts = _texts_of(source) if source else [" ".join(rng.choices(WORDS, k=rng.randint(8, 60))) for _ in range(1000)]
+    unique = max(1, round(n * (1 - duplicates)))
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(n):
+            j = i if i < unique else rng.randrange(unique)
+            file.write(json.dumps({"id": f"r{i}", "text": f"{texts[j % len(texts)]} #{j}"}) + "\n")
+
+
+def start(settings: Settings, name: str, *args: str, says: str | None = None) -> Child:
+    """A process of the fleet; returns once it has said `says`."""
+    log = settings.data_dir / f"{name}.log"
+    child = Child(
+        name, args, settings.model_copy(update={"log_level": "info"}).as_environment() if says else settings.as_environment(), log
+    )
+    child.start()
+    deadline = time.monotonic() + START_S
+    while says and (not log.exists() or f'"{says}"' not in log.read_text(errors="replace")):
+        if time.monotonic() > deadline or child.gave_up:
+            child.stop()
+            raise ConfigurationError(f"{name} did not start: {child.last_words()}")
+        time.sleep(0.1)
+    return child
+
+
+def peak_mib(pid: int | None) -> float | None:
+    """Most memory that the process has had resident, MiB."""
+    with suppress(OSError, TypeError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text())
+        return round(int(found[1]) / 1024, 1) if found else None
+    return None
+
+
+def _texts_of(source: str) -> list[str]:
+    from producer.readers import read
+
+    found = [row.content for _, row in read(source, max_text_bytes=1 << 20) if not isinstance(row, Exception)]
+    texts = [content for content in found if isinstance(content, str)]
+    if not texts:
+        raise ConfigurationError(f"{source} has no texts.")
+    return texts
+
+
+def _remove_queues(settings: Settings) -> None:
+    """Leave the broker as it was."""
+    from guardfleet.broker import make_app
+    from guardfleet.queues import Queues
+
+    queues = Queues.of(settings.namespace)
+    with make_app(settings, "bench").connection_for_write() as connection, connection.channel() as channel:
+        if connection.transport.driver_type == "redis":
+            prefix = f"{settings.namespace}:"
+            for key in list(channel.client.scan_iter(f"{prefix}*")):
+                channel.client.delete(key.decode().removeprefix(prefix))
+            return
+        for queue in (*queues.lanes, queues.webhooks, queues.dead):
+            channel.queue_delete(queue)
+        for exchange in (*queues.lanes, queues.webhooks, queues.dead_exchange):
+            channel.exchange_delete(exchange)

@@ -1,0 +1,59 @@
+"""A database for one benchmark, and what that took: bytes on disk, bytes of WAL, rows."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from sqlalchemy import text
+
+from guardfleet.errors import ConfigurationError
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that the database has, and that its server has written to the WAL so far (all of its databases)."""
+
+    size: int
+    wal: int
+
+
+@contextmanager
+def scratch_database(admin_url: str) -> Iterator[tuple[str, str]]:
+    """A fresh database on the server of `admin_url`, dropped at the end: its name and URL. Raises ConfigurationError."""
+    name = f"gfbench_{uuid.uuid4().hex[:10]}"
+    try:
+        admin = psycopg.connect(admin_url, autocommit=True, connect_timeout=5)
+    except psycopg.OperationalError as error:
+        raise ConfigurationError(f"no PostgreSQL to measure on: {str(error).strip().splitlines()[-1]}") from None
+    with admin:
+        admin.execute(f"create database {name}")
+        try:
+            yield name, f"{admin_url.rsplit('/', 1)[0]}/{name}"
+        finally:
+            admin.execute(f"drop database {name} with (force)")
+
+
+def footprint(db: Database) -> Footprint:
+    """What the database takes now."""
+    with db.begin() as connection:
+        row = connection.execute(
+            text("select pg_database_size(current_database()) as size, pg_current_wal_lsn() - '0/0'::pg_lsn as wal")
+        ).one()
+        return Footprint(int(row.size), int(row.wal))
+
+
+def shard_pace(db: Database, job: JobView) -> tuple[int, int, float]:
+    """Of a finished job: its verdict rows, the texts of the shard that finished first, seconds from there to the last finish."""
+    with db.begin() as connection:
+        rows: int = connection.execute(
+            text("select count(*) from verdict where job_id = :job and day = :day"), {"job": job.id, "day": job.day}
+        ).scalar_one()
+        first: int = connection.execute(
+            text("select n from shard_done where job_id = :job order by ord limit 1"), {"job": job.id}
+        ).scalar_one()
+    seconds = (job.progressed_at - job.started_at).total_seconds() if job.progressed_at and job.started_at else 0.0
+    return rows, first, seconds

@@ -1,0 +1,109 @@
+"""Old and new processes side by side through a migration: nothing stops, nothing is lost."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from guardfleet.broker import MODERATE, Publisher, make_app
+from guardfleet.errors import ConfigurationError
+from guardfleet.settings import Settings
+from guardfleet.store import migrate
+from guardfleet.store.database import Database
+from producer.client import Producer
+from tests.services.fixtures import fleet_settings
+from tests.services.fleet import Process, until
+from tests.services.outcome import assert_exactly_once, finished, progressed
+
+ROOT = pathlib.Path(__file__).parents[2]
+OLD, OLD_REVISION = "eed5fb4", "0003"  # the last commit before revision 0004
+
+
+@pytest.fixture
+def old_code(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The checkout as it was."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    archive = tmp_path / "old.tar"
+    made = subprocess.run(["git", "archive", "-o", str(archive), OLD], cwd=ROOT, capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"commit {OLD} is not in this clone")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+class OldProcess(Process):
+    """One process of the old code: `python -m` looks in the working folder first."""
+
+    def __init__(self, code: pathlib.Path, settings: Settings, *args: str, log: pathlib.Path) -> None:
+        self.log = log
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "guardfleet", *args],
+                cwd=code,
+                env=os.environ | settings.as_environment() | {"PYTHONPATH": str(code)},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+
+def test_a_fleet_is_upgraded_while_it_works(
+    old_code: pathlib.Path, empty_database_url: str, rabbitmq: str, tmp_path: pathlib.Path
+) -> None:
+    settings = fleet_settings(empty_database_url, rabbitmq, tmp_path, instant_ms_per_batch=150.0)
+    upgraded = OldProcess(old_code, settings, "db", "upgrade", log=tmp_path / "upgrade.log")
+    assert upgraded.wait(60) == 0
+    db = Database(empty_database_url)
+    assert migrate.current(db) == OLD_REVISION
+    old = [OldProcess(old_code, settings, name, log=tmp_path / f"old-{name}.log") for name in ("worker", "dispatcher")]
+    new: list[Process] = []
+    producer = Producer.connect(settings.model_copy(update={"shard_texts": 20}))
+    try:
+        old[0].until_says("worker_ready")
+        migrate.upgrade(db)  # while the old ones run
+        job = producer.submit([f"text {i}" for i in range(2000)]).job
+        progressed(producer, job, 200)  # by the old worker, on the new schema
+        new += [Process(settings, name, log=tmp_path / f"new-{name}.log") for name in ("worker", "dispatcher")]
+        until(lambda: new[0].says("shard_finished") and old[0].says("shard_finished"), what="both versions at work")
+        for process in old:
+            process.process.terminate()
+            assert process.wait(30) == 0
+        assert_exactly_once(producer, finished(producer, job))
+    finally:
+        for process in (*old, *new):
+            process.stop()
+        producer.db.close()
+        db.close()
+
+
+def test_code_accepts_a_newer_schema_until_that_is_no_longer_good_for_it(db: Database) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql("update alembic_version set version_num = '9998'")
+    migrate.require_head(db)
+    with db.begin() as connection:
+        connection.exec_driver_sql("update schema_support set oldest = '9998'")
+    with pytest.raises(ConfigurationError, match="too old for: install a newer one"):
+        migrate.require_head(db)
+
+
+def test_a_message_of_a_newer_version_is_handed_back(rabbitmq: str, database_url: str, tmp_path: pathlib.Path) -> None:
+    settings = fleet_settings(database_url, rabbitmq, tmp_path)
+    publisher = Publisher(make_app(settings, "test"), settings)
+    worker = Process(settings, "worker", log=tmp_path / "worker.log")
+    try:
+        worker.until_says("worker_ready")
+        publisher.ring(MODERATE, publisher.queues.lanes[0], [{"v": 99, "job": 1, "shard": 0, "what": "else"}])
+        worker.until_says("shard_message_returned")
+        worker.process.terminate()
+        assert worker.wait(30) == 0
+        until(lambda: publisher.depth(publisher.queues.lanes[0]) == 1, what="the message back in its queue")
+        assert publisher.depth(publisher.queues.dead) == 0
+    finally:
+        worker.stop()
+        publisher.close()

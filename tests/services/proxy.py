@@ -1,0 +1,74 @@
+"""A proxy between a process and its server, which can go half-open: it takes bytes and passes none on; and cut what it carries."""
+
+import contextlib
+import pathlib
+import socket
+import threading
+
+Address = tuple[str, int] | str  # host and port, or the path of a Unix socket
+
+
+class Proxy:
+    """Listens on a free port of loopback, or at a path, and forwards to `target`."""
+
+    def __init__(self, target: Address, listen: str | None = None) -> None:
+        self._target = target
+        family = socket.AF_UNIX if listen else socket.AF_INET
+        self._server = socket.socket(family)
+        self._server.bind(listen or ("127.0.0.1", 0))
+        self._server.listen(256)
+        if listen:
+            pathlib.Path(listen).chmod(0o777)
+        self.port = 0 if listen else int(self._server.getsockname()[1])
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._lock = threading.Lock()
+        self._carried: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def freeze(self) -> None:
+        """Go half-open: connections stand, new ones are taken, nothing passes."""
+        self._flowing.clear()
+
+    def cut(self) -> None:
+        """Break all connections, and pass new ones on again."""
+        with self._lock:
+            carried, self._carried = self._carried, set()
+        for end in carried:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._flowing.set()
+
+    def stop(self) -> None:
+        """Let go of everything."""
+        self._server.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                threading.Thread(target=self._carry, args=(near,), daemon=True).start()
+
+    def _carry(self, near: socket.socket) -> None:
+        self._flowing.wait()
+        far = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)
+        with self._lock:
+            self._carried |= {near, far}
+        try:
+            far.connect(self._target)
+        except OSError:
+            near.close()
+            return
+        threading.Thread(target=self._pump, args=(far, near), daemon=True).start()
+        self._pump(near, far)
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                self._flowing.wait()
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
