@@ -127,7 +127,7 @@ def one_run(args: argparse.Namespace, *, with_faults: bool) -> dict[str, Any]:
             named = list(labels)
             readings = [pool.submit(reader.read, label) for reader, label in zip(readers, named, strict=True)]
             found = [finished(site, label) for label in named]
-            seconds = time.monotonic() - started
+            seconds, during = time.monotonic() - started, dict(committed)
             if trouble:
                 trouble.result()
             until(lambda: delivered(site) >= len(named), "every delivery")
@@ -139,7 +139,7 @@ def one_run(args: argparse.Namespace, *, with_faults: bool) -> dict[str, Any]:
             process.stop()
         return {
             "seconds": round(seconds, 1),
-            "faults": dict(committed),
+            "faults": during,  # those that came before the last verdict
             "starts": sum(process.starts for process in site.processes),
             **judge(site, found, readers, receiver),
             **said(site),

@@ -56,6 +56,7 @@ def make_app(settings: Settings, name: str, *, model: str | None = None) -> Cele
         broker_heartbeat=30,
         broker_transport_options=_redis_options(settings.namespace) if is_redis else {"confirm_publish": True},
         worker_send_task_events=False,
+        worker_enable_remote_control=False,  # on Redis its subscription can block the event loop for ever after a reconnect
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_detect_quorum_queues=True,
@@ -103,6 +104,8 @@ class Publisher:
         """Messages of the queue that no consumer holds; 0 when the queue does not exist. Raises RetryableError."""
         try:
             with self._connect().channel() as channel:
+                if self._is_redis:  # a passive declare looks for the list under its name without the prefix, and finds none
+                    return int(channel.client.llen(queue))
                 return int(channel.queue_declare(queue=queue, passive=True).message_count)
         except MISSING_QUEUE:
             self.close()  # the queue is gone, and with it what this connection has declared

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ from worker.leases import LeaseKeeper
 
 STALLED_STATUS = 70  # EX_SOFTWARE: the supervisor is to start a fresh process
 TICK_S = 1.0
-TICK_LIMIT_S = 60.0  # Celery's event loop ticks every second; this long without one, and it is wedged
+TICK_LIMIT_S = 30.0  # Celery's event loop ticks every second; this long without one, and it is wedged
 
 
 @dataclass
@@ -61,10 +61,15 @@ class Drain:
 
 
 class Watchdog:
-    """Ends the process when a batch has been on the device for too long: a hung kernel cannot be cancelled from inside."""
+    """Ends the process when it is stuck where nothing inside can help it: a hung kernel, an event loop that waits for ever.
 
-    def __init__(self, engine: Engine, *, limit_s: float, exit_process: Callable[[int], Any] = os._exit) -> None:
-        self._engine, self._limit_s, self._exit = engine, limit_s, exit_process
+    `looks`: by the slug that is logged, how long it has been stuck, and how long it may be, s.
+    """
+
+    def __init__(
+        self, looks: Mapping[str, tuple[Callable[[], float], float]], *, exit_process: Callable[[int], Any] = os._exit
+    ) -> None:
+        self._looks, self._exit = looks, exit_process
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -77,23 +82,27 @@ class Watchdog:
         self._stopped.set()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(min(TICK_S, self._limit_s / 4)):
-            busy_s = self._engine.busy_s()
-            if busy_s > self._limit_s:
-                get_logger().error("engine_stalled", seconds=round(busy_s, 1))
-                sys.stderr.flush()
-                self._exit(STALLED_STATUS)
+        while not self._stopped.wait(min(TICK_S, *(limit_s / 4 for _, limit_s in self._looks.values()))):
+            for slug, (stuck_s, limit_s) in self._looks.items():
+                seconds = stuck_s()
+                if seconds > limit_s:
+                    get_logger().error(slug, seconds=round(seconds, 1))
+                    sys.stderr.flush()
+                    self._exit(STALLED_STATUS)
 
 
 class LoopTick:
-    """When Celery's event loop last turned: green answers to `inspect ping` say nothing of that."""
+    """When Celery's event loop last turned: green answers to `inspect ping` say nothing of that.
+
+    While the worker is connecting, the loop does not turn and is not meant to: it is watched from a connection's start to its end.
+    """
 
     def __init__(self) -> None:
-        self._at = time.monotonic()
+        self._at: float | None = None
 
     def step(self) -> type[bootsteps.StartStopStep]:
         """A step of the consumer that ticks from its timer; each reconnect clears the timer and starts the steps anew."""
-        tick = self._tick
+        tick, rest = self._tick, self._rest
 
         class Tick(bootsteps.StartStopStep):
             requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -102,16 +111,29 @@ class LoopTick:
                 tick()
                 consumer.timer.call_repeatedly(TICK_S, tick)
 
+            def stop(self, consumer: Any) -> None:
+                rest()
+
+            shutdown = stop
+
         return Tick
+
+    def stuck_s(self) -> float:
+        """Seconds since it last turned; 0 where it is not meant to turn."""
+        at = self._at
+        return 0.0 if at is None else time.monotonic() - at
 
     def wrong(self) -> str | None:
         """What is wrong with the loop, or None."""
-        age_s = time.monotonic() - self._at
-        return f"the event loop has not turned for {age_s:.0f} s" if age_s > TICK_LIMIT_S else None
+        stuck_s = self.stuck_s()
+        return f"the event loop has not turned for {stuck_s:.0f} s" if stuck_s > TICK_LIMIT_S else None
 
     def _tick(self) -> None:
         self._at = time.monotonic()
         metrics.LOOP_TICK.set_to_current_time()
+
+    def _rest(self) -> None:
+        self._at = None
 
 
 def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine], *, name: str | None = None) -> int:
@@ -125,7 +147,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
     drain, tick = Drain(), LoopTick()
     drain.watch(engine)
     leases = LeaseKeeper(db, lease_s=settings.lease_s)
-    watchdog = Watchdog(engine, limit_s=settings.engine_stall_s)
+    watchdog = Watchdog({"engine_stalled": (engine.busy_s, settings.engine_stall_s), "loop_stalled": (tick.stuck_s, TICK_LIMIT_S)})
     worker_name = name or f"worker@{socket.gethostname()}:{os.getpid()}"
     moderator = tasks.Moderator(
         db=db,
@@ -177,11 +199,14 @@ def run_deliverer(settings: Settings, *, name: str | None = None) -> int:
         pause=drain.requested.wait,
     )
     webhooks.register(app, deliverer)
+    watchdog = Watchdog({"loop_stalled": (tick.stuck_s, TICK_LIMIT_S)})
+    watchdog.start()
     probes = start_probes(settings, live=tick.wrong, ready=lambda: database_wrong(db))
     worker_name = name or f"webhooks@{socket.gethostname()}:{os.getpid()}"
     try:
         return consume(app, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick)
     finally:
+        watchdog.stop()
         pool.close()
         if probes:
             probes.stop()

@@ -104,6 +104,11 @@ class Moderator:
             metrics.SHARDS.labels("released").inc()
             get_logger().info("shard_released", job=held.job_id, shard=held.shard_no)
             raise Reject("draining", requeue=True) from error
+        except RetryableError as error:
+            # PostgreSQL is away, or its disk is full: no fault of the shard's, however often it happens.
+            self._hand_back(lambda: shards.postpone(self.db, held, delay_s=PAUSE_S))
+            metrics.SHARDS.labels("postponed").inc()
+            get_logger().warning("shard_postponed", job=held.job_id, shard=held.shard_no, reason=str(error))
         except GuardfleetError as error:
             self._fail(held, str(error))
         except Exception as error:  # noqa: BLE001 - decided here: the row says so, the dispatcher tries again

@@ -12,10 +12,11 @@ Logger = Any  # structlog's bound logger; its own type is a lazy proxy
 
 # Every slug there is: a test holds the code against it.
 SLUGS = (
-    "worker_starting", "worker_ready", "worker_stopped", "model_loaded", "engine_stalled", "engine_died", "draining",
+    "worker_starting", "worker_ready", "worker_stopped", "model_loaded", "engine_stalled", "loop_stalled",
+    "engine_died", "draining",
     "shard_finished", "shard_failed", "shard_released", "shard_skipped", "shard_fenced", "shard_message_rejected",
     "shard_message_returned", "shard_rescued",
-    "shard_halved", "shard_buried", "shard_passed_on", "lease_renewal_failed",
+    "shard_halved", "shard_buried", "shard_passed_on", "shard_postponed", "lease_renewal_failed",
     "dispatcher_leading", "dispatcher_standing_by", "dispatcher_paused", "doorbells_rung", "doorbells_lost",
     "queue_stalled", "queue_moves", "job_abandoned", "jobs_purged", "day_expired",
     "delivery_made", "delivery_failed", "delivery_skipped", "delivery_message_rejected", "delivery_message_returned",

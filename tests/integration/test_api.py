@@ -208,3 +208,33 @@ def test_a_batch_may_name_its_models_if_somebody_serves_them(client: TestClient,
     assert (job.first_model, job.long_texts) == ("small", "head")
     for wrong in ("sure=0", "sample=2", "long_texts=middle"):
         assert client.post(f"/v1/batches?{wrong}", content=lines(1), headers=JSONL).status_code in (400, 422)
+
+
+def test_a_batch_is_paused_resumed_and_says_how_it_goes(client: TestClient, db: Database) -> None:
+    batch = client.post("/v1/batches?priority=7&reuse=false", content=lines(8), headers=JSONL).json()
+    assert (batch["priority"], batch["paused"], batch["texts_per_second"], batch["eta_seconds"]) == (7, False, 0.0, None)
+    assert client.post(f"/v1/batches/{batch['id']}/pause").json()["paused"] is True
+    assert "paused since" in client.get(f"/v1/batches/{batch['id']}").json()["standstill"]
+    assert client.post(f"/v1/batches/{batch['id']}/resume").json()["paused"] is False
+    assert "no dispatcher is running" in client.get(f"/v1/batches/{batch['id']}").json()["standstill"]
+    judge(db, batch, 0, 1)
+    done = client.get(f"/v1/batches/{batch['id']}").json()
+    assert (done["status"], done["standstill"]) == ("completed", None)
+    for verb in ("pause", "resume"):
+        ended = client.post(f"/v1/batches/{batch['id']}/{verb}")
+        assert (ended.status_code, ended.json()["error"]["code"]) == (409, "batch_ended")
+    assert client.post("/v1/batches?priority=101", content=lines(1), headers=JSONL).status_code == 422
+
+
+def test_a_full_house_refuses_at_the_door_and_says_when_to_come_back(
+    api_settings: Settings, db: Database, keyring: Keyring
+) -> None:
+    key = keys.create(db, keyring, name="test")
+    small = api_settings.model_copy(update={"max_backlog_texts": 5})
+    with TestClient(create_app(small), headers={"authorization": f"Bearer {key}"}) as client:
+        first = client.post("/v1/batches", content=lines(5), headers=JSONL).json()
+        refused = client.post("/v1/batches", content=lines(1), headers=JSONL)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+        assert int(refused.headers["retry-after"]) > 0
+        judge(db, first, 0)
+        assert client.post("/v1/batches", content=lines(1), headers=JSONL).status_code == 200

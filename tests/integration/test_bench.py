@@ -31,3 +31,23 @@ def test_the_model_shapes_cost_what_their_reference_says() -> None:
         whole = flops(shape, 201, 256 + 96 + 7, 8)
         assert whole == pytest.approx(gflop * 1e9, rel=0.05)  # the last layer's savings are ours
         assert whole < gflop * 1e9
+
+
+def test_the_pipeline_benchmark_puts_a_job_through_and_leaves_nothing_behind(postgres: str, redis_broker: str) -> None:
+    import psycopg
+
+    servers = ["--postgres", postgres, "--broker", redis_broker]
+    options = ["--texts", "3000", "--shard-texts", "100", "--duplicates", "0.5", "--beside-engine", "--json"]
+    command = [sys.executable, "-m", "guardfleet", "bench", "pipeline", *servers, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    (run,) = found["runs"]
+    assert (run["completed"], run["lost"]) == (True, 0)
+    assert 1400 < run["model_runs"] <= 1600
+    assert set(run["peak_mib"]) == {"submit", "worker0", "api", "dispatcher"}
+    assert run["poll_ms"]["status"]["n"] > 0
+    assert run["texts_per_s"] > 0
+    assert run["engine_alone_texts_per_s"] > 0
+    with psycopg.connect(postgres) as admin:
+        assert admin.execute("select count(*) from pg_database where datname like 'gfbench_%'").fetchone() == (0,)

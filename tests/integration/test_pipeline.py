@@ -185,3 +185,25 @@ def test_verdict_rows_are_json_lines(settings: Settings, tmp_path: pathlib.Path)
 
     assert pq.read_table(tmp_path / "out.parquet").column("severity").to_pylist() == ["safe", "unsafe"]
     producer.db.close()
+
+
+def test_the_broker_says_how_many_doorbells_it_has(settings: Settings) -> None:
+    from guardfleet.broker import MODERATE, Publisher, make_app
+
+    publisher = Publisher(make_app(settings, "test"), settings)
+    lane = publisher.queues.lanes[0]
+    try:
+        assert publisher.depth(lane) == 0
+        assert publisher.ring(MODERATE, lane, [{"job": 1, "shard": i} for i in range(3)]) == 3
+        assert publisher.depth(lane) == 3
+    finally:
+        publisher.close()
+
+
+def test_without_a_fault_no_doorbell_is_called_lost(settings: Settings, tmp_path: pathlib.Path) -> None:
+    patient = settings.model_copy(update={"instant_ms_per_batch": 200.0, "republish_s": 0.5})
+    producer = Producer.connect(patient.model_copy(update={"shard_texts": 10}))
+    with fleet(patient, tmp_path, ("dispatcher",), ("worker",)) as (dispatcher, _):
+        finished(producer, producer.submit([f"text {i}" for i in range(800)]).job)
+        assert not dispatcher.says("doorbells_lost")
+    producer.db.close()

@@ -61,8 +61,14 @@ class Proxy:
         except OSError:
             near.close()
             return
-        threading.Thread(target=self._pump, args=(far, near), daemon=True).start()
+        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back.start()
         self._pump(near, far)
+        back.join()
+        with self._lock:
+            self._carried -= {near, far}
+        near.close()
+        far.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):

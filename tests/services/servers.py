@@ -144,6 +144,9 @@ class OwnPostgres:
     def start(self) -> None:
         self._server.start()
 
+    def is_running(self) -> bool:
+        return self._server.is_running()
+
     def crash(self) -> None:
         """SIGKILL the postmaster, as a machine that loses power would."""
         pid = int((self._data / "postmaster.pid").read_text().split()[0])
