@@ -1,9 +1,10 @@
 """A worker process from start to end. The one place that knows the order of things.
 
-Start: database, model, metrics, leases, watchdog, and only then consuming, so that no message is taken by a process that cannot
-work. Stop (SIGTERM): the signal handler only sets an event; a thread then drains the engine, which finishes the batch on the
-device and hands the rest back; each task releases its lease and returns its message; Celery leaves once its tasks have; then the
-engine, the leases and the database are closed. Leases outlive tasks, the database outlives leases.
+Start: database, model, metrics, leases, watchdog, and only then consuming (Celery the bulk shards, `express` the interactive ones),
+so that no message is taken by a process that cannot work. Stop (SIGTERM): the signal handler only sets an event; a thread then
+drains the engine, which finishes the batch on the device and hands the rest back; each task releases its lease and returns its
+message; Celery leaves once its tasks have; then express, the engine, the leases and the database are closed. Leases outlive tasks,
+the database outlives leases.
 """
 
 import os
@@ -32,6 +33,7 @@ from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer
 from worker import tasks, webhooks
 from worker.engine.contract import Engine
+from worker.express import Express
 from worker.judge import Judge
 from worker.leases import LeaseKeeper
 
@@ -82,10 +84,15 @@ class Watchdog:
         self._stopped.set()
 
     def _watch(self) -> None:
+        stuck_before: set[str] = set()  # a process that was frozen, and its clock went on, gets a moment to turn again
         while not self._stopped.wait(min(TICK_S, *(limit_s / 4 for _, limit_s in self._looks.values()))):
             for slug, (stuck_s, limit_s) in self._looks.items():
                 seconds = stuck_s()
-                if seconds > limit_s:
+                if seconds <= limit_s:
+                    stuck_before.discard(slug)
+                elif slug not in stuck_before:
+                    stuck_before.add(slug)
+                else:
                     get_logger().error(slug, seconds=round(seconds, 1))
                     sys.stderr.flush()
                     self._exit(STALLED_STATUS)
@@ -147,7 +154,6 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
     drain, tick = Drain(), LoopTick()
     drain.watch(engine)
     leases = LeaseKeeper(db, lease_s=settings.lease_s)
-    watchdog = Watchdog({"engine_stalled": (engine.busy_s, settings.engine_stall_s), "loop_stalled": (tick.stuck_s, TICK_LIMIT_S)})
     worker_name = name or f"worker@{socket.gethostname()}:{os.getpid()}"
     moderator = tasks.Moderator(
         db=db,
@@ -159,13 +165,25 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
         draining=drain.requested,
         random=random.random,
     )
-    tasks.register(app, moderator)
+    task = tasks.register(app, moderator)
+    bulk, interactive = queues_of(settings, engine.model.name)
+    express = Express(app, interactive, task, drain.requested)
+    watchdog = Watchdog(
+        {
+            "engine_stalled": (engine.busy_s, settings.engine_stall_s),
+            "loop_stalled": (tick.stuck_s, TICK_LIMIT_S),
+            "express_stalled": (express.stuck_s, TICK_LIMIT_S),
+        }
+    )
     leases.start()
     watchdog.start()
+    express.start()
     probes = start_probes(settings, live=tick.wrong, ready=lambda: database_wrong(db))
     try:
-        return consume(app, settings, queues_of(settings, engine.model.name), worker_name, drain, tick)
+        return consume(app, settings, bulk, worker_name, drain, tick)
     finally:
+        drain.request()
+        express.stop(timeout_s=settings.engine_stall_s)
         engine.stop(timeout_s=settings.engine_stall_s)
         watchdog.stop()
         leases.stop()
@@ -175,11 +193,11 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
         get_logger().info("worker_stopped")
 
 
-def queues_of(settings: Settings, model: str) -> list[str]:
-    """Where a worker with this model takes its work from: jobs that name it, and, unless `named_only`, jobs that name none."""
+def queues_of(settings: Settings, model: str) -> list[list[str]]:
+    """By lane, where a worker with this model takes work from: jobs that name it and, unless `named_only`, those that name none."""
     queues = Queues.of(settings.namespace)
-    named = [queues.of_model(lane, model) for lane in range(len(queues.lanes))]
-    return named if settings.named_only else [*queues.lanes, *named]
+    models = [model] if settings.named_only else [None, model]
+    return [[queues.of_model(lane, name) for name in models] for lane in range(len(queues.lanes))]
 
 
 def run_deliverer(settings: Settings, *, name: str | None = None) -> int:

@@ -203,8 +203,8 @@ class Tally:
         metrics.SAFE_RATIO.set(self._judged[Severity.SAFE] / max(1, self._judged.total()))
 
 
-def register(app: Celery, moderate: Moderator) -> None:
-    """Bind the moderator to its task name."""
+def register(app: Celery, moderate: Moderator) -> Callable[..., None]:
+    """Bind the moderator to its task name; returns the task."""
 
     @app.task(name=MODERATE)
     def task(**message: Any) -> None:
@@ -218,3 +218,6 @@ def register(app: Celery, moderate: Moderator) -> None:
             get_logger().error("shard_message_rejected", version=message.get("v"))
             raise Reject("not a doorbell this worker understands", requeue=False)
         moderate(message["job"], message["shard"])
+
+    run: Callable[..., None] = task
+    return run

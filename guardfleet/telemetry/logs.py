@@ -13,6 +13,7 @@ Logger = Any  # structlog's bound logger; its own type is a lazy proxy
 # Every slug there is: a test holds the code against it.
 SLUGS = (
     "worker_starting", "worker_ready", "worker_stopped", "model_loaded", "engine_stalled", "loop_stalled",
+    "express_stalled", "express_reconnecting",
     "engine_died", "draining",
     "shard_finished", "shard_failed", "shard_released", "shard_skipped", "shard_fenced", "shard_message_rejected",
     "shard_message_returned", "shard_rescued",

@@ -5,6 +5,8 @@ import urllib.request
 from collections.abc import Sequence
 
 from guardfleet.settings import Settings
+from guardfleet.states import ShardState
+from guardfleet.store import shards
 from producer.client import Options, Producer
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import Process, until
@@ -68,17 +70,20 @@ def test_metrics_have_their_promised_names_on_a_port_of_their_own(
         producer.db.close()
 
 
-def test_an_interactive_job_is_moderated_while_a_bulk_job_runs(settings: Settings, tmp_path: pathlib.Path) -> None:
-    slow = settings.model_copy(update={"instant_ms_per_batch": 200.0})
-    producer = Producer.connect(slow.model_copy(update={"shard_texts": 20}))
-    bulk = producer.submit([f"bulk {i}" for i in range(3000)]).job
+def test_an_interactive_job_does_not_wait_for_a_slot_that_bulk_shards_hold(settings: Settings, tmp_path: pathlib.Path) -> None:
+    slow = settings.model_copy(update={"instant_ms_per_batch": 300.0, "lease_s": 30.0})
+    producer = Producer.connect(slow.model_copy(update={"shard_texts": 100}))
+    bulk = producer.submit([f"{'word ' * 40_000}{i}" for i in range(1600)]).job  # one text a batch: half a minute a shard
     worker = Process(slow, "worker", log=tmp_path / "worker.log")
     dispatcher = Process(slow, "dispatcher", log=tmp_path / "dispatcher.log")
     try:
-        until(lambda: producer.status(bulk.label).done > 0, what="bulk work")
-        urgent = finished(producer, producer.submit(["now"], Options(interactive=True)).job)
-        assert not producer.status(bulk.label).state.is_final
-        assert urgent.done == 1
+        until(lambda: shards.states(producer.db, bulk.id).get(ShardState.LEASED) == slow.concurrency, what="every slot taken")
+        for _ in range(3):
+            urgent = finished(producer, producer.submit(["now"], Options(interactive=True)).job, timeout_s=10)
+            assert urgent.done == 1
+        assert producer.status(bulk.label).done == 0
+        worker.process.terminate()
+        assert worker.wait(10) == 0
     finally:
         worker.stop()
         dispatcher.stop()
