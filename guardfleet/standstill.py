@@ -8,6 +8,8 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
 from guardfleet.store.stalls import Stall
 
+MOVING_S = 30.0  # since its last verdicts; no question is asked of a job that moves
+
 
 def explain(db: Database, job: JobView, settings: Settings) -> str | None:
     """The reason for which nobody works on the job, or None: it moves, or has ended."""
@@ -15,6 +17,8 @@ def explain(db: Database, job: JobView, settings: Settings) -> str | None:
         return None
     if job.is_paused:
         return f"paused since {job.paused_at:%Y-%m-%d %H:%M} UTC: `guardfleet resume {job.label}`."
+    if job.progressed_at and (job.seen_at - job.progressed_at).total_seconds() < MOVING_S:
+        return None
     if job.state is not JobState.INGESTING and not leader.is_led(db):
         return "no dispatcher is running: start `guardfleet dispatcher`."
     for stall in stalls.stalls(db, after_s=settings.stall_s):

@@ -36,7 +36,10 @@ def bench_pipeline(
 ) -> int:
     """Time whole jobs: submit, dispatch, work, polls meanwhile; and what they take of disk, WAL and memory."""
     from guardfleet.cli.bench_pipeline import Load, bench
+    from guardfleet.settings import load_settings
+    from guardfleet.telemetry import logs
 
+    logs.configure(load_settings(log_level="error", log_format="console"), process="bench")
     loads = [
         Load(int(size), int(n), engine, ms_per_batch, shard_texts, float(share), source, beside_engine)
         for size in texts.split(",")

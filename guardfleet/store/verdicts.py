@@ -127,19 +127,24 @@ def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int,
 def page(db: Database, job: JobView, cursor: Cursor, *, limit: int) -> tuple[list[dict[str, Any]], Cursor]:
     """Up to `limit` verdicts after `cursor`, in the order their shards were committed: nothing is skipped, nothing comes twice.
 
-    Works while the job runs; an empty page of a finished job is the end.
+    Works while the job runs; an empty page of a finished job is the end. Only shards that the page can need are looked into: those
+    before which fewer than `limit` texts lie, the one that the cursor stands in not counted.
     """
     with db.begin() as connection:
         rows = (
             connection.execute(
                 text(f"""select d.ord, {COLUMNS}
-                     from (select ord, first_seq, n from shard_done
-                           where job_id = :job and ord >= :ord order by ord limit 1 + :limit) d
+                     from (select ord, first_seq, n,
+                                  sum(n) filter (where ord > :ord) over (
+                                    order by ord rows between unbounded preceding and 1 preceding) as before
+                           from (select ord, first_seq, n from shard_done
+                                 where job_id = :job and ord >= :ord order by ord limit 1 + :limit) next) d
                      cross join lateral (
                        select * from verdicts
                        where job_id = :job and day = :day and seq >= d.first_seq and seq < d.first_seq + d.n
                          and seq > case when d.ord = :ord then :seq else -1 end
                        order by seq limit :limit) v
+                     where coalesce(d.before, 0) < :limit
                      order by d.ord, v.seq limit :limit"""),
                 {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
             )
