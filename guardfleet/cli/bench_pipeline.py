@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -89,6 +90,7 @@ class Poller:
 
 def bench(loads: list[Load], *, postgres: str | None, broker: str | None, turns: int, as_json: bool) -> int:
     """Run each load `turns` times, one after the other in turn; medians in the table, every run in the JSON of the last line."""
+    signal.signal(signal.SIGTERM, _interrupt)
     runs: list[dict[str, Any]] = []
     for turn in range(turns):
         for load in loads:
@@ -236,6 +238,10 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt  # so that databases, queues and processes are cleaned up
 
 
 def _percentiles(seconds: list[float]) -> dict[str, float]:
