@@ -15,7 +15,7 @@ from guardfleet.embedded.stack import Stack
 from guardfleet.errors import ConfigurationError
 from guardfleet.sealing import new_secret_key
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import migrate
+from guardfleet.store import migrate, scratch
 from guardfleet.store.database import Database
 from guardfleet.store.scratch import scratch_database
 
@@ -45,8 +45,8 @@ def place(postgres: str | None, broker: str | None, **values: Any) -> Iterator[S
                 migrate.upgrade(db)
                 yield settings
             finally:
+                _remove_queues(settings, scratch.served_models(db))
                 db.close()
-                _remove_queues(settings)
 
 
 def write_texts(path: pathlib.Path, n: int, *, duplicates: float = 0.0, source: str | None = None) -> None:
@@ -94,7 +94,7 @@ def _texts_of(source: str) -> list[str]:
     return texts
 
 
-def _remove_queues(settings: Settings) -> None:
+def _remove_queues(settings: Settings, models: list[str]) -> None:
     """Leave the broker as it was."""
     from guardfleet.broker import make_app
     from guardfleet.queues import Queues
@@ -106,7 +106,8 @@ def _remove_queues(settings: Settings) -> None:
             for key in list(channel.client.scan_iter(f"{prefix}*")):
                 channel.client.delete(key.decode().removeprefix(prefix))
             return
-        for queue in (*queues.lanes, queues.webhooks, queues.dead):
+        named = [queues.of_model(lane, model) for lane in range(len(queues.lanes)) for model in models]
+        for queue in (*queues.lanes, *named, queues.webhooks, queues.dead):
             channel.queue_delete(queue)
-        for exchange in (*queues.lanes, queues.webhooks, queues.dead_exchange):
+        for exchange in (*queues.lanes, *named, queues.webhooks, queues.dead_exchange):
             channel.exchange_delete(exchange)

@@ -46,6 +46,12 @@ def footprint(db: Database) -> Footprint:
         return Footprint(int(row.size), int(row.wal))
 
 
+def served_models(db: Database) -> list[str]:
+    """The models that workers have served, whose queues they declared."""
+    with db.begin() as connection:
+        return list(connection.execute(text("select distinct name from model")).scalars())
+
+
 def shard_pace(db: Database, job: JobView) -> tuple[int, int, float]:
     """Of a finished job: its verdict rows, the texts of the shard that finished first, seconds from there to the last finish."""
     with db.begin() as connection:
