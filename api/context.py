@@ -1,7 +1,8 @@
 """What every request needs: the database, the keys, and who is asking."""
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ParamSpec, TypeVar
 
 from fastapi import Depends, Request
@@ -14,6 +15,8 @@ from guardfleet.store import keys
 from guardfleet.store.database import Database
 from guardfleet.store.keys import Caller
 
+KNOWN_S = 5.0  # so long a key goes on working after it was revoked
+MOST_KNOWN = 10_000
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -25,6 +28,7 @@ class Context:
     db: Database
     keyring: Keyring
     settings: Settings
+    known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when they are believed
 
 
 def context_of(request: Request) -> Context:
@@ -43,12 +47,27 @@ async def caller_of(request: Request) -> Caller:
     scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and api_key:
         context = context_of(request)
-        caller = await in_thread(keys.authenticate, context.db, context.keyring, api_key.strip())
+        caller = await _authenticated(context, api_key.strip())
         if caller:
             return caller
     raise ProblemError(
         401, "invalid_api_key", "send a valid key as `Authorization: Bearer gf_...`.", headers={"WWW-Authenticate": "Bearer"}
     )
+
+
+async def _authenticated(context: Context, api_key: str) -> Caller | None:
+    """The key's owner, looked up again every few seconds: who polls asks with the same key each time."""
+    caller, until = context.known.get(api_key, (None, 0.0))
+    if caller is not None and time.monotonic() < until:
+        return caller
+    caller = await in_thread(keys.authenticate, context.db, context.keyring, api_key)
+    if len(context.known) >= MOST_KNOWN:
+        context.known.clear()
+    if caller is not None:
+        context.known[api_key] = caller, time.monotonic() + KNOWN_S
+    else:
+        context.known.pop(api_key, None)
+    return caller
 
 
 AppContext = Annotated[Context, Depends(context_of)]

@@ -28,6 +28,7 @@ from worker.giving_up import give_up
 HOUSEKEEPING_S = 5.0  # between purges and backlog counts
 EXPIRY_S = 600.0  # between looks for days that are over
 DELIVERY_WINDOW = 64
+REFILLS = 5  # looks in the time of one, while there is work
 AWAY_PAUSE_S = 1.0  # while PostgreSQL or the broker does not answer
 
 
@@ -70,20 +71,24 @@ class Dispatcher:
                 get_logger().info("dispatcher_leading" if leading else "dispatcher_standing_by")
                 metrics.LEADING.set(int(leading))
                 was_leading = leading
-            busy = self.tick() if leading else False
+            pause_s = self.tick() if leading else self.settings.tick_s
             self.last_tick = self.clock()
-            if not busy:
-                self._stopped.wait(self.settings.tick_s)
+            self._stopped.wait(pause_s)
 
-    def tick(self) -> bool:
-        """Do everything that is due once; whether there may be more at once. Raises RetryableError."""
+    def tick(self) -> float:
+        """Do everything that is due once; returns how long there will be nothing to do, s. Raises RetryableError.
+
+        While work goes on, a window is refilled before it can be empty and not after each shard: looking costs as much as a shard.
+        """
         self._rescue()
         give_up(self.db, self.keyring, Limits(self.settings.max_claims, self.settings.max_failures), lease_s=self.settings.lease_s)
-        rung = sum(self._ring_route(route) for route in doorbells.routes(self.db))
+        rung = max(self._ring_route(route) for route in doorbells.routes(self.db))
         relayed = deliveries.relay(self.db)
         self._ring_deliveries()
         self._keep_house()
-        return bool(rung or relayed)
+        if relayed or rung > self.settings.prefetch_window // 2:
+            return 0.0
+        return self.settings.tick_s / REFILLS if rung else self.settings.tick_s
 
     def _rescue(self) -> None:
         rescued = shards.rescue(self.db)

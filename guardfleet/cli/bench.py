@@ -27,6 +27,7 @@ def bench_pipeline(
     duplicates: Annotated[str, typer.Option("--duplicates", help="Share of texts that repeat others; several with commas.")] = "0",
     source: Annotated[str | None, typer.Option("--input", help="Take texts from this file, over and over.")] = None,
     beside_engine: Annotated[bool, typer.Option("--beside-engine", help="Time the engine alone on the same rows.")] = False,
+    polls: Annotated[bool, typer.Option("--polls/--no-polls", help="Whether a client polls the API meanwhile.")] = True,
     postgres: Annotated[
         str | None, typer.Option("--postgres", help="A server to make a database on; embedded if left out.")
     ] = None,
@@ -41,7 +42,7 @@ def bench_pipeline(
 
     logs.configure(load_settings(log_level="error", log_format="console"), process="bench")
     loads = [
-        Load(int(size), int(n), engine, ms_per_batch, shard_texts, float(share), source, beside_engine)
+        Load(int(size), int(n), engine, ms_per_batch, shard_texts, float(share), source, beside_engine, polls)
         for size in texts.split(",")
         for n in workers.split(",")
         for share in duplicates.split(",")

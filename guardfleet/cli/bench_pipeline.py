@@ -6,6 +6,7 @@ is polled all the while), and a short job of one text a shard, which shows what 
 
 import http.client
 import json
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,7 @@ class Load:
     duplicates: float = 0.0
     source: str | None = None
     beside_engine: bool = False
+    polls: bool = True
 
 
 @dataclass
@@ -112,7 +114,10 @@ def run(load: Load, *, postgres: str | None, broker: str | None) -> dict[str, An
         write_texts(source, load.texts, duplicates=load.duplicates, source=load.source)
         db = Database(settings.required("database_url"), pool_size=2)
         try:
-            alone = _engine_alone(settings, source) if load.beside_engine else None
+            alone = None
+            if load.beside_engine:  # in a process of its own, which gives everything back
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                    alone = pool.submit(_engine_alone, settings, source).result()
             return {**vars(load), "engine_alone_texts_per_s": alone, **_measure(settings, db, source, load)}
         finally:
             db.close()
@@ -129,7 +134,8 @@ def _measure(settings: Settings, db: Database, source: pathlib.Path, load: Load)
     poller = Poller(port, keys.create(db, Keyring(settings.required("secret_key")), name="bench"))
     try:
         _until(lambda: _answers(port), 30, "the API")
-        poller.start(f"batch_{job.public_id.hex}")
+        if load.polls:
+            poller.start(f"batch_{job.public_id.hex}")
         started = time.perf_counter()
         processes.append(start(settings, "dispatcher", "dispatcher"))
         job = _finished(db, job, processes)

@@ -49,7 +49,10 @@ class Database:
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
-        """One connection outside any transaction (for session locks): every statement commits by itself."""
+        """One connection outside any transaction: every statement commits by itself.
+
+        For session locks, and for reads that are polled: BEGIN and COMMIT would be two more round trips for one.
+        """
         with _translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             yield connection
 

@@ -196,7 +196,7 @@ SELECT = """select j.*, now() as seen_at, m.name || '@' || left(m.revision, 12) 
 
 def get(db: Database, public_id: uuid.UUID, *, tenant_id: int = DEFAULT_TENANT) -> JobView:
     """The job; raises NotFoundError, for another tenant's job too."""
-    with db.begin() as connection:
+    with db.session() as connection:
         row = connection.execute(
             text(SELECT + "where j.public_id = :id and j.tenant_id = :tenant"), {"id": public_id, "tenant": tenant_id}
         ).one_or_none()

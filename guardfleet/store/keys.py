@@ -35,7 +35,7 @@ def create(db: Database, keyring: Keyring, *, name: str, tenant: str = "default"
 
 def authenticate(db: Database, keyring: Keyring, api_key: str) -> Caller | None:
     """Whose key this is; None when it is unknown or revoked."""
-    with db.begin() as connection:
+    with db.session() as connection:
         row = connection.execute(
             text("select id, tenant_id from api_key where digest = :digest and revoked_at is null"),
             {"digest": keyring.api_key_digest(api_key)},

@@ -15,6 +15,7 @@ from guardfleet.store.shards import Claim
 from guardfleet.verdict import CATEGORY_CHOICES, Category, Judgement, Model, ServedBy, Severity
 
 EXPORT_PAGE = 5_000
+PARTITION = 100  # rows the driver turns into Python at once: other threads get a turn between
 FIELDS = (
     "seq",
     "id",
@@ -130,8 +131,8 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int) -> tuple[lis
     Works while the job runs; an empty page of a finished job is the end. Only shards that the page can need are looked into: those
     before which fewer than `limit` texts lie, the one that the cursor stands in not counted.
     """
-    with db.begin() as connection:
-        rows = (
+    with db.session() as connection:
+        found = (
             connection.execute(
                 text(f"""select d.ord, {COLUMNS}
                      from (select ord, first_seq, n,
@@ -149,8 +150,9 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int) -> tuple[lis
                 {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
             )
             .mappings()
-            .all()
+            .partitions(PARTITION)
         )
+        rows = [row for part in found for row in part]
     if not rows:
         return [], cursor
     return [_plain(row) for row in rows], Cursor(rows[-1]["ord"], rows[-1]["seq"])
