@@ -14,11 +14,11 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery import Celery, bootsteps, signals
+from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning
 
 from guardfleet.broker import declare_dead_letters, make_app
@@ -28,7 +28,6 @@ from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import jobs, migrate, verdicts
 from guardfleet.store.database import Database
-from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer
 from worker import tasks, webhooks
@@ -36,10 +35,7 @@ from worker.engine.contract import Engine
 from worker.express import Express
 from worker.judge import Judge
 from worker.leases import LeaseKeeper
-
-STALLED_STATUS = 70  # EX_SOFTWARE: the supervisor is to start a fresh process
-TICK_S = 1.0
-TICK_LIMIT_S = 30.0  # Celery's event loop ticks every second; this long without one, and it is wedged
+from worker.watchdog import STALLED_STATUS, TICK_LIMIT_S, LoopTick, Watchdog
 
 
 @dataclass
@@ -60,87 +56,6 @@ class Drain:
         self.requested.wait()
         get_logger().info("draining")
         engine.drain()
-
-
-class Watchdog:
-    """Ends the process when it is stuck where nothing inside can help it: a hung kernel, an event loop that waits for ever.
-
-    `looks`: by the slug that is logged, how long it has been stuck, and how long it may be, s.
-    """
-
-    def __init__(
-        self, looks: Mapping[str, tuple[Callable[[], float], float]], *, exit_process: Callable[[int], Any] = os._exit
-    ) -> None:
-        self._looks, self._exit = looks, exit_process
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-
-    def start(self) -> None:
-        """Start watching."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop watching; safe to call twice."""
-        self._stopped.set()
-
-    def _watch(self) -> None:
-        stuck_before: set[str] = set()  # a process that was frozen, and its clock went on, gets a moment to turn again
-        while not self._stopped.wait(min(TICK_S, *(limit_s / 4 for _, limit_s in self._looks.values()))):
-            for slug, (stuck_s, limit_s) in self._looks.items():
-                seconds = stuck_s()
-                if seconds <= limit_s:
-                    stuck_before.discard(slug)
-                elif slug not in stuck_before:
-                    stuck_before.add(slug)
-                else:
-                    get_logger().error(slug, seconds=round(seconds, 1))
-                    sys.stderr.flush()
-                    self._exit(STALLED_STATUS)
-
-
-class LoopTick:
-    """When Celery's event loop last turned: green answers to `inspect ping` say nothing of that.
-
-    While the worker is connecting, the loop does not turn and is not meant to: it is watched from a connection's start to its end.
-    """
-
-    def __init__(self) -> None:
-        self._at: float | None = None
-
-    def step(self) -> type[bootsteps.StartStopStep]:
-        """A step of the consumer that ticks from its timer; each reconnect clears the timer and starts the steps anew."""
-        tick, rest = self._tick, self._rest
-
-        class Tick(bootsteps.StartStopStep):
-            requires = ("celery.worker.consumer.tasks:Tasks",)
-
-            def start(self, consumer: Any) -> None:
-                tick()
-                consumer.timer.call_repeatedly(TICK_S, tick)
-
-            def stop(self, consumer: Any) -> None:
-                rest()
-
-            shutdown = stop
-
-        return Tick
-
-    def stuck_s(self) -> float:
-        """Seconds since it last turned; 0 where it is not meant to turn."""
-        at = self._at
-        return 0.0 if at is None else time.monotonic() - at
-
-    def wrong(self) -> str | None:
-        """What is wrong with the loop, or None."""
-        stuck_s = self.stuck_s()
-        return f"the event loop has not turned for {stuck_s:.0f} s" if stuck_s > TICK_LIMIT_S else None
-
-    def _tick(self) -> None:
-        self._at = time.monotonic()
-        metrics.LOOP_TICK.set_to_current_time()
-
-    def _rest(self) -> None:
-        self._at = None
 
 
 def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine], *, name: str | None = None) -> int:

@@ -3,7 +3,7 @@
 import threading
 from typing import Any
 
-from worker.lifecycle import STALLED_STATUS, LoopTick, Watchdog
+from worker.watchdog import STALLED_STATUS, LoopTick, Watchdog
 
 
 def test_what_is_stuck_for_too_long_ends_the_process() -> None:
