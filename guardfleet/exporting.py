@@ -12,7 +12,7 @@ from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.store.verdicts import FIELDS
 
 FORMATS = ("jsonl", "csv", "parquet")
-FLAT = (*(name for name in FIELDS if name not in ("seq", "category_odds", "evidence")), "category_probabilities", "evidence")
+FLAT = tuple(name for name in FIELDS if name != "seq")
 NESTED = ("metadata", "category_probabilities", "evidence")  # one JSON each in CSV and Parquet
 PARQUET_ROWS = 50_000
 

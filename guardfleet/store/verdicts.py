@@ -5,14 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from guardfleet.errors import RejectedError
 from guardfleet.plan import Plan
+from guardfleet.rationale import PROBABILITIES, rationale
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
 from guardfleet.store.shards import Claim
-from guardfleet.verdict import CATEGORY_CHOICES, Category, Judgement, Model, ServedBy, Severity
+from guardfleet.verdict import CATEGORY_CHOICES, Category, Judgement, Model, ServedBy, Severity, category_names
 
 EXPORT_PAGE = 5_000
 PARTITION = 100  # rows the driver turns into Python at once: other threads get a turn between
@@ -38,11 +39,12 @@ FIELDS = (
     "output_tokens",
     "done_at",
     "metadata",
-    "category_odds",
+    "category_probabilities",
     "evidence",
 )
 UNKNOWN_ODDS = 255  # of a byte; 254 is 1
-COLUMNS = ", ".join(f"v.{name}" for name in FIELDS)
+COLUMNS = """v.seq, v.id, v.severity, v.categories, v.refusal, v.probabilities, v.served_by, v.raw, v.error, v.error_detail,
+             v.model_id, v.input_tokens, v.output_tokens, v.done_at, v.metadata, v.category_odds, v.evidence"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int) -> tuple[lis
                            from (select ord, first_seq, n from shard_done
                                  where job_id = :job and ord >= :ord order by ord limit 1 + :limit) next) d
                      cross join lateral (
-                       select * from verdicts
+                       select * from verdict
                        where job_id = :job and day = :day and seq >= d.first_seq and seq < d.first_seq + d.n
                          and seq > case when d.ord = :ord then :seq else -1 end
                        order by seq limit :limit) v
@@ -153,9 +155,10 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int) -> tuple[lis
             .partitions(PARTITION)
         )
         rows = [row for part in found for row in part]
+        models = _models(connection) if rows else {}
     if not rows:
         return [], cursor
-    return [_plain(row) for row in rows], Cursor(rows[-1]["ord"], rows[-1]["seq"])
+    return [_plain(row, models[row["model_id"]]) for row in rows], Cursor(rows[-1]["ord"], rows[-1]["seq"])
 
 
 def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dict[str, Any]]:
@@ -165,15 +168,16 @@ def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dic
         with db.begin() as connection:
             rows = (
                 connection.execute(
-                    text(f"""select {COLUMNS} from verdicts v
-                         where v.job_id = :job and v.day = :day and v.seq > :last and v.severity_code >= :least
+                    text(f"""select 0 as ord, {COLUMNS} from verdict v
+                         where v.job_id = :job and v.day = :day and v.seq > :last and v.severity >= :least
                          order by v.seq limit :limit"""),
                     {"job": job.id, "day": job.day, "last": last, "least": min_severity, "limit": EXPORT_PAGE},
                 )
                 .mappings()
                 .all()
             )
-        yield from (_plain(row) for row in rows)
+            models = _models(connection)
+        yield from (_plain(row, models[row["model_id"]]) for row in rows)
         if len(rows) < EXPORT_PAGE:
             return
         last = rows[-1]["seq"]
@@ -199,12 +203,43 @@ def rejections(db: Database, job: JobView) -> Iterator[dict[str, Any]]:
         last = rows[-1]["line"]
 
 
-def _plain(row: Any) -> dict[str, Any]:
-    out = {name: row[name] for name in FIELDS}
-    for name in ("p_safe", "p_controversial", "p_unsafe"):
-        out[name] = None if out[name] is None else float(out[name])
-    out["category_probabilities"] = _named(out.pop("category_odds"))
-    return out
+def _models(connection: Connection) -> dict[int, Model]:
+    """Every model there is: a handful."""
+    rows = connection.execute(text("select id, name, revision, policy, is_demo from model"))
+    return {row.id: Model(row.name, row.revision, row.policy, row.is_demo) for row in rows}
+
+
+def _plain(row: Any, model: Model) -> dict[str, Any]:
+    """A verdict in words, as the view `verdicts` has it: in Python that takes a third of the time."""
+    (_, seq, row_id, severity, categories, refusal, probabilities, served_by, raw, error, error_detail, _, n_in, n_out, done_at,
+     metadata, category_odds, evidence) = row.values()  # fmt: skip
+    p_safe, p_controversial, p_unsafe = (PROBABILITIES[byte] for byte in probabilities) if probabilities else (None, None, None)
+    who = f"{model.name}@{model.revision[:12]}"
+    return {
+        "seq": seq,
+        "id": row_id,
+        "severity": Severity(severity).label,
+        "categories": category_names(Category(categories)) if categories else [],
+        "refusal": refusal,
+        "p_safe": p_safe,
+        "p_controversial": p_controversial,
+        "p_unsafe": p_unsafe,
+        "rationale": rationale(severity, categories, served_by, refusal, probabilities, evidence, error, error_detail, who),
+        "served_by": ServedBy(served_by).label,
+        "raw": raw,
+        "error": error,
+        "error_detail": error_detail,
+        "model": model.name,
+        "revision": model.revision,
+        "policy": model.policy,
+        "is_demo": model.is_demo,
+        "input_tokens": n_in,
+        "output_tokens": n_out,
+        "done_at": done_at,
+        "metadata": metadata,
+        "category_probabilities": _named(category_odds),
+        "evidence": evidence,
+    }
 
 
 def _named(odds: bytes | None) -> dict[str, float] | None:

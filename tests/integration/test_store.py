@@ -1,5 +1,8 @@
 """The store on real PostgreSQL: jobs, pages in commit order, the cache, keys, deliveries."""
 
+import random
+from typing import Any
+
 import pytest
 
 from guardfleet.errors import ConfigurationError, NotFoundError
@@ -10,7 +13,7 @@ from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.shards import Row
 from guardfleet.store.verdicts import Cursor
-from guardfleet.verdict import Category, Judgement, ServedBy, Severity, failure
+from guardfleet.verdict import ERROR_CODES, Category, Judgement, ServedBy, Severity, failure
 from tests.services.stored import MODEL, SAFE, finish, scalar, submit, took
 
 
@@ -83,6 +86,50 @@ def test_every_kind_of_verdict_has_its_words(db: Database, keyring: Keyring, jud
     assert row["rationale"] == words
     assert row["severity"] == judgement.severity.label
     assert row["served_by"] == judgement.served_by.label
+
+
+def any_judgement(rng: random.Random) -> Judgement:
+    """Some combination of everything a verdict can say."""
+    error = rng.choice([None, None, None, *ERROR_CODES])
+    spans = [[0, 9], [5, 20]][: rng.randint(1, 2)]
+    parts: dict[str, Any] = {"windows": [[*span, "safe", []] for span in spans], "decided": spans[-1]}
+    parts |= rng.choice([{}, {"left_out": [[20, 30], [40, 50]]}, {"turns_left_out": 3}, {"context_cut": 12}])
+    odds = tuple(rng.choice([0.0, 0.25, 1.0, None, rng.random()]) for _ in range(10))
+    return Judgement(
+        Severity.ERROR if error else Severity(rng.randrange(3)),
+        Category(rng.choice([0, 0, rng.randrange(512)])),
+        rng.choice([None, True, False]),
+        ServedBy(rng.choice([0, 1, 2, 4] if error else [0, 1, 2, 3])),
+        rng.choice([None, (rng.random(), rng.random(), rng.random())]),
+        rng.choice([None, "an answer"]),
+        rng.randrange(500),
+        8,
+        error,
+        rng.choice([None, "9 tokens"]) if error else None,
+        rng.choice([None, odds]),
+        rng.choice([None, parts]),
+    )
+
+
+def test_pages_and_exports_say_word_for_word_what_the_view_says(db: Database, keyring: Keyring) -> None:
+    rng = random.Random(5)
+    job = submit(db, keyring, 600, shard_texts=600)
+    rows = [Row(f"id{i}", any_judgement(rng), metadata=rng.choice([None, {"a": i}])) for i in range(600)]
+    shards.finish(db, took(db, job, 0), rows, model_id=verdicts.register_model(db, MODEL))
+    exported = list(verdicts.export(db, job))
+    paged, _ = verdicts.page(db, job, Cursor(), limit=1000)
+    assert paged == exported
+    names = [name for name in verdicts.FIELDS if name != "category_probabilities"]
+    with db.begin() as connection:
+        shown = connection.exec_driver_sql(
+            f"select {', '.join(names)} from verdicts where job_id = {job.id} order by seq"
+        ).mappings()
+        for ours, theirs in zip(exported, shown, strict=True):
+            assert {name: ours[name] for name in names} == {
+                name: float(value) if name.startswith("p_") and value is not None else value for name, value in theirs.items()
+            }
+    least = [row["seq"] for row in verdicts.export(db, job, min_severity=2)]
+    assert least == [row["seq"] for row in exported if row["severity"] in ("unsafe", "error")]
 
 
 def test_the_categories_of_the_view_are_those_of_the_code(db: Database) -> None:
