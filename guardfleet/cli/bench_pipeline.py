@@ -33,6 +33,7 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView, parse_label
 
 SINGLE_SHARDS = 300
+LOOK_S = 0.25  # between looks whether the job has ended; its times are read off its row
 ROUND_FROM = 100  # larger figures are shown without decimals
 POLLS = (("status", "", 0.05), ("page", "/results?limit=1000", 0.25))  # what is asked, how often (s)
 
@@ -215,7 +216,7 @@ def _finished(db: Database, job: JobView, processes: list[Any]) -> JobView:
     while not (job := jobs.get(db, job.public_id)).state.is_final:
         if wrong := next((process.gave_up for process in processes if process.gave_up), None):
             raise FatalError(wrong)
-        time.sleep(0.05)
+        time.sleep(LOOK_S)
     return job
 
 
