@@ -180,7 +180,7 @@ def test_a_database_that_is_away_is_a_retryable_answer(api_settings: Settings) -
 def test_a_defect_is_a_problem_with_a_request_id(client: TestClient, db: Database) -> None:
     batch = client.post("/v1/batches", content=lines(1), headers=JSONL).json()["id"]
     with db.begin() as connection:
-        connection.exec_driver_sql("drop view verdicts")
+        connection.exec_driver_sql("drop table shard_done")
     answer = client.get(f"/v1/batches/{batch}/results")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert answer.headers["x-request-id"].startswith("req_")
