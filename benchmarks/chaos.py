@@ -108,9 +108,7 @@ def one_run(args: argparse.Namespace, *, with_faults: bool) -> dict[str, Any]:
     rng = random.Random(args.seed)
     receiver = Receiver(random.Random(args.seed + 1))
     with site_of(args.broker, args.workers, args.ms_per_batch, args.shard_texts) as site, receiver as callback:
-        sources = [
-            write(site.folder / f"{name}.jsonl", n) for name, n in (("big", args.texts * 9 // 10), ("small", args.texts // 10))
-        ]
+        sources = [write(site.folder / f"{name}.jsonl", round(args.texts * share)) for name, share in SIZES.items()]
         key = keys.create(site.db, Keyring(site.settings.required("secret_key")), name="chaos")
         for process in site.processes:
             process.start()

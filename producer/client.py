@@ -105,7 +105,7 @@ class Producer:
         )
         with Intake(self.db, self.keyring, self.settings, new, on_progress=options.on_progress) as intake:
             if intake.resumed_after:
-                secret = ingest.callback_secret(self.db, self.keyring, intake.job)
+                secret = ingest.stored_callback_secret(self.db, self.keyring, intake.job)
             intake.add_all(rows)
             job = intake.seal()
         return Submission(job, intake.first_rejected, None if options.callback_secret else secret, intake.resumed_after)

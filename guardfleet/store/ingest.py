@@ -174,7 +174,7 @@ def let_go(db: Database, job: OpenJob) -> None:
         )
 
 
-def callback_secret(db: Database, keyring: Keyring, job: OpenJob) -> str | None:
+def stored_callback_secret(db: Database, keyring: Keyring, job: OpenJob) -> str | None:
     """What signs the job's callback; None where there is none."""
     with db.begin() as connection:
         sealed = connection.execute(text("select secret from endpoint where job_id = :job"), {"job": job.id}).scalar_one_or_none()

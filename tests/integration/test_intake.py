@@ -15,6 +15,7 @@ from guardfleet.store import doorbells, ingest, jobs, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import JobView
+from producer.client import Options, Producer
 from tests.services.stored import BULK, finish, scalar, take, took
 
 Line = PayloadRow | LineError
@@ -107,6 +108,21 @@ def test_an_interrupted_intake_is_gone_on_with_at_once(db: Database, keyring: Ke
         second.add_all(lines(50))
         job = second.seal()
     assert (job.total, scalar(db, "select count(*) from job")) == (50, 1)
+
+
+def test_a_submit_that_goes_on_says_the_secret_that_the_first_one_made(db: Database, keyring: Keyring) -> None:
+    producer = Producer(db, keyring, SINGLE)
+    options = Options(fingerprint=b"s", callback_url="http://127.0.0.1/")
+
+    def cut_off() -> Iterator[tuple[int, Line]]:
+        yield from lines(20)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        producer.submit_rows(cut_off(), options)
+    found = producer.submit_rows(lines(20), options)
+    assert (found.resumed_after, found.job.total) == (16, 20)
+    assert found.callback_secret == keyring.open_secret(bytes(scalar(db, "select secret from endpoint")))
 
 
 def test_only_the_newest_of_two_intakes_writes(db: Database, keyring: Keyring) -> None:
