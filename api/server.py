@@ -3,12 +3,13 @@
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import batches, problems
 from api.context import AppContext, Context, in_thread
@@ -39,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.context = context
     app.include_router(batches.router)
     problems.install(app)
-    app.middleware("http")(_observe)
+    app.add_middleware(Observed)
 
     @app.get("/livez", tags=["probes"], response_class=PlainTextResponse)
     async def livez() -> str:
@@ -79,16 +80,34 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-async def _observe(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+class Observed:
     """A request id, one log line and one observation for each request; neither query nor body is logged."""
-    request_id = request.state.request_id = f"req_{uuid.uuid4().hex}"
-    started = time.perf_counter()
-    response = await call_next(request)
-    seconds = time.perf_counter() - started
-    route = getattr(request.scope.get("route"), "path", "unknown")
-    response.headers["x-request-id"] = request_id
-    metrics.API_SECONDS.labels(route, str(response.status_code)).observe(seconds)
-    get_logger().info(
-        "request", request=request_id, method=request.method, route=route, status=response.status_code, ms=round(1000 * seconds, 1)
-    )
-    return response
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope.setdefault("state", {})["request_id"] = f"req_{uuid.uuid4().hex}"
+        started = time.perf_counter()
+        status = 500  # where nothing is answered, an exception is on its way to the handler of defects
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, named)
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "unknown")
+            metrics.API_SECONDS.labels(route, str(status)).observe(seconds)
+            get_logger().info(
+                "request", request=request_id, method=scope["method"], route=route, status=status, ms=round(1000 * seconds, 1)
+            )

@@ -1,20 +1,25 @@
 """Verdicts on their way to a file: JSONL, CSV or Parquet, streamed, renamed into place when whole."""
 
 import csv
-import json
+import io
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from itertools import islice
+from typing import Any
+
+import orjson
 
 from guardfleet.errors import ConfigurationError, RejectedError
-from guardfleet.store.verdicts import FIELDS
+from guardfleet.rendering import FIELDS
+from guardfleet.store.verdicts import Page
 
 FORMATS = ("jsonl", "csv", "parquet")
 FLAT = tuple(name for name in FIELDS if name != "seq")
 NESTED = ("metadata", "category_probabilities", "evidence")  # one JSON each in CSV and Parquet
-PARQUET_ROWS = 50_000
+PARQUET_PAGES = 10  # in a row group
 
 
 def format_of(path: str, wanted: str | None = None) -> str:
@@ -25,51 +30,38 @@ def format_of(path: str, wanted: str | None = None) -> str:
     return chosen
 
 
-def public_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A verdict as callers see it, in files and over HTTP."""
-    out = {
-        "id": row["id"],
-        "severity": row["severity"],
-        "categories": row["categories"],
-        "refusal": row["refusal"],
-        "probabilities": None if row["p_safe"] is None else {
-            "safe": row["p_safe"], "controversial": row["p_controversial"], "unsafe": row["p_unsafe"]},
-        "category_probabilities": row["category_probabilities"],
-        "rationale": row["rationale"],
-        "evidence": row["evidence"],
-        "served_by": row["served_by"],
-        "model": row["model"],
-        "revision": row["revision"],
-        "policy": row["policy"],
-        "is_demo": row["is_demo"],
-        "error": None if row["error"] is None else {"code": row["error"], "detail": row["error_detail"]},
-        "raw": row["raw"],
-        "tokens": {"input": row["input_tokens"], "output": row["output_tokens"]},
-        "done_at": row["done_at"].isoformat(),
-    }  # fmt: skip
-    return out if row["metadata"] is None else out | {"metadata": row["metadata"]}
+def write(pages: Iterable[Page], path: str, fmt: str) -> int:
+    """Write all verdicts to `path` (`-`: standard output) and return how many. A file appears only once it is whole."""
+    n = 0
 
+    def counted() -> Iterator[Page]:
+        nonlocal n
+        for page in pages:
+            yield page
+            n += len(page.rows)
 
-def write(rows: Iterable[Mapping[str, Any]], path: str, fmt: str) -> int:
-    """Write all rows to `path` (`-`: standard output) and return how many. A file appears only once it is whole."""
     if path == "-":
-        import sys  # noqa: PLC0415
-
-        return _write_text(rows, sys.stdout, fmt)
-    target = pathlib.Path(path)
-    with _whole(target) as part:
         if fmt == "parquet":
-            return _write_parquet(rows, part)
-        with part.open("w", encoding="utf-8", newline="") as file:
-            return _write_text(rows, file, fmt)
+            raise RejectedError("Parquet needs a file to write to.")
+        sys.stdout.buffer.writelines(encode(counted(), fmt))
+        sys.stdout.flush()
+        return n
+    with _whole(pathlib.Path(path)) as part, part.open("wb") as file:
+        file.writelines(encode(counted(), fmt))
+    return n
+
+
+def encode(pages: Iterable[Page], fmt: str) -> Iterator[bytes]:
+    """The verdicts in one of `FORMATS`, piece by piece, as pages come."""
+    return {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[fmt](pages)
 
 
 def write_jsonl(rows: Iterable[Mapping[str, Any]], path: str) -> int:
     """Write plain objects, one a line."""
     n = 0
-    with _whole(pathlib.Path(path)) as part, part.open("w", encoding="utf-8") as file:
+    with _whole(pathlib.Path(path)) as part, part.open("wb") as file:
         for n, row in enumerate(rows, 1):  # noqa: B007 - the last number is the count
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     return n
 
 
@@ -85,32 +77,34 @@ def _whole(target: pathlib.Path) -> Iterator[pathlib.Path]:
         part.unlink(missing_ok=True)
 
 
-def _write_text(rows: Iterable[Mapping[str, Any]], file: TextIO, fmt: str) -> int:
-    n = 0
-    if fmt == "csv":
-        writer = csv.writer(file)
-        writer.writerow(FLAT)
-        for n, row in enumerate(rows, 1):  # noqa: B007
-            writer.writerow([_cell(row[name]) for name in FLAT])
-        return n
-    if fmt == "parquet":
-        raise RejectedError("Parquet needs a file to write to.")
-    for n, row in enumerate(rows, 1):  # noqa: B007
-        file.write(json.dumps(public_row(row), ensure_ascii=False) + "\n")
-    return n
+def _jsonl(pages: Iterable[Page]) -> Iterator[bytes]:
+    for page in pages:
+        yield b"\n".join(page.json_objects()) + b"\n"
+
+
+def _csv(pages: Iterable[Page]) -> Iterator[bytes]:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(FLAT)
+    for page in pages:
+        writer.writerows([_cell(row[name]) for name in FLAT] for row in page.fields())
+        yield buffer.getvalue().encode()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue().encode()  # the header alone, where there were no pages
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
         return "; ".join(value)
     if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
+        return orjson.dumps(value).decode()
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return "'" + value  # a spreadsheet would run it as a formula
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _write_parquet(rows: Iterable[Mapping[str, Any]], path: pathlib.Path) -> int:
+def _parquet(pages: Iterable[Page]) -> Iterator[bytes]:
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra
         import pyarrow.parquet as pq  # noqa: PLC0415
@@ -129,21 +123,42 @@ def _write_parquet(rows: Iterable[Mapping[str, Any]], path: pathlib.Path) -> int
         "done_at": pa.timestamp("us", "UTC"),
     }
     schema = pa.schema([(name, types.get(name, text)) for name in FLAT])
-    n = 0
-    with pq.ParquetWriter(path, schema) as writer:
-        for page in _pages(rows):
-            plain = [{name: json.dumps(row[name]) if name in NESTED and row[name] else row[name] for name in FLAT} for row in page]
+    written = _Written()
+    with pq.ParquetWriter(written, schema) as writer:
+        source = iter(pages)
+        while group := list(islice(source, PARQUET_PAGES)):
+            rows = (row for page in group for row in page.fields())
+            plain = [{name: _nested(row[name]) if name in NESTED else row[name] for name in FLAT} for row in rows]
             writer.write_table(pa.Table.from_pylist(plain, schema))
-            n += len(page)
-    return n
+            yield written.taken()
+    yield written.taken()
 
 
-def _pages(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    page: list[Mapping[str, Any]] = []
-    for row in rows:
-        page.append(row)
-        if len(page) >= PARQUET_ROWS:
-            yield page
-            page = []
-    if page:
-        yield page
+def _nested(value: Any) -> str | None:
+    return orjson.dumps(value).decode() if value else None
+
+
+class _Written(io.RawIOBase):
+    """A file that is read off while it is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        self._size += len(self._parts[-1])
+        return len(self._parts[-1])
+
+    def taken(self) -> bytes:
+        """What was written since the last time."""
+        out = b"".join(self._parts)
+        self._parts.clear()
+        return out

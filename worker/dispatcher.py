@@ -1,8 +1,8 @@
 """The dispatcher: rings for what is ready, and repairs what was lost. One leads, any number stand by; all it does is idempotent.
 
-Each tick in order: leases that ran out, shards tried too often, doorbells the broker lost, doorbells to ring, events to relay,
-deliveries to ring, cancelled jobs to close; now and then queues that stand still, intakes nobody goes on with, texts to purge, days
-to drop. Postgres is the truth: an emptied broker costs one window.
+Each tick in order: leases that ran out, shards tried too often, events to relay, deliveries to ring, cancelled jobs to close; then
+doorbells the broker lost and doorbells to ring. Now and then queues that stand still, intakes nobody goes on with, texts to purge,
+days to drop. Postgres is the truth: an emptied broker costs one window.
 """
 
 import threading
@@ -43,6 +43,7 @@ class Dispatcher:
     clock: Callable[[], float] = time.monotonic
     last_tick: float = field(default=0.0, init=False)
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
+    _mended: float = field(default=float("-inf"), init=False)
     _housekept: float = field(default=float("-inf"), init=False)
     _expired: float = field(default=float("-inf"), init=False)
     _short_since: dict[str, float] = field(default_factory=dict, init=False)  # by queue
@@ -79,16 +80,24 @@ class Dispatcher:
         """Do everything that is due once; returns how long there will be nothing to do, s. Raises RetryableError.
 
         While work goes on, a window is refilled before it can be empty and not after each shard: looking costs as much as a shard.
+        In between nothing else is looked at: on a machine that also judges, each look is time that the model does not have.
         """
-        self._rescue()
-        give_up(self.db, self.keyring, Limits(self.settings.max_claims, self.settings.max_failures), lease_s=self.settings.lease_s)
-        rung = max(self._ring_route(route) for route in doorbells.routes(self.db))
-        relayed = deliveries.relay(self.db)
-        self._ring_deliveries()
-        self._keep_house()
-        if relayed or rung > self.settings.prefetch_window // 2:
+        if self.clock() - self._mended >= self.settings.tick_s:
+            self._mend()
+            self._mended = self.clock()
+        rung = max((self._ring_route(route, out) for route, out in doorbells.windows(self.db).items()), default=0)
+        if rung > self.settings.prefetch_window // 2:
             return 0.0
         return self.settings.tick_s / REFILLS if rung else self.settings.tick_s
+
+    def _mend(self) -> None:
+        self._rescue()
+        give_up(self.db, self.keyring, Limits(self.settings.max_claims, self.settings.max_failures), lease_s=self.settings.lease_s)
+        while deliveries.relay(self.db):
+            pass
+        self._ring_deliveries()
+        jobs.settle_cancelled(self.db)
+        self._keep_house()
 
     def _rescue(self) -> None:
         rescued = shards.rescue(self.db)
@@ -96,9 +105,8 @@ class Dispatcher:
             get_logger().warning("shard_rescued", job=job, shard=shard)
         metrics.RESCUED.inc(len(rescued))
 
-    def _ring_route(self, route: Route) -> int:
+    def _ring_route(self, route: Route, out: int) -> int:
         queue, lane = self.publisher.queues.of_model(route.lane, route.model), LANE_NAMES[route.lane]
-        out = doorbells.outstanding(self.db, route)
         if self._is_short(queue, out):
             lost = doorbells.forget_lost(self.db, route, older_than_s=self.settings.republish_s)
             if lost:
@@ -138,7 +146,6 @@ class Dispatcher:
             deliveries.mark_rung(self.db, ids[:rung])
 
     def _keep_house(self) -> None:
-        jobs.settle_cancelled(self.db)
         if self.clock() - self._housekept < HOUSEKEEPING_S:
             return
         self._housekept = self.clock()

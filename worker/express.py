@@ -18,7 +18,8 @@ from kombu import Connection, Consumer, Message
 from guardfleet.telemetry.logs import get_logger
 
 SLOTS = 2
-POLL_S = 0.05  # between looks for slots that have ended
+POLL_S = 0.05  # between looks for slots that have ended, while any is taken
+IDLE_S = 0.5  # between looks whether to end, while none is
 RECONNECT_S = 1.0
 HEARTBEAT_S = 10.0  # between looks at the connection's heartbeat, which is due every 30
 
@@ -70,7 +71,7 @@ class Express:
             while not self._draining.is_set() or self._running:
                 self._turned_at = time.monotonic()
                 with suppress(TimeoutError):
-                    connection.drain_events(timeout=POLL_S)
+                    connection.drain_events(timeout=POLL_S if self._running else IDLE_S)
                 self._settle()
                 if connection.supports_heartbeats and time.monotonic() - beaten_at > HEARTBEAT_S:
                     beaten_at = time.monotonic()

@@ -13,17 +13,17 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
 from guardfleet.cli import DONE, show
 from guardfleet.cli.bench_place import peak_mib, place, start, write_texts
+from guardfleet.cli.bench_polls import Poller
 from guardfleet.errors import FatalError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
@@ -35,7 +35,6 @@ from guardfleet.store.jobs import JobView, parse_label
 SINGLE_SHARDS = 300
 LOOK_S = 0.25  # between looks whether the job has ended; its times are read off its row
 ROUND_FROM = 100  # larger figures are shown without decimals
-POLLS = (("status", "", 0.05), ("page", "/results?limit=1000", 0.25))  # what is asked, how often (s)
 
 
 @dataclass(frozen=True)
@@ -51,44 +50,6 @@ class Load:
     source: str | None = None
     beside_engine: bool = False
     polls: bool = True
-
-
-@dataclass
-class Poller:
-    """A client that polls the API while a job runs; latencies in seconds, by what was asked."""
-
-    port: int
-    key: str
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name, _, _ in POLLS})
-    _stopped: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
-
-    def start(self, batch: str) -> None:
-        """Poll from threads of its own."""
-        for name, path, every_s in POLLS:
-            self._threads.append(
-                threading.Thread(target=self._poll, args=(name, f"/v1/batches/{batch}{path}", every_s), daemon=True)
-            )
-            self._threads[-1].start()
-
-    def stop(self) -> dict[str, Any]:
-        """End; p50 and p99 in milliseconds."""
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join(30)
-        return {name: _percentiles(found) for name, found in self.seconds.items() if found}
-
-    def _poll(self, name: str, path: str, every_s: float) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        after = ""
-        while not self._stopped.wait(every_s):
-            started = time.perf_counter()
-            connection.request("GET", path + after, headers={"Authorization": f"Bearer {self.key}"})
-            answer = connection.getresponse()
-            body = answer.read()
-            self.seconds[name].append(time.perf_counter() - started)
-            if answer.status == http.client.OK and "?" in path:
-                after = f"&after={json.loads(body)['next']}"
 
 
 def bench(loads: list[Load], *, postgres: str | None, broker: str | None, turns: int, as_json: bool) -> int:
@@ -115,11 +76,12 @@ def run(load: Load, *, postgres: str | None, broker: str | None) -> dict[str, An
         write_texts(source, load.texts, duplicates=load.duplicates, source=load.source)
         db = Database(settings.required("database_url"), pool_size=2)
         try:
-            alone = None
-            if load.beside_engine:  # in a process of its own, which gives everything back
-                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                    alone = pool.submit(_engine_alone, settings, source).result()
-            return {**vars(load), "engine_alone_texts_per_s": alone, **_measure(settings, db, source, load)}
+            alone = [_engine_alone_apart(settings, source)] if load.beside_engine else []
+            found = _measure(settings, db, source, load)
+            if load.beside_engine:  # before and after: the machine may have changed its speed meanwhile
+                alone.append(_engine_alone_apart(settings, source))
+            mean = round(statistics.mean(alone), 1) if alone else None
+            return {**vars(load), "engine_alone_texts_per_s": mean, "engine_alone_each": alone, **found}
         finally:
             db.close()
 
@@ -194,6 +156,12 @@ def _of_single_shards(settings: Settings, db: Database, source: pathlib.Path, pr
     return round(1000 * seconds / max(1, job.total - 1), 2)
 
 
+def _engine_alone_apart(settings: Settings, source: pathlib.Path) -> float:
+    """In a process of its own, which gives everything back."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_engine_alone, settings, source).result()
+
+
 def _engine_alone(settings: Settings, source: pathlib.Path) -> float:
     """Texts a second of the engine with nothing around it: the same rows in requests of a shard's size, as many as in a worker."""
     from producer.readers import read
@@ -249,16 +217,6 @@ def _free_port() -> int:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt  # so that databases, queues and processes are cleaned up
-
-
-def _percentiles(seconds: list[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
-    return {
-        "n": len(seconds),
-        "p50": round(1000 * cuts[49], 2),
-        "p99": round(1000 * cuts[98], 2),
-        "max": round(1000 * max(seconds), 2),
-    }
 
 
 def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:

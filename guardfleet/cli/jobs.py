@@ -103,7 +103,7 @@ def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_se
         db = Database(complete.required("database_url"), pool_size=1)
         try:
             job = jobs.get(db, parse_label(label))
-            n = exporting.write(verdicts.export(db, job, min_severity=names[min_severity]), out, chosen)
+            n = exporting.write(verdicts.in_order(db, job, min_severity=names[min_severity]), out, chosen)
         finally:
             db.close()
     if out != "-":

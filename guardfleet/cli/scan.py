@@ -138,7 +138,7 @@ class Scan:
             time.sleep(show.POLL_S)
 
     def _report(self, db: Database, job: JobView, fmt: str, seconds: float | None) -> int:
-        n = exporting.write(verdicts.export(db, job), self.out, fmt)
+        n = exporting.write(verdicts.in_order(db, job), self.out, fmt)
         show.summary(job, jobs.summary(db, job), seconds=seconds)
         if self.out != "-":
             show.console.print(f"{n:,} verdicts are in [bold]{self.out}[/bold]")

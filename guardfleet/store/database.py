@@ -1,8 +1,8 @@
 """The connection to PostgreSQL: pool, timeouts, and the one translation of driver errors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, create_engine
@@ -15,6 +15,7 @@ from guardfleet.errors import RetryableError
 # locks until the server ends its session: so long can it hold up others that want the same rows. Ours take milliseconds.
 SERVER_OPTIONS = "-c statement_timeout=60000 -c lock_timeout=15000 -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
 CONNECT_TIMEOUT_S = 5
+T = TypeVar("T")
 
 
 class Database:
@@ -92,6 +93,16 @@ def copy_rows(connection: Connection, table: str, columns: dict[str, str], rows:
         copy.set_types(list(columns.values()))
         for row in rows:
             copy.write_row(row)
+
+
+def fetch(connection: Connection, statement: str, values: Mapping[str, Any], make: Callable[[Sequence[Any]], T]) -> list[T]:
+    """All rows of a query, each made of its values by `make`, straight from the driver in binary.
+
+    Through SQLAlchemy a thousand wide rows take 15 ms of the processor, so 1 ms.
+    """
+    raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    with raw.cursor(binary=True, row_factory=lambda _: make) as cursor:
+        return cursor.execute(statement.encode(), values).fetchall()
 
 
 def _first_line(error: Exception) -> str:

@@ -35,7 +35,7 @@ class Outcome:
 
 def relay(db: Database, *, limit: int = 100) -> int:
     """Turn outbox events into deliveries, one for each endpoint that listens. Claims by row, never by `id > last`."""
-    with db.begin() as connection:
+    with db.session() as connection:
         n: int = connection.execute(
             text("""with x as materialized (select id from outbox order by id limit :limit for update skip locked),
                     o as (delete from outbox b using x where b.id = x.id returning b.*),
@@ -52,7 +52,7 @@ def relay(db: Database, *, limit: int = 100) -> int:
 
 def due(db: Database, *, limit: int, again_after_s: float) -> list[int]:
     """Deliveries to ring for: due, or claimed by a sender that died; not rung within `again_after_s`."""
-    with db.begin() as connection:
+    with db.session() as connection:
         rows = connection.execute(
             text("""select id from delivery
                     where state in (0, 1) and next_attempt_at <= now() and (lease_until is null or lease_until < now())

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import text
 
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import LANES
 from guardfleet.store.shards import Limits
 
 
@@ -35,23 +34,17 @@ class Doorbell:
     publish_no: int
 
 
-def routes(db: Database) -> list[Route]:
-    """The routes of open jobs, and each lane's own."""
-    with db.begin() as connection:
+def windows(db: Database) -> dict[Route, int]:
+    """The routes of open jobs, each with its shards whose doorbell is out and that nobody has claimed."""
+    with db.session() as connection:
         rows = connection.execute(
-            text("""select lane, first_model as model from job where state in (0, 1) and first_model is not null
-                    union select lane, second_model from job where state in (0, 1) and second_model is not null order by 1, 2""")
+            text("""select r.lane, r.model, (
+                      select count(*) from shard s where s.state = 0 and s.published_at is not null
+                        and s.lane = r.lane and s.model is not distinct from r.model) as n
+                    from (select lane, first_model as model from job where state in (0, 1)
+                          union select lane, second_model from job where state in (0, 1) and second_model is not null) r""")
         )
-        return [*(Route(lane) for lane in LANES.values()), *(Route(row.lane, row.model) for row in rows)]
-
-
-def outstanding(db: Database, route: Route) -> int:
-    """Shards of the route whose doorbell is out and that nobody has claimed."""
-    with db.begin() as connection:
-        n: int = connection.execute(
-            text(f"select count(*) from shard s where s.state = 0 and s.published_at is not null and {OF_ROUTE}"), asdict(route)
-        ).scalar_one()
-        return n
+        return {Route(row.lane, row.model): row.n for row in rows}
 
 
 def due(db: Database, route: Route, *, limit: int) -> list[Doorbell]:
@@ -61,7 +54,7 @@ def due(db: Database, route: Route, *, limit: int) -> list[Doorbell]:
     jobs of higher priority first. The lowest numbers are rung first: of tenants the one with the least in work is next, and of its
     jobs of one priority the one with the least. So a job of millions of texts holds up neither another tenant nor its own.
     """
-    with db.begin() as connection:
+    with db.session() as connection:
         rows = connection.execute(
             text(f"""with busy as materialized (
                       select job_id, count(*) as n from (
@@ -124,7 +117,7 @@ def forget_lost(db: Database, route: Route, *, older_than_s: float) -> int:
 
 def exhausted(db: Database, limits: Limits, *, limit: int = 20) -> list[tuple[int, int]]:
     """Ready shards that were tried too often."""
-    with db.begin() as connection:
+    with db.session() as connection:
         rows = connection.execute(
             text(f"""select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
                     where s.state = 0 and s.published_at is null and (s.claims > 0 or s.failures > 0)
@@ -137,6 +130,6 @@ def exhausted(db: Database, limits: Limits, *, limit: int = 20) -> list[tuple[in
 
 def backlog(db: Database) -> dict[int, int]:
     """Shards not settled, by lane."""
-    with db.begin() as connection:
+    with db.session() as connection:
         rows = connection.execute(text("select lane, count(*) as n from shard where state in (0, 1) group by lane"))
         return {row.lane: row.n for row in rows}

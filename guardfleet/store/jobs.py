@@ -163,6 +163,9 @@ def _mark(connection: Connection, job_id: int, change: str, action: str, **value
 
 def settle_cancelled(db: Database) -> int:
     """Close cancelling jobs whose last lease is gone; returns how many."""
+    with db.session() as connection:
+        if not connection.execute(text("select exists (select from job where state = 3)")).scalar_one():
+            return 0
     with db.begin() as connection:
         return _settle_cancelled(connection, None)
 

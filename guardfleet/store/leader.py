@@ -30,7 +30,7 @@ class Leadership:
 
 def is_led(db: Database) -> bool:
     """Whether some dispatcher leads now."""
-    with db.begin() as connection:
+    with db.session() as connection:
         led: bool = connection.execute(
             text("""select exists (select from pg_locks where locktype = 'advisory' and granted
                       and database = (select oid from pg_database where datname = current_database())

@@ -259,7 +259,7 @@ def postpone(db: Database, held: Claim, *, delay_s: float) -> bool:
 
 def rescue(db: Database, *, limit: int = 100) -> list[tuple[int, int]]:
     """Take shards back from workers whose lease is over; returns (job_id, shard_no) of each."""
-    with db.begin() as connection:
+    with db.session() as connection:
         rows = connection.execute(
             text("""with x as materialized (
                       select job_id, shard_no from shard where state = 1 and lease_until < now()

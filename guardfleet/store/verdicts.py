@@ -1,7 +1,7 @@
 """Verdicts on their way out: known ones for the cache, pages while a job runs, all of them for an export."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,42 +9,15 @@ from sqlalchemy import Connection, text
 
 from guardfleet.errors import RejectedError
 from guardfleet.plan import Plan
-from guardfleet.rationale import PROBABILITIES, rationale
-from guardfleet.store.database import Database
+from guardfleet.rendering import UNKNOWN_ODDS, StoredVerdict, fields, json_object
+from guardfleet.store.database import Database, fetch
 from guardfleet.store.jobs import JobView
 from guardfleet.store.shards import Claim
-from guardfleet.verdict import CATEGORY_CHOICES, Category, Judgement, Model, ServedBy, Severity, category_names
+from guardfleet.verdict import Category, Judgement, Model, ServedBy, Severity
 
 EXPORT_PAGE = 5_000
-PARTITION = 100  # rows the driver turns into Python at once: other threads get a turn between
-FIELDS = (
-    "seq",
-    "id",
-    "severity",
-    "categories",
-    "refusal",
-    "p_safe",
-    "p_controversial",
-    "p_unsafe",
-    "rationale",
-    "served_by",
-    "raw",
-    "error",
-    "error_detail",
-    "model",
-    "revision",
-    "policy",
-    "is_demo",
-    "input_tokens",
-    "output_tokens",
-    "done_at",
-    "metadata",
-    "category_probabilities",
-    "evidence",
-)
-UNKNOWN_ODDS = 255  # of a byte; 254 is 1
 COLUMNS = """v.seq, v.id, v.severity, v.categories, v.refusal, v.probabilities, v.served_by, v.raw, v.error, v.error_detail,
-             v.model_id, v.input_tokens, v.output_tokens, v.done_at, v.metadata, v.category_odds, v.evidence"""
+             v.category_odds, v.model_id, v.input_tokens, v.output_tokens, v.done_at, v.metadata::text, v.evidence"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +26,23 @@ class Cursor:
 
     ord: int = 0
     seq: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Verdicts, the models that judged them by id, and where to go on."""
+
+    rows: list[StoredVerdict]
+    models: Mapping[int, Model]
+    reached: Cursor
+
+    def json_objects(self) -> Iterator[bytes]:
+        """Each verdict as a JSON object."""
+        return (json_object(row, self.models[row.model_id]) for row in self.rows)
+
+    def fields(self) -> Iterator[dict[str, Any]]:
+        """Each verdict in words."""
+        return (fields(row, self.models[row.model_id]) for row in self.rows)
 
 
 def register_model(db: Database, model: Model) -> int:
@@ -127,60 +117,60 @@ def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int,
         }
 
 
-def page(db: Database, job: JobView, cursor: Cursor, *, limit: int) -> tuple[list[dict[str, Any]], Cursor]:
+def page(db: Database, job: JobView, cursor: Cursor, *, limit: int) -> Page:
     """Up to `limit` verdicts after `cursor`, in the order their shards were committed: nothing is skipped, nothing comes twice.
 
     Works while the job runs; an empty page of a finished job is the end. Only shards that the page can need are looked into: those
     before which fewer than `limit` texts lie, the one that the cursor stands in not counted.
     """
     with db.session() as connection:
-        found = (
-            connection.execute(
-                text(f"""select d.ord, {COLUMNS}
-                     from (select ord, first_seq, n,
-                                  sum(n) filter (where ord > :ord) over (
-                                    order by ord rows between unbounded preceding and 1 preceding) as before
-                           from (select ord, first_seq, n from shard_done
-                                 where job_id = :job and ord >= :ord order by ord limit 1 + :limit) next) d
-                     cross join lateral (
-                       select * from verdict
-                       where job_id = :job and day = :day and seq >= d.first_seq and seq < d.first_seq + d.n
-                         and seq > case when d.ord = :ord then :seq else -1 end
-                       order by seq limit :limit) v
-                     where coalesce(d.before, 0) < :limit
-                     order by d.ord, v.seq limit :limit"""),
-                {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
-            )
-            .mappings()
-            .partitions(PARTITION)
+        rows = fetch(
+            connection,
+            f"""select d.ord, {COLUMNS}
+                from (select ord, first_seq, n,
+                             sum(n) filter (where ord > %(ord)s) over (
+                               order by ord rows between unbounded preceding and 1 preceding) as before
+                      from (select ord, first_seq, n from shard_done
+                            where job_id = %(job)s and ord >= %(ord)s order by ord limit 1 + %(limit)s) next) d
+                cross join lateral (
+                  select * from verdict
+                  where job_id = %(job)s and day = %(day)s and seq >= d.first_seq and seq < d.first_seq + d.n
+                    and seq > case when d.ord = %(ord)s then %(seq)s else -1 end
+                  order by seq limit %(limit)s) v
+                where coalesce(d.before, 0) < %(limit)s
+                order by d.ord, v.seq limit %(limit)s""",
+            {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
+            StoredVerdict._make,
         )
-        rows = [row for part in found for row in part]
         models = _models(connection) if rows else {}
-    if not rows:
-        return [], cursor
-    return [_plain(row, models[row["model_id"]]) for row in rows], Cursor(rows[-1]["ord"], rows[-1]["seq"])
+    return Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq) if rows else cursor)
+
+
+def in_order(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[Page]:
+    """All verdicts in input order, in short reads; flat in memory. Errors count above every severity."""
+    last = -1
+    while True:
+        with db.session() as connection:
+            rows = fetch(
+                connection,
+                f"""select 0 as ord, {COLUMNS} from verdict v
+                    where v.job_id = %(job)s and v.day = %(day)s and v.seq > %(last)s and v.severity >= %(least)s
+                    order by v.seq limit %(limit)s""",
+                {"job": job.id, "day": job.day, "last": last, "least": min_severity, "limit": EXPORT_PAGE},
+                StoredVerdict._make,
+            )
+            models = _models(connection) if rows else {}
+        if rows:
+            last = rows[-1].seq
+            yield Page(rows, models, Cursor(0, last))
+        if len(rows) < EXPORT_PAGE:
+            return
 
 
 def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dict[str, Any]]:
-    """All verdicts in input order, in short transactions; flat in memory. Errors count above every severity."""
-    last = -1
-    while True:
-        with db.begin() as connection:
-            rows = (
-                connection.execute(
-                    text(f"""select 0 as ord, {COLUMNS} from verdict v
-                         where v.job_id = :job and v.day = :day and v.seq > :last and v.severity >= :least
-                         order by v.seq limit :limit"""),
-                    {"job": job.id, "day": job.day, "last": last, "least": min_severity, "limit": EXPORT_PAGE},
-                )
-                .mappings()
-                .all()
-            )
-            models = _models(connection)
-        yield from (_plain(row, models[row["model_id"]]) for row in rows)
-        if len(rows) < EXPORT_PAGE:
-            return
-        last = rows[-1]["seq"]
+    """All verdicts in words, in input order: `rendering.FIELDS` of each."""
+    for page in in_order(db, job, min_severity=min_severity):
+        yield from page.fields()
 
 
 def rejections(db: Database, job: JobView) -> Iterator[dict[str, Any]]:
@@ -207,48 +197,6 @@ def _models(connection: Connection) -> dict[int, Model]:
     """Every model there is: a handful."""
     rows = connection.execute(text("select id, name, revision, policy, is_demo from model"))
     return {row.id: Model(row.name, row.revision, row.policy, row.is_demo) for row in rows}
-
-
-def _plain(row: Any, model: Model) -> dict[str, Any]:
-    """A verdict in words, as the view `verdicts` has it: in Python that takes a third of the time."""
-    (_, seq, row_id, severity, categories, refusal, probabilities, served_by, raw, error, error_detail, _, n_in, n_out, done_at,
-     metadata, category_odds, evidence) = row.values()  # fmt: skip
-    p_safe, p_controversial, p_unsafe = (PROBABILITIES[byte] for byte in probabilities) if probabilities else (None, None, None)
-    who = f"{model.name}@{model.revision[:12]}"
-    return {
-        "seq": seq,
-        "id": row_id,
-        "severity": Severity(severity).label,
-        "categories": category_names(Category(categories)) if categories else [],
-        "refusal": refusal,
-        "p_safe": p_safe,
-        "p_controversial": p_controversial,
-        "p_unsafe": p_unsafe,
-        "rationale": rationale(severity, categories, served_by, refusal, probabilities, evidence, error, error_detail, who),
-        "served_by": ServedBy(served_by).label,
-        "raw": raw,
-        "error": error,
-        "error_detail": error_detail,
-        "model": model.name,
-        "revision": model.revision,
-        "policy": model.policy,
-        "is_demo": model.is_demo,
-        "input_tokens": n_in,
-        "output_tokens": n_out,
-        "done_at": done_at,
-        "metadata": metadata,
-        "category_probabilities": _named(category_odds),
-        "evidence": evidence,
-    }
-
-
-def _named(odds: bytes | None) -> dict[str, float] | None:
-    """Category to probability; what rounds to nothing and what is not known is left out."""
-    if odds is None:
-        return None
-    return {
-        name: round(value / 254, 3) for name, value in zip(CATEGORY_CHOICES, bytes(odds), strict=True) if 0 < value < UNKNOWN_ODDS
-    }
 
 
 def _probabilities(packed: bytes | None) -> tuple[float, float, float] | None:

@@ -124,7 +124,7 @@ def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_op
     assert shards.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="instant") is None
     assert doorbells.due(producer.db, Route(0), limit=9) == []
     assert [bell.shard_no for bell in doorbells.due(producer.db, Route(0, "large"), limit=9)] == [0]
-    assert Route(0, "large") in doorbells.routes(producer.db)
+    assert Route(0, "large") in doorbells.windows(producer.db)
     again = shards.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="large")
     assert again is not None
     assert again.claims == 1

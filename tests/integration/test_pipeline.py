@@ -176,7 +176,7 @@ def test_verdict_rows_are_json_lines(settings: Settings, tmp_path: pathlib.Path)
             producer.submit([{"id": "=cmd()", "text": "x", "metadata": {"a": [1]}}, {"id": "2", "text": "[[unsafe]]"}]).job,
         )
     for fmt in exporting.FORMATS:
-        assert exporting.write(verdicts.export(producer.db, job), str(tmp_path / f"out.{fmt}"), fmt) == 2
+        assert exporting.write(verdicts.in_order(producer.db, job), str(tmp_path / f"out.{fmt}"), fmt) == 2
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [(row["id"], row["severity"], row["is_demo"]) for row in rows] == [("=cmd()", "safe", True), ("2", "unsafe", True)]
     assert rows[0]["metadata"] == {"a": [1]}

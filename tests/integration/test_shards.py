@@ -150,7 +150,7 @@ def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyr
     job = submit(db, keyring)
     rung = doorbells.due(db, BULK, limit=2)
     doorbells.mark_rung(db, rung)
-    assert (doorbells.outstanding(db, BULK), [b.shard_no for b in doorbells.due(db, BULK, limit=9)]) == (2, [2])
+    assert (doorbells.windows(db)[BULK], [b.shard_no for b in doorbells.due(db, BULK, limit=9)]) == (2, [2])
     assert doorbells.forget_lost(db, BULK, older_than_s=60) == 0
     assert doorbells.forget_lost(db, BULK, older_than_s=0) == 2
     assert [(b.shard_no, b.publish_no) for b in doorbells.due(db, BULK, limit=9)] == [(0, 2), (1, 2), (2, 1)]
@@ -164,7 +164,7 @@ def test_a_worker_stopped_in_the_middle_of_a_claim_holds_up_nobody_else(db: Data
         stopped.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
         stopped.exec_driver_sql("update shard set state = 1, token = token + 1 where shard_no = 0")
         doorbells.mark_rung(db, rung)
-        assert doorbells.outstanding(db, BULK) == 2
+        assert doorbells.windows(db)[BULK] == 2
         assert doorbells.forget_lost(db, BULK, older_than_s=0) == 2
         assert shards.rescue(db) == []
         assert take(db, job, 1) is not None

@@ -1,11 +1,13 @@
 """The store on real PostgreSQL: jobs, pages in commit order, the cache, keys, deliveries."""
 
+import json
 import random
 from typing import Any
 
 import pytest
 
 from guardfleet.errors import ConfigurationError, NotFoundError
+from guardfleet.rendering import FIELDS
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
 from guardfleet.store import deliveries, jobs, keys, retention, shards, verdicts
@@ -15,6 +17,11 @@ from guardfleet.store.shards import Row
 from guardfleet.store.verdicts import Cursor
 from guardfleet.verdict import ERROR_CODES, Category, Judgement, ServedBy, Severity, failure
 from tests.services.stored import MODEL, SAFE, finish, scalar, submit, took
+
+AS_THEY_ARE = {
+    "id", "severity", "categories", "refusal", "category_probabilities", "rationale", "evidence", "served_by", "model", "revision",
+    "policy", "is_demo", "raw", "metadata",
+}  # fmt: skip
 
 
 def test_a_process_with_another_key_does_not_start_on_open_jobs(db: Database, keyring: Keyring) -> None:
@@ -34,13 +41,12 @@ def test_a_reader_of_partial_results_misses_and_repeats_nothing(db: Database, ke
     cursor = Cursor()
     for no in (7, 2, 9, 0, 1, 3, 8, 4, 6, 5):  # shards finish in any order
         finish(db, took(db, job, no))
-        rows, cursor = verdicts.page(db, jobs.get(db, job.public_id), cursor, limit=3)
-        seen += [row["seq"] for row in rows]
-    while True:
-        rows, cursor = verdicts.page(db, jobs.get(db, job.public_id), cursor, limit=3)
-        if not rows:
-            break
-        seen += [row["seq"] for row in rows]
+        page = verdicts.page(db, jobs.get(db, job.public_id), cursor, limit=3)
+        cursor = page.reached
+        seen += [row.seq for row in page.rows]
+    while (page := verdicts.page(db, jobs.get(db, job.public_id), cursor, limit=3)).rows:
+        cursor = page.reached
+        seen += [row.seq for row in page.rows]
     assert sorted(seen) == list(range(40))
     assert len(seen) == 40
 
@@ -117,9 +123,19 @@ def test_pages_and_exports_say_word_for_word_what_the_view_says(db: Database, ke
     rows = [Row(f"id{i}", any_judgement(rng), metadata=rng.choice([None, {"a": i}])) for i in range(600)]
     shards.finish(db, took(db, job, 0), rows, model_id=verdicts.register_model(db, MODEL))
     exported = list(verdicts.export(db, job))
-    paged, _ = verdicts.page(db, job, Cursor(), limit=1000)
-    assert paged == exported
-    names = [name for name in verdicts.FIELDS if name != "category_probabilities"]
+    page = verdicts.page(db, job, Cursor(), limit=1000)
+    assert list(page.fields()) == exported
+    for plain, json_object in zip(exported, page.json_objects(), strict=True):
+        assert json.loads(json_object) == {
+            **{name: plain[name] for name in FIELDS if name in AS_THEY_ARE and (name != "metadata" or plain[name])},
+            "probabilities": None
+            if plain["p_safe"] is None
+            else {name: plain[f"p_{name}"] for name in ("safe", "controversial", "unsafe")},
+            "error": plain["error"] and {"code": plain["error"], "detail": plain["error_detail"]},
+            "tokens": {"input": plain["input_tokens"], "output": plain["output_tokens"]},
+            "done_at": plain["done_at"].isoformat(),
+        }
+    names = [name for name in FIELDS if name != "category_probabilities"]
     with db.begin() as connection:
         shown = connection.exec_driver_sql(
             f"select {', '.join(names)} from verdicts where job_id = {job.id} order by seq"
