@@ -1,144 +1,185 @@
-"""Batches: what the rest of guardfleet calls jobs, in OpenAI's shape with guardfleet's extra fields."""
+"""Batches: what the rest of guardfleet calls jobs, in OpenAI's shape. Made of an uploaded file, or of lines in the body."""
 
-import datetime as dt
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from pydantic.json_schema import models_json_schema
 
-from api.context import ApiCaller, AppContext, Context, in_thread
-from api.cursors import pack, unpack
+from api.batch_object import BatchOptions, BatchRequest, batch_object
+from api.bodies import CONTENT_TYPES, check_headers, numbered_lines
+from api.context import AppContext, BatchesReader, BatchesWriter, Context, in_thread
+from api.files import page_object
 from api.problems import ProblemError
+from api.repeats import Once
 from guardfleet import standstill
-from guardfleet.errors import LineError
+from guardfleet.errors import LineError, RejectedError
 from guardfleet.intake import Intake, callback_secret
-from guardfleet.plan import DEFAULT_PLAN, NAME_CHARS, Plan
 from guardfleet.rows import take_line
-from guardfleet.sealing import PayloadRow
 from guardfleet.states import JobState
-from guardfleet.store import ingest, jobs, verdicts
+from guardfleet.store import files, ingest, jobs, unjudged, verdicts
 from guardfleet.store.database import Database
+from guardfleet.store.files import parse_file_label
 from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import PRIORITIES, JobView, parse_label
+from guardfleet.store.jobs import JobView, parse_label
 from guardfleet.store.keys import Caller
-from guardfleet.store.verdicts import Cursor
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
-CONTENT_TYPES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines")
-LINES_AT_ONCE = 2048  # handed to the store's thread together
-STATUS = {
-    JobState.INGESTING: "validating",
-    JobState.RUNNING: "in_progress",
-    JobState.COMPLETED: "completed",
-    JobState.CANCELLING: "cancelling",
-    JobState.CANCELLED: "cancelled",
-    JobState.FAILED: "failed",
+MAX_REQUEST_BYTES = 64 << 10
+ERRORS_SHOWN = 20
+_, _SCHEMAS = models_json_schema([(BatchRequest, "validation")], ref_template="#/components/schemas/{model}")
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _SCHEMAS["$defs"]["BatchRequest"]},
+            **{kind: {"schema": {"type": "string"}} for kind in CONTENT_TYPES},
+        },
+    }
 }
-MAX_PAGE = 5000
 
 
-@router.post(
-    "",
-    openapi_extra={"requestBody": {"required": True, "content": {kind: {"schema": {"type": "string"}} for kind in CONTENT_TYPES}}},
-)
+@router.post("", openapi_extra=BODY)
 async def create(
-    request: Request,
-    context: AppContext,
-    caller: ApiCaller,
-    name: Annotated[str, Query(max_length=200)] = "batch",
-    callback_url: Annotated[str | None, Query(max_length=2000)] = None,
-    interactive: Annotated[bool, Query()] = False,
-    strict: Annotated[bool, Query()] = False,
-    model: Annotated[str | None, Query(max_length=NAME_CHARS)] = None,
-    second_model: Annotated[str | None, Query(max_length=NAME_CHARS)] = None,
-    sure: Annotated[float, Query(gt=0, le=1)] = DEFAULT_PLAN.sure,
-    sample: Annotated[float, Query(ge=0, le=1)] = DEFAULT_PLAN.sample,
-    long_texts: Annotated[Literal["windows", "head", "tail", "ends"] | None, Query()] = None,
-    priority: Annotated[int, Query(ge=PRIORITIES.start, lt=PRIORITIES.stop)] = 0,
-    reuse: Annotated[bool, Query()] = True,
-) -> JSONResponse:
-    """Take texts as JSONL in the body, one `{"id", "text"}` or `{"id", "messages"}` a line; they are judged at once."""
-    _check_headers(request, context)
-    secret = callback_secret(callback_url, request.headers.get("guardfleet-callback-secret"))
-    plan = Plan(model, second_model, sure, sample, long_texts).check()
-    await in_thread(verdicts.require_served, context.db, plan)
-    new = NewJob(
-        name.replace("\0", ""), caller.tenant_id, int(interactive), None, None, callback_url, secret, plan, priority, strict, reuse
-    )
-    intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
+    request: Request, context: AppContext, caller: BatchesWriter, options: Annotated[BatchOptions, Query()]
+) -> Response:
+    """A batch of an uploaded file (JSON), or of the lines in the body (JSONL): one `{"id", "text"}` or request of a batch each."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind == "application/json":
+        return await _of_file(request, context, caller)
+    if kind not in CONTENT_TYPES:
+        raise ProblemError(
+            415, "unsupported_content_type", f"send application/json, or the texts as {' or '.join(CONTENT_TYPES[:2])}."
+        )
+    return await _of_lines(request, context, caller, options)
+
+
+async def _of_file(request: Request, context: Context, caller: Caller) -> Response:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_REQUEST_BYTES:
+            raise ProblemError(413, "too_large", f"a request has at most {MAX_REQUEST_BYTES} bytes.")
     try:
-        async for lines in _lines(request, context):
-            await in_thread(intake.add_all, _rows(lines, context))
-        job = await in_thread(intake.seal)
-    except BaseException as error:
-        await in_thread(ingest.abandon, context.db, intake.job.id, str(error) or type(error).__name__, token=intake.job.token)
-        raise
-    body = batch_object(job, intake.first_rejected)
+        asked = BatchRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None
+    async with Once.of(request, context, caller, body) as once:
+        if once.earlier is not None:
+            return _made(await _job(once.earlier, context, caller.tenant_id))
+        file = await in_thread(files.get, context.db, parse_file_label(asked.input_file_id), tenant_id=caller.tenant_id)
+        secret = callback_secret(asked.callback_url, request.headers.get("guardfleet-callback-secret"))
+        new = replace(
+            _new_job(asked, caller, secret),
+            input_file_id=file.public_id,
+            endpoint=asked.endpoint,
+            metadata=asked.metadata,
+            webhook_metadata=asked.webhook_metadata,
+            completion_window=asked.completion_window,
+            window_s=asked.window_s,
+        )
+        await in_thread(verdicts.require_served, context.db, new.plan)
+        job = await in_thread(ingest.create, context.db, context.keyring, new, max_backlog=context.settings.max_backlog_texts)
+        once.subject = f"batch_{job.public_id.hex}"
+    context.file_intakes.bring(job, file.public_id)
+    return _made(await _job(once.subject, context, caller.tenant_id), secret)
+
+
+async def _of_lines(request: Request, context: Context, caller: Caller, options: BatchOptions) -> Response:
+    check_headers(request, context)
+    async with Once.of(request, context, caller, request.url.query.encode()) as once:
+        if once.earlier is not None and once.is_keyed:
+            return _made(await _job(once.earlier, context, caller.tenant_id))
+        secret = callback_secret(options.callback_url, request.headers.get("guardfleet-callback-secret"))
+        new = _new_job(options, caller, secret)
+        await in_thread(verdicts.require_served, context.db, new.plan)
+        intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
+        try:
+            async for lines in numbered_lines(request, context):
+                limit = context.settings.max_text_bytes
+                rows = ((number, take_line(number, line, max_text_bytes=limit)) for number, line in lines if line.strip())
+                await in_thread(intake.add_all, rows)
+            job = await in_thread(intake.seal)
+        except BaseException as error:
+            await in_thread(intake.__exit__, type(error), error, None)
+            raise
+        once.subject = f"batch_{job.public_id.hex}"
+    return _made(job, secret, intake.first_rejected)
+
+
+def _new_job(asked: BatchOptions, caller: Caller, secret: str | None) -> NewJob:
+    return NewJob(
+        asked.name.replace("\0", ""),
+        caller.tenant_id,
+        int(asked.interactive),
+        callback_url=asked.callback_url,
+        callback_secret=secret,
+        plan=asked.plan,
+        priority=asked.priority,
+        strict=asked.strict,
+        reuse=asked.reuse,
+        purge_hours=asked.purge_hours,
+    )
+
+
+def _made(job: JobView, secret: str | None = None, refused: list[LineError] | None = None) -> Response:
+    body = batch_object(job, refused or ())
     if secret:
         body["callback_secret"] = secret
     return JSONResponse(body, headers={"Location": f"/v1/batches/{body['id']}"})
 
 
+@router.get("")
+async def listing(
+    context: AppContext,
+    caller: BatchesReader,
+    after: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """Your batches, newest first."""
+    found = await in_thread(
+        jobs.page, context.db, tenant_id=caller.tenant_id, after=parse_label(after) if after else None, limit=limit + 1
+    )
+    return page_object([batch_object(job) for job in found[:limit]], has_more=len(found) > limit)
+
+
 @router.get("/{batch_id}")
-async def retrieve(batch_id: str, context: AppContext, caller: ApiCaller) -> Response:
+async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
     """Where a batch is, how fast it goes, and what holds it up: as cheap at ten million texts as at ten."""
 
     def found() -> bytes:
         job = jobs.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
-        return orjson.dumps(batch_object(job) | {"standstill": standstill.explain(context.db, job, context.settings)})
+        lines = unjudged.refused(context.db, job, limit=ERRORS_SHOWN) if job.rejected else ()
+        refused = [LineError(line["line"], line["code"], line["detail"]) for line in lines]
+        return orjson.dumps(batch_object(job, refused) | {"standstill": standstill.explain(context.db, job, context.settings)})
 
     return Response(await in_thread(found), media_type="application/json")
 
 
-@router.get("/{batch_id}/results")
-async def results(
-    batch_id: str,
-    context: AppContext,
-    caller: ApiCaller,
-    after: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
-) -> Response:
-    """Verdicts in the order they were committed, while the batch runs too. Go on with `after` = `next` until `complete`."""
-
-    def page() -> bytes:
-        job = jobs.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
-        cursor = unpack(after, job_id=job.id, key=context.keyring.cursor_key) if after else Cursor()
-        found = verdicts.page(context.db, job, cursor, limit=limit)
-        about = {
-            "object": "list",
-            "first_id": found.rows[0].id if found.rows else None,
-            "last_id": found.rows[-1].id if found.rows else None,
-            "has_more": len(found.rows) == limit,
-            "next": pack(found.reached, job_id=job.id, key=context.keyring.cursor_key),
-            "complete": job.state.is_final and len(found.rows) < limit,
-            "status": STATUS[job.state],
-        }
-        return b'%b,"data":[%b]}' % (orjson.dumps(about)[:-1], b",".join(found.json_objects()))
-
-    return Response(await in_thread(page), media_type="application/json")
-
-
 @router.post("/{batch_id}/cancel")
-async def cancel(batch_id: str, context: AppContext, caller: ApiCaller) -> dict[str, Any]:
+async def cancel(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Stop a batch; verdicts it already has stay."""
     job = await _job(batch_id, context, caller.tenant_id)
-    if job.state in (JobState.COMPLETED, JobState.FAILED):
+    if job.state in (JobState.COMPLETED, JobState.FAILED, JobState.EXPIRED):
         raise _ended(job)
     await in_thread(jobs.cancel, context.db, job.id)
     return batch_object(await _job(batch_id, context, caller.tenant_id))
 
 
 @router.post("/{batch_id}/pause")
-async def pause(batch_id: str, context: AppContext, caller: ApiCaller) -> dict[str, Any]:
+async def pause(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Let a batch rest: nothing more of it is begun; what is in work finishes."""
     return await _change(batch_id, context, caller, jobs.pause)
 
 
 @router.post("/{batch_id}/resume")
-async def resume(batch_id: str, context: AppContext, caller: ApiCaller) -> dict[str, Any]:
+async def resume(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Take a paused batch up again."""
     return await _change(batch_id, context, caller, jobs.resume)
 
@@ -147,54 +188,11 @@ async def _change(batch_id: str, context: Context, caller: Caller, change: Calla
     job = await _job(batch_id, context, caller.tenant_id)
     if job.state.is_final or job.state is JobState.CANCELLING:
         raise _ended(job)
-    await in_thread(change, context.db, job.id)
+    try:
+        await in_thread(change, context.db, job.id)
+    except RejectedError:  # it ended in between
+        raise _ended(await _job(batch_id, context, caller.tenant_id)) from None
     return batch_object(await _job(batch_id, context, caller.tenant_id))
-
-
-def batch_object(job: JobView, rejected: Iterable[LineError] = ()) -> dict[str, Any]:
-    """A job as OpenAI's Batch, with guardfleet's counts beside it."""
-    errors = [{"code": e.code, "message": e.detail, "param": None, "line": e.line} for e in rejected]
-    ended = _unix(job.finished_at)
-    return {
-        "id": f"batch_{job.public_id.hex}",
-        "object": "batch",
-        "endpoint": "/v1/moderations",
-        "input_file_id": "inline",
-        "completion_window": "24h",
-        "status": STATUS[job.state],
-        "created_at": _unix(job.created_at),
-        "in_progress_at": _unix(job.sealed_at),
-        "completed_at": ended if job.state is JobState.COMPLETED else None,
-        "failed_at": ended if job.state is JobState.FAILED else None,
-        "cancelled_at": ended if job.state is JobState.CANCELLED else None,
-        "request_counts": {
-            "total": job.total + job.rejected,
-            "completed": job.done - job.error,
-            "failed": job.error + job.rejected,
-        },
-        "errors": {"object": "list", "data": errors} if errors else None,
-        "metadata": job.metadata,
-        "model": job.model,
-        "name": job.name,
-        "is_demo": job.is_demo,
-        "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
-        "saved": job.saved,
-        "priority": job.priority,
-        "paused": job.is_paused,
-        "texts_per_second": round(job.texts_per_s, 1),
-        "eta_seconds": None if job.eta_s is None else round(job.eta_s, 1),
-        "cascade": None
-        if job.second_model is None
-        else {
-            "second_model": job.second_model,
-            "sure": round(job.sure, 6),
-            "sample": round(job.sample, 6),
-            "escalated": job.escalated,
-            "sampled": job.sampled,
-            "agreed": job.agreed,
-        },
-        "reason": job.reason,
-    }
 
 
 async def _job(batch_id: str, context: Context, tenant_id: int) -> JobView:
@@ -202,47 +200,5 @@ async def _job(batch_id: str, context: Context, tenant_id: int) -> JobView:
 
 
 def _ended(job: JobView) -> ProblemError:
-    return ProblemError(409, "batch_ended", f"the batch is {STATUS[job.state]}.", headers={"x-should-retry": "false"})
-
-
-def _check_headers(request: Request, context: Context) -> None:
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind not in CONTENT_TYPES:
-        raise ProblemError(415, "unsupported_content_type", f"send the texts as {' or '.join(CONTENT_TYPES[:2])}.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ProblemError(415, "unsupported_encoding", "send the body uncompressed.", headers={"Accept-Encoding": "identity"})
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > context.settings.api_max_body_bytes:
-        raise _too_large(context)
-
-
-async def _lines(request: Request, context: Context) -> AsyncIterator[list[tuple[int, bytes]]]:
-    """The body's lines, numbered, a few thousand at a time; never more than that and one line in memory."""
-    rest, number, received = b"", 0, 0
-    lines: list[tuple[int, bytes]] = []
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > context.settings.api_max_body_bytes or len(rest) > 6 * context.settings.max_text_bytes + 65_536:
-            raise _too_large(context)
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            number += 1
-            lines.append((number, line))
-        if len(lines) >= LINES_AT_ONCE:
-            yield lines
-            lines = []
-    yield [*lines, (number + 1, rest)]
-
-
-def _rows(lines: list[tuple[int, bytes]], context: Context) -> Iterable[tuple[int, PayloadRow | LineError]]:
-    return (
-        (number, take_line(number, line, max_text_bytes=context.settings.max_text_bytes)) for number, line in lines if line.strip()
-    )
-
-
-def _too_large(context: Context) -> ProblemError:
-    return ProblemError(413, "too_large", f"a body has at most {context.settings.api_max_body_bytes} bytes, and no endless line.")
-
-
-def _unix(moment: dt.datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp())
+    status = batch_object(job)["status"]
+    return ProblemError(409, "batch_ended", f"the batch is {status}.", headers={"x-should-retry": "false"})

@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
+from api.contents import Contents
+from api.file_intakes import FileIntakes
 from api.problems import ProblemError
+from api.throttle import Throttle
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
@@ -28,6 +31,9 @@ class Context:
     db: Database
     keyring: Keyring
     settings: Settings
+    contents: Contents
+    throttle: Throttle
+    file_intakes: FileIntakes
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when they are believed
 
 
@@ -71,4 +77,27 @@ async def _authenticated(context: Context, api_key: str) -> Caller | None:
 
 
 AppContext = Annotated[Context, Depends(context_of)]
-ApiCaller = Annotated[Caller, Depends(caller_of)]
+
+
+def allowed(scope: str) -> Any:
+    """A dependency: the caller, if the key may do this and has not done it too often."""
+
+    async def dependency(request: Request) -> Caller:
+        caller = await caller_of(request)
+        if not caller.may(scope):
+            raise ProblemError(
+                403, "insufficient_scope", f"this key has not the scope {scope}.", headers={"x-should-retry": "false"}
+            )
+        await context_of(request).throttle.count(request, caller)
+        return caller
+
+    return Depends(dependency)
+
+
+BatchesReader = Annotated[Caller, allowed("batches:read")]
+BatchesWriter = Annotated[Caller, allowed("batches:write")]
+FilesReader = Annotated[Caller, allowed("files:read")]
+FilesWriter = Annotated[Caller, allowed("files:write")]
+ModerateCaller = Annotated[Caller, allowed("moderate")]
+WebhooksReader = Annotated[Caller, allowed("webhooks:read")]
+WebhooksWriter = Annotated[Caller, allowed("webhooks:write")]

@@ -13,6 +13,7 @@ from guardfleet.telemetry.logs import get_logger
 TITLES = {
     400: "Bad request",
     401: "No valid API key",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
@@ -23,6 +24,7 @@ TITLES = {
     500: "Internal error",
     503: "Not available now",
 }
+KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 RETRY_AFTER_S = 5
 
 
@@ -41,7 +43,7 @@ def problem(
 ) -> JSONResponse:
     """The response."""
     title = TITLES.get(status, "Error")
-    kind = "server_error" if status >= 500 else "authentication_error" if status == 401 else "invalid_request_error"  # noqa: PLR2004
+    kind = "server_error" if status >= 500 else KINDS.get(status, "invalid_request_error")  # noqa: PLR2004
     body: dict[str, Any] = {
         "type": f"urn:guardfleet:problem:{code}",
         "title": title,

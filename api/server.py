@@ -11,8 +11,11 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import batches, problems
+from api import batches, files, problems, results
+from api.contents import Contents
 from api.context import AppContext, Context, in_thread
+from api.file_intakes import FileIntakes
+from api.throttle import Throttle
 from guardfleet import __version__
 from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
@@ -29,16 +32,22 @@ SWITCH_S = 0.0005  # a page is made in a thread; with Python's 5 ms a poll besid
 def create_app(settings: Settings) -> FastAPI:
     """The application over configured services; raises ConfigurationError when the schema is not the one it needs."""
     db = Database(settings.required("database_url"), application="guardfleet-api", pool_size=10)
-    context = Context(db, Keyring(settings.required("secret_key")), settings)
+    keyring = Keyring(settings.required("secret_key"))
+    contents = Contents(settings.files_url or str(settings.data_dir / "files"), keyring)
+    intakes = FileIntakes(db, keyring, settings, contents)
+    context = Context(db, keyring, settings, contents, Throttle(settings.rate_limit, settings.rate_limit_url), intakes)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        intakes.start()
         yield
+        await in_thread(intakes.stop)
         db.close()
 
     app = FastAPI(title="guardfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
-    app.include_router(batches.router)
+    for routes in (batches, results, files):
+        app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(Observed)
 
@@ -99,7 +108,8 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                said = {"x-request-id": request_id, **scope["state"].get("headers", {})}
+                message["headers"] = [*message.get("headers", ()), *((k.lower().encode(), v.encode()) for k, v in said.items())]
             await send(message)
 
         try:

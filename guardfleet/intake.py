@@ -42,13 +42,14 @@ class Intake:
         settings: Settings,
         new: NewJob,
         *,
+        opened: ingest.OpenJob | None = None,
         on_progress: Callable[[int], None] = lambda n: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db, self._keyring, self._settings = db, keyring, settings
         self._strict, self._on_progress, self._clock = new.strict, on_progress, clock
-        self._can_go_on = new.fingerprint is not None
-        self.job = self._open(new)
+        self._can_go_on = new.fingerprint is not None or new.input_file_id is not None
+        self.job = opened or self._open(new)  # one that is opened already is gone on with where it stands
         self.resumed_after = self.job.line  # input lines that an earlier intake has committed
         self.first_rejected: list[LineError] = []
         self._taken, self._shard_no, self._line = self.job.texts, self.job.shards, self.job.line
@@ -83,6 +84,7 @@ class Intake:
             try:
                 self._seen.check(line, row.id)
             except LineError as error:
+                error.row_id = row.id
                 row = error
         if line > self.resumed_after:
             self._line = line

@@ -135,9 +135,13 @@ def _said(opinion: tuple[Any, ...], model: Model) -> bytes:
 
 
 def _opinion_json(opinion: Opinion, model: Model, evidence: Mapping[str, Any] | None) -> bytes:
-    """The members of the object that depend on nothing else, without braces."""
+    return orjson.dumps(opinion_object(opinion, model, evidence))[1:-1]
+
+
+def opinion_object(opinion: Opinion, model: Model, evidence: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The members of a verdict's object that do not depend on whom it is about."""
     shown = _shown(opinion.probabilities)
-    said = {
+    return {
         "severity": Severity(opinion.severity).label,
         "categories": category_names(Category(opinion.categories)),
         "refusal": opinion.refusal,
@@ -153,7 +157,6 @@ def _opinion_json(opinion: Opinion, model: Model, evidence: Mapping[str, Any] | 
         "error": None if opinion.error is None else {"code": opinion.error, "detail": opinion.error_detail},
         "raw": opinion.raw,
     }
-    return orjson.dumps(said)[1:-1]
 
 
 def _sentence(opinion: Opinion, model: Model, evidence: Mapping[str, Any] | None) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from guardfleet.errors import LineError
@@ -26,12 +27,28 @@ def parse_line(line: int, raw: bytes) -> Any:
         raise LineError(line, "invalid_json", "JSON nested too deeply") from None
 
 
-def take_line(line: int, raw: bytes, *, max_text_bytes: int) -> PayloadRow | LineError:
-    """A line of JSONL as a row, or the error that it is."""
+def take_line(line: int, raw: bytes, *, max_text_bytes: int, url: str | None = None) -> PayloadRow | LineError:
+    """A line of JSONL as a row, or the error that it is. With `url`, a request to another one is an error."""
+    value: Any = None
     try:
-        return row_of(line, parse_line(line, raw), max_text_bytes=max_text_bytes)
+        value = parse_line(line, raw)
+        row: PayloadRow | LineError = row_of(line, value, max_text_bytes=max_text_bytes)
     except LineError as error:
-        return error
+        row = error
+    if url is not None and isinstance(value, Mapping) and value.get("url", url) != url:
+        row = LineError(line, "url_mismatch", f"the batch is of requests to {url}")
+    if isinstance(row, LineError):
+        row.row_id = _known_id(line, value)
+    return row
+
+
+def _known_id(line: int, value: object) -> str | None:
+    """The id of a row that is refused for something else."""
+    if not isinstance(value, Mapping):
+        return None
+    with suppress(LineError):
+        return _id(line, value.get("custom_id", value.get("id")))
+    return None
 
 
 def row_of(line: int, value: object, *, max_text_bytes: int) -> PayloadRow:

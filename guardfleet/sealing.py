@@ -24,6 +24,7 @@ from guardfleet.errors import ConfigurationError
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random 96-bit nonces: safe for 2^32 seals a key (NIST SP 800-38D); a job has far fewer shards
 VERSION = b"\x01"
+SEAL_BYTES = len(VERSION) + NONCE_BYTES + 16  # what sealing adds: version, nonce, tag
 ROWS = "zlib-json"  # what the texts of a shard are sealed as
 
 
@@ -82,6 +83,14 @@ class Keyring:
         """The inverse of `seal`; raises ConfigurationError when key and blob do not belong together."""
         packed = _decrypt(self._data_key(wrapped_key), blob, _place(job_id, shard_no, kind))
         return json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
+
+    def seal_bytes(self, wrapped_key: bytes, plain: bytes, *, place: bytes) -> bytes:
+        """Encrypt bytes as they are, bound to `place`."""
+        return _encrypt(self._data_key(wrapped_key), plain, place)
+
+    def open_bytes(self, wrapped_key: bytes, sealed: bytes, *, place: bytes) -> bytes:
+        """The inverse of `seal_bytes`; raises ConfigurationError when key, place and bytes do not belong together."""
+        return _decrypt(self._data_key(wrapped_key), sealed, place)
 
     def seal_secret(self, value: str) -> bytes:
         """Encrypt a small secret (a webhook's) for its column."""

@@ -113,7 +113,15 @@ class Settings(BaseSettings):
 
     api_host: str = Field("127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(8080, ge=0, le=65_535, description="Port of the API; 0: any free one.")
-    api_max_body_bytes: int = Field(512 << 20, ge=1, description="Largest body of a batch.")
+    api_max_body_bytes: int = Field(512 << 20, ge=1, description="Largest body of a batch, unpacked.")
+    files_url: str | None = Field(
+        None, description="Where uploaded files lie: a folder, s3://bucket/prefix, ...; empty: in data_dir."
+    )
+    files_max_bytes: int = Field(512 << 20, ge=1, description="Largest uploaded file, bytes.")
+    rate_limit: str | None = Field(None, description="Requests of one API key, as `600/minute`; empty: as many as it likes.")
+    rate_limit_url: str | None = Field(
+        None, description="redis://... that API processes count in together; empty: each for itself."
+    )
     metrics_host: str = Field("127.0.0.1", description="Address of /metrics, /livez and /readyz of a worker or dispatcher.")
     metrics_port: int | None = Field(None, ge=0, le=65_535, description="Its port; 0: any free one; empty: none.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")

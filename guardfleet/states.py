@@ -13,9 +13,10 @@ class JobState(IntEnum):
     INGESTING = 0  # set by create(); a crash leaves it so, until resume() or, given up, abandon()
     RUNNING = 1  # set by seal(): every shard is committed
     COMPLETED = 2  # set by the finish() that settles the last text
-    CANCELLING = 3  # set by cancel() while shards are still leased
+    CANCELLING = 3  # set by cancel() and expire() while shards are still leased
     CANCELLED = 4  # set by cancel(), or by the dispatcher once the last lease is gone
     FAILED = 5  # set by abandon(): the input could not be taken in
+    EXPIRED = 6  # set by expire() and settle_cancelled(), as CANCELLED is: its completion window was over
 
     @property
     def label(self) -> str:
@@ -25,7 +26,7 @@ class JobState(IntEnum):
     @property
     def is_final(self) -> bool:
         """Whether nothing more will happen to the job."""
-        return self in (JobState.COMPLETED, JobState.CANCELLED, JobState.FAILED)
+        return self in (JobState.COMPLETED, JobState.CANCELLED, JobState.FAILED, JobState.EXPIRED)
 
 
 class ShardState(IntEnum):
@@ -57,7 +58,13 @@ TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], 
             (JobState.RUNNING, JobState.CANCELLED),
             (JobState.RUNNING, JobState.CANCELLING),
         ),
-        "settle_cancelled": ((JobState.CANCELLING, JobState.CANCELLED),),
+        "expire": (
+            (JobState.INGESTING, JobState.EXPIRED),
+            (JobState.INGESTING, JobState.CANCELLING),
+            (JobState.RUNNING, JobState.EXPIRED),
+            (JobState.RUNNING, JobState.CANCELLING),
+        ),
+        "settle_cancelled": ((JobState.CANCELLING, JobState.CANCELLED), (JobState.CANCELLING, JobState.EXPIRED)),
     },
     ShardState: {
         "claim": ((ShardState.READY, ShardState.LEASED), (ShardState.LEASED, ShardState.LEASED)),
@@ -69,6 +76,7 @@ TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], 
         "rescue": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
         "halve": ((ShardState.LEASED, ShardState.READY), (ShardState.LEASED, ShardState.CANCELLED)),
         "cancel": ((ShardState.READY, ShardState.CANCELLED),),
+        "expire": ((ShardState.READY, ShardState.CANCELLED),),
         "abandon": ((ShardState.READY, ShardState.CANCELLED), (ShardState.LEASED, ShardState.CANCELLED)),
     },
     DeliveryState: {

@@ -96,6 +96,8 @@ class Dispatcher:
         while deliveries.relay(self.db):
             pass
         self._ring_deliveries()
+        for job in jobs.expire(self.db):
+            get_logger().info("job_expired", job=job)
         jobs.settle_cancelled(self.db)
         self._keep_house()
 

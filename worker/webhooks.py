@@ -72,7 +72,7 @@ class Deliverer:
             "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
             "model": job.model,
             "is_demo": job.is_demo,
-            "metadata": job.metadata,
+            "metadata": job.metadata if job.webhook_metadata is None else job.webhook_metadata,
         }
         event = {
             "id": due.event_id,

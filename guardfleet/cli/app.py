@@ -241,11 +241,40 @@ def keys_secret() -> int:
 def keys_create(
     name: Annotated[str, typer.Argument(help="What the key is for.")] = "key",
     tenant: Annotated[str, typer.Option("--tenant", help="Whose jobs it sees.")] = "default",
+    scope: Annotated[list[str] | None, typer.Option("--scope", help="What it may do, as batches:read; may be repeated.")] = None,
+    days: Annotated[float | None, typer.Option("--days", min=0.0, help="How long it is taken; without: until revoked.")] = None,
 ) -> int:
     """Make an API key and print it, once."""
-    from guardfleet.cli import jobs
+    from guardfleet.cli import keys
 
-    return jobs.create_key(load_settings(), name=name, tenant=tenant)
+    return keys.create(load_settings(), name=name, tenant=tenant, scopes=scope or ["all"], days=days)
+
+
+@keys_app.command("list")
+def keys_list(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> int:
+    """Show all keys, by what is no secret of them."""
+    from guardfleet.cli import keys
+
+    return keys.listing(load_settings(), as_json=as_json)
+
+
+@keys_app.command("revoke")
+def keys_revoke(key: Annotated[str, typer.Argument(help="As `keys list` shows it: key_...")]) -> int:
+    """Take a key no more."""
+    from guardfleet.cli import keys
+
+    return keys.revoke(load_settings(), key)
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    key: Annotated[str, typer.Argument(help="As `keys list` shows it: key_...")],
+    hours: Annotated[float, typer.Option("--overlap-hours", min=0.0, help="How long the old one is taken beside it.")] = 24.0,
+) -> int:
+    """Make a key's successor and print it, once."""
+    from guardfleet.cli import keys
+
+    return keys.rotate(load_settings(), key, overlap_hours=hours)
 
 
 @app.command()

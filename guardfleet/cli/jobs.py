@@ -11,10 +11,9 @@ from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.embedded.stack import database_of, running_settings
 from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.plan import Plan
-from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import jobs, keys, migrate, verdicts
+from guardfleet.store import jobs, migrate, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView, parse_label
 from guardfleet.verdict import Severity
@@ -149,17 +148,6 @@ def _change(settings: Settings, label: str, change: Callable[[Database, int], No
             after = jobs.get(db, job.public_id)
             show.console.print(f"{after.label}: {'paused' if after.is_paused else after.state.label}, priority {after.priority}")
             show.progress(after, None)
-        finally:
-            db.close()
-    return DONE
-
-
-def create_key(settings: Settings, *, name: str, tenant: str) -> int:
-    """Make an API key; print it once."""
-    with database_of(settings) as complete:
-        db = Database(complete.required("database_url"), pool_size=1)
-        try:
-            print(keys.create(db, Keyring(complete.required("secret_key")), name=name, tenant=tenant))
         finally:
             db.close()
     return DONE

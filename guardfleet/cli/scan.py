@@ -13,7 +13,7 @@ from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import deliveries, jobs, verdicts
+from guardfleet.store import deliveries, jobs, unjudged, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
 
@@ -144,7 +144,7 @@ class Scan:
             show.console.print(f"{n:,} verdicts are in [bold]{self.out}[/bold]")
             if job.rejected:
                 rejected = f"{self.out}.rejected.jsonl"
-                exporting.write_jsonl(verdicts.rejections(db, job), rejected)
+                exporting.write_jsonl(unjudged.refused(db, job), rejected)
                 show.console.print(f"{job.rejected:,} refused lines are in [bold]{rejected}[/bold]")
         return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
 

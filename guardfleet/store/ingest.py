@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 
 from guardfleet.errors import LineError, OverloadedError, RejectedError
 from guardfleet.plan import DEFAULT_PLAN, Plan
+from guardfleet.rows import MODERATIONS
 from guardfleet.sealing import Keyring
 from guardfleet.store.database import Database, copy_rows
 from guardfleet.store.jobs import DEFAULT_TENANT, EVENT_KINDS, audit, job_label
@@ -34,7 +35,7 @@ SHARD_COLUMNS = {
     "model": "text",
 }
 PAYLOAD_COLUMNS = {"job_id": "int8", "shard_no": "int4", "day": "date", "blob": "bytea"}
-REJECTION_COLUMNS = {"job_id": "int8", "line": "int8", "code": "text", "detail": "text"}
+REJECTION_COLUMNS = {"job_id": "int8", "line": "int8", "code": "text", "detail": "text", "row_id": "text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,12 @@ class NewJob:
     priority: int = 0  # among the tenant's jobs of the lane; higher first
     strict: bool = False  # nothing of it runs before all of it is there
     reuse: bool = True  # verdicts of other jobs may serve it
+    input_file_id: uuid.UUID | None = None  # the uploaded file that its texts are taken from
+    endpoint: str = MODERATIONS  # what its lines are requests to
+    completion_window: str = "24h"  # as the caller put it
+    window_s: float | None = None  # from creation on; then it expires
+    purge_hours: float | None = None  # instead of the setting
+    webhook_metadata: dict[str, Any] | None = None  # instead of `metadata` in webhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +106,13 @@ def create(db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int) -> 
         job_id: int = connection.execute(
             text("""insert into job (public_id, tenant_id, day, lane, name, fingerprint, metadata, key_id, data_key,
                                      first_model, second_model, sure, sample, long_texts, priority, strict, reuse,
+                                     input_file_id, endpoint, completion_window, expires_at, purge_hours, webhook_metadata,
                                      intake_lease_until)
                     values (:public_id, :tenant, :day, :lane, :name, :fingerprint, cast(:metadata as jsonb), :key_id, :data_key,
                             :model, :second_model, :sure, :sample, :long_texts, :priority, :strict, :reuse,
-                            now() + make_interval(secs => :lease))
+                            :input_file_id, :endpoint, :completion_window,
+                            now() + make_interval(secs => cast(:window_s as double precision)), :purge_hours,
+                            cast(:webhook_metadata as jsonb), now() + make_interval(secs => :lease))
                     returning id"""),
             {
                 "public_id": public_id,
@@ -117,6 +127,12 @@ def create(db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int) -> 
                 "priority": new.priority,
                 "strict": new.strict,
                 "reuse": new.reuse,
+                "input_file_id": new.input_file_id,
+                "endpoint": new.endpoint,
+                "completion_window": new.completion_window,
+                "window_s": new.window_s,
+                "purge_hours": new.purge_hours,
+                "webhook_metadata": None if new.webhook_metadata is None else json.dumps(new.webhook_metadata),
                 "lease": INTAKE_LEASE_S,
                 **asdict(new.plan.check()),
             },
@@ -154,6 +170,24 @@ def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | 
     return OpenJob(*row) if row else None
 
 
+def take_over_file(db: Database) -> tuple[OpenJob, uuid.UUID] | None:
+    """A job whose texts come from an uploaded file and that nobody brings them to, from now on the caller's; and its file."""
+    with db.session() as connection:
+        row = connection.execute(
+            text("""with x as materialized (
+                      select id from job where state = 0 and input_file_id is not null and intake_lease_until < now()
+                      order by intake_lease_until limit 1 for update skip locked),
+                    j as (
+                      update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
+                      from x where job.id = x.id returning job.*)
+                    select j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model, j.intake_token, j.intake_line,
+                           j.total, (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id),
+                           j.input_file_id from j"""),
+            {"lease": INTAKE_LEASE_S},
+        ).one_or_none()
+    return (OpenJob(*row[:-1]), row.input_file_id) if row else None
+
+
 def intake_of(db: Database, fingerprint: bytes, *, tenant_id: int) -> tuple[uuid.UUID, dt.datetime] | None:
     """The job whose intake of the same input is not finished, and until when that is somebody's."""
     with db.begin() as connection:
@@ -186,7 +220,7 @@ def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejec
 
     RejectedError if the job takes no more from the caller.
     """
-    refused = [(job.id, error.line, error.code, error.detail[:1000]) for error in rejections]
+    refused = [(job.id, error.line, error.code, error.detail[:1000], error.row_id) for error in rejections]
     with db.begin() as connection:
         copy_rows(
             connection,

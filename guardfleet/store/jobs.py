@@ -15,7 +15,7 @@ from guardfleet.states import JobState
 from guardfleet.store.database import Database
 
 DEFAULT_TENANT = 1
-EVENT_KINDS = ("batch.completed", "batch.cancelled", "batch.failed")
+EVENT_KINDS = ("batch.completed", "batch.cancelled", "batch.failed", "batch.expired")
 LANES: Mapping[str, int] = {"bulk": 0, "interactive": 1}
 PRIORITIES = range(-100, 101)
 PACE_S = 60.0  # finish() averages the pace over about this long
@@ -46,6 +46,7 @@ class JobView:
     finished_at: dt.datetime | None
     reason: str | None
     metadata: dict[str, Any] | None
+    webhook_metadata: dict[str, Any] | None
     model: str | None
     is_demo: bool
     first_model: str | None
@@ -58,10 +59,18 @@ class JobView:
     agreed: int
     lane: int
     priority: int
+    strict: bool
     paused_at: dt.datetime | None
     started_at: dt.datetime | None
     progressed_at: dt.datetime | None
     pace: float
+    endpoint: str
+    completion_window: str
+    input_file_id: uuid.UUID | None
+    expires_at: dt.datetime | None
+    cancelling_at: dt.datetime | None
+    ends_as: int
+    purged_at: dt.datetime | None
     seen_at: dt.datetime  # when it was looked at, by the server's clock
 
     @property
@@ -107,15 +116,34 @@ def parse_label(label: str) -> uuid.UUID:
 
 def cancel(db: Database, job_id: int) -> None:
     """Stop a job: ready shards are dropped, leased ones may finish, no more texts are taken, verdicts stay. Safe to call twice."""
+    _end(db, job_id, JobState.CANCELLED, "job.cancel")
+
+
+def expire(db: Database, *, limit: int = 20) -> list[str]:
+    """End jobs whose completion window is over as cancel() would, but as EXPIRED; returns their labels."""
+    with db.session() as connection:
+        overdue = connection.execute(
+            text("""select id, public_id from job where state in (0, 1) and expires_at is not null and expires_at <= now()
+                    order by expires_at limit :limit"""),
+            {"limit": limit},
+        ).all()
+    for row in overdue:
+        _end(db, row.id, JobState.EXPIRED, "job.run_out")
+    return [job_label(row.public_id) for row in overdue]
+
+
+def _end(db: Database, job_id: int, ends_as: JobState, action: str) -> None:
     with db.begin() as connection:
         connection.execute(
             text("update shard set state = 3, published_at = null where job_id = :job and state = 0"), {"job": job_id}
         )
         row = connection.execute(
-            text("update job set state = 3 where id = :job and state in (0, 1) returning tenant_id, public_id"), {"job": job_id}
+            text("""update job set state = 3, ends_as = :ends_as, cancelling_at = now()
+                    where id = :job and state in (0, 1) returning tenant_id, public_id"""),
+            {"job": job_id, "ends_as": int(ends_as)},
         ).one_or_none()
         if row:
-            audit(connection, row.tenant_id, "job.cancel", job_label(row.public_id))
+            audit(connection, row.tenant_id, action, job_label(row.public_id))
         _settle_cancelled(connection, job_id)
 
 
@@ -183,12 +211,12 @@ def _settle_cancelled(connection: Connection, job_id: int | None) -> int:
     )
     return connection.execute(
         text("""with j as (
-                  update job set state = 4, finished_at = now()
+                  update job set state = ends_as, finished_at = now()
                   where state = 3 and (cast(:job as bigint) is null or id = :job)
                     and not exists (select from shard where shard.job_id = job.id and shard.state in (0, 1))
-                  returning id, public_id, tenant_id)
+                  returning id, public_id, tenant_id, case state when 6 then 'expired' else 'cancelled' end as ended)
                 insert into outbox (event_id, tenant_id, job_id, kind)
-                select 'evt_' || replace(public_id::text, '-', '') || '_cancelled', tenant_id, id, 'batch.cancelled' from j"""),
+                select 'evt_' || replace(public_id::text, '-', '') || '_' || ended, tenant_id, id, 'batch.' || ended from j"""),
         {"job": job_id},
     ).rowcount
 
@@ -206,6 +234,22 @@ def get(db: Database, public_id: uuid.UUID, *, tenant_id: int = DEFAULT_TENANT) 
     if row is None:
         raise NotFoundError(f"there is no job {job_label(public_id)}.")
     return _view(row)
+
+
+def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -> list[JobView]:
+    """Up to `limit` jobs of the tenant before the named one, newest first."""
+    with db.session() as connection:
+        rows = connection.execute(
+            text(
+                SELECT
+                + """where j.tenant_id = :tenant
+                       and (cast(:after as uuid) is null
+                            or j.id < (select id from job where public_id = :after and tenant_id = :tenant))
+                     order by j.id desc limit :limit"""
+            ),
+            {"tenant": tenant_id, "after": after, "limit": limit},
+        )
+        return [_view(row) for row in rows]
 
 
 def get_by_id(db: Database, job_id: int) -> JobView:

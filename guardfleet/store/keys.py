@@ -1,46 +1,161 @@
-"""API keys: made once, stored as HMAC, looked up by it."""
+"""API keys: shown once, stored as peppered HMAC, looked up by it; with scopes, an end, and a successor."""
 
+import datetime as dt
 import secrets
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
+from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.sealing import Keyring
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import DEFAULT_TENANT
+from guardfleet.store.jobs import DEFAULT_TENANT, audit
 
 PREFIX = "gf_"  # a fixed prefix helps secret scanners
+HINT_CHARACTERS = 4
+ALL = "all"
+SCOPES = (ALL, "batches:read", "batches:write", "files:read", "files:write", "moderate", "webhooks:read", "webhooks:write")
+USED_S = 60.0  # last_used_at is exact to this
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request belongs to."""
+    """Who a request belongs to, and what it may do."""
 
     key_id: int
     tenant_id: int
+    scopes: tuple[str, ...] = (ALL,)
+
+    def may(self, scope: str) -> bool:
+        """Whether the key has the scope. Who may write may read."""
+        return not {ALL, scope, scope.replace(":read", ":write")}.isdisjoint(self.scopes)
 
 
-def create(db: Database, keyring: Keyring, *, name: str, tenant: str = "default") -> str:
-    """A new key for the tenant (made if need be), returned once and never again."""
-    api_key = PREFIX + secrets.token_urlsafe(32)
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as its owner may look at it."""
+
+    public_id: uuid.UUID
+    tenant: str
+    name: str
+    hint: str
+    scopes: list[str]
+    created_at: dt.datetime
+    expires_at: dt.datetime | None
+    last_used_at: dt.datetime | None
+    revoked_at: dt.datetime | None
+
+    @property
+    def label(self) -> str:
+        """The public name, `key_` and 32 hex digits: no secret."""
+        return f"key_{self.public_id.hex}"
+
+
+def create(
+    db: Database,
+    keyring: Keyring,
+    *,
+    name: str,
+    tenant: str = "default",
+    scopes: Sequence[str] = (ALL,),
+    expires_s: float | None = None,
+) -> str:
+    """A new key for the tenant (made if need be), returned once and never again. Raises RejectedError for an unknown scope."""
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown or not scopes:
+        raise RejectedError(f"scopes are {', '.join(SCOPES)}; {', '.join(unknown) or 'none'} is not one.")
     with db.begin() as connection:
         connection.execute(text("insert into tenant (name) values (:name) on conflict do nothing"), {"name": tenant})
-        connection.execute(
-            text("""insert into api_key (tenant_id, name, digest)
-                    select id, :name, :digest from tenant where tenant.name = :tenant"""),
-            {"name": name, "digest": keyring.api_key_digest(api_key), "tenant": tenant},
+        tenant_id: int = connection.execute(text("select id from tenant where name = :name"), {"name": tenant}).scalar_one()
+        return _insert(connection, keyring, tenant_id=tenant_id, name=name, scopes=scopes, expires_s=expires_s)
+
+
+def every(db: Database) -> list[ApiKey]:
+    """All keys, oldest first; revoked ones too."""
+    with db.session() as connection:
+        rows = connection.execute(
+            text("""select k.public_id, t.name, k.name, k.hint, k.scopes, k.created_at, k.expires_at, k.last_used_at, k.revoked_at
+                    from api_key k join tenant t on t.id = k.tenant_id order by k.id""")
         )
-    return api_key
+        return [ApiKey(*row) for row in rows]
+
+
+def revoke(db: Database, label: str) -> None:
+    """The key is taken no more (by an API process that knows it, a few seconds later). Raises NotFoundError; safe to call twice."""
+    with db.begin() as connection:
+        row = connection.execute(
+            text("update api_key set revoked_at = coalesce(revoked_at, now()) where public_id = :id returning tenant_id"),
+            {"id": _parsed(label)},
+        ).one_or_none()
+        if row is None:
+            raise _unknown(label)
+        audit(connection, row.tenant_id, "key.revoke", label)
+
+
+def rotate(db: Database, keyring: Keyring, label: str, *, overlap_s: float) -> str:
+    """A successor with the same name, tenant, scopes and end; the old key is taken for `overlap_s` more. Raises NotFoundError."""
+    with db.begin() as connection:
+        row = connection.execute(
+            text("""with old as (select * from api_key where public_id = :id and revoked_at is null for update)
+                    update api_key k set expires_at = least(k.expires_at, now() + make_interval(secs => :overlap))
+                    from old where k.id = old.id
+                    returning old.tenant_id, old.name, old.scopes, extract(epoch from old.expires_at - now()) as left_s"""),
+            {"id": _parsed(label), "overlap": overlap_s},
+        ).one_or_none()
+        if row is None:
+            raise _unknown(label)
+        audit(connection, row.tenant_id, "key.rotate", label)
+        left_s = None if row.left_s is None else float(row.left_s)
+        return _insert(connection, keyring, tenant_id=row.tenant_id, name=row.name, scopes=row.scopes, expires_s=left_s)
 
 
 def authenticate(db: Database, keyring: Keyring, api_key: str) -> Caller | None:
-    """Whose key this is; None when it is unknown or revoked."""
+    """Whose key this is; None when it is unknown, over or revoked."""
+    digest = keyring.api_key_digest(api_key)
     with db.session() as connection:
         row = connection.execute(
-            text("select id, tenant_id from api_key where digest = :digest and revoked_at is null"),
-            {"digest": keyring.api_key_digest(api_key)},
+            text("""select id, tenant_id, scopes,
+                           last_used_at is null or last_used_at < now() - make_interval(secs => :used) as stale
+                    from api_key where digest = :digest and revoked_at is null and (expires_at is null or expires_at > now())"""),
+            {"digest": digest, "used": USED_S},
         ).one_or_none()
-    return Caller(row.id, row.tenant_id) if row else None
+        if row is not None and row.stale:
+            connection.execute(text("update api_key set last_used_at = now() where id = :id"), {"id": row.id})
+    return Caller(row.id, row.tenant_id, tuple(row.scopes)) if row else None
 
 
-__all__ = ["DEFAULT_TENANT", "Caller", "authenticate", "create"]
+def _insert(
+    connection: Connection, keyring: Keyring, *, tenant_id: int, name: str, scopes: Sequence[str], expires_s: float | None
+) -> str:
+    api_key = PREFIX + secrets.token_urlsafe(32)
+    public_id: uuid.UUID = connection.execute(
+        text("""insert into api_key (tenant_id, name, digest, hint, scopes, expires_at)
+                values (:tenant, :name, :digest, :hint, :scopes, now() + make_interval(secs => cast(:expires as double precision)))
+                returning public_id"""),
+        {
+            "tenant": tenant_id,
+            "name": name,
+            "digest": keyring.api_key_digest(api_key),
+            "hint": api_key[-HINT_CHARACTERS:],
+            "scopes": list(scopes),
+            "expires": expires_s,
+        },
+    ).scalar_one()
+    audit(connection, tenant_id, "key.create", f"key_{public_id.hex}")
+    return api_key
+
+
+def _parsed(label: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(label.removeprefix("key_"))
+    except ValueError:
+        raise _unknown(label) from None
+
+
+def _unknown(label: str) -> NotFoundError:
+    return NotFoundError(f"there is no key {label!r} in use; `guardfleet keys list` shows all.")
+
+
+__all__ = ["DEFAULT_TENANT", "SCOPES", "ApiKey", "Caller", "authenticate", "create", "every", "revoke", "rotate"]

@@ -17,13 +17,14 @@ def purge(db: Database, *, older_than_hours: float, limit: int = 10) -> int:
         return connection.execute(
             text("""with x as materialized (
                       select id, day from job
-                      where purged_at is null and state in (2, 4, 5) and finished_at < now() - make_interval(secs => :age)
+                      where purged_at is null and state in (2, 4, 5, 6)
+                        and finished_at < now() - coalesce(purge_hours, :hours) * interval '1 hour'
                       order by finished_at limit :limit for update skip locked),
                     p as (delete from shard_payload s using x where s.job_id = x.id and s.day = x.day),
                     s as (delete from shard s using x where s.job_id = x.id),
                     o as (delete from first_opinion f using x where f.job_id = x.id)
                     update job set purged_at = now(), data_key = null from x where job.id = x.id"""),
-            {"age": older_than_hours * 3600, "limit": limit},
+            {"hours": older_than_hours, "limit": limit},
         ).rowcount
 
 

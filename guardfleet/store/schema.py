@@ -18,8 +18,18 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from guardfleet.store.base import NOW, ZERO, Base, identity
 from guardfleet.store.schema_events import Attempt, Delivery, Endpoint, Outbox
+from guardfleet.store.schema_public import ApiKey, File, Repeat
 
-__all__ = ["Attempt", "Base", "Delivery", "Endpoint", "Outbox"]  # one metadata: importing this module knows every table
+__all__ = [
+    "ApiKey",
+    "Attempt",
+    "Base",
+    "Delivery",
+    "Endpoint",
+    "File",
+    "Outbox",
+    "Repeat",
+]  # one metadata: importing this module knows every table
 
 
 class Tenant(Base):
@@ -29,19 +39,6 @@ class Tenant(Base):
     id: Mapped[int] = identity()
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-
-
-class ApiKey(Base):
-    """A bearer key: only its HMAC is kept."""
-
-    __tablename__ = "api_key"
-    id: Mapped[int] = identity()
-    tenant_id: Mapped[int] = mapped_column(BigInteger)
-    name: Mapped[str]
-    digest: Mapped[bytes] = mapped_column(unique=True)
-    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    revoked_at: Mapped[dt.datetime | None]
-    __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),)
 
 
 class Model(Base):
@@ -94,6 +91,14 @@ class Job(Base):
     finished_at: Mapped[dt.datetime | None]  # set with the final state
     purged_at: Mapped[dt.datetime | None]  # texts deleted, data key destroyed
     reason: Mapped[str | None]  # of a failed job, for its owner
+    input_file_id: Mapped[uuid.UUID | None]  # the uploaded file that its texts are taken from
+    endpoint: Mapped[str] = mapped_column(server_default=text("'/v1/moderations'"))  # what its lines are requests to
+    completion_window: Mapped[str] = mapped_column(server_default=text("'24h'"))  # as the caller put it
+    expires_at: Mapped[dt.datetime | None]  # then the dispatcher ends it as EXPIRED
+    cancelling_at: Mapped[dt.datetime | None]  # set by cancel() and expire()
+    ends_as: Mapped[int] = mapped_column(SmallInteger, server_default=text("4"))  # what CANCELLING ends in: CANCELLED or EXPIRED
+    purge_hours: Mapped[float | None]  # instead of the setting
+    webhook_metadata: Mapped[dict[str, Any] | None]  # instead of `metadata` in webhooks
     first_model: Mapped[str | None]  # plan.Plan: the only model that may judge first; null: any
     second_model: Mapped[str | None]  # judges again what the first is unsure of
     sure: Mapped[float] = mapped_column(server_default=text("0.9"))
@@ -109,6 +114,8 @@ class Job(Base):
         Index("job_tenant", "tenant_id", text("id desc")),
         Index("job_fingerprint", "tenant_id", "fingerprint", postgresql_where=text("fingerprint is not null")),
         Index("job_open", "id", postgresql_where=text("state in (0, 1, 3)")),
+        Index("job_expiring", "expires_at", postgresql_where=text("state in (0, 1) and expires_at is not null")),
+        Index("job_from_file", "intake_lease_until", postgresql_where=text("state = 0 and input_file_id is not null")),
         Index("job_purgeable", "finished_at", postgresql_where=text("purged_at is null")),
         {"postgresql_with": {"fillfactor": "50"}},
     )
@@ -224,6 +231,7 @@ class Rejection(Base):
     line: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     code: Mapped[str]
     detail: Mapped[str]
+    row_id: Mapped[str | None]  # the line's id, where it had a usable one
 
 
 class AuditEvent(Base):

@@ -1,6 +1,8 @@
 """The tables of what is told to the outside: events, where they go, and each try at bringing them there."""
 
 import datetime as dt
+import uuid
+from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -18,6 +20,7 @@ class Outbox(Base):
     job_id: Mapped[int] = mapped_column(BigInteger)
     kind: Mapped[str]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    subject: Mapped[dict[str, Any] | None]  # what more the event says; never a text
 
 
 class Endpoint(Base):
@@ -25,13 +28,20 @@ class Endpoint(Base):
 
     __tablename__ = "endpoint"
     id: Mapped[int] = identity()
+    public_id: Mapped[uuid.UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     job_id: Mapped[int | None] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(server_default=text("'callback'"))
     url: Mapped[str]
     secret: Mapped[bytes]  # sealed
+    old_secret: Mapped[bytes | None]  # signs beside the new one until old_secret_until
+    old_secret_until: Mapped[dt.datetime | None]  # set by rotate()
     kinds: Mapped[list[str]]
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    failing_since: Mapped[dt.datetime | None]  # first failure after the last success
+    disabled_reason: Mapped[str | None]  # why guardfleet itself sends nothing there any more
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[dt.datetime | None]
     __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]), Index("endpoint_tenant", "tenant_id"))
 
 
@@ -51,8 +61,10 @@ class Delivery(Base):
     next_attempt_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     lease_until: Mapped[dt.datetime | None]
     published_at: Mapped[dt.datetime | None]
+    subject: Mapped[dict[str, Any] | None]  # of the event
     __table_args__ = (
         UniqueConstraint("event_id", "endpoint_id"),
+        Index("delivery_endpoint", "endpoint_id", text("id desc")),
         Index("delivery_due", "next_attempt_at", postgresql_where=text("state in (0, 1)")),
     )
 

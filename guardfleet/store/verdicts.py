@@ -16,6 +16,7 @@ from guardfleet.store.shards import Claim
 from guardfleet.verdict import Category, Judgement, Model, ServedBy, Severity
 
 EXPORT_PAGE = 5_000
+SHARDS_AT_ONCE = 32  # that a filtered page looks through
 COLUMNS = """v.seq, v.id, v.severity, v.categories, v.refusal, v.probabilities, v.served_by, v.raw, v.error, v.error_detail,
              v.category_odds, v.model_id, v.input_tokens, v.output_tokens, v.done_at, v.metadata::text, v.evidence"""
 
@@ -29,12 +30,22 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Filter:
+    """Which verdicts are wanted: of these severities, in any of these categories (0: whatever), since then (Unix seconds)."""
+
+    severities: Sequence[int]
+    categories: int = 0
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Verdicts, the models that judged them by id, and where to go on."""
 
     rows: list[StoredVerdict]
     models: Mapping[int, Model]
     reached: Cursor
+    has_more: bool = False
 
     def json_objects(self) -> Iterator[bytes]:
         """Each verdict as a JSON object."""
@@ -117,12 +128,15 @@ def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int,
         }
 
 
-def page(db: Database, job: JobView, cursor: Cursor, *, limit: int) -> Page:
+def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filter | None = None) -> Page:
     """Up to `limit` verdicts after `cursor`, in the order their shards were committed: nothing is skipped, nothing comes twice.
 
     Works while the job runs; an empty page of a finished job is the end. Only shards that the page can need are looked into: those
-    before which fewer than `limit` texts lie, the one that the cursor stands in not counted.
+    before which fewer than `limit` texts lie, the one that the cursor stands in not counted. With a filter a page may be short, or
+    empty, and have more behind it.
     """
+    if wanted is not None:
+        return _filtered(db, job, cursor, limit, wanted)
     with db.session() as connection:
         rows = fetch(
             connection,
@@ -143,10 +157,47 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int) -> Page:
             StoredVerdict._make,
         )
         models = _models(connection) if rows else {}
-    return Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq) if rows else cursor)
+    return Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq) if rows else cursor, len(rows) == limit)
 
 
-def in_order(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[Page]:
+def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Filter) -> Page:
+    values: dict[str, Any] = {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit}
+    with db.session() as connection:
+        shards = fetch(
+            connection,
+            f"""select ord, first_seq, n from shard_done where job_id = %(job)s and ord >= %(ord)s
+                order by ord limit {SHARDS_AT_ONCE}""",
+            values,
+            tuple,
+        )
+        rows = fetch(
+            connection,
+            f"""select d.ord, {COLUMNS}
+                from (select * from shard_done where job_id = %(job)s and ord between %(ord)s and %(last)s) d
+                cross join lateral (
+                  select * from verdict
+                  where job_id = %(job)s and day = %(day)s and seq >= d.first_seq and seq < d.first_seq + d.n
+                    and seq > case when d.ord = %(ord)s then %(seq)s else -1 end
+                    and severity = any(%(severities)s) and (%(categories)s = 0 or categories & %(categories)s <> 0)
+                    and done_at >= to_timestamp(%(since)s)) v
+                order by d.ord, v.seq limit %(limit)s""",
+            values
+            | {
+                "last": shards[-1][0] if shards else -1,
+                "severities": list(wanted.severities),
+                "categories": wanted.categories,
+                "since": wanted.since,
+            },
+            StoredVerdict._make,
+        )
+        models = _models(connection) if rows else {}
+    if len(rows) == limit:
+        return Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq), has_more=True)
+    reached = Cursor(shards[-1][0], shards[-1][1] + shards[-1][2] - 1) if shards else cursor
+    return Page(rows, models, reached, has_more=len(shards) == SHARDS_AT_ONCE)
+
+
+def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity: int = Severity.ERROR) -> Iterator[Page]:
     """All verdicts in input order, in short reads; flat in memory. Errors count above every severity."""
     last = -1
     while True:
@@ -154,9 +205,9 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[P
             rows = fetch(
                 connection,
                 f"""select 0 as ord, {COLUMNS} from verdict v
-                    where v.job_id = %(job)s and v.day = %(day)s and v.seq > %(last)s and v.severity >= %(least)s
+                    where v.job_id = %(job)s and v.day = %(day)s and v.seq > %(last)s and v.severity between %(least)s and %(most)s
                     order by v.seq limit %(limit)s""",
-                {"job": job.id, "day": job.day, "last": last, "least": min_severity, "limit": EXPORT_PAGE},
+                {"job": job.id, "day": job.day, "last": last, "least": min_severity, "most": max_severity, "limit": EXPORT_PAGE},
                 StoredVerdict._make,
             )
             models = _models(connection) if rows else {}
@@ -171,26 +222,6 @@ def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dic
     """All verdicts in words, in input order: `rendering.FIELDS` of each."""
     for page in in_order(db, job, min_severity=min_severity):
         yield from page.fields()
-
-
-def rejections(db: Database, job: JobView) -> Iterator[dict[str, Any]]:
-    """Refused input lines in order."""
-    last = -1
-    while True:
-        with db.begin() as connection:
-            rows = (
-                connection.execute(
-                    text("""select line, code, detail from rejection where job_id = :job and line > :last
-                        order by line limit :limit"""),
-                    {"job": job.id, "last": last, "limit": EXPORT_PAGE},
-                )
-                .mappings()
-                .all()
-            )
-        yield from (dict(row) for row in rows)
-        if len(rows) < EXPORT_PAGE:
-            return
-        last = rows[-1]["line"]
 
 
 def _models(connection: Connection) -> dict[int, Model]:

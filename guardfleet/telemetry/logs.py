@@ -19,9 +19,10 @@ SLUGS = (
     "shard_message_returned", "shard_rescued",
     "shard_halved", "shard_buried", "shard_passed_on", "shard_postponed", "lease_renewal_failed",
     "dispatcher_leading", "dispatcher_standing_by", "dispatcher_paused", "doorbells_rung", "doorbells_lost",
-    "queue_stalled", "queue_moves", "job_abandoned", "jobs_purged", "day_expired",
+    "queue_stalled", "queue_moves", "job_abandoned", "job_expired", "jobs_purged", "day_expired",
     "delivery_made", "delivery_failed", "delivery_skipped", "delivery_message_rejected", "delivery_message_returned",
-    "request", "request_failed", "child_started", "child_exited", "workers_stopped",
+    "request", "request_failed", "throttle_away", "file_intake_paused", "file_intake_failed", "file_intake_ended",
+    "child_started", "child_exited", "workers_stopped",
 )  # fmt: skip
 
 

@@ -1,4 +1,10 @@
-"""The unmodified openai SDK, validating strictly, reads what the thin API answers."""
+"""The unmodified openai SDK, validating strictly, over a real socket and without one."""
+
+import asyncio
+import json
+import pathlib
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import openai
 import pytest
@@ -6,38 +12,231 @@ from httpx2 import ASGITransport, AsyncClient
 
 from api.server import create_app
 from guardfleet.sealing import Keyring
-from guardfleet.settings import load_settings
-from guardfleet.store import keys
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import jobs, keys
 from guardfleet.store.database import Database
+from guardfleet.verdict import failure
 from tests.services.fixtures import SECRET_KEY
+from tests.services.served import judge, served
+
+Use = Callable[[Callable[[openai.AsyncOpenAI], Awaitable[None]]], None]
 
 
-def test_batches_are_retrieved_and_cancelled_in_strict_mode(database_url: str, db: Database, keyring: Keyring) -> None:
-    import asyncio
+@pytest.fixture
+def api_settings(database_url: str, tmp_path: pathlib.Path) -> Settings:
+    return load_settings(database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path, shard_texts=4, max_text_bytes=1000)
 
-    app = create_app(load_settings(database_url=database_url, secret_key=SECRET_KEY))
+
+@pytest.fixture(params=["socket", "in process"])
+def use(request: pytest.FixtureRequest, api_settings: Settings, db: Database, keyring: Keyring) -> Use:
+    """Run something with a client of its own."""
     key = keys.create(db, keyring, name="sdk")
 
-    async def use() -> None:
-        async with AsyncClient(transport=ASGITransport(app=app), base_url="http://guardfleet") as http:
-            posted = await http.post(
-                "/v1/batches",
-                content=b'{"id": "1", "text": "x"}\n{bad',
-                headers={"content-type": "application/x-ndjson", "authorization": f"Bearer {key}"},
-            )
-            client = openai.AsyncOpenAI(
-                api_key=key, base_url="http://guardfleet/v1", http_client=http, max_retries=0, _strict_response_validation=True
-            )
-            batch = await client.batches.retrieve(posted.json()["id"])
-            assert (batch.status, batch.request_counts.total if batch.request_counts else None) == ("in_progress", 2)
-            cancelled = await client.batches.cancel(batch.id)
-            assert cancelled.status == "cancelled"
-            with pytest.raises(openai.NotFoundError) as missing:
-                await client.batches.retrieve("batch_" + "0" * 32)
-            assert missing.value.code == "not_found"
-            wrong = client.with_options(api_key="gf_wrong")
-            with pytest.raises(openai.AuthenticationError):
-                await wrong.batches.retrieve(batch.id)
+    def client_of(url: str, http: AsyncClient | None = None) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
+            api_key=key, base_url=f"{url}/v1", http_client=http, max_retries=0, _strict_response_validation=True
+        )
 
-    asyncio.run(use())
-    app.state.context.db.close()
+    async def over_socket(url: str, body: Callable[[openai.AsyncOpenAI], Awaitable[None]]) -> None:
+        async with client_of(url) as client:
+            await body(client)
+
+    async def in_process(body: Callable[[openai.AsyncOpenAI], Awaitable[None]]) -> None:
+        app = create_app(api_settings)
+        async with (
+            app.router.lifespan_context(app),
+            AsyncClient(transport=ASGITransport(app=app), base_url="http://guardfleet") as http,
+        ):
+            await body(client_of("http://guardfleet", http))
+
+    def run(body: Callable[[openai.AsyncOpenAI], Awaitable[None]]) -> None:
+        if request.param == "in process":
+            asyncio.run(in_process(body))
+            return
+        with served(api_settings) as url:
+            asyncio.run(over_socket(url, body))
+
+    return run
+
+
+def line(custom_id: str, text: str = "a text", url: str = "/v1/moderations") -> str:
+    body: dict[str, Any] = {"input": text} if url == "/v1/moderations" else {"messages": [{"role": "user", "content": text}]}
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": url, "body": {"model": "m", **body}})
+
+
+async def upload(client: openai.AsyncOpenAI, *lines: str) -> str:
+    file = await client.files.create(file=("in.jsonl", "\n".join(lines).encode()), purpose="batch")
+    return file.id
+
+
+async def sealed(client: openai.AsyncOpenAI, batch_id: str) -> Any:
+    for _ in range(1000):
+        batch = await client.batches.retrieve(batch_id)
+        if batch.status != "validating":
+            return batch
+        await asyncio.sleep(0.02)
+    raise AssertionError("the batch is validated for ever")
+
+
+async def content(client: openai.AsyncOpenAI, file_id: str | None) -> list[Any]:
+    assert file_id is not None
+    return [json.loads(row) for row in (await client.files.content(file_id)).text.splitlines()]
+
+
+def test_files_are_kept_listed_read_and_deleted(use: Use) -> None:
+    async def body(client: openai.AsyncOpenAI) -> None:
+        data = "\n".join(line(str(i)) for i in range(10)).encode()
+        file = await client.files.create(
+            file=("my texts.jsonl", data), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+        )
+        assert (file.filename, file.bytes, file.purpose, file.status) == ("my texts.jsonl", len(data), "batch", "processed")
+        assert file.expires_at == file.created_at + 3600
+        assert (await client.files.retrieve(file.id)).id == (await client.files.wait_for_processing(file.id)).id == file.id
+        assert (await client.files.content(file.id)).content == data
+        second = await upload(client, line("1"))
+        assert [each.id async for each in client.files.list(limit=1)] == [second, file.id]
+        assert [each.id async for each in client.files.list(order="asc", purpose="batch")] == [file.id, second]
+        assert (await client.files.delete(file.id)).deleted
+        for call in (client.files.retrieve, client.files.content, client.files.delete):
+            with pytest.raises(openai.NotFoundError):
+                await call(file.id)
+        with pytest.raises(openai.BadRequestError, match="no JSONL"):
+            await upload(client, "id,text")
+        with pytest.raises(openai.BadRequestError, match="purpose"):
+            await client.files.create(file=("in.jsonl", data), purpose="vision")
+
+    use(body)
+
+
+def test_a_batch_completes_with_its_failed_lines_apart(use: Use, db: Database) -> None:
+    async def body(client: openai.AsyncOpenAI) -> None:
+        lines = [line(f"r{i}") for i in range(5)] + ["{bad", line("r0"), line("other", url="/v1/chat/completions")]
+        file_id = await upload(client, *lines)
+        batch = await client.batches.create(
+            input_file_id=file_id, endpoint="/v1/moderations", completion_window="24h", metadata={"team": "a"}
+        )
+        assert (batch.input_file_id, batch.metadata, batch.endpoint) == (file_id, {"team": "a"}, "/v1/moderations")
+        assert batch.expires_at == batch.created_at + 86_400
+        assert (await sealed(client, batch.id)).status == "in_progress"
+        judge(db, batch.id, 0)
+        judge(db, batch.id, 1, judgement=failure("engine_failed", "why"))
+        done = await client.batches.retrieve(batch.id)
+        assert (done.status, done.completed_at is not None) == ("completed", True)
+        assert done.request_counts is not None
+        assert (done.request_counts.total, done.request_counts.completed, done.request_counts.failed) == (8, 4, 4)
+        assert done.errors is not None
+        assert done.errors.data is not None
+        assert [(error.line, error.code) for error in done.errors.data] == [
+            (6, "invalid_json"), (7, "duplicate_id"), (8, "url_mismatch"),
+        ]  # fmt: skip
+        out = await content(client, done.output_file_id)
+        assert [row["custom_id"] for row in out] == ["r0", "r1", "r2", "r3"]
+        assert all(row["error"] is None and row["response"]["status_code"] == 200 for row in out)
+        result = openai.types.Moderation.model_validate(out[0]["response"]["body"]["results"][0])
+        assert (result.flagged, result.categories.violence, result.categories.hate) == (True, True, False)
+        assert (result.category_scores.violence, result.category_applied_input_types.violence) == (1.0, ["text"])
+        failed = await content(client, done.error_file_id)
+        assert [(row["custom_id"], (row["error"] or row["response"]["body"]["error"])["code"]) for row in failed] == [
+            ("r4", "engine_failed"), (None, "invalid_json"), ("r0", "duplicate_id"), ("other", "url_mismatch"),
+        ]  # fmt: skip
+        about = await client.files.retrieve(done.output_file_id or "")
+        assert (about.purpose, about.bytes) == ("batch_output", len((await client.files.content(about.id)).content))
+
+    use(body)
+
+
+def test_a_batch_whose_lines_all_fail_is_completed_without_output(use: Use) -> None:
+    async def body(client: openai.AsyncOpenAI) -> None:
+        file_id = await upload(client, line("a", url="/v1/chat/completions"))
+        batch = await client.batches.create(input_file_id=file_id, endpoint="/v1/moderations", completion_window="24h")
+        done = await sealed(client, batch.id)
+        assert (done.status, done.output_file_id) == ("completed", None)
+        assert [row["response"]["status_code"] for row in await content(client, done.error_file_id)] == [400]
+        strict = await client.batches.create(
+            input_file_id=file_id, endpoint="/v1/moderations", completion_window="24h", extra_body={"strict": True}
+        )
+        failed = await sealed(client, strict.id)
+        assert (failed.status, failed.output_file_id, failed.error_file_id) == ("failed", None, None)
+
+    use(body)
+
+
+def test_chat_completions_are_answered_with_the_guards_own_words(use: Use, db: Database) -> None:
+    async def body(client: openai.AsyncOpenAI) -> None:
+        url = "/v1/chat/completions"
+        file_id = await upload(client, line("a", url=url))
+        batch = await client.batches.create(input_file_id=file_id, endpoint=url, completion_window="1h")  # type: ignore[arg-type]
+        await sealed(client, batch.id)
+        judge(db, batch.id)
+        (row,) = await content(client, (await client.batches.retrieve(batch.id)).output_file_id)
+        completion = openai.types.chat.ChatCompletion.model_validate(row["response"]["body"])
+        assert completion.choices[0].message.content == "Safety: Unsafe\nCategories: Violent"
+
+    use(body)
+
+
+def test_cancelled_and_expired_batches_keep_what_they_have(use: Use, db: Database) -> None:
+    async def body(client: openai.AsyncOpenAI) -> None:
+        file_id = await upload(client, *(line(f"r{i}") for i in range(8)))
+        ends = {}
+        for end in ("cancelled", "expired"):
+            batch = await client.batches.create(input_file_id=file_id, endpoint="/v1/moderations", completion_window="24h")
+            await sealed(client, batch.id)
+            judge(db, batch.id, 0)
+            if end == "cancelled":
+                assert (await client.batches.cancel(batch.id)).status == "cancelled"
+            else:
+                with db.begin() as connection:
+                    connection.exec_driver_sql("update job set expires_at = now() where state = 1")
+                assert len(jobs.expire(db)) == 1
+            ended = ends[end] = await client.batches.retrieve(batch.id)
+            assert ended.status == end
+            assert [row["custom_id"] for row in await content(client, ended.output_file_id)] == ["r0", "r1", "r2", "r3"]
+            left = await content(client, ended.error_file_id)
+            assert [(row["custom_id"], row["error"]["code"]) for row in left] == [(f"r{i}", f"batch_{end}") for i in range(4, 8)]
+        assert [batch.id async for batch in client.batches.list(limit=1)] == [ends["expired"].id, ends["cancelled"].id]
+        assert ends["cancelled"].cancelled_at is not None
+        assert ends["expired"].expired_at is not None
+        with pytest.raises(openai.ConflictError) as refused:
+            await client.batches.cancel(ends["expired"].id)
+        assert refused.value.response.headers["x-should-retry"] == "false"
+
+    use(body)
+
+
+def test_errors_have_the_class_and_code_that_the_sdk_knows(use: Use) -> None:
+    async def body(client: openai.AsyncOpenAI) -> None:
+        with pytest.raises(openai.NotFoundError) as missing:
+            await client.batches.retrieve("batch_" + "0" * 32)
+        assert missing.value.code == "not_found"
+        with pytest.raises(openai.AuthenticationError):
+            await client.with_options(api_key="gf_wrong").batches.list()
+        file_id = await upload(client, line("a"))
+        with pytest.raises(openai.UnprocessableEntityError) as wrong:
+            await client.batches.create(input_file_id=file_id, endpoint="/v1/embeddings", completion_window="24h")
+        assert (wrong.value.code, wrong.value.param) == ("invalid_parameter", "endpoint")
+
+    use(body)
+
+
+def test_a_retry_that_the_sdk_sends_makes_no_second_batch(use: Use) -> None:
+    async def body(client: openai.AsyncOpenAI) -> None:
+        file_id = await upload(client, line("a"))
+
+        async def create(**headers: str) -> str:
+            batch = await client.batches.create(
+                input_file_id=file_id, endpoint="/v1/moderations", completion_window="24h", extra_headers=headers
+            )
+            return batch.id
+
+        first = await create()
+        assert await create(**{"x-stainless-retry-count": "1"}) == first
+        assert await create() != first
+        keyed = await create(**{"Idempotency-Key": "k1"})
+        assert await create(**{"Idempotency-Key": "k1"}) == keyed
+        with pytest.raises(openai.UnprocessableEntityError, match="used for another request"):
+            await client.batches.create(
+                input_file_id=file_id, endpoint="/v1/moderations", completion_window="1h", extra_headers={"Idempotency-Key": "k1"}
+            )
+
+    use(body)

@@ -19,7 +19,7 @@ from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
 
 ROOT = pathlib.Path(__file__).parents[2]
-OLD, OLD_REVISION = "eed5fb4", "0003"  # the last commit before revision 0004
+OLD, OLD_REVISION = "2359292", "0004"  # the last commit before revision 0005
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from guardfleet.intake import Intake
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import load_settings
 from guardfleet.states import JobState, ShardState
-from guardfleet.store import doorbells, ingest, jobs, shards, verdicts
+from guardfleet.store import doorbells, ingest, jobs, shards, unjudged, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import JobView
@@ -220,4 +220,4 @@ def test_wherever_it_is_cut_off_every_line_is_taken_or_refused_once(
         assert held.first_seq == len(contents)
         contents += [str(row.content) for row in shards.load(db, keyring, held)]
     assert contents == [f"text {n}" for n in taken]
-    assert [row["line"] for row in verdicts.rejections(db, job)] == [n for n in range(1, len(kinds) + 1) if n not in taken]
+    assert [row["line"] for row in unjudged.refused(db, job)] == [n for n in range(1, len(kinds) + 1) if n not in taken]

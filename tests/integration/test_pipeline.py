@@ -7,7 +7,7 @@ import pytest
 
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import verdicts
+from guardfleet.store import unjudged, verdicts
 from producer.client import Options, Producer
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished
@@ -83,7 +83,7 @@ def test_each_kind_of_bad_line_gets_what_the_design_says(settings: Settings, tmp
     with fleet(settings, tmp_path, WORKER, DISPATCHER):
         submission = producer.submit_file(str(file))
         job = finished(producer, submission.job)
-    refused = {row["line"]: row["code"] for row in verdicts.rejections(producer.db, job)}
+    refused = {row["line"]: row["code"] for row in unjudged.refused(producer.db, job)}
     assert refused == {
         2: "invalid_json",
         3: "missing_text",

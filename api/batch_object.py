@@ -1,0 +1,139 @@
+"""A job as OpenAI's Batch, with guardfleet's own counts beside it; and what a caller may ask of one."""
+
+import datetime as dt
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from api import outputs
+from guardfleet.errors import LineError
+from guardfleet.plan import DEFAULT_PLAN, NAME_CHARS, Plan
+from guardfleet.states import JobState
+from guardfleet.store.files import file_label
+from guardfleet.store.jobs import PRIORITIES, JobView
+
+STATUS = {
+    JobState.INGESTING: "validating",
+    JobState.RUNNING: "in_progress",
+    JobState.COMPLETED: "completed",
+    JobState.CANCELLING: "cancelling",
+    JobState.CANCELLED: "cancelled",
+    JobState.FAILED: "failed",
+    JobState.EXPIRED: "expired",
+}
+UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
+Name = Annotated[str, StringConstraints(max_length=200)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
+
+
+class BatchOptions(BaseModel):
+    """What may be asked of every batch, beside its texts. All of it is guardfleet's own."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name = Field("batch", description="What you call it.")
+    callback_url: Annotated[str, StringConstraints(max_length=2000)] | None = Field(None, description="Told when the batch ends.")
+    interactive: bool = Field(False, description="Before all bulk batches: for few texts that somebody waits for.")
+    strict: bool = Field(False, description="Nothing is judged before all lines are taken; one that is unusable fails the batch.")
+    model: ModelName | None = Field(None, description="The only model that may judge it.")
+    second_model: ModelName | None = Field(None, description="Judges again what the first is unsure of.")
+    sure: float = Field(DEFAULT_PLAN.sure, gt=0, le=1, description="Probability from which on the first model is sure.")
+    sample: float = Field(DEFAULT_PLAN.sample, ge=0, le=1, description="Share of the others that the second is asked too.")
+    long_texts: Literal["windows", "head", "tail", "ends"] | None = Field(None, description="What of a long text is judged.")
+    priority: int = Field(0, ge=PRIORITIES.start, lt=PRIORITIES.stop, description="Among your batches; higher first.")
+    reuse: bool = Field(True, description="Verdicts of your other batches may serve it.")
+    purge_hours: float | None = Field(None, ge=0, le=8760, description="Texts are deleted so long after it ended.")
+
+    @property
+    def plan(self) -> Plan:
+        """Who is to judge; raises RejectedError for an impossible one."""
+        return Plan(self.model, self.second_model, self.sure, self.sample, self.long_texts).check()
+
+
+class BatchRequest(BatchOptions):
+    """A batch of an uploaded file, as the openai SDK asks for one."""
+
+    model_config = ConfigDict(extra="forbid")
+    input_file_id: Annotated[str, StringConstraints(max_length=100)]
+    endpoint: Literal["/v1/moderations", "/v1/chat/completions"] = Field(description="What its lines are requests to.")
+    completion_window: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[mhd]$")] = Field(
+        "24h", description="After so long it expires: minutes, hours or days."
+    )
+    metadata: (
+        Annotated[
+            dict[
+                Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00]*$")],
+                Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
+            ],
+            Field(max_length=16),
+        ]
+        | None
+    ) = None
+    webhook_metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(
+        None, description="Instead of `metadata` in webhooks."
+    )
+
+    @property
+    def window_s(self) -> float:
+        """Seconds until it expires."""
+        number, unit = re.fullmatch(r"(\d+)([mhd])", self.completion_window).groups()  # type: ignore[union-attr]
+        return float(int(number) * UNITS_S[unit])
+
+
+def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, Any]:
+    """The job; `refused` are lines to name in `errors`."""
+    errors = [{"code": e.code, "message": e.detail, "param": None, "line": e.line} for e in refused]
+    if job.state is JobState.FAILED and not errors:
+        code = "empty_file" if job.reason and job.reason.startswith("empty_file") else "failed"
+        errors = [{"code": code, "message": job.reason or "the input could not be taken in.", "param": None, "line": None}]
+    ended = _unix(job.finished_at)
+    return {
+        "id": f"batch_{job.public_id.hex}",
+        "object": "batch",
+        "endpoint": job.endpoint,
+        "input_file_id": file_label(job.input_file_id) if job.input_file_id else "inline",
+        "completion_window": job.completion_window,
+        "status": STATUS[job.state],
+        "created_at": _unix(job.created_at),
+        "in_progress_at": _unix(job.started_at or job.sealed_at),
+        "expires_at": _unix(job.expires_at),
+        "finalizing_at": ended if job.state is JobState.COMPLETED else None,
+        "completed_at": ended if job.state is JobState.COMPLETED else None,
+        "failed_at": ended if job.state is JobState.FAILED else None,
+        "expired_at": ended if job.state is JobState.EXPIRED else None,
+        "cancelling_at": _unix(job.cancelling_at) if job.ends_as == JobState.CANCELLED else None,
+        "cancelled_at": ended if job.state is JobState.CANCELLED else None,
+        "request_counts": {
+            "total": job.total + job.rejected,
+            "completed": job.done - job.error,
+            "failed": job.error + job.rejected,
+        },
+        "errors": {"object": "list", "data": errors} if errors else None,
+        **outputs.labels(job),
+        "metadata": job.metadata,
+        "model": job.model,
+        "name": job.name,
+        "is_demo": job.is_demo,
+        "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
+        "saved": job.saved,
+        "priority": job.priority,
+        "paused": job.is_paused,
+        "texts_per_second": round(job.texts_per_s, 1),
+        "eta_seconds": None if job.eta_s is None else round(job.eta_s, 1),
+        "cascade": None
+        if job.second_model is None
+        else {
+            "second_model": job.second_model,
+            "sure": round(job.sure, 6),
+            "sample": round(job.sample, 6),
+            "escalated": job.escalated,
+            "sampled": job.sampled,
+            "agreed": job.agreed,
+        },
+        "reason": job.reason,
+    }
+
+
+def _unix(moment: dt.datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp())

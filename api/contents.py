@@ -1,0 +1,120 @@
+"""The contents of uploaded files: sealed piece by piece, kept wherever `files_url` points (a folder, s3://bucket/prefix, ...).
+
+A piece is bound to its file, its number and whether it is the last: none can be swapped, left out or cut off unnoticed. Pieces have
+one size, so that any part of a file can be read without what lies before it.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+import fsspec  # type: ignore[import-untyped]
+
+from guardfleet.errors import RetryableError
+from guardfleet.sealing import SEAL_BYTES, Keyring
+
+PIECE_BYTES = 1 << 20
+
+
+class Contents:
+    """Files by public id under one URL. Blocking: call it beside the event loop."""
+
+    def __init__(self, url: str, keyring: Keyring) -> None:
+        self._fs, self._root = fsspec.url_to_fs(url)
+        self._keyring = keyring
+
+    def writer(self, file_id: uuid.UUID, data_key: bytes) -> "Writer":
+        """A new file's content, to be filled; a context manager that deletes what it wrote unless it is closed."""
+        path = self._path(file_id)
+        with _translated():
+            self._fs.makedirs(self._root, exist_ok=True)
+            return Writer(self._fs, path, self._keyring, data_key, file_id)
+
+    def read(self, file_id: uuid.UUID, data_key: bytes, *, size: int, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Bytes `start` to `stop` of a content of `size` bytes, a piece at a time."""
+        stop = size if stop is None else min(stop, size)
+        if start >= stop:
+            return
+        last = max(0, size - 1) // PIECE_BYTES
+        with _translated(), self._fs.open(self._path(file_id), "rb") as stored:
+            for no in range(start // PIECE_BYTES, (stop - 1) // PIECE_BYTES + 1):
+                stored.seek(no * (PIECE_BYTES + SEAL_BYTES))
+                sealed = stored.read(PIECE_BYTES + SEAL_BYTES)
+                plain = self._keyring.open_bytes(data_key, sealed, place=_place(file_id, no, is_last=no == last))
+                at = no * PIECE_BYTES
+                yield plain[max(0, start - at) : stop - at]
+
+    def delete(self, file_id: uuid.UUID) -> None:
+        """Delete a content; safe to call twice."""
+        with _translated(), suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(file_id))
+
+    def _path(self, file_id: uuid.UUID) -> str:
+        return f"{self._root}/{file_id.hex}"
+
+
+class Writer:
+    """One content on its way in; holds at most one piece in memory."""
+
+    def __init__(self, fs: Any, path: str, keyring: Keyring, data_key: bytes, file_id: uuid.UUID) -> None:
+        self._fs, self._path, self._keyring, self._data_key, self._file_id = fs, path, keyring, data_key, file_id
+        self._stored = fs.open(path, "wb")
+        self._piece = bytearray()
+        self._no = 0
+        self._digest = hashlib.sha256()
+        self._is_closed = False
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._is_closed:
+            self.discard()
+
+    def write(self, data: bytes) -> None:
+        """Append."""
+        self.size += len(data)
+        self._digest.update(data)
+        self._piece += data
+        while len(self._piece) > PIECE_BYTES:  # a full piece waits, since it may be the last
+            self._put(bytes(self._piece[:PIECE_BYTES]), is_last=False)
+            del self._piece[:PIECE_BYTES]
+
+    def close(self) -> bytes:
+        """Make the content whole; its SHA-256."""
+        self._put(bytes(self._piece), is_last=True)
+        with _translated():
+            self._stored.close()
+        self._is_closed = True
+        return self._digest.digest()
+
+    def discard(self) -> None:
+        """Delete what was written; safe to call twice."""
+        for end in (self._stored.close, lambda: self._fs.rm_file(self._path)):
+            with suppress(OSError):
+                end()
+
+    def _put(self, plain: bytes, *, is_last: bool) -> None:
+        sealed = self._keyring.seal_bytes(self._data_key, plain, place=_place(self._file_id, self._no, is_last=is_last))
+        with _translated():
+            self._stored.write(sealed)
+        self._no += 1
+
+
+class _translated:  # noqa: N801 - used as a statement
+    """Storage that does not answer is a RetryableError; a file that is not there stays FileNotFoundError."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise RetryableError(f"the file storage did not answer: {type(error).__name__}") from error
+
+
+def _place(file_id: uuid.UUID, no: int, *, is_last: bool) -> bytes:
+    return b"file/%s/%d/%d" % (file_id.hex.encode(), no, is_last)

@@ -1,0 +1,110 @@
+"""Batches of uploaded files, taken in beside the requests: whoever asks for one is answered at once.
+
+A process that dies in the middle leaves the intake to any other API process, which goes on behind the last line that is committed:
+the lease and its fencing token are those of every intake. Old files and remembered requests are cleared here too.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+
+from api.contents import Contents
+from guardfleet.errors import GuardfleetError, LineError, RetryableError
+from guardfleet.intake import Intake
+from guardfleet.rows import take_line
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.settings import Settings
+from guardfleet.store import files, ingest, jobs, repeats
+from guardfleet.store.database import Database
+from guardfleet.store.ingest import NewJob, OpenJob
+from guardfleet.telemetry.logs import get_logger
+
+THREADS = 2
+LOOK_S = 5.0  # between looks for intakes that another process has left
+CLEAR_S = 60.0
+REMEMBERED_S = 2 * 86_400.0
+
+
+class FileIntakes:
+    """A few threads of one API process."""
+
+    def __init__(self, db: Database, keyring: Keyring, settings: Settings, contents: Contents) -> None:
+        self._db, self._keyring, self._settings, self._contents = db, keyring, settings, contents
+        self._brought: SimpleQueue[tuple[OpenJob, uuid.UUID] | None] = SimpleQueue()
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._live, name=f"file-intake-{i}", daemon=True) for i in range(THREADS)]
+        self._cleared_at = time.monotonic()
+
+    def start(self) -> None:
+        """Begin to look."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, *, timeout_s: float = 10.0) -> None:
+        """Leave what is in work to others, at once."""
+        self._stopped.set()
+        for _ in self._threads:
+            self._brought.put(None)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout_s)
+
+    def bring(self, job: OpenJob, file_id: uuid.UUID) -> None:
+        """A job that was just made, and its file. Should this process be too busy, its lease runs out and others see it."""
+        self._brought.put((job, file_id))
+
+    def _live(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                found = self._next()
+                if found is not None:
+                    self._take(*found)
+                self._clear()
+            except RetryableError as error:
+                get_logger().warning("file_intake_paused", reason=str(error))
+                self._stopped.wait(1.0)
+            except Exception as error:  # noqa: BLE001 - one bad file must not end the thread that takes all others
+                get_logger().error("file_intake_failed", reason=type(error).__name__)
+                self._stopped.wait(1.0)
+
+    def _next(self) -> tuple[OpenJob, uuid.UUID] | None:
+        try:
+            return self._brought.get(timeout=LOOK_S)
+        except Empty:
+            return ingest.take_over_file(self._db)
+
+    def _take(self, opened: OpenJob, file_id: uuid.UUID) -> None:
+        job = jobs.get_by_id(self._db, opened.id)
+        new = NewJob(job.name, opened.tenant_id, strict=job.strict, input_file_id=file_id)
+        try:
+            with Intake(self._db, self._keyring, self._settings, new, opened=opened) as intake:
+                intake.add_all(self._rows(file_id, opened.tenant_id, job.endpoint))
+                intake.seal()
+        except RetryableError:
+            raise
+        except GuardfleetError as error:
+            get_logger().warning("file_intake_ended", job=job.label, reason=type(error).__name__)
+
+    def _rows(self, file_id: uuid.UUID, tenant_id: int, url: str) -> Iterator[tuple[int, PayloadRow | LineError]]:
+        file = files.get(self._db, file_id, tenant_id=tenant_id)
+        number, rest = 0, b""
+        for piece in self._contents.read(file_id, file.data_key, size=file.size):
+            if self._stopped.is_set():
+                raise RetryableError("the process is stopping.")
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                number += 1
+                if line.strip():
+                    yield number, take_line(number, line, max_text_bytes=self._settings.max_text_bytes, url=url)
+        if rest.strip():
+            yield number + 1, take_line(number + 1, rest, max_text_bytes=self._settings.max_text_bytes, url=url)
+
+    def _clear(self) -> None:
+        if time.monotonic() - self._cleared_at < CLEAR_S:
+            return
+        self._cleared_at = time.monotonic()
+        for file_id in files.expire(self._db):
+            self._contents.delete(file_id)
+        repeats.forget_old(self._db, older_than_s=REMEMBERED_S)

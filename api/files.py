@@ -1,0 +1,266 @@
+"""Files, in OpenAI's shape: uploaded as a stream, sealed, listed, read in parts, deleted. Results of batches are files too."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from api import outputs
+from api.contents import Writer
+from api.context import AppContext, Context, FilesReader, FilesWriter, in_thread
+from api.problems import ProblemError
+from api.repeats import Once
+from api.uploads import Upload
+from guardfleet.errors import LineError
+from guardfleet.rows import parse_line, row_of
+from guardfleet.store import files
+from guardfleet.store.files import StoredFile, parse_file_label
+from guardfleet.store.keys import Caller
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+PURPOSES = ("batch",)
+EXPIRY_S = range(3600, 2_592_001)
+DAY_S = 86_400.0
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["purpose", "file"],
+                    "properties": {
+                        "purpose": {"type": "string", "enum": list(PURPOSES)},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer", "minimum": EXPIRY_S.start, "maximum": EXPIRY_S.stop - 1},
+                        "file": {"type": "string", "format": "binary"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("", openapi_extra=FORM)
+async def create(request: Request, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
+    """Take a file of batch lines. The fields come before the file, so that what is wrong is said before it is sent."""
+    _check_length(request, context)
+    upload = Upload()
+    arriving: _Arriving | None = None
+    try:
+        async for data in upload.file_bytes(request):
+            if arriving is None:
+                arriving = await in_thread(_Arriving.begin, context, caller, upload)
+            await in_thread(arriving.take, data)
+        if arriving is None:
+            raise ProblemError(400, "empty_file", "the file is empty.", param="file")
+        digest = await in_thread(arriving.end)
+        asked = digest + repr(sorted(upload.fields.items())).encode()  # not the body, whose boundary differs each time
+        async with Once.of(request, context, caller, asked) as once:
+            if once.earlier is not None:
+                return file_object(await _file(once.earlier, context, caller.tenant_id))
+            stored = await in_thread(
+                files.complete, context.db, arriving.file, size=arriving.writer.size, digest=digest, expires_s=arriving.expires_s
+            )
+            once.subject, arriving.is_kept = stored.label, True
+        return file_object(stored)
+    finally:
+        if arriving is not None and not arriving.is_kept:
+            await in_thread(arriving.writer.discard)
+
+
+@router.get("")
+async def listing(
+    context: AppContext,
+    caller: FilesReader,
+    after: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Literal["asc", "desc"] = "desc",
+    purpose: Annotated[str | None, Query(max_length=100)] = None,
+) -> dict[str, Any]:
+    """Uploaded files, newest first. Result files are found through their batches."""
+    found = await in_thread(
+        files.page,
+        context.db,
+        tenant_id=caller.tenant_id,
+        after=parse_file_label(after) if after else None,
+        limit=limit + 1,
+        purpose=purpose,
+        newest_first=order == "desc",
+    )
+    data = [file_object(file) for file in found[:limit]]
+    return page_object(data, has_more=len(found) > limit)
+
+
+@router.get("/{file_id}")
+async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> dict[str, Any]:
+    """What is known of a file."""
+    if output := await in_thread(outputs.find, context, file_id, caller.tenant_id):
+        return await in_thread(output.file_object)
+    return file_object(await _file(file_id, context, caller.tenant_id))
+
+
+@router.delete("/{file_id}")
+async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
+    """Delete a file, and the key that opens it. Texts of batches made from it are not touched."""
+    public_id = parse_file_label(file_id)
+    await in_thread(files.delete, context.db, public_id, tenant_id=caller.tenant_id)
+    await in_thread(context.contents.delete, public_id)
+    return {"id": file_id, "object": "file", "deleted": True}
+
+
+@router.get(
+    "/{file_id}/content",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}, 206: {"content": {"application/octet-stream": {}}}},
+)
+async def content(file_id: str, request: Request, context: AppContext, caller: FilesReader) -> Response:
+    """The bytes, streamed; whole, or the part that `Range` names. `ETag` stays the same as long as the bytes do."""
+    if output := await in_thread(outputs.find, context, file_id, caller.tenant_id):
+        return await _serve(request, output.etag, output.filename, output.size, output.read)
+    file = await _file(file_id, context, caller.tenant_id)
+    return await _serve(
+        request,
+        (file.digest or b"").hex(),
+        file.filename,
+        lambda: file.size,
+        lambda start, stop: context.contents.read(file.public_id, file.data_key, size=file.size, start=start, stop=stop),
+    )
+
+
+def file_object(file: StoredFile) -> dict[str, Any]:
+    """A file as OpenAI has it."""
+    return {
+        "id": file.label,
+        "object": "file",
+        "bytes": file.size,
+        "created_at": int(file.created_at.timestamp()),
+        "expires_at": int(file.expires_at.timestamp()) if file.expires_at else None,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+        "status_details": None,
+    }
+
+
+def page_object(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    """A page of a list as OpenAI has it."""
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}
+
+
+@dataclass
+class _Arriving:
+    """An upload in progress, its first line checked: what is no batch at all is refused before all of it is sent."""
+
+    file: StoredFile
+    writer: Writer
+    expires_s: float
+    max_bytes: int
+    max_text_bytes: int
+    is_kept: bool = False
+    _first: bytes | None = b""
+
+    @classmethod
+    def begin(cls, context: Context, caller: Caller, upload: Upload) -> Self:
+        expires_s, name, purpose = _checked(upload), upload.filename or "upload", upload.fields["purpose"]
+        file = files.create(context.db, context.keyring, tenant_id=caller.tenant_id, filename=name, purpose=purpose)
+        writer = context.contents.writer(file.public_id, file.data_key)
+        return cls(file, writer, expires_s, context.settings.files_max_bytes, context.settings.max_text_bytes)
+
+    def take(self, data: bytes) -> None:
+        if self.writer.size + len(data) > self.max_bytes:
+            raise ProblemError(413, "too_large", f"a file has at most {self.max_bytes} bytes.", param="file")
+        self._check_first(data)
+        self.writer.write(data)
+
+    def end(self) -> bytes:
+        self._check_first(b"\n")
+        if self._first is not None:
+            raise ProblemError(400, "empty_file", "the file has no lines.", param="file")
+        return self.writer.close()
+
+    def _check_first(self, data: bytes) -> None:
+        if self._first is None:
+            return
+        self._first += data
+        line, newline, _ = self._first.lstrip().partition(b"\n")
+        if len(self._first) > 6 * self.max_text_bytes + 65_536:
+            raise ProblemError(400, "invalid_jsonl", "the first line does not end.", param="file")
+        if not newline or not line:
+            return
+        try:
+            row_of(1, parse_line(1, line), max_text_bytes=self.max_text_bytes)
+        except LineError as error:
+            if error.code in ("invalid_json", "wrong_type"):
+                detail = f"the file is no JSONL of batch lines; its first line: {error.detail}."
+                raise ProblemError(400, "invalid_jsonl", detail, param="file") from None
+        self._first = None
+
+
+def _checked(upload: Upload) -> float:
+    """The seconds that the file is to be kept; raises ProblemError unless all fields are as they must be."""
+    purpose = upload.fields.get("purpose")
+    if purpose is None:
+        raise ProblemError(400, "missing_purpose", "send the field `purpose` before the file.", param="purpose")
+    if purpose not in PURPOSES:
+        raise ProblemError(400, "invalid_purpose", f"purpose is to be {' or '.join(PURPOSES)}.", param="purpose")
+    anchor, seconds = upload.fields.get("expires_after[anchor]", "created_at"), upload.fields.get("expires_after[seconds]")
+    if anchor != "created_at":
+        raise ProblemError(400, "invalid_expiry", "expires_after.anchor is to be created_at.", param="expires_after")
+    if seconds is None:
+        return 30 * DAY_S
+    if not seconds.isascii() or not seconds.isdigit() or len(seconds) > 9 or int(seconds) not in EXPIRY_S:  # noqa: PLR2004
+        raise ProblemError(
+            400, "invalid_expiry", f"expires_after.seconds is to be {EXPIRY_S.start} to {EXPIRY_S.stop - 1}.", param="expires_after"
+        )
+    return float(seconds)
+
+
+def _check_length(request: Request, context: Context) -> None:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > context.settings.files_max_bytes + 65_536:
+        raise ProblemError(413, "too_large", f"a file has at most {context.settings.files_max_bytes} bytes.", param="file")
+
+
+async def _file(file_id: str, context: Context, tenant_id: int) -> StoredFile:
+    return await in_thread(files.get, context.db, parse_file_label(file_id), tenant_id=tenant_id)
+
+
+async def _serve(
+    request: Request, etag: str, filename: str, size: Callable[[], int], read: Callable[[int, int | None], Iterator[bytes]]
+) -> Response:
+    headers = {
+        "ETag": f'"{etag}"',
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
+    }
+    if f'"{etag}"' in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    wanted = request.headers.get("range")
+    if wanted and request.headers.get("if-range", f'"{etag}"') == f'"{etag}"' and wanted.startswith("bytes=") and "," not in wanted:
+        total = await in_thread(size)
+        part = _part(wanted, total)
+        if part is None:
+            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{total}"})
+        start, stop = part
+        headers |= {"Content-Range": f"bytes {start}-{stop - 1}/{total}", "Content-Length": str(stop - start)}
+        return StreamingResponse(read(start, stop), 206, headers, media_type="application/octet-stream")
+    return StreamingResponse(read(0, None), 200, headers, media_type="application/octet-stream")
+
+
+def _part(wanted: str, total: int) -> tuple[int, int] | None:
+    """First byte and the one behind the last of a single range; None where it names none of the file's."""
+    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", wanted)
+    if not found or not any(found.groups()):
+        return None
+    first, last = found.groups()
+    start, stop = (int(first), int(last) + 1 if last else total) if first else (max(0, total - int(last)), total)
+    stop = min(stop, total)
+    return (start, stop) if start < stop else None

@@ -1,0 +1,180 @@
+"""The result files of a batch: its verdicts as OpenAI's batch lines, rendered while they are read, never stored.
+
+Verdicts that ended well are in the output file; errors, refused lines and texts that a cancelled or expired batch never came to
+are in the error file. A file that would be empty is not there.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+import guardfleet
+from api.context import Context
+from api.mapping import result_json
+from guardfleet.errors import NotFoundError
+from guardfleet.rows import MODERATIONS
+from guardfleet.states import JobState
+from guardfleet.store import jobs, unjudged, verdicts
+from guardfleet.store.jobs import JobView, parse_label
+from guardfleet.verdict import ERROR_CODES, Severity
+
+NAME = re.compile(r"file-(out|err)-([0-9a-f]{32})")
+
+
+def labels(job: JobView) -> dict[str, str | None]:
+    """The names of a batch's result files, as far as they are there."""
+    ended, left = job.state.is_final and job.state is not JobState.FAILED, job.total - job.done
+    return {
+        "output_file_id": f"file-out-{job.public_id.hex}" if ended and job.done > job.error else None,
+        "error_file_id": f"file-err-{job.public_id.hex}" if ended and job.error + job.rejected + left else None,
+    }
+
+
+@dataclass(frozen=True)
+class Output:
+    """One result file."""
+
+    context: Context
+    job: JobView
+    is_errors: bool
+
+    @property
+    def filename(self) -> str:
+        """What a browser would save it as."""
+        return f"{'errors' if self.is_errors else 'output'}_{self.job.public_id.hex}.jsonl"
+
+    @property
+    def etag(self) -> str:
+        """Of the bytes: verdicts of an ended batch stay as they are, and one version writes them in one way."""
+        known = f"{self.filename}/{self.job.done}/{self.job.purged_at}/{guardfleet.__version__}"
+        return hashlib.sha256(known.encode()).hexdigest()[:32]
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Its bytes, a page of verdicts at a time; what lies before `start` is rendered and left out."""
+        at = 0
+        for piece in self._pieces():
+            end = at + len(piece)
+            if stop is not None and at >= stop:
+                return
+            if end > start:
+                yield piece[max(0, start - at) : None if stop is None else max(0, stop - at)]
+            at = end
+
+    def size(self) -> int:
+        """Its bytes, counted by rendering it once."""
+        return _size(self)
+
+    def file_object(self) -> dict[str, Any]:
+        """The file as OpenAI has it."""
+        ended = self.job.finished_at or self.job.created_at
+        return {
+            "id": f"file-{'err' if self.is_errors else 'out'}-{self.job.public_id.hex}",
+            "object": "file",
+            "bytes": self.size(),
+            "created_at": int(ended.timestamp()),
+            "expires_at": None,
+            "filename": self.filename,
+            "purpose": "batch_output",
+            "status": "processed",
+            "status_details": None,
+        }
+
+    def __hash__(self) -> int:
+        return hash(self.etag)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Output) and self.etag == other.etag
+
+    def _pieces(self) -> Iterator[bytes]:
+        db, job = self.context.db, self.job
+        if not self.is_errors:
+            render = _moderation_line if job.endpoint == MODERATIONS else _completion_line
+            for page in verdicts.in_order(db, job, max_severity=Severity.UNSAFE):
+                yield b"".join(render(job, row, page.models[row.model_id]) for row in page.rows)
+            return
+        for page in verdicts.in_order(db, job, min_severity=Severity.ERROR):
+            yield b"".join(
+                _failed_line(job, str(row.seq), row.id, row.error or "failed", ERROR_CODES.get(row.error or "", "no verdict"))
+                for row in page.rows
+            )
+        for line in unjudged.refused(db, job):
+            yield _refused_line(job, line)
+        code = "batch_expired" if job.state is JobState.EXPIRED else "batch_cancelled"
+        for first_seq, rows in unjudged.dropped(db, self.context.keyring, job):
+            for place, row in enumerate(rows, first_seq):
+                yield _failed_line(job, str(place), row.id, code, "the batch ended before this request was begun.")
+
+
+def find(context: Context, file_id: str, tenant_id: int) -> Output | None:
+    """The result file of that name; None where it is the name of no result file. Raises NotFoundError."""
+    found = NAME.fullmatch(file_id)
+    if not found:
+        return None
+    job = jobs.get(context.db, parse_label(found[2]), tenant_id=tenant_id)
+    if file_id not in labels(job).values():
+        raise NotFoundError("there is no such file.")
+    return Output(context, job, is_errors=found[1] == "err")
+
+
+@lru_cache(256)
+def _size(output: Output) -> int:
+    return sum(map(len, output.read()))
+
+
+def _moderation_line(job: JobView, row: Any, model: Any) -> bytes:
+    head = b'{"id":"batch_req_%b_%d","custom_id":%b,"response":{"status_code":200,"request_id":"req_%b_%d","body":'
+    body = b'{"id":"modr-%b-%d","model":%b,"results":[%b]}},"error":null}\n'
+    job_id = job.public_id.hex.encode()
+    return head % (job_id, row.seq, orjson.dumps(row.id), job_id, row.seq) + body % (
+        job_id, row.seq, orjson.dumps(model.name), result_json(row, model),
+    )  # fmt: skip
+
+
+def _completion_line(job: JobView, row: Any, model: Any) -> bytes:
+    """For lines that asked for a chat completion, as they would of the guard model itself: its answer."""
+    job_id = job.public_id.hex
+    n_in, n_out = row.input_tokens, row.output_tokens
+    body = {
+        "id": f"chatcmpl-{job_id}-{row.seq}",
+        "object": "chat.completion",
+        "created": int(row.done_at.timestamp()),
+        "model": model.name,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": row.raw or "Safety: Safe\nCategories: None", "refusal": None},
+                "finish_reason": "stop",
+                "logprobs": None,
+            }
+        ],
+        "usage": {"prompt_tokens": n_in, "completion_tokens": n_out, "total_tokens": n_in + n_out},
+    }
+    response = {"status_code": 200, "request_id": f"req_{job_id}_{row.seq}", "body": body}
+    return _line(job, str(row.seq), row.id, response, None)
+
+
+def _failed_line(job: JobView, no: str, row_id: str | None, code: str, message: str) -> bytes:
+    return _line(job, no, row_id, None, {"code": code, "message": message})
+
+
+def _refused_line(job: JobView, refused: dict[str, Any]) -> bytes:
+    """A line that was never taken: what an immediate request would have been answered."""
+    error = {
+        "message": f"line {refused['line']}: {refused['detail']}",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": refused["code"],
+    }
+    no = f"line{refused['line']}"
+    response = {"status_code": 400, "request_id": f"req_{job.public_id.hex}_{no}", "body": {"error": error}}
+    return _line(job, no, refused["row_id"], response, None)
+
+
+def _line(job: JobView, no: str, row_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None) -> bytes:
+    value = {"id": f"batch_req_{job.public_id.hex}_{no}", "custom_id": row_id, "response": response, "error": error}
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)

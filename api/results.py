@@ -1,0 +1,147 @@
+"""What a batch has found: pages with filters while it runs, downloads, and word of its progress without asking again."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Annotated, Literal
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from api.batch_object import STATUS, batch_object
+from api.context import AppContext, BatchesReader, in_thread
+from api.cursors import pack, unpack
+from api.problems import ProblemError
+from guardfleet import exporting
+from guardfleet.store import jobs, verdicts
+from guardfleet.store.jobs import JobView, parse_label
+from guardfleet.store.verdicts import Cursor, Filter
+from guardfleet.verdict import CATEGORY_NAMES, Category, Severity
+
+router = APIRouter(prefix="/v1/batches", tags=["results"])
+
+MAX_PAGE = 5000
+LONGEST_WAIT_S = 60
+LOOK_S = 0.25
+BEAT_S = 15.0  # a stream says something at least so often, so that proxies keep it
+MEDIA = {"jsonl": "application/jsonl", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
+SEVERITIES = {severity.label: severity for severity in Severity}
+STATUSES = {"completed": ["safe", "controversial", "unsafe"], "failed": ["error"]}
+NAMED = {name: category for category, name in CATEGORY_NAMES.items()}
+SeverityName = Literal["safe", "controversial", "unsafe", "error"]
+CategoryName = Annotated[str, Query(max_length=100, description=f"One of: {', '.join(NAMED)}.")]
+
+
+@router.get("/{batch_id}/results")
+async def results(
+    request: Request,
+    batch_id: str,
+    context: AppContext,
+    caller: BatchesReader,
+    after: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
+    severity: Annotated[list[SeverityName] | None, Query(max_length=4)] = None,
+    status: Annotated[Literal["completed", "failed"] | None, Query(description="`failed`: those without a verdict.")] = None,
+    category: CategoryName | None = None,
+    since: Annotated[float | None, Query(ge=0, le=1e11, description="Unix time of the verdict.")] = None,
+) -> Response:
+    """Verdicts in the order they were committed, while the batch runs too. Go on with `after` = `next` until `complete`.
+
+    With `Prefer: wait=30` the answer to an empty page waits so many seconds for verdicts to come.
+    """
+    wanted = _filter(severity or (None if status is None else STATUSES[status]), category, since)
+    wait_s, deadline = _wait_s(request), time.monotonic()
+
+    def page() -> tuple[bytes, bool]:
+        job = jobs.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+        cursor = unpack(after, job_id=job.id, key=context.keyring.cursor_key) if after else Cursor()
+        found = verdicts.page(context.db, job, cursor, limit=limit, wanted=wanted)
+        is_last = job.state.is_final and not found.has_more
+        about = {
+            "object": "list",
+            "first_id": found.rows[0].id if found.rows else None,
+            "last_id": found.rows[-1].id if found.rows else None,
+            "has_more": found.has_more,
+            "next": pack(found.reached, job_id=job.id, key=context.keyring.cursor_key),
+            "complete": is_last,
+            "status": STATUS[job.state],
+        }
+        body = b'%b,"data":[%b]}' % (orjson.dumps(about)[:-1], b",".join(found.json_objects()))
+        return body, bool(found.rows) or is_last or found.has_more
+
+    body, is_news = await in_thread(page)
+    while not is_news and time.monotonic() - deadline < wait_s and not await request.is_disconnected():
+        await asyncio.sleep(LOOK_S)
+        body, is_news = await in_thread(page)
+    headers = {"Preference-Applied": f"wait={wait_s}"} if wait_s else {}
+    return Response(body, media_type="application/json", headers=headers)
+
+
+@router.get(
+    "/{batch_id}/download",
+    response_class=StreamingResponse,
+    responses={200: {"content": {kind: {} for kind in MEDIA.values()}}},
+)
+async def download(
+    batch_id: str,
+    context: AppContext,
+    caller: BatchesReader,
+    fmt: Annotated[Literal["jsonl", "csv", "parquet"], Query(alias="format")] = "jsonl",
+    min_severity: SeverityName = "safe",
+) -> Response:
+    """All verdicts there are, in input order, streamed."""
+    job = await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+    pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
+    headers = {"Content-Disposition": f'attachment; filename="{job.label}.{fmt}"'}
+    return StreamingResponse(_pieces(exporting.encode(pages, fmt)), media_type=MEDIA[fmt], headers=headers)
+
+
+@router.get("/{batch_id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+async def events(request: Request, batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
+    """The batch each time it has come on, as server-sent events, until it has ended."""
+    first = await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+
+    async def stream() -> AsyncIterator[bytes]:
+        job, said, said_at = first, b"", 0.0
+        while True:
+            data = orjson.dumps(batch_object(job))
+            if _mark(job) != said:
+                said, said_at = _mark(job), time.monotonic()
+                yield b"event: %b\ndata: %b\n\n" % (b"batch.progress" if not job.state.is_final else b"batch.ended", data)
+            elif time.monotonic() - said_at > BEAT_S:
+                said_at = time.monotonic()
+                yield b": still there\n\n"
+            if job.state.is_final or await request.is_disconnected():
+                return
+            await asyncio.sleep(LOOK_S)
+            job = await in_thread(jobs.get, context.db, job.public_id, tenant_id=caller.tenant_id)
+
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
+
+
+def _mark(job: JobView) -> bytes:
+    return b"%d/%d/%d/%d" % (job.state, job.done, job.total, job.is_paused)
+
+
+def _filter(severity: Iterable[str] | None, category: str | None, since: float | None) -> Filter | None:
+    if category is not None and category not in NAMED:
+        raise ProblemError(400, "unknown_category", f"category is one of: {', '.join(NAMED)}.", param="category")
+    if severity is None and category is None and since is None:
+        return None
+    severities = [int(SEVERITIES[name]) for name in severity] if severity else [int(value) for value in Severity]
+    return Filter(severities, int(NAMED[category]) if category else int(Category.NONE), since or 0.0)
+
+
+def _wait_s(request: Request) -> int:
+    """Seconds of `Prefer: wait=N`, at most a minute."""
+    for preference in request.headers.get("prefer", "").split(","):
+        name, _, value = preference.strip().partition("=")
+        if name == "wait" and value.isascii() and value.isdigit() and len(value) < 6:  # noqa: PLR2004
+            return min(int(value), LONGEST_WAIT_S)
+    return 0
+
+
+def _pieces(encoded: Iterator[bytes]) -> Iterator[bytes]:
+    return (piece for piece in encoded if piece)

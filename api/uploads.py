@@ -1,0 +1,93 @@
+"""Multipart uploads as they come over the wire: fields first, then one file, whose bytes go on at once and are never kept."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from api.problems import ProblemError
+
+MAX_FIELDS, MAX_FIELD_BYTES, MAX_HEADER_BYTES = 16, 4096, 8192
+
+
+@dataclass
+class Upload:
+    """What a multipart body has said so far."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    filename: str | None = None  # of the part `file`, once that has begun
+    is_whole: bool = False
+    _header: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
+    _headers: dict[str, bytes] = field(default_factory=dict)
+    _name: str = ""
+    _value: bytearray = field(default_factory=bytearray)
+    _data: list[bytes] = field(default_factory=list)
+
+    async def file_bytes(self, request: Request) -> AsyncIterator[bytes]:
+        """The bytes of the part `file`, as they come, with `filename` and the fields before it set."""
+        kind, options = parse_options_header(request.headers.get("content-type", ""))
+        if kind != b"multipart/form-data" or not options.get(b"boundary"):
+            raise ProblemError(415, "unsupported_content_type", "send the file as multipart/form-data.")
+        parser = MultipartParser(options[b"boundary"], self._callbacks(), max_header_size=MAX_HEADER_BYTES)  # type: ignore[arg-type]
+        try:
+            async for chunk in request.stream():
+                parser.write(chunk)
+                if self._data:
+                    data, self._data = b"".join(self._data), []
+                    yield data
+            parser.finalize()
+        except MultipartParseError:
+            raise ProblemError(400, "invalid_multipart", "the multipart body is malformed.") from None
+        if not self.is_whole or self.filename is None:
+            raise ProblemError(400, "missing_file", "the body has no whole part `file`.", param="file")
+
+    def _callbacks(self) -> dict[str, Callable[..., None]]:
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+
+    def _on_part_begin(self) -> None:
+        self._headers, self._value = {}, bytearray()
+
+    def _on_header_end(self) -> None:
+        name, value = self._header
+        self._headers[name.decode("latin-1").lower()] = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get("content-disposition", b""))
+        self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        if self._name == "file":
+            if self.filename is not None:
+                raise ProblemError(400, "invalid_multipart", "the body has more than one part `file`.", param="file")
+            self.filename = _plain_name(options.get(b"filename", b"upload"))
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._name == "file":
+            self._data.append(data[start:end])
+            return
+        self._value += data[start:end]
+        if len(self._value) > MAX_FIELD_BYTES or len(self.fields) >= MAX_FIELDS:
+            raise ProblemError(413, "too_large", f"a form has at most {MAX_FIELDS} fields of {MAX_FIELD_BYTES} bytes.")
+
+    def _on_part_end(self) -> None:
+        if self._name != "file":
+            self.fields[self._name] = self._value.decode("utf-8", "replace")
+
+    def _on_end(self) -> None:
+        self.is_whole = True
+
+
+def _plain_name(raw: bytes) -> str:
+    """A file name without folders and control characters."""
+    name = raw.decode("utf-8", "replace").replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(char for char in name if char.isprintable())[:200] or "upload"

@@ -1,0 +1,83 @@
+"""`guardfleet keys`: API keys from the command line. A key is printed when it is made, and never again."""
+
+import datetime as dt
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.table import Table
+
+from guardfleet.cli import DONE, show
+from guardfleet.embedded.stack import database_of
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store import keys
+from guardfleet.store.database import Database
+from guardfleet.store.keys import ApiKey
+
+
+def create(settings: Settings, *, name: str, tenant: str, scopes: Sequence[str], days: float | None) -> int:
+    """Make one."""
+    with _store(settings) as (db, keyring):
+        expires_s = None if days is None else days * 86_400
+        print(keys.create(db, keyring, name=name, tenant=tenant, scopes=scopes, expires_s=expires_s))
+    return DONE
+
+
+def listing(settings: Settings, *, as_json: bool) -> int:
+    """Show all."""
+    with _store(settings) as (db, _):
+        found = keys.every(db)
+    if as_json:
+        for key in found:
+            print(json.dumps(_as_dict(key)))
+        return DONE
+    table = Table()
+    for name in ("key", "tenant", "name", "ends in", "scopes", "made", "last used", "state"):
+        table.add_column(name, overflow="fold")
+    for key in found:
+        used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"
+        made = f"{key.created_at:%Y-%m-%d}"
+        table.add_row(key.label, key.tenant, key.name, key.hint, " ".join(key.scopes), made, used, _state(key))
+    show.console.print(table)
+    return DONE
+
+
+def revoke(settings: Settings, label: str) -> int:
+    """End one."""
+    with _store(settings) as (db, _):
+        keys.revoke(db, label)
+    show.console.print(f"{label} is revoked; an API process that knows it stops taking it within seconds")
+    return DONE
+
+
+def rotate(settings: Settings, label: str, *, overlap_hours: float) -> int:
+    """Make a successor."""
+    with _store(settings) as (db, keyring):
+        print(keys.rotate(db, keyring, label, overlap_s=overlap_hours * 3600))
+    return DONE
+
+
+@contextmanager
+def _store(settings: Settings) -> Iterator[tuple[Database, Keyring]]:
+    with database_of(settings) as complete:
+        db = Database(complete.required("database_url"), pool_size=1)
+        try:
+            yield db, Keyring(complete.required("secret_key"))
+        finally:
+            db.close()
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at:
+        return f"revoked {key.revoked_at:%Y-%m-%d}"
+    if key.expires_at is None:
+        return "in use"
+    is_over = key.expires_at < dt.datetime.now(dt.UTC)
+    return f"{'ended' if is_over else 'until'} {key.expires_at:%Y-%m-%d %H:%M}"
+
+
+def _as_dict(key: ApiKey) -> dict[str, object]:
+    times = {name: getattr(key, name) for name in ("created_at", "expires_at", "last_used_at", "revoked_at")}
+    shown = {name: moment.isoformat() if moment else None for name, moment in times.items()}
+    return {"key": key.label, "tenant": key.tenant, "name": key.name, "hint": key.hint, "scopes": key.scopes, **shown}

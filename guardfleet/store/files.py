@@ -1,0 +1,138 @@
+"""Uploaded files: what is known of them. Their contents lie outside of the database, sealed with the data key that is here."""
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from uuid_utils.compat import uuid7
+
+from guardfleet.errors import NotFoundError
+from guardfleet.sealing import Keyring
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import audit
+
+UPLOAD_S = 86_400.0  # an upload that is not whole after so long was cut off
+COLUMNS = "public_id, tenant_id, filename, purpose, size, digest, data_key, created_at, expires_at"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A whole file, or one that is on its way (`digest` is None)."""
+
+    public_id: uuid.UUID
+    tenant_id: int
+    filename: str
+    purpose: str
+    size: int
+    digest: bytes | None
+    data_key: bytes
+    created_at: dt.datetime
+    expires_at: dt.datetime | None
+
+    @property
+    def label(self) -> str:
+        """The public name, `file-` and 32 hex digits."""
+        return file_label(self.public_id)
+
+
+def file_label(public_id: uuid.UUID) -> str:
+    """The name that callers see and give back."""
+    return f"file-{public_id.hex}"
+
+
+def parse_file_label(label: str) -> uuid.UUID:
+    """The inverse of `file_label`; raises NotFoundError for what can be no file."""
+    try:
+        return uuid.UUID(label.removeprefix("file-"))
+    except ValueError:
+        raise NotFoundError("there is no such file.") from None
+
+
+def create(db: Database, keyring: Keyring, *, tenant_id: int, filename: str, purpose: str) -> StoredFile:
+    """A file on its way in. A crash leaves it so; `expired` finds it a day later."""
+    with db.session() as connection:
+        row = connection.execute(
+            text(f"""insert into file (public_id, tenant_id, filename, purpose, key_id, data_key, expires_at)
+                     values (:id, :tenant, :filename, :purpose, :key_id, :data_key, now() + make_interval(secs => :upload))
+                     returning {COLUMNS}"""),
+            {
+                "id": uuid7(),
+                "tenant": tenant_id,
+                "filename": filename,
+                "purpose": purpose,
+                "key_id": keyring.key_id,
+                "data_key": keyring.new_data_key(),
+                "upload": UPLOAD_S,
+            },
+        ).one()
+    return StoredFile(*row)
+
+
+def complete(db: Database, file: StoredFile, *, size: int, digest: bytes, expires_s: float | None) -> StoredFile:
+    """The content is whole: from now on the file is seen."""
+    with db.begin() as connection:
+        row = connection.execute(
+            text(f"""update file set state = 1, size = :size, digest = :digest,
+                            expires_at = created_at + make_interval(secs => cast(:expires as double precision))
+                     where public_id = :id and state = 0 returning {COLUMNS}"""),
+            {"id": file.public_id, "size": size, "digest": digest, "expires": expires_s},
+        ).one()
+        audit(connection, file.tenant_id, "file.create", file.label)
+    return StoredFile(*row)
+
+
+def get(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> StoredFile:
+    """A whole file; raises NotFoundError, for another tenant's file too."""
+    with db.session() as connection:
+        row = connection.execute(
+            text(f"select {COLUMNS} from file where public_id = :id and tenant_id = :tenant and state = 1"),
+            {"id": public_id, "tenant": tenant_id},
+        ).one_or_none()
+    if row is None:
+        raise NotFoundError("there is no such file.")
+    return StoredFile(*row)
+
+
+def page(
+    db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int, purpose: str | None, newest_first: bool
+) -> list[StoredFile]:
+    """Up to `limit` whole files after the named one, by age."""
+    direction, side = ("desc", "<") if newest_first else ("asc", ">")
+    with db.session() as connection:
+        rows = connection.execute(
+            text(f"""select {COLUMNS} from file where tenant_id = :tenant and state = 1
+                       and (cast(:purpose as text) is null or purpose = :purpose)
+                       and (cast(:after as uuid) is null
+                            or id {side} (select id from file where public_id = :after and tenant_id = :tenant))
+                     order by id {direction} limit :limit"""),
+            {"tenant": tenant_id, "purpose": purpose, "after": after, "limit": limit},
+        ).all()
+    return [StoredFile(*row) for row in rows]
+
+
+def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
+    """Forget a file and the key that opens it: from now on its content is noise. Raises NotFoundError."""
+    with db.begin() as connection:
+        gone = connection.execute(
+            text("""update file set state = 2, data_key = null, expires_at = null
+                    where public_id = :id and tenant_id = :tenant and state = 1"""),
+            {"id": public_id, "tenant": tenant_id},
+        ).rowcount
+        if not gone:
+            raise NotFoundError("there is no such file.")
+        audit(connection, tenant_id, "file.delete", file_label(public_id))
+
+
+def expire(db: Database, *, limit: int = 50) -> list[uuid.UUID]:
+    """Forget files whose time is over, and uploads that were cut off; returns them, for their contents to be deleted."""
+    with db.session() as connection:
+        rows = connection.execute(
+            text("""with x as materialized (
+                      select id from file where state in (0, 1) and expires_at < now()
+                      order by expires_at limit :limit for update skip locked)
+                    update file f set state = 2, data_key = null, expires_at = null from x where f.id = x.id
+                    returning f.public_id"""),
+            {"limit": limit},
+        )
+        return [row.public_id for row in rows]

@@ -1,0 +1,62 @@
+"""The tables of the HTTP API alone: who may ask, what was uploaded, what was asked before."""
+
+import datetime as dt
+import uuid
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, SmallInteger, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from guardfleet.store.base import NOW, ZERO, Base, identity
+
+
+class ApiKey(Base):
+    """A bearer key: only its HMAC is kept."""
+
+    __tablename__ = "api_key"
+    id: Mapped[int] = identity()
+    public_id: Mapped[uuid.UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str]
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    hint: Mapped[str] = mapped_column(server_default=text("''"))  # its last characters, to tell keys apart
+    scopes: Mapped[list[str]] = mapped_column(server_default=text("'{all}'"))
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[dt.datetime | None]  # set at creation, and by rotate() for the old key
+    last_used_at: Mapped[dt.datetime | None]  # moved by authenticate(), to the minute
+    revoked_at: Mapped[dt.datetime | None]
+    __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),)
+
+
+class File(Base):
+    """An uploaded file; its content lies sealed under `files_url`, by its public id."""
+
+    __tablename__ = "file"
+    id: Mapped[int] = identity()
+    public_id: Mapped[uuid.UUID] = mapped_column(unique=True)
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # 0 uploading (a crash leaves it so), 1 whole, 2 deleted
+    size: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    digest: Mapped[bytes | None]  # SHA-256 of the content, set when it is whole
+    key_id: Mapped[str]
+    data_key: Mapped[bytes | None]  # wrapped; null once deleted
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[dt.datetime | None]  # then the dispatcher deletes it
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
+        Index("file_tenant", "tenant_id", text("id desc")),
+        Index("file_expiring", "expires_at", postgresql_where=text("state in (0, 1)")),
+    )
+
+
+class Repeat(Base):
+    """A request that made something, so that the same one sent again makes nothing more."""
+
+    __tablename__ = "repeat"
+    tenant_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    key: Mapped[bytes] = mapped_column(primary_key=True)  # digest of the Idempotency-Key, or of key, route and body
+    fingerprint: Mapped[bytes]  # digest of what was asked
+    subject: Mapped[str | None]  # what it made; null while it is at it
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    __table_args__ = (Index("repeat_created_at", "created_at"),)

@@ -1,0 +1,49 @@
+"""What of a job has no verdict: input lines that were refused, and texts that it ended before."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import text
+
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView
+
+LINES_AT_ONCE = 5_000
+
+
+def refused(db: Database, job: JobView, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+    """Refused input lines in order: `line`, `code`, `detail`, and `row_id` where the line had a usable one."""
+    last, left = -1, limit
+    while left is None or left > 0:
+        n = LINES_AT_ONCE if left is None else min(left, LINES_AT_ONCE)
+        with db.session() as connection:
+            rows = connection.execute(
+                text("""select line, code, detail, row_id from rejection where job_id = :job and line > :last
+                        order by line limit :limit"""),
+                {"job": job.id, "last": last, "limit": n},
+            ).all()
+        yield from (dict(row._mapping) for row in rows)  # noqa: SLF001 - SQLAlchemy's public name for it
+        if len(rows) < n:
+            return
+        last = rows[-1].line
+        left = None if left is None else left - n
+
+
+def dropped(db: Database, keyring: Keyring, job: JobView) -> Iterator[tuple[int, list[PayloadRow]]]:
+    """The texts of shards that were dropped with their job, by their first sequence number; none once they are purged."""
+    last = -1
+    while True:
+        with db.session() as connection:
+            row = connection.execute(
+                text("""select s.shard_no, s.first_seq, p.blob, j.data_key
+                        from shard s join job j on j.id = s.job_id
+                        join shard_payload p on p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day
+                        where s.job_id = :job and s.state = 3 and s.shard_no > :last and j.data_key is not null
+                        order by s.shard_no limit 1"""),
+                {"job": job.id, "last": last},
+            ).one_or_none()
+        if row is None:
+            return
+        last = row.shard_no
+        yield row.first_seq, keyring.open_rows(bytes(row.data_key), bytes(row.blob), job_id=job.id, shard_no=row.shard_no)

@@ -1,0 +1,53 @@
+"""The HTTP API in this process: over a socket, or without one; and a worker in a few words."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from api.server import create_app
+from guardfleet.settings import Settings
+from guardfleet.store import jobs, shards, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.shards import Row
+from guardfleet.verdict import Category, Judgement, Model, Severity
+from tests.services.fleet import until
+
+UNSAFE = Judgement(Severity.UNSAFE, Category.VIOLENT, probabilities=(0.0, 0.2, 0.8), raw="Safety: Unsafe\nCategories: Violent")
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """The application on a free port of 127.0.0.1; its URL."""
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_config=None, lifespan="on"))
+    thread = threading.Thread(target=asyncio.run, args=(server.serve(),), daemon=True)
+    thread.start()
+    until(lambda: server.started or not thread.is_alive(), what="the API")
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def judge(db: Database, batch_id: str, *nos: int, judgement: Judgement = UNSAFE) -> None:
+    """Judge shards of a batch (all that are ready) as a worker would."""
+    job = jobs.get(db, jobs.parse_label(batch_id))
+    model_id = verdicts.register_model(db, Model("m", "r", "p"))
+    for no in nos or range(1000):
+        held = shards.claim(db, job.id, no, worker="w", lease_s=60)
+        if held is None:
+            assert not nos, f"shard {no} cannot be had"
+            return
+        shards.finish(db, held, [Row(row.id, judgement) for row in _texts(db, held)], model_id=model_id)
+
+
+def _texts(db: Database, held: shards.Claim) -> Any:
+    from guardfleet.sealing import Keyring
+    from tests.services.fixtures import SECRET_KEY
+
+    return shards.load(db, Keyring(SECRET_KEY), held)
