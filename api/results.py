@@ -11,9 +11,10 @@ from fastapi.responses import Response, StreamingResponse
 
 from api.batch_object import STATUS, batch_object
 from api.context import AppContext, BatchesReader, in_thread
-from api.cursors import pack, unpack
 from api.problems import ProblemError
 from guardfleet import exporting
+from guardfleet.cursors import pack, unpack
+from guardfleet.errors import RejectedError
 from guardfleet.store import jobs, verdicts
 from guardfleet.store.jobs import JobView, parse_label
 from guardfleet.store.verdicts import Cursor, Filter
@@ -55,7 +56,10 @@ async def results(
 
     def page() -> tuple[bytes, bool]:
         job = jobs.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
-        cursor = unpack(after, job_id=job.id, key=context.keyring.cursor_key) if after else Cursor()
+        try:
+            cursor = unpack(after, job_id=job.id, key=context.keyring.cursor_key) if after else Cursor()
+        except RejectedError as error:
+            raise ProblemError(400, "invalid_cursor", str(error), param="after") from None
         found = verdicts.page(context.db, job, cursor, limit=limit, wanted=wanted)
         is_last = job.state.is_final and not found.has_more
         about = {

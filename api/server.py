@@ -11,7 +11,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import batches, files, problems, results
+from api import batches, files, problems, results, webhook_endpoints
 from api.contents import Contents
 from api.context import AppContext, Context, in_thread
 from api.file_intakes import FileIntakes
@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="guardfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
-    for routes in (batches, results, files):
+    for routes in (batches, results, files, webhook_endpoints):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(Observed)

@@ -141,7 +141,10 @@ class Dispatcher:
 
     def _ring_deliveries(self) -> None:
         ids = deliveries.due(
-            self.db, limit=DELIVERY_WINDOW, again_after_s=self.settings.republish_s + self.settings.webhook_timeout_s
+            self.db,
+            limit=DELIVERY_WINDOW,
+            again_after_s=self.settings.republish_s + self.settings.webhook_timeout_s,
+            at_once=self.settings.webhook_at_once,
         )
         if ids:
             rung = self.publisher.ring(DELIVER, self.publisher.queues.webhooks, [{"delivery": i} for i in ids])

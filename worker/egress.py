@@ -5,60 +5,102 @@ proxy variable, nor a name that resolves differently the second time gets around
 """
 
 import ipaddress
+import math
 import socket
-from collections.abc import Iterable, Sequence
+import ssl
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
 from typing import Any
 
 import httpcore2
 
+from guardfleet.addresses import is_allowed
 from guardfleet.errors import RejectedError
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-# What `is_global` lets through and should not: transition prefixes that wrap other addresses, relays, documentation.
-REFUSED: tuple[Network, ...] = tuple(ipaddress.ip_network(net) for net in (
-    "192.88.99.0/24", "168.63.129.16/32", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "3fff::/20", "5f00::/16",
-    "fec0::/10", "::/96",
-))  # fmt: skip
 
 
 class RefusedAddressError(RejectedError):
     """The receiver's address is not one that webhooks may reach."""
 
 
-def is_allowed(address: str, allowed: Sequence[Network]) -> bool:
-    """Whether a connection to `address` may be made."""
-    ip: Address = ipaddress.ip_address(address.split("%", 1)[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
-    if any(ip.version == net.version and ip in net for net in allowed):
-        return True
-    if any(ip.version == net.version and ip in net for net in REFUSED):
-        return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
-
-
 class CheckedBackend(httpcore2.NetworkBackend):
-    """Resolves, checks every answer, and connects to a checked address; TLS still verifies the name."""
+    """Resolves, checks every answer, and connects to a checked address; TLS still verifies the name.
 
-    def __init__(self, allowed: Iterable[str]) -> None:
+    A connection lives for `limit_s` at most, whatever is said on it: the timeouts of the client are for single operations, and a
+    receiver that says a byte every few seconds never runs into one. So a connection is for one request.
+    """
+
+    def __init__(self, allowed: Iterable[str], *, limit_s: float) -> None:
         self._allowed = [ipaddress.ip_network(net) for net in allowed]
+        self._limit_s = limit_s
         self._inner = httpcore2.SyncBackend()
 
     def connect_tcp(
         self, host: str, port: int, timeout: float | None = None, local_address: str | None = None, socket_options: Any = None
     ) -> httpcore2.NetworkStream:
         """Connect to the first checked address; refuse if any answer is refused."""
-        try:
-            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise httpcore2.ConnectError(f"{type(error).__name__}") from error
-        addresses = [str(answer[4][0]) for answer in answers]
+        deadline = time.monotonic() + self._limit_s
+        addresses = _resolved(host, port, limit_s=self._limit_s)
         if not all(is_allowed(address, self._allowed) for address in addresses):
             raise RefusedAddressError("the receiver's address is private or reserved; webhook_allow_networks can allow it.")
-        return self._inner.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
+        within = min(timeout or self._limit_s, _left(deadline, httpcore2.ConnectTimeout))
+        return Limited(self._inner.connect_tcp(addresses[0], port, within, local_address, socket_options), deadline)
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> httpcore2.NetworkStream:
         """Never: no webhook goes to a socket of this machine."""
         raise RefusedAddressError("webhooks do not go to Unix sockets.")
+
+
+class Limited(httpcore2.NetworkStream):
+    """A stream on which nothing happens after `deadline`."""
+
+    def __init__(self, inner: httpcore2.NetworkStream, deadline: float) -> None:
+        self._inner, self._deadline = inner, deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read what has come."""
+        return self._inner.read(max_bytes, _left(self._deadline, httpcore2.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write all of it."""
+        self._inner.write(buffer, _left(self._deadline, httpcore2.WriteTimeout))
+
+    def close(self) -> None:
+        """Close it."""
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        """The same under TLS."""
+        within = min(timeout or math.inf, _left(self._deadline, httpcore2.ConnectTimeout))
+        return Limited(self._inner.start_tls(ssl_context, server_hostname, within), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        """What the inner one knows."""
+        return self._inner.get_extra_info(info)
+
+
+def _resolved(host: str, port: int, *, limit_s: float) -> list[str]:
+    """The host's addresses. getaddrinfo knows no timeout, so it is waited for from a thread of its own."""
+    found: Future[list[Any]] = Future()
+
+    def look_up() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:  # noqa: BLE001 - handed on
+            found.set_exception(error)
+
+    threading.Thread(target=look_up, name="resolve", daemon=True).start()
+    try:
+        return [str(answer[4][0]) for answer in found.result(limit_s)]
+    except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
+        raise httpcore2.ConnectError(type(error).__name__) from error
+
+
+def _left(deadline: float, over: type[Exception]) -> float:
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise over("the time for this delivery is over")
+    return left_s

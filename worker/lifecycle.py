@@ -95,7 +95,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
     express.start()
     probes = start_probes(settings, live=tick.wrong, ready=lambda: database_wrong(db))
     try:
-        return consume(app, settings, bulk, worker_name, drain, tick)
+        return consume(app, settings.concurrency, settings, bulk, worker_name, drain, tick)
     finally:
         drain.request()
         express.stop(timeout_s=settings.engine_stall_s)
@@ -137,7 +137,7 @@ def run_deliverer(settings: Settings, *, name: str | None = None) -> int:
     probes = start_probes(settings, live=tick.wrong, ready=lambda: database_wrong(db))
     worker_name = name or f"webhooks@{socket.gethostname()}:{os.getpid()}"
     try:
-        return consume(app, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick)
+        return consume(app, webhooks.SENDERS, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick)
     finally:
         watchdog.stop()
         pool.close()
@@ -147,7 +147,7 @@ def run_deliverer(settings: Settings, *, name: str | None = None) -> int:
         get_logger().info("worker_stopped")
 
 
-def consume(app: Celery, settings: Settings, queues: list[str], name: str, drain: Drain, tick: LoopTick) -> int:
+def consume(app: Celery, slots: int, settings: Settings, queues: list[str], name: str, drain: Drain, tick: LoopTick) -> int:
     """Take messages until SIGTERM; returns Celery's exit status."""
     app.conf.worker_consumer = "worker.consumer:Consumer"
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # said at each lost connection, about a setting we set
@@ -161,7 +161,7 @@ def consume(app: Celery, settings: Settings, queues: list[str], name: str, drain
     worker = app.Worker(
         hostname=name.replace(":", "-"),
         pool="threads",
-        concurrency=settings.concurrency,
+        concurrency=slots,
         queues=queues,
         without_gossip=True,
         without_mingle=True,

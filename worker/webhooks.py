@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpcore2
@@ -14,6 +15,7 @@ from celery import Celery
 from celery.exceptions import Reject
 
 import guardfleet
+from guardfleet import cursors
 from guardfleet.broker import DELIVER, MESSAGE_VERSION, is_newer
 from guardfleet.errors import RejectedError, RetryableError
 from guardfleet.retry import webhook_delay_s
@@ -23,6 +25,7 @@ from guardfleet.signing import sign
 from guardfleet.store import deliveries, jobs
 from guardfleet.store.database import Database
 from guardfleet.store.deliveries import DueDelivery, Outcome
+from guardfleet.store.verdicts import Cursor
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from worker.egress import CheckedBackend
@@ -31,6 +34,10 @@ GONE = 410
 ANSWER_BYTES = 1024  # nobody needs more of a receiver's answer, and a flood must not fill memory
 LEASE_MARGIN_S = 30.0
 PAUSE_S = 5.0
+SENDERS = 32  # deliveries at once in one process: they wait for others nearly all of their time
+LONGEST_RETRY_S = 86_400.0
+TEST_BATCH = "batch_" + "0" * 32
+END = (1 << 31) - 1  # behind every text
 
 
 @dataclass(frozen=True)
@@ -60,20 +67,11 @@ class Deliverer:
 
     def _compose(self, due: DueDelivery) -> bytes:
         """A thin payload: names and counts, never a text. Fields as the OpenAI SDK's `unwrap` and Standard Webhooks read them."""
-        job = jobs.get_by_id(self.db, due.job_id)
-        data = {
-            "id": f"batch_{job.public_id.hex}",
-            "job": job.label,
-            "request_counts": {
-                "total": job.total + job.rejected,
-                "completed": job.done - job.error,
-                "failed": job.error + job.rejected,
-            },
-            "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
-            "model": job.model,
-            "is_demo": job.is_demo,
-            "metadata": job.metadata if job.webhook_metadata is None else job.webhook_metadata,
-        }
+        data: dict[str, Any] = self._about(due.job_id) if due.job_id else {"id": TEST_BATCH}
+        if due.subject:
+            data |= due.subject
+        if "ord" in data:  # where the verdicts that it is about begin
+            data["after"] = cursors.pack(Cursor(data.pop("ord") - 1, END), job_id=due.job_id, key=self.keyring.cursor_key)
         event = {
             "id": due.event_id,
             "object": "event",
@@ -84,14 +82,36 @@ class Deliverer:
         }
         return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
 
+    def _about(self, job_id: int) -> dict[str, Any]:
+        job = jobs.get_by_id(self.db, job_id)
+        return {
+            "id": f"batch_{job.public_id.hex}",
+            "job": job.label,
+            "status": job.state.label,
+            "request_counts": {
+                "total": job.total + job.rejected,
+                "completed": job.done - job.error,
+                "failed": job.error + job.rejected,
+            },
+            "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
+            "model": job.model,
+            "is_demo": job.is_demo,
+            "metadata": job.metadata if job.webhook_metadata is None else job.webhook_metadata,
+        }
+
     def _send(self, due: DueDelivery, body: bytes) -> Outcome:
         headers = {
             "content-type": "application/json",
             "user-agent": f"guardfleet/{guardfleet.__version__}",
-            **sign([self.keyring.open_secret(due.secret)], event_id=due.event_id, timestamp_s=int(self.now()), body=body),
+            **sign(
+                [self.keyring.open_secret(sealed) for sealed in (due.secret, due.old_secret) if sealed],
+                event_id=due.event_id,
+                timestamp_s=int(self.now()),
+                body=body,
+            ),
         }
         started = time.perf_counter()
-        status, wrong = None, None
+        status, wrong, retry_after_s = None, None, None
         limit_s = self.settings.webhook_timeout_s
         timeouts = {"connect": min(5.0, limit_s), "read": limit_s, "write": limit_s, "pool": limit_s}
         try:
@@ -99,6 +119,7 @@ class Deliverer:
                 "POST", due.url, headers=list(headers.items()), content=body, extensions={"timeout": timeouts}
             ) as response:
                 status = response.status
+                retry_after_s = _retry_after_s(response, self.now())
                 _read_some(response, deadline=started + limit_s)
         except RejectedError as error:
             wrong = str(error)
@@ -110,7 +131,7 @@ class Deliverer:
             OSError,
         ) as error:
             wrong = type(error).__name__
-        return Outcome(status, round(1000 * (time.perf_counter() - started)), wrong)
+        return Outcome(status, round(1000 * (time.perf_counter() - started)), wrong, retry_after_s)
 
     def _record(self, due: DueDelivery, outcome: Outcome) -> None:
         log = get_logger().bind(delivery=due.id, attempt=due.attempts, status=outcome.status, latency_ms=outcome.latency_ms)
@@ -120,22 +141,46 @@ class Deliverer:
             log.info("delivery_made")
             return
         delay_s = webhook_delay_s(due.attempts, schedule=self.settings.webhook_schedule_s, random=self.random)
-        if outcome.status == GONE:
-            deliveries.disable_endpoint(self.db, due)
-        if outcome.status == GONE or delay_s is None:
+        is_test = bool(due.subject and due.subject.get("test"))
+        if outcome.status == GONE or is_test or delay_s is None:
+            delay_s = None
             deliveries.settle(self.db, due, outcome, delivered=False)
             metrics.DELIVERIES.labels("exhausted").inc()
         else:
+            delay_s = max(delay_s, outcome.retry_after_s or 0.0)
             deliveries.defer(self.db, due, outcome, delay_s=delay_s)
             metrics.DELIVERIES.labels("deferred").inc()
-        log.warning("delivery_failed", reason=outcome.error, retry_in_s=None if outcome.status == GONE else delay_s)
+        log.warning("delivery_failed", reason=outcome.error, retry_in_s=delay_s)
+        if outcome.status == GONE:
+            self._disable(due, "the receiver answered 410 Gone", failing_for_s=0.0)
+        else:
+            days = self.settings.webhook_disable_days
+            self._disable(due, f"every delivery failed for {days:g} days", failing_for_s=days * 86_400)
+
+    def _disable(self, due: DueDelivery, reason: str, *, failing_for_s: float) -> None:
+        if deliveries.disable(self.db, due, reason, failing_for_s=failing_for_s):
+            get_logger().warning("endpoint_disabled", delivery=due.id, reason=reason)
 
 
 def make_pool(settings: Settings) -> httpcore2.ConnectionPool:
     """Connections to receivers: checked addresses, no proxies, no redirects, none kept alive for strangers."""
     return httpcore2.ConnectionPool(
-        network_backend=CheckedBackend(settings.webhook_allow_networks), max_connections=32, max_keepalive_connections=0
+        network_backend=CheckedBackend(settings.webhook_allow_networks, limit_s=settings.webhook_timeout_s),
+        max_connections=SENDERS,
+        max_keepalive_connections=0,
     )
+
+
+def _retry_after_s(response: httpcore2.Response, now: float) -> float | None:
+    """Seconds that the receiver wants to be left alone, a day at most; None where it says nothing that can be read."""
+    value = next((value for name, value in response.headers if name.lower() == b"retry-after"), b"").decode("latin-1").strip()
+    if not value:
+        return None
+    try:
+        wanted = float(value) if value.isascii() and value.isdigit() else parsedate_to_datetime(value).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return min(max(wanted, 0.0), LONGEST_RETRY_S)
 
 
 def _read_some(response: httpcore2.Response, *, deadline: float) -> None:

@@ -3,10 +3,13 @@
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import text
 
 from guardfleet.store.database import Database
+
+FAILS = "failing_since = now()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,9 @@ class DueDelivery:
     occurred_at: dt.datetime
     url: str
     secret: bytes
-    job_id: int
+    old_secret: bytes | None  # signs too, while the endpoint changes its secret
+    job_id: int  # 0: none, as of a test
+    subject: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Outcome:
     status: int | None
     latency_ms: int
     error: str | None = None
+    retry_after_s: float | None = None  # what the receiver asked for
 
 
 def relay(db: Database, *, limit: int = 100) -> int:
@@ -39,10 +45,12 @@ def relay(db: Database, *, limit: int = 100) -> int:
         n: int = connection.execute(
             text("""with x as materialized (select id from outbox order by id limit :limit for update skip locked),
                     o as (delete from outbox b using x where b.id = x.id returning b.*),
-                    d as (insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at)
-                      select o.event_id, e.id, o.job_id, o.kind, o.created_at from o join endpoint e
-                        on e.tenant_id = o.tenant_id and e.enabled and o.kind = any (e.kinds)
-                        and (e.job_id is null or e.job_id = o.job_id)
+                    d as (insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
+                      select o.event_id, e.id, o.job_id, o.kind, o.created_at, o.subject from o cross join lateral (
+                        select id from endpoint where job_id = o.job_id and enabled and o.kind = any (kinds)
+                        union all
+                        select id from endpoint where tenant_id = o.tenant_id and job_id is null and enabled
+                          and o.kind = any (kinds)) e
                       on conflict do nothing)
                     select count(*) from o"""),
             {"limit": limit},
@@ -50,15 +58,31 @@ def relay(db: Database, *, limit: int = 100) -> int:
         return n
 
 
-def due(db: Database, *, limit: int, again_after_s: float) -> list[int]:
-    """Deliveries to ring for: due, or claimed by a sender that died; not rung within `again_after_s`."""
+def due(db: Database, *, limit: int, again_after_s: float, at_once: int) -> list[int]:
+    """Deliveries to ring for: due, or claimed by a sender that died; not rung within `again_after_s`.
+
+    At most `at_once` of an endpoint are out at a time, one of an endpoint that fails, and those that fail have a quarter of the
+    window together: whoever hangs holds up neither others nor all senders.
+    """
     with db.session() as connection:
         rows = connection.execute(
-            text("""select id from delivery
-                    where state in (0, 1) and next_attempt_at <= now() and (lease_until is null or lease_until < now())
-                      and (published_at is null or published_at < now() - make_interval(secs => :again))
-                    order by next_attempt_at limit :limit"""),
-            {"limit": limit, "again": again_after_s},
+            text("""with ready as (
+                      select d.id, d.endpoint_id, d.next_attempt_at, e.failing_since is not null as fails,
+                             row_number() over (partition by d.endpoint_id order by d.next_attempt_at, d.id) as place
+                      from delivery d join endpoint e on e.id = d.endpoint_id
+                      where d.state in (0, 1) and d.next_attempt_at <= now() and e.enabled
+                        and (d.lease_until is null or d.lease_until < now())
+                        and (d.published_at is null or d.published_at < now() - make_interval(secs => :again))),
+                    allowed as (
+                      select r.*, row_number() over (partition by r.fails order by r.place, r.next_attempt_at) as turn
+                      from ready r cross join lateral (
+                        select count(*) as n from delivery b
+                        where b.endpoint_id = r.endpoint_id and b.state in (0, 1)
+                          and (b.lease_until >= now() or b.lease_until is null
+                               and b.published_at >= now() - make_interval(secs => :again))) busy
+                      where r.place + busy.n <= case when r.fails then 1 else :at_once end)
+                    select id from allowed where not fails or turn <= :limit / 4 order by fails, turn limit :limit"""),
+            {"limit": limit, "again": again_after_s, "at_once": at_once},
         )
         return [row.id for row in rows]
 
@@ -83,7 +107,9 @@ def claim(db: Database, delivery_id: int, *, lease_s: float) -> DueDelivery | No
                     from endpoint e
                     where d.id = :id and e.id = d.endpoint_id and d.state in (0, 1) and d.next_attempt_at <= now()
                       and (d.lease_until is null or d.lease_until < now())
-                    returning d.id, d.token, d.attempts, d.event_id, d.kind, d.occurred_at, e.url, e.secret, d.job_id"""),
+                      and e.enabled
+                    returning d.id, d.token, d.attempts, d.event_id, d.kind, d.occurred_at, e.url, e.secret,
+                              case when e.old_secret_until > now() then e.old_secret end, d.job_id, d.subject"""),
             {"id": delivery_id, "lease": lease_s},
         ).one_or_none()
     return DueDelivery(*row) if row else None
@@ -91,21 +117,41 @@ def claim(db: Database, delivery_id: int, *, lease_s: float) -> DueDelivery | No
 
 def settle(db: Database, due: DueDelivery, outcome: Outcome, *, delivered: bool) -> bool:
     """End the delivery, delivered or exhausted, and log the attempt. False if the claim was lost."""
-    return _record(db, due, outcome, "state = :state, lease_until = null", {"state": 2 if delivered else 3})
+    change = "failing_since = null" if delivered else FAILS
+    return _record(db, due, outcome, "state = :state, lease_until = null", {"state": 2 if delivered else 3}, endpoint=change)
 
 
 def defer(db: Database, due: DueDelivery, outcome: Outcome, *, delay_s: float) -> bool:
     """Plan the next attempt and log this one. False if the claim was lost."""
     change = "state = 0, lease_until = null, published_at = null, next_attempt_at = now() + make_interval(secs => :delay)"
-    return _record(db, due, outcome, change, {"delay": delay_s})
+    return _record(db, due, outcome, change, {"delay": delay_s}, endpoint=FAILS)
 
 
-def disable_endpoint(db: Database, due: DueDelivery) -> None:
-    """The receiver said 410 Gone: no more events for it."""
+def disable(db: Database, due: DueDelivery, reason: str, *, failing_for_s: float = 0.0) -> bool:
+    """Send nothing more to the endpoint of the delivery, if it has failed for so long; what waits for it is given up."""
     with db.begin() as connection:
-        connection.execute(
-            text("update endpoint e set enabled = false from delivery d where d.id = :id and e.id = d.endpoint_id"), {"id": due.id}
-        )
+        row = connection.execute(
+            text("""update endpoint e set enabled = false, disabled_reason = :reason, updated_at = now()
+                    from delivery d where d.id = :id and e.id = d.endpoint_id and e.enabled
+                      and (e.failing_since <= now() - make_interval(secs => :since) or :since = 0) returning e.id"""),
+            {"id": due.id, "reason": reason, "since": failing_for_s},
+        ).one_or_none()
+        if row:
+            connection.execute(
+                text("update delivery set state = 3, lease_until = null where endpoint_id = :endpoint and state = 0"),
+                {"endpoint": row.id},
+            )
+    return row is not None
+
+
+def outcome(db: Database, delivery_id: int) -> Outcome | None:
+    """What the last attempt came to; None before the first."""
+    with db.session() as connection:
+        row = connection.execute(
+            text("select status, latency_ms, error from attempt where delivery_id = :id order by id desc limit 1"),
+            {"id": delivery_id},
+        ).one_or_none()
+    return Outcome(*row) if row else None
 
 
 def unsent(db: Database, job_id: int) -> int:
@@ -120,15 +166,20 @@ def unsent(db: Database, job_id: int) -> int:
         return n
 
 
-def _record(db: Database, due: DueDelivery, outcome: Outcome, change: str, values: dict[str, object]) -> bool:
+def _record(db: Database, due: DueDelivery, outcome: Outcome, change: str, values: dict[str, object], *, endpoint: str) -> bool:
     with db.begin() as connection:
         mine = connection.execute(
-            text(f"update delivery set {change} where id = :id and token = :token and state = 1"),
+            text(f"update delivery set {change} where id = :id and token = :token and state = 1 returning endpoint_id"),
             {"id": due.id, "token": due.token, **values},
-        ).rowcount
+        ).scalar_one_or_none()
         connection.execute(
             text("""insert into attempt (delivery_id, attempt_no, status, latency_ms, error)
                     values (:id, :no, :status, :latency, :error)"""),
             {"id": due.id, "no": due.attempts, "status": outcome.status, "latency": outcome.latency_ms, "error": outcome.error},
         )
-    return bool(mine)
+        if mine is not None:  # only where it changes: the row is shared by all senders
+            connection.execute(
+                text(f"update endpoint set {endpoint} where id = :id and (failing_since is null) = :was_well"),
+                {"id": mine, "was_well": endpoint == FAILS},
+            )
+    return mine is not None

@@ -42,7 +42,12 @@ class Endpoint(Base):
     disabled_reason: Mapped[str | None]  # why guardfleet itself sends nothing there any more
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[dt.datetime | None]
-    __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]), Index("endpoint_tenant", "tenant_id"))
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
+        Index("endpoint_tenant", "tenant_id"),
+        Index("endpoint_listening", "tenant_id", postgresql_where=text("job_id is null")),
+        Index("endpoint_job", "job_id", postgresql_where=text("job_id is not null")),
+    )
 
 
 class Delivery(Base):
@@ -65,6 +70,7 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("event_id", "endpoint_id"),
         Index("delivery_endpoint", "endpoint_id", text("id desc")),
+        Index("delivery_open", "endpoint_id", postgresql_where=text("state in (0, 1)")),
         Index("delivery_due", "next_attempt_at", postgresql_where=text("state in (0, 1)")),
     )
 

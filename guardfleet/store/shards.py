@@ -203,12 +203,20 @@ def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: i
                          progressed_at = clock_timestamp(),
                          state = case when state = 1 and done + :n = total then 2 else state end,
                          finished_at = case when state = 1 and done + :n = total then now() else finished_at end
-                  where id = :job returning id, public_id, tenant_id, next_ord, (state = 2) as finished),
+                  where id = :job returning id, public_id, tenant_id, next_ord, state, done, total),
                 o as (delete from first_opinion where job_id = :job and shard_no = :no),
                 d as (insert into shard_done (job_id, ord, shard_no, first_seq, n) select id, next_ord, :no, :first, :n from j)
-                insert into outbox (event_id, tenant_id, job_id, kind)
-                select 'evt_' || replace(public_id::text, '-', '') || '_completed', tenant_id, id, 'batch.completed'
-                from j where finished"""),
+                insert into outbox (event_id, tenant_id, job_id, kind, subject)
+                select 'evt_' || replace(public_id::text, '-', '') || e.mark, tenant_id, id, e.kind, e.subject
+                from j cross join lateral (values
+                  ('_completed', 'batch.completed', cast(null as jsonb), state = 2),
+                  ('_progress' || done, 'batch.progress', jsonb_build_object('done', done, 'total', total),
+                   state = 1 and 10::bigint * done / total > 10::bigint * (done - :n) / total),
+                  ('_flagged' || next_ord, 'verdict.flagged', jsonb_build_object('unsafe', :unsafe, 'ord', next_ord), :unsafe > 0)
+                ) e (mark, kind, subject, happened)
+                where e.happened and (e.kind = 'batch.completed' or exists (
+                  select from endpoint p where p.tenant_id = j.tenant_id and p.job_id is null and p.enabled
+                    and e.kind = any (p.kinds)))"""),
         {
             "n": held.n,
             "pace_s": PACE_S,

@@ -64,6 +64,9 @@ alter table endpoint
 alter table outbox add column subject jsonb;
 alter table delivery add column subject jsonb;
 create index delivery_endpoint on delivery (endpoint_id, id desc);
+create index delivery_open on delivery (endpoint_id) where state in (0, 1);
+create index endpoint_listening on endpoint (tenant_id) where job_id is null;
+create index endpoint_job on endpoint (job_id) where job_id is not null;
 
 create table repeat (
   tenant_id bigint not null,

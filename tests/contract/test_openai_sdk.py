@@ -204,6 +204,31 @@ def test_cancelled_and_expired_batches_keep_what_they_have(use: Use, db: Databas
     use(body)
 
 
+def test_webhook_endpoints_are_made_changed_and_rotated(use: Use) -> None:
+    async def body(client: openai.AsyncOpenAI) -> None:
+        made = await client.webhooks.create(name="mine", url="https://example.com/hook", event_types=["batch.completed"])
+        assert made.signing_secret.startswith("whsec_")
+        assert made.signing_secret_hint == made.signing_secret[-4:]
+        found = await client.webhooks.retrieve(made.id)
+        assert (found.name, found.url, found.event_types) == ("mine", "https://example.com/hook", ["batch.completed"])
+        changed = await client.webhooks.update(made.id, name="other", event_types=["batch.failed", "batch.expired"])
+        assert (changed.name, changed.event_types, changed.url) == ("other", ["batch.failed", "batch.expired"], found.url)
+        rotated = await client.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
+        assert rotated.signing_secret != made.signing_secret
+        assert (await client.webhooks.rotate_secret(made.id)).signing_secret != rotated.signing_secret
+        second = await client.webhooks.create(name="b", url="https://example.com/b", event_types=["batch.completed"])
+        assert [each.id async for each in client.webhooks.list(limit=1)] == [second.id, made.id]
+        assert "verdict.flagged" in (await client.webhooks.event_types.list()).data
+        assert (await client.webhooks.delete(made.id)).deleted
+        with pytest.raises(openai.NotFoundError):
+            await client.webhooks.retrieve(made.id)
+        for url in ("http://127.0.0.1/", "http://2130706433/", "http://0x7f.1/", "http://[::1]/", "ftp://x/", "https://a:b@c/"):
+            with pytest.raises(openai.BadRequestError):
+                await client.webhooks.create(name="c", url=url, event_types=["batch.completed"])
+
+    use(body)
+
+
 def test_errors_have_the_class_and_code_that_the_sdk_knows(use: Use) -> None:
     async def body(client: openai.AsyncOpenAI) -> None:
         with pytest.raises(openai.NotFoundError) as missing:

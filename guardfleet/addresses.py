@@ -1,0 +1,53 @@
+"""Which addresses webhooks may reach: public ones, and private networks only where the operator allows them."""
+
+import ipaddress
+import socket
+import urllib.parse
+from collections.abc import Sequence
+
+from guardfleet.errors import RejectedError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# What `is_global` lets through and should not: transition prefixes that wrap other addresses, relays, documentation.
+REFUSED: tuple[Network, ...] = tuple(ipaddress.ip_network(net) for net in (
+    "192.88.99.0/24", "168.63.129.16/32", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "3fff::/20", "5f00::/16",
+    "fec0::/10", "::/96",
+))  # fmt: skip
+
+
+def is_allowed(address: str, allowed: Sequence[Network]) -> bool:
+    """Whether a connection to `address` may be made."""
+    ip: Address = ipaddress.ip_address(address.split("%", 1)[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    if any(ip.version == net.version and ip in net for net in allowed):
+        return True
+    if any(ip.version == net.version and ip in net for net in REFUSED):
+        return False
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+
+
+def check_receiver(url: str, allowed: Sequence[str]) -> str:
+    """The URL, if events may go there as far as can be told now: the address is checked again at each connection.
+
+    Raises RejectedError. A name that does not resolve yet is taken.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise RejectedError("url is no URL.") from None
+    if parts.scheme not in ("https", "http") or not host or not url.isascii() or not url.isprintable() or " " in url:
+        raise RejectedError("url is to begin with https:// or http:// and a host.")
+    if parts.username is not None or parts.password is not None:
+        raise RejectedError("url holds a user name or password; the signature says who sends.")
+    try:
+        answers = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return url
+    networks = [ipaddress.ip_network(network) for network in allowed]
+    if not all(is_allowed(str(answer[4][0]), networks) for answer in answers):
+        raise RejectedError("url leads to a private or reserved address.")
+    return url

@@ -1,0 +1,222 @@
+"""Webhook endpoints: where a tenant's events go, with which secret, and whether they are taken there."""
+
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+
+from guardfleet.errors import NotFoundError, RejectedError
+from guardfleet.sealing import Keyring
+from guardfleet.signing import new_secret
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import EVENT_KINDS, audit
+
+OPT_IN_KINDS = ("batch.progress", "verdict.flagged")
+KINDS = (*EVENT_KINDS, *OPT_IN_KINDS)
+MOST = 50  # endpoints of one tenant
+HINT_CHARACTERS = 4
+COLUMNS = "public_id, name, url, kinds, enabled, disabled_reason, failing_since, created_at, updated_at, secret"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint, its secret still sealed."""
+
+    public_id: uuid.UUID
+    name: str
+    url: str
+    kinds: list[str]
+    enabled: bool
+    disabled_reason: str | None
+    failing_since: dt.datetime | None
+    created_at: dt.datetime
+    updated_at: dt.datetime | None
+    secret: bytes
+
+    @property
+    def label(self) -> str:
+        """The public name."""
+        return endpoint_label(self.public_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to an endpoint, with its last attempt."""
+
+    id: int
+    event_id: str
+    kind: str
+    state: int
+    attempts: int
+    occurred_at: dt.datetime
+    next_attempt_at: dt.datetime
+    status: int | None
+    latency_ms: int | None
+    error: str | None
+    attempted_at: dt.datetime | None
+
+
+def endpoint_label(public_id: uuid.UUID) -> str:
+    """`we_` and 32 hex digits."""
+    return f"we_{public_id.hex}"
+
+
+def parse_endpoint_label(label: str) -> uuid.UUID:
+    """The inverse of `endpoint_label`; raises NotFoundError for what can be none."""
+    try:
+        return uuid.UUID(label.removeprefix("we_"))
+    except ValueError:
+        raise _unknown() from None
+
+
+def create(db: Database, keyring: Keyring, *, tenant_id: int, name: str, url: str, kinds: Sequence[str]) -> tuple[Endpoint, str]:
+    """A new endpoint, and its secret, which is not shown again. RejectedError when the tenant has too many."""
+    secret = new_secret()
+    with db.begin() as connection:
+        row = connection.execute(
+            text(f"""insert into endpoint (tenant_id, name, url, secret, kinds)
+                     select :tenant, :name, :url, :secret, :kinds
+                     where (select count(*) from endpoint where tenant_id = :tenant and job_id is null) < :most
+                     returning {COLUMNS}"""),
+            {
+                "tenant": tenant_id,
+                "name": name,
+                "url": url,
+                "secret": keyring.seal_secret(secret),
+                "kinds": list(kinds),
+                "most": MOST,
+            },
+        ).one_or_none()
+        if row is None:
+            raise RejectedError(f"there are {MOST} webhook endpoints already; delete one.")
+        audit(connection, tenant_id, "endpoint.create", endpoint_label(row.public_id))
+    return Endpoint(*row), secret
+
+
+def get(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> Endpoint:
+    """The endpoint; NotFoundError for another tenant's too, and for the callback of a job."""
+    with db.session() as connection:
+        row = connection.execute(
+            text(f"select {COLUMNS} from endpoint where public_id = :id and tenant_id = :tenant and job_id is null"),
+            {"id": public_id, "tenant": tenant_id},
+        ).one_or_none()
+    if row is None:
+        raise _unknown()
+    return Endpoint(*row)
+
+
+def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -> list[Endpoint]:
+    """Up to `limit` endpoints before the named one, newest first."""
+    with db.session() as connection:
+        rows = connection.execute(
+            text(f"""select {COLUMNS} from endpoint where tenant_id = :tenant and job_id is null
+                       and (cast(:after as uuid) is null
+                            or id < (select id from endpoint where public_id = :after and tenant_id = :tenant))
+                     order by id desc limit :limit"""),
+            {"tenant": tenant_id, "after": after, "limit": limit},
+        ).all()
+    return [Endpoint(*row) for row in rows]
+
+
+def update(db: Database, public_id: uuid.UUID, *, tenant_id: int, changes: dict[str, Any]) -> Endpoint:
+    """Change `name`, `url`, `kinds` or `enabled`; enabling forgets earlier failures."""
+    values: dict[str, Any] = {"name": None, "url": None, "kinds": None, "enabled": None} | changes
+    with db.begin() as connection:
+        row = connection.execute(
+            text(f"""update endpoint set name = coalesce(:name, name), url = coalesce(:url, url),
+                            kinds = coalesce(cast(:kinds as text[]), kinds), enabled = coalesce(:enabled, enabled),
+                            failing_since = case when :enabled then null else failing_since end,
+                            disabled_reason = case when :enabled then null else disabled_reason end, updated_at = now()
+                     where public_id = :id and tenant_id = :tenant and job_id is null returning {COLUMNS}"""),
+            {"id": public_id, "tenant": tenant_id, **values},
+        ).one_or_none()
+        if row is None:
+            raise _unknown()
+        audit(connection, tenant_id, "endpoint.update", endpoint_label(public_id))
+    return Endpoint(*row)
+
+
+def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
+    """Forget the endpoint and what was on its way to it."""
+    with db.begin() as connection:
+        row = connection.execute(
+            text("delete from endpoint where public_id = :id and tenant_id = :tenant and job_id is null returning id"),
+            {"id": public_id, "tenant": tenant_id},
+        ).one_or_none()
+        if row is None:
+            raise _unknown()
+        connection.execute(
+            text("delete from attempt where delivery_id in (select id from delivery where endpoint_id = :id)"), {"id": row.id}
+        )
+        connection.execute(text("delete from delivery where endpoint_id = :id"), {"id": row.id})
+        audit(connection, tenant_id, "endpoint.delete", endpoint_label(public_id))
+
+
+def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: int, overlap_s: float) -> tuple[Endpoint, str]:
+    """A new secret; the old one signs beside it for `overlap_s`."""
+    secret = new_secret()
+    with db.begin() as connection:
+        row = connection.execute(
+            text(f"""update endpoint set old_secret = secret, old_secret_until = now() + make_interval(secs => :overlap),
+                            secret = :secret, updated_at = now()
+                     where public_id = :id and tenant_id = :tenant and job_id is null returning {COLUMNS}"""),
+            {"id": public_id, "tenant": tenant_id, "secret": keyring.seal_secret(secret), "overlap": overlap_s},
+        ).one_or_none()
+        if row is None:
+            raise _unknown()
+        audit(connection, tenant_id, "endpoint.rotate", endpoint_label(public_id))
+    return Endpoint(*row), secret
+
+
+def send_test(db: Database, public_id: uuid.UUID, *, tenant_id: int, kind: str) -> int:
+    """Put a made-up event on its way to the endpoint, once; returns the delivery."""
+    with db.session() as connection:
+        found: int | None = connection.execute(
+            text("""insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
+                    select 'evt_test_' || replace(gen_random_uuid()::text, '-', ''), id, 0, :kind, now(), '{"test": true}'
+                    from endpoint where public_id = :id and tenant_id = :tenant and job_id is null returning id"""),
+            {"id": public_id, "tenant": tenant_id, "kind": kind},
+        ).scalar_one_or_none()
+    if found is None:
+        raise _unknown()
+    return found
+
+
+def deliveries(db: Database, public_id: uuid.UUID, *, tenant_id: int, before: int | None, limit: int) -> list[Delivery]:
+    """Up to `limit` deliveries of the endpoint before the named one, newest first, each with its last attempt."""
+    with db.session() as connection:
+        rows = connection.execute(
+            text("""select d.id, d.event_id, d.kind, d.state, d.attempts, d.occurred_at, d.next_attempt_at,
+                           a.status, a.latency_ms, a.error, a.at
+                    from delivery d join endpoint e on e.id = d.endpoint_id
+                    left join lateral (select * from attempt where delivery_id = d.id order by id desc limit 1) a on true
+                    where e.public_id = :id and e.tenant_id = :tenant and e.job_id is null
+                      and (cast(:before as bigint) is null or d.id < :before)
+                    order by d.id desc limit :limit"""),
+            {"id": public_id, "tenant": tenant_id, "before": before, "limit": limit},
+        ).all()
+    return [Delivery(*row) for row in rows]
+
+
+def resend(
+    db: Database, public_id: uuid.UUID, *, tenant_id: int, delivery_id: int | None = None, since: dt.datetime | None = None
+) -> int:
+    """Send one delivery again, or all that were given up and happened since then; how many. NotFoundError for one that is not."""
+    with db.begin() as connection:
+        n = connection.execute(
+            text("""update delivery d set state = 0, attempts = 0, next_attempt_at = now(), published_at = null, lease_until = null
+                    from endpoint e
+                    where e.id = d.endpoint_id and e.public_id = :id and e.tenant_id = :tenant and e.job_id is null and e.enabled
+                      and d.state in (2, 3) and (d.id = :delivery or d.state = 3 and d.occurred_at >= :since)"""),
+            {"id": public_id, "tenant": tenant_id, "delivery": delivery_id, "since": since},
+        ).rowcount
+    if not n and delivery_id is not None:
+        raise NotFoundError("there is no such delivery that has ended, or the endpoint is disabled.")
+    return n
+
+
+def _unknown() -> NotFoundError:
+    return NotFoundError("there is no such webhook endpoint.")

@@ -1,0 +1,284 @@
+"""What receivers do to a sender: hang, drip, flood, reset, redirect, show an old certificate; and what each costs the others."""
+
+import datetime as dt
+import json
+import pathlib
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from standardwebhooks import Webhook
+
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import deliveries, endpoints
+from guardfleet.store.database import Database
+from guardfleet.store.endpoints import Endpoint
+from tests.services.fixtures import SECRET_KEY
+from tests.services.receiver import Receiver, receiver
+from tests.services.stored import finish, scalar, submit, took
+from worker import egress
+from worker.webhooks import Deliverer, make_pool
+
+__all__ = ["receiver"]
+KINDS = ("batch.completed",)
+LIMIT_S = 1.0
+
+
+@pytest.fixture
+def settings(tmp_path: pathlib.Path) -> Settings:
+    return load_settings(
+        secret_key=SECRET_KEY, data_dir=tmp_path, webhook_timeout_s=LIMIT_S, webhook_allow_networks=("127.0.0.0/8",),
+        webhook_schedule_s=(0.0, 7.0, 7.0),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def deliver(db: Database, keyring: Keyring, settings: Settings) -> Iterator[Deliverer]:
+    pool = make_pool(settings)
+    yield Deliverer(db, keyring, settings, pool, now=time.time, random=lambda: 0.5, pause=lambda s: None)
+    pool.close()
+
+
+def endpoint(db: Database, keyring: Keyring, url: str, kinds: tuple[str, ...] = KINDS) -> tuple[Endpoint, str]:
+    return endpoints.create(db, keyring, tenant_id=1, name="r", url=url, kinds=kinds)
+
+
+def send(db: Database, deliver: Deliverer, made: Endpoint) -> deliveries.Outcome:
+    """One attempt, as the dispatcher and a worker would make it."""
+    delivery = endpoints.send_test(db, made.public_id, tenant_id=1, kind="batch.completed")
+    deliver(delivery)
+    outcome = deliveries.outcome(db, delivery)
+    assert outcome is not None
+    return outcome
+
+
+def happened(db: Database, made: Endpoint, n: int = 1) -> list[int]:
+    """Events that are no test, and so are tried again."""
+    with db.begin() as connection:
+        return list(
+            connection.exec_driver_sql(
+                "insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at) "
+                f"select 'evt_' || gen_random_uuid(), id, 0, 'batch.completed', now() from endpoint, generate_series(1, {n}) "
+                f"where public_id = '{made.public_id}' returning id"
+            ).scalars()
+        )
+
+
+def due(db: Database, limit: int = 64) -> list[int]:
+    return deliveries.due(db, limit=limit, again_after_s=30, at_once=4)
+
+
+def raw_server(say: Callable[[socket.socket], None], context: ssl.SSLContext | None = None) -> tuple[str, Callable[[], None]]:
+    """A receiver that says what it likes on each connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.is_set():
+            try:
+                connection, _ = listener.accept()
+                if context is not None:
+                    connection = context.wrap_socket(connection, server_side=True)
+                with connection:
+                    say(connection)
+            except OSError:
+                pass
+
+    threading.Thread(target=serve, daemon=True).start()
+
+    def close() -> None:
+        ended.set()
+        listener.close()
+
+    return f"{'https' if context else 'http'}://127.0.0.1:{listener.getsockname()[1]}/", close
+
+
+def drip(connection: socket.socket, first: bytes) -> None:
+    connection.recv(65_536)
+    connection.sendall(first)
+    while True:
+        time.sleep(0.05)
+        connection.sendall(b"x")
+
+
+def flood(connection: socket.socket) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 20000000\r\n\r\n")
+    for _ in range(20):
+        connection.sendall(b"x" * 1_000_000)
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+
+
+@pytest.mark.parametrize(
+    ("say", "status", "error"),
+    [
+        (lambda c: drip(c, b""), None, "RemoteProtocolError|ReadTimeout"),
+        (lambda c: drip(c, b"HTTP/1.1 200 OK\r\nx-long: "), None, "ReadTimeout"),
+        (lambda c: drip(c, b"HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\n"), 200, None),
+        (lambda c: (c.recv(65_536), time.sleep(3)), None, "ReadTimeout"),
+        (flood, 200, None),
+        (reset, None, "ConnectError|ReadError|WriteError|RemoteProtocolError"),
+        (lambda c: c.sendall(b"SSH-2.0-x\r\n"), None, "RemoteProtocolError|ReadError"),
+        (lambda c: (c.recv(65_536), c.sendall(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\n\r\n")), 302, None),
+    ],
+    ids=["drip of nothing", "drip of a header", "drip of a body", "hang", "flood", "reset", "other protocol", "redirect"],
+)
+def test_a_bad_receiver_takes_bounded_time(
+    db: Database, keyring: Keyring, deliver: Deliverer, say: Callable[[socket.socket], None], status: int | None, error: str | None
+) -> None:
+    url, close = raw_server(say)
+    try:
+        started = time.monotonic()
+        outcome = send(db, deliver, endpoint(db, keyring, url)[0])
+        assert time.monotonic() - started < 2.5 * LIMIT_S
+        assert outcome.status == status
+        if error is not None or status is None:
+            assert outcome.error in (error or "").split("|")
+    finally:
+        close()
+
+
+def test_an_expired_certificate_is_refused(db: Database, keyring: Keyring, deliver: Deliverer, tmp_path: pathlib.Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(past).not_valid_after(past + dt.timedelta(days=1))
+    pem = tmp_path / "cert.pem"
+    pem.write_bytes(
+        builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    url, close = raw_server(lambda c: c.sendall(b"HTTP/1.1 200 OK\r\n\r\n"), context)
+    try:
+        outcome = send(db, deliver, endpoint(db, keyring, url)[0])
+        assert (outcome.status, outcome.error) == (None, "ConnectError")
+    finally:
+        close()
+
+
+def test_a_name_that_leads_elsewhere_the_second_time_is_refused(
+    db: Database, keyring: Keyring, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = receiver.server.server_port
+    closed = settings.model_copy(update={"webhook_allow_networks": ()})
+    answers = iter(["93.184.216.34", "127.0.0.1"])
+
+    def rebinding(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), port))]
+
+    made, _ = endpoint(db, keyring, f"http://rebinding.example:{port}/")
+    monkeypatch.setattr(egress.socket, "getaddrinfo", rebinding)
+    assert egress.is_allowed(str(rebinding()[0][4][0]), [])  # type: ignore[index]  # at registration
+    pool = make_pool(closed)
+    outcome = send(db, Deliverer(db, keyring, closed, pool, time.time, random.random, lambda s: None), made)
+    assert "private or reserved" in str(outcome.error)
+    assert receiver.got == []
+    pool.close()
+
+
+def test_both_secrets_sign_for_a_while(db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver) -> None:
+    made, old = endpoint(db, keyring, receiver.url)
+    _, new = endpoints.rotate(db, keyring, made.public_id, tenant_id=1, overlap_s=60)
+    send(db, deliver, made)
+    ((headers, body),) = receiver.got
+    for secret in (old, new):
+        assert Webhook(secret).verify(body, headers)["type"] == "batch.completed"
+    _, newest = endpoints.rotate(db, keyring, made.public_id, tenant_id=1, overlap_s=0)
+    send(db, deliver, made)
+    headers, body = receiver.got[1]
+    assert len(headers["webhook-signature"].split()) == 1
+    Webhook(newest).verify(body, headers)
+
+
+def test_a_receiver_says_when_to_come_back(db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver) -> None:
+    made, _ = endpoint(db, keyring, receiver.url)
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(hours=2)
+    for value, least, most in (
+        ("120", 119, 121), ("3", 6, 8), (soon.strftime("%a, %d %b %Y %H:%M:%S GMT"), 7100, 7300), ("nonsense", 6, 8),
+        ("99999999", 86_000, 86_500),
+    ):  # fmt: skip
+        receiver.answer = lambda n, value=value: (429, {"retry-after": value})  # type: ignore[misc]
+        (delivery,) = happened(db, made)
+        deliver(delivery)
+        wait = scalar(db, f"select extract(epoch from next_attempt_at - now()) from delivery where id = {delivery}")
+        assert least < wait < most, value
+
+
+def test_days_of_failures_disable_an_endpoint_and_one_success_forgets_them(
+    db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver
+) -> None:
+    made, _ = endpoint(db, keyring, receiver.url)
+    receiver.answer = lambda n: (500, {}) if n != 2 else (200, {})
+    first, second, third, waiting = happened(db, made, 4)
+    deliver(first)
+    assert endpoints.get(db, made.public_id, tenant_id=1).failing_since is not None
+    deliver(second)
+    assert endpoints.get(db, made.public_id, tenant_id=1).failing_since is None
+    deliver(third)
+    with db.begin() as connection:
+        connection.exec_driver_sql("update endpoint set failing_since = now() - interval '6 days'")
+        connection.exec_driver_sql(f"update delivery set next_attempt_at = now() where id = {third}")
+    deliver(third)
+    found = endpoints.get(db, made.public_id, tenant_id=1)
+    assert (found.enabled, found.disabled_reason) == (False, "every delivery failed for 5 days")
+    assert scalar(db, f"select state from delivery where id = {waiting}") == 3
+    assert due(db) == []
+    endpoints.update(db, made.public_id, tenant_id=1, changes={"enabled": True})
+    yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    assert endpoints.resend(db, made.public_id, tenant_id=1, since=yesterday) == 3
+    assert waiting in due(db)
+
+
+def test_a_dead_receiver_takes_one_place_and_the_others_theirs(db: Database, keyring: Keyring, receiver: Receiver) -> None:
+    dead, _ = endpoint(db, keyring, "http://127.0.0.1:1/")
+    well, _ = endpoint(db, keyring, receiver.url)
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update endpoint set failing_since = now() where public_id = '{dead.public_id}'")
+    of_dead, of_well = set(happened(db, dead, 500)), happened(db, well, 10)
+    first = due(db)
+    assert first[:4] == of_well[:4]
+    assert len(first) == 5
+    assert first[4] in of_dead
+    deliveries.mark_rung(db, first)
+    assert due(db) == []  # until one of them has ended
+
+
+def test_those_who_listen_hear_of_progress_and_of_unsafe_texts(
+    db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver
+) -> None:
+    from guardfleet.cursors import unpack
+    from guardfleet.store import verdicts
+    from guardfleet.verdict import Category, Judgement, Severity
+
+    endpoint(db, keyring, receiver.url, ("batch.progress", "verdict.flagged"))
+    job = submit(db, keyring, 40, shard_texts=4)
+    for no in range(10):
+        judgement = Judgement(Severity.UNSAFE, Category.VIOLENT) if no == 3 else Judgement(Severity.SAFE)
+        finish(db, took(db, job, no), judgement)
+    while deliveries.relay(db):
+        pass
+    while waiting := due(db):
+        for delivery in waiting:
+            deliver(delivery)
+    events = [json.loads(body) for _, body in receiver.got]
+    progress = sorted(event["data"]["done"] for event in events if event["type"] == "batch.progress")
+    assert progress == [4, 8, 12, 16, 20, 24, 28, 32, 36]
+    (flagged,) = (event["data"] for event in events if event["type"] == "verdict.flagged")
+    assert flagged["unsafe"] == 4
+    cursor = unpack(flagged["after"], job_id=job.id, key=keyring.cursor_key)
+    assert [row.seq for row in verdicts.page(db, job, cursor, limit=4).rows] == [12, 13, 14, 15]
+    assert len({event["id"] for event in events}) == 10
