@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api import outputs
+from api.fields import WholeNumber
 from guardfleet.errors import LineError
 from guardfleet.plan import DEFAULT_PLAN, NAME_CHARS, Plan
 from guardfleet.states import JobState
@@ -41,7 +42,7 @@ class BatchOptions(BaseModel):
     sure: float = Field(DEFAULT_PLAN.sure, gt=0, le=1, description="Probability from which on the first model is sure.")
     sample: float = Field(DEFAULT_PLAN.sample, ge=0, le=1, description="Share of the others that the second is asked too.")
     long_texts: Literal["windows", "head", "tail", "ends"] | None = Field(None, description="What of a long text is judged.")
-    priority: int = Field(0, ge=PRIORITIES.start, lt=PRIORITIES.stop, description="Among your batches; higher first.")
+    priority: WholeNumber = Field(0, ge=PRIORITIES.start, lt=PRIORITIES.stop, description="Among your batches; higher first.")
     reuse: bool = Field(True, description="Verdicts of your other batches may serve it.")
     purge_hours: float | None = Field(None, ge=0, le=8760, description="Texts are deleted so long after it ended.")
 
@@ -54,7 +55,7 @@ class BatchOptions(BaseModel):
 class BatchRequest(BatchOptions):
     """A batch of an uploaded file, as the openai SDK asks for one."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     input_file_id: Annotated[str, StringConstraints(max_length=100)]
     endpoint: Literal["/v1/moderations", "/v1/chat/completions"] = Field(description="What its lines are requests to.")
     completion_window: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[mhd]$")] = Field(

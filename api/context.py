@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.contents import Contents
 from api.file_intakes import FileIntakes
+from api.online import Online
 from api.problems import ProblemError
 from api.throttle import Throttle
 from guardfleet.sealing import Keyring
@@ -34,6 +35,7 @@ class Context:
     contents: Contents
     throttle: Throttle
     file_intakes: FileIntakes
+    online: Online
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when they are believed
 
 
@@ -48,17 +50,27 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await run_in_threadpool(function, *args, **kwargs)
 
 
-async def caller_of(request: Request) -> Caller:
-    """Who is asking; 401 without a valid key. The key is never in a log or a URL."""
+async def caller_of(request: Request, in_query: str | None = None) -> Caller:
+    """Who is asking; 401 without a valid key. The key is never in a log, and in a URL only where `in_query` says so."""
     scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and api_key:
-        context = context_of(request)
-        caller = await _authenticated(context, api_key.strip())
+    given = api_key if scheme.lower() == "bearer" else in_query
+    if given:
+        caller = await _authenticated(context_of(request), given.strip())
         if caller:
             return caller
     raise ProblemError(
         401, "invalid_api_key", "send a valid key as `Authorization: Bearer gf_...`.", headers={"WWW-Authenticate": "Bearer"}
     )
+
+
+async def admitted(request: Request, scope: str, in_query: str | None = None) -> Caller:
+    """The caller, if the key may do this and has not done it too often."""
+    caller = await caller_of(request, in_query)
+    if not caller.may(scope):
+        detail = f"this key has not the scope {scope}."
+        raise ProblemError(403, "insufficient_scope", detail, headers={"x-should-retry": "false"})
+    await context_of(request).throttle.count(request, caller)
+    return caller
 
 
 async def _authenticated(context: Context, api_key: str) -> Caller | None:
@@ -80,16 +92,10 @@ AppContext = Annotated[Context, Depends(context_of)]
 
 
 def allowed(scope: str) -> Any:
-    """A dependency: the caller, if the key may do this and has not done it too often."""
+    """A dependency: who may do this."""
 
     async def dependency(request: Request) -> Caller:
-        caller = await caller_of(request)
-        if not caller.may(scope):
-            raise ProblemError(
-                403, "insufficient_scope", f"this key has not the scope {scope}.", headers={"x-should-retry": "false"}
-            )
-        await context_of(request).throttle.count(request, caller)
-        return caller
+        return await admitted(request, scope)
 
     return Depends(dependency)
 

@@ -1,5 +1,6 @@
 """Errors over HTTP: one body that is both RFC 9457 problem+json and OpenAI's `error` object."""
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -25,6 +26,7 @@ TITLES = {
     503: "Not available now",
 }
 KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+METHOD_NOT_ALLOWED = 405
 RETRY_AFTER_S = 5
 
 
@@ -62,9 +64,12 @@ def install(app: FastAPI) -> None:
         return problem(error.status, error.code, error.detail, param=error.param, headers=error.headers)
 
     @app.exception_handler(HTTPException)
-    async def _(_: Request, error: HTTPException) -> JSONResponse:
+    async def _(request: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        return problem(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(app, request))
+        return problem(error.status_code, code, str(error.detail), headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def _(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -97,3 +102,13 @@ def install(app: FastAPI) -> None:
         return problem(
             503, "unavailable", "the database does not answer now; nothing was lost.", headers={"Retry-After": str(RETRY_AFTER_S)}
         )
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """All methods of the path: several routes can have it, of which the framework names the first one's."""
+    found: set[str] = set()
+    for path, operations in app.openapi()["paths"].items():
+        pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))
+        if re.fullmatch(pattern, request.url.path):
+            found |= {method.upper() for method in operations}
+    return sorted(found)

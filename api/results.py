@@ -31,7 +31,7 @@ SEVERITIES = {severity.label: severity for severity in Severity}
 STATUSES = {"completed": ["safe", "controversial", "unsafe"], "failed": ["error"]}
 NAMED = {name: category for category, name in CATEGORY_NAMES.items()}
 SeverityName = Literal["safe", "controversial", "unsafe", "error"]
-CategoryName = Annotated[str, Query(max_length=100, description=f"One of: {', '.join(NAMED)}.")]
+CategoryName = Annotated[str, Query(max_length=100, json_schema_extra={"enum": list(NAMED)})]
 
 
 @router.get("/{batch_id}/results")

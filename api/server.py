@@ -11,10 +11,11 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import batches, files, problems, results, webhook_endpoints
+from api import batches, files, moderations, openapi, perspective, problems, results, webhook_endpoints
 from api.contents import Contents
 from api.context import AppContext, Context, in_thread
 from api.file_intakes import FileIntakes
+from api.online import Online
 from api.throttle import Throttle
 from guardfleet import __version__
 from guardfleet.errors import RetryableError
@@ -35,20 +36,31 @@ def create_app(settings: Settings) -> FastAPI:
     keyring = Keyring(settings.required("secret_key"))
     contents = Contents(settings.files_url or str(settings.data_dir / "files"), keyring)
     intakes = FileIntakes(db, keyring, settings, contents)
-    context = Context(db, keyring, settings, contents, Throttle(settings.rate_limit, settings.rate_limit_url), intakes)
+    context = Context(
+        db,
+        keyring,
+        settings,
+        contents,
+        Throttle(settings.rate_limit, settings.rate_limit_url),
+        intakes,
+        Online(db, keyring, settings),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         intakes.start()
+        context.online.start()
         yield
         await in_thread(intakes.stop)
+        await in_thread(context.online.stop)
         db.close()
 
     app = FastAPI(title="guardfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
-    for routes in (batches, results, files, webhook_endpoints):
+    for routes in (batches, results, files, moderations, perspective, webhook_endpoints):
         app.include_router(routes.router)
     problems.install(app)
+    openapi.install(app)
     app.add_middleware(Observed)
 
     @app.get("/livez", tags=["probes"], response_class=PlainTextResponse)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, Context, WebhooksReader, WebhooksWriter, in_thread
+from api.fields import WholeNumber
 from api.files import page_object
 from guardfleet.addresses import check_receiver
 from guardfleet.states import DeliveryState
@@ -32,7 +33,7 @@ Kinds = Annotated[list[Kind], Field(min_length=1, max_length=20)]
 class NewEndpoint(BaseModel):
     """An endpoint to be made."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     name: Name
     url: Url
     event_types: Kinds
@@ -41,7 +42,7 @@ class NewEndpoint(BaseModel):
 class EndpointChanges(BaseModel):
     """What is to be another; the rest stays. `enabled` is guardfleet's own."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     name: Name | None = None
     url: Url | None = None
     event_types: Kinds | None = None
@@ -51,20 +52,22 @@ class EndpointChanges(BaseModel):
 class Rotation(BaseModel):
     """How a secret is changed."""
 
+    model_config = ConfigDict(strict=True)
     keep_old_secret_active_for_24_hours: bool = False
 
 
 class Test(BaseModel):
     """Which event is made up."""
 
+    model_config = ConfigDict(strict=True)
     event_type: Kind
 
 
 class Recovery(BaseModel):
     """Which deliveries are made again."""
 
-    model_config = ConfigDict(extra="forbid")
-    since: Annotated[int, Field(ge=0, le=100_000_000_000, description="Unix time of the events.")]
+    model_config = ConfigDict(extra="forbid", strict=True)
+    since: Annotated[WholeNumber, Field(ge=0, le=100_000_000_000, description="Unix time of the events.")]
 
 
 @router.get("/v1/webhook_event_types")

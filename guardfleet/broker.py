@@ -77,6 +77,7 @@ class Publisher:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._connection: Connection | None = None
+        self._channel: Any = None  # of that connection, for publishing
         self._is_redis = settings.required("broker_url").startswith(("redis", "rediss"))
         self.queues = Queues.of(settings.namespace)
 
@@ -86,14 +87,16 @@ class Publisher:
             self._app.amqp.queues.add(_queue(queue, self.queues, is_redis=self._is_redis))
         confirmed = 0
         try:
-            with self._connect().channel() as channel:
-                producer = self._app.amqp.Producer(channel)
-                for message in messages:
-                    # Straight into the queue (an anonymous exchange), so that lost bindings lose nothing. Celery declares the queue
-                    # once a connection, so an empty broker has it before its first consumer comes back.
-                    kwargs = {"v": MESSAGE_VERSION, **message}
-                    self._app.send_task(task, kwargs=kwargs, queue=queue, producer=producer, ignore_result=True, retry=False)
-                    confirmed += 1
+            connection = self._connect()
+            if self._channel is None:
+                self._channel = connection.channel()
+            producer = self._app.amqp.Producer(self._channel)
+            for message in messages:
+                # Straight into the queue (an anonymous exchange), so that lost bindings lose nothing. Celery declares the queue
+                # once a connection, so an empty broker has it before its first consumer comes back.
+                kwargs = {"v": MESSAGE_VERSION, **message}
+                self._app.send_task(task, kwargs=kwargs, queue=queue, producer=producer, ignore_result=True, retry=False)
+                confirmed += 1
         except BROKER_DOWN as error:
             self.close()
             if not confirmed:
@@ -117,7 +120,7 @@ class Publisher:
     def close(self) -> None:
         """Let go of the connection; the next call makes a new one. Safe to call twice."""
         if self._connection is not None:
-            connection, self._connection = self._connection, None
+            connection, self._connection, self._channel = self._connection, None, None
             with suppress(*BROKER_DOWN):
                 connection.release()
 

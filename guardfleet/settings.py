@@ -113,9 +113,12 @@ class Settings(BaseSettings):
         (), description="Private networks (CIDR) that webhooks may reach; all others that are not public are refused."
     )
 
+    api_url: str | None = Field(None, description="An API to submit to, instead of the database: http://host:8080.")
+    api_key: SecretStr | None = Field(None, description="The key for it, gf_...")
     api_host: str = Field("127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(8080, ge=0, le=65_535, description="Port of the API; 0: any free one.")
     api_max_body_bytes: int = Field(512 << 20, ge=1, description="Largest body of a batch, unpacked.")
+    moderation_timeout_s: float = Field(30.0, gt=0.0, le=300.0, description="Longest wait of a request for its verdict, s.")
     files_url: str | None = Field(
         None, description="Where uploaded files lie: a folder, s3://bucket/prefix, ...; empty: in data_dir."
     )

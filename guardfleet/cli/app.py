@@ -90,12 +90,13 @@ def submit(
     priority: Annotated[int, typer.Option("--priority", help="-100 to 100, among your own jobs of the lane; higher first.")] = 0,
     reuse: Annotated[bool, typer.Option("--reuse/--no-reuse", help="Whether verdicts of earlier jobs may serve this one.")] = True,
     once: Annotated[bool, typer.Option("--once", help="Name the job of an earlier submit of the same, if there is one.")] = False,
+    url: Annotated[str | None, typer.Option("--url", help="Over HTTP, with the key in GUARDFLEET_API_KEY.")] = None,
 ) -> int:
     """Submit a job to a running fleet. If it is cut off, run it again: it goes on where it was."""
     from guardfleet.cli import jobs
 
     return jobs.submit(
-        load_settings(),
+        load_settings(api_url=url),
         source,
         wait=wait,
         strict=strict,

@@ -36,17 +36,6 @@ def submit(
     """Submit a file; print the job's name on stdout. One whose submit was cut off is gone on with."""
     from producer.client import Options, Producer
 
-    if settings.is_embedded:
-        found = running_settings(settings)
-        if found is None:
-            raise ConfigurationError(
-                "no fleet is running: start one with `guardfleet up`, set GUARDFLEET_DATABASE_URL, or use `guardfleet scan`."
-            )
-        settings = found
-    producer = Producer.connect(settings)
-    db = producer.db
-    migrate.require_head(db)
-    verdicts.require_served(db, plan.check())
     asked = [strict, interactive, callback_url, callback_secret, plan, priority, reuse]
     options = Options(
         name=pathlib.Path(source).name,
@@ -58,8 +47,23 @@ def submit(
         interactive=interactive,
         callback_url=callback_url,
         callback_secret=callback_secret,
-        plan=plan,
+        plan=plan.check(),
     )
+    if settings.api_url is not None:
+        from guardfleet.cli import remote
+
+        return remote.submit(settings, source, options, wait=wait)
+    if settings.is_embedded:
+        found = running_settings(settings)
+        if found is None:
+            raise ConfigurationError(
+                "no fleet is running: start one with `guardfleet up`, set GUARDFLEET_DATABASE_URL, or use `guardfleet scan`."
+            )
+        settings = found
+    producer = Producer.connect(settings)
+    db = producer.db
+    migrate.require_head(db)
+    verdicts.require_served(db, plan)
     submission = producer.submit_file(source, options)
     print(submission.job.label, flush=True)
     show.submitted(submission)

@@ -1,12 +1,14 @@
 """The connection to PostgreSQL: pool, timeouts, and the one translation of driver errors."""
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from guardfleet.errors import RetryableError
@@ -15,6 +17,9 @@ from guardfleet.errors import RetryableError
 # locks until the server ends its session: so long can it hold up others that want the same rows. Ours take milliseconds.
 SERVER_OPTIONS = "-c statement_timeout=60000 -c lock_timeout=15000 -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
 CONNECT_TIMEOUT_S = 5
+IDLE_S = 1.0  # a connection that rested for longer is asked whether it is still there
+# In a FROM list: the statement's commit is not waited for until it is on disk. For what a crash of PostgreSQL may undo.
+UNFLUSHED = "(select set_config('synchronous_commit', 'off', true)) unflushed"
 T = TypeVar("T")
 
 
@@ -23,11 +28,11 @@ class Database:
 
     def __init__(self, url: str, *, application: str = "guardfleet", pool_size: int = 5) -> None:
         self.url = url
+        self.models: dict[int, Any] = {}  # rows of `model` that were read; they never change
         self._engine = create_engine(
             url,
             pool_size=pool_size,
             max_overflow=5,
-            pool_pre_ping=True,
             pool_recycle=1800,
             pool_use_lifo=True,
             pool_timeout=10,
@@ -41,6 +46,9 @@ class Database:
                 "tcp_user_timeout": 30_000,
             },
         )
+
+        event.listen(self._engine, "checkin", _note_use)
+        event.listen(self._engine, "checkout", _check_idle)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -65,6 +73,20 @@ class Database:
     def close(self) -> None:
         """Close idle connections; safe to call twice."""
         self._engine.dispose()
+
+
+def _note_use(_: Any, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _check_idle(raw: Any, record: Any, _: Any) -> None:
+    """Make sure of a connection that was not used for a while; asking each time would cost as much as what is then asked."""
+    if time.monotonic() - record.info.get("used_at", math.inf) > IDLE_S:
+        try:
+            raw.execute("")
+            raw.rollback()
+        except psycopg.Error as error:
+            raise DisconnectionError(str(error)) from error
 
 
 @contextmanager

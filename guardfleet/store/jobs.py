@@ -242,7 +242,7 @@ def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -
         rows = connection.execute(
             text(
                 SELECT
-                + """where j.tenant_id = :tenant
+                + """where j.tenant_id = :tenant and not j.online
                        and (cast(:after as uuid) is null
                             or j.id < (select id from job where public_id = :after and tenant_id = :tenant))
                      order by j.id desc limit :limit"""
@@ -254,7 +254,7 @@ def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -
 
 def get_by_id(db: Database, job_id: int) -> JobView:
     """The job by its internal id, whoever owns it: for guardfleet's own processes."""
-    with db.begin() as connection:
+    with db.session() as connection:
         return _view(connection.execute(text(SELECT + "where j.id = :id"), {"id": job_id}).one())
 
 

@@ -1,5 +1,6 @@
 """Verdicts on their way out: known ones for the cache, pages while a job runs, all of them for an export."""
 
+import datetime as dt
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from guardfleet.errors import RejectedError
+from guardfleet.errors import NotFoundError
 from guardfleet.plan import Plan
 from guardfleet.rendering import UNKNOWN_ODDS, StoredVerdict, fields, json_object
 from guardfleet.store.database import Database, fetch
@@ -74,16 +75,21 @@ def register_model(db: Database, model: Model) -> int:
 
 
 def require_served(db: Database, plan: Plan) -> None:
-    """Raise RejectedError when the plan names a model that no worker has ever served: nobody would take the job."""
+    """Raise NotFoundError when the plan names a model that no worker has ever served: nobody would take the job."""
     asked = [name for name in (plan.model, plan.second_model) if name is not None]
     if not asked:
         return
-    with db.begin() as connection:
-        served = set(connection.execute(text("select distinct name from model where name <> 'nobody'")).scalars())
+    known = served(db)
     for name in asked:
-        if name not in served:
-            names = ", ".join(sorted(served)) or "none so far"
-            raise RejectedError(f"no worker has served a model {name!r} yet: start one with it. Served were: {names}.")
+        if name not in known:
+            names = ", ".join(known) or "none so far"
+            raise NotFoundError(f"no worker has served a model {name!r} yet: start one with it. Served were: {names}.")
+
+
+def served(db: Database) -> list[str]:
+    """Names of the models that have ever served, sorted."""
+    with db.session() as connection:
+        return sorted(connection.execute(text("select distinct name from model where name <> 'nobody'")).scalars())
 
 
 def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int, max_age_hours: float) -> dict[bytes, Judgement]:
@@ -93,7 +99,7 @@ def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int,
     """
     if not digests:
         return {}
-    with db.begin() as connection:
+    with db.session() as connection:
         rows = connection.execute(
             text("""select distinct on (digest) digest, severity, categories, refusal, probabilities, raw,
                            input_tokens, output_tokens, category_odds, evidence, job_id = :job as is_own
@@ -156,7 +162,7 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filt
             {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
             StoredVerdict._make,
         )
-        models = _models(connection) if rows else {}
+        models = _models(db, connection, rows)
     return Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq) if rows else cursor, len(rows) == limit)
 
 
@@ -190,7 +196,7 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
             },
             StoredVerdict._make,
         )
-        models = _models(connection) if rows else {}
+        models = _models(db, connection, rows)
     if len(rows) == limit:
         return Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq), has_more=True)
     reached = Cursor(shards[-1][0], shards[-1][1] + shards[-1][2] - 1) if shards else cursor
@@ -210,12 +216,24 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
                 {"job": job.id, "day": job.day, "last": last, "least": min_severity, "most": max_severity, "limit": EXPORT_PAGE},
                 StoredVerdict._make,
             )
-            models = _models(connection) if rows else {}
+            models = _models(db, connection, rows)
         if rows:
             last = rows[-1].seq
             yield Page(rows, models, Cursor(0, last))
         if len(rows) < EXPORT_PAGE:
             return
+
+
+def of_one_shard(db: Database, job_id: int, day: dt.date) -> Page:
+    """All verdicts of a small job, in input order."""
+    with db.session() as connection:
+        rows = fetch(
+            connection,
+            f"select 0 as ord, {COLUMNS} from verdict v where v.job_id = %(job)s and v.day = %(day)s order by v.seq",
+            {"job": job_id, "day": day},
+            StoredVerdict._make,
+        )
+        return Page(rows, _models(db, connection, rows), Cursor(0, len(rows) - 1))
 
 
 def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dict[str, Any]]:
@@ -224,10 +242,12 @@ def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dic
         yield from page.fields()
 
 
-def _models(connection: Connection) -> dict[int, Model]:
-    """Every model there is: a handful."""
-    rows = connection.execute(text("select id, name, revision, policy, is_demo from model"))
-    return {row.id: Model(row.name, row.revision, row.policy, row.is_demo) for row in rows}
+def _models(db: Database, connection: Connection, rows: Sequence[StoredVerdict]) -> Mapping[int, Model]:
+    """Models by id, at least those of the rows."""
+    if not {row.model_id for row in rows} <= db.models.keys():
+        found = connection.execute(text("select id, name, revision, policy, is_demo from model"))
+        db.models.update({row.id: Model(row.name, row.revision, row.policy, row.is_demo) for row in found})
+    return db.models
 
 
 def _probabilities(packed: bytes | None) -> tuple[float, float, float] | None:

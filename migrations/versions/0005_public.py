@@ -39,7 +39,8 @@ alter table job
   add column cancelling_at timestamptz,
   add column ends_as smallint not null default 4,
   add column purge_hours real,
-  add column webhook_metadata jsonb;
+  add column webhook_metadata jsonb,
+  add column online boolean not null default false;
 create index job_expiring on job (expires_at) where state in (0, 1) and expires_at is not null;
 create index job_from_file on job (intake_lease_until) where state = 0 and input_file_id is not null;
 

@@ -199,7 +199,7 @@ def test_an_uncaught_text_is_in_no_log(client: TestClient, capfd: pytest.Capture
 def test_a_batch_may_name_its_models_if_somebody_serves_them(client: TestClient, db: Database) -> None:
     wanted = "/v1/batches?model=small&second_model=large&sure=0.8&sample=0.05&long_texts=head"
     refused = client.post(wanted, content=lines(1), headers=JSONL)
-    assert refused.status_code == 400
+    assert refused.status_code == 404
     assert "no worker has served a model 'small' yet" in refused.text
     for name in ("small", "large"):
         verdicts.register_model(db, Model(name, "r", "p"))

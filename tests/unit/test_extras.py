@@ -30,7 +30,7 @@ def imports(modules: str, *without: str) -> subprocess.CompletedProcess[str]:
     ("modules", "needs"),
     [
         ("producer.client, guardfleet.cli.app, guardfleet.cli.scan, guardfleet.cli.jobs, guardfleet.cli.up", ()),
-        ("api.server", ("fastapi", "uvicorn")),
+        ("api.server", ("fastapi", "uvicorn", "celery", "kombu", "redis")),
         ("worker.dispatcher, worker.consumer", ("celery", "kombu", "redis")),
         ("worker.webhooks", ("celery", "kombu", "redis", "httpcore2")),
         ("worker.tasks, worker.engine.instant", ("celery", "kombu", "redis")),

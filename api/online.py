@@ -1,0 +1,121 @@
+"""Texts judged while the caller waits, by way of the interactive lane: stored, rung for, and heard of when they are done.
+
+Invariant: whoever waits listens before the job can be done, and looks for itself every second besides: neither a lost notice nor a
+lost doorbell costs more than time. A wait that runs out cancels the job: nobody would read its verdict.
+"""
+
+import asyncio
+import datetime as dt
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+from starlette.concurrency import run_in_threadpool
+
+from api.problems import ProblemError
+from guardfleet.broker import MODERATE, Publisher, make_app
+from guardfleet.errors import OverloadedError, RetryableError
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.settings import Settings
+from guardfleet.store import jobs, notices, online
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import LANES
+from guardfleet.store.online import OnlineJob
+from guardfleet.store.verdicts import Page
+
+LOOK_S = 1.0
+LISTEN_S = 0.5
+RECONNECT_S = 1.0
+MOST_WAITING = 512
+RESERVED = 64  # job ids at once
+RETRY_S = 1.0
+NOBODY_S = 1
+
+
+class Online:
+    """The interactive requests of one API process."""
+
+    def __init__(self, db: Database, keyring: Keyring, settings: Settings) -> None:
+        self._db, self._keyring, self._settings = db, keyring, settings
+        self._waiting: dict[int, asyncio.Event] = {}
+        self._reserved: deque[int] = deque()
+        self._days: set[dt.date] = set()
+        self._publisher: Publisher | None = None
+        self._ringing = threading.Lock()
+        self._stopped = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._listen, name="online-listen", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen; call it on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End listening; who still waits goes on looking."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+        with self._ringing:
+            if self._publisher is not None:
+                self._publisher.close()
+
+    async def judge(self, rows: Sequence[PayloadRow], *, tenant_id: int, model: str | None) -> tuple[OnlineJob, Page]:
+        """The verdicts of these texts, in order. ProblemError 503 when they are not there in time."""
+        if len(self._waiting) >= MOST_WAITING:
+            raise OverloadedError(f"{MOST_WAITING} requests wait for their verdict already.", retry_after_s=RETRY_S)
+        if not self._reserved:
+            self._reserved.extend(await run_in_threadpool(online.reserve, self._db, RESERVED))
+        job_id = self._reserved.popleft()
+        done = self._waiting[job_id] = asyncio.Event()
+        try:
+            job = await run_in_threadpool(self._submit, job_id, rows, tenant_id, model)
+            async with asyncio.timeout(self._settings.moderation_timeout_s):
+                while True:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(done.wait(), LOOK_S)
+                    done.clear()
+                    page = await run_in_threadpool(online.found, self._db, job)
+                    if page is not None:
+                        return job, page
+        except TimeoutError:
+            await run_in_threadpool(jobs.cancel, self._db, job_id)
+            detail = f"no verdict in {self._settings.moderation_timeout_s:g} s: is a worker running?"
+            raise ProblemError(503, "deadline_exceeded", detail, headers={"Retry-After": str(NOBODY_S)}) from None
+        finally:
+            del self._waiting[job_id]
+
+    def _submit(self, job_id: int, rows: Sequence[PayloadRow], tenant_id: int, model: str | None) -> OnlineJob:
+        today = dt.datetime.now(dt.UTC).date()
+        if today not in self._days:
+            online.make_day(self._db, today)
+            self._days.add(today)
+        job = online.create(self._db, self._keyring, job_id, today, rows, tenant_id=tenant_id, model=model)
+        if self._settings.broker_url is None:  # then the dispatcher rings
+            online.forget_doorbell(self._db, job.id)
+            return job
+        try:
+            with self._ringing:
+                if self._publisher is None:
+                    self._publisher = Publisher(make_app(self._settings, "guardfleet-api"), self._settings)
+                queue = self._publisher.queues.of_model(LANES["interactive"], model)
+                self._publisher.ring(MODERATE, queue, [{"job": job.id, "shard": 0, "publish": 1}])
+        except RetryableError:
+            online.forget_doorbell(self._db, job.id)
+        return job
+
+    def _listen(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                for job_id in notices.done(self._db, pause_s=LISTEN_S):
+                    if self._stopped.is_set():
+                        return
+                    if job_id is not None and job_id in self._waiting and self._loop is not None:
+                        self._loop.call_soon_threadsafe(self._tell, job_id)
+            except RetryableError:
+                self._stopped.wait(RECONNECT_S)
+
+    def _tell(self, job_id: int) -> None:
+        if job_id in self._waiting:
+            self._waiting[job_id].set()

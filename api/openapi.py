@@ -1,0 +1,87 @@
+"""The description of the API: what FastAPI finds out, with what it cannot know: our errors, the key, the webhooks, examples."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from guardfleet.store.endpoints import KINDS
+
+PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "description": "RFC 9457, with the `error` that OpenAI's clients read.",
+    "required": ["type", "title", "status", "detail", "error"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:guardfleet:problem:not_found"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+        },
+    },
+}
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "object", "type", "created_at", "timestamp", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "The same at each attempt: what to tell repeats by."},
+        "object": {"const": "event"},
+        "type": {"enum": list(KINDS)},
+        "created_at": {"type": "integer", "description": "Events come in any order: this and the counts order them."},
+        "timestamp": {"type": "string", "format": "date-time"},
+        "data": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+    },
+}
+UNCHECKED = ("/livez", "/readyz")
+
+
+def install(app: FastAPI) -> None:
+    """Have the application describe itself so."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _described(app)
+        return app.openapi_schema
+
+    app.openapi = describe  # type: ignore[method-assign]
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    found = get_openapi(title=app.title, version=app.version, routes=app.routes, description=app.description)
+    components = found.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas |= {"Problem": PROBLEM, "Event": EVENT}
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "`gf_...`"}}
+    problem = {
+        "description": "A problem.",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            responses = operation["responses"]
+            if "HTTPValidationError" in str(responses.get("422")):
+                del responses["422"]
+            if path not in UNCHECKED:
+                responses |= {"4XX": problem, "5XX": problem}
+                operation["security"] = [{"key": []}]
+    found["webhooks"] = {
+        "event": {
+            "post": {
+                "summary": "Word of a batch",
+                "description": "Signed as Standard Webhooks v1. A 2xx within 15 s is received; 410 ends all deliveries.",
+                "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Event"}}}},
+                "responses": {"2XX": {"description": "Received."}},
+            }
+        }
+    }
+    return found

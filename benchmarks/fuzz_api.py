@@ -1,0 +1,123 @@
+"""Random requests against the whole OpenAPI, all of schemathesis' checks, against a real database and a worker that judges at once.
+
+    python benchmarks/fuzz_api.py --postgres postgresql://postgres@127.0.0.1:5432/postgres --cases 10000
+
+Ends with the number of cases and of failures as one JSON; 1 as its status if there were any.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import httpx2
+
+from guardfleet.sealing import Keyring, new_secret_key
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import jobs, keys, migrate, shards, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.scratch import scratch_database
+from guardfleet.store.shards import Row
+from guardfleet.telemetry import logs
+from guardfleet.verdict import Judgement, Model, Severity
+from tests.services.served import served
+
+CONFIG = pathlib.Path(__file__).with_name("schemathesis.toml")
+LOOK_S = 0.02
+EXAMPLES = 100  # of each operation and phase in one run
+SAFE = Judgement(Severity.SAFE, probabilities=(0.9, 0.08, 0.02), raw="Safety: Safe\nCategories: None")
+
+
+def main() -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--postgres", required=True, help="a server on which a database may be made and dropped")
+    parser.add_argument("--cases", type=int, default=10_000, help="at least so many")
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, scratch_database(asked.postgres) as (_, url):
+        settings = load_settings(
+            database_url=url, secret_key=new_secret_key(), data_dir=folder, log_level="error", moderation_timeout_s=20.0,
+            webhook_timeout_s=0.5, api_max_body_bytes=1 << 20,
+        )  # fmt: skip
+        return fuzz(settings, cases=asked.cases, seed=asked.seed)
+
+
+def fuzz(settings: Settings, *, cases: int, seed: int) -> int:
+    """Examples for each operation until there were enough; 0 if all went well."""
+    logs.configure(settings, process="fuzz")
+    db, keyring = Database(settings.required("database_url")), Keyring(settings.required("secret_key"))
+    migrate.upgrade(db)
+    key = keys.create(db, keyring, name="fuzz")
+    ended = threading.Event()
+    judging = threading.Thread(target=judge_all, args=(db, keyring, ended), daemon=True)
+    judging.start()
+    done, failed, turn = 0, 0, 0
+    try:
+        with served(settings) as url:
+            while done < cases and not failed:
+                n, wrong = one_run(url, key, examples=EXAMPLES, seed=seed + turn)
+                done, failed, turn = done + n, failed + wrong, turn + 1
+                print(f"{done:,} cases, {failed} failures", file=sys.stderr)
+                if not n:
+                    failed += 1
+    finally:
+        ended.set()
+        judging.join(10)
+        db.close()
+    print(json.dumps({"cases": done, "failures": failed}))
+    return 1 if failed else 0
+
+
+def one_run(url: str, key: str, *, examples: int, seed: int) -> tuple[int, int]:
+    """One run of schemathesis over an API that has one of everything; cases generated, and failures."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
+        named = "".join(f'"path.{name}" = "{value}"\n' for name, value in one_of_everything(url, key).items())
+        config.write(f"[parameters]\n{named}\n{CONFIG.read_text()}")
+        config.flush()
+        command = [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", config.name, "run", f"{url}/openapi.json"),
+            *("--header", f"Authorization: Bearer {key}", "--max-examples", str(examples), "--seed", str(seed), "--no-color"),
+            *("--checks", "all", "--continue-on-failure", "--workers", "1", "--request-timeout", "30"),
+            *("--exclude-path-regex", "/events$|/test$"),  # they go on until something happens
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stdout[-60_000:], done.stderr[-2000:], file=sys.stderr)
+    cases = re.search(r"([\d,]+) generated", done.stdout)
+    return int(cases[1].replace(",", "")) if cases else 0, int(done.returncode != 0)
+
+
+def one_of_everything(url: str, key: str) -> dict[str, str]:
+    """A batch, a file and an endpoint, by the names of their parameters."""
+    line = b'{"custom_id": "1", "method": "POST", "url": "/v1/moderations", "body": {"input": "x"}}'
+    with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as client:
+        batch = client.post("/v1/batches", content=line, headers={"content-type": "application/jsonl"}).json()["id"]
+        file = client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a.jsonl", line)}).json()["id"]
+        asked = {"name": "fuzz", "url": "https://example.com/hook", "event_types": ["batch.failed"]}
+        endpoint = client.post("/v1/webhook_endpoints", json=asked).json()["id"]
+    return {"batch_id": batch, "file_id": file, "endpoint_id": endpoint}
+
+
+def judge_all(db: Database, keyring: Keyring, ended: threading.Event) -> None:
+    """A worker in a few lines: whatever is ready is safe."""
+    model_id = verdicts.register_model(db, Model("m", "r", "p"))
+    while not ended.is_set():
+        with db.session() as connection:
+            ready = connection.exec_driver_sql("select job_id, shard_no from shard where state = 0 order by lane desc").all()
+        for row in ready:
+            held = shards.claim(db, row.job_id, row.shard_no, worker="fuzz", lease_s=60)
+            if held is not None:
+                texts = shards.load(db, keyring, held)
+                shards.finish(db, held, [Row(text.id, SAFE, metadata=text.metadata) for text in texts], model_id=model_id)
+        jobs.settle_cancelled(db)
+        time.sleep(LOOK_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

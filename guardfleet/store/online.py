@@ -1,0 +1,95 @@
+"""A few texts that somebody waits for: one job of one shard, whole from the start, in one commit."""
+
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from uuid_utils.compat import uuid7
+
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.store import verdicts
+from guardfleet.store.database import UNFLUSHED, Database
+from guardfleet.store.jobs import LANES
+from guardfleet.store.partitions import ensure_day
+from guardfleet.store.verdicts import Page
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineJob:
+    """Where its verdicts will be."""
+
+    id: int
+    public_id: uuid.UUID
+    day: dt.date
+    n: int
+
+
+def reserve(db: Database, n: int) -> list[int]:
+    """Ids for jobs to come: whoever waits can listen for one before it exists."""
+    with db.session() as connection:
+        return list(
+            connection.execute(
+                text("select nextval(pg_get_serial_sequence('job', 'id')) from generate_series(1, :n)"), {"n": n}
+            ).scalars()
+        )
+
+
+def make_day(db: Database, day: dt.date) -> None:
+    """The day's partitions; to be called once a day."""
+    with db.begin() as connection:
+        ensure_day(connection, day)
+
+
+def create(
+    db: Database,
+    keyring: Keyring,
+    job_id: int,
+    day: dt.date,
+    rows: Sequence[PayloadRow],
+    *,
+    tenant_id: int,
+    model: str | None,
+) -> OnlineJob:
+    """The job, sealed, its one doorbell counted as rung: who calls this rings it."""
+    public_id, data_key = uuid7(), keyring.new_data_key()
+    with db.session() as connection:
+        connection.execute(
+            text(f"""with j as (
+                      insert into job (id, public_id, tenant_id, day, lane, online, name, key_id, data_key, first_model,
+                                       state, total, sealed_at, purge_hours)
+                      overriding system value
+                      values (:id, :public_id, :tenant, :day, :lane, true, 'moderation', :key_id, :data_key, :model,
+                              1, :n, now(), 0) returning id),
+                    s as (insert into shard (job_id, shard_no, day, lane, first_seq, n, model, published_at, publish_no)
+                      select id, 0, :day, :lane, 0, :n, :model, now(), 1 from j)
+                    insert into shard_payload (job_id, shard_no, day, blob) select id, 0, :day, :blob from j, {UNFLUSHED}"""),
+            {
+                "id": job_id,
+                "public_id": public_id,
+                "tenant": tenant_id,
+                "day": day,
+                "lane": LANES["interactive"],
+                "key_id": keyring.key_id,
+                "data_key": data_key,
+                "model": model,
+                "n": len(rows),
+                "blob": keyring.seal_rows(data_key, rows, job_id=job_id, shard_no=0),
+            },
+        )
+    return OnlineJob(job_id, public_id, day, len(rows))
+
+
+def found(db: Database, job: OnlineJob) -> Page | None:
+    """The verdicts, in order, once they are all there: they come in one commit."""
+    page = verdicts.of_one_shard(db, job.id, job.day)
+    return page if len(page.rows) == job.n else None
+
+
+def forget_doorbell(db: Database, job_id: int) -> None:
+    """The doorbell could not be rung: the dispatcher is to ring it."""
+    with db.session() as connection:
+        connection.execute(
+            text("update shard set published_at = null where job_id = :job and shard_no = 0 and state = 0"), {"job": job_id}
+        )

@@ -1,0 +1,249 @@
+"""What the producer sends over HTTP, and when it sends it again: written once, as generators of steps that know no network.
+
+`producer.http` has the drivers that take them. Every request that makes something has an idempotency key, so it can be repeated.
+"""
+
+import json
+import pathlib
+import sys
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import httpx2
+import orjson
+
+from guardfleet.errors import NotFoundError, RejectedError, RetryableError
+from guardfleet.plan import DEFAULT_PLAN
+from guardfleet.retry import backoff_s
+from guardfleet.sealing import PayloadRow
+from producer.client import Options
+from producer.readers import FORMATS, read
+
+ATTEMPTS = 6  # that fail; being told to come back later is no failure
+BASE_S, CAP_S = 0.5, 30.0
+PAGE = 1000
+LONG_POLL_S = 30
+CHUNK_BYTES = 256 << 10
+NOT_NOW = (408, 500, 502, 503, 504)
+TOO_MANY, CONFLICT, MISSING = 429, 409, 404
+MAX_LINE_BYTES = 8 << 20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A request to be sent. `body` makes its bytes anew each time."""
+
+    method: str
+    path: str
+    params: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] | None = None
+    body: Callable[[], Iterator[bytes]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A pause, s."""
+
+    seconds: float
+
+
+Steps = Generator[Send | Wait, httpx2.Response | httpx2.TransportError | None, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as the API tells of it; `raw` is all of it."""
+
+    id: str
+    status: str
+    total: int
+    done: int
+    failed: int
+    texts_per_s: float
+    eta_s: float | None
+    callback_secret: str | None
+    raw: Mapping[str, Any]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in ("completed", "failed", "cancelled", "expired")
+
+
+class Calls:
+    """What each method sends; reads no clock but the one it is given."""
+
+    def __init__(self, *, patience_s: float, clock: Callable[[], float], rng: Callable[[], float]) -> None:
+        self._patience_s, self._clock, self._rng = patience_s, clock, rng
+
+    def submit(self, texts: Iterable[str | Mapping[str, Any]], options: Options) -> Steps[Batch]:
+        """Texts as a batch. An iterator can be sent once only, so a cut connection ends it; a list is sent again."""
+        is_repeatable = isinstance(texts, Sequence)
+        return self._submit(lambda: _lines(texts), options, is_repeatable=is_repeatable)
+
+    def submit_file(self, path: str, options: Options) -> Steps[Batch]:
+        """A file as a batch; read again if it has to be sent again."""
+        return self._submit(lambda: _file_lines(path), options, is_repeatable=path != "-")
+
+    def status(self, batch_id: str) -> Steps[Batch]:
+        """Where a batch is."""
+        found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}"))
+        return batch_of(found.content)
+
+    def change(self, batch_id: str, verb: str) -> Steps[Batch]:
+        """Cancel, pause or resume."""
+        found = yield from self._ask(Send("POST", f"/v1/batches/{batch_id}/{verb}"))
+        return batch_of(found.content)
+
+    def page(self, batch_id: str, after: str | None, params: Mapping[str, Any]) -> Steps[dict[str, Any]]:
+        """The next verdicts; waits a while for them to come."""
+        asked = {**params, "limit": PAGE} | ({"after": after} if after else {})
+        headers = {"Prefer": f"wait={LONG_POLL_S}"}
+        found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}/results", asked, headers))
+        page: dict[str, Any] = orjson.loads(found.content)
+        return page
+
+    def moderate(self, value: str | Mapping[str, Any]) -> Steps[dict[str, Any]]:
+        """The verdict of one text or conversation."""
+        asked = {"text": value} if isinstance(value, str) else dict(value)
+        content = orjson.dumps(asked)
+        found = yield from self._ask(_json("/v1/moderate", content))
+        verdict: dict[str, Any] = orjson.loads(found.content)["verdict"]
+        return verdict
+
+    def _submit(self, lines: Callable[[], Iterator[bytes]], options: Options, *, is_repeatable: bool) -> Steps[Batch]:
+        if options.metadata is not None:
+            raise RejectedError("metadata of a job cannot be sent with its texts; give it to each row.")
+        key = options.fingerprint.hex() if options.once and options.fingerprint else uuid.uuid4().hex
+        headers = {"content-type": "application/jsonl", "content-encoding": "gzip", "idempotency-key": key}
+        if options.callback_secret:
+            headers["guardfleet-callback-secret"] = options.callback_secret
+        send = Send("POST", "/v1/batches", _params(options), headers, lambda: _gzipped(lines()))
+        found = yield from self._ask(send, is_repeatable=is_repeatable)
+        return batch_of(found.content)
+
+    def _ask(self, send: Send, *, is_repeatable: bool = True) -> Steps[httpx2.Response]:
+        """Send until it is answered. Raises RejectedError for an answer that will be the same again, else RetryableError."""
+        failures, deadline = 0, self._clock() + self._patience_s
+        while True:
+            said = yield send
+            if isinstance(said, httpx2.Response):
+                if said.is_success:
+                    return said
+                reason, asked_s = _message(said), _retry_after_s(said)
+                if said.status_code == TOO_MANY:
+                    pause_s = max(asked_s or 1.0, 0.1) * (1 + 0.25 * self._rng())
+                elif said.status_code in NOT_NOW or _is_in_progress(said):
+                    failures += 1
+                    pause_s = max(asked_s or 0.0, backoff_s(failures, base_s=BASE_S, cap_s=CAP_S, random=self._rng))
+                else:
+                    raise (NotFoundError if said.status_code == MISSING else RejectedError)(reason)
+            else:
+                failures += 1
+                reason = f"the API did not answer: {type(said).__name__}"
+                pause_s = backoff_s(failures, base_s=BASE_S, cap_s=CAP_S, random=self._rng)
+            if not is_repeatable or failures >= ATTEMPTS or self._clock() + pause_s > deadline:
+                raise RetryableError(reason)
+            yield Wait(pause_s)
+
+
+def batch_of(content: bytes) -> Batch:
+    """What an answer tells of a batch."""
+    raw = orjson.loads(content)
+    counts = raw["request_counts"]
+    return Batch(
+        raw["id"],
+        raw["status"],
+        counts["total"],
+        counts["completed"],
+        counts["failed"],
+        raw["texts_per_second"],
+        raw["eta_seconds"],
+        raw.get("callback_secret"),
+        raw,
+    )
+
+
+def _lines(texts: Iterable[str | Mapping[str, Any]]) -> Iterator[bytes]:
+    for number, value in enumerate(texts, 1):
+        yield _line({"id": str(number), "text": value} if isinstance(value, str) else {"id": str(number), **value})
+
+
+def _file_lines(path: str) -> Iterator[bytes]:
+    """A file as JSONL. JSONL goes as it is; of other kinds a row that is unusable goes as one that is refused, under its number."""
+    if path == "-":
+        yield from sys.stdin.buffer
+        return
+    if FORMATS.get(pathlib.Path(path).suffix.lower()) == "jsonl":
+        try:
+            with pathlib.Path(path).open("rb") as lines:
+                yield from iter(lambda: lines.read(CHUNK_BYTES), b"")
+        except OSError as error:
+            raise RejectedError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from error
+        return
+    reached = 0
+    for number, row in read(path, max_text_bytes=MAX_LINE_BYTES):
+        yield b"\n" * (number - 1 - reached)  # so that rows keep their numbers
+        reached = number
+        if not isinstance(row, PayloadRow):
+            yield b"{}\n"
+            continue
+        content = {"text": row.content} if isinstance(row.content, str) else {"messages": row.content}
+        yield _line({"id": row.id, **content} | ({} if row.metadata is None else {"metadata": row.metadata}))
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"  # in ASCII: a lone surrogate stays what it is
+
+
+def _gzipped(lines: Iterator[bytes]) -> Iterator[bytes]:
+    machine = zlib.compressobj(1, zlib.DEFLATED, 31)
+    gathered = bytearray()
+    for line in lines:
+        gathered += machine.compress(line)
+        if len(gathered) >= CHUNK_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    yield bytes(gathered) + machine.flush()
+
+
+def _json(path: str, content: bytes) -> Send:
+    headers = {"content-type": "application/json"}
+    return Send("POST", path, None, headers, lambda: iter((content,)))
+
+
+def _params(options: Options) -> dict[str, Any]:
+    plan, asked = options.plan, {"name": options.name, "interactive": options.interactive, "strict": options.strict}
+    asked |= {"priority": options.priority, "reuse": options.reuse}
+    if plan != DEFAULT_PLAN:
+        asked |= {"model": plan.model, "second_model": plan.second_model, "sure": plan.sure, "sample": plan.sample}
+        asked |= {"long_texts": plan.long_texts}
+    if options.callback_url:
+        asked["callback_url"] = options.callback_url
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _message(response: httpx2.Response) -> str:
+    try:
+        detail = orjson.loads(response.content)["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = "no reason given"
+    return f"the API answered {response.status_code}: {detail}"
+
+
+def _is_in_progress(response: httpx2.Response) -> bool:
+    return response.status_code == CONFLICT and response.headers.get("x-should-retry") != "false"
+
+
+def _retry_after_s(response: httpx2.Response) -> float | None:
+    value = response.headers.get("retry-after", "")
+    try:
+        return float(value) if value.isdigit() else max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

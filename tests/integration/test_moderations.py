@@ -1,0 +1,150 @@
+"""Texts judged while the caller waits, through real brokers and workers: in OpenAI's terms, Perspective's, and the guard's own."""
+
+import asyncio
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from api.mapping import CATEGORIES, COVERED
+from guardfleet.sealing import Keyring
+from guardfleet.states import JobState
+from guardfleet.store import keys, retention
+from guardfleet.store.database import Database
+from producer.client import Producer
+from tests.services.fixtures import fleet_settings
+from tests.services.fleet import fleet, until
+from tests.services.outcome import finished
+from tests.services.served import served
+from tests.services.stored import scalar
+
+WORKER, DISPATCHER = ("worker",), ("dispatcher",)
+
+
+@pytest.fixture
+def at(database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """URL and key of an API with one worker, and nobody else to ring."""
+    settings = fleet_settings(database_url, rabbitmq, tmp_path)
+    with fleet(settings, tmp_path, WORKER), served(settings) as url:
+        yield url, keys.create(db, keyring, name="k")
+
+
+def test_the_sdk_reads_moderations_strictly(at: tuple[str, str], db: Database) -> None:
+    url, key = at
+    with openai.OpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0, _strict_response_validation=True) as client:
+        one = client.moderations.create(input="b [[unsafe]]", model="omni-moderation-latest")
+        assert (one.id[:5], one.model, len(one.results)) == ("modr-", "instant", 1)
+        (result,) = one.results
+        assert (result.flagged, result.categories.violence, result.categories.sexual_minors) == (True, True, False)
+        assert result.category_applied_input_types.sexual_minors == []
+        assert result.model_extra is not None
+        assert result.model_extra["guardfleet"]["severity"] == "unsafe"
+        many = client.moderations.create(input=["a", "b [[unsafe]]", "", "d [[controversial]]"])
+        assert [each.flagged for each in many.results] == [False, True, False, False]
+        strict = client.moderations.create(input=["d [[controversial]]"], extra_body={"flag_from": "controversial"})
+        assert [each.flagged for each in strict.results] == [True]
+        parts = client.moderations.create(input=[{"type": "text", "text": "a"}, {"type": "text", "text": "[[unsafe]]"}])
+        assert [each.flagged for each in parts.results] == [True]
+        assert [model.id for model in client.models.list()] == ["instant"]
+        for wrong in ([], [{"type": "image_url", "image_url": {"url": "x"}}], 5, ["x"] * 257):
+            with pytest.raises(openai.UnprocessableEntityError):
+                client.moderations.create(input=wrong)  # type: ignore[arg-type]
+        with pytest.raises(openai.NotFoundError, match="no worker has served"):
+            client.moderations.create(input="x", model="other")
+        assert client.batches.list().data == []  # no batch of anybody
+    assert scalar(db, "select count(*) from outbox") == 0
+    assert retention.purge(db, older_than_hours=24, limit=100) == scalar(db, "select count(*) from job")
+
+
+def test_the_guards_own_terms_and_perspectives(at: tuple[str, str]) -> None:
+    url, key = at
+    with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as client:
+        own = client.post("/v1/moderate", json={"messages": [{"role": "user", "content": "x [[unsafe]]"}]}).json()
+        assert (own["verdict"]["severity"], own["verdict"]["categories"]) == ("unsafe", ["Violent"])
+        assert "rationale" in own["verdict"]
+        for wrong in ({}, {"text": "a", "messages": []}, {"text": 5}, {"text": "a", "more": 1}):
+            assert client.post("/v1/moderate", json=wrong).status_code in (400, 422)
+    with httpx2.Client(base_url=url) as client:
+        asked = {
+            "comment": {"text": "x [[unsafe]]"},
+            "requestedAttributes": {"THREAT": {}, "INSULT": {}, "TOXICITY": {"scoreThreshold": 0.5}},
+        }
+        answer = client.post("/v1alpha1/comments:analyze", params={"key": key}, json=asked | {"clientToken": "t"}).json()
+        assert answer["clientToken"] == "t"
+        scores = answer["attributeScores"]
+        assert scores["THREAT"]["summaryScore"]["value"] == scores["TOXICITY"]["summaryScore"]["value"] > 0.9
+        assert scores["THREAT"]["spanScores"][0]["end"] == len("x [[unsafe]]")
+        refused = client.post(
+            "/v1alpha1/comments:analyze", params={"key": key}, json=asked | {"requestedAttributes": {"PROFANITY": {}}}
+        ).json()
+        assert (refused["error"]["code"], refused["error"]["param"]) == ("attribute_not_supported", "requestedAttributes.PROFANITY")
+        assert client.post("/v1alpha1/comments:analyze", params={"key": "gf_wrong"}, json=asked).status_code == 401
+
+
+def test_redis_rings_too(database_url: str, redis_broker: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> None:
+    settings = fleet_settings(database_url, redis_broker, tmp_path)
+    headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}
+    with fleet(settings, tmp_path, WORKER), served(settings) as url:
+        answer = httpx2.post(f"{url}/v1/moderate", json={"text": "x [[unsafe]]"}, headers=headers, timeout=20)
+        assert answer.json()["verdict"]["severity"] == "unsafe"
+
+
+def test_many_who_wait_at_once_are_all_answered(at: tuple[str, str]) -> None:
+    url, key = at
+
+    async def all_of_them() -> list[Any]:
+        async with openai.AsyncOpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0) as client:
+            return await asyncio.gather(
+                *(client.moderations.create(input=f"{i} [[unsafe]]" if i % 3 == 0 else f"{i}") for i in range(60))
+            )
+
+    assert [answer.results[0].flagged for answer in asyncio.run(all_of_them())] == [i % 3 == 0 for i in range(60)]
+
+
+def test_a_wait_that_runs_out_leaves_nothing_behind(
+    database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path
+) -> None:
+    settings = fleet_settings(database_url, rabbitmq, tmp_path, moderation_timeout_s=0.3)
+    key = keys.create(db, keyring, name="k")
+    with served(settings) as url, httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as client:
+        answer = client.post("/v1/moderations", json={"input": "x"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "deadline_exceeded")
+    assert scalar(db, "select state from job") == JobState.CANCELLED
+
+
+def test_a_lost_doorbell_is_rung_by_the_dispatcher(
+    database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path
+) -> None:
+    settings = fleet_settings(database_url, rabbitmq, tmp_path)
+    key = keys.create(db, keyring, name="k")
+    deaf = settings.model_copy(update={"broker_url": None})
+    with fleet(settings, tmp_path, WORKER, DISPATCHER), served(deaf) as url:
+        answer = httpx2.post(f"{url}/v1/moderations", json={"input": "x"}, headers={"authorization": f"Bearer {key}"})
+        assert answer.status_code == 200
+
+
+def test_a_bulk_job_holds_up_nobody_who_waits(
+    database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path
+) -> None:
+    settings = fleet_settings(database_url, rabbitmq, tmp_path, instant_ms_per_batch=300.0, shard_texts=500)
+    key = keys.create(db, keyring, name="k")
+    producer = Producer.connect(settings)
+    with fleet(settings, tmp_path, WORKER, DISPATCHER), served(settings) as url:
+        job = producer.submit([f"text {i}" for i in range(5_000)]).job
+        until(lambda: producer.status(job.label).done, what="work on the bulk job")
+        started = time.monotonic()
+        answer = httpx2.post(f"{url}/v1/moderations", json={"input": "x"}, headers={"authorization": f"Bearer {key}"}, timeout=20)
+        assert answer.status_code == 200
+        assert not producer.status(job.label).state.is_final
+        assert time.monotonic() - started < 5  # its own batch, behind the one on the device; the bulk job takes longer by far
+        finished(producer, job)
+    producer.db.close()
+
+
+def test_all_categories_are_there_and_none_is_made_up() -> None:
+    assert len(CATEGORIES) == len(set(CATEGORIES)) == 13
+    assert set(COVERED) < set(CATEGORIES)
