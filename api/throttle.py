@@ -38,11 +38,13 @@ class Allowance:
 class Throttle:
     """Counts requests by key. With the shared store away nobody is refused: a limit is no reason to be down."""
 
-    def __init__(self, limit: str | None, url: str | None) -> None:
+    def __init__(self, limit: str | None, url: str | None, *, namespace: str) -> None:
         self._is_local = url is None
         self._limited: tuple[RateLimitItem, SlidingWindowCounterRateLimiter] | None = None
         if limit:
-            self._limited = parse(limit), SlidingWindowCounterRateLimiter(storage_from_string(url or "memory://"))
+            options = {} if url is None else {"key_prefix": f"{namespace}:limits", "wrap_exceptions": True}
+            storage = storage_from_string(url or "memory://", **options)  # type: ignore[arg-type]
+            self._limited = parse(limit), SlidingWindowCounterRateLimiter(storage)
 
     async def count(self, request: Request, caller: Caller) -> None:
         """Count one request; ProblemError 429 when it is one too many."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from api.context import AppContext, Context, WebhooksReader, WebhooksWriter, in_thread
 from api.fields import WholeNumber
 from api.files import page_object
+from api.problems import ProblemError
 from guardfleet.addresses import check_receiver
 from guardfleet.states import DeliveryState
 from guardfleet.store import deliveries, endpoints
@@ -140,7 +141,7 @@ async def rotate(endpoint_id: str, context: AppContext, caller: WebhooksWriter, 
 
 @router.post("/v1/webhook_endpoints/{endpoint_id}/test")
 async def test(endpoint_id: str, asked: Test, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
-    """Send a made-up event once, as any other, and say what came of it. `status_code` is 0 where there was no answer in time."""
+    """Send a made-up event once, as any other. 400 with what came of it where that is not a 2xx."""
     public_id = parse_endpoint_label(endpoint_id)
     delivery = await in_thread(endpoints.send_test, context.db, public_id, tenant_id=caller.tenant_id, kind=asked.event_type)
     outcome = None
@@ -149,14 +150,18 @@ async def test(endpoint_id: str, asked: Test, context: AppContext, caller: Webho
         if outcome is not None:
             break
         await asyncio.sleep(LOOK_S)
-    status = (outcome.status if outcome else None) or 0
+    if outcome is None:
+        detail = "no worker delivered it in time: is `guardfleet worker --webhooks` running?"
+        raise ProblemError(503, "not_delivered", detail, headers={"x-should-retry": "false"})
+    if outcome.status is None or not 200 <= outcome.status < 300:  # noqa: PLR2004 - HTTP success
+        said = f"answered {outcome.status}" if outcome.status else f"did not answer: {outcome.error}"
+        raise ProblemError(400, "webhook_test_failed", f"the receiver {said}.", headers={"x-should-retry": "false"})
     return {
         "object": "webhook_endpoint.test",
         "webhook_endpoint_id": endpoint_id,
         "event_type": asked.event_type,
-        "status_code": status,
-        "success": 200 <= status < 300,  # noqa: PLR2004 - HTTP success
-        "error": outcome.error if outcome else "no worker delivered it in time: is `guardfleet worker --webhooks` running?",
+        "status_code": outcome.status,
+        "success": True,
     }
 
 

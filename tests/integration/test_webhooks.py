@@ -4,16 +4,22 @@ import json
 import pathlib
 from typing import Any
 
+import httpx2
 import openai
+import pytest
 from standardwebhooks import Webhook
 
+from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.signing import new_secret
+from guardfleet.store import keys
 from guardfleet.store.database import Database
 from producer.client import Options, Producer
+from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
 from tests.services.outcome import finished
 from tests.services.receiver import Receiver, receiver
+from tests.services.served import served
 
 __all__ = ["receiver"]
 WORKER, DISPATCHER, WEBHOOKS = ("worker",), ("dispatcher",), ("worker", "--webhooks")
@@ -105,3 +111,35 @@ def test_a_secret_is_never_in_the_database_or_a_log(settings: Settings, tmp_path
         assert secret.encode() not in bytes(connection.exec_driver_sql("select secret from endpoint").scalar_one())
     assert not any(secret in log.read_text() for log in tmp_path.glob("*.log"))
     producer.db.close()
+
+
+def test_an_endpoint_is_tested_and_hears_of_batches_as_the_sdk_has_it(
+    database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path, receiver: Receiver
+) -> None:
+    settings = fleet_settings(database_url, rabbitmq, tmp_path)
+    key = keys.create(db, keyring, name="k")
+    with (
+        fleet(settings, tmp_path, DISPATCHER, WORKER, WEBHOOKS),
+        served(settings) as url,
+        openai.OpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0, _strict_response_validation=True) as client,
+    ):
+        made = client.webhooks.create(name="mine", url=receiver.url, event_types=["batch.completed"])
+        tested = client.webhooks.test(made.id, event_type="batch.completed")
+        assert (tested.success, tested.status_code) == (True, 204)
+        receiver.answer = lambda n: (503, {})
+        with pytest.raises(openai.BadRequestError, match="the receiver answered 503"):
+            client.webhooks.test(made.id, event_type="batch.failed")
+        receiver.answer = lambda n: (204, {})
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/jsonl"}
+        batch = httpx2.post(f"{url}/v1/batches", content=b'{"id": "1", "text": "x"}', headers=headers).json()["id"]
+        until(lambda: len(receiver.got) == 3, what="the event of the batch")
+        got, body = receiver.got[2]
+        event = client.webhooks.unwrap(body, got, secret=made.signing_secret)
+        assert (event.type, event.data.id) == ("batch.completed", batch)
+        sent = f"{url}/v1/webhook_endpoints/{made.id}/deliveries"
+        until(lambda: httpx2.get(sent, headers=headers).json()["data"][0]["status"] == "delivered", what="the delivery recorded")
+        again = httpx2.get(sent, headers=headers).json()["data"]
+        assert [each["status"] for each in again] == ["delivered", "exhausted", "delivered"]
+        assert httpx2.post(f"{sent}/{again[0]['id']}/retry", headers=headers).json()["deliveries"] == 1
+        until(lambda: len(receiver.got) == 4, what="the event once more")
+        assert receiver.got[3][0]["webhook-id"] == got["webhook-id"]

@@ -1,0 +1,183 @@
+"""Results over HTTP: filters, waiting for news, progress as it comes, downloads; and how often one may ask."""
+
+import csv
+import io
+import json
+import pathlib
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+import pytest
+from starlette.testclient import TestClient
+
+from api.server import create_app
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import jobs, keys, repeats
+from guardfleet.store.database import Database
+from guardfleet.verdict import Category, Judgement, Severity, failure
+from tests.services.fixtures import SECRET_KEY
+from tests.services.served import judge
+
+JSONL = {"content-type": "application/jsonl"}
+SAFE = Judgement(Severity.SAFE)
+PII = Judgement(Severity.CONTROVERSIAL, Category.PII | Category.SEXUAL)
+
+
+@pytest.fixture
+def api_settings(database_url: str, tmp_path: pathlib.Path) -> Settings:
+    return load_settings(
+        database_url=database_url,
+        secret_key=SECRET_KEY,
+        data_dir=tmp_path,
+        shard_texts=4,
+        namespace=f"gftest_{uuid.uuid4().hex[:10]}",
+    )
+
+
+@pytest.fixture
+def client(api_settings: Settings, db: Database, keyring: Keyring) -> Iterator[TestClient]:
+    key = keys.create(db, keyring, name="test")
+    with TestClient(create_app(api_settings), raise_server_exceptions=False, headers={"authorization": f"Bearer {key}"}) as made:
+        yield made
+
+
+def submit(client: TestClient, n: int) -> str:
+    lines = "\n".join(json.dumps({"id": f"r{i}", "text": f"text {i}"}) for i in range(n))
+    return str(client.post("/v1/batches", content=lines, headers=JSONL).json()["id"])
+
+
+def ids(client: TestClient, batch: str, query: str) -> list[str]:
+    """All pages of a filter."""
+    found: list[str] = []
+    page = {"next": "", "has_more": True}
+    while page["has_more"]:
+        after = f"&after={page['next']}" if page["next"] else ""
+        page = client.get(f"/v1/batches/{batch}/results?{query}{after}").json()
+        found += [row["id"] for row in page["data"]]  # type: ignore[attr-defined]
+    return found
+
+
+def test_a_filter_finds_all_of_its_verdicts_and_no_other(client: TestClient, db: Database) -> None:
+    batch = submit(client, 200)
+    for no in range(50):
+        judge(db, batch, no, judgement=(SAFE, PII, failure("engine_failed", "x"), Judgement(Severity.UNSAFE, Category.PII))[no % 4])
+    groups = {
+        name: [f"r{i}" for i in range(200) if i // 4 % 4 == rest] for rest, name in enumerate(("safe", "some", "error", "unsafe"))
+    }
+    for query, expected in (
+        ("severity=safe&limit=7", groups["safe"]),
+        ("severity=unsafe&severity=error", sorted(groups["unsafe"] + groups["error"], key=lambda row: int(row[1:]))),
+        ("category=PII&limit=3", sorted(groups["unsafe"] + groups["some"], key=lambda row: int(row[1:]))),
+        ("category=PII&severity=controversial", groups["some"]),
+        ("category=Violent", []),
+        ("status=failed", groups["error"]),
+        (f"since={time.time() + 60}", []),
+        (f"since={time.time() - 600}&limit=50", [f"r{i}" for i in range(200)]),
+    ):
+        assert ids(client, batch, query) == expected, query
+    assert client.get(f"/v1/batches/{batch}/results?category=Bad").json()["error"]["code"] == "unknown_category"
+
+
+def test_an_empty_page_waits_for_news(client: TestClient, db: Database) -> None:
+    batch = submit(client, 8)
+    threading.Timer(0.4, judge, (db, batch, 0)).start()
+    started = time.monotonic()
+    answer = client.get(f"/v1/batches/{batch}/results", headers={"prefer": "wait=20"})
+    assert len(answer.json()["data"]) == 4
+    assert 0.2 < time.monotonic() - started < 10
+    assert answer.headers["preference-applied"] == "wait=20"
+    after = answer.json()["next"]
+    empty = client.get(f"/v1/batches/{batch}/results?after={after}", headers={"prefer": "wait=1"}).json()
+    assert (empty["data"], empty["complete"], empty["next"]) == ([], False, after)
+    judge(db, batch, 1)
+    assert client.get(f"/v1/batches/{batch}/results?after={after}", headers={"prefer": "wait=20"}).json()["complete"] is True
+    last = client.get(f"/v1/batches/{batch}/results", headers={"prefer": "wait=20"}).json()
+    assert (len(last["data"]), last["complete"]) == (8, True)
+
+
+def test_progress_is_told_until_the_end(client: TestClient, db: Database) -> None:
+    batch = submit(client, 8)
+    for no in (0, 1):
+        threading.Timer(0.5 * (no + 1), judge, (db, batch, no)).start()
+    with client.stream("GET", f"/v1/batches/{batch}/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = list(answer.iter_lines())
+    kinds = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+    done = [json.loads(line.removeprefix("data: "))["request_counts"]["completed"] for line in lines if line.startswith("data: ")]
+    assert (kinds[-1], done) == ("batch.ended", [0, 4, 8])
+
+
+def test_downloads_hold_the_same_in_each_format(client: TestClient, db: Database) -> None:
+    batch = submit(client, 8)
+    judge(db, batch, 0, judgement=PII)
+    judge(db, batch, 1, judgement=SAFE)
+
+    def had(fmt: str, query: str = "") -> bytes:
+        answer = client.get(f"/v1/batches/{batch}/download?format={fmt}{query}")
+        assert f'.{fmt}"' in answer.headers["content-disposition"]
+        return answer.content
+
+    lines = [json.loads(line) for line in had("jsonl").splitlines()]
+    table = pq.read_table(io.BytesIO(had("parquet")))
+    rows = list(csv.DictReader(io.StringIO(had("csv").decode())))
+    assert (
+        [row["id"] for row in lines] == table.column("id").to_pylist() == [row["id"] for row in rows] == [f"r{i}" for i in range(8)]
+    )
+    assert lines[0]["categories"] == table.column("categories").to_pylist()[0] == rows[0]["categories"].split("; ")
+    assert len(had("jsonl", "&min_severity=controversial").splitlines()) == 4
+    empty = submit(client, 0)
+    for fmt in ("jsonl", "csv", "parquet"):
+        assert client.get(f"/v1/batches/{empty}/download?format={fmt}").status_code == 200
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_key_that_asks_too_often_is_told_when_to_come_back(
+    api_settings: Settings, db: Database, keyring: Keyring, redis_broker: str, shared: bool
+) -> None:
+    limited = api_settings.model_copy(update={"rate_limit": "5/minute", "rate_limit_url": redis_broker if shared else None})
+    busy, calm = (keys.create(db, keyring, name=name) for name in ("busy", "calm"))
+    with TestClient(create_app(limited)) as first, TestClient(create_app(limited)) as second:
+        for n in range(5):
+            answer = first.get("/v1/batches", headers={"authorization": f"Bearer {busy}"})
+            assert (answer.status_code, answer.headers["x-ratelimit-remaining-requests"]) == (200, str(4 - n))
+            assert answer.headers["ratelimit-policy"] == '"key";q=5;w=60'
+        for client, is_refused in ((first, True), (second, shared)):
+            answer = client.get("/v1/batches", headers={"authorization": f"Bearer {busy}"})
+            assert (answer.status_code == 429) is is_refused
+            if is_refused:
+                assert 0 < int(answer.headers["retry-after"]) <= 60
+                assert (answer.json()["error"]["code"], answer.headers["x-should-retry"]) == ("rate_limit_exceeded", "true")
+        assert first.get("/v1/batches", headers={"authorization": f"Bearer {calm}"}).status_code == 200
+
+
+def test_a_limit_whose_store_is_away_refuses_nobody(api_settings: Settings, db: Database, keyring: Keyring) -> None:
+    limited = api_settings.model_copy(update={"rate_limit": "1/minute", "rate_limit_url": "redis://127.0.0.1:1/0"})
+    headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}
+    with TestClient(create_app(limited)) as client:
+        assert [client.get("/v1/batches", headers=headers).status_code for _ in range(3)] == [200, 200, 200]
+
+
+def test_of_the_same_request_at_the_same_time_one_goes_on(db: Database) -> None:
+    key, asked = b"k" * 32, b"f" * 32
+
+    def begin(fingerprint: bytes = asked) -> repeats.Earlier | None:
+        return repeats.begin(db, tenant_id=1, key=key, fingerprint=fingerprint, memory_s=60)
+
+    assert begin() is None
+    assert begin() == repeats.Earlier(asked, None)  # while the first is at it
+    repeats.forget(db, tenant_id=1, key=key)
+    assert begin() is None
+    repeats.settle(db, tenant_id=1, key=key, subject="batch_1")
+    assert begin(b"o" * 32) == repeats.Earlier(asked, "batch_1")
+    with db.begin() as connection:
+        connection.exec_driver_sql("update repeat set created_at = now() - interval '61 seconds'")
+    assert begin() is None  # its time is over
+    with db.begin() as connection:
+        connection.exec_driver_sql("update repeat set created_at = now() - interval '61 seconds'")
+    assert begin() is None  # the one that was at it was cut off
+    assert repeats.forget_old(db, older_than_s=-1) == 1
+    assert jobs.page(db, tenant_id=1, after=None, limit=5) == []
