@@ -1,6 +1,7 @@
 """The connection to PostgreSQL: pool, timeouts, and the one translation of driver errors."""
 
 import math
+import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,13 +81,26 @@ def _note_use(_: Any, record: Any) -> None:
 
 
 def _check_idle(raw: Any, record: Any, _: Any) -> None:
-    """Make sure of a connection that was not used for a while; asking each time would cost as much as what is then asked."""
-    if time.monotonic() - record.info.get("used_at", math.inf) > IDLE_S:
+    """Make sure of a connection: ask it where it was not used for a while, else only see whether the server has closed it.
+
+    Asking each time would cost as much as what is then asked.
+    """
+    if time.monotonic() - record.info.get("used_at", math.inf) > IDLE_S or _has_something_to_say(raw):
         try:
             raw.execute("")
             raw.rollback()
         except psycopg.Error as error:
             raise DisconnectionError(str(error)) from error
+
+
+def _has_something_to_say(raw: Any) -> bool:
+    """Whether bytes, or the end, have come on a connection on which nothing was asked."""
+    poll = select.poll()
+    try:
+        poll.register(raw.fileno(), select.POLLIN)
+    except psycopg.Error:
+        return True
+    return bool(poll.poll(0))
 
 
 @contextmanager
