@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api import outputs
-from api.fields import WholeNumber
+from api.fields import WHOLE
 from guardfleet.errors import LineError
 from guardfleet.plan import DEFAULT_PLAN, NAME_CHARS, Plan
 from guardfleet.states import JobState
@@ -42,7 +42,9 @@ class BatchOptions(BaseModel):
     sure: float = Field(DEFAULT_PLAN.sure, gt=0, le=1, description="Probability from which on the first model is sure.")
     sample: float = Field(DEFAULT_PLAN.sample, ge=0, le=1, description="Share of the others that the second is asked too.")
     long_texts: Literal["windows", "head", "tail", "ends"] | None = Field(None, description="What of a long text is judged.")
-    priority: WholeNumber = Field(0, ge=PRIORITIES.start, lt=PRIORITIES.stop, description="Among your batches; higher first.")
+    priority: Annotated[int, Field(ge=PRIORITIES.start, lt=PRIORITIES.stop), WHOLE] = Field(
+        0, description="Among your batches; higher first."
+    )
     reuse: bool = Field(True, description="Verdicts of your other batches may serve it.")
     purge_hours: float | None = Field(None, ge=0, le=8760, description="Texts are deleted so long after it ended.")
 

@@ -1,13 +1,11 @@
-"""Types of request fields that several routes share."""
-
-from typing import Annotated
+"""What request fields have in common."""
 
 from pydantic import BeforeValidator
 
 
-def whole(value: object) -> object:
-    """A JSON number without a fraction is an integer, however it is written; a boolean is none."""
+def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-WholeNumber = Annotated[int, BeforeValidator(whole)]
+# A JSON number without a fraction is an integer, however it is written; a boolean is none. To stand behind the field's limits.
+WHOLE = BeforeValidator(_whole)

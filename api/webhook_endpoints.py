@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, Context, WebhooksReader, WebhooksWriter, in_thread
-from api.fields import WholeNumber
+from api.fields import WHOLE
 from api.files import page_object
 from api.problems import ProblemError
 from guardfleet.addresses import check_receiver
@@ -68,7 +68,7 @@ class Recovery(BaseModel):
     """Which deliveries are made again."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    since: Annotated[WholeNumber, Field(ge=0, le=100_000_000_000, description="Unix time of the events.")]
+    since: Annotated[int, Field(ge=0, le=100_000_000_000, description="Unix time of the events."), WHOLE]
 
 
 @router.get("/v1/webhook_event_types")
