@@ -4,7 +4,6 @@ Each run has three parts on the same rows: the submit (with nothing else at work
 is polled all the while), and a short job of one text a shard, which shows what a shard costs beside its texts.
 """
 
-import http.client
 import json
 import multiprocessing
 import os
@@ -22,7 +21,7 @@ from typing import Any
 from rich.table import Table
 
 from guardfleet.cli import DONE, show
-from guardfleet.cli.bench_place import peak_mib, place, start, write_texts
+from guardfleet.cli.bench_place import answers, free_port, peak_mib, place, start, until, write_texts
 from guardfleet.cli.bench_polls import Poller
 from guardfleet.errors import FatalError
 from guardfleet.sealing import Keyring
@@ -88,15 +87,15 @@ def run(load: Load, *, postgres: str | None, broker: str | None) -> dict[str, An
 
 def _measure(settings: Settings, db: Database, source: pathlib.Path, load: Load) -> dict[str, Any]:
     before = scratch.footprint(db)
-    job, submit_mib = _submit(settings, db, source)
+    job, submit_mib = submit(settings, db, source)
     taken_in = scratch.footprint(db)
-    port = _free_port()
+    port = free_port()
     served = settings.model_copy(update={"api_port": port})
     processes = [start(settings, f"worker{i}", "worker", says="worker_ready") for i in range(load.workers)]
     processes.append(start(served, "api", "api"))
     poller = Poller(port, keys.create(db, Keyring(settings.required("secret_key")), name="bench"))
     try:
-        _until(lambda: _answers(port), 30, "the API")
+        until(lambda: answers(port), 30, "the API")
         if load.polls:
             poller.start(f"batch_{job.public_id.hex}")
         started = time.perf_counter()
@@ -133,7 +132,7 @@ def _measure(settings: Settings, db: Database, source: pathlib.Path, load: Load)
     }
 
 
-def _submit(settings: Settings, db: Database, source: pathlib.Path) -> tuple[JobView, float]:
+def submit(settings: Settings, db: Database, source: pathlib.Path) -> tuple[JobView, float]:
     """Submit in a process of its own; the job, and the most memory that took, MiB."""
     command = [sys.executable, "-m", "guardfleet", "submit", str(source)]
     with subprocess.Popen(command, env=os.environ | settings.as_environment(), stdout=subprocess.PIPE, text=True) as process:
@@ -151,7 +150,7 @@ def _of_single_shards(settings: Settings, db: Database, source: pathlib.Path, pr
     with source.open() as lines, few.open("w") as out:
         for _, line in zip(range(SINGLE_SHARDS), lines, strict=False):
             out.write(line)
-    job = _finished(db, _submit(settings.model_copy(update={"shard_texts": 1, "cache_hours": 0.0}), db, few)[0], processes)
+    job = _finished(db, submit(settings.model_copy(update={"shard_texts": 1, "cache_hours": 0.0}), db, few)[0], processes)
     _, _, seconds = scratch.shard_pace(db, job)
     return round(1000 * seconds / max(1, job.total - 1), 2)
 
@@ -186,33 +185,6 @@ def _finished(db: Database, job: JobView, processes: list[Any]) -> JobView:
             raise FatalError(wrong)
         time.sleep(LOOK_S)
     return job
-
-
-def _until(look: Callable[[], bool], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not look():
-        if time.monotonic() > deadline:
-            raise FatalError(f"{what} did not answer in {timeout_s:.0f} s.")
-        time.sleep(0.05)
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-    try:
-        connection.request("GET", "/livez")
-        return connection.getresponse().status == http.client.OK
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _interrupt(*_: object) -> None:

@@ -1,18 +1,20 @@
 """Where a benchmark runs: a database and queues of its own, a file of texts, processes whose memory is read."""
 
+import http.client
 import json
 import pathlib
 import random
 import re
+import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from guardfleet.embedded.children import Child
 from guardfleet.embedded.stack import Stack
-from guardfleet.errors import ConfigurationError
+from guardfleet.errors import ConfigurationError, FatalError
 from guardfleet.sealing import new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import migrate, scratch
@@ -82,6 +84,34 @@ def peak_mib(pid: int | None) -> float | None:
         found = re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text())
         return round(int(found[1]) / 1024, 1) if found else None
     return None
+
+
+def until(look: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait for something; raises FatalError when it does not come."""
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        if time.monotonic() > deadline:
+            raise FatalError(f"{what} did not answer in {timeout_s:.0f} s.")
+        time.sleep(0.05)
+
+
+def answers(port: int) -> bool:
+    """Whether an API is up on this port."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", "/livez")
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _texts_of(source: str) -> list[str]:

@@ -1,0 +1,97 @@
+"""How long `POST /v1/moderations` takes over what the engine takes, one request after the other, alone or beside a bulk job.
+
+    python benchmarks/api_latency.py --postgres URL --broker URL --engine instant --requests 300
+    python benchmarks/api_latency.py --postgres URL --broker URL --engine model --bulk 20000 --requests 60
+
+Prints one JSON; times in milliseconds. Each text is another one, so that none is answered from the cache.
+"""
+
+import argparse
+import http.client
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from guardfleet.cli.bench_pipeline import submit
+from guardfleet.cli.bench_place import answers, free_port, place, start, until, write_texts
+from guardfleet.sealing import Keyring
+from guardfleet.store import jobs, keys
+from guardfleet.store.database import Database
+from worker.main import engine_of
+
+WARM = 10
+LOOK_S = 0.1
+
+
+def main() -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--postgres", required=True)
+    parser.add_argument("--broker", required=True)
+    parser.add_argument("--engine", choices=("instant", "model"), default="instant")
+    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--bulk", type=int, default=0, help="texts of a job that runs meanwhile")
+    asked = parser.parse_args()
+    with place(asked.postgres, asked.broker, engine=asked.engine, shard_texts=256) as settings:
+        db, port = Database(settings.required("database_url")), free_port()
+        served = settings.model_copy(update={"api_port": port})
+        processes = [start(settings, "worker", "worker", says="worker_ready"), start(served, "api", "api")]
+        processes.append(start(settings, "dispatcher", "dispatcher"))
+        try:
+            until(lambda: answers(port), 30, "the API")
+            job = None
+            if asked.bulk:
+                source = settings.data_dir / "texts.jsonl"
+                write_texts(source, asked.bulk)
+                job, _ = submit(settings, db, source)
+                while not jobs.get(db, job.public_id).done:
+                    time.sleep(LOOK_S)
+            key = keys.create(db, Keyring(settings.required("secret_key")), name="bench")
+            found: dict[str, Any] = {"engine": asked.engine, "bulk": asked.bulk, "api": timed(asking(port, key), asked.requests)}
+            if job is not None:
+                found["bulk_still_runs"] = not jobs.get(db, job.public_id).state.is_final
+        finally:
+            for process in processes:
+                process.stop()
+            db.close()
+        if asked.engine == "model" and not asked.bulk:
+            engine = engine_of(settings)
+            engine.start()
+            found["engine_alone"] = timed(lambda text: engine.submit([text]).result(), asked.requests)
+            engine.stop(timeout_s=10)
+    print(json.dumps(found))
+    return 0
+
+
+def asking(port: int, key: str) -> Callable[[str], object]:
+    """A client that asks for one verdict."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+
+    def ask(text: str) -> object:
+        connection.request("POST", "/v1/moderations", json.dumps({"input": text}), headers)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != http.client.OK:
+            raise RuntimeError(f"the API answered {answer.status}: {body[:200]!r}")
+        return body
+
+    return ask
+
+
+def timed(call: Callable[[str], object], n: int) -> dict[str, float]:
+    """Milliseconds of `n` calls, the first few left out."""
+    found = []
+    for i in range(n + WARM):
+        started = time.perf_counter()
+        call(f"a text number {i} that is short")
+        found.append(1000 * (time.perf_counter() - started))
+    found = sorted(found[WARM:])
+    return {"p50": round(statistics.median(found), 1), "p99": round(found[int(0.99 * n)], 1), "max": round(found[-1], 1)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
