@@ -1,16 +1,15 @@
 """A job as OpenAI's Batch, with guardfleet's own counts beside it; and what a caller may ask of one."""
 
 import datetime as dt
-import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api import outputs
-from api.fields import WHOLE
+from api.fields import WHOLE, ModelName
 from guardfleet.errors import LineError
-from guardfleet.plan import DEFAULT_PLAN, NAME_CHARS, Plan
+from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.states import JobState
 from guardfleet.store.files import file_label
 from guardfleet.store.jobs import PRIORITIES, JobView
@@ -26,7 +25,6 @@ STATUS = {
 }
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 Name = Annotated[str, StringConstraints(max_length=200)]
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
 
 
 class BatchOptions(BaseModel):
@@ -80,16 +78,14 @@ class BatchRequest(BatchOptions):
     @property
     def window_s(self) -> float:
         """Seconds until it expires."""
-        number, unit = re.fullmatch(r"(\d+)([mhd])", self.completion_window).groups()  # type: ignore[union-attr]
-        return float(int(number) * UNITS_S[unit])
+        return float(int(self.completion_window[:-1]) * UNITS_S[self.completion_window[-1]])
 
 
 def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, Any]:
     """The job; `refused` are lines to name in `errors`."""
     errors = [{"code": e.code, "message": e.detail, "param": None, "line": e.line} for e in refused]
     if job.state is JobState.FAILED and not errors:
-        code = "empty_file" if job.reason and job.reason.startswith("empty_file") else "failed"
-        errors = [{"code": code, "message": job.reason or "the input could not be taken in.", "param": None, "line": None}]
+        errors = [{"code": "failed", "message": job.reason or "the input could not be taken in.", "param": None, "line": None}]
     ended = _unix(job.finished_at)
     return {
         "id": f"batch_{job.public_id.hex}",
@@ -107,18 +103,14 @@ def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, A
         "expired_at": ended if job.state is JobState.EXPIRED else None,
         "cancelling_at": _unix(job.cancelling_at) if job.ends_as == JobState.CANCELLED else None,
         "cancelled_at": ended if job.state is JobState.CANCELLED else None,
-        "request_counts": {
-            "total": job.total + job.rejected,
-            "completed": job.done - job.error,
-            "failed": job.error + job.rejected,
-        },
+        "request_counts": job.request_counts,
         "errors": {"object": "list", "data": errors} if errors else None,
         **outputs.labels(job),
         "metadata": job.metadata,
         "model": job.model,
         "name": job.name,
         "is_demo": job.is_demo,
-        "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
+        "severities": job.severities,
         "saved": job.saved,
         "priority": job.priority,
         "paused": job.is_paused,

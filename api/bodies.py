@@ -9,6 +9,7 @@ from fastapi import Request
 
 from api.context import Context
 from api.problems import ProblemError
+from guardfleet.rows import longest_line
 
 CONTENT_TYPES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines")
 LINES_AT_ONCE = 2048  # handed to the store's thread together
@@ -22,7 +23,7 @@ async def numbered_lines(request: Request, context: Context) -> AsyncIterator[li
     lines: list[tuple[int, bytes]] = []
     async for chunk in _inflated(request):
         received += len(chunk)
-        if received > context.settings.api_max_body_bytes or len(rest) > 6 * context.settings.max_text_bytes + 65_536:
+        if received > context.settings.api_max_body_bytes or len(rest) > longest_line(context.settings.max_text_bytes):
             raise too_large(context)
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:

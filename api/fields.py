@@ -1,6 +1,10 @@
 """What request fields have in common."""
 
-from pydantic import BeforeValidator
+from typing import Annotated
+
+from pydantic import BeforeValidator, StringConstraints
+
+from guardfleet.plan import NAME_CHARS
 
 
 def _whole(value: object) -> object:
@@ -9,3 +13,4 @@ def _whole(value: object) -> object:
 
 # A JSON number without a fraction is an integer, however it is written; a boolean is none. To stand behind the field's limits.
 WHOLE = BeforeValidator(_whole)
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]

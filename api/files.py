@@ -16,7 +16,7 @@ from api.problems import ProblemError
 from api.repeats import Once
 from api.uploads import Upload
 from guardfleet.errors import LineError
-from guardfleet.rows import parse_line, row_of
+from guardfleet.rows import longest_line, parse_line, row_of
 from guardfleet.store import files
 from guardfleet.store.files import StoredFile, parse_file_label
 from guardfleet.store.keys import Caller
@@ -191,7 +191,7 @@ class _Arriving:
             return
         self._first += data
         line, newline, _ = self._first.lstrip().partition(b"\n")
-        if len(self._first) > 6 * self.max_text_bytes + 65_536:
+        if len(self._first) > longest_line(self.max_text_bytes):
             raise ProblemError(400, "invalid_jsonl", "the first line does not end.", param="file")
         if not newline or not line:
             return

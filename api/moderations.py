@@ -8,10 +8,11 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, Context, ModerateCaller, in_thread
+from api.fields import ModelName
 from api.mapping import result_json
 from api.problems import ProblemError
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.plan import NAME_CHARS, Plan
+from guardfleet.plan import Plan
 from guardfleet.rows import row_of
 from guardfleet.sealing import PayloadRow
 from guardfleet.store import verdicts
@@ -25,7 +26,6 @@ router = APIRouter(prefix="/v1", tags=["moderations"])
 MOST_INPUTS = 256
 MOST_MESSAGES = 1000
 THEIRS = ("omni-moderation", "text-moderation")  # names of OpenAI's models stand for whatever model there is
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
 FLAG_FROM = {"controversial": Severity.CONTROVERSIAL, "unsafe": Severity.UNSAFE}
 
 

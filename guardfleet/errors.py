@@ -41,7 +41,7 @@ class LineError(RejectedError):
     """One input line is unusable; the rest of the file goes on.
 
     `code` is stable: `invalid_json`, `wrong_type`, `missing_text`, `invalid_id`, `duplicate_id`, `invalid_metadata`, `invalid_csv`,
-    `too_large`, `url_mismatch`, `empty_file`. `row_id` is the line's id, where it had a usable one.
+    `too_large`, `url_mismatch`. `row_id` is the line's id, where it had a usable one.
     """
 
     def __init__(self, line: int, code: str, detail: str, row_id: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """When to try again: exponential back-off with equal jitter, and the webhook schedule."""
 
 from collections.abc import Callable, Sequence
+from email.utils import parsedate_to_datetime
 
 # Standard Webhooks' example schedule, in seconds: ten attempts over about 75 hours.
 WEBHOOK_SCHEDULE_S: Sequence[float] = (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
@@ -21,3 +22,12 @@ def webhook_delay_s(attempts: int, *, schedule: Sequence[float], random: Callabl
     if attempts >= len(schedule):
         return None
     return schedule[attempts] * (1 + WEBHOOK_JITTER * (2 * random() - 1))
+
+
+def retry_after_s(value: str, *, now: float) -> float | None:
+    """Seconds that a Retry-After header asks to wait, from `now` (Unix time) on; None where it says nothing that can be read."""
+    try:
+        wanted = float(value) if value.isascii() and value.isdigit() else parsedate_to_datetime(value).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, wanted)

@@ -15,6 +15,11 @@ MAX_METADATA_CHARACTERS = 16_384
 MODERATIONS, COMPLETIONS = "/v1/moderations", "/v1/chat/completions"
 
 
+def longest_line(max_text_bytes: int) -> int:
+    """Bytes of the longest line that can hold a text of so many: a byte of text is at most six in JSON, where it is escaped."""
+    return 6 * max_text_bytes + (1 << 16)
+
+
 def parse_line(line: int, raw: bytes) -> Any:
     """The JSON value of a line; raises LineError."""
     try:

@@ -11,7 +11,6 @@ import uuid
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx2
@@ -19,7 +18,7 @@ import orjson
 
 from guardfleet.errors import NotFoundError, RejectedError, RetryableError
 from guardfleet.plan import DEFAULT_PLAN
-from guardfleet.retry import backoff_s
+from guardfleet.retry import backoff_s, retry_after_s
 from guardfleet.sealing import PayloadRow
 from producer.client import Options
 from producer.readers import FORMATS, read
@@ -136,7 +135,7 @@ class Calls:
             if isinstance(said, httpx2.Response):
                 if said.is_success:
                     return said
-                reason, asked_s = _message(said), _retry_after_s(said)
+                reason, asked_s = _message(said), retry_after_s(said.headers.get("retry-after", ""), now=time.time())
                 if said.status_code == TOO_MANY:
                     pause_s = max(asked_s or 1.0, 0.1) * (1 + 0.25 * self._rng())
                 elif said.status_code in NOT_NOW or _is_in_progress(said):
@@ -239,11 +238,3 @@ def _message(response: httpx2.Response) -> str:
 
 def _is_in_progress(response: httpx2.Response) -> bool:
     return response.status_code == CONFLICT and response.headers.get("x-should-retry") != "false"
-
-
-def _retry_after_s(response: httpx2.Response) -> float | None:
-    value = response.headers.get("retry-after", "")
-    try:
-        return float(value) if value.isdigit() else max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

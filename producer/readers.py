@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from guardfleet.errors import ConfigurationError, LineError, RejectedError
-from guardfleet.rows import row_of, take_line
+from guardfleet.rows import longest_line, row_of, take_line
 from guardfleet.sealing import PayloadRow
 
 Line = PayloadRow | LineError
 Numbered = tuple[int, Line]  # the line (of Parquet, the row), from 1
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
-JSON_OVERHEAD = 6  # a byte of text is at most six in JSON (\\u0000); longer lines are over the limit whatever they hold
 PARQUET_ROWS = 4096
 
 
@@ -44,7 +43,7 @@ def read(path: str, *, max_text_bytes: int) -> Iterator[Numbered]:
 
 def read_jsonl(lines: IO[bytes], *, max_text_bytes: int) -> Iterator[Numbered]:
     """One JSON value a line; blank lines are skipped but counted."""
-    limit = JSON_OVERHEAD * max_text_bytes + (1 << 16)
+    limit = longest_line(max_text_bytes)
     for number, line in enumerate(_bounded_lines(lines, limit), 1):
         if line is None:
             yield number, LineError(number, "too_large", f"the line has more than {limit} bytes")

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpcore2
@@ -18,7 +17,7 @@ import guardfleet
 from guardfleet import cursors
 from guardfleet.broker import DELIVER, MESSAGE_VERSION, is_newer
 from guardfleet.errors import RejectedError, RetryableError
-from guardfleet.retry import webhook_delay_s
+from guardfleet.retry import retry_after_s, webhook_delay_s
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.signing import sign
@@ -88,12 +87,8 @@ class Deliverer:
             "id": f"batch_{job.public_id.hex}",
             "job": job.label,
             "status": job.state.label,
-            "request_counts": {
-                "total": job.total + job.rejected,
-                "completed": job.done - job.error,
-                "failed": job.error + job.rejected,
-            },
-            "severities": {"safe": job.safe, "controversial": job.controversial, "unsafe": job.unsafe, "error": job.error},
+            "request_counts": job.request_counts,
+            "severities": job.severities,
             "model": job.model,
             "is_demo": job.is_demo,
             "metadata": job.metadata if job.webhook_metadata is None else job.webhook_metadata,
@@ -172,15 +167,10 @@ def make_pool(settings: Settings) -> httpcore2.ConnectionPool:
 
 
 def _retry_after_s(response: httpcore2.Response, now: float) -> float | None:
-    """Seconds that the receiver wants to be left alone, a day at most; None where it says nothing that can be read."""
+    """Seconds that the receiver wants to be left alone, a day at most."""
     value = next((value for name, value in response.headers if name.lower() == b"retry-after"), b"").decode("latin-1").strip()
-    if not value:
-        return None
-    try:
-        wanted = float(value) if value.isascii() and value.isdigit() else parsedate_to_datetime(value).timestamp() - now
-    except (ValueError, OverflowError):
-        return None
-    return min(max(wanted, 0.0), LONGEST_RETRY_S)
+    wanted = retry_after_s(value, now=now)
+    return None if wanted is None else min(wanted, LONGEST_RETRY_S)
 
 
 def _read_some(response: httpcore2.Response, *, deadline: float) -> None:

@@ -84,6 +84,16 @@ class JobView:
         return self.paused_at is not None and not self.state.is_final
 
     @property
+    def request_counts(self) -> dict[str, int]:
+        """Lines as OpenAI counts them: refused ones have failed."""
+        return {"total": self.total + self.rejected, "completed": self.done - self.error, "failed": self.error + self.rejected}
+
+    @property
+    def severities(self) -> dict[str, int]:
+        """Verdicts by severity."""
+        return {"safe": self.safe, "controversial": self.controversial, "unsafe": self.unsafe, "error": self.error}
+
+    @property
     def texts_per_s(self) -> float:
         """Texts judged a second, over about the last minute; of a job that stands still it falls to nothing."""
         if self.started_at is None or self.progressed_at is None:
