@@ -64,6 +64,7 @@ class Settings(BaseSettings):
         "windows", description="What of a text longer than a window is judged: all of it, its beginning, its end, or both."
     )
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the model; 0: all cores.")
+    streams: int = Field(0, ge=0, le=64, description="Batches beside each other on a CPU, which share its threads; 0: chosen.")
     engine: Literal["model", "instant"] = Field("model", description="`instant` judges nothing: for load runs and tests.")
     instant_ms_per_batch: float = Field(0.0, ge=0.0, le=60_000.0, description="What the instant engine sleeps per batch, ms.")
     engine_stall_s: float = Field(300.0, ge=1.0, le=86_400.0, description="A batch on the device for longer ends the process, s.")

@@ -73,6 +73,7 @@ def spec_of(settings: Settings) -> Spec:
         device=settings.device,
         dtype=settings.dtype,
         threads=settings.threads,
+        streams=settings.streams,
         quantize=settings.quantize,
         compile=settings.compile,
         batch_tokens=settings.batch_tokens,

@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 
+SHARE_TOKENS = 512  # worth a batch of its own on an idle stream
 
-def pack(lengths: Sequence[int], *, budget_tokens: int, max_rows: int, padded: bool) -> list[list[int]]:
+
+def pack(lengths: Sequence[int], *, budget_tokens: int, max_rows: int, padded: bool, streams: int = 1) -> list[list[int]]:
     """Group row indices into batches of at most `budget_tokens` and `max_rows` rows.
 
     A batch costs the sum of its lengths or, if it is `padded`, its rows times the longest.
 
     Sorted by length, so that rows of a batch are about equal and padding is small; longest first, so that a batch that does not
-    fit in memory shows itself early. A row over the budget travels alone. Every index is in exactly one batch.
+    fit in memory shows itself early. A row over the budget travels alone. Every index is in exactly one batch. Where batches run
+    on several `streams`, too little for a full one on each is shared out.
     """
+    if streams > 1:
+        budget_tokens = min(budget_tokens, max(SHARE_TOKENS, -(-sum(lengths) // streams)))
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batches: list[list[int]] = []
     cost = 0

@@ -11,7 +11,7 @@ import pytest
 
 from guardfleet.errors import DrainingError, FatalError
 from worker.engine.batching import BatchingEngine
-from worker.engine.contract import Answer, BatchReport, Collect, DeviceFullError, DeviceLostError, Prepared
+from worker.engine.contract import Answer, BatchReport, DeviceFullError, DeviceLostError, Launched, Prepared
 from worker.engine.loading import load
 from worker.engine.packed import PackedBackend
 
@@ -22,8 +22,8 @@ POISON = 3  # the row at this place fails whatever batch it is in
 class Faulty(PackedBackend):
     """Fails where it is told to, before or after the pass."""
 
-    def __init__(self, ahead: int) -> None:
-        super().__init__(load("demo"), budget_tokens=4096, ahead=ahead)
+    def __init__(self, *, ahead: int, streams: int) -> None:
+        super().__init__(load("demo"), budget_tokens=4096, ahead=ahead, streams=streams)
         self.dice = random.Random(7)
         self.full = 0.0
         self.poison: tuple[int, ...] | None = None
@@ -32,7 +32,7 @@ class Faulty(PackedBackend):
         self.hang.set()
         self.entered = threading.Event()
 
-    def launch(self, batch: Sequence[Prepared]) -> Collect:
+    def launch(self, batch: Sequence[Prepared]) -> Launched:
         self.entered.set()
         assert self.hang.wait(WAIT_S)
         if self.error is not None:
@@ -42,14 +42,14 @@ class Faulty(PackedBackend):
         launched = super().launch(batch)
 
         def collect() -> Sequence[Answer | Prepared]:
-            done = launched()
+            done = launched.collect()
             if len(batch) > 1 and self.dice.random() < self.full / 2:
                 raise DeviceFullError
             if any(self.poison is not None and getattr(row, "ids", None) == self.poison for row in batch):
                 raise ValueError("a poisoned row")
             return done
 
-        return collect
+        return launched._replace(collect=collect)
 
 
 @pytest.fixture
@@ -58,10 +58,11 @@ def texts(shared: pathlib.Path) -> list[str]:
         return [json.loads(line)["text"] for line in file][::300]
 
 
-@pytest.fixture(params=[0, 1], ids=["one-at-a-time", "one-ahead"])
+@pytest.fixture(params=[(0, 1), (1, 1), (1, 2)], ids=["one-at-a-time", "one-ahead", "streams"])
 def backend(request: pytest.FixtureRequest) -> Faulty:
-    """As on a CPU, and as on a device that gets its next batch before the last one's answers are read."""
-    return Faulty(ahead=request.param)
+    """One batch at a time; as on a GPU, which gets its next batch before the last one's answers are read; two beside each other."""
+    ahead, streams = request.param
+    return Faulty(ahead=ahead, streams=streams)
 
 
 def judge(backend: Faulty, texts: list[str], requests: int = 4) -> list[Answer]:

@@ -160,7 +160,7 @@ def test_a_lost_device_ends_the_process_and_its_shard_is_taken_back(
         until(lambda: dispatcher.says("shard_rescued") or leased(producer.db, job.id) == 0, what="the rescue")
 
 
-@pytest.mark.parametrize("deed", ["[[die]]", "[[lost]]"])
+@pytest.mark.parametrize(("deed", "broker_url"), [("[[die]]", "redis"), ("[[lost]]", "rabbitmq")], indirect=["broker_url"])
 def test_a_text_that_kills_its_process_ends_as_an_error_row(
     deed: str, settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:

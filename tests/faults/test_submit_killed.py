@@ -9,6 +9,7 @@ from guardfleet.states import JobState
 from guardfleet.store import jobs
 from guardfleet.store.database import Database
 from producer.client import Producer
+from tests.services.fixtures import with_broker
 from tests.services.fleet import Process, fleet, until
 from tests.services.outcome import assert_exactly_once, finished
 
@@ -27,6 +28,7 @@ def taken(db: Database) -> int:
         return int(connection.exec_driver_sql("select coalesce(sum(total), 0) from job").scalar_one())
 
 
+@with_broker("rabbitmq")
 def test_a_killed_submit_is_gone_on_with_by_the_same_command(settings: Settings, tmp_path: pathlib.Path) -> None:
     source = str(write(tmp_path / "texts.jsonl"))
     producer = Producer.connect(settings)
@@ -46,6 +48,7 @@ def test_a_killed_submit_is_gone_on_with_by_the_same_command(settings: Settings,
     producer.db.close()
 
 
+@with_broker("rabbitmq")
 def test_a_killed_submit_that_nobody_goes_on_with_is_given_up(settings: Settings, tmp_path: pathlib.Path) -> None:
     impatient = settings.model_copy(update={"intake_idle_s": 1.0})
     producer = Producer.connect(settings)

@@ -10,6 +10,7 @@ from guardfleet.cli.devices import devices_of, environment
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
 from producer.client import Producer
+from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished
 
@@ -20,6 +21,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for several in lists for child in several.split()]
 
 
+@with_broker("rabbitmq")
 def test_each_device_has_a_worker_and_a_dead_one_is_replaced(settings: Settings, tmp_path: pathlib.Path) -> None:
     producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
     with fleet(settings, tmp_path, ("worker", "--devices", "cpu,cpu"), ("dispatcher",)) as (workers, _):
@@ -38,6 +40,7 @@ def test_each_device_has_a_worker_and_a_dead_one_is_replaced(settings: Settings,
     producer.db.close()
 
 
+@with_broker("rabbitmq")
 def test_a_device_that_cannot_be_had_ends_all_of_them_with_its_reason(settings: Settings, tmp_path: pathlib.Path) -> None:
     wrong = settings.model_copy(update={"engine": "model"})
     with fleet(wrong, tmp_path, ("worker", "--devices", "7")) as (workers,):

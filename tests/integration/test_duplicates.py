@@ -7,6 +7,7 @@ from guardfleet.settings import Settings
 from guardfleet.store import keys, verdicts
 from guardfleet.store.jobs import JobView
 from producer.client import Options, Producer
+from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished
 
@@ -15,6 +16,7 @@ def served(producer: Producer, job: JobView) -> Counter[str]:
     return Counter(row["served_by"] for row in verdicts.export(producer.db, job))
 
 
+@with_broker("redis")
 def test_a_text_repeated_all_over_a_job_is_judged_once(settings: Settings, tmp_path: pathlib.Path) -> None:
     slow = settings.model_copy(update={"instant_ms_per_batch": 20.0, "cache_hours": 0.0})
     producer = Producer.connect(slow.model_copy(update={"shard_texts": 50}))
@@ -28,6 +30,7 @@ def test_a_text_repeated_all_over_a_job_is_judged_once(settings: Settings, tmp_p
     producer.db.close()
 
 
+@with_broker("redis")
 def test_verdicts_of_other_jobs_serve_unless_the_job_asks_not_to(settings: Settings, tmp_path: pathlib.Path) -> None:
     producer = Producer.connect(settings.model_copy(update={"shard_texts": 50}))
     texts = [f"text {i}" for i in range(100)]
@@ -39,6 +42,7 @@ def test_verdicts_of_other_jobs_serve_unless_the_job_asks_not_to(settings: Setti
     producer.db.close()
 
 
+@with_broker("redis")
 def test_tenants_share_verdicts_only_where_a_setting_says_so(settings: Settings, tmp_path: pathlib.Path) -> None:
     one = Producer.connect(settings)
     keys.create(one.db, one.keyring, name="k", tenant="other")

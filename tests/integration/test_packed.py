@@ -149,6 +149,16 @@ def test_no_packing_changes_an_answer_or_its_probabilities(
         assert answer.categories == pytest.approx(sampled[i].categories, abs=1e-4)
 
 
+def test_batches_beside_each_other_change_no_answer(asked: list[Content], expected: list[str]) -> None:
+    backend = elsewhere(lambda: PackedBackend(load("demo"), budget_tokens=2048, streams=3))
+    engine = BatchingEngine(backend)
+    engine.start()
+    futures = [engine.submit(asked[start::20], urgent=start % 5 == 0) for start in range(10)]
+    for start, future in enumerate(futures):
+        assert [answer.raw for answer in future.result(60).answers] == expected[start::20]
+    engine.stop()
+
+
 @pytest.mark.parametrize("draft", WRONG)
 def test_a_wrong_draft_costs_passes_and_nothing_else(
     packed: PackedBackend, asked: list[Content], expected: list[str], draft: str

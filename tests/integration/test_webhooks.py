@@ -15,7 +15,7 @@ from guardfleet.signing import new_secret
 from guardfleet.store import keys
 from guardfleet.store.database import Database
 from producer.client import Options, Producer
-from tests.services.fixtures import fleet_settings
+from tests.services.fixtures import fleet_settings, with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import finished
 from tests.services.receiver import Receiver, receiver
@@ -78,6 +78,7 @@ def test_a_failing_receiver_is_tried_again_with_the_same_event_and_a_new_signatu
     producer.db.close()
 
 
+@with_broker("redis")
 def test_a_receiver_that_never_recovers_is_given_up(settings: Settings, tmp_path: pathlib.Path, receiver: Receiver) -> None:
     receiver.answer = lambda n: (503, {})
     producer, _ = run(settings, tmp_path, receiver.url, new_secret(), 3)
@@ -85,6 +86,7 @@ def test_a_receiver_that_never_recovers_is_given_up(settings: Settings, tmp_path
     producer.db.close()
 
 
+@with_broker("redis")
 def test_gone_ends_the_delivery_and_disables_the_endpoint(settings: Settings, tmp_path: pathlib.Path, receiver: Receiver) -> None:
     receiver.answer = lambda n: (410, {})
     producer, _ = run(settings, tmp_path, receiver.url, new_secret(), 3)
@@ -94,6 +96,7 @@ def test_gone_ends_the_delivery_and_disables_the_endpoint(settings: Settings, tm
     producer.db.close()
 
 
+@with_broker("redis")
 def test_a_private_address_is_refused_unless_the_operator_allows_it(
     settings: Settings, tmp_path: pathlib.Path, receiver: Receiver
 ) -> None:
@@ -104,6 +107,7 @@ def test_a_private_address_is_refused_unless_the_operator_allows_it(
     producer.db.close()
 
 
+@with_broker("redis")
 def test_a_secret_is_never_in_the_database_or_a_log(settings: Settings, tmp_path: pathlib.Path, receiver: Receiver) -> None:
     secret = new_secret()
     producer, _ = run(settings.model_copy(update={"log_level": "debug"}), tmp_path, receiver.url, secret, 2)

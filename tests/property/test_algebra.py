@@ -35,9 +35,11 @@ def test_no_text_makes_the_parser_raise(raw: str) -> None:
     assert found is None or parse(render(found)) == found
 
 
-@given(st.lists(st.integers(1, 3000), max_size=200), st.integers(1, 4000), st.integers(1, 64), st.booleans())
-def test_packing_loses_and_doubles_no_row_and_keeps_its_limits(lengths: list[int], budget: int, rows: int, padded: bool) -> None:
-    batches = pack(lengths, budget_tokens=budget, max_rows=rows, padded=padded)
+@given(st.lists(st.integers(1, 3000), max_size=200), st.integers(1, 4000), st.integers(1, 64), st.booleans(), st.integers(1, 4))
+def test_packing_loses_and_doubles_no_row_and_keeps_its_limits(
+    lengths: list[int], budget: int, rows: int, padded: bool, streams: int
+) -> None:
+    batches = pack(lengths, budget_tokens=budget, max_rows=rows, padded=padded, streams=streams)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert 1 <= len(batch) <= rows

@@ -121,6 +121,11 @@ def redis_broker() -> Iterator[str]:
     client.close()
 
 
+def with_broker(name: str) -> pytest.MarkDecorator:
+    """For tests of what has nothing to do with the broker: they run once."""
+    return pytest.mark.parametrize("broker_url", [name], indirect=True)
+
+
 @pytest.fixture(params=["rabbitmq", "redis"])
 def broker_url(request: pytest.FixtureRequest) -> str:
     """Each broker in turn."""

@@ -1,5 +1,6 @@
 """One thread serves all: every row is settled once, whatever the batch goes through."""
 
+import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -9,7 +10,7 @@ import pytest
 from guardfleet.errors import DrainingError, FatalError
 from guardfleet.verdict import Model
 from worker.engine.batching import BatchingEngine
-from worker.engine.contract import Answer, Judged, Prepared, Synchronous, Unjudgeable
+from worker.engine.contract import Answer, Judged, Launched, Prepared, Synchronous, Unjudgeable
 from worker.engine.instant import InstantBackend, Marked
 from worker.prompt import Content
 from worker.windows import Policy
@@ -30,6 +31,21 @@ class Gate(InstantBackend):
         assert self.open.acquire(timeout=WAIT_S)
         self.batches.append(len(batch))
         return super().run(batch)
+
+
+class Beside(InstantBackend):
+    """An instant backend with two streams, whose batches end when the test says so."""
+
+    ahead, streams = 1, 2
+
+    def __init__(self) -> None:
+        super().__init__(budget_tokens=10_000)
+        self.launched: queue.SimpleQueue[tuple[Sequence[Prepared], Future[None]]] = queue.SimpleQueue()
+
+    def launch(self, batch: Sequence[Prepared]) -> Launched:
+        done: Future[None] = Future()
+        self.launched.put((batch, done))
+        return Launched(lambda: self.run(batch), done)
 
 
 def answers(future: "Future[Judged]") -> list[str]:
@@ -63,6 +79,25 @@ def test_rows_of_several_requests_share_a_batch_and_urgent_ones_go_first() -> No
     assert answers(urgent) == ["Safety: Safe"]
     assert [answers(future) for future in bulk] == [["Safety: Safe"] * 2] * 3
     assert backend.batches == [1, 1, 6]  # the first, the urgent one, and all the bulk together
+    engine.stop()
+
+
+def test_little_work_is_shared_out_over_the_streams_and_settled_as_it_ends() -> None:
+    backend = Beside()
+    engine = BatchingEngine(backend)
+    future = engine.submit(["a" * 2400, "b" * 2400])
+    engine.start()
+    first, second = (backend.launched.get(timeout=WAIT_S) for _ in range(2))  # both at once
+    assert [len(batch) for batch, _ in (first, second)] == [1, 1]
+    later = engine.submit(["c"])
+    second[1].set_result(None)  # the younger one ends first, and the stream that it leaves gets what came meanwhile
+    third = backend.launched.get(timeout=WAIT_S)
+    assert engine.busy_s() > 0
+    third[1].set_result(None)
+    assert answers(later) == ["Safety: Safe"]
+    assert not future.done()
+    first[1].set_result(None)
+    assert answers(future) == ["Safety: Safe", "Safety: Safe"]
     engine.stop()
 
 

@@ -4,9 +4,9 @@ Invariants: a row is settled exactly once; a request's future resolves when its 
 rows dropped; the thread that dies fails every future and then ends the process through `on_fatal`, so no caller waits for ever.
 
 A device that works on its own gets its next batch before the answers to the last one are read, so that it never waits for Python.
-
-A row that needs a further pass comes back from the backend as another row. Such rows are few and short, so they wait in a pool
-until they fill a batch, the device would idle, or the oldest has waited long enough.
+On a CPU batches run beside each other (`streams`) and are settled as they end, all by this one thread. A row that needs a further
+pass comes back as another row. Such rows are few and short: they wait in a pool until they fill a batch, the device would idle,
+or the oldest has waited long enough.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,10 +24,10 @@ from worker.engine.contract import (
     Answer,
     Backend,
     BatchReport,
-    Collect,
     DeviceFullError,
     DeviceLostError,
     Judged,
+    Launched,
     Pieces,
     Prepared,
     Unjudgeable,
@@ -48,7 +48,7 @@ class _Flight:
     """A batch on the device."""
 
     batch: list[Row]
-    collect: Collect
+    launched: Launched
     began: float  # perf_counter
 
 
@@ -70,14 +70,13 @@ class BatchingEngine:
         self._draining = False
         self._dead = False
         self._thread: threading.Thread | None = None
-        self._running_since: float | None = None
         self._plan: deque[list[Row]] = deque()  # engine thread only, as are the next
-        self._flying: deque[_Flight] = deque()
+        self._flying: list[_Flight] = []
+        self._launching_since: float | None = None
         self._landed_at = 0.0
         self._pool: list[Row] = []
         self._pool_age = 0
-        self._budget = backend.budget_tokens
-        self._good_batches = 0
+        self._budget, self._good_batches = backend.budget_tokens, 0
 
     @property
     def model(self) -> Model:
@@ -129,9 +128,10 @@ class BatchingEngine:
             self._thread.join(timeout_s)
 
     def busy_s(self) -> float:
-        """Age of the batch on the device."""
-        since = self._running_since
-        return 0.0 if since is None else time.monotonic() - since
+        """Age of the oldest batch on the device."""
+        oldest = self._flying[:1]
+        since = oldest[0].began if oldest else self._launching_since
+        return 0.0 if since is None else time.perf_counter() - since
 
     def _live(self) -> None:
         try:
@@ -181,12 +181,14 @@ class BatchingEngine:
 
     def _replan(self, arrived: list[Row]) -> None:
         """Pack what waits anew with what came: urgent rows in front, then older requests before younger ones."""
+        backend = self._backend
         rows = sorted([*itertools.chain.from_iterable(self._plan), *arrived], key=lambda row: row[0].queued_at)
         self._plan.clear()
         for urgent in (True, False):
             for window in self._windows([row for row in rows if row[0].urgent is urgent]):
                 lengths = [row[2].n_tokens for row in window]
-                batches = pack(lengths, budget_tokens=self._budget, max_rows=self._backend.max_rows, padded=self._backend.padded)
+                limits = {"budget_tokens": self._budget, "max_rows": backend.max_rows}
+                batches = pack(lengths, **limits, padded=backend.padded, streams=backend.streams)
                 self._plan.extend([window[i] for i in batch] for batch in batches)
 
     def _windows(self, rows: list[Row]) -> Iterator[list[Row]]:
@@ -208,25 +210,24 @@ class BatchingEngine:
 
     def _launch(self, batch: list[Row]) -> None:
         """Give the batch to the device."""
-        began = time.perf_counter()
-        self._running_since = self._running_since or time.monotonic()
+        self._launching_since = began = time.perf_counter()
         for request in requests_of(batch):
             if not request.timings.batches:
                 request.timings.wait_s = began - request.queued_at
         with self._isolating(batch):
             self._flying.append(_Flight(batch, self._backend.launch([row for _, _, row in batch]), began))
-        if not self._flying:
-            self._running_since = None
+        self._launching_since = None
 
     def _land(self) -> None:
-        """Wait for the oldest batch on the device, and settle its rows."""
-        flight = self._flying.popleft()
+        """Wait for the oldest batch that is done, and settle its rows."""
+        done = wait({flight.launched.done for flight in self._flying}, return_when=FIRST_COMPLETED).done
+        flight = next(flight for flight in self._flying if flight.launched.done in done)
+        self._flying.remove(flight)
         answers = None
         with self._isolating(flight.batch):
-            answers = flight.collect()
+            answers = flight.launched.collect()
         now = time.perf_counter()
         seconds, self._landed_at = now - max(flight.began, self._landed_at), now
-        self._running_since = time.monotonic() if self._flying else None
         if answers is not None:
             self._report(flight.batch, answers, seconds)
             self._settle(flight.batch, answers)

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     backend = _aside(lambda: _set_up(args, device, dtype))
     top = _top(backend, args)
     print(
-        f"{args.shape or args.model} on {device} in {dtype}, {torch.get_num_threads()} threads,"
+        f"{args.shape or args.model} on {device} in {dtype}, {torch.get_num_threads()} threads in {backend.streams} streams,"
         f" {len(texts)} texts behind a prefix of {backend.modes[0].prefix.n} tokens, {backend.causal.__name__}"
     )
     print(f"ceiling: {top['engine_gflop_s']:,.0f} GFLOP/s on the model's own matrices; torch's linear {top['linear_gflop_s']:,.0f}")
@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "device": device,
         "dtype": dtype,
         "threads": torch.get_num_threads(),
+        "streams": backend.streams,
         "torch": torch.__version__,
         "machine": platform.machine(),
         "texts": len(texts),
@@ -117,7 +118,7 @@ def _set_up(args: argparse.Namespace, device: str, dtype: str) -> PackedBackend:
     loaded = random_model(args.shape, args.tokenizer, device, dtype) if made_up else load(args.model, device=device, dtype=dtype)
     scripted = made_up or args.slow_path is not None or args.scripted
     kind = RehearsedBackend if scripted else PackedBackend
-    return kind(loaded, budget_tokens=max(args.budgets), is_compiled=args.compile)
+    return kind(loaded, budget_tokens=max(args.budgets), is_compiled=args.compile, streams=args.streams)
 
 
 def _turns(backend: PackedBackend, texts: Sequence[str], args: argparse.Namespace, work: float) -> list[dict[str, Any]]:
@@ -193,6 +194,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="auto")
     made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     made.add_argument("--threads", type=int, default=0, help="0: all cores")
+    made.add_argument("--streams", type=int, default=0, help="passes beside each other on a CPU; 0: as many as threads")
     made.add_argument("--budgets", type=lambda value: [int(part) for part in value.split(",")], default=[8192])
     made.add_argument("--slow-path", type=float, help="also time with this share of the rows forced off the draft")
     made.add_argument("--scripted", action="store_true", help="script the answers (folders with random weights)")

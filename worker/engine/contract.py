@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from guardfleet.verdict import Model
 from worker.prompt import Content
@@ -99,6 +99,15 @@ class BatchReport:
 
 
 Collect = Callable[[], Sequence[Answer | Prepared]]  # waits for a batch: for every row its answer, or the row that goes on with it
+NOW: "Future[Any]" = Future()
+NOW.set_result(None)
+
+
+class Launched(NamedTuple):
+    """A batch that the device has been given. It can be collected at any time, without waiting once `done` is."""
+
+    collect: Collect
+    done: "Future[Any]" = NOW  # where batches that run beside each other end in any order; elsewhere the oldest is the first
 
 
 class Backend(Protocol):
@@ -109,13 +118,14 @@ class Backend(Protocol):
     budget_tokens: int
     max_rows: int
     padded: bool  # whether a batch costs rows x longest, or the sum of its lengths
-    ahead: int  # batches that may be launched before the oldest is collected; 0 where launching does all the work
+    ahead: int  # batches that may be launched before one is collected; 0 where launching does all the work
+    streams: int  # batches that run beside each other
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> Sequence[Prepared | Pieces | Unjudgeable]:
         """Tokenise; a content that cannot be judged becomes `Unjudgeable`, the others go on. `coverage`: of long ones."""
 
-    def launch(self, batch: Sequence[Prepared]) -> Collect:
-        """Give the device a batch. Batches are collected in the order in which they were launched.
+    def launch(self, batch: Sequence[Prepared]) -> Launched:
+        """Give the device a batch.
 
         Either step raises DeviceFullError, DeviceLostError, or anything for a bad row; the same rows can then be given again.
         """
@@ -127,16 +137,16 @@ class Backend(Protocol):
 class Synchronous:
     """Half a backend: one whose `run` returns the answers."""
 
-    ahead = 0
+    ahead, streams = 0, 1
 
     def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
         """An answer for every row, in order."""
         raise NotImplementedError
 
-    def launch(self, batch: Sequence[Prepared]) -> Collect:
+    def launch(self, batch: Sequence[Prepared]) -> Launched:
         """As `Backend.launch`; it has all been done by then."""
         answers = self.run(batch)
-        return lambda: answers
+        return Launched(lambda: answers)
 
 
 class Engine(Protocol):

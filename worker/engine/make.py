@@ -25,6 +25,7 @@ class Spec:
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
+    streams: int = 0
     quantize: str = "none"
     compile: bool = False
     batch_tokens: int = 0
@@ -51,7 +52,9 @@ def _load(spec: Spec) -> Backend:
     from worker.engine.packed import PackedBackend, SelfTestError  # noqa: PLC0415
 
     def packed(model: LoadedModel) -> PackedBackend:
-        backend_of = functools.partial(PackedBackend, model, budget_tokens=spec.batch_tokens, policy=spec.policy)
+        backend_of = functools.partial(
+            PackedBackend, model, budget_tokens=spec.batch_tokens, policy=spec.policy, streams=spec.streams
+        )
         if not spec.compile:
             return backend_of()
         from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - a second to import

@@ -8,7 +8,7 @@ drafted, the answer is the one that `generate` would give token by token.
 
 import functools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from guardfleet.verdict import Model
 from worker.answer import parse
 from worker.engine import budget
 from worker.engine.attention import Prefix, Rows, TreeAttention, VarlenAttention, Workspace
-from worker.engine.contract import Answer, Collect, Pieces, Prepared, Unjudgeable
+from worker.engine.contract import Answer, Collect, Launched, Pieces, Prepared, Unjudgeable
 from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention, fastest
 from worker.engine.device import translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
@@ -27,6 +27,7 @@ from worker.engine.network import Attention, PackedNetwork, tensor_of
 from worker.engine.progress import Begun, Continuation, Ending, PromptRow
 from worker.engine.reading import Odds, Reads
 from worker.engine.rendering import Renderer, pieces_of
+from worker.engine.streams import open_streams, streams_for
 from worker.prompt import Content, Encoded, messages_of
 from worker.windows import DEFAULT_POLICY, Coverage, Policy
 
@@ -53,6 +54,7 @@ class PackedBackend:
         max_rows: int = 4096,
         is_compiled: bool = False,
         ahead: int | None = None,  # as `contract.Backend.ahead`; None: one where the device works on its own
+        streams: int = 0,  # passes beside each other on a CPU; 0: as many as it has threads, up to a few
     ) -> None:
         self.model: Model = loaded.identity
         self.device = str(loaded.device)
@@ -66,18 +68,21 @@ class PackedBackend:
         expected = [_last_logits(loaded.network, several) for several in probes]
         self.network = PackedNetwork(loaded.network, is_compiled=is_compiled)
         self._tolerance = QUANTIZED_TOLERANCE if loaded.is_quantized else TOLERANCE[self.network.dtype]
-        self.ahead = (1 if loaded.device.type == "cuda" else 0) if ahead is None else ahead
+        self.streams = streams_for(loaded.device, streams)
+        opened = open_streams(self.streams)
+        self._start = opened.submit
+        self.ahead = (1 if loaded.device.type == "cuda" else self.streams - 1) if ahead is None else ahead
         rooms = (Workspace(self.network.shape, loaded.device, self.network.dtype) for _ in range(self.ahead + 1))
         self._free = deque(rooms)
         shape, like = self.network.shape, {"dtype": self.network.dtype, "device": loaded.device}
         self._nothing = Prefix((), torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, **like))
         self.causal: type[VarlenAttention | HeadwiseAttention | RowwiseAttention] = VarlenAttention
         if loaded.device.type == "cpu":
-            self.causal = fastest(shape, self.network.dtype)
+            self.causal = fastest(shape, self.network.dtype, opened, self.streams)
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
         self._self_test([*probes[0], *probes[1]], [*expected[0], *expected[1]])
         if not budget_tokens:
-            self.budget_tokens = budget.first_guess(self.network)
+            self.budget_tokens = budget.first_guess(self.network, self.streams)
         if loaded.device.type == "cuda":
             budget.warm_up(self)
 
@@ -93,23 +98,23 @@ class PackedBackend:
 
     def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
         """An answer for each row that is done, a `Continuation` for each that is not, in order."""
-        return self.launch(batch)()
+        return self.launch(batch).collect()
 
     @torch.inference_mode()
-    def launch(self, batch: Sequence[Prepared]) -> Collect:
+    def launch(self, batch: Sequence[Prepared]) -> Launched:
         """As `contract.Backend.launch`. A pass has its workspace to itself until it is collected."""
         fresh = [row for row in batch if isinstance(row, PromptRow)]
         if 0 < len(fresh) < len(batch):
             return self._one_after_the_other(batch)
         workspace = self._free.popleft()
-        collect: Collect | None = None
+        launched: Launched | None = None
         try:
             with translating_faults(self.network.device):
-                collect = self._first_pass(fresh, workspace) if fresh else self._further_pass(batch, workspace)
+                launched = self._first_pass(fresh, workspace) if fresh else self._further_pass(batch, workspace)
         finally:
-            if collect is None:
+            if launched is None:
                 self._free.append(workspace)
-        return functools.partial(self._collect, collect, workspace)
+        return launched._replace(collect=functools.partial(self._collect, launched.collect, workspace))
 
     @torch.inference_mode()
     def _collect(self, collect: Collect, workspace: Workspace) -> Sequence[Answer | Prepared]:
@@ -121,19 +126,19 @@ class PackedBackend:
             for mode in self.modes:
                 mode.redraft()
 
-    def _one_after_the_other(self, batch: Sequence[Prepared]) -> Collect:
+    def _one_after_the_other(self, batch: Sequence[Prepared]) -> Launched:
         """Prompts and continuations in one batch, as after a failure: no work is shared."""
         done: dict[int, Answer | Prepared] = {}
         for is_fresh in (True, False):
             part = {i: row for i, row in enumerate(batch) if isinstance(row, PromptRow) is is_fresh}
             done |= zip(part, self.run(list(part.values())), strict=True)
-        return lambda: [done[i] for i in range(len(batch))]
+        return Launched(lambda: [done[i] for i in range(len(batch))])
 
     def memory_bytes(self) -> int:
         """What torch has allocated on the GPU; 0 elsewhere."""
         return torch.cuda.memory_allocated(self.network.device) if self.network.device.type == "cuda" else 0
 
-    def _first_pass(self, rows: Sequence[PromptRow], workspace: Workspace) -> Collect:
+    def _first_pass(self, rows: Sequence[PromptRow], workspace: Workspace) -> Launched:
         """Prompts and drafts; a draft is a chain, so that plain causal attention is all that is needed."""
         trees = [row.mode.draft for row in rows]
         geometry = Rows(
@@ -142,9 +147,11 @@ class PackedBackend:
             [row.prefix for row in rows],
         )
         ids = [token for row, tree in zip(rows, trees, strict=True) for token in (*row.ids, *tree.tokens)]
-        reads = self._pass(ids, geometry.positions(), geometry.reads(), self.causal(workspace, geometry))
+        attention = functools.partial(self.causal, workspace, geometry)
+        done = self._start(self._pass, ids, geometry.positions(), geometry.reads(), attention)
 
         def collect() -> list[Answer | Prepared]:
+            reads = done.result()
             reads.wait()
             out: list[Answer | Prepared] = []
             at = 0
@@ -156,9 +163,9 @@ class PackedBackend:
                 at += len(tree.parents)
             return out
 
-        return collect
+        return Launched(collect, done)
 
-    def _further_pass(self, batch: Sequence[Prepared], workspace: Workspace) -> Collect:
+    def _further_pass(self, batch: Sequence[Prepared], workspace: Workspace) -> Launched:
         """Behind each row's own keys and values: its last token, and a tree of what may come after it."""
         rows = [row for row in batch if isinstance(row, Continuation)]
         trees = [row.row.mode.drafts.tree(row.begun.tokens, TREE_NODES) for row in rows]
@@ -166,12 +173,12 @@ class PackedBackend:
         positions = [
             row.row.prefix.n + row.n_tokens + depth for row, tree in zip(rows, trees, strict=True) for depth in tree.depths
         ]
-        attention = TreeAttention(
-            workspace, [row.row.prefix for row in rows], [row.kv for row in rows], [tree.parents for tree in trees]
-        )
-        reads = self._pass(ids, positions, range(len(ids)), attention)
+        prefixes, parents = [row.row.prefix for row in rows], [tree.parents for tree in trees]
+        attention = functools.partial(TreeAttention, workspace, prefixes, [row.kv for row in rows], parents)
+        done = self._start(self._pass, ids, positions, range(len(ids)), attention)
 
         def collect() -> list[Answer | Prepared]:
+            reads = done.result()
             reads.wait()
             out: list[Answer | Prepared] = []
             at = 0
@@ -183,10 +190,14 @@ class PackedBackend:
                 at += len(tree.parents)
             return out
 
-        return collect
+        return Launched(collect, done)
 
-    def _pass(self, ids: Sequence[int], positions: Sequence[int], reads: Sequence[int], attention: Attention) -> Reads:
-        hidden = self._hidden(ids, positions, reads, attention)
+    @torch.inference_mode()
+    def _pass(
+        self, ids: Sequence[int], positions: Sequence[int], reads: Sequence[int], attention: Callable[[], Attention]
+    ) -> Reads:
+        """On a stream: nothing that learns is touched here."""
+        hidden = self._hidden(ids, positions, reads, attention())
         found = Reads(self._odds)
         for at in range(0, len(reads), self.network.head_rows):
             part = hidden[at : at + self.network.head_rows]
@@ -243,7 +254,7 @@ class PackedBackend:
     def _prefix(self, ids: tuple[int, ...]) -> Prefix:
         geometry = Rows([len(ids)], [1], [self._nothing])
         workspace = self._free[0]
-        self._pass(ids, geometry.positions(), geometry.reads(), self.causal(workspace, geometry))
+        self._pass(ids, geometry.positions(), geometry.reads(), functools.partial(self.causal, workspace, geometry))
         return Prefix(ids, workspace.kv[:, :, :, : len(ids)].clone())
 
     @torch.inference_mode()

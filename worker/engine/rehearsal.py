@@ -28,8 +28,8 @@ COMMON = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128, "max
 class RehearsedBackend(PackedBackend):
     """Takes each token from a script after having computed it. The drafts do not learn, so that slow rows stay slow."""
 
-    def __init__(self, loaded: LoadedModel, budget_tokens: int, *, is_compiled: bool = False) -> None:
-        super().__init__(loaded, budget_tokens=budget_tokens, is_compiled=is_compiled)
+    def __init__(self, loaded: LoadedModel, budget_tokens: int, *, is_compiled: bool = False, streams: int = 0) -> None:
+        super().__init__(loaded, budget_tokens=budget_tokens, is_compiled=is_compiled, streams=streams)
         self.slow_path = 0.0
         self._random = random.Random(1)
         self._scripts: dict[int, list[int]] = {}
