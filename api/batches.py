@@ -18,6 +18,7 @@ from api.files import page_object
 from api.problems import ProblemError
 from api.repeats import Once
 from guardfleet import standstill
+from guardfleet.addresses import check_receiver
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.intake import Intake, callback_secret
 from guardfleet.rows import take_line
@@ -74,7 +75,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
         if once.earlier is not None:
             return _made(await _job(once.earlier, context, caller.tenant_id))
         file = await in_thread(files.get, context.db, parse_file_label(asked.input_file_id), tenant_id=caller.tenant_id)
-        secret = callback_secret(asked.callback_url, request.headers.get("guardfleet-callback-secret"))
+        secret = await _callback(request, context, asked)
         new = replace(
             _new_job(asked, caller, secret),
             input_file_id=file.public_id,
@@ -96,7 +97,7 @@ async def _of_lines(request: Request, context: Context, caller: Caller, options:
     async with Once.of(request, context, caller, request.url.query.encode()) as once:
         if once.earlier is not None and once.is_keyed:
             return _made(await _job(once.earlier, context, caller.tenant_id))
-        secret = callback_secret(options.callback_url, request.headers.get("guardfleet-callback-secret"))
+        secret = await _callback(request, context, options)
         new = _new_job(options, caller, secret)
         await in_thread(verdicts.require_served, context.db, new.plan)
         intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
@@ -111,6 +112,13 @@ async def _of_lines(request: Request, context: Context, caller: Caller, options:
             raise
         once.subject = f"batch_{job.public_id.hex}"
     return _made(job, secret, intake.first_rejected)
+
+
+async def _callback(request: Request, context: Context, asked: BatchOptions) -> str | None:
+    """The secret that signs the callback, its address looked at already: a mistake shows now, not with the first delivery."""
+    if asked.callback_url is not None:
+        await in_thread(check_receiver, asked.callback_url, context.settings.webhook_allow_networks, name="callback_url")
+    return callback_secret(asked.callback_url, request.headers.get("guardfleet-callback-secret"))
 
 
 def _new_job(asked: BatchOptions, caller: Caller, secret: str | None) -> NewJob:

@@ -29,7 +29,7 @@ def is_allowed(address: str, allowed: Sequence[Network]) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
-def check_receiver(url: str, allowed: Sequence[str]) -> str:
+def check_receiver(url: str, allowed: Sequence[str], *, name: str = "url") -> str:
     """The URL, if events may go there as far as can be told now: the address is checked again at each connection.
 
     Raises RejectedError. A name that does not resolve yet is taken.
@@ -38,16 +38,16 @@ def check_receiver(url: str, allowed: Sequence[str]) -> str:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise RejectedError("url is no URL.") from None
+        raise RejectedError(f"{name} is no URL.") from None
     if parts.scheme not in ("https", "http") or not host or not url.isascii() or not url.isprintable() or " " in url:
-        raise RejectedError("url is to begin with https:// or http:// and a host.")
+        raise RejectedError(f"{name} is to begin with https:// or http:// and a host.")
     if parts.username is not None or parts.password is not None:
-        raise RejectedError("url holds a user name or password; the signature says who sends.")
+        raise RejectedError(f"{name} holds a user name or password; the signature says who sends.")
     try:
         answers = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return url
     networks = [ipaddress.ip_network(network) for network in allowed]
     if not all(is_allowed(str(answer[4][0]), networks) for answer in answers):
-        raise RejectedError("url leads to a private or reserved address.")
+        raise RejectedError(f"{name} leads to a private or reserved address.")
     return url

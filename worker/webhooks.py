@@ -33,6 +33,7 @@ GONE = 410
 ANSWER_BYTES = 1024  # nobody needs more of a receiver's answer, and a flood must not fill memory
 LEASE_MARGIN_S = 30.0
 PAUSE_S = 5.0
+RUN_S = 2.0  # how long a sender stays with one receiver
 SENDERS = 32  # deliveries at once in one process: they wait for others nearly all of their time
 LONGEST_RETRY_S = 86_400.0
 TEST_BATCH = "batch_" + "0" * 32
@@ -52,14 +53,20 @@ class Deliverer:
     pause: Callable[[float], object]
 
     def __call__(self, delivery_id: int) -> None:
-        """Make one attempt. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
+        """Make one attempt, and go on with what waits for the same receiver while it takes all.
+
+        Returns when the message is to be acknowledged; raises Reject when it is to go back.
+        """
+        ends = time.monotonic() + RUN_S
+        lease_s = self.settings.webhook_timeout_s + LEASE_MARGIN_S
+        again_after_s = self.settings.republish_s + self.settings.webhook_timeout_s
+        at_once = self.settings.webhook_at_once
         try:
-            due = deliveries.claim(self.db, delivery_id, lease_s=self.settings.webhook_timeout_s + LEASE_MARGIN_S)
+            due = deliveries.claim(self.db, delivery_id, lease_s=lease_s)
             if due is None:
                 get_logger().debug("delivery_skipped", delivery=delivery_id)
-                return
-            body = self._compose(due)
-            self._record(due, self._send(due, body))
+            while due is not None and self._record(due, self._send(due, self._compose(due))) and time.monotonic() < ends:
+                due = deliveries.claim_next(self.db, due.endpoint_id, lease_s=lease_s, again_after_s=again_after_s, at_once=at_once)
         except RetryableError as error:
             self.pause(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
@@ -128,13 +135,14 @@ class Deliverer:
             wrong = type(error).__name__
         return Outcome(status, round(1000 * (time.perf_counter() - started)), wrong, retry_after_s)
 
-    def _record(self, due: DueDelivery, outcome: Outcome) -> None:
+    def _record(self, due: DueDelivery, outcome: Outcome) -> bool:
+        """Write down what the attempt came to; whether it was delivered."""
         log = get_logger().bind(delivery=due.id, attempt=due.attempts, status=outcome.status, latency_ms=outcome.latency_ms)
         if outcome.status is not None and 200 <= outcome.status < 300:  # noqa: PLR2004 - HTTP success
             deliveries.settle(self.db, due, outcome, delivered=True)
             metrics.DELIVERIES.labels("delivered").inc()
             log.info("delivery_made")
-            return
+            return True
         delay_s = webhook_delay_s(due.attempts, schedule=self.settings.webhook_schedule_s, random=self.random)
         is_test = bool(due.subject and due.subject.get("test"))
         if outcome.status == GONE or is_test or delay_s is None:
@@ -151,6 +159,7 @@ class Deliverer:
         else:
             days = self.settings.webhook_disable_days
             self._disable(due, f"every delivery failed for {days:g} days", failing_for_s=days * 86_400)
+        return False
 
     def _disable(self, due: DueDelivery, reason: str, *, failing_for_s: float) -> None:
         if deliveries.disable(self.db, due, reason, failing_for_s=failing_for_s):

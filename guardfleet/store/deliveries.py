@@ -27,6 +27,7 @@ class DueDelivery:
     old_secret: bytes | None  # signs too, while the endpoint changes its secret
     job_id: int  # 0: none, as of a test
     subject: dict[str, Any] | None
+    endpoint_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +101,31 @@ def mark_rung(db: Database, ids: Sequence[int]) -> None:
 
 def claim(db: Database, delivery_id: int, *, lease_s: float) -> DueDelivery | None:
     """Take the delivery for one attempt; None when it is settled, not due, or somebody holds it."""
+    return _take(db, ":id", {"id": delivery_id, "lease": lease_s})
+
+
+def claim_next(db: Database, endpoint_id: int, *, lease_s: float, again_after_s: float, at_once: int) -> DueDelivery | None:
+    """Take the next that waits for this endpoint and that no message is on its way for, if fewer than `at_once` are out."""
+    which = """(select n.id from delivery n where n.endpoint_id = :endpoint and n.state = 0 and n.next_attempt_at <= now()
+                  and (n.published_at is null or n.published_at < now() - make_interval(secs => :again))
+                  and (select count(*) from delivery b where b.endpoint_id = :endpoint and b.state in (0, 1)
+                         and (b.lease_until >= now() or b.published_at >= now() - make_interval(secs => :again))) < :at_once
+                order by n.next_attempt_at, n.id limit 1 for update skip locked)"""
+    return _take(db, which, {"endpoint": endpoint_id, "lease": lease_s, "again": again_after_s, "at_once": at_once})
+
+
+def _take(db: Database, which: str, values: dict[str, object]) -> DueDelivery | None:
     with db.begin() as connection:
         row = connection.execute(
-            text("""update delivery d set state = 1, attempts = d.attempts + 1, token = d.token + 1,
-                           lease_until = now() + make_interval(secs => :lease)
-                    from endpoint e
-                    where d.id = :id and e.id = d.endpoint_id and d.state in (0, 1) and d.next_attempt_at <= now()
-                      and (d.lease_until is null or d.lease_until < now())
-                      and e.enabled
-                    returning d.id, d.token, d.attempts, d.event_id, d.kind, d.occurred_at, e.url, e.secret,
-                              case when e.old_secret_until > now() then e.old_secret end, d.job_id, d.subject"""),
-            {"id": delivery_id, "lease": lease_s},
+            text(f"""update delivery d set state = 1, attempts = d.attempts + 1, token = d.token + 1,
+                            lease_until = now() + make_interval(secs => :lease)
+                     from endpoint e
+                     where d.id = {which} and e.id = d.endpoint_id and d.state in (0, 1) and d.next_attempt_at <= now()
+                       and (d.lease_until is null or d.lease_until < now())
+                       and e.enabled
+                     returning d.id, d.token, d.attempts, d.event_id, d.kind, d.occurred_at, e.url, e.secret,
+                               case when e.old_secret_until > now() then e.old_secret end, d.job_id, d.subject, e.id"""),
+            values,
         ).one_or_none()
     return DueDelivery(*row) if row else None
 

@@ -104,6 +104,8 @@ def test_cancelling_is_idempotent_and_refused_at_the_end(client: TestClient, db:
         ("POST", "/v1/batches", JSONL | {"content-encoding": "zstd"}, b"x", 400, "invalid_encoding"),
         ("POST", "/v1/batches", JSONL, b"x" * 100_001, 413, "too_large"),
         ("POST", "/v1/batches?callback_url=ftp://x", JSONL, b"", 400, "rejected"),
+        ("POST", "/v1/batches?callback_url=http://169.254.169.254/", JSONL, b"", 400, "rejected"),
+        ("POST", "/v1/batches?callback_url=http://0x7f.1/", JSONL, b"", 400, "rejected"),
         ("POST", "/v1/batches?interactive=perhaps", JSONL, b"", 422, "invalid_parameter"),
     ],
 )

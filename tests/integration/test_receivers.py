@@ -6,7 +6,6 @@ import pathlib
 import random
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -22,7 +21,7 @@ from guardfleet.store import deliveries, endpoints
 from guardfleet.store.database import Database
 from guardfleet.store.endpoints import Endpoint
 from tests.services.fixtures import SECRET_KEY
-from tests.services.receiver import Receiver, receiver
+from tests.services.receiver import Receiver, drip, flood, raw_server, receiver, reset
 from tests.services.stored import finish, scalar, submit, took
 from worker import egress
 from worker.webhooks import Deliverer, make_pool
@@ -74,50 +73,6 @@ def happened(db: Database, made: Endpoint, n: int = 1) -> list[int]:
 
 def due(db: Database, limit: int = 64) -> list[int]:
     return deliveries.due(db, limit=limit, again_after_s=30, at_once=4)
-
-
-def raw_server(say: Callable[[socket.socket], None], context: ssl.SSLContext | None = None) -> tuple[str, Callable[[], None]]:
-    """A receiver that says what it likes on each connection."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    ended = threading.Event()
-
-    def serve() -> None:
-        while not ended.is_set():
-            try:
-                connection, _ = listener.accept()
-                if context is not None:
-                    connection = context.wrap_socket(connection, server_side=True)
-                with connection:
-                    say(connection)
-            except OSError:
-                pass
-
-    threading.Thread(target=serve, daemon=True).start()
-
-    def close() -> None:
-        ended.set()
-        listener.close()
-
-    return f"{'https' if context else 'http'}://127.0.0.1:{listener.getsockname()[1]}/", close
-
-
-def drip(connection: socket.socket, first: bytes) -> None:
-    connection.recv(65_536)
-    connection.sendall(first)
-    while True:
-        time.sleep(0.05)
-        connection.sendall(b"x")
-
-
-def flood(connection: socket.socket) -> None:
-    connection.recv(65_536)
-    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 20000000\r\n\r\n")
-    for _ in range(20):
-        connection.sendall(b"x" * 1_000_000)
-
-
-def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +145,40 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_refused(
     pool.close()
 
 
+def test_a_sender_goes_on_with_what_waits_for_the_same_receiver(
+    db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver
+) -> None:
+    made, _ = endpoint(db, keyring, receiver.url)
+    other, _ = endpoint(db, keyring, "http://127.0.0.1:9/")
+    happened(db, other)
+    first, second, *_, last = happened(db, made, 20)
+    with db.begin() as connection:  # a message for this one is on its way: another sender will take it
+        connection.exec_driver_sql(f"update delivery set published_at = now() where id = {second}")
+    receiver.answer = lambda n: (500 if n == 18 else 204, {})
+    deliver(first)
+    assert len(receiver.got) == 18  # and stops at a failure
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 18
+    assert scalar(db, f"select count(*) from delivery where state = 2 and endpoint_id = {_id(db, made)}") == 17
+    assert scalar(db, f"select attempts from delivery where id = {second}") == 0
+    deliver(last)
+    assert len(receiver.got) == 19
+
+
+def test_a_sender_does_not_go_on_where_enough_are_out(
+    db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver, settings: Settings
+) -> None:
+    made, _ = endpoint(db, keyring, receiver.url)
+    first, *others = happened(db, made, 10)
+    for delivery in others[: settings.webhook_at_once]:
+        assert deliveries.claim(db, delivery, lease_s=60)
+    deliver(first)
+    assert len(receiver.got) == 1
+
+
+def _id(db: Database, made: Endpoint) -> object:
+    return scalar(db, f"select id from endpoint where public_id = '{made.public_id}'")
+
+
 def test_both_secrets_sign_for_a_while(db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver) -> None:
     made, old = endpoint(db, keyring, receiver.url)
     _, new = endpoints.rotate(db, keyring, made.public_id, tenant_id=1, overlap_s=60)
@@ -224,6 +213,8 @@ def test_days_of_failures_disable_an_endpoint_and_one_success_forgets_them(
     made, _ = endpoint(db, keyring, receiver.url)
     receiver.answer = lambda n: (500, {}) if n != 2 else (200, {})
     first, second, third, waiting = happened(db, made, 4)
+    with db.begin() as connection:  # each has a message of its own: no sender goes on with the next by itself
+        connection.exec_driver_sql("update delivery set published_at = now()")
     deliver(first)
     assert endpoints.get(db, made.public_id, tenant_id=1).failing_since is not None
     deliver(second)

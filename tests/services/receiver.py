@@ -1,6 +1,9 @@
 """A webhook receiver on loopback."""
 
+import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -42,3 +45,47 @@ def receiver() -> Iterator[Receiver]:
     made.server.shutdown()
     made.server.server_close()
     made.thread.join(5)
+
+
+def raw_server(say: Callable[[socket.socket], None], context: ssl.SSLContext | None = None) -> tuple[str, Callable[[], None]]:
+    """A receiver that says what it likes on each connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.is_set():
+            try:
+                connection, _ = listener.accept()
+                if context is not None:
+                    connection = context.wrap_socket(connection, server_side=True)
+                with connection:
+                    say(connection)
+            except OSError:
+                pass
+
+    threading.Thread(target=serve, daemon=True).start()
+
+    def close() -> None:
+        ended.set()
+        listener.close()
+
+    return f"{'https' if context else 'http'}://127.0.0.1:{listener.getsockname()[1]}/", close
+
+
+def drip(connection: socket.socket, first: bytes) -> None:
+    connection.recv(65_536)
+    connection.sendall(first)
+    while True:
+        time.sleep(0.05)
+        connection.sendall(b"x")
+
+
+def flood(connection: socket.socket) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 20000000\r\n\r\n")
+    for _ in range(20):
+        connection.sendall(b"x" * 1_000_000)
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
