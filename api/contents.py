@@ -7,31 +7,36 @@ one size, so that any part of a file can be read without what lies before it.
 import hashlib
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import fsspec  # type: ignore[import-untyped]
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
-from guardfleet.errors import RetryableError
+from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.sealing import SEAL_BYTES, Keyring
 
 PIECE_BYTES = 1 << 20
 
 
 class Contents:
-    """Files by public id under one URL. Blocking: call it beside the event loop."""
+    """Files by public id under one URL; ConfigurationError where fsspec cannot serve it. Blocking: not for the event loop."""
 
     def __init__(self, url: str, keyring: Keyring) -> None:
-        self._fs, self._root = fsspec.url_to_fs(url)
+        try:
+            self._fs, self._root = fsspec.url_to_fs(url)
+        except (ImportError, ValueError) as error:  # fsspec says which package it lacks, and which protocols it has
+            raise ConfigurationError(f"files_url: {error}") from error
+        self._makes_folders = isinstance(self._fs, LocalFileSystem)  # elsewhere that would make a bucket of a mistyped name
         self._keyring = keyring
 
     def writer(self, file_id: uuid.UUID, data_key: bytes) -> "Writer":
         """A new file's content, to be filled; a context manager that deletes what it wrote unless it is closed."""
-        path = self._path(file_id)
         with _translated():
-            self._fs.makedirs(self._root, exist_ok=True)
-            return Writer(self._fs, path, self._keyring, data_key, file_id)
+            if self._makes_folders:
+                self._fs.makedirs(self._root, exist_ok=True)
+            return Writer(self._fs, self._path(file_id), self._keyring, data_key, file_id)
 
     def read(self, file_id: uuid.UUID, data_key: bytes, *, size: int, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Bytes `start` to `stop` of a content of `size` bytes, a piece at a time."""
@@ -39,17 +44,20 @@ class Contents:
         if start >= stop:
             return
         last = max(0, size - 1) // PIECE_BYTES
-        with _translated(), self._fs.open(self._path(file_id), "rb") as stored:
+        with _translated(FileNotFoundError):
+            opened = self._fs.open(self._path(file_id), "rb")
+        with opened as stored:
             for no in range(start // PIECE_BYTES, (stop - 1) // PIECE_BYTES + 1):
-                stored.seek(no * (PIECE_BYTES + SEAL_BYTES))
-                sealed = stored.read(PIECE_BYTES + SEAL_BYTES)
+                with _translated():
+                    stored.seek(no * (PIECE_BYTES + SEAL_BYTES))
+                    sealed = stored.read(PIECE_BYTES + SEAL_BYTES)
                 plain = self._keyring.open_bytes(data_key, sealed, place=_place(file_id, no, is_last=no == last))
                 at = no * PIECE_BYTES
                 yield plain[max(0, start - at) : stop - at]
 
     def delete(self, file_id: uuid.UUID) -> None:
         """Delete a content; safe to call twice."""
-        with _translated(), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), _translated(FileNotFoundError):
             self._fs.rm_file(self._path(file_id))
 
     def _path(self, file_id: uuid.UUID) -> str:
@@ -95,7 +103,7 @@ class Writer:
     def discard(self) -> None:
         """Delete what was written; safe to call twice."""
         for end in (self._stored.close, lambda: self._fs.rm_file(self._path)):
-            with suppress(OSError):
+            with suppress(RetryableError), _translated():
                 end()
 
     def _put(self, plain: bytes, *, is_last: bool) -> None:
@@ -105,15 +113,15 @@ class Writer:
         self._no += 1
 
 
-class _translated:  # noqa: N801 - used as a statement
-    """Storage that does not answer is a RetryableError; a file that is not there stays FileNotFoundError."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            raise RetryableError(f"the file storage did not answer: {type(error).__name__}") from error
+@contextmanager
+def _translated(*told: type[Exception]) -> Iterator[None]:
+    """Storage that fails is a RetryableError, whatever its library raises, but for the errors that the caller wants `told`."""
+    try:
+        yield
+    except told:
+        raise
+    except Exception as error:
+        raise RetryableError(f"the file storage did not answer: {type(error).__name__}") from error
 
 
 def _place(file_id: uuid.UUID, no: int, *, is_last: bool) -> bytes:

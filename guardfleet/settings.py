@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     api_max_body_bytes: int = Field(512 << 20, ge=1, description="Largest body of a batch, unpacked.")
     moderation_timeout_s: float = Field(30.0, gt=0.0, le=300.0, description="Longest wait of a request for its verdict, s.")
     files_url: str | None = Field(
-        None, description="Where uploaded files lie: a folder, s3://bucket/prefix, ...; empty: in data_dir."
+        None, description="Where uploaded files lie: a folder, s3://bucket/prefix (with s3fs), ...; empty: in data_dir."
     )
     files_max_bytes: int = Field(512 << 20, ge=1, description="Largest uploaded file, bytes.")
     rate_limit: str | None = Field(None, description="Requests of one API key, as `600/minute`; empty: as many as it likes.")

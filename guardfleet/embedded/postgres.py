@@ -4,9 +4,11 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
 import urllib.parse
+from contextlib import suppress
 
 from guardfleet.embedded.ownership import Owner
 from guardfleet.errors import ConfigurationError, FatalError, RetryableError
@@ -71,19 +73,30 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Stop in order, open transactions rolled back; safe to call twice."""
-        if (self._data / "postmaster.pid").exists():
-            subprocess.run(
-                self._command("pg_ctl", "-D", str(self._data), "-w", "-m", "fast", "stop"),
-                check=False,
-                capture_output=True,
-                cwd="/",
-                **self._owner.switch,
-            )  # type: ignore[call-overload]
+        if self._pid() is None:
+            return
+        subprocess.run(
+            self._command("pg_ctl", "-D", str(self._data), "-w", "-m", "fast", "stop"),
+            check=False,
+            capture_output=True,
+            cwd="/",
+            **self._owner.switch,
+        )  # type: ignore[call-overload]
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (pid := self._pid()) and self.is_running() and time.monotonic() < deadline:
+            with suppress(OSError):  # its user may have been shut out of the folder meanwhile
+                os.kill(int(pid), signal.SIGINT)
+            time.sleep(0.1)
 
     def is_running(self) -> bool:
         """Whether the server process is there."""
-        pid_file = self._data / "postmaster.pid"
-        return pid_file.exists() and _is_our_postgres(pid_file.read_text().split("\n", 1)[0].strip(), self._data)
+        pid = self._pid()
+        return pid is not None and _is_our_postgres(pid, self._data)
+
+    def _pid(self) -> str | None:
+        with suppress(OSError):
+            return (self._data / "postmaster.pid").read_text().split("\n", 1)[0].strip()
+        return None
 
     def _initialise(self) -> None:
         shutil.rmtree(self._data, ignore_errors=True)  # a half-made folder of an interrupted first start

@@ -19,6 +19,7 @@ from guardfleet.store.opinions import Opinion
 from guardfleet.store.shards import Claim, Limits, Row
 from guardfleet.verdict import Judgement, Model, Severity
 from producer.client import Options, Producer
+from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished
 from worker.giving_up import give_up
@@ -80,6 +81,7 @@ def test_only_workers_with_the_model_a_job_names_take_it(producer: Producer, set
     assert {row["model"] for row in verdicts.export(producer.db, job)} == {"large"}
 
 
+@with_broker("redis")
 def test_a_second_worker_killed_in_the_middle_loses_and_doubles_nothing(
     producer: Producer, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
@@ -181,6 +183,7 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(plan: Plan, said: str) -> 
         plan.check()
 
 
+@with_broker("redis")
 def test_a_job_can_ask_for_the_head_of_long_texts_only(producer: Producer, settings: Settings, tmp_path: pathlib.Path) -> None:
     short = settings.model_copy(update={"window_tokens": 256, "window_overlap": 16})
     text = "word " * 2000 + "[[unsafe]]"

@@ -241,7 +241,9 @@ def test_the_embedded_database_survives_a_crash_and_a_foreign_pid(data_dir: path
     finally:
         stranger.kill()
         stranger.wait()
+        data_dir.chmod(0o700)  # its user is shut out meanwhile: it is stopped all the same
         server.stop()
+        data_dir.chmod(0o711)
         server.stop()
 
 

@@ -4,10 +4,12 @@ import pathlib
 
 from guardfleet.settings import Settings
 from producer.client import Producer
+from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished
 
 
+@with_broker("rabbitmq")
 def test_every_row_of_the_corpus_gets_exactly_one_verdict(settings: Settings, shared: pathlib.Path, tmp_path: pathlib.Path) -> None:
     producer = Producer.connect(settings)
     with fleet(settings, tmp_path, ("worker",), ("dispatcher",)):

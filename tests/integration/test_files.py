@@ -5,9 +5,12 @@ import json
 import pathlib
 import uuid
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
+import fsspec  # type: ignore[import-untyped]
 import pytest
 import zstandard
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -92,6 +95,58 @@ def test_a_content_that_was_meddled_with_does_not_open(tmp_path: pathlib.Path) -
             list(contents.read(file_id, data_key, size=writer.size))
     with pytest.raises(ConfigurationError):  # cut off between two pieces, the size changed to match
         list(contents.read(file_id, data_key, size=2 * PIECE_BYTES))
+
+
+class Broken(MemoryFileSystem):
+    """An object store whose library has errors of its own, as S3's has, and makes a bucket where it is asked for a folder."""
+
+    protocol = "broken"
+    makes: ClassVar[list[str]] = []
+    is_away = False
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        self.makes.append(path)
+
+    def _open(self, *args: Any, **kwargs: Any) -> Any:
+        if self.is_away:
+            raise EndpointError
+        return super()._open(*args, **kwargs)
+
+    def rm_file(self, path: str) -> None:
+        if self.is_away:
+            raise EndpointError
+        super().rm_file(path)
+
+
+class EndpointError(Exception):
+    pass
+
+
+def test_an_object_store_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("broken", Broken, clobber=True)
+    contents, file_id, data_key = Contents("broken://bucket/files", KEYRING), uuid.uuid4(), KEYRING.new_data_key()
+    data = b"0123456789" * (PIECE_BYTES // 4)
+    with contents.writer(file_id, data_key) as writer:
+        writer.write(data)
+        writer.close()
+    assert Broken.makes == []
+    assert b"".join(contents.read(file_id, data_key, size=len(data), start=7, stop=len(data) - 3)) == data[7:-3]
+    with pytest.raises(FileNotFoundError):
+        list(contents.read(uuid.uuid4(), data_key, size=1))
+    monkeypatch.setattr(Broken, "is_away", True)
+    for attempt in (
+        lambda: contents.writer(uuid.uuid4(), data_key),
+        lambda: list(contents.read(file_id, data_key, size=len(data))),
+        lambda: contents.delete(file_id),
+    ):
+        with pytest.raises(RetryableError, match="EndpointError"):
+            attempt()
+    monkeypatch.setattr(Broken, "is_away", False)
+    contents.delete(file_id)
+    contents.delete(file_id)
+    for url in ("abfs://needs-a-package", "nonsense://x"):
+        with pytest.raises(ConfigurationError, match="files_url: "):
+            Contents(url, KEYRING)
 
 
 def test_an_upload_that_is_cut_off_leaves_nothing(client: TestClient, api_settings: Settings, db: Database) -> None:
