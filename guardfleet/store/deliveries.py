@@ -1,15 +1,13 @@
 """Webhook deliveries: relayed from the outbox, claimed with a token, sent outside any transaction, settled or deferred."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
 
 from guardfleet.store.database import Database
-
-FAILS = "failing_since = now()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +130,14 @@ def _take(db: Database, which: str, values: dict[str, object]) -> DueDelivery | 
 
 def settle(db: Database, due: DueDelivery, outcome: Outcome, *, delivered: bool) -> bool:
     """End the delivery, delivered or exhausted, and log the attempt. False if the claim was lost."""
-    change = "failing_since = null" if delivered else FAILS
-    return _record(db, due, outcome, "state = :state, lease_until = null", {"state": 2 if delivered else 3}, endpoint=change)
+    change, values = "state = :state, lease_until = null", {"state": 2 if delivered else 3}
+    return _record(db, due, outcome, change, values, failed=not delivered)
 
 
 def defer(db: Database, due: DueDelivery, outcome: Outcome, *, delay_s: float) -> bool:
     """Plan the next attempt and log this one. False if the claim was lost."""
     change = "state = 0, lease_until = null, published_at = null, next_attempt_at = now() + make_interval(secs => :delay)"
-    return _record(db, due, outcome, change, {"delay": delay_s}, endpoint=FAILS)
+    return _record(db, due, outcome, change, {"delay": delay_s}, failed=True)
 
 
 def disable(db: Database, due: DueDelivery, reason: str, *, failing_for_s: float = 0.0) -> bool:
@@ -181,7 +179,7 @@ def unsent(db: Database, job_id: int) -> int:
         return n
 
 
-def _record(db: Database, due: DueDelivery, outcome: Outcome, change: str, values: dict[str, object], *, endpoint: str) -> bool:
+def _record(db: Database, due: DueDelivery, outcome: Outcome, change: str, values: Mapping[str, object], *, failed: bool) -> bool:
     with db.begin() as connection:
         mine = connection.execute(
             text(f"update delivery set {change} where id = :id and token = :token and state = 1 returning endpoint_id"),
@@ -194,7 +192,8 @@ def _record(db: Database, due: DueDelivery, outcome: Outcome, change: str, value
         )
         if mine is not None:  # only where it changes: the row is shared by all senders
             connection.execute(
-                text(f"update endpoint set {endpoint} where id = :id and (failing_since is null) = :was_well"),
-                {"id": mine, "was_well": endpoint == FAILS},
+                text("""update endpoint set failing_since = case when :failed then now() end
+                        where id = :id and (failing_since is null) = :failed"""),
+                {"id": mine, "failed": failed},
             )
     return mine is not None
