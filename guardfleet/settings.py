@@ -147,6 +147,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def webhook_again_s(self) -> float:
+        """How long a delivery that was rung for is taken to be under way."""
+        return self.republish_s + self.webhook_timeout_s
+
+    @property
     def is_embedded(self) -> bool:
         """Whether this process is to bring up its own PostgreSQL and broker."""
         return self.database_url is None

@@ -143,7 +143,7 @@ class Dispatcher:
         ids = deliveries.due(
             self.db,
             limit=DELIVERY_WINDOW,
-            again_after_s=self.settings.republish_s + self.settings.webhook_timeout_s,
+            again_after_s=self.settings.webhook_again_s,
             at_once=self.settings.webhook_at_once,
         )
         if ids:

@@ -59,7 +59,7 @@ class Deliverer:
         """
         ends = time.monotonic() + RUN_S
         lease_s = self.settings.webhook_timeout_s + LEASE_MARGIN_S
-        again_after_s = self.settings.republish_s + self.settings.webhook_timeout_s
+        again_after_s = self.settings.webhook_again_s
         at_once = self.settings.webhook_at_once
         try:
             due = deliveries.claim(self.db, delivery_id, lease_s=lease_s)
