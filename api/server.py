@@ -1,6 +1,5 @@
 """The application: routes, request ids, probes, and the process around it."""
 
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -17,7 +16,7 @@ from api.context import AppContext, Context, in_thread
 from api.file_intakes import FileIntakes
 from api.online import Online
 from api.throttle import Throttle
-from guardfleet import __version__
+from guardfleet import __version__, interpreter
 from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
@@ -26,8 +25,6 @@ from guardfleet.store.database import Database
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer
-
-SWITCH_S = 0.0005  # a page is made in a thread; with Python's 5 ms a poll beside it waits that long for each of its steps
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -82,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM; requests in flight finish."""
-    sys.setswitchinterval(SWITCH_S)
+    interpreter.hand_over_often()
     app = create_app(settings)
     context: Context = app.state.context
     migrate.require_head(context.db)
@@ -91,6 +88,7 @@ def serve(settings: Settings) -> int:
     if settings.metrics_port is not None:
         probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=lambda: None)
         probes.start()
+    interpreter.keep_what_is_loaded()
     try:
         uvicorn.run(
             app, host=settings.api_host, port=settings.api_port, log_config=None, access_log=False, timeout_graceful_shutdown=20

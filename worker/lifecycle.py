@@ -21,6 +21,7 @@ from typing import Any
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning
 
+from guardfleet import interpreter
 from guardfleet.broker import declare_dead_letters, make_app
 from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.queues import Queues
@@ -211,6 +212,7 @@ def engine_died(reason: str) -> None:
 
 
 def _say_ready(**_: Any) -> None:
+    interpreter.keep_what_is_loaded()
     get_logger().info("worker_ready")
 
 

@@ -1,8 +1,8 @@
 """Entry points of the worker's processes, as the command line calls them."""
 
 import signal
-import sys
 
+from guardfleet import interpreter
 from guardfleet.broker import Publisher, make_app
 from guardfleet.settings import Settings
 from guardfleet.telemetry import metrics
@@ -13,13 +13,12 @@ from worker.engine.contract import BatchReport
 from worker.engine.make import Spec, make_backend, make_engine
 from worker.windows import Policy
 
-SWITCH_S = 0.0005  # with Python's 5 ms the engine waits that long for the interpreter while a shard is read or written beside it
 DISPATCHER_LIMIT_S = 30.0  # a dispatcher that has not ticked for this long is not live
 
 
 def moderate(settings: Settings) -> int:
     """`guardfleet worker`."""
-    sys.setswitchinterval(SWITCH_S)
+    interpreter.hand_over_often()
     return lifecycle.run_moderator(settings, engine_of)
 
 
