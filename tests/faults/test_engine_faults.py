@@ -58,7 +58,7 @@ def texts(shared: pathlib.Path) -> list[str]:
         return [json.loads(line)["text"] for line in file][::300]
 
 
-@pytest.fixture(params=[(0, 1), (1, 1), (1, 2)], ids=["one-at-a-time", "one-ahead", "streams"])
+@pytest.fixture(params=[(0, 1), (1, 1), (2, 2)], ids=["one-at-a-time", "one-ahead", "streams"])
 def backend(request: pytest.FixtureRequest) -> Faulty:
     """One batch at a time; as on a GPU, which gets its next batch before the last one's answers are read; two beside each other."""
     ahead, streams = request.param
@@ -122,7 +122,7 @@ def test_an_error_that_may_be_a_rows_own_fault_is_isolated_not_fatal(backend: Fa
 
 
 def test_a_death_while_planning_leaves_nobody_waiting(backend: Faulty, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.engine.batching.pack", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("worker.engine.waiting.pack", lambda *args, **kwargs: 1 / 0)
     ended: list[str] = []
     engine = BatchingEngine(backend, on_fatal=ended.append)
     engine.start()

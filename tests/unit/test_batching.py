@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 
 import pytest
 
@@ -34,18 +34,18 @@ class Gate(InstantBackend):
 
 
 class Beside(InstantBackend):
-    """An instant backend with two streams, whose batches end when the test says so."""
+    """An instant backend with two streams, whose batches begin and end when the test says so."""
 
-    ahead, streams = 1, 2
+    ahead, streams = 2, 2
 
-    def __init__(self) -> None:
-        super().__init__(budget_tokens=10_000)
+    def __init__(self, budget_tokens: int = 10_000) -> None:
+        super().__init__(budget_tokens=budget_tokens)
         self.launched: queue.SimpleQueue[tuple[Sequence[Prepared], Future[None]]] = queue.SimpleQueue()
 
     def launch(self, batch: Sequence[Prepared]) -> Launched:
         done: Future[None] = Future()
         self.launched.put((batch, done))
-        return Launched(lambda: self.run(batch), done)
+        return Launched(lambda: self.run(batch), done, done.cancel)
 
 
 def answers(future: "Future[Judged]") -> list[str]:
@@ -98,6 +98,45 @@ def test_little_work_is_shared_out_over_the_streams_and_settled_as_it_ends() -> 
     assert not future.done()
     first[1].set_result(None)
     assert answers(future) == ["Safety: Safe", "Safety: Safe"]
+    engine.stop()
+
+
+def test_a_stream_has_its_next_batch_waiting_which_is_taken_back_for_one_that_somebody_waits_for() -> None:
+    backend = Beside(budget_tokens=100)  # a batch a text
+    engine = BatchingEngine(backend)
+    bulk = engine.submit(["a" * 390, "b" * 380, "c" * 370, "d" * 360])
+    engine.start()
+    running = [backend.launched.get(timeout=WAIT_S) for _ in range(2)]
+    _, queued = backend.launched.get(timeout=WAIT_S)
+    urgent = engine.submit(["now"], urgent=True)
+    (asked,), next_one = backend.launched.get(timeout=WAIT_S)  # while both streams run
+    assert queued.cancelled()
+    running[0][1].set_result(None)
+    next_one.set_result(None)
+    assert answers(urgent) == ["Safety: Safe"]
+    assert isinstance(asked, Marked)
+    running[1][1].set_result(None)
+    for _ in range(2):  # what was taken back, and the last
+        backend.launched.get(timeout=WAIT_S)[1].set_result(None)
+    assert answers(bulk) == ["Safety: Safe"] * 4
+    engine.stop()
+
+
+def test_draining_hands_back_what_waits_for_a_stream() -> None:
+    backend = Beside(budget_tokens=100)
+    engine = BatchingEngine(backend)
+    futures = [engine.submit([letter * 380]) for letter in "abc"]
+    engine.start()
+    running = [backend.launched.get(timeout=WAIT_S)[1] for _ in range(2)]
+    _, queued = backend.launched.get(timeout=WAIT_S)
+    engine.drain()
+    with pytest.raises(CancelledError):
+        queued.result(WAIT_S)
+    for done in running:
+        done.set_result(None)
+    assert [answers(future) for future in futures[:2]] == [["Safety: Safe"]] * 2
+    with pytest.raises(DrainingError):
+        futures[2].result(WAIT_S)
     engine.stop()
 
 

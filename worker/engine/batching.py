@@ -3,10 +3,9 @@
 Invariants: a row is settled exactly once; a request's future resolves when its last row is settled, or fails once with all its
 rows dropped; the thread that dies fails every future and then ends the process through `on_fatal`, so no caller waits for ever.
 
-A device that works on its own gets its next batch before the answers to the last one are read, so that it never waits for Python.
-On a CPU batches run beside each other (`streams`) and are settled as they end, all by this one thread. A row that needs a further
-pass comes back as another row. Such rows are few and short: they wait in a pool until they fill a batch, the device would idle,
-or the oldest has waited long enough.
+A device gets its next batch before the answers to the last one are read, so that it never waits for Python. On a CPU batches run
+beside each other (`streams`) and are settled as they end, all by this one thread. An urgent row waits for the first batch to end;
+those that have not begun are taken back for it.
 """
 
 import itertools
@@ -33,23 +32,19 @@ from worker.engine.contract import (
     Unjudgeable,
 )
 from worker.engine.requests import Request, Row, requests_of
-from worker.packing import halve, pack
+from worker.engine.waiting import Waiting, is_urgent
+from worker.packing import halve
 from worker.prompt import Content
 from worker.windows import Coverage
 
-WINDOW_BATCHES = 4  # tokens that are sorted by length together, in batches: enough to keep padding small
-POOL_PATIENCE = 8  # batches that a row waits for others that need a further pass too
-SHRINK, GROW, GROW_AFTER = 0.75, 1.1, 64  # of the token budget after memory ran out; batches without it before it is raised
-LEAST = 1 / 16  # of the budget: one enormous row must not make all batches small for long
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Flight:
-    """A batch on the device."""
+    """A batch on the device, or next there."""
 
     batch: list[Row]
     launched: Launched
-    began: float  # perf_counter
+    began: float  # perf_counter; of one that waits for a stream: until now
 
 
 class BatchingEngine:
@@ -67,16 +62,14 @@ class BatchingEngine:
         self._changed = threading.Condition()
         self._arrived: deque[list[Row]] = deque()  # bounded by the callers: one request per task thread
         self._unsettled: dict[int, Request] = {}  # whoever waits, wherever the rows are; guarded by _changed
+        self._bell: Future[None] = Future()  # rung where the engine thread is to look up from the device; guarded by _changed
         self._draining = False
         self._dead = False
         self._thread: threading.Thread | None = None
-        self._plan: deque[list[Row]] = deque()  # engine thread only, as are the next
+        self._waiting = Waiting(backend)  # engine thread only, as are the next
         self._flying: list[_Flight] = []
         self._launching_since: float | None = None
         self._landed_at = 0.0
-        self._pool: list[Row] = []
-        self._pool_age = 0
-        self._budget, self._good_batches = backend.budget_tokens, 0
 
     @property
     def model(self) -> Model:
@@ -105,6 +98,8 @@ class BatchingEngine:
                     raise DrainingError("the engine is shutting down.")
                 self._arrived.append(rows)
                 self._unsettled[id(request)] = request
+                if urgent:
+                    self._ring()
                 self._changed.notify()
         return request.future
 
@@ -116,9 +111,10 @@ class BatchingEngine:
                 self._thread.start()
 
     def drain(self) -> None:
-        """Take no more; hand back what is not on the device."""
+        """Take no more; hand back what has not begun on the device."""
         with self._changed:
             self._draining = True
+            self._ring()
             self._changed.notify()
 
     def stop(self, timeout_s: float = 30.0) -> None:
@@ -133,12 +129,16 @@ class BatchingEngine:
         since = oldest[0].began if oldest else self._launching_since
         return 0.0 if since is None else time.perf_counter() - since
 
+    def _ring(self) -> None:
+        if not self._bell.done():
+            self._bell.set_result(None)
+
     def _live(self) -> None:
         try:
-            while (batch := self._choose(patient=not self._flying)) is not None or self._flying:
-                if batch is not None:
+            while self._take() or self._flying:
+                while len(self._flying) <= self._backend.ahead and (batch := self._waiting.next(idle=not self._flying)) is not None:
                     self._launch(batch)
-                if self._flying and (batch is None or len(self._flying) > self._backend.ahead):
+                if self._flying:
                     self._land()
         except BaseException as error:  # noqa: BLE001 - the last frame of the thread: nothing above could act on it
             self._fail_all(FatalError(f"the engine thread died: {type(error).__name__}"), dead=True)
@@ -146,67 +146,31 @@ class BatchingEngine:
         else:
             self._fail_all(DrainingError("the engine is shutting down."), dead=False)
 
-    def _choose(self, *, patient: bool) -> list[Row] | None:
-        """The next batch; waits for work if `patient`. None once draining, or where there is nothing to do meanwhile."""
+    def _take(self) -> bool:
+        """Plan what has come; waits for it where there is nothing else to do. False once draining."""
         with self._changed:
-            while patient and not (self._draining or self._arrived or self._plan or self._pool):
+            while not (self._draining or self._arrived or self._flying or self._waiting):
                 self._changed.wait()
-            if self._draining:
-                return None
             arrived = list(itertools.chain.from_iterable(self._arrived))
             self._arrived.clear()
-        if arrived:
-            self._replan(arrived)
-        if not (patient or self._plan):
-            return None  # what is on the device may bring more for the pool
-        if self._pool and self._pool_is_due():
-            return self._from_pool()
-        self._pool_age += 1
-        return self._plan.popleft()
-
-    def _pool_is_due(self) -> bool:
-        if not self._plan or any(row[0].urgent for row in self._pool):
-            return True
-        if self._plan[0][0][0].urgent:
+            if self._bell.done():
+                self._bell = Future()
+            draining = self._draining
+        if draining or is_urgent(arrived):
+            self._recall()
+        if draining:
+            self._waiting.clear()
             return False
-        return self._pool_age >= POOL_PATIENCE or sum(row[2].n_tokens for row in self._pool) >= self._budget
+        if arrived:
+            self._waiting.add(arrived)
+        return True
 
-    def _from_pool(self) -> list[Row]:
-        """As many of the oldest as a batch takes."""
-        total = itertools.accumulate(row[2].n_tokens for row in self._pool)
-        n = min(self._backend.max_rows, max(1, sum(tokens <= self._budget for tokens in total)))
-        batch, self._pool = self._pool[:n], self._pool[n:]
-        self._pool_age = 0
-        return batch
-
-    def _replan(self, arrived: list[Row]) -> None:
-        """Pack what waits anew with what came: urgent rows in front, then older requests before younger ones."""
-        backend = self._backend
-        rows = sorted([*itertools.chain.from_iterable(self._plan), *arrived], key=lambda row: row[0].queued_at)
-        self._plan.clear()
-        for urgent in (True, False):
-            for window in self._windows([row for row in rows if row[0].urgent is urgent]):
-                lengths = [row[2].n_tokens for row in window]
-                limits = {"budget_tokens": self._budget, "max_rows": backend.max_rows}
-                batches = pack(lengths, **limits, padded=backend.padded, streams=backend.streams)
-                self._plan.extend([window[i] for i in batch] for batch in batches)
-
-    def _windows(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Whole requests in order, together until they fill a few batches.
-
-        Sorting all that waits by length would finish all shards at the same moment: progress in jumps, and a device that waits
-        while every one of them is written. Small requests still share batches.
-        """
-        window: list[Row] = []
-        tokens = 0
-        for _, request in itertools.groupby(rows, key=lambda row: id(row[0])):
-            begun = len(window)
-            window += request
-            tokens += sum(row[2].n_tokens for row in window[begun:])
-            if tokens >= WINDOW_BATCHES * self._budget:
-                yield window
-                window, tokens = [], 0
-        yield window
+    def _recall(self) -> None:
+        """Take back what waits for a stream, unless it is urgent: what came is to be first."""
+        waiting = self._flying[self._backend.streams :]
+        back = [flight for flight in waiting if not is_urgent(flight.batch) and flight.launched.recall()]
+        self._flying = [flight for flight in self._flying if flight not in back]
+        self._waiting.give_back([flight.batch for flight in back])
 
     def _launch(self, batch: list[Row]) -> None:
         """Give the batch to the device."""
@@ -219,15 +183,19 @@ class BatchingEngine:
         self._launching_since = None
 
     def _land(self) -> None:
-        """Wait for the oldest batch that is done, and settle its rows."""
-        done = wait({flight.launched.done for flight in self._flying}, return_when=FIRST_COMPLETED).done
-        flight = next(flight for flight in self._flying if flight.launched.done in done)
+        """Wait for a batch that is done, and settle its rows; returns too when the bell rings first."""
+        done = wait({self._bell, *(flight.launched.done for flight in self._flying)}, return_when=FIRST_COMPLETED).done
+        flight = next((flight for flight in self._flying if flight.launched.done in done), None)
+        if flight is None:
+            return
         self._flying.remove(flight)
         answers = None
         with self._isolating(flight.batch):
             answers = flight.launched.collect()
         now = time.perf_counter()
         seconds, self._landed_at = now - max(flight.began, self._landed_at), now
+        for begins in self._flying[self._backend.streams - 1 : self._backend.streams]:  # it waited for the stream that is free now
+            begins.began = now
         if answers is not None:
             self._report(flight.batch, answers, seconds)
             self._settle(flight.batch, answers)
@@ -241,7 +209,7 @@ class BatchingEngine:
             raise
         except DeviceFullError:
             if len(batch) > 1:
-                self._shrink()
+                self._waiting.shrink()
             self._isolate(batch, "it exhausts the device's memory on its own")
         except Exception as error:  # noqa: BLE001 - see above
             self._isolate(batch, f"it raises {type(error).__name__}")
@@ -252,34 +220,23 @@ class BatchingEngine:
             self._settle(batch, [Answer("", failure=Unjudgeable("engine_failed", reason))])
             return
         parts = halve(range(len(batch)), [row.n_tokens for _, _, row in batch])
-        self._plan.extendleft([batch[i] for i in part] for part in reversed(parts))
+        self._waiting.give_back([[batch[i] for i in part] for part in parts])
 
     def _report(self, batch: list[Row], answers: Sequence[Answer | Prepared], seconds: float) -> None:
         for request in requests_of(batch):
             request.timings.device_s += seconds
             request.timings.batches += 1
-        self._grow()
+        self._waiting.grow()
         done = [answer for answer in answers if isinstance(answer, Answer)]
         close = sum(answer.is_close for answer in done)
         self._on_batch(BatchReport(len(batch), sum(row.n_tokens for _, _, row in batch), seconds, len(done), close))
-
-    def _shrink(self) -> None:
-        """Memory ran out: smaller batches from now on, also of what is planned already."""
-        self._budget, self._good_batches = int(max(LEAST * self._backend.budget_tokens, SHRINK * self._budget)), 0
-        self._replan([])
-
-    def _grow(self) -> None:
-        """It has sufficed for long: try larger ones again."""
-        self._good_batches += 1
-        if self._good_batches >= GROW_AFTER and self._budget < self._backend.budget_tokens:
-            self._budget, self._good_batches = min(self._backend.budget_tokens, int(GROW * self._budget) + 1), 0
 
     def _settle(self, batch: list[Row], answers: Sequence[Answer | Prepared]) -> None:
         for (request, index, _), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Answer):
                 request.settle(index, answer)
             else:
-                self._pool.append((request, index, answer))
+                self._waiting.pool((request, index, answer))
         for request in requests_of(batch):
             request.resolve()
             if request.future.done():
@@ -292,9 +249,8 @@ class BatchingEngine:
             waiting = list(self._unsettled.values())
             self._unsettled.clear()
             self._arrived.clear()
-        self._plan.clear()
+        self._waiting.clear()
         self._flying.clear()
-        self._pool.clear()
         for request in waiting:
             if not request.future.done():
                 request.future.set_exception(error)

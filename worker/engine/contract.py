@@ -108,6 +108,7 @@ class Launched(NamedTuple):
 
     collect: Collect
     done: "Future[Any]" = NOW  # where batches that run beside each other end in any order; elsewhere the oldest is the first
+    recall: Callable[[], bool] = lambda: False  # takes it back if the device has not begun; False: it has, and is to be collected
 
 
 class Backend(Protocol):

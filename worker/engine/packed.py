@@ -9,6 +9,7 @@ drafted, the answer is the one that `generate` would give token by token.
 import functools
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from worker.engine.network import Attention, PackedNetwork, tensor_of
 from worker.engine.progress import Begun, Continuation, Ending, PromptRow
 from worker.engine.reading import Odds, Reads
 from worker.engine.rendering import Renderer, pieces_of
-from worker.engine.streams import open_streams, streams_for
+from worker.engine.streams import ahead_of, open_streams, streams_for
 from worker.prompt import Content, Encoded, messages_of
 from worker.windows import DEFAULT_POLICY, Coverage, Policy
 
@@ -53,7 +54,7 @@ class PackedBackend:
         policy: Policy = DEFAULT_POLICY,
         max_rows: int = 4096,
         is_compiled: bool = False,
-        ahead: int | None = None,  # as `contract.Backend.ahead`; None: one where the device works on its own
+        ahead: int | None = None,  # as `contract.Backend.ahead`; None: so that the device always has one to begin with
         streams: int = 0,  # passes beside each other on a CPU; 0: as many as it has threads, up to a few
     ) -> None:
         self.model: Model = loaded.identity
@@ -71,7 +72,7 @@ class PackedBackend:
         self.streams = streams_for(loaded.device, streams)
         opened = open_streams(self.streams)
         self._start = opened.submit
-        self.ahead = (1 if loaded.device.type == "cuda" else self.streams - 1) if ahead is None else ahead
+        self.ahead = ahead_of(loaded.device, self.streams) if ahead is None else ahead
         rooms = (Workspace(self.network.shape, loaded.device, self.network.dtype) for _ in range(self.ahead + 1))
         self._free = deque(rooms)
         shape, like = self.network.shape, {"dtype": self.network.dtype, "device": loaded.device}
@@ -82,7 +83,7 @@ class PackedBackend:
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
         self._self_test([*probes[0], *probes[1]], [*expected[0], *expected[1]])
         if not budget_tokens:
-            self.budget_tokens = budget.first_guess(self.network, self.streams)
+            self.budget_tokens = budget.first_guess(self.network, streams=self.streams, ahead=self.ahead)
         if loaded.device.type == "cuda":
             budget.warm_up(self)
 
@@ -114,7 +115,17 @@ class PackedBackend:
         finally:
             if launched is None:
                 self._free.append(workspace)
-        return launched._replace(collect=functools.partial(self._collect, launched.collect, workspace))
+        return launched._replace(
+            collect=functools.partial(self._collect, launched.collect, workspace),
+            recall=functools.partial(self._recall, launched.done, workspace),
+        )
+
+    def _recall(self, done: "Future[Any]", workspace: Workspace) -> bool:
+        """A pass that waits for a stream can be taken back."""
+        if not done.cancel():
+            return False
+        self._free.append(workspace)
+        return True
 
     @torch.inference_mode()
     def _collect(self, collect: Collect, workspace: Workspace) -> Sequence[Answer | Prepared]:

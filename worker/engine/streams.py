@@ -23,6 +23,16 @@ def streams_for(device: torch.device, wanted: int) -> int:
     return wanted or min(MOST, torch.get_num_threads())
 
 
+def ahead_of(device: torch.device, streams: int) -> int:
+    """Batches launched before one is collected: one more than run, so that whatever ends has its successor waiting.
+
+    One stream of a CPU runs in the thread that launches, which has done all by then.
+    """
+    if device.type == "cuda":
+        return 1
+    return streams if streams > 1 else 0
+
+
 def open_streams(streams: int) -> Executor:
     """Where passes run: `streams` at once, which share torch's threads among them; one alone runs in the thread that submits it."""
     if streams == 1:
