@@ -16,6 +16,7 @@ from worker.prompt import Content
 from worker.windows import Policy
 
 WAIT_S = 10
+SHORT = 50  # tokens
 
 
 class Gate(InstantBackend):
@@ -41,11 +42,20 @@ class Beside(InstantBackend):
     def __init__(self, budget_tokens: int = 10_000) -> None:
         super().__init__(budget_tokens=budget_tokens)
         self.launched: queue.SimpleQueue[tuple[Sequence[Prepared], Future[None]]] = queue.SimpleQueue()
+        self.twice = False  # whether short rows need a further pass
+        self._begun: list[Prepared] = []
 
     def launch(self, batch: Sequence[Prepared]) -> Launched:
         done: Future[None] = Future()
         self.launched.put((batch, done))
-        return Launched(lambda: self.run(batch), done, done.cancel)
+
+        def collect() -> Sequence[Answer | Prepared]:
+            if self.twice and batch[0].n_tokens < SHORT and batch[0] not in self._begun:
+                self._begun += batch
+                return batch
+            return self.run(batch)
+
+        return Launched(collect, done, done.cancel)
 
 
 def answers(future: "Future[Judged]") -> list[str]:
@@ -103,6 +113,7 @@ def test_little_work_is_shared_out_over_the_streams_and_settled_as_it_ends() -> 
 
 def test_a_stream_has_its_next_batch_waiting_which_is_taken_back_for_one_that_somebody_waits_for() -> None:
     backend = Beside(budget_tokens=100)  # a batch a text
+    backend.twice = True
     engine = BatchingEngine(backend)
     bulk = engine.submit(["a" * 390, "b" * 380, "c" * 370, "d" * 360])
     engine.start()
@@ -113,8 +124,10 @@ def test_a_stream_has_its_next_batch_waiting_which_is_taken_back_for_one_that_so
     assert queued.cancelled()
     running[0][1].set_result(None)
     next_one.set_result(None)
+    (asked_again,), further = backend.launched.get(timeout=WAIT_S)  # nothing else was put behind the first pass
+    assert asked_again is asked
+    further.set_result(None)
     assert answers(urgent) == ["Safety: Safe"]
-    assert isinstance(asked, Marked)
     running[1][1].set_result(None)
     for _ in range(2):  # what was taken back, and the last
         backend.launched.get(timeout=WAIT_S)[1].set_result(None)

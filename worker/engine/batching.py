@@ -5,7 +5,7 @@ rows dropped; the thread that dies fails every future and then ends the process 
 
 A device gets its next batch before the answers to the last one are read, so that it never waits for Python. On a CPU batches run
 beside each other (`streams`) and are settled as they end, all by this one thread. An urgent row waits for the first batch to end;
-those that have not begun are taken back for it.
+those that have not begun are taken back for it, and none is put behind it that would delay its further passes.
 """
 
 import itertools
@@ -136,7 +136,7 @@ class BatchingEngine:
     def _live(self) -> None:
         try:
             while self._take() or self._flying:
-                while len(self._flying) <= self._backend.ahead and (batch := self._waiting.next(idle=not self._flying)) is not None:
+                while self._has_room() and (batch := self._waiting.next(idle=not self._flying)) is not None:
                     self._launch(batch)
                 if self._flying:
                     self._land()
@@ -164,6 +164,13 @@ class BatchingEngine:
         if arrived:
             self._waiting.add(arrived)
         return True
+
+    def _has_room(self) -> bool:
+        """Whether to launch another batch. Only urgent ones wait behind urgent ones, whose rows may need a further pass at once."""
+        if len(self._flying) < self._backend.streams:
+            return True
+        behind_urgent = any(is_urgent(flight.batch) for flight in self._flying)
+        return len(self._flying) <= self._backend.ahead and (not behind_urgent or self._waiting.has_urgent())
 
     def _recall(self) -> None:
         """Take back what waits for a stream, unless it is urgent: what came is to be first."""

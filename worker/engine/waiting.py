@@ -54,7 +54,7 @@ class Waiting:
 
     def next(self, *, idle: bool) -> list[Row] | None:
         """The next batch, if there is one. The pool waits while the device is not `idle`: what is on it may bring more."""
-        if self._again and (is_urgent(self._again[0]) or not self._urgent_waits()):
+        if self._again and (is_urgent(self._again[0]) or not self.has_urgent()):
             return self._again.popleft()
         if not self._plan and not (idle and self._pool):
             return None
@@ -62,6 +62,10 @@ class Waiting:
             return self._from_pool()
         self._pool_age += 1
         return self._plan.popleft()
+
+    def has_urgent(self) -> bool:
+        """Whether the next batch is one that somebody waits for."""
+        return bool(self._plan and is_urgent(self._plan[0])) or is_urgent(self._pool)
 
     def clear(self) -> None:
         """Forget it all."""
@@ -79,9 +83,6 @@ class Waiting:
         self._good_batches += 1
         if self._good_batches >= GROW_AFTER and self._budget < self._backend.budget_tokens:
             self._budget, self._good_batches = min(self._backend.budget_tokens, int(GROW * self._budget) + 1), 0
-
-    def _urgent_waits(self) -> bool:
-        return bool(self._plan and is_urgent(self._plan[0])) or is_urgent(self._pool)
 
     def _pool_is_due(self) -> bool:
         if not self._plan or is_urgent(self._pool):
