@@ -19,10 +19,10 @@ import httpx2
 
 from guardfleet.sealing import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import jobs, keys, migrate, shards, verdicts
+from guardfleet.store import jobs, keys, migrate, settling, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.scratch import scratch_database
-from guardfleet.store.shards import Row
+from guardfleet.store.settling import Row
 from guardfleet.telemetry import logs
 from guardfleet.verdict import Judgement, Model, Severity
 from tests.services.served import served
@@ -114,7 +114,7 @@ def judge_all(db: Database, keyring: Keyring, ended: threading.Event) -> None:
             held = shards.claim(db, row.job_id, row.shard_no, worker="fuzz", lease_s=60)
             if held is not None:
                 texts = shards.load(db, keyring, held)
-                shards.finish(db, held, [Row(text.id, SAFE, metadata=text.metadata) for text in texts], model_id=model_id)
+                settling.finish(db, held, [Row(text.id, SAFE, metadata=text.metadata) for text in texts], model_id=model_id)
         jobs.settle_cancelled(db)
         time.sleep(LOOK_S)
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 from guardfleet.errors import ConfigurationError, NotFoundError
 from guardfleet.sealing import Keyring, PayloadRow
-from guardfleet.store import doorbells, opinions, shards, verdicts
+from guardfleet.store import doorbells, opinions, settling, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.halving import halve
 from guardfleet.store.opinions import Opinion
-from guardfleet.store.shards import Claim, Limits, Row
+from guardfleet.store.settling import Row
+from guardfleet.store.shards import Claim, Limits
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.verdict import Judgement, Model, failure
@@ -32,7 +33,7 @@ def give_up(db: Database, keyring: Keyring, limits: Limits, *, lease_s: float) -
                 get_logger().warning("shard_halved", job=job, shard=shard, texts=held.n, reason=reason)
             continue
         rows = _rows(held, failure("abandoned", reason), texts, first)
-        if shards.finish(db, held, rows, model_id=verdicts.register_model(db, NOBODY)):
+        if settling.finish(db, held, rows, model_id=verdicts.register_model(db, NOBODY)):
             metrics.SHARDS.labels("buried").inc()
             get_logger().error("shard_buried", job=job, shard=shard, reason=reason)
 

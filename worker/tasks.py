@@ -20,10 +20,11 @@ from guardfleet.plan import NONE_ESCALATED, Escalation
 from guardfleet.retry import backoff_s
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.store import opinions, shards
+from guardfleet.store import opinions, settling, shards
 from guardfleet.store.database import Database
 from guardfleet.store.opinions import Opinion
-from guardfleet.store.shards import Claim, Limits, Row
+from guardfleet.store.settling import Row
+from guardfleet.store.shards import Claim, Limits
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.verdict import Judgement, ServedBy, Severity, category_names
@@ -132,7 +133,7 @@ class Moderator:
         return merged(texts, digests, first, final), compare(doubts, first.judgements, second)
 
     def _finish(self, held: Claim, rows: list[Row], escalation: Escalation, started: float) -> None:
-        mine = self._patiently(lambda: shards.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation))
+        mine = self._patiently(lambda: settling.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation))
         seconds = time.perf_counter() - started
         if not mine:
             metrics.SHARDS.labels("fenced").inc()

@@ -10,10 +10,21 @@ from uuid_utils.compat import uuid7
 
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.store import verdicts
-from guardfleet.store.database import UNFLUSHED, Database
+from guardfleet.store.database import UNFLUSHED, Database, fetch
 from guardfleet.store.jobs import LANES
 from guardfleet.store.partitions import ensure_day
 from guardfleet.store.verdicts import Page
+
+CREATE = f"""with j as (
+               insert into job (id, public_id, tenant_id, day, lane, online, name, key_id, data_key, first_model,
+                                state, total, sealed_at, purge_hours)
+               overriding system value
+               values (%(id)s, %(public_id)s, %(tenant)s, %(day)s, %(lane)s, true, 'moderation', %(key_id)s, %(data_key)s,
+                       %(model)s, 1, %(n)s, now(), 0) returning id),
+             s as (insert into shard (job_id, shard_no, day, lane, first_seq, n, model, published_at, publish_no)
+               select id, 0, %(day)s, %(lane)s, 0, %(n)s, %(model)s, now(), 1 from j)
+             insert into shard_payload (job_id, shard_no, day, blob)
+             select id, 0, %(day)s, %(blob)s from j, {UNFLUSHED} returning job_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +65,20 @@ def create(
 ) -> OnlineJob:
     """The job, sealed, its one doorbell counted as rung: who calls this rings it."""
     public_id, data_key = uuid7(), keyring.new_data_key()
+    values = {
+        "id": job_id,
+        "public_id": public_id,
+        "tenant": tenant_id,
+        "day": day,
+        "lane": LANES["interactive"],
+        "key_id": keyring.key_id,
+        "data_key": data_key,
+        "model": model,
+        "n": len(rows),
+        "blob": keyring.seal_rows(data_key, rows, job_id=job_id, shard_no=0),
+    }
     with db.session() as connection:
-        connection.execute(
-            text(f"""with j as (
-                      insert into job (id, public_id, tenant_id, day, lane, online, name, key_id, data_key, first_model,
-                                       state, total, sealed_at, purge_hours)
-                      overriding system value
-                      values (:id, :public_id, :tenant, :day, :lane, true, 'moderation', :key_id, :data_key, :model,
-                              1, :n, now(), 0) returning id),
-                    s as (insert into shard (job_id, shard_no, day, lane, first_seq, n, model, published_at, publish_no)
-                      select id, 0, :day, :lane, 0, :n, :model, now(), 1 from j)
-                    insert into shard_payload (job_id, shard_no, day, blob) select id, 0, :day, :blob from j, {UNFLUSHED}"""),
-            {
-                "id": job_id,
-                "public_id": public_id,
-                "tenant": tenant_id,
-                "day": day,
-                "lane": LANES["interactive"],
-                "key_id": keyring.key_id,
-                "data_key": data_key,
-                "model": model,
-                "n": len(rows),
-                "blob": keyring.seal_rows(data_key, rows, job_id=job_id, shard_no=0),
-            },
-        )
+        fetch(connection, CREATE, values, tuple)
     return OnlineJob(job_id, public_id, day, len(rows))
 
 

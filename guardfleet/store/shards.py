@@ -1,33 +1,22 @@
-"""Shards in flight: claimed under a lease with a fencing token, renewed, finished once, or handed back.
+"""Shards in flight: claimed under a lease with a fencing token, renewed, handed back. `settling` finishes them.
 
-The invariant: a shard's verdicts are written in the transaction that moves it from LEASED to DONE under the token of its last
-claim. A token is raised by every claim, so of all workers that ever held a shard exactly one can finish it.
+A token is raised by every claim, so of all workers that ever held a shard exactly one can finish it.
 Lock order everywhere: shard, then job.
 """
 
 import datetime as dt
-import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from psycopg.types.json import Jsonb
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from guardfleet.errors import NotFoundError
-from guardfleet.plan import NONE_ESCALATED, Escalation, Plan
+from guardfleet.plan import Plan
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.states import ShardState
-from guardfleet.store.database import UNFLUSHED, Database, copy_rows
-from guardfleet.store.jobs import LANES, PACE_S
-from guardfleet.store.notices import DONE_CHANNEL
-from guardfleet.verdict import Judgement, ServedBy, Severity
-
-VERDICT_COLUMNS = {
-    "job_id": "int8", "seq": "int4", "day": "date", "severity": "int2", "categories": "int2", "served_by": "int2",
-    "model_id": "int2", "refusal": "bool", "probabilities": "bytea", "input_tokens": "int4", "output_tokens": "int2",
-    "digest": "uuid", "id": "text", "raw": "text", "error": "text", "error_detail": "text", "metadata": "jsonb",
-    "category_odds": "bytea", "evidence": "jsonb",
-}  # fmt: skip
+from guardfleet.store.database import UNFLUSHED, Database, fetch
+from guardfleet.store.jobs import LANES
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +40,6 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One text of a shard, judged."""
-
-    id: str | None
-    judgement: Judgement
-    digest: bytes | None = None
-    metadata: dict[str, object] | None = None
-    model_id: int | None = None  # where it is not the shard's
-
-
-@dataclass(frozen=True, slots=True)
 class Limits:
     """How often a shard may be tried before it is left for the dispatcher to give up."""
 
@@ -70,6 +48,18 @@ class Limits:
 
 
 NO_LIMITS = Limits(1 << 14, 1 << 14)
+CLAIM = f"""update shard s set state = 1, token = s.token + 1, claims = s.claims + 1, worker = %(worker)s,
+                   lease_until = now() + make_interval(secs => %(lease)s)
+            from job j, {UNFLUSHED}
+            where s.job_id = %(job)s and s.shard_no = %(no)s and j.id = s.job_id and j.state in (0, 1) and j.paused_at is null
+              and (s.state = 0 or (s.state = 1 and s.lease_until < now()))
+              and s.claims < %(max_claims)s and s.failures < %(max_failures)s
+              and (s.model is null or %(model)s::text is null or s.model = %(model)s::text)
+            returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
+                      j.tenant_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
+                      j.reuse, case when s.lane = %(interactive)s and s.model is null then (
+                        select p.blob from shard_payload p
+                        where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end"""
 
 
 def claim(
@@ -88,36 +78,23 @@ def claim(
     round. Without a model, whoever asks may have it. A crash of PostgreSQL may undo a claim: its finish is fenced then. Limits
     are checked here and not only before ringing: a broker that redelivers brings shards nobody rang for.
     """
+    values = {
+        "job": job_id,
+        "no": shard_no,
+        "worker": worker,
+        "lease": lease_s,
+        "max_claims": limits.claims,
+        "max_failures": limits.failures,
+        "model": model,
+        "interactive": LANES["interactive"],
+    }
     with db.session() as connection:
-        row = connection.execute(
-            text(f"""update shard s set state = 1, token = s.token + 1, claims = s.claims + 1, worker = :worker,
-                           lease_until = now() + make_interval(secs => :lease)
-                    from job j, {UNFLUSHED}
-                    where s.job_id = :job and s.shard_no = :no and j.id = s.job_id and j.state in (0, 1) and j.paused_at is null
-                      and (s.state = 0 or (s.state = 1 and s.lease_until < now()))
-                      and s.claims < :max_claims and s.failures < :max_failures
-                      and (s.model is null or cast(:model as text) is null or s.model = :model)
-                    returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
-                              j.tenant_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
-                              j.reuse, case when s.lane = :interactive and s.model is null then (
-                                select p.blob from shard_payload p
-                                where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end as blob"""),
-            {
-                "job": job_id,
-                "no": shard_no,
-                "worker": worker,
-                "lease": lease_s,
-                "max_claims": limits.claims,
-                "max_failures": limits.failures,
-                "model": model,
-                "interactive": LANES["interactive"],
-            },
-        ).one_or_none()
-    if row is None:
-        return None
-    known = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    plan = Plan(**{field.name: known.pop(field.name) for field in fields(Plan)})
-    return Claim(**known, plan=plan)
+        return next(iter(fetch(connection, CLAIM, values, _claimed)), None)
+
+
+def _claimed(values: Sequence[Any]) -> Claim:
+    """`values` as CLAIM returns them: those of the claim, of its plan, and what stands behind it."""
+    return Claim(*[*values[:11], Plan(*values[11:16]), *values[16:]])
 
 
 def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:
@@ -151,98 +128,6 @@ def renew(db: Database, held: Sequence[Claim], *, lease_s: float) -> None:
                 "tokens": [c.token for c in held],
             },
         )
-
-
-def finish(db: Database, held: Claim, rows: Sequence[Row], *, model_id: int, escalation: Escalation = NONE_ESCALATED) -> bool:
-    """Settle the shard: DONE, verdicts, counters and, with the last text, the completion event, in one commit.
-
-    False when the claim was lost: nothing is written, the work is dropped. `rows` are in input order, one per text.
-    """
-    if len(rows) != held.n:
-        raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
-    with db.begin() as connection:
-        fenced = connection.execute(
-            text("""update shard set state = 2, lease_until = null, published_at = null
-                    where job_id = :job and shard_no = :no and token = :token and state = 1"""),
-            {"job": held.job_id, "no": held.shard_no, "token": held.token},
-        ).rowcount
-        if not fenced:
-            return False
-        copy_rows(connection, "verdict", VERDICT_COLUMNS, _verdict_rows(held, rows, model_id))
-        _count(connection, held, rows, model_id, escalation)
-    return True
-
-
-def _verdict_rows(held: Claim, rows: Sequence[Row], model_id: int) -> Iterable[tuple[object, ...]]:
-    for seq, row in enumerate(rows, held.first_seq):
-        j = row.judgement
-        yield (
-            held.job_id, seq, held.day, int(j.severity), int(j.categories), int(j.served_by), row.model_id or model_id, j.refusal,
-            None if j.probabilities is None else bytes(round(255 * p) for p in j.probabilities),
-            j.input_tokens, j.output_tokens, None if row.digest is None else uuid.UUID(bytes=row.digest),
-            row.id, None if j.raw is None else _storable(j.raw), j.error,
-            None if j.error_detail is None else _storable(j.error_detail),
-            None if row.metadata is None else Jsonb(row.metadata), _odds(j.category_odds),
-            None if j.evidence is None else Jsonb(j.evidence),
-        )  # fmt: skip
-
-
-def _odds(odds: Sequence[float | None] | None) -> bytes | None:
-    """One byte for each category: 254 is 1, 255 is not known."""
-    return None if odds is None else bytes(255 if p is None else round(254 * p) for p in odds)
-
-
-def _count(connection: Connection, held: Claim, rows: Sequence[Row], model_id: int, escalation: Escalation) -> None:
-    counts = [0, 0, 0, 0]
-    saved = 0
-    for row in rows:
-        counts[row.judgement.severity] += 1
-        saved += row.judgement.served_by in (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)
-    # Last, so that the job's row lock is held for the shortest time (338 against 176 commits/s when it came first). With the commit
-    # who waits for an interactive job is told.
-    connection.execute(
-        text("""with j as (
-                  update job set done = done + :n, safe = safe + :safe, controversial = controversial + :controversial,
-                         unsafe = unsafe + :unsafe, error = error + :error, saved = saved + :saved, model_id = :model,
-                         escalated = escalated + :escalated, sampled = sampled + :sampled, agreed = agreed + :agreed,
-                         next_ord = next_ord + 1, started_at = coalesce(started_at, clock_timestamp()),
-                         pace = pace * exp(-least(extract(epoch from clock_timestamp() - progressed_at) / :pace_s, 50))
-                                + :n / :pace_s,
-                         progressed_at = clock_timestamp(),
-                         state = case when state = 1 and done + :n = total then 2 else state end,
-                         finished_at = case when state = 1 and done + :n = total then now() else finished_at end
-                  where id = :job returning id, public_id, tenant_id, next_ord, state, done, total, online,
-                    case when lane = :interactive then pg_notify(:channel, cast(:job as text))::text end as told),
-                o as (delete from first_opinion where job_id = :job and shard_no = :no),
-                d as (insert into shard_done (job_id, ord, shard_no, first_seq, n) select id, next_ord, :no, :first, :n from j)
-                insert into outbox (event_id, tenant_id, job_id, kind, subject)
-                select 'evt_' || replace(public_id::text, '-', '') || e.mark, tenant_id, id, e.kind, e.subject
-                from j cross join lateral (values
-                  ('_completed', 'batch.completed', cast(null as jsonb), state = 2),
-                  ('_progress' || done, 'batch.progress', jsonb_build_object('done', done, 'total', total),
-                   state = 1 and 10::bigint * done / total > 10::bigint * (done - :n) / total),
-                  ('_flagged' || next_ord, 'verdict.flagged', jsonb_build_object('unsafe', :unsafe, 'ord', next_ord), :unsafe > 0)
-                ) e (mark, kind, subject, happened)
-                where e.happened and not j.online and (e.kind = 'batch.completed' or exists (
-                  select from endpoint p where p.tenant_id = j.tenant_id and p.job_id is null and p.enabled
-                    and e.kind = any (p.kinds)))"""),
-        {
-            "n": held.n,
-            "pace_s": PACE_S,
-            "safe": counts[Severity.SAFE],
-            "controversial": counts[Severity.CONTROVERSIAL],
-            "unsafe": counts[Severity.UNSAFE],
-            "error": counts[Severity.ERROR],
-            "saved": saved,
-            **asdict(escalation),
-            "model": model_id,
-            "job": held.job_id,
-            "no": held.shard_no,
-            "first": held.first_seq,
-            "interactive": LANES["interactive"],
-            "channel": DONE_CHANNEL,
-        },
-    )
 
 
 HAND_BACK = """update shard s set lease_until = null, {change},
@@ -295,11 +180,6 @@ def rescue(db: Database, *, limit: int = 100) -> list[tuple[int, int]]:
 def key_of(held: Claim) -> dict[str, object]:
     """The claim as parameters of `HAND_BACK`."""
     return {"job": held.job_id, "no": held.shard_no, "token": held.token}
-
-
-def _storable(value: str) -> str:
-    """PostgreSQL's text takes neither NUL nor lone surrogates; an answer that holds one is shown with U+FFFD instead."""
-    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def states(db: Database, job_id: int) -> dict[ShardState, int]:

@@ -21,6 +21,15 @@ SHARDS_AT_ONCE = 32  # that a filtered page looks through
 COLUMNS = """v.seq, v.id, v.severity, v.categories, v.refusal, v.probabilities, v.served_by, v.raw, v.error, v.error_detail,
              v.category_odds, v.model_id, v.input_tokens, v.output_tokens, v.done_at, v.metadata::text, v.evidence"""
 
+KNOWN = """select distinct on (digest) digest, severity, categories, refusal, probabilities, raw, input_tokens, output_tokens,
+                  category_odds, evidence, job_id = %(job)s as is_own
+           from verdict
+           where digest = any(%(digests)s) and served_by = 0 and severity < 3 and model_id = %(model)s
+             and (evidence is null or not evidence ? 'left_out')
+             and day >= least(%(day)s, ((now() - make_interval(secs => %(age)s)) at time zone 'utc')::date)
+             and (job_id = %(job)s or done_at > now() - make_interval(secs => %(age)s))
+           order by digest, is_own desc, done_at desc"""
+
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
@@ -99,39 +108,31 @@ def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int,
     """
     if not digests:
         return {}
+    values = {
+        "digests": [uuid.UUID(bytes=digest) for digest in digests],
+        "model": model_id,
+        "age": max_age_hours * 3600,
+        "job": held.job_id,
+        "day": held.day,
+    }
     with db.session() as connection:
-        rows = connection.execute(
-            text("""select distinct on (digest) digest, severity, categories, refusal, probabilities, raw,
-                           input_tokens, output_tokens, category_odds, evidence, job_id = :job as is_own
-                    from verdict
-                    where digest = any(:digests) and served_by = 0 and severity < 3 and model_id = :model
-                      and (evidence is null or not evidence ? 'left_out')
-                      and day >= least(cast(:day as date), ((now() - make_interval(secs => :age)) at time zone 'utc')::date)
-                      and (job_id = :job or done_at > now() - make_interval(secs => :age))
-                    order by digest, is_own desc, done_at desc"""),
-            {
-                "digests": [uuid.UUID(bytes=digest) for digest in digests],
-                "model": model_id,
-                "age": max_age_hours * 3600,
-                "job": held.job_id,
-                "day": held.day,
-            },
-        )
-        return {
-            row.digest.bytes: Judgement(
-                Severity(row.severity),
-                Category(row.categories),
-                row.refusal,
-                ServedBy.DUPLICATE if row.is_own else ServedBy.CACHE,
-                _probabilities(row.probabilities),
-                row.raw,
-                row.input_tokens,
-                row.output_tokens,
-                category_odds=_odds(row.category_odds),
-                evidence=row.evidence,
-            )
-            for row in rows
-        }
+        return dict(fetch(connection, KNOWN, values, _known))
+
+
+def _known(row: Sequence[Any]) -> tuple[bytes, Judgement]:
+    digest, severity, categories, refusal, probabilities, raw, input_tokens, output_tokens, odds, evidence, is_own = row
+    return digest.bytes, Judgement(
+        Severity(severity),
+        Category(categories),
+        refusal,
+        ServedBy.DUPLICATE if is_own else ServedBy.CACHE,
+        _probabilities(probabilities),
+        raw,
+        input_tokens,
+        output_tokens,
+        category_odds=_odds(odds),
+        evidence=evidence,
+    )
 
 
 def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filter | None = None) -> Page:

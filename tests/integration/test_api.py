@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 from api.server import create_app
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import jobs, keys, shards, verdicts
+from guardfleet.store import jobs, keys, settling, shards, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.shards import Row
+from guardfleet.store.settling import Row
 from guardfleet.verdict import Category, Judgement, Model, Severity
 from tests.services.fixtures import SECRET_KEY
 
@@ -44,7 +44,7 @@ def judge(db: Database, batch: dict[str, Any], *nos: int) -> None:
         held = shards.claim(db, job.id, no, worker="w", lease_s=60)
         assert held is not None
         unsafe = Judgement(Severity.UNSAFE, Category.VIOLENT, probabilities=(0.0, 0.2, 0.8))
-        shards.finish(db, held, [Row(f"r{held.first_seq + i}", unsafe) for i in range(held.n)], model_id=model_id)
+        settling.finish(db, held, [Row(f"r{held.first_seq + i}", unsafe) for i in range(held.n)], model_id=model_id)
 
 
 def test_a_batch_is_taken_polled_paged_and_completed(client: TestClient, db: Database) -> None:

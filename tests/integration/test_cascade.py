@@ -12,11 +12,12 @@ from guardfleet.errors import RejectedError
 from guardfleet.plan import Plan
 from guardfleet.settings import Settings
 from guardfleet.states import JobState, ShardState
-from guardfleet.store import doorbells, jobs, opinions, shards, verdicts
+from guardfleet.store import doorbells, jobs, opinions, settling, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.doorbells import Route
 from guardfleet.store.opinions import Opinion
-from guardfleet.store.shards import Claim, Limits, Row
+from guardfleet.store.settling import Row
+from guardfleet.store.shards import Claim, Limits
 from guardfleet.verdict import Judgement, Model, Severity
 from producer.client import Options, Producer
 from tests.services.fixtures import with_broker
@@ -136,7 +137,7 @@ def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_op
 def test_a_zombie_of_the_first_model_cannot_finish_a_shard_that_was_passed_on(producer: Producer) -> None:
     held, model_id = claimed(producer)
     assert opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
-    assert not shards.finish(producer.db, held, [Row("1", SURE), Row("2", SURE)], model_id=model_id)
+    assert not settling.finish(producer.db, held, [Row("1", SURE), Row("2", SURE)], model_id=model_id)
     assert shards.states(producer.db, held.job_id) == {ShardState.READY: 1}
 
 

@@ -6,13 +6,14 @@ from hypothesis import strategies as st
 from guardfleet.plan import Plan
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
-from guardfleet.store import jobs, opinions, shards, verdicts
+from guardfleet.store import jobs, opinions, settling, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.halving import halve
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import JobView
 from guardfleet.store.opinions import Opinion
-from guardfleet.store.shards import Limits, Row
+from guardfleet.store.settling import Row
+from guardfleet.store.shards import Limits
 from guardfleet.verdict import Judgement, Severity
 from tests.services.stored import MODEL, SAFE, finish, scalar, submit, took
 from worker.giving_up import give_up
@@ -82,7 +83,7 @@ def test_a_late_holder_is_fenced_from_a_halved_shard(db: Database, keyring: Keyr
     assert not halve(db, keyring, late, shards.load(db, keyring, late), None, limits=LIMITS)
     assert halve(db, keyring, held, shards.load(db, keyring, held), None, limits=LIMITS)
     for claim in (late, held):
-        assert not shards.finish(db, claim, [Row("x", SAFE)] * 4, model_id=verdicts.register_model(db, MODEL))
+        assert not settling.finish(db, claim, [Row("x", SAFE)] * 4, model_id=verdicts.register_model(db, MODEL))
     assert finish(db, took(db, job, 1))
     assert finish(db, took(db, job, 0))
     assert jobs.get(db, job.public_id).state is JobState.COMPLETED

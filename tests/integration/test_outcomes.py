@@ -8,7 +8,7 @@ import pytest
 from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import shards, verdicts
+from guardfleet.store import settling, verdicts
 from guardfleet.store.database import Database
 from tests.services.stored import scalar, submit
 from worker.engine.batching import BatchingEngine
@@ -41,19 +41,19 @@ def test_a_disk_that_stays_full_is_no_failure_of_the_shard(
 ) -> None:
     job = submit(db, keyring, 4)
     tries = 0
-    finish = shards.finish
+    finish = settling.finish
 
     def full(*args: Any, **kwargs: Any) -> bool:
         nonlocal tries
         tries += 1
         raise RetryableError("PostgreSQL did not answer: could not extend file: No space left on device")
 
-    monkeypatch.setattr(shards, "finish", full)
+    monkeypatch.setattr(settling, "finish", full)
     for _ in range(moderator.settings.max_failures + 2):
         moderator(job.id, 0)
         assert scalar(db, "select array[claims, failures, state] from shard") == [0, 0, 0]
     assert tries == FINISH_TRIES * (moderator.settings.max_failures + 2)
-    monkeypatch.setattr(shards, "finish", finish)
+    monkeypatch.setattr(settling, "finish", finish)
     moderator(job.id, 0)
     assert scalar(db, "select array[claims, failures, state] from shard") == [1, 0, 2]
 
@@ -66,7 +66,7 @@ def test_a_defect_of_the_worker_is_one(
     def broken(*args: Any, **kwargs: Any) -> bool:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(shards, "finish", broken)
+    monkeypatch.setattr(settling, "finish", broken)
     moderator(job.id, 0)
     assert scalar(db, "select array[claims, failures, state] from shard") == [0, 1, 0]
     assert scalar(db, "select last_error from shard") == "ZeroDivisionError in the worker"

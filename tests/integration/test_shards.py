@@ -7,9 +7,9 @@ import pytest
 from guardfleet.errors import NotFoundError
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState, ShardState
-from guardfleet.store import doorbells, jobs, shards, verdicts
+from guardfleet.store import doorbells, jobs, settling, shards, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.shards import Row
+from guardfleet.store.settling import Row
 from guardfleet.verdict import Category, Judgement, Severity
 from tests.services.stored import BULK, MODEL, SAFE, finish, scalar, submit, take, took
 
@@ -103,7 +103,7 @@ def test_many_workers_finish_every_shard_exactly_once(db: Database, keyring: Key
         for no in [(i * 7 + worker * 13) % 60 for i in range(60)]:
             held = take(db, job, no, lease_s=-1 if (no + worker) % 5 == 0 else 60)
             if held:
-                shards.finish(db, held, [Row(f"{held.first_seq + i}", SAFE) for i in range(held.n)], model_id=model_id)
+                settling.finish(db, held, [Row(f"{held.first_seq + i}", SAFE) for i in range(held.n)], model_id=model_id)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
     for thread in threads:

@@ -10,10 +10,10 @@ from guardfleet.errors import ConfigurationError, NotFoundError
 from guardfleet.rendering import FIELDS
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
-from guardfleet.store import deliveries, jobs, keys, retention, shards, verdicts
+from guardfleet.store import deliveries, jobs, keys, retention, settling, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
-from guardfleet.store.shards import Row
+from guardfleet.store.settling import Row
 from guardfleet.store.verdicts import Cursor
 from guardfleet.verdict import ERROR_CODES, Category, Judgement, ServedBy, Severity, failure
 from tests.services.stored import MODEL, SAFE, finish, scalar, submit, took
@@ -117,11 +117,16 @@ def any_judgement(rng: random.Random) -> Judgement:
     )
 
 
-def test_pages_and_exports_say_word_for_word_what_the_view_says(db: Database, keyring: Keyring) -> None:
+@pytest.mark.parametrize("shard_texts", [600, settling.FEW], ids=["many", "few"])
+def test_pages_and_exports_say_word_for_word_what_the_view_says(db: Database, keyring: Keyring, shard_texts: int) -> None:
     rng = random.Random(5)
-    job = submit(db, keyring, 600, shard_texts=600)
+    job = submit(db, keyring, 600, shard_texts=shard_texts)
     rows = [Row(f"id{i}", any_judgement(rng), metadata=rng.choice([None, {"a": i}])) for i in range(600)]
-    shards.finish(db, took(db, job, 0), rows, model_id=verdicts.register_model(db, MODEL))
+    for no in range(-(-600 // shard_texts)):
+        held = took(db, job, no)
+        mine = rows[held.first_seq : held.first_seq + held.n]
+        assert settling.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
+        assert not settling.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
     exported = list(verdicts.export(db, job))
     page = verdicts.page(db, job, Cursor(), limit=1000)
     assert list(page.fields()) == exported
@@ -176,7 +181,7 @@ def test_the_cache_knows_a_text_only_for_its_tenant_model_and_time(db: Database,
     mine, other = keyring.digest(1, "text 0"), keyring.digest(2, "text 0")
     model_id = verdicts.register_model(db, MODEL)
     held = took(db, job, 0)
-    shards.finish(db, held, [Row("id0", SAFE, mine)], model_id=model_id)
+    settling.finish(db, held, [Row("id0", SAFE, mine)], model_id=model_id)
     later = took(db, submit(db, keyring, 1), 0)
     found = verdicts.known(db, [mine, other], later, model_id=model_id, max_age_hours=1)
     assert set(found) == {mine}

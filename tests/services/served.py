@@ -10,9 +10,9 @@ import uvicorn
 
 from api.server import create_app
 from guardfleet.settings import Settings
-from guardfleet.store import jobs, shards, verdicts
+from guardfleet.store import jobs, settling, shards, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.shards import Row
+from guardfleet.store.settling import Row
 from guardfleet.verdict import Category, Judgement, Model, Severity
 from tests.services.fleet import until
 
@@ -43,7 +43,7 @@ def judge(db: Database, batch_id: str, *nos: int, judgement: Judgement = UNSAFE)
         if held is None:
             assert not nos, f"shard {no} cannot be had"
             return
-        shards.finish(db, held, [Row(row.id, judgement) for row in _texts(db, held)], model_id=model_id)
+        settling.finish(db, held, [Row(row.id, judgement) for row in _texts(db, held)], model_id=model_id)
 
 
 def _texts(db: Database, held: shards.Claim) -> Any:

@@ -5,12 +5,13 @@ from typing import Any
 from guardfleet.intake import Intake
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import load_settings
-from guardfleet.store import shards, verdicts
+from guardfleet.store import settling, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.doorbells import Route
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import JobView
-from guardfleet.store.shards import Claim, Row
+from guardfleet.store.settling import Row
+from guardfleet.store.shards import Claim
 from guardfleet.verdict import Judgement, Model, Severity
 
 SAFE = Judgement(Severity.SAFE, probabilities=(0.9, 0.08, 0.02), input_tokens=10, output_tokens=8)
@@ -41,7 +42,7 @@ def took(db: Database, job: JobView, no: int, *, lease_s: float = 60, worker: st
 def finish(db: Database, held: Claim, judgement: Judgement = SAFE) -> bool:
     """Finish a shard with one judgement for all of its texts."""
     model_id = verdicts.register_model(db, MODEL)
-    return shards.finish(db, held, [Row(f"id{held.first_seq + i}", judgement) for i in range(held.n)], model_id=model_id)
+    return settling.finish(db, held, [Row(f"id{held.first_seq + i}", judgement) for i in range(held.n)], model_id=model_id)
 
 
 def scalar(db: Database, sql: str) -> Any:

@@ -1,0 +1,148 @@
+"""The end of a shard: its verdicts, its job's counters and the completion event, in one commit.
+
+The invariant: verdicts are written in the transaction that moves their shard from LEASED to DONE under the token of its last claim.
+A few verdicts, which somebody may wait for, go with all else in one statement; many by COPY, in a transaction of several.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from guardfleet.plan import NONE_ESCALATED, Escalation
+from guardfleet.store.database import Database, copy_rows, fetch
+from guardfleet.store.jobs import LANES, PACE_S
+from guardfleet.store.notices import DONE_CHANNEL
+from guardfleet.store.shards import Claim
+from guardfleet.verdict import Judgement, ServedBy, Severity
+
+FEW = 16  # verdicts up to which one statement is quicker than COPY
+VERDICT_COLUMNS = {
+    "job_id": "int8", "seq": "int4", "day": "date", "severity": "int2", "categories": "int2", "served_by": "int2",
+    "model_id": "int2", "refusal": "bool", "probabilities": "bytea", "input_tokens": "int4", "output_tokens": "int2",
+    "digest": "uuid", "id": "text", "raw": "text", "error": "text", "error_detail": "text", "metadata": "jsonb",
+    "category_odds": "bytea", "evidence": "jsonb",
+}  # fmt: skip
+FENCE = """update shard set state = 2, lease_until = null, published_at = null
+           where job_id = %(job)s and shard_no = %(no)s and token = %(token)s and state = 1 returning job_id"""
+# The job last, so that its row lock is held for the shortest time (338 against 176 commits/s when it came first). With the commit
+# who waits for an interactive job is told.
+COUNTED = """
+    j as (
+      update job set done = done + %(n)s, safe = safe + %(safe)s, controversial = controversial + %(controversial)s,
+             unsafe = unsafe + %(unsafe)s, error = error + %(error)s, saved = saved + %(saved)s, model_id = %(model)s,
+             escalated = escalated + %(escalated)s, sampled = sampled + %(sampled)s, agreed = agreed + %(agreed)s,
+             next_ord = next_ord + 1, started_at = coalesce(started_at, clock_timestamp()),
+             pace = pace * exp(-least(extract(epoch from clock_timestamp() - progressed_at) / %(pace_s)s, 50)) + %(n)s / %(pace_s)s,
+             progressed_at = clock_timestamp(),
+             state = case when state = 1 and done + %(n)s = total then 2 else state end,
+             finished_at = case when state = 1 and done + %(n)s = total then now() else finished_at end
+      from fenced where id = fenced.job_id returning id, public_id, tenant_id, next_ord, state, done, total, online,
+        case when lane = %(interactive)s then pg_notify(%(channel)s, %(job)s::text)::text end as told),
+    o as (delete from first_opinion f using fenced where f.job_id = fenced.job_id and f.shard_no = %(no)s),
+    d as (insert into shard_done (job_id, ord, shard_no, first_seq, n) select id, next_ord, %(no)s, %(first)s, %(n)s from j),
+    e as (
+      insert into outbox (event_id, tenant_id, job_id, kind, subject)
+      select 'evt_' || replace(public_id::text, '-', '') || e.mark, tenant_id, id, e.kind, e.subject
+      from j cross join lateral (values
+        ('_completed', 'batch.completed', cast(null as jsonb), state = 2),
+        ('_progress' || done, 'batch.progress', jsonb_build_object('done', done, 'total', total),
+         state = 1 and 10::bigint * done / total > 10::bigint * (done - %(n)s) / total),
+        ('_flagged' || next_ord, 'verdict.flagged', jsonb_build_object('unsafe', %(unsafe)s, 'ord', next_ord), %(unsafe)s > 0)
+      ) e (mark, kind, subject, happened)
+      where e.happened and not j.online and (e.kind = 'batch.completed' or exists (
+        select from endpoint p where p.tenant_id = j.tenant_id and p.job_id is null and p.enabled and e.kind = any (p.kinds))))
+    select count(*) from fenced"""
+MANY = f"with fenced as (select %(job)s::int8 as job_id), {COUNTED}"
+AT_ONCE = f"""with fenced as ({FENCE}),
+    v as (insert into verdict ({", ".join(VERDICT_COLUMNS)})
+      select u.* from fenced cross join unnest({", ".join(f"%({name}_s)s::{kind}[]" for name, kind in VERDICT_COLUMNS.items())}) u),
+    {COUNTED}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One text of a shard, judged."""
+
+    id: str | None
+    judgement: Judgement
+    digest: bytes | None = None
+    metadata: dict[str, object] | None = None
+    model_id: int | None = None  # where it is not the shard's
+
+
+def finish(db: Database, held: Claim, rows: Sequence[Row], *, model_id: int, escalation: Escalation = NONE_ESCALATED) -> bool:
+    """Settle the shard: DONE, verdicts, counters and, with the last text, the completion event, in one commit.
+
+    False when the claim was lost: nothing is written, the work is dropped. `rows` are in input order, one per text.
+    """
+    if len(rows) != held.n:
+        raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
+    values = _counts(held, rows, model_id, escalation)
+    if len(rows) <= FEW:
+        by_column = zip(*_verdict_rows(held, rows, model_id), strict=True)
+        values |= {f"{name}_s": list(column) for name, column in zip(VERDICT_COLUMNS, by_column, strict=True)}
+        with db.session() as connection:
+            (mine,) = fetch(connection, AT_ONCE, values, _first)
+        return mine
+    with db.begin() as connection:
+        if not fetch(connection, FENCE, values, _first):
+            return False
+        copy_rows(connection, "verdict", VERDICT_COLUMNS, _verdict_rows(held, rows, model_id))
+        fetch(connection, MANY, values, _first)
+    return True
+
+
+def _first(row: Sequence[Any]) -> bool:
+    return bool(row[0])
+
+
+def _counts(held: Claim, rows: Sequence[Row], model_id: int, escalation: Escalation) -> dict[str, Any]:
+    counts = [0, 0, 0, 0]
+    saved = 0
+    for row in rows:
+        counts[row.judgement.severity] += 1
+        saved += row.judgement.served_by in (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)
+    return {
+        "n": held.n,
+        "pace_s": PACE_S,
+        "safe": counts[Severity.SAFE],
+        "controversial": counts[Severity.CONTROVERSIAL],
+        "unsafe": counts[Severity.UNSAFE],
+        "error": counts[Severity.ERROR],
+        "saved": saved,
+        **asdict(escalation),
+        "model": model_id,
+        "job": held.job_id,
+        "no": held.shard_no,
+        "token": held.token,
+        "first": held.first_seq,
+        "interactive": LANES["interactive"],
+        "channel": DONE_CHANNEL,
+    }
+
+
+def _verdict_rows(held: Claim, rows: Sequence[Row], model_id: int) -> Iterable[tuple[object, ...]]:
+    for seq, row in enumerate(rows, held.first_seq):
+        j = row.judgement
+        yield (
+            held.job_id, seq, held.day, int(j.severity), int(j.categories), int(j.served_by), row.model_id or model_id, j.refusal,
+            None if j.probabilities is None else bytes(round(255 * p) for p in j.probabilities),
+            j.input_tokens, j.output_tokens, None if row.digest is None else uuid.UUID(bytes=row.digest),
+            row.id, None if j.raw is None else _storable(j.raw), j.error,
+            None if j.error_detail is None else _storable(j.error_detail),
+            None if row.metadata is None else Jsonb(row.metadata), _odds(j.category_odds),
+            None if j.evidence is None else Jsonb(j.evidence),
+        )  # fmt: skip
+
+
+def _odds(odds: Sequence[float | None] | None) -> bytes | None:
+    """One byte for each category: 254 is 1, 255 is not known."""
+    return None if odds is None else bytes(255 if p is None else round(254 * p) for p in odds)
+
+
+def _storable(value: str) -> str:
+    """PostgreSQL's text takes neither NUL nor lone surrogates; an answer that holds one is shown with U+FFFD instead."""
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
