@@ -18,8 +18,9 @@ def halve(
 ) -> bool:
     """Put two shards in the place of one that is held, each with one try left, in one commit. False if the claim was lost.
 
-    The first keeps the number, the second gets the job's next one. A try is left rather than all of them: what has killed five
-    processes needs to kill one more to be known. `texts` and `first` are the shard's, opened.
+    The first keeps the number, the second gets one below zero: the next above may be on its way with texts that still come in. A try
+    is left rather than all of them: what has killed five processes needs to kill one more to be known. `texts` and `first` are the
+    shard's, opened.
     """
     if held.data_key is None or held.n <= 1:
         raise ValueError("a shard of one text, or without its key, cannot be halved")
@@ -32,8 +33,8 @@ def halve(
         connection.execute(text("select from job where id = :job for update"), {"job": held.job_id})
         second_no: int = connection.execute(
             text("""insert into shard (job_id, shard_no, day, lane, first_seq, n, state, claims, failures, last_error, model)
-                    select job_id, (select max(shard_no) + 1 from shard where job_id = :job), day, lane, :first_seq, :n, state,
-                           claims, failures, last_error, model
+                    select job_id, (select least(min(shard_no), 0) - 1 from shard where job_id = :job), day, lane, :first_seq, :n,
+                           state, claims, failures, last_error, model
                     from shard where job_id = :job and shard_no = :no returning shard_no"""),
             {"job": held.job_id, "no": held.shard_no, "first_seq": held.first_seq + middle, "n": held.n - middle},
         ).scalar_one()

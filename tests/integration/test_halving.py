@@ -3,8 +3,10 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from guardfleet.intake import PIECE_SHARDS, Intake
 from guardfleet.plan import Plan
-from guardfleet.sealing import Keyring
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.settings import load_settings
 from guardfleet.states import JobState
 from guardfleet.store import jobs, opinions, settling, shards, verdicts
 from guardfleet.store.database import Database
@@ -68,12 +70,26 @@ def test_the_opinions_of_a_first_model_are_halved_with_their_texts(db: Database,
     held = took(db, job, 0)
     texts, opinion = opinions.load(db, keyring, held)
     assert halve(db, keyring, held, texts, opinion, limits=LIMITS)
-    for no, ids, severities in ((0, ["id0", "id1"], [0, 1]), (1, ["id2", "id3"], [1, 0])):
+    for no, ids, severities in ((0, ["id0", "id1"], [0, 1]), (-1, ["id2", "id3"], [1, 0])):
         half = took(db, job, no)
         texts, opinion = opinions.load(db, keyring, half)
         assert [row.id for row in texts] == ids
         assert opinion is not None
         assert [int(judgement.severity) for judgement in opinion.judgements] == severities
+
+
+def test_a_shard_is_halved_while_texts_still_come_in(db: Database, keyring: Keyring) -> None:
+    rows = [(i + 1, PayloadRow(f"id{i}", f"text {i}")) for i in range(2 * PIECE_SHARDS + 2)]
+    with Intake(db, keyring, load_settings(shard_texts=2), NewJob("test")) as intake:
+        intake.add_all(rows[: 2 * PIECE_SHARDS])
+        last = PIECE_SHARDS - 1  # of what has been committed: the next number is the intake's
+        held = shards.claim(db, intake.job.id, last, worker="w", lease_s=60)
+        assert held is not None
+        assert halve(db, keyring, held, shards.load(db, keyring, held), None, limits=LIMITS)
+        intake.add_all(rows[2 * PIECE_SHARDS :])
+        job = intake.seal()
+    done, _ = run(db, keyring, job, set())
+    assert (done.state, done.done) == (JobState.COMPLETED, len(rows))
 
 
 def test_a_late_holder_is_fenced_from_a_halved_shard(db: Database, keyring: Keyring) -> None:
@@ -84,7 +100,7 @@ def test_a_late_holder_is_fenced_from_a_halved_shard(db: Database, keyring: Keyr
     assert halve(db, keyring, held, shards.load(db, keyring, held), None, limits=LIMITS)
     for claim in (late, held):
         assert not settling.finish(db, claim, [Row("x", SAFE)] * 4, model_id=verdicts.register_model(db, MODEL))
-    assert finish(db, took(db, job, 1))
+    assert finish(db, took(db, job, -1))
     assert finish(db, took(db, job, 0))
     assert jobs.get(db, job.public_id).state is JobState.COMPLETED
     assert scalar(db, "select count(*) from verdict") == 4
