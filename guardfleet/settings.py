@@ -108,7 +108,9 @@ class Settings(BaseSettings):
         (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400), description="Delays before each attempt, s."
     )
     webhook_timeout_s: float = Field(15.0, gt=0.0, le=120.0, description="Total time of one attempt, s.")
-    webhook_at_once: int = Field(4, ge=1, le=32, description="Deliveries under way to one receiver; 1 if it fails.")
+    webhook_at_once: int = Field(
+        4, ge=1, le=32, description="Deliveries under way to one receiver; 1 if it fails or has taken none yet."
+    )
     webhook_disable_days: float = Field(5.0, gt=0.0, le=365.0, description="Only failures for so long disable an endpoint.")
     webhook_allow_networks: tuple[str, ...] = Field(
         (), description="Private networks (CIDR) that webhooks may reach; all others that are not public are refused."

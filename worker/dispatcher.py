@@ -28,6 +28,7 @@ from worker.giving_up import give_up
 HOUSEKEEPING_S = 5.0  # between purges and backlog counts
 EXPIRY_S = 600.0  # between looks for days that are over
 DELIVERY_WINDOW = 64
+FAILING_AT_ONCE = 8  # deliveries under way to receivers that fail, all together: a quarter of what one process sends at once
 REFILLS = 5  # looks in the time of one, while there is work
 AWAY_PAUSE_S = 1.0  # while PostgreSQL or the broker does not answer
 
@@ -145,6 +146,7 @@ class Dispatcher:
             limit=DELIVERY_WINDOW,
             again_after_s=self.settings.webhook_again_s,
             at_once=self.settings.webhook_at_once,
+            failing=FAILING_AT_ONCE,
         )
         if ids:
             rung = self.publisher.ring(DELIVER, self.publisher.queues.webhooks, [{"delivery": i} for i in ids])

@@ -57,16 +57,22 @@ def relay(db: Database, *, limit: int = 100) -> int:
         return n
 
 
-def due(db: Database, *, limit: int, again_after_s: float, at_once: int) -> list[int]:
+def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing: int) -> list[int]:
     """Deliveries to ring for: due, or claimed by a sender that died; not rung within `again_after_s`.
 
-    At most `at_once` of an endpoint are out at a time, one of an endpoint that fails, and those that fail have a quarter of the
-    window together: whoever hangs holds up neither others nor all senders.
+    At most `at_once` of an endpoint are out at a time, one of an endpoint that fails or has not taken any yet, and `failing` of all
+    that fail together: whoever hangs holds up neither others nor all senders.
     """
     with db.session() as connection:
         rows = connection.execute(
-            text("""with ready as (
+            text("""with out as (
+                      select b.endpoint_id, count(*) as n from delivery b
+                      where b.state in (0, 1) and (b.lease_until >= now() or b.lease_until is null
+                                                   and b.published_at >= now() - make_interval(secs => :again))
+                      group by b.endpoint_id),
+                    ready as (
                       select d.id, d.endpoint_id, d.next_attempt_at, e.failing_since is not null as fails,
+                             case when e.failing_since is null and e.answered_at is not null then :at_once else 1 end as most,
                              row_number() over (partition by d.endpoint_id order by d.next_attempt_at, d.id) as place
                       from delivery d join endpoint e on e.id = d.endpoint_id
                       where d.state in (0, 1) and d.next_attempt_at <= now() and e.enabled
@@ -74,14 +80,13 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int) -> list
                         and (d.published_at is null or d.published_at < now() - make_interval(secs => :again))),
                     allowed as (
                       select r.*, row_number() over (partition by r.fails order by r.place, r.next_attempt_at) as turn
-                      from ready r cross join lateral (
-                        select count(*) as n from delivery b
-                        where b.endpoint_id = r.endpoint_id and b.state in (0, 1)
-                          and (b.lease_until >= now() or b.lease_until is null
-                               and b.published_at >= now() - make_interval(secs => :again))) busy
-                      where r.place + busy.n <= case when r.fails then 1 else :at_once end)
-                    select id from allowed where not fails or turn <= :limit / 4 order by fails, turn limit :limit"""),
-            {"limit": limit, "again": again_after_s, "at_once": at_once},
+                      from ready r left join out using (endpoint_id) where r.place + coalesce(out.n, 0) <= r.most)
+                    select id from allowed
+                    where not fails or turn <= :failing - (
+                      select coalesce(sum(out.n), 0) from out join endpoint e on e.id = out.endpoint_id
+                      where e.failing_since is not null)
+                    order by fails, turn limit :limit"""),
+            {"limit": limit, "again": again_after_s, "at_once": at_once, "failing": failing},
         )
         return [row.id for row in rows]
 
@@ -192,8 +197,9 @@ def _record(db: Database, due: DueDelivery, outcome: Outcome, change: str, value
         )
         if mine is not None:  # only where it changes: the row is shared by all senders
             connection.execute(
-                text("""update endpoint set failing_since = case when :failed then now() end
-                        where id = :id and (failing_since is null) = :failed"""),
+                text("""update endpoint set failing_since = case when :failed then now() end,
+                               answered_at = case when :failed then answered_at else coalesce(answered_at, now()) end
+                        where id = :id and ((failing_since is null) = :failed or not :failed and answered_at is null)"""),
                 {"id": mine, "failed": failed},
             )
     return mine is not None

@@ -128,6 +128,7 @@ def update(db: Database, public_id: uuid.UUID, *, tenant_id: int, changes: dict[
         row = connection.execute(
             text(f"""update endpoint set name = coalesce(:name, name), url = coalesce(:url, url),
                             kinds = coalesce(cast(:kinds as text[]), kinds), enabled = coalesce(:enabled, enabled),
+                            answered_at = case when coalesce(:url, url) = url then answered_at end,
                             failing_since = case when :enabled then null else failing_since end,
                             disabled_reason = case when :enabled then null else disabled_reason end, updated_at = now()
                      where public_id = :id and tenant_id = :tenant and job_id is null returning {COLUMNS}"""),

@@ -39,6 +39,7 @@ class Endpoint(Base):
     kinds: Mapped[list[str]]
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
     failing_since: Mapped[dt.datetime | None]  # first failure after the last success
+    answered_at: Mapped[dt.datetime | None]  # when it first took a delivery at this URL
     disabled_reason: Mapped[str | None]  # why guardfleet itself sends nothing there any more
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[dt.datetime | None]

@@ -19,7 +19,7 @@ from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
 
 ROOT = pathlib.Path(__file__).parents[2]
-OLD, OLD_REVISION = "2359292", "0004"  # the last commit before revision 0005
+OLD, OLD_REVISION = "2c0f08b", "0005"  # the last commit before revision 0006
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def happened(db: Database, made: Endpoint, n: int = 1) -> list[int]:
 
 
 def due(db: Database, limit: int = 64) -> list[int]:
-    return deliveries.due(db, limit=limit, again_after_s=30, at_once=4)
+    return deliveries.due(db, limit=limit, again_after_s=30, at_once=4, failing=8)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +239,7 @@ def test_a_dead_receiver_takes_one_place_and_the_others_theirs(db: Database, key
     well, _ = endpoint(db, keyring, receiver.url)
     with db.begin() as connection:
         connection.exec_driver_sql(f"update endpoint set failing_since = now() where public_id = '{dead.public_id}'")
+        connection.exec_driver_sql(f"update endpoint set answered_at = now() where public_id = '{well.public_id}'")
     of_dead, of_well = set(happened(db, dead, 500)), happened(db, well, 10)
     first = due(db)
     assert first[:4] == of_well[:4]
@@ -246,6 +247,37 @@ def test_a_dead_receiver_takes_one_place_and_the_others_theirs(db: Database, key
     assert first[4] in of_dead
     deliveries.mark_rung(db, first)
     assert due(db) == []  # until one of them has ended
+
+
+def test_a_receiver_gets_one_at_a_time_until_it_has_taken_one(
+    db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver
+) -> None:
+    made, _ = endpoint(db, keyring, receiver.url)
+    first, *rest = happened(db, made, 9)
+    assert due(db) == [first]
+    deliveries.mark_rung(db, [first, *rest])  # so that its sender does not go on with the others by itself
+    deliver(first)
+    with db.begin() as connection:
+        connection.exec_driver_sql("update delivery set published_at = null")
+    assert due(db) == rest[:4]
+    endpoints.update(db, made.public_id, tenant_id=1, changes={"name": "another name"})
+    assert due(db) == rest[:4]
+    endpoints.update(db, made.public_id, tenant_id=1, changes={"url": "http://127.0.0.1:1/"})
+    assert due(db) == rest[:1]
+
+
+def test_receivers_that_fail_share_a_few_places(db: Database, keyring: Keyring, deliver: Deliverer) -> None:
+    many = [endpoint(db, keyring, "http://127.0.0.1:1/")[0] for _ in range(12)]
+    with db.begin() as connection:
+        connection.exec_driver_sql("update endpoint set failing_since = now(), answered_at = now()")
+    waiting = {delivery: i for i, made in enumerate(many) for delivery in happened(db, made, 3)}
+    first = due(db)
+    assert len({waiting[delivery] for delivery in first}) == len(first) == 8
+    deliveries.mark_rung(db, first)
+    assert due(db) == []
+    deliver(first[0])
+    (next_one,) = due(db)
+    assert waiting[next_one] not in {waiting[delivery] for delivery in first[1:]}
 
 
 def test_those_who_listen_hear_of_progress_and_of_unsafe_texts(

@@ -236,7 +236,7 @@ def test_an_event_reaches_only_endpoints_that_listen_to_it_and_to_its_job(db: Da
 def test_a_delivery_is_held_by_one_sender_and_recorded_by_the_last(db: Database, keyring: Keyring) -> None:
     submit(db, keyring, 0, new=NewJob("x", callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32))
     deliveries.relay(db)
-    (delivery_id,) = deliveries.due(db, limit=9, again_after_s=60, at_once=4)
+    (delivery_id,) = deliveries.due(db, limit=9, again_after_s=60, at_once=4, failing=8)
     first = deliveries.claim(db, delivery_id, lease_s=-1)  # a sender that dies at once
     assert first is not None
     second = deliveries.claim(db, delivery_id, lease_s=60)
