@@ -18,8 +18,8 @@ def halve(
 ) -> bool:
     """Put two shards in the place of one that is held, each with one try left, in one commit. False if the claim was lost.
 
-    The first keeps the number, the second gets one below zero: the next above may be on its way with texts that still come in. A try
-    is left rather than all of them: what has killed five processes needs to kill one more to be known. `texts` and `first` are the
+    The first keeps the number, the second gets one below zero: the next above may be on its way with texts that come in. A try is
+    left rather than all of them: what has killed five processes needs to kill one more to be known. `texts` and `first` are the
     shard's, opened.
     """
     if held.data_key is None or held.n <= 1:
