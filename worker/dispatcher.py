@@ -50,6 +50,10 @@ class Dispatcher:
     _short_since: dict[str, float] = field(default_factory=dict, init=False)  # by queue
     _stalled: frozenset[Route] = field(default=frozenset(), init=False)
 
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.settings.max_claims, self.settings.max_failures)
+
     def run(self) -> None:
         """Lead, or stand by, until stopped. An outage of PostgreSQL or the broker is waited out."""
         self.last_tick = self.clock()
@@ -93,7 +97,7 @@ class Dispatcher:
 
     def _mend(self) -> None:
         self._rescue()
-        give_up(self.db, self.keyring, Limits(self.settings.max_claims, self.settings.max_failures), lease_s=self.settings.lease_s)
+        give_up(self.db, self.keyring, self._limits, lease_s=self.settings.lease_s)
         while deliveries.relay(self.db):
             pass
         self._ring_deliveries()
@@ -116,7 +120,7 @@ class Dispatcher:
                 metrics.DOORBELLS.labels(lane, "lost").inc(lost)
                 get_logger().warning("doorbells_lost", queue=queue, n=lost)
                 out -= lost
-        ready = doorbells.due(self.db, route, limit=max(0, self.settings.prefetch_window - out))
+        ready = doorbells.due(self.db, route, limit=max(0, self.settings.prefetch_window - out), limits=self._limits)
         if not ready:
             return 0
         messages = [{"job": bell.job_id, "shard": bell.shard_no, "publish": bell.publish_no} for bell in ready]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import text
 
 from guardfleet.store.database import Database
-from guardfleet.store.shards import Limits
+from guardfleet.store.shards import NO_LIMITS, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Doorbell:
     job_id: int
     shard_no: int
     publish_no: int
+    token: int  # of the last claim before it was rung; not in the message
 
 
 def windows(db: Database) -> dict[Route, int]:
@@ -47,8 +48,8 @@ def windows(db: Database) -> dict[Route, int]:
         return {Route(row.lane, row.model): row.n for row in rows}
 
 
-def due(db: Database, route: Route, *, limit: int) -> list[Doorbell]:
-    """Shards to ring for, in fair shares.
+def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS) -> list[Doorbell]:
+    """Shards to ring for, in fair shares; not those that reached a limit, which are `exhausted`.
 
     Each shard is numbered within its job, from the number of those that the job has out or in work; within its tenant likewise,
     jobs of higher priority first. The lowest numbers are rung first: of tenants the one with the least in work is next, and of its
@@ -62,12 +63,13 @@ def due(db: Database, route: Route, *, limit: int) -> list[Doorbell]:
                         union all select job_id from shard where state = 0 and published_at is not null and lane = :lane) x
                       group by job_id),
                     ready as (
-                      select j.id, j.tenant_id, j.priority, s.shard_no, s.publish_no,
+                      select j.id, j.tenant_id, j.priority, s.shard_no, s.publish_no, s.token,
                              coalesce(b.n, 0) + row_number() over (partition by j.id order by s.shard_no) as place
                       from job j left join busy b on b.job_id = j.id
                       cross join lateral (
-                        select s.shard_no, s.publish_no from shard s
+                        select s.shard_no, s.publish_no, s.token from shard s
                         where s.job_id = j.id and s.state = 0 and s.published_at is null and {OF_ROUTE}
+                          and s.claims < :claims and s.failures < :failures
                           and (s.next_attempt_at is null or s.next_attempt_at <= now())
                         order by s.shard_no limit :limit) s
                       where {IS_OPEN} and j.lane = :lane),
@@ -77,27 +79,35 @@ def due(db: Database, route: Route, *, limit: int) -> list[Doorbell]:
                       from ready r left join (
                         select j.tenant_id, sum(b.n) as n from busy b join job j on j.id = b.job_id group by j.tenant_id) t
                         on t.tenant_id = r.tenant_id)
-                    select id, shard_no, publish_no + 1 from shares order by place_of_tenant, id, shard_no limit :limit"""),
-            {**asdict(route), "limit": limit},
+                    select id, shard_no, publish_no + 1, token from shares order by place_of_tenant, id, shard_no limit :limit"""),
+            {**asdict(route), **asdict(limits), "limit": limit},
         )
         return [Doorbell(*row) for row in rows]
 
 
 def mark_rung(db: Database, rung: Sequence[Doorbell]) -> None:
-    """Record doorbells that the broker confirmed. After the publish, so that a crash rings twice rather than never."""
+    """Record doorbells that the broker confirmed. After the publish, so that a crash rings twice rather than never.
+
+    One that a worker has answered meanwhile is not out any more, also where the shard is ready again.
+    """
     if not rung:
         return
     with db.begin() as connection:
         connection.execute(
             text("""with x as materialized (
                       select s.job_id, s.shard_no, r.publish_no
-                      from unnest(cast(:jobs as bigint[]), cast(:nos as int[]), cast(:publishes as int[]))
-                        as r (job_id, shard_no, publish_no)
-                      join shard s on s.job_id = r.job_id and s.shard_no = r.shard_no
+                      from unnest(cast(:jobs as bigint[]), cast(:nos as int[]), cast(:publishes as int[]),
+                                  cast(:tokens as bigint[])) as r (job_id, shard_no, publish_no, token)
+                      join shard s on s.job_id = r.job_id and s.shard_no = r.shard_no and s.token = r.token
                       where s.state = 0 for update of s skip locked)
                     update shard s set published_at = now(), publish_no = x.publish_no
                     from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
-            {"jobs": [d.job_id for d in rung], "nos": [d.shard_no for d in rung], "publishes": [d.publish_no for d in rung]},
+            {
+                "jobs": [bell.job_id for bell in rung],
+                "nos": [bell.shard_no for bell in rung],
+                "publishes": [bell.publish_no for bell in rung],
+                "tokens": [bell.token for bell in rung],
+            },
         )
 
 
@@ -123,7 +133,7 @@ def exhausted(db: Database, limits: Limits, *, limit: int = 20) -> list[tuple[in
                     where s.state = 0 and s.published_at is null and (s.claims > 0 or s.failures > 0)
                       and (s.claims >= :claims or s.failures >= :failures) and {IS_OPEN}
                     limit :limit"""),
-            {"claims": limits.claims, "failures": limits.failures, "limit": limit},
+            {**asdict(limits), "limit": limit},
         )
         return [(row.job_id, row.shard_no) for row in rows]
 

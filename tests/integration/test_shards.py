@@ -157,6 +157,23 @@ def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyr
     assert job.total == 10
 
 
+def test_a_doorbell_answered_before_it_was_noted_is_not_out(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 4)
+    rung = doorbells.due(db, BULK, limit=9)
+    assert shards.fail(db, took(db, job, 0), error="x", delay_s=0)
+    doorbells.mark_rung(db, rung)
+    assert doorbells.windows(db)[BULK] == 0
+    assert [bell.shard_no for bell in doorbells.due(db, BULK, limit=9)] == [0]
+
+
+def test_nobody_rings_for_a_shard_that_is_to_be_given_up(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 4)
+    limits = shards.Limits(claims=9, failures=1)
+    assert shards.fail(db, took(db, job, 0), error="x", delay_s=0)
+    assert doorbells.due(db, BULK, limit=9, limits=limits) == []
+    assert doorbells.exhausted(db, limits) == [(job.id, 0)]
+
+
 def test_a_worker_stopped_in_the_middle_of_a_claim_holds_up_nobody_else(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     rung = doorbells.due(db, BULK, limit=9)
