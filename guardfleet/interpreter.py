@@ -15,7 +15,7 @@ def hand_over_often() -> None:
 def keep_what_is_loaded() -> None:
     """To be called once all is imported and loaded: from now on the collector looks at new objects only.
 
-    A collection that walks the half million objects of a worker stops all its threads for 0.25 s, once in a few seconds.
+    A collection that walks the half million objects of a worker stops all its threads for 0.2 s, once in a few seconds.
     """
     gc.collect()
     gc.freeze()
