@@ -7,6 +7,7 @@ lost doorbell costs more than time. A wait that runs out cancels the job: nobody
 import asyncio
 import datetime as dt
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ from guardfleet.store.verdicts import Page
 LOOK_S = 1.0
 LISTEN_S = 0.5
 RECONNECT_S = 1.0
+AWAY_S = 5.0  # how long a broker that did not answer is left alone
 MOST_WAITING = 512
 RESERVED = 64  # job ids at once
 RETRY_S = 1.0
@@ -43,6 +45,7 @@ class Online:
         self._days: set[dt.date] = set()
         self._publisher: Publisher | None = None
         self._ringing = threading.Lock()
+        self._away_until = 0.0  # by the monotonic clock: the broker did not answer
         self._stopped = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._listen, name="online-listen", daemon=True)
@@ -92,18 +95,24 @@ class Online:
             online.make_day(self._db, today)
             self._days.add(today)
         job = online.create(self._db, self._keyring, job_id, today, rows, tenant_id=tenant_id, model=model)
-        if self._settings.broker_url is None:  # then the dispatcher rings
-            online.forget_doorbell(self._db, job.id)
-            return job
-        try:
-            with self._ringing:
-                if self._publisher is None:
-                    self._publisher = Publisher(make_app(self._settings, "guardfleet-api"), self._settings)
-                queue = self._publisher.queues.of_model(LANES["interactive"], model)
-                self._publisher.ring(MODERATE, queue, [{"job": job.id, "shard": 0, "publish": 1}])
-        except RetryableError:
-            online.forget_doorbell(self._db, job.id)
+        if self._settings.broker_url is None or not self._ring(job.id, model):
+            online.forget_doorbell(self._db, job.id)  # the dispatcher rings
         return job
+
+    def _ring(self, job_id: int, model: str | None) -> bool:
+        """Whether the broker took it. One that is away is left alone for a while: whoever tries waits, and all behind them."""
+        with self._ringing:
+            if time.monotonic() < self._away_until:
+                return False
+            if self._publisher is None:
+                self._publisher = Publisher(make_app(self._settings, "guardfleet-api"), self._settings)
+            queue = self._publisher.queues.of_model(LANES["interactive"], model)
+            try:
+                self._publisher.ring(MODERATE, queue, [{"job": job_id, "shard": 0, "publish": 1}])
+            except RetryableError:
+                self._away_until = time.monotonic() + AWAY_S
+                return False
+        return True
 
     def _listen(self) -> None:
         while not self._stopped.is_set():

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from amqp.exceptions import AMQPError, NotFound
+from amqp.exceptions import AMQPError, NotFound, PreconditionFailed
 from celery import Celery
 from kombu import Connection, Exchange, Queue
 from kombu.exceptions import ChannelError, OperationalError
 from redis.exceptions import RedisError
 
-from guardfleet.errors import RetryableError
+from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.queues import Queues
 from guardfleet.settings import Settings
 
@@ -21,6 +21,7 @@ DELIVERY_LIMIT = 20  # guards what fails before the claim; a drain's requeues co
 VISIBILITY_TIMEOUT_S = 300  # Redis: longest silence before a message is handed to another worker; leases make that harmless
 MISSING_QUEUE = (NotFound, ChannelError)
 BROKER_DOWN = (OperationalError, AMQPError, RedisError, OSError)
+ANSWER_S = 5.0  # a broker that takes bytes and says nothing (half-open connection, frozen machine, memory alarm) is away after this
 
 
 def is_newer(message: Mapping[str, Any]) -> bool:
@@ -98,7 +99,7 @@ class Publisher:
                 self._app.send_task(task, kwargs=kwargs, queue=queue, producer=producer, ignore_result=True, retry=False)
                 confirmed += 1
         except BROKER_DOWN as error:
-            self.close()
+            self._drop()
             if not confirmed:
                 raise RetryableError(f"the broker did not take a message: {type(error).__name__}") from error
         return confirmed
@@ -114,7 +115,7 @@ class Publisher:
             self.close()  # the queue is gone, and with it what this connection has declared
             return 0
         except BROKER_DOWN as error:
-            self.close()
+            self._drop()
             raise RetryableError(f"the broker does not answer: {type(error).__name__}") from error
 
     def close(self) -> None:
@@ -124,41 +125,69 @@ class Publisher:
             with suppress(*BROKER_DOWN):
                 connection.release()
 
+    def _drop(self) -> None:
+        """Close without a word of farewell, for whose answer a broker that stands silent would be waited for once more."""
+        if self._connection is not None and not self._is_redis:
+            with suppress(*BROKER_DOWN):
+                self._connection.collect()
+        self.close()
+
     def _connect(self) -> Connection:
         if self._connection is None:
-            connection = self._app.connection_for_write()
-            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5)
-            self._connection = connection
+            self._connection = connected(self._app, max_retries=1)
         return self._connection
 
 
-def declare_dead_letters(app: Celery, settings: Settings) -> None:
-    """Make the dead-letter exchange and queue: RabbitMQ silently drops what it cannot dead-letter. Nothing on Redis.
+def declare(app: Celery, settings: Settings, *, make: bool = True) -> None:
+    """Make what the application consumes, the dead letters first: RabbitMQ silently drops what it cannot dead-letter.
 
-    Raises RetryableError while the broker is away.
+    Without `make` only what is there is held against what this version declares. Raises RetryableError while the broker is away,
+    ConfigurationError when one of the queues is there with other arguments.
     """
     queues = Queues.of(settings.namespace)
     exchange = Exchange(queues.dead_exchange, type="direct")
     dead = Queue(queues.dead, exchange, routing_key=queues.dead, queue_arguments={"x-queue-type": "quorum"})
+    wanted = [dead, *app.amqp.queues.values()]
     try:
-        with app.connection_for_write() as connection:
-            if connection.transport.driver_type == "amqp":
-                connection.ensure_connection(max_retries=3, interval_start=0.2)
-                with connection.channel() as channel:
-                    dead(channel).declare()
+        with connected(app, max_retries=3) as connection:
+            if connection.transport.driver_type != "amqp":
+                return
+            for queue in wanted:
+                if make or _exists(connection, queue.name):
+                    with connection.channel() as channel:
+                        queue(channel).declare()
+    except PreconditionFailed as error:
+        raise ConfigurationError(
+            f"RabbitMQ has the queue {queue.name} with other arguments: {error.reply_text}. Delete it while nothing runs (the work"
+            " is in PostgreSQL and is rung for again), and set limits of your own by a policy."
+        ) from error
     except BROKER_DOWN as error:
-        raise RetryableError(f"the broker does not answer: {type(error).__name__}") from error
+        raise _away(settings) from error
 
 
-def ping(settings: Settings) -> None:
-    """Raise RetryableError unless the broker takes a connection."""
-    app = make_app(settings, "guardfleet-ping")
+def _exists(connection: Connection, queue: str) -> bool:
     try:
-        with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5)
-    except BROKER_DOWN as error:
-        where = urllib.parse.urlsplit(settings.required("broker_url").split(";")[0])
-        raise RetryableError(f"the broker at {where.hostname or where.path}:{where.port or ''} does not answer.") from error
+        with connection.channel() as channel:
+            channel.queue_declare(queue=queue, passive=True)
+    except NotFound:
+        return False
+    return True
+
+
+def connected(app: Celery, *, max_retries: int) -> Connection:
+    """A connection on which no call waits longer than ANSWER_S for the broker. Raises one of BROKER_DOWN."""
+    is_redis = str(app.conf.broker_url).startswith(("redis", "rediss"))
+    options = {"socket_timeout": ANSWER_S, "retry_on_timeout": False} if is_redis else {}
+    connection = app.connection_for_write(transport_options=options)
+    connection.ensure_connection(max_retries=max_retries, interval_start=0.1, timeout=5)
+    if not is_redis:
+        connection.connection.transport.sock.settimeout(ANSWER_S)  # the library's own bounds a read only between two frames
+    return connection
+
+
+def _away(settings: Settings) -> RetryableError:
+    where = urllib.parse.urlsplit(settings.required("broker_url").split(";")[0])
+    return RetryableError(f"the broker at {where.hostname or where.path}:{where.port or ''} does not answer.")
 
 
 def _queue(name: str, queues: Queues, *, is_redis: bool) -> Queue:

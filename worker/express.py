@@ -15,6 +15,7 @@ from celery import Celery
 from celery.exceptions import Reject
 from kombu import Connection, Consumer, Message
 
+from guardfleet.broker import connected
 from guardfleet.telemetry.logs import get_logger
 
 SLOTS = 2
@@ -51,8 +52,7 @@ class Express:
     def _live(self) -> None:
         while not self._draining.is_set():
             try:
-                with self._app.connection_for_read() as connection:
-                    connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=5)
+                with connected(self._app, max_retries=1) as connection:
                     self._serve(connection)
             except Exception as error:  # noqa: BLE001 - whatever it is, this thread must not end: nobody else takes these queues
                 get_logger().warning("express_reconnecting", reason=type(error).__name__)

@@ -22,7 +22,7 @@ from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning
 
 from guardfleet import interpreter
-from guardfleet.broker import declare_dead_letters, make_app
+from guardfleet.broker import declare, make_app
 from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.queues import Queues
 from guardfleet.sealing import Keyring
@@ -153,7 +153,7 @@ def consume(app: Celery, slots: int, settings: Settings, queues: list[str], name
     app.conf.worker_consumer = "worker.consumer:Consumer"
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # said at each lost connection, about a setting we set
     try:
-        declare_dead_letters(app, settings)
+        declare(app, settings)
     except RetryableError as error:  # the broker may come later; messages wait in Postgres meanwhile
         get_logger().warning("worker_starting", reason=str(error))
     signals.worker_shutting_down.connect(drain.request, weak=False)

@@ -6,10 +6,18 @@ import shutil
 from collections.abc import Callable, Iterator
 
 from guardfleet.cli import DONE, UNUSABLE, show
-from guardfleet.errors import ConfigurationError, GuardfleetError
+from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
 from guardfleet.settings import Settings
 
 LEAST_DISK_BYTES = 2 << 30
+LEAST_REDIS = (6, 2)  # Celery's own
+OF_ANOTHER = ("celery", "_kombu.binding.celery", "unacked", "unacked_index")  # Celery's names where an application has no prefix
+
+
+class Caution(str):
+    """What works, and is worth a word."""
+
+    __slots__ = ()
 
 
 def examine(settings: Settings) -> int:
@@ -22,7 +30,8 @@ def examine(settings: Settings) -> int:
             failed += 1
             show.console.print(f"[red]no [/red] {name}: {error}", soft_wrap=True)
         else:
-            show.console.print(f"[green]ok [/green] {name}: {said}", soft_wrap=True)
+            mark = "[yellow]but[/yellow]" if isinstance(said, Caution) else "[green]ok [/green]"
+            show.console.print(f"{mark} {name}: {said}", soft_wrap=True)
     return UNUSABLE if failed else DONE
 
 
@@ -76,8 +85,32 @@ def _secret(settings: Settings) -> str:
 def _broker(settings: Settings) -> str:
     from guardfleet import broker
 
-    broker.ping(settings)
-    return "answers"
+    broker.declare(broker.make_app(settings, "guardfleet-doctor"), settings, make=False)
+    url = settings.required("broker_url")
+    if url.startswith(("redis", "rediss")):
+        return _redis(url)
+    return "answers, and has no queue that is not as it should be"
+
+
+def _redis(url: str) -> str:
+    import redis
+
+    try:
+        with redis.Redis.from_url(url.replace("redis+socket://", "unix://")) as client:
+            found, others = client.info(), client.exists(*OF_ANOTHER)
+    except redis.RedisError as error:
+        raise RetryableError(f"Redis answers, and not what it was asked: {type(error).__name__}.") from error
+    version = found["redis_version"]
+    if tuple(map(int, version.split(".")[:2])) < LEAST_REDIS:
+        raise ConfigurationError(f"Redis {version} is too old; have at least {'.'.join(map(str, LEAST_REDIS))}.")
+    policy = found.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise ConfigurationError(f"maxmemory-policy is {policy}, and an evicted key is a lost queue; set noeviction.")
+    if others:
+        return Caution("another Celery application uses the same Redis database, and can fill or flush it; have one of your own")
+    if not found.get("aof_enabled", 1):
+        return Caution(f"Redis {version} is not append-only: a restart empties the queues, until work is rung for again")
+    return f"Redis {version} answers"
 
 
 def _shutdown() -> str:

@@ -9,13 +9,16 @@ from collections.abc import Callable
 
 import pytest
 import redis
+from kombu import Connection
 
+from guardfleet import broker
+from guardfleet.broker import MODERATE, Publisher, make_app
 from guardfleet.settings import Settings
 from guardfleet.store import jobs
 from producer.client import Producer
 from tests.services.fixtures import fleet_settings
-from tests.services.fleet import Process, until
-from tests.services.outcome import assert_exactly_once, finished
+from tests.services.fleet import Process, fleet, until
+from tests.services.outcome import assert_exactly_once, finished, progressed
 from tests.services.servers import OwnRedis, free_port
 
 ROUNDS = 5  # at 6 deadlocks in 8 reconnects, five rounds let the defect slip about once in a thousand runs
@@ -119,8 +122,6 @@ def test_a_flushed_redis_loses_nothing(database_url: str, tmp_path: pathlib.Path
 def test_a_message_that_is_none_is_dead_lettered_and_the_worker_goes_on(
     rabbitmq: str, database_url: str, tmp_path: pathlib.Path
 ) -> None:
-    from guardfleet.broker import MODERATE, Publisher, make_app
-
     settings = fleet_settings(database_url, rabbitmq, tmp_path)
     producer = Producer.connect(settings)
     app = make_app(settings, "test")
@@ -137,4 +138,48 @@ def test_a_message_that_is_none_is_dead_lettered_and_the_worker_goes_on(
         publisher.close()
         worker.stop()
         dispatcher.stop()
+        producer.db.close()
+
+
+def test_a_redis_that_takes_no_writes_for_a_while_is_waited_for(database_url: str, tmp_path: pathlib.Path) -> None:
+    server = OwnRedis(tmp_path)
+    server.start()
+    settings = fleet_settings(database_url, server.url, tmp_path, instant_ms_per_batch=20.0)
+    producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
+    client = redis.Redis.from_url(server.url)
+    try:
+        with fleet(settings, tmp_path, ("dispatcher",), ("worker",)) as (dispatcher, worker):
+            job = producer.submit([f"text {i}" for i in range(600)]).job
+            progressed(producer, job, 100)
+            client.replicaof("127.0.0.1", "1")  # as after a failover: whoever is still connected is told READONLY
+            until(lambda: dispatcher.says("dispatcher_paused"), what="a dispatcher that cannot ring")
+            until(lambda: worker.says("express_reconnecting"), what="a worker that cannot fetch")
+            client.replicaof("NO", "ONE")
+            assert_exactly_once(producer, finished(producer, job))
+            assert worker.process.poll() is None
+    finally:
+        client.close()
+        producer.db.close()
+        server.stop()
+
+
+def test_a_doorbell_handed_back_by_more_restarts_than_rabbitmq_allows_is_rung_again(
+    rabbitmq: str, database_url: str, tmp_path: pathlib.Path
+) -> None:
+    settings = fleet_settings(database_url, rabbitmq, tmp_path)
+    producer = Producer.connect(settings)
+    publisher = Publisher(make_app(settings, "test"), settings)
+    lane, dead = publisher.queues.lanes[0], publisher.queues.dead
+    broker.declare(make_app(settings, "test"), settings)
+    try:
+        with fleet(settings, tmp_path, ("dispatcher",)), Connection(rabbitmq) as connection, connection.channel() as channel:
+            job = producer.submit(["fine"]).job
+            for _ in range(broker.DELIVERY_LIMIT + 1):
+                message = until(lambda: channel.basic_get(lane), what="the doorbell")
+                channel.basic_reject(message.delivery_tag, requeue=True)
+            until(lambda: publisher.depth(dead) == 1, what="the dead letter")
+            with fleet(settings, tmp_path, ("worker",)):
+                assert_exactly_once(producer, finished(producer, job))
+    finally:
+        publisher.close()
         producer.db.close()

@@ -3,7 +3,7 @@
 import asyncio
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx2
@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from api.mapping import CATEGORIES, COVERED
+from guardfleet.broker import Publisher
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
 from guardfleet.store import keys, retention
@@ -19,6 +20,7 @@ from producer.client import Producer
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
 from tests.services.outcome import finished
+from tests.services.proxy import in_front_of
 from tests.services.served import served
 from tests.services.stored import scalar
 
@@ -125,6 +127,34 @@ def test_a_lost_doorbell_is_rung_by_the_dispatcher(
     with fleet(settings, tmp_path, WORKER, DISPATCHER), served(deaf) as url:
         answer = httpx2.post(f"{url}/v1/moderations", json={"input": "x"}, headers={"authorization": f"Bearer {key}"})
         assert answer.status_code == 200
+
+
+def test_a_broker_that_falls_silent_costs_one_wait_and_no_request(
+    database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rung: list[object] = []
+    ring = Publisher.ring
+
+    def counted(self: Publisher, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
+        rung.append(messages)
+        return ring(self, task, queue, messages)
+
+    monkeypatch.setattr(Publisher, "ring", counted)
+    monkeypatch.setattr("guardfleet.broker.ANSWER_S", 0.5)
+    monkeypatch.setattr("api.online.AWAY_S", 60.0)
+    headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}
+    settings = fleet_settings(database_url, rabbitmq, tmp_path)
+    with (
+        in_front_of(rabbitmq) as (proxy, through),
+        fleet(settings, tmp_path, WORKER, DISPATCHER),
+        served(fleet_settings(database_url, through, tmp_path, namespace=settings.namespace)) as url,
+    ):
+        for silent in (False, True, True, True):
+            if silent:
+                proxy.freeze()
+            answer = httpx2.post(f"{url}/v1/moderations", json={"input": "x"}, headers=headers, timeout=20)
+            assert answer.status_code == 200
+    assert len(rung) == 2
 
 
 def test_a_bulk_job_holds_up_nobody_who_waits(

@@ -4,6 +4,8 @@ import contextlib
 import pathlib
 import socket
 import threading
+import urllib.parse
+from collections.abc import Iterator
 
 Address = tuple[str, int] | str  # host and port, or the path of a Unix socket
 
@@ -78,3 +80,16 @@ class Proxy:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def in_front_of(url: str) -> Iterator[tuple[Proxy, str]]:
+    """A proxy before the server of this URL, and the URL that goes through it."""
+    parts = urllib.parse.urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    proxy = Proxy((parts.hostname, parts.port))
+    try:
+        yield proxy, url.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{proxy.port}")
+    finally:
+        proxy.stop()

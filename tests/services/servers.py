@@ -75,9 +75,10 @@ class OwnRedis:
 
 
 class OwnRabbit:
-    """A RabbitMQ node of its own name, port and folder."""
+    """A RabbitMQ node of its own name, port and folder; `options` as the Erlang machine takes them."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, options: str = "") -> None:
+        self._options = options
         self._folder, self._port = folder / "rabbit", free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
@@ -96,6 +97,7 @@ class OwnRabbit:
             "RABBITMQ_LOG_BASE": str(self._folder / "log"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "plugins"),
             "RABBITMQ_CONFIG_FILE": str(self._folder / "none"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": self._options,
             "HOME": str(self._folder),
         }
         self._process = subprocess.Popen(

@@ -38,6 +38,13 @@ def test_every_command_in_the_readme_exists() -> None:
     assert targets <= set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert named
+    there = set(re.findall(r"^def (test_\w+)", "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py")), re.MULTILINE))
+    assert named <= there
+
+
 def test_every_word_of_the_glossary_is_used_in_the_code() -> None:
     words = re.findall(r"^\| \*\*(\w+)\*\*", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
     assert len(words) >= 10

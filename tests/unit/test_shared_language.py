@@ -217,6 +217,12 @@ def test_celery_is_set_up_as_the_pitfalls_demand() -> None:
     assert make_app(load_settings(broker_url="amqp://h"), "t").conf.broker_transport_options == {"confirm_publish": True}
 
 
+@pytest.mark.parametrize("url", ["memory://", "filesystem://", "sqla+postgresql://h/d", "pgmq://h/d", "sqs://"])
+def test_only_brokers_that_keep_what_is_in_flight_are_taken(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="allowed: amqp"):
+        load_settings(broker_url=url)
+
+
 def test_the_pinned_libraries_are_those_without_the_pitfalls() -> None:
     from importlib.metadata import version
 

@@ -1,0 +1,42 @@
+"""guardfleet with little patience and a busy interpreter: `python -m tests.services.impatient worker`.
+
+Redis hands a message out again after a second, RabbitMQ drops a connection after two seconds without a heartbeat, and one thread
+never lets go of the interpreter by itself.
+"""
+
+import threading
+from typing import Any
+
+from guardfleet import broker
+from guardfleet.cli import main
+from guardfleet.settings import Settings
+
+HEARTBEAT_S = 1
+VISIBILITY_TIMEOUT_S = 1
+
+make_app, redis_options = broker.make_app, broker._redis_options
+
+
+def impatient_app(settings: Settings, name: str, **rest: Any) -> Any:
+    """The application, with its heartbeat."""
+    app = make_app(settings, name, **rest)
+    app.conf.update(broker_heartbeat=HEARTBEAT_S, visibility_timeout=VISIBILITY_TIMEOUT_S)
+    return app
+
+
+def impatient_options(namespace: str) -> dict[str, Any]:
+    """Redis' options, with looks at what nobody acknowledged every second."""
+    return redis_options(namespace) | {"visibility_timeout": VISIBILITY_TIMEOUT_S, "unacked_restore_interval": 1}
+
+
+def hog() -> None:
+    """Keep the interpreter busy."""
+    while True:
+        pass
+
+
+if __name__ == "__main__":
+    broker.make_app = impatient_app
+    broker._redis_options = impatient_options
+    threading.Thread(target=hog, daemon=True).start()
+    main()
