@@ -12,7 +12,8 @@ from guardfleet.errors import LineError
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.states import JobState
 from guardfleet.store.files import file_label
-from guardfleet.store.jobs import PRIORITIES, JobView
+from guardfleet.store.jobs import JobView
+from guardfleet.store.steering import PRIORITIES
 
 STATUS = {
     JobState.INGESTING: "validating",

@@ -23,7 +23,7 @@ from guardfleet.errors import LineError, RejectedError
 from guardfleet.intake import Intake, callback_secret
 from guardfleet.rows import take_line
 from guardfleet.states import JobState
-from guardfleet.store import files, ingest, jobs, unjudged, verdicts
+from guardfleet.store import files, ingest, jobs, steering, unjudged, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.files import parse_file_label
 from guardfleet.store.ingest import NewJob
@@ -176,20 +176,20 @@ async def cancel(batch_id: str, context: AppContext, caller: BatchesWriter) -> d
     job = await _job(batch_id, context, caller.tenant_id)
     if job.state in (JobState.COMPLETED, JobState.FAILED, JobState.EXPIRED):
         raise _ended(job)
-    await in_thread(jobs.cancel, context.db, job.id)
+    await in_thread(steering.cancel, context.db, job.id)
     return batch_object(await _job(batch_id, context, caller.tenant_id))
 
 
 @router.post("/{batch_id}/pause")
 async def pause(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Let a batch rest: nothing more of it is begun; what is in work finishes."""
-    return await _change(batch_id, context, caller, jobs.pause)
+    return await _change(batch_id, context, caller, steering.pause)
 
 
 @router.post("/{batch_id}/resume")
 async def resume(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Take a paused batch up again."""
-    return await _change(batch_id, context, caller, jobs.resume)
+    return await _change(batch_id, context, caller, steering.resume)
 
 
 async def _change(batch_id: str, context: Context, caller: Caller, change: Callable[[Database, int], None]) -> dict[str, Any]:

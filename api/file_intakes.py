@@ -16,7 +16,7 @@ from guardfleet.intake import Intake
 from guardfleet.rows import take_line
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.store import files, ingest, jobs, repeats
+from guardfleet.store import cut_off, files, jobs, repeats
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob, OpenJob
 from guardfleet.telemetry.logs import get_logger
@@ -73,7 +73,7 @@ class FileIntakes:
         try:
             return self._brought.get(timeout=LOOK_S)
         except Empty:
-            return ingest.take_over_file(self._db)
+            return cut_off.take_over_file(self._db)
 
     def _take(self, opened: OpenJob, file_id: uuid.UUID) -> None:
         job = jobs.get_by_id(self._db, opened.id)

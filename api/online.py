@@ -19,7 +19,7 @@ from guardfleet.broker import MODERATE, Publisher, make_app
 from guardfleet.errors import OverloadedError, RetryableError
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.store import jobs, notices, online
+from guardfleet.store import notices, online, steering
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import LANES
 from guardfleet.store.online import OnlineJob
@@ -83,7 +83,7 @@ class Online:
                     if page is not None:
                         return job, page
         except TimeoutError:
-            await run_in_threadpool(jobs.cancel, self._db, job_id)
+            await run_in_threadpool(steering.cancel, self._db, job_id)
             detail = f"no verdict in {self._settings.moderation_timeout_s:g} s: is a worker running?"
             raise ProblemError(503, "deadline_exceeded", detail, headers={"Retry-After": str(NOBODY_S)}) from None
         finally:

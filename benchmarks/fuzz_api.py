@@ -19,7 +19,7 @@ import httpx2
 
 from guardfleet.sealing import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import jobs, keys, migrate, settling, shards, verdicts
+from guardfleet.store import keys, migrate, settling, shards, steering, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.scratch import scratch_database
 from guardfleet.store.settling import Row
@@ -115,7 +115,7 @@ def judge_all(db: Database, keyring: Keyring, ended: threading.Event) -> None:
             if held is not None:
                 texts = shards.load(db, keyring, held)
                 settling.finish(db, held, [Row(text.id, SAFE, metadata=text.metadata) for text in texts], model_id=model_id)
-        jobs.settle_cancelled(db)
+        steering.settle_cancelled(db)
         time.sleep(LOOK_S)
 
 

@@ -15,7 +15,7 @@ from guardfleet.rows import SeenIds, content_bytes
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.signing import is_secret, new_secret
-from guardfleet.store import ingest, jobs
+from guardfleet.store import cut_off, ingest, jobs
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob, SealedShard
 from guardfleet.store.jobs import JobView, job_label
@@ -69,7 +69,7 @@ class Intake:
             return
         with suppress(RetryableError):  # with PostgreSQL away its lease runs out, and the dispatcher gives it up in the end
             if self._can_go_on and isinstance(error, KeyboardInterrupt | RetryableError):
-                ingest.let_go(self._db, self.job)
+                cut_off.let_go(self._db, self.job)
             else:
                 ingest.abandon(self._db, self.job.id, str(error) or type(error).__name__, token=self.job.token)
 
@@ -113,9 +113,9 @@ class Intake:
 
     def _go_on(self, fingerprint: bytes, tenant_id: int) -> ingest.OpenJob | None:
         """The unfinished intake of the same input. One that was killed a moment ago is waited for: its lease runs out."""
-        first = ingest.intake_of(self._db, fingerprint, tenant_id=tenant_id)
-        while (now := ingest.intake_of(self._db, fingerprint, tenant_id=tenant_id)) and first:
-            if found := ingest.take_over(self._db, fingerprint, tenant_id=tenant_id):
+        first = cut_off.intake_of(self._db, fingerprint, tenant_id=tenant_id)
+        while (now := cut_off.intake_of(self._db, fingerprint, tenant_id=tenant_id)) and first:
+            if found := cut_off.take_over(self._db, fingerprint, tenant_id=tenant_id):
                 return found
             if now != first:
                 raise RejectedError(f"the same input is being submitted already, as {job_label(now[0])}.")

@@ -14,7 +14,8 @@ from guardfleet.states import JobState
 from guardfleet.store import ingest, jobs, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import DEFAULT_TENANT, JobView, check_priority, parse_label
+from guardfleet.store.jobs import DEFAULT_TENANT, JobView, parse_label
+from guardfleet.store.steering import check_priority
 from producer.readers import Numbered, read
 
 

@@ -16,7 +16,7 @@ from guardfleet.errors import RetryableError
 from guardfleet.queues import LANE_NAMES
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import deliveries, doorbells, ingest, jobs, retention, shards, stalls
+from guardfleet.store import cut_off, deliveries, doorbells, retention, shards, stalls, steering
 from guardfleet.store.database import Database
 from guardfleet.store.doorbells import Route
 from guardfleet.store.leader import Leadership, campaign
@@ -101,9 +101,9 @@ class Dispatcher:
         while deliveries.relay(self.db):
             pass
         self._ring_deliveries()
-        for job in jobs.expire(self.db):
+        for job in steering.expire(self.db):
             get_logger().info("job_expired", job=job)
-        jobs.settle_cancelled(self.db)
+        steering.settle_cancelled(self.db)
         self._keep_house()
 
     def _rescue(self) -> None:
@@ -164,7 +164,7 @@ class Dispatcher:
         for lane, name in enumerate(LANE_NAMES):
             metrics.BACKLOG.labels(name).set(backlog.get(lane, 0))
         self._name_stalls()
-        for job in ingest.abandon_idle(self.db, idle_s=self.settings.intake_idle_s):
+        for job in cut_off.abandon_idle(self.db, idle_s=self.settings.intake_idle_s):
             get_logger().warning("job_abandoned", job=job)
         purged = retention.purge(self.db, older_than_hours=self.settings.purge_hours)
         if purged:

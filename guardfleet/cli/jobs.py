@@ -13,7 +13,7 @@ from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.plan import Plan
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import jobs, migrate, verdicts
+from guardfleet.store import jobs, migrate, steering, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView, parse_label
 from guardfleet.verdict import Severity
@@ -120,7 +120,7 @@ def cancel(settings: Settings, label: str) -> int:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
             job = jobs.get(db, parse_label(label))
-            jobs.cancel(db, job.id)
+            steering.cancel(db, job.id)
             after = jobs.get(db, job.public_id)
         finally:
             db.close()
@@ -130,17 +130,17 @@ def cancel(settings: Settings, label: str) -> int:
 
 def pause(settings: Settings, label: str) -> int:
     """Let a job rest."""
-    return _change(settings, label, jobs.pause)
+    return _change(settings, label, steering.pause)
 
 
 def resume(settings: Settings, label: str) -> int:
     """Take a paused job up again."""
-    return _change(settings, label, jobs.resume)
+    return _change(settings, label, steering.resume)
 
 
 def prioritise(settings: Settings, label: str, priority: int) -> int:
     """Put a job before or after others."""
-    return _change(settings, label, lambda db, job_id: jobs.prioritise(db, job_id, priority))
+    return _change(settings, label, lambda db, job_id: steering.prioritise(db, job_id, priority))
 
 
 def _change(settings: Settings, label: str, change: Callable[[Database, int], None]) -> int:

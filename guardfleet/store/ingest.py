@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 from guardfleet.errors import LineError, OverloadedError, RejectedError
@@ -88,6 +88,18 @@ class SealedShard:
     blob: bytes
 
 
+INSERT = """insert into job (public_id, tenant_id, day, lane, name, fingerprint, metadata, key_id, data_key,
+                             first_model, second_model, sure, sample, long_texts, priority, strict, reuse,
+                             input_file_id, endpoint, completion_window, expires_at, purge_hours, webhook_metadata,
+                             intake_lease_until)
+            values (:public_id, :tenant_id, :day, :lane, :name, :fingerprint, cast(:metadata as jsonb), :key_id, :data_key,
+                    :model, :second_model, :sure, :sample, :long_texts, :priority, :strict, :reuse,
+                    :input_file_id, :endpoint, :completion_window,
+                    now() + make_interval(secs => cast(:window_s as double precision)), :purge_hours,
+                    cast(:webhook_metadata as jsonb), now() + make_interval(secs => :lease))
+            returning id"""
+
+
 def create(db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int) -> OpenJob:
     """A job in state INGESTING, its day's partitions, and its callback endpoint.
 
@@ -95,117 +107,33 @@ def create(db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int) -> 
     """
     public_id, data_key = uuid7(), keyring.new_data_key()
     with db.begin() as connection:
-        waiting = connection.execute(text("select coalesce(sum(total - done), 0) from job where state in (0, 1)")).scalar_one()
-        if waiting >= max_backlog:
-            raise OverloadedError(
-                f"{waiting:,} texts wait for their verdict already, and {max_backlog:,} is the limit: come back later.",
-                retry_after_s=OVERLOAD_PAUSE_S,
-            )
+        _refuse_overload(connection, max_backlog)
         day = connection.execute(text("select (now() at time zone 'utc')::date")).scalar_one()
         ensure_day(connection, day)
-        job_id: int = connection.execute(
-            text("""insert into job (public_id, tenant_id, day, lane, name, fingerprint, metadata, key_id, data_key,
-                                     first_model, second_model, sure, sample, long_texts, priority, strict, reuse,
-                                     input_file_id, endpoint, completion_window, expires_at, purge_hours, webhook_metadata,
-                                     intake_lease_until)
-                    values (:public_id, :tenant, :day, :lane, :name, :fingerprint, cast(:metadata as jsonb), :key_id, :data_key,
-                            :model, :second_model, :sure, :sample, :long_texts, :priority, :strict, :reuse,
-                            :input_file_id, :endpoint, :completion_window,
-                            now() + make_interval(secs => cast(:window_s as double precision)), :purge_hours,
-                            cast(:webhook_metadata as jsonb), now() + make_interval(secs => :lease))
-                    returning id"""),
-            {
-                "public_id": public_id,
-                "tenant": new.tenant_id,
-                "day": day,
-                "lane": new.lane,
-                "name": new.name,
-                "fingerprint": new.fingerprint,
-                "metadata": None if new.metadata is None else json.dumps(new.metadata),
-                "key_id": keyring.key_id,
-                "data_key": data_key,
-                "priority": new.priority,
-                "strict": new.strict,
-                "reuse": new.reuse,
-                "input_file_id": new.input_file_id,
-                "endpoint": new.endpoint,
-                "completion_window": new.completion_window,
-                "window_s": new.window_s,
-                "purge_hours": new.purge_hours,
-                "webhook_metadata": None if new.webhook_metadata is None else json.dumps(new.webhook_metadata),
-                "lease": INTAKE_LEASE_S,
-                **asdict(new.plan.check()),
-            },
-        ).scalar_one()
+        values = asdict(new) | asdict(new.plan.check())
+        values |= {name: None if values[name] is None else json.dumps(values[name]) for name in ("metadata", "webhook_metadata")}
+        values |= {"public_id": public_id, "day": day, "key_id": keyring.key_id, "data_key": data_key, "lease": INTAKE_LEASE_S}
+        job_id: int = connection.execute(text(INSERT), values).scalar_one()
         if new.callback_url and new.callback_secret:
-            connection.execute(
-                text("""insert into endpoint (tenant_id, job_id, url, secret, kinds)
-                        values (:tenant, :job, :url, :secret, :kinds)"""),
-                {
-                    "tenant": new.tenant_id,
-                    "job": job_id,
-                    "url": new.callback_url,
-                    "secret": keyring.seal_secret(new.callback_secret),
-                    "kinds": list(EVENT_KINDS),
-                },
-            )
+            _add_callback(connection, job_id, new, keyring.seal_secret(new.callback_secret))
         audit(connection, new.tenant_id, "job.create", job_label(public_id))
     return OpenJob(job_id, public_id, new.tenant_id, day, new.lane, data_key, new.plan.model)
 
 
-def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | None:
-    """The unfinished intake of the same input, from now on the caller's; None when there is none, or somebody is at it."""
-    with db.begin() as connection:
-        row = connection.execute(
-            text("""with j as (
-                      update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
-                      where id = (select id from job where tenant_id = :tenant and fingerprint = :fingerprint and state = 0
-                                    and intake_lease_until < now() order by id desc limit 1)
-                        and state = 0 and intake_lease_until < now()
-                      returning *)
-                    select j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model, j.intake_token, j.intake_line,
-                           j.total, (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id) from j"""),
-            {"tenant": tenant_id, "fingerprint": fingerprint, "lease": INTAKE_LEASE_S},
-        ).one_or_none()
-    return OpenJob(*row) if row else None
-
-
-def take_over_file(db: Database) -> tuple[OpenJob, uuid.UUID] | None:
-    """A job whose texts come from an uploaded file and that nobody brings them to, from now on the caller's; and its file."""
-    with db.session() as connection:
-        row = connection.execute(
-            text("""with x as materialized (
-                      select id from job where state = 0 and input_file_id is not null and intake_lease_until < now()
-                      order by intake_lease_until limit 1 for update skip locked),
-                    j as (
-                      update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
-                      from x where job.id = x.id returning job.*)
-                    select j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model, j.intake_token, j.intake_line,
-                           j.total, (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id),
-                           j.input_file_id from j"""),
-            {"lease": INTAKE_LEASE_S},
-        ).one_or_none()
-    return (OpenJob(*row[:-1]), row.input_file_id) if row else None
-
-
-def intake_of(db: Database, fingerprint: bytes, *, tenant_id: int) -> tuple[uuid.UUID, dt.datetime] | None:
-    """The job whose intake of the same input is not finished, and until when that is somebody's."""
-    with db.begin() as connection:
-        row = connection.execute(
-            text("""select public_id, intake_lease_until from job where tenant_id = :tenant and fingerprint = :fingerprint
-                      and state = 0 order by id desc limit 1"""),
-            {"tenant": tenant_id, "fingerprint": fingerprint},
-        ).one_or_none()
-    return (row.public_id, row.intake_lease_until) if row else None
-
-
-def let_go(db: Database, job: OpenJob) -> None:
-    """Leave an unfinished intake to whoever goes on with it, at once."""
-    with db.begin() as connection:
-        connection.execute(
-            text("update job set intake_lease_until = now() where id = :job and state = 0 and intake_token = :token"),
-            {"job": job.id, "token": job.token},
+def _refuse_overload(connection: Connection, max_backlog: int) -> None:
+    waiting = connection.execute(text("select coalesce(sum(total - done), 0) from job where state in (0, 1)")).scalar_one()
+    if waiting >= max_backlog:
+        raise OverloadedError(
+            f"{waiting:,} texts wait for their verdict already, and {max_backlog:,} is the limit: come back later.",
+            retry_after_s=OVERLOAD_PAUSE_S,
         )
+
+
+def _add_callback(connection: Connection, job_id: int, new: NewJob, sealed: bytes) -> None:
+    connection.execute(
+        text("insert into endpoint (tenant_id, job_id, url, secret, kinds) values (:tenant, :job, :url, :secret, :kinds)"),
+        {"tenant": new.tenant_id, "job": job_id, "url": new.callback_url, "secret": sealed, "kinds": list(EVENT_KINDS)},
+    )
 
 
 def stored_callback_secret(db: Database, keyring: Keyring, job: OpenJob) -> str | None:
@@ -285,18 +213,6 @@ def abandon(db: Database, job_id: int, reason: str, *, token: int | None = None)
             connection.rollback()
             return
         connection.execute(text("delete from shard_payload where job_id = :job"), {"job": job_id})
-
-
-def abandon_idle(db: Database, *, idle_s: float) -> list[int]:
-    """Give up intakes that nobody has gone on with for so long; returns their jobs."""
-    with db.begin() as connection:
-        idle = connection.execute(
-            text("select id, intake_token from job where state = 0 and intake_lease_until < now() - make_interval(secs => :idle)"),
-            {"idle": idle_s},
-        ).all()
-    for row in idle:
-        abandon(db, row.id, "its submit ended before all of its texts were in", token=row.intake_token)
-    return [row.id for row in idle]
 
 
 def _require(taken: int) -> None:

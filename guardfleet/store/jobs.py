@@ -1,4 +1,4 @@
-"""Jobs: looked at, paused, resumed, cancelled. How they come into being is in `ingest`. Lock order everywhere: shard, then job."""
+"""Jobs as they are looked at. How they come into being is in `ingest`, what is done with them in `steering`."""
 
 import datetime as dt
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from guardfleet.errors import ConfigurationError, NotFoundError, RejectedError
+from guardfleet.errors import ConfigurationError, NotFoundError
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
 from guardfleet.store.database import Database
@@ -17,7 +17,6 @@ from guardfleet.store.database import Database
 DEFAULT_TENANT = 1
 EVENT_KINDS = ("batch.completed", "batch.cancelled", "batch.failed", "batch.expired")
 LANES: Mapping[str, int] = {"bulk": 0, "interactive": 1}
-PRIORITIES = range(-100, 101)
 PACE_S = 60.0  # finish() averages the pace over about this long
 STANDSTILL = 1e-3  # texts a second, from which on no estimate is made
 
@@ -122,113 +121,6 @@ def parse_label(label: str) -> uuid.UUID:
         return uuid.UUID(label.removeprefix("job_").removeprefix("batch_"))
     except ValueError:
         raise NotFoundError(f"there is no job {label!r}.") from None
-
-
-def cancel(db: Database, job_id: int) -> None:
-    """Stop a job: ready shards are dropped, leased ones may finish, no more texts are taken, verdicts stay. Safe to call twice."""
-    _end(db, job_id, JobState.CANCELLED, "job.cancel")
-
-
-def expire(db: Database, *, limit: int = 20) -> list[str]:
-    """End jobs whose completion window is over as cancel() would, but as EXPIRED; returns their labels."""
-    with db.session() as connection:
-        overdue = connection.execute(
-            text("""select id, public_id from job where state in (0, 1) and expires_at is not null and expires_at <= now()
-                    order by expires_at limit :limit"""),
-            {"limit": limit},
-        ).all()
-    for row in overdue:
-        _end(db, row.id, JobState.EXPIRED, "job.run_out")
-    return [job_label(row.public_id) for row in overdue]
-
-
-def _end(db: Database, job_id: int, ends_as: JobState, action: str) -> None:
-    with db.begin() as connection:
-        connection.execute(
-            text("update shard set state = 3, published_at = null where job_id = :job and state = 0"), {"job": job_id}
-        )
-        row = connection.execute(
-            text("""update job set state = 3, ends_as = :ends_as, cancelling_at = now()
-                    where id = :job and state in (0, 1) returning tenant_id, public_id"""),
-            {"job": job_id, "ends_as": int(ends_as)},
-        ).one_or_none()
-        if row:
-            audit(connection, row.tenant_id, action, job_label(row.public_id))
-        _settle_cancelled(connection, job_id)
-
-
-def pause(db: Database, job_id: int) -> None:
-    """Nothing more of the job is begun; shards in work finish, texts may go on coming in. Safe to call twice.
-
-    RejectedError if it ended. A doorbell that is out already rings in vain: claim() looks at the job.
-    """
-    with db.begin() as connection:
-        connection.execute(
-            text("update shard set published_at = null where job_id = :job and state = 0 and published_at is not null"),
-            {"job": job_id},
-        )
-        _mark(connection, job_id, "paused_at = coalesce(paused_at, now())", "job.pause")
-
-
-def resume(db: Database, job_id: int) -> None:
-    """Take a paused job up again. Safe to call twice; RejectedError if it ended."""
-    with db.begin() as connection:
-        _mark(connection, job_id, "paused_at = null", "job.resume")
-
-
-def prioritise(db: Database, job_id: int, priority: int) -> None:
-    """Put a job before (higher) or after its tenant's others of the lane; RejectedError if it ended, or out of PRIORITIES."""
-    with db.begin() as connection:
-        _mark(connection, job_id, "priority = :priority", "job.prioritise", priority=check_priority(priority))
-
-
-def check_priority(priority: int) -> int:
-    """Itself; raises RejectedError."""
-    if priority not in PRIORITIES:
-        raise RejectedError(f"a priority is {PRIORITIES.start} to {PRIORITIES.stop - 1}; {priority} is not.")
-    return priority
-
-
-def _mark(connection: Connection, job_id: int, change: str, action: str, **values: object) -> None:
-    row = connection.execute(
-        text(f"update job set {change} where id = :job and state in (0, 1) returning tenant_id, public_id"),
-        {"job": job_id, **values},
-    ).one_or_none()
-    if row is None:
-        raise RejectedError("the job has ended.")
-    audit(connection, row.tenant_id, action, job_label(row.public_id))
-
-
-def settle_cancelled(db: Database) -> int:
-    """Close cancelling jobs whose last lease is gone; returns how many."""
-    with db.session() as connection:
-        if not connection.execute(text("select exists (select from job where state = 3)")).scalar_one():
-            return 0
-    with db.begin() as connection:
-        return _settle_cancelled(connection, None)
-
-
-def _settle_cancelled(connection: Connection, job_id: int | None) -> int:
-    # A ready shard in a cancelling job came back from a lease that ended between cancel() and now: it is dropped here.
-    connection.execute(
-        text("""with x as materialized (
-                  select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
-                  where j.state = 3 and (cast(:job as bigint) is null or j.id = :job) and s.state = 0
-                  for update of s skip locked)
-                update shard s set state = 3, published_at = null
-                from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
-        {"job": job_id},
-    )
-    return connection.execute(
-        text("""with j as (
-                  update job set state = ends_as, finished_at = now()
-                  where state = 3 and (cast(:job as bigint) is null or id = :job)
-                    and not exists (select from shard where shard.job_id = job.id and shard.state in (0, 1))
-                  returning id, public_id, tenant_id, case state when 6 then 'expired' else 'cancelled' end as ended)
-                insert into outbox (event_id, tenant_id, job_id, kind)
-                select 'evt_' || replace(public_id::text, '-', '') || '_' || ended, tenant_id, id, 'batch.' || ended from j"""),
-        {"job": job_id},
-    ).rowcount
 
 
 SELECT = """select j.*, now() as seen_at, m.name || '@' || left(m.revision, 12) as model, coalesce(m.is_demo, false) as is_demo

@@ -13,7 +13,7 @@ from httpx2 import ASGITransport, AsyncClient
 from api.server import create_app
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import jobs, keys
+from guardfleet.store import keys, steering
 from guardfleet.store.database import Database
 from guardfleet.verdict import failure
 from tests.services.fixtures import SECRET_KEY
@@ -188,7 +188,7 @@ def test_cancelled_and_expired_batches_keep_what_they_have(use: Use, db: Databas
             else:
                 with db.begin() as connection:
                     connection.exec_driver_sql("update job set expires_at = now() where state = 1")
-                assert len(jobs.expire(db)) == 1
+                assert len(steering.expire(db)) == 1
             ended = ends[end] = await client.batches.retrieve(batch.id)
             assert ended.status == end
             assert [row["custom_id"] for row in await content(client, ended.output_file_id)] == ["r0", "r1", "r2", "r3"]

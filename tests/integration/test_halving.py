@@ -8,7 +8,7 @@ from guardfleet.plan import Plan
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import load_settings
 from guardfleet.states import JobState
-from guardfleet.store import jobs, opinions, settling, shards, verdicts
+from guardfleet.store import jobs, opinions, settling, shards, steering, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.halving import halve
 from guardfleet.store.ingest import NewJob
@@ -109,8 +109,8 @@ def test_a_late_holder_is_fenced_from_a_halved_shard(db: Database, keyring: Keyr
 def test_a_cancelled_jobs_shard_is_halved_into_cancelled_ones(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 4, shard_texts=4)
     held = took(db, job, 0)
-    jobs.cancel(db, job.id)
+    steering.cancel(db, job.id)
     assert halve(db, keyring, held, shards.load(db, keyring, held), None, limits=LIMITS)
     assert scalar(db, "select count(*) from shard where state = 3") == 2
-    jobs.settle_cancelled(db)
+    steering.settle_cancelled(db)
     assert jobs.get(db, job.public_id).state is JobState.CANCELLED

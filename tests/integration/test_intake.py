@@ -11,7 +11,7 @@ from guardfleet.intake import Intake
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import load_settings
 from guardfleet.states import JobState, ShardState
-from guardfleet.store import doorbells, ingest, jobs, shards, unjudged, verdicts
+from guardfleet.store import cut_off, doorbells, ingest, jobs, shards, steering, unjudged, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import JobView
@@ -151,10 +151,10 @@ def test_an_intake_that_is_alive_is_not_taken_over(db: Database, keyring: Keyrin
 def test_an_intake_nobody_goes_on_with_is_given_up(db: Database, keyring: Keyring) -> None:
     intake = Intake(db, keyring, SINGLE, FILE)
     intake.add_all(lines(20))
-    assert ingest.abandon_idle(db, idle_s=0) == []
+    assert cut_off.abandon_idle(db, idle_s=0) == []
     forget_lease(db)
-    assert ingest.abandon_idle(db, idle_s=60) == []
-    assert ingest.abandon_idle(db, idle_s=-1) == [intake.job.id]
+    assert cut_off.abandon_idle(db, idle_s=60) == []
+    assert cut_off.abandon_idle(db, idle_s=-1) == [intake.job.id]
     assert view(db, intake).state is JobState.FAILED
     assert scalar(db, "select kind from outbox") == "batch.failed"
 
@@ -163,11 +163,11 @@ def test_a_job_can_be_cancelled_while_it_comes_in(db: Database, keyring: Keyring
     with pytest.raises(RejectedError, match="was cancelled"), Intake(db, keyring, SINGLE, NewJob("x")) as intake:  # noqa: PT012
         intake.add_all(lines(16))
         held = took(db, view(db, intake), 2)
-        jobs.cancel(db, intake.job.id)
+        steering.cancel(db, intake.job.id)
         intake.add_all(item for item in lines(32) if item[0] > 16)
     assert view(db, intake).state is JobState.CANCELLING
     assert finish(db, held)
-    assert jobs.settle_cancelled(db) == 1
+    assert steering.settle_cancelled(db) == 1
     assert (view(db, intake).state, view(db, intake).done) == (JobState.CANCELLED, 1)
 
 
@@ -180,7 +180,7 @@ def test_a_full_house_refuses_new_jobs_with_a_time_to_come_back(db: Database, ke
     assert refused.value.retry_after_s > 0
     intake.add_all(item for item in lines(32) if item[0] > 16)  # what was let in may bring all of its texts
     finish(db, took(db, view(db, intake), 0))
-    jobs.cancel(db, intake.job.id)
+    steering.cancel(db, intake.job.id)
     Intake(db, keyring, small, NewJob("y"))
 
 

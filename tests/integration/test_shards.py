@@ -7,7 +7,7 @@ import pytest
 from guardfleet.errors import NotFoundError
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState, ShardState
-from guardfleet.store import doorbells, jobs, settling, shards, verdicts
+from guardfleet.store import doorbells, jobs, settling, shards, steering, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.settling import Row
 from guardfleet.verdict import Category, Judgement, Severity
@@ -118,13 +118,13 @@ def test_many_workers_finish_every_shard_exactly_once(db: Database, keyring: Key
 def test_cancelling_drops_what_waits_and_lets_what_runs_finish(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     held = took(db, job, 1)
-    jobs.cancel(db, job.id)
-    jobs.cancel(db, job.id)
+    steering.cancel(db, job.id)
+    steering.cancel(db, job.id)
     assert jobs.get(db, job.public_id).state is JobState.CANCELLING
     assert shards.states(db, job.id) == {ShardState.CANCELLED: 2, ShardState.LEASED: 1}
-    assert jobs.settle_cancelled(db) == 0
+    assert steering.settle_cancelled(db) == 0
     assert finish(db, held)
-    assert jobs.settle_cancelled(db) == 1
+    assert steering.settle_cancelled(db) == 1
     done = jobs.get(db, job.public_id)
     assert (done.state, done.done) == (JobState.CANCELLED, 4)
     assert scalar(db, "select string_agg(kind, ',') from outbox") == "batch.cancelled"
@@ -134,7 +134,7 @@ def test_cancelling_drops_what_waits_and_lets_what_runs_finish(db: Database, key
 def test_a_shard_handed_back_to_a_cancelling_job_is_dropped(db: Database, keyring: Keyring, back: str) -> None:
     job = submit(db, keyring, 4)
     held = took(db, job, 0, lease_s=-1)
-    jobs.cancel(db, job.id)
+    steering.cancel(db, job.id)
     {
         "release": lambda: shards.release(db, held),
         "fail": lambda: shards.fail(db, held, error="x", delay_s=0),
@@ -142,7 +142,7 @@ def test_a_shard_handed_back_to_a_cancelling_job_is_dropped(db: Database, keyrin
         "postpone": lambda: shards.postpone(db, held, delay_s=0),
     }[back]()
     assert shards.states(db, job.id) == {ShardState.CANCELLED: 1}
-    jobs.settle_cancelled(db)
+    steering.settle_cancelled(db)
     assert jobs.get(db, job.public_id).state is JobState.CANCELLED
 
 

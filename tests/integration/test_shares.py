@@ -4,7 +4,7 @@ import pytest
 
 from guardfleet.errors import RejectedError
 from guardfleet.sealing import Keyring
-from guardfleet.store import doorbells, jobs, keys
+from guardfleet.store import doorbells, jobs, keys, steering
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import JobView
@@ -57,10 +57,10 @@ def test_slots_that_come_free_one_by_one_are_shared_too(db: Database, keyring: K
 def test_of_one_tenant_priority_goes_first_and_equals_share(db: Database, keyring: Keyring) -> None:
     low, first, second = job_of(db, keyring, 9, priority=-5), job_of(db, keyring, 9), job_of(db, keyring, 9)
     assert sorted(ring(db, 6)) == sorted([first.id, second.id] * 3)
-    jobs.prioritise(db, low.id, 7)
+    steering.prioritise(db, low.id, 7)
     assert ring(db, 2) == [low.id] * 2
     with pytest.raises(RejectedError, match="-100 to 100"):
-        jobs.prioritise(db, low.id, 101)
+        steering.prioritise(db, low.id, 101)
 
 
 def test_priority_does_not_jump_another_tenant(db: Database, keyring: Keyring) -> None:
@@ -84,24 +84,24 @@ def test_a_paused_job_stands_still_and_goes_on_when_resumed(db: Database, keyrin
     job = job_of(db, keyring, 4)
     ring(db, 2)
     held = took(db, job, 0)
-    jobs.pause(db, job.id)
-    jobs.pause(db, job.id)
+    steering.pause(db, job.id)
+    steering.pause(db, job.id)
     assert doorbells.windows(db)[BULK] == 0
     assert ring(db, 9) == []
     assert take(db, job, 1) is None  # a doorbell that was out
     assert finish(db, held)
     assert jobs.get(db, job.public_id).is_paused
-    jobs.resume(db, job.id)
+    steering.resume(db, job.id)
     assert ring(db, 9) == [job.id] * 3
     for no in (1, 2, 3):
         finish(db, took(db, job, no))
     with pytest.raises(RejectedError, match="ended"):
-        jobs.pause(db, job.id)
+        steering.pause(db, job.id)
 
 
 def test_a_paused_job_can_be_cancelled(db: Database, keyring: Keyring) -> None:
     job = job_of(db, keyring, 2)
-    jobs.pause(db, job.id)
-    jobs.cancel(db, job.id)
+    steering.pause(db, job.id)
+    steering.cancel(db, job.id)
     assert jobs.get(db, job.public_id).state.label == "cancelled"
     assert not jobs.get(db, job.public_id).is_paused

@@ -8,7 +8,7 @@ import pytest
 from guardfleet import standstill
 from guardfleet.sealing import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import doorbells, jobs, stalls
+from guardfleet.store import doorbells, jobs, stalls, steering
 from guardfleet.store.database import Database
 from guardfleet.store.leader import campaign
 from tests.services.stored import BULK, finish, submit, take, took
@@ -55,9 +55,9 @@ def test_a_job_says_why_it_stands_still(db: Database, keyring: Keyring) -> None:
         held = take(db, job, 0)
         assert held is not None
         assert stalls.stalls(db, after_s=300) == []  # a worker is at it
-        jobs.pause(db, job.id)
+        steering.pause(db, job.id)
         assert "paused since" in str(standstill.explain(db, jobs.get(db, job.public_id), SETTINGS))
-        jobs.cancel(db, job.id)
+        steering.cancel(db, job.id)
         assert finish(db, held)
-        jobs.settle_cancelled(db)
+        steering.settle_cancelled(db)
         assert standstill.explain(db, jobs.get(db, job.public_id), SETTINGS) is None

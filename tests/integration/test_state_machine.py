@@ -14,7 +14,7 @@ from guardfleet.intake import Intake
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import load_settings
 from guardfleet.states import TRANSITIONS, DeliveryState, JobState, ShardState
-from guardfleet.store import deliveries, doorbells, halving, ingest, jobs, shards
+from guardfleet.store import deliveries, doorbells, halving, ingest, jobs, shards, steering
 from guardfleet.store.database import Database
 from guardfleet.store.deliveries import DueDelivery, Outcome
 from guardfleet.store.ingest import NewJob
@@ -93,17 +93,17 @@ class Fleet(RuleBasedStateMachine):
     @rule()
     def cancel(self) -> None:
         with self.only("cancel", "settle_cancelled"):
-            jobs.cancel(self.db, self.job_id)
+            steering.cancel(self.db, self.job_id)
 
     @rule()
     def pause(self) -> None:
         with self.only(), suppress(RejectedError):
-            jobs.pause(self.db, self.job_id)
+            steering.pause(self.db, self.job_id)
 
     @rule()
     def resume(self) -> None:
         with self.only(), suppress(RejectedError):
-            jobs.resume(self.db, self.job_id)
+            steering.resume(self.db, self.job_id)
 
     # the dispatcher
 
@@ -122,7 +122,7 @@ class Fleet(RuleBasedStateMachine):
     @rule()
     def settle_cancelled(self) -> None:
         with self.only("settle_cancelled", "cancel"):
-            jobs.settle_cancelled(self.db)
+            steering.settle_cancelled(self.db)
 
     @rule()
     def relay(self) -> None:

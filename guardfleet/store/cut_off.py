@@ -1,0 +1,77 @@
+"""Intakes that nobody brings texts to any more: who goes on with them, and when they are given up."""
+
+import datetime as dt
+import uuid
+
+from sqlalchemy import text
+
+from guardfleet.store import ingest
+from guardfleet.store.database import Database
+from guardfleet.store.ingest import INTAKE_LEASE_S, OpenJob
+
+
+def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | None:
+    """The unfinished intake of the same input, from now on the caller's; None when there is none, or somebody is at it."""
+    with db.begin() as connection:
+        row = connection.execute(
+            text("""with j as (
+                      update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
+                      where id = (select id from job where tenant_id = :tenant and fingerprint = :fingerprint and state = 0
+                                    and intake_lease_until < now() order by id desc limit 1)
+                        and state = 0 and intake_lease_until < now()
+                      returning *)
+                    select j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model, j.intake_token, j.intake_line,
+                           j.total, (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id) from j"""),
+            {"tenant": tenant_id, "fingerprint": fingerprint, "lease": INTAKE_LEASE_S},
+        ).one_or_none()
+    return OpenJob(*row) if row else None
+
+
+def take_over_file(db: Database) -> tuple[OpenJob, uuid.UUID] | None:
+    """A job whose texts come from an uploaded file and that nobody brings them to, from now on the caller's; and its file."""
+    with db.session() as connection:
+        row = connection.execute(
+            text("""with x as materialized (
+                      select id from job where state = 0 and input_file_id is not null and intake_lease_until < now()
+                      order by intake_lease_until limit 1 for update skip locked),
+                    j as (
+                      update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
+                      from x where job.id = x.id returning job.*)
+                    select j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model, j.intake_token, j.intake_line,
+                           j.total, (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id),
+                           j.input_file_id from j"""),
+            {"lease": INTAKE_LEASE_S},
+        ).one_or_none()
+    return (OpenJob(*row[:-1]), row.input_file_id) if row else None
+
+
+def intake_of(db: Database, fingerprint: bytes, *, tenant_id: int) -> tuple[uuid.UUID, dt.datetime] | None:
+    """The job whose intake of the same input is not finished, and until when that is somebody's."""
+    with db.begin() as connection:
+        row = connection.execute(
+            text("""select public_id, intake_lease_until from job where tenant_id = :tenant and fingerprint = :fingerprint
+                      and state = 0 order by id desc limit 1"""),
+            {"tenant": tenant_id, "fingerprint": fingerprint},
+        ).one_or_none()
+    return (row.public_id, row.intake_lease_until) if row else None
+
+
+def let_go(db: Database, job: OpenJob) -> None:
+    """Leave an unfinished intake to whoever goes on with it, at once."""
+    with db.begin() as connection:
+        connection.execute(
+            text("update job set intake_lease_until = now() where id = :job and state = 0 and intake_token = :token"),
+            {"job": job.id, "token": job.token},
+        )
+
+
+def abandon_idle(db: Database, *, idle_s: float) -> list[int]:
+    """Give up intakes that nobody has gone on with for so long; returns their jobs."""
+    with db.begin() as connection:
+        idle = connection.execute(
+            text("select id, intake_token from job where state = 0 and intake_lease_until < now() - make_interval(secs => :idle)"),
+            {"idle": idle_s},
+        ).all()
+    for row in idle:
+        ingest.abandon(db, row.id, "its submit ended before all of its texts were in", token=row.intake_token)
+    return [row.id for row in idle]
