@@ -87,6 +87,11 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
         )
         await in_thread(verdicts.require_served, context.db, new.plan)
         job = await in_thread(ingest.create, context.db, context.keyring, new, max_backlog=context.settings.max_backlog_texts)
+        try:
+            await context.throttle.spend(request, caller, file.lines or 0)
+        except ProblemError as error:
+            await in_thread(ingest.abandon, context.db, job.id, str(error))
+            raise
         once.subject = f"batch_{job.public_id.hex}"
     context.file_intakes.bring(job, file.public_id)
     return _made(await _job(once.subject, context, caller.tenant_id), secret)
@@ -104,7 +109,9 @@ async def _of_lines(request: Request, context: Context, caller: Caller, options:
         try:
             async for lines in numbered_lines(request, context):
                 limit = context.settings.max_text_bytes
-                rows = ((number, take_line(number, line, max_text_bytes=limit)) for number, line in lines if line.strip())
+                given = [(number, line) for number, line in lines if line.strip()]
+                await context.throttle.spend(request, caller, len(given))
+                rows = ((number, take_line(number, line, max_text_bytes=limit)) for number, line in given)
                 await in_thread(intake.add_all, rows)
             job = await in_thread(intake.seal)
         except BaseException as error:

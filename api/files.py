@@ -66,7 +66,13 @@ async def create(request: Request, context: AppContext, caller: FilesWriter) -> 
             if once.earlier is not None:
                 return file_object(await _file(once.earlier, context, caller.tenant_id))
             stored = await in_thread(
-                files.complete, context.db, arriving.file, size=arriving.writer.size, digest=digest, expires_s=arriving.expires_s
+                files.complete,
+                context.db,
+                arriving.file,
+                size=arriving.writer.size,
+                lines=arriving.lines,
+                digest=digest,
+                expires_s=arriving.expires_s,
             )
             once.subject, arriving.is_kept = stored.label, True
         return file_object(stored)
@@ -165,7 +171,9 @@ class _Arriving:
     max_bytes: int
     max_text_bytes: int
     is_kept: bool = False
+    lines: int = 0
     _first: bytes | None = b""
+    _ends: bool = True  # with a line's end, as far as it has come
 
     @classmethod
     def begin(cls, context: Context, caller: Caller, upload: Upload) -> Self:
@@ -178,12 +186,15 @@ class _Arriving:
         if self.writer.size + len(data) > self.max_bytes:
             raise ProblemError(413, "too_large", f"a file has at most {self.max_bytes} bytes.", param="file")
         self._check_first(data)
+        self.lines += data.count(b"\n")
+        self._ends = data[-1:] == b"\n"
         self.writer.write(data)
 
     def end(self) -> bytes:
         self._check_first(b"\n")
         if self._first is not None:
             raise ProblemError(400, "empty_file", "the file has no lines.", param="file")
+        self.lines += not self._ends
         return self.writer.close()
 
     def _check_first(self, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -68,7 +68,7 @@ class OwnRequest(BaseModel):
 
 
 @router.post("/moderations")
-async def create(asked: ModerationRequest, context: AppContext, caller: ModerateCaller) -> Response:
+async def create(asked: ModerationRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Judge texts while you wait. What the model has no category for is 0 and applied to no input: docs/api.md says which."""
     if isinstance(asked.input, str):
         texts = [asked.input]
@@ -76,7 +76,8 @@ async def create(asked: ModerationRequest, context: AppContext, caller: Moderate
         texts = [part for part in asked.input if isinstance(part, str)]
         if not texts:  # one input in parts
             texts = ["\n".join(part.text for part in asked.input if isinstance(part, TextPart))]
-    job, page, model = await judge(context, caller, [{"id": str(i), "text": text} for i, text in enumerate(texts)], asked.model)
+    values = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
+    job, page, model = await judge(request, context, caller, values, asked.model)
     about = {"id": f"modr-{job.public_id.hex}", "model": model}
     flag_from = FLAG_FROM[asked.flag_from]
     results = (result_json(row, page.models[row.model_id], flag_from=flag_from) for row in page.rows)
@@ -84,10 +85,10 @@ async def create(asked: ModerationRequest, context: AppContext, caller: Moderate
 
 
 @router.post("/moderate")
-async def moderate(asked: OwnRequest, context: AppContext, caller: ModerateCaller) -> Response:
+async def moderate(asked: OwnRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Judge a text or a conversation while you wait, in the guard's own terms: the verdict as results and exports have it."""
     value = asked.model_dump(exclude_none=True, exclude={"model"})
-    job, page, _ = await judge(context, caller, [{"id": "0", **value}], asked.model)
+    job, page, _ = await judge(request, context, caller, [{"id": "0", **value}], asked.model)
     (verdict,) = page.json_objects()
     about = {"id": f"modr-{job.public_id.hex}", "object": "moderation"}
     return _json(b'%b,"verdict":%b}' % (orjson.dumps(about)[:-1], verdict))
@@ -101,12 +102,15 @@ async def models(context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
     return {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "guardfleet"} for name in names]}
 
 
-async def judge(context: Context, caller: Caller, values: list[dict[str, Any]], model: str | None) -> tuple[OnlineJob, Page, str]:
+async def judge(
+    request: Request, context: Context, caller: Caller, values: list[dict[str, Any]], model: str | None
+) -> tuple[OnlineJob, Page, str]:
     """The job, its verdicts in order, and the name of the model that gave the first."""
     named = None if model is None or model.startswith(THEIRS) else model
     if named is not None:
         await in_thread(verdicts.require_served, context.db, Plan(named))
     rows = [_row(i, value, context) for i, value in enumerate(values)]
+    await context.throttle.spend(request, caller, len(rows))
     job, page = await context.online.judge(rows, tenant_id=caller.tenant_id, model=named)
     failed = next((row for row in page.rows if row.severity == Severity.ERROR), None)
     if len(page.rows) < len(rows) or failed:

@@ -69,13 +69,15 @@ async def caller_by_url(
 
 
 @router.post("/comments:analyze")
-async def analyze(asked: AnalyzeRequest, context: AppContext, caller: Annotated[Caller, Depends(caller_by_url)]) -> dict[str, Any]:
+async def analyze(
+    asked: AnalyzeRequest, request: Request, context: AppContext, caller: Annotated[Caller, Depends(caller_by_url)]
+) -> dict[str, Any]:
     """Score a comment. The span is what decided of a long one, and all of any other."""
     for name in asked.requestedAttributes:
         if name not in ATTRIBUTES:
             detail = f"attribute {name[:50]!r} is not carried by the guard's categories; there are {', '.join(ATTRIBUTES)}."
             raise ProblemError(400, "attribute_not_supported", detail, param=f"requestedAttributes.{name[:50]}")
-    _, page, _ = await judge(context, caller, [{"id": "0", "text": asked.comment.text}], None)
+    _, page, _ = await judge(request, context, caller, [{"id": "0", "text": asked.comment.text}], None)
     (row,) = page.rows
     scores = {name: attribute(row, name, len(asked.comment.text)) for name in asked.requestedAttributes}
     shown = {

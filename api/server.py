@@ -38,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         keyring,
         settings,
         contents,
-        Throttle(settings.rate_limit, settings.rate_limit_url, namespace=settings.namespace),
+        Throttle(settings.rate_limit, settings.quota, settings.rate_limit_url, namespace=settings.namespace),
         intakes,
         Online(db, keyring, settings),
     )

@@ -29,6 +29,7 @@ Kind = Literal["batch.completed", "batch.cancelled", "batch.failed", "batch.expi
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Url = Annotated[str, StringConstraints(max_length=2000)]
 Kinds = Annotated[list[Kind], Field(min_length=1, max_length=20)]
+Pace = Annotated[float, Field(ge=0.001, le=1000, description="Most deliveries a second; null: as many as the receiver takes.")]
 
 
 class NewEndpoint(BaseModel):
@@ -38,16 +39,18 @@ class NewEndpoint(BaseModel):
     name: Name
     url: Url
     event_types: Kinds
+    max_per_second: Pace | None = None
 
 
 class EndpointChanges(BaseModel):
-    """What is to be another; the rest stays. `enabled` is guardfleet's own."""
+    """What is to be another; the rest stays. `enabled` and `max_per_second` are guardfleet's own."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     name: Name | None = None
     url: Url | None = None
     event_types: Kinds | None = None
     enabled: bool | None = None
+    max_per_second: Pace | None = None
 
 
 class Rotation(BaseModel):
@@ -83,7 +86,14 @@ async def create(new: NewEndpoint, context: AppContext, caller: WebhooksWriter) 
     """Make an endpoint. Its `signing_secret` is in this answer and never again."""
     url = await in_thread(check_receiver, new.url, context.settings.webhook_allow_networks)
     made, secret = await in_thread(
-        endpoints.create, context.db, context.keyring, tenant_id=caller.tenant_id, name=new.name, url=url, kinds=new.event_types
+        endpoints.create,
+        context.db,
+        context.keyring,
+        tenant_id=caller.tenant_id,
+        name=new.name,
+        url=url,
+        kinds=new.event_types,
+        most_per_s=new.max_per_second,
     )
     return endpoint_object(context, made) | {"signing_secret": secret}
 
@@ -117,6 +127,9 @@ async def update(endpoint_id: str, changes: EndpointChanges, context: AppContext
     asked = changes.model_dump(exclude_none=True)
     if "event_types" in asked:
         asked["kinds"] = asked.pop("event_types")
+    asked.pop("max_per_second", None)
+    if "max_per_second" in changes.model_fields_set:
+        asked["most_per_s"] = changes.max_per_second
     found = await in_thread(endpoints.update, context.db, public_id, tenant_id=caller.tenant_id, changes=asked)
     return endpoint_object(context, found)
 
@@ -212,6 +225,7 @@ def endpoint_object(context: Context, endpoint: Endpoint) -> dict[str, Any]:
         "signing_secret_hint": context.keyring.open_secret(endpoint.secret)[-HINT_CHARACTERS:],
         "enabled": endpoint.enabled,
         "disabled_reason": endpoint.disabled_reason,
+        "max_per_second": endpoint.most_per_s,
         "failing_since": int(endpoint.failing_since.timestamp()) if endpoint.failing_since else None,
     }
 

@@ -127,6 +127,9 @@ class Settings(BaseSettings):
     )
     files_max_bytes: int = Field(512 << 20, ge=1, description="Largest uploaded file, bytes.")
     rate_limit: str | None = Field(None, description="Requests of one API key, as `600/minute`; empty: as many as it likes.")
+    quota: str | None = Field(
+        None, description="Texts of one API key, as `1000000/day`, also of files when a batch is made of them; empty: no end."
+    )
     rate_limit_url: str | None = Field(
         None, description="redis://... that API processes count in together; empty: each for itself."
     )

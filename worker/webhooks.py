@@ -65,7 +65,11 @@ class Deliverer:
             due = deliveries.claim(self.db, delivery_id, lease_s=lease_s)
             if due is None:
                 get_logger().debug("delivery_skipped", delivery=delivery_id)
-            while due is not None and self._record(due, self._send(due, self._compose(due))) and time.monotonic() < ends:
+            while due is not None:
+                if due.is_paced:
+                    self.pause(deliveries.pace(self.db, due.endpoint_id))
+                if not self._record(due, self._send(due, self._compose(due))) or time.monotonic() >= ends:
+                    break
                 due = deliveries.claim_next(self.db, due.endpoint_id, lease_s=lease_s, again_after_s=again_after_s, at_once=at_once)
         except RetryableError as error:
             self.pause(PAUSE_S)

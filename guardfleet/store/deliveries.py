@@ -9,6 +9,8 @@ from sqlalchemy import text
 
 from guardfleet.store.database import Database
 
+PACE_WAIT_S = 1.0  # a sender waits so long for an endpoint's turn; where it is further off, nothing is rung for
+
 
 @dataclass(frozen=True, slots=True)
 class DueDelivery:
@@ -26,6 +28,7 @@ class DueDelivery:
     job_id: int  # 0: none, as of a test
     subject: dict[str, Any] | None
     endpoint_id: int
+    is_paced: bool  # the endpoint is to be sent to only so often: `pace`
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,12 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
                       group by b.endpoint_id),
                     ready as (
                       select d.id, d.endpoint_id, d.next_attempt_at, e.failing_since is not null as fails,
-                             case when e.failing_since is null and e.answered_at is not null then :at_once else 1 end as most,
+                             case when e.failing_since is null and e.answered_at is not null
+                               then least(:at_once, ceil(coalesce(e.most_per_s, :at_once))) else 1 end as most,
                              row_number() over (partition by d.endpoint_id order by d.next_attempt_at, d.id) as place
                       from delivery d join endpoint e on e.id = d.endpoint_id
                       where d.state in (0, 1) and d.next_attempt_at <= now() and e.enabled
+                        and (e.paced_until is null or e.paced_until <= now() + make_interval(secs => :wait))
                         and (d.lease_until is null or d.lease_until < now())
                         and (d.published_at is null or d.published_at < now() - make_interval(secs => :again))),
                     allowed as (
@@ -86,7 +91,7 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
                       select coalesce(sum(out.n), 0) from out join endpoint e on e.id = out.endpoint_id
                       where e.failing_since is not null)
                     order by fails, turn limit :limit"""),
-            {"limit": limit, "again": again_after_s, "at_once": at_once, "failing": failing},
+            {"limit": limit, "again": again_after_s, "at_once": at_once, "failing": failing, "wait": PACE_WAIT_S},
         )
         return [row.id for row in rows]
 
@@ -113,11 +118,27 @@ def claim_next(db: Database, endpoint_id: int, *, lease_s: float, again_after_s:
                   and (n.published_at is null or n.published_at < now() - make_interval(secs => :again))
                   and (select count(*) from delivery b where b.endpoint_id = :endpoint and b.state in (0, 1)
                          and (b.lease_until >= now() or b.published_at >= now() - make_interval(secs => :again))) < :at_once
+                  and not exists (select from endpoint p
+                                  where p.id = :endpoint and p.paced_until > now() + make_interval(secs => :wait))
                 order by n.next_attempt_at, n.id limit 1 for update skip locked)"""
-    return _take(db, which, {"endpoint": endpoint_id, "lease": lease_s, "again": again_after_s, "at_once": at_once})
+    values = {"endpoint": endpoint_id, "again": again_after_s, "at_once": at_once, "wait": PACE_WAIT_S}
+    return _take(db, which, values | {"lease": lease_s})
 
 
-def _take(db: Database, which: str, values: dict[str, object]) -> DueDelivery | None:
+def pace(db: Database, endpoint_id: int) -> float:
+    """Take the endpoint's next place in time; returns how long until then, s: a little more than PACE_WAIT_S at most."""
+    with db.begin() as connection:
+        wait_s: float | None = connection.execute(
+            text("""update endpoint
+                    set paced_until = greatest(coalesce(paced_until, now()), now()) + make_interval(secs => 1 / most_per_s)
+                    where id = :id and most_per_s is not null
+                    returning cast(extract(epoch from paced_until - now()) - 1 / most_per_s as float8)"""),
+            {"id": endpoint_id},
+        ).scalar_one_or_none()
+    return max(0.0, wait_s or 0.0)
+
+
+def _take(db: Database, which: str, values: Mapping[str, object]) -> DueDelivery | None:
     with db.begin() as connection:
         row = connection.execute(
             text(f"""update delivery d set state = 1, attempts = d.attempts + 1, token = d.token + 1,
@@ -127,7 +148,8 @@ def _take(db: Database, which: str, values: dict[str, object]) -> DueDelivery | 
                        and (d.lease_until is null or d.lease_until < now())
                        and e.enabled
                      returning d.id, d.token, d.attempts, d.event_id, d.kind, d.occurred_at, e.url, e.secret,
-                               case when e.old_secret_until > now() then e.old_secret end, d.job_id, d.subject, e.id"""),
+                               case when e.old_secret_until > now() then e.old_secret end, d.job_id, d.subject, e.id,
+                               e.most_per_s is not null"""),
             values,
         ).one_or_none()
     return DueDelivery(*row) if row else None

@@ -18,7 +18,7 @@ OPT_IN_KINDS = ("batch.progress", "verdict.flagged")
 KINDS = (*EVENT_KINDS, *OPT_IN_KINDS)
 MOST = 50  # endpoints of one tenant
 HINT_CHARACTERS = 4
-COLUMNS = "public_id, name, url, kinds, enabled, disabled_reason, failing_since, created_at, updated_at, secret"
+COLUMNS = "public_id, name, url, kinds, enabled, disabled_reason, failing_since, most_per_s, created_at, updated_at, secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Endpoint:
     enabled: bool
     disabled_reason: str | None
     failing_since: dt.datetime | None
+    most_per_s: float | None
     created_at: dt.datetime
     updated_at: dt.datetime | None
     secret: bytes
@@ -72,13 +73,15 @@ def parse_endpoint_label(label: str) -> uuid.UUID:
         raise _unknown() from None
 
 
-def create(db: Database, keyring: Keyring, *, tenant_id: int, name: str, url: str, kinds: Sequence[str]) -> tuple[Endpoint, str]:
+def create(
+    db: Database, keyring: Keyring, *, tenant_id: int, name: str, url: str, kinds: Sequence[str], most_per_s: float | None = None
+) -> tuple[Endpoint, str]:
     """A new endpoint, and its secret, which is not shown again. RejectedError when the tenant has too many."""
     secret = new_secret()
     with db.begin() as connection:
         row = connection.execute(
-            text(f"""insert into endpoint (tenant_id, name, url, secret, kinds)
-                     select :tenant, :name, :url, :secret, :kinds
+            text(f"""insert into endpoint (tenant_id, name, url, secret, kinds, most_per_s)
+                     select :tenant, :name, :url, :secret, :kinds, cast(:most_per_s as float8)
                      where (select count(*) from endpoint where tenant_id = :tenant and job_id is null) < :most
                      returning {COLUMNS}"""),
             {
@@ -87,6 +90,7 @@ def create(db: Database, keyring: Keyring, *, tenant_id: int, name: str, url: st
                 "url": url,
                 "secret": keyring.seal_secret(secret),
                 "kinds": list(kinds),
+                "most_per_s": most_per_s,
                 "most": MOST,
             },
         ).one_or_none()
@@ -122,13 +126,16 @@ def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -
 
 
 def update(db: Database, public_id: uuid.UUID, *, tenant_id: int, changes: dict[str, Any]) -> Endpoint:
-    """Change `name`, `url`, `kinds` or `enabled`; enabling forgets earlier failures."""
-    values: dict[str, Any] = {"name": None, "url": None, "kinds": None, "enabled": None} | changes
+    """Change `name`, `url`, `kinds`, `most_per_s` (None: no end) or `enabled`; enabling forgets earlier failures."""
+    values: dict[str, Any] = {"name": None, "url": None, "kinds": None, "enabled": None, "most_per_s": None} | changes
+    values["is_paced"] = "most_per_s" in changes
     with db.begin() as connection:
         row = connection.execute(
             text(f"""update endpoint set name = coalesce(:name, name), url = coalesce(:url, url),
                             kinds = coalesce(cast(:kinds as text[]), kinds), enabled = coalesce(:enabled, enabled),
                             answered_at = case when coalesce(:url, url) = url then answered_at end,
+                            most_per_s = case when :is_paced then cast(:most_per_s as float8) else most_per_s end,
+                            paced_until = case when :is_paced then null else paced_until end,
                             failing_since = case when :enabled then null else failing_since end,
                             disabled_reason = case when :enabled then null else disabled_reason end, updated_at = now()
                      where public_id = :id and tenant_id = :tenant and job_id is null returning {COLUMNS}"""),

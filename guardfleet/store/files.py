@@ -13,7 +13,7 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import audit
 
 UPLOAD_S = 86_400.0  # an upload that is not whole after so long was cut off
-COLUMNS = "public_id, tenant_id, filename, purpose, size, digest, data_key, created_at, expires_at"
+COLUMNS = "public_id, tenant_id, filename, purpose, size, lines, digest, data_key, created_at, expires_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class StoredFile:
     filename: str
     purpose: str
     size: int
+    lines: int | None  # None: of a version that did not count them
     digest: bytes | None
     data_key: bytes
     created_at: dt.datetime
@@ -69,14 +70,14 @@ def create(db: Database, keyring: Keyring, *, tenant_id: int, filename: str, pur
     return StoredFile(*row)
 
 
-def complete(db: Database, file: StoredFile, *, size: int, digest: bytes, expires_s: float | None) -> StoredFile:
+def complete(db: Database, file: StoredFile, *, size: int, lines: int, digest: bytes, expires_s: float | None) -> StoredFile:
     """The content is whole: from now on the file is seen."""
     with db.begin() as connection:
         row = connection.execute(
-            text(f"""update file set state = 1, size = :size, digest = :digest,
+            text(f"""update file set state = 1, size = :size, lines = :lines, digest = :digest,
                             expires_at = created_at + make_interval(secs => cast(:expires as double precision))
                      where public_id = :id and state = 0 returning {COLUMNS}"""),
-            {"id": file.public_id, "size": size, "digest": digest, "expires": expires_s},
+            {"id": file.public_id, "size": size, "lines": lines, "digest": digest, "expires": expires_s},
         ).one()
         audit(connection, file.tenant_id, "file.create", file.label)
     return StoredFile(*row)

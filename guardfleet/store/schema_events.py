@@ -40,6 +40,8 @@ class Endpoint(Base):
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
     failing_since: Mapped[dt.datetime | None]  # first failure after the last success
     answered_at: Mapped[dt.datetime | None]  # when it first took a delivery at this URL
+    most_per_s: Mapped[float | None]  # attempts a second; null: as many as it takes
+    paced_until: Mapped[dt.datetime | None]  # with most_per_s: when the next attempt may begin
     disabled_reason: Mapped[str | None]  # why guardfleet itself sends nothing there any more
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[dt.datetime | None]

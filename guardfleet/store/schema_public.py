@@ -38,6 +38,7 @@ class File(Base):
     purpose: Mapped[str]
     state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # 0 uploading (a crash leaves it so), 1 whole, 2 deleted
     size: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    lines: Mapped[int | None] = mapped_column(BigInteger)  # blank ones too; set when it is whole
     digest: Mapped[bytes | None]  # SHA-256 of the content, set when it is whole
     key_id: Mapped[str]
     data_key: Mapped[bytes | None]  # wrapped; null once deleted

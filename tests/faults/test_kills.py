@@ -11,7 +11,7 @@ from guardfleet.states import JobState, ShardState
 from guardfleet.store import jobs, shards, verdicts
 from guardfleet.store.database import Database
 from producer.client import Producer
-from tests.services.fixtures import fleet_settings
+from tests.services.fixtures import fleet_settings, with_broker
 from tests.services.fleet import Process, fleet, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
 from tests.services.servers import OwnPostgres, own_broker
@@ -59,6 +59,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard_loses_and_doubles_nothing(
     assert done.safe == len(TEXTS)
 
 
+@with_broker("rabbitmq")
 def test_a_stopped_worker_that_comes_back_after_its_lease_is_fenced(
     settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
@@ -138,6 +139,7 @@ def test_sigterm_hands_work_back_at_once_and_counts_no_claim(
     assert_exactly_once(producer, done)
 
 
+@with_broker("redis")
 def test_a_hung_device_ends_the_process_with_its_own_status(
     settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
@@ -149,6 +151,7 @@ def test_a_hung_device_ends_the_process_with_its_own_status(
     assert jobs.get(producer.db, job.public_id).done == 0
 
 
+@with_broker("rabbitmq")
 def test_a_lost_device_ends_the_process_and_its_shard_is_taken_back(
     settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
@@ -184,6 +187,7 @@ def test_a_text_that_kills_its_process_ends_as_an_error_row(
     assert_exactly_once(producer, done)
 
 
+@with_broker("redis")
 def test_a_second_dispatcher_stands_by_and_takes_over(
     settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
@@ -202,6 +206,7 @@ def test_a_second_dispatcher_stands_by_and_takes_over(
             second.stop()
 
 
+@with_broker("rabbitmq")
 def test_a_shard_whose_texts_are_gone_ends_as_error_rows_after_its_retries(
     settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:

@@ -19,7 +19,7 @@ from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
 
 ROOT = pathlib.Path(__file__).parents[2]
-OLD, OLD_REVISION = "2c0f08b", "0005"  # the last commit before revision 0006
+OLD, OLD_REVISION = "210e1a8", "0006"  # the last commit before revision 0007
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from guardfleet.errors import RejectedError
 from guardfleet.plan import Plan
 from guardfleet.settings import Settings
 from guardfleet.states import JobState, ShardState
-from guardfleet.store import doorbells, jobs, opinions, settling, shards, verdicts
+from guardfleet.store import doorbells, jobs, opinions, settling, shards, steering, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.doorbells import Route
 from guardfleet.store.opinions import Opinion
@@ -56,6 +56,7 @@ def rows_of(producer: Producer, job: jobs.JobView) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in verdicts.export(producer.db, job)}
 
 
+@with_broker("rabbitmq")
 def test_the_second_model_has_the_last_word_where_the_first_is_unsure_and_nowhere_else(
     producer: Producer, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
@@ -119,6 +120,7 @@ def claimed(producer: Producer, model: str | None = None) -> tuple[Claim, int]:
     return held, verdicts.register_model(producer.db, Model("instant", "1", "marks"))
 
 
+@with_broker("redis")
 def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_opens_nothing(producer: Producer) -> None:
     held, model_id = claimed(producer, "instant")
     opinion = Opinion(model_id, [SURE, UNSURE])
@@ -134,6 +136,7 @@ def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_op
     assert opinions.load(producer.db, producer.keyring, again)[1] == opinion
 
 
+@with_broker("redis")
 def test_a_zombie_of_the_first_model_cannot_finish_a_shard_that_was_passed_on(producer: Producer) -> None:
     held, model_id = claimed(producer)
     assert opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
@@ -141,14 +144,16 @@ def test_a_zombie_of_the_first_model_cannot_finish_a_shard_that_was_passed_on(pr
     assert shards.states(producer.db, held.job_id) == {ShardState.READY: 1}
 
 
+@with_broker("redis")
 def test_a_cancelled_job_is_not_passed_on(producer: Producer) -> None:
     held, model_id = claimed(producer)
-    jobs.cancel(producer.db, held.job_id)
+    steering.cancel(producer.db, held.job_id)
     assert opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
     assert shards.states(producer.db, held.job_id) == {ShardState.CANCELLED: 1}
-    assert jobs.settle_cancelled(producer.db) == 1
+    assert steering.settle_cancelled(producer.db) == 1
 
 
+@with_broker("redis")
 def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of(producer: Producer) -> None:
     held, model_id = claimed(producer)
     opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
@@ -162,6 +167,7 @@ def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of
     assert found == [("safe", None, "instant"), ("error", "abandoned", "nobody")]
 
 
+@with_broker("redis")
 def test_a_model_that_nobody_serves_is_refused_with_those_that_are_served(producer: Producer) -> None:
     with pytest.raises(RejectedError, match=r"'large' yet: start one with it\. Served were: none so far"):
         verdicts.require_served(producer.db, PLAN)

@@ -9,6 +9,7 @@ from guardfleet.settings import Settings
 from guardfleet.states import JobState
 from guardfleet.store import unjudged, verdicts
 from producer.client import Options, Producer
+from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished
 
@@ -32,6 +33,7 @@ def test_every_text_gets_exactly_one_verdict_with_its_id(settings: Settings, tmp
     producer.db.close()
 
 
+@with_broker("redis")
 def test_duplicates_and_known_texts_cost_no_model_run(settings: Settings, tmp_path: pathlib.Path) -> None:
     producer = Producer.connect(settings)
     with fleet(settings, tmp_path, WORKER, DISPATCHER):
@@ -76,6 +78,7 @@ BAD_LINES = [
 ]
 
 
+@with_broker("rabbitmq")
 def test_each_kind_of_bad_line_gets_what_the_design_says(settings: Settings, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_bytes(b"\n".join(BAD_LINES))
@@ -120,6 +123,7 @@ def test_each_kind_of_bad_line_gets_what_the_design_says(settings: Settings, tmp
     producer.db.close()
 
 
+@with_broker("redis")
 def test_a_row_that_the_engine_cannot_take_is_isolated(settings: Settings, tmp_path: pathlib.Path) -> None:
     producer = Producer.connect(settings)
     texts = [f"text {i}" for i in range(40)] + ["[[raise]] a", "[[alone-oom]] b", "[[oom]] c", "[[babble]] d"]
@@ -133,6 +137,7 @@ def test_a_row_that_the_engine_cannot_take_is_isolated(settings: Settings, tmp_p
     producer.db.close()
 
 
+@with_broker("redis")
 def test_strict_takes_nothing_of_a_job_with_a_bad_line(settings: Settings, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_bytes(b"\n".join(BAD_LINES))
@@ -166,6 +171,7 @@ def test_no_text_reaches_a_log_or_the_broker(settings: Settings, tmp_path: pathl
     producer.db.close()
 
 
+@with_broker("redis")
 def test_verdict_rows_are_json_lines(settings: Settings, tmp_path: pathlib.Path) -> None:
     from guardfleet import exporting
 
@@ -204,6 +210,6 @@ def test_without_a_fault_no_doorbell_is_called_lost(settings: Settings, tmp_path
     patient = settings.model_copy(update={"instant_ms_per_batch": 200.0, "republish_s": 0.5})
     producer = Producer.connect(patient.model_copy(update={"shard_texts": 10}))
     with fleet(patient, tmp_path, ("dispatcher",), ("worker",)) as (dispatcher, _):
-        finished(producer, producer.submit([f"text {i}" for i in range(800)]).job)
+        finished(producer, producer.submit([f"text {i}" for i in range(400)]).job)
         assert not dispatcher.says("doorbells_lost")
     producer.db.close()

@@ -7,7 +7,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from cryptography import x509
@@ -16,63 +16,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from standardwebhooks import Webhook
 
 from guardfleet.sealing import Keyring
-from guardfleet.settings import Settings, load_settings
+from guardfleet.settings import Settings
 from guardfleet.store import deliveries, endpoints
 from guardfleet.store.database import Database
-from guardfleet.store.endpoints import Endpoint
-from tests.services.fixtures import SECRET_KEY
 from tests.services.receiver import Receiver, drip, flood, raw_server, receiver, reset
 from tests.services.stored import finish, scalar, submit, took
+from tests.services.webhooks import LIMIT_S, deliver, due, endpoint, happened, send, settings
 from worker import egress
 from worker.webhooks import Deliverer, make_pool
 
-__all__ = ["receiver"]
-KINDS = ("batch.completed",)
-LIMIT_S = 1.0
-
-
-@pytest.fixture
-def settings(tmp_path: pathlib.Path) -> Settings:
-    return load_settings(
-        secret_key=SECRET_KEY, data_dir=tmp_path, webhook_timeout_s=LIMIT_S, webhook_allow_networks=("127.0.0.0/8",),
-        webhook_schedule_s=(0.0, 7.0, 7.0),
-    )  # fmt: skip
-
-
-@pytest.fixture
-def deliver(db: Database, keyring: Keyring, settings: Settings) -> Iterator[Deliverer]:
-    pool = make_pool(settings)
-    yield Deliverer(db, keyring, settings, pool, now=time.time, random=lambda: 0.5, pause=lambda s: None)
-    pool.close()
-
-
-def endpoint(db: Database, keyring: Keyring, url: str, kinds: tuple[str, ...] = KINDS) -> tuple[Endpoint, str]:
-    return endpoints.create(db, keyring, tenant_id=1, name="r", url=url, kinds=kinds)
-
-
-def send(db: Database, deliver: Deliverer, made: Endpoint) -> deliveries.Outcome:
-    """One attempt, as the dispatcher and a worker would make it."""
-    delivery = endpoints.send_test(db, made.public_id, tenant_id=1, kind="batch.completed")
-    deliver(delivery)
-    outcome = deliveries.outcome(db, delivery)
-    assert outcome is not None
-    return outcome
-
-
-def happened(db: Database, made: Endpoint, n: int = 1) -> list[int]:
-    """Events that are no test, and so are tried again."""
-    with db.begin() as connection:
-        return list(
-            connection.exec_driver_sql(
-                "insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at) "
-                f"select 'evt_' || gen_random_uuid(), id, 0, 'batch.completed', now() from endpoint, generate_series(1, {n}) "
-                f"where public_id = '{made.public_id}' returning id"
-            ).scalars()
-        )
-
-
-def due(db: Database, limit: int = 64) -> list[int]:
-    return deliveries.due(db, limit=limit, again_after_s=30, at_once=4, failing=8)
+__all__ = ["deliver", "receiver", "settings"]
 
 
 @pytest.mark.parametrize(
@@ -145,40 +98,6 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_refused(
     pool.close()
 
 
-def test_a_sender_goes_on_with_what_waits_for_the_same_receiver(
-    db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver
-) -> None:
-    made, _ = endpoint(db, keyring, receiver.url)
-    other, _ = endpoint(db, keyring, "http://127.0.0.1:9/")
-    happened(db, other)
-    first, second, *_, last = happened(db, made, 20)
-    with db.begin() as connection:  # a message for this one is on its way: another sender will take it
-        connection.exec_driver_sql(f"update delivery set published_at = now() where id = {second}")
-    receiver.answer = lambda n: (500 if n == 18 else 204, {})
-    deliver(first)
-    assert len(receiver.got) == 18  # and stops at a failure
-    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 18
-    assert scalar(db, f"select count(*) from delivery where state = 2 and endpoint_id = {_id(db, made)}") == 17
-    assert scalar(db, f"select attempts from delivery where id = {second}") == 0
-    deliver(last)
-    assert len(receiver.got) == 19
-
-
-def test_a_sender_does_not_go_on_where_enough_are_out(
-    db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver, settings: Settings
-) -> None:
-    made, _ = endpoint(db, keyring, receiver.url)
-    first, *others = happened(db, made, 10)
-    for delivery in others[: settings.webhook_at_once]:
-        assert deliveries.claim(db, delivery, lease_s=60)
-    deliver(first)
-    assert len(receiver.got) == 1
-
-
-def _id(db: Database, made: Endpoint) -> object:
-    return scalar(db, f"select id from endpoint where public_id = '{made.public_id}'")
-
-
 def test_both_secrets_sign_for_a_while(db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver) -> None:
     made, old = endpoint(db, keyring, receiver.url)
     _, new = endpoints.rotate(db, keyring, made.public_id, tenant_id=1, overlap_s=60)
@@ -232,52 +151,6 @@ def test_days_of_failures_disable_an_endpoint_and_one_success_forgets_them(
     yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     assert endpoints.resend(db, made.public_id, tenant_id=1, since=yesterday) == 3
     assert waiting in due(db)
-
-
-def test_a_dead_receiver_takes_one_place_and_the_others_theirs(db: Database, keyring: Keyring, receiver: Receiver) -> None:
-    dead, _ = endpoint(db, keyring, "http://127.0.0.1:1/")
-    well, _ = endpoint(db, keyring, receiver.url)
-    with db.begin() as connection:
-        connection.exec_driver_sql(f"update endpoint set failing_since = now() where public_id = '{dead.public_id}'")
-        connection.exec_driver_sql(f"update endpoint set answered_at = now() where public_id = '{well.public_id}'")
-    of_dead, of_well = set(happened(db, dead, 500)), happened(db, well, 10)
-    first = due(db)
-    assert first[:4] == of_well[:4]
-    assert len(first) == 5
-    assert first[4] in of_dead
-    deliveries.mark_rung(db, first)
-    assert due(db) == []  # until one of them has ended
-
-
-def test_a_receiver_gets_one_at_a_time_until_it_has_taken_one(
-    db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver
-) -> None:
-    made, _ = endpoint(db, keyring, receiver.url)
-    first, *rest = happened(db, made, 9)
-    assert due(db) == [first]
-    deliveries.mark_rung(db, [first, *rest])  # so that its sender does not go on with the others by itself
-    deliver(first)
-    with db.begin() as connection:
-        connection.exec_driver_sql("update delivery set published_at = null")
-    assert due(db) == rest[:4]
-    endpoints.update(db, made.public_id, tenant_id=1, changes={"name": "another name"})
-    assert due(db) == rest[:4]
-    endpoints.update(db, made.public_id, tenant_id=1, changes={"url": "http://127.0.0.1:1/"})
-    assert due(db) == rest[:1]
-
-
-def test_receivers_that_fail_share_a_few_places(db: Database, keyring: Keyring, deliver: Deliverer) -> None:
-    many = [endpoint(db, keyring, "http://127.0.0.1:1/")[0] for _ in range(12)]
-    with db.begin() as connection:
-        connection.exec_driver_sql("update endpoint set failing_since = now(), answered_at = now()")
-    waiting = {delivery: i for i, made in enumerate(many) for delivery in happened(db, made, 3)}
-    first = due(db)
-    assert len({waiting[delivery] for delivery in first}) == len(first) == 8
-    deliveries.mark_rung(db, first)
-    assert due(db) == []
-    deliver(first[0])
-    (next_one,) = due(db)
-    assert waiting[next_one] not in {waiting[delivery] for delivery in first[1:]}
 
 
 def test_those_who_listen_hear_of_progress_and_of_unsafe_texts(

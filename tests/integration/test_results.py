@@ -144,7 +144,7 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back(
         for n in range(5):
             answer = first.get("/v1/batches", headers={"authorization": f"Bearer {busy}"})
             assert (answer.status_code, answer.headers["x-ratelimit-remaining-requests"]) == (200, str(4 - n))
-            assert answer.headers["ratelimit-policy"] == '"key";q=5;w=60'
+            assert answer.headers["ratelimit-policy"] == '"requests";q=5;w=60'
         for client, is_refused in ((first, True), (second, shared)):
             answer = client.get("/v1/batches", headers={"authorization": f"Bearer {busy}"})
             assert (answer.status_code == 429) is is_refused
@@ -152,6 +152,33 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back(
                 assert 0 < int(answer.headers["retry-after"]) <= 60
                 assert (answer.json()["error"]["code"], answer.headers["x-should-retry"]) == ("rate_limit_exceeded", "true")
         assert first.get("/v1/batches", headers={"authorization": f"Bearer {calm}"}).status_code == 200
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_quota_counts_texts_whichever_way_they_come(
+    api_settings: Settings, db: Database, keyring: Keyring, redis_broker: str, shared: bool
+) -> None:
+    limited = api_settings.model_copy(update={"quota": "10/day", "rate_limit_url": redis_broker if shared else None})
+    headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}
+    four = b'{"text": "a"}\n{"text": "b"}\n\n{"text": "c"}\n{"text": "d"}'
+    with TestClient(create_app(limited), headers=headers) as client:
+        given = client.post("/v1/batches", content=four, headers=JSONL)
+        assert (given.status_code, given.headers["x-ratelimit-remaining-texts"]) == (200, "6")
+        file = client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("f.jsonl", four.replace(b"\n\n", b"\n"))}).json()
+        asked = {"input_file_id": file["id"], "endpoint": "/v1/moderations", "completion_window": "24h"}
+        made = client.post("/v1/batches", json=asked)
+        assert (made.status_code, made.headers["ratelimit"].split(";")[:2]) == (200, ['"texts"', "r=2"])
+        for refused in (
+            client.post("/v1/moderations", json={"input": ["a", "b", "c"]}),
+            client.post("/v1/batches", content=four, headers=JSONL),
+            client.post("/v1/batches", json=asked | {"metadata": {"not": "the same"}}),
+        ):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+            assert (int(refused.headers["retry-after"]) > 3600, refused.headers["x-should-retry"]) == (True, "false")
+            assert refused.headers["x-ratelimit-remaining-texts"] == "2"  # what is refused takes nothing
+        statuses = [batch["status"] for batch in client.get("/v1/batches").json()["data"]]
+        assert statuses[:2] == ["failed", "failed"]
+        assert "failed" not in statuses[2:]
 
 
 def test_a_limit_whose_store_is_away_refuses_nobody(api_settings: Settings, db: Database, keyring: Keyring) -> None:

@@ -1,0 +1,62 @@
+"""Endpoints, what waits for them, and a sender in this process."""
+
+import pathlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import deliveries, endpoints
+from guardfleet.store.database import Database
+from guardfleet.store.endpoints import Endpoint
+from tests.services.fixtures import SECRET_KEY
+from worker.webhooks import Deliverer, make_pool
+
+KINDS = ("batch.completed",)
+LIMIT_S = 1.0
+
+
+@pytest.fixture
+def settings(tmp_path: pathlib.Path) -> Settings:
+    return load_settings(
+        secret_key=SECRET_KEY, data_dir=tmp_path, webhook_timeout_s=LIMIT_S, webhook_allow_networks=("127.0.0.0/8",),
+        webhook_schedule_s=(0.0, 7.0, 7.0),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def deliver(db: Database, keyring: Keyring, settings: Settings) -> Iterator[Deliverer]:
+    pool = make_pool(settings)
+    yield Deliverer(db, keyring, settings, pool, now=time.time, random=lambda: 0.5, pause=lambda s: None)
+    pool.close()
+
+
+def endpoint(db: Database, keyring: Keyring, url: str, kinds: tuple[str, ...] = KINDS) -> tuple[Endpoint, str]:
+    return endpoints.create(db, keyring, tenant_id=1, name="r", url=url, kinds=kinds)
+
+
+def send(db: Database, deliver: Deliverer, made: Endpoint) -> deliveries.Outcome:
+    """One attempt, as the dispatcher and a worker would make it."""
+    delivery = endpoints.send_test(db, made.public_id, tenant_id=1, kind="batch.completed")
+    deliver(delivery)
+    outcome = deliveries.outcome(db, delivery)
+    assert outcome is not None
+    return outcome
+
+
+def happened(db: Database, made: Endpoint, n: int = 1) -> list[int]:
+    """Events that are no test, and so are tried again."""
+    with db.begin() as connection:
+        return list(
+            connection.exec_driver_sql(
+                "insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at) "
+                f"select 'evt_' || gen_random_uuid(), id, 0, 'batch.completed', now() from endpoint, generate_series(1, {n}) "
+                f"where public_id = '{made.public_id}' returning id"
+            ).scalars()
+        )
+
+
+def due(db: Database, limit: int = 64) -> list[int]:
+    return deliveries.due(db, limit=limit, again_after_s=30, at_once=4, failing=8)
