@@ -90,7 +90,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
         try:
             await context.throttle.spend(request, caller, file.lines or 0)
         except ProblemError as error:
-            await in_thread(ingest.abandon, context.db, job.id, str(error))
+            await in_thread(ingest.abandon, context.db, job.id, error.detail)
             raise
         once.subject = f"batch_{job.public_id.hex}"
     context.file_intakes.bring(job, file.public_id)

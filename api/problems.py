@@ -30,14 +30,14 @@ METHOD_NOT_ALLOWED = 405
 RETRY_AFTER_S = 5
 
 
-class ProblemError(Exception):
-    """An answer other than success, decided in a route."""
+class ProblemError(HTTPException):
+    """An answer other than success, decided in a route, or while its body is read: the framework lets only its own kind through."""
 
     def __init__(
         self, status: int, code: str, detail: str, *, param: str | None = None, headers: dict[str, str] | None = None
     ) -> None:
-        super().__init__(detail)
-        self.status, self.code, self.detail, self.param, self.headers = status, code, detail, param, headers or {}
+        super().__init__(status, detail, headers)
+        self.code, self.param = code, param
 
 
 def problem(
@@ -61,11 +61,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def _(_: Request, error: ProblemError) -> JSONResponse:
-        return problem(error.status, error.code, error.detail, param=error.param, headers=error.headers)
+        return problem(error.status_code, error.code, error.detail, param=error.param, headers=dict(error.headers or {}))
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        code = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         headers = dict(error.headers or {})
         if error.status_code == METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(_methods(app, request))

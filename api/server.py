@@ -11,6 +11,7 @@ from fastapi.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import batches, files, moderations, openapi, perspective, problems, results, webhook_endpoints
+from api.bounds import Bounded
 from api.contents import Contents
 from api.context import AppContext, Context, in_thread
 from api.file_intakes import FileIntakes
@@ -58,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)
+    app.add_middleware(Bounded, max_bytes=settings.api_max_json_bytes)
     app.add_middleware(Observed)
 
     @app.get("/livez", tags=["probes"], response_class=PlainTextResponse)

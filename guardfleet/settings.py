@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(8080, ge=0, le=65_535, description="Port of the API; 0: any free one.")
     api_max_body_bytes: int = Field(512 << 20, ge=1, description="Largest body of a batch, unpacked.")
+    api_max_json_bytes: int = Field(16 << 20, ge=1 << 16, description="Largest body of any other request, as of a moderation.")
     moderation_timeout_s: float = Field(30.0, gt=0.0, le=300.0, description="Longest wait of a request for its verdict, s.")
     files_url: str | None = Field(
         None, description="Where uploaded files lie: a folder, s3://bucket/prefix (with s3fs), ...; empty: in data_dir."

@@ -9,6 +9,9 @@ from sqlalchemy import text
 
 from guardfleet.store.database import Database
 
+# A delivery `b` that a sender has, or that a message is on its way for.
+UNDER_WAY = """b.state in (0, 1) and (b.lease_until >= now() or b.lease_until is null
+                                      and b.published_at >= now() - make_interval(secs => :again))"""
 PACE_WAIT_S = 1.0  # a sender waits so long for an endpoint's turn; where it is further off, nothing is rung for
 
 
@@ -68,11 +71,7 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
     """
     with db.session() as connection:
         rows = connection.execute(
-            text("""with out as (
-                      select b.endpoint_id, count(*) as n from delivery b
-                      where b.state in (0, 1) and (b.lease_until >= now() or b.lease_until is null
-                                                   and b.published_at >= now() - make_interval(secs => :again))
-                      group by b.endpoint_id),
+            text(f"""with out as (select b.endpoint_id, count(*) as n from delivery b where {UNDER_WAY} group by b.endpoint_id),
                     ready as (
                       select d.id, d.endpoint_id, d.next_attempt_at, e.failing_since is not null as fails,
                              case when e.failing_since is null and e.answered_at is not null
@@ -114,10 +113,9 @@ def claim(db: Database, delivery_id: int, *, lease_s: float) -> DueDelivery | No
 
 def claim_next(db: Database, endpoint_id: int, *, lease_s: float, again_after_s: float, at_once: int) -> DueDelivery | None:
     """Take the next that waits for this endpoint and that no message is on its way for, if fewer than `at_once` are out."""
-    which = """(select n.id from delivery n where n.endpoint_id = :endpoint and n.state = 0 and n.next_attempt_at <= now()
+    which = f"""(select n.id from delivery n where n.endpoint_id = :endpoint and n.state = 0 and n.next_attempt_at <= now()
                   and (n.published_at is null or n.published_at < now() - make_interval(secs => :again))
-                  and (select count(*) from delivery b where b.endpoint_id = :endpoint and b.state in (0, 1)
-                         and (b.lease_until >= now() or b.published_at >= now() - make_interval(secs => :again))) < :at_once
+                  and (select count(*) from delivery b where b.endpoint_id = :endpoint and {UNDER_WAY}) < :at_once
                   and not exists (select from endpoint p
                                   where p.id = :endpoint and p.paced_until > now() + make_interval(secs => :wait))
                 order by n.next_attempt_at, n.id limit 1 for update skip locked)"""

@@ -3,6 +3,7 @@
 `Engine` is what task threads see. `Backend` is what the engine thread drives; replacing it changes speed, never meaning.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -135,14 +136,14 @@ class Backend(Protocol):
         """Device memory in use."""
 
 
-class Synchronous:
+class Synchronous(ABC):
     """Half a backend: one whose `run` returns the answers."""
 
     ahead, streams = 0, 1
 
+    @abstractmethod
     def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
         """An answer for every row, in order."""
-        raise NotImplementedError
 
     def launch(self, batch: Sequence[Prepared]) -> Launched:
         """As `Backend.launch`; it has all been done by then."""
