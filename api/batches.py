@@ -21,7 +21,7 @@ from guardfleet import standstill
 from guardfleet.addresses import check_receiver
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.intake import Intake, callback_secret
-from guardfleet.rows import take_line
+from guardfleet.lines import take_lines
 from guardfleet.states import JobState
 from guardfleet.store import files, ingest, jobs, steering, unjudged, verdicts
 from guardfleet.store.database import Database
@@ -108,11 +108,8 @@ async def _of_lines(request: Request, context: Context, caller: Caller, options:
         intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
         try:
             async for lines in numbered_lines(request, context):
-                limit = context.settings.max_text_bytes
-                given = [(number, line) for number, line in lines if line.strip()]
-                await context.throttle.spend(request, caller, len(given))
-                rows = ((number, take_line(number, line, max_text_bytes=limit)) for number, line in given)
-                await in_thread(intake.add_all, rows)
+                await context.throttle.spend(request, caller, sum(line is None or line.strip() != b"" for _, line in lines))
+                await in_thread(intake.add_all, take_lines(lines, max_text_bytes=context.settings.max_text_bytes))
             job = await in_thread(intake.seal)
         except BaseException as error:
             await in_thread(intake.__exit__, type(error), error, None)

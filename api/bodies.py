@@ -9,6 +9,7 @@ from fastapi import Request
 
 from api.context import Context
 from api.problems import ProblemError
+from guardfleet.lines import LineCutter, NumberedLine
 from guardfleet.rows import longest_line
 
 CONTENT_TYPES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines")
@@ -17,22 +18,19 @@ INFLATED_BYTES = 1 << 20  # at once
 ZSTD_SLICE = 512  # a block of 4 bytes can stand for 128 KiB: so much is 16 MiB at most
 
 
-async def numbered_lines(request: Request, context: Context) -> AsyncIterator[list[tuple[int, bytes]]]:
-    """The body's lines from 1 on, some at a time. Raises ProblemError where it is too large, inflated, or a line does not end."""
-    rest, number, received = b"", 0, 0
-    lines: list[tuple[int, bytes]] = []
+async def numbered_lines(request: Request, context: Context) -> AsyncIterator[list[NumberedLine]]:
+    """The body's lines, some at a time. Raises ProblemError where it is too large, inflated."""
+    cutter, received = LineCutter(longest_line(context.settings.max_text_bytes)), 0
+    lines: list[NumberedLine] = []
     async for chunk in _inflated(request):
         received += len(chunk)
-        if received > context.settings.api_max_body_bytes or len(rest) > longest_line(context.settings.max_text_bytes):
+        if received > context.settings.api_max_body_bytes:
             raise too_large(context)
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            number += 1
-            lines.append((number, line))
+        lines += cutter.cut(chunk)
         if len(lines) >= LINES_AT_ONCE:
             yield lines
             lines = []
-    yield [*lines, (number + 1, rest)]
+    yield [*lines, *cutter.end()]
 
 
 def check_headers(request: Request, context: Context) -> None:
@@ -48,7 +46,7 @@ def check_headers(request: Request, context: Context) -> None:
 
 def too_large(context: Context) -> ProblemError:
     """The refusal."""
-    return ProblemError(413, "too_large", f"a body has at most {context.settings.api_max_body_bytes} bytes, and no endless line.")
+    return ProblemError(413, "too_large", f"a body has at most {context.settings.api_max_body_bytes} bytes.")
 
 
 async def _inflated(request: Request) -> AsyncIterator[bytes]:

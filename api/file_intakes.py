@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from api.contents import Contents
 from guardfleet.errors import GuardfleetError, LineError, RetryableError
 from guardfleet.intake import Intake
-from guardfleet.rows import take_line
+from guardfleet.lines import numbered_rows
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.store import cut_off, files, jobs, repeats
@@ -89,17 +89,14 @@ class FileIntakes:
 
     def _rows(self, file_id: uuid.UUID, tenant_id: int, url: str) -> Iterator[tuple[int, PayloadRow | LineError]]:
         file = files.get(self._db, file_id, tenant_id=tenant_id)
-        number, rest = 0, b""
-        for piece in self._contents.read(file_id, file.data_key, size=file.size):
+        pieces = self._until_stopped(self._contents.read(file_id, file.data_key, size=file.size))
+        return numbered_rows(pieces, max_text_bytes=self._settings.max_text_bytes, url=url)
+
+    def _until_stopped(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
             if self._stopped.is_set():
                 raise RetryableError("the process is stopping.")
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                number += 1
-                if line.strip():
-                    yield number, take_line(number, line, max_text_bytes=self._settings.max_text_bytes, url=url)
-        if rest.strip():
-            yield number + 1, take_line(number + 1, rest, max_text_bytes=self._settings.max_text_bytes, url=url)
+            yield piece
 
     def _clear(self) -> None:
         if time.monotonic() - self._cleared_at < CLEAR_S:

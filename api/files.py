@@ -1,7 +1,7 @@
 """Files, in OpenAI's shape: uploaded as a stream, sealed, listed, read in parts, deleted. Results of batches are files too."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from api.problems import ProblemError
 from api.repeats import Once
 from api.uploads import Upload
 from guardfleet.errors import LineError
+from guardfleet.lines import LineCutter, NumberedLine
 from guardfleet.rows import longest_line, parse_line, row_of
 from guardfleet.store import files
 from guardfleet.store.files import StoredFile, parse_file_label
@@ -172,8 +173,11 @@ class _Arriving:
     max_text_bytes: int
     is_kept: bool = False
     lines: int = 0
-    _first: bytes | None = b""
+    _is_checked: bool = False  # the first line
     _ends: bool = True  # with a line's end, as far as it has come
+
+    def __post_init__(self) -> None:
+        self._cutter = LineCutter(longest_line(self.max_text_bytes))
 
     @classmethod
     def begin(cls, context: Context, caller: Caller, upload: Upload) -> Self:
@@ -185,26 +189,26 @@ class _Arriving:
     def take(self, data: bytes) -> None:
         if self.writer.size + len(data) > self.max_bytes:
             raise ProblemError(413, "too_large", f"a file has at most {self.max_bytes} bytes.", param="file")
-        self._check_first(data)
+        if not self._is_checked:
+            self._check_first(self._cutter.cut(data))
         self.lines += data.count(b"\n")
         self._ends = data[-1:] == b"\n"
         self.writer.write(data)
 
     def end(self) -> bytes:
-        self._check_first(b"\n")
-        if self._first is not None:
+        if not self._is_checked:
+            self._check_first(self._cutter.end())
+        if not self._is_checked:
             raise ProblemError(400, "empty_file", "the file has no lines.", param="file")
         self.lines += not self._ends
         return self.writer.close()
 
-    def _check_first(self, data: bytes) -> None:
-        if self._first is None:
-            return
-        self._first += data
-        line, newline, _ = self._first.lstrip().partition(b"\n")
-        if len(self._first) > longest_line(self.max_text_bytes):
+    def _check_first(self, lines: Iterable[NumberedLine]) -> None:
+        """Raise ProblemError where the first line that is not blank is none of a batch."""
+        line = next((line for _, line in lines if line is None or line.strip()), b"")
+        if line is None or self._cutter.is_too_long:
             raise ProblemError(400, "invalid_jsonl", "the first line does not end.", param="file")
-        if not newline or not line:
+        if not line:
             return
         try:
             row_of(1, parse_line(1, line), max_text_bytes=self.max_text_bytes)
@@ -212,7 +216,7 @@ class _Arriving:
             if error.code in ("invalid_json", "wrong_type"):
                 detail = f"the file is no JSONL of batch lines; its first line: {error.detail}."
                 raise ProblemError(400, "invalid_jsonl", detail, param="file") from None
-        self._first = None
+        self._is_checked = True
 
 
 def _checked(upload: Upload) -> float:

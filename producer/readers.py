@@ -1,19 +1,22 @@
 """JSONL, CSV and Parquet as numbered rows, streamed: memory is flat in the file's size."""
 
 import csv
+import io
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from typing import Any
 
 from guardfleet.errors import ConfigurationError, LineError, RejectedError
-from guardfleet.rows import longest_line, row_of, take_line
+from guardfleet.lines import numbered_rows
+from guardfleet.rows import row_of
 from guardfleet.sealing import PayloadRow
 
 Line = PayloadRow | LineError
 Numbered = tuple[int, Line]  # the line (of Parquet, the row), from 1
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 PARQUET_ROWS = 4096
+PIECE_BYTES = 256 << 10  # of a file, or what a pipe has by now
 
 
 def read(path: str, *, max_text_bytes: int) -> Iterator[Numbered]:
@@ -22,7 +25,8 @@ def read(path: str, *, max_text_bytes: int) -> Iterator[Numbered]:
     Raises RejectedError when the file as a whole cannot be read.
     """
     if path == "-":
-        yield from read_jsonl(sys.stdin.buffer, max_text_bytes=max_text_bytes)
+        with open(sys.stdin.fileno(), "rb", closefd=False) as lines:
+            yield from read_jsonl(lines, max_text_bytes=max_text_bytes)
         return
     file = pathlib.Path(path)
     kind = FORMATS.get(file.suffix.lower())
@@ -41,14 +45,9 @@ def read(path: str, *, max_text_bytes: int) -> Iterator[Numbered]:
         raise RejectedError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from error
 
 
-def read_jsonl(lines: IO[bytes], *, max_text_bytes: int) -> Iterator[Numbered]:
+def read_jsonl(lines: io.BufferedReader, *, max_text_bytes: int) -> Iterator[Numbered]:
     """One JSON value a line; blank lines are skipped but counted."""
-    limit = longest_line(max_text_bytes)
-    for number, line in enumerate(_bounded_lines(lines, limit), 1):
-        if line is None:
-            yield number, LineError(number, "too_large", f"the line has more than {limit} bytes")
-        elif line.strip():
-            yield number, take_line(number, line, max_text_bytes=max_text_bytes)
+    return numbered_rows(iter(lambda: lines.read1(PIECE_BYTES), b""), max_text_bytes=max_text_bytes)
 
 
 def read_csv(rows: Iterable[str], *, max_text_bytes: int) -> Iterator[Numbered]:
@@ -99,17 +98,6 @@ def _read_parquet(file: pathlib.Path, max_text_bytes: int) -> Iterator[Numbered]
             number += 1
             present = {key: inner for key, inner in value.items() if inner is not None}
             yield number, _taken(number, present, max_text_bytes)
-
-
-def _bounded_lines(lines: IO[bytes], limit: int) -> Iterator[bytes | None]:
-    """Lines of at most `limit` bytes; None in place of a longer one, which is skipped without being held."""
-    while line := lines.readline(limit):
-        if len(line) == limit and not line.endswith(b"\n"):
-            while (rest := lines.readline(limit)) and not rest.endswith(b"\n"):
-                pass
-            yield None
-        else:
-            yield line
 
 
 def _taken(number: int, value: object, max_text_bytes: int) -> Line:

@@ -209,6 +209,17 @@ def test_an_intake_that_its_process_left_is_gone_on_with_by_another(
     assert jobs.get_by_id(db, opened.id).total == 40
 
 
+def test_a_line_without_an_end_is_one_refused_line(client: TestClient) -> None:
+    data = b'{"id": "a", "text": "x"}\n{"id": "b", "text": "' + b"y" * 100_000 + b'"}\n{"id": "c", "text": "z"}'
+    asked = {"input_file_id": upload(client, data), "endpoint": "/v1/moderations", "completion_window": "24h"}
+    batch = client.post("/v1/batches", json=asked).json()["id"]
+    found = until(lambda: (got := client.get(f"/v1/batches/{batch}").json())["in_progress_at"] and got, what="the intake")
+    assert [(error["line"], error["code"]) for error in found["errors"]["data"]] == [(2, "too_large")]
+    same = client.post("/v1/batches", content=data, headers={"content-type": "application/jsonl"}).json()
+    assert same["errors"] == found["errors"]
+    assert same["request_counts"] == found["request_counts"] == {"total": 3, "completed": 0, "failed": 1}
+
+
 def test_a_batch_of_a_file_that_was_deleted_meanwhile_fails(client: TestClient, api_settings: Settings, db: Database) -> None:
     label = upload(client, lines(4))
     opened = ingest.create(db, KEYRING, NewJob("x", input_file_id=files.parse_file_label(label)), max_backlog=1000)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardfleet.errors import LineError
+from guardfleet.lines import LineCutter
 from guardfleet.retry import WEBHOOK_SCHEDULE_S, backoff_s, webhook_delay_s
 from guardfleet.rows import SeenIds
 from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
@@ -123,3 +124,12 @@ def test_an_id_is_a_duplicate_just_when_it_came_before(ids: list[str], all_in_on
             else:
                 seen.check(line, value)
             before.add(value)
+
+
+@given(st.lists(st.binary(max_size=30).map(lambda piece: piece.replace(b"x", b"\n")), max_size=12), st.integers(0, 20))
+def test_lines_are_the_same_however_they_are_cut(pieces: list[bytes], longest: int) -> None:
+    cutter = LineCutter(longest)
+    found = [line for piece in pieces for line in cutter.cut(piece)] + cutter.end()
+    whole = b"".join(pieces).split(b"\n")
+    expected = whole if whole[-1] else whole[:-1]
+    assert found == [(number, line if len(line) <= longest else None) for number, line in enumerate(expected, 1)]
