@@ -4,10 +4,11 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from api import outputs
-from api.fields import WHOLE, ModelName
+from api.fields import WHOLE, Metadata, ModelName
+from api.problems import ProblemError
 from guardfleet.errors import LineError
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.states import JobState
@@ -26,6 +27,9 @@ STATUS = {
 }
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 Name = Annotated[str, StringConstraints(max_length=200)]
+METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
+MOST_METADATA = 16_384
+AS_JSON = "A JSON object of at most 16 strings"
 
 
 class BatchOptions(BaseModel):
@@ -53,6 +57,23 @@ class BatchOptions(BaseModel):
         return Plan(self.model, self.second_model, self.sure, self.sample, self.long_texts).check()
 
 
+class LineOptions(BatchOptions):
+    """What may be asked of a batch whose lines are the body, and so in the URL."""
+
+    metadata: Annotated[str, StringConstraints(max_length=MOST_METADATA)] | None = Field(None, description=AS_JSON)
+    webhook_metadata: Annotated[str, StringConstraints(max_length=MOST_METADATA)] | None = Field(
+        None, description=f"Instead of `metadata` in webhooks: {AS_JSON}"
+    )
+
+    @staticmethod
+    def parsed(value: str | None, name: str) -> dict[str, str] | None:
+        """One of the two as what it stands for; ProblemError 400 where it is none."""
+        try:
+            return None if value is None else METADATA.validate_json(value, strict=True)
+        except ValidationError as error:
+            raise ProblemError(400, "invalid_metadata", f"{AS_JSON}: {error.errors()[0]['msg']}.", param=name) from None
+
+
 class BatchRequest(BatchOptions):
     """A batch of an uploaded file, as the openai SDK asks for one."""
 
@@ -62,19 +83,8 @@ class BatchRequest(BatchOptions):
     completion_window: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[mhd]$")] = Field(
         "24h", description="After so long it expires: minutes, hours or days."
     )
-    metadata: (
-        Annotated[
-            dict[
-                Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00]*$")],
-                Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
-            ],
-            Field(max_length=16),
-        ]
-        | None
-    ) = None
-    webhook_metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(
-        None, description="Instead of `metadata` in webhooks."
-    )
+    metadata: Metadata | None = None
+    webhook_metadata: Metadata | None = Field(None, description="Instead of `metadata` in webhooks.")
 
     @property
     def window_s(self) -> float:

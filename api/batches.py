@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
-from api.batch_object import BatchOptions, BatchRequest, batch_object
+from api.batch_object import BatchOptions, BatchRequest, LineOptions, batch_object
 from api.bodies import CONTENT_TYPES, check_headers, numbered_lines
 from api.context import AppContext, BatchesReader, BatchesWriter, Context, in_thread
 from api.files import page_object
@@ -48,7 +48,7 @@ BODY = {
 
 @router.post("", openapi_extra=BODY)
 async def create(
-    request: Request, context: AppContext, caller: BatchesWriter, options: Annotated[BatchOptions, Query()]
+    request: Request, context: AppContext, caller: BatchesWriter, options: Annotated[LineOptions, Query()]
 ) -> Response:
     """A batch of an uploaded file (JSON), or of the lines in the body (JSONL): one `{"id", "text"}` or request of a batch each."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -97,13 +97,17 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
     return _made(await _job(once.subject, context, caller.tenant_id), secret)
 
 
-async def _of_lines(request: Request, context: Context, caller: Caller, options: BatchOptions) -> Response:
+async def _of_lines(request: Request, context: Context, caller: Caller, options: LineOptions) -> Response:
     check_headers(request, context)
     async with Once.of(request, context, caller, request.url.query.encode()) as once:
         if once.earlier is not None and once.is_keyed:
             return _made(await _job(once.earlier, context, caller.tenant_id))
         secret = await _callback(request, context, options)
-        new = _new_job(options, caller, secret)
+        new = replace(
+            _new_job(options, caller, secret),
+            metadata=options.parsed(options.metadata, "metadata"),
+            webhook_metadata=options.parsed(options.webhook_metadata, "webhook_metadata"),
+        )
         await in_thread(verdicts.require_served, context.db, new.plan)
         intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
         try:

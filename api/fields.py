@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from guardfleet.plan import NAME_CHARS
 
@@ -14,3 +14,11 @@ def _whole(value: object) -> object:
 # A JSON number without a fraction is an integer, however it is written; a boolean is none. To stand behind the field's limits.
 WHOLE = BeforeValidator(_whole)
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
+# PostgreSQL keeps no NUL in its JSON.
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00]*$")],
+        Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
+    ],
+    Field(max_length=16),
+]

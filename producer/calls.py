@@ -117,8 +117,6 @@ class Calls:
         return verdict
 
     def _submit(self, lines: Callable[[], Iterator[bytes]], options: Options, *, is_repeatable: bool) -> Steps[Batch]:
-        if options.metadata is not None:
-            raise RejectedError("metadata of a job cannot be sent with its texts; give it to each row.")
         key = options.fingerprint.hex() if options.once and options.fingerprint else uuid.uuid4().hex
         headers = {"content-type": "application/jsonl", "content-encoding": "gzip", "idempotency-key": key}
         if options.callback_secret:
@@ -223,6 +221,8 @@ def _params(options: Options) -> dict[str, Any]:
     if plan != DEFAULT_PLAN:
         asked |= {"model": plan.model, "second_model": plan.second_model, "sure": plan.sure, "sample": plan.sample}
         asked |= {"long_texts": plan.long_texts}
+    if options.metadata is not None:
+        asked["metadata"] = orjson.dumps(options.metadata).decode()
     if options.callback_url:
         asked["callback_url"] = options.callback_url
     return {name: value for name, value in asked.items() if value is not None}

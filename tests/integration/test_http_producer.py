@@ -26,6 +26,7 @@ from tests.services.served import served
 ROOT = pathlib.Path(__file__).parents[2]
 ANSWER = b"""{"id": "batch_1", "status": "in_progress", "request_counts": {"total": 1, "completed": 0, "failed": 0},
              "texts_per_second": 0.0, "eta_seconds": null}"""
+MINE = {"project": "née 1"}
 
 
 @pytest.fixture
@@ -42,11 +43,16 @@ def at(settings: Settings, db: Database, keyring: Keyring, tmp_path: pathlib.Pat
 def test_a_whole_job_over_http(at: tuple[str, str], tmp_path: pathlib.Path) -> None:
     url, key = at
     with HttpProducer(url, key) as producer:
-        batch = producer.submit(["a", {"id": "x", "text": "b [[unsafe]]"}, "lone \ud800"], Options(name="mine", priority=3))
+        batch = producer.submit(
+            ["a", {"id": "x", "text": "b [[unsafe]]"}, "lone \ud800"], Options(name="mine", priority=3, metadata=MINE)
+        )
         found = {row["id"]: row["severity"] for row in producer.results(batch.id)}
         assert found == {"1": "safe", "x": "unsafe", "3": "safe"}
         done = producer.status(batch.id)
         assert (done.status, done.total, done.raw["name"], done.raw["priority"]) == ("completed", 3, "mine", 3)
+        assert done.raw["metadata"] == MINE
+        with pytest.raises(RejectedError, match="A JSON object of at most 16 strings"):
+            producer.submit(["a"], Options(metadata={"a": 1}))
         assert [row["id"] for row in producer.results(batch.id, severity="unsafe")] == ["x"]
         csv = tmp_path / "texts.csv"
         csv.write_text("id,text,lang\n1,hello,en\n,,\n3,bye,de\n")

@@ -168,6 +168,8 @@ def test_a_quota_counts_texts_whichever_way_they_come(
         asked = {"input_file_id": file["id"], "endpoint": "/v1/moderations", "completion_window": "24h"}
         made = client.post("/v1/batches", json=asked)
         assert (made.status_code, made.headers["ratelimit"].split(";")[:2]) == (200, ['"texts"', "r=2"])
+        nul = client.post("/v1/batches", json=asked | {"webhook_metadata": {"a": "\0"}})
+        assert nul.status_code == 422
         for refused in (
             client.post("/v1/moderations", json={"input": ["a", "b", "c"]}),
             client.post("/v1/batches", content=four, headers=JSONL),
