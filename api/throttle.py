@@ -76,7 +76,7 @@ class Throttle:
         if not is_allowed:
             retry_s = max(1, allowance.reset_s)
             may = f"this key may have {allowance.amount:,} {unit} in {allowance.window_s:,} s"
-            detail = f"{may}, and {allowance.remaining:,} are left."
+            detail = f"{may}; {allowance.remaining:,} are left, and this takes {n:,}."
             should_retry = "true" if retry_s <= RETRIED_S else "false"
             raise ProblemError(429, code, detail, headers={"Retry-After": str(retry_s), "x-should-retry": should_retry})
 
