@@ -4,7 +4,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.context import caller_of
-from api.problems import ProblemError
+from api.problems import ProblemError, unavailable
+from guardfleet.errors import RetryableError
 
 STREAMED = (("POST", "/v1/files"), ("POST", "/v1/batches"))  # these read by themselves, after the key, and know their bounds
 ANYBODY_BYTES = 64 << 10  # of more it has to be known who sends it
@@ -29,7 +30,10 @@ class Bounded:
         async def check() -> None:
             nonlocal is_known
             if size > ANYBODY_BYTES and not is_known:
-                await caller_of(request, request.query_params.get("key"))
+                try:
+                    await caller_of(request, request.query_params.get("key"))
+                except RetryableError as error:
+                    raise unavailable(request, error) from error  # any other error would count as one of the body
                 is_known = True
             if size > self._max_bytes:
                 raise ProblemError(413, "too_large", f"a body has at most {self._max_bytes} bytes here.")

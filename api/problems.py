@@ -98,10 +98,15 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RetryableError)
     async def _(request: Request, error: RetryableError) -> JSONResponse:
-        get_logger().warning("request_failed", route=request.url.path, reason=str(error))
-        return problem(
-            503, "unavailable", "the database does not answer now; nothing was lost.", headers={"Retry-After": str(RETRY_AFTER_S)}
-        )
+        away = unavailable(request, error)
+        return problem(away.status_code, away.code, away.detail, headers=dict(away.headers or {}))
+
+
+def unavailable(request: Request, error: RetryableError) -> ProblemError:
+    """The answer while PostgreSQL is away, said in the log too."""
+    get_logger().warning("request_failed", route=request.url.path, reason=str(error))
+    detail = "the database does not answer now; nothing was lost."
+    return ProblemError(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _methods(app: FastAPI, request: Request) -> list[str]:

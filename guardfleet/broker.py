@@ -162,7 +162,7 @@ def declare(app: Celery, settings: Settings, *, make: bool = True) -> None:
             " is in PostgreSQL and is rung for again), and set limits of your own by a policy."
         ) from error
     except BROKER_DOWN as error:
-        raise _away(settings) from error
+        raise _away(settings, error) from error
 
 
 def _exists(connection: Connection, queue: str) -> bool:
@@ -185,9 +185,12 @@ def connected(app: Celery, *, max_retries: int) -> Connection:
     return connection
 
 
-def _away(settings: Settings) -> RetryableError:
+def _away(settings: Settings, error: Exception) -> RetryableError:
+    """With what RabbitMQ says of it, as of a wrong password or virtual host."""
     where = urllib.parse.urlsplit(settings.required("broker_url").split(";")[0])
-    return RetryableError(f"the broker at {where.hostname or where.path}:{where.port or ''} does not answer.")
+    said = getattr(error.__cause__ or error, "reply_text", None)
+    wrong = f"answers: {said}" if said else "does not answer."
+    return RetryableError(f"the broker at {where.hostname or where.path}:{where.port or ''} {wrong}")
 
 
 def _queue(name: str, queues: Queues, *, is_redis: bool) -> Queue:

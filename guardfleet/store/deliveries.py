@@ -12,6 +12,7 @@ from guardfleet.store.database import Database
 # A delivery `b` that a sender has, or that a message is on its way for.
 UNDER_WAY = """b.state in (0, 1) and (b.lease_until >= now() or b.lease_until is null
                                       and b.published_at >= now() - make_interval(secs => :again))"""
+IS_TEST = "coalesce(d.subject ->> 'test' = 'true', false)"  # of a delivery `d`
 PACE_WAIT_S = 1.0  # a sender waits so long for an endpoint's turn; where it is further off, nothing is rung for
 
 
@@ -31,7 +32,7 @@ class DueDelivery:
     job_id: int  # 0: none, as of a test
     subject: dict[str, Any] | None
     endpoint_id: int
-    is_paced: bool  # the endpoint is to be sent to only so often: `pace`
+    is_paced: bool  # the endpoint is to be sent to only so often: `pace`; not where it is a test
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
                              row_number() over (partition by d.endpoint_id order by d.next_attempt_at, d.id) as place
                       from delivery d join endpoint e on e.id = d.endpoint_id
                       where d.state in (0, 1) and d.next_attempt_at <= now() and e.enabled
-                        and (e.paced_until is null or e.paced_until <= now() + make_interval(secs => :wait))
+                        and (e.paced_until is null or e.paced_until <= now() + make_interval(secs => :wait) or {IS_TEST})
                         and (d.lease_until is null or d.lease_until < now())
                         and (d.published_at is null or d.published_at < now() - make_interval(secs => :again))),
                     allowed as (
@@ -147,7 +148,7 @@ def _take(db: Database, which: str, values: Mapping[str, object]) -> DueDelivery
                        and e.enabled
                      returning d.id, d.token, d.attempts, d.event_id, d.kind, d.occurred_at, e.url, e.secret,
                                case when e.old_secret_until > now() then e.old_secret end, d.job_id, d.subject, e.id,
-                               e.most_per_s is not null"""),
+                               e.most_per_s is not null and not {IS_TEST}"""),
             values,
         ).one_or_none()
     return DueDelivery(*row) if row else None

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from api.server import create_app
+from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
@@ -76,6 +77,15 @@ def test_a_body_that_says_it_is_too_long_is_not_read(client: TestClient, db: Dat
     assert post_without_end(client, "/v1/moderations", said)[::2] == (401, 0)
     said["authorization"] = f"Bearer {keys.create(db, keyring, name='k')}"
     assert post_without_end(client, "/v1/moderations", said)[::2] == (413, 0)
+
+
+def test_a_key_that_cannot_be_looked_up_now_is_no_fault_of_the_body(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise RetryableError("no PostgreSQL")
+
+    monkeypatch.setattr(keys, "authenticate", away)
+    status, body, _ = post_without_end(client, "/v1/moderations", {"authorization": "Bearer gf_x"})
+    assert (status, body["error"]["code"]) == (503, "unavailable")
 
 
 @pytest.mark.parametrize("path", ROUTES[:-1])

@@ -54,6 +54,16 @@ def test_a_queue_of_another_shape_is_named_by_doctor_and_by_the_worker(
         assert f"RabbitMQ has the queue {lane} with other arguments" in worker.log.read_text()
 
 
+def test_what_rabbitmq_says_of_a_wrong_password_or_virtual_host_is_passed_on(
+    database_url: str, rabbitmq: str, tmp_path: pathlib.Path
+) -> None:
+    for wrong, said in ((f"{rabbitmq}_nowhere", "not found"), (rabbitmq.replace(":guest@", ":wrong@"), "Login was refused")):
+        settings = fleet_settings(database_url, wrong, tmp_path)
+        with pytest.raises(RetryableError, match=said) as found:
+            broker.declare(make_app(settings, "test"), settings)
+        assert ":wrong" not in str(found.value)
+
+
 def test_doctor_looks_at_how_redis_is_set_up(
     database_url: str, own_redis: OwnRedis, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,12 +104,20 @@ def test_a_receiver_gets_no_more_in_a_second_than_its_owner_wants(
     # Each half a second behind the last; one further off than a sender waits for is left to the dispatcher.
     assert all(later - earlier > 0.45 for earlier, later in itertools.pairwise(planned))
     assert 1 < len(receiver.got) == len(planned) < 9
+    turn_at(db, "now() + interval '1 hour'")
     assert due(db) == []
-    with db.begin() as connection:
-        connection.exec_driver_sql("update endpoint set paced_until = now()")
+    test = endpoints.send_test(db, made.public_id, tenant_id=1, kind="batch.completed")
+    assert due(db) == [test]  # somebody waits for it
+    deliver(test)
+    turn_at(db, "now()")
     assert len(due(db)) == 2  # as many as its pace has places for, though it takes four at a time
     endpoints.update(db, made.public_id, tenant_id=1, changes={"most_per_s": None})
     assert len(due(db)) == 4
+
+
+def turn_at(db: Database, moment: str) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update endpoint set paced_until = {moment}")
 
 
 def _id(db: Database, made: Endpoint) -> object:
