@@ -24,6 +24,11 @@ BROKER_DOWN = (OperationalError, AMQPError, RedisError, OSError)
 ANSWER_S = 5.0  # a broker that takes bytes and says nothing (half-open connection, frozen machine, memory alarm) is away after this
 
 
+def speaks_redis(url: str) -> bool:
+    """Whether a broker of this URL is Redis or Valkey, by TCP, TLS or a socket; else it is RabbitMQ."""
+    return url.startswith("redis")
+
+
 def is_newer(message: Mapping[str, Any]) -> bool:
     """Whether the message is of a version after this code's: while a fleet is upgraded, workers of both take from one queue."""
     version = message.get("v")
@@ -33,7 +38,7 @@ def is_newer(message: Mapping[str, Any]) -> bool:
 def make_app(settings: Settings, name: str, *, model: str | None = None) -> Celery:
     """A configured application, which with `model` knows the queues of work for it too; connects to nothing yet."""
     url = settings.required("broker_url")
-    is_redis = url.startswith(("redis", "rediss"))
+    is_redis = speaks_redis(url)
     app = Celery(name, broker=url, set_as_current=False)
     queues = Queues.of(settings.namespace)
     named = [queues.of_model(lane, model) for lane in range(len(queues.lanes))] if model else []
@@ -79,7 +84,7 @@ class Publisher:
         self._app = app
         self._connection: Connection | None = None
         self._channel: Any = None  # of that connection, for publishing
-        self._is_redis = settings.required("broker_url").startswith(("redis", "rediss"))
+        self._is_redis = speaks_redis(settings.required("broker_url"))
         self.queues = Queues.of(settings.namespace)
 
     def ring(self, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
@@ -176,7 +181,7 @@ def _exists(connection: Connection, queue: str) -> bool:
 
 def connected(app: Celery, *, max_retries: int) -> Connection:
     """A connection on which no call waits longer than ANSWER_S for the broker. Raises one of BROKER_DOWN."""
-    is_redis = str(app.conf.broker_url).startswith(("redis", "rediss"))
+    is_redis = speaks_redis(str(app.conf.broker_url))
     options = {"socket_timeout": ANSWER_S, "retry_on_timeout": False} if is_redis else {}
     connection = app.connection_for_write(transport_options=options)
     connection.ensure_connection(max_retries=max_retries, interval_start=0.1, timeout=5)

@@ -87,7 +87,7 @@ def _broker(settings: Settings) -> str:
 
     broker.declare(broker.make_app(settings, "guardfleet-doctor"), settings, make=False)
     url = settings.required("broker_url")
-    if url.startswith(("redis", "rediss")):
+    if broker.speaks_redis(url):
         return _redis(url)
     return "answers, and has no queue that is not as it should be"
 
