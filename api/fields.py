@@ -20,5 +20,5 @@ Metadata = Annotated[
         Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00]*$")],
         Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
     ],
-    Field(max_length=16),
+    Field(max_length=16, json_schema_extra={"additionalProperties": False}),  # names with a NUL are none of the pattern
 ]
