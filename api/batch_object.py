@@ -28,7 +28,7 @@ STATUS = {
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 Name = Annotated[str, StringConstraints(max_length=200)]
 METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
-MOST_METADATA = 16_384
+MOST_METADATA = 1000  # characters of up to 12 bytes in a URL, which has at most 64 KiB with all that is asked
 AS_JSON = "A JSON object of at most 16 strings"
 
 
