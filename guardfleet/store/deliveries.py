@@ -120,8 +120,8 @@ def claim_next(db: Database, endpoint_id: int, *, lease_s: float, again_after_s:
                   and not exists (select from endpoint p
                                   where p.id = :endpoint and p.paced_until > now() + make_interval(secs => :wait))
                 order by n.next_attempt_at, n.id limit 1 for update skip locked)"""
-    values = {"endpoint": endpoint_id, "again": again_after_s, "at_once": at_once, "wait": PACE_WAIT_S}
-    return _take(db, which, values | {"lease": lease_s})
+    limits = {"again": again_after_s, "at_once": at_once, "wait": PACE_WAIT_S}
+    return _take(db, which, {"endpoint": endpoint_id, "lease": lease_s, **limits})
 
 
 def pace(db: Database, endpoint_id: int) -> float:

@@ -103,18 +103,15 @@ def test_a_flushed_redis_loses_nothing(database_url: str, tmp_path: pathlib.Path
     settings = fleet_settings(database_url, server.url, tmp_path, instant_ms_per_batch=20.0)
     producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
     job = producer.submit([f"text {i}" for i in range(600)]).job
-    dispatcher = Process(settings, "dispatcher", log=tmp_path / "dispatcher.log")
-    worker = Process(settings, "worker", log=tmp_path / "worker.log")
     client = redis.Redis.from_url(server.url)
     try:
-        for n in (50, 150, 300):
-            until(lambda n=n: jobs.get(producer.db, job.public_id).done >= n, what="progress")
-            client.flushdb()  # queues, messages in flight and bindings are gone
-        assert_exactly_once(producer, finished(producer, job))
+        with fleet(settings, tmp_path, ("dispatcher",), ("worker",)):
+            for n in (50, 150, 300):
+                progressed(producer, job, n)
+                client.flushdb()  # queues, messages in flight and bindings are gone
+            assert_exactly_once(producer, finished(producer, job))
     finally:
         client.close()
-        worker.stop()
-        dispatcher.stop()
         producer.db.close()
         server.stop()
 
@@ -124,20 +121,16 @@ def test_a_message_that_is_none_is_dead_lettered_and_the_worker_goes_on(
 ) -> None:
     settings = fleet_settings(database_url, rabbitmq, tmp_path)
     producer = Producer.connect(settings)
-    app = make_app(settings, "test")
-    publisher = Publisher(app, settings)
-    worker = Process(settings, "worker", log=tmp_path / "worker.log")
-    dispatcher = Process(settings, "dispatcher", log=tmp_path / "dispatcher.log")
+    publisher = Publisher(make_app(settings, "test"), settings)
     try:
-        worker.until_says("worker_ready")
-        for bad in ({"v": 0, "job": 1, "shard": 0}, {"job": "x", "shard": 0}, {}):
-            publisher.ring(MODERATE, publisher.queues.lanes[0], [bad])
-        until(lambda: publisher.depth(publisher.queues.dead) == 3, what="three dead letters")
-        assert_exactly_once(producer, finished(producer, producer.submit(["fine"]).job))
+        with fleet(settings, tmp_path, ("dispatcher",), ("worker",)) as (_, worker):
+            worker.until_says("worker_ready")
+            for bad in ({"v": 0, "job": 1, "shard": 0}, {"job": "x", "shard": 0}, {}):
+                publisher.ring(MODERATE, publisher.queues.lanes[0], [bad])
+            until(lambda: publisher.depth(publisher.queues.dead) == 3, what="three dead letters")
+            assert_exactly_once(producer, finished(producer, producer.submit(["fine"]).job))
     finally:
         publisher.close()
-        worker.stop()
-        dispatcher.stop()
         producer.db.close()
 
 
