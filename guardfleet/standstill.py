@@ -8,7 +8,7 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
 from guardfleet.store.stalls import Stall
 
-MOVING_S = 30.0  # since its last verdicts; no question is asked of a job that moves
+MOVING_S = 10.0  # since its last verdicts; no question is asked of a job that moves
 
 
 def explain(db: Database, job: JobView, settings: Settings) -> str | None:
@@ -19,11 +19,19 @@ def explain(db: Database, job: JobView, settings: Settings) -> str | None:
         return f"paused since {job.paused_at:%Y-%m-%d %H:%M} UTC: `guardfleet resume {job.label}`."
     if job.progressed_at and (job.seen_at - job.progressed_at).total_seconds() < MOVING_S:
         return None
+    return _found(db, job, settings)
+
+
+def _found(db: Database, job: JobView, settings: Settings) -> str | None:
+    """What the fleet lacks, the most likely first."""
     if job.state is not JobState.INGESTING and not leader.is_led(db):
         return "no dispatcher is running: start `guardfleet dispatcher`."
     for stall in stalls.stalls(db, after_s=settings.stall_s):
         if stall.route.lane == job.lane and stall.route.model in (job.first_model, job.second_model):
             return in_words(stall, settings.namespace)
+    if silence := stalls.silence(db, job.id, lease_s=settings.lease_s):
+        what = "a shard is" if silence.shards == 1 else f"{silence.shards:,} shards are"
+        return f"{what} held by a worker that has not been heard of lately: others can take over in {silence.back_s:.0f} s."
     return None
 
 

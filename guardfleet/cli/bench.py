@@ -17,7 +17,9 @@ def bench_engine(context: typer.Context) -> int:
 
 @app.command("pipeline")
 def bench_pipeline(
-    texts: Annotated[str, typer.Option("--texts", help="Sizes of the jobs, with commas.")] = "10000,100000",
+    texts: Annotated[
+        str, typer.Option("--texts", help="Sizes of the jobs, with commas; 20x10000: twenty of that size, one behind the other.")
+    ] = "10000,100000",
     workers: Annotated[str, typer.Option("--workers", help="Worker processes; several with commas.")] = "1",
     engine: Annotated[str, typer.Option("--engine", help="instant, or model: the one of GUARDFLEET_MODEL.")] = "instant",
     ms_per_batch: Annotated[
@@ -41,10 +43,13 @@ def bench_pipeline(
     from guardfleet.telemetry import logs
 
     logs.configure(load_settings(log_level="error", log_format="console"), process="bench")
-    loads = [
-        Load(int(size), int(n), engine, ms_per_batch, shard_texts, float(share), source, beside_engine, polls)
-        for size in texts.split(",")
-        for n in workers.split(",")
-        for share in duplicates.split(",")
-    ]
+    try:
+        loads = [
+            Load(int(size), int(jobs or 1), int(n), engine, ms_per_batch, shard_texts, float(share), source, beside_engine, polls)
+            for jobs, _, size in (one.rpartition("x") for one in texts.split(","))
+            for n in workers.split(",")
+            for share in duplicates.split(",")
+        ]
+    except ValueError:
+        raise typer.BadParameter("--texts, --workers and --duplicates take numbers with commas between them.") from None
     return bench(loads, postgres=postgres, broker=broker, turns=turns, as_json=as_json)

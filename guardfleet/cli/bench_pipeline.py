@@ -1,7 +1,8 @@
 """`guardfleet bench pipeline`: how fast a job goes through the whole of it, and what that takes.
 
-Each run has three parts on the same rows: the submit (with nothing else at work), the work (one dispatcher, N workers, an API that
-is polled all the while), and a short job of one text a shard, which shows what a shard costs beside its texts.
+Each run has three parts on the same rows: the submits (with nothing else at work), the work (one dispatcher, N workers, an API that
+is polled all the while), and a short job of one text a shard, which shows what a shard costs beside its texts. A job of ten shards
+is over before its pace can be told: many of that size, one behind the other, show what a text of such a job costs.
 """
 
 import json
@@ -41,6 +42,7 @@ class Load:
     """What is put through."""
 
     texts: int
+    jobs: int = 1  # of so many texts each
     workers: int = 1
     engine: str = "instant"
     ms_per_batch: float = 0.0
@@ -50,6 +52,11 @@ class Load:
     beside_engine: bool = False
     polls: bool = True
 
+    @property
+    def size(self) -> str:
+        """As the table and `--texts` have it."""
+        return f"{self.jobs}x{self.texts:,}" if self.jobs > 1 else f"{self.texts:,}"
+
 
 def bench(loads: list[Load], *, postgres: str | None, broker: str | None, turns: int, as_json: bool) -> int:
     """Run each load `turns` times, one after the other in turn; medians in the table, every run in the JSON of the last line."""
@@ -57,9 +64,7 @@ def bench(loads: list[Load], *, postgres: str | None, broker: str | None, turns:
     runs: list[dict[str, Any]] = []
     for turn in range(turns):
         for load in loads:
-            show.console.print(
-                f"turn {turn + 1}: {load.texts:,} texts, {load.workers} workers, engine {load.engine}", soft_wrap=True
-            )
+            show.console.print(f"turn {turn + 1}: {load.size} texts, {load.workers} workers, engine {load.engine}", soft_wrap=True)
             runs.append(run(load, postgres=postgres, broker=broker) | {"turn": turn})
     _table(loads, runs)
     if as_json:
@@ -71,23 +76,24 @@ def run(load: Load, *, postgres: str | None, broker: str | None) -> dict[str, An
     """One run in a place of its own."""
     values = {"engine": load.engine, "instant_ms_per_batch": load.ms_per_batch, "shard_texts": load.shard_texts}
     with place(postgres, broker, **values) as settings:
-        source = settings.data_dir / "texts.jsonl"
-        write_texts(source, load.texts, duplicates=load.duplicates, source=load.source)
+        sources = [settings.data_dir / f"texts{i}.jsonl" for i in range(load.jobs)]
+        for i, source in enumerate(sources):
+            write_texts(source, load.texts, first=i * load.texts, duplicates=load.duplicates, source=load.source)
         db = Database(settings.required("database_url"), pool_size=2)
         try:
-            alone = [_engine_alone_apart(settings, source)] if load.beside_engine else []
-            found = _measure(settings, db, source, load)
+            alone = [_engine_alone_apart(settings, sources[0])] if load.beside_engine else []
+            found = _measure(settings, db, sources, load)
             if load.beside_engine:  # before and after: the machine may have changed its speed meanwhile
-                alone.append(_engine_alone_apart(settings, source))
+                alone.append(_engine_alone_apart(settings, sources[0]))
             mean = round(statistics.mean(alone), 1) if alone else None
             return {**vars(load), "engine_alone_texts_per_s": mean, "engine_alone_each": alone, **found}
         finally:
             db.close()
 
 
-def _measure(settings: Settings, db: Database, source: pathlib.Path, load: Load) -> dict[str, Any]:
+def _measure(settings: Settings, db: Database, sources: list[pathlib.Path], load: Load) -> dict[str, Any]:
     before = scratch.footprint(db)
-    job, submit_mib = submit(settings, db, source)
+    submits = [submit(settings, db, source) for source in sources]
     taken_in = scratch.footprint(db)
     port = free_port()
     served = settings.model_copy(update={"api_port": port})
@@ -97,38 +103,39 @@ def _measure(settings: Settings, db: Database, source: pathlib.Path, load: Load)
     try:
         until(lambda: answers(port), 30, "the API")
         if load.polls:
-            poller.start(f"batch_{job.public_id.hex}")
+            poller.start(f"batch_{submits[-1][0].public_id.hex}")
         started = time.perf_counter()
         processes.append(start(settings, "dispatcher", "dispatcher"))
-        job = _finished(db, job, processes)
+        done = [_finished(db, job, processes) for job, _ in submits]
         seconds = time.perf_counter() - started
         latencies = poller.stop()
         after = scratch.footprint(db)
-        overhead = _of_single_shards(settings, db, source, processes)
+        overhead = _of_single_shards(settings, db, sources[0], processes)
         memory = {process.name: peak_mib(process.pid) for process in processes}
     finally:
         for process in processes:
             process.ask_to_stop()
         for process in processes:
             process.stop()
-    rows, first, work_s = scratch.shard_pace(db, job)
-    ingest_s = (job.sealed_at - job.created_at).total_seconds() if job.sealed_at else None
+    pace = scratch.pace(db, done)
+    total = sum(job.total for job in done)
+    ingest_s = sum((job.sealed_at - job.created_at).total_seconds() for job in done if job.sealed_at)
     return {
-        "completed": job.state is JobState.COMPLETED,
-        "lost": job.total - rows,
-        "model_runs": job.done - job.saved,
-        "ingest_texts_per_s": round(job.total / ingest_s) if ingest_s else None,
-        "texts_per_s": round((job.total - first) / work_s) if work_s else None,
+        "completed": all(job.state is JobState.COMPLETED for job in done),
+        "lost": total - pace.verdicts,
+        "model_runs": sum(job.done - job.saved for job in done),
+        "ingest_texts_per_s": round(total / ingest_s) if ingest_s else None,
+        "texts_per_s": round(pace.texts_per_s) if pace.texts_per_s else None,
         "seconds": round(seconds, 2),
         "poll_ms": latencies,
         "shard_of_one_ms": overhead,
         "bytes_per_text": {
-            "texts": round((taken_in.size - before.size) / job.total),
-            "verdicts": round((after.size - taken_in.size) / job.total),
-            "wal_texts": round((taken_in.wal - before.wal) / job.total),
-            "wal_verdicts": round((after.wal - taken_in.wal) / job.total),
+            "texts": round((taken_in.size - before.size) / total),
+            "verdicts": round((after.size - taken_in.size) / total),
+            "wal_texts": round((taken_in.wal - before.wal) / total),
+            "wal_verdicts": round((after.wal - taken_in.wal) / total),
         },
-        "peak_mib": {"submit": submit_mib, **memory},
+        "peak_mib": {"submit": max(mib for _, mib in submits), **memory},
     }
 
 
@@ -151,8 +158,8 @@ def _of_single_shards(settings: Settings, db: Database, source: pathlib.Path, pr
         for _, line in zip(range(SINGLE_SHARDS), lines, strict=False):
             out.write(line)
     job = _finished(db, submit(settings.model_copy(update={"shard_texts": 1, "cache_hours": 0.0}), db, few)[0], processes)
-    _, _, seconds = scratch.shard_pace(db, job)
-    return round(1000 * seconds / max(1, job.total - 1), 2)
+    pace = scratch.pace(db, [job])
+    return round(1000 * pace.seconds / max(1, pace.texts), 2)
 
 
 def _engine_alone_apart(settings: Settings, source: pathlib.Path) -> float:
@@ -216,7 +223,7 @@ def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
             return "-" if middle is None else f"{middle:,.2f}" if middle < ROUND_FROM else f"{middle:,.0f}"
 
         table.add_row(
-            f"{load.texts:,}",
+            load.size,
             str(load.workers),
             load.engine,
             median(lambda run: run["ingest_texts_per_s"]),

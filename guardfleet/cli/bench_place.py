@@ -51,15 +51,18 @@ def place(postgres: str | None, broker: str | None, **values: Any) -> Iterator[S
                 db.close()
 
 
-def write_texts(path: pathlib.Path, n: int, *, duplicates: float = 0.0, source: str | None = None) -> None:
-    """A JSONL file of `n` rows. A share `duplicates` of them repeats earlier texts; those of `source` get a number to differ."""
+def write_texts(path: pathlib.Path, n: int, *, first: int = 0, duplicates: float = 0.0, source: str | None = None) -> None:
+    """A JSONL file of `n` rows. A share `duplicates` of them repeats earlier texts; those of `source` get a number to differ.
+
+    Numbers go up from `first`, so that files of different ranges share no text.
+    """
     rng = random.Random(7)
     texts = _texts_of(source) if source else [" ".join(rng.choices(WORDS, k=rng.randint(8, 60))) for _ in range(1000)]
     unique = max(1, round(n * (1 - duplicates)))
     with path.open("w", encoding="utf-8") as file:
         for i in range(n):
             j = i if i < unique else rng.randrange(unique)
-            file.write(json.dumps({"id": f"r{i}", "text": f"{texts[j % len(texts)]} #{j}"}) + "\n")
+            file.write(json.dumps({"id": f"r{i}", "text": f"{texts[j % len(texts)]} #{first + j}"}) + "\n")
 
 
 def start(settings: Settings, name: str, *args: str, says: str | None = None) -> Child:

@@ -19,6 +19,7 @@ EVENT_KINDS = ("batch.completed", "batch.cancelled", "batch.failed", "batch.expi
 LANES: Mapping[str, int] = {"bulk": 0, "interactive": 1}
 PACE_S = 60.0  # finish() averages the pace over about this long
 STANDSTILL = 1e-3  # texts a second, from which on no estimate is made
+QUIET_S = 5.0  # without a verdict, that an estimate outlives however near the end is
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +99,24 @@ class JobView:
         if self.started_at is None or self.progressed_at is None:
             return 0.0
         age_s = max(1.0, (self.seen_at - self.started_at).total_seconds())
-        idle_s = max(0.0, (self.seen_at - self.progressed_at).total_seconds())
         # The average began at nothing: what is missing of it is known (the bias correction of an exponential average).
-        return self.pace * math.exp(-idle_s / PACE_S) / -math.expm1(-age_s / PACE_S)
+        return self.pace * math.exp(-self._idle_s / PACE_S) / -math.expm1(-age_s / PACE_S)
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the last verdict at the present pace; None while that or the number of texts is not known."""
+        """Seconds until the last verdict at the present pace; None while that or the number of texts is not known.
+
+        None too once nothing has come for longer than it all should have taken: something waits that no pace tells of.
+        """
         rate = self.texts_per_s
-        is_known = self.state is JobState.RUNNING and not self.is_paused and rate > STANDSTILL
-        return (self.total - self.done) / rate if is_known else None
+        if self.state is not JobState.RUNNING or self.is_paused or rate <= STANDSTILL:
+            return None
+        left_s = (self.total - self.done) / rate
+        return left_s if self._idle_s < max(left_s, QUIET_S) else None
+
+    @property
+    def _idle_s(self) -> float:
+        return max(0.0, (self.seen_at - self.progressed_at).total_seconds()) if self.progressed_at else 0.0
 
 
 def job_label(public_id: uuid.UUID) -> str:

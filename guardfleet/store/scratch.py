@@ -1,7 +1,7 @@
 """A database for one benchmark, and what that took: bytes on disk, bytes of WAL, rows."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -52,14 +52,30 @@ def served_models(db: Database) -> list[str]:
         return list(connection.execute(text("select distinct name from model")).scalars())
 
 
-def shard_pace(db: Database, job: JobView) -> tuple[int, int, float]:
-    """Of a finished job: its verdict rows, the texts of the shard that finished first, seconds from there to the last finish."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What finished jobs took together, from the first finish of a shard to the last."""
+
+    verdicts: int  # rows
+    texts: int  # that finished after the first shard
+    seconds: float
+
+    @property
+    def texts_per_s(self) -> float | None:
+        """Too high for few shards: what was half done at the first finish counts whole."""
+        return self.texts / self.seconds if self.seconds else None
+
+
+def pace(db: Database, jobs: Sequence[JobView]) -> Pace:
+    """Of finished jobs with texts."""
+    ran = [(job.started_at, job.progressed_at, job.id) for job in jobs if job.started_at and job.progressed_at]
+    began, _, first = min(ran)
     with db.begin() as connection:
-        rows: int = connection.execute(
-            text("select count(*) from verdict where job_id = :job and day = :day"), {"job": job.id, "day": job.day}
+        verdicts: int = connection.execute(
+            text("select count(*) from verdict where job_id = any(:jobs) and day = any(:days)"),
+            {"jobs": [job.id for job in jobs], "days": [job.day for job in jobs]},
         ).scalar_one()
-        first: int = connection.execute(
-            text("select n from shard_done where job_id = :job order by ord limit 1"), {"job": job.id}
+        n: int = connection.execute(
+            text("select n from shard_done where job_id = :job order by ord limit 1"), {"job": first}
         ).scalar_one()
-    seconds = (job.progressed_at - job.started_at).total_seconds() if job.progressed_at and job.started_at else 0.0
-    return rows, first, seconds
+    return Pace(verdicts, sum(job.total for job in jobs) - n, (max(ended for _, ended, _ in ran) - began).total_seconds())

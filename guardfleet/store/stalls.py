@@ -1,4 +1,4 @@
-"""Queues that nobody takes work from."""
+"""Queues that nobody takes work from, and shards whose holder has fallen silent."""
 
 from dataclasses import dataclass
 
@@ -16,6 +16,14 @@ class Stall:
     idle_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """So many shards of a job are held by workers that renew no lease; in `back_s` seconds all can be taken by others."""
+
+    shards: int
+    back_s: float
+
+
 def stalls(db: Database, *, after_s: float) -> list[Stall]:
     """Routes that have stood still for so long. As cheap as the window of doorbells is small."""
     with db.begin() as connection:
@@ -28,3 +36,14 @@ def stalls(db: Database, *, after_s: float) -> list[Stall]:
             {"after": after_s},
         )
         return [Stall(Route(row.lane, row.model), float(row.idle_s)) for row in rows]
+
+
+def silence(db: Database, job_id: int, *, lease_s: float) -> Silence | None:
+    """What dead workers hold of the job: a lease is renewed long before only half of it is left (`settings.LEASE_RENEWALS`)."""
+    with db.session() as connection:
+        row = connection.execute(
+            text("""select count(*) as shards, extract(epoch from max(lease_until) - now()) as back_s from shard
+                    where state = 1 and job_id = :job and lease_until < now() + make_interval(secs => :half)"""),
+            {"job": job_id, "half": lease_s / 2},
+        ).one()
+        return Silence(row.shards, max(0.0, float(row.back_s))) if row.shards else None

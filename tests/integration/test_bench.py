@@ -37,7 +37,7 @@ def test_the_pipeline_benchmark_puts_a_job_through_and_leaves_nothing_behind(pos
     import psycopg
 
     servers = ["--postgres", postgres, "--broker", redis_broker]
-    options = ["--texts", "3000", "--shard-texts", "100", "--duplicates", "0.5", "--beside-engine", "--json"]
+    options = ["--texts", "2x1500", "--shard-texts", "100", "--duplicates", "0.5", "--beside-engine", "--json"]
     command = [sys.executable, "-m", "guardfleet", "bench", "pipeline", *servers, *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

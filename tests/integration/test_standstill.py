@@ -37,6 +37,9 @@ def test_pace_and_eta_follow_the_last_minute(db: Database, keyring: Keyring) -> 
     still = replace(now, seen_at=now.seen_at + dt.timedelta(minutes=30))
     assert still.texts_per_s < 1e-3
     assert still.eta_s is None
+    nearly = replace(now, done=now.total - 10)
+    assert nearly.eta_s == pytest.approx(2, rel=0.05)
+    assert replace(nearly, seen_at=now.seen_at + dt.timedelta(seconds=8)).eta_s is None  # no matter of pace
 
 
 def test_a_job_says_why_it_stands_still(db: Database, keyring: Keyring) -> None:
@@ -61,3 +64,26 @@ def test_a_job_says_why_it_stands_still(db: Database, keyring: Keyring) -> None:
         assert finish(db, held)
         steering.settle_cancelled(db)
         assert standstill.explain(db, jobs.get(db, job.public_id), SETTINGS) is None
+
+
+def test_a_dead_workers_shards_are_said_to_wait_for_their_lease(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 3, shard_texts=1)
+    finish(db, took(db, job, 0))
+    for no in (1, 2):
+        took(db, job, no)
+    later(db, 20)
+    with campaign(db) as leadership:
+        assert leadership.try_lead()
+
+        def said() -> str | None:
+            return standstill.explain(db, jobs.get(db, job.public_id), SETTINGS)
+
+        with db.begin() as connection:  # renewed a moment ago
+            connection.exec_driver_sql("update shard set lease_until = now() + interval '40 s' where state = 1")
+        assert said() is None
+        with db.begin() as connection:
+            connection.exec_driver_sql("update shard set lease_until = now() + interval '12 s' where shard_no = 1")
+        assert said() == "a shard is held by a worker that has not been heard of lately: others can take over in 12 s."
+        with db.begin() as connection:
+            connection.exec_driver_sql("update shard set lease_until = now() + interval '9 s' where shard_no = 2")
+        assert "2 shards are held" in str(said())
