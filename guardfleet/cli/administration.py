@@ -1,0 +1,80 @@
+"""`guardfleet db` and `guardfleet keys`: their commands and options."""
+
+from typing import Annotated
+
+import typer
+
+from guardfleet.settings import load_settings
+
+db_app = typer.Typer(no_args_is_help=True, help="Migrations.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys and the installation's secret key.")
+
+
+@db_app.command("upgrade")
+def db_upgrade() -> int:
+    """Bring the schema to the newest migration. Safe to run from several places at once."""
+    from guardfleet.store import migrate
+    from guardfleet.store.database import Database
+
+    print(migrate.upgrade(Database(load_settings().required("database_url"), pool_size=1)))
+    return 0
+
+
+@db_app.command("current")
+def db_current() -> int:
+    """Print the schema's migration and the one this version needs."""
+    from guardfleet.store import migrate
+    from guardfleet.store.database import Database
+
+    found = migrate.current(Database(load_settings().required("database_url"), pool_size=1))
+    print(f"{found or 'empty'} (this version needs {migrate.head()})")
+    return 0 if found == migrate.head() else 1
+
+
+@keys_app.command("secret")
+def keys_secret() -> int:
+    """Print a fresh secret key for GUARDFLEET_SECRET_KEY."""
+    from guardfleet.sealing import new_secret_key
+
+    print(new_secret_key())
+    return 0
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="What the key is for.")] = "key",
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose jobs it sees.")] = "default",
+    scope: Annotated[list[str] | None, typer.Option("--scope", help="What it may do, as batches:read; may be repeated.")] = None,
+    days: Annotated[float | None, typer.Option("--days", min=0.0, help="How long it is taken; without: until revoked.")] = None,
+) -> int:
+    """Make an API key and print it, once."""
+    from guardfleet.cli import keys
+
+    return keys.create(load_settings(), name=name, tenant=tenant, scopes=scope or ["all"], days=days)
+
+
+@keys_app.command("list")
+def keys_list(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> int:
+    """Show all keys, by what is no secret of them."""
+    from guardfleet.cli import keys
+
+    return keys.listing(load_settings(), as_json=as_json)
+
+
+@keys_app.command("revoke")
+def keys_revoke(key: Annotated[str, typer.Argument(help="As `keys list` shows it: key_...")]) -> int:
+    """Take a key no more."""
+    from guardfleet.cli import keys
+
+    return keys.revoke(load_settings(), key)
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    key: Annotated[str, typer.Argument(help="As `keys list` shows it: key_...")],
+    hours: Annotated[float, typer.Option("--overlap-hours", min=0.0, help="How long the old one is taken beside it.")] = 24.0,
+) -> int:
+    """Make a key's successor and print it, once."""
+    from guardfleet.cli import keys
+
+    return keys.rotate(load_settings(), key, overlap_hours=hours)
