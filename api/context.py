@@ -88,7 +88,11 @@ async def _authenticated(context: Context, api_key: str) -> Caller | None:
     return caller
 
 
-AppContext = Annotated[Context, Depends(context_of)]
+async def _context_of(request: Request) -> Context:
+    return context_of(request)  # awaited, since FastAPI asks every function that is not async in a thread
+
+
+AppContext = Annotated[Context, Depends(_context_of)]
 
 
 def allowed(scope: str) -> Any:

@@ -3,16 +3,16 @@
 import datetime as dt
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from guardfleet.errors import ConfigurationError, NotFoundError
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
-from guardfleet.store.database import Database
+from guardfleet.store.database import Database, fetch
 
 DEFAULT_TENANT = 1
 EVENT_KINDS = ("batch.completed", "batch.cancelled", "batch.failed", "batch.expired")
@@ -132,41 +132,46 @@ def parse_label(label: str) -> uuid.UUID:
         raise NotFoundError(f"there is no job {label!r}.") from None
 
 
-SELECT = """select j.*, now() as seen_at, m.name || '@' || left(m.revision, 12) as model, coalesce(m.is_demo, false) as is_demo
-            from job j left join model m on m.id = j.model_id """
+# Of JobView, in its order: what is no column of the job itself.
+MADE = {"seen_at": "now()", "model": "m.name || '@' || left(m.revision, 12)", "is_demo": "coalesce(m.is_demo, false)"}
+SELECT = f"""select {", ".join(MADE.get(name, f"j.{name}") for name in JobView.__slots__)}
+             from job j left join model m on m.id = j.model_id """
 
 
 def get(db: Database, public_id: uuid.UUID, *, tenant_id: int = DEFAULT_TENANT) -> JobView:
     """The job; raises NotFoundError, for another tenant's job too."""
     with db.session() as connection:
-        row = connection.execute(
-            text(SELECT + "where j.public_id = :id and j.tenant_id = :tenant"), {"id": public_id, "tenant": tenant_id}
-        ).one_or_none()
-    if row is None:
+        found = fetch(
+            connection,
+            SELECT + "where j.public_id = %(id)s and j.tenant_id = %(tenant)s",
+            {"id": public_id, "tenant": tenant_id},
+            _view,
+        )
+    if not found:
         raise NotFoundError(f"there is no job {job_label(public_id)}.")
-    return _view(row)
+    return found[0]
 
 
 def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -> list[JobView]:
     """Up to `limit` jobs of the tenant before the named one, newest first."""
     with db.session() as connection:
-        rows = connection.execute(
-            text(
-                SELECT
-                + """where j.tenant_id = :tenant and not j.online
-                       and (cast(:after as uuid) is null
-                            or j.id < (select id from job where public_id = :after and tenant_id = :tenant))
-                     order by j.id desc limit :limit"""
-            ),
+        return fetch(
+            connection,
+            SELECT
+            + """where j.tenant_id = %(tenant)s and not j.online
+                   and (%(after)s::uuid is null
+                        or j.id < (select id from job where public_id = %(after)s::uuid and tenant_id = %(tenant)s))
+                 order by j.id desc limit %(limit)s""",
             {"tenant": tenant_id, "after": after, "limit": limit},
+            _view,
         )
-        return [_view(row) for row in rows]
 
 
 def get_by_id(db: Database, job_id: int) -> JobView:
     """The job by its internal id, whoever owns it: for guardfleet's own processes."""
     with db.session() as connection:
-        return _view(connection.execute(text(SELECT + "where j.id = :id"), {"id": job_id}).one())
+        (job,) = fetch(connection, SELECT + "where j.id = %(id)s", {"id": job_id}, _view)
+        return job
 
 
 def require_key(db: Database, keyring: Keyring) -> None:
@@ -184,15 +189,15 @@ def require_key(db: Database, keyring: Keyring) -> None:
 def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -> JobView | None:
     """The newest job of the same submission that was not given up."""
     with db.begin() as connection:
-        row = connection.execute(
-            text(
-                SELECT
-                + """where j.tenant_id = :tenant and j.fingerprint = :fingerprint and j.state in (0, 1, 2)
-                             order by j.id desc limit 1"""
-            ),
+        found = fetch(
+            connection,
+            SELECT
+            + """where j.tenant_id = %(tenant)s and j.fingerprint = %(fingerprint)s and j.state in (0, 1, 2)
+                 order by j.id desc limit 1""",
             {"tenant": tenant_id, "fingerprint": fingerprint},
-        ).one_or_none()
-    return _view(row) if row else None
+            _view,
+        )
+    return found[0] if found else None
 
 
 def summary(db: Database, job: JobView) -> dict[tuple[int, int], int]:
@@ -205,9 +210,10 @@ def summary(db: Database, job: JobView) -> dict[tuple[int, int], int]:
         return {(row.severity, row.categories): row.n for row in rows}
 
 
-def _view(row: Row[Any]) -> JobView:
-    known = {name: getattr(row, name) for name in JobView.__slots__ if name != "state"}
-    return JobView(state=JobState(row.state), **known)
+def _view(values: Sequence[Any]) -> JobView:
+    """`values` as SELECT returns them."""
+    known = dict(zip(JobView.__slots__, values, strict=True))
+    return JobView(**known | {"state": JobState(known["state"])})
 
 
 def audit(connection: Connection, tenant_id: int, action: str, subject: str) -> None:
