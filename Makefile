@@ -14,7 +14,7 @@ demo: $(STAMP) ## run the main job on examples/texts.jsonl, end to end, embedded
 	@$(BIN)/python examples/demo.py
 
 test: $(STAMP) ## run every test; what a missing server skips is said with its reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 check: $(STAMP) lint ## linters, types, import contracts and the unit tests, in under a minute
 	@$(BIN)/python -m pytest -q tests/unit tests/property
