@@ -27,7 +27,7 @@ from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.queues import Queues
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import jobs, migrate, verdicts
+from guardfleet.store import jobs, migrate, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer
@@ -59,7 +59,7 @@ class Drain:
         engine.drain()
 
 
-def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine], *, name: str | None = None) -> int:
+def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine]) -> int:
     """Run one worker process that moderates; returns its exit status."""
     refuse_soft_shutdown()
     db, keyring = open_store(settings, application="guardfleet-worker")
@@ -70,7 +70,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine],
     drain, tick = Drain(), LoopTick()
     drain.watch(engine)
     leases = LeaseKeeper(db, lease_s=settings.lease_s)
-    worker_name = name or f"worker@{socket.gethostname()}:{os.getpid()}"
+    worker_name = shards.holder(os.getpid())
     moderator = tasks.Moderator(
         db=db,
         keyring=keyring,
@@ -116,7 +116,7 @@ def queues_of(settings: Settings, model: str) -> list[list[str]]:
     return [[queues.of_model(lane, name) for name in models] for lane in range(len(queues.lanes))]
 
 
-def run_deliverer(settings: Settings, *, name: str | None = None) -> int:
+def run_deliverer(settings: Settings) -> int:
     """Run one worker process that delivers webhooks; returns its exit status."""
     refuse_soft_shutdown()
     db, keyring = open_store(settings, application="guardfleet-webhooks")
@@ -136,7 +136,7 @@ def run_deliverer(settings: Settings, *, name: str | None = None) -> int:
     watchdog = Watchdog({"loop_stalled": (tick.stuck_s, TICK_LIMIT_S)})
     watchdog.start()
     probes = start_probes(settings, live=tick.wrong, ready=lambda: database_wrong(db))
-    worker_name = name or f"webhooks@{socket.gethostname()}:{os.getpid()}"
+    worker_name = f"webhooks@{socket.gethostname()}:{os.getpid()}"
     try:
         return consume(app, webhooks.SENDERS, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick)
     finally:

@@ -4,7 +4,7 @@ import signal
 import threading
 
 from guardfleet.cli import DONE, UNUSABLE
-from guardfleet.embedded.children import Child
+from guardfleet.embedded.children import Child, free_shards
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import ENV_PREFIX, Settings
 from guardfleet.telemetry.logs import get_logger
@@ -18,7 +18,7 @@ def run(settings: Settings, wanted: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     children = [
-        Child(f"worker-{place}-{device}", ["worker"], environment(settings, device, place), None)
+        Child(f"worker-{place}-{device}", ["worker"], environment(settings, device, place), None, after_death=free_shards(settings))
         for place, device in enumerate(devices_of(wanted))
     ]
     for child in children:

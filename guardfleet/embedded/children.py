@@ -7,9 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from guardfleet.errors import RetryableError
+from guardfleet.settings import Settings
+from guardfleet.store import shards
+from guardfleet.store.database import Database
 from guardfleet.telemetry.logs import get_logger
 
 STOP_TIMEOUT_S = 30.0
@@ -21,9 +25,18 @@ CONFIGURATION_STATUS = 2  # not worth another try
 class Child:
     """One supervised process. It runs in a session of its own, so that Ctrl-C reaches the parent alone."""
 
-    def __init__(self, name: str, args: Sequence[str], environment: Mapping[str, str], log: pathlib.Path | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        args: Sequence[str],
+        environment: Mapping[str, str],
+        log: pathlib.Path | None,
+        *,
+        after_death: Callable[[int], None] = lambda pid: None,
+    ) -> None:
         self.name = name
         self._args, self._environment, self._log = list(args), dict(environment), log
+        self._after_death = after_death
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"child-{name}", daemon=True)
@@ -91,9 +104,26 @@ class Child:
             if status == CONFIGURATION_STATUS:
                 self.gave_up = self.last_words() or f"{self.name} ended with status {status}"
                 return
+            self._after_death(self._process.pid)
             deaths = 0 if time.monotonic() - started > HEALTHY_S else deaths + 1
             if self._stopping.wait(RESTART_S[min(deaths, len(RESTART_S)) - 1]):
                 return
             self._spawn()
             if self._stopping.is_set():  # stop() may have missed the process just made
                 self.ask_to_stop()
+
+
+def free_shards(settings: Settings) -> Callable[[int], None]:
+    """For a worker: what it held when it died is taken back at once, and need not wait for its leases to run out."""
+
+    def after_death(pid: int) -> None:
+        db = Database(settings.required("database_url"), pool_size=1)
+        try:
+            if freed := shards.bereave(db, shards.holder(pid)):
+                get_logger().info("shards_freed", count=freed)
+        except RetryableError as error:
+            get_logger().warning("shards_not_freed", reason=str(error))  # their leases run out without us
+        finally:
+            db.close()
+
+    return after_death

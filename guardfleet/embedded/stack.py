@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from guardfleet.embedded.children import Child
+from guardfleet.embedded.children import Child, free_shards
 from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import EmbeddedValkey
@@ -88,7 +88,8 @@ class Stack:
         if self._log_to_files:
             logs.mkdir(parents=True, exist_ok=True)
         for name, args in commands:
-            child = Child(name, args, environment, logs / f"{name}.log" if self._log_to_files else None)
+            log = logs / f"{name}.log" if self._log_to_files else None
+            child = Child(name, args, environment, log, after_death=free_shards(self.settings))
             self.children.append(child)
             child.start()
 

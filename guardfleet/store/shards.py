@@ -5,6 +5,7 @@ Lock order everywhere: shard, then job.
 """
 
 import datetime as dt
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -159,6 +160,21 @@ def postpone(db: Database, held: Claim, *, delay_s: float) -> bool:
     change = """claims = greatest(s.claims - 1, 0), published_at = null, next_attempt_at = now() + make_interval(secs => :delay)"""
     with db.begin() as connection:
         return bool(connection.execute(text(HAND_BACK.format(change=change)), key_of(held) | {"delay": delay_s}).rowcount)
+
+
+def holder(pid: int) -> str:
+    """What the worker process of this host with this number writes into its claims."""
+    return f"worker@{socket.gethostname()}:{pid}"
+
+
+def bereave(db: Database, worker: str) -> int:
+    """End the leases of a worker that is known to be dead, for `rescue`; how many. Were it alive, its work would be fenced."""
+    with db.session() as connection:
+        result = connection.execute(
+            text("update shard set lease_until = now() where state = 1 and worker = :worker and lease_until > now()"),
+            {"worker": worker},
+        )
+        return int(result.rowcount)
 
 
 def rescue(db: Database, *, limit: int = 100) -> list[tuple[int, int]]:

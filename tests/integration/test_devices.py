@@ -9,10 +9,13 @@ import pytest
 from guardfleet.cli.devices import devices_of, environment
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
+from guardfleet.store.database import Database
+from guardfleet.store.shards import holder
 from producer.client import Producer
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished
+from tests.services.stored import scalar
 
 
 def children(pid: int) -> list[int]:
@@ -21,15 +24,23 @@ def children(pid: int) -> list[int]:
     return [int(child) for several in lists for child in several.split()]
 
 
+def held_by(db: Database, pid: int) -> int:
+    """How many shards this process has claimed."""
+    return int(scalar(db, f"select count(*) from shard where state = 1 and worker = '{holder(pid)}'"))
+
+
 @with_broker("rabbitmq")
 def test_each_device_has_a_worker_and_a_dead_one_is_replaced(settings: Settings, tmp_path: pathlib.Path) -> None:
     producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
-    with fleet(settings, tmp_path, ("worker", "--devices", "cpu,cpu"), ("dispatcher",)) as (workers, _):
+    patient = settings.model_copy(update={"lease_s": 3600.0, "instant_ms_per_batch": 100.0})  # no lease runs out in this test
+    with fleet(patient, tmp_path, ("worker", "--devices", "cpu,cpu"), ("dispatcher",)) as (workers, _):
         first = until(lambda: len(found := children(workers.process.pid)) == 2 and found, what="two workers")
         assert first
-        job = finished(producer, producer.submit([f"text {i}" for i in range(400)]).job)
-        assert_exactly_once(producer, job)
+        until(lambda: workers.log.read_text().count('"worker_ready"') == 2, what="two that take work")
+        job = producer.submit([f"text {i}" for i in range(400)]).job
+        until(lambda: held_by(producer.db, first[0]), what="shards that the first has")
         os.kill(first[0], signal.SIGKILL)
+        assert_exactly_once(producer, finished(producer, job))
         again = until(
             lambda: len(found := children(workers.process.pid)) == 2 and first[0] not in found and found, what="another worker"
         )

@@ -120,6 +120,11 @@ class Fleet(RuleBasedStateMachine):
             shards.rescue(self.db, limit=10_000)
 
     @rule()
+    def bereave(self) -> None:
+        with self.only():
+            shards.bereave(self.db, "w")
+
+    @rule()
     def settle_cancelled(self) -> None:
         with self.only("settle_cancelled", "cancel"):
             steering.settle_cancelled(self.db)
