@@ -32,8 +32,8 @@ def give_up(db: Database, keyring: Keyring, limits: Limits, *, lease_s: float) -
                 metrics.SHARDS.labels("halved").inc()
                 get_logger().warning("shard_halved", job=job, shard=shard, texts=held.n, reason=reason)
             continue
-        rows = _rows(held, failure("abandoned", reason), texts, first)
-        if settling.finish(db, held, rows, model_id=verdicts.register_model(db, NOBODY)):
+        rows = _rows(held, failure("abandoned", reason), texts, first, nobody=verdicts.register_model(db, NOBODY))
+        if settling.finish(db, held, rows, model_id=None):
             metrics.SHARDS.labels("buried").inc()
             get_logger().error("shard_buried", job=job, shard=shard, reason=reason)
 
@@ -45,15 +45,14 @@ def _contents(db: Database, keyring: Keyring, held: Claim) -> tuple[list[Payload
         return [], None
 
 
-def _rows(held: Claim, judgement: Judgement, texts: Sequence[PayloadRow], first: Opinion | None) -> list[Row]:
+def _rows(held: Claim, judgement: Judgement, texts: Sequence[PayloadRow], first: Opinion | None, *, nobody: int) -> list[Row]:
     """What is written of a shard nobody could finish: what a first model was sure of stands, the others have no verdict."""
     if not texts:
-        return [Row(None, judgement)] * held.n
-    known = first.judgements if first else [judgement] * held.n
-    rows = [Row(row.id, said, None, row.metadata) for row, said in zip(texts, known, strict=True)]
+        return [Row(None, judgement, model_id=nobody)] * held.n
+    rows = [Row(row.id, judgement, None, row.metadata, nobody) for row in texts]
     if first is None:
         return rows
     return [
-        replace(row, model_id=first.model_id) if is_sure(row.judgement, held.plan.sure) else replace(row, judgement=judgement)
-        for row in rows
+        replace(row, judgement=said, model_id=first.model_id) if is_sure(said, held.plan.sure) else row
+        for row, said in zip(rows, first.judgements, strict=True)
     ]

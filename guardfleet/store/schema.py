@@ -71,7 +71,7 @@ class Job(Base):
     name: Mapped[str]  # what the caller calls it; the file's name
     fingerprint: Mapped[bytes | None]  # of the input and the model asked for: the same submission is found again
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
-    model_id: Mapped[int | None] = mapped_column(SmallInteger)  # set by the first finish()
+    model_id: Mapped[int | None] = mapped_column(SmallInteger)  # of the newest finish() by a model
     total: Mapped[int] = mapped_column(server_default=ZERO)  # texts; grows while ingesting, fixed by seal()
     rejected: Mapped[int] = mapped_column(server_default=ZERO)  # input lines refused; their reasons are in `rejection`
     done: Mapped[int] = mapped_column(server_default=ZERO)  # texts with a verdict

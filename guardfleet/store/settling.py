@@ -32,7 +32,8 @@ FENCE = """update shard set state = 2, lease_until = null, published_at = null
 COUNTED = """
     j as (
       update job set done = done + %(n)s, safe = safe + %(safe)s, controversial = controversial + %(controversial)s,
-             unsafe = unsafe + %(unsafe)s, error = error + %(error)s, saved = saved + %(saved)s, model_id = %(model)s,
+             unsafe = unsafe + %(unsafe)s, error = error + %(error)s, saved = saved + %(saved)s,
+             model_id = coalesce(%(model)s::int2, model_id),
              escalated = escalated + %(escalated)s, sampled = sampled + %(sampled)s, agreed = agreed + %(agreed)s,
              next_ord = next_ord + 1, started_at = coalesce(started_at, clock_timestamp()),
              pace = pace * exp(-least(extract(epoch from clock_timestamp() - progressed_at) / %(pace_s)s, 50)) + %(n)s / %(pace_s)s,
@@ -73,10 +74,13 @@ class Row:
     model_id: int | None = None  # where it is not the shard's
 
 
-def finish(db: Database, held: Claim, rows: Sequence[Row], *, model_id: int, escalation: Escalation = NONE_ESCALATED) -> bool:
+def finish(
+    db: Database, held: Claim, rows: Sequence[Row], *, model_id: int | None, escalation: Escalation = NONE_ESCALATED
+) -> bool:
     """Settle the shard: DONE, verdicts, counters and, with the last text, the completion event, in one commit.
 
-    False when the claim was lost: nothing is written, the work is dropped. `rows` are in input order, one per text.
+    False when the claim was lost: nothing is written, the work is dropped. `rows` are in input order, one per text. Without a
+    `model_id` each row has to have one, and the job goes on naming the model that it named before.
     """
     if len(rows) != held.n:
         raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
@@ -99,7 +103,7 @@ def _first(row: Sequence[Any]) -> bool:
     return bool(row[0])
 
 
-def _counts(held: Claim, rows: Sequence[Row], model_id: int, escalation: Escalation) -> dict[str, Any]:
+def _counts(held: Claim, rows: Sequence[Row], model_id: int | None, escalation: Escalation) -> dict[str, Any]:
     counts = [0, 0, 0, 0]
     saved = 0
     for row in rows:
@@ -124,7 +128,7 @@ def _counts(held: Claim, rows: Sequence[Row], model_id: int, escalation: Escalat
     }
 
 
-def _verdict_rows(held: Claim, rows: Sequence[Row], model_id: int) -> Iterable[tuple[object, ...]]:
+def _verdict_rows(held: Claim, rows: Sequence[Row], model_id: int | None) -> Iterable[tuple[object, ...]]:
     for seq, row in enumerate(rows, held.first_seq):
         j = row.judgement
         yield (
