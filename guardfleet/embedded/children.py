@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from guardfleet.errors import RetryableError
 from guardfleet.settings import Settings
 from guardfleet.store import shards
 from guardfleet.store.database import Database
@@ -114,16 +113,22 @@ class Child:
 
 
 def free_shards(settings: Settings) -> Callable[[int], None]:
-    """For a worker: what it held when it died is taken back at once, and need not wait for its leases to run out."""
+    """For a worker: what it held when it died is taken back at once, and need not wait for its leases to run out.
+
+    Whatever goes wrong with that is logged and no more: the leases run out without us, and the next process has to be started.
+    """
 
     def after_death(pid: int) -> None:
-        db = Database(settings.required("database_url"), pool_size=1)
         try:
-            if freed := shards.bereave(db, shards.holder(pid)):
+            db = Database(settings.required("database_url"), pool_size=1)
+            try:
+                freed = shards.bereave(db, shards.holder(pid))
+            finally:
+                db.close()
+        except Exception as error:  # noqa: BLE001 - see above
+            get_logger().warning("shards_not_freed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+        else:
+            if freed:
                 get_logger().info("shards_freed", count=freed)
-        except RetryableError as error:
-            get_logger().warning("shards_not_freed", reason=str(error))  # their leases run out without us
-        finally:
-            db.close()
 
     return after_death

@@ -5,8 +5,10 @@ import pathlib
 import signal
 
 import pytest
+from pydantic import SecretStr
 
 from guardfleet.cli.devices import devices_of, environment
+from guardfleet.embedded.children import free_shards
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
@@ -16,6 +18,8 @@ from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished
 from tests.services.stored import scalar
+
+AWAY = {"database_url": SecretStr("postgresql://nobody@127.0.0.1:1/x")}
 
 
 def children(pid: int) -> list[int]:
@@ -49,6 +53,11 @@ def test_each_device_has_a_worker_and_a_dead_one_is_replaced(settings: Settings,
         assert workers.wait() == 0
         assert not [pid for pid in again if pathlib.Path(f"/proc/{pid}").exists()]
     producer.db.close()
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings().model_copy(update=AWAY)])
+def test_a_supervisor_outlives_a_database_that_is_away(settings: Settings) -> None:
+    free_shards(settings)(1)
 
 
 @with_broker("rabbitmq")
