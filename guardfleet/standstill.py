@@ -17,7 +17,7 @@ def explain(db: Database, job: JobView, settings: Settings) -> str | None:
         return None
     if job.is_paused:
         return f"paused since {job.paused_at:%Y-%m-%d %H:%M} UTC: `guardfleet resume {job.label}`."
-    if job.progressed_at and (job.seen_at - job.progressed_at).total_seconds() < MOVING_S:
+    if job.idle_s is not None and job.idle_s < MOVING_S:
         return None
     return _found(db, job, settings)
 

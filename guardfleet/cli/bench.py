@@ -28,7 +28,9 @@ def bench_pipeline(
     shard_texts: Annotated[int, typer.Option("--shard-texts", help="Texts in a shard.")] = 1024,
     duplicates: Annotated[str, typer.Option("--duplicates", help="Share of texts that repeat others; several with commas.")] = "0",
     source: Annotated[str | None, typer.Option("--input", help="Take texts from this file, over and over.")] = None,
-    beside_engine: Annotated[bool, typer.Option("--beside-engine", help="Time the engine alone on the same rows.")] = False,
+    beside_engine: Annotated[
+        bool, typer.Option("--beside-engine", help="Time the engine alone on the rows of the first job.")
+    ] = False,
     polls: Annotated[bool, typer.Option("--polls/--no-polls", help="Whether a client polls the API meanwhile.")] = True,
     postgres: Annotated[
         str | None, typer.Option("--postgres", help="A server to make a database on; embedded if left out.")

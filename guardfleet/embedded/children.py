@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from guardfleet.settings import Settings
 from guardfleet.store import shards
@@ -113,18 +113,15 @@ class Child:
 
 
 def free_shards(settings: Settings) -> Callable[[int], None]:
-    """For a worker: what it held when it died is taken back at once, and need not wait for its leases to run out.
+    """What a worker held when it died is taken back at once, and need not wait for its leases; other processes hold nothing.
 
     Whatever goes wrong with that is logged and no more: the leases run out without us, and the next process has to be started.
     """
 
     def after_death(pid: int) -> None:
         try:
-            db = Database(settings.required("database_url"), pool_size=1)
-            try:
+            with closing(Database(settings.required("database_url"), pool_size=1)) as db:
                 freed = shards.bereave(db, shards.holder(pid))
-            finally:
-                db.close()
         except Exception as error:  # noqa: BLE001 - see above
             get_logger().warning("shards_not_freed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
         else:

@@ -96,11 +96,11 @@ class JobView:
     @property
     def texts_per_s(self) -> float:
         """Texts judged a second, over about the last minute; of a job that stands still it falls to nothing."""
-        if self.started_at is None or self.progressed_at is None:
+        if self.started_at is None or self.idle_s is None:
             return 0.0
         age_s = max(1.0, (self.seen_at - self.started_at).total_seconds())
         # The average began at nothing: what is missing of it is known (the bias correction of an exponential average).
-        return self.pace * math.exp(-self._idle_s / PACE_S) / -math.expm1(-age_s / PACE_S)
+        return self.pace * math.exp(-self.idle_s / PACE_S) / -math.expm1(-age_s / PACE_S)
 
     @property
     def eta_s(self) -> float | None:
@@ -109,14 +109,15 @@ class JobView:
         None too once nothing has come for longer than it all should have taken: something waits that no pace tells of.
         """
         rate = self.texts_per_s
-        if self.state is not JobState.RUNNING or self.is_paused or rate <= STANDSTILL:
+        if self.state is not JobState.RUNNING or self.is_paused or self.idle_s is None or rate <= STANDSTILL:
             return None
         left_s = (self.total - self.done) / rate
-        return left_s if self._idle_s < max(left_s, QUIET_S) else None
+        return left_s if self.idle_s < max(left_s, QUIET_S) else None
 
     @property
-    def _idle_s(self) -> float:
-        return max(0.0, (self.seen_at - self.progressed_at).total_seconds()) if self.progressed_at else 0.0
+    def idle_s(self) -> float | None:
+        """Seconds since its last verdicts; None before the first."""
+        return max(0.0, (self.seen_at - self.progressed_at).total_seconds()) if self.progressed_at else None
 
 
 def job_label(public_id: uuid.UUID) -> str:

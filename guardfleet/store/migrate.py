@@ -1,6 +1,6 @@
 """Migrations: forward only, one at a time whoever starts them, from the wheel or from a checkout.
 
-Every process looks whether the schema is its own; only one that migrates loads Alembic, a fifth of the others' start.
+Every process looks whether the schema is its own; only one that migrates loads Alembic, a quarter of the others' start.
 """
 
 import pathlib

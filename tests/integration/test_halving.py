@@ -54,9 +54,8 @@ def test_just_the_deadly_texts_end_without_a_verdict(
     done, deaths = run(db, keyring, submit(db, keyring, n, shard_texts=shard_texts), deadly)
     assert done.state is JobState.COMPLETED
     assert (done.done, done.error, done.safe) == (n, len(deadly), n - len(deadly))
-    assert done.model == (
-        f"{MODEL.name}@{MODEL.revision[:12]}" if len(deadly) < n else None
-    )  # whoever gave the rest up is no model
+    named = f"{MODEL.name}@{MODEL.revision[:12]}"
+    assert done.model == (named if len(deadly) < n else None)  # whoever gave the rest up is no model
     rows = list(verdicts.export(db, done))
     assert [row["seq"] for row in rows] == list(range(n))
     assert {row["seq"] for row in rows if row["error"] == "abandoned"} == deadly
