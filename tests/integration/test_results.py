@@ -14,6 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.server import create_app
+from api.throttle import RETRIED_S
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import jobs, keys, repeats
@@ -23,6 +24,7 @@ from tests.services.fixtures import SECRET_KEY
 from tests.services.served import judge
 
 JSONL = {"content-type": "application/jsonl"}
+DAY_S = 86_400
 SAFE = Judgement(Severity.SAFE)
 PII = Judgement(Severity.CONTROVERSIAL, Category.PII | Category.SEXUAL)
 
@@ -176,7 +178,10 @@ def test_a_quota_counts_texts_whichever_way_they_come(
             client.post("/v1/batches", json=asked | {"metadata": {"not": "the same"}}),
         ):
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
-            assert (int(refused.headers["retry-after"]) > 3600, refused.headers["x-should-retry"]) == (True, "false")
+            wait_s = int(refused.headers["retry-after"])  # until the window ends: at midnight UTC, or a day after its first text
+            assert 0 < wait_s <= DAY_S
+            assert refused.headers["ratelimit"].endswith(f'"texts";r=2;t={wait_s}')
+            assert refused.headers["x-should-retry"] == ("true" if wait_s <= RETRIED_S else "false")
             assert refused.headers["x-ratelimit-remaining-texts"] == "2"  # what is refused takes nothing
         statuses = [batch["status"] for batch in client.get("/v1/batches").json()["data"]]
         assert statuses[:2] == ["failed", "failed"]
