@@ -45,7 +45,7 @@ class Process:
         """Start it."""
         with self.log.open("ab") as out:
             self.running = subprocess.Popen(
-                [sys.executable, "-m", "guardfleet", *self.args],
+                [sys.executable, "-P", "-m", "guardfleet", *self.args],
                 env=os.environ | self.settings.as_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,

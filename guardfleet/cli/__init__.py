@@ -2,30 +2,57 @@
 
 import sys
 
-DONE, FAILED_ROWS, UNUSABLE, INTERRUPTED = 0, 1, 2, 3
+DONE, FAILED_ROWS, UNUSABLE, INTERRUPTED, DEFECT = 0, 1, 2, 3, 4
+OURS = ("guardfleet", "worker", "producer", "api")
+CTRL_C = 130  # what Typer makes of a KeyboardInterrupt
+OF_A_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
 def main() -> None:
-    """Run the command; 0 done, 1 finished with failed rows, 2 usage or configuration, 3 interrupted (run it again to go on)."""
-    from guardfleet.cli.app import app
-    from guardfleet.errors import GuardfleetError
+    """Run the command; 0 done, 1 finished with failed rows, 2 usage or configuration, 3 interrupted (run it again to go on).
 
+    4 is a defect of guardfleet, with its traceback: what Python gives by itself, 1, means something else here.
+    """
     try:
+        from guardfleet.cli.app import app
+
         status = app(standalone_mode=False)
-    except GuardfleetError as error:
-        print(f"guardfleet: {error}", file=sys.stderr)
-        sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("guardfleet", "worker", "producer", "api"):
-            raise
-        print(f"guardfleet: this command needs {error.name}: pip install 'guardfleet[all]', or the extra for it.", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - here it is decided what the caller is told
+        sentence = _sentence(error)
+        if sentence is None:
+            sys.excepthook(type(error), error, error.__traceback__)
+            sys.exit(DEFECT)
+        if sentence:
+            print(f"guardfleet: {sentence}", file=sys.stderr)
         sys.exit(UNUSABLE)
-    except Exception as error:
-        shown = getattr(error, "format_message", None)  # click's own usage errors
-        if shown is None:
-            raise
-        print(f"guardfleet: {shown()} (guardfleet --help)", file=sys.stderr)
-        sys.exit(UNUSABLE)
+    if status == CTRL_C:
+        sys.exit(INTERRUPTED)
     sys.exit(status if isinstance(status, int) else DONE)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What went wrong, for its user; empty where all is said already; None for what nobody foresaw."""
+    from guardfleet.errors import GuardfleetError
+
+    if isinstance(error, GuardfleetError):
+        return str(error)
+    if isinstance(error, ImportError):
+        return _of_import(error)
+    if isinstance(error, OF_A_PATH) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    usage = getattr(error, "format_message", None)  # click's own; of a bare group of commands, whose help was shown, it is empty
+    if usage is None:
+        return None
+    said = usage()
+    return f"{said} (guardfleet --help)" if said else ""
+
+
+def _of_import(error: ImportError) -> str:
+    package = (error.name or "").split(".")[0]
+    if package in OURS:
+        return f"this installation is incomplete ({error}): install guardfleet again."
+    if isinstance(error, ModuleNotFoundError):
+        return f"this command needs {error.name}: pip install 'guardfleet[all]', or the extra for it."
+    return f"{package or 'a library'} cannot be imported ({error}): install it again, or guardfleet with it."

@@ -1,26 +1,45 @@
 """The commands and their options; what they do is in the modules beside this one."""
 
-import sys
 from typing import Annotated
 
 import typer
 
-from guardfleet import __version__
+from guardfleet import __version__, packages
+from guardfleet.cli import UNUSABLE
 from guardfleet.cli.administration import db_app, keys_app
 from guardfleet.cli.bench import app as bench_app
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.settings import load_settings
 
+WITHOUT_PACKAGES = ("doctor", "version")  # doctor says it among other things
+
 app = typer.Typer(
     name="guardfleet",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     help="Moderate millions of texts with Qwen3Guard on your own machines: texts in, verdicts with their rationale out.",
 )
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
 app.add_typer(bench_app, name="bench")
+
+
+
+@app.callback()
+def guardfleet(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """What comes before every command."""
+    if show_version:
+        print(f"guardfleet {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(UNUSABLE)
+    if context.invoked_subcommand not in WITHOUT_PACKAGES:
+        packages.require_own()
+
 
 Input = Annotated[
     str, typer.Argument(metavar="IN", help="JSONL, CSV or Parquet with id and text (or messages); - for JSONL on stdin.")
@@ -238,5 +257,5 @@ def doctor() -> int:
 @app.command()
 def version() -> int:
     """Print the version."""
-    print(f"guardfleet {__version__}", file=sys.stdout)
+    print(f"guardfleet {__version__}")
     return 0

@@ -141,7 +141,7 @@ def _measure(settings: Settings, db: Database, sources: list[pathlib.Path], load
 
 def submit(settings: Settings, db: Database, source: pathlib.Path) -> tuple[JobView, float]:
     """Submit in a process of its own; the job, and the most memory that took, MiB."""
-    command = [sys.executable, "-m", "guardfleet", "submit", str(source)]
+    command = [sys.executable, "-P", "-m", "guardfleet", "submit", str(source)]
     with subprocess.Popen(command, env=os.environ | settings.as_environment(), stdout=subprocess.PIPE, text=True) as process:
         label = process.stdout.readline().strip() if process.stdout else ""
         _, status, usage = os.wait4(process.pid, 0)

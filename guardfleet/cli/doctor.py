@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 
+from guardfleet import packages
 from guardfleet.cli import DONE, UNUSABLE, show
 from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
 from guardfleet.settings import Settings
@@ -23,6 +24,7 @@ class Caution(str):
 def examine(settings: Settings) -> int:
     """Print one line a check; 2 if any failed."""
     failed = 0
+    packages.require_own()  # the checks import them
     for name, check in _checks(settings):
         try:
             said = check()

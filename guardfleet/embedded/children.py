@@ -18,7 +18,8 @@ from guardfleet.telemetry.logs import get_logger
 STOP_TIMEOUT_S = 30.0
 RESTART_S = (0.2, 1.0, 5.0, 15.0)  # pauses before the next start; a process that lived for a minute starts over
 HEALTHY_S = 60.0
-CONFIGURATION_STATUS = 2  # not worth another try
+CONFIGURATION_STATUS = 2  # not worth another try: a setting, or a package that cannot be imported
+CANNOT_START = "No module named guardfleet"  # Python itself says it, with status 1
 
 
 class Child:
@@ -80,7 +81,7 @@ class Child:
         out = self._log.open("ab") if self._log else None
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "guardfleet", *self._args],
+                [sys.executable, "-P", "-m", "guardfleet", *self._args],
                 env=os.environ | self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -100,7 +101,7 @@ class Child:
             if self._stopping.is_set():
                 return
             get_logger().warning("child_exited", child=self.name, status=status)
-            if status == CONFIGURATION_STATUS:
+            if status == CONFIGURATION_STATUS or CANNOT_START in self.last_words():
                 self.gave_up = self.last_words() or f"{self.name} ended with status {status}"
                 return
             self._after_death(self._process.pid)

@@ -31,7 +31,7 @@ class Process:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *args],
+                [sys.executable, "-P", "-m", module, *args],
                 env=os.environ | settings.as_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -17,9 +17,17 @@ def run(target: object) -> threading.Thread:
 
 
 def test_ordinary_shards_run_together() -> None:
-    quarantine = Quarantine()
-    with quarantine.enter(), quarantine.enter():
-        pass
+    quarantine, both = Quarantine(), threading.Barrier(2, timeout=WAIT_S)
+    met: list[bool] = []
+
+    def ordinary() -> None:
+        with quarantine.enter():
+            both.wait()
+            met.append(True)
+
+    for thread in [run(ordinary), run(ordinary)]:
+        thread.join(2 * WAIT_S)
+    assert met == [True, True]
 
 
 def test_a_suspect_waits_for_what_runs_and_nothing_comes_in_until_it_has_left() -> None:

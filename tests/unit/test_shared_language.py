@@ -7,7 +7,7 @@ from enum import IntEnum
 import pytest
 from standardwebhooks import Webhook
 
-from guardfleet import states
+from guardfleet import packages, states
 from guardfleet.addresses import is_allowed
 from guardfleet.errors import ConfigurationError
 from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
@@ -189,11 +189,22 @@ def test_every_log_slug_is_declared_and_used() -> None:
     assert {slug for slug in SLUGS if f'"{slug}"' not in code.replace(str(SLUGS), "")} == set()
 
 
-def test_each_package_name_belongs_to_this_distribution_alone() -> None:
+def others_with(name: str) -> set[str]:
+    """Other distributions that bring a package of this name. Of an editable install Python names none."""
     from importlib.metadata import packages_distributions
 
-    for name in ("worker", "producer", "api"):
-        assert set(packages_distributions().get(name, ["guardfleet"])) == {"guardfleet"}
+    return set(packages_distributions().get(name, [])) - {"guardfleet"}
+
+
+def test_each_package_name_belongs_to_this_distribution_alone(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [others_with(name) for name in packages.NAMES] == [set()] * 3
+    assert [packages.place_of(name) for name in packages.NAMES] == [ROOT / name for name in packages.NAMES]
+    foreign = tmp_path / "foreign-1.0.dist-info"
+    foreign.mkdir()
+    (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
+    (foreign / "top_level.txt").write_text("worker\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert others_with("worker") == {"foreign"}  # so the look above can fail
 
 
 def test_celery_is_set_up_as_the_pitfalls_demand() -> None:

@@ -3,6 +3,8 @@
 import threading
 from typing import Any
 
+import pytest
+
 from worker.watchdog import STALLED_STATUS, LoopTick, Watchdog
 
 
@@ -21,18 +23,22 @@ def test_what_is_stuck_for_too_long_ends_the_process() -> None:
     assert statuses[0] == STALLED_STATUS
 
 
-def test_what_moves_is_left_alone() -> None:
-    looked = threading.Event()
+@pytest.mark.parametrize(("slowest", "ends"), [(0.039, False), (0.041, True)])
+def test_what_moves_is_left_alone_however_close_it_comes(slowest: float, ends: bool) -> None:
+    seen = iter([slowest, 0.0, slowest, slowest, 0.0])
+    looked, statuses = threading.Event(), []
 
     def moves() -> float:
-        looked.set()
-        return 0.0
+        found = next(seen, None)
+        if found is None:
+            looked.set()
+        return found or 0.0
 
-    dog = Watchdog({"loop_stalled": (moves, 0.04)}, exit_process=lambda status: looked.clear())
+    dog = Watchdog({"loop_stalled": (moves, 0.04)}, exit_process=statuses.append)
     dog.start()
     assert looked.wait(10)
     dog.stop()
-    assert looked.is_set()
+    assert bool(statuses) is ends
 
 
 class Timer:
