@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
 from api.batch_object import BatchOptions, BatchRequest, LineOptions, batch_object
-from api.bodies import CONTENT_TYPES, check_headers, numbered_lines
-from api.context import AppContext, BatchesReader, BatchesWriter, Context, in_thread
+from api.bodies import CONTENT_TYPES, BodyLines, check_headers
+from api.context import AppContext, BatchesReader, BatchesWriter, Context, beside, in_thread
 from api.files import page_object
 from api.problems import ProblemError
-from api.repeats import Once
+from api.repeats import SECRET_HEADER, Once, has_key
 from guardfleet import standstill
 from guardfleet.addresses import check_receiver
 from guardfleet.errors import LineError, RejectedError
@@ -99,26 +99,38 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
 
 async def _of_lines(request: Request, context: Context, caller: Caller, options: LineOptions) -> Response:
     check_headers(request, context)
+    body = BodyLines(request, context)
+    if not has_key(request):
+        return await _taken(request, context, caller, options, body)
     async with Once.of(request, context, caller, request.url.query.encode()) as once:
-        if once.earlier is not None and once.is_keyed:
-            return _made(await _job(once.earlier, context, caller.tenant_id))
-        secret = await _callback(request, context, options)
-        new = replace(
-            _new_job(options, caller, secret),
-            metadata=options.parsed(options.metadata, "metadata"),
-            webhook_metadata=options.parsed(options.webhook_metadata, "webhook_metadata"),
-        )
-        await in_thread(verdicts.require_served, context.db, new.plan)
-        intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
-        try:
-            async for lines in numbered_lines(request, context):
-                await context.throttle.spend(request, caller, sum(line is None or line.strip() != b"" for _, line in lines))
-                await in_thread(intake.add_all, take_lines(lines, max_text_bytes=context.settings.max_text_bytes))
-            job = await in_thread(intake.seal)
-        except BaseException as error:
-            await in_thread(intake.__exit__, type(error), error, None)
-            raise
-        once.subject = f"batch_{job.public_id.hex}"
+        if once.earlier is None:
+            return await _taken(request, context, caller, options, body, once)
+        await body.read()
+        once.require_same(body.digest)
+        return _made(await _job(once.earlier, context, caller.tenant_id))
+
+
+async def _taken(
+    request: Request, context: Context, caller: Caller, options: LineOptions, body: BodyLines, once: Once | None = None
+) -> Response:
+    """The batch of all lines of the body, which is remembered as it is sealed."""
+    secret = await _callback(request, context, options)
+    new = replace(
+        _new_job(options, caller, secret),
+        metadata=options.parsed(options.metadata, "metadata"),
+        webhook_metadata=options.parsed(options.webhook_metadata, "webhook_metadata"),
+    )
+    await in_thread(verdicts.require_served, context.db, new.plan)
+    intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
+    try:
+        async for lines in body.blocks():
+            await context.throttle.spend(request, caller, len(lines))
+            await beside(context, intake.add_all, take_lines(lines, max_text_bytes=context.settings.max_text_bytes))
+        label = f"batch_{intake.job.public_id.hex}"
+        job = await in_thread(intake.seal, also=once.settling(label, body.digest) if once else None)
+    except BaseException as error:
+        await in_thread(intake.__exit__, type(error), error, None)
+        raise
     return _made(job, secret, intake.first_rejected)
 
 
@@ -126,7 +138,7 @@ async def _callback(request: Request, context: Context, asked: BatchOptions) -> 
     """The secret that signs the callback, its address looked at already: a mistake shows now, not with the first delivery."""
     if asked.callback_url is not None:
         await in_thread(check_receiver, asked.callback_url, context.settings.webhook_allow_networks, name="callback_url")
-    return callback_secret(asked.callback_url, request.headers.get("guardfleet-callback-secret"))
+    return callback_secret(asked.callback_url, request.headers.get(SECRET_HEADER))
 
 
 def _new_job(asked: BatchOptions, caller: Caller, secret: str | None) -> NewJob:

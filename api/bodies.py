@@ -1,44 +1,100 @@
-"""Lines of a request's body, numbered as they come: compressed or not, never more than a few thousand and one line in memory."""
+"""Lines of a request's body, numbered as they come: compressed or not, unpacked and cut beside the event loop, a block at a time.
 
+What a body costs is bounded by what it says it is: bytes as they came, bytes unpacked, and the parts that it is packed in.
+"""
+
+import hashlib
+import sys
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol
 
-import zstandard
 from fastapi import Request
 
-from api.context import Context
+from api.context import Context, beside
 from api.problems import ProblemError
 from guardfleet.lines import LineCutter, NumberedLine
 from guardfleet.rows import longest_line
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 CONTENT_TYPES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines")
-LINES_AT_ONCE = 2048  # handed to the store's thread together
-INFLATED_BYTES = 1 << 20  # at once
-ZSTD_SLICE = 512  # a block of 4 bytes can stand for 128 KiB: so much is 16 MiB at most
+BLOCK_BYTES = 256 << 10  # unpacked, cut and taken in together: about 2,000 lines
+PACKED_BYTES = 64 << 10  # the same, packed
+PART_BYTES = 4096  # what a gzip member or a zstd frame counts at least: an empty one has 20 bytes and takes as long
+WINDOW_LOG = 27  # 128 MiB, as the command line's --long has it
+MOST_TIMES, MOST_TIMES_FROM = 1000, 32 << 20  # deflate reaches 1,032; zstd 30,000, of what says nothing
 
 
-async def numbered_lines(request: Request, context: Context) -> AsyncIterator[list[NumberedLine]]:
-    """The body's lines, some at a time. Raises ProblemError where it is too large, inflated."""
-    cutter, received = LineCutter(longest_line(context.settings.max_text_bytes)), 0
-    lines: list[NumberedLine] = []
-    async for chunk in _inflated(request):
-        received += len(chunk)
-        if received > context.settings.api_max_body_bytes:
-            raise too_large(context)
-        lines += cutter.cut(chunk)
-        if len(lines) >= LINES_AT_ONCE:
-            yield lines
-            lines = []
-    yield [*lines, *cutter.end()]
+class BodyLines:
+    """The lines of one body; to be read once. `digest` is that of the body, however it is packed, once all of it was read."""
+
+    def __init__(self, request: Request, context: Context) -> None:
+        self._request, self._context = request, context
+        self._packing = request.headers.get("content-encoding", "identity").lower()
+        self._unpack = UNPACK[self._packing]()
+        self._cutter = LineCutter(longest_line(context.settings.max_text_bytes))
+        self._came_bytes = self._bytes = self._counted_bytes = 0
+        self._digest = hashlib.sha256()
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of what was read."""
+        return self._digest.digest()
+
+    async def blocks(self) -> AsyncIterator[list[NumberedLine]]:
+        """Some lines at a time. Raises ProblemError where there is too much of it, or it is not whole."""
+        async for came in _gathered(self._request.stream(), self._unpack.block_bytes):
+            self._came_bytes += len(came)
+            pieces = self._unpack.pieces(came)
+            while (lines := await beside(self._context, self._next, pieces)) is not None:
+                if lines:
+                    yield lines
+        if not self._unpack.is_whole:
+            raise self._damaged()
+        yield self._cutter.end()
+
+    async def read(self) -> None:
+        """Read all of it for its digest."""
+        async for _ in self.blocks():
+            pass
+
+    def _next(self, pieces: Iterator[bytes]) -> list[NumberedLine] | None:
+        """The lines of the next piece, with pieces that hold nothing taken together; None where there are no more."""
+        found: list[NumberedLine] = []
+        until = self._counted_bytes + BLOCK_BYTES
+        try:
+            for piece in pieces:
+                self._count(len(piece))
+                self._digest.update(piece)
+                found += self._cutter.cut(piece)
+                if found or self._counted_bytes >= until:
+                    return found
+        except (zlib.error, zstd.ZstdError):
+            raise self._damaged() from None
+        return found or None
+
+    def _count(self, n: int) -> None:
+        self._bytes += n
+        self._counted_bytes = max(self._bytes, self._came_bytes, self._unpack.parts * PART_BYTES)
+        if self._counted_bytes > self._context.settings.api_max_body_bytes:
+            raise too_large(self._context)
+        if self._bytes > max(MOST_TIMES_FROM, MOST_TIMES * self._came_bytes):
+            raise ProblemError(413, "too_large", f"a body unpacks to at most {MOST_TIMES:,} times its size.")
+
+    def _damaged(self) -> ProblemError:
+        return ProblemError(400, "invalid_encoding", f"the body is not whole as {self._packing}.")
 
 
 def check_headers(request: Request, context: Context) -> None:
     """Raise ProblemError for what can be refused before the body is read."""
     encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding not in INFLATE:
-        detail = f"send the body as {', '.join(INFLATE)}."
-        raise ProblemError(415, "unsupported_encoding", detail, headers={"Accept-Encoding": ", ".join(INFLATE)})
+    if encoding not in UNPACK:
+        detail = f"send the body as {', '.join(UNPACK)}."
+        raise ProblemError(415, "unsupported_encoding", detail, headers={"Accept-Encoding": ", ".join(UNPACK)})
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > context.settings.api_max_body_bytes:
         raise too_large(context)
@@ -49,62 +105,77 @@ def too_large(context: Context) -> ProblemError:
     return ProblemError(413, "too_large", f"a body has at most {context.settings.api_max_body_bytes} bytes.")
 
 
-async def _inflated(request: Request) -> AsyncIterator[bytes]:
-    name = request.headers.get("content-encoding", "identity").lower()
-    inflate = INFLATE[name]()
-    try:
-        async for chunk in request.stream():
-            for piece in inflate.pieces(chunk):
-                yield piece
-    except (zlib.error, zstandard.ZstdError):
-        inflate.is_whole = False
-    if not inflate.is_whole:
-        raise ProblemError(400, "invalid_encoding", f"the body is not whole as {name}.")
+async def _gathered(chunks: AsyncIterator[bytes], n: int) -> AsyncIterator[bytes]:
+    """The same bytes in blocks of `n`, however they came: each costs the same whatever it holds."""
+    block = bytearray()
+    async for chunk in chunks:
+        for at in range(0, len(chunk), n):
+            block += chunk[at : at + n]
+            if len(block) >= n:
+                yield bytes(block)
+                block = bytearray()
+    if block:
+        yield bytes(block)
+
+
+class Unpacking(Protocol):
+    """One way in which a body can be packed. `parts` have begun so far; `is_whole` is whether the last one has ended."""
+
+    block_bytes: int
+    parts: int
+    is_whole: bool
+
+    def pieces(self, block: bytes) -> Iterator[bytes]:
+        """The next bytes, unpacked, at most BLOCK_BYTES at once."""
 
 
 class _Plain:
-    is_whole = True
+    block_bytes, parts, is_whole = BLOCK_BYTES, 0, True
 
-    def pieces(self, chunk: bytes) -> Iterable[bytes]:
-        return (chunk,)
+    def pieces(self, block: bytes) -> Iterator[bytes]:
+        yield block
 
 
 class _Gzip:
     """One member or more, as they may follow each other."""
 
+    block_bytes = PACKED_BYTES
+
     def __init__(self) -> None:
-        self.is_whole = False
+        self.is_whole, self.parts = False, 1
         self._machine = zlib.decompressobj(31)
 
-    def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        while chunk:
+    def pieces(self, block: bytes) -> Iterator[bytes]:
+        while block:
             if self._machine.eof:
-                self._machine = zlib.decompressobj(31)
-            yield self._machine.decompress(chunk, INFLATED_BYTES)
-            chunk = self._machine.unused_data if self._machine.eof else self._machine.unconsumed_tail
-        self.is_whole = self._machine.eof
+                self._machine, self.parts = zlib.decompressobj(31), self.parts + 1
+            piece = self._machine.decompress(block, BLOCK_BYTES)
+            block = self._machine.unused_data if self._machine.eof else self._machine.unconsumed_tail
+            self.is_whole = self._machine.eof
+            yield piece
 
 
 class _Zstd:
     """One frame or more."""
 
+    block_bytes = PACKED_BYTES
+
     def __init__(self) -> None:
-        self.is_whole = False
+        self.is_whole, self.parts = False, 1
         self._machine = self._fresh()
 
-    def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        for at in range(0, len(chunk), ZSTD_SLICE):
-            rest = chunk[at : at + ZSTD_SLICE]
-            while rest:
-                if self._machine.eof:
-                    self._machine = self._fresh()
-                yield self._machine.decompress(rest)
-                rest = self._machine.unused_data if self._machine.eof else b""
-        self.is_whole = self._machine.eof
+    def pieces(self, block: bytes) -> Iterator[bytes]:
+        while block or not (self._machine.needs_input or self._machine.eof):
+            if self._machine.eof:
+                self._machine, self.parts = self._fresh(), self.parts + 1
+            piece = self._machine.decompress(block, BLOCK_BYTES)
+            block = self._machine.unused_data if self._machine.eof else b""
+            self.is_whole = self._machine.eof
+            yield piece
 
     @staticmethod
     def _fresh() -> Any:
-        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
 
 
-INFLATE: dict[str, Callable[[], _Plain | _Gzip | _Zstd]] = {"identity": _Plain, "gzip": _Gzip, "zstd": _Zstd}
+UNPACK: dict[str, Callable[[], Unpacking]] = {"identity": _Plain, "gzip": _Gzip, "zstd": _Zstd}

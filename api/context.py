@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, ParamSpec, TypeVar
 
+import anyio
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
@@ -21,6 +23,7 @@ from guardfleet.store.keys import Caller
 
 KNOWN_S = 5.0  # so long a key goes on working after it was revoked
 MOST_KNOWN = 10_000
+BODY_THREADS = 8  # so many bodies are unpacked, cut and written at once: of the threads that all requests share none are taken
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -37,6 +40,7 @@ class Context:
     file_intakes: FileIntakes
     online: Online
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when they are believed
+    bodies: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))
 
 
 def context_of(request: Request) -> Context:
@@ -48,6 +52,11 @@ def context_of(request: Request) -> Context:
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a store function, which blocks, beside the event loop: one store serves the API and the workers."""
     return await run_in_threadpool(function, *args, **kwargs)
+
+
+async def beside(context: Context, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a part of the work on a body beside the event loop, in one of the threads that do nothing else."""
+    return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=context.bodies)
 
 
 async def caller_of(request: Request, in_query: str | None = None) -> Caller:

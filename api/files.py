@@ -1,7 +1,7 @@
 """Files, in OpenAI's shape: uploaded as a stream, sealed, listed, read in parts, deleted. Results of batches are files too."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from api.contents import Writer
 from api.context import AppContext, Context, FilesReader, FilesWriter, in_thread
 from api.problems import ProblemError
 from api.repeats import Once
-from api.uploads import Upload
+from api.uploads import FORM_BYTES, Upload, too_large
 from guardfleet.errors import LineError
 from guardfleet.lines import LineCutter, NumberedLine
 from guardfleet.rows import longest_line, parse_line, row_of
@@ -26,6 +26,7 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 
 PURPOSES = ("batch",)
 EXPIRY_S = range(3600, 2_592_001)
+ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 DAY_S = 86_400.0
 FORM = {
     "requestBody": {
@@ -37,8 +38,8 @@ FORM = {
                     "required": ["purpose", "file"],
                     "properties": {
                         "purpose": {"type": "string", "enum": list(PURPOSES)},
-                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
-                        "expires_after[seconds]": {"type": "integer", "minimum": EXPIRY_S.start, "maximum": EXPIRY_S.stop - 1},
+                        ANCHOR: {"type": "string", "enum": ["created_at"]},
+                        SECONDS: {"type": "integer", "minimum": EXPIRY_S.start, "maximum": EXPIRY_S.stop - 1},
                         "file": {"type": "string", "format": "binary"},
                     },
                 }
@@ -50,15 +51,19 @@ FORM = {
 
 @router.post("", openapi_extra=FORM)
 async def create(request: Request, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
-    """Take a file of batch lines. The fields come before the file, so that what is wrong is said before it is sent."""
-    _check_length(request, context)
+    """Take a file of batch lines. Of fields that come before the file, what is wrong is said before it is sent."""
+    max_bytes = context.settings.files_max_bytes
+    _check_length(request, max_bytes)
     upload = Upload()
     arriving: _Arriving | None = None
     try:
-        async for data in upload.file_bytes(request):
+        async for data in upload.file_bytes(request, max_bytes=max_bytes):
             if arriving is None:
                 arriving = await in_thread(_Arriving.begin, context, caller, upload)
             await in_thread(arriving.take, data)
+        purpose, expires_s = _purpose(upload.fields), _kept_s(upload.fields)
+        if purpose is None:
+            raise ProblemError(400, "missing_purpose", "send the field `purpose`.", param="purpose")
         if arriving is None:
             raise ProblemError(400, "empty_file", "the file is empty.", param="file")
         digest = await in_thread(arriving.end)
@@ -70,10 +75,11 @@ async def create(request: Request, context: AppContext, caller: FilesWriter) -> 
                 files.complete,
                 context.db,
                 arriving.file,
+                purpose=purpose,
                 size=arriving.writer.size,
                 lines=arriving.lines,
                 digest=digest,
-                expires_s=arriving.expires_s,
+                expires_s=expires_s,
             )
             once.subject, arriving.is_kept = stored.label, True
         return file_object(stored)
@@ -168,7 +174,6 @@ class _Arriving:
 
     file: StoredFile
     writer: Writer
-    expires_s: float
     max_bytes: int
     max_text_bytes: int
     is_kept: bool = False
@@ -181,14 +186,15 @@ class _Arriving:
 
     @classmethod
     def begin(cls, context: Context, caller: Caller, upload: Upload) -> Self:
-        expires_s, name, purpose = _checked(upload), upload.filename or "upload", upload.fields["purpose"]
-        file = files.create(context.db, context.keyring, tenant_id=caller.tenant_id, filename=name, purpose=purpose)
+        _purpose(upload.before)
+        _kept_s(upload.before, is_all=False)
+        file = files.create(context.db, context.keyring, tenant_id=caller.tenant_id, filename=upload.filename or "upload")
         writer = context.contents.writer(file.public_id, file.data_key)
-        return cls(file, writer, expires_s, context.settings.files_max_bytes, context.settings.max_text_bytes)
+        return cls(file, writer, context.settings.files_max_bytes, context.settings.max_text_bytes)
 
     def take(self, data: bytes) -> None:
         if self.writer.size + len(data) > self.max_bytes:
-            raise ProblemError(413, "too_large", f"a file has at most {self.max_bytes} bytes.", param="file")
+            raise too_large(self.max_bytes)
         if not self._is_checked:
             self._check_first(self._cutter.cut(data))
         self.lines += data.count(b"\n")
@@ -205,8 +211,9 @@ class _Arriving:
 
     def _check_first(self, lines: Iterable[NumberedLine]) -> None:
         """Raise ProblemError where the first line that is not blank is none of a batch."""
-        line = next((line for _, line in lines if line is None or line.strip()), b"")
-        if line is None or self._cutter.is_too_long:
+        first = next(iter(lines), None)
+        line = first[1] if first else b""
+        if line is None or (not line and self._cutter.is_too_long):
             raise ProblemError(400, "invalid_jsonl", "the first line does not end.", param="file")
         if not line:
             return
@@ -219,29 +226,39 @@ class _Arriving:
         self._is_checked = True
 
 
-def _checked(upload: Upload) -> float:
-    """The seconds that the file is to be kept; raises ProblemError unless all fields are as they must be."""
-    purpose = upload.fields.get("purpose")
-    if purpose is None:
-        raise ProblemError(400, "missing_purpose", "send the field `purpose` before the file.", param="purpose")
-    if purpose not in PURPOSES:
+def _purpose(fields: Mapping[str, str]) -> str | None:
+    """What the file is for, as far as it is said; raises ProblemError for what no file is for."""
+    purpose = fields.get("purpose")
+    if purpose is not None and purpose not in PURPOSES:
         raise ProblemError(400, "invalid_purpose", f"purpose is to be {' or '.join(PURPOSES)}.", param="purpose")
-    anchor, seconds = upload.fields.get("expires_after[anchor]", "created_at"), upload.fields.get("expires_after[seconds]")
-    if anchor != "created_at":
-        raise ProblemError(400, "invalid_expiry", "expires_after.anchor is to be created_at.", param="expires_after")
-    if seconds is None:
+    return purpose
+
+
+def _kept_s(fields: Mapping[str, str], *, is_all: bool = True) -> float:
+    """The seconds that the file is to be kept; raises ProblemError for what is no expiry, however little of it is said."""
+    said = {name: value for name, value in fields.items() if name.startswith("expires_after")}
+    if not said:
         return 30 * DAY_S
+    seconds = said.get(SECONDS)
+    if said.get(ANCHOR, "created_at") != "created_at":
+        raise _no_expiry("expires_after.anchor is to be created_at.")
+    if said.keys() - {ANCHOR, SECONDS} or (seconds is None and is_all):
+        raise _no_expiry(f"an expiry is said by the fields {ANCHOR} and {SECONDS}.")
+    if seconds is None:
+        return 0.0
     if not seconds.isascii() or not seconds.isdigit() or len(seconds) > 9 or int(seconds) not in EXPIRY_S:  # noqa: PLR2004
-        raise ProblemError(
-            400, "invalid_expiry", f"expires_after.seconds is to be {EXPIRY_S.start} to {EXPIRY_S.stop - 1}.", param="expires_after"
-        )
+        raise _no_expiry(f"expires_after.seconds is to be {EXPIRY_S.start} to {EXPIRY_S.stop - 1}.")
     return float(seconds)
 
 
-def _check_length(request: Request, context: Context) -> None:
+def _no_expiry(detail: str) -> ProblemError:
+    return ProblemError(400, "invalid_expiry", detail, param="expires_after")
+
+
+def _check_length(request: Request, max_bytes: int) -> None:
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > context.settings.files_max_bytes + 65_536:
-        raise ProblemError(413, "too_large", f"a file has at most {context.settings.files_max_bytes} bytes.", param="file")
+    if length.isdigit() and int(length) > max_bytes + FORM_BYTES:
+        raise too_large(max_bytes)
 
 
 async def _file(file_id: str, context: Context, tenant_id: int) -> StoredFile:

@@ -2,23 +2,38 @@
 
 That SDK repeats a POST whose answer it lost and marks it only by `x-stainless-retry-count`. So every request that makes something
 is remembered by key, route and body for a quarter of an hour; a marked repeat gets what the first one made.
+
+A body that is a stream of lines is not known before it was read: its digest is recorded with what was made of it, and a repeat is
+read to its end and compared before it is told.
 """
 
+import asyncio
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from fastapi import Request
 
 from api.context import Context, in_thread
 from api.problems import ProblemError
+from guardfleet.errors import RetryableError
 from guardfleet.store import repeats
 from guardfleet.store.keys import Caller
 
 KEY_CHARACTERS = 255
 KEY_MEMORY_S = 86_400.0
 RETRY_MEMORY_S = 900.0
+SECRET_HEADER = "guardfleet-callback-secret"  # noqa: S105 - its name
+ALIVE_S = repeats.LEFT_S / 4  # between two signs of life
+
+
+def has_key(request: Request) -> bool:
+    """Whether it is to make something once, whoever asks for it how often."""
+    return "idempotency-key" in request.headers
 
 
 @dataclass
@@ -33,14 +48,18 @@ class Once:
     is_keyed: bool
     earlier: str | None = None  # what the same request made before
     subject: str | None = None
+    _earlier_body: bytes | None = None
+    _token: int | None = None  # None: of two requests without a key that came together, the one that is not remembered
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
     def of(cls, request: Request, context: Context, caller: Caller, asked: bytes) -> Self:
-        """The request, `asked` being all that makes it the same as another."""
+        """The request, `asked` being all that makes it the same as another, beside what signs its callbacks."""
         header = request.headers.get("idempotency-key")
         if header is not None and not 0 < len(header) <= KEY_CHARACTERS:
             raise ProblemError(400, "invalid_idempotency_key", f"an Idempotency-Key has 1 to {KEY_CHARACTERS} characters.")
-        fingerprint = hashlib.sha256(asked).digest()
+        secret = request.headers.get(SECRET_HEADER)
+        fingerprint = hashlib.sha256(asked if secret is None else b"%b\0%b" % (asked, secret.encode())).digest()
         name = header.encode() if header is not None else b"body/" + fingerprint
         retries = request.headers.get("x-stainless-retry-count", "0")
         is_first = header is None and retries in ("", "0")
@@ -62,18 +81,52 @@ class Once:
             fingerprint=self.fingerprint,
             memory_s=self.memory_s,
         )
-        if known is None:
+        if isinstance(known, repeats.Mine):
+            self._token = known.token
+            self._tasks.append(asyncio.create_task(self._stay(known.token)))
             return self
-        if known.fingerprint != self.fingerprint:
-            detail = "this Idempotency-Key was used for another request."
-            raise ProblemError(422, "idempotency_key_reused", detail, headers={"x-should-retry": "false"})
-        if known.subject is None and (self.is_keyed or self.memory_s):
+        if known is not None and known.fingerprint != self.fingerprint:
+            raise _reused()
+        if (known is None or known.subject is None) and (self.is_keyed or self.memory_s):
             raise ProblemError(409, "in_progress", "the same request is still being answered.", headers={"Retry-After": "1"})
-        self.earlier = known.subject
+        if known is not None:
+            self.earlier, self._earlier_body = known.subject, known.body
         return self
 
+    def require_same(self, body: bytes) -> None:
+        """Raise ProblemError unless the earlier request had a body of this digest too."""
+        if self._earlier_body not in (body, None):  # None: of the version before, which knew only the rest
+            raise _reused()
+
+    def settling(self, subject: str, body: bytes) -> Callable[[Any], None]:
+        """What records `subject` inside the transaction that makes it, with the digest of the body that it was made of."""
+        if self._token is None:
+            return lambda connection: None
+        self._tasks[0].cancel()
+        return partial(repeats.settle, tenant_id=self.tenant_id, key=self.key, token=self._token, subject=subject, body=body)
+
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._token is None:
+            return
         if self.subject is not None:
-            await in_thread(repeats.settle, self.context.db, tenant_id=self.tenant_id, key=self.key, subject=self.subject)
-        elif self.earlier is None and error is not None:
-            await in_thread(repeats.forget, self.context.db, tenant_id=self.tenant_id, key=self.key)
+            await in_thread(self._settle, self.subject, self._token)
+        elif error is not None:
+            await in_thread(repeats.forget, self.context.db, tenant_id=self.tenant_id, key=self.key, token=self._token)
+
+    def _settle(self, subject: str, token: int) -> None:
+        with self.context.db.begin() as connection:
+            repeats.settle(connection, tenant_id=self.tenant_id, key=self.key, token=token, subject=subject)
+
+    async def _stay(self, token: int) -> None:
+        """Be known to be at it, however long a body takes to come."""
+        while True:
+            await asyncio.sleep(ALIVE_S)
+            with suppress(RetryableError):
+                await in_thread(repeats.renew, self.context.db, tenant_id=self.tenant_id, key=self.key, token=token)
+
+
+def _reused() -> ProblemError:
+    detail = "this Idempotency-Key was used for another request."
+    return ProblemError(422, "idempotency_key_reused", detail, headers={"x-should-retry": "false"})

@@ -1,4 +1,7 @@
-"""Multipart uploads as they come over the wire: fields first, then one file, whose bytes go on at once and are never kept."""
+"""Multipart uploads as they come over the wire: fields, and one file, whose bytes go on at once and are never kept.
+
+The parts may come in any order, cut anywhere: what is said of them does not depend on it.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -10,6 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from api.problems import ProblemError
 
 MAX_FIELDS, MAX_FIELD_BYTES, MAX_HEADER_BYTES = 16, 4096, 8192
+FORM_BYTES = 256 << 10  # of a form beside its file: all fields and headers
 
 
 @dataclass
@@ -17,6 +21,7 @@ class Upload:
     """What a multipart body has said so far."""
 
     fields: dict[str, str] = field(default_factory=dict)
+    before: dict[str, str] = field(default_factory=dict)  # those that came before the file
     filename: str | None = None  # of the part `file`, once that has begun
     is_whole: bool = False
     _header: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
@@ -25,23 +30,35 @@ class Upload:
     _value: bytearray = field(default_factory=bytearray)
     _data: list[bytes] = field(default_factory=list)
 
-    async def file_bytes(self, request: Request) -> AsyncIterator[bytes]:
-        """The bytes of the part `file`, as they come, with `filename` and the fields before it set."""
+    async def file_bytes(self, request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
+        """The bytes of the part `file`, as they come, with `filename` and `before` set; with the last, all `fields` are."""
         kind, options = parse_options_header(request.headers.get("content-type", ""))
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise ProblemError(415, "unsupported_content_type", "send the file as multipart/form-data.")
         parser = MultipartParser(options[b"boundary"], self._callbacks(), max_header_size=MAX_HEADER_BYTES)  # type: ignore[arg-type]
-        try:
-            async for chunk in request.stream():
-                parser.write(chunk)
-                if self._data:
-                    data, self._data = b"".join(self._data), []
-                    yield data
-            parser.finalize()
-        except MultipartParseError:
-            raise ProblemError(400, "invalid_multipart", "the multipart body is malformed.") from None
+        received = 0
+        async for chunk in request.stream():
+            received += len(chunk)
+            wrong = too_large(max_bytes) if received > max_bytes + FORM_BYTES else self._parse(parser.write, chunk)
+            if self._data:  # before what is wrong behind it
+                data, self._data = b"".join(self._data), []
+                yield data
+            if wrong:
+                raise wrong
+        if wrong := self._parse(parser.finalize):
+            raise wrong
         if not self.is_whole or self.filename is None:
             raise ProblemError(400, "missing_file", "the body has no whole part `file`.", param="file")
+
+    @staticmethod
+    def _parse(step: Callable[..., object], *args: bytes) -> ProblemError | None:
+        try:
+            step(*args)
+        except MultipartParseError:
+            return ProblemError(400, "invalid_multipart", "the multipart body is malformed.")
+        except ProblemError as error:
+            return error
+        return None
 
     def _callbacks(self) -> dict[str, Callable[..., None]]:
         return {
@@ -66,18 +83,20 @@ class Upload:
     def _on_headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get("content-disposition", b""))
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        if self._name in self.fields or (self._name == "file" and self.filename is not None):
+            raise ProblemError(400, "invalid_multipart", f"the body has more than one part {self._name!r}.")
         if self._name == "file":
-            if self.filename is not None:
-                raise ProblemError(400, "invalid_multipart", "the body has more than one part `file`.", param="file")
-            self.filename = _plain_name(options.get(b"filename", b"upload"))
+            self.filename, self.before = _plain_name(options.get(b"filename", b"upload")), dict(self.fields)
+        elif len(self.fields) >= MAX_FIELDS:
+            raise _too_many()
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":
             self._data.append(data[start:end])
             return
         self._value += data[start:end]
-        if len(self._value) > MAX_FIELD_BYTES or len(self.fields) >= MAX_FIELDS:
-            raise ProblemError(413, "too_large", f"a form has at most {MAX_FIELDS} fields of {MAX_FIELD_BYTES} bytes.")
+        if len(self._value) > MAX_FIELD_BYTES:
+            raise _too_many()
 
     def _on_part_end(self) -> None:
         if self._name != "file":
@@ -85,6 +104,15 @@ class Upload:
 
     def _on_end(self) -> None:
         self.is_whole = True
+
+
+def too_large(max_bytes: int) -> ProblemError:
+    """The refusal of a file."""
+    return ProblemError(413, "too_large", f"a file has at most {max_bytes} bytes.", param="file")
+
+
+def _too_many() -> ProblemError:
+    return ProblemError(413, "too_large", f"a form has at most {MAX_FIELDS} fields of {MAX_FIELD_BYTES} bytes.")
 
 
 def _plain_name(raw: bytes) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from guardfleet.errors import LineError, RejectedError, RetryableError
 from guardfleet.rows import SeenIds, content_bytes
@@ -99,11 +99,11 @@ class Intake:
             self._close_shard()
             self._flush(alive=True)
 
-    def seal(self) -> JobView:
-        """Commit what is left: the job will complete."""
+    def seal(self, *, also: Callable[[Any], None] | None = None) -> JobView:
+        """Commit what is left: the job will complete. `also` is done with the connection of the same transaction."""
         self._close_shard()
         self._flush()
-        ingest.seal(self._db, self.job)
+        ingest.seal(self._db, self.job, also=also)
         return jobs.get(self._db, self.job.public_id, tenant_id=self.job.tenant_id)
 
     def _open(self, new: NewJob) -> ingest.OpenJob:

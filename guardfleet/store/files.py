@@ -50,18 +50,17 @@ def parse_file_label(label: str) -> uuid.UUID:
         raise NotFoundError("there is no such file.") from None
 
 
-def create(db: Database, keyring: Keyring, *, tenant_id: int, filename: str, purpose: str) -> StoredFile:
-    """A file on its way in. A crash leaves it so; `expired` finds it a day later."""
+def create(db: Database, keyring: Keyring, *, tenant_id: int, filename: str) -> StoredFile:
+    """A file on its way in, what it is for not known yet. A crash leaves it so; `expire` finds it a day later."""
     with db.session() as connection:
         row = connection.execute(
             text(f"""insert into file (public_id, tenant_id, filename, purpose, key_id, data_key, expires_at)
-                     values (:id, :tenant, :filename, :purpose, :key_id, :data_key, now() + make_interval(secs => :upload))
+                     values (:id, :tenant, :filename, '', :key_id, :data_key, now() + make_interval(secs => :upload))
                      returning {COLUMNS}"""),
             {
                 "id": uuid7(),
                 "tenant": tenant_id,
                 "filename": filename,
-                "purpose": purpose,
                 "key_id": keyring.key_id,
                 "data_key": keyring.new_data_key(),
                 "upload": UPLOAD_S,
@@ -70,14 +69,23 @@ def create(db: Database, keyring: Keyring, *, tenant_id: int, filename: str, pur
     return StoredFile(*row)
 
 
-def complete(db: Database, file: StoredFile, *, size: int, lines: int, digest: bytes, expires_s: float | None) -> StoredFile:
+def complete(
+    db: Database, file: StoredFile, *, purpose: str, size: int, lines: int, digest: bytes, expires_s: float | None
+) -> StoredFile:
     """The content is whole: from now on the file is seen."""
     with db.begin() as connection:
         row = connection.execute(
-            text(f"""update file set state = 1, size = :size, lines = :lines, digest = :digest,
+            text(f"""update file set state = 1, purpose = :purpose, size = :size, lines = :lines, digest = :digest,
                             expires_at = created_at + make_interval(secs => cast(:expires as double precision))
                      where public_id = :id and state = 0 returning {COLUMNS}"""),
-            {"id": file.public_id, "size": size, "lines": lines, "digest": digest, "expires": expires_s},
+            {
+                "id": file.public_id,
+                "purpose": purpose,
+                "size": size,
+                "lines": lines,
+                "digest": digest,
+                "expires": expires_s,
+            },
         ).one()
         audit(connection, file.tenant_id, "file.create", file.label)
     return StoredFile(*row)

@@ -8,7 +8,7 @@ seal() the job cannot be completed, however many of its shards are.
 import datetime as dt
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -174,8 +174,11 @@ def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejec
         _require(taken)
 
 
-def seal(db: Database, job: OpenJob) -> None:
-    """Every text is there: the job completes with its last verdict, at once where it has them all. RejectedError as write_piece."""
+def seal(db: Database, job: OpenJob, *, also: Callable[[Connection], None] | None = None) -> None:
+    """Every text is there: the job completes with its last verdict, at once where it has them all. RejectedError as write_piece.
+
+    `also` is done in the same transaction.
+    """
     with db.begin() as connection:
         taken = connection.execute(
             text("""with j as (
@@ -189,6 +192,8 @@ def seal(db: Database, job: OpenJob) -> None:
             {"job": job.id, "token": job.token},
         ).scalar_one()
         _require(taken)
+        if also is not None:
+            also(connection)
 
 
 def abandon(db: Database, job_id: int, reason: str, *, token: int | None = None) -> None:

@@ -1,60 +1,92 @@
 """Requests that make something, remembered for a while: the same one sent again finds what the first has made.
 
-Invariant: of several that come at the same time only the one that inserts the row, or takes over one that was left, goes on.
+Invariant: of several that come at the same time only the one that inserts the row, or takes over one that was left, goes on; the
+`token` that it holds is the newest for as long as that is so, and what it made is recorded under no other.
 """
 
 from dataclasses import dataclass
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
+from guardfleet.errors import RejectedError
 from guardfleet.store.database import Database
 
-LEFT_S = 60.0  # a request that has made nothing for so long was cut off
+LEFT_S = 60.0  # a request that gave no sign of life for so long was cut off
+
+
+@dataclass(frozen=True, slots=True)
+class Mine:
+    """The right to make what was asked for, as long as `token` is the newest."""
+
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """The same request, before. `subject` is None while that is at it."""
+    """The same request, before. `subject` is None while that is at it; `body` where the fingerprint says all of what was asked."""
 
     fingerprint: bytes
     subject: str | None
+    body: bytes | None
 
 
-def begin(db: Database, *, tenant_id: int, key: bytes, fingerprint: bytes, memory_s: float) -> Earlier | None:
-    """Remember a request that is about to make something; what is known of the same one if it came within `memory_s`."""
+def begin(db: Database, *, tenant_id: int, key: bytes, fingerprint: bytes, memory_s: float) -> Mine | Earlier | None:
+    """Remember a request that is about to make something; what is known of the same one if it came within `memory_s`.
+
+    None where the earlier one has just been forgotten: it is as if it were still at it.
+    """
     values = {"tenant": tenant_id, "key": key, "fingerprint": fingerprint, "memory": memory_s, "left": LEFT_S}
     with db.begin() as connection:
         mine = connection.execute(
             text("""insert into repeat (tenant_id, key, fingerprint) values (:tenant, :key, :fingerprint)
                     on conflict (tenant_id, key) do update
-                      set fingerprint = excluded.fingerprint, subject = null, created_at = now()
+                      set fingerprint = excluded.fingerprint, subject = null, body = null, created_at = now(),
+                          token = repeat.token + 1
                     where repeat.created_at < now() - make_interval(secs => case when repeat.subject is null then :left
-                                                                          else :memory end)"""),
+                                                                          else :memory end)
+                    returning token"""),
             values,
-        ).rowcount
-        if mine:
-            return None
+        ).scalar_one_or_none()
+        if mine is not None:
+            return Mine(mine)
         row = connection.execute(
-            text("select fingerprint, subject from repeat where tenant_id = :tenant and key = :key"), values
+            text("select fingerprint, subject, body from repeat where tenant_id = :tenant and key = :key"), values
         ).one_or_none()
-    return Earlier(bytes(row.fingerprint), row.subject) if row else None
+    return Earlier(bytes(row.fingerprint), row.subject, None if row.body is None else bytes(row.body)) if row else None
 
 
-def settle(db: Database, *, tenant_id: int, key: bytes, subject: str) -> None:
-    """Say what the request has made."""
+def renew(db: Database, *, tenant_id: int, key: bytes, token: int) -> bool:
+    """Give a sign of life; whether the request is still the one that goes on."""
     with db.session() as connection:
-        connection.execute(
-            text("update repeat set subject = :subject where tenant_id = :tenant and key = :key"),
-            {"tenant": tenant_id, "key": key, "subject": subject},
+        return bool(
+            connection.execute(
+                text("""update repeat set created_at = now()
+                        where tenant_id = :tenant and key = :key and token = :token and subject is null"""),
+                {"tenant": tenant_id, "key": key, "token": token},
+            ).rowcount
         )
 
 
-def forget(db: Database, *, tenant_id: int, key: bytes) -> None:
+def settle(connection: Connection, *, tenant_id: int, key: bytes, token: int, subject: str, body: bytes | None = None) -> None:
+    """Say what the request has made, in the transaction that makes it; RejectedError where another one goes on in its place.
+
+    `body` is the digest of what the fingerprint does not cover.
+    """
+    settled = connection.execute(
+        text("""update repeat set subject = :subject, body = :body
+                where tenant_id = :tenant and key = :key and token = :token and subject is null"""),
+        {"tenant": tenant_id, "key": key, "token": token, "subject": subject, "body": body},
+    ).rowcount
+    if not settled:
+        raise RejectedError("the request was silent for so long that the same one, sent again, has taken its place.")
+
+
+def forget(db: Database, *, tenant_id: int, key: bytes, token: int) -> None:
     """The request made nothing: it may come again."""
     with db.session() as connection:
         connection.execute(
-            text("delete from repeat where tenant_id = :tenant and key = :key and subject is null"),
-            {"tenant": tenant_id, "key": key},
+            text("delete from repeat where tenant_id = :tenant and key = :key and token = :token and subject is null"),
+            {"tenant": tenant_id, "key": key, "token": token},
         )
 
 

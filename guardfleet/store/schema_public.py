@@ -59,5 +59,7 @@ class Repeat(Base):
     key: Mapped[bytes] = mapped_column(primary_key=True)  # digest of the Idempotency-Key, or of key, route and body
     fingerprint: Mapped[bytes]  # digest of what was asked
     subject: Mapped[str | None]  # what it made; null while it is at it
-    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    body: Mapped[bytes | None]  # digest of the lines that it came with, set with the subject; null where the fingerprint says all
+    token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # raised by whoever takes over one that was cut off
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)  # or the last sign of life, while it is at it
     __table_args__ = (Index("repeat_created_at", "created_at"),)

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from api.server import create_app
 from api.throttle import RETRIED_S
+from guardfleet.errors import RejectedError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import jobs, keys, repeats
@@ -198,20 +199,35 @@ def test_a_limit_whose_store_is_away_refuses_nobody(api_settings: Settings, db: 
 def test_of_the_same_request_at_the_same_time_one_goes_on(db: Database) -> None:
     key, asked = b"k" * 32, b"f" * 32
 
-    def begin(fingerprint: bytes = asked) -> repeats.Earlier | None:
+    def begin(fingerprint: bytes = asked) -> repeats.Mine | repeats.Earlier | None:
         return repeats.begin(db, tenant_id=1, key=key, fingerprint=fingerprint, memory_s=60)
 
-    assert begin() is None
-    assert begin() == repeats.Earlier(asked, None)  # while the first is at it
-    repeats.forget(db, tenant_id=1, key=key)
-    assert begin() is None
-    repeats.settle(db, tenant_id=1, key=key, subject="batch_1")
-    assert begin(b"o" * 32) == repeats.Earlier(asked, "batch_1")
-    with db.begin() as connection:
-        connection.exec_driver_sql("update repeat set created_at = now() - interval '61 seconds'")
-    assert begin() is None  # its time is over
-    with db.begin() as connection:
-        connection.exec_driver_sql("update repeat set created_at = now() - interval '61 seconds'")
-    assert begin() is None  # the one that was at it was cut off
+    def settle(token: int, subject: str) -> None:
+        with db.begin() as connection:
+            repeats.settle(connection, tenant_id=1, key=key, token=token, subject=subject, body=b"b" * 32)
+
+    def grow_old() -> None:
+        with db.begin() as connection:
+            connection.exec_driver_sql("update repeat set created_at = now() - interval '61 seconds'")
+
+    assert begin() == repeats.Mine(0)
+    assert begin() == repeats.Earlier(asked, None, None)  # while the first is at it
+    repeats.forget(db, tenant_id=1, key=key, token=0)
+    assert begin() == repeats.Mine(0)
+    grow_old()
+    assert repeats.renew(db, tenant_id=1, key=key, token=0)
+    assert begin() == repeats.Earlier(asked, None, None)  # it gave a sign of life
+    settle(0, "batch_1")
+    assert begin(b"o" * 32) == repeats.Earlier(asked, "batch_1", b"b" * 32)
+    grow_old()
+    assert begin() == repeats.Mine(1)  # its time is over
+    grow_old()
+    assert begin() == repeats.Mine(2)  # the one that was at it was cut off
+    assert not repeats.renew(db, tenant_id=1, key=key, token=1)
+    repeats.forget(db, tenant_id=1, key=key, token=1)  # says nothing of its successor
+    with pytest.raises(RejectedError):
+        settle(1, "batch_2")
+    settle(2, "batch_3")
+    assert begin() == repeats.Earlier(asked, "batch_3", b"b" * 32)
     assert repeats.forget_old(db, older_than_s=-1) == 1
     assert jobs.page(db, tenant_id=1, after=None, limit=5) == []

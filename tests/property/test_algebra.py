@@ -4,7 +4,7 @@ import json
 import types
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guardfleet.errors import LineError
@@ -127,9 +127,9 @@ def test_an_id_is_a_duplicate_just_when_it_came_before(ids: list[str], all_in_on
 
 
 @given(st.lists(st.binary(max_size=30).map(lambda piece: piece.replace(b"x", b"\n")), max_size=12), st.integers(0, 20))
+@example([b"\n \n" * 20, b"a\n\n\n\tb  ", b"\n" * 40, b"c" * 50], 20)
 def test_lines_are_the_same_however_they_are_cut(pieces: list[bytes], longest: int) -> None:
     cutter = LineCutter(longest)
     found = [line for piece in pieces for line in cutter.cut(piece)] + cutter.end()
-    whole = b"".join(pieces).split(b"\n")
-    expected = whole if whole[-1] else whole[:-1]
-    assert found == [(number, line if len(line) <= longest else None) for number, line in enumerate(expected, 1)]
+    whole = [line.lstrip() for line in b"".join(pieces).split(b"\n")]
+    assert found == [(number, line if len(line) <= longest else None) for number, line in enumerate(whole, 1) if line]
