@@ -21,7 +21,7 @@ from guardfleet import __version__, interpreter
 from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import jobs, migrate
+from guardfleet.store import installation, migrate
 from guardfleet.store.database import Database
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
@@ -85,7 +85,7 @@ def serve(settings: Settings) -> int:
     app = create_app(settings)
     context: Context = app.state.context
     migrate.require_head(context.db)
-    jobs.require_key(context.db, context.keyring)
+    installation.require_key(context.db, context.keyring)
     probes = None
     if settings.metrics_port is not None:
         probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=lambda: None)

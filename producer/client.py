@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from guardfleet.errors import LineError
+from guardfleet.errors import GuardfleetError, LineError
 from guardfleet.intake import Intake, callback_secret
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.rows import row_of
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import ingest, jobs, verdicts
+from guardfleet.store import ingest, installation, jobs, migrate, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import DEFAULT_TENANT, JobView, parse_label
@@ -65,12 +65,16 @@ class Producer:
 
     @classmethod
     def connect(cls, settings: Settings) -> "Producer":
-        """A producer for configured services; raises ConfigurationError."""
-        return cls(
-            Database(settings.required("database_url"), application="guardfleet-producer"),
-            Keyring(settings.required("secret_key")),
-            settings,
-        )
+        """A producer for configured services; raises ConfigurationError where schema or secret key are not those of the fleet."""
+        db = Database(settings.required("database_url"), application="guardfleet-producer")
+        keyring = Keyring(settings.required("secret_key"))
+        try:
+            migrate.require_head(db)
+            installation.require_key(db, keyring)
+        except GuardfleetError:
+            db.close()
+            raise
+        return cls(db, keyring, settings)
 
     def submit(self, texts: Iterable[str | Mapping[str, Any]], options: Options = Options()) -> Submission:
         """Take texts in, in order: strings, or objects with `text` or `messages` and an optional `id` and `metadata`.

@@ -27,7 +27,7 @@ from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.queues import Queues
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import jobs, migrate, shards, verdicts
+from guardfleet.store import installation, migrate, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer
@@ -221,7 +221,7 @@ def open_store(settings: Settings, *, application: str) -> tuple[Database, Keyri
     db = Database(settings.required("database_url"), application=application)
     keyring = Keyring(settings.required("secret_key"))
     wait_for_schema(db)
-    jobs.require_key(db, keyring)
+    installation.require_key(db, keyring)
     return db, keyring
 
 

@@ -12,11 +12,15 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys and the installation
 
 @db_app.command("upgrade")
 def db_upgrade() -> int:
-    """Bring the schema to the newest migration. Safe to run from several places at once."""
-    from guardfleet.store import migrate
+    """Bring the schema to the newest migration, and pin the secret key. Safe to run from several places at once."""
+    from guardfleet.sealing import Keyring
+    from guardfleet.store import installation, migrate
     from guardfleet.store.database import Database
 
-    print(migrate.upgrade(Database(load_settings().required("database_url"), pool_size=1)))
+    settings = load_settings()
+    db = Database(settings.required("database_url"), pool_size=1)
+    print(migrate.upgrade(db))
+    installation.require_key(db, Keyring(settings.required("secret_key")))
     return 0
 
 

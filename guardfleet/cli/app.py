@@ -24,7 +24,6 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(bench_app, name="bench")
 
 
-
 @app.callback()
 def guardfleet(
     context: typer.Context,

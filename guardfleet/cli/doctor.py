@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 from guardfleet import packages
 from guardfleet.cli import DONE, UNUSABLE, show
@@ -80,8 +81,15 @@ def _database(settings: Settings) -> str:
 
 def _secret(settings: Settings) -> str:
     from guardfleet.sealing import Keyring
+    from guardfleet.store import installation, migrate
+    from guardfleet.store.database import Database
 
-    return f"key {Keyring(settings.required('secret_key')).key_id}"
+    keyring = Keyring(settings.required("secret_key"))
+    with closing(Database(settings.required("database_url"), pool_size=1)) as db:
+        migrate.require_head(db)
+        if installation.is_pinned(db, keyring):
+            return f"key {keyring.key_id} is the installation's"
+    return Caution(f"key {keyring.key_id} becomes the installation's with the first process that starts with it")
 
 
 def _broker(settings: Settings) -> str:

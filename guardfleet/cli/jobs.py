@@ -13,7 +13,7 @@ from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.plan import Plan
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import jobs, migrate, steering, verdicts
+from guardfleet.store import jobs, steering, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView, parse_label
 from guardfleet.verdict import Severity
@@ -62,7 +62,6 @@ def submit(
         settings = found
     producer = Producer.connect(settings)
     db = producer.db
-    migrate.require_head(db)
     verdicts.require_served(db, plan)
     submission = producer.submit_file(source, options)
     print(submission.job.label, flush=True)

@@ -11,7 +11,7 @@ from guardfleet.cli import DONE, show
 from guardfleet.embedded.stack import database_of
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import keys
+from guardfleet.store import installation, keys
 from guardfleet.store.database import Database
 from guardfleet.store.keys import ApiKey
 
@@ -63,7 +63,9 @@ def _store(settings: Settings) -> Iterator[tuple[Database, Keyring]]:
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            yield db, Keyring(complete.required("secret_key"))
+            keyring = Keyring(complete.required("secret_key"))
+            installation.require_key(db, keyring)
+            yield db, keyring
         finally:
             db.close()
 

@@ -22,9 +22,9 @@ from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import EmbeddedValkey
 from guardfleet.errors import ConfigurationError, RetryableError
-from guardfleet.sealing import new_secret_key
+from guardfleet.sealing import Keyring, new_secret_key
 from guardfleet.settings import Settings
-from guardfleet.store import migrate
+from guardfleet.store import installation, migrate
 from guardfleet.store.database import Database
 from guardfleet.telemetry.logs import get_logger
 
@@ -77,6 +77,7 @@ class Stack:
         db = Database(self.settings.required("database_url"), pool_size=1)
         try:
             migrate.upgrade(db)
+            installation.require_key(db, Keyring(self.settings.required("secret_key")))
         finally:
             db.close()
         return self.settings

@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from guardfleet.errors import ConfigurationError, NotFoundError
-from guardfleet.sealing import Keyring
+from guardfleet.errors import NotFoundError
 from guardfleet.states import JobState
 from guardfleet.store.database import Database, fetch
 
@@ -173,18 +172,6 @@ def get_by_id(db: Database, job_id: int) -> JobView:
     with db.session() as connection:
         (job,) = fetch(connection, SELECT + "where j.id = %(id)s", {"id": job_id}, _view)
         return job
-
-
-def require_key(db: Database, keyring: Keyring) -> None:
-    """Raise ConfigurationError when open jobs are sealed with another key: a process without it would fail every one of them."""
-    with db.begin() as connection:
-        other = connection.execute(
-            text("select key_id from job where state in (0, 1, 3) and key_id <> :key limit 1"), {"key": keyring.key_id}
-        ).scalar_one_or_none()
-    if other:
-        raise ConfigurationError(
-            f"open jobs are sealed with secret key {other}, this process has {keyring.key_id}: set the same one."
-        )
 
 
 def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -> JobView | None:

@@ -247,6 +247,16 @@ class AuditEvent(Base):
     subject: Mapped[str]
 
 
+class InstallationKey(Base):
+    """Secret keys by id, which tells nothing of them: the one that new values are sealed with, and those being rotated out."""
+
+    __tablename__ = "installation_key"
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    is_current: Mapped[bool]  # one at most; moved by `keys rotate-secret`
+    pinned_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    __table_args__ = (Index("installation_key_current", "is_current", unique=True, postgresql_where=text("is_current")),)
+
+
 class SchemaSupport(Base):
     """One row: the oldest revision whose code may run on this schema. Raised by migrations that take something away."""
 

@@ -45,6 +45,7 @@ class Endpoint(Base):
     disabled_reason: Mapped[str | None]  # why guardfleet itself sends nothing there any more
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[dt.datetime | None]
+    key_id: Mapped[str | None]  # the installation key both secrets are sealed with; null: unknown, from before 0009
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
         Index("endpoint_tenant", "tenant_id"),

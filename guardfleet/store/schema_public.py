@@ -24,6 +24,7 @@ class ApiKey(Base):
     expires_at: Mapped[dt.datetime | None]  # set at creation, and by rotate() for the old key
     last_used_at: Mapped[dt.datetime | None]  # moved by authenticate(), to the minute
     revoked_at: Mapped[dt.datetime | None]
+    key_id: Mapped[str | None]  # the installation key its digest is under; null: unknown, from before 0009
     __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),)
 
 

@@ -10,11 +10,12 @@ import pytest
 
 from guardfleet.broker import MODERATE, Publisher, make_app
 from guardfleet.errors import ConfigurationError
+from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import migrate
 from guardfleet.store.database import Database
 from producer.client import Producer
-from tests.services.fixtures import fleet_settings
+from tests.services.fixtures import SECRET_KEY, fleet_settings
 from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
 
@@ -63,7 +64,7 @@ def test_a_fleet_is_upgraded_while_it_works(
     assert migrate.current(db) == OLD_REVISION
     old = [OldProcess(old_code, settings, name, log=tmp_path / f"old-{name}.log") for name in ("worker", "dispatcher")]
     new: list[Process] = []
-    producer = Producer.connect(settings.model_copy(update={"shard_texts": 20}))
+    producer = Producer(db, Keyring(SECRET_KEY), settings.model_copy(update={"shard_texts": 20}))
     try:
         old[0].until_says("worker_ready")
         migrate.upgrade(db)  # while the old ones run
@@ -78,7 +79,6 @@ def test_a_fleet_is_upgraded_while_it_works(
     finally:
         for process in (*old, *new):
             process.stop()
-        producer.db.close()
         db.close()
 
 

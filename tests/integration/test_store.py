@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guardfleet.errors import ConfigurationError, NotFoundError
+from guardfleet.errors import NotFoundError
 from guardfleet.rendering import FIELDS
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
@@ -22,17 +22,6 @@ AS_THEY_ARE = {
     "id", "severity", "categories", "refusal", "category_probabilities", "rationale", "evidence", "served_by", "model", "revision",
     "policy", "is_demo", "raw", "metadata",
 }  # fmt: skip
-
-
-def test_a_process_with_another_key_does_not_start_on_open_jobs(db: Database, keyring: Keyring) -> None:
-    from guardfleet.sealing import new_secret_key
-
-    other = Keyring(new_secret_key())
-    jobs.require_key(db, other)
-    submit(db, keyring, 4)
-    jobs.require_key(db, keyring)
-    with pytest.raises(ConfigurationError, match=f"secret key {keyring.key_id}, this process has {other.key_id}"):
-        jobs.require_key(db, other)
 
 
 def test_a_reader_of_partial_results_misses_and_repeats_nothing(db: Database, keyring: Keyring) -> None:

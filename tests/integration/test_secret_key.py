@@ -1,0 +1,102 @@
+"""A process with another secret key than the installation's takes nothing in and judges nothing."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from guardfleet.errors import ConfigurationError
+from guardfleet.sealing import Keyring, new_secret_key
+from guardfleet.settings import Settings
+from guardfleet.store import installation
+from guardfleet.store.database import Database
+from producer.client import Producer
+from tests.integration.test_commands import command, data_dir
+from tests.services.fixtures import SECRET_KEY, with_broker
+from tests.services.stored import scalar, submit
+
+__all__ = ["data_dir"]
+COMMANDS = [
+    ("worker",), ("worker", "--webhooks"), ("worker", "--devices", "cpu"), ("dispatcher",), ("api",), ("doctor",),
+    ("db", "upgrade"), ("submit", "IN"), ("scan", "IN", "-o", "OUT"), ("up",), ("keys", "create", "x"),
+]  # fmt: skip
+
+
+def guardfleet(settings: Settings, folder: pathlib.Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    source = folder / "in.jsonl"
+    source.write_text('{"id": 1, "text": "x"}\n')
+    named = {"IN": str(source), "OUT": str(folder / "out.jsonl")}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "guardfleet", *(named.get(arg, arg) for arg in args)],
+        env=os.environ | settings.as_environment() | environ,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+@with_broker("redis")
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
+def test_every_process_and_command_refuses_another_key(
+    settings: Settings, db: Database, keyring: Keyring, tmp_path: pathlib.Path, args: tuple[str, ...]
+) -> None:
+    installation.require_key(db, keyring)
+    other = new_secret_key()
+    done = guardfleet(settings, tmp_path, *args, GUARDFLEET_SECRET_KEY=other)
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.replace("\n", " ")
+    assert f"this installation's secret key is {keyring.key_id}" in said
+    assert Keyring(other).key_id in said
+    assert other not in said
+    assert "Traceback" not in said
+    assert scalar(db, "select count(*) from job") == 0
+    assert scalar(db, "select count(*) from api_key") == 0
+
+
+@with_broker("redis")
+def test_the_producer_in_an_application_refuses_another_key(settings: Settings, db: Database, keyring: Keyring) -> None:
+    installation.require_key(db, keyring)
+    Producer.connect(settings).db.close()
+    other = settings.model_copy(update={"secret_key": type(settings.secret_key)(new_secret_key())})  # type: ignore[misc]
+    with pytest.raises(ConfigurationError, match="this installation's secret key is"):
+        Producer.connect(other)
+
+
+@with_broker("redis")
+def test_db_upgrade_pins_the_key_that_it_is_run_with(
+    settings: Settings, db: Database, keyring: Keyring, tmp_path: pathlib.Path
+) -> None:
+    unpinned = guardfleet(settings, tmp_path, "doctor")
+    assert "becomes the installation's" in unpinned.stderr, unpinned.stderr
+    assert scalar(db, "select count(*) from installation_key") == 0
+    assert guardfleet(settings, tmp_path, "db", "upgrade").returncode == 0
+    assert scalar(db, "select key_id from installation_key where is_current") == keyring.key_id
+    assert f"key {keyring.key_id} is the installation's" in guardfleet(settings, tmp_path, "doctor").stderr
+
+
+def test_an_installation_of_before_is_pinned_to_a_key_of_its_jobs(db: Database, keyring: Keyring) -> None:
+    submit(db, keyring, 4)
+    with db.begin() as connection:
+        connection.exec_driver_sql("delete from installation_key")
+    other = Keyring(new_secret_key())
+    for look in (installation.require_key, installation.is_pinned):
+        with pytest.raises(ConfigurationError, match=f"secret key is {keyring.key_id}, and the one set here is {other.key_id}"):
+            look(db, other)
+    assert scalar(db, "select count(*) from installation_key") == 0
+    assert installation.is_pinned(db, keyring)
+    installation.require_key(db, keyring)
+    with pytest.raises(ConfigurationError):
+        installation.require_key(db, other)
+
+
+def test_an_embedded_stack_refuses_another_key_than_its_folder_s(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"id": 1, "text": "x"}\n')
+    assert command(data_dir, "scan", str(source), "-o", str(tmp_path / "o.jsonl"), engine="instant").returncode == 0
+    for args in (("scan", str(source), "--again"), ("up",), ("keys", "create", "x")):
+        done = command(data_dir, *args, engine="instant", secret_key=SECRET_KEY)
+        assert done.returncode == 2, (args, done.stderr)
+        assert "this installation's secret key is" in done.stderr
