@@ -3,31 +3,32 @@
 
     python benchmarks/chaos.py --texts 200000 --kills 40 --broker rabbitmq
 
-Runs the same jobs twice, without faults and with: three workers, two dispatchers, the API, a sender of webhooks, their own RabbitMQ
-or Redis, and their own PostgreSQL, each behind a proxy. A submit is killed and given again, a reader pages through the API all the
-while. Faults come in a random order (`--seed`): SIGKILL, SIGTERM, SIGSTOP for longer than a lease, connections that go half-open
-and are cut, brokers killed and started (some of them empty), PostgreSQL crashed and started, queues emptied. The last line is one
-JSON.
+Runs twice, without faults and with: three workers, two dispatchers, the API, a sender of webhooks, their own RabbitMQ or Redis, and
+their own PostgreSQL, each behind a proxy. Submits are killed and given again, readers page through the API all the while, a tenth
+of the rows is hostile. Faults come in a random order (`--seed`): SIGKILL, SIGTERM, SIGSTOP for longer than a lease, connections
+that go half-open and are cut, brokers killed and started (some of them empty), PostgreSQL crashed and started, queues emptied.
+
+Each fault waits for a moment at which verdicts are being written, one of a worker until that worker holds a shard; texts are fed
+until all faults were given. A run in which one was not, or in which not most of the killed workers lost a shard, fails: it proved
+nothing. The last line is one JSON.
 """
 
 import argparse
 import contextlib
 import json
-import os
-import pathlib
 import random
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.chaos_site import LEASE_S, Site, empty, site_of
-from benchmarks.chaos_witnesses import FLAGGED_EVERY, PATIENCE_S, STEP_S, Reader, Receiver, judge, said
+from benchmarks.chaos_faults import Hit, Tormentor, faults_of, report, wanting
+from benchmarks.chaos_site import Site, site_of
+from benchmarks.chaos_texts import Source, submit, write
+from benchmarks.chaos_witnesses import PATIENCE_S, STEP_S, Reader, Receiver, judge, said
 from guardfleet.errors import GuardfleetError
 from guardfleet.sealing import Keyring
 from guardfleet.signing import new_secret
@@ -35,132 +36,103 @@ from guardfleet.store import jobs, keys
 from guardfleet.store.jobs import JobView, parse_label
 
 SECRET = new_secret()
-SIZES = {"big": 0.9, "small": 0.1}  # the jobs, by their share of the texts
+SHARES = (0.9, 0.1)  # of the texts, in the jobs of the beginning
+KILL_SUBMIT_S = 1.2
+RESERVE_S = 20.0  # of work that waits while faults are still to come: a submit takes seconds
+BATCH_ROWS = 512  # of the instant engine
+STARTING_S = 4.0  # both runs begin with processes that are up
+FAULTLESS = ("lost", "double", "wrong_verdicts", "wrong_refusals", "wrong_counters")
 
 
-def submit(site: Site, source: pathlib.Path, callback: str, *, kill_after_s: float | None) -> str:
-    """Submit through a process that is killed once, and give it again until it has gone through; the job's label."""
-    command = [
-        sys.executable,
-        "-m",
-        "guardfleet",
-        "submit",
-        str(source),
-        "--once",
-        "--callback-url",
-        callback,
-        "--callback-secret",
-        SECRET,
-    ]
-    environment = os.environ | site.settings.as_environment()
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        if kill_after_s is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(kill_after_s)
-            process.kill()
-            kill_after_s = None
-        out, _ = process.communicate(timeout=120)
-        if process.returncode == 0:
-            return out.strip()
-        time.sleep(STEP_S)
-    raise SystemExit("a submit did not go through.")
+@dataclass
+class Traffic:
+    """Jobs on their way through the fleet, each submitted, read and awaited in a thread of its own."""
+
+    site: Site
+    callback: str
+    key: str
+    pool: ThreadPoolExecutor
+    is_killed: bool  # whether each submit is killed once, in the middle
+    sources: list[Source] = field(default_factory=list)
+    arriving: list[threading.Event] = field(default_factory=list)
+    passages: "list[Future[tuple[JobView, Reader]]]" = field(default_factory=list)
+
+    def add(self, n: int) -> None:
+        """A job of `n` rows."""
+        source = write(self.site.folder / f"job{len(self.sources)}.jsonl", n)
+        arrived = threading.Event()
+        self.sources.append(source)
+        self.arriving.append(arrived)
+        self.passages.append(self.pool.submit(self._carry, source, arrived))
+
+    def feed(self, n: int, *, reserve: int, until_set: threading.Event) -> None:
+        """Add jobs of `n` rows whenever fewer than `reserve` texts wait for their verdict."""
+        while not until_set.wait(STEP_S):
+            if all(arrived.is_set() for arrived in self.arriving) and _waiting(self.site) < reserve:
+                self.add(n)
+
+    def _carry(self, source: Source, arrived: threading.Event) -> tuple[JobView, Reader]:
+        label = submit(self.site, source, self.callback, SECRET, kill_after_s=KILL_SUBMIT_S if self.is_killed else None)
+        arrived.set()
+        reader = Reader(self.site, self.key)
+        reader.read(label)
+        return _finished(self.site, label), reader
 
 
-def faults_of(kills: int, broker_restarts: int, postgres_restarts: int, rng: random.Random) -> list[str]:
-    """Which faults, in which order."""
-    faults = ["kill"] * kills + ["restart_broker"] * broker_restarts + ["restart_postgres"] * postgres_restarts
-    faults += ["stop"] * 4 + ["term"] * 4 + ["half_open_broker"] * 2 + ["half_open_postgres"] * 2 + ["empty_broker"] * 2
-    rng.shuffle(faults)
-    return faults
-
-
-def commit(fault: str, site: Site, rng: random.Random) -> None:
-    """Break one thing."""
-    match fault:
-        case "kill":
-            site.one(rng.choice(["worker", "worker", "worker", "dispatcher", "api", "webhooks"]), rng).send(signal.SIGKILL)
-        case "term":
-            site.one("worker", rng).send(signal.SIGTERM)
-        case "stop":
-            victim = site.one(rng.choice(["worker", "dispatcher"]), rng)
-            victim.send(signal.SIGSTOP)
-            time.sleep(LEASE_S + 1)
-            victim.send(signal.SIGCONT)
-        case "half_open_broker" | "half_open_postgres":
-            proxy = site.broker_proxy if fault == "half_open_broker" else site.postgres_proxy
-            proxy.freeze()
-            time.sleep(LEASE_S / 2)
-            proxy.cut()
-        case "restart_broker":
-            site.broker.kill(empty=rng.random() < 0.5)  # noqa: PLR2004
-            site.broker.start()
-        case "restart_postgres":
-            site.postgres.crash()
-            site.postgres.start()
-        case "empty_broker":
-            empty(site)
-
-
-def one_run(args: argparse.Namespace, *, with_faults: bool) -> dict[str, Any]:
-    """Both jobs from nothing to their last delivery."""
-    rng = random.Random(args.seed)
-    receiver = Receiver(random.Random(args.seed + 1))
-    with site_of(args.broker, args.workers, args.ms_per_batch, args.shard_texts) as site, receiver as callback:
-        sources = [write(site.folder / f"{name}.jsonl", round(args.texts * share)) for name, share in SIZES.items()]
+def one_run(args: argparse.Namespace, faults: list[str]) -> dict[str, Any]:
+    """All jobs from nothing to their last delivery."""
+    rng, hits, ended = random.Random(args.seed + 1), list[Hit](), threading.Event()
+    receiver = Receiver(random.Random(args.seed + 2))
+    with site_of(args.broker, args.workers, args.ms_per_batch, args.shard_texts) as site, receiver as callback, tended(site):
         key = keys.create(site.db, Keyring(site.settings.required("secret_key")), name="chaos")
-        for process in site.processes:
-            process.start()
-        tending = threading.Event()
-        tender = threading.Thread(target=tend, args=(site, tending), daemon=True)
-        tender.start()
-        time.sleep(4)  # both runs start with processes that are up
+        time.sleep(STARTING_S)
         started = time.monotonic()
-        readers = [Reader(site, key) for _ in sources]
-        with ThreadPoolExecutor(5) as pool:
-            labels = pool.map(lambda source: submit(site, source, callback, kill_after_s=1.2 if with_faults else None), sources)
-            committed: Counter[str] = Counter()
-            trouble = pool.submit(break_things, args, site, rng, committed) if with_faults else None
-            named = list(labels)
-            readings = [pool.submit(reader.read, label) for reader, label in zip(readers, named, strict=True)]
-            found = [finished(site, label) for label in named]
-            seconds, during = time.monotonic() - started, dict(committed)
-            if trouble:
-                trouble.result()
-            until(lambda: delivered(site) >= len(named), "every delivery")
-            for reading in readings:
-                reading.result()
-        tending.set()
-        tender.join()
-        for process in site.processes:
-            process.stop()
+        with ThreadPoolExecutor(64) as pool:
+            traffic = Traffic(site, callback, key, pool, is_killed=bool(faults))
+            for share in SHARES:
+                traffic.add(round(args.texts * share))
+            if faults:
+                torment = pool.submit(Tormentor(site, rng, hits, ended).give, faults, pause_s=args.pause_s)
+                reserve = round(RESERVE_S * args.workers * BATCH_ROWS * 1000 / args.ms_per_batch)
+                traffic.feed(reserve // 2, reserve=reserve, until_set=ended)
+                torment.result()
+            found, readers = zip(*[passage.result() for passage in traffic.passages], strict=True)
+            seconds = time.monotonic() - started
+        _until(lambda: _delivered(site) >= len(found), "every delivery")
+        told = report(site, hits)
         return {
             "seconds": round(seconds, 1),
-            "faults": during,  # those that came before the last verdict
-            "starts": sum(process.starts for process in site.processes),
-            **judge(site, found, readers, receiver),
+            "faults": told,
+            "wanting": wanting(told, faults),
+            **judge(site, traffic.sources, list(found), list(readers), receiver),
             **said(site),
         }
 
 
-def break_things(args: argparse.Namespace, site: Site, rng: random.Random, committed: Counter[str]) -> None:
-    """One fault after the other, evenly over the time that the work is expected to take."""
-    faults = faults_of(args.kills, args.broker_restarts, args.postgres_restarts, rng)
-    for fault in faults:
-        time.sleep(rng.uniform(0.5, 1.5) * args.pause_s)
-        commit(fault, site, rng)
-        committed[fault] += 1
+@contextlib.contextmanager
+def tended(site: Site) -> Any:
+    """The processes, as an orchestrator runs them: what has ended is started again."""
+    done = threading.Event()
 
+    def tend() -> None:
+        while not done.wait(STEP_S):
+            for process in site.processes:
+                process.tend()
 
-def tend(site: Site, done: threading.Event) -> None:
-    """What an orchestrator does: start again what has ended."""
-    while not done.wait(STEP_S):
+    for process in site.processes:
+        process.start()
+    tender = threading.Thread(target=tend, daemon=True)
+    tender.start()
+    try:
+        yield
+    finally:
+        done.set()
+        tender.join()
         for process in site.processes:
-            process.tend()
+            process.stop()
 
 
-def finished(site: Site, label: str) -> JobView:
+def _finished(site: Site, label: str) -> JobView:
     """The job, once it has ended."""
     view: JobView | None = None
 
@@ -170,20 +142,26 @@ def finished(site: Site, label: str) -> JobView:
             view = jobs.get(site.db, parse_label(label))
         return view is not None and view.state.is_final
 
-    until(look, f"the end of {label}")
+    _until(look, f"the end of {label}")
     assert view is not None  # noqa: S101
     return view
 
 
-def delivered(site: Site) -> int:
-    """Webhooks that were taken."""
+def _delivered(site: Site) -> int:
+    return _count(site, "select count(*) from delivery where state = 2", otherwise=-1)
+
+
+def _waiting(site: Site) -> int:
+    return _count(site, "select coalesce(sum(total - done), 0) from job where state in (0, 1)", otherwise=sys.maxsize)
+
+
+def _count(site: Site, question: str, *, otherwise: int) -> int:
     with contextlib.suppress(GuardfleetError), site.db.begin() as connection:
-        return int(connection.exec_driver_sql("select count(*) from delivery where state = 2").scalar_one())
-    return -1
+        return int(connection.exec_driver_sql(question).scalar_one())
+    return otherwise
 
 
-def until(look: Callable[[], bool], what: str) -> None:
-    """Wait."""
+def _until(look: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not look():
         if time.monotonic() > deadline:
@@ -191,19 +169,15 @@ def until(look: Callable[[], bool], what: str) -> None:
         time.sleep(STEP_S)
 
 
-def write(path: pathlib.Path, n: int) -> pathlib.Path:
-    """Texts that differ, some of them marked."""
-    with path.open("w") as file:
-        for i in range(n):
-            mark = " [[unsafe]]" if i % FLAGGED_EVERY == 0 else ""
-            file.write(json.dumps({"id": f"{i}", "text": f"text {i} of {path.stem}{mark}"}) + "\n")
-    return path
+def pace(run: dict[str, Any]) -> float:
+    """Texts with a verdict in a second."""
+    return float(run["texts"] / run["seconds"])
 
 
 def main() -> int:
     """Run, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=200_000)
+    parser.add_argument("--texts", type=int, default=200_000, help="rows at the beginning; more follow until all faults were given")
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--broker-restarts", type=int, default=5)
     parser.add_argument("--postgres-restarts", type=int, default=3)
@@ -211,18 +185,18 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--ms-per-batch", type=float, default=700.0, help="what a batch takes on the pretended GPU")
     parser.add_argument("--shard-texts", type=int, default=256)
-    parser.add_argument("--pause-s", type=float, default=1.0, help="mean time between faults")
+    parser.add_argument("--pause-s", type=float, default=1.0, help="mean time before each fault")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    calm = one_run(args, with_faults=False)
+    faults = faults_of(args.kills, args.broker_restarts, args.postgres_restarts, random.Random(args.seed))
+    calm = one_run(args, [])
     print(json.dumps({"without_faults": calm}), flush=True)
-    stormy = one_run(args, with_faults=True)
-    good = ("lost", "double", "wrong_verdicts", "wrong_counters")
-    told = (stormy["jobs"], stormy["completion_events"], stormy["events_received"])
-    whole = all(stormy[name] == 0 for name in good) and told == (len(SIZES),) * 3
-    slowdown = round(stormy["seconds"] / calm["seconds"], 2)
-    print(json.dumps({"broker": args.broker, "seed": args.seed, "whole": whole, "slowdown": slowdown, **stormy}))
-    return 0 if whole else 1
+    stormy = one_run(args, faults)
+    counts = (stormy["jobs"], stormy["completion_events"], stormy["events_received"])
+    is_whole = all(run[name] == 0 for run in (calm, stormy) for name in FAULTLESS) and counts == (stormy["submits"],) * 3
+    result = {"whole": is_whole and not stormy["wanting"], "slowdown": round(pace(calm) / pace(stormy), 2), **stormy}
+    print(json.dumps({"broker": args.broker, "seed": args.seed, **result}))
+    return 0 if result["whole"] else 1
 
 
 if __name__ == "__main__":

@@ -10,11 +10,8 @@ import sys
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import kombu
-
-from guardfleet.queues import Queues
 from guardfleet.sealing import new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import migrate
@@ -23,26 +20,37 @@ from tests.services.proxy import Proxy
 from tests.services.servers import OwnPostgres, OwnRabbit, OwnRedis, free_port, own_broker
 
 LEASE_S = 5.0
+FATAL = (signal.SIGKILL, signal.SIGTERM)
 
 
 @dataclass
 class Process:
-    """One process of the fleet, started again whenever it ends."""
+    """One process of the fleet, started again whenever it ends. `own_ends`: how it ended where no signal from here ended it."""
 
     name: str
     args: list[str]
     settings: Settings
     folder: pathlib.Path
     starts: int = 0
+    own_ends: list[str] = field(default_factory=list)
     running: subprocess.Popen[bytes] | None = None
+    is_doomed: bool = False  # it was sent a signal that ends it
 
     @property
     def log(self) -> pathlib.Path:
         """Where it writes."""
         return self.folder / f"{self.name}.log"
 
+    @property
+    def pid(self) -> int | None:
+        """Its number, while it runs and is not about to end."""
+        if self.running is None or self.is_doomed or self.running.poll() is not None:
+            return None
+        return self.running.pid
+
     def start(self) -> None:
         """Start it."""
+        self.is_doomed = False
         with self.log.open("ab") as out:
             self.running = subprocess.Popen(
                 [sys.executable, "-P", "-m", "guardfleet", *self.args],
@@ -57,11 +65,14 @@ class Process:
     def tend(self) -> None:
         """Start it again if it has ended."""
         if self.running is None or self.running.poll() is not None:
+            if self.running is not None and not self.is_doomed:
+                self.own_ends.append(f"status {self.running.returncode}: {self.log.read_text(errors='replace')[-600:]}")
             self.start()
 
     def send(self, number: signal.Signals) -> None:
         """Signal it, if it is there."""
         if self.running is not None and self.running.poll() is None:
+            self.is_doomed = self.is_doomed or number in FATAL
             self.running.send_signal(number)
 
     def stop(self) -> None:
@@ -148,13 +159,3 @@ def site_of(kind: str, workers: int, ms_per_batch: float, shard_texts: int) -> I
         finally:
             for process in processes:
                 process.stop()
-
-
-def empty(site: Site) -> None:
-    """All messages of the broker are gone, its queues too."""
-    with contextlib.suppress(OSError, kombu.exceptions.OperationalError), kombu.Connection(site.broker.url) as connection:
-        if isinstance(site.broker, OwnRedis):
-            connection.default_channel.client.flushdb()
-        else:
-            for queue in Queues.of(site.settings.namespace).lanes:
-                connection.default_channel.queue_delete(queue)

@@ -12,11 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from benchmarks.chaos_site import Site
+from benchmarks.chaos_texts import Source
 from guardfleet.store.jobs import JobView
 
 PATIENCE_S = 1800.0
 STEP_S = 0.3
-FLAGGED_EVERY = 97  # every so many texts one is marked, so that verdicts are checked for what they say and not only counted
 REFUSED = 0.2  # of the webhooks, so that they are sent again
 
 
@@ -89,34 +89,36 @@ class Reader:
             return body if answer.status == http.client.OK else None
 
 
-def judge(site: Site, found: list[JobView], readers: list[Reader], receiver: Receiver) -> dict[str, Any]:
-    """What the rows say."""
-    lost = double = wrong = counters = 0
+def judge(site: Site, sources: list[Source], found: list[JobView], readers: list[Reader], receiver: Receiver) -> dict[str, Any]:
+    """What the rows say, against what was submitted: every input row is in exactly one count, and in the right one."""
+    told = dict.fromkeys(("lost", "double", "wrong_verdicts", "wrong_refusals", "wrong_counters"), 0)
     with site.db.begin() as connection:
-        for job, reader in zip(found, readers, strict=True):
-            rows, distinct, flagged = connection.exec_driver_sql(
-                f"select count(*), count(distinct seq), count(*) filter (where severity = 2) from verdict where job_id = {job.id}"  # noqa: S608
+        for source, job, reader in zip(sources, found, readers, strict=True):
+            rows, distinct, safe, flagged, failed = connection.exec_driver_sql(
+                f"""select count(*), count(distinct seq), count(*) filter (where severity = 0),
+                           count(*) filter (where severity = 2), count(*) filter (where severity = 3)
+                    from verdict where job_id = {job.id}"""  # noqa: S608
             ).one()
-            lost += job.total - distinct
-            double += rows - distinct
-            wrong += abs(flagged - len(range(0, job.total, FLAGGED_EVERY)))
-            counters += (job.done, job.safe + job.unsafe, job.unsafe) != (rows, rows, flagged)
-            lost += job.total - len(reader.seen)
-            double += sum(n - 1 for n in reader.seen.values())
+            right = source.outcomes
+            told["lost"] += source.taken - distinct + source.taken - len(reader.seen)
+            told["double"] += rows - distinct + sum(n - 1 for n in reader.seen.values())
+            told["wrong_verdicts"] += abs(safe - right["safe"]) + abs(flagged - right["flagged"]) + abs(failed - right["failed"])
+            told["wrong_refusals"] += abs(job.rejected - right["refused"])
+            told["wrong_counters"] += (job.total, job.done, job.safe, job.unsafe, job.error) != (rows, rows, safe, flagged, failed)
         all_jobs, events = connection.exec_driver_sql(
             "select (select count(*) from job), (select count(*) from delivery) + (select count(*) from outbox)"
         ).one()
     return {
-        "texts": sum(job.total for job in found),
-        "states": [job.state.label for job in found],
-        "lost": lost,
-        "double": double,
-        "wrong_verdicts": wrong,
-        "wrong_counters": counters,
+        "texts": sum(source.taken for source in sources),
+        "refused": sum(source.outcomes["refused"] for source in sources),
+        "submits": len(sources),
+        "states": dict(Counter(job.state.label for job in found)),
+        **told,
         "jobs": all_jobs,
         "completion_events": events,
         "events_received": len(receiver.taken),
         "failed_polls": sum(reader.failed for reader in readers),
+        "ended_by_itself": {process.name: process.own_ends for process in site.processes if process.own_ends},
     }
 
 
