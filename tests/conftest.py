@@ -4,9 +4,13 @@ import os
 import pathlib
 
 import pytest
+from hypothesis import settings
 
 SHARED = pathlib.Path(os.environ.get("SHARED_DATA", pathlib.Path(__file__).parents[2] / "shared"))
 IN_CI = bool(os.environ.get("CI"))
+
+settings.register_profile("guardfleet", deadline=None)  # how long an example takes says what else the machine is doing
+settings.load_profile("guardfleet")
 
 pytest_plugins = ["tests.services.fixtures", "tests.services.models"]
 
