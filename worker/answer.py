@@ -1,4 +1,9 @@
-"""The guard's answer as a value: severity, categories, refusal, or `None`. Total: no input raises, none is safe by default."""
+"""The guard's answer as a value: severity, categories, refusal, or `None`. Total: no input raises, none is safe by default.
+
+An answer that contradicts itself says nothing: `Safe` with a category, `None` beside one, a category twice, a refusal where none
+was asked for or none where one was, `Jailbreak` of a response (its policy has no such category). `Unsafe` or `Controversial` with
+`None` is no contradiction: the text is called bad, and none of the policy's categories fits; an error would soften it.
+"""
 
 import functools
 import re
@@ -12,6 +17,11 @@ LABELS = {"Safe": Severity.SAFE, "Controversial": Severity.CONTROVERSIAL, "Unsaf
 # Case-sensitive, as the official parser is: with case ignored, "Non-violent" would also yield "Violent".
 GRAMMAR = re.compile(r"Safety: (Safe|Controversial|Unsafe)\nCategories: ([^\n]+)(?:\nRefusal: (Yes|No))?")
 
+NAMES = {  # of the categories in each mode: whether a response is judged
+    False: frozenset(CATEGORY_NAMES.values()),
+    True: frozenset(name for bit, name in CATEGORY_NAMES.items() if bit is not Category.JAILBREAK),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
@@ -23,17 +33,25 @@ class Parsed:
 
 
 @functools.lru_cache(maxsize=1024)
-def parse(raw: str) -> Parsed | None:
-    """The answer's fields; None when it is not in the grammar."""
+def parse(raw: str, *, responds: bool | None = None) -> Parsed | None:
+    """The fields of a mode's answer; None when it is not in the grammar or contradicts itself.
+
+    `responds`: whether a response was judged; None: whichever mode the answer itself claims to be of.
+    """
     match = GRAMMAR.fullmatch(raw.strip())
-    if match is None:
+    if match is None or responds not in (None, match[3] is not None):
         return None
     names = [name.strip() for name in match[2].split(",")]
-    known = set(CATEGORY_NAMES.values()) | {"None"}
-    if not set(names) <= known:
+    if names != ["None"] and not (set(names) <= NAMES[match[3] is not None] and len(set(names)) == len(names)):
         return None
-    categories = categories_of(name for name in names if name != "None")
-    return Parsed(LABELS[match[1]], categories, None if match[3] is None else match[3] == "Yes")
+    found = Parsed(
+        LABELS[match[1]],
+        categories_of(name for name in names if name != "None"),
+        None if match[3] is None else match[3] == "Yes",
+    )
+    if found.severity is Severity.SAFE and (found.categories or raw != render(found)):  # not to the letter: not believed
+        return None
+    return found
 
 
 @functools.lru_cache(maxsize=1024)

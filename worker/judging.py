@@ -77,10 +77,10 @@ def _judgement_of(answer: Answer) -> Judgement:
     seen: dict[str, Any] = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
     if answer.failure is not None:
         return failure(answer.failure.code, answer.failure.detail, **seen)
-    parsed = parse(answer.raw)
-    if parsed is None:
+    parsed = parse(answer.raw, responds=answer.responds)
+    if parsed is None or answer.flaw is not None:
         seen |= {"probabilities": answer.probabilities, "category_odds": answer.categories, "raw": answer.raw}
-        return failure("unparsed", served_by=ServedBy.MODEL, **seen)
+        return failure("unparsed", answer.flaw, served_by=ServedBy.MODEL, **seen)
     return Judgement(
         parsed.severity,
         parsed.categories,

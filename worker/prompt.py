@@ -53,7 +53,7 @@ def messages_of(content: Content) -> Turns:
     """
     if isinstance(content, str):
         return (("user", content),)
-    turns = tuple((message.get("role", ""), message.get("content", "")) for message in content)
+    turns: tuple[tuple[str, Any], ...] = tuple((message.get("role", ""), message.get("content")) for message in content)
     if not turns:
         raise InvalidConversationError("there are no messages")
     if len(turns) > MAX_TURNS:
@@ -73,10 +73,17 @@ def messages_of(content: Content) -> Turns:
 
 
 def is_blank(content: Content) -> bool:
-    """Whether there is nothing to judge: only spaces in what would be judged."""
+    """Whether there is nothing to judge: only spaces, in a text or in every message of a valid conversation."""
     if isinstance(content, str):
         return not content.strip()
-    return bool(content) and all(isinstance(m.get("content"), str) and not m["content"].strip() for m in content)
+    texts = (message.get("content") for message in content)
+    if any(not isinstance(text, str) or text.strip() for text in texts):
+        return False
+    try:
+        messages_of(content)
+    except InvalidConversationError:
+        return False
+    return True
 
 
 def readable(text: str) -> str:

@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 
 from guardfleet.errors import ConfigurationError
+from guardfleet.verdict import Judgement, Severity
 from worker.answer import parse
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Pieces
 from worker.engine.generate import GenerateBackend
 from worker.engine.loading import LoadedModel, load
+from worker.engine.progress import Begun, Ending
+from worker.engine.rendering import MAX_NEW_TOKENS
+from worker.judging import judgement_of
 from worker.prompt import Content
 
 BUDGET = 4096
@@ -125,9 +129,6 @@ def test_the_demo_model_says_that_it_is_one(demo: LoadedModel) -> None:
 
 
 def test_a_model_that_babbles_yields_errors_with_its_answer_never_safe(babbling: pathlib.Path) -> None:
-    from guardfleet.verdict import Severity
-    from worker.judging import judgement_of
-
     backend = GenerateBackend(load(str(babbling)), budget_tokens=BUDGET)
     rows: list[Any] = backend.prepare(["hello", [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]])
     assert [row.n_tokens for row in rows] == [298, 393]
@@ -135,4 +136,34 @@ def test_a_model_that_babbles_yields_errors_with_its_answer_never_safe(babbling:
         judged = judgement_of(answer)
         assert (judged.severity, judged.error) == (Severity.ERROR, "unparsed")
         assert judged.raw == answer.raw
+        assert judged.error_detail == "it did not end within 128 tokens"
     assert not load(str(babbling)).identity.is_demo
+
+
+SAFE = "Safety: Safe\nCategories: None"
+
+
+@pytest.mark.parametrize("responds", [False, True])
+def test_no_answer_becomes_safe_by_what_decoding_hides(babbling: pathlib.Path, responds: bool) -> None:
+    """Control tokens and ids that no token has are skipped or shown as nothing; an answer without an end reads like another."""
+    loaded = load(str(babbling))
+    ending = Ending(loaded.network, loaded.tokenizer)
+    text = loaded.tokenizer(f"{SAFE}\nRefusal: No" if responds else SAFE, add_special_tokens=False)["input_ids"]
+    (end,) = ending.ids
+    controls = [*loaded.tokenizer.added_tokens_decoder, len(loaded.tokenizer), loaded.network.config.vocab_size - 1]
+    assert judged(ending, [*text, end], responds=responds).severity is Severity.SAFE
+    for token in (token for token in controls if token != end):
+        for at in (0, 2, len(text)):
+            found = judged(ending, [*text[:at], token, *text[at:], end], responds=responds)
+            assert (found.severity, found.error, found.error_detail) == (Severity.ERROR, "unparsed", "it holds control tokens")
+            assert found.raw is not None
+    spaces = loaded.tokenizer(" ", add_special_tokens=False)["input_ids"] * MAX_NEW_TOKENS
+    found = judged(ending, [*text, *spaces][:MAX_NEW_TOKENS], responds=responds)
+    assert (found.severity, found.error_detail) == (Severity.ERROR, "it did not end within 128 tokens")
+    assert judged(ending, [*text, end], responds=not responds).severity is Severity.ERROR
+
+
+def judged(ending: Ending, tokens: list[int], *, responds: bool) -> Judgement:
+    answer = ending.answer(Begun(tokens), 300, responds=responds)
+    assert answer is not None
+    return judgement_of(answer)

@@ -243,6 +243,8 @@ def test_a_model_that_babbles_babbles_the_same(babbling: pathlib.Path) -> None:
     assert [answer.raw for answer in found] == expected
     assert {answer.output_tokens for answer in found} == {128}
     assert {answer.probabilities for answer in found} == {None}
+    assert [answer.responds for answer in found] == [False, False, True]
+    assert {answer.flaw for answer in found} == {"it did not end within 128 tokens"}
 
 
 def test_what_the_pass_does_not_cover_is_judged_by_generate_and_said(

@@ -13,27 +13,12 @@ from guardfleet.retry import WEBHOOK_SCHEDULE_S, backoff_s, webhook_delay_s
 from guardfleet.rows import SeenIds
 from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
 from guardfleet.signing import new_secret, sign
-from guardfleet.verdict import Category, Severity
-from worker.answer import Parsed, parse, render
 from worker.packing import halve, pack
 
 KEYRING = Keyring(new_secret_key())
 DATA_KEY = KEYRING.new_data_key()
 ANY_TEXT = st.text(st.characters(), max_size=60)  # lone surrogates included
-SEVERITIES = st.sampled_from([Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE])
 UNIT = st.floats(0, 1, exclude_max=True)
-
-
-@given(SEVERITIES, st.integers(0, 511).map(Category), st.none() | st.booleans())
-def test_parsing_undoes_rendering(severity: Severity, categories: Category, refusal: bool | None) -> None:
-    parsed = Parsed(severity, categories, refusal)
-    assert parse(render(parsed)) == parsed
-
-
-@given(st.text())
-def test_no_text_makes_the_parser_raise(raw: str) -> None:
-    found = parse(raw)
-    assert found is None or parse(render(found)) == found
 
 
 @given(st.lists(st.integers(1, 3000), max_size=200), st.integers(1, 4000), st.integers(1, 64), st.booleans(), st.integers(1, 4))

@@ -114,6 +114,23 @@ def test_only_a_text_without_anything_to_judge_is_blank() -> None:
     assert not is_blank([])
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"role": "user", "content": " "}, {"role": "tool", "content": " "}],
+        [{"role": "tool", "content": " "}],
+        [{"role": "assistant", "content": ""}],
+        [{"role": "user"}],
+        [{"role": "user", "content": None}],
+        [{"content": " "}],
+    ],
+)
+def test_spaces_in_a_conversation_that_cannot_be_judged_are_not_blank(content: Any) -> None:
+    assert not is_blank(content)
+    with pytest.raises(InvalidConversationError):
+        messages_of(content)
+
+
 def test_a_tokenizer_that_joins_text_and_template_is_noticed_and_gets_whole_prompts() -> None:
     from tokenizers import AddedToken, Tokenizer, models
 

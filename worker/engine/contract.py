@@ -54,8 +54,9 @@ class Answer:
     `probabilities`: P(safe), P(controversial), P(unsafe) from the label's position, summing to 1; None if it was not reached.
     `categories`: P of each of `verdict.CATEGORY_CHOICES`, where the first category was decided; an entry is None where the
     tokenizer gives no odds. `passes`: forward passes it took. `is_close`: some token won by so little that another batch could turn
-    it in this precision. `failure` is set instead of `raw` when there is no answer. A content in pieces has `windows`, the answer
-    to each with its characters, instead of all of these, and `notes` of what was left out.
+    it in this precision. `responds`: the mode that was asked, whose grammar the answer has to be in. `flaw`: why it is no answer
+    however well it reads, as one that did not end. `failure` is set instead of `raw` when there is no answer. A content in pieces
+    has `windows`, the answer to each with its characters, instead of all of these, and `notes` of what was left out.
     """
 
     raw: str
@@ -66,6 +67,8 @@ class Answer:
     categories: tuple[float | None, ...] | None = None
     passes: int = 1
     is_close: bool = False
+    responds: bool = False
+    flaw: str | None = None
     windows: "tuple[tuple[int, int, Answer], ...]" = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 

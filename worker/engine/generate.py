@@ -13,7 +13,7 @@ from worker.engine.loading import LoadedModel
 from worker.engine.progress import Begun, Ending
 from worker.engine.reading import Odds, Reads
 from worker.engine.rendering import Renderer, pieces_of
-from worker.prompt import Content
+from worker.prompt import Content, Encoded
 from worker.windows import DEFAULT_POLICY, Coverage, Policy
 
 PADDED_TOKENS = 8192  # of a batch, where nothing else was asked for
@@ -24,6 +24,7 @@ class PromptRow:
     """A tokenised prompt."""
 
     ids: tuple[int, ...]
+    responds: bool = False
 
     @property
     def n_tokens(self) -> int:
@@ -50,7 +51,11 @@ class GenerateBackend(Synchronous):
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
-        return [pieces_of(rendered, lambda encoded: PromptRow(encoded.ids)) for rendered in self._render(contents, coverage)]
+        return [pieces_of(rendered, self._row) for rendered in self._render(contents, coverage)]
+
+    @staticmethod
+    def _row(encoded: Encoded) -> PromptRow:
+        return PromptRow(encoded.ids, encoded.responds)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared]) -> list[Answer]:
@@ -58,7 +63,9 @@ class GenerateBackend(Synchronous):
         rows = [row for row in batch if isinstance(row, PromptRow)]
         with translating_faults(self._device):
             several = self._decode(rows)
-        answers = [self._ending.answer(begun, row.n_tokens) for row, begun in zip(rows, several, strict=True)]
+        answers = [
+            self._ending.answer(begun, row.n_tokens, responds=row.responds) for row, begun in zip(rows, several, strict=True)
+        ]
         return [answer for answer in answers if answer is not None]
 
     def memory_bytes(self) -> int:

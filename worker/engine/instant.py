@@ -105,7 +105,8 @@ class InstantBackend(Synchronous):
         if row.judged:
             _misbehave(row.judged, n_rows)
             raw, probabilities = next((said for mark, said in self._answers.items() if mark in row.judged), (raw, probabilities))  # type: ignore[assignment]
-        return Answer(raw + "\nRefusal: No" if row.responds else raw, probabilities, row.n_tokens, ANSWER_TOKENS)
+        raw = raw + "\nRefusal: No" if row.responds else raw
+        return Answer(raw, probabilities, row.n_tokens, ANSWER_TOKENS, responds=row.responds)
 
 
 def _misbehave(judged: str, n_rows: int) -> None:

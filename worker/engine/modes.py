@@ -27,6 +27,7 @@ class Mode:
 
     prefix: Prefix
     drafts: Drafts
+    responds: bool
     learns: bool = True  # off where a benchmark or a test wants the same drafts throughout
 
     def __post_init__(self) -> None:

@@ -246,8 +246,8 @@ class PackedBackend:
 
     def _settled(self, row: PromptRow, begun: Begun) -> Answer | None:
         """The answer, if it is complete."""
-        answer = self._ending.answer(begun, row.n_prompt)
-        if answer and begun.tokens[-1] in self._ending.ids and parse(answer.raw) is not None:
+        answer = self._ending.answer(begun, row.n_prompt, responds=row.mode.responds)
+        if answer and answer.flaw is None and parse(answer.raw, responds=answer.responds) is not None:
             row.mode.observe(begun.tokens)
         return answer
 
@@ -259,7 +259,7 @@ class PackedBackend:
     def _mode(self, prompts: Sequence[Sequence[int]], *, responds: bool) -> Mode:
         """What these prompts begin with, its keys and values, and the answers there are."""
         seeds = grammar(self.encode, min(self._ending.ids), responds=responds)
-        return Mode(self._prefix(shared_beginning(prompts)), Drafts(seeds))
+        return Mode(self._prefix(shared_beginning(prompts)), Drafts(seeds), responds)
 
     @torch.inference_mode()
     def _prefix(self, ids: tuple[int, ...]) -> Prefix:

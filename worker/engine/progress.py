@@ -1,5 +1,6 @@
 """How far a row has come: a prompt that waits for its first pass, an answer that has been begun, one that is complete."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,25 +69,37 @@ class Ending:
     def __init__(self, network: Any, tokenizer: Any) -> None:
         self.ids = frozenset(end_ids(network, tokenizer))
         self._tokenizer = tokenizer
+        self._controls = frozenset(tokenizer.added_tokens_decoder)
+        self._n_known = len(tokenizer)
         self._close = CLOSE[network.dtype]
 
     def is_reached(self, begun: Begun) -> bool:
         """Whether it ended, or is as long as answers may be."""
         return bool(begun.tokens) and (begun.tokens[-1] in self.ids or len(begun.tokens) == MAX_NEW_TOKENS)
 
-    def answer(self, begun: Begun, n_prompt: int) -> Answer | None:
-        """The answer to a prompt of so many tokens; None if it is not complete."""
+    def answer(self, begun: Begun, n_prompt: int, *, responds: bool) -> Answer | None:
+        """The answer to a prompt of so many tokens in a mode; None if it is not complete."""
         if not begun.is_finite:
-            return Answer("", failure=Unjudgeable("engine_failed", "the model's numbers are not finite"))
+            return Answer("", failure=Unjudgeable("engine_failed", "the model's numbers are not finite"), responds=responds)
         if not self.is_reached(begun):
             return None
         tokens = begun.tokens[:-1] if begun.tokens[-1] in self.ids else begun.tokens
         return Answer(
-            self._tokenizer.decode(tokens, skip_special_tokens=True),
+            self._tokenizer.decode(tokens),
             begun.labels,
             n_prompt,
             len(tokens),
             categories=begun.categories,
             passes=begun.passes,
             is_close=begun.gap < self._close,
+            responds=responds,
+            flaw=self._flaw(begun, tokens),
         )
+
+    def _flaw(self, begun: Begun, tokens: Sequence[int]) -> str | None:
+        """What decoding alone could hide, and so turn into grammar."""
+        if begun.tokens[-1] not in self.ids:
+            return f"it did not end within {MAX_NEW_TOKENS} tokens"
+        if any(token in self._controls or token >= self._n_known for token in tokens):
+            return "it holds control tokens"
+        return None
