@@ -36,7 +36,9 @@ class Settings(BaseSettings):
         None,
         description="32 bytes, base64; seals texts and secrets at rest. `guardfleet keys secret` makes one. Embedded: generated.",
     )
-    data_dir: pathlib.Path = Field(default_factory=default_data_dir, description="Data of the embedded stack.")
+    data_dir: pathlib.Path = Field(
+        default_factory=default_data_dir, description="Data of the embedded stack; digests of model files."
+    )
     namespace: str = Field(
         "guardfleet", pattern=r"^[a-z][a-z0-9_.-]{0,40}$", description="Prefix of queues, exchanges and Redis keys."
     )

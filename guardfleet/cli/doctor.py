@@ -134,5 +134,7 @@ def _model(settings: Settings) -> str:
         raise ConfigurationError("torch is not installed: pip install 'guardfleet[worker]'.")
     from worker.engine.loading import load
 
-    loaded = load(settings.model, revision=settings.model_revision, device=settings.device, dtype=settings.dtype)
+    loaded = load(
+        settings.model, revision=settings.model_revision, device=settings.device, dtype=settings.dtype, memory=settings.data_dir
+    )
     return f"{loaded.identity.name}@{loaded.identity.revision[:12]} on {loaded.device}, {loaded.max_positions} positions"

@@ -159,7 +159,7 @@ class Scan:
             from worker.engine.folders import digest_of, folder_of
 
             folders = [folder_of(model) for model in (settings.model, self.plan.second_model) if model is not None]
-            asked += [digest_of(folder) if folder else None for folder in folders]
+            asked += [digest_of(folder, settings.data_dir) if folder else None for folder in folders]
         return fingerprint(self.source, asked)
 
 

@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import pytest
+import transformers
 
 from guardfleet.errors import ConfigurationError
 from guardfleet.verdict import Judgement, Severity
@@ -126,6 +128,38 @@ def test_the_demo_model_says_that_it_is_one(demo: LoadedModel) -> None:
     folder = pathlib.Path(__file__).parents[2] / "models" / "demo"
     assert load(str(folder)).identity.is_demo
     assert sum(path.stat().st_size for path in folder.iterdir()) < 8 << 20
+
+
+@pytest.fixture
+def copied(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The demo model in a folder that may be written to."""
+    shutil.copytree(pathlib.Path(__file__).parents[2] / "models" / "demo", tmp_path / "copied")
+    return tmp_path / "copied"
+
+
+def test_what_is_written_to_a_folder_changes_nothing_that_was_loaded_from_it(copied: pathlib.Path) -> None:
+    loaded = load(str(copied), dtype="bfloat16")  # the type of the files: nothing is converted, so nothing would have to be copied
+    before = {name: weight.clone() for name, weight in loaded.network.state_dict().items()}
+    with (copied / "model.safetensors").open("r+b") as file:
+        file.seek(file.seek(0, 2) // 2)
+        file.write(bytes(1 << 20))
+    assert all(weight.equal(before[name]) for name, weight in loaded.network.state_dict().items())
+    assert load(str(copied), dtype="bfloat16").identity.revision != loaded.identity.revision
+
+
+def test_a_folder_that_changes_while_it_is_loaded_is_refused(copied: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from_pretrained = transformers.AutoModelForCausalLM.from_pretrained
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        network = from_pretrained(*args, **kwargs)
+        with (copied / "model.safetensors").open("r+b") as file:
+            file.seek(1 << 20)
+            file.write(bytes(8))
+        return network
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", overtaken)
+    with pytest.raises(ConfigurationError, match="changed while it was loaded"):
+        load(str(copied))
 
 
 def test_a_model_that_babbles_yields_errors_with_its_answer_never_safe(babbling: pathlib.Path) -> None:

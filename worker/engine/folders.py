@@ -1,15 +1,43 @@
-"""Where a model's files are and what tells one revision from another. Without torch: the command line asks too."""
+"""Where a model's files are, and what tells revisions apart: a hash of all their bytes, computed once for each state of a file.
+
+A file is known again by its device, inode, size and times of change. Its time of last status change (ctime) cannot be set by hand,
+so no change keeps them all; but clocks tick, and a file that was changed just now may change again within the same tick: such a one
+is hashed anew each time. Without torch: the command line asks too.
+"""
 
 import hashlib
+import json
+import os
 import pathlib
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import NamedTuple
 
 from guardfleet.errors import ConfigurationError
 
 DEMO = "demo"
 PACKAGE = pathlib.Path(__file__).parents[2]
 DEMO_FOLDERS = (PACKAGE / "models" / "demo", PACKAGE / "guardfleet" / "_demo_model")
-SUFFIXES = (".json", ".safetensors", ".jinja", ".txt")
-EDGE_BYTES = 1 << 20
+ADAPTER = "adapter_config.json"
+SETTLED_S = 10.0  # since a file's last change, for its digest to be remembered; network file systems may tick in seconds
+READERS = 4  # files hashed at once: a disk reads faster than a core hashes
+REMEMBERED = "model-digests.json"
+PROSE = (".md",)  # not read by anything that judges
+
+
+class _State(NamedTuple):
+    """A file as it was found."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+_SEEN: dict[_State, str] = {}  # by this process
 
 
 def folder_of(name: str) -> pathlib.Path | None:
@@ -23,6 +51,10 @@ def folder_of(name: str) -> pathlib.Path | None:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigurationError(f"model folder {name!r} has no config.json: give the folder that from_pretrained would take.")
+        if (folder / ADAPTER).exists():
+            raise ConfigurationError(
+                f"model folder {name!r} holds an adapter ({ADAPTER}): merge it into the weights, or move it away."
+            )
         return folder
     if folder.is_absolute() or name.startswith("."):
         raise ConfigurationError(f"model folder {name!r} does not exist.")
@@ -35,14 +67,68 @@ def name_of(model: str) -> str:
     return "guardfleet-demo" if model == DEMO else folder.name if folder else model
 
 
-def digest_of(folder: pathlib.Path) -> str:
-    """SHA-256 over each file's name, size and first and last MiB: tells revisions apart without reading 16 GB at every start."""
+def digest_of(folder: pathlib.Path, memory: pathlib.Path | None = None) -> str:
+    """SHA-256 over the name and the content of each file of a model's folder.
+
+    `memory`: a folder in which digests are remembered beyond this process, where it can be written; it need not exist.
+    Raises ConfigurationError for a file that cannot be read, or that changes meanwhile.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and _counts(path.relative_to(folder)))
+    known = {**_read(memory), **_SEEN}
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(lambda path: _digest(path, known), files))
+    _remember(memory, dict(found))
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(EDGE_BYTES))
-            file.seek(max(0, size - EDGE_BYTES))
-            digest.update(file.read(EDGE_BYTES))
+    for path, (_, content) in zip(files, found, strict=True):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _counts(path: pathlib.PurePath) -> bool:
+    return path.suffix not in PROSE and not any(part.startswith(".") for part in path.parts)
+
+
+def _digest(path: pathlib.Path, known: Mapping[_State, str]) -> tuple[_State, str]:
+    try:
+        before = _state(path)
+        if before in known:
+            return before, known[before]
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        after = _state(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
+    if after != before:
+        raise ConfigurationError(f"{path} changes while it is read: start again when it is complete.")
+    return before, content
+
+
+def _state(path: pathlib.Path) -> _State:
+    stat = path.stat()
+    return _State(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def _remember(memory: pathlib.Path | None, found: Mapping[_State, str]) -> None:
+    latest_ns = time.time_ns() - int(SETTLED_S * 1e9)
+    settled = {state: digest for state, digest in found.items() if max(state.mtime_ns, state.ctime_ns) < latest_ns}
+    _SEEN.update(settled)
+    kept = _read(memory)
+    if memory is None or settled.items() <= kept.items():
+        return
+    lines = [[*state, digest] for state, digest in {**kept, **settled}.items()]
+    draft = memory / f"{REMEMBERED}.{os.getpid()}"
+    with suppress(OSError):  # then they are computed anew at the next start
+        memory.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(lines))
+        draft.replace(memory / REMEMBERED)
+
+
+def _read(memory: pathlib.Path | None) -> dict[_State, str]:
+    """What was remembered; nothing of a file that is missing or damaged."""
+    if memory is None:
+        return {}
+    try:
+        lines = json.loads((memory / REMEMBERED).read_text())
+        return {_State(*(int(part) for part in parts)): str(digest) for *parts, digest in lines}
+    except (OSError, ValueError, TypeError):
+        return {}

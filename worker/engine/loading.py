@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import pathlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +49,18 @@ def load(
     dtype: str = "auto",
     threads: int = 0,
     quantized: str = "none",
+    memory: pathlib.Path | None = None,
 ) -> LoadedModel:
-    """Load `name` (`demo`, a folder, or a hub name), `quantized` to int8 or fp8 if asked for; raises ConfigurationError."""
+    """Load `name` (`demo`, a folder, or a hub name), `quantized` to int8 or fp8 if asked for; raises ConfigurationError.
+
+    `memory`: where digests of a folder's files are remembered.
+    """
     _quiet()
     if threads:
         torch.set_num_threads(threads)
     folder = folder_of(name)
     where = str(folder) if folder else name
+    found = digest_of(folder, memory) if folder else None
     on = _device(device)
     as_type = _dtype(dtype, on)
     try:
@@ -65,14 +71,17 @@ def load(
     _check(name, network, tokenizer)
     try:
         network = network.eval().to(on)
+        _detach(network)
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
             f"model {name!r} does not fit in the memory of {on}: take a smaller one or another device."
         ) from error
+    if folder and digest_of(folder, memory) != found:
+        raise ConfigurationError(f"model folder {name!r} changed while it was loaded: start again when it is complete.")
     is_quantized = quantized != "none"
     if is_quantized:
         quantize(network, quantized)
-    revision_found = digest_of(folder) if folder else (getattr(network.config, "_commit_hash", None) or revision or "unknown")
+    revision_found = found or _commit_of(name, network)
     template = str(tokenizer.chat_template)
     identity = Model(
         name_of(name),
@@ -82,6 +91,21 @@ def load(
     )
     positions = int(network.config.max_position_embeddings)
     return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, positions, is_quantized)
+
+
+def _detach(network: Any) -> None:
+    """Weights of the folder's own type lie in memory that is the file's: whoever writes to it later would change what judges."""
+    for weight in network.parameters():
+        if weight.device.type == "cpu":
+            weight.data = weight.data.clone()
+
+
+def _commit_of(name: str, network: Any) -> str:
+    """A branch's name would outlive what it stands for."""
+    commit = getattr(network.config, "_commit_hash", None)
+    if commit is None:
+        raise ConfigurationError(f"model {name!r}: the hub's cache does not say of which commit it is; download it into a folder.")
+    return str(commit)
 
 
 def tokenizer_of(name: str) -> Any:
@@ -128,6 +152,8 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def _check(name: str, network: Any, tokenizer: Any) -> None:
+    if getattr(network, "_hf_peft_config_loaded", False):
+        raise ConfigurationError(f"model {name!r} has an adapter beside its weights: merge it into them.")
     if network.config.model_type != "qwen3":
         raise ConfigurationError(
             f"model {name!r} is of type {network.config.model_type!r}; guardfleet serves Qwen3Guard-Gen (qwen3)."

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import pathlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ class Spec:
     batch_tokens: int = 0
     policy: Policy = field(default_factory=Policy)
     instant_ms_per_batch: float = 0.0
+    memory: pathlib.Path | None = None  # where digests of a model's files are remembered
 
 
 def make_backend(spec: Spec) -> Backend:
@@ -77,6 +79,7 @@ def _load(spec: Spec) -> Backend:
             dtype=spec.dtype,
             threads=spec.threads,
             quantized=spec.quantize,
+            memory=spec.memory,
         )
 
     log = logging.getLogger(__name__)
