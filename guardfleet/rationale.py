@@ -61,6 +61,9 @@ def _extent(evidence: Mapping[str, Any]) -> str:
         parts.append(f"left out as too long: the oldest {turns} turns")
     if cut := evidence.get("context_cut"):
         parts.append(f"left out as too long: the first {cut} characters of the turn before")
+    if labels := evidence.get("role_labels"):
+        neutralised = ", neutralised" if evidence.get("role_labels_neutralised") else ""
+        parts.append(f"role labels within the text: {labels}{neutralised}")
     return "".join(f"; {part}" for part in parts)
 
 

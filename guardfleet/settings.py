@@ -65,6 +65,10 @@ class Settings(BaseSettings):
     long_texts: Literal["windows", "head", "tail", "ends"] = Field(
         "windows", description="What of a text longer than a window is judged: all of it, its beginning, its end, or both."
     )
+    role_labels: Literal["neutralise", "keep"] = Field(
+        "neutralise",
+        description="Lines of a text that look like turns (`USER: ...`): shown to the model so that they are none, or as they are.",
+    )
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the model; 0: all cores.")
     streams: int = Field(0, ge=0, le=64, description="Batches beside each other on a CPU, which share its threads; 0: chosen.")
     engine: Literal["model", "instant"] = Field("model", description="`instant` judges nothing: for load runs and tests.")

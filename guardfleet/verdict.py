@@ -83,7 +83,8 @@ class Judgement:
     `probabilities` are P(safe), P(controversial), P(unsafe) at the label's position, summing to 1; None where no model ran.
     `raw` is the model's answer where it differs from the canonical rendering of the parsed fields, else None.
     `category_odds`: P of each of `CATEGORY_CHOICES`; None where the tokenizer gives none.
-    `evidence`: for long texts the windows, the one that decided, and what was left out (docs/long-texts.md).
+    `evidence`: for long texts the windows, the one that decided, and what was left out (docs/long-texts.md); how many lines of
+    the text look like turns (`role_labels`), and whether the model was shown them so that they are none.
     """
 
     severity: Severity

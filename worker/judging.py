@@ -75,6 +75,7 @@ def _p_unsafe(judgement: Judgement) -> float:
 
 def _judgement_of(answer: Answer) -> Judgement:
     seen: dict[str, Any] = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
+    seen["evidence"] = dict(answer.notes) or None
     if answer.failure is not None:
         return failure(answer.failure.code, answer.failure.detail, **seen)
     parsed = parse(answer.raw, responds=answer.responds)
@@ -88,7 +89,6 @@ def _judgement_of(answer: Answer) -> Judgement:
         ServedBy.MODEL,
         answer.probabilities,
         None if answer.raw == render(parsed) else answer.raw,
-        answer.input_tokens,
-        answer.output_tokens,
         category_odds=answer.categories,
+        **seen,
     )

@@ -78,5 +78,6 @@ def spec_of(settings: Settings) -> Spec:
         batch_tokens=settings.batch_tokens,
         policy=Policy(settings.window_tokens, settings.window_overlap, settings.max_windows, settings.long_texts),
         instant_ms_per_batch=settings.instant_ms_per_batch,
+        role_labels=settings.role_labels,
         memory=settings.data_dir,
     )

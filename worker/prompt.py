@@ -2,8 +2,9 @@
 
 The template is rendered once per shape of conversation with a marker in place of each content, and cut at the markers. Constant
 pieces are tokenised as the template means them, control tokens included; contents are tokenised with control tokens spelled out,
-so that no text can end the prompt. A cut keeps the space before a content and the newlines after it with the content, the only
-places where byte-level BPE with Qwen's splitting rules gives the same ids as the whole prompt would.
+so that no text can end the prompt, and their lines that look like turns so that they are none (`labels`). A cut keeps the space
+before a content and the newlines after it with the content, the only places where byte-level BPE with Qwen's splitting rules gives
+the same ids as the whole prompt would.
 """
 
 import functools
@@ -11,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from worker.labels import labels_of
 
 Message = Mapping[str, str]
 Content = str | Sequence[Message]
@@ -94,11 +97,13 @@ def readable(text: str) -> str:
 class Prompter:
     """Renders and tokenises conversations for one model. Thread-safe once built.
 
-    `render` turns messages into the model's prompt; `plain` spells control tokens out, `control` keeps them.
+    `render` turns messages into the model's prompt; `plain` spells control tokens out, `control` keeps them. `neutralises`: no
+    text can add a turn; otherwise one that holds the template's labels does, as in the model's published use.
     """
 
-    def __init__(self, render: Any, *, plain: FastTokenizer, control: FastTokenizer) -> None:
+    def __init__(self, render: Any, *, plain: FastTokenizer, control: FastTokenizer, neutralises: bool = True) -> None:
         self._render, self._plain, self._control = render, plain, control
+        self.labels, self.neutralises = labels_of(render), neutralises
         self._pieces = functools.lru_cache(maxsize=1024)(self._cut)
         self.in_segments = True
 
@@ -123,12 +128,12 @@ class Prompter:
         ]
 
     def _whole(self, turns: Turns) -> tuple[int, ...]:
-        rendered = self._render([{"role": role, "content": readable(text)} for role, text in turns])
+        rendered = self._render([{"role": role, "content": self._shown(text)} for role, text in turns])
         return tuple(self._control.encode_batch([rendered], add_special_tokens=False)[0].ids)
 
     def _is_plain(self, turns: Turns) -> bool:
         """Whether no content holds a control token: whole, it could end the prompt."""
-        texts = [readable(text) for _, text in turns]
+        texts = [self._shown(text) for _, text in turns]
         plain, control = (
             [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
             for tokenizer in (self._plain, self._control)
@@ -139,7 +144,7 @@ class Prompter:
         """Contents of all conversations are tokenised in one call."""
         shapes = [tuple(role for role, _ in turns) for turns in conversations]
         segments = [
-            "".join(part if isinstance(part, str) else readable(turns[part][1]) for part in segment)
+            "".join(part if isinstance(part, str) else self._shown(turns[part][1]) for part in segment)
             for turns, shape in zip(conversations, shapes, strict=True)
             for segment in self._pieces(shape).segments
         ]
@@ -148,11 +153,15 @@ class Prompter:
 
     def length(self, text: str) -> int:
         """Tokens of a content on its own."""
-        return len(self._plain.encode_batch([readable(text)], add_special_tokens=False)[0].ids)
+        return len(self._plain.encode_batch([self._shown(text)], add_special_tokens=False)[0].ids)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """The characters of each token of a content on its own; a character of several tokens belongs to each."""
-        return list(self._plain.encode_batch([readable(text)], add_special_tokens=False)[0].offsets)
+        return list(self._plain.encode_batch([self._shown(text)], add_special_tokens=False)[0].offsets)
+
+    def _shown(self, text: str) -> str:
+        """What the model is shown of a text: character for character as long."""
+        return self.labels.neutralised(readable(text)) if self.neutralises else readable(text)
 
     def _join(self, shape: tuple[str, ...], contents: Any) -> Encoded:
         cut = self._pieces(shape)

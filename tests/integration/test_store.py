@@ -71,6 +71,17 @@ def test_a_reader_of_partial_results_misses_and_repeats_nothing(db: Database, ke
             ),
             "Safe, no category; decided by characters 0 to 9; left out as too long: the oldest 4 turns; left out as too long: the first 7 characters of the turn before; judged by m@0123456789ab.",  # noqa: E501
         ),
+        (
+            Judgement(Severity.SAFE, evidence={"role_labels": 2}),
+            "Safe, no category; role labels within the text: 2; judged by m@0123456789ab.",
+        ),
+        (
+            Judgement(
+                Severity.UNSAFE,
+                evidence={"windows": [[0, 9, "unsafe", []]], "decided": [0, 9], "role_labels": 1, "role_labels_neutralised": True},
+            ),
+            "Unsafe, no category; decided by characters 0 to 9; role labels within the text: 1, neutralised; judged by m@0123456789ab.",  # noqa: E501
+        ),
         (failure("invalid_conversation"), "No verdict: the messages cannot be judged as a conversation."),
     ],
 )
@@ -89,6 +100,7 @@ def any_judgement(rng: random.Random) -> Judgement:
     spans = [[0, 9], [5, 20]][: rng.randint(1, 2)]
     parts: dict[str, Any] = {"windows": [[*span, "safe", []] for span in spans], "decided": spans[-1]}
     parts |= rng.choice([{}, {"left_out": [[20, 30], [40, 50]]}, {"turns_left_out": 3}, {"context_cut": 12}])
+    parts |= rng.choice([{}, {"role_labels": 4}, {"role_labels": 1, "role_labels_neutralised": True}])
     odds = tuple(rng.choice([0.0, 0.25, 1.0, None, rng.random()]) for _ in range(10))
     return Judgement(
         Severity.ERROR if error else Severity(rng.randrange(3)),

@@ -40,7 +40,10 @@ class Unjudgeable:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """A content that takes several rows: the characters each of them shows, and what was left out (`rendering`)."""
+    """A content that takes several rows: the characters each of them shows, and what was left out (`rendering`).
+
+    Without `spans`: one row that shows all of it, with notes.
+    """
 
     rows: "list[Prepared]"
     spans: list[tuple[int, int]]
@@ -56,7 +59,8 @@ class Answer:
     tokenizer gives no odds. `passes`: forward passes it took. `is_close`: some token won by so little that another batch could turn
     it in this precision. `responds`: the mode that was asked, whose grammar the answer has to be in. `flaw`: why it is no answer
     however well it reads, as one that did not end. `failure` is set instead of `raw` when there is no answer. A content in pieces
-    has `windows`, the answer to each with its characters, instead of all of these, and `notes` of what was left out.
+    has `windows`, the answer to each with its characters, instead of all of these. `notes`: what was left out, and what else
+    there is to say of the text.
     """
 
     raw: str

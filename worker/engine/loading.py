@@ -1,6 +1,8 @@
 """A model from a folder or the hub, checked before it is trusted: every failure is one sentence with its cause and its fix."""
 
+import functools
 import hashlib
+import json
 import logging
 import pathlib
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ PROBES: tuple[Content, ...] = (  # what byte-level tokenizers join, split or nor
     [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "no!"}],
     [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b\n"}, {"role": "user", "content": " c"}],
 )
+PROMPTING = "2"  # how contents become tokens: raised with each change, so that no cached verdict of another way is served
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -50,10 +53,11 @@ def load(
     threads: int = 0,
     quantized: str = "none",
     memory: pathlib.Path | None = None,
+    neutralises: bool = True,
 ) -> LoadedModel:
     """Load `name` (`demo`, a folder, or a hub name), `quantized` to int8 or fp8 if asked for; raises ConfigurationError.
 
-    `memory`: where digests of a folder's files are remembered.
+    `memory`: where digests of a folder's files are remembered; `neutralises`: as `Prompter`.
     """
     _quiet()
     if threads:
@@ -82,15 +86,20 @@ def load(
     if is_quantized:
         quantize(network, quantized)
     revision_found = found or _commit_of(name, network)
-    template = str(tokenizer.chat_template)
     identity = Model(
         name_of(name),
         f"{quantized}:{revision_found}" if is_quantized else revision_found,  # other numbers, other verdicts
-        hashlib.sha256(template.encode()).hexdigest()[:16],
+        _policy_of(tokenizer, neutralises=neutralises),
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
     )
     positions = int(network.config.max_position_embeddings)
-    return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, positions, is_quantized)
+    return LoadedModel(network, tokenizer, prompter_of(tokenizer, neutralises=neutralises), on, identity, positions, is_quantized)
+
+
+def _policy_of(tokenizer: Any, *, neutralises: bool) -> str:
+    """Of the template and of how texts are put into it: whatever makes another prompt of a text makes another policy."""
+    parts = (str(tokenizer.chat_template), PROMPTING, f"neutralises={neutralises}")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _detach(network: Any) -> None:
@@ -121,17 +130,25 @@ def _quiet() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-def prompter_of(tokenizer: Any) -> Prompter:
-    """A prompter on clones of the tokenizer's core, so that nobody else's padding or truncation settings reach it."""
+def prompter_of(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
+    """A prompter on clones of the tokenizer's core, so that nobody else's padding or truncation settings reach it.
+
+    The one for contents knows no added tokens: those that are `special` could be spelled out by a setting, `<think>` could not.
+    """
     from tokenizers import Tokenizer  # noqa: PLC0415 - comes with transformers; not needed to read this module
 
     core = tokenizer.backend_tokenizer.to_str()
-    plain, control = Tokenizer.from_str(core), Tokenizer.from_str(core)
-    plain.encode_special_tokens = True  # a control token inside a text is tokenised as the characters it is made of
+    control = Tokenizer.from_str(core)
+    plain = Tokenizer.from_str(json.dumps(json.loads(core) | {"added_tokens": []}))
+    added = tokenizer.added_tokens_decoder
+    for found in plain.encode_batch([str(token) for token in added.values()], add_special_tokens=False):
+        if not added.keys().isdisjoint(found.ids):
+            raise ConfigurationError("the model's tokenizer cannot spell its control tokens out: a text could end the prompt.")
     for clone in (plain, control):
         clone.no_padding()
         clone.no_truncation()
-    made = Prompter(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False), plain=plain, control=control)
+    render = functools.partial(tokenizer.apply_chat_template, tokenize=False)
+    made = Prompter(render, plain=plain, control=control, neutralises=neutralises)
     if not made.check([messages_of(probe) for probe in PROBES]):
         logging.getLogger(__name__).warning("prompt_fallback: this tokenizer joins text and template; whole prompts are tokenised")
     return made

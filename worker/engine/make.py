@@ -32,6 +32,7 @@ class Spec:
     batch_tokens: int = 0
     policy: Policy = field(default_factory=Policy)
     instant_ms_per_batch: float = 0.0
+    role_labels: str = "neutralise"
     memory: pathlib.Path | None = None  # where digests of a model's files are remembered
 
 
@@ -80,6 +81,7 @@ def _load(spec: Spec) -> Backend:
             threads=spec.threads,
             quantized=spec.quantize,
             memory=spec.memory,
+            neutralises=spec.role_labels == "neutralise",
         )
 
     log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ What was left out is noted, and ends up in the rationale.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worker.engine.contract import Pieces, Prepared, Unjudgeable
@@ -19,7 +19,10 @@ CONTEXT_SHARE = 4  # of a window, at most one part in so many goes to the user's
 
 @dataclass(frozen=True, slots=True)
 class LongPrompt:
-    """A content in pieces: a prompt and the characters of the last turn it shows, for each; and what was left out."""
+    """A content in pieces: a prompt and the characters of the last turn it shows, for each; and what was left out.
+
+    Without spans it is one prompt that shows all, of which there is something to note.
+    """
 
     prompts: list[Encoded]
     spans: list[Span]
@@ -40,15 +43,28 @@ class Renderer:
         """
         coverage = coverage or self._policy.coverage
         out: list[Encoded | LongPrompt | Unjudgeable | None] = [None] * len(contents)
+        prompter = self._prompter
         usable: list[tuple[int, Turns]] = []
         for at, content in enumerate(contents):
             try:
                 usable.append((at, messages_of(content)))
             except InvalidConversationError as error:
                 out[at] = Unjudgeable("invalid_conversation", str(error))
-        for (at, turns), encoded in zip(usable, self._prompter.encode([turns for _, turns in usable]), strict=True):
-            out[at] = encoded if len(encoded.ids) <= self.max_prompt_tokens else self._shortened(turns, coverage)
+        for (at, turns), encoded in zip(usable, prompter.encode([turns for _, turns in usable]), strict=True):
+            fitted = encoded if len(encoded.ids) <= self.max_prompt_tokens else self._shortened(turns, coverage)
+            out[at] = self._noted(fitted, sum(prompter.labels.count(text) for _, text in turns))
         return [row for row in out if row is not None]
+
+    def _noted(self, fitted: Encoded | LongPrompt | Unjudgeable, n_labels: int) -> Encoded | LongPrompt | Unjudgeable:
+        """With the lines of it that look like turns."""
+        if not n_labels or isinstance(fitted, Unjudgeable):
+            return fitted
+        notes: dict[str, Any] = {"role_labels": n_labels}
+        if self._prompter.neutralises:
+            notes["role_labels_neutralised"] = True
+        if isinstance(fitted, Encoded):
+            return LongPrompt([fitted], [], notes)
+        return replace(fitted, notes={**fitted.notes, **notes})
 
     def _shortened(self, turns: Turns, coverage: Coverage) -> LongPrompt | Unjudgeable:
         """Without the oldest turns, if that is enough; else the last turn in windows."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 from worker.engine.contract import Answer, Judged, Pieces, Prepared, Timings, Unjudgeable
 
@@ -44,6 +45,8 @@ def requests_of(batch: Sequence[Row]) -> list[Request]:
 def _joined(pieces: Pieces, answers: Iterator[Answer]) -> Answer:
     """One answer for a content that took several rows."""
     several = [next(answers) for _ in pieces.rows]
+    if not pieces.spans:
+        return replace(several[0], notes=pieces.notes)
     return Answer(
         "",
         input_tokens=sum(answer.input_tokens for answer in several),
