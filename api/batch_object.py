@@ -4,10 +4,10 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from api import outputs
-from api.fields import WHOLE, Metadata, ModelName
+from api.fields import WHOLE, Asked, Metadata, ModelName
 from api.problems import ProblemError
 from guardfleet.errors import LineError
 from guardfleet.plan import DEFAULT_PLAN, Plan
@@ -32,7 +32,7 @@ MOST_METADATA = 1000  # characters of up to 12 bytes in a URL, which has at most
 AS_JSON = "A JSON object of at most 16 strings"
 
 
-class BatchOptions(BaseModel):
+class BatchOptions(Asked):
     """What may be asked of every batch, beside its texts. All of it is guardfleet's own."""
 
     model_config = ConfigDict(extra="forbid")

@@ -143,7 +143,7 @@ async def _callback(request: Request, context: Context, asked: BatchOptions) -> 
 
 def _new_job(asked: BatchOptions, caller: Caller, secret: str | None) -> NewJob:
     return NewJob(
-        asked.name.replace("\0", ""),
+        asked.name,
         caller.tenant_id,
         int(asked.interactive),
         callback_url=asked.callback_url,

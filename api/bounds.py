@@ -1,28 +1,43 @@
-"""How much of a body is read: the framework reads it before it asks who sends it, and to its end, wherever that is."""
+"""How much of a body is read, and how slowly.
+
+The framework reads it before it asks who sends it, and to its end, wherever that is.
+"""
+
+import asyncio
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import heads
 from api.context import caller_of
 from api.problems import ProblemError, unavailable
 from guardfleet.errors import RetryableError
 
 STREAMED = (("POST", "/v1/files"), ("POST", "/v1/batches"))  # these read by themselves, after the key, and know their bounds
 ANYBODY_BYTES = 64 << 10  # of more it has to be known who sends it
+LEAST_BYTES = 1024  # of a body that goes on, in each `pause_s` that was waited for it
 
 
 class Bounded:
-    """Ends a request whose body is, or says it is, larger than it may be."""
+    """Ends a request whose head is refused, or whose body is, or says it is, larger than it may be, or hardly comes at all."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
-        self._app, self._max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, *, max_bytes: int, pause_s: float) -> None:
+        self._app, self._max_bytes, self._pause_s = app, max_bytes, pause_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or (scope["method"], scope["path"]) in STREAMED:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
+        if wrong := heads.refusal(scope):
+            await wrong(scope, receive, send)
+            return
+        receive = paced(receive, self._pause_s)
+        if (scope["method"], scope["path"]) not in STREAMED:
+            receive = self._sized(Request(scope), receive)
+        await self._app(scope, receive, send)
+
+    def _sized(self, request: Request, receive: Receive) -> Receive:
         said = request.headers.get("content-length", "")
         size, is_known = int(said) if said.isdecimal() else 0, False
         received = 0
@@ -38,7 +53,7 @@ class Bounded:
             if size > self._max_bytes:
                 raise ProblemError(413, "too_large", f"a body has at most {self._max_bytes} bytes here.")
 
-        async def bounded() -> Message:
+        async def sized() -> Message:
             nonlocal size, received
             await check()
             message = await receive()
@@ -47,4 +62,35 @@ class Bounded:
             await check()
             return message
 
-        await self._app(scope, bounded, send)
+        return sized
+
+
+def paced(receive: Receive, pause_s: float) -> Receive:
+    """The same, but for a body of which too little comes while it is waited for: ProblemError 408."""
+    waited_s, n, is_whole = 0.0, 0, False
+
+    async def next_message() -> Message:
+        nonlocal waited_s, n, is_whole
+        if is_whole:  # only the end of the connection is to come
+            return await receive()
+        started = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(pause_s - waited_s):
+                message = await receive()
+        except TimeoutError:
+            raise _too_slow(pause_s) from None
+        waited_s += asyncio.get_running_loop().time() - started
+        n += len(message.get("body", b""))
+        is_whole = not message.get("more_body", False)
+        if n >= LEAST_BYTES:
+            waited_s, n = 0.0, 0
+        elif waited_s >= pause_s:
+            raise _too_slow(pause_s)
+        return message
+
+    return next_message
+
+
+def _too_slow(pause_s: float) -> ProblemError:
+    detail = f"a body that goes on brings at least {LEAST_BYTES} bytes in {pause_s:g} s."
+    return ProblemError(408, "too_slow", detail, headers={"Connection": "close"})

@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from api.context import AppContext, Context, ModerateCaller, in_thread
-from api.fields import ModelName
+from api.fields import JUDGED, Asked, ModelName
 from api.mapping import result_json
 from api.problems import ProblemError
-from guardfleet.errors import LineError, RejectedError
+from guardfleet.errors import LineError, NotFoundError, RejectedError
 from guardfleet.plan import Plan
 from guardfleet.rows import row_of
 from guardfleet.sealing import PayloadRow
@@ -29,40 +30,47 @@ THEIRS = ("omni-moderation", "text-moderation")  # names of OpenAI's models stan
 FLAG_FROM = {"controversial": Severity.CONTROVERSIAL, "unsafe": Severity.UNSAFE}
 
 
-class TextPart(BaseModel):
+def _text_only(kind: object) -> object:
+    if isinstance(kind, str) and kind != "text":
+        raise PydanticCustomError("not_text", "only text is judged, no image or other part: send parts of the type 'text'")
+    return kind
+
+
+class TextPart(Asked):
     """A part of one input."""
 
     model_config = ConfigDict(strict=True)
-    type: Literal["text"]
-    text: str
+    type: Annotated[Literal["text"], BeforeValidator(_text_only)]
+    text: Annotated[str, JUDGED]
 
 
-class ModerationRequest(BaseModel):
+class ModerationRequest(Asked):
     """What is to be judged: a text, or a list of texts; a list of parts is one input."""
 
     model_config = ConfigDict(strict=True)
-    input: (
+    input: Annotated[
         str
         | Annotated[list[str], Field(min_length=1, max_length=MOST_INPUTS)]
-        | Annotated[list[TextPart], Field(min_length=1, max_length=MOST_INPUTS)]
-    )
+        | Annotated[list[TextPart], Field(min_length=1, max_length=MOST_INPUTS)],
+        JUDGED,
+    ]
     model: ModelName | None = None
     flag_from: Literal["controversial", "unsafe"] = Field("unsafe", description="What is `flagged`; guardfleet's own.")
 
 
-class Message(BaseModel):
+class Message(Asked):
     """One turn of a conversation."""
 
     model_config = ConfigDict(strict=True)
     role: Annotated[str, StringConstraints(max_length=50)]
-    content: str
+    content: Annotated[str, JUDGED]
 
 
-class OwnRequest(BaseModel):
+class OwnRequest(Asked):
     """A text, or a conversation whose last turn is judged."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    text: str | None = None
+    text: Annotated[str | None, JUDGED] = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)] | None = None
     model: ModelName | None = None
 
@@ -99,7 +107,20 @@ async def models(context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
     """Models that have served verdicts here."""
     del caller
     names = await in_thread(verdicts.served, context.db)
-    return {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "guardfleet"} for name in names]}
+    return {"object": "list", "data": [_model_object(name) for name in names]}
+
+
+@router.get("/models/{model:path}")
+async def retrieve(model: str, context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
+    """One of them, by its name, which may have slashes."""
+    del caller
+    if model not in await in_thread(verdicts.served, context.db):
+        raise NotFoundError("no model of this name has served a verdict here.")
+    return _model_object(model)
+
+
+def _model_object(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "guardfleet"}
 
 
 async def judge(

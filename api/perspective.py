@@ -8,9 +8,10 @@ this one route takes it from there; queries are in no log.
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, admitted
+from api.fields import JUDGED, Asked
 from api.mapping import score
 from api.moderations import judge
 from api.problems import ProblemError
@@ -31,15 +32,15 @@ ATTRIBUTES = {
 MOST_ATTRIBUTES = 30
 
 
-class Comment(BaseModel):
+class Comment(Asked):
     """What is to be judged."""
 
     model_config = ConfigDict(strict=True)
-    text: str
+    text: Annotated[str, JUDGED]
     type: Literal["PLAIN_TEXT", "HTML"] = "PLAIN_TEXT"
 
 
-class Wanted(BaseModel):
+class Wanted(Asked):
     """How an attribute is wanted."""
 
     model_config = ConfigDict(strict=True)
@@ -47,7 +48,7 @@ class Wanted(BaseModel):
     scoreThreshold: Annotated[float, Field(ge=0, le=1)] = 0.0  # noqa: N815
 
 
-class AnalyzeRequest(BaseModel):
+class AnalyzeRequest(Asked):
     """A comment, and the attributes that are asked for."""
 
     model_config = ConfigDict(strict=True)

@@ -1,6 +1,8 @@
 """Errors over HTTP: one body that is both RFC 9457 problem+json and OpenAI's `error` object."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -8,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.fields import UNSTORABLE
 from guardfleet.errors import NotFoundError, OverloadedError, RejectedError, RetryableError
 from guardfleet.telemetry.logs import get_logger
 
@@ -17,6 +20,7 @@ TITLES = {
     403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
+    408: "Too slow",
     409: "Conflict",
     413: "Too large",
     415: "Unsupported content",
@@ -43,7 +47,8 @@ class ProblemError(HTTPException):
 def problem(
     status: int, code: str, detail: str, *, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """The response."""
+    """The response. What it quotes of the request may be in no encoding: it is spelled out then."""
+    detail, param = _encodable(detail), None if param is None else _encodable(param)
     title = TITLES.get(status, "Error")
     kind = "server_error" if status >= 500 else KINDS.get(status, "invalid_request_error")  # noqa: PLR2004
     body: dict[str, Any] = {
@@ -71,11 +76,7 @@ def install(app: FastAPI) -> None:
             headers["Allow"] = ", ".join(_methods(app, request))
         return problem(error.status_code, code, str(error.detail), headers=headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def _(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"][1:]) or None
-        return problem(422, "invalid_parameter", str(first["msg"]), param=param)
+    app.add_exception_handler(RequestValidationError, _of_wrong_form)
 
     @app.exception_handler(NotFoundError)
     async def _(_: Request, error: NotFoundError) -> JSONResponse:
@@ -107,6 +108,52 @@ def unavailable(request: Request, error: RetryableError) -> ProblemError:
     get_logger().warning("request_failed", route=request.url.path, reason=str(error))
     detail = "the database does not answer now; nothing was lost."
     return ProblemError(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+async def _of_wrong_form(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for nothing else
+    found = _nearest(error)
+    if not found.param and "json" not in request.headers.get("content-type", ""):
+        return problem(415, "unsupported_content_type", "send Content-Type: application/json.")
+    return problem(found.status, "invalid_parameter", found.detail, param=found.param)
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What is wrong with a request's form. Of what the schema could not say it is 400, else 422."""
+
+    status: int
+    detail: str
+    param: str | None
+
+
+def _nearest(error: RequestValidationError) -> _Fault:
+    """The first fault; of a field that may be one of several things, that of the one which what came is most like."""
+    faults = [(_path(each, error.body), each) for each in error.errors()]
+    field = faults[0][0][:1]
+    deepest = max(len(path) for path, _ in faults if path[:1] == field)
+    param = next(path for path, _ in faults if path[:1] == field and len(path) == deepest)
+    nearest = [each for path, each in faults if path == param]
+    status = 400 if nearest[0]["type"] == UNSTORABLE else 422
+    details = dict.fromkeys(str(each["msg"]) for each in nearest)
+    return _Fault(status, ", or: ".join(details), ".".join(map(str, param)) or None)
+
+
+def _path(error: Mapping[str, Any], body: object) -> tuple[int | str, ...]:
+    """Where it is in what came: without the names that stand for the branches of a union."""
+    source, *place = error["loc"]
+    if source != "body" or body is None:
+        return tuple(place)
+    path: list[int | str] = []
+    for part in place:
+        if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int)):
+            body = body[part]
+            path.append(part)
+    return (*path, place[-1]) if error["type"] == "missing" and place else tuple(path)
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _methods(app: FastAPI, request: Request) -> list[str]:

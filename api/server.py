@@ -5,13 +5,13 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import batches, files, moderations, openapi, perspective, problems, results, webhook_endpoints
 from api.bounds import Bounded
+from api.connections import make_server
 from api.contents import Contents
 from api.context import AppContext, Context, in_thread
 from api.file_intakes import FileIntakes
@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(Bounded, max_bytes=settings.api_max_json_bytes)
+    app.add_middleware(Bounded, max_bytes=settings.api_max_json_bytes, pause_s=settings.api_pause_s)
     app.add_middleware(Observed)
 
     @app.get("/livez", tags=["probes"], response_class=PlainTextResponse)
@@ -92,9 +92,7 @@ def serve(settings: Settings) -> int:
         probes.start()
     interpreter.keep_what_is_loaded()
     try:
-        uvicorn.run(
-            app, host=settings.api_host, port=settings.api_port, log_config=None, access_log=False, timeout_graceful_shutdown=20
-        )
+        make_server(app, settings).run()
     finally:
         if probes:
             probes.stop()

@@ -8,10 +8,10 @@ import datetime as dt
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, Context, WebhooksReader, WebhooksWriter, in_thread
-from api.fields import WHOLE
+from api.fields import WHOLE, Asked
 from api.files import page_object
 from api.problems import ProblemError
 from guardfleet.addresses import check_receiver
@@ -32,7 +32,7 @@ Kinds = Annotated[list[Kind], Field(min_length=1, max_length=20)]
 Pace = Annotated[float, Field(ge=0.001, le=1000, description="Most deliveries a second; null: as many as the receiver takes.")]
 
 
-class NewEndpoint(BaseModel):
+class NewEndpoint(Asked):
     """An endpoint to be made."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -42,7 +42,7 @@ class NewEndpoint(BaseModel):
     max_per_second: Pace | None = None
 
 
-class EndpointChanges(BaseModel):
+class EndpointChanges(Asked):
     """What is to be another; the rest stays. `enabled` and `max_per_second` are guardfleet's own."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -53,21 +53,21 @@ class EndpointChanges(BaseModel):
     max_per_second: Pace | None = None
 
 
-class Rotation(BaseModel):
+class Rotation(Asked):
     """How a secret is changed."""
 
     model_config = ConfigDict(strict=True)
     keep_old_secret_active_for_24_hours: bool = False
 
 
-class Test(BaseModel):
+class Test(Asked):
     """Which event is made up."""
 
     model_config = ConfigDict(strict=True)
     event_type: Kind
 
 
-class Recovery(BaseModel):
+class Recovery(Asked):
     """Which deliveries are made again."""
 
     model_config = ConfigDict(extra="forbid", strict=True)

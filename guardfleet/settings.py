@@ -128,6 +128,14 @@ class Settings(BaseSettings):
     api_port: int = Field(8080, ge=0, le=65_535, description="Port of the API; 0: any free one.")
     api_max_body_bytes: int = Field(512 << 20, ge=1, description="Largest body of a batch, unpacked.")
     api_max_json_bytes: int = Field(16 << 20, ge=1 << 16, description="Largest body of any other request, as of a moderation.")
+    api_max_connections: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Connections of one API process; those longest without a request make room for more.",
+    )
+    api_head_s: float = Field(10.0, gt=0.0, le=600.0, description="Longest time for a request's head, s.")
+    api_pause_s: float = Field(60.0, gt=0.0, le=3600.0, description="Time in which a body that goes on brings at least 1 KiB, s.")
     moderation_timeout_s: float = Field(30.0, gt=0.0, le=300.0, description="Longest wait of a request for its verdict, s.")
     files_url: str | None = Field(
         None, description="Where uploaded files lie: a folder, s3://bucket/prefix (with s3fs), ...; empty: in data_dir."

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
-
+from api.connections import make_server
 from api.server import create_app
 from guardfleet.settings import Settings
 from guardfleet.store import jobs, settling, shards, verdicts
@@ -22,7 +21,7 @@ UNSAFE = Judgement(Severity.UNSAFE, Category.VIOLENT, probabilities=(0.0, 0.2, 0
 @contextmanager
 def served(settings: Settings) -> Iterator[str]:
     """The application on a free port of 127.0.0.1; its URL."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_config=None, lifespan="on"))
+    server = make_server(create_app(settings), settings.model_copy(update={"api_port": 0}))
     thread = threading.Thread(target=asyncio.run, args=(server.serve(),), daemon=True)
     thread.start()
     until(lambda: server.started or not thread.is_alive(), what="the API")

@@ -1,0 +1,104 @@
+"""Connections: how many there are, how long one may be open without a request, and which go when there are too many.
+
+uvicorn bounds requests, not connections, and knows no time for a head: a thousand callers that say nothing, for which none needs a
+key, would take every descriptor. So those that have waited longest without a request make room for the newest.
+"""
+
+import asyncio
+import resource
+from functools import partial
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from guardfleet.settings import Settings
+
+DRAIN_S = 120.0  # for a body that goes on after its answer, so that its sender gets to read that
+BACKLOG = 128  # connections accepted before the first of them can be counted
+OTHERS = 256  # descriptors of PostgreSQL, the broker, files and logs
+
+
+class Waiting(H11Protocol):
+    """A connection that is closed when it has had no request for `head_s`, or when it has waited longest of too many."""
+
+    def __init__(self, *, most: int, head_s: float, **given: Any) -> None:
+        super().__init__(**given)
+        self._most, self._head_s = most, head_s
+        self._timer: asyncio.TimerHandle | None = None
+        self.waiting_since = self.loop.time()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered on it."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head; too many connections lose the one that has waited longest."""
+        super().connection_made(transport)
+        self._wait()
+        if len(self.connections) > self._most:
+            idle = [other for other in self.connections if isinstance(other, Waiting) and not other.is_busy]
+            min(idle, key=lambda other: other.waiting_since).drop()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the clock once the head is whole; a head that comes byte by byte does not stop it."""
+        super().data_received(data)
+        if self.is_busy:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next one."""
+        super().on_response_complete()
+        if not self.is_busy:  # the next one may have been there already
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        super().connection_lost(exc)
+        self._stop_waiting()
+
+    def drop(self) -> None:
+        """Close it at once, and count it no more."""
+        self._stop_waiting()
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _wait(self) -> None:
+        self._stop_waiting()
+        self.waiting_since = self.loop.time()
+        is_draining = self.conn.their_state is h11.SEND_BODY
+        self._timer = self.loop.call_later(DRAIN_S if is_draining else self._head_s, self.drop)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
+    """The server around the application."""
+    most = most_connections(settings.api_max_connections)
+    config = uvicorn.Config(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        http=partial(Waiting, most=most, head_s=settings.api_head_s),  # type: ignore[arg-type]  # whatever makes a protocol
+        backlog=BACKLOG,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=20,
+    )
+    return uvicorn.Server(config)
+
+
+def most_connections(wanted: int) -> int:
+    """So many as there are descriptors for, the soft limit raised where the hard one allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + BACKLOG + OTHERS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - BACKLOG - OTHERS))

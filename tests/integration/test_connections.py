@@ -1,0 +1,115 @@
+"""Connections: what says nothing, or hardly anything, is closed in time, and never keeps another from being answered."""
+
+import json
+import pathlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import keys
+from guardfleet.store.database import Database
+from tests.services.fixtures import SECRET_KEY
+from tests.services.fleet import until
+from tests.services.served import served
+from tests.services.stored import scalar
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def api_settings(database_url: str, tmp_path: pathlib.Path) -> Settings:
+    return load_settings(
+        database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path, api_max_connections=10, api_head_s=1.0, api_pause_s=0.5
+    )
+
+
+@pytest.fixture
+def address(api_settings: Settings) -> Iterator[tuple[str, int]]:
+    with served(api_settings) as url:
+        host, port = url.removeprefix("http://").split(":")
+        yield host, int(port)
+
+
+def opened(address: tuple[str, int], said: bytes = b"") -> socket.socket:
+    wire = socket.create_connection(address, timeout=PATIENCE_S)
+    wire.sendall(said)
+    return wire
+
+
+def answer(wire: socket.socket) -> bytes:
+    """All that is said on it until it is closed."""
+    said = b""
+    try:
+        while more := wire.recv(65536):
+            said += more
+    except ConnectionResetError:
+        pass
+    wire.close()
+    return said
+
+
+def get(path: str, *more: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *more, "", ""]).encode()
+
+
+def test_connections_that_say_nothing_make_room_for_one_that_does(address: tuple[str, int]) -> None:
+    idle = [opened(address) for _ in range(40)]
+    assert answer(opened(address, get("/livez", "Connection: close"))).startswith(b"HTTP/1.1 200")
+    assert [answer(wire) for wire in idle] == [b""] * 40  # the last ones by the time for a head
+
+
+def test_a_request_under_way_is_not_closed_for_others(address: tuple[str, int], db: Database, keyring: Keyring) -> None:
+    key = keys.create(db, keyring, name="k")
+    head = f"POST /v1/batches HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n".encode()
+    slow = opened(address, head + b"Content-Type: application/jsonl\r\nContent-Length: 25\r\n\r\n")
+    until(lambda: scalar(db, "select count(*) from job"), what="the batch")
+    others = [opened(address) for _ in range(30)]
+    slow.sendall(b'{"id": "a", "text": "xx"}')
+    assert answer(slow).startswith(b"HTTP/1.1 200")
+    for wire in others:
+        wire.close()
+
+
+def test_a_head_that_comes_byte_by_byte_is_closed_in_time(address: tuple[str, int]) -> None:
+    with opened(address, b"GET /livez HTTP/1.1\r\n") as wire:
+        until(lambda: is_closed(wire), timeout_s=PATIENCE_S, what="the end of the connection")
+
+
+def is_closed(wire: socket.socket) -> bool:
+    """Send another byte; whether the other side has ended."""
+    wire.settimeout(0.1)
+    try:
+        wire.sendall(b"a")
+        return wire.recv(1) == b""
+    except TimeoutError:
+        return False
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+
+
+def test_a_kept_connection_is_closed_in_time_too(address: tuple[str, int]) -> None:
+    wire = opened(address, get("/livez"))
+    wire.recv(9)
+    wire.sendall(b"GET /livez HT")
+    assert answer(wire).count(b"HTTP/1.1") == 0  # what is left of the first answer, and no more
+
+
+@pytest.mark.parametrize("path", ["/v1/batches", "/v1/moderations", "/v1/files"])
+def test_a_body_that_hardly_comes_is_refused(address: tuple[str, int], db: Database, keyring: Keyring, path: str) -> None:
+    kind = {"/v1/batches": "application/jsonl", "/v1/files": "multipart/form-data; boundary=e"}.get(path, "application/json")
+    said = [f"POST {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {keys.create(db, keyring, name='k')}"]
+    wire = opened(address, "\r\n".join([*said, f"Content-Type: {kind}", "Content-Length: 90000", "", "--e\r\n"]).encode())
+    head, _, body = answer(wire).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408")
+    assert json.loads(body)["error"]["code"] == "too_slow"
+
+
+def test_a_body_of_two_lengths_is_refused_and_its_connection_closed(address: tuple[str, int]) -> None:
+    head = get("/v1/batches", "Content-Length: 3", "Transfer-Encoding: chunked").replace(b"GET", b"POST")
+    said = answer(opened(address, head + b"0\r\n\r\n" + get("/livez")))
+    assert said.startswith(b"HTTP/1.1 400")
+    assert b"invalid_framing" in said
+    assert said.count(b"HTTP/1.1") == 1
