@@ -17,7 +17,7 @@ from api.context import AppContext, Context, in_thread
 from api.file_intakes import FileIntakes
 from api.online import Online
 from api.throttle import Throttle
-from guardfleet import __version__, interpreter
+from guardfleet import __version__, interpreter, ports
 from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
@@ -85,6 +85,7 @@ def serve(settings: Settings) -> int:
     app = create_app(settings)
     context: Context = app.state.context
     migrate.require_head(context.db)
+    ports.require_free(settings.api_host, settings.api_port, "api_port")
     installation.require_key(context.db, context.keyring)
     probes = None
     if settings.metrics_port is not None:

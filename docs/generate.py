@@ -22,7 +22,8 @@ def settings_page() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
-        shown = "" if default is None or name == "data_dir" else f"`{default}`"
+        default = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        shown = "" if default in (None, "") or name == "data_dir" else f"`{default}`"
         rows.append(f"| `{ENV_PREFIX}{name.upper()}` | {shown} | {(field.description or '').replace('|', '&#124;')} |")
     return INTRO + "\n".join(rows) + "\n"
 

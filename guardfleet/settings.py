@@ -1,16 +1,20 @@
 """Every setting, with its bound. Built once at an entry point and passed down; nothing else reads the environment."""
 
+import ipaddress
+import json
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from guardfleet.errors import ConfigurationError
 
 ENV_PREFIX = "GUARDFLEET_"
+HOMELESS = pathlib.Path("~/.local/share/guardfleet")  # as it stands: there is no home to put in its place
 LEASE_RENEWALS = 3  # a lease survives two lost renewals
 
 
@@ -18,7 +22,35 @@ def default_data_dir() -> pathlib.Path:
     """Where the embedded stack keeps its data: the user's data folder, or /var/lib for root (whose home nobody else can read)."""
     if os.geteuid() == 0:
         return pathlib.Path("/var/lib/guardfleet")
-    return pathlib.Path.home() / ".local" / "share" / "guardfleet"
+    return HOMELESS.expanduser() if _has_home() else HOMELESS
+
+
+def _has_home() -> bool:
+    try:
+        pathlib.Path.home()
+    except RuntimeError:  # HOME is not set, and the user is in no list: as in a container
+        return False
+    return True
+
+
+def _items(value: Any) -> Any:
+    """A list as people write it, items with commas between; JSON too."""
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.lstrip().startswith("[") else [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _network(value: str) -> str:
+    """A network in CIDR. Raises ValueError."""
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; give networks as 10.0.0.0/8 or fc00::/7, with commas between") from None
+    return value
+
+
+Listed = BeforeValidator(_items)
+Delay = Annotated[float, Field(ge=0.0, le=31_536_000.0)]
 
 
 class Settings(BaseSettings):
@@ -110,16 +142,19 @@ class Settings(BaseSettings):
         90.0, ge=1.0, le=36_500.0, description="Jobs and their verdicts are dropped by day, this long after the day of submission."
     )
 
-    webhook_schedule_s: tuple[float, ...] = Field(
-        (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400), description="Delays before each attempt, s."
+    webhook_schedule_s: Annotated[tuple[Delay, ...], NoDecode, Listed] = Field(
+        (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        min_length=1,
+        description="Delays before each attempt, s, with commas between.",
     )
     webhook_timeout_s: float = Field(15.0, gt=0.0, le=120.0, description="Total time of one attempt, s.")
     webhook_at_once: int = Field(
         4, ge=1, le=32, description="Deliveries under way to one receiver; 1 if it fails or has taken none yet."
     )
     webhook_disable_days: float = Field(5.0, gt=0.0, le=365.0, description="Only failures for so long disable an endpoint.")
-    webhook_allow_networks: tuple[str, ...] = Field(
-        (), description="Private networks (CIDR) that webhooks may reach; all others that are not public are refused."
+    webhook_allow_networks: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, Listed] = Field(
+        (),
+        description="Private networks that webhooks may reach, as `10.0.0.0/8,fc00::/7`; others that are not public are refused.",
     )
 
     api_url: str | None = Field(None, description="An API to submit to, instead of the database: http://host:8080.")
@@ -152,6 +187,27 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(None, ge=0, le=65_535, description="Its port; 0: any free one; empty: none.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="`console` for people.")
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _folder_is_absolute(cls, folder: pathlib.Path) -> pathlib.Path:
+        if str(folder).startswith("~") and not _has_home():
+            return folder  # whoever needs it says what is wrong
+        return folder.expanduser().absolute()  # the embedded servers run elsewhere
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _database_is_known(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        scheme = url.get_secret_value().split(":", 1)[0]
+        if scheme not in ("postgresql", "postgresql+psycopg"):
+            raise ValueError(f"the scheme is {scheme[:20]!r}; allowed: postgresql, as postgresql://user:password@host/database")
+        try:
+            urllib.parse.urlsplit(url.get_secret_value()).port  # noqa: B018 - raises
+        except ValueError:
+            raise ValueError("this is no URL; special characters of a password are to be percent-encoded") from None
+        return url
 
     @model_validator(mode="after")
     def _broker_is_known(self) -> Self:
@@ -190,7 +246,7 @@ class Settings(BaseSettings):
             if value is None:
                 continue
             plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-            text = str(list(plain)).replace("'", '"') if isinstance(plain, tuple) else str(plain)
+            text = ",".join(map(str, plain)) if isinstance(plain, tuple) else str(plain)
             out[ENV_PREFIX + name.upper()] = text
         return out
 
@@ -211,7 +267,13 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
 
 
 def _explain(item: dict[str, object]) -> str:
-    where = ".".join(str(part) for part in item["loc"]) if isinstance(item["loc"], tuple) else ""
-    shown = "" if where in ("secret_key", "database_url", "broker_url", "") else f" = {item.get('input')!r}"
+    where, *at = item["loc"] if isinstance(item["loc"], tuple) and item["loc"] else ("",)
+    shown = "" if not where or _is_secret(where) else f" = {item.get('input')!r}"
     key = ENV_PREFIX + where.upper() if where else "settings"
-    return f"{key}{shown}: {item['msg']}"
+    place = f", item {at[0] + 1}" if at and isinstance(at[0], int) else ""
+    return f"{key}{place}{shown}: {str(item['msg']).removeprefix('Value error, ')}"
+
+
+def _is_secret(name: str) -> bool:
+    field = Settings.model_fields.get(name)
+    return field is not None and SecretStr in get_args(field.annotation)

@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
+import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-from guardfleet import packages
+from guardfleet import packages, ports
 from guardfleet.cli import DONE, UNUSABLE, show
 from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
 from guardfleet.settings import Settings
@@ -40,7 +42,9 @@ def examine(settings: Settings) -> int:
 
 def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "disk", lambda: _disk(settings)
+    yield "ports", lambda: _ports(settings)
     if settings.is_embedded:
+        yield "data folder", lambda: _data_folder(settings)
         yield "embedded servers", _embedded
     else:
         yield "database", lambda: _database(settings)
@@ -53,11 +57,35 @@ def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _disk(settings: Settings) -> str:
-    folder = next(path for path in (settings.data_dir, *settings.data_dir.parents) if path.exists())
+    folder = _nearest(settings.data_dir)
     free = shutil.disk_usage(folder).free
     if free < LEAST_DISK_BYTES:
         raise ConfigurationError(f"{free >> 20} MiB free at {folder}; have at least {LEAST_DISK_BYTES >> 20}.")
     return f"{free >> 30} GiB free at {folder}"
+
+
+def _nearest(folder: pathlib.Path) -> pathlib.Path:
+    """The folder, or what there is above it."""
+    return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), pathlib.Path("/"))
+
+
+def _ports(settings: Settings) -> str:
+    wanted = [("api_port", settings.api_host, settings.api_port), ("metrics_port", settings.metrics_host, settings.metrics_port)]
+    for name, host, port in wanted:
+        if port:
+            ports.require_free(host, port, name)
+    return ", ".join(f"{port} at {host} is free" for _, host, port in wanted if port) or "any will do"
+
+
+def _data_folder(settings: Settings) -> str:
+    folder, there = settings.data_dir, _nearest(settings.data_dir)
+    try:
+        with tempfile.TemporaryDirectory(dir=there if folder.is_absolute() else folder):
+            return f"{folder}"
+    except OSError as error:
+        raise ConfigurationError(
+            f"{folder} cannot be made or written ({error.strerror}): set GUARDFLEET_DATA_DIR to a folder you own."
+        ) from error
 
 
 def _embedded() -> str:

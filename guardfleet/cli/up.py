@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 
+from guardfleet import ports
 from guardfleet.cli import DONE, show
 from guardfleet.embedded.stack import Stack
 from guardfleet.errors import FatalError
@@ -20,6 +21,7 @@ def up(settings: Settings) -> int:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(1) if stopping.is_set() else stopping.set())
+    ports.require_free(settings.api_host, settings.api_port, "api_port")
     stack = Stack(settings, log_to_files=True)
     try:
         with show.console.status("starting PostgreSQL and the broker"):

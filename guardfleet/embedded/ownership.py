@@ -1,9 +1,11 @@
 """Which user the embedded servers run as, and files that only it can read. PostgreSQL refuses to run as root."""
 
+import errno
 import os
 import pathlib
 import pwd
 import shutil
+import stat
 from dataclasses import dataclass
 
 from guardfleet.errors import ConfigurationError
@@ -31,15 +33,30 @@ class Owner:
 
     def own(self, folder: pathlib.Path) -> pathlib.Path:
         """Make the folder if need be, private to the owner."""
+        make_folder(folder)
+        self._enter(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             os.chown(folder, self.uid, self.gid)
             folder.chmod(0o700)
         except OSError as error:
-            raise ConfigurationError(
-                f"{folder} cannot be made ({error.strerror}): set GUARDFLEET_DATA_DIR to a folder you own."
-            ) from error
+            raise _unusable(folder, error) from error
         return folder
+
+    def _enter(self, folder: pathlib.Path) -> None:
+        """Raise ConfigurationError where the servers' user cannot come as far as the folder."""
+        if self.uid == os.geteuid():
+            return
+        for parent in folder.parents:
+            if not self._may_pass(parent):
+                raise ConfigurationError(
+                    f"{folder} lies below {parent}, which user {pwd.getpwuid(self.uid).pw_name} cannot enter, and the embedded "
+                    f"servers do not run as root: `chmod o+x {parent}`, or set GUARDFLEET_DATA_DIR to a folder elsewhere."
+                )
+
+    def _may_pass(self, folder: pathlib.Path) -> bool:
+        found = folder.stat()
+        bit = stat.S_IXUSR if found.st_uid == self.uid else stat.S_IXGRP if found.st_gid == self.gid else stat.S_IXOTH
+        return bool(found.st_mode & bit)
 
     def reachable(self, binaries: pathlib.Path, copy_to: pathlib.Path) -> pathlib.Path:
         """The folder of binaries, or a copy that the owner can read (an install under root's home is closed to others)."""
@@ -51,6 +68,23 @@ class Owner:
             shutil.copytree(binaries, part, symlinks=True)
             part.rename(copy_to)
         return copy_to
+
+
+def make_folder(folder: pathlib.Path) -> None:
+    """Make a folder of guardfleet's own data, and those above it. Raises ConfigurationError."""
+    if not folder.is_absolute():
+        raise ConfigurationError("no home folder is known (HOME is not set): set GUARDFLEET_DATA_DIR to a folder you own.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _unusable(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _unusable(folder: pathlib.Path, error: OSError) -> ConfigurationError:
+    why = "there is a file of this name" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+    return ConfigurationError(f"the data folder {folder} cannot be made ({why}): set GUARDFLEET_DATA_DIR to a folder you own.")
 
 
 def _is_open(folder: pathlib.Path) -> bool:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ OLDEST_MAJOR = 15
 START_TIMEOUT_S = 60
 LEFTOVER = "pre-existing shared memory block"
 CONFIGURATION = {
-    "listen_addresses": "''",  # no TCP: only who can enter the socket's folder can connect
+    "listen_addresses": "",  # no TCP: only who can enter the socket's folder can connect
     "unix_socket_permissions": "0770",
     "max_connections": "60",
     "shared_buffers": "128MB",
@@ -49,9 +50,8 @@ class EmbeddedPostgres:
             self._initialise()
         self._check_major()
         self._remove_stale_pid()
-        options = " ".join(
-            f"-c {key}={value}" for key, value in {**CONFIGURATION, "unix_socket_directories": str(self._sockets)}.items()
-        )
+        configuration = CONFIGURATION | {"unix_socket_directories": str(self._sockets)}
+        options = shlex.join(["-D", str(self._data), *(part for item in configuration.items() for part in ("-c", "=".join(item)))])
         self._log.touch()
         os.chown(self._log, self._owner.uid, self._owner.gid)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -63,13 +63,19 @@ class EmbeddedPostgres:
         self._wait_for_query()
 
     def _launch(self, options: str) -> bool:
-        try:
-            self._run(
-                "pg_ctl", *("-D", str(self._data), "-l", str(self._log), "-w", "-t", str(START_TIMEOUT_S)), "-o", options, "start"
-            )
-        except subprocess.CalledProcessError:
-            return False
-        return True
+        # pg_ctl hands everything to a shell, its own -D and -l in double quotes only: the folder goes by PGDATA and in `options`.
+        with self._log.open("ab") as log:
+            started = subprocess.run(
+                self._command("pg_ctl", "-s", "-w", "-t", str(START_TIMEOUT_S), "-o", options, "start"),
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=log,  # a file and no pipe: the server would keep a pipe open for as long as it lives
+                stderr=log,
+                cwd="/",
+                env=os.environ | {"PGDATA": str(self._data)},
+                **self._owner.switch,
+            )  # type: ignore[call-overload]
+        return bool(started.returncode == 0)
 
     def stop(self) -> None:
         """Stop in order, open transactions rolled back; safe to call twice."""

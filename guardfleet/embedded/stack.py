@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,17 +19,18 @@ from typing import Any
 from pydantic import SecretStr
 
 from guardfleet.embedded.children import Child, free_shards
-from guardfleet.embedded.ownership import Owner
+from guardfleet.embedded.ownership import Owner, make_folder
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import EmbeddedValkey
 from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.sealing import Keyring, new_secret_key
-from guardfleet.settings import Settings
+from guardfleet.settings import ENV_PREFIX, Settings
 from guardfleet.store import installation, migrate
 from guardfleet.store.database import Database
 from guardfleet.telemetry.logs import get_logger
 
 SOCKET_PATH_LIMIT = 80  # sockaddr_un holds 107 bytes, and the servers append their own names
+PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+-]+")  # servers and libraries put it into URLs and lists
 GPU = pathlib.Path("/proc/driver/nvidia")
 CPU_SHARD_TEXTS = 64  # a shard should take seconds: 0.3 s with the demo model on 2 cores, a minute and a half with 0.6B
 RESTART_S = 30.0  # a server that died is started again within this
@@ -54,7 +56,7 @@ class Stack:
     def start_servers(self, *, broker: bool = True) -> Settings:
         """Bring up what is not configured, migrate, return the settings to use. ConfigurationError if another holds the folder."""
         if self.settings.is_embedded:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             self._take_lock()
             owner, sockets = Owner.here(), _socket_folder(self._folder)
             owner.own(sockets)
@@ -88,8 +90,10 @@ class Stack:
         logs = self._folder / "logs"
         if self._log_to_files:
             logs.mkdir(parents=True, exist_ok=True)
-        for name, args in commands:
+        for place, (name, args) in enumerate(commands):
             log = logs / f"{name}.log" if self._log_to_files else None
+            if self.settings.metrics_port:  # each its own
+                environment[f"{ENV_PREFIX}METRICS_PORT"] = str(self.settings.metrics_port + place)
             child = Child(name, args, environment, log, after_death=free_shards(self.settings))
             self.children.append(child)
             child.start()
@@ -227,8 +231,12 @@ def _secret_key(folder: pathlib.Path) -> str:
 
 
 def _socket_folder(folder: pathlib.Path) -> pathlib.Path:
-    own = folder / "run"
-    if len(str(own.resolve())) <= SOCKET_PATH_LIMIT:
-        return own.resolve()
+    """In the data folder, or one that is named for it where the path is too long for a socket, or no plain part of a URL."""
     mark = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-    return pathlib.Path(tempfile.gettempdir()) / f"guardfleet-{mark}"
+    for place in (folder.resolve() / "run", pathlib.Path(tempfile.gettempdir()).resolve() / f"guardfleet-{mark}"):
+        if len(str(place)) <= SOCKET_PATH_LIMIT and PLAIN_PATH.fullmatch(str(place)):
+            return place
+    raise ConfigurationError(
+        f"no socket can be made below {folder} or {tempfile.gettempdir()}, whose paths are too long or have characters that no URL "
+        "has: set GUARDFLEET_DATA_DIR or TMPDIR to a shorter one."
+    )

@@ -201,7 +201,8 @@ def summary(db: Database, job: JobView) -> dict[tuple[int, int], int]:
 def _view(values: Sequence[Any]) -> JobView:
     """`values` as SELECT returns them."""
     known = dict(zip(JobView.__slots__, values, strict=True))
-    return JobView(**known | {"state": JobState(known["state"])})
+    shares = {name: round(known[name], 6) for name in ("sure", "sample")}  # stored with seven digits: 0.9 comes back as 0.89999998
+    return JobView(**known | shares | {"state": JobState(known["state"])})
 
 
 def audit(connection: Connection, tenant_id: int, action: str, subject: str) -> None:

@@ -21,7 +21,9 @@ class ProbeServer:
         try:
             self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
         except OSError as error:
-            raise ConfigurationError(f"metrics_port {port} at {host} cannot be used: {error.strerror}.") from error
+            raise ConfigurationError(
+                f"port {port} at {host} cannot be listened on ({error.strerror}): set GUARDFLEET_METRICS_PORT to another."
+            ) from error
         self.port: int = self._server.server_port
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="probes", daemon=True

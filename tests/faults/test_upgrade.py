@@ -68,9 +68,10 @@ def test_a_fleet_is_upgraded_while_it_works(
     try:
         old[0].until_says("worker_ready")
         migrate.upgrade(db)  # while the old ones run
-        job = producer.submit([f"text {i}" for i in range(2000)]).job
-        progressed(producer, job, 200)  # by the old worker, on the new schema
         new += [Process(settings, name, log=tmp_path / f"new-{name}.log") for name in ("worker", "dispatcher")]
+        new[0].until_says("worker_ready")
+        job = producer.submit([f"text {i}" for i in range(2000)]).job
+        progressed(producer, job, 200)
         until(lambda: new[0].says("shard_finished") and old[0].says("shard_finished"), what="both versions at work")
         for process in old:
             process.process.terminate()

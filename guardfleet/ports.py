@@ -1,0 +1,21 @@
+"""Ports that a process is to listen on, looked at before anything else is started."""
+
+import errno
+import socket
+
+from guardfleet.errors import ConfigurationError
+from guardfleet.settings import ENV_PREFIX
+
+
+def require_free(host: str, port: int, setting: str) -> None:
+    """Raise ConfigurationError, naming the port and its setting, where nobody can listen there; 0 is any free port."""
+    name = f"{ENV_PREFIX}{setting.upper()}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(f"port {port} at {host} is taken: set {name} to another, or end what listens there.") from None
+        raise ConfigurationError(f"port {port} at {host} cannot be listened on ({error.strerror}): set {name}.") from None
