@@ -38,12 +38,37 @@ class DrainingError(RetryableError):
 
 
 class LineError(RejectedError):
-    """One input line is unusable; the rest of the file goes on.
+    """Input lines are unusable, one as a rule; the rest of the file goes on.
 
     `code` is stable: `invalid_json`, `wrong_type`, `missing_text`, `invalid_id`, `duplicate_id`, `invalid_metadata`, `invalid_csv`,
-    `too_large`, `url_mismatch`. `row_id` is the line's id, where it had a usable one.
+    `invalid_encoding`, `damaged`, `too_large`, `url_mismatch`. `row_id` is the line's id, where it had a usable one.
+    `last_line` ends the range that is refused with it; `place` is where that is, if there are several inputs.
     """
 
-    def __init__(self, line: int, code: str, detail: str, row_id: str | None = None) -> None:
-        super().__init__(f"line {line}: {detail} ({code})")
+    def __init__(
+        self,
+        line: int,
+        code: str,
+        detail: str,
+        row_id: str | None = None,
+        *,
+        last_line: int | None = None,
+        place: str | None = None,
+    ) -> None:
+        super().__init__(detail)
         self.line, self.code, self.detail, self.row_id = line, code, detail, row_id
+        self.last_line, self.place = last_line or line, place
+
+    def __str__(self) -> str:
+        many = f"lines {self.line}-{self.last_line}" if self.last_line > self.line else f"line {self.line}"
+        return f"{self.place or many}: {self.detail} ({self.code})"
+
+    @property
+    def told(self) -> str:
+        """The detail with its place, where there are several inputs."""
+        return f"{self.place}: {self.detail}" if self.place else self.detail
+
+    @property
+    def n_lines(self) -> int:
+        """How many lines it refuses."""
+        return self.last_line - self.line + 1

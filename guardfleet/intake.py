@@ -84,7 +84,7 @@ class Intake:
             try:
                 self._seen.check(line, row.id)
             except LineError as error:
-                error.row_id = row.id
+                error.row_id, error.last_line = row.id, line + row.lines - 1
                 row = error
         if line > self.resumed_after:
             self._line = line

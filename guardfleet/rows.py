@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from guardfleet.errors import LineError
+from guardfleet.refusals import REFUSED, refusal_of
 from guardfleet.sealing import PayloadRow
 
 MAX_ID_CHARACTERS = 512
@@ -37,6 +38,8 @@ def take_line(line: int, raw: bytes, *, max_text_bytes: int, url: str | None = N
     value: Any = None
     try:
         value = parse_line(line, raw)
+        if type(value) is dict and REFUSED in value:
+            return refusal_of(line, value[REFUSED])
         row: PayloadRow | LineError = row_of(line, value, max_text_bytes=max_text_bytes)
     except LineError as error:
         row = error

@@ -30,11 +30,15 @@ ROWS = "zlib-json"  # what the texts of a shard are sealed as
 
 @dataclass(frozen=True, slots=True)
 class PayloadRow:
-    """One text as it waits for a worker. `content` is a string or a list of {"role", "content"} messages."""
+    """One text as it waits for a worker. `content` is a string or a list of {"role", "content"} messages.
+
+    `lines`: how many of the input's lines it covers; known while it is taken in only.
+    """
 
     id: str
     content: str | list[dict[str, str]]
     metadata: dict[str, Any] | None = None
+    lines: int = 1
 
 
 def new_secret_key() -> str:

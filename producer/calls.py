@@ -4,8 +4,6 @@
 """
 
 import json
-import pathlib
-import sys
 import time
 import uuid
 import zlib
@@ -16,12 +14,12 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 
-from guardfleet.errors import NotFoundError, RejectedError, RetryableError
+from guardfleet.errors import LineError, NotFoundError, RejectedError, RetryableError
 from guardfleet.plan import DEFAULT_PLAN
+from guardfleet.refusals import line_of
 from guardfleet.retry import backoff_s, retry_after_s
-from guardfleet.sealing import PayloadRow
-from producer.client import Options
-from producer.readers import FORMATS, read
+from producer.client import Options, not_empty
+from producer.sources import Inputs
 
 ATTEMPTS = 6  # that fail; being told to come back later is no failure
 BASE_S, CAP_S = 0.5, 30.0
@@ -30,7 +28,6 @@ LONG_POLL_S = 30
 CHUNK_BYTES = 256 << 10
 NOT_NOW = (408, 500, 502, 503, 504)
 TOO_MANY, CONFLICT, MISSING = 429, 409, 404
-MAX_LINE_BYTES = 8 << 20
 T = TypeVar("T")
 
 
@@ -86,9 +83,13 @@ class Calls:
         is_repeatable = isinstance(texts, Sequence)
         return self._submit(lambda: _lines(texts), options, is_repeatable=is_repeatable)
 
-    def submit_file(self, path: str, options: Options) -> Steps[Batch]:
-        """A file as a batch; read again if it has to be sent again."""
-        return self._submit(lambda: _file_lines(path), options, is_repeatable=path != "-")
+    def submit_input(self, inputs: Inputs, options: Options) -> Steps[Batch]:
+        """An input as a batch; read again if it has to be sent again. Raises RejectedError where nothing is in it."""
+
+        def lines() -> Iterator[bytes]:
+            return not_empty(_input_lines(inputs), options, inputs.name)
+
+        return self._submit(lines, options, is_repeatable=inputs.is_repeatable)
 
     def status(self, batch_id: str) -> Steps[Batch]:
         """Where a batch is."""
@@ -172,24 +173,14 @@ def _lines(texts: Iterable[str | Mapping[str, Any]]) -> Iterator[bytes]:
         yield _line({"id": str(number), "text": value} if isinstance(value, str) else {"id": str(number), **value})
 
 
-def _file_lines(path: str) -> Iterator[bytes]:
-    """A file as JSONL. JSONL goes as it is; of other kinds a row that is unusable goes as one that is refused, under its number."""
-    if path == "-":
-        yield from sys.stdin.buffer
-        return
-    if FORMATS.get(pathlib.Path(path).suffix.lower()) == "jsonl":
-        try:
-            with pathlib.Path(path).open("rb") as lines:
-                yield from iter(lambda: lines.read(CHUNK_BYTES), b"")
-        except OSError as error:
-            raise RejectedError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from error
-        return
+def _input_lines(inputs: Inputs) -> Iterator[bytes]:
+    """An input as JSONL, whatever it was. A row keeps its number; one that is refused here goes as its refusal."""
     reached = 0
-    for number, row in read(path, max_text_bytes=MAX_LINE_BYTES):
+    for number, row in inputs.rows():
         yield b"\n" * (number - 1 - reached)  # so that rows keep their numbers
         reached = number
-        if not isinstance(row, PayloadRow):
-            yield b"{}\n"
+        if isinstance(row, LineError):
+            yield _line(line_of(row))
             continue
         content = {"text": row.content} if isinstance(row.content, str) else {"messages": row.content}
         yield _line({"id": row.id, **content} | ({} if row.metadata is None else {"metadata": row.metadata}))

@@ -1,10 +1,11 @@
 """The producer's client: an iterable of texts becomes a job."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, TypeVar
 
-from guardfleet.errors import GuardfleetError, LineError
+from guardfleet.errors import GuardfleetError, LineError, RejectedError
 from guardfleet.intake import Intake, callback_secret
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.rows import row_of
@@ -16,7 +17,10 @@ from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import DEFAULT_TENANT, JobView, parse_label
 from guardfleet.store.steering import check_priority
-from producer.readers import Numbered, read
+from producer.readers import AS_FOUND, Numbered, Reading
+from producer.sources import Inputs
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Submission:
     callback_secret: str | None = None
     resumed_after: int = 0  # input lines that an earlier submit had brought
     is_new: bool = True  # not found as it was submitted before
+    warnings: list[str] = field(default_factory=list)  # rows to look at, although nothing is wrong with them
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Options:
     `fingerprint`: of the input and what is asked of it; a submit with it that was cut off is gone on with by the next. `once`: one
     that went through is found again, so that a caller who did not hear of it can ask again.
     `priority`: -100 to 100, among the tenant's own jobs. `reuse`: whether verdicts of other jobs may serve this one.
-    `on_progress` is told the texts committed so far.
+    `reading`: how files are read; `allow_empty`: whether one without a row is a job all the same. `on_progress` is told the texts
+    committed so far.
     """
 
     name: str = "texts"
@@ -51,6 +57,8 @@ class Options:
     priority: int = 0
     reuse: bool = True
     once: bool = False
+    reading: Reading = AS_FOUND
+    allow_empty: bool = False
     on_progress: Callable[[int], None] = lambda n: None
 
 
@@ -84,9 +92,17 @@ class Producer:
         """
         return self.submit_rows(self._numbered(texts), options)
 
-    def submit_file(self, path: str, options: Options = Options()) -> Submission:
-        """Take a JSONL, CSV or Parquet file in (`-`: JSONL from standard input)."""
-        return self.submit_rows(read(path, max_text_bytes=self.settings.max_text_bytes), options)
+    def submit_file(self, path: str | Sequence[str], options: Options = Options()) -> Submission:
+        """Take a file in, or files, folders and patterns as one job (`-`: standard input); docs/input.md says what is read."""
+        return self.submit_input(Inputs(path, options.reading, max_text_bytes=self.settings.max_text_bytes), options)
+
+    def submit_input(self, inputs: Inputs, options: Options) -> Submission:
+        """Take an input in that was looked at already. Raises RejectedError where nothing is in it, before a job exists."""
+        try:
+            submission = self.submit_rows(not_empty(inputs.rows(), options, inputs.name), options)
+        finally:
+            inputs.close()
+        return replace(submission, warnings=inputs.warnings)
 
     def submit_rows(self, rows: Iterable[Numbered], options: Options) -> Submission:
         """Take rows in that a reader has numbered and checked."""
@@ -131,3 +147,12 @@ class Producer:
             except LineError as error:
                 row = error
             yield number, row
+
+
+def not_empty(rows: Iterator[T], options: Options, name: str) -> Iterator[T]:
+    """The same rows, the first of them looked for now: RejectedError where there is none, unless that is allowed."""
+    for first in rows:
+        return chain((first,), rows)
+    if not options.allow_empty:
+        raise RejectedError(f"the input has no rows: {name} (--allow-empty takes it all the same).")
+    return iter(())

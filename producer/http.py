@@ -3,15 +3,17 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import httpx2
 
 from producer.calls import Batch, Calls, Steps, Wait
 from producer.client import Options
+from producer.sources import Inputs
 
 PATIENCE_S = 900.0
+MAX_TEXT_BYTES = 8 << 20  # more than an API takes: it says itself what is too large for it
 TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
 DEFAULTS = Options()
 T = TypeVar("T")
@@ -40,9 +42,16 @@ class HttpProducer:
         """Take texts in, as the direct producer does. Returns once all are committed; work has begun by then."""
         return self._run(self._calls.submit(texts, options))
 
-    def submit_file(self, path: str, options: Options = DEFAULTS) -> Batch:
-        """Take a JSONL, CSV or Parquet file in (`-`: JSONL from standard input)."""
-        return self._run(self._calls.submit_file(path, options))
+    def submit_file(self, path: str | Sequence[str], options: Options = DEFAULTS) -> Batch:
+        """Take a file in, or files, folders and patterns as one batch (`-`: standard input); docs/input.md says what is read."""
+        return self.submit_input(Inputs(path, options.reading, max_text_bytes=MAX_TEXT_BYTES), options)
+
+    def submit_input(self, inputs: Inputs, options: Options = DEFAULTS) -> Batch:
+        """Take an input in that was looked at already. Raises RejectedError where nothing is in it."""
+        try:
+            return self._run(self._calls.submit_input(inputs, options))
+        finally:
+            inputs.close()
 
     def status(self, batch_id: str) -> Batch:
         """Where a batch is; raises NotFoundError."""

@@ -1,107 +1,224 @@
-"""JSONL, CSV and Parquet as numbered rows, streamed: memory is flat in the file's size."""
+"""Files as numbered rows, streamed: what an input is, is decided once, before a job exists, and said once.
 
-import csv
-import io
-import pathlib
-import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+Memory is flat in the input's size. Every physical line ends in a row, in a refusal that names it, in the header, or is blank.
+"""
 
-from guardfleet.errors import ConfigurationError, LineError, RejectedError
-from guardfleet.lines import numbered_rows
-from guardfleet.rows import row_of
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from guardfleet.columns import Columns
+from guardfleet.errors import LineError, RejectedError
+from guardfleet.rows import longest_line, row_of
 from guardfleet.sealing import PayloadRow
+from producer import formats, tables
+from producer.delimited import Delimited
+from producer.encodings import Encoding, encoding_of
+from producer.headers import Header, header_of
+from producer.jsonlines import JsonLines
+from producer.jsonvalues import JsonValues
+from producer.layout import Item, Tally
+from producer.lines import Lines, line_end_of
+from producer.naming import DEFAULT, SHOWN_NAMES, resolve
+from producer.streams import Head, Stream
 
+STDIN = "-"
 Line = PayloadRow | LineError
-Numbered = tuple[int, Line]  # the line (of Parquet, the row), from 1
-FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
-PARQUET_ROWS = 4096
-PIECE_BYTES = 256 << 10  # of a file, or what a pipe has by now
+Numbered = tuple[int, Line]  # the line from 1; of a table the row, of a JSON list the element
+LOOKED_AT = 100  # rows of JSON whose members say which columns there are
+REQUESTS = {"custom_id", "request"}
+MANY = 10  # lines, none of which is JSON: it is no JSON
 
 
-def read(path: str, *, max_text_bytes: int) -> Iterator[Numbered]:
-    """The rows of a file (`-`: JSONL from standard input), each with its line, as a payload row or as the error of its line.
+class Format(Protocol):
+    """What reads one format."""
+
+    tally: Tally
+
+    def items(self) -> Iterator[Item]:
+        """Rows as they are found, with the lines they cover."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a caller says of an input; None: it is found out."""
+
+    format: str | None = None
+    encoding: str | None = None
+    columns: Columns = DEFAULT
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in formats.FORMATS:
+            raise RejectedError(f"--format {self.format!r} is not known; {', '.join(formats.FORMATS)} are read.")
+
+
+AS_FOUND = Reading()
+
+
+class Input:
+    """One file (`-`: standard input), opened and looked at. Raises RejectedError where it cannot be read as a whole."""
+
+    def __init__(self, path: str, reading: Reading = AS_FOUND, *, max_text_bytes: int) -> None:
+        self.name = "standard input" if path == STDIN else path
+        self._path, self._asked, self._max_text_bytes = path, reading, max_text_bytes
+        self.encoding: Encoding | None = None  # of text
+        self._n_refused = 0  # lines of rows that were read well and are no rows of ours
+        self._stream = Stream(path)
+        try:
+            self._format, self.how = self._decide()
+        except BaseException:
+            self._stream.close()
+            raise
+
+    @property
+    def tally(self) -> Tally:
+        """Where its lines went, once all are read."""
+        found = self._format.tally
+        more = self._n_refused
+        return dataclasses.replace(found, taken=found.taken - more, refused=found.refused + more)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What should be looked at, although nothing is wrong with it."""
+        return self._format.suspects.told if isinstance(self._format, Delimited) else []
+
+    def values(self) -> Iterator[Item]:
+        """Every row under the names that guardfleet knows, or the error that it is; with the lines it covers. Once."""
+        columns = self._columns
+        used, is_plain = columns.used, columns.text == "text" and columns.id == "id"
+        if isinstance(self._format, Delimited):  # which knows the columns by their places
+            yield from self._format.items()
+            return
+        for first, last, value in self._format.items():
+            if type(value) is LineError or (is_plain and type(value) is dict and value.keys() <= used):
+                yield first, last, value
+            else:
+                yield first, last, columns.row(value) if isinstance(value, dict) else value
+
+    def rows(self, *, before: int = 0, place: str | None = None) -> Iterator[Numbered]:
+        """Every row as it is taken, or the error that it is. Once. Numbers go on behind `before`; errors name the `place`."""
+        most = self._max_text_bytes
+        for first, last, value in self.values():
+            row: Line = value if type(value) is LineError else _taken(first + before, value, most)
+            if isinstance(row, LineError):
+                self._n_refused += 0 if row is value else last - first + 1
+                row.line, row.last_line = first + before, last + before
+                row.place = place and f"{place}:{first}" + (f"-{last}" if last > first else "")
+            elif last > first:
+                row = dataclasses.replace(row, lines=last - first + 1)
+            yield first + before, row
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._stream.close()
+
+    def _decide(self) -> tuple[Format, str]:
+        stream, asked = self._stream, self._asked
+        if not stream.head and stream.damage:
+            raise RejectedError(f"{self.name} cannot be read: {stream.damage}.")
+        table = asked.format if asked.format in ("parquet", "arrow") else formats.table_of(stream.head, self.name)
+        if table is not None and asked.format in (None, table):
+            return self._table(table)
+        encoding = self.encoding = encoding_of(stream.head, self.name, asked.encoding)
+        head = b"".join(encoding.pieces(iter((stream.head,))))
+        end = line_end_of(head)
+        whole = head if stream.is_short else head[: head.rfind(end) + 1] or head
+        text = whole.decode(encoding.codec, "replace").replace(end.decode(), "\n")
+        kind = formats.Kind(asked.format) if asked.format else formats.kind_of(
+            text, self.name, asked.columns, is_whole=stream.is_short
+        )  # fmt: skip
+        parts = [kind.format, encoding.name.upper()] + ([stream.compression] if stream.compression else [])
+        if kind.format in ("csv", "tsv"):
+            return self._delimited(kind, encoding, whole, end, parts)
+        self._columns, names = self._keys(kind, encoding, whole, end)
+        if kind.format == "json":
+            values = JsonValues(stream, encoding, self._max_text_bytes, kind.within)
+            return values, self._sentence([*parts, f"the list {kind.within}"] if kind.within else parts, names)
+        lines = JsonLines(stream, encoding, self._max_text_bytes, end, kind.comma)
+        return lines, self._sentence(parts, names)
+
+    def _table(self, kind: str) -> tuple[Format, str]:
+        self._stream.close()
+        if self._path == STDIN or self._stream.compression:
+            raise RejectedError(f"{self.name} is {kind.title()}, which is read from a file, as it was written.")
+        parts = (tables.ParquetParts if kind == "parquet" else tables.ArrowParts)(self._path)
+        names = parts.schema.names
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise RejectedError(f"{self.name} has two columns named {twice}: which of them is meant cannot be told.")
+        self._columns = resolve(self._asked.columns, names, self.name)
+        tables.check_types(parts.schema, self._columns, self.name)
+        return tables.Tables(parts, self._columns), self._sentence([kind], names)
+
+    def _delimited(self, kind: formats.Kind, encoding: Encoding, head: bytes, end: bytes, parts: list[str]) -> tuple[Format, str]:
+        header = self._header(kind, encoding, head, end)
+        self._columns = resolve(self._asked.columns, header.names, self.name)
+        stream = self._stream
+        lines = Lines(
+            encoding.pieces(stream.pieces()),
+            encoding,
+            end=end,
+            longest=longest_line(self._max_text_bytes),
+            damage=lambda: stream.damage,
+        )
+        told = {",": "comma", ";": "semicolon", "\t": "tab"}.get(header.delimiter, header.delimiter)
+        said = self._sentence([parts[0], f"delimiter {told}", *parts[1:]], header.names)
+        return Delimited(header, self._columns, lines, self._max_text_bytes), said
+
+    def _header(self, kind: formats.Kind, encoding: Encoding, head: bytes, end: bytes) -> Header:
+        lines = [line + end for line in head.split(end)]
+        looked = [line.decode(encoding.codec, "replace") for line in lines]
+        header = header_of(looked, self.name, self._asked.columns, delimiter="\t" if kind.format == "tsv" else None)
+        try:
+            for line in lines[: header.lines]:
+                encoding.decode(line)
+        except ValueError as error:
+            raise RejectedError(f"the header of {self.name} cannot be read: {error}; --encoding names another one.") from None
+        return header
+
+    def _keys(self, kind: formats.Kind, encoding: Encoding, whole: bytes, end: bytes) -> tuple[Columns, list[str]]:
+        """The columns of JSON, and the names that its first rows have. Raises RejectedError where none of them has a text."""
+        looked = self._first_values(kind, encoding, whole, end)
+        rows = [value for value in looked if isinstance(value, dict)]
+        if len(looked) >= MANY and all(isinstance(value, LineError) for value in looked):
+            raise RejectedError(f"{self.name} is not JSON: none of its first {len(looked)} lines is. --format csv reads CSV.")
+        if not rows or any(isinstance(value, str) for value in looked) or any(REQUESTS & row.keys() for row in rows):
+            return self._asked.columns, []  # a text may be alone in its line, and is where it is in a request of a batch
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return resolve(self._asked.columns, names, self.name), names
+
+    def _first_values(self, kind: formats.Kind, encoding: Encoding, whole: bytes, end: bytes) -> list[Any]:
+        head = Head(whole)
+        if kind.format == "jsonl":
+            lines = JsonLines(head, Encoding(encoding.codec), self._max_text_bytes, end, kind.comma)
+            return [value for _, _, value in islice(lines.items(), LOOKED_AT)]
+        found = JsonValues(head, Encoding(encoding.codec), self._max_text_bytes, kind.within).items()
+        values = [value for _, _, value in islice(found, LOOKED_AT)]
+        return [value for value in values if not (isinstance(value, LineError) and value.code == "damaged")]
+
+    def _sentence(self, parts: list[str], names: Sequence[str]) -> str:
+        columns = self._columns
+        text = f"the text from {columns.text}" if columns.text != "text" else ""
+        row_id = f"the id from {columns.id}" if columns.id != "id" else ""
+        numbered = "rows are numbered, having no id" if names and columns.id not in names else ""
+        others = columns.others(filter(None, names))
+        more = f" and {len(others) - SHOWN_NAMES} more" if len(others) > SHOWN_NAMES else ""
+        kept = f"{', '.join(others[:SHOWN_NAMES])}{more} as metadata" if others else ""
+        nameless = "a column without a name is left out" if names and not all(names) else ""
+        return ", ".join(filter(None, [*parts, text, row_id, numbered, kept, nameless]))
+
+
+def read(path: str, *, max_text_bytes: int, reading: Reading = AS_FOUND) -> Iterator[Numbered]:
+    """The rows of a file (`-`: of standard input), each with its line, as a payload row or as the error of its lines.
 
     Raises RejectedError when the file as a whole cannot be read.
     """
-    if path == "-":
-        with open(sys.stdin.fileno(), "rb", closefd=False) as lines:
-            yield from read_jsonl(lines, max_text_bytes=max_text_bytes)
-        return
-    file = pathlib.Path(path)
-    kind = FORMATS.get(file.suffix.lower())
-    if kind is None:
-        raise RejectedError(f"{path}: unknown kind of file; {', '.join(sorted(set(FORMATS)))} are read.")
+    yield from Input(path, reading, max_text_bytes=max_text_bytes).rows()
+
+
+def _taken(line: int, value: Any, max_text_bytes: int) -> Line:
     try:
-        if kind == "parquet":
-            yield from _read_parquet(file, max_text_bytes)
-        elif kind == "csv":
-            with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as rows:
-                yield from read_csv(rows, max_text_bytes=max_text_bytes)
-        else:
-            with file.open("rb") as lines:
-                yield from read_jsonl(lines, max_text_bytes=max_text_bytes)
-    except OSError as error:
-        raise RejectedError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from error
-
-
-def read_jsonl(lines: io.BufferedReader, *, max_text_bytes: int) -> Iterator[Numbered]:
-    """One JSON value a line; blank lines are skipped but counted."""
-    return numbered_rows(iter(lambda: lines.read1(PIECE_BYTES), b""), max_text_bytes=max_text_bytes)
-
-
-def read_csv(rows: Iterable[str], *, max_text_bytes: int) -> Iterator[Numbered]:
-    """Columns `id` (optional) and `text`, named in the header; others become metadata."""
-    csv.field_size_limit(max(csv.field_size_limit(), max_text_bytes + 1))
-    reader = csv.DictReader(rows, strict=True)
-    if "text" not in (reader.fieldnames or ()):
-        raise RejectedError("the CSV has no column named text; its first line is to name the columns.")
-    number = 1
-    while True:
-        number = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield number, LineError(number, "invalid_csv", str(error))
-            continue
-        yield number, _taken(number, _named(row), max_text_bytes)
-
-
-def _named(row: dict[str, Any]) -> dict[str, Any]:
-    extra = {key: value for key, value in row.items() if key not in ("id", "text") and key is not None and value not in (None, "")}
-    out: dict[str, Any] = {"text": row.get("text")}
-    if row.get("id"):
-        out["id"] = row["id"]
-    if extra:
-        out["metadata"] = extra
-    return out
-
-
-def _read_parquet(file: pathlib.Path, max_text_bytes: int) -> Iterator[Numbered]:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra; JSONL and CSV do without
-        import pyarrow.parquet as pq  # noqa: PLC0415
-    except ImportError:
-        raise ConfigurationError("Parquet needs pyarrow: pip install 'guardfleet[producer]'.") from None
-    try:
-        table = pq.ParquetFile(file)
-    except pa.ArrowInvalid as error:
-        raise RejectedError(f"{file} is no Parquet file: {error}") from error
-    names = [name for name in ("id", "text", "messages", "metadata") if name in table.schema_arrow.names]
-    if not {"text", "messages"} & set(names):
-        raise RejectedError(f"{file} has no column named text or messages.")
-    number = 0
-    for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=names):
-        for value in batch.to_pylist():
-            number += 1
-            present = {key: inner for key, inner in value.items() if inner is not None}
-            yield number, _taken(number, present, max_text_bytes)
-
-
-def _taken(number: int, value: object, max_text_bytes: int) -> Line:
-    try:
-        return row_of(number, value, max_text_bytes=max_text_bytes)
+        return row_of(line, value, max_text_bytes=max_text_bytes)
     except LineError as error:
         return error

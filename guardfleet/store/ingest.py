@@ -35,7 +35,7 @@ SHARD_COLUMNS = {
     "model": "text",
 }
 PAYLOAD_COLUMNS = {"job_id": "int8", "shard_no": "int4", "day": "date", "blob": "bytea"}
-REJECTION_COLUMNS = {"job_id": "int8", "line": "int8", "code": "text", "detail": "text", "row_id": "text"}
+REJECTION_COLUMNS = {"job_id": "int8", "line": "int8", "code": "text", "detail": "text", "row_id": "text", "last_line": "int8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejec
 
     RejectedError if the job takes no more from the caller.
     """
-    refused = [(job.id, error.line, error.code, error.detail[:1000], error.row_id) for error in rejections]
+    refused = list(rejections)
     with db.begin() as connection:
         copy_rows(
             connection,
@@ -157,21 +157,26 @@ def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejec
             ((job.id, shard.shard_no, job.day, job.lane, shard.first_seq, shard.n, job.model) for shard in shards),
         )
         copy_rows(connection, "shard_payload", PAYLOAD_COLUMNS, ((job.id, shard.shard_no, job.day, shard.blob) for shard in shards))
-        copy_rows(connection, "rejection", REJECTION_COLUMNS, refused)
+        copy_rows(connection, "rejection", REJECTION_COLUMNS, (_rejection(job.id, error) for error in refused))
         taken = connection.execute(
-            text("""update job set total = total + :n, rejected = rejected + :refused, intake_line = :line,
-                           intake_lease_until = now() + make_interval(secs => :lease)
+            text("""update job set total = total + :n, rejected = least(rejected + cast(:refused as bigint), 2147483647),
+                           intake_line = :line, intake_lease_until = now() + make_interval(secs => :lease)
                     where id = :job and state = 0 and intake_token = :token"""),
             {
                 "job": job.id,
                 "token": job.token,
                 "n": sum(shard.n for shard in shards),
-                "refused": len(refused),
+                "refused": sum(error.n_lines for error in refused),
                 "line": line,
                 "lease": INTAKE_LEASE_S,
             },
         ).rowcount
         _require(taken)
+
+
+def _rejection(job_id: int, error: LineError) -> tuple[object, ...]:
+    last_line = error.last_line if error.n_lines > 1 else None
+    return job_id, error.line, error.code, error.told[:1000], error.row_id, last_line
 
 
 def seal(db: Database, job: OpenJob, *, also: Callable[[Connection], None] | None = None) -> None:

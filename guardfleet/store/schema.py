@@ -225,7 +225,7 @@ class ShardDone(Base):
 
 
 class Rejection(Base):
-    """An input line that was refused; holds no text."""
+    """An input line that was refused, or lines that were refused together; holds no text."""
 
     __tablename__ = "rejection"
     job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -233,6 +233,7 @@ class Rejection(Base):
     code: Mapped[str]
     detail: Mapped[str]
     row_id: Mapped[str | None]  # the line's id, where it had a usable one
+    last_line: Mapped[int | None] = mapped_column(BigInteger)  # of several that were refused together; null: `line` alone
 
 
 class AuditEvent(Base):

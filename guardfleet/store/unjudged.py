@@ -13,13 +13,13 @@ LINES_AT_ONCE = 5_000
 
 
 def refused(db: Database, job: JobView, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-    """Refused input lines in order: `line`, `code`, `detail`, and `row_id` where the line had a usable one."""
+    """Refused input lines in order: `line`, `code`, `detail`, `row_id` where it had a usable one, `last_line` of several."""
     last, left = -1, limit
     while left is None or left > 0:
         n = LINES_AT_ONCE if left is None else min(left, LINES_AT_ONCE)
         with db.session() as connection:
             rows = connection.execute(
-                text("""select line, code, detail, row_id from rejection where job_id = :job and line > :last
+                text("""select line, code, detail, row_id, last_line from rejection where job_id = :job and line > :last
                         order by line limit :limit"""),
                 {"job": job.id, "last": last, "limit": n},
             ).all()

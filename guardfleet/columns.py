@@ -1,0 +1,81 @@
+"""Which keys or columns of a row hold its text, its id and what is passed through. One rule for all formats."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CONVERSATIONS = ("messages", "conversations", "conversation", "contents")  # instead of a text
+# Members of an OpenAI batch line and its like, which are no pass-through data.
+REQUEST = ("custom_id", "method", "url", "body", "key", "request", "system_instruction", "systemInstruction")
+METADATA = "metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Their names. `kept`: what goes into the metadata beside the column of that name; None: all that has no other use.
+
+    `is_told`: whether a caller named the text, so that no other column can hold one.
+    """
+
+    text: str = "text"
+    id: str = "id"
+    kept: tuple[str, ...] | None = None
+    is_told: bool = False
+
+    @classmethod
+    def of(cls, text: str | None, row_id: str | None, kept: str | None) -> "Columns":
+        """As options give them: names, and `all`, `none` or names with commas between them."""
+        names = {None: None, "all": None, "none": ()}.get(kept, tuple(name.strip() for name in (kept or "").split(",")))
+        return cls(text or "text", row_id or "id", names, text is not None)
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Names that are not passed through."""
+        return frozenset((self.text, self.id, METADATA, *CONVERSATIONS, *REQUEST))
+
+    def others(self, names: Iterable[str]) -> list[str]:
+        """Which of these go into the metadata."""
+        used = self.used
+        return [name for name in names if name not in used and (self.kept is None or name in self.kept)]
+
+    def row(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A row under the names that guardfleet knows, what is passed through in its metadata too."""
+        out = {} if self.is_told else dict(value)
+        for name, mine in (("text", self.text), ("id", self.id)):
+            if mine in value:
+                out[name] = value[mine]
+            elif mine != name:
+                out.pop(name, None)
+        if self.is_told:
+            out |= {name: value[name] for name in (*CONVERSATIONS, *REQUEST) if name in value and name != self.text}
+        given = value.get(METADATA)
+        if others := {name: value[name] for name in self.others(value) if value[name] is not None}:
+            out[METADATA] = others | object_of(given)
+        elif given is not None:
+            out[METADATA] = given
+        return out
+
+
+def object_of(metadata: object) -> dict[str, Any]:
+    """Metadata as an object: JSON text is read as what it says; what is none goes under its own name."""
+    if isinstance(metadata, str):
+        try:
+            found = json.loads(metadata)
+        except (ValueError, RecursionError):
+            found = None
+        return found if isinstance(found, dict) else {METADATA: metadata} if metadata else {}
+    if metadata is None:
+        return {}
+    return dict(metadata) if isinstance(metadata, Mapping) else {METADATA: metadata}
+
+
+def list_of(name: str, cell: str) -> list[Any]:
+    """A conversation that a cell holds as JSON text. ValueError where it is none."""
+    try:
+        found = json.loads(cell)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise ValueError(f"{name} is to be a JSON list, as text")  # noqa: TRY004 - of what is in the cell, not of the cell
+    return found

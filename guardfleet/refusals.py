@@ -1,0 +1,30 @@
+"""A line that a reader has refused already, as a line of its own: what is sent over HTTP in its place, under its number."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from guardfleet.errors import LineError
+
+REFUSED = "guardfleet_refused"
+MOST_LINES = 2**31 - 1
+CODE_CHARACTERS, DETAIL_CHARACTERS = 64, 1000
+
+
+def line_of(error: LineError) -> dict[str, Any]:
+    """The line that stands for it."""
+    return {REFUSED: {"code": error.code, "detail": error.told, "lines": error.n_lines, "id": error.row_id}}
+
+
+def refusal_of(line: int, value: object) -> LineError:
+    """The inverse, for the member of a line that has one; what is not as it should be is a refusal too."""
+    given: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+    code, detail, n_lines = given.get("code"), given.get("detail"), given.get("lines")
+    if not (_is_text(code, CODE_CHARACTERS) and _is_text(detail, DETAIL_CHARACTERS)):
+        return LineError(line, "wrong_type", f"{REFUSED} has a code and a detail")
+    n = n_lines if type(n_lines) is int and 1 <= n_lines <= MOST_LINES else 1
+    row_id = given.get("id")
+    return LineError(line, str(code), str(detail), row_id if _is_text(row_id, 512) else None, last_line=line + n - 1)
+
+
+def _is_text(value: object, longest: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= longest and value.isprintable()

@@ -1,0 +1,24 @@
+"""Lines that were refused together: a row of a CSV whose quotes do not end may cover very many.
+
+A column that may be null: the version before refuses line by line.
+
+Revision ID: 0010
+Revises: 0009
+"""
+
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the column."""
+    op.execute("alter table rejection add column last_line int8")
+
+
+def downgrade() -> None:
+    """Remove it."""
+    op.execute("alter table rejection drop column last_line")

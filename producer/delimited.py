@@ -1,0 +1,133 @@
+"""CSV and its kin: rows of exactly as many fields as the header has, each with the physical lines it covers.
+
+Nothing is dropped and nothing cut: a row of another number of fields is refused, and so are all lines of a row whose quotes do not
+end as they must. Reading goes on behind them.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from guardfleet.columns import CONVERSATIONS, METADATA, Columns, list_of, object_of
+from guardfleet.errors import LineError
+from producer.headers import Header
+from producer.layout import Item, Tally
+from producer.lines import QUOTE, Lines
+from producer.suspects import Suspects
+
+TOO_LONG = "field larger"  # how the csv module begins to say that a field is over its limit
+
+
+@dataclass
+class Delimited:
+    """The rows of one file under its header."""
+
+    header: Header
+    columns: Columns
+    lines: Lines
+    max_text_bytes: int
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self.suspects = Suspects(self.header, self.columns)
+        self._offset = 0  # lines that were taken without the parser
+
+    def items(self) -> Iterator[Item]:
+        """Every row in order, blank lines left out."""
+        csv.field_size_limit(max(csv.field_size_limit(), self.max_text_bytes + 1))
+        source = iter(self.lines)
+        for _ in range(self.header.lines):
+            next(source, None)
+        self._offset = self.tally.header = self.header.lines
+        rows = csv.reader(source, delimiter=self.header.delimiter, strict=True)
+        picked, n_fields = _picker(self.header.names, self.columns), len(self.header.names)
+        last = self._offset
+        while True:
+            try:
+                for fields in rows:
+                    first, last = last + 1, rows.line_num + self._offset
+                    if self.lines.bad and (why := self.lines.first_bad(first, last)):
+                        yield first, last, self._refused(first, last, *why)
+                    elif len(fields) == n_fields:
+                        if last > first:
+                            self.suspects.look(first, last, fields)
+                        self.tally.taken += last - first + 1
+                        yield first, last, picked(first, fields)
+                    elif _is_blank(fields):
+                        self.tally.blank += last - first + 1
+                    else:
+                        yield first, last, self._refused(first, last, "invalid_csv", _miscounted(len(fields), n_fields))
+            except csv.Error as error:
+                first, last = last + 1, rows.line_num + self._offset
+                last = self._behind(source, first, last, error)
+                why = self.lines.first_bad(first, last) or ("invalid_csv", _explained(error, first, last))
+                yield first, last, self._refused(first, last, *why)
+            else:
+                return
+
+    def _refused(self, first: int, last: int, code: str, detail: str) -> LineError:
+        self.tally.refused += last - first + 1
+        return LineError(first, code, detail, last_line=last)
+
+    def _behind(self, source: Iterator[str], first: int, last: int, error: csv.Error) -> int:
+        """The line with which a row ends that cannot be parsed. One that is too long goes on to its closing quote, unheld."""
+        if not str(error).startswith(TOO_LONG):
+            return last
+        is_open = (last > first) != (self.lines.line(last).count(QUOTE) % 2 == 1)
+        while is_open and (line := next(source, None)) is not None:
+            last += 1
+            self._offset += 1
+            is_open = line.count(QUOTE) % 2 == 0
+        return last
+
+
+def _picker(names: Sequence[str], columns: Columns) -> Callable[[int, list[str]], Any]:
+    """What makes a row of a line's fields. Empty cells but the text are left out, and columns without a name."""
+    at = {name: place for place, name in enumerate(names)}
+    text, row_id, metadata = at.get(columns.text), at.get(columns.id), at.get(METADATA)
+    lists = [(name, at[name]) for name in CONVERSATIONS if name in at and name not in (columns.text, columns.id)]
+    others = [(name, at[name]) for name in columns.others(names) if name]
+
+    def picked(line: int, fields: list[str]) -> Any:
+        row: dict[str, Any] = {} if text is None else {"text": fields[text]}
+        if row_id is not None and fields[row_id]:
+            row["id"] = fields[row_id]
+        for name, place in lists:
+            if fields[place]:
+                try:
+                    row[name] = list_of(name, fields[place])
+                except ValueError as error:
+                    return LineError(line, "wrong_type", str(error))
+        if row.get("text") == "" and any(name in row for name, _ in lists):
+            del row["text"]
+        extra = {name: fields[place] for name, place in others if fields[place]} if others else {}
+        if extra and not columns.is_told and not row.get("text", "").strip():
+            row = extra | row  # where the text is empty, whoever takes the row is to see what is beside it
+        if metadata is not None and fields[metadata]:
+            extra |= object_of(fields[metadata])
+        if extra:
+            row[METADATA] = extra
+        return row
+
+    return picked
+
+
+def _is_blank(fields: list[str]) -> bool:
+    return not fields or (len(fields) == 1 and not fields[0].strip())
+
+
+def _miscounted(found: int, n_fields: int) -> str:
+    return f"too {'many' if found > n_fields else 'few'} fields: {found}, the header has {n_fields}"
+
+
+def _explained(error: csv.Error, first: int, last: int) -> str:
+    said = str(error)
+    opened = f"a quote that line {first} opens"
+    if said.startswith("unexpected end"):
+        return f"{opened} is never closed"
+    if said.startswith(TOO_LONG):
+        return f"{opened} is not closed within the longest text there may be" if last > first else "a field is too long"
+    if "expected after" in said:
+        return f"{opened} is followed by text in line {last}" if last > first else "a closing quote is followed by text"
+    return "a carriage return stands in a field without quotes" if "new-line" in said else said

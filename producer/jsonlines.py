@@ -1,0 +1,67 @@
+"""JSON Lines: one value a line, blank lines left out; lines keep their numbers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from guardfleet.errors import LineError
+from guardfleet.lines import LineCutter
+from guardfleet.rows import longest_line, parse_line
+from producer.encodings import Encoding
+from producer.layout import Item, Tally
+from producer.streams import Source
+
+
+@dataclass
+class JsonLines:
+    """The values of one stream. With `comma`, each line may end with one, as the elements of a list do."""
+
+    stream: Source
+    encoding: Encoding
+    max_text_bytes: int
+    end: bytes = b"\n"
+    comma: bool = False
+    tally: Tally = field(default_factory=Tally)
+
+    def items(self) -> Iterator[Item]:
+        """Every line that is not blank."""
+        tally, n = self.tally, 0
+        for number, line in self._lines():
+            n += 1
+            value = self._value(number, line)
+            if type(value) is LineError:
+                tally.refused += 1
+            yield number, number, value
+        tally.taken = n - tally.refused
+        tally.blank = self._n_lines - n
+
+    def _lines(self) -> Iterator[tuple[int, bytes | LineError | None]]:
+        cutter = LineCutter(longest_line(self.max_text_bytes))
+        self._n_lines, is_whole = 0, True
+        for piece in self.encoding.pieces(self.stream.pieces()):
+            cut = piece if self.end == b"\n" else piece.replace(self.end, b"\n")
+            self._n_lines += cut.count(b"\n")
+            is_whole = cut[-1:] == b"\n" if cut else is_whole
+            for number, line in cutter.cut(cut):
+                if line is None or line.strip():
+                    yield number, line
+        self._n_lines += not is_whole
+        if broken := self.stream.damage:  # and what there is of the last line with it
+            self._n_lines += is_whole
+            yield self._n_lines, LineError(self._n_lines, "damaged", broken)
+            return
+        for number, line in cutter.end():
+            if line is None or line.strip():
+                yield number, line
+
+    def _value(self, number: int, line: bytes | LineError | None) -> object:
+        if line is None:
+            return LineError(number, "too_large", f"the line has more than {longest_line(self.max_text_bytes)} bytes")
+        if isinstance(line, LineError):
+            return line
+        try:
+            text = line if self.encoding.name == "utf-8" else self.encoding.decode(line).encode()
+            return parse_line(number, text.rstrip().removesuffix(b",") if self.comma else text)
+        except LineError as error:
+            return error
+        except ValueError as error:
+            return LineError(number, "invalid_encoding", str(error))

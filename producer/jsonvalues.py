@@ -1,0 +1,145 @@
+"""JSON that is no JSON Lines: a list, an object that holds one, or values one behind the other. Streamed, element by element."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from guardfleet.errors import LineError
+from guardfleet.rows import longest_line, parse_line
+from producer.encodings import MARK, Encoding
+from producer.formats import NEAR
+from producer.layout import Item, Tally
+from producer.streams import Source
+
+BETWEEN = re.compile(r"[\s,\ufeff]*")
+OPENING = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[')
+
+
+@dataclass
+class JsonValues:
+    """The elements of one stream, numbered from 1: lines mean nothing here."""
+
+    stream: Source
+    encoding: Encoding
+    max_text_bytes: int
+    within: str | None = None  # the member that holds the list
+    tally: Tally = field(default_factory=Tally)
+
+    def items(self) -> Iterator[Item]:
+        """Every element. One that is no JSON ends it: where the next begins cannot be told."""
+        text = _Text(self.stream, self.encoding)
+        text.skip(OPENING if self.within else BETWEEN)
+        is_list = self.within is not None or text.take("[")
+        number, decoder = 0, json.JSONDecoder()
+        while True:
+            text.skip(BETWEEN)
+            if text.is_at_end or (is_list and text.peek() == "]"):
+                break
+            number += 1
+            value = self._element(number, text, decoder)
+            yield number, number, self._counted(value)
+            if type(value) is LineError and value.code == "damaged":
+                return
+        if wrong := self._ending(text, is_list=is_list):
+            yield number + 1, number + 1, self._counted(LineError(number + 1, "damaged", wrong))
+
+    def _counted(self, value: object) -> object:
+        if type(value) is LineError:
+            self.tally.refused += 1
+        else:
+            self.tally.taken += 1
+        return value
+
+    def _element(self, number: int, text: "_Text", decoder: json.JSONDecoder) -> object:
+        longest = longest_line(self.max_text_bytes)
+        while True:
+            try:
+                end = decoder.raw_decode(text.buffer, text.at)[1]
+                is_cut = end == len(text.buffer)  # a number may go on
+            except json.JSONDecodeError as error:
+                end, is_cut, said = 0, _may_go_on(error, text), error.msg
+            except RecursionError:
+                end, is_cut, said = 0, False, "nested too deeply"
+            if not (is_cut and len(text.buffer) - text.at <= longest and text.more()):
+                break
+        if end:
+            return self._parsed(number, text.until(end))
+        if self.stream.damage and text.is_read:
+            said = self.stream.damage
+        return LineError(number, "damaged", f"element {number} is not whole ({said}); nothing behind it was read")
+
+    def _parsed(self, number: int, element: str) -> object:
+        try:
+            return parse_line(number, element.encode())
+        except UnicodeEncodeError:
+            return LineError(number, "invalid_encoding", f"the element is not {self.encoding.name.upper()}")
+        except LineError as error:
+            return error
+
+    def _ending(self, text: "_Text", *, is_list: bool) -> str | None:
+        """What is wrong with what stands behind the last element."""
+        if self.stream.damage:
+            return self.stream.damage
+        if not is_list:
+            return None
+        if not text.take("]"):
+            return "the list is not closed: what follows is missing"
+        text.skip(BETWEEN)
+        if self.within is not None and not text.take("}"):
+            return f"more stands beside {self.within}: it was not read"
+        text.skip(BETWEEN)
+        return None if text.is_at_end else "more stands behind the list: it was not read"
+
+
+class _Text:
+    """A stretch of the text, and the place in it."""
+
+    def __init__(self, stream: Source, encoding: Encoding) -> None:
+        self.buffer, self.at, self.is_read = "", 0, False
+        self._pieces = encoding.pieces(stream.pieces())
+        self._machine = codecs.getincrementaldecoder(encoding.codec)(MARK)
+
+    @property
+    def is_at_end(self) -> bool:
+        return self.at >= len(self.buffer) and not self.more()
+
+    def more(self) -> bool:
+        """Read on, as much again as there is; False at the end."""
+        parts: list[str] = []
+        wanted = max(1, len(self.buffer) - self.at)
+        while sum(map(len, parts)) < wanted and not self.is_read:
+            piece = next(self._pieces, None)
+            self.is_read = piece is None
+            parts.append(self._machine.decode(piece or b"", final=piece is None))
+        if not any(parts):
+            return False
+        self.buffer, self.at = "".join([self.buffer[self.at :], *parts]), 0
+        return True
+
+    def skip(self, pattern: re.Pattern[str]) -> None:
+        """Go behind what matches."""
+        while True:
+            found = pattern.match(self.buffer, self.at)
+            if (found and found.end() < len(self.buffer)) or not self.more():
+                self.at = found.end() if found else self.at
+                return
+
+    def peek(self) -> str:
+        return self.buffer[self.at : self.at + 1]
+
+    def take(self, sign: str) -> bool:
+        """Go behind this sign, if it stands here."""
+        is_here = self.peek() == sign
+        self.at += is_here
+        return is_here
+
+    def until(self, end: int) -> str:
+        start, self.at = self.at, end
+        return self.buffer[start:end]
+
+
+def _may_go_on(error: json.JSONDecodeError, text: _Text) -> bool:
+    """Whether the value may only be cut off where the reading has come to."""
+    return error.pos >= len(text.buffer) - NEAR or error.msg.startswith("Unterminated string")

@@ -1,0 +1,115 @@
+"""Physical lines of a text file, decoded block by block, with their numbers; those that cannot be judged are known by them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+
+from producer.encodings import Encoding
+
+QUOTE = '"'
+
+
+def line_end_of(head: bytes) -> bytes:
+    """A line feed (a carriage return before it belongs to the line); in a file that has none, the carriage return of old Macs."""
+    return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
+
+
+class Lines:
+    """An iterator of lines with their ends. `bad` has the code and detail of those that are to be refused, by number.
+
+    A bad line stands there as far as quotes go, so that whoever parses it keeps its place; its text is none that was written.
+    """
+
+    def __init__(
+        self,
+        pieces: Iterable[bytes],
+        encoding: Encoding,
+        *,
+        end: bytes,
+        longest: int,
+        damage: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self.bad: dict[int, tuple[str, str]] = {}
+        self.n = 0  # lines of the blocks before this one
+        self._pieces, self._encoding, self._end, self._longest = pieces, encoding, end, longest
+        self._damage = damage  # what broke the input off, once it has ended
+        self._block: list[str] = []
+        self._lines = chain.from_iterable(self._blocks())
+
+    def __iter__(self) -> Iterator[str]:
+        return self._lines
+
+    def line(self, number: int) -> str:
+        """A line that was taken a moment ago, of the block that is being read."""
+        return self._block[number - self.n - 1]
+
+    def first_bad(self, first: int, last: int) -> tuple[str, str] | None:
+        """Why these lines cannot be judged; None if they can. What lies before them is forgotten."""
+        found = [self.bad[number] for number in sorted(self.bad) if first <= number <= last]
+        self.bad = {number: why for number, why in self.bad.items() if number > last}
+        return found[0] if found else None
+
+    def _blocks(self) -> Iterator[list[str]]:
+        held: list[bytes] = []  # of the line that goes on
+        size = quotes = 0
+        for piece in self._pieces:
+            cut = piece.rfind(self._end) + 1
+            if not cut:
+                held.append(piece)
+                size += len(piece)
+                if size > self._longest:  # not held: its quotes are counted
+                    quotes += sum(part.count(b'"') for part in held)
+                    held = []
+                continue
+            if size > self._longest:
+                ended = piece.index(self._end) + 1
+                yield self._too_long(quotes + sum(part.count(b'"') for part in [*held, piece[:ended]]))
+                held, size, quotes, piece, cut = [], 0, 0, piece[ended:], cut - ended  # noqa: PLW2901 - the rest of it
+            if cut:
+                yield self._take(self._split(b"".join([*held, piece[:cut]])))
+            held, size = [piece[cut:]], len(piece) - cut
+        if broken := self._damage():
+            yield self._refused("damaged", broken)  # and what there is of the last line with it
+        elif size > self._longest:
+            yield self._too_long(quotes + sum(part.count(b'"') for part in held))
+        elif size:
+            yield self._take(self._split(b"".join(held)))
+
+    def _take(self, block: list[str]) -> list[str]:
+        self.n += len(self._block)
+        self._block = block
+        return block
+
+    def _too_long(self, quotes: int) -> list[str]:
+        return self._refused("too_large", f"the line has more than {self._longest} bytes", quotes)
+
+    def _refused(self, code: str, detail: str, quotes: int = 0) -> list[str]:
+        self.bad[self.n + len(self._block) + 1] = (code, detail)
+        return self._take([QUOTE * (quotes % 2) + "\n"])
+
+    def _split(self, block: bytes) -> list[str]:
+        try:
+            text = block.decode(self._encoding.codec)
+        except UnicodeDecodeError:
+            return self._one_by_one(block)
+        end = self._end.decode()
+        lines = text.split(end)
+        last = lines.pop()
+        whole = [line + end for line in lines]
+        return [*whole, last] if last else whole
+
+    def _one_by_one(self, block: bytes) -> list[str]:
+        out = []
+        first = self.n + len(self._block) + 1
+        for number, line in enumerate(_cut(block, self._end), first):
+            try:
+                out.append(self._encoding.decode(line))
+            except ValueError as error:
+                self.bad[number] = ("invalid_encoding", str(error))
+                out.append(line.decode(self._encoding.codec, "replace"))
+        return out
+
+
+def _cut(block: bytes, end: bytes) -> list[bytes]:
+    lines = block.split(end)
+    last = lines.pop()
+    return [*(line + end for line in lines), *([last] if last else [])]

@@ -1,0 +1,60 @@
+"""Which of the names found in an input are meant by the columns asked for; what is not there is refused with what is."""
+
+import difflib
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from guardfleet.columns import CONVERSATIONS, Columns
+from guardfleet.errors import RejectedError
+
+# Names that texts often have elsewhere: offered in a refusal, never taken for granted.
+USUAL = ("content", "body", "comment", "message", "tweet", "post", "prompt", "sentence", "review", "input", "question", "title")
+SHOWN_NAMES = 20
+SHOWN_CHARACTERS = 40  # of a name: a file without a header has texts there
+DEFAULT = Columns()
+
+
+def resolve(asked: Columns, names: Sequence[str], source: str) -> Columns:
+    """The columns under the names that they have in `source`. Raises RejectedError for one that it has not."""
+    text = find(asked.text, names)
+    if text is None and (asked.text != DEFAULT.text or not any(name in CONVERSATIONS for name in names)):
+        raise _missing("--text-column", asked.text, names, source)
+    row_id = find(asked.id, names)
+    if row_id is None and asked.id != DEFAULT.id:
+        raise _missing("--id-column", asked.id, names, source)
+    for name in asked.kept or ():
+        if name not in names:
+            raise _missing("--metadata-columns", name, names, source)
+    return replace(asked, text=text or asked.text, id=row_id or asked.id)
+
+
+def find(wanted: str, names: Collection[str]) -> str | None:
+    """The name that is meant: the same one, else the only one that differs in case or spaces alone."""
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if name.strip().lower() == wanted.lower()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _missing(option: str, wanted: str, names: Sequence[str], source: str) -> RejectedError:
+    shown = ", ".join(_shown(name) for name in names[:SHOWN_NAMES])
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    near = _nearest(wanted, [name for name in names if name.strip()])
+    advice = f"{option} {shlex.quote(_shown(near))} would take that one" if near else f"{option} NAME says which one it is"
+    return RejectedError(f"{source} has no column named {wanted}. There are: {shown or 'none'}{more}. {advice}.")
+
+
+def _nearest(wanted: str, names: Sequence[str]) -> str | None:
+    """The name that was probably meant."""
+    folded = {name.strip().lower(): name for name in names}
+    alike = difflib.get_close_matches(wanted.lower(), folded, 1)
+    within = [name for name in folded if wanted.lower() in name]
+    usual = [name for name in USUAL if name in folded] if wanted == DEFAULT.text else []
+    found = [*alike, *within, *usual]
+    return folded[found[0]] if found else None
+
+
+def _shown(name: str) -> str:
+    whole = name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "…"
+    return whole.strip().replace("\n", " ") or "(no name)"

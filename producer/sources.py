@@ -1,0 +1,118 @@
+"""Several files, folders and patterns as one input: in an order that stays the same, with numbers that go on."""
+
+import glob
+import pathlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from guardfleet.errors import RejectedError
+from producer.formats import PACKED, SUFFIXES, suffix_of
+from producer.layout import Tally
+from producer.readers import AS_FOUND, STDIN, Input, Numbered, Reading
+
+HIDDEN = (".", "_")  # names that begin so are no data: .crc, _SUCCESS
+
+
+class Inputs:
+    """Everything that makes one job, looked at before it is read. Raises RejectedError where a file of it cannot be.
+
+    `left_out`: files of folders that are none by their names. `warnings` and `tally` are known once it was read.
+    """
+
+    def __init__(self, sources: str | Sequence[str], reading: Reading = AS_FOUND, *, max_text_bytes: int) -> None:
+        self._reading, self._max_text_bytes = reading, max_text_bytes
+        self.paths, self.left_out = expanded([sources] if isinstance(sources, str) else sources)
+        if STDIN in self.paths and len(self.paths) > 1:
+            raise RejectedError("standard input cannot be read beside files.")
+        self.warnings: list[str] = []
+        self.tally = Tally()
+        self._opened: Input | None = None
+        self._how: Counter[str] = Counter()
+        for path in self.paths:
+            looked = self._open(path)
+            self._how[looked.how] += 1
+            if len(self.paths) == 1:
+                self._opened = looked
+            else:
+                looked.close()
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it can be read again."""
+        return self.paths != [STDIN]
+
+    @property
+    def name(self) -> str:
+        """What a job of it is called."""
+        first = pathlib.PurePath(self.paths[0]).name
+        return first if len(self.paths) == 1 else f"{first} and {len(self.paths) - 1} more"
+
+    @property
+    def said(self) -> str:
+        """How it is read, in a line."""
+        if self._opened is not None:
+            found = f"reading {self._opened.name}: {next(iter(self._how))}"
+        else:
+            found = f"reading {len(self.paths)} files: " + "; ".join(f"{n} {how}" for how, n in self._how.items())
+        names = ", ".join(pathlib.PurePath(path).name for path in self.left_out[:3])
+        more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""  # noqa: PLR2004 - names shown
+        return f"{found}; left out: {names}{more}" if self.left_out else found
+
+    def rows(self) -> Iterator[Numbered]:
+        """Every row of every file, numbered through; errors of several files name theirs."""
+        before = 0
+        self.warnings, self.tally = [], Tally()
+        for path in self.paths:
+            source, self._opened = self._opened or self._open(path), None
+            place = path if len(self.paths) > 1 else None
+            last = before
+            for last, row in source.rows(before=before, place=place):
+                yield last, row
+            before = max(last, before + source.tally.lines)
+            self.tally += source.tally
+            self.warnings += [f"{place}: {warning}" if place else warning for warning in source.warnings]
+
+    def close(self) -> None:
+        """Let go of what was opened and not read."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def _open(self, path: str) -> Input:
+        return Input(path, self._reading, max_text_bytes=self._max_text_bytes)
+
+
+def expanded(sources: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files that are meant, and those of folders that are left out. Raises RejectedError where nothing is found."""
+    paths: list[str] = []
+    left_out: list[str] = []
+    for source in sources:
+        path = pathlib.Path(source)
+        if source != STDIN and path.is_dir():
+            taken, others = _within(path)
+            if not taken:
+                raise RejectedError(f"{source} has no file with a suffix that is read: {', '.join(sorted(SUFFIXES))}.")
+            paths += taken
+            left_out += others
+        elif source != STDIN and glob.has_magic(source) and not path.exists():
+            found = sorted(name for name in glob.glob(source, recursive=True) if pathlib.Path(name).is_file())  # noqa: PTH207 - absolute patterns too
+            if not found:
+                raise RejectedError(f"no file is called {source}.")
+            paths += found
+        else:
+            paths.append(source)
+    if twice := next((path for path, n in Counter(paths).items() if n > 1), None):
+        raise RejectedError(f"{twice} is there twice.")
+    return paths, left_out
+
+
+def _within(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+    """Files of a folder and of those in it, by their paths: those that may be read, and the others."""
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts)
+    )
+    taken = [
+        str(path) for path in files if suffix_of(path.name) in SUFFIXES or (path.suffix in PACKED and not suffix_of(path.name))
+    ]
+    return taken, [str(path) for path in files if str(path) not in set(taken)]

@@ -1,0 +1,162 @@
+"""Bytes of one input, inflated as they come: what it is compressed with is seen in its first bytes, whatever it is called.
+
+Memory is flat however far a stream inflates: it is pulled a piece at a time. One that is damaged gives what is before the damage.
+"""
+
+import gzip
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Protocol
+
+from guardfleet.errors import ConfigurationError, RejectedError
+
+PIECE_BYTES = 256 << 10  # of a file, or what a pipe has by now
+HEAD_BYTES = 64 << 10  # looked at before anything is decided
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+SKIPPABLE = b"\x2a\x4d\x18"  # after one byte of 50 to 5f: a zstd frame that holds no data
+ZSTD_SLICE = 512  # a block of 4 bytes can stand for 128 KiB: so much is 16 MiB at most
+
+
+class _Readable(Protocol):
+    def read(self, n: int = -1, /) -> bytes: ...
+
+
+class Source(Protocol):
+    """Whatever gives bytes; `damage` says, once all were given, what broke them off."""
+
+    damage: str | None
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of them, once."""
+
+
+class Head:
+    """The first bytes of a source, as if they were all."""
+
+    def __init__(self, head: bytes) -> None:
+        self.damage: str | None = None
+        self._head = head
+
+    def pieces(self) -> Iterator[bytes]:
+        """The one piece."""
+        return iter((self._head,))
+
+
+class Stream:
+    """One input, opened. `head` are its first bytes, inflated; `damage` says, once all was read, what broke it off."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.damage: str | None = None
+        self._file = _opened(path)
+        self._start = _first(self._file)
+        self.compression = _compression(self._start)
+        self.is_short = False  # whether the head is all of it
+        self._pieces = self._inflated()
+        self.head = self._look()
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it, from the beginning; once."""
+        with self._file:
+            if self.head:
+                yield self.head
+            yield from self._pieces
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def _look(self) -> bytes:
+        head = bytearray()
+        while len(head) < HEAD_BYTES:
+            piece = next(self._pieces, None)
+            if piece is None:
+                self.is_short = True
+                break
+            head += piece
+            if self.path == "-" and b"\n" in head:
+                break  # whoever writes into a pipe line by line is not kept waiting
+        return bytes(head)
+
+    def _inflated(self) -> Iterator[bytes]:
+        pieces = {"gzip": _gunzip, "zstd": _unzstd, None: _plain}[self.compression](_Resumed(self._start, self._file))
+        try:
+            yield from pieces
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            kind = "ends in the middle" if isinstance(error, EOFError) else "is damaged"
+            self.damage = f"the {self.compression} stream {kind}: what follows is missing"
+        except OSError as error:
+            raise RejectedError(f"{self.path} cannot be read: {error.strerror or type(error).__name__}.") from error
+
+
+class _Resumed:
+    """A file whose first bytes were taken already."""
+
+    def __init__(self, start: bytes, file: BinaryIO) -> None:
+        self._start, self._file = start, file
+
+    def read(self, n: int = -1, /) -> bytes:
+        """Up to `n` bytes, what there is by now."""
+        if self._start:
+            out, self._start = self._start[:n] if n >= 0 else self._start, self._start[n:] if n >= 0 else b""
+            return out
+        return self._file.read1(n) if hasattr(self._file, "read1") else self._file.read(n)
+
+
+def _opened(path: str) -> BinaryIO:
+    try:
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb") if path == "-" else open(path, "rb")  # noqa: PTH123 - closed by the stream
+    except OSError as error:
+        raise RejectedError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from error
+
+
+def _first(file: BinaryIO) -> bytes:
+    """Enough bytes to see what it is; fewer only at the end."""
+    out = b""
+    try:
+        while len(out) < len(ZSTD) and (more := file.read(len(ZSTD) - len(out))):
+            out += more
+    except OSError as error:
+        raise RejectedError(f"{file.name} cannot be read: {error.strerror or type(error).__name__}.") from error
+    return out
+
+
+def _compression(start: bytes) -> str | None:
+    if start.startswith(GZIP):
+        return "gzip"
+    if start == ZSTD or (start[1:] == SKIPPABLE and start[0] >> 4 == 5):  # noqa: PLR2004 - of the format
+        return "zstd"
+    return None
+
+
+def _plain(file: _Readable) -> Iterator[bytes]:
+    return iter(lambda: file.read(PIECE_BYTES), b"")
+
+
+def _gunzip(file: Any) -> Iterator[bytes]:
+    """Members that follow each other are one stream; zeros behind the last are padding."""
+    with gzip.GzipFile(fileobj=file) as whole:
+        yield from iter(lambda: whole.read1(PIECE_BYTES), b"")
+
+
+def _unzstd(file: _Readable) -> Iterator[bytes]:
+    try:
+        import zstandard  # noqa: PLC0415 - an extra; most files are not compressed with it
+    except ImportError:
+        raise ConfigurationError("zstd needs zstandard: pip install 'guardfleet[producer]'.") from None
+    fresh = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    machine = fresh.decompressobj()
+    while rest := file.read(ZSTD_SLICE):
+        while rest:
+            if machine.eof:
+                machine = fresh.decompressobj()
+            try:
+                if piece := machine.decompress(rest):
+                    yield piece
+            except zstandard.ZstdError as error:
+                raise zlib.error(str(error)) from error
+            rest = machine.unused_data if machine.eof else b""
+    if not machine.eof:
+        raise EOFError

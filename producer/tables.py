@@ -1,0 +1,169 @@
+"""Parquet and Arrow: typed columns, read a few thousand rows at a time. A part that is damaged costs its own rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from guardfleet.columns import CONVERSATIONS, METADATA, Columns, list_of, object_of
+from guardfleet.errors import ConfigurationError, LineError, RejectedError
+from producer.layout import Item, Tally
+
+ROWS = 4096  # at once
+NO_PYARROW = "Parquet and Arrow need pyarrow: pip install 'guardfleet[producer]'."
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that are read together: a row group, or a record batch. `rows` of None: not known before they are read."""
+
+    n: int
+    rows: int | None
+
+
+class ParquetParts:
+    """The row groups of a Parquet file."""
+
+    def __init__(self, path: str) -> None:
+        pa, pq = _pyarrow()
+        try:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            raise RejectedError(f"{path} is no whole Parquet file: {_short(error)}.") from error
+        self.schema = self._file.schema_arrow
+        groups = [self._file.metadata.row_group(n) for n in range(self._file.metadata.num_row_groups)]
+        self.parts = [Part(n, group.num_rows) for n, group in enumerate(groups)]
+
+    def batches(self, part: Part, names: Sequence[str]) -> Iterator[Any]:
+        """What a part holds, in batches."""
+        yield from self._file.iter_batches(batch_size=ROWS, row_groups=[part.n], columns=list(names))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+class ArrowParts:
+    """The record batches of an Arrow (Feather) file, or of a stream of them."""
+
+    def __init__(self, path: str) -> None:
+        pa, _ = _pyarrow()
+        self._source = pa.OSFile(path, "rb")
+        try:
+            try:
+                self._reader = pa.ipc.open_file(self._source)
+                self.parts = [Part(n, None) for n in range(self._reader.num_record_batches)]
+                self._get = self._reader.get_batch
+            except pa.ArrowInvalid:
+                self._source.seek(0)
+                self._reader = pa.ipc.open_stream(self._source)
+                self.parts = [Part(0, None)]
+                self._get = None
+        except (pa.ArrowException, OSError) as error:
+            self._source.close()
+            raise RejectedError(f"{path} is no whole Arrow file: {_short(error)}.") from error
+        self.schema = self._reader.schema
+
+    def batches(self, part: Part, names: Sequence[str]) -> Iterator[Any]:
+        """What a part holds, in batches."""
+        for batch in self._reader if self._get is None else (self._get(part.n),):
+            chosen = batch.select(list(names))
+            for at in range(0, chosen.num_rows, ROWS):
+                yield chosen.slice(at, ROWS)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source.close()
+
+
+@dataclass
+class Tables:
+    """The rows of one file, numbered from 1."""
+
+    parts: ParquetParts | ArrowParts
+    columns: Columns
+    tally: Tally = field(default_factory=Tally)
+
+    def items(self) -> Iterator[Item]:
+        """Every row."""
+        pa, _ = _pyarrow()
+        wanted = [name for name in self.parts.schema.names if self._is_used(name)]
+        number = 0
+        for part in self.parts.parts:
+            first = number + 1
+            try:
+                for batch in self.parts.batches(part, wanted):
+                    for value in _values(batch):
+                        number += 1
+                        self.tally.taken += 1
+                        yield number, number, self._row(number, value)
+            except (pa.ArrowException, OSError) as error:
+                last = number + 1 if part.rows is None else first + part.rows - 1
+                self.tally.refused += last - number
+                yield number + 1, last, LineError(number + 1, "damaged", f"cannot be read: {_short(error)}", last_line=last)
+                number = last
+        self.parts.close()
+
+    def _is_used(self, name: str) -> bool:
+        return name in self.columns.used or bool(self.columns.others([name]))
+
+    def _row(self, number: int, value: dict[str, Any]) -> Any:
+        for name in CONVERSATIONS:
+            if isinstance(value.get(name), str) and name != self.columns.text:
+                try:
+                    value[name] = list_of(name, value[name])
+                except ValueError as error:
+                    return LineError(number, "wrong_type", str(error))
+        if isinstance(value.get(METADATA), str):
+            value[METADATA] = object_of(value[METADATA])
+        return value
+
+
+def check_types(schema: Any, columns: Columns, name: str) -> None:
+    """Raise RejectedError where the text's column is of a type that holds no text."""
+    pa, _ = _pyarrow()
+    if columns.text not in schema.names:
+        return
+    kind = schema.field(columns.text).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    raw = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    if not any(matches(kind) for matches in (*texts, *raw)):
+        raise RejectedError(f"{name}: the column {columns.text} holds {kind}, no text.")
+
+
+def _values(batch: Any) -> Iterator[dict[str, Any]]:
+    names = batch.schema.names
+    cells = [_python(column) for column in batch.columns]
+    return (dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True))
+
+
+def _python(column: Any) -> list[Any]:
+    """A column's values as Python's own; what Python has no value for (nanoseconds, the year 10,000) as text."""
+    pa, _ = _pyarrow()
+    try:
+        values: list[Any] = column.to_pylist(maps_as_pydicts="lossy")
+    except (ValueError, OverflowError, pa.ArrowException):
+        values = [_one(scalar) for scalar in column]
+    return values
+
+
+def _one(scalar: Any) -> Any:
+    pa, _ = _pyarrow()
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return str(scalar)
+
+
+def _short(error: Exception) -> str:
+    """What pyarrow says, without what follows it."""
+    return str(error).split("\n", 1)[0].strip().rstrip(".")[:200] or type(error).__name__
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra; JSON and CSV do without
+        import pyarrow.parquet as pq  # noqa: PLC0415
+    except ImportError:
+        raise ConfigurationError(NO_PYARROW) from None
+    return pa, pq
