@@ -12,11 +12,19 @@ from typing import Any, BinaryIO, Protocol
 
 from guardfleet.errors import ConfigurationError, RejectedError
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    try:
+        from backports import zstd
+    except ImportError:  # an extra; most files are not compressed with it
+        zstd = None  # type: ignore[assignment]
+
 PIECE_BYTES = 256 << 10  # of a file, or what a pipe has by now
 HEAD_BYTES = 64 << 10  # looked at before anything is decided
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 SKIPPABLE = b"\x2a\x4d\x18"  # after one byte of 50 to 5f: a zstd frame that holds no data
-ZSTD_SLICE = 512  # a block of 4 bytes can stand for 128 KiB: so much is 16 MiB at most
+WINDOW_LOG = 27  # 128 MiB, as the command line's --long has it
 
 
 class _Readable(Protocol):
@@ -141,22 +149,12 @@ def _gunzip(file: Any) -> Iterator[bytes]:
         yield from iter(lambda: whole.read1(PIECE_BYTES), b"")
 
 
-def _unzstd(file: _Readable) -> Iterator[bytes]:
+def _unzstd(file: Any) -> Iterator[bytes]:
+    """Frames that follow each other are one stream."""
+    if zstd is None:
+        raise ConfigurationError("zstd needs backports.zstd: pip install 'guardfleet[producer]'.")
     try:
-        import zstandard  # noqa: PLC0415 - an extra; most files are not compressed with it
-    except ImportError:
-        raise ConfigurationError("zstd needs zstandard: pip install 'guardfleet[producer]'.") from None
-    fresh = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-    machine = fresh.decompressobj()
-    while rest := file.read(ZSTD_SLICE):
-        while rest:
-            if machine.eof:
-                machine = fresh.decompressobj()
-            try:
-                if piece := machine.decompress(rest):
-                    yield piece
-            except zstandard.ZstdError as error:
-                raise zlib.error(str(error)) from error
-            rest = machine.unused_data if machine.eof else b""
-    if not machine.eof:
-        raise EOFError
+        with zstd.ZstdFile(file, options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG}) as whole:
+            yield from iter(lambda: whole.read1(PIECE_BYTES), b"")
+    except zstd.ZstdError as error:
+        raise zlib.error(str(error)) from error
