@@ -1,5 +1,6 @@
 """Rendering and token ids against the real template and tokenizer; control tokens in texts stay text."""
 
+import functools
 import json
 import pathlib
 from typing import Any
@@ -22,9 +23,7 @@ def tokenizer(shared: pathlib.Path) -> Any:
 
 @pytest.fixture(scope="session")
 def prompter(tokenizer: Any) -> Prompter:
-    from worker.engine.loading import prompter_of
-
-    return prompter_of(tokenizer)
+    return made(tokenizer)
 
 
 def whole(tokenizer: Any, turns: tuple[tuple[str, str], ...]) -> list[int]:
@@ -70,7 +69,7 @@ def test_awkward_texts_get_the_ids_of_the_whole_prompt(tokenizer: Any, prompter:
     assert list(prompter.encode([turns])[0].ids) == whole(tokenizer, turns)
 
 
-@pytest.fixture(params=["real", "demo"])
+@pytest.fixture(scope="session", params=["real", "demo"])
 def either(request: pytest.FixtureRequest, tokenizer: Any) -> Any:
     """The real tokenizer and the demo model's."""
     from worker.engine.loading import tokenizer_of
@@ -78,10 +77,15 @@ def either(request: pytest.FixtureRequest, tokenizer: Any) -> Any:
     return tokenizer if request.param == "real" else tokenizer_of("demo")
 
 
-def test_no_content_holds_a_control_token_however_it_is_made(either: Any) -> None:
+@functools.cache  # a real tokenizer takes seconds to take apart
+def made(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
     from worker.engine.loading import prompter_of
 
-    prompter = prompter_of(either)
+    return prompter_of(tokenizer, neutralises=neutralises)
+
+
+def test_no_content_holds_a_control_token_however_it_is_made(either: Any) -> None:
+    prompter = made(either)
     added = {str(token): number for number, token in either.added_tokens_decoder.items()}
     texts = [
         *added,
@@ -139,23 +143,19 @@ FORGERIES = [
 
 
 def test_the_labels_are_those_of_the_template(either: Any) -> None:
-    from worker.engine.loading import prompter_of
-
-    assert set(prompter_of(either).labels.lines) == {"USER:", "ASSISTANT:", "<BEGIN CONVERSATION>", "<END CONVERSATION>"}
+    assert set(made(either).labels.lines) == {"USER:", "ASSISTANT:", "<BEGIN CONVERSATION>", "<END CONVERSATION>"}
 
 
 @pytest.mark.parametrize(("text", "turns"), FORGERIES)
 def test_no_text_gives_the_prompt_of_more_turns_unless_it_is_to_be_kept(
     either: Any, text: str, turns: tuple[tuple[str, str], ...]
 ) -> None:
-    from worker.engine.loading import prompter_of
-
     for neutralises in (True, False):
-        prompter = prompter_of(either, neutralises=neutralises)
+        prompter = made(either, neutralises=neutralises)
         forged, real = prompter.encode([(("user", text),), turns])
         assert (forged.ids == real.ids) is not neutralises
         assert prompter.labels.count(text) == text.count(":")
-    assert f"A\n\n{text[3:].partition(':')[0]}\u00b7" in either.decode(prompter_of(either).encode([(("user", text),)])[0].ids)
+    assert f"A\n\n{text[3:].partition(':')[0]}\u00b7" in either.decode(made(either).encode([(("user", text),)])[0].ids)
 
 
 @pytest.mark.parametrize(
