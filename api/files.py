@@ -17,7 +17,7 @@ from api.repeats import Once
 from api.uploads import FORM_BYTES, Upload, too_large
 from guardfleet.errors import LineError
 from guardfleet.lines import LineCutter, NumberedLine
-from guardfleet.rows import longest_line, parse_line, row_of
+from guardfleet.rows import is_row, longest_line, parse_line
 from guardfleet.store import files
 from guardfleet.store.files import StoredFile, parse_file_label
 from guardfleet.store.keys import Caller
@@ -218,11 +218,13 @@ class _Arriving:
         if not line:
             return
         try:
-            row_of(1, parse_line(1, line), max_text_bytes=self.max_text_bytes)
+            is_usable = is_row(parse_line(1, line))
+            reason = "it has nothing that a row has"
         except LineError as error:
-            if error.code in ("invalid_json", "wrong_type"):
-                detail = f"the file is no JSONL of batch lines; its first line: {error.detail}."
-                raise ProblemError(400, "invalid_jsonl", detail, param="file") from None
+            is_usable, reason = False, error.detail
+        if not is_usable:
+            detail = f"the file is no JSONL of batch lines; its first line: {reason}."
+            raise ProblemError(400, "invalid_jsonl", detail, param="file")
         self._is_checked = True
 
 

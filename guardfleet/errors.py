@@ -37,12 +37,21 @@ class DrainingError(RetryableError):
     """The engine is shutting down and hands the work back untouched."""
 
 
+class ContentError(RejectedError):
+    """What a row holds cannot be taken as it is; `code` is one of LineError's, `detail` quotes no text."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{detail} ({code})")
+        self.code, self.detail = code, detail
+
+
 class LineError(RejectedError):
     """Input lines are unusable, one as a rule; the rest of the file goes on.
 
     `code` is stable: `invalid_json`, `wrong_type`, `missing_text`, `invalid_id`, `duplicate_id`, `invalid_metadata`, `invalid_csv`,
-    `invalid_encoding`, `damaged`, `too_large`, `url_mismatch`. `row_id` is the line's id, where it had a usable one.
-    `last_line` ends the range that is refused with it; `place` is where that is, if there are several inputs.
+    `invalid_encoding`, `damaged`, `too_large`, `url_mismatch`, `repeated_key`, `unknown_role`, `unknown_member`,
+    `unsupported_content`, `already_judged`. `row_id` is the line's id, where it had a usable one. `last_line` ends the range that is
+    refused with it; `place` is where that is, if there are several inputs.
     """
 
     def __init__(

@@ -86,6 +86,9 @@ class Intake:
             except LineError as error:
                 error.row_id, error.last_line = row.id, line + row.lines - 1
                 row = error
+            else:
+                if self._strict and row.notes:
+                    row = LineError(line, "invalid_metadata", row.notes[0], row.id)
         if line > self.resumed_after:
             self._line = line
             if isinstance(row, LineError):

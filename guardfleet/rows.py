@@ -1,19 +1,43 @@
 """One input row as a payload row, or a line-numbered error that says what is wrong with it and never quotes it."""
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from guardfleet.errors import LineError
+from guardfleet.domain.batch_lines import COMPLETIONS, MODERATIONS, request_of
+from guardfleet.domain.conversations import Turn, is_blank, plain, turns_of
+from guardfleet.domain.ids import SeenIds, id_of, invented
+from guardfleet.domain.json_text import JsonError, Repeated, parse
+from guardfleet.domain.metadata import kept, kind_of
+from guardfleet.domain.parts import text_of
+from guardfleet.domain.words import called, holds_words
+from guardfleet.errors import ContentError, LineError
 from guardfleet.refusals import REFUSED, refusal_of
 from guardfleet.sealing import PayloadRow
 
-MAX_ID_CHARACTERS = 512
-MAX_METADATA_CHARACTERS = 16_384
-MODERATIONS, COMPLETIONS = "/v1/moderations", "/v1/chat/completions"
+__all__ = [
+    "COMPLETIONS",
+    "MODERATIONS",
+    "SeenIds",
+    "content_bytes",
+    "is_row",
+    "longest_line",
+    "parse_line",
+    "row_of",
+    "take_line",
+]
+
+OTHERS = ("conversations", "conversation", "contents")  # names that other tools have for messages
+USED = frozenset({"id", "custom_id", "text", "messages", "metadata", "method", "url", "body", "key", "request", *OTHERS})
+VERDICT = frozenset({"severity", "categories", "rationale"})  # of an object of ours
+SYSTEM = ("system_instruction", "systemInstruction")  # beside Gemini's contents
+# Members of a row that say something about a text, and are none: beside an empty text they hide nothing.
+ABOUT = frozenset({
+    *USED, "lang", "language", "locale", "label", "labels", "category", "categories", "source", "split", "author", "user",
+    "username", "user_id", "author_id", "conversation_id", "thread_id", "parent_id", "post_id", "comment_id", "created",
+    "created_at", "updated_at", "date", "time", "timestamp", "link", "model", "score", "rating", "status", "type", "kind",
+    "country", "platform", "tags",
+})  # fmt: skip
 
 
 def longest_line(max_text_bytes: int) -> int:
@@ -24,13 +48,9 @@ def longest_line(max_text_bytes: int) -> int:
 def parse_line(line: int, raw: bytes) -> Any:
     """The JSON value of a line; raises LineError."""
     try:
-        return json.loads(raw)
-    except UnicodeDecodeError:
-        raise LineError(line, "invalid_json", "the line is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise LineError(line, "invalid_json", f"{error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise LineError(line, "invalid_json", "JSON nested too deeply") from None
+        return parse(raw)
+    except JsonError as error:
+        raise LineError(line, "invalid_json", str(error)) from None
 
 
 def take_line(line: int, raw: bytes, *, max_text_bytes: int, url: str | None = None) -> PayloadRow | LineError:
@@ -50,152 +70,121 @@ def take_line(line: int, raw: bytes, *, max_text_bytes: int, url: str | None = N
     return row
 
 
-def _known_id(line: int, value: object) -> str | None:
-    """The id of a row that is refused for something else."""
-    if not isinstance(value, Mapping):
-        return None
-    with suppress(LineError):
-        return _id(line, value.get("custom_id", value.get("id")))
-    return None
+def is_row(value: object) -> bool:
+    """Whether it is a row at all, usable or not: a text, or an object that has anything a row has."""
+    return isinstance(value, str) or (isinstance(value, Mapping) and not USED.isdisjoint(value))
 
 
 def row_of(line: int, value: object, *, max_text_bytes: int) -> PayloadRow:
-    """Take a parsed row: a string, `{"id", "text"}`, `{"id", "messages"}`, or an OpenAI batch line. Raises LineError."""
-    if isinstance(value, str):
-        return _sized(line, PayloadRow(str(line), value), max_text_bytes)
-    if not isinstance(value, Mapping):
-        raise LineError(line, "wrong_type", f"a row is an object, this is {_kind(value)}")
-    if "custom_id" in value:
-        return _sized(line, _openai_row(line, value), max_text_bytes)
-    row = PayloadRow(_id(line, value.get("id", line)), _content(line, value), _metadata(line, value.get("metadata")))
-    return _sized(line, row, max_text_bytes)
-
-
-class SeenIds:
-    """Finds repeated ids, in 7 bytes of memory each and 4 MB in all.
-
-    Of each id it keeps a hash of 8 bytes: two choose the bucket, six lie in it one after the other. Among 10 million ids a false
-    alarm has odds of 3 in a million. The hash is keyed anew each time, so that nobody can choose ids that share a bucket.
-    """
-
-    def __init__(self) -> None:
-        self._key = os.urandom(16)
-        self._buckets = [bytearray() for _ in range(1 << 16)]
-
-    def check(self, line: int, row_id: str) -> None:
-        """Raise LineError if the id came before."""
-        mark = hashlib.blake2b(row_id.encode(), digest_size=8, key=self._key).digest()
-        bucket, rest = self._buckets[mark[0] << 8 | mark[1]], mark[2:]
-        at = bucket.find(rest)
-        while at >= 0:
-            if at % len(rest) == 0:
-                raise LineError(line, "duplicate_id", "this id came before in the same input")
-            at = bucket.find(rest, at + 1)  # the end of one and the beginning of the next
-        bucket += rest
-
-
-def _openai_row(line: int, value: Mapping[str, Any]) -> PayloadRow:
-    url, body = value.get("url"), value.get("body")
-    if value.get("method", "POST") != "POST" or url not in (MODERATIONS, COMPLETIONS):
-        raise LineError(line, "wrong_type", f"a batch line is a POST to {MODERATIONS} or {COMPLETIONS}")
-    if not isinstance(body, Mapping):
-        raise LineError(line, "wrong_type", f"body is an object, this is {_kind(body)}")
-    inner = {"text": body.get("input")} if url == MODERATIONS else {"messages": body.get("messages")}
-    return PayloadRow(_id(line, value["custom_id"]), _content(line, inner), None)
-
-
-def _id(line: int, value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise LineError(line, "invalid_id", f"id is a string or an integer, this is {_kind(value)}")
-    text = str(value)
-    if not text or len(text) > MAX_ID_CHARACTERS:
-        raise LineError(line, "invalid_id", f"id has {len(text)} characters, 1 to {MAX_ID_CHARACTERS} are taken")
-    if not _is_storable(text):
-        raise LineError(line, "invalid_id", "id holds a NUL byte or a lone surrogate")
-    return text
-
-
-def _content(line: int, value: Mapping[str, Any]) -> str | list[dict[str, str]]:
-    text, messages = value.get("text"), value.get("messages")
-    if (text is None) == (messages is None):
-        raise LineError(line, "missing_text", "a row has either text or messages")
-    if messages is None:
-        if not isinstance(text, str):
-            raise LineError(line, "wrong_type", f"text is a string, this is {_kind(text)}")
-        return text
-    if not isinstance(messages, list) or not messages:
-        raise LineError(line, "wrong_type", "messages is a list of at least one message")
-    return [_message(line, message) for message in messages]
-
-
-def _message(line: int, message: object) -> dict[str, str]:
-    if not isinstance(message, Mapping):
-        raise LineError(line, "wrong_type", f"a message is an object, this is {_kind(message)}")
-    role, content = message.get("role"), message.get("content")
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise LineError(line, "wrong_type", "a message has a role and a content that are strings")
-    return {"role": role, "content": content}
-
-
-def _metadata(line: int, value: object) -> dict[str, Any] | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise LineError(line, "invalid_metadata", f"metadata is an object, this is {_kind(value)}")
-    shown = repr(value)
-    if len(shown) > MAX_METADATA_CHARACTERS:
-        raise LineError(line, "invalid_metadata", f"metadata has more than {MAX_METADATA_CHARACTERS} characters")
-    # repr spells NUL and lone surrogates as escapes; PostgreSQL's jsonb takes neither
-    if "\\x00" in shown or "\\ud" in shown or "nan" in shown or "inf" in shown:
-        _check_metadata(line, value)
-    return value
-
-
-def _check_metadata(line: int, value: object) -> None:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _check_metadata(line, key)
-            _check_metadata(line, inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_metadata(line, inner)
-    elif isinstance(value, str) and not _is_storable(value):
-        raise LineError(line, "invalid_metadata", "metadata holds a NUL byte or a lone surrogate")
-    elif isinstance(value, float) and value - value != 0:
-        raise LineError(line, "invalid_metadata", "metadata holds a number that JSON has not")
-
-
-def _sized(line: int, row: PayloadRow, max_text_bytes: int) -> PayloadRow:
+    """Take a parsed row: a string, an object with a text or a conversation, or an OpenAI batch line. Raises LineError."""
+    try:
+        row = _row(line, value)
+    except ContentError as error:
+        raise LineError(line, error.code, error.detail) from None
     size = content_bytes(row.content)
     if size > max_text_bytes:
         raise LineError(line, "too_large", f"the text has {size} bytes, at most {max_text_bytes} are taken")
     return row
 
 
-def content_bytes(content: str | list[dict[str, str]]) -> int:
+def content_bytes(content: str | list[Turn]) -> int:
     """Size of a content in UTF-8; roles are not counted."""
     texts = [content] if isinstance(content, str) else [message["content"] for message in content]
     return sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
 
-def _is_storable(text: str) -> bool:
-    if "\0" in text:
-        return False
+def _row(line: int, value: object) -> PayloadRow:
+    if type(value) is not dict:
+        if isinstance(value, str):
+            return PayloadRow(invented(line), value)
+        if not isinstance(value, Mapping):
+            raise ContentError("wrong_type", f"a row is an object, this is {kind_of(value)}")
+        if isinstance(value, Repeated):
+            _refuse_repeated(value)
+    if "custom_id" in value:
+        return PayloadRow(id_of(line, value["custom_id"]), _content(request_of(value)))
+    if "request" in value and isinstance(value["request"], Mapping) and "contents" in value["request"]:
+        return PayloadRow(id_of(line, value.get("key")), _content(value["request"]))
+    row_id, content = id_of(line, value.get("id")), _content(value)
+    given = value.get("metadata")
+    return PayloadRow(row_id, content) if given is None else PayloadRow(row_id, content, *kept(given))
+
+
+def _refuse_repeated(value: Repeated) -> None:
+    """What is only passed on may come twice; a text, an id or a request may not."""
+    twice = sorted(value.names & (USED - {"metadata"}))
+    if twice:
+        raise ContentError("repeated_key", f"the member {twice[0]!r} is there more than once")
+
+
+def _content(value: Mapping[str, Any]) -> str | list[Turn]:
+    if "rationale" in value and value.keys() >= VERDICT:
+        raise ContentError("already_judged", f"this is a verdict already: it has {', '.join(sorted(VERDICT))}")
+    text, messages = value.get("text"), value.get("messages")
+    if messages is None:
+        if type(text) is str and text and not text.isspace() and value.keys().isdisjoint(OTHERS):
+            return text  # as most rows are
+    elif text is None and type(messages) is list and value.keys().isdisjoint(OTHERS) and (turns := plain(messages)):
+        return turns
+    content = _looked_for(value)
+    if is_blank(content):
+        _refuse_unseen(value)
+    return content
+
+
+def _looked_for(value: Mapping[str, Any]) -> str | list[Turn]:
+    text = value.get("text")
+    found = [name for name in OTHERS if isinstance(value.get(name), list | tuple)]  # other things are called so too
+    if value.get("messages") is not None:
+        found.insert(0, "messages")
+    if text is not None and found:
+        raise ContentError("missing_text", f"a row has either a text or {found[0]}, this one has both")
+    if len(found) > 1:
+        raise ContentError("missing_text", f"a row has one conversation, this one has {found[0]} and {found[1]}")
+    if found:
+        system = [{"role": "system", "content": _instruction(value[name], name)} for name in SYSTEM if value.get(name) is not None]
+        messages = value[found[0]]
+        return turns_of([*system, *messages] if system and isinstance(messages, list) else messages)
+    if text is None:
+        raise _no_text(value)
+    if isinstance(text, bytes):
+        return _decoded(text)
+    if not isinstance(text, str):
+        raise ContentError("wrong_type", f"text is a string, this is {kind_of(text)}")
+    return text
+
+
+def _instruction(given: object, name: str) -> str:
+    return text_of(given["parts"] if isinstance(given, Mapping) and "parts" in given else given, name)
+
+
+def _decoded(text: bytes) -> str:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return text.decode()
+    except UnicodeDecodeError:
+        raise ContentError("wrong_type", "text is bytes that are no UTF-8") from None
 
 
-def _kind(value: object) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a string",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        type(None): "null",
-    }
-    return names.get(type(value), type(value).__name__)
+def _no_text(value: Mapping[str, Any]) -> ContentError:
+    names = [called(key) for key in list(value)[:8]]
+    found = f"this one has {', '.join(names)}" if names else "this one is empty"
+    return ContentError("missing_text", f"a row has a text or messages, {found}")
+
+
+def _refuse_unseen(value: Mapping[str, Any]) -> None:
+    """Raise ContentError where the text is empty and another member holds one: an empty text is called safe unseen."""
+    for key, inner in value.items():
+        if key not in ABOUT and holds_words(inner):
+            raise ContentError(
+                "unknown_member", f"the text is empty, and the member {called(key)} holds one that would not be judged"
+            )
+
+
+def _known_id(line: int, value: object) -> str | None:
+    """The id of a row that is refused for something else."""
+    if not isinstance(value, Mapping):
+        return None
+    given = value.get("custom_id", value.get("id"))
+    with suppress(ContentError):
+        return None if given is None else id_of(line, given)
+    return None

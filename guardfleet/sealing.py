@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from guardfleet.domain.metadata import NOTES
 from guardfleet.errors import ConfigurationError
 
 KEY_BYTES = 32
@@ -32,12 +33,14 @@ ROWS = "zlib-json"  # what the texts of a shard are sealed as
 class PayloadRow:
     """One text as it waits for a worker. `content` is a string or a list of {"role", "content"} messages.
 
-    `lines`: how many of the input's lines it covers; known while it is taken in only.
+    `notes`: what was left out of the metadata, for the verdict's evidence. `lines`: how many of the input's lines it covers; known
+    while it is taken in only.
     """
 
     id: str
     content: str | list[dict[str, str]]
     metadata: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
     lines: int = 1
 
 
@@ -68,13 +71,13 @@ class Keyring:
 
     def seal_rows(self, wrapped_key: bytes, rows: Sequence[PayloadRow], *, job_id: int, shard_no: int) -> bytes:
         """Compress and encrypt the rows of one shard; bound to its job and number, so blobs cannot be swapped."""
-        return self.seal(
-            wrapped_key, [[row.id, row.content, row.metadata] for row in rows], kind=ROWS, job_id=job_id, shard_no=shard_no
-        )
+        plain = [[row.id, row.content, row.metadata if not row.notes else _with_notes(row)] for row in rows]
+        return self.seal(wrapped_key, plain, kind=ROWS, job_id=job_id, shard_no=shard_no)
 
     def open_rows(self, wrapped_key: bytes, blob: bytes, *, job_id: int, shard_no: int) -> list[PayloadRow]:
         """The inverse of `seal_rows`; raises ConfigurationError when key and blob do not belong together."""
-        return [PayloadRow(*row) for row in self.open(wrapped_key, blob, kind=ROWS, job_id=job_id, shard_no=shard_no)]
+        rows = self.open(wrapped_key, blob, kind=ROWS, job_id=job_id, shard_no=shard_no)
+        return [_opened(*row) if row[2] is not None and NOTES in row[2] else PayloadRow(*row) for row in rows]
 
     def seal(self, wrapped_key: bytes, value: Any, *, kind: str, job_id: int, shard_no: int) -> bytes:
         """Compress and encrypt what JSON can hold, bound to its kind and to one shard."""
@@ -86,7 +89,10 @@ class Keyring:
     def open(self, wrapped_key: bytes, blob: bytes, *, kind: str, job_id: int, shard_no: int) -> Any:
         """The inverse of `seal`; raises ConfigurationError when key and blob do not belong together."""
         packed = _decrypt(self._data_key(wrapped_key), blob, _place(job_id, shard_no, kind))
-        return json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
+        try:
+            return json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
+        except RecursionError:
+            raise ConfigurationError("a sealed value is nested deeper than this version takes in.") from None
 
     def seal_bytes(self, wrapped_key: bytes, plain: bytes, *, place: bytes) -> bytes:
         """Encrypt bytes as they are, bound to `place`."""
@@ -117,6 +123,16 @@ class Keyring:
 
     def _data_key(self, wrapped: bytes) -> AESGCM:
         return AESGCM(_decrypt(self._wrap, wrapped, b"data-key"))
+
+
+def _with_notes(row: PayloadRow) -> dict[str, Any]:
+    """Notes travel inside the metadata: a worker of the version before knows rows of three values only, and stores them so."""
+    return {**(row.metadata or {}), NOTES: list(row.notes)}
+
+
+def _opened(row_id: str, content: Any, metadata: dict[str, Any]) -> PayloadRow:
+    notes = metadata.pop(NOTES)
+    return PayloadRow(row_id, content, metadata or None, tuple(notes))
 
 
 def _derive(root: bytes, label: bytes) -> bytes:

@@ -3,8 +3,8 @@
 Standard library only: the engine runs on machines that have nothing else of guardfleet's dependencies.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 from typing import Any
 
@@ -84,7 +84,8 @@ class Judgement:
     `raw` is the model's answer where it differs from the canonical rendering of the parsed fields, else None.
     `category_odds`: P of each of `CATEGORY_CHOICES`; None where the tokenizer gives none.
     `evidence`: for long texts the windows, the one that decided, and what was left out (docs/long-texts.md); how many lines of
-    the text look like turns (`role_labels`), and whether the model was shown them so that they are none.
+    the text look like turns (`role_labels`), and whether the model was shown them so that they are none; and `notes`
+    of what was left out of its row.
     """
 
     severity: Severity
@@ -116,6 +117,11 @@ def failure(code: str, detail: str | None = None, *, served_by: ServedBy = Serve
     if code not in ERROR_CODES:
         raise KeyError(code)
     return Judgement(Severity.ERROR, served_by=served_by, error=code, error_detail=detail, **known)
+
+
+def with_notes(judgement: Judgement, notes: Sequence[str]) -> Judgement:
+    """The same, saying in its evidence what of the row that it is about was left out."""
+    return replace(judgement, evidence={**(judgement.evidence or {}), "notes": list(notes)}) if notes else judgement
 
 
 def category_names(categories: Category) -> list[str]:

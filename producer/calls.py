@@ -4,6 +4,7 @@
 """
 
 import json
+import sys
 import time
 import uuid
 import zlib
@@ -14,10 +15,13 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 
+from guardfleet.domain.metadata import NOTES
 from guardfleet.errors import LineError, NotFoundError, RejectedError, RetryableError
 from guardfleet.plan import DEFAULT_PLAN
 from guardfleet.refusals import line_of
 from guardfleet.retry import backoff_s, retry_after_s
+from guardfleet.rows import row_of
+from guardfleet.sealing import PayloadRow
 from producer.client import Options, not_empty
 from producer.sources import Inputs
 
@@ -170,7 +174,10 @@ def batch_of(content: bytes) -> Batch:
 
 def _lines(texts: Iterable[str | Mapping[str, Any]]) -> Iterator[bytes]:
     for number, value in enumerate(texts, 1):
-        yield _line({"id": str(number), "text": value} if isinstance(value, str) else {"id": str(number), **value})
+        try:
+            yield _line({"text": value} if isinstance(value, str) else value)
+        except (TypeError, ValueError, RecursionError):  # dates, UUIDs and what else JSON has not
+            yield _refused_or_plain(number, value)
 
 
 def _input_lines(inputs: Inputs) -> Iterator[bytes]:
@@ -182,8 +189,21 @@ def _input_lines(inputs: Inputs) -> Iterator[bytes]:
         if isinstance(row, LineError):
             yield _line(line_of(row))
             continue
-        content = {"text": row.content} if isinstance(row.content, str) else {"messages": row.content}
-        yield _line({"id": row.id, **content} | ({} if row.metadata is None else {"metadata": row.metadata}))
+        yield _row_line(row)
+
+
+def _refused_or_plain(number: int, value: object) -> bytes:
+    """A row of Python values as the line that stands for it; one that is unusable as its refusal."""
+    try:
+        return _row_line(row_of(number, value, max_text_bytes=sys.maxsize))  # how long a text may be, the API says
+    except LineError as error:
+        return _line(line_of(error))
+
+
+def _row_line(row: PayloadRow) -> bytes:
+    content = {"text": row.content} if isinstance(row.content, str) else {"messages": row.content}
+    metadata = {**(row.metadata or {}), NOTES: row.notes} if row.notes else row.metadata
+    return _line({"id": row.id, **content} | ({} if metadata is None else {"metadata": metadata}))
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

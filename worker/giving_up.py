@@ -13,7 +13,7 @@ from guardfleet.store.settling import Row
 from guardfleet.store.shards import Claim, Limits
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
-from guardfleet.verdict import Judgement, Model, failure
+from guardfleet.verdict import Judgement, Model, failure, with_notes
 from worker.cascade import is_sure
 
 NOBODY = Model("nobody", "0", "none")
@@ -49,10 +49,10 @@ def _rows(held: Claim, judgement: Judgement, texts: Sequence[PayloadRow], first:
     """What is written of a shard nobody could finish: what a first model was sure of stands, the others have no verdict."""
     if not texts:
         return [Row(None, judgement, model_id=nobody)] * held.n
-    rows = [Row(row.id, judgement, None, row.metadata, nobody) for row in texts]
+    rows = [Row(row.id, with_notes(judgement, row.notes), None, row.metadata, nobody) for row in texts]
     if first is None:
         return rows
     return [
-        replace(row, judgement=said, model_id=first.model_id) if is_sure(said, held.plan.sure) else row
-        for row, said in zip(rows, first.judgements, strict=True)
+        replace(row, judgement=with_notes(said, text.notes), model_id=first.model_id) if is_sure(said, held.plan.sure) else row
+        for row, text, said in zip(rows, texts, first.judgements, strict=True)
     ]

@@ -27,7 +27,7 @@ from guardfleet.store.settling import Row
 from guardfleet.store.shards import Claim, Limits
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
-from guardfleet.verdict import Judgement, ServedBy, Severity, category_names
+from guardfleet.verdict import Judgement, ServedBy, Severity, category_names, with_notes
 from worker.cascade import compare, doubts_of
 from worker.judge import Judge
 from worker.leases import LeaseKeeper
@@ -170,7 +170,8 @@ class Moderator:
 def rows_of(texts: Sequence[PayloadRow], digests: Sequence[bytes], judgements: Sequence[Judgement]) -> list[Row]:
     """What is written of a shard."""
     return [
-        Row(text.id, judgement, digest, text.metadata) for text, digest, judgement in zip(texts, digests, judgements, strict=True)
+        Row(text.id, judgement if not text.notes else with_notes(judgement, text.notes), digest, text.metadata)
+        for text, digest, judgement in zip(texts, digests, judgements, strict=True)
     ]
 
 

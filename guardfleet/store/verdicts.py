@@ -22,7 +22,7 @@ COLUMNS = """v.seq, v.id, v.severity, v.categories, v.refusal, v.probabilities, 
              v.category_odds, v.model_id, v.input_tokens, v.output_tokens, v.done_at, v.metadata::text, v.evidence"""
 
 KNOWN = """select distinct on (digest) digest, severity, categories, refusal, probabilities, raw, input_tokens, output_tokens,
-                  category_odds, evidence, job_id = %(job)s as is_own
+                  category_odds, nullif(evidence - 'notes', '{}') as evidence, job_id = %(job)s as is_own
            from verdict
            where digest = any(%(digests)s) and served_by = 0 and severity < 3 and model_id = %(model)s
              and (evidence is null or not evidence ? 'left_out')

@@ -3,6 +3,9 @@
 import pathlib
 from collections import Counter
 
+import pytest
+
+from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
 from guardfleet.store import keys, verdicts
 from guardfleet.store.jobs import JobView
@@ -63,3 +66,21 @@ def until_done(producer: Producer, job: JobView) -> None:
     from tests.services.fleet import until
 
     until(lambda: producer.status(job.label).state.is_final, what="the end of the job")
+
+
+@with_broker("redis")
+def test_what_was_left_out_of_a_row_is_told_of_that_row_alone(settings: Settings, tmp_path: pathlib.Path) -> None:
+    producer = Producer.connect(settings)
+    noted = {"text": "the same", "metadata": {"score": float("nan"), "lang": "en"}}
+    with fleet(settings, tmp_path, ("dispatcher",), ("worker",)):
+        jobs = [finished(producer, producer.submit(rows).job) for rows in ([noted, "the same"], ["the same", noted])]
+        strict = finished(producer, producer.submit(["the same"], Options(strict=True)).job)
+    rows = [list(verdicts.export(producer.db, job)) for job in (*jobs, strict)]
+    note = {"notes": ["metadata: a number in the member 'score' is none that JSON has: it is null"]}
+    assert [[row["evidence"] for row in found] for found in rows] == [[note, None], [None, note], [None]]
+    assert [[row["served_by"] for row in found] for found in rows] == [["model", "duplicate"], ["cache", "duplicate"], ["cache"]]
+    assert rows[0][0]["metadata"] == {"lang": "en", "score": None}
+    assert rows[0][0]["rationale"].replace(".", "") in rows[0][1]["rationale"]
+    with pytest.raises(RejectedError, match="line 1: metadata: a number in the member 'score'"):
+        producer.submit([noted], Options(strict=True))
+    producer.db.close()

@@ -47,7 +47,7 @@ def test_a_whole_job_over_http(at: tuple[str, str], tmp_path: pathlib.Path) -> N
             ["a", {"id": "x", "text": "b [[unsafe]]"}, "lone \ud800"], Options(name="mine", priority=3, metadata=MINE)
         )
         found = {row["id"]: row["severity"] for row in producer.results(batch.id)}
-        assert found == {"1": "safe", "x": "unsafe", "3": "safe"}
+        assert found == {"line:1": "safe", "x": "unsafe", "line:3": "safe"}
         done = producer.status(batch.id)
         assert (done.status, done.total, done.raw["name"], done.raw["priority"]) == ("completed", 3, "mine", 3)
         assert done.raw["metadata"] == MINE

@@ -69,6 +69,7 @@ BAD_LINES = [
     b'{"id": true, "text": "x"}',
     b'{"id": "both", "text": "x", "messages": []}',
     b'{"id": "orphan", "messages": [{"role": "assistant", "content": "hello"}]}',
+    b'{"id": "crowd", "messages": [' + b", ".join([b'{"role": "user", "content": "x"}'] * 300) + b"]}",
     b'{"custom_id": "batch-line", "method": "POST", "url": "/v1/moderations", "body": {"input": "fine"}}',
     b'{"id": "meta", "text": "x", "metadata": {"k": "a\\u0000"}}',
     b'{"id": "long", "text": "' + b"word " * 200_000 + b'"}',
@@ -97,19 +98,20 @@ def test_each_kind_of_bad_line_gets_what_the_design_says(settings: Settings, tmp
         14: "invalid_id",
         15: "invalid_id",
         16: "missing_text",
-        19: "invalid_metadata",
-        22: "invalid_json",
+        23: "invalid_json",
     }
     rows = {row["id"]: row for row in verdicts.export(producer.db, job)}
     assert {name: (row["severity"], row["served_by"]) for name, row in rows.items()} == {
         "good-1": ("safe", "model"),
-        "6": ("safe", "model"),
+        "line:6": ("safe", "model"),
         "nul": ("safe", "model"),
         "surrogate": ("safe", "model"),
         "empty": ("safe", "rule:empty"),
         "spaces": ("safe", "rule:empty"),
         "token": ("safe", "model"),
-        "orphan": ("error", "nobody"),
+        "orphan": ("safe", "model"),
+        "crowd": ("error", "nobody"),
+        "meta": ("safe", "model"),
         "batch-line": ("safe", "duplicate"),
         "long": ("safe", "model"),
         "last": ("unsafe", "model"),
@@ -117,7 +119,9 @@ def test_each_kind_of_bad_line_gets_what_the_design_says(settings: Settings, tmp
     windows = rows["long"]["evidence"]["windows"]
     assert (windows[0][0], windows[-1][1]) == (0, 1_000_000)
     assert f"one of {len(windows)} windows" in rows["long"]["rationale"]
-    assert rows["orphan"]["error"] == "invalid_conversation"
+    assert rows["crowd"]["error"] == "invalid_conversation"
+    assert rows["meta"]["metadata"] is None
+    assert rows["meta"]["evidence"] == {"notes": ["metadata: the member 'k' holds a NUL byte or a lone surrogate: it is left out"]}
     assert rows["empty"]["rationale"] == "Safe: the text is empty, so there was nothing to judge."
     assert_exactly_once(producer, job)
     producer.db.close()

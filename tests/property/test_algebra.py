@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from guardfleet import sealing
 from guardfleet.errors import LineError
 from guardfleet.lines import LineCutter
 from guardfleet.retry import WEBHOOK_SCHEDULE_S, backoff_s, webhook_delay_s
@@ -77,6 +78,18 @@ def test_sealed_rows_open_to_what_was_sealed_byte_for_byte(rows: list[PayloadRow
     assert KEYRING.open_rows(DATA_KEY, blob, job_id=5, shard_no=2) == rows
 
 
+@given(st.none() | st.dictionaries(st.text(max_size=5), st.integers(), min_size=1), st.lists(st.text(), min_size=1).map(tuple))
+def test_notes_travel_so_that_the_version_before_can_open_the_row(metadata: dict[str, int] | None, notes: tuple[str, ...]) -> None:
+    row = PayloadRow("1", "x", metadata, notes)
+    blob = KEYRING.seal_rows(DATA_KEY, [row], job_id=1, shard_no=0)
+    assert KEYRING.open_rows(DATA_KEY, blob, job_id=1, shard_no=0) == [row]
+    ((row_id, content, kept),) = KEYRING.open(
+        DATA_KEY, blob, kind=sealing.ROWS, job_id=1, shard_no=0
+    )  # it knows three values a row
+    assert (row_id, content) == ("1", "x")
+    assert {**(metadata or {}), **kept} == kept
+
+
 @given(ANY_TEXT, ANY_TEXT, st.integers(1, 9), st.integers(1, 9))
 def test_digests_are_equal_exactly_for_equal_texts_of_one_tenant(one: str, other: str, mine: int, yours: int) -> None:
     assert (KEYRING.digest(mine, one) == KEYRING.digest(yours, other)) is (one == other and mine == yours)
@@ -98,17 +111,19 @@ def test_json_values_survive_a_sealed_metadata(metadata: dict[str, int]) -> None
 
 @given(st.lists(st.text("ab", min_size=6, max_size=6), max_size=60), st.booleans())
 def test_an_id_is_a_duplicate_just_when_it_came_before(ids: list[str], all_in_one_bucket: bool) -> None:
-    seen, before = SeenIds(), set()
+    seen, before = SeenIds(), dict[str, int]()
     with pytest.MonkeyPatch.context() as patch:
         if all_in_one_bucket:  # ids as their own hashes, so that the end of one and the beginning of the next often make a third
-            patch.setattr("guardfleet.rows.hashlib.blake2b", lambda data, **_: types.SimpleNamespace(digest=lambda: b"xx" + data))
+            patch.setattr(
+                "guardfleet.domain.ids.hashlib.blake2b", lambda data, **_: types.SimpleNamespace(digest=lambda: b"xx" + data)
+            )
         for line, value in enumerate(ids):
             if value in before:
-                with pytest.raises(LineError):
+                with pytest.raises(LineError, match=f"in line {before[value]} "):
                     seen.check(line, value)
             else:
                 seen.check(line, value)
-            before.add(value)
+                before[value] = line
 
 
 @given(st.lists(st.binary(max_size=30).map(lambda piece: piece.replace(b"x", b"\n")), max_size=12), st.integers(0, 20))

@@ -1,0 +1,1 @@
+"""What a row means: pure functions and values, no I/O."""

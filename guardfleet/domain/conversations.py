@@ -1,0 +1,151 @@
+"""Conversations as their writers keep them, as the turns that a guard is shown: docs/rows.md has the mapping.
+
+The guard's template knows a system message in front, users and assistants, and silently drops what is none of them. So every word
+is brought into such a turn, or refused by the name of what holds it; nothing is left out quietly.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from guardfleet.domain.json_text import JsonError, parse
+from guardfleet.domain.parts import call_of, pieces_of, refuse_repeated, refuse_unread, result_of, text_of
+from guardfleet.domain.words import called
+from guardfleet.errors import ContentError
+
+Turn = dict[str, str]
+PLAIN = ("system", "user", "assistant")
+ROLES = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "model": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+    "bing": "assistant", "bard": "assistant", "ai": "assistant", "chatbot": "assistant",
+    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool", "tool_response": "tool", "tool_result": "tool",
+    "function_call": "call", "tool_call": "call",
+}  # fmt: skip
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+CONTENTS = ("content", "value", "text", "parts", "content_blocks")
+READ = frozenset({"role", "from", *THOUGHTS, *CONTENTS, "refusal", "audio", "tool_calls", "function_call"})
+
+
+def turns_of(messages: object) -> list[Turn]:
+    """Messages as turns of `role` and `content`, of which the last is judged. Raises ContentError.
+
+    `messages` may be the JSON of a list too, as tables have it.
+    """
+    if isinstance(messages, str):
+        messages = _parsed(messages)
+    if not isinstance(messages, list | tuple) or not messages:
+        raise ContentError("wrong_type", "messages is a list of at least one message")
+    return plain(messages) or _shown([_turn(message, f"message {at}") for at, message in enumerate(messages)])
+
+
+def plain(messages: Sequence[Any]) -> list[Turn] | None:
+    """The messages, where they are just what the guard is shown and the last says something; None where there is more to it."""
+    turns: list[Turn] = []
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:  # noqa: PLR2004 - role and content
+            return None
+        role, content = message.get("role"), message.get("content")
+        if type(content) is not str or role not in PLAIN or (role == "system" and turns):
+            return None
+        turns.append({"role": role, "content": content})
+    if not turns or turns[0]["role"] == "assistant" or role == "system" or not content or content.isspace():
+        return None
+    return turns
+
+
+def is_blank(content: str | list[Turn]) -> bool:
+    """Whether nothing is there to be judged."""
+    if isinstance(content, str):
+        return not content or content.isspace()
+    return all(is_blank(turn["content"]) for turn in content)
+
+
+def _parsed(text: str) -> object:
+    try:
+        return parse(text.encode("utf-8", "surrogatepass"))
+    except JsonError:
+        raise ContentError("wrong_type", "messages is a string that is no JSON") from None
+
+
+def _turn(message: object, where: str) -> Turn:
+    if not isinstance(message, Mapping):
+        raise ContentError("wrong_type", f"{where} is no object")
+    refuse_repeated(message, where)
+    refuse_unread(message, READ, where)
+    role, text = _role(message, where), _text(message, where)
+    if role == "tool":
+        return {"role": "user", "content": result_of(text, message.get("name"))}
+    if role == "call":
+        return {"role": "assistant", "content": f"[tool call] {text}" if text else ""}
+    return {"role": role, "content": text}
+
+
+def _role(message: Mapping[str, Any], where: str) -> str:
+    given = {str(message[key]).strip().lower() for key in ("role", "from") if message.get(key) is not None}
+    if not given and "parts" in message:
+        return "user"  # of Gemini's, where it is left out
+    if len(given) != 1:
+        raise ContentError("unknown_role", f"{where} has {'two roles' if given else 'no role'}")
+    (role,) = given
+    if role not in ROLES:
+        raise ContentError("unknown_role", f"{where} has the role {called(role)}; known are {', '.join(ROLES)}")
+    return ROLES[role]
+
+
+def _text(message: Mapping[str, Any], where: str) -> str:
+    """All that the message says, each thing once: it often stands in two members."""
+    said: list[str] = []
+    for key in THOUGHTS:
+        thought = text_of(message.get(key), where)
+        if not is_blank(thought) and (shown := f"<think>\n{thought}\n</think>\n") not in said:
+            said.append(shown)
+    for key in CONTENTS:
+        if isinstance(given := message.get(key), str):
+            said.append(given)
+        elif given is not None:
+            said.append("\n".join(piece for piece in pieces_of(given, where) if piece))
+    said.append(text_of(message.get("refusal"), where))
+    said.append(_transcript(message.get("audio"), where))
+    said += [call_of(call, where) for call in _calls(message)]
+    return "\n".join(dict.fromkeys(piece for piece in said if piece))
+
+
+def _transcript(audio: object, where: str) -> str:
+    if audio is None:
+        return ""
+    if not isinstance(audio, Mapping) or not audio.get("transcript"):
+        raise ContentError("unsupported_content", f"{where} has audio without a transcript: audio is not judged here")
+    refuse_unread(audio, ("transcript", "data", "format"), where)
+    return text_of(audio["transcript"], where)
+
+
+def _calls(message: Mapping[str, Any]) -> list[object]:
+    found: list[object] = []
+    for key in ("tool_calls", "function_call"):
+        calls = message.get(key)
+        if calls is not None:
+            found += calls if isinstance(calls, list | tuple) else [calls]
+    return found
+
+
+def _shown(turns: list[Turn]) -> list[Turn]:
+    """The turns in an order that the template shows whole, up to the last that says something."""
+    if is_blank(turns):
+        return turns
+    while is_blank(turns[-1]["content"]):
+        turns.pop()
+    out: list[Turn] = []
+    for turn in turns:
+        role, text = turn["role"], turn["content"]
+        if role == "system" and len(out) == 1 and out[0]["role"] == "system":
+            out[0]["content"] += f"\n\n{text}"
+        elif role == "system" and out:
+            out.append({"role": "user", "content": f"[system]\n{text}"})
+        else:
+            out.append({"role": role, "content": text})
+    if out[-1]["role"] == "system":
+        out[-1]["role"] = "user"
+    if out[0]["role"] == "assistant":
+        out.insert(0, {"role": "user", "content": ""})
+    return out

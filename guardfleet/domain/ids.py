@@ -1,0 +1,96 @@
+"""Ids of rows: which are taken, what a row without one is called, and finding those that come twice."""
+
+import hashlib
+import math
+import os
+import re
+import uuid
+from decimal import Decimal
+from typing import Any
+
+from guardfleet.domain.metadata import is_storable, kind_of
+from guardfleet.errors import ContentError, LineError
+
+MAX_CHARACTERS = 512
+EXACT = 2**53  # from here on a float may stand for several whole numbers
+UUID_BYTES = 16
+_INVENTED = re.compile(r"line:(\d+)")
+ENTRY_BYTES = 10  # six of the hash, four of the line
+
+
+def invented(line: int) -> str:
+    """The id of a row that has none. No other line may bring it, so it collides with none that is given."""
+    return f"line:{line}"
+
+
+def id_of(line: int, value: object) -> str:
+    """The id that a row gives, or the invented one where that is missing, null, empty or NaN. Raises ContentError."""
+    text = value if type(value) is str else _text(value)
+    if not text:
+        return invented(line)
+    if len(text) > MAX_CHARACTERS:
+        raise ContentError("invalid_id", f"id has {len(text)} characters, 1 to {MAX_CHARACTERS} are taken")
+    if not is_storable(text):
+        raise ContentError("invalid_id", "id holds a NUL byte or a lone surrogate")
+    if text.startswith("line:") and (found := _INVENTED.fullmatch(text)) and found[1] != str(line):
+        raise ContentError("invalid_id", "ids like line:1 are kept for rows without an id, each for the one of that line")
+    return text
+
+
+def _text(value: Any) -> str:
+    if hasattr(value, "dtype") and hasattr(value, "item"):  # numpy's scalars
+        value = value.item()
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _digits(int(value))
+    if isinstance(value, float | Decimal):
+        return _whole(value)
+    if isinstance(value, str | uuid.UUID):
+        return str(value)
+    if isinstance(value, bytes) and len(value) == UUID_BYTES:
+        return str(uuid.UUID(bytes=value))
+    raise ContentError("invalid_id", f"id is a string or a whole number, this is {kind_of(value)}")
+
+
+def _digits(value: int) -> str:
+    try:
+        return str(value)
+    except ValueError:  # more digits than the interpreter turns into text
+        raise ContentError("invalid_id", f"id is a number of more than {MAX_CHARACTERS} digits") from None
+
+
+def _whole(value: float | Decimal) -> str:
+    """A float is taken where it is a whole number and surely the one that was meant: pandas makes floats of ids with a gap."""
+    if math.isnan(value):
+        return ""
+    if not math.isfinite(value) or not -EXACT < value < EXACT:
+        raise ContentError("invalid_id", "id is a number that is not known to its last digit: give it as text")
+    if value != int(value):
+        raise ContentError("invalid_id", f"id is {value}, not whole" if len(str(value)) < 30 else "id is no whole number")  # noqa: PLR2004
+    return str(int(value))
+
+
+class SeenIds:
+    """Finds repeated ids and where they were first, in 11 bytes of memory each and 4 MB in all.
+
+    Of each id it keeps a hash of 8 bytes: two choose the bucket, six lie in it, one behind the other, each with its line. Among 10
+    million ids a false alarm has odds of 3 in a million. The hash is keyed anew each time, so that nobody can choose ids that
+    share a bucket.
+    """
+
+    def __init__(self) -> None:
+        self._key = os.urandom(16)
+        self._buckets = [bytearray() for _ in range(1 << 16)]
+
+    def check(self, line: int, row_id: str) -> None:
+        """Raise LineError if the id came before."""
+        mark = hashlib.blake2b(row_id.encode(), digest_size=8, key=self._key).digest()
+        bucket, rest = self._buckets[mark[0] << 8 | mark[1]], mark[2:]
+        at = bucket.find(rest)
+        while at >= 0:
+            if at % ENTRY_BYTES == 0:
+                first = int.from_bytes(bucket[at + len(rest) : at + ENTRY_BYTES])
+                raise LineError(line, "duplicate_id", f"this id came before, in line {first}")
+            at = bucket.find(rest, at + 1)  # a line's number, or the end of one entry and the beginning of the next
+        bucket += rest + (line & 0xFFFFFFFF).to_bytes(4)

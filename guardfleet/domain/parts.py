@@ -1,0 +1,171 @@
+"""Contents in parts as one text, as chat clients of several makers write them. What is no text is refused by its name."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from guardfleet.domain.json_text import DEEPEST, Repeated
+from guardfleet.domain.words import called, holds_words
+from guardfleet.errors import ContentError
+
+TEXTS = ("text", "input_text", "output_text", "summary_text", "reasoning_text")
+NOT_JUDGED = {
+    "image": "images", "image_url": "images", "input_image": "images", "image_file": "images", "inlineData": "images",
+    "inline_data": "images", "audio": "audio", "input_audio": "audio", "audio_url": "audio", "video": "videos",
+    "video_url": "videos", "input_video": "videos", "file": "files", "input_file": "files", "fileData": "files",
+    "file_data": "files", "document": "documents", "redacted_thinking": "redacted thoughts",
+}  # fmt: skip
+# Members that say something about a message, a part or a call, and are no words of it.
+ABOUT = frozenset({
+    "id", "type", "index", "name", "object", "status", "timestamp", "time", "date", "created", "created_at", "createdAt",
+    "create_time", "update_time", "updated_at", "updatedAt", "weight", "lang", "language", "model", "provider", "finish_reason",
+    "stop_reason", "stop_sequence", "end_turn", "tool_call_id", "tool_use_id", "call_id", "recipient", "channel", "author",
+    "uuid", "parent", "parent_id", "user_id", "message_id", "conversation_id", "turn_id", "metadata", "cache_control",
+    "signature", "thoughtSignature", "thought_signature", "thought", "prefix", "partial", "is_error", "usage", "logprobs",
+    "system_fingerprint", "service_tier", "rating", "score", "label", "labels", "expires_at",
+})  # fmt: skip
+
+
+def text_of(content: object, where: str) -> str:
+    """A string as it is, parts joined by line ends, nothing for null. Raises ContentError."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(piece for piece in pieces_of(content, where) if piece)
+
+
+def pieces_of(content: object, where: str) -> Iterable[str]:
+    """The text of each part of a list, or of one part alone."""
+    if isinstance(content, Mapping):
+        return [_part(content, where)]
+    if not isinstance(content, list | tuple):
+        raise ContentError("wrong_type", f"{where} has content that is neither a string nor a list of parts")
+    return [part if isinstance(part, str) else _part(part, where) for part in content]
+
+
+def _part(part: object, where: str) -> str:
+    if not isinstance(part, Mapping):
+        raise ContentError("wrong_type", f"{where} has a part that is neither a string nor an object")
+    refuse_repeated(part, where)
+    kind = part.get("type")
+    for name in (kind,) if kind else part:
+        if isinstance(name, str) and name in NOT_JUDGED:
+            raise ContentError("unsupported_content", f"{where} has a part {name!r}: {NOT_JUDGED[name]} are not judged here")
+    name = "text" if kind in TEXTS else kind or next((key for key in part if key in _READ), None)
+    if not isinstance(name, str) or name not in _READ:
+        raise ContentError("unsupported_content", f"{where} has a part {called(kind)}, which is not judged here")
+    read, members = _READ[name]
+    refuse_unread(part, members, where)
+    return read(part, where)
+
+
+def refuse_repeated(value: object, where: str) -> None:
+    """Raise ContentError for an object whose keys are ambiguous."""
+    if isinstance(value, Repeated):
+        raise ContentError("repeated_key", f"{where} has the member {called(min(value.names))} more than once")
+
+
+def refuse_unread(value: Mapping[str, Any], read: Iterable[str], where: str) -> None:
+    """Raise ContentError where a member that nobody reads holds words."""
+    for key, inner in value.items():
+        if key not in read and key not in ABOUT and holds_words(inner):
+            raise ContentError("unknown_member", f"{where} has a member {called(key)} with text in it, which would not be judged")
+
+
+def call_of(call: object, where: str) -> str:
+    """A call of a tool: its name, and its arguments as they are."""
+    if not isinstance(call, Mapping):
+        raise ContentError("wrong_type", f"{where} has a call that is no object")
+    refuse_repeated(call, where)
+    inner = next((call[name] for name in ("function", "custom", "functionCall") if isinstance(call.get(name), Mapping)), call)
+    if inner is not call:
+        refuse_unread(call, ("function", "custom", "functionCall"), where)
+        refuse_repeated(inner, where)
+    refuse_unread(inner, _ARGUMENTS, where)
+    name = inner.get("name")
+    given = [json_of(inner[key], where) for key in _ARGUMENTS if inner.get(key) is not None]
+    said = [name if isinstance(name, str) else "", *given]
+    return " ".join(["[tool call]", *filter(None, said)]) if any(said) else ""
+
+
+def result_of(text: str, name: object = None) -> str:
+    """What a tool gave back, as a quotation."""
+    if not text or text.isspace():
+        return ""
+    return f"[tool result{f' of {name}' if isinstance(name, str) and name else ''}]\n{text}"
+
+
+def json_of(value: object, where: str) -> str:
+    """A string as it is, anything else as JSON."""
+    if isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except TypeError:  # lone surrogates, numbers beyond 64 bits, or too deep
+        pass
+    if _depth(value) > DEEPEST:
+        raise ContentError("wrong_type", f"{where} has arguments nested deeper than {DEEPEST} levels")
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    except (TypeError, ValueError):
+        raise ContentError("wrong_type", f"{where} has arguments that are no JSON") from None
+
+
+def _depth(value: object) -> int:
+    """Levels of lists and objects, as far as they matter."""
+    level, depth = [value], 0
+    while level and depth <= DEEPEST:
+        depth += 1
+        inner = [item for item in level if isinstance(item, Mapping | list | tuple)]
+        level = [part for item in inner for part in (item.values() if isinstance(item, Mapping) else item)]
+    return depth
+
+
+def _string(key: str) -> Callable[[Mapping[str, Any], str], str]:
+    def read(part: Mapping[str, Any], where: str) -> str:
+        text = part.get(key)
+        if text is not None and not isinstance(text, str):
+            raise ContentError("wrong_type", f"{where} has a part whose {key} is no string")
+        return text or ""
+
+    return read
+
+
+def _thought(part: Mapping[str, Any], where: str) -> str:
+    return "\n".join(filter(None, (text_of(part.get(key), where) for key in ("thinking", "reasoning", "text", "summary"))))
+
+
+def _tool_result(part: Mapping[str, Any], where: str) -> str:
+    return result_of(text_of(part.get("content"), where))
+
+
+def _response(part: Mapping[str, Any], where: str) -> str:
+    inner = part.get("functionResponse", part.get("function_response"))
+    if not isinstance(inner, Mapping):
+        raise ContentError("wrong_type", f"{where} has a function's response that is no object")
+    refuse_unread(inner, ("response",), where)
+    return result_of(json_of(inner.get("response"), where), inner.get("name"))
+
+
+def _gemini_call(part: Mapping[str, Any], where: str) -> str:
+    return call_of(part.get("functionCall") or part.get("function_call") or part, where)
+
+
+_ARGUMENTS = ("arguments", "args", "input", "parameters")
+# By the part's type, or by the member that it has where it has no type: how it is read, and which members that reads.
+_READ: Mapping[str, tuple[Callable[[Mapping[str, Any], str], str], tuple[str, ...]]] = {
+    "text": (_string("text"), ("text",)),
+    "refusal": (_string("refusal"), ("refusal",)),
+    "thinking": (_thought, ("thinking", "text")),
+    "reasoning": (_thought, ("reasoning", "text", "summary")),
+    "tool_use": (call_of, _ARGUMENTS),
+    "tool_call": (call_of, ("function", *_ARGUMENTS)),
+    "tool_result": (_tool_result, ("content",)),
+    "functionCall": (_gemini_call, ("functionCall",)),
+    "function_call": (_gemini_call, ("function_call", *_ARGUMENTS)),
+    "functionResponse": (_response, ("functionResponse",)),
+    "function_response": (_response, ("function_response",)),
+}
