@@ -72,7 +72,7 @@ def test_a_whole_job_over_http(at: tuple[str, str], tmp_path: pathlib.Path) -> N
             batch = await producer.submit(["a", "b"])
             return [row["id"] async for row in producer.results(batch.id)]
 
-    assert sorted(asyncio.run(beside_others())) == ["1", "2"]
+    assert sorted(asyncio.run(beside_others())) == ["line:1", "line:2"]
 
 
 def test_the_examples_and_the_command_do_what_they_say(at: tuple[str, str], tmp_path: pathlib.Path) -> None:
