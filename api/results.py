@@ -15,7 +15,8 @@ from api.problems import ProblemError
 from guardfleet import exporting
 from guardfleet.cursors import pack, unpack
 from guardfleet.errors import RejectedError
-from guardfleet.store import jobs, verdicts
+from guardfleet.exporting import Layout
+from guardfleet.store import jobs, unjudged, verdicts
 from guardfleet.store.jobs import JobView, parse_label
 from guardfleet.store.verdicts import Cursor, Filter
 from guardfleet.verdict import CATEGORY_NAMES, Category, Severity
@@ -82,6 +83,26 @@ async def results(
     return Response(body, media_type="application/json", headers=headers)
 
 
+@router.get("/{batch_id}/rejections")
+async def rejections(
+    batch_id: str,
+    context: AppContext,
+    caller: BatchesReader,
+    after: Annotated[int, Query(ge=0, le=2**62, description="The `next` of the page before.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
+) -> Response:
+    """Lines of the input that were refused, in order; while lines still come in, those so far. Go on with `after` = `next`."""
+
+    def page() -> bytes:
+        job = jobs.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+        found = list(unjudged.refused(context.db, job, limit=limit + 1, after=after))
+        data = found[:limit]
+        reached = data[-1]["line"] if data else after
+        return orjson.dumps({"object": "list", "data": data, "has_more": len(found) > limit, "next": str(reached)})
+
+    return Response(await in_thread(page), media_type="application/json")
+
+
 @router.get(
     "/{batch_id}/download",
     response_class=StreamingResponse,
@@ -93,12 +114,15 @@ async def download(
     caller: BatchesReader,
     fmt: Annotated[Literal["jsonl", "csv", "parquet"], Query(alias="format")] = "jsonl",
     min_severity: SeverityName = "safe",
+    spreadsheet_safe: Annotated[bool, Query(description="CSV: an apostrophe before what a spreadsheet would run.")] = False,
 ) -> Response:
     """All verdicts there are, in input order, streamed."""
     job = await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
     pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
     headers = {"Content-Disposition": f'attachment; filename="{job.label}.{fmt}"'}
-    return StreamingResponse(_pieces(exporting.encode(pages, fmt)), media_type=MEDIA[fmt], headers=headers)
+    return StreamingResponse(
+        _pieces(exporting.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))), media_type=MEDIA[fmt], headers=headers
+    )
 
 
 @router.get("/{batch_id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})

@@ -50,8 +50,8 @@ class LineError(RejectedError):
 
     `code` is stable: `invalid_json`, `wrong_type`, `missing_text`, `invalid_id`, `duplicate_id`, `invalid_metadata`, `invalid_csv`,
     `invalid_encoding`, `damaged`, `too_large`, `url_mismatch`, `repeated_key`, `unknown_role`, `unknown_member`,
-    `unsupported_content`, `already_judged`. `row_id` is the line's id, where it had a usable one. `last_line` ends the range that is
-    refused with it; `place` is where that is, if there are several inputs.
+    `unsupported_content`, `already_judged`. `row_id` is the line's id, where it had a usable one. `last_line` ends the range that
+    is refused with it; `place` is where that is, if there are several inputs.
     """
 
     def __init__(

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import json
 import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -14,23 +16,78 @@ import orjson
 
 from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.rendering import FIELDS
-from guardfleet.store.verdicts import Page
+from guardfleet.store.verdicts import Content, Page
 
 FORMATS = ("jsonl", "csv", "parquet")
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 FLAT = tuple(name for name in FIELDS if name != "seq")
 NESTED = ("metadata", "category_probabilities", "evidence")  # one JSON each in CSV and Parquet
+TEXTS = ("text", "messages")  # of a verdict one, the conversation as JSON
 PARQUET_PAGES = 10  # in a row group
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins so
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a file has beside its verdicts.
+
+    `metadata_keys`: columns of their own in CSV and Parquet, in place of one with all metadata. `is_spreadsheet_safe`: an
+    apostrophe before what a spreadsheet would run as a formula, ids included.
+    """
+
+    with_text: bool = False
+    metadata_keys: tuple[str, ...] | None = None
+    is_spreadsheet_safe: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a flat file."""
+        if self.metadata_keys is None:
+            names = FLAT
+        else:
+            at = FLAT.index("metadata")
+            names = (*FLAT[:at], *(f"metadata.{key}" for key in self.metadata_keys), *FLAT[at + 1 :])
+        return (*names, *TEXTS) if self.with_text else names
+
+
+PLAIN = Layout()
 
 
 def format_of(path: str, wanted: str | None = None) -> str:
-    """The format to write: the one asked for, else by the file's suffix, else JSONL. Raises RejectedError."""
-    chosen = wanted or {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}.get(pathlib.Path(path).suffix.lower(), "jsonl")
+    """The format to write: the one asked for, else by the file's suffix, JSONL where it has none. Raises RejectedError."""
+    suffix = pathlib.Path(path).suffix.lower()
+    chosen = wanted or (SUFFIXES.get(suffix) if suffix else "jsonl")
+    if chosen is None:
+        raise RejectedError(f"{path}: {', '.join(SUFFIXES)} are written.")
     if chosen not in FORMATS:
         raise RejectedError(f"format {chosen!r} is unknown; {', '.join(FORMATS)} are written.")
     return chosen
 
 
-def write(pages: Iterable[Page], path: str, fmt: str) -> int:
+def ready(path: str, wanted: str | None = None) -> str:
+    """The format to write there, once it is sure that this can be done: nobody is to judge a night long for a file that cannot be.
+
+    Raises RejectedError, and ConfigurationError where a package is missing.
+    """
+    fmt = format_of(path, wanted)
+    if fmt == "parquet":
+        _pyarrow()
+        if path == "-":
+            raise RejectedError("Parquet needs a file to write to.")
+    if path != "-":
+        target = pathlib.Path(path)
+        if target.is_dir():
+            raise RejectedError(f"{path} is a folder: name a file to write to.")
+        part = _part_of(target)
+        try:
+            part.touch(exist_ok=False)
+        except OSError as error:
+            raise RejectedError(f"{path} cannot be written: {error.strerror}.") from error
+        part.unlink()
+    return fmt
+
+
+def write(pages: Iterable[Page], path: str, fmt: str, layout: Layout = PLAIN) -> int:
     """Write all verdicts to `path` (`-`: standard output) and return how many. A file appears only once it is whole."""
     n = 0
 
@@ -41,33 +98,40 @@ def write(pages: Iterable[Page], path: str, fmt: str) -> int:
             n += len(page.rows)
 
     if path == "-":
-        if fmt == "parquet":
-            raise RejectedError("Parquet needs a file to write to.")
-        sys.stdout.buffer.writelines(encode(counted(), fmt))
+        sys.stdout.buffer.writelines(encode(counted(), fmt, layout))
         sys.stdout.flush()
         return n
     with _whole(pathlib.Path(path)) as part, part.open("wb") as file:
-        file.writelines(encode(counted(), fmt))
+        file.writelines(encode(counted(), fmt, layout))
     return n
 
 
-def encode(pages: Iterable[Page], fmt: str) -> Iterator[bytes]:
+def encode(pages: Iterable[Page], fmt: str, layout: Layout = PLAIN) -> Iterator[bytes]:
     """The verdicts in one of `FORMATS`, piece by piece, as pages come."""
-    return {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[fmt](pages)
+    return {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[fmt](pages, layout)
 
 
 def write_jsonl(rows: Iterable[Mapping[str, Any]], path: str) -> int:
-    """Write plain objects, one a line."""
+    """Write plain objects, one a line (`-`: to standard output), and return how many."""
     n = 0
-    with _whole(pathlib.Path(path)) as part, part.open("wb") as file:
+    if path == "-":
         for n, row in enumerate(rows, 1):  # noqa: B007 - the last number is the count
+            sys.stdout.buffer.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.flush()
+        return n
+    with _whole(pathlib.Path(path)) as part, part.open("wb") as file:
+        for n, row in enumerate(rows, 1):  # noqa: B007
             file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     return n
 
 
+def _part_of(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(f"{target.name}.part{os.getpid()}")
+
+
 @contextmanager
 def _whole(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    part = target.with_name(f"{target.name}.part{os.getpid()}")
+    part = _part_of(target)
     try:
         yield part
         part.replace(target)
@@ -77,17 +141,47 @@ def _whole(target: pathlib.Path) -> Iterator[pathlib.Path]:
         part.unlink(missing_ok=True)
 
 
-def _jsonl(pages: Iterable[Page]) -> Iterator[bytes]:
+def _jsonl(pages: Iterable[Page], layout: Layout) -> Iterator[bytes]:
     for page in pages:
-        yield b"\n".join(page.json_objects()) + b"\n"
+        objects = page.json_objects()
+        if layout.with_text and page.contents is not None:
+            objects = (said[:-1] + _member(content) + b"}" for said, content in zip(objects, page.contents, strict=True))
+        yield b"\n".join(objects) + b"\n"
 
 
-def _csv(pages: Iterable[Page]) -> Iterator[bytes]:
+def _member(content: Content | None) -> bytes:
+    name = b"messages" if isinstance(content, list) else b"text"
+    try:
+        return b',"%b":%b' % (name, orjson.dumps(content))
+    except TypeError:  # a lone surrogate: escaped, it stays what it is
+        return b',"%b":%b' % (name, json.dumps(content).encode())
+
+
+def _flat(page: Page, layout: Layout) -> Iterator[dict[str, Any]]:
+    """Each verdict by the columns of the layout."""
+    for row, content in zip(page.fields(), page.contents or [None] * len(page.rows), strict=True):
+        if layout.metadata_keys is not None:
+            metadata = row["metadata"] or {}
+            row |= {f"metadata.{key}": metadata.get(key) for key in layout.metadata_keys}
+        if layout.with_text:
+            row["text"] = _shown(content) if isinstance(content, str) else None
+            row["messages"] = _shown(json.dumps(content, ensure_ascii=False)) if isinstance(content, list) else None
+        yield row
+
+
+def _shown(text: str) -> str:
+    """The text as UTF-8 has it: a lone surrogate becomes U+FFFD, as it was judged."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _csv(pages: Iterable[Page], layout: Layout) -> Iterator[bytes]:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
-    writer.writerow(FLAT)
+    columns = layout.columns
+    writer.writerow(columns)
     for page in pages:
-        writer.writerows([_cell(row[name]) for name in FLAT] for row in page.fields())
+        rows = ([_cell(row[name]) for name in columns] for row in _flat(page, layout))
+        writer.writerows(([_safe(cell) for cell in row] for row in rows) if layout.is_spreadsheet_safe else rows)
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
@@ -95,21 +189,29 @@ def _csv(pages: Iterable[Page]) -> Iterator[bytes]:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, list):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "; ".join(value)
-    if isinstance(value, dict):
+    if isinstance(value, dict | list):
         return orjson.dumps(value).decode()
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value  # a spreadsheet would run it as a formula
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _parquet(pages: Iterable[Page]) -> Iterator[bytes]:
+def _safe(cell: Any) -> Any:
+    return "'" + cell if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+
+def _pyarrow() -> Any:
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra
-        import pyarrow.parquet as pq  # noqa: PLC0415
     except ImportError:
         raise ConfigurationError("Parquet needs pyarrow: pip install 'guardfleet[producer]'.") from None
+    return pa
+
+
+def _parquet(pages: Iterable[Page], layout: Layout) -> Iterator[bytes]:
+    pa = _pyarrow()
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     text, number = pa.string(), pa.float32()
     types = {
         "categories": pa.list_(text),
@@ -122,20 +224,31 @@ def _parquet(pages: Iterable[Page]) -> Iterator[bytes]:
         "output_tokens": pa.int32(),
         "done_at": pa.timestamp("us", "UTC"),
     }
-    schema = pa.schema([(name, types.get(name, text)) for name in FLAT])
+    schema = pa.schema([(name, types.get(name, text)) for name in layout.columns])
     written = _Written()
     with pq.ParquetWriter(written, schema) as writer:
         source = iter(pages)
         while group := list(islice(source, PARQUET_PAGES)):
-            rows = (row for page in group for row in page.fields())
-            plain = [{name: _nested(row[name]) if name in NESTED else row[name] for name in FLAT} for row in rows]
-            writer.write_table(pa.Table.from_pylist(plain, schema))
+            rows = [_typed(row, layout.columns) for page in group for row in _flat(page, layout)]
+            writer.write_table(pa.Table.from_pylist(rows, schema))
             yield written.taken()
     yield written.taken()
 
 
+def _typed(row: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        name: _nested(row[name]) if name in NESTED else _scalar(row[name]) if name.startswith("metadata.") else row[name]
+        for name in columns
+    }
+
+
 def _nested(value: Any) -> str | None:
     return orjson.dumps(value).decode() if value else None
+
+
+def _scalar(value: Any) -> str | None:
+    """A member of the metadata as text: its type may differ from row to row."""
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 class _Written(io.RawIOBase):

@@ -113,6 +113,13 @@ class Calls:
         page: dict[str, Any] = orjson.loads(found.content)
         return page
 
+    def refused(self, batch_id: str, after: str | None, limit: int) -> Steps[dict[str, Any]]:
+        """The next lines that were refused."""
+        asked = {"limit": limit} | ({"after": after} if after else {})
+        found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}/rejections", asked))
+        page: dict[str, Any] = orjson.loads(found.content)
+        return page
+
     def moderate(self, value: str | Mapping[str, Any]) -> Steps[dict[str, Any]]:
         """The verdict of one text or conversation."""
         asked = {"text": value} if isinstance(value, str) else dict(value)

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from producer.calls import Batch, Calls, Steps, Wait
+from producer.calls import PAGE, Batch, Calls, Steps, Wait
 from producer.client import Options
 from producer.sources import Inputs
 
@@ -65,6 +65,18 @@ class HttpProducer:
             yield from page["data"]
             after = page["next"]
             if page["complete"]:
+                return
+
+    def refused(self, batch_id: str, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Input lines that were refused, in order: `line`, `code`, `detail`, `row_id`."""
+        after: str | None = None
+        n = 0
+        while limit is None or n < limit:
+            page = self._run(self._calls.refused(batch_id, after, PAGE if limit is None else min(PAGE, limit - n)))
+            yield from page["data"]
+            n += len(page["data"])
+            after = page["next"]
+            if not page["has_more"]:
                 return
 
     def cancel(self, batch_id: str) -> Batch:

@@ -141,11 +141,23 @@ def results(
     out: Annotated[str, typer.Option("-o", "--out", help="A file; - for standard output.")] = "-",
     fmt: Annotated[str | None, typer.Option("--format", help="jsonl, csv or parquet; default by the file's suffix.")] = None,
     min_severity: Annotated[str, typer.Option("--min-severity", help="safe (all), controversial, unsafe; errors always.")] = "safe",
+    with_text: Annotated[bool, typer.Option("--with-text", help="With the text of each, as long as it is not purged.")] = False,
+    flat_metadata: Annotated[
+        bool, typer.Option("--flat-metadata", help="In CSV and Parquet, a column for each member of the metadata.")
+    ] = False,
+    spreadsheet_safe: Annotated[
+        bool, typer.Option("--spreadsheet-safe", help="In CSV, an apostrophe before what a spreadsheet would run, ids too.")
+    ] = False,
+    refused: Annotated[bool, typer.Option("--refused", help="Instead, the input lines that were refused, as JSONL.")] = False,
 ) -> int:
     """Write a job's verdicts, in input order; of a running job, those there are."""
-    from guardfleet.cli import jobs
+    from guardfleet.cli import results as command
+    from guardfleet.exporting import Layout
 
-    return jobs.results(load_settings(), job, out=out, fmt=fmt, min_severity=min_severity)
+    if refused:
+        return command.refused(load_settings(), job, out=out)
+    layout = Layout(with_text, is_spreadsheet_safe=spreadsheet_safe)
+    return command.results(load_settings(), job, out=out, fmt=fmt, min_severity=min_severity, layout=layout, is_flat=flat_metadata)
 
 
 @app.command()

@@ -1,22 +1,21 @@
-"""`submit`, `status`, `results`, `cancel`: jobs of a running fleet, or of the embedded database."""
+"""`submit`, `status`, `cancel`: jobs of a running fleet, or of the embedded database."""
 
 import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from guardfleet import exporting, standstill
+from guardfleet import standstill
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
 from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.embedded.stack import database_of, running_settings
-from guardfleet.errors import ConfigurationError, RejectedError
+from guardfleet.errors import ConfigurationError
 from guardfleet.plan import Plan
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
 from guardfleet.store import jobs, steering, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView, parse_label
-from guardfleet.verdict import Severity
 
 
 def submit(
@@ -67,7 +66,7 @@ def submit(
     print(submission.job.label, flush=True)
     show.submitted(submission)
     if not wait:
-        return DONE
+        return FAILED_ROWS if submission.job.rejected else DONE
     try:
         job = show.follow(lambda: jobs.get(db, submission.job.public_id))
     except KeyboardInterrupt:
@@ -92,24 +91,6 @@ def status(settings: Settings, label: str, *, as_json: bool) -> int:
                     show.progress(job, wrong)
         finally:
             db.close()
-    return DONE
-
-
-def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_severity: str) -> int:
-    """Write a job's verdicts."""
-    names = {severity.label: int(severity) for severity in Severity}
-    if min_severity not in names:
-        raise RejectedError(f"min-severity {min_severity!r} is unknown; {', '.join(names)} are.")
-    chosen = exporting.format_of(out, fmt)
-    with database_of(settings) as complete:
-        db = Database(complete.required("database_url"), pool_size=1)
-        try:
-            job = jobs.get(db, parse_label(label))
-            n = exporting.write(verdicts.in_order(db, job, min_severity=names[min_severity]), out, chosen)
-        finally:
-            db.close()
-    if out != "-":
-        show.console.print(f"{n:,} verdicts are in [bold]{out}[/bold]")
     return DONE
 
 

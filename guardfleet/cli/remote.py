@@ -8,6 +8,7 @@ from guardfleet.settings import Settings
 from producer.client import Options
 
 LOOK_S = 1.0
+SHOWN = 5  # refused lines
 
 
 def submit(settings: Settings, source: str, options: Options, *, wait: bool) -> int:
@@ -21,10 +22,12 @@ def submit(settings: Settings, source: str, options: Options, *, wait: bool) -> 
         print(batch.id, flush=True)
         taken = f"{batch.total - batch.failed:,} texts taken" + (f", {batch.failed:,} lines refused" if batch.failed else "")
         show.console.print(taken)
+        for line in producer.refused(batch.id, limit=SHOWN) if batch.failed else ():
+            show.console.print(f"  line {line['line']}: {line['detail']} ({line['code']})", markup=False, soft_wrap=True)
         if batch.callback_secret and not options.callback_secret:
             show.console.print(f"the callback is signed with {batch.callback_secret}")
         if not wait:
-            return DONE
+            return FAILED_ROWS if batch.failed else DONE
         try:
             while not batch.is_final:
                 time.sleep(LOOK_S)

@@ -36,7 +36,7 @@ class Scan:
     def run(self) -> int:
         """Do it all; returns the exit status."""
         signal.signal(signal.SIGTERM, _interrupt)
-        fmt = exporting.format_of(self.out)
+        fmt = exporting.ready(self.out)
         fingerprint = self._fingerprint()
         running = running_settings(self.settings) if self.settings.is_embedded else None
         stack = Stack(running or self.settings, log_to_files=True)

@@ -83,7 +83,7 @@ def submitted(submission: "Submission") -> None:
         for error in first:
             console.print(f"  {error}", markup=False, soft_wrap=True)
         if job.rejected > len(first):
-            console.print(f"  ... and {job.rejected - len(first):,} more")
+            console.print(f"  ... and {job.rejected - len(first):,} more: guardfleet results {job.label} --refused", soft_wrap=True)
     if submission.callback_secret:
         console.print(f"the callback is signed with {submission.callback_secret}", soft_wrap=True)
 

@@ -12,9 +12,9 @@ from guardfleet.store.jobs import JobView
 LINES_AT_ONCE = 5_000
 
 
-def refused(db: Database, job: JobView, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-    """Refused input lines in order: `line`, `code`, `detail`, `row_id` where it had a usable one, `last_line` of several."""
-    last, left = -1, limit
+def refused(db: Database, job: JobView, *, limit: int | None = None, after: int = -1) -> Iterator[dict[str, Any]]:
+    """Refused input lines in order, behind `after`: `line`, `code`, `detail`, `row_id` of a usable one, `last_line` of several."""
+    last, left = after, limit
     while left is None or left > 0:
         n = LINES_AT_ONCE if left is None else min(left, LINES_AT_ONCE)
         with db.session() as connection:

@@ -31,6 +31,9 @@ KNOWN = """select distinct on (digest) digest, severity, categories, refusal, pr
            order by digest, is_own desc, done_at desc"""
 
 
+Content = str | list[dict[str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """Where a reader of partial results stands: the ordinal of a finished shard, and the last text seen in it."""
@@ -50,12 +53,13 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Verdicts, the models that judged them by id, and where to go on."""
+    """Verdicts, the models that judged them by id, and where to go on; with the text of each where texts.beside put it there."""
 
     rows: list[StoredVerdict]
     models: Mapping[int, Model]
     reached: Cursor
     has_more: bool = False
+    contents: Sequence[Content | None] | None = None
 
     def json_objects(self) -> Iterator[bytes]:
         """Each verdict as a JSON object."""
@@ -223,6 +227,17 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
             yield Page(rows, models, Cursor(0, last))
         if len(rows) < EXPORT_PAGE:
             return
+
+
+def metadata_keys(db: Database, job: JobView, *, limit: int) -> list[str]:
+    """Names of all members of the job's metadata, sorted, at most so many. Reads all of its verdicts."""
+    with db.session() as connection:
+        found = connection.execute(
+            text("""select distinct k from verdict v cross join lateral jsonb_object_keys(v.metadata) k
+                    where v.job_id = :job and v.day = :day and jsonb_typeof(v.metadata) = 'object' limit :limit"""),
+            {"job": job.id, "day": job.day, "limit": limit},
+        )
+        return sorted(found.scalars())
 
 
 def of_one_shard(db: Database, job_id: int, day: dt.date) -> Page:

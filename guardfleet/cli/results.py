@@ -1,0 +1,64 @@
+"""`results`: a job's verdicts as a file, and the lines of its input that were refused."""
+
+from guardfleet import exporting
+from guardfleet.cli import DONE, show
+from guardfleet.embedded.stack import database_of
+from guardfleet.errors import RejectedError
+from guardfleet.exporting import Layout
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store import jobs, texts, unjudged, verdicts
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView, parse_label
+from guardfleet.verdict import Severity
+
+MAX_METADATA_COLUMNS = 500
+
+
+def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_severity: str, layout: Layout, is_flat: bool) -> int:
+    """Write a job's verdicts; with `is_flat`, a column for each member of the metadata."""
+    severities = {severity.label: int(severity) for severity in Severity}
+    if min_severity not in severities:
+        raise RejectedError(f"min-severity {min_severity!r} is unknown; {', '.join(severities)} are.")
+    chosen = exporting.ready(out, fmt)
+    if is_flat and chosen == "jsonl":
+        raise RejectedError("--flat-metadata is for CSV and Parquet: in JSONL the metadata is an object.")
+    with database_of(settings) as complete:
+        db = Database(complete.required("database_url"), pool_size=1)
+        try:
+            job = jobs.get(db, parse_label(label))
+            if is_flat:
+                layout = flattened(db, job, layout)
+            pages = verdicts.in_order(db, job, min_severity=severities[min_severity])
+            if layout.with_text:
+                texts.require_kept(job)
+                pages = texts.beside(db, Keyring(complete.required("secret_key")), job, pages)
+            n = exporting.write(pages, out, chosen, layout)
+        finally:
+            db.close()
+    if out != "-":
+        show.console.print(f"{n:,} verdicts are in [bold]{out}[/bold]")
+    return DONE
+
+
+def refused(settings: Settings, label: str, *, out: str) -> int:
+    """Write the input lines of a job that were refused, as JSONL."""
+    if exporting.ready(out) != "jsonl":
+        raise RejectedError("refused lines are written as JSONL.")
+    with database_of(settings) as complete:
+        db = Database(complete.required("database_url"), pool_size=1)
+        try:
+            n = exporting.write_jsonl(unjudged.refused(db, jobs.get(db, parse_label(label))), out)
+        finally:
+            db.close()
+    if out != "-":
+        show.console.print(f"{n:,} refused lines are in [bold]{out}[/bold]")
+    return DONE
+
+
+def flattened(db: Database, job: JobView, layout: Layout) -> Layout:
+    """The layout with a column for each member that the job's metadata has. Raises RejectedError where they are very many."""
+    keys = verdicts.metadata_keys(db, job, limit=MAX_METADATA_COLUMNS + 1)
+    if len(keys) > MAX_METADATA_COLUMNS:
+        raise RejectedError(f"the metadata has more than {MAX_METADATA_COLUMNS} different members: leave out --flat-metadata.")
+    return Layout(layout.with_text, tuple(keys), layout.is_spreadsheet_safe)

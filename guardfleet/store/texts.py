@@ -1,0 +1,66 @@
+"""The texts of a job, opened again for who may have them: until they are purged."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import text
+
+from guardfleet.errors import RejectedError
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView
+from guardfleet.store.verdicts import Page
+
+Shards = dict[tuple[int, int], list[PayloadRow]]  # by number and first place
+
+
+def require_kept(job: JobView) -> None:
+    """Raise RejectedError for a job whose texts are there no more."""
+    if job.purged_at is not None:
+        raise RejectedError(f"the texts of {job.label} were purged on {job.purged_at:%Y-%m-%d %H:%M} UTC: its verdicts have none.")
+
+
+def beside(db: Database, keyring: Keyring, job: JobView, pages: Iterable[Page]) -> Iterator[Page]:
+    """Each page with the content of each of its verdicts; None where it is there no more. Memory: a page, and its shards."""
+    opened: Shards = {}
+    for page in pages:
+        wanted = [row.seq for row in page.rows]
+        opened = _open(db, keyring, job, wanted, opened)
+        contents = {first + i: row.content for (_, first), rows in opened.items() for i, row in enumerate(rows)}
+        yield replace(page, contents=[contents.get(seq) for seq in wanted])
+
+
+def _open(db: Database, keyring: Keyring, job: JobView, wanted: Sequence[int], known: Shards) -> Shards:
+    """The shards that hold these places; those of the page before are not opened again."""
+    if not wanted:
+        return {}
+    out: Shards = {}
+    for shard_no, first_seq in _shards(db, job, wanted[0], wanted[-1]):
+        key = (shard_no, first_seq)
+        rows = known.get(key) or _rows(db, keyring, job, shard_no)
+        if rows:
+            out[key] = rows
+    return out
+
+
+def _shards(db: Database, job: JobView, first: int, last: int) -> list[tuple[int, int]]:
+    with db.session() as connection:
+        found = connection.execute(
+            text("""select shard_no, first_seq from shard
+                    where job_id = :job and first_seq <= :last and first_seq + n > :first order by first_seq"""),
+            {"job": job.id, "first": first, "last": last},
+        )
+        return [(row.shard_no, row.first_seq) for row in found]
+
+
+def _rows(db: Database, keyring: Keyring, job: JobView, shard_no: int) -> list[PayloadRow]:
+    with db.session() as connection:
+        found: Any = connection.execute(
+            text("""select p.blob, j.data_key from shard_payload p join job j on j.id = p.job_id
+                    where p.job_id = :job and p.shard_no = :no and p.day = :day and j.data_key is not null"""),
+            {"job": job.id, "no": shard_no, "day": job.day},
+        ).one_or_none()
+    if found is None:
+        return []
+    return keyring.open_rows(bytes(found.data_key), bytes(found.blob), job_id=job.id, shard_no=shard_no)
