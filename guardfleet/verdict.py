@@ -82,7 +82,8 @@ class Judgement:
 
     `probabilities` are P(safe), P(controversial), P(unsafe) at the label's position, summing to 1; None where no model ran.
     `raw` is the model's answer where it differs from the canonical rendering of the parsed fields, else None.
-    `category_odds`: P of each of `CATEGORY_CHOICES`; None where the tokenizer gives none.
+    `category_odds`: P of each of `CATEGORY_CHOICES` to be named first, had the answer been unsafe in one of them, whatever it was;
+    None where the tokenizer gives none.
     `evidence`: for long texts the windows, the one that decided, and what was left out (docs/long-texts.md); how many lines of
     the text look like turns (`role_labels`), and whether the model was shown them so that they are none; and `notes`
     of what was left out of its row.

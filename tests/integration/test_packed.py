@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guardfleet.verdict import CATEGORY_CHOICES
+from worker.answer import LABELS
 from worker.engine.attention import VarlenAttention
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Answer, Prepared, Unjudgeable
@@ -104,11 +105,18 @@ def draft_always(backend: PackedBackend, tree: Tree) -> None:
         mode.learns, mode.draft = False, tree
 
 
-def test_every_answer_equals_greedy_generate(packed: PackedBackend, asked: list[Content], expected: list[str]) -> None:
-    engine = BatchingEngine(packed)
+@pytest.fixture(scope="session")
+def judged(asked: list[Content]) -> list[Answer]:
+    """What the packed engine says of every row."""
+    engine = BatchingEngine(elsewhere(lambda: PackedBackend(load("demo"), budget_tokens=BUDGET)))
     engine.start()
     found = engine.submit(asked).result().answers
     engine.stop()
+    return found
+
+
+def test_every_answer_equals_greedy_generate(judged: list[Answer], expected: list[str]) -> None:
+    found = judged
     assert len(found) >= 2400
     assert [answer.raw for answer in found] == expected
     assert {answer.passes for answer in found} >= {1, 2}
@@ -197,6 +205,7 @@ def test_every_kind_of_attention_sees_the_same(
         assert len({answer.raw for answer in several}) == 1
         for answer in several[1:]:
             assert answer.probabilities == pytest.approx(several[0].probabilities, abs=1e-5)
+            assert answer.categories == pytest.approx(several[0].categories, abs=1e-4)
 
 
 def _varlen_by_loop(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int) -> Any:
@@ -218,9 +227,45 @@ def test_odds_are_read_where_the_answer_is_decided(packed: PackedBackend, asked:
         assert answer.categories is not None
         known = [(p, name) for p, name in zip(answer.categories, CATEGORY_CHOICES, strict=True) if p is not None]
         first = answer.raw.split("\n")[1].removeprefix("Categories: ").split(",")[0]
-        if first in {name for _, name in known}:
+        if answer.raw.startswith("Safety: Unsafe") and first in {name for _, name in known}:
             assert max(known)[1] == first
         assert not answer.is_close or min(abs(p - 0.5) for p in answer.probabilities) < 0.1
+
+
+def test_the_odds_of_categories_are_those_behind_unsafe_whatever_the_answer_and_the_draft(
+    packed: PackedBackend, demo: LoadedModel, asked: list[Content], judged: list[Answer]
+) -> None:
+    """Held against a forward over the whole prompt with `Safety: Unsafe`, `Categories:` behind it."""
+    by_label = {label: [i for i, answer in enumerate(judged) if answer.raw.startswith(f"Safety: {label}")][:4] for label in LABELS}
+    some = [i for found in by_label.values() for i in found]
+    assert len(some) == 12
+    question = packed.encode("Safety: Unsafe\nCategories:")
+    none, *tokens = (packed.encode(f"Safety: Unsafe\nCategories: {name}")[len(question)] for name in CATEGORY_CHOICES)
+    known = [token for token in dict.fromkeys(tokens) if token != none]
+    prompts = demo.prompter.encode([messages_of(asked[i]) for i in some])
+    for draft in ("Safety: Safe\nCategories: None", *WRONG):
+        draft_always(packed, Tree.chain(packed.encode(draft)))
+        for encoded, answer in zip(prompts, drive(packed, packed.prepare([asked[i] for i in some]), (5,)), strict=True):
+            with torch.inference_mode():
+                logits = demo.network(input_ids=torch.tensor([[*encoded.ids, *question]]), logits_to_keep=1).logits[0, -1]
+            chosen = dict(zip(known, logits[known].softmax(-1).tolist(), strict=True))
+            right = [chosen.get(token) if tokens.count(token) == 1 else None for token in tokens]
+            assert answer.categories == pytest.approx([0.0, *right], abs=1e-4)
+
+
+def test_a_text_that_is_safe_with_doubt_has_a_category_for_it(judged: list[Answer]) -> None:
+    """Read behind `Safe` the odds said None, and P(not safe) times them was about 0 up to the flip."""
+    doubtful = 0
+    for answer in judged[:2000]:
+        assert answer.probabilities is not None
+        assert answer.categories is not None
+        none, *odds = (p for p in answer.categories if p is not None)
+        assert none == 0
+        assert sum(odds) == pytest.approx(1, abs=1e-4)
+        not_safe = 1 - answer.probabilities[0]
+        doubtful += answer.raw.startswith("Safety: Safe") and not_safe >= 0.25
+        assert not_safe * max(odds) >= not_safe / len(odds) - 1e-6
+    assert doubtful >= 20
 
 
 def test_labels_and_categories_of_the_real_tokenizer_are_told_apart_by_one_token(real_tokenizer: Any) -> None:

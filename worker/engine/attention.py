@@ -8,7 +8,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -32,13 +32,35 @@ class Prefix:
         return len(self.ids)
 
 
+class Run(NamedTuple):
+    """Tokens of a row that see all before them in it: `tokens` of the batch, the first of them at `at` in the row.
+
+    `queries` of the batch, or of its reads, ask in it: those of the row's last tokens, up to the run's end.
+    """
+
+    tokens: range
+    at: int
+    queries: range
+
+    @property
+    def n(self) -> int:
+        """How many tokens of the row the last of the run sees, itself included."""
+        return self.at + len(self.tokens)
+
+
 @dataclass(frozen=True)
 class Rows:
-    """The geometry of a packed batch: per row its tokens, how many of the last ones are read, and the prefix it continues."""
+    """The geometry of a packed batch: per row its tokens, how many of the last ones are read, and the prefix it continues.
+
+    A row may end in an aside: `asides[i]` tokens that take the place of the `skips[i]` before them, whom they do not see and who do
+    not see them. Its last token is read, and counted by no tail.
+    """
 
     lengths: Sequence[int]
     tails: Sequence[int]
     prefixes: Sequence[Prefix]
+    asides: Sequence[int] = ()
+    skips: Sequence[int] = ()
 
     @functools.cached_property
     def spans(self) -> list[tuple[int, int]]:
@@ -46,17 +68,55 @@ class Rows:
         return list(itertools.pairwise(itertools.accumulate(self.lengths, initial=0)))
 
     @functools.cached_property
+    def runs(self) -> list[list[Run]]:
+        """Of each row its run, and its aside's; all tokens of the batch ask, in order."""
+        out = []
+        for (start, end), aside, skip in zip(self.spans, *self._aside_and_skip(), strict=True):
+            middle = end - aside
+            out.append([Run(range(start, middle), 0, range(start, middle))])
+            if aside:
+                out[-1].append(Run(range(middle, end), middle - start - skip, range(middle, end)))
+        return out
+
+    @functools.cached_property
+    def read_runs(self) -> list[list[Run]]:
+        """The same where only the tokens that are read ask, in order."""
+        out, at = [], 0
+        for runs, tail in zip(self.runs, self.tails, strict=True):
+            out.append(
+                [
+                    runs[0]._replace(queries=range(at, at + tail)),
+                    *(run._replace(queries=range(at + tail, at + tail + 1)) for run in runs[1:]),
+                ]
+            )
+            at = out[-1][-1].queries.stop
+        return out
+
+    @functools.cached_property
     def keys(self) -> list[int]:
-        """How many keys the last token of each row sees."""
-        return [prefix.n + n for prefix, n in zip(self.prefixes, self.lengths, strict=True)]
+        """How many keys the tokens of each row see at most."""
+        return [prefix.n + max(run.n for run in runs) for prefix, runs in zip(self.prefixes, self.runs, strict=True)]
 
     def positions(self) -> list[int]:
         """Each token's position in its own prompt."""
-        return [p for n, prefix in zip(self.lengths, self.prefixes, strict=True) for p in range(prefix.n, prefix.n + n)]
+        return [
+            p
+            for prefix, runs in zip(self.prefixes, self.runs, strict=True)
+            for run in runs
+            for p in range(prefix.n + run.at, prefix.n + run.n)
+        ]
 
     def reads(self) -> list[int]:
-        """Indices of the tokens that are read: the tails."""
-        return [i for (_, end), tail in zip(self.spans, self.tails, strict=True) for i in range(end - tail, end)]
+        """Indices of the tokens that are read: of each row the tail, and the last of the aside."""
+        out: list[int] = []
+        for runs, tail in zip(self.runs, self.tails, strict=True):
+            out += runs[0].tokens[len(runs[0].tokens) - tail :]
+            out += [run.tokens[-1] for run in runs[1:]]
+        return out
+
+    def _aside_and_skip(self) -> tuple[Sequence[int], Sequence[int]]:
+        none = [0] * len(self.lengths)
+        return self.asides or none, self.skips or none
 
 
 class Workspace:
@@ -138,14 +198,23 @@ class VarlenAttention(_Gathering):
     def __init__(self, workspace: Workspace, rows: Rows) -> None:
         super().__init__(workspace, sum(rows.lengths), rows.prefixes)
         places: list[int] = []
-        for prefix, (start, end) in zip(self._prefix_places, rows.spans, strict=True):
-            places += prefix
-            places += range(self._own + start, self._own + end)
+        keys: list[int] = []
+        for prefix, runs in zip(self._prefix_places, rows.runs, strict=True):
+            for run in runs:  # an aside has the keys before it gathered once more
+                begun = len(places)
+                places += prefix
+                places += (self._own + runs[0].tokens.start + at for at in range(run.at))
+                places += (self._own + token for token in run.tokens)
+                keys.append(len(places) - begun)
         device = workspace.device
         self._places = tensor_of(places, device)
-        self._cu_k, self._max_k = _cumulative(rows.keys, device), max(rows.keys)
-        self._cu_q = {False: _cumulative(rows.lengths, device), True: _cumulative(rows.tails, device)}
-        self._max_q = {False: max(rows.lengths), True: max(rows.tails)}
+        self._cu_k, self._max_k = _cumulative(keys, device), max(keys)
+        asked = {
+            reads_only: [len(run.queries) for runs in several for run in runs]
+            for reads_only, several in ((False, rows.runs), (True, rows.read_runs))
+        }
+        self._cu_q = {reads_only: _cumulative(lengths, device) for reads_only, lengths in asked.items()}
+        self._max_q = {reads_only: max(lengths) for reads_only, lengths in asked.items()}
         self._q: list[torch.Tensor] = []
 
     def ask(self, start: int, q: torch.Tensor) -> None:

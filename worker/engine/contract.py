@@ -55,12 +55,12 @@ class Answer:
     """What the model said of one text.
 
     `probabilities`: P(safe), P(controversial), P(unsafe) from the label's position, summing to 1; None if it was not reached.
-    `categories`: P of each of `verdict.CATEGORY_CHOICES`, where the first category was decided; an entry is None where the
-    tokenizer gives no odds. `passes`: forward passes it took. `is_close`: some token won by so little that another batch could turn
-    it in this precision. `responds`: the mode that was asked, whose grammar the answer has to be in. `flaw`: why it is no answer
-    however well it reads, as one that did not end. `failure` is set instead of `raw` when there is no answer. A content in pieces
-    has `windows`, the answer to each with its characters, instead of all of these. `notes`: what was left out, and what else
-    there is to say of the text.
+    `categories`: P of each of `verdict.CATEGORY_CHOICES` to be named first, had the answer been unsafe in one of them, whatever it
+    was: they sum to 1, that of `None` is 0; an entry is None where the tokenizer gives no odds. `passes`: forward passes it took.
+    `is_close`: some token won by so little that another batch could turn it in this precision. `responds`: the mode that was asked,
+    whose grammar the answer has to be in. `flaw`: why it is no answer however well it reads, as one that did not end. `failure` is
+    set instead of `raw` when there is no answer. A content in pieces has `windows`, the answer to each with its characters, instead
+    of all of these. `notes`: what was left out, and what else there is to say of the text.
     """
 
     raw: str

@@ -5,7 +5,6 @@ Intel's processors, a call a row wins (docs/decisions/0005). `fastest` asks the 
 """
 
 import functools
-import itertools
 import time
 from concurrent.futures import Executor
 
@@ -34,8 +33,7 @@ class _Grouped(Storing):
         self._q = workspace.q.view(s.kv_heads, -1, self._group, s.head_dim)
         self._out = workspace.out.view(-1, s.kv_heads, self._group, s.head_dim)
         self._order = sorted(range(len(rows.lengths)), key=lambda i: id(rows.prefixes[i]))
-        tails = list(itertools.accumulate(rows.tails, initial=0))
-        self._starts = {False: [start for start, _ in rows.spans], True: tails}
+        self._runs = {False: rows.runs, True: rows.read_runs}
 
     def ask(self, start: int, q: torch.Tensor) -> None:
         """Keep queries, scaled."""
@@ -56,19 +54,20 @@ class HeadwiseAttention(_Grouped):
 
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
         """Head by head, so that a head's keys and values are still in the cache when they are used."""
-        starts = self._starts[reads_only]
+        several = self._runs[reads_only]
         for head in range(self._w.shape.kv_heads):
             held: Prefix | None = None
             q, k, v = self._q[head], self._w.kv[layer, 0, head], self._w.kv[layer, 1, head]
             for i in self._order:
-                prefix, (start, end) = self._rows.prefixes[i], self._rows.spans[i]
+                prefix = self._rows.prefixes[i]
                 if prefix is not held:
                     self._keys[: prefix.n], self._values[: prefix.n] = prefix.kv[layer, 0, head], prefix.kv[layer, 1, head]
                     held = prefix
-                self._keys[prefix.n : prefix.n + end - start] = k[start:end]
-                self._values[prefix.n : prefix.n + end - start] = v[start:end]
-                first = end - start - self._rows.tails[i] if reads_only else 0
-                self._row(q, self._out[:, head], starts[i] - first, prefix.n, first, end - start)
+                for tokens, at, queries in several[i]:
+                    n = at + len(tokens)
+                    self._keys[prefix.n + at : prefix.n + n] = k[tokens.start : tokens.stop]
+                    self._values[prefix.n + at : prefix.n + n] = v[tokens.start : tokens.stop]
+                    self._row(q, self._out[:, head], queries.stop - n, prefix.n, n - len(queries), n)
         return self._w.out[: self._asked]
 
     def _row(self, q: torch.Tensor, out: torch.Tensor, base: int, offset: int, first: int, n: int) -> None:
@@ -101,15 +100,15 @@ class RowwiseAttention(_Grouped):
         held: Prefix | None = None
         k, v = self._w.kv[layer]
         for i in self._order:
-            prefix, (start, end) = self._rows.prefixes[i], self._rows.spans[i]
+            prefix = self._rows.prefixes[i]
             if prefix is not held:
                 self._keys[:, : prefix.n], self._values[:, : prefix.n] = prefix.kv[layer]
                 held = prefix
-            n = end - start
-            self._keys[:, prefix.n : prefix.n + n] = k[:, start:end]
-            self._values[:, prefix.n : prefix.n + n] = v[:, start:end]
-            first = n - self._rows.tails[i] if reads_only else 0
-            self._row(self._starts[reads_only][i] - first, prefix.n, first, n)
+            for tokens, at, queries in self._runs[reads_only][i]:
+                n = at + len(tokens)
+                self._keys[:, prefix.n + at : prefix.n + n] = k[:, tokens.start : tokens.stop]
+                self._values[:, prefix.n + at : prefix.n + n] = v[:, tokens.start : tokens.stop]
+                self._row(queries.stop - n, prefix.n, n - len(queries), n)
         return self._w.out[: self._asked]
 
     def _row(self, base: int, offset: int, first: int, n: int) -> None:

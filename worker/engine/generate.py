@@ -84,17 +84,9 @@ class GenerateBackend(Synchronous):
         cache = DynamicCache(config=self._network.config)
         answers = [Begun() for _ in rows]
         while True:
-            out = self._network(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            reads = Reads(self._odds)
-            reads.add(out.logits[:, -1])  # (rows, vocabulary)
-            reads.wait()
+            reads = self._read(input_ids, attention_mask, position_ids, cache)
+            if not answers[0].tokens:
+                self._ask_aside(answers, attention_mask, position_ids[:, -1:], cache)
             for i, begun in enumerate(answers):
                 if not self._ending.is_reached(begun):
                     begun.note(reads, i, self._odds)
@@ -105,3 +97,31 @@ class GenerateBackend(Synchronous):
             input_ids = torch.tensor(reads.tokens, device=self._device)[:, None]
             position_ids = position_ids[:, -1:] + 1
             attention_mask = torch.nn.functional.pad(attention_mask, (0, 1), value=1)
+
+    def _ask_aside(self, answers: Sequence[Begun], attention_mask: torch.Tensor, last: torch.Tensor, cache: DynamicCache) -> None:
+        """The odds of the categories, if the answers were `Unsafe`; the cache is left as it was."""
+        question = torch.tensor(self._odds.unsafe_prefix, device=self._device)
+        n = len(question)
+        mask = torch.nn.functional.pad(attention_mask, (0, n), value=1)
+        positions = last + torch.arange(1, n + 1, device=self._device)
+        reads = self._read(question.expand(len(answers), n), mask, positions, cache)
+        cache.crop(-n)
+        for i, begun in enumerate(answers):
+            begun.categories = reads.categories(i)
+
+    def _read(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor, cache: DynamicCache
+    ) -> Reads:
+        """What the model says behind these tokens, one position for each row."""
+        out = self._network(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        reads = Reads(self._odds)
+        reads.add(out.logits[:, -1])  # (rows, vocabulary)
+        reads.wait()
+        return reads

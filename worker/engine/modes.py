@@ -1,11 +1,12 @@
 """Prompt mode and response mode: what the prompts of each begin with, and what the answers of each look like."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.engine.attention import Prefix
-from worker.engine.drafts import Drafts
+from worker.engine.drafts import Drafts, Tree
 from worker.prompt import Content
 
 PROBES: dict[bool, tuple[Content, ...]] = {  # conversations whose prompts show what a mode's prompts begin with
@@ -21,17 +22,47 @@ PROBES: dict[bool, tuple[Content, ...]] = {  # conversations whose prompts show 
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What is asked beside a draft: `tokens` in place of the draft's after the first `at`; none where the draft says the same."""
+
+    tokens: tuple[int, ...]
+    at: int
+
+    def read_at(self, draft: Tree) -> int:
+        """Where the answer to it is read, among the reads of a draft and its aside."""
+        return len(draft.parents) if self.tokens else self.at
+
+
+@functools.lru_cache(maxsize=64)
+def beside(draft: Tree, question: tuple[int, ...]) -> Aside:
+    """What of a question a drafted chain does not hold."""
+    at = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(draft.tokens, question, strict=False)))
+    return Aside(question[at:], at)
+
+
 @dataclass(eq=False)
 class Mode:
-    """What prompts begin with, computed once, and the answer that is drafted behind each of them."""
+    """What prompts begin with, computed once, the answer that is drafted behind each of them, and what is asked beside it."""
 
     prefix: Prefix
     drafts: Drafts
     responds: bool
+    question: tuple[int, ...]  # the beginning of an answer, behind which the odds of the categories are read
     learns: bool = True  # off where a benchmark or a test wants the same drafts throughout
 
     def __post_init__(self) -> None:
         self.draft = self.drafts.chain()
+
+    @property
+    def aside(self) -> Aside:
+        """What is asked beside the present draft."""
+        return beside(self.draft, self.question)
+
+    @property
+    def n_drafted(self) -> int:
+        """Tokens behind a prompt."""
+        return len(self.draft.tokens) + len(self.aside.tokens)
 
     def observe(self, answer: Sequence[int]) -> None:
         """Learn from an answer, its end token included."""

@@ -7,6 +7,7 @@ drafted, the answer is the one that `generate` would give token by token.
 """
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -23,7 +24,7 @@ from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention, fas
 from worker.engine.device import translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.loading import LoadedModel
-from worker.engine.modes import PROBES, Mode, shared_beginning
+from worker.engine.modes import PROBES, Aside, Mode, shared_beginning
 from worker.engine.network import Attention, PackedNetwork, tensor_of
 from worker.engine.progress import Begun, Continuation, Ending, PromptRow
 from worker.engine.reading import Odds, Reads
@@ -66,7 +67,8 @@ class PackedBackend:
         self._ending = Ending(loaded.network, loaded.tokenizer)
         self._odds = Odds(self.encode, loaded.device)
         probes = [loaded.prompter.encode([messages_of(probe) for probe in PROBES[responds]]) for responds in (False, True)]
-        expected = [_last_logits(loaded.network, several) for several in probes]
+        asked = [probe.ids for several in probes for probe in several]
+        expected = _last_logits(loaded.network, [*asked, *(ids + self._odds.unsafe_prefix for ids in asked)])
         self.network = PackedNetwork(loaded.network, is_compiled=is_compiled)
         self._tolerance = QUANTIZED_TOLERANCE if loaded.is_quantized else TOLERANCE[self.network.dtype]
         self.streams = streams_for(loaded.device, streams)
@@ -81,7 +83,7 @@ class PackedBackend:
         if loaded.device.type == "cpu":
             self.causal = fastest(shape, self.network.dtype, opened, self.streams)
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
-        self._self_test([*probes[0], *probes[1]], [*expected[0], *expected[1]])
+        self._self_test([*probes[0], *probes[1]], expected)
         if not budget_tokens:
             self.budget_tokens = budget.first_guess(self.network, streams=self.streams, ahead=self.ahead)
         if loaded.device.type == "cuda":
@@ -95,7 +97,7 @@ class PackedBackend:
         mode = self.modes[encoded.responds]
         prefix = mode.prefix if encoded.ids[: mode.prefix.n] == mode.prefix.ids else self._nothing
         own = encoded.ids[prefix.n :]
-        return PromptRow(own, mode, prefix, len(own) + len(mode.draft.tokens), len(encoded.ids))
+        return PromptRow(own, mode, prefix, len(own) + mode.n_drafted, len(encoded.ids))
 
     def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
         """An answer for each row that is done, a `Continuation` for each that is not, in order."""
@@ -150,14 +152,8 @@ class PackedBackend:
         return torch.cuda.memory_allocated(self.network.device) if self.network.device.type == "cuda" else 0
 
     def _first_pass(self, rows: Sequence[PromptRow], workspace: Workspace) -> Launched:
-        """Prompts and drafts; a draft is a chain, so that plain causal attention is all that is needed."""
-        trees = [row.mode.draft for row in rows]
-        geometry = Rows(
-            [len(row.ids) + len(tree.tokens) for row, tree in zip(rows, trees, strict=True)],
-            [len(tree.parents) for tree in trees],
-            [row.prefix for row in rows],
-        )
-        ids = [token for row, tree in zip(rows, trees, strict=True) for token in (*row.ids, *tree.tokens)]
+        """Prompts, drafts and asides; each is a chain, so that plain causal attention is all that is needed."""
+        drafted, geometry, ids = _laid_out(rows)
         attention = functools.partial(self.causal, workspace, geometry)
         done = self._start(self._pass, ids, geometry.positions(), geometry.reads(), attention)
 
@@ -166,12 +162,12 @@ class PackedBackend:
             reads.wait()
             out: list[Answer | Prepared] = []
             at = 0
-            for row, tree, (start, _) in zip(rows, trees, geometry.spans, strict=True):
-                begun = Begun()
+            for (row, tree, aside), (start, _) in zip(drafted, geometry.spans, strict=True):
+                begun = Begun(categories=reads.categories(at + aside.read_at(tree)))
                 end = start + len(row.ids) + len(self._verify(reads, at, tree, row, begun)) - 1
                 answer = self._settled(row, begun)
                 out.append(answer or Continuation(row, begun, workspace.kv[:, :, :, start:end].clone()))
-                at += len(tree.parents)
+                at += len(tree.parents) + bool(aside.tokens)
             return out
 
         return Launched(collect, done)
@@ -259,7 +255,7 @@ class PackedBackend:
     def _mode(self, prompts: Sequence[Sequence[int]], *, responds: bool) -> Mode:
         """What these prompts begin with, its keys and values, and the answers there are."""
         seeds = grammar(self.encode, min(self._ending.ids), responds=responds)
-        return Mode(self._prefix(shared_beginning(prompts)), Drafts(seeds), responds)
+        return Mode(self._prefix(shared_beginning(prompts)), Drafts(seeds), responds, self._odds.unsafe_prefix)
 
     @torch.inference_mode()
     def _prefix(self, ids: tuple[int, ...]) -> Prefix:
@@ -270,20 +266,37 @@ class PackedBackend:
 
     @torch.inference_mode()
     def _self_test(self, probes: Sequence[Encoded], expected: Sequence[torch.Tensor]) -> None:
-        """Hold the pass against transformers' own forward, which knows nothing of packing and prefixes."""
-        rows = [self._row(probe) for probe in probes]
-        geometry = Rows([len(row.ids) for row in rows], [1] * len(rows), [row.prefix for row in rows])
-        ids = [token for row in rows for token in row.ids]
+        """Hold the pass against transformers' own forward, which knows nothing of packing, prefixes and asides.
+
+        `expected`: behind each probe, then behind each with the question.
+        """
+        drafted, geometry, ids = _laid_out([self._row(probe) for probe in probes])
         attention = self.causal(self._free[0], geometry)
-        found = self.network.logits(self._hidden(ids, geometry.positions(), geometry.reads(), attention))
-        for i, logits in enumerate(expected):
-            off = (found[i].float() - logits.float()).abs().max().item()
-            if not off <= self._tolerance * max(1.0, logits.float().abs().max().item()):
+        logits = self.network.logits(self._hidden(ids, geometry.positions(), geometry.reads(), attention))
+        starts = itertools.accumulate((len(tree.parents) + bool(aside.tokens) for _, tree, aside in drafted), initial=0)
+        places = [(at, at + aside.read_at(tree)) for at, (_, tree, aside) in zip(starts, drafted, strict=False)]
+        found = logits[[at for at, _ in places] + [at for _, at in places]]
+        for one, other in zip(found.float(), expected, strict=True):
+            off = (one - other.float()).abs().max().item()
+            if not off <= self._tolerance * max(1.0, other.float().abs().max().item()):
                 raise SelfTestError(f"the packed pass is off by {off:.3g} from the model's own")
 
 
+def _laid_out(rows: Sequence[PromptRow]) -> tuple[list[tuple[PromptRow, Tree, Aside]], Rows, list[int]]:
+    """Each prompt with what is drafted behind it and asked beside that, their geometry, and all their tokens."""
+    drafted = [(row, row.mode.draft, row.mode.aside) for row in rows]
+    geometry = Rows(
+        [len(row.ids) + len(tree.tokens) + len(aside.tokens) for row, tree, aside in drafted],
+        [len(tree.parents) for _, tree, _ in drafted],
+        [row.prefix for row in rows],
+        [len(aside.tokens) for _, _, aside in drafted],
+        [len(tree.tokens) - aside.at for _, tree, aside in drafted],
+    )
+    return drafted, geometry, [token for row, tree, aside in drafted for token in (*row.ids, *tree.tokens, *aside.tokens)]
+
+
 @torch.inference_mode()
-def _last_logits(network: Any, probes: Sequence[Encoded]) -> list[torch.Tensor]:
+def _last_logits(network: Any, prompts: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
     """What transformers' forward predicts after each prompt."""
-    ids = [torch.tensor([probe.ids], device=network.device) for probe in probes]
+    ids = [torch.tensor([prompt], device=network.device) for prompt in prompts]
     return [network(input_ids=row, logits_to_keep=1).logits[0, -1] for row in ids]

@@ -26,7 +26,10 @@ class PromptRow:
 
 @dataclass(slots=True)
 class Begun:
-    """An answer as far as it has been read: its tokens, in so many passes, and what the positions that were read said."""
+    """An answer as far as it has been read: its tokens, in so many passes, and what the positions that were read said.
+
+    `categories` are read in the first pass, if the answer were `Unsafe`.
+    """
 
     tokens: list[int] = field(default_factory=list)
     passes: int = 1
@@ -41,8 +44,6 @@ class Begun:
         self.is_finite = self.is_finite and reads.finite[index]
         if len(self.tokens) == len(odds.label_prefix) and tuple(self.tokens) == odds.label_prefix:
             self.labels = reads.labels(index)
-        elif tuple(self.tokens) in odds.category_prefixes:
-            self.categories = reads.categories(index)
 
     def goes_on(self) -> "Begun":
         """The same in another pass; this one stays as it is, for a batch that fails is given again."""
@@ -89,7 +90,7 @@ class Ending:
             begun.labels,
             n_prompt,
             len(tokens),
-            categories=begun.categories,
+            categories=None if begun.labels is None else begun.categories,
             passes=begun.passes,
             is_close=begun.gap < self._close,
             responds=responds,

@@ -14,28 +14,30 @@ CLOSE = {torch.bfloat16: 0.25, torch.float16: 0.03, torch.float32: 1e-4}
 
 
 class Odds:
-    """Where in an answer severity and category are decided, and the first token of each choice there."""
+    """Where in an answer severity and category are decided, and the first token of each choice there.
+
+    The category is read behind `Unsafe`, whatever the answer is, and among those that have a name: behind `Safe` it would be `None`
+    up to the flip, and say nothing of what a text is that is unsafe with some probability.
+    """
 
     def __init__(self, encode: Callable[[str], Sequence[int]], device: torch.device) -> None:
         self.label_prefix, labels = forks([f"Safety: {label}\nCategories:" for label in LABELS], encode)
         if len(set(labels)) < len(labels):
             raise ValueError("two severity labels begin with the same token")
-        stems = [f"Safety: {label}\nCategories:" for label in LABELS]
-        found = [forks([f"{stem} {name}" for name in CATEGORY_CHOICES], encode) for stem in stems]
-        self.category_prefixes = {prefix for prefix, _ in found}
-        first = found[0][1]  # the same after each label: what comes before a space does not change a token after it
-        distinct = list(dict.fromkeys(first))
+        self.unsafe_prefix, first = forks([f"Safety: Unsafe\nCategories: {name}" for name in CATEGORY_CHOICES], encode)
+        none, *named = first
+        distinct = list(dict.fromkeys(token for token in named if token != none))
         self._labels = torch.tensor(labels, device=device)
         self._categories = torch.tensor(distinct, device=device)
         # Two categories that begin with one token (not so in Qwen's vocabulary) share its odds, which then say nothing of either.
-        self.columns = [distinct.index(token) if first.count(token) == 1 else None for token in first]
+        self.columns = [distinct.index(token) if first.count(token) == 1 else None for token in named]
 
     def labels(self, logits: torch.Tensor) -> torch.Tensor:
         """(n, 3): softmax over the labels, in fp32."""
         return logits[:, self._labels].float().softmax(-1)
 
     def categories(self, logits: torch.Tensor) -> torch.Tensor:
-        """(n, distinct first tokens): softmax over the categories and None, in fp32."""
+        """(n, distinct first tokens): softmax over the categories, in fp32."""
         return logits[:, self._categories].float().softmax(-1)
 
 
@@ -79,8 +81,8 @@ class Reads:
         return safe, controversial, unsafe
 
     def categories(self, at: int) -> tuple[float | None, ...]:
-        """P of each of `CATEGORY_CHOICES` at a read position; None for one that no single token tells apart."""
-        return tuple(None if column is None else self._categories[at][column] for column in self._odds.columns)
+        """P of each of `CATEGORY_CHOICES`, if one with a name were chosen at a read position; None where no single token tells."""
+        return (0.0, *(None if column is None else self._categories[at][column] for column in self._odds.columns))
 
 
 def forks(answers: Sequence[str], encode: Callable[[str], Sequence[int]]) -> tuple[tuple[int, ...], list[int]]:

@@ -80,5 +80,5 @@ def work_of(backend: PackedBackend, texts: Sequence[str]) -> float:
     """FLOPs of the first passes over the texts."""
     mode = backend.modes[0]
     rows = [row for row in backend.prepare(texts) if isinstance(row, PromptRow)]
-    draft = len(mode.draft.tokens)
-    return sum(flops(backend.network.shape, row.prefix.n, len(row.ids) + draft, 1 + draft) for row in rows)
+    reads = 1 + len(mode.draft.tokens) + bool(mode.aside.tokens)
+    return sum(flops(backend.network.shape, row.prefix.n, len(row.ids) + mode.n_drafted, reads) for row in rows)
