@@ -25,13 +25,16 @@ def cut(offsets: Sequence[Span], n_chars: int, *, size: int, overlap: int) -> li
     """Windows of at most `size` tokens over a text of `n_chars` characters, neighbours sharing at least `overlap` tokens.
 
     `offsets` are each token's characters, in order. Every character lies in some window, and whatever is no longer than `overlap`
-    tokens lies whole in one. Raises ValueError when windows would not advance.
+    tokens lies whole in one. As few windows as that takes, and all neighbours share about as much. Raises ValueError when windows
+    would not advance.
     """
     if not 0 < overlap < size:
         raise ValueError(f"windows of {size} tokens cannot overlap by {overlap}")
     if len(offsets) <= size:
         return [(0, n_chars)]
-    starts = [*range(0, len(offsets) - size, size - overlap), len(offsets) - size]
+    rest = len(offsets) - size  # tokens behind the first window, and where the last begins
+    more = -(-rest // (size - overlap))
+    starts = [i * rest // more for i in range(more + 1)]
     spans = [(offsets[at][0], offsets[at + size - 1][1]) for at in starts]
     spans[0] = (0, spans[0][1])
     spans[-1] = (spans[-1][0], n_chars)

@@ -1,5 +1,7 @@
 """Windows over long texts: nothing is lost, and what is shorter than the overlap is never cut in two."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +39,17 @@ def test_what_is_no_longer_than_the_overlap_lies_whole_in_one_window(n: int, siz
     end = min(n, start + overlap)
     assert any(a <= start and end <= b for a, b in spans)
     assert all(b - a <= size for a, b in spans)
+
+
+@given(st.integers(2, 600), st.integers(2, 60), st.data())
+def test_windows_are_as_few_as_can_be_and_share_about_the_same(n: int, size: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(1, size - 1))
+    spans = cut([(i, i + 1) for i in range(n)], n, size=size, overlap=overlap)
+    shared = [before[1] - after[0] for before, after in itertools.pairwise(spans)]
+    assert all(overlap <= tokens < size for tokens in shared)
+    assert len(spans) == 1 or max(shared) - min(shared) <= 1
+    fewer = len(spans) - 1
+    assert fewer == 0 or size + (fewer - 1) * (size - overlap) < n  # with one less, some would share too little
 
 
 @given(st.integers(1, 400), st.integers(2, 60), st.sampled_from(["head", "tail", "ends"]))

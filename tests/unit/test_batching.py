@@ -12,8 +12,10 @@ from guardfleet.verdict import Model
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Answer, Judged, Launched, Prepared, Synchronous, Unjudgeable
 from worker.engine.instant import InstantBackend, Marked
+from worker.engine.requests import Request
+from worker.engine.waiting import ALERT_S, Waiting
 from worker.prompt import Content
-from worker.windows import Policy
+from worker.windows import DEFAULT_POLICY, Policy
 
 WAIT_S = 10
 SHORT = 50  # tokens
@@ -39,8 +41,8 @@ class Beside(InstantBackend):
 
     ahead, streams = 2, 2
 
-    def __init__(self, budget_tokens: int = 10_000) -> None:
-        super().__init__(budget_tokens=budget_tokens)
+    def __init__(self, budget_tokens: int = 10_000, policy: Policy = DEFAULT_POLICY) -> None:
+        super().__init__(budget_tokens=budget_tokens, policy=policy)
         self.launched: queue.SimpleQueue[tuple[Sequence[Prepared], Future[None]]] = queue.SimpleQueue()
         self.twice = False  # whether short rows need a further pass
         self._begun: list[Prepared] = []
@@ -133,6 +135,61 @@ def test_a_stream_has_its_next_batch_waiting_which_is_taken_back_for_one_that_so
         backend.launched.get(timeout=WAIT_S)[1].set_result(None)
     assert answers(bulk) == ["Safety: Safe"] * 4
     engine.stop()
+
+
+def test_the_windows_of_a_long_text_leave_a_stream_to_who_comes_again() -> None:
+    backend = Beside(budget_tokens=100, policy=Policy(tokens=90, overlap=5, most=64))
+    engine = BatchingEngine(backend)
+    long = engine.submit(["x" * 4 * 400])  # five windows, each a batch of its own
+    engine.start()
+    first, second = (backend.launched.get(timeout=WAIT_S)[1] for _ in range(2))
+    queued = backend.launched.get(timeout=WAIT_S)[1]
+    urgent = engine.submit(["now"], urgent=True)
+    asked = backend.launched.get(timeout=WAIT_S)  # before the windows that are left
+    assert [row.n_tokens for row in asked[0]] == [1]
+    assert queued.cancelled()
+    for done in (first, asked[1]):
+        done.set_result(None)
+    assert answers(urgent) == ["Safety: Safe"]
+    again = engine.submit(["again"], urgent=True)  # one stream has a window, the other is free
+    asked = backend.launched.get(timeout=WAIT_S)
+    assert [row.n_tokens for row in asked[0]] == [2]
+    asked[1].set_result(None)
+    assert answers(again) == ["Safety: Safe"]
+    short = engine.submit(["y"])  # overtakes windows that are held back
+    asked = backend.launched.get(timeout=WAIT_S)
+    assert [row.n_tokens for row in asked[0]] == [1]
+    asked[1].set_result(None)
+    assert answers(short) == ["Safety: Safe"]
+    assert backend.launched.empty()
+    second.set_result(None)
+    for _ in range(3):
+        assert backend.launched.empty() or not long.done()
+        backend.launched.get(timeout=WAIT_S)[1].set_result(None)
+    assert len(long.result(WAIT_S).answers[0].windows) == 5
+    engine.stop()
+
+
+def test_while_somebody_may_come_a_pass_is_small_and_then_large_again() -> None:
+    moment = 0.0
+    backend = InstantBackend(budget_tokens=1000, max_rows=100)
+    waiting = Waiting(backend, clock=lambda: moment)
+    rows = [(Request([], urgent=False), i, Marked(60, "", responds=False)) for i in range(32)]
+    urgent = (Request([], urgent=True), 0, Marked(10, "", responds=False))
+
+    def tokens() -> list[int]:
+        batches = iter(lambda: waiting.next([]), None)
+        return [sum(row[2].n_tokens for row in batch) for batch in batches if batch is not None]
+
+    waiting.add(rows)
+    assert tokens() == [960, 960]
+    waiting.add([*rows, urgent])
+    assert tokens() == [10, *[240] * 8]
+    waiting.add(rows)
+    assert tokens() == [240] * 8
+    moment = 2 * ALERT_S
+    waiting.add(rows)
+    assert tokens() == [960, 960]
 
 
 def test_draining_hands_back_what_waits_for_a_stream() -> None:

@@ -63,6 +63,7 @@ class BatchingEngine:
         self._arrived: deque[list[Row]] = deque()  # bounded by the callers: one request per task thread
         self._unsettled: dict[int, Request] = {}  # whoever waits, wherever the rows are; guarded by _changed
         self._bell: Future[None] = Future()  # rung where the engine thread is to look up from the device; guarded by _changed
+        self._has_idle_stream = False  # while the engine thread waits for the device; guarded by _changed
         self._draining = False
         self._dead = False
         self._thread: threading.Thread | None = None
@@ -98,7 +99,7 @@ class BatchingEngine:
                     raise DrainingError("the engine is shutting down.")
                 self._arrived.append(rows)
                 self._unsettled[id(request)] = request
-                if urgent:
+                if urgent or self._has_idle_stream:
                     self._ring()
                 self._changed.notify()
         return request.future
@@ -136,7 +137,7 @@ class BatchingEngine:
     def _live(self) -> None:
         try:
             while self._take() or self._flying:
-                while self._has_room() and (batch := self._waiting.next(idle=not self._flying)) is not None:
+                while self._has_room() and (batch := self._waiting.next([f.batch for f in self._flying])) is not None:
                     self._launch(batch)
                 if self._flying:
                     self._land()
@@ -191,6 +192,10 @@ class BatchingEngine:
 
     def _land(self) -> None:
         """Wait for a batch that is done, and settle its rows; returns too when the bell rings first."""
+        with self._changed:
+            self._has_idle_stream = len(self._flying) < self._backend.streams
+            if self._has_idle_stream and self._arrived:
+                return
         done = wait({self._bell, *(flight.launched.done for flight in self._flying)}, return_when=FIRST_COMPLETED).done
         flight = next((flight for flight in self._flying if flight.launched.done in done), None)
         if flight is None:

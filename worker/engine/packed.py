@@ -24,9 +24,9 @@ from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention, fas
 from worker.engine.device import translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.loading import LoadedModel
-from worker.engine.modes import PROBES, Aside, Mode, shared_beginning
+from worker.engine.modes import PROBES, Mode, shared_beginning
 from worker.engine.network import Attention, PackedNetwork, tensor_of
-from worker.engine.progress import Begun, Continuation, Ending, PromptRow
+from worker.engine.progress import Begun, Continuation, Ending, PromptRow, laid_out
 from worker.engine.reading import Odds, Reads
 from worker.engine.rendering import Renderer, pieces_of
 from worker.engine.streams import ahead_of, open_streams, streams_for
@@ -153,7 +153,7 @@ class PackedBackend:
 
     def _first_pass(self, rows: Sequence[PromptRow], workspace: Workspace) -> Launched:
         """Prompts, drafts and asides; each is a chain, so that plain causal attention is all that is needed."""
-        drafted, geometry, ids = _laid_out(rows)
+        drafted, geometry, ids = laid_out(rows)
         attention = functools.partial(self.causal, workspace, geometry)
         done = self._start(self._pass, ids, geometry.positions(), geometry.reads(), attention)
 
@@ -270,7 +270,7 @@ class PackedBackend:
 
         `expected`: behind each probe, then behind each with the question.
         """
-        drafted, geometry, ids = _laid_out([self._row(probe) for probe in probes])
+        drafted, geometry, ids = laid_out([self._row(probe) for probe in probes])
         attention = self.causal(self._free[0], geometry)
         logits = self.network.logits(self._hidden(ids, geometry.positions(), geometry.reads(), attention))
         starts = itertools.accumulate((len(tree.parents) + bool(aside.tokens) for _, tree, aside in drafted), initial=0)
@@ -280,19 +280,6 @@ class PackedBackend:
             off = (one - other.float()).abs().max().item()
             if not off <= self._tolerance * max(1.0, other.float().abs().max().item()):
                 raise SelfTestError(f"the packed pass is off by {off:.3g} from the model's own")
-
-
-def _laid_out(rows: Sequence[PromptRow]) -> tuple[list[tuple[PromptRow, Tree, Aside]], Rows, list[int]]:
-    """Each prompt with what is drafted behind it and asked beside that, their geometry, and all their tokens."""
-    drafted = [(row, row.mode.draft, row.mode.aside) for row in rows]
-    geometry = Rows(
-        [len(row.ids) + len(tree.tokens) + len(aside.tokens) for row, tree, aside in drafted],
-        [len(tree.parents) for _, tree, _ in drafted],
-        [row.prefix for row in rows],
-        [len(aside.tokens) for _, _, aside in drafted],
-        [len(tree.tokens) - aside.at for _, tree, aside in drafted],
-    )
-    return drafted, geometry, [token for row, tree, aside in drafted for token in (*row.ids, *tree.tokens, *aside.tokens)]
 
 
 @torch.inference_mode()

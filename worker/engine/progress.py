@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from worker.engine.attention import Prefix
+from worker.engine.attention import Prefix, Rows
 from worker.engine.contract import Answer, Unjudgeable
-from worker.engine.modes import Mode
+from worker.engine.drafts import Tree
+from worker.engine.modes import Aside, Mode
 from worker.engine.reading import CLOSE, Odds, Reads, end_ids
 from worker.engine.rendering import MAX_NEW_TOKENS
 
@@ -22,6 +23,19 @@ class PromptRow:
     prefix: Prefix
     n_tokens: int
     n_prompt: int
+
+
+def laid_out(rows: Sequence[PromptRow]) -> tuple[list[tuple[PromptRow, Tree, Aside]], Rows, list[int]]:
+    """Each prompt with what is drafted behind it and asked beside that, their geometry, and all their tokens."""
+    drafted = [(row, row.mode.draft, row.mode.aside) for row in rows]
+    geometry = Rows(
+        [len(row.ids) + len(tree.tokens) + len(aside.tokens) for row, tree, aside in drafted],
+        [len(tree.parents) for _, tree, _ in drafted],
+        [row.prefix for row in rows],
+        [len(aside.tokens) for _, _, aside in drafted],
+        [len(tree.tokens) - aside.at for _, tree, aside in drafted],
+    )
+    return drafted, geometry, [token for row, tree, aside in drafted for token in (*row.ids, *tree.tokens, *aside.tokens)]
 
 
 @dataclass(slots=True)

@@ -2,11 +2,15 @@
 
 A row that needs a further pass comes back as another row. Such rows are few and short: they wait in a pool until they fill a batch,
 the device would idle, or the oldest has waited long enough.
+
+A pass cannot be interrupted, and after an urgent row another may come. So for a while batches of the others are small, which
+spreads the windows of a long text over several, and rows that are longer than these are on all streams but one at most.
 """
 
 import itertools
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from worker.engine.contract import Backend
 from worker.engine.requests import Row
@@ -15,14 +19,16 @@ from worker.packing import pack
 WINDOW_BATCHES = 4  # tokens that are sorted by length together, in batches: enough to keep padding small
 POOL_PATIENCE = 8  # batches that a row waits for others that need a further pass too
 SHRINK, GROW, GROW_AFTER = 0.75, 1.1, 64  # of the token budget after memory ran out; batches without it before it is raised
+ALERT_S, ALERT_SHARE = 30.0, 1 / 4  # since the last urgent row came: how much of the budget a batch of the others takes
 LEAST = 1 / 16  # of the budget: one enormous row must not make all batches small for long
 
 
 class Waiting:
     """Belongs to the engine thread."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._backend, self._clock = backend, clock
+        self._alert_until = float("-inf")
         self._plan: deque[list[Row]] = deque()
         self._again: deque[list[Row]] = deque()
         self._pool: list[Row] = []
@@ -36,11 +42,13 @@ class Waiting:
         """Pack what waits anew with what came."""
         rows = sorted([*itertools.chain.from_iterable(self._plan), *arrived], key=lambda row: row[0].queued_at)
         self._plan.clear()
+        if is_urgent(arrived):
+            self._alert_until = self._clock() + ALERT_S
         backend = self._backend
         for urgent in (True, False):
             for window in self._windows([row for row in rows if row[0].urgent is urgent]):
                 lengths = [row[2].n_tokens for row in window]
-                limits = {"budget_tokens": self._budget, "max_rows": backend.max_rows}
+                limits = {"budget_tokens": self._budget if urgent else self._short, "max_rows": backend.max_rows}
                 batches = pack(lengths, **limits, padded=backend.padded, streams=backend.streams)
                 self._plan.extend([window[i] for i in batch] for batch in batches)
 
@@ -52,16 +60,39 @@ class Waiting:
         """A row that needs a further pass."""
         self._pool.append(row)
 
-    def next(self, *, idle: bool) -> list[Row] | None:
-        """The next batch, if there is one. The pool waits while the device is not `idle`: what is on it may bring more."""
-        if self._again and (is_urgent(self._again[0]) or not self.has_urgent()):
-            return self._again.popleft()
-        if not self._plan and not (idle and self._pool):
+    def next(self, flying: Sequence[Sequence[Row]]) -> list[Row] | None:
+        """The next batch, if there is one, beside those on the device. The pool waits for what these may bring to it."""
+        holds_back = self._holds_back(flying)
+        again = self._first(self._again, holds_back=holds_back)
+        if again is not None and (is_urgent(self._again[again]) or not self.has_urgent()):
+            return _taken(self._again, again)
+        place = self._first(self._plan, holds_back=holds_back)
+        if not self._plan and (flying or not self._pool):
             return None
         if self._pool and self._pool_is_due():
             return self._from_pool()
+        if place is None:
+            return None
         self._pool_age += 1
-        return self._plan.popleft()
+        return _taken(self._plan, place)
+
+    def is_long(self, batch: Sequence[Row]) -> bool:
+        """Whether a batch is one that an urgent row should not have to wait for."""
+        return not is_urgent(batch) and sum(row[2].n_tokens for row in batch) > self._short
+
+    @property
+    def _short(self) -> int:
+        """Tokens of a batch that nobody waits for."""
+        return int(ALERT_SHARE * self._budget) if self._clock() < self._alert_until else self._budget
+
+    def _holds_back(self, flying: Sequence[Sequence[Row]]) -> bool:
+        """Whether a stream would be left to no one but long rows."""
+        is_alert = self._clock() < self._alert_until
+        return is_alert and 1 < self._backend.streams <= 1 + sum(self.is_long(batch) for batch in flying)
+
+    def _first(self, batches: Sequence[list[Row]], *, holds_back: bool) -> int | None:
+        """The place of the first batch that may go."""
+        return next((i for i, batch in enumerate(batches) if not (holds_back and self.is_long(batch))), None)
 
     def has_urgent(self) -> bool:
         """Whether the next batch is one that somebody waits for."""
@@ -115,6 +146,12 @@ class Waiting:
                 yield window
                 window, tokens = [], 0
         yield window
+
+
+def _taken(batches: deque[list[Row]], place: int) -> list[Row]:
+    batch = batches[place]
+    del batches[place]
+    return batch
 
 
 def is_urgent(rows: Sequence[Row]) -> bool:
