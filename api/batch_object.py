@@ -119,6 +119,7 @@ def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, A
         **outputs.labels(job),
         "metadata": job.metadata,
         "model": job.model,
+        "models": job.models,
         "name": job.name,
         "is_demo": job.is_demo,
         "severities": job.severities,

@@ -100,6 +100,11 @@ class Calls:
         found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}"))
         return batch_of(found.content)
 
+    def batches(self, after: str | None, limit: int) -> Steps[list[Batch]]:
+        """A page of batches, newest first."""
+        found = yield from self._ask(Send("GET", "/v1/batches", {"limit": limit} | ({"after": after} if after else {})))
+        return [batch_of(orjson.dumps(one)) for one in orjson.loads(found.content)["data"]]
+
     def change(self, batch_id: str, verb: str) -> Steps[Batch]:
         """Cancel, pause or resume."""
         found = yield from self._ask(Send("POST", f"/v1/batches/{batch_id}/{verb}"))

@@ -79,6 +79,10 @@ class HttpProducer:
             if not page["has_more"]:
                 return
 
+    def batches(self, *, after: str | None = None, limit: int = 20) -> list[Batch]:
+        """A page of the key's batches, newest first; `after` is the last of the page before."""
+        return self._run(self._calls.batches(after, limit))
+
     def cancel(self, batch_id: str) -> Batch:
         """Stop a batch; verdicts it has stay."""
         return self._run(self._calls.change(batch_id, "cancel"))

@@ -53,6 +53,7 @@ Sample = Annotated[float, typer.Option("--sample", help="Share of the others tha
 LongTexts = Annotated[
     str | None, typer.Option("--long-texts", help="Of texts longer than a window, judge all windows, or only head, tail or ends.")
 ]
+Url = Annotated[str | None, typer.Option("--url", help="Over HTTP, with the key in GUARDFLEET_API_KEY.")]
 Secret = Annotated[
     str | None, typer.Option("--callback-secret", help="Its signing secret, whsec_...; made and printed if left out.")
 ]
@@ -64,7 +65,7 @@ def scan(
     out: Annotated[str, typer.Option("-o", "--out", help="Where the verdicts go: .jsonl, .csv or .parquet.")] = "verdicts.jsonl",
     model: Model = None,
     strict: Strict = False,
-    again: Annotated[bool, typer.Option("--again", help="Judge anew even if the same input was judged before.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Judge every text anew, also what was judged before.")] = False,
     then: Then = None,
     sure: Sure = DEFAULT_PLAN.sure,
     sample: Sample = DEFAULT_PLAN.sample,
@@ -107,7 +108,7 @@ def submit(
     priority: Annotated[int, typer.Option("--priority", help="-100 to 100, among your own jobs of the lane; higher first.")] = 0,
     reuse: Annotated[bool, typer.Option("--reuse/--no-reuse", help="Whether verdicts of earlier jobs may serve this one.")] = True,
     once: Annotated[bool, typer.Option("--once", help="Name the job of an earlier submit of the same, if there is one.")] = False,
-    url: Annotated[str | None, typer.Option("--url", help="Over HTTP, with the key in GUARDFLEET_API_KEY.")] = None,
+    url: Url = None,
 ) -> int:
     """Submit a job to a running fleet. If it is cut off, run it again: it goes on where it was."""
     from guardfleet.cli import jobs
@@ -133,6 +134,29 @@ def status(job: JobLabel, as_json: Annotated[bool, typer.Option("--json", help="
     from guardfleet.cli import jobs
 
     return jobs.status(load_settings(), job, as_json=as_json)
+
+
+@app.command()
+def jobs(
+    state: Annotated[str | None, typer.Option("--state", help="Only these: ingesting, running, completed, cancelled, ...")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Only those with this in their name.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="Most jobs in a page.")] = 20,
+    after: Annotated[str | None, typer.Option("--after", metavar="JOB", help="Those before this one: the next page.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    url: Url = None,
+) -> int:
+    """List jobs, the newest first."""
+    from guardfleet.cli.job_list import listing
+
+    return listing(load_settings(api_url=url), state=state, name=name, after=after, limit=limit, as_json=as_json)
+
+
+@app.command()
+def watch(job: JobLabel, url: Url = None) -> int:
+    """Show a job's progress until it has ended. Ctrl-C leaves it alone."""
+    from guardfleet.cli import jobs as commands
+
+    return commands.watch(load_settings(api_url=url), job)
 
 
 @app.command()

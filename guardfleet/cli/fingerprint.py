@@ -1,13 +1,32 @@
-"""What makes two submissions the same: the input's bytes, and what is asked of it."""
+"""What makes two submissions the same: the input's bytes, and what is asked of it.
+
+The key is SHA-256 over the input's bytes followed by a canonical form of what is asked: JSON with sorted names, no spaces, in which
+what was not asked for is left out. So a release that knows more to ask gives old commands their old keys, and a submit that was cut
+off before an upgrade goes on after it. docs/resume.md lists the names.
+"""
 
 import hashlib
+import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from guardfleet.errors import RejectedError
 
+FORM = 1  # raised where a name is to mean something else
+# What is as if it had not been asked for. Constants of the form, whatever the defaults of a release are.
+UNASKED: Mapping[str, Any] = {
+    "strict": False,
+    "interactive": False,
+    "priority": 0,
+    "reuse": True,
+    "again": False,
+    "sure": 0.9,
+    "sample": 0.01,
+}
 
-def fingerprint(source: str, asked: Sequence[object]) -> bytes | None:
+
+def fingerprint(source: str, command: str, asked: Mapping[str, Any]) -> bytes | None:
     """32 bytes; None for standard input, which comes once. Raises RejectedError for a file that cannot be read."""
     if source == "-":
         return None
@@ -16,5 +35,13 @@ def fingerprint(source: str, asked: Sequence[object]) -> bytes | None:
             digest = hashlib.file_digest(file, "sha256")
     except OSError as error:
         raise RejectedError(f"{source} cannot be read: {error.strerror}.") from error
-    digest.update(repr(asked).encode())
+    digest.update(canonical(command, asked))
     return digest.digest()
+
+
+def canonical(command: str, asked: Mapping[str, Any]) -> bytes:
+    """What is asked, as bytes that depend on nothing else. Values are what JSON has: TypeError for anything else."""
+    said = {name: value for name, value in asked.items() if value is not None and value != UNASKED.get(name)}
+    return json.dumps(
+        {"form": FORM, "command": command, "asked": said}, sort_keys=True, separators=(",", ":"), allow_nan=False
+    ).encode()

@@ -3,6 +3,8 @@
 import json
 import pathlib
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 from guardfleet import standstill
@@ -35,10 +37,18 @@ def submit(
     """Submit a file; print the job's name on stdout. One whose submit was cut off is gone on with."""
     from producer.client import Options, Producer
 
-    asked = [strict, interactive, callback_url, callback_secret, plan, priority, reuse]
+    asked = {
+        "strict": strict,
+        "interactive": interactive,
+        "callback_url": callback_url,
+        "callback_secret": callback_secret,
+        "priority": priority,
+        "reuse": reuse,
+        **asdict(plan),
+    }
     options = Options(
         name=pathlib.Path(source).name,
-        fingerprint=fingerprint(source, asked),
+        fingerprint=fingerprint(source, "submit", asked),
         priority=priority,
         reuse=reuse,
         once=once,
@@ -67,10 +77,27 @@ def submit(
     show.submitted(submission)
     if not wait:
         return FAILED_ROWS if submission.job.rejected else DONE
+    return _follow(db, submission.job)
+
+
+def watch(settings: Settings, label: str) -> int:
+    """Show a job's progress until it has ended; Ctrl-C leaves it alone."""
+    if settings.api_url is not None:
+        from guardfleet.cli import remote
+
+        return remote.watch(settings, label)
+    with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=1)) as db:
+        job = jobs.get(db, parse_label(label))
+        if not job.state.is_final and settings.is_embedded and running_settings(settings) is None:
+            raise ConfigurationError(f"nobody works on {job.label}: start `guardfleet up`, or the same `scan` again.")
+        return _follow(db, job)
+
+
+def _follow(db: Database, job: JobView) -> int:
     try:
-        job = show.follow(lambda: jobs.get(db, submission.job.public_id))
+        job = show.follow(lambda: jobs.get(db, job.public_id))
     except KeyboardInterrupt:
-        show.console.print(f"\nThe job goes on: `guardfleet status {submission.job.label}`.")
+        show.console.print(f"\nThe job goes on. To see it again: guardfleet watch {job.label}", soft_wrap=True)
         return INTERRUPTED
     show.summary(job, jobs.summary(db, job), seconds=_seconds(job))
     return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
@@ -144,8 +171,8 @@ def _seconds(job: JobView) -> float | None:
 
 
 def _as_dict(job: JobView, wrong: str | None) -> dict[str, Any]:
-    names = ("total", "rejected", "done", "safe", "controversial", "unsafe", "error", "saved", "model", "is_demo", "reason",
-             "priority", "first_model", "second_model", "sure", "sample", "long_texts", "escalated", "sampled",
+    names = ("total", "rejected", "done", "safe", "controversial", "unsafe", "error", "saved", "model", "models", "is_demo",
+             "reason", "priority", "first_model", "second_model", "sure", "sample", "long_texts", "escalated", "sampled",
              "agreed")  # fmt: skip
     eta_s = None if job.eta_s is None else round(job.eta_s, 1)
     progress = {"texts_per_s": round(job.texts_per_s, 1), "eta_s": eta_s, "paused": job.is_paused, "standstill": wrong}

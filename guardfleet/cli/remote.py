@@ -1,11 +1,18 @@
-"""`submit --url`: a job of a fleet that is reached over HTTP."""
+"""`submit`, `watch` and `jobs` with `--url`: a fleet that is reached over HTTP."""
 
+import datetime as dt
 import time
+from typing import TYPE_CHECKING
 
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
+from producer.calls import Batch
 from producer.client import Options
+
+if TYPE_CHECKING:
+    from guardfleet.cli.job_list import Line
+    from producer.http import HttpProducer
 
 LOOK_S = 1.0
 SHOWN = 5  # refused lines
@@ -13,11 +20,7 @@ SHOWN = 5  # refused lines
 
 def submit(settings: Settings, source: str, options: Options, *, wait: bool) -> int:
     """Submit a file; print the batch's name on stdout."""
-    from producer.http import HttpProducer
-
-    if settings.api_url is None or settings.api_key is None:
-        raise ConfigurationError("set GUARDFLEET_API_KEY to a key of that fleet: `guardfleet keys create` there makes one.")
-    with HttpProducer(settings.api_url, settings.api_key.get_secret_value()) as producer:
+    with connect(settings) as producer:
         batch = producer.submit_file(source, options)
         print(batch.id, flush=True)
         taken = f"{batch.total - batch.failed:,} texts taken" + (f", {batch.failed:,} lines refused" if batch.failed else "")
@@ -28,14 +31,58 @@ def submit(settings: Settings, source: str, options: Options, *, wait: bool) -> 
             show.console.print(f"the callback is signed with {batch.callback_secret}")
         if not wait:
             return FAILED_ROWS if batch.failed else DONE
-        try:
-            while not batch.is_final:
-                time.sleep(LOOK_S)
-                batch = producer.status(batch.id)
-                left = "" if batch.eta_s is None else f", about {batch.eta_s:,.0f} s left"
-                show.console.print(f"{batch.done + batch.failed:,} of {batch.total:,}, {batch.texts_per_s:,.0f} texts/s{left}")
-        except KeyboardInterrupt:
-            show.console.print(f"\nThe job goes on as {batch.id}.")
-            return INTERRUPTED
+        return _follow(settings, producer, batch)
+
+
+def watch(settings: Settings, label: str) -> int:
+    """Show a batch's progress until it has ended."""
+    with connect(settings) as producer:
+        return _follow(settings, producer, producer.status(label.replace("job_", "batch_")))
+
+
+def listing(settings: Settings, *, after: str | None, limit: int) -> "list[Line]":
+    """A page of batches, newest first."""
+    from guardfleet.cli.job_list import Line
+
+    with connect(settings) as producer:
+        found = producer.batches(after=after and after.replace("job_", "batch_"), limit=limit)
+    return [
+        Line(
+            one.id,
+            one.raw.get("name") or "",
+            one.status,
+            one.total,
+            one.done + one.failed,
+            one.failed,
+            _moment(one.raw["created_at"]),
+        )
+        for one in found
+    ]
+
+
+def connect(settings: Settings) -> "HttpProducer":
+    """A client of the fleet at `api_url`; raises ConfigurationError without a key."""
+    from producer.http import HttpProducer
+
+    if settings.api_url is None or settings.api_key is None:
+        raise ConfigurationError("set GUARDFLEET_API_KEY to a key of that fleet: `guardfleet keys create` there makes one.")
+    return HttpProducer(settings.api_url, settings.api_key.get_secret_value())
+
+
+def _follow(settings: Settings, producer: "HttpProducer", batch: Batch) -> int:
+    try:
+        while not batch.is_final:
+            time.sleep(LOOK_S)
+            batch = producer.status(batch.id)
+            left = "" if batch.eta_s is None else f", about {batch.eta_s:,.0f} s left"
+            show.console.print(f"{batch.done + batch.failed:,} of {batch.total:,}, {batch.texts_per_s:,.0f} texts/s{left}")
+    except KeyboardInterrupt:
+        again = f"guardfleet watch {batch.id} --url {settings.api_url}"
+        show.console.print(f"\nThe job goes on. To see it again: {again}", soft_wrap=True)
+        return INTERRUPTED
     show.console.print(f"{batch.id}: {batch.status}")
     return FAILED_ROWS if batch.failed or batch.status != "completed" else DONE
+
+
+def _moment(seconds: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)

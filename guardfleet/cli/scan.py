@@ -4,6 +4,7 @@ import pathlib
 import signal
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 from guardfleet import exporting
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
@@ -63,12 +64,13 @@ class Scan:
             try:
                 job = job or self._submit(db, fingerprint)
                 public_id, done_before = job.public_id, job.done
-                job = show.follow(lambda: jobs.get(db, public_id), broken=stack.broken)
+                waiting = "waiting for a worker" if has_fleet else "loading the model"
+                job = show.follow(lambda: jobs.get(db, public_id), broken=stack.broken, waiting=waiting)
             except KeyboardInterrupt:
                 return self._interrupted(db, fingerprint)
             seconds = (time.monotonic() - started) * job.done / max(1, job.done - done_before)
             self._await_callback(db, job)
-        return self._report(db, job, fmt, seconds)
+        return self._report(db, job, fmt, seconds, has_fleet=has_fleet)
 
     def _processes(self) -> list[tuple[str, list[str]]]:
         out = [("dispatcher", ["dispatcher"]), ("worker", ["worker"])]
@@ -93,6 +95,7 @@ class Scan:
                 name=pathlib.Path(self.source).name,
                 strict=self.strict,
                 fingerprint=fingerprint,
+                reuse=not self.again,
                 callback_url=self.callback_url,
                 callback_secret=self.callback_secret,
                 plan=self._named_plan(),
@@ -104,8 +107,11 @@ class Scan:
 
     def _earlier(self, db: Database, fingerprint: bytes | None) -> JobView | None:
         """The job of an earlier run of the same command, if it can be used."""
-        job = jobs.find(db, fingerprint) if fingerprint and not self.again else None
-        if job is None:
+        job = jobs.find(db, fingerprint) if fingerprint else None
+        if fingerprint and not self.again and (anew := self._fingerprint(again=True)):
+            found = [one for one in (job, jobs.find(db, anew)) if one is not None and one.state is not JobState.INGESTING]
+            job = max(found, key=lambda one: one.id, default=job)
+        if job is None or (self.again and job.state.is_final):
             return None
         if job.state is JobState.INGESTING:  # its submit was cut off, or is at it elsewhere: the intake finds out
             return None
@@ -137,9 +143,9 @@ class Scan:
         while self.callback_url and deliveries.unsent(db, job.id) and time.monotonic() < deadline:
             time.sleep(show.POLL_S)
 
-    def _report(self, db: Database, job: JobView, fmt: str, seconds: float | None) -> int:
+    def _report(self, db: Database, job: JobView, fmt: str, seconds: float | None, *, has_fleet: bool) -> int:
         n = exporting.write(verdicts.in_order(db, job), self.out, fmt)
-        show.summary(job, jobs.summary(db, job), seconds=seconds)
+        show.summary(job, jobs.summary(db, job), seconds=seconds, with_start=not has_fleet)
         if self.out != "-":
             show.console.print(f"{n:,} verdicts are in [bold]{self.out}[/bold]")
             if job.rejected:
@@ -148,19 +154,29 @@ class Scan:
                 show.console.print(f"{job.rejected:,} refused lines are in [bold]{rejected}[/bold]")
         return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
 
-    def _fingerprint(self) -> bytes | None:
+    def _fingerprint(self, *, again: bool | None = None) -> bytes | None:
         """What makes two runs the same: the file's bytes and what is to judge them. None for standard input."""
-        settings = self.settings
-        long = [settings.window_tokens, settings.window_overlap, settings.max_windows, settings.long_texts]
-        asked: list[object] = [settings.engine, settings.model, settings.model_revision, *long]
-        if self.plan != DEFAULT_PLAN:
-            asked.append(repr(self.plan))
+        settings, plan = self.settings, self.plan
+        asked: dict[str, Any] = {
+            "again": self.again if again is None else again,
+            "strict": self.strict,
+            "callback_url": self.callback_url,
+            "second_model": plan.second_model,
+            "sure": plan.sure,
+            "sample": plan.sample,
+            "long_texts": plan.long_texts,
+            "engine": settings.engine,
+            "model": settings.model,
+            "model_revision": settings.model_revision,
+            "coverage": settings.long_texts,
+            **{name: getattr(settings, name) for name in ("window_tokens", "window_overlap", "max_windows")},
+        }
         if settings.engine == "model":
             from worker.engine.folders import digest_of, folder_of
 
-            folders = [folder_of(model) for model in (settings.model, self.plan.second_model) if model is not None]
-            asked += [digest_of(folder, settings.data_dir) if folder else None for folder in folders]
-        return fingerprint(self.source, asked)
+            folders = [folder_of(model) for model in (settings.model, plan.second_model) if model is not None]
+            asked["digests"] = [digest_of(folder, settings.data_dir) if folder else None for folder in folders]
+        return fingerprint(self.source, "scan", asked)
 
 
 def _interrupt(*_: object) -> None:

@@ -40,8 +40,10 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:,.0f} texts/s" if task.speed else "- texts/s", style="progress.data.speed")
 
 
-def follow(look: Callable[[], JobView], *, broken: Callable[[], str | None] = lambda: None) -> JobView:
-    """Show progress until the job has ended. Raises FatalError when the stack behind it cannot go on."""
+def follow(
+    look: Callable[[], JobView], *, broken: Callable[[], str | None] = lambda: None, waiting: str = "waiting for a worker"
+) -> JobView:
+    """Show progress until the job has ended, `waiting` until its first verdict. FatalError when its stack cannot go on."""
     job = look()
     columns = (
         SpinnerColumn(),
@@ -53,19 +55,19 @@ def follow(look: Callable[[], JobView], *, broken: Callable[[], str | None] = la
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=15) as progress:
-        task = progress.add_task("loading the model", total=job.total, completed=job.done)
+        task = progress.add_task(waiting, total=job.total, completed=job.done)
         started, done_before, said = time.monotonic(), job.done, time.monotonic()
         while not job.state.is_final:
             if wrong := broken():
                 raise FatalError(wrong.removeprefix("guardfleet: "))
             time.sleep(POLL_S)
             job = look()
-            said_what = "moderating" if job.done > done_before else "loading the model"
+            said_what = "moderating" if job.done > done_before else waiting
             progress.update(task, completed=job.done, total=job.total, description=said_what)
             if not console.is_terminal and time.monotonic() - said > PLAIN_EVERY_S:
                 said = time.monotonic()
                 rate = (job.done - done_before) / (said - started)
-                pace = f"{rate:,.0f} texts/s, {(job.total - job.done) / rate:,.0f} s to go" if rate else "the worker is starting"
+                pace = f"{rate:,.0f} texts/s, {(job.total - job.done) / rate:,.0f} s to go" if rate else waiting
                 console.print(f"{job.done:,} of {job.total:,} texts, {pace}")
     return job
 
@@ -96,26 +98,46 @@ def progress(job: JobView, wrong: str | None) -> None:
     if job.texts_per_s > STANDSTILL:
         parts.append(f"{job.texts_per_s:,.0f} texts/s")
     if job.eta_s is not None:
-        parts.append(f"about {_duration(job.eta_s)} to go")
+        parts.append(f"about {duration(job.eta_s)} to go")
     console.print(", ".join(parts), soft_wrap=True)
     if wrong:
         console.print(f"[yellow]{wrong}[/yellow]", soft_wrap=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In the words of a clock, as exact as anybody cares."""
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{seconds:.0f} s" if seconds < 120 else f"{hours} h {minutes} min" if hours else f"{minutes} min"  # noqa: PLR2004
 
 
-def summary(job: JobView, counts: Mapping[tuple[int, int], int], *, seconds: float | None) -> None:
-    """The table of severities and categories, and the figures under it."""
+def summary(job: JobView, counts: Mapping[tuple[int, int], int], *, seconds: float | None, with_start: bool = False) -> None:
+    """The table of severities and categories, and the figures under it; whether `seconds` are with the start of a worker."""
     demo = " - judged by the DEMO model, not for real use" if job.is_demo else ""
     console.print(f"[bold]{job.label}[/bold]: {job.state.label}{demo}", soft_wrap=True)
+    if counts:
+        console.print(_table(job, counts))
+    parts = [f"{job.done:,} texts"]
+    if seconds:
+        start = ", start of the worker included" if with_start else ""
+        parts[0] += f" in {seconds:,.1f} s ({job.done / seconds:,.0f} texts/s{start})"
+    parts += [
+        f"{job.saved:,} without a model run (cache, duplicates, empty)",
+        f"{job.error:,} failed",
+        f"{job.rejected:,} lines refused",
+    ]
+    if job.model:
+        parts.append(f"model {job.model}" if len(job.models) < 2 else f"models {', '.join(job.models)}")  # noqa: PLR2004
+    console.print(", ".join(parts), soft_wrap=True)
+    if job.second_model:
+        console.print(_cascade(job), soft_wrap=True)
+
+
+def _table(job: JobView, counts: Mapping[tuple[int, int], int]) -> Table:
     table = Table()
     table.add_column("category")
     shown = [s for s in Severity if any(severity == s for severity, _ in counts)]
     for severity in shown:
-        table.add_column(severity.label, justify="right", style=STYLES[severity])
+        table.add_column(severity.label, justify="right", style=STYLES[severity], no_wrap=True)
     rows: dict[str, dict[int, int]] = {}
     for (severity_code, bits), n in counts.items():
         names = category_names(Category(bits)) or ["no verdict" if severity_code == Severity.ERROR else "none"]
@@ -132,20 +154,7 @@ def summary(job: JobView, counts: Mapping[tuple[int, int], int], *, seconds: flo
         Severity.ERROR: job.error,
     }
     table.add_row("all texts", *(f"{totals[s]:,}" for s in shown))
-    console.print(table)
-    parts = [f"{job.done:,} texts"]
-    if seconds:
-        parts[0] += f" in {seconds:,.1f} s ({job.done / seconds:,.0f} texts/s, start of the worker included)"
-    parts += [
-        f"{job.saved:,} without a model run (cache, duplicates, empty)",
-        f"{job.error:,} failed",
-        f"{job.rejected:,} lines refused",
-    ]
-    if job.model:
-        parts.append(f"model {job.model}")
-    console.print(", ".join(parts), soft_wrap=True)
-    if job.second_model:
-        console.print(_cascade(job), soft_wrap=True)
+    return table
 
 
 def _cascade(job: JobView) -> str:

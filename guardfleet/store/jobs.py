@@ -47,6 +47,7 @@ class JobView:
     metadata: dict[str, Any] | None
     webhook_metadata: dict[str, Any] | None
     model: str | None
+    models: list[str]  # all that judged it, as `model` names one
     is_demo: bool
     first_model: str | None
     second_model: str | None
@@ -133,7 +134,14 @@ def parse_label(label: str) -> uuid.UUID:
 
 
 # Of JobView, in its order: what is no column of the job itself.
-MADE = {"seen_at": "now()", "model": "m.name || '@' || left(m.revision, 12)", "is_demo": "coalesce(m.is_demo, false)"}
+NAME = "m.name || '@' || left(m.revision, 12)"
+OF_SEVERAL = "case when cardinality(j.models) > 1 then (select {0} from model m where m.id = any(j.models)) else {1} end"
+MADE = {
+    "seen_at": "now()",
+    "model": NAME,
+    "models": OF_SEVERAL.format(f"array_agg({NAME} order by m.id)", f"array_remove(array[{NAME}], null)"),
+    "is_demo": OF_SEVERAL.format("bool_or(m.is_demo)", "coalesce(m.is_demo, false)"),
+}
 SELECT = f"""select {", ".join(MADE.get(name, f"j.{name}") for name in JobView.__slots__)}
              from job j left join model m on m.id = j.model_id """
 
@@ -152,8 +160,16 @@ def get(db: Database, public_id: uuid.UUID, *, tenant_id: int = DEFAULT_TENANT) 
     return found[0]
 
 
-def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -> list[JobView]:
-    """Up to `limit` jobs of the tenant before the named one, newest first."""
+def page(
+    db: Database,
+    *,
+    tenant_id: int,
+    after: uuid.UUID | None,
+    limit: int,
+    states: Sequence[int] | None = None,
+    name: str | None = None,
+) -> list[JobView]:
+    """Up to `limit` jobs of the tenant before the named one, newest first; of these states, with this in their name, if asked."""
     with db.session() as connection:
         return fetch(
             connection,
@@ -161,8 +177,16 @@ def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -
             + """where j.tenant_id = %(tenant)s and not j.online
                    and (%(after)s::uuid is null
                         or j.id < (select id from job where public_id = %(after)s::uuid and tenant_id = %(tenant)s))
+                   and (%(states)s::int2[] is null or j.state = any(%(states)s::int2[]))
+                   and (%(name)s::text is null or strpos(lower(j.name), lower(%(name)s::text)) > 0)
                  order by j.id desc limit %(limit)s""",
-            {"tenant": tenant_id, "after": after, "limit": limit},
+            {
+                "tenant": tenant_id,
+                "after": after,
+                "limit": limit,
+                "states": None if states is None else list(states),
+                "name": name,
+            },
             _view,
         )
 

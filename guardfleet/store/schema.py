@@ -14,6 +14,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from guardfleet.store.base import NOW, ZERO, Base, identity
@@ -72,6 +73,7 @@ class Job(Base):
     fingerprint: Mapped[bytes | None]  # of the input and the model asked for: the same submission is found again
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     model_id: Mapped[int | None] = mapped_column(SmallInteger)  # of the newest finish() by a model
+    models: Mapped[list[int]] = mapped_column(ARRAY(SmallInteger), server_default=text("'{}'"))  # of every finish() so far
     total: Mapped[int] = mapped_column(server_default=ZERO)  # texts; grows while ingesting, fixed by seal()
     rejected: Mapped[int] = mapped_column(server_default=ZERO)  # input lines refused; their reasons are in `rejection`
     done: Mapped[int] = mapped_column(server_default=ZERO)  # texts with a verdict

@@ -34,6 +34,8 @@ COUNTED = """
       update job set done = done + %(n)s, safe = safe + %(safe)s, controversial = controversial + %(controversial)s,
              unsafe = unsafe + %(unsafe)s, error = error + %(error)s, saved = saved + %(saved)s,
              model_id = coalesce(%(model)s::int2, model_id),
+             models = case when models @> %(models)s::int2[] then models
+                           else array(select distinct unnest(models || %(models)s::int2[]) order by 1) end,
              escalated = escalated + %(escalated)s, sampled = sampled + %(sampled)s, agreed = agreed + %(agreed)s,
              next_ord = next_ord + 1, started_at = coalesce(started_at, clock_timestamp()),
              pace = pace * exp(-least(extract(epoch from clock_timestamp() - progressed_at) / %(pace_s)s, 50)) + %(n)s / %(pace_s)s,
@@ -105,9 +107,11 @@ def _first(row: Sequence[Any]) -> bool:
 
 def _counts(held: Claim, rows: Sequence[Row], model_id: int | None, escalation: Escalation) -> dict[str, Any]:
     counts = [0, 0, 0, 0]
-    saved = 0
+    saved, judges = 0, {model_id}
     for row in rows:
         counts[row.judgement.severity] += 1
+        if row.model_id is not None and row.judgement.served_by is not ServedBy.NOBODY:
+            judges.add(row.model_id)
         saved += row.judgement.served_by in (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)
     return {
         "n": held.n,
@@ -119,6 +123,7 @@ def _counts(held: Claim, rows: Sequence[Row], model_id: int | None, escalation: 
         "saved": saved,
         **asdict(escalation),
         "model": model_id,
+        "models": sorted(judges - {None}),
         "job": held.job_id,
         "no": held.shard_no,
         "token": held.token,

@@ -3,13 +3,20 @@
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
 
 import pytest
 
+from guardfleet.settings import Settings
+from guardfleet.store.database import Database
+from producer.client import Options, Producer
 from tests.integration.test_commands import command, data_dir
+from tests.services.fixtures import with_broker
+from tests.services.fleet import fleet, until
+from tests.services.stored import scalar
 
 __all__ = ["data_dir"]
 
@@ -76,6 +83,102 @@ def test_bare_guardfleet_shows_its_help_and_versions_are_told() -> None:
     assert in_terms("--version").stdout == in_terms("version").stdout
     assert in_terms("--show-completion", "bash").returncode == 0
     assert "--install-completion" in in_terms("--help").stdout
+
+
+def rows_of(path: pathlib.Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_again_judges_anew_and_the_newest_verdicts_are_shown_then(
+    data_dir: pathlib.Path, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    scan = ("scan", str(source), "-o", str(out))
+    jobs = []
+    for args in (scan, (*scan, "--again"), (*scan, "--again"), scan):
+        done = command(data_dir, *args, engine="instant")
+        assert done.returncode == 0, done.stderr
+        assert [row["served_by"] for row in rows_of(out)] == ["model", "model"]
+        jobs.append(next(word.strip(":()") for word in done.stderr.split() if word.strip("(").startswith("job_")))
+    assert "nothing to do" in done.stderr
+    assert len(set(jobs[:3])) == 3
+    assert jobs[3] == jobs[2], "the newest"
+
+
+def test_strict_counts_for_an_input_that_was_scanned_without(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "bad.jsonl"
+    source.write_text('{"id": 1, "text": "x"}\n{oops\n')
+    assert command(data_dir, "scan", str(source), "-o", str(tmp_path / "o.jsonl"), engine="instant").returncode == 1
+    strict = command(data_dir, "scan", str(source), "-o", str(tmp_path / "o.jsonl"), "--strict", engine="instant")
+    assert strict.returncode == 2, strict.stderr
+    assert "line 2" in strict.stderr
+
+
+@with_broker("redis")
+def test_jobs_are_listed_and_watched(settings: Settings, db: Database, tmp_path: pathlib.Path) -> None:
+    producer = Producer.connect(settings)
+    names = ["first.jsonl", "second.jsonl", "a name that is far too long for eighty columns.jsonl"]
+    submitted = [producer.submit([f"{name} {i}" for i in range(1500)], Options(name=name)).job for name in names]
+    producer.db.close()
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | settings.as_environment() | {"COLUMNS": "80"}
+        call = [sys.executable, "-P", "-m", "guardfleet", *args]
+        return subprocess.run(call, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    listed = run("jobs")
+    assert listed.returncode == 0, listed.stderr
+    lines = listed.stderr.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [job.label for job in reversed(submitted)]
+    assert all("1,500" in line and "running" in line and len(line.rstrip()) <= 80 for line in lines[1:])
+    page = run("jobs", "--limit", "1", "--json", "--after", submitted[1].label)
+    assert [json.loads(line)["job"] for line in page.stdout.splitlines()] == [submitted[0].label]
+    assert [json.loads(line)["job"] for line in run("jobs", "--json", "--name", "SECOND").stdout.splitlines()] == [
+        submitted[1].label
+    ]
+    assert run("jobs", "--state", "completed").stderr.strip() == "no jobs"
+    assert run("jobs", "--state", "asleep").returncode == 2
+    assert run("watch", "job_" + "0" * 32).returncode == 2
+    watching = subprocess.Popen(
+        [sys.executable, "-P", "-m", "guardfleet", "watch", submitted[0].label],
+        env=os.environ | settings.as_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: b"guardfleet" in pathlib.Path(f"/proc/{watching.pid}/cmdline").read_bytes(), what="the command")
+    with fleet(settings, tmp_path, ("dispatcher",), ("worker",)):
+        _, said = watching.communicate(timeout=90)
+    assert watching.returncode == 0, said
+    assert f"{submitted[0].label}: completed" in said
+    assert "start of the worker included" not in said
+
+
+@with_broker("redis")
+def test_ctrl_c_on_a_watch_says_how_to_see_it_again(settings: Settings, db: Database) -> None:
+    producer = Producer.connect(settings)
+    job = producer.submit(["x"]).job
+    producer.db.close()
+    environment = os.environ | settings.as_environment()
+    call = [sys.executable, "-P", "-m", "guardfleet", "watch", job.label]
+    watching = subprocess.Popen(call, env=environment, stderr=subprocess.PIPE, text=True)
+    until(
+        lambda: scalar(db, "select count(*) from pg_stat_activity where application_name = 'guardfleet'"), what="a look at the job"
+    )
+    watching.send_signal(signal.SIGINT)
+    _, said = watching.communicate(timeout=60)
+    assert watching.returncode == 3, said
+    assert f"guardfleet watch {job.label}" in said
+
+
+@with_broker("redis")
+def test_a_job_without_verdicts_has_no_empty_table(settings: Settings, db: Database) -> None:
+    producer = Producer.connect(settings)
+    job = producer.submit(["x"]).job
+    producer.db.close()
+    call = [sys.executable, "-P", "-m", "guardfleet", "status", job.label]
+    shown = subprocess.run(call, env=os.environ | settings.as_environment(), capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "category" not in shown.stderr
 
 
 def test_a_probability_is_told_as_it_was_given(data_dir: pathlib.Path, source: pathlib.Path) -> None:

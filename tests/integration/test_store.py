@@ -15,13 +15,39 @@ from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.settling import Row
 from guardfleet.store.verdicts import Cursor
-from guardfleet.verdict import ERROR_CODES, Category, Judgement, ServedBy, Severity, failure
+from guardfleet.verdict import ERROR_CODES, Category, Judgement, Model, ServedBy, Severity, failure
 from tests.services.stored import MODEL, SAFE, finish, scalar, submit, took
 
 AS_THEY_ARE = {
     "id", "severity", "categories", "refusal", "category_probabilities", "rationale", "evidence", "served_by", "model", "revision",
     "policy", "is_demo", "raw", "metadata",
 }  # fmt: skip
+
+
+def test_a_job_names_every_model_that_judged_it(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 12, shard_texts=4)
+    other = verdicts.register_model(db, Model("other", "fedcba9876543210", "p"))
+    assert (jobs.get(db, job.public_id).model, jobs.get(db, job.public_id).models) == (None, [])
+    finish(db, took(db, job, 0))
+    assert jobs.get(db, job.public_id).models == ["m@0123456789ab"]
+    held = took(db, job, 1)
+    rows = [Row(f"id{i}", SAFE) for i in range(4)]
+    settling.finish(db, held, rows, model_id=other)
+    held = took(db, job, 2)
+    nobody = verdicts.register_model(db, Model("nobody", "0", "none"))
+    settling.finish(db, held, [Row(f"id{i}", failure("abandoned", "x"), model_id=nobody) for i in range(4)], model_id=None)
+    found = jobs.get(db, job.public_id)
+    assert found.models == ["m@0123456789ab", "other@fedcba987654"]
+    assert found.model == "other@fedcba987654"
+    assert scalar(db, "select count(distinct model_id) from verdict") == 3
+
+
+def test_a_job_of_a_worker_of_before_names_its_last_model(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 4, shard_texts=4)
+    finish(db, took(db, job, 0))
+    with db.begin() as connection:
+        connection.exec_driver_sql("update job set models = '{}'")  # what code without the column leaves
+    assert jobs.get(db, job.public_id).models == ["m@0123456789ab"]
 
 
 def test_a_reader_of_partial_results_misses_and_repeats_nothing(db: Database, keyring: Keyring) -> None:

@@ -1,0 +1,86 @@
+"""`guardfleet jobs`: the newest first, a page at a time, of a database or over HTTP."""
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from guardfleet.cli import DONE, show
+from guardfleet.embedded.stack import database_of
+from guardfleet.errors import RejectedError
+from guardfleet.settings import Settings
+from guardfleet.states import JobState
+from guardfleet.store import jobs
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import DEFAULT_TENANT, JobView, parse_label
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A job as a list shows it."""
+
+    job: str
+    name: str
+    state: str
+    total: int
+    done: int
+    failed: int
+    created_at: dt.datetime
+
+
+def listing(settings: Settings, *, state: str | None, name: str | None, after: str | None, limit: int, as_json: bool) -> int:
+    """Print a page."""
+    if settings.api_url is not None:
+        from guardfleet.cli import remote
+
+        if state or name:
+            raise RejectedError("--state and --name are not asked over HTTP: leave them out, or list at the database.")
+        found = remote.listing(settings, after=after, limit=limit)
+    else:
+        states = None if state is None else _states(state)
+        with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=1)) as db:
+            place = parse_label(after) if after else None
+            page = jobs.page(db, tenant_id=DEFAULT_TENANT, after=place, limit=limit, states=states, name=name)
+        found = [_line(job) for job in page]
+    if as_json:
+        for line in found:
+            print(json.dumps(_as_dict(line)))
+        return DONE
+    show.console.print(_table(found) if found else "no jobs")
+    if len(found) == limit:
+        show.console.print(f"more: guardfleet jobs --after {found[-1].job}", soft_wrap=True)
+    return DONE
+
+
+def _states(label: str) -> list[int]:
+    known = {state.label: int(state) for state in JobState}
+    if label not in known:
+        raise RejectedError(f"state {label!r} is unknown; {', '.join(known)} are.")
+    return [known[label]]
+
+
+def _line(job: JobView) -> Line:
+    state = "paused" if job.is_paused else job.state.label
+    return Line(job.label, job.name, state, job.total, job.done, job.error, job.created_at)
+
+
+def _table(found: Sequence[Line]) -> Table:
+    """Numbers and names of jobs are never cut; at 80 columns the caller's own name is."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name, is_number in (("job", False), ("age", True), ("state", False), ("texts", True), ("done", True)):
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+    table.add_column("name", no_wrap=True, overflow="ellipsis", ratio=1)
+    now = dt.datetime.now(dt.UTC)
+    for line in found:
+        done = f"{line.done / line.total:.0%}" if line.total else "-"
+        age = show.duration((now - line.created_at).total_seconds())
+        table.add_row(line.job, age, line.state, f"{line.total:,}", done, line.name)
+    return table
+
+
+def _as_dict(line: Line) -> dict[str, object]:
+    numbers = {"total": line.total, "done": line.done, "failed": line.failed}
+    return {"job": line.job, "name": line.name, "state": line.state, **numbers, "created_at": line.created_at.isoformat()}
