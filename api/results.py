@@ -58,7 +58,7 @@ async def results(
     def page() -> tuple[bytes, bool]:
         job = jobs.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
         try:
-            cursor = unpack(after, job_id=job.id, key=context.keyring.cursor_key) if after else Cursor()
+            cursor = unpack(after, job_id=job.id, keys=context.keyring.cursor_keys) if after else Cursor()
         except RejectedError as error:
             raise ProblemError(400, "invalid_cursor", str(error), param="after") from None
         found = verdicts.page(context.db, job, cursor, limit=limit, wanted=wanted)
@@ -68,7 +68,7 @@ async def results(
             "first_id": found.rows[0].id if found.rows else None,
             "last_id": found.rows[-1].id if found.rows else None,
             "has_more": found.has_more,
-            "next": pack(found.reached, job_id=job.id, key=context.keyring.cursor_key),
+            "next": pack(found.reached, job_id=job.id, key=context.keyring.cursor_keys[0]),
             "complete": is_last,
             "status": STATUS[job.state],
         }

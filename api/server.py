@@ -31,7 +31,7 @@ from guardfleet.telemetry.probes import ProbeServer
 def create_app(settings: Settings) -> FastAPI:
     """The application over configured services; raises ConfigurationError when the schema is not the one it needs."""
     db = Database(settings.required("database_url"), application="guardfleet-api", pool_size=10)
-    keyring = Keyring(settings.required("secret_key"))
+    keyring = Keyring.of(settings)
     contents = Contents(settings.files_url or str(settings.data_dir / "files"), keyring)
     intakes = FileIntakes(db, keyring, settings, contents)
     context = Context(

@@ -3,6 +3,7 @@
 import base64
 import hmac
 import struct
+from collections.abc import Sequence
 
 from guardfleet.errors import RejectedError
 from guardfleet.store.verdicts import Cursor
@@ -17,14 +18,14 @@ def pack(cursor: Cursor, *, job_id: int, key: bytes) -> str:
     return base64.urlsafe_b64encode(place + _mark(place, job_id, key)).rstrip(b"=").decode()
 
 
-def unpack(text: str, *, job_id: int, key: bytes) -> Cursor:
-    """The inverse of `pack`; raises RejectedError for anything else."""
+def unpack(text: str, *, job_id: int, keys: Sequence[bytes]) -> Cursor:
+    """The inverse of `pack` under any of the keys; raises RejectedError for anything else."""
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         raw = b""
     place, mark = raw[: PLACE.size], raw[PLACE.size :]
-    if len(place) != PLACE.size or not hmac.compare_digest(mark, _mark(place, job_id, key)):
+    if len(place) != PLACE.size or not any(hmac.compare_digest(mark, _mark(place, job_id, key)) for key in keys):
         raise RejectedError("after is not a cursor of this batch; take it from `next` of the page before.")
     return Cursor(*PLACE.unpack(place))
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from guardfleet.domain.metadata import NOTES
 from guardfleet.errors import ConfigurationError
+from guardfleet.settings import Settings
 
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random 96-bit nonces: safe for 2^32 seals a key (NIST SP 800-38D); a job has far fewer shards
@@ -49,25 +50,84 @@ def new_secret_key() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
 
 
-class Keyring:
-    """The keys derived from the installation's secret key. Holds no state that changes."""
+@dataclass(frozen=True, slots=True)
+class Root:
+    """What is derived from one secret key."""
 
-    def __init__(self, secret_key: str) -> None:
+    key_id: str  # tells nothing of the key
+    wrap: AESGCM
+    digest_key: bytes
+    api_key_pepper: bytes
+    cursor_key: bytes
+
+    @classmethod
+    def of(cls, secret_key: str, *, name: str = "secret_key") -> "Root":
+        """Derive; raises ConfigurationError."""
         try:
             root = base64.urlsafe_b64decode(secret_key)
         except ValueError as error:
-            raise ConfigurationError("secret_key is not base64: make one with `guardfleet keys secret`.") from error
+            raise ConfigurationError(f"{name} is not base64: make one with `guardfleet keys secret`.") from error
         if len(root) < KEY_BYTES:
-            raise ConfigurationError(f"secret_key has {len(root)} bytes, {KEY_BYTES} are needed: `guardfleet keys secret`.")
-        self._wrap = AESGCM(_derive(root, b"guardfleet/kek"))
-        self._digest_key = _derive(root, b"guardfleet/digest")
-        self._api_key_pepper = _derive(root, b"guardfleet/api-key")
-        self.cursor_key = _derive(root, b"guardfleet/cursor")
-        self.key_id = hashlib.sha256(_derive(root, b"guardfleet/key-id")).hexdigest()[:12]
+            raise ConfigurationError(f"{name} has {len(root)} bytes, {KEY_BYTES} are needed: `guardfleet keys secret`.")
+        return cls(
+            hashlib.sha256(_derive(root, b"guardfleet/key-id")).hexdigest()[:12],
+            AESGCM(_derive(root, b"guardfleet/kek")),
+            _derive(root, b"guardfleet/digest"),
+            _derive(root, b"guardfleet/api-key"),
+            _derive(root, b"guardfleet/cursor"),
+        )
+
+
+class Keyring:
+    """The keys of the installation: of its secret key and, while that is rotated, of the one before.
+
+    Either opens; what is written is under the one that the installation's pin names, which `follow` is told.
+    """
+
+    def __init__(self, secret_key: str, previous: str | None = None) -> None:
+        self._newest = Root.of(secret_key)
+        self._roots = {self._newest.key_id: self._newest}
+        if previous is not None:
+            root = Root.of(previous, name="previous_secret_key")
+            self._roots.setdefault(root.key_id, root)
+        self._current = self._newest
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Keyring":
+        """As the settings have it; raises ConfigurationError."""
+        previous = settings.previous_secret_key
+        return cls(settings.required("secret_key"), previous.get_secret_value() if previous else None)
+
+    @property
+    def key_id(self) -> str:
+        """Of the key that is written under."""
+        return self._current.key_id
+
+    @property
+    def newest_id(self) -> str:
+        """Of `secret_key`, whatever is pinned."""
+        return self._newest.key_id
+
+    def opens(self, key_id: str) -> bool:
+        """Whether it has this key."""
+        return key_id in self._roots
+
+    def follow(self, key_id: str) -> None:
+        """Write under this key from now on; it has to be one of them."""
+        self._current = self._roots[key_id]
+
+    @property
+    def cursor_keys(self) -> list[bytes]:
+        """What signs cursors first, then what else may have signed one."""
+        return [root.cursor_key for root in self._each()]
+
+    def rewrap(self, wrapped_key: bytes) -> bytes:
+        """The same data key, wrapped by the current key."""
+        return _encrypt(self._current.wrap, self._unwrap(wrapped_key, b"data-key"), b"data-key")
 
     def new_data_key(self) -> bytes:
         """A fresh job key, wrapped for storage."""
-        return _encrypt(self._wrap, secrets.token_bytes(KEY_BYTES), b"data-key")
+        return _encrypt(self._current.wrap, secrets.token_bytes(KEY_BYTES), b"data-key")
 
     def seal_rows(self, wrapped_key: bytes, rows: Sequence[PayloadRow], *, job_id: int, shard_no: int) -> bytes:
         """Compress and encrypt the rows of one shard; bound to its job and number, so blobs cannot be swapped."""
@@ -104,25 +164,37 @@ class Keyring:
 
     def seal_secret(self, value: str) -> bytes:
         """Encrypt a small secret (a webhook's) for its column."""
-        return _encrypt(self._wrap, value.encode(), b"secret")
+        return _encrypt(self._current.wrap, value.encode(), b"secret")
 
     def open_secret(self, sealed: bytes) -> str:
         """The inverse of `seal_secret`."""
-        return _decrypt(self._wrap, sealed, b"secret").decode()
+        return self._unwrap(sealed, b"secret").decode()
 
     def digest(self, tenant_id: int, content: str | list[dict[str, str]]) -> bytes:
         """16 bytes that are equal for equal contents of one tenant, and tell nothing to who lacks the key."""
         plain = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         kind = b"t" if isinstance(content, str) else b"m"
         message = b"%d|%s|" % (tenant_id, kind) + plain.encode("utf-8", "surrogatepass")
-        return hmac.digest(self._digest_key, message, "sha256")[:16]
+        return hmac.digest(self._current.digest_key, message, "sha256")[:16]
 
-    def api_key_digest(self, api_key: str) -> bytes:
-        """What is stored of an API key."""
-        return hmac.digest(self._api_key_pepper, api_key.encode(), "sha256")
+    def api_key_digests(self, api_key: str) -> list[bytes]:
+        """What is stored of an API key, under the current key first."""
+        return [hmac.digest(root.api_key_pepper, api_key.encode(), "sha256") for root in self._each()]
 
     def _data_key(self, wrapped: bytes) -> AESGCM:
-        return AESGCM(_decrypt(self._wrap, wrapped, b"data-key"))
+        return AESGCM(self._unwrap(wrapped, b"data-key"))
+
+    def _unwrap(self, sealed: bytes, place: bytes) -> bytes:
+        first, *others = self._each()
+        for root in others:
+            try:
+                return _decrypt(root.wrap, sealed, place)
+            except ConfigurationError:
+                continue
+        return _decrypt(first.wrap, sealed, place)
+
+    def _each(self) -> list[Root]:
+        return sorted(self._roots.values(), key=lambda root: root is not self._current)
 
 
 def _with_notes(row: PayloadRow) -> dict[str, Any]:

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
         None,
         description="32 bytes, base64; seals texts and secrets at rest. `guardfleet keys secret` makes one. Embedded: generated.",
     )
+    previous_secret_key: SecretStr | None = Field(
+        None, description="The key before it, while that is rotated out: what it sealed is opened too (docs/security.md)."
+    )
     data_dir: pathlib.Path = Field(
         default_factory=default_data_dir, description="Data of the embedded stack; digests of model files."
     )

@@ -75,7 +75,7 @@ class Producer:
     def connect(cls, settings: Settings) -> "Producer":
         """A producer for configured services; raises ConfigurationError where schema or secret key are not those of the fleet."""
         db = Database(settings.required("database_url"), application="guardfleet-producer")
-        keyring = Keyring(settings.required("secret_key"))
+        keyring = Keyring.of(settings)
         try:
             migrate.require_head(db)
             installation.require_key(db, keyring)

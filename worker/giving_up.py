@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from guardfleet.errors import ConfigurationError, NotFoundError
 from guardfleet.sealing import Keyring, PayloadRow
-from guardfleet.store import doorbells, opinions, settling, shards, verdicts
+from guardfleet.store import doorbells, installation, opinions, settling, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.halving import halve
 from guardfleet.store.opinions import Opinion
@@ -41,7 +41,9 @@ def give_up(db: Database, keyring: Keyring, limits: Limits, *, lease_s: float) -
 def _contents(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Opinion | None]:
     try:
         return opinions.load(db, keyring, held)
-    except (ConfigurationError, NotFoundError):  # the texts cannot be read any more: their ids are lost with them
+    except (ConfigurationError, NotFoundError) as error:  # the texts cannot be read any more: their ids are lost with them
+        if isinstance(error, ConfigurationError):
+            installation.require_key(db, keyring)  # unless only this process cannot: then nothing is given up
         return [], None
 
 

@@ -80,6 +80,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine])
         worker=worker_name,
         draining=drain.requested,
         random=random.random,
+        end=engine_died,
     )
     task = tasks.register(app, moderator)
     bulk, interactive = queues_of(settings, engine.model.name)
@@ -219,7 +220,7 @@ def _say_ready(**_: Any) -> None:
 def open_store(settings: Settings, *, application: str) -> tuple[Database, Keyring]:
     """The database, at the schema this code needs, and the keys that open its jobs. Raises ConfigurationError."""
     db = Database(settings.required("database_url"), application=application)
-    keyring = Keyring(settings.required("secret_key"))
+    keyring = Keyring.of(settings)
     wait_for_schema(db)
     installation.require_key(db, keyring)
     return db, keyring

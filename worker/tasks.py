@@ -15,12 +15,12 @@ from celery import Celery
 from celery.exceptions import Reject
 
 from guardfleet.broker import MESSAGE_VERSION, MODERATE, is_newer
-from guardfleet.errors import DrainingError, FatalError, GuardfleetError, RetryableError
+from guardfleet.errors import ConfigurationError, DrainingError, FatalError, GuardfleetError, RetryableError
 from guardfleet.plan import NONE_ESCALATED, Escalation
 from guardfleet.retry import backoff_s
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.store import opinions, settling, shards
+from guardfleet.store import installation, opinions, settling, shards
 from guardfleet.store.database import Database
 from guardfleet.store.opinions import Opinion
 from guardfleet.store.settling import Row
@@ -40,6 +40,11 @@ ANYBODY = 0  # the owner of digests that tenants share
 PAUSE_S = 5.0  # before a message goes back to the broker because PostgreSQL is away
 
 
+def fatal(reason: str) -> None:
+    """The end of a process that is none of its own."""
+    raise FatalError(reason)
+
+
 @dataclass(frozen=True)
 class Moderator:
     """Moderates shards for one worker process. Called from all of its task threads."""
@@ -54,6 +59,7 @@ class Moderator:
     random: Callable[[], float]
     quarantine: Quarantine = field(default_factory=Quarantine)
     twins: Twins = field(default_factory=Twins)
+    end: Callable[[str], None] = fatal  # ends the process
     tally: "Tally" = field(default_factory=lambda: Tally())  # noqa: PLW0108 - defined below
 
     def __call__(self, job: int, shard: int) -> None:
@@ -110,6 +116,8 @@ class Moderator:
             self._hand_back(lambda: shards.postpone(self.db, held, delay_s=PAUSE_S))
             metrics.SHARDS.labels("postponed").inc()
             get_logger().warning("shard_postponed", job=held.job_id, shard=held.shard_no, reason=str(error))
+        except ConfigurationError as error:
+            self._cannot_open(held, str(error))
         except GuardfleetError as error:
             self._fail(held, str(error))
         except Exception as error:  # noqa: BLE001 - decided here: the row says so, the dispatcher tries again
@@ -150,6 +158,16 @@ class Moderator:
             except RetryableError:
                 self.draining.wait(backoff_s(attempt, base_s=0.5, cap_s=8.0, random=self.random))
         return write()
+
+    def _cannot_open(self, held: Claim, reason: str) -> None:
+        """A sealed value does not open: its own fault, unless the secret key was rotated and this process has the old one only."""
+        try:
+            installation.require_key(self.db, self.keyring)
+        except ConfigurationError as wrong:
+            self._hand_back(lambda: shards.postpone(self.db, held, delay_s=QUARANTINE_S))
+            self.end(str(wrong))
+        else:
+            self._fail(held, reason)
 
     def _fail(self, held: Claim, reason: str) -> None:
         delay_s = backoff_s(

@@ -81,7 +81,7 @@ class Deliverer:
         if due.subject:
             data |= due.subject
         if "ord" in data:  # where the verdicts that it is about begin
-            data["after"] = cursors.pack(Cursor(data.pop("ord") - 1, END), job_id=due.job_id, key=self.keyring.cursor_key)
+            data["after"] = cursors.pack(Cursor(data.pop("ord") - 1, END), job_id=due.job_id, key=self.keyring.cursor_keys[0])
         event = {
             "id": due.event_id,
             "object": "event",

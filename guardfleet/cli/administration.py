@@ -20,7 +20,7 @@ def db_upgrade() -> int:
     settings = load_settings()
     db = Database(settings.required("database_url"), pool_size=1)
     print(migrate.upgrade(db))
-    installation.require_key(db, Keyring(settings.required("secret_key")))
+    installation.require_key(db, Keyring.of(settings))
     return 0
 
 
@@ -42,6 +42,14 @@ def keys_secret() -> int:
 
     print(new_secret_key())
     return 0
+
+
+@keys_app.command("rotate-secret")
+def keys_rotate_secret() -> int:
+    """Make GUARDFLEET_SECRET_KEY the installation's key in place of GUARDFLEET_PREVIOUS_SECRET_KEY; see docs/security.md first."""
+    from guardfleet.cli import keys
+
+    return keys.rotate_secret(load_settings())
 
 
 @keys_app.command("create")

@@ -99,7 +99,7 @@ def _measure(settings: Settings, db: Database, sources: list[pathlib.Path], load
     served = settings.model_copy(update={"api_port": port})
     processes = [start(settings, f"worker{i}", "worker", says="worker_ready") for i in range(load.workers)]
     processes.append(start(served, "api", "api"))
-    poller = Poller(port, keys.create(db, Keyring(settings.required("secret_key")), name="bench"))
+    poller = Poller(port, keys.create(db, Keyring.of(settings), name="bench"))
     try:
         until(lambda: answers(port), 30, "the API")
         if load.polls:

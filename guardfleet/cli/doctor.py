@@ -112,7 +112,7 @@ def _secret(settings: Settings) -> str:
     from guardfleet.store import installation, migrate
     from guardfleet.store.database import Database
 
-    keyring = Keyring(settings.required("secret_key"))
+    keyring = Keyring.of(settings)
     with closing(Database(settings.required("database_url"), pool_size=1)) as db:
         migrate.require_head(db)
         if installation.is_pinned(db, keyring):

@@ -86,11 +86,15 @@ def watch(settings: Settings, label: str) -> int:
         from guardfleet.cli import remote
 
         return remote.watch(settings, label)
-    with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=1)) as db:
+    with database_of(settings) as complete, closing(_watching(complete)) as db:
         job = jobs.get(db, parse_label(label))
         if not job.state.is_final and settings.is_embedded and running_settings(settings) is None:
             raise ConfigurationError(f"nobody works on {job.label}: start `guardfleet up`, or the same `scan` again.")
         return _follow(db, job)
+
+
+def _watching(settings: Settings) -> Database:
+    return Database(settings.required("database_url"), application="guardfleet-watch", pool_size=1)
 
 
 def _follow(db: Database, job: JobView) -> int:

@@ -58,12 +58,35 @@ def rotate(settings: Settings, label: str, *, overlap_hours: float) -> int:
     return DONE
 
 
+def rotate_secret(settings: Settings) -> int:
+    """Wrap everything by the new secret key."""
+    from guardfleet.store import rotation
+
+    with _store(settings) as (db, keyring):
+        with show.console.status("wrapping data keys anew") as status:
+            done = rotation.rotate(db, keyring, lambda n: status.update(f"wrapping data keys anew: {n:,}"))
+        show.console.print(
+            f"{keyring.key_id} is the installation's secret key: {done.data_keys:,} data keys and the secrets of "
+            f"{done.endpoints:,} webhook endpoints were wrapped anew.",
+            soft_wrap=True,
+        )
+        if done.unopened:
+            show.warn(f"{done.unopened:,} values open with neither key, and were left as they are: a third key sealed them.")
+        if done.api_keys_left:
+            show.console.print(
+                f"{done.api_keys_left:,} API keys have not been used since: they are taken for as long as "
+                "GUARDFLEET_PREVIOUS_SECRET_KEY is set at the API, and for good once they were used there.",
+                soft_wrap=True,
+            )
+    return DONE
+
+
 @contextmanager
 def _store(settings: Settings) -> Iterator[tuple[Database, Keyring]]:
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            keyring = Keyring(complete.required("secret_key"))
+            keyring = Keyring.of(complete)
             installation.require_key(db, keyring)
             yield db, keyring
         finally:

@@ -89,7 +89,7 @@ class Scan:
     def _submit(self, db: Database, fingerprint: bytes | None) -> JobView:
         from producer.client import Options, Producer
 
-        producer = Producer(db, Keyring(self.settings.required("secret_key")), self.settings)
+        producer = Producer(db, Keyring.of(self.settings), self.settings)
         with show.console.status(f"reading {self.source}") as status:
             options = Options(
                 name=pathlib.Path(self.source).name,

@@ -52,7 +52,7 @@ def _api_key(settings: Settings) -> str:
         return path.read_text().strip()
     db = Database(settings.required("database_url"), pool_size=1)
     try:
-        key = keys.create(db, Keyring(settings.required("secret_key")), name="guardfleet up")
+        key = keys.create(db, Keyring.of(settings), name="guardfleet up")
     finally:
         db.close()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

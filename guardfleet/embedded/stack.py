@@ -79,7 +79,7 @@ class Stack:
         db = Database(self.settings.required("database_url"), pool_size=1)
         try:
             migrate.upgrade(db)
-            installation.require_key(db, Keyring(self.settings.required("secret_key")))
+            installation.require_key(db, Keyring.of(self.settings))
         finally:
             db.close()
         return self.settings

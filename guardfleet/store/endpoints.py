@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.sealing import Keyring
 from guardfleet.signing import new_secret
+from guardfleet.store import installation
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import EVENT_KINDS, audit
 
@@ -79,9 +80,10 @@ def create(
     """A new endpoint, and its secret, which is not shown again. RejectedError when the tenant has too many."""
     secret = new_secret()
     with db.begin() as connection:
+        installation.follow(connection, keyring)
         row = connection.execute(
-            text(f"""insert into endpoint (tenant_id, name, url, secret, kinds, most_per_s)
-                     select :tenant, :name, :url, :secret, :kinds, cast(:most_per_s as float8)
+            text(f"""insert into endpoint (tenant_id, name, url, secret, kinds, most_per_s, key_id)
+                     select :tenant, :name, :url, :secret, :kinds, cast(:most_per_s as float8), :key_id
                      where (select count(*) from endpoint where tenant_id = :tenant and job_id is null) < :most
                      returning {COLUMNS}"""),
             {
@@ -92,6 +94,7 @@ def create(
                 "kinds": list(kinds),
                 "most_per_s": most_per_s,
                 "most": MOST,
+                "key_id": keyring.key_id,
             },
         ).one_or_none()
         if row is None:
@@ -167,6 +170,8 @@ def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: i
     """A new secret; the old one signs beside it for `overlap_s`."""
     secret = new_secret()
     with db.begin() as connection:
+        installation.follow(connection, keyring)
+        rewrap_endpoint(connection, keyring, public_id)  # both secrets of a row are under one key
         row = connection.execute(
             text(f"""update endpoint set old_secret = secret, old_secret_until = now() + make_interval(secs => :overlap),
                             secret = :secret, updated_at = now()
@@ -177,6 +182,22 @@ def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: i
             raise _unknown()
         audit(connection, tenant_id, "endpoint.rotate", endpoint_label(public_id))
     return Endpoint(*row), secret
+
+
+def rewrap_endpoint(connection: Connection, keyring: Keyring, public_id: uuid.UUID) -> None:
+    """Seal an endpoint's secrets with the current key, unless they are."""
+    row = connection.execute(
+        text("""select id, secret, old_secret from endpoint
+                where public_id = :id and key_id is distinct from :key_id for update"""),
+        {"id": public_id, "key_id": keyring.key_id},
+    ).one_or_none()
+    if row is None:
+        return
+    secret, old = (None if sealed is None else keyring.seal_secret(keyring.open_secret(bytes(sealed))) for sealed in row[1:])
+    connection.execute(
+        text("update endpoint set secret = :secret, old_secret = :old, key_id = :key_id where id = :id"),
+        {"id": row.id, "secret": secret, "old": old, "key_id": keyring.key_id},
+    )
 
 
 def send_test(db: Database, public_id: uuid.UUID, *, tenant_id: int, kind: str) -> int:

@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 
 from guardfleet.errors import NotFoundError
 from guardfleet.sealing import Keyring
+from guardfleet.store import installation
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import audit
 
@@ -52,7 +53,8 @@ def parse_file_label(label: str) -> uuid.UUID:
 
 def create(db: Database, keyring: Keyring, *, tenant_id: int, filename: str) -> StoredFile:
     """A file on its way in, what it is for not known yet. A crash leaves it so; `expire` finds it a day later."""
-    with db.session() as connection:
+    with db.begin() as connection:
+        installation.follow(connection, keyring)
         row = connection.execute(
             text(f"""insert into file (public_id, tenant_id, filename, purpose, key_id, data_key, expires_at)
                      values (:id, :tenant, :filename, '', :key_id, :data_key, now() + make_interval(secs => :upload))

@@ -19,6 +19,7 @@ from guardfleet.errors import LineError, OverloadedError, RejectedError
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.rows import MODERATIONS
 from guardfleet.sealing import Keyring
+from guardfleet.store import installation
 from guardfleet.store.database import Database, copy_rows
 from guardfleet.store.jobs import DEFAULT_TENANT, EVENT_KINDS, audit, job_label
 from guardfleet.store.partitions import ensure_day
@@ -105,8 +106,10 @@ def create(db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int) -> 
 
     Raises OverloadedError while the texts of all jobs that wait for a verdict are `max_backlog` or more.
     """
-    public_id, data_key = uuid7(), keyring.new_data_key()
+    public_id = uuid7()
     with db.begin() as connection:
+        installation.follow(connection, keyring)
+        data_key = keyring.new_data_key()
         _refuse_overload(connection, max_backlog)
         day = connection.execute(text("select (now() at time zone 'utc')::date")).scalar_one()
         ensure_day(connection, day)
@@ -131,8 +134,11 @@ def _refuse_overload(connection: Connection, max_backlog: int) -> None:
 
 def _add_callback(connection: Connection, job_id: int, new: NewJob, sealed: bytes) -> None:
     connection.execute(
-        text("insert into endpoint (tenant_id, job_id, url, secret, kinds) values (:tenant, :job, :url, :secret, :kinds)"),
-        {"tenant": new.tenant_id, "job": job_id, "url": new.callback_url, "secret": sealed, "kinds": list(EVENT_KINDS)},
+        text(
+            """insert into endpoint (tenant_id, job_id, url, secret, kinds, key_id)
+               select tenant_id, id, :url, :secret, :kinds, key_id from job where id = :job"""
+        ),
+        {"job": job_id, "url": new.callback_url, "secret": sealed, "kinds": list(EVENT_KINDS)},
     )
 
 

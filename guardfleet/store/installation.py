@@ -19,20 +19,44 @@ PIN = """insert into installation_key (key_id, is_current)
 
 
 def require_key(db: Database, keyring: Keyring) -> None:
-    """Raise ConfigurationError unless the key is the installation's; pin it where none is pinned. The schema has to be there."""
+    """Raise ConfigurationError unless the ring has the installation's key; pin it where none is pinned. The schema has to be there.
+
+    From now on the ring writes under the pinned key. A rotation that is not finished needs the key before, too.
+    """
     with db.begin() as connection:
         connection.execute(text(PIN), {"id": keyring.key_id})
-        _compare(_pinned(connection), keyring)
+        _follow(_pinned(connection), keyring)
+        others = connection.execute(text("select key_id from installation_key where not is_current")).scalars()
+        if missing := next((key_id for key_id in others if not keyring.opens(key_id)), None):
+            raise ConfigurationError(
+                f"the rotation from secret key {missing} is not finished: set GUARDFLEET_PREVIOUS_SECRET_KEY to it, and run "
+                "`guardfleet keys rotate-secret` (docs/security.md)."
+            )
 
 
 def is_pinned(db: Database, keyring: Keyring) -> bool:
-    """Whether the key is the pinned one; False where none is pinned yet. ConfigurationError where another is."""
+    """Whether the ring has the pinned key; False where none is pinned yet. ConfigurationError where another is."""
     with db.begin() as connection:
         pinned = _pinned(connection)
     if pinned is None:
         return False
-    _compare(pinned, keyring)
+    _follow(pinned, keyring)
     return True
+
+
+def follow(connection: Connection, keyring: Keyring) -> None:
+    """Let the ring write under the pinned key, which does not change before the transaction ends. Raises ConfigurationError."""
+    pinned = connection.execute(text(f"{CURRENT} for share")).scalar_one_or_none()
+    if pinned is not None and pinned != keyring.key_id:
+        _follow(pinned, keyring)
+
+
+def look(db: Database, keyring: Keyring) -> None:
+    """The same for what is not written, or in a statement of its own."""
+    with db.session() as connection:
+        pinned = connection.execute(text(CURRENT)).scalar_one_or_none()
+    if pinned is not None:
+        _follow(pinned, keyring)
 
 
 def _pinned(connection: Connection) -> str | None:
@@ -43,9 +67,10 @@ def _pinned(connection: Connection) -> str | None:
     return found
 
 
-def _compare(pinned: str | None, keyring: Keyring) -> None:
-    if pinned != keyring.key_id:
+def _follow(pinned: str | None, keyring: Keyring) -> None:
+    if pinned is None or not keyring.opens(pinned):
         raise ConfigurationError(
-            f"this installation's secret key is {pinned}, and the one set here is {keyring.key_id}: "
+            f"this installation's secret key is {pinned}, and the one set here is {keyring.newest_id}: "
             "set GUARDFLEET_SECRET_KEY to the key it was made with (docs/security.md)."
         )
+    keyring.follow(pinned)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.sealing import Keyring
+from guardfleet.store import installation
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import DEFAULT_TENANT, audit
 
@@ -113,31 +114,44 @@ def rotate(db: Database, keyring: Keyring, label: str, *, overlap_s: float) -> s
 
 def authenticate(db: Database, keyring: Keyring, api_key: str) -> Caller | None:
     """Whose key this is; None when it is unknown, over or revoked."""
-    digest = keyring.api_key_digest(api_key)
     with db.session() as connection:
         row = connection.execute(
             text("""select id, tenant_id, scopes,
                            last_used_at is null or last_used_at < now() - make_interval(secs => :used) as stale
-                    from api_key where digest = :digest and revoked_at is null and (expires_at is null or expires_at > now())"""),
-            {"digest": digest, "used": USED_S},
+                    from api_key
+                    where digest = any(:digests) and revoked_at is null and (expires_at is null or expires_at > now())"""),
+            {"digests": keyring.api_key_digests(api_key), "used": USED_S},
         ).one_or_none()
-        if row is not None and row.stale:
-            connection.execute(text("update api_key set last_used_at = now() where id = :id"), {"id": row.id})
+    if row is not None and row.stale:
+        _used(db, keyring, row.id, api_key)
     return Caller(row.id, row.tenant_id, tuple(row.scopes)) if row else None
+
+
+def _used(db: Database, keyring: Keyring, key_id: int, api_key: str) -> None:
+    """Note it; the digest moves under the pinned key, so that the key outlives the one that is rotated out."""
+    with db.begin() as connection:
+        installation.follow(connection, keyring)
+        connection.execute(
+            text("update api_key set last_used_at = now(), digest = :digest, key_id = :key_id where id = :id"),
+            {"id": key_id, "digest": keyring.api_key_digests(api_key)[0], "key_id": keyring.key_id},
+        )
 
 
 def _insert(
     connection: Connection, keyring: Keyring, *, tenant_id: int, name: str, scopes: Sequence[str], expires_s: float | None
 ) -> str:
     api_key = PREFIX + secrets.token_urlsafe(32)
+    installation.follow(connection, keyring)
     public_id: uuid.UUID = connection.execute(
-        text("""insert into api_key (tenant_id, name, digest, hint, scopes, expires_at)
-                values (:tenant, :name, :digest, :hint, :scopes, now() + make_interval(secs => cast(:expires as double precision)))
+        text("""insert into api_key (tenant_id, name, digest, hint, scopes, expires_at, key_id)
+                values (:tenant, :name, :digest, :hint, :scopes, now() + make_interval(secs => cast(:expires as double precision)),
+                        :key_id)
                 returning public_id"""),
         {
             "tenant": tenant_id,
             "name": name,
-            "digest": keyring.api_key_digest(api_key),
+            "digest": keyring.api_key_digests(api_key)[0],
+            "key_id": keyring.key_id,
             "hint": api_key[-HINT_CHARACTERS:],
             "scopes": list(scopes),
             "expires": expires_s,

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from guardfleet.sealing import Keyring, PayloadRow
-from guardfleet.store import verdicts
+from guardfleet.store import installation, verdicts
 from guardfleet.store.database import UNFLUSHED, Database, fetch
 from guardfleet.store.jobs import LANES
 from guardfleet.store.partitions import ensure_day
@@ -19,8 +19,9 @@ CREATE = f"""with j as (
                insert into job (id, public_id, tenant_id, day, lane, online, name, key_id, data_key, first_model,
                                 state, total, sealed_at, purge_hours)
                overriding system value
-               values (%(id)s, %(public_id)s, %(tenant)s, %(day)s, %(lane)s, true, 'moderation', %(key_id)s, %(data_key)s,
-                       %(model)s, 1, %(n)s, now(), 0) returning id),
+               select %(id)s, %(public_id)s, %(tenant)s, %(day)s, %(lane)s, true, 'moderation', %(key_id)s, %(data_key)s,
+                      %(model)s, 1, %(n)s, now(), 0
+               where not exists (select from installation_key where is_current and key_id <> %(key_id)s) returning id),
              s as (insert into shard (job_id, shard_no, day, lane, first_seq, n, model, published_at, publish_no)
                select id, 0, %(day)s, %(lane)s, 0, %(n)s, %(model)s, now(), 1 from j)
              insert into shard_payload (job_id, shard_no, day, blob)
@@ -64,22 +65,40 @@ def create(
     model: str | None,
 ) -> OnlineJob:
     """The job, sealed, its one doorbell counted as rung: who calls this rings it."""
-    public_id, data_key = uuid7(), keyring.new_data_key()
+    job = _create(db, keyring, job_id, day, rows, tenant_id=tenant_id, model=model)
+    while job is None:  # the secret key was rotated meanwhile
+        installation.look(db, keyring)
+        job = _create(db, keyring, job_id, day, rows, tenant_id=tenant_id, model=model)
+    return job
+
+
+def _create(
+    db: Database,
+    keyring: Keyring,
+    job_id: int,
+    day: dt.date,
+    rows: Sequence[PayloadRow],
+    *,
+    tenant_id: int,
+    model: str | None,
+) -> OnlineJob | None:
+    """None where the ring's current key is not the pinned one."""
+    public_id, key_id, data_key = uuid7(), keyring.key_id, keyring.new_data_key()
     values = {
         "id": job_id,
         "public_id": public_id,
         "tenant": tenant_id,
         "day": day,
         "lane": LANES["interactive"],
-        "key_id": keyring.key_id,
+        "key_id": key_id,
         "data_key": data_key,
         "model": model,
         "n": len(rows),
         "blob": keyring.seal_rows(data_key, rows, job_id=job_id, shard_no=0),
     }
     with db.session() as connection:
-        fetch(connection, CREATE, values, tuple)
-    return OnlineJob(job_id, public_id, day, len(rows))
+        made = fetch(connection, CREATE, values, tuple)
+    return OnlineJob(job_id, public_id, day, len(rows)) if made else None
 
 
 def found(db: Database, job: OnlineJob) -> Page | None:

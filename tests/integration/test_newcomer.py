@@ -161,9 +161,9 @@ def test_ctrl_c_on_a_watch_says_how_to_see_it_again(settings: Settings, db: Data
     environment = os.environ | settings.as_environment()
     call = [sys.executable, "-P", "-m", "guardfleet", "watch", job.label]
     watching = subprocess.Popen(call, env=environment, stderr=subprocess.PIPE, text=True)
-    until(
-        lambda: scalar(db, "select count(*) from pg_stat_activity where application_name = 'guardfleet'"), what="a look at the job"
-    )
+    looks = """select count(*) from pg_stat_activity where application_name = 'guardfleet-watch' and datname = current_database()
+               and query_start > backend_start + interval '1 s'"""  # it polls: it has come as far as the progress
+    until(lambda: scalar(db, looks), what="looks at the job")
     watching.send_signal(signal.SIGINT)
     _, said = watching.communicate(timeout=60)
     assert watching.returncode == 3, said

@@ -175,6 +175,6 @@ def test_those_who_listen_hear_of_progress_and_of_unsafe_texts(
     assert progress == [4, 8, 12, 16, 20, 24, 28, 32, 36]
     (flagged,) = (event["data"] for event in events if event["type"] == "verdict.flagged")
     assert flagged["unsafe"] == 4
-    cursor = unpack(flagged["after"], job_id=job.id, key=keyring.cursor_key)
+    cursor = unpack(flagged["after"], job_id=job.id, keys=keyring.cursor_keys)
     assert [row.seq for row in verdicts.page(db, job, cursor, limit=4).rows] == [12, 13, 14, 15]
     assert len({event["id"] for event in events}) == 10

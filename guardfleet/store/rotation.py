@@ -1,0 +1,132 @@
+"""From one secret key to the next, while the fleet runs: the pin moves, then what the old key wraps is wrapped by the new one.
+
+Small transactions, each leaving rows that open: whoever is killed starts over and goes on. From the moment the pin has moved nobody
+writes under the old key: writers read the pin in their own transaction and hold it until they commit (`installation.follow`).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from guardfleet.errors import ConfigurationError, RejectedError
+from guardfleet.sealing import Keyring
+from guardfleet.store import installation
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import DEFAULT_TENANT, audit
+
+LOCK_KEY = 0x6B65_7973  # "keys"
+PIECE = 50  # rows of a transaction: a job's finish waits for as long as one takes
+SEALED = {"job": ("data_key",), "file": ("data_key",), "endpoint": ("secret", "old_secret")}  # columns under the secret key
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What was wrapped anew, what opens with neither key, and the API keys not used since: they need the old key until they are."""
+
+    data_keys: int
+    endpoints: int
+    unopened: int
+    api_keys_left: int
+
+
+def rotate(db: Database, keyring: Keyring, on_progress: Callable[[int], None] = lambda n: None) -> Rotated:
+    """Make `secret_key` the installation's, and leave nothing but unused API keys under the one before.
+
+    Idempotent; one at a time (RejectedError). ConfigurationError where a key that is needed is not in the ring.
+    """
+    with _alone(db):
+        installation.require_key(db, keyring)
+        _move_pin(db, keyring)
+        done = {"job": 0, "file": 0, "endpoint": 0}
+        for table in done:
+            while (found := _pass(db, keyring, table, lambda n: on_progress(sum(done.values()) + n))).wrapped:
+                done[table] += found.wrapped
+        unopened = sum(_pass(db, keyring, table, on_progress).unopened for table in done)
+        return Rotated(done["job"] + done["file"], done["endpoint"], unopened, _close(db, keyring))
+
+
+@dataclass(slots=True)
+class Pass:
+    """One walk over a table's rows that are under another key."""
+
+    wrapped: int = 0
+    unopened: int = 0
+
+
+def _move_pin(db: Database, keyring: Keyring) -> None:
+    if keyring.key_id == keyring.newest_id:
+        return
+    old, new = keyring.key_id, keyring.newest_id
+    with db.begin() as connection:
+        connection.execute(text("update installation_key set is_current = false where is_current"))  # waits for writers
+        connection.execute(
+            text("""insert into installation_key (key_id, is_current) values (:id, true)
+                    on conflict (key_id) do update set is_current = true, pinned_at = now()"""),
+            {"id": new},
+        )
+        audit(connection, DEFAULT_TENANT, "secret_key.rotate", f"{old} to {new}")
+    keyring.follow(new)
+
+
+def _pass(db: Database, keyring: Keyring, table: str, on_progress: Callable[[int], None]) -> Pass:
+    found = Pass()
+    last: int | None = 0
+    while last is not None:
+        last = _piece(db, keyring, table, last, found)
+        on_progress(found.wrapped)
+    return found
+
+
+def _piece(db: Database, keyring: Keyring, table: str, after: int, found: Pass) -> int | None:
+    """The next rows behind `after`; the last of them, None at the end."""
+    columns = SEALED[table]
+    with db.begin() as connection:
+        rows = connection.execute(
+            text(f"""select id, {", ".join(columns)} from {table}
+                     where id > :after and key_id is distinct from :key_id and {columns[0]} is not null
+                     order by id limit :piece for no key update"""),
+            {"after": after, "key_id": keyring.key_id, "piece": PIECE},
+        ).all()
+        changes = [change for row in rows if (change := _wrapped(keyring, table, row)) is not None]
+        if changes:
+            settings = ", ".join(f"{column} = :{column}" for column in (*columns, "key_id"))
+            connection.execute(text(f"update {table} set {settings} where id = :id"), changes)
+    found.wrapped += len(changes)
+    found.unopened += len(rows) - len(changes)
+    return rows[-1].id if rows else None
+
+
+def _wrapped(keyring: Keyring, table: str, row: Any) -> dict[str, Any] | None:
+    """The row's values under the current key; None where they open with none."""
+    anew = keyring.rewrap if table != "endpoint" else lambda sealed: keyring.seal_secret(keyring.open_secret(sealed))
+    try:
+        values = {name: None if getattr(row, name) is None else anew(bytes(getattr(row, name))) for name in SEALED[table]}
+    except ConfigurationError:
+        return None
+    return {"id": row.id, "key_id": keyring.key_id, **values}
+
+
+def _close(db: Database, keyring: Keyring) -> int:
+    """Forget the old pin, now that it has nothing left that cannot be used anew; how many API keys still are under it."""
+    with db.begin() as connection:
+        connection.execute(text("delete from installation_key where not is_current"))
+        left: int = connection.execute(
+            text("""select count(*) from api_key where key_id is distinct from :key_id and revoked_at is null
+                      and (expires_at is null or expires_at > now())"""),
+            {"key_id": keyring.key_id},
+        ).scalar_one()
+        return left
+
+
+@contextmanager
+def _alone(db: Database) -> Iterator[Connection]:
+    with db.session() as connection:
+        if not connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}).scalar_one():
+            raise RejectedError("another `keys rotate-secret` is at work.")
+        try:
+            yield connection
+        finally:
+            connection.execute(text("select pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
