@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from guardfleet.domain.json_text import Repeated
+
 CONVERSATIONS = ("messages", "conversations", "conversation", "contents")  # instead of a text
 # Members of an OpenAI batch line and its like, which are no pass-through data.
 REQUEST = ("custom_id", "method", "url", "body", "key", "request", "system_instruction", "systemInstruction")
@@ -54,6 +56,9 @@ class Columns:
             out[METADATA] = others | object_of(given)
         elif given is not None:
             out[METADATA] = given
+        if isinstance(value, Repeated):
+            ours = {self.text: "text", self.id: "id"}
+            return value.marking(out, {ours.get(name, name) for name in value.names})
         return out
 
 

@@ -7,7 +7,8 @@ hold either is read again by a careful one, which marks repeated keys.
 import json
 import math
 import re
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 import orjson
 
@@ -26,6 +27,13 @@ class Repeated(dict[str, Any]):
     """An object in which keys came more than once: it has the last of each, and `names` are those keys."""
 
     names: frozenset[str]
+
+    @classmethod
+    def marking(cls, members: Mapping[str, Any], names: Iterable[str]) -> Self:
+        """The members as an object in which these came more than once."""
+        marked = cls(members)
+        marked.names = frozenset(names)
+        return marked
 
 
 def parse(raw: bytes) -> Any:
@@ -81,9 +89,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) == len(pairs):
         return found
     keys = [key for key, _ in pairs]
-    marked = Repeated(found)
-    marked.names = frozenset(key for key in keys if keys.count(key) > 1) if len(keys) < DEEPEST else frozenset(found)
-    return marked
+    return Repeated.marking(found, (key for key in found if keys.count(key) > 1) if len(keys) < DEEPEST else found)
 
 
 def _integer(digits: str) -> float:

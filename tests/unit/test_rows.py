@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from guardfleet.columns import Columns
 from guardfleet.domain.metadata import NOTES
 from guardfleet.errors import LineError
-from guardfleet.rows import SeenIds, is_row, row_of, take_line
+from guardfleet.rows import SeenIds, is_row, parse_line, row_of, take_line
 from guardfleet.sealing import PayloadRow
 
 LIMIT = 1 << 20
@@ -365,3 +366,10 @@ def test_numpys_and_pandas_values_are_taken_for_what_they_are() -> None:
     assert taken({"id": "a", "text": "x", "metadata": {"at": np.datetime64("2026-01-01T00:00:00", "ms")}}).metadata == {
         "at": "2026-01-01T00:00:00"
     }
+
+
+def test_a_repeated_member_is_told_whatever_the_text_is_called() -> None:
+    value = parse_line(3, b'{"comment": "one", "comment": "two", "nr": 1}')
+    for columns in (Columns("comment", "nr"), Columns("comment", "nr", is_told=True)):
+        with pytest.raises(LineError, match="'text' is there more than once"):
+            taken(columns.row(value))
