@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Celery, signals
-from celery.exceptions import CPendingDeprecationWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from guardfleet import interpreter
 from guardfleet.broker import declare, make_app
@@ -152,6 +152,7 @@ def run_deliverer(settings: Settings) -> int:
 def consume(app: Celery, slots: int, settings: Settings, queues: list[str], name: str, drain: Drain, tick: LoopTick) -> int:
     """Take messages until SIGTERM; returns Celery's exit status."""
     app.conf.worker_consumer = "worker.consumer:Consumer"
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # about root: lines of advice among the JSON; the images are not
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # said at each lost connection, about a setting we set
     try:
         declare(app, settings)

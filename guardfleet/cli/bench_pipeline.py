@@ -19,8 +19,6 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from guardfleet.cli import DONE, show
 from guardfleet.cli.bench_place import answers, free_port, peak_mib, place, start, until, write_texts
 from guardfleet.cli.bench_polls import Poller
@@ -199,7 +197,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
-    table = Table(title="medians")
+    """Medians, a column a load: so that no figure is cut at 80 columns."""
     columns = (
         "texts",
         "workers",
@@ -212,26 +210,28 @@ def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
         "page p99 ms",
         "lost",
     )
-    for name in columns:
-        table.add_column(name, justify="right")
+    found: list[tuple[str, ...]] = []
     for load in loads:
         mine = [run for run in runs if all(run[key] == value for key, value in vars(load).items())]
 
         def median(get: Callable[[dict[str, Any]], Any], runs: list[dict[str, Any]] = mine) -> str:
-            found = [value for run in runs if (value := get(run)) is not None]
-            middle = statistics.median(found) if found else None
+            values = [value for run in runs if (value := get(run)) is not None]
+            middle = statistics.median(values) if values else None
             return "-" if middle is None else f"{middle:,.2f}" if middle < ROUND_FROM else f"{middle:,.0f}"
 
-        table.add_row(
-            load.size,
-            str(load.workers),
-            load.engine,
-            median(lambda run: run["ingest_texts_per_s"]),
-            median(lambda run: run["texts_per_s"]),
-            median(lambda run: run["engine_alone_texts_per_s"]),
-            median(lambda run: run["shard_of_one_ms"]),
-            median(lambda run: run["poll_ms"].get("status", {}).get("p99")),
-            median(lambda run: run["poll_ms"].get("page", {}).get("p99")),
-            str(sum(run["lost"] for run in mine)),
+        found.append(
+            (
+                load.size,
+                str(load.workers),
+                load.engine,
+                median(lambda run: run["ingest_texts_per_s"]),
+                median(lambda run: run["texts_per_s"]),
+                median(lambda run: run["engine_alone_texts_per_s"]),
+                median(lambda run: run["shard_of_one_ms"]),
+                median(lambda run: run["poll_ms"].get("status", {}).get("p99")),
+                median(lambda run: run["poll_ms"].get("page", {}).get("p99")),
+                str(sum(run["lost"] for run in mine)),
+            )
         )
-    show.console.print(table)
+    head, *lines = zip(columns, *found, strict=True)
+    show.console.print(show.table(head, lines, numbers=head[1:]))

@@ -69,16 +69,19 @@ def _line(job: JobView) -> Line:
 
 def _table(found: Sequence[Line]) -> Table:
     """Numbers and names of jobs are never cut; at 80 columns the caller's own name is."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name, is_number in (("job", False), ("age", True), ("state", False), ("texts", True), ("done", True)):
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
-    table.add_column("name", no_wrap=True, overflow="ellipsis", ratio=1)
     now = dt.datetime.now(dt.UTC)
-    for line in found:
-        done = f"{line.done / line.total:.0%}" if line.total else "-"
-        age = show.duration((now - line.created_at).total_seconds())
-        table.add_row(line.job, age, line.state, f"{line.total:,}", done, line.name)
-    return table
+    rows = [
+        (
+            line.job,
+            show.duration((now - line.created_at).total_seconds()),
+            line.state,
+            f"{line.total:,}",
+            f"{line.done / line.total:.0%}" if line.total else "-",
+            line.name,
+        )
+        for line in found
+    ]
+    return show.table(("job", "age", "state", "texts", "done", "name"), rows, numbers=("age", "texts", "done"), cut="name")
 
 
 def _as_dict(line: Line) -> dict[str, object]:

@@ -5,8 +5,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.table import Table
-
 from guardfleet.cli import DONE, show
 from guardfleet.embedded.stack import database_of
 from guardfleet.sealing import Keyring
@@ -32,14 +30,13 @@ def listing(settings: Settings, *, as_json: bool) -> int:
         for key in found:
             print(json.dumps(_as_dict(key)))
         return DONE
-    table = Table()
-    for name in ("key", "tenant", "name", "ends in", "scopes", "made", "last used", "state"):
-        table.add_column(name, overflow="fold")
-    for key in found:
-        used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"
-        made = f"{key.created_at:%Y-%m-%d}"
-        table.add_row(key.label, key.tenant, key.name, key.hint, " ".join(key.scopes), made, used, _state(key))
-    show.console.print(table)
+    names = ("key", "ends in", "last used", "state", "tenant", "name: scopes")
+    rows = [
+        (key.label, key.hint, f"{key.last_used_at:%Y-%m-%d}" if key.last_used_at else "never", _state(key), key.tenant,
+         f"{key.name}: {' '.join(key.scopes)}")
+        for key in found
+    ]  # fmt: skip
+    show.console.print(show.table(names, rows, cut="name: scopes") if rows else "no keys")
     return DONE
 
 

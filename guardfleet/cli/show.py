@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from producer.client import Submission
 
 POLL_S = 0.2
+LEAST_CUT = 4  # characters
 PLAIN_EVERY_S = 10.0  # a line this often where there is no terminal
 STYLES = {Severity.SAFE: "green", Severity.CONTROVERSIAL: "yellow", Severity.UNSAFE: "red", Severity.ERROR: "magenta"}
 
@@ -70,6 +71,20 @@ def follow(
                 pace = f"{rate:,.0f} texts/s, {(job.total - job.done) / rate:,.0f} s to go" if rate else waiting
                 console.print(f"{job.done:,} of {job.total:,} texts, {pace}")
     return job
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = (), cut: str | None = None) -> Table:
+    """A list for the terminal: no cell of it is cut or folded but those of the column `cut`, where it is too narrow."""
+    out = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    widths = [max(len(name), *(len(row[at]) for row in rows)) for at, name in enumerate(names)]
+    others = sum(width + 1 for name, width in zip(names, widths, strict=True) if name != cut)
+    for name, width in zip(names, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if name in numbers else "left"
+        fits = max(LEAST_CUT, console.width - others) if name == cut else width
+        out.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", width=min(width, fits))
+    for row in rows:
+        out.add_row(*row)
+    return out
 
 
 def submitted(submission: "Submission") -> None:

@@ -1,5 +1,6 @@
 """What a new user does first, and does wrong: one sentence with the fix, and the documented exit status."""
 
+import io
 import json
 import os
 import pathlib
@@ -112,6 +113,22 @@ def test_strict_counts_for_an_input_that_was_scanned_without(data_dir: pathlib.P
     strict = command(data_dir, "scan", str(source), "-o", str(tmp_path / "o.jsonl"), "--strict", engine="instant")
     assert strict.returncode == 2, strict.stderr
     assert "line 2" in strict.stderr
+
+
+@pytest.mark.parametrize("columns", [80, 60, 200])
+def test_a_list_cuts_no_number_and_no_label(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    from rich.console import Console
+
+    from guardfleet.cli import show
+
+    out = Console(width=columns, record=True, file=io.StringIO())
+    monkeypatch.setattr(show, "console", out)
+    rows = [("job_" + "a" * 32, "1,234,567", "a name that is far too long for eighty columns" * 2), ("job_" + "b" * 32, "5", "n")]
+    out.print(show.table(("job", "texts", "name"), rows, numbers=("texts",), cut="name"))
+    head, *lines = out.export_text().splitlines()
+    assert len(lines) == 2
+    assert all(row[0] in line and row[1] in line for row, line in zip(rows, lines, strict=True))
+    assert all(len(line.rstrip()) <= columns for line in (head, *lines))
 
 
 @with_broker("redis")

@@ -104,6 +104,8 @@ def test_it_names_only_things_that_exist(compose: dict[str, Any]) -> None:
                 assert key[len(ENV_PREFIX) :].lower() in Settings.model_fields
     for service in ("postgres", "rabbitmq", "redis", "api", "dispatcher", "webhooks", "worker", "worker-gpu"):
         assert "healthcheck" in services[service]
+    assert services["redis"]["profiles"] == ["redis"]
+    assert services["api"]["stop_grace_period"] == "30s"
     assert services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
 
 
