@@ -74,6 +74,14 @@ class LineOptions(BatchOptions):
             raise ProblemError(400, "invalid_metadata", f"{AS_JSON}: {error.errors()[0]['msg']}.", param=name) from None
 
 
+class Expiry(Asked):
+    """After how long OpenAI would delete the files of results."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=3600, le=2_592_000), WHOLE]
+
+
 class BatchRequest(BatchOptions):
     """A batch of an uploaded file, as the openai SDK asks for one."""
 
@@ -82,6 +90,9 @@ class BatchRequest(BatchOptions):
     endpoint: Literal["/v1/moderations", "/v1/chat/completions"] = Field(description="What its lines are requests to.")
     completion_window: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[mhd]$")] = Field(
         "24h", description="After so long it expires: minutes, hours or days."
+    )
+    output_expires_after: Expiry | None = Field(
+        None, description="Taken, without effect: results are kept as long as verdicts. `guardfleet-ignored` says so."
     )
     metadata: Metadata | None = None
     webhook_metadata: Metadata | None = Field(None, description="Instead of `metadata` in webhooks.")

@@ -14,11 +14,11 @@ from pydantic.json_schema import models_json_schema
 from api.batch_object import BatchOptions, BatchRequest, LineOptions, batch_object
 from api.bodies import CONTENT_TYPES, BodyLines, check_headers
 from api.context import AppContext, BatchesReader, BatchesWriter, Context, beside, in_thread
+from api.fields import IGNORED
 from api.files import page_object
 from api.problems import ProblemError
 from api.repeats import SECRET_HEADER, Once, has_key
 from guardfleet import standstill
-from guardfleet.addresses import check_receiver
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.intake import Intake, callback_secret
 from guardfleet.lines import take_lines
@@ -75,7 +75,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
         if once.earlier is not None:
             return _made(await _job(once.earlier, context, caller.tenant_id))
         file = await in_thread(files.get, context.db, parse_file_label(asked.input_file_id), tenant_id=caller.tenant_id)
-        secret = await _callback(request, context, asked)
+        secret = await _callback(request, context, caller, asked)
         new = replace(
             _new_job(asked, caller, secret),
             input_file_id=file.public_id,
@@ -94,7 +94,10 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             raise
         once.subject = f"batch_{job.public_id.hex}"
     context.file_intakes.bring(job, file.public_id)
-    return _made(await _job(once.subject, context, caller.tenant_id), secret)
+    made = _made(await _job(once.subject, context, caller.tenant_id), secret)
+    if asked.output_expires_after is not None:
+        made.headers[IGNORED] = "output_expires_after"
+    return made
 
 
 async def _of_lines(request: Request, context: Context, caller: Caller, options: LineOptions) -> Response:
@@ -114,7 +117,7 @@ async def _taken(
     request: Request, context: Context, caller: Caller, options: LineOptions, body: BodyLines, once: Once | None = None
 ) -> Response:
     """The batch of all lines of the body, which is remembered as it is sealed."""
-    secret = await _callback(request, context, options)
+    secret = await _callback(request, context, caller, options)
     new = replace(
         _new_job(options, caller, secret),
         metadata=options.parsed(options.metadata, "metadata"),
@@ -134,10 +137,10 @@ async def _taken(
     return _made(job, secret, intake.first_rejected)
 
 
-async def _callback(request: Request, context: Context, asked: BatchOptions) -> str | None:
+async def _callback(request: Request, context: Context, caller: Caller, asked: BatchOptions) -> str | None:
     """The secret that signs the callback, its address looked at already: a mistake shows now, not with the first delivery."""
     if asked.callback_url is not None:
-        await in_thread(check_receiver, asked.callback_url, context.settings.webhook_allow_networks, name="callback_url")
+        await context.receivers.check(asked.callback_url, tenant_id=caller.tenant_id, name="callback_url")
     return callback_secret(asked.callback_url, request.headers.get(SECRET_HEADER))
 
 

@@ -46,7 +46,7 @@ class Bounded:
             nonlocal is_known
             if size > ANYBODY_BYTES and not is_known:
                 try:
-                    await caller_of(request, request.query_params.get("key"))
+                    await caller_of(request, request.headers.get("x-goog-api-key", request.query_params.get("key")))
                 except RetryableError as error:
                     raise unavailable(request, error) from error  # any other error would count as one of the body
                 is_known = True

@@ -14,6 +14,7 @@ from api.contents import Contents
 from api.file_intakes import FileIntakes
 from api.online import Online
 from api.problems import ProblemError
+from api.receivers import Receivers
 from api.throttle import Throttle
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
@@ -39,6 +40,7 @@ class Context:
     throttle: Throttle
     file_intakes: FileIntakes
     online: Online
+    receivers: Receivers
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when they are believed
     bodies: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))
 

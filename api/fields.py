@@ -32,6 +32,7 @@ class _Kept:
 
 
 JUDGED = _Kept()
+IGNORED = "guardfleet-ignored"  # the header that names members which were taken and do nothing
 UNSTORABLE = "unstorable"  # the type of the error
 
 

@@ -124,7 +124,13 @@ def _model_object(name: str) -> dict[str, Any]:
 
 
 async def judge(
-    request: Request, context: Context, caller: Caller, values: list[dict[str, Any]], model: str | None
+    request: Request,
+    context: Context,
+    caller: Caller,
+    values: list[dict[str, Any]],
+    model: str | None,
+    *,
+    keeps_nothing: bool = False,
 ) -> tuple[OnlineJob, Page, str]:
     """The job, its verdicts in order, and the name of the model that gave the first."""
     named = None if model is None or model.startswith(THEIRS) else model
@@ -132,7 +138,7 @@ async def judge(
         await in_thread(verdicts.require_served, context.db, Plan(named))
     rows = [_row(i, value, context) for i, value in enumerate(values)]
     await context.throttle.spend(request, caller, len(rows))
-    job, page = await context.online.judge(rows, tenant_id=caller.tenant_id, model=named)
+    job, page = await context.online.judge(rows, tenant_id=caller.tenant_id, model=named, keeps_nothing=keeps_nothing)
     failed = next((row for row in page.rows if row.severity == Severity.ERROR), None)
     if len(page.rows) < len(rows) or failed:
         code = failed.error if failed and failed.error else "no_verdict"

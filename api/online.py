@@ -64,8 +64,13 @@ class Online:
             if self._publisher is not None:
                 self._publisher.close()
 
-    async def judge(self, rows: Sequence[PayloadRow], *, tenant_id: int, model: str | None) -> tuple[OnlineJob, Page]:
-        """The verdicts of these texts, in order. ProblemError 503 when they are not there in time."""
+    async def judge(
+        self, rows: Sequence[PayloadRow], *, tenant_id: int, model: str | None, keeps_nothing: bool = False
+    ) -> tuple[OnlineJob, Page]:
+        """The verdicts of these texts, in order. ProblemError 503 when they are not there in time.
+
+        With `keeps_nothing` the texts are deleted in the commit of their verdicts.
+        """
         if len(self._waiting) >= MOST_WAITING:
             raise OverloadedError(f"{MOST_WAITING} requests wait for their verdict already.", retry_after_s=RETRY_S)
         if not self._reserved:
@@ -73,7 +78,7 @@ class Online:
         job_id = self._reserved.popleft()
         done = self._waiting[job_id] = asyncio.Event()
         try:
-            job = await run_in_threadpool(self._submit, job_id, rows, tenant_id, model)
+            job = await run_in_threadpool(self._submit, job_id, rows, tenant_id, model, keeps_nothing)
             async with asyncio.timeout(self._settings.moderation_timeout_s):
                 while True:
                     with suppress(TimeoutError):
@@ -89,12 +94,14 @@ class Online:
         finally:
             del self._waiting[job_id]
 
-    def _submit(self, job_id: int, rows: Sequence[PayloadRow], tenant_id: int, model: str | None) -> OnlineJob:
+    def _submit(self, job_id: int, rows: Sequence[PayloadRow], tenant_id: int, model: str | None, keeps_nothing: bool) -> OnlineJob:
         today = dt.datetime.now(dt.UTC).date()
         if today not in self._days:
             online.make_day(self._db, today)
             self._days.add(today)
-        job = online.create(self._db, self._keyring, job_id, today, rows, tenant_id=tenant_id, model=model)
+        job = online.create(
+            self._db, self._keyring, job_id, today, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing
+        )
         if self._settings.broker_url is None or not self._ring(job.id, model):
             online.forget_doorbell(self._db, job.id)  # the dispatcher rings
         return job

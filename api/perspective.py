@@ -7,11 +7,11 @@ this one route takes it from there; queries are in no log.
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, admitted
-from api.fields import JUDGED, Asked
+from api.fields import IGNORED, JUDGED, Asked
 from api.mapping import score
 from api.moderations import judge
 from api.problems import ProblemError
@@ -30,12 +30,14 @@ ATTRIBUTES = {
     "SEXUALLY_EXPLICIT": Category.SEXUAL,
 }
 MOST_ATTRIBUTES = 30
+WITHOUT_EFFECT = ("sessionId", "communityId", "spanAnnotations", "context")
+UNKNOWN_LANGUAGE = "und"  # BCP 47's: the guard judges 119 languages and names none
 
 
 class Comment(Asked):
     """What is to be judged."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="forbid")
     text: Annotated[str, JUDGED]
     type: Literal["PLAIN_TEXT", "HTML"] = "PLAIN_TEXT"
 
@@ -43,15 +45,18 @@ class Comment(Asked):
 class Wanted(Asked):
     """How an attribute is wanted."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="forbid")
     scoreType: Literal["PROBABILITY", "SCORE_TYPE_UNSPECIFIED"] = "PROBABILITY"  # noqa: N815 - their name
     scoreThreshold: Annotated[float, Field(ge=0, le=1)] = 0.0  # noqa: N815
 
 
 class AnalyzeRequest(Asked):
-    """A comment, and the attributes that are asked for."""
+    """A comment, and the attributes that are asked for.
 
-    model_config = ConfigDict(strict=True)
+    Members of Perspective that do nothing here are taken, and named in the header `guardfleet-ignored` of the answer.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
     comment: Comment
     requestedAttributes: Annotated[  # noqa: N815
         dict[str, Wanted | None],
@@ -59,26 +64,36 @@ class AnalyzeRequest(Asked):
     ]
     languages: Annotated[list[Annotated[str, StringConstraints(max_length=35)]], Field(max_length=20)] | None = None
     clientToken: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
+    doNotStore: bool = Field(False, description="The text is deleted in the commit of its verdict.")  # noqa: N815
+    sessionId: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
+    communityId: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
+    spanAnnotations: bool | None = None  # noqa: N815
+    context: dict[str, Any] | None = None
 
 
 async def caller_by_url(
     request: Request,
     key: Annotated[str | None, Query(max_length=200, description="Your key, where it is not in the header.")] = None,
 ) -> Caller:
-    """Who is asking, by the header or by the URL."""
-    return await admitted(request, "moderate", key)
+    """Who is asking, by a header or by the URL."""
+    return await admitted(request, "moderate", request.headers.get("x-goog-api-key", key))
 
 
 @router.post("/comments:analyze")
 async def analyze(
-    asked: AnalyzeRequest, request: Request, context: AppContext, caller: Annotated[Caller, Depends(caller_by_url)]
+    asked: AnalyzeRequest,
+    request: Request,
+    response: Response,
+    context: AppContext,
+    caller: Annotated[Caller, Depends(caller_by_url)],
 ) -> dict[str, Any]:
     """Score a comment. The span is what decided of a long one, and all of any other."""
     for name in asked.requestedAttributes:
         if name not in ATTRIBUTES:
             detail = f"attribute {name[:50]!r} is not carried by the guard's categories; there are {', '.join(ATTRIBUTES)}."
             raise ProblemError(400, "attribute_not_supported", detail, param=f"requestedAttributes.{name[:50]}")
-    _, page, _ = await judge(request, context, caller, [{"id": "0", "text": asked.comment.text}], None)
+    value = {"id": "0", "text": asked.comment.text}
+    _, page, _ = await judge(request, context, caller, [value], None, keeps_nothing=asked.doNotStore)
     (row,) = page.rows
     scores = {name: attribute(row, name, len(asked.comment.text)) for name in asked.requestedAttributes}
     shown = {
@@ -86,7 +101,13 @@ async def analyze(
         for name, found in scores.items()
         if found["summaryScore"]["value"] >= (wanted.scoreThreshold if (wanted := asked.requestedAttributes[name]) else 0.0)
     }
-    answer: dict[str, Any] = {"attributeScores": shown, "languages": asked.languages or []}
+    if ignored := [name for name in WITHOUT_EFFECT if getattr(asked, name)]:
+        response.headers[IGNORED] = ", ".join(ignored)
+    answer: dict[str, Any] = {
+        "attributeScores": shown,
+        "languages": asked.languages or [UNKNOWN_LANGUAGE],
+        "detectedLanguages": [UNKNOWN_LANGUAGE],
+    }
     return answer if asked.clientToken is None else answer | {"clientToken": asked.clientToken}
 
 

@@ -16,6 +16,7 @@ from api.contents import Contents
 from api.context import AppContext, Context, in_thread
 from api.file_intakes import FileIntakes
 from api.online import Online
+from api.receivers import Receivers
 from api.throttle import Throttle
 from guardfleet import __version__, interpreter, ports
 from guardfleet.errors import RetryableError
@@ -42,6 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
         Throttle(settings.rate_limit, settings.quota, settings.rate_limit_url, namespace=settings.namespace),
         intakes,
         Online(db, keyring, settings),
+        Receivers(settings.webhook_allow_networks),
     )
 
     @asynccontextmanager

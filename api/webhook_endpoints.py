@@ -14,7 +14,6 @@ from api.context import AppContext, Context, WebhooksReader, WebhooksWriter, in_
 from api.fields import WHOLE, Asked
 from api.files import page_object
 from api.problems import ProblemError
-from guardfleet.addresses import check_receiver
 from guardfleet.states import DeliveryState
 from guardfleet.store import deliveries, endpoints
 from guardfleet.store.endpoints import HINT_CHARACTERS, Delivery, Endpoint, parse_endpoint_label
@@ -84,7 +83,7 @@ async def event_types(caller: WebhooksReader) -> dict[str, Any]:
 @router.post("/v1/webhook_endpoints")
 async def create(new: NewEndpoint, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Make an endpoint. Its `signing_secret` is in this answer and never again."""
-    url = await in_thread(check_receiver, new.url, context.settings.webhook_allow_networks)
+    url = await context.receivers.check(new.url, tenant_id=caller.tenant_id)
     made, secret = await in_thread(
         endpoints.create,
         context.db,
@@ -123,7 +122,7 @@ async def update(endpoint_id: str, changes: EndpointChanges, context: AppContext
     """Change an endpoint. Enabling one that was disabled forgets its failures; `recover` sends what was given up."""
     public_id = parse_endpoint_label(endpoint_id)
     if changes.url is not None:
-        await in_thread(check_receiver, changes.url, context.settings.webhook_allow_networks)
+        await context.receivers.check(changes.url, tenant_id=caller.tenant_id)
     asked = changes.model_dump(exclude_none=True)
     if "event_types" in asked:
         asked["kinds"] = asked.pop("event_types")

@@ -2,8 +2,10 @@
 
 import ipaddress
 import socket
+import threading
 import urllib.parse
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 from guardfleet.errors import RejectedError
 
@@ -29,11 +31,30 @@ def is_allowed(address: str, allowed: Sequence[Network]) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
-def check_receiver(url: str, allowed: Sequence[str], *, name: str = "url") -> str:
-    """The URL, if events may go there as far as can be told now: the address is checked again at each connection.
+def look_up(host: str, port: int) -> "Future[list[str]]":
+    """The host's addresses, to be waited for. getaddrinfo knows no timeout, so each call of it has a thread of its own."""
+    found: Future[list[str]] = Future()
 
-    Raises RejectedError. A name that does not resolve yet is taken.
-    """
+    def resolve() -> None:
+        try:
+            found.set_result([str(answer[4][0]) for answer in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+        except Exception as error:  # noqa: BLE001 - handed on
+            found.set_exception(error)
+
+    threading.Thread(target=resolve, name="resolve", daemon=True).start()
+    return found
+
+
+def spelled(host: str, port: int) -> list[str] | None:
+    """The address that the host spells, in any of the ways that resolvers read; None for a name, which has to be asked for."""
+    try:
+        return [str(answer[4][0]) for answer in socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)]
+    except (OSError, UnicodeError):
+        return None
+
+
+def receiver_of(url: str, *, name: str = "url") -> tuple[str, int]:
+    """Host and port that a URL leads to, raising RejectedError for one that webhooks cannot be sent to."""
     try:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -43,11 +64,11 @@ def check_receiver(url: str, allowed: Sequence[str], *, name: str = "url") -> st
         raise RejectedError(f"{name} is to begin with https:// or http:// and a host.")
     if parts.username is not None or parts.password is not None:
         raise RejectedError(f"{name} holds a user name or password; the signature says who sends.")
-    try:
-        answers = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return url
+    return host, port or 443
+
+
+def check_addresses(addresses: Sequence[str], allowed: Sequence[str], *, name: str = "url") -> None:
+    """Raise RejectedError unless a connection to each may be made."""
     networks = [ipaddress.ip_network(network) for network in allowed]
-    if not all(is_allowed(str(answer[4][0]), networks) for answer in answers):
+    if not all(is_allowed(address, networks) for address in addresses):
         raise RejectedError(f"{name} leads to a private or reserved address.")
-    return url

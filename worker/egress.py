@@ -6,17 +6,14 @@ proxy variable, nor a name that resolves differently the second time gets around
 
 import ipaddress
 import math
-import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future
 from typing import Any
 
 import httpcore2
 
-from guardfleet.addresses import is_allowed
+from guardfleet.addresses import is_allowed, look_up
 from guardfleet.errors import RejectedError
 
 
@@ -39,13 +36,20 @@ class CheckedBackend(httpcore2.NetworkBackend):
     def connect_tcp(
         self, host: str, port: int, timeout: float | None = None, local_address: str | None = None, socket_options: Any = None
     ) -> httpcore2.NetworkStream:
-        """Connect to the first checked address; refuse if any answer is refused."""
+        """Connect to the first checked address that takes it; refuse if any answer is refused."""
         deadline = time.monotonic() + self._limit_s
         addresses = _resolved(host, port, limit_s=self._limit_s)
         if not all(is_allowed(address, self._allowed) for address in addresses):
             raise RefusedAddressError("the receiver's address is private or reserved; webhook_allow_networks can allow it.")
-        within = min(timeout or self._limit_s, _left(deadline, httpcore2.ConnectTimeout))
-        return Limited(self._inner.connect_tcp(addresses[0], port, within, local_address, socket_options), deadline)
+        failed: Exception = httpcore2.ConnectError("the receiver's name has no address")
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            # One that says nothing leaves the others their share of the time.
+            within = min(timeout or self._limit_s, _left(deadline, httpcore2.ConnectTimeout) / left)
+            try:
+                return Limited(self._inner.connect_tcp(address, port, within, local_address, socket_options), deadline)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failed = error
+        raise failed
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> httpcore2.NetworkStream:
         """Never: no webhook goes to a socket of this machine."""
@@ -83,18 +87,9 @@ class Limited(httpcore2.NetworkStream):
 
 
 def _resolved(host: str, port: int, *, limit_s: float) -> list[str]:
-    """The host's addresses. getaddrinfo knows no timeout, so it is waited for from a thread of its own."""
-    found: Future[list[Any]] = Future()
-
-    def look_up() -> None:
-        try:
-            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except Exception as error:  # noqa: BLE001 - handed on
-            found.set_exception(error)
-
-    threading.Thread(target=look_up, name="resolve", daemon=True).start()
+    """The host's addresses, each once, in the order of the answer."""
     try:
-        return [str(answer[4][0]) for answer in found.result(limit_s)]
+        return list(dict.fromkeys(look_up(host, port).result(limit_s)))
     except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
         raise httpcore2.ConnectError(type(error).__name__) from error
 

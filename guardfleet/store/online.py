@@ -17,10 +17,10 @@ from guardfleet.store.verdicts import Page
 
 CREATE = f"""with j as (
                insert into job (id, public_id, tenant_id, day, lane, online, name, key_id, data_key, first_model,
-                                state, total, sealed_at, purge_hours)
+                                state, total, sealed_at, purge_hours, keeps_nothing)
                overriding system value
                select %(id)s, %(public_id)s, %(tenant)s, %(day)s, %(lane)s, true, 'moderation', %(key_id)s, %(data_key)s,
-                      %(model)s, 1, %(n)s, now(), 0
+                      %(model)s, 1, %(n)s, now(), 0, %(keeps_nothing)s
                where not exists (select from installation_key where is_current and key_id <> %(key_id)s) returning id),
              s as (insert into shard (job_id, shard_no, day, lane, first_seq, n, model, published_at, publish_no)
                select id, 0, %(day)s, %(lane)s, 0, %(n)s, %(model)s, now(), 1 from j)
@@ -63,12 +63,13 @@ def create(
     *,
     tenant_id: int,
     model: str | None,
+    keeps_nothing: bool = False,
 ) -> OnlineJob:
     """The job, sealed, its one doorbell counted as rung: who calls this rings it."""
-    job = _create(db, keyring, job_id, day, rows, tenant_id=tenant_id, model=model)
+    job = _create(db, keyring, job_id, day, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
     while job is None:  # the secret key was rotated meanwhile
         installation.look(db, keyring)
-        job = _create(db, keyring, job_id, day, rows, tenant_id=tenant_id, model=model)
+        job = _create(db, keyring, job_id, day, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
     return job
 
 
@@ -81,6 +82,7 @@ def _create(
     *,
     tenant_id: int,
     model: str | None,
+    keeps_nothing: bool,
 ) -> OnlineJob | None:
     """None where the ring's current key is not the pinned one."""
     public_id, key_id, data_key = uuid7(), keyring.key_id, keyring.new_data_key()
@@ -94,6 +96,7 @@ def _create(
         "data_key": data_key,
         "model": model,
         "n": len(rows),
+        "keeps_nothing": keeps_nothing,
         "blob": keyring.seal_rows(data_key, rows, job_id=job_id, shard_no=0),
     }
     with db.session() as connection:

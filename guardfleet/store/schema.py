@@ -101,6 +101,7 @@ class Job(Base):
     cancelling_at: Mapped[dt.datetime | None]  # set by cancel() and expire()
     ends_as: Mapped[int] = mapped_column(SmallInteger, server_default=text("4"))  # what CANCELLING ends in: CANCELLED or EXPIRED
     purge_hours: Mapped[float | None]  # instead of the setting
+    keeps_nothing: Mapped[bool] = mapped_column(server_default=text("false"))  # its text goes with its verdict's commit
     webhook_metadata: Mapped[dict[str, Any] | None]  # instead of `metadata` in webhooks
     first_model: Mapped[str | None]  # plan.Plan: the only model that may judge first; null: any
     second_model: Mapped[str | None]  # judges again what the first is unsure of

@@ -41,7 +41,8 @@ COUNTED = """
              pace = pace * exp(-least(extract(epoch from clock_timestamp() - progressed_at) / %(pace_s)s, 50)) + %(n)s / %(pace_s)s,
              progressed_at = clock_timestamp(),
              state = case when state = 1 and done + %(n)s = total then 2 else state end,
-             finished_at = case when state = 1 and done + %(n)s = total then now() else finished_at end
+             finished_at = case when state = 1 and done + %(n)s = total then now() else finished_at end,
+             data_key = case when keeps_nothing and done + %(n)s = total then null else data_key end
       from fenced where id = fenced.job_id returning id, public_id, tenant_id, next_ord, state, done, total, online,
         case when lane = %(interactive)s then pg_notify(%(channel)s, %(job)s::text)::text end as told),
     o as (delete from first_opinion f using fenced where f.job_id = fenced.job_id and f.shard_no = %(no)s),
@@ -57,12 +58,19 @@ COUNTED = """
       ) e (mark, kind, subject, happened)
       where e.happened and not j.online and (e.kind = 'batch.completed' or exists (
         select from endpoint p where p.tenant_id = j.tenant_id and p.job_id is null and p.enabled and e.kind = any (p.kinds))))
-    select count(*) from fenced"""
-MANY = f"with fenced as (select %(job)s::int8 as job_id), {COUNTED}"
-AT_ONCE = f"""with fenced as ({FENCE}),
+    """
+TAKEN = "select count(*) from fenced"
+FORGOTTEN = """, gone as (
+      delete from shard_payload p using fenced where p.job_id = fenced.job_id and p.shard_no = %(no)s and p.day = %(day)s)
+    """
+MANY = f"with fenced as (select %(job)s::int8 as job_id), {COUNTED} {TAKEN}"
+FEW_ROWS = f"""with fenced as ({FENCE}),
     v as (insert into verdict ({", ".join(VERDICT_COLUMNS)})
       select u.* from fenced cross join unnest({", ".join(f"%({name}_s)s::{kind}[]" for name, kind in VERDICT_COLUMNS.items())}) u),
     {COUNTED}"""
+AT_ONCE = FEW_ROWS + TAKEN
+
+FORGETFUL = FEW_ROWS + FORGOTTEN + TAKEN  # the shard's row goes later, as all others do: it holds nothing of the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +95,11 @@ def finish(
     if len(rows) != held.n:
         raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
     values = _counts(held, rows, model_id, escalation)
-    if len(rows) <= FEW:
+    if len(rows) <= FEW or held.keeps_nothing:
         by_column = zip(*_verdict_rows(held, rows, model_id), strict=True)
         values |= {f"{name}_s": list(column) for name, column in zip(VERDICT_COLUMNS, by_column, strict=True)}
         with db.session() as connection:
-            (mine,) = fetch(connection, AT_ONCE, values, _first)
+            (mine,) = fetch(connection, FORGETFUL if held.keeps_nothing else AT_ONCE, values, _first)
         return mine
     with db.begin() as connection:
         if not fetch(connection, FENCE, values, _first):
@@ -128,6 +136,7 @@ def _counts(held: Claim, rows: Sequence[Row], model_id: int | None, escalation: 
         "no": held.shard_no,
         "token": held.token,
         "first": held.first_seq,
+        "day": held.day,
         "interactive": LANES["interactive"],
         "channel": DONE_CHANNEL,
     }
@@ -139,7 +148,7 @@ def _verdict_rows(held: Claim, rows: Sequence[Row], model_id: int | None) -> Ite
         yield (
             held.job_id, seq, held.day, int(j.severity), int(j.categories), int(j.served_by), row.model_id or model_id, j.refusal,
             None if j.probabilities is None else bytes(round(255 * p) for p in j.probabilities),
-            j.input_tokens, j.output_tokens, None if row.digest is None else uuid.UUID(bytes=row.digest),
+            j.input_tokens, j.output_tokens, None if row.digest is None or held.keeps_nothing else uuid.UUID(bytes=row.digest),
             row.id, None if j.raw is None else _storable(j.raw), j.error,
             None if j.error_detail is None else _storable(j.error_detail),
             None if row.metadata is None else Jsonb(row.metadata), _odds(j.category_odds),

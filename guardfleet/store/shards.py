@@ -38,6 +38,7 @@ class Claim:
     plan: Plan
     reuse: bool = True  # verdicts of other jobs may serve it
     blob: bytes | None = None  # the sealed texts, of an interactive shard: somebody waits, and this saves a question
+    keeps_nothing: bool = False  # its text goes with its verdict's commit, and no digest of it stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ CLAIM = f"""update shard s set state = 1, token = s.token + 1, claims = s.claims
                       j.tenant_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
                       j.reuse, case when s.lane = %(interactive)s and s.model is null then (
                         select p.blob from shard_payload p
-                        where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end"""
+                        where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end, j.keeps_nothing"""
 
 
 def claim(

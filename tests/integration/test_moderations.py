@@ -87,6 +87,26 @@ def test_the_guards_own_terms_and_perspectives(at: tuple[str, str]) -> None:
         assert client.post("/v1alpha1/comments:analyze", params={"key": "gf_wrong"}, json=asked).status_code == 401
 
 
+def test_perspectives_do_not_store_deletes_the_text_in_the_commit_of_its_verdict(at: tuple[str, str], db: Database) -> None:
+    url, key = at
+    asked = {"comment": {"text": "y [[unsafe]]"}, "requestedAttributes": {"THREAT": {}}}
+    with httpx2.Client(base_url=f"{url}/v1alpha1", headers={"x-goog-api-key": key}) as client:
+        kept = client.post("/comments:analyze", json=asked)
+        assert "guardfleet-ignored" not in kept.headers
+        assert (kept.json()["languages"], kept.json()["detectedLanguages"]) == (["und"], ["und"])
+        more = {"doNotStore": True, "sessionId": "s", "communityId": "c", "context": {"entries": []}, "languages": ["en"]}
+        gone = client.post("/comments:analyze", json=asked | more)
+        assert gone.headers["guardfleet-ignored"] == "sessionId, communityId, context"
+        assert (gone.json()["attributeScores"], gone.json()["languages"]) == (kept.json()["attributeScores"], ["en"])
+        assert client.post("/comments:analyze", json=asked | {"doNotKeep": True}).status_code == 422
+    found = """select count(p.job_id), count(j.data_key), count(v.digest), count(v.job_id) from job j
+                 join verdict v on v.job_id = j.id left join shard_payload p on p.job_id = j.id where j.keeps_nothing = """
+    with db.begin() as connection:
+        assert tuple(connection.exec_driver_sql(f"{found} false").one()) == (1, 1, 1, 1)
+        assert tuple(connection.exec_driver_sql(f"{found} true").one()) == (0, 0, 0, 1)
+    assert retention.purge(db, older_than_hours=24, limit=100) == 2
+
+
 def test_redis_rings_too(database_url: str, redis_broker: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> None:
     settings = fleet_settings(database_url, redis_broker, tmp_path)
     headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}

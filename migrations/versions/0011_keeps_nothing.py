@@ -1,0 +1,24 @@
+"""Jobs whose text goes with the commit of its verdict.
+
+A column with a default: the workers of the version before leave such a text to the dispatcher, which deletes it at its next look.
+
+Revision ID: 0011
+Revises: 0010
+"""
+
+from alembic import op
+
+revision = "0011"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the column."""
+    op.execute("alter table job add column keeps_nothing bool not null default false")
+
+
+def downgrade() -> None:
+    """Remove it."""
+    op.execute("alter table job drop column keeps_nothing")
