@@ -64,13 +64,13 @@ def test_the_sdk_reads_moderations_strictly(at: tuple[str, str], db: Database) -
 
 def test_the_guards_own_terms_and_perspectives(at: tuple[str, str]) -> None:
     url, key = at
-    with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as client:
+    with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=60) as client:
         own = client.post("/v1/moderate", json={"messages": [{"role": "user", "content": "x [[unsafe]]"}]}).json()
         assert (own["verdict"]["severity"], own["verdict"]["categories"]) == ("unsafe", ["Violent"])
         assert "rationale" in own["verdict"]
         for wrong in ({}, {"text": "a", "messages": []}, {"text": 5}, {"text": "a", "more": 1}):
             assert client.post("/v1/moderate", json=wrong).status_code in (400, 422)
-    with httpx2.Client(base_url=url) as client:
+    with httpx2.Client(base_url=url, timeout=60) as client:
         asked = {
             "comment": {"text": "x [[unsafe]]"},
             "requestedAttributes": {"THREAT": {}, "INSULT": {}, "TOXICITY": {"scoreThreshold": 0.5}},
@@ -90,7 +90,7 @@ def test_the_guards_own_terms_and_perspectives(at: tuple[str, str]) -> None:
 def test_perspectives_do_not_store_deletes_the_text_in_the_commit_of_its_verdict(at: tuple[str, str], db: Database) -> None:
     url, key = at
     asked = {"comment": {"text": "y [[unsafe]]"}, "requestedAttributes": {"THREAT": {}}}
-    with httpx2.Client(base_url=f"{url}/v1alpha1", headers={"x-goog-api-key": key}) as client:
+    with httpx2.Client(base_url=f"{url}/v1alpha1", headers={"x-goog-api-key": key}, timeout=60) as client:
         kept = client.post("/comments:analyze", json=asked)
         assert "guardfleet-ignored" not in kept.headers
         assert (kept.json()["languages"], kept.json()["detectedLanguages"]) == (["und"], ["und"])
@@ -132,7 +132,7 @@ def test_a_wait_that_runs_out_leaves_nothing_behind(
 ) -> None:
     settings = fleet_settings(database_url, rabbitmq, tmp_path, moderation_timeout_s=0.3)
     key = keys.create(db, keyring, name="k")
-    with served(settings) as url, httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as client:
+    with served(settings) as url, httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=60) as client:
         answer = client.post("/v1/moderations", json={"input": "x"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "deadline_exceeded")
     assert scalar(db, "select state from job") == JobState.CANCELLED
