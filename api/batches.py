@@ -102,6 +102,11 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
 
 async def _of_lines(request: Request, context: Context, caller: Caller, options: LineOptions) -> Response:
     check_headers(request, context)
+    with context.bodies.taken(caller.key_id):
+        return await _read(request, context, caller, options)
+
+
+async def _read(request: Request, context: Context, caller: Caller, options: LineOptions) -> Response:
     body = BodyLines(request, context)
     if not has_key(request):
         return await _taken(request, context, caller, options, body)
@@ -128,7 +133,7 @@ async def _taken(
     try:
         async for lines in body.blocks():
             await context.throttle.spend(request, caller, len(lines))
-            await beside(context, intake.add_all, take_lines(lines, max_text_bytes=context.settings.max_text_bytes))
+            await beside(context.body_threads, intake.add_all, take_lines(lines, max_text_bytes=context.settings.max_text_bytes))
         label = f"batch_{intake.job.public_id.hex}"
         job = await in_thread(intake.seal, also=once.settling(label, body.digest) if once else None)
     except BaseException as error:

@@ -50,7 +50,7 @@ class BodyLines:
         async for came in _gathered(self._request.stream(), self._unpack.block_bytes):
             self._came_bytes += len(came)
             pieces = self._unpack.pieces(came)
-            while (lines := await beside(self._context, self._next, pieces)) is not None:
+            while (lines := await beside(self._context.body_threads, self._next, pieces)) is not None:
                 if lines:
                     yield lines
         if not self._unpack.is_whole:

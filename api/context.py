@@ -13,9 +13,11 @@ from starlette.concurrency import run_in_threadpool
 from api.contents import Contents
 from api.file_intakes import FileIntakes
 from api.online import Online
+from api.places import Places
 from api.problems import ProblemError
 from api.receivers import Receivers
 from api.throttle import Throttle
+from api.watching import Watching
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
@@ -24,7 +26,8 @@ from guardfleet.store.keys import Caller
 
 KNOWN_S = 5.0  # so long a key goes on working after it was revoked
 MOST_KNOWN = 10_000
-BODY_THREADS = 8  # so many bodies are unpacked, cut and written at once: of the threads that all requests share none are taken
+BODY_THREADS = 8  # bodies that are unpacked, cut and written at once
+NEWS_THREADS = 4  # pages read at once for callers that waited for them
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,8 +44,11 @@ class Context:
     file_intakes: FileIntakes
     online: Online
     receivers: Receivers
+    watching: Watching
+    bodies: Places  # for bodies of lines and files
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when they are believed
-    bodies: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))
+    body_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))
+    news_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(NEWS_THREADS))
 
 
 def context_of(request: Request) -> Context:
@@ -56,9 +62,9 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await run_in_threadpool(function, *args, **kwargs)
 
 
-async def beside(context: Context, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a part of the work on a body beside the event loop, in one of the threads that do nothing else."""
-    return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=context.bodies)
+async def beside(limiter: anyio.CapacityLimiter, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `in_thread`, but one of the few threads that do this and nothing else: of those that all requests share none is taken."""
+    return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=limiter)
 
 
 async def caller_of(request: Request, in_query: str | None = None) -> Caller:

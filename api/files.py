@@ -52,6 +52,11 @@ FORM = {
 @router.post("", openapi_extra=FORM)
 async def create(request: Request, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
     """Take a file of batch lines. Of fields that come before the file, what is wrong is said before it is sent."""
+    with context.bodies.taken(caller.key_id):
+        return await _taken(request, context, caller)
+
+
+async def _taken(request: Request, context: Context, caller: Caller) -> dict[str, Any]:
     max_bytes = context.settings.files_max_bytes
     _check_length(request, max_bytes)
     upload = Upload()

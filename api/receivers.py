@@ -1,7 +1,7 @@
 """Receivers of webhooks, looked at when they are named: a mistake shows now, not with the first delivery.
 
-A resolver that is slow for one tenant's names holds up no other: names are looked up in threads of their own, a few for each tenant, and
-waited for without one. What is not known in time is taken: the address is checked again where the connection is made.
+A resolver that is slow for one tenant's names holds up no other: names are looked up in threads of their own, a few for each
+tenant, and waited for without one. What is not known in time is taken: the address is checked again where the connection is made.
 """
 
 import asyncio

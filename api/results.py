@@ -1,6 +1,5 @@
 """What a batch has found: pages with filters while it runs, downloads, and word of its progress without asking again."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Annotated, Literal
@@ -10,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from api.batch_object import STATUS, batch_object
-from api.context import AppContext, BatchesReader, in_thread
+from api.context import AppContext, BatchesReader, beside, in_thread
 from api.problems import ProblemError
 from guardfleet import exporting
 from guardfleet.cursors import pack, unpack
@@ -25,7 +24,7 @@ router = APIRouter(prefix="/v1/batches", tags=["results"])
 
 MAX_PAGE = 5000
 LONGEST_WAIT_S = 60
-LOOK_S = 0.25
+GONE_S = 1.0  # between looks for whether the caller still waits
 BEAT_S = 15.0  # a stream says something at least so often, so that proxies keep it
 MEDIA = {"jsonl": "application/jsonl", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 SEVERITIES = {severity.label: severity for severity in Severity}
@@ -53,9 +52,10 @@ async def results(
     With `Prefer: wait=30` the answer to an empty page waits so many seconds for verdicts to come.
     """
     wanted = _filter(severity or (None if status is None else STATUSES[status]), category, since)
-    wait_s, deadline = _wait_s(request), time.monotonic()
+    wait_s = _wait_s(request)
+    deadline = time.monotonic() + wait_s
 
-    def page() -> tuple[bytes, bool]:
+    def page() -> tuple[JobView, bytes, bool]:
         job = jobs.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
         try:
             cursor = unpack(after, job_id=job.id, keys=context.keyring.cursor_keys) if after else Cursor()
@@ -73,12 +73,15 @@ async def results(
             "status": STATUS[job.state],
         }
         body = b'%b,"data":[%b]}' % (orjson.dumps(about)[:-1], b",".join(found.json_objects()))
-        return body, bool(found.rows) or is_last or found.has_more
+        return job, body, bool(found.rows) or is_last or found.has_more
 
-    body, is_news = await in_thread(page)
-    while not is_news and time.monotonic() - deadline < wait_s and not await request.is_disconnected():
-        await asyncio.sleep(LOOK_S)
-        body, is_news = await in_thread(page)
+    job, body, is_news = await in_thread(page)
+    if wait_s and not is_news:
+        with context.watching.places.taken(caller.key_id):
+            while (left_s := deadline - time.monotonic()) > 0 and not is_news and not await request.is_disconnected():
+                newer = await context.watching.news(job, within_s=min(left_s, GONE_S))
+                if newer is not job:
+                    job, body, is_news = await beside(context.news_threads, page)
     headers = {"Preference-Applied": f"wait={wait_s}"} if wait_s else {}
     return Response(body, media_type="application/json", headers=headers)
 
@@ -126,31 +129,28 @@ async def download(
 
 
 @router.get("/{batch_id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
-async def events(request: Request, batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
+async def events(batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
     """The batch each time it has come on, as server-sent events, until it has ended."""
+    places = context.watching.places
+    places.require(caller.key_id)
     first = await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
 
     async def stream() -> AsyncIterator[bytes]:
-        job, said, said_at = first, b"", 0.0
-        while True:
-            data = orjson.dumps(batch_object(job))
-            if _mark(job) != said:
-                said, said_at = _mark(job), time.monotonic()
-                yield b"event: %b\ndata: %b\n\n" % (b"batch.progress" if not job.state.is_final else b"batch.ended", data)
-            elif time.monotonic() - said_at > BEAT_S:
-                said_at = time.monotonic()
-                yield b": still there\n\n"
-            if job.state.is_final or await request.is_disconnected():
-                return
-            await asyncio.sleep(LOOK_S)
-            job = await in_thread(jobs.get, context.db, job.public_id, tenant_id=caller.tenant_id)
+        with places.held(caller.key_id):  # only now: of a stream that never begins nobody would hear
+            job = first
+            yield _event(job)
+            while not job.state.is_final:
+                newer = await context.watching.news(job, within_s=BEAT_S)
+                yield b": still there\n\n" if newer is job else _event(newer)
+                job = newer
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
 
 
-def _mark(job: JobView) -> bytes:
-    return b"%d/%d/%d/%d" % (job.state, job.done, job.total, job.is_paused)
+def _event(job: JobView) -> bytes:
+    kind = b"batch.ended" if job.state.is_final else b"batch.progress"
+    return b"event: %b\ndata: %b\n\n" % (kind, orjson.dumps(batch_object(job)))
 
 
 def _filter(severity: Iterable[str] | None, category: str | None, since: float | None) -> Filter | None:

@@ -16,8 +16,10 @@ from api.contents import Contents
 from api.context import AppContext, Context, in_thread
 from api.file_intakes import FileIntakes
 from api.online import Online
+from api.places import Places
 from api.receivers import Receivers
 from api.throttle import Throttle
+from api.watching import Watching
 from guardfleet import __version__, interpreter, ports
 from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
@@ -28,11 +30,14 @@ from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer
 
+BODIES_OF_KEY = 64  # of lines and files at once; each may hold a line of some MiB in memory
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The application over configured services; raises ConfigurationError when the schema is not the one it needs."""
     db = Database(settings.required("database_url"), application="guardfleet-api", pool_size=10)
     keyring = Keyring.of(settings)
+    most = settings.api_max_connections
     contents = Contents(settings.files_url or str(settings.data_dir / "files"), keyring)
     intakes = FileIntakes(db, keyring, settings, contents)
     context = Context(
@@ -44,6 +49,8 @@ def create_app(settings: Settings) -> FastAPI:
         intakes,
         Online(db, keyring, settings),
         Receivers(settings.webhook_allow_networks),
+        Watching(db, Places("waiting", of_key=settings.api_max_waiting, in_all=most // 2)),
+        Places("bodies", of_key=BODIES_OF_KEY, in_all=max(1, most // 4)),
     )
 
     @asynccontextmanager
@@ -51,6 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
         intakes.start()
         context.online.start()
         yield
+        context.watching.stop()
         await in_thread(intakes.stop)
         await in_thread(context.online.stop)
         db.close()

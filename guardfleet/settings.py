@@ -172,6 +172,9 @@ class Settings(BaseSettings):
         le=100_000,
         description="Connections of one API process; those longest without a request make room for more.",
     )
+    api_max_waiting: int = Field(
+        300, ge=1, le=100_000, description="Requests of one API key that wait for news of a batch; half of all connections at most."
+    )
     api_head_s: float = Field(10.0, gt=0.0, le=600.0, description="Longest time for a request's head, s.")
     api_pause_s: float = Field(60.0, gt=0.0, le=3600.0, description="Time in which a body that goes on brings at least 1 KiB, s.")
     moderation_timeout_s: float = Field(30.0, gt=0.0, le=300.0, description="Longest wait of a request for its verdict, s.")

@@ -198,6 +198,13 @@ def get_by_id(db: Database, job_id: int) -> JobView:
         return job
 
 
+def get_all(db: Database, job_ids: Sequence[int]) -> dict[int, JobView]:
+    """Those of these jobs that there are, whoever owns them, by their internal ids."""
+    with db.session() as connection:
+        found = fetch(connection, SELECT + "where j.id = any(%(ids)s::int8[])", {"ids": list(job_ids)}, _view)
+        return {job.id: job for job in found}
+
+
 def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -> JobView | None:
     """The newest job of the same submission that was not given up."""
     with db.begin() as connection:

@@ -265,3 +265,33 @@ def test_a_retry_that_the_sdk_sends_makes_no_second_batch(use: Use) -> None:
             )
 
     use(body)
+
+
+def test_what_clients_send_that_others_do_not_is_answered_as_what_it_is(use: Use, db: Database, keyring: Keyring) -> None:
+    async def body(client: openai.AsyncOpenAI) -> None:
+        file_id = await upload(client, line("a"))
+        made = await client.batches.with_raw_response.create(
+            input_file_id=file_id,
+            endpoint="/v1/moderations",
+            completion_window="24h",
+            output_expires_after={"anchor": "created_at", "seconds": 3600},
+        )
+        assert made.headers["guardfleet-ignored"] == "output_expires_after"
+        await sealed(client, made.parse().id)
+        judge(db, made.parse().id)
+        assert [(await client.models.retrieve(model.id)).id async for model in client.models.list()] == ["m"]
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve("org/other")
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+        for given in ([image], [{"type": "text", "text": "a"}, image]):
+            with pytest.raises(openai.UnprocessableEntityError, match="no image") as refused:
+                await client.moderations.create(input=given)  # type: ignore[arg-type]
+            assert refused.value.param == f"input.{len(given) - 1}.type"
+        with pytest.raises(openai.UnprocessableEntityError, match=r"valid string, or: .*valid list"):
+            await client.moderations.create(input=5)  # type: ignore[arg-type]
+        with pytest.raises(openai.APIStatusError, match="Content-Type: application/json"):
+            await client.post(
+                "/moderations", cast_to=object, content=b'{"input":"x"}', options={"headers": {"content-type": "x/y"}}
+            )
+
+    use(body)

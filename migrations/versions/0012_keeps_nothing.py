@@ -2,14 +2,14 @@
 
 A column with a default: the workers of the version before leave such a text to the dispatcher, which deletes it at its next look.
 
-Revision ID: 0011
-Revises: 0010
+Revision ID: 0012
+Revises: 0011
 """
 
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 

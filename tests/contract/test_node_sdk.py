@@ -1,0 +1,67 @@
+"""The unmodified openai SDK of Node, which sends what its users name first: a file before its purpose."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from guardfleet.sealing import Keyring
+from guardfleet.settings import load_settings
+from guardfleet.signing import new_secret, sign
+from guardfleet.store import keys
+from guardfleet.store.database import Database
+from tests.conftest import missing
+from tests.services.fixtures import SECRET_KEY
+from tests.services.served import judging, served
+
+HERE = pathlib.Path(__file__).parent / "node"
+MOST_S = 300
+
+
+@pytest.fixture(scope="session")
+def node_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with the SDK in it, installed from the lock."""
+    npm = shutil.which("npm")
+    if npm is None:
+        missing("no npm")
+    folder = tmp_path_factory.mktemp("node") / "contract"
+    shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("node_modules"))
+    command = [str(npm), "ci", "--ignore-scripts"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=MOST_S, check=False)
+    if done.returncode:
+        missing(f"npm cannot install the openai SDK: {done.stderr.strip().splitlines()[-1:]}")
+    return folder
+
+
+def test_the_node_sdk_is_understood_in_its_own_order(
+    node_folder: pathlib.Path, database_url: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path
+) -> None:
+    rows = [
+        {"custom_id": f"r{i}", "method": "POST", "url": "/v1/moderations", "body": {"model": "m", "input": f"text {i}"}}
+        for i in range(3)
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    secret, body = new_secret(), json.dumps({"id": "evt_1", "object": "event", "type": "batch.completed", "data": {"id": "b"}})
+    signed = sign([secret], event_id="evt_1", timestamp_s=int(time.time()), body=body.encode())
+    settings = load_settings(database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path, moderation_timeout_s=60)
+    with served(settings) as url, judging(db, keyring):
+        environment = {
+            "PATH": os.environ["PATH"], "OPENAI_API_KEY": keys.create(db, keyring, name="node"), "OPENAI_BASE_URL": f"{url}/v1",
+            "FILE": str(tmp_path / "in.jsonl"), "BODY": body, "HEADERS": json.dumps(signed), "SECRET": secret,
+        }  # fmt: skip
+        command = [str(shutil.which("node")), "flow.mjs"]
+        done = subprocess.run(
+            command, cwd=node_folder, env=environment, capture_output=True, text=True, timeout=MOST_S, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["kept_s"], found["short_s"], found["refused"]) == (2_592_000, 3600, [400, "invalid_purpose"])
+    assert found["batch"] == ["completed", {"total": 3, "completed": 3, "failed": 0}]
+    assert (found["flagged"], found["moderations"], found["models"]) == ([True] * 3, [True] * 2, ["m"])
+    assert found["image"][0] == 422
+    assert "no image" in found["image"][1]
+    assert (found["event"], found["forged"]) == ("batch.completed", "refused")
