@@ -35,11 +35,12 @@ router = APIRouter(prefix="/v1/batches", tags=["batches"])
 MAX_REQUEST_BYTES = 64 << 10
 ERRORS_SHOWN = 20
 _, _SCHEMAS = models_json_schema([(BatchRequest, "validation")], ref_template="#/components/schemas/{model}")
+SCHEMAS = _SCHEMAS["$defs"]  # the body is read by the route itself, so that the framework does not know of them
 BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": _SCHEMAS["$defs"]["BatchRequest"]},
+            "application/json": {"schema": SCHEMAS["BatchRequest"]},
             **{kind: {"schema": {"type": "string"}} for kind in CONTENT_TYPES},
         },
     }

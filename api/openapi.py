@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api import batches
 from guardfleet.store.endpoints import KINDS
 
 PROBLEM: dict[str, Any] = {
@@ -60,7 +61,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    schemas |= {"Problem": PROBLEM, "Event": EVENT}
+    schemas |= {**batches.SCHEMAS, "Problem": PROBLEM, "Event": EVENT}
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "`gf_...`"}}
     problem = {
         "description": "A problem.",

@@ -22,7 +22,8 @@ SLUGS = (
     "queue_stalled", "queue_moves", "job_abandoned", "job_expired", "jobs_purged", "day_expired",
     "delivery_made", "delivery_failed", "delivery_skipped", "delivery_message_rejected", "delivery_message_returned",
     "endpoint_disabled",
-    "request", "request_failed", "throttle_away", "file_intake_paused", "file_intake_failed", "file_intake_ended",
+    "request", "request_failed", "throttle_away", "watching_paused",
+    "file_intake_paused", "file_intake_failed", "file_intake_ended",
     "child_started", "child_exited", "shards_freed", "shards_not_freed", "workers_stopped",
 )  # fmt: skip
 
