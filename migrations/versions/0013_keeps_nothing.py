@@ -2,14 +2,14 @@
 
 A column with a default: the workers of the version before leave such a text to the dispatcher, which deletes it at its next look.
 
-Revision ID: 0012
-Revises: 0011
+Revision ID: 0013
+Revises: 0012
 """
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
