@@ -64,9 +64,7 @@ def take_line(line: int, raw: bytes, *, max_text_bytes: int, url: str | None = N
     except LineError as error:
         row = error
     if url is not None and isinstance(value, Mapping) and value.get("url", url) != url:
-        row = LineError(line, "url_mismatch", f"the batch is of requests to {url}")
-    if isinstance(row, LineError):
-        row.row_id = _known_id(line, value)
+        row = LineError(line, "url_mismatch", f"the batch is of requests to {url}", _known_id(line, value))
     return row
 
 
@@ -80,10 +78,10 @@ def row_of(line: int, value: object, *, max_text_bytes: int) -> PayloadRow:
     try:
         row = _row(line, value)
     except ContentError as error:
-        raise LineError(line, error.code, error.detail) from None
+        raise LineError(line, error.code, error.detail, _known_id(line, value)) from None
     size = content_bytes(row.content)
     if size > max_text_bytes:
-        raise LineError(line, "too_large", f"the text has {size} bytes, at most {max_text_bytes} are taken")
+        raise LineError(line, "too_large", f"the text has {size} bytes, at most {max_text_bytes} are taken", row.id)
     return row
 
 

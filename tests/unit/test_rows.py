@@ -272,6 +272,13 @@ def test_a_batch_line_is_refused_with_what_to_do(value: dict[str, Any], code: st
     assert found.row_id == "r"
 
 
+@pytest.mark.parametrize("value", [{"id": "r"}, {"id": "r", "text": 5}, {"custom_id": "r"}, {"id": "r", "text": "x" * (LIMIT + 1)}])
+def test_a_refused_row_keeps_its_id_whoever_reads_it(value: dict[str, Any]) -> None:
+    with pytest.raises(LineError) as caught:
+        taken(value)
+    assert caught.value.row_id == "r"
+
+
 def test_a_verdict_that_is_fed_back_is_refused() -> None:
     verdict = {"id": "a", "severity": "safe", "categories": [], "rationale": "Safe, no category"}
     for more in ({}, {"text": "hello"}):
