@@ -14,7 +14,7 @@ from typing import Any, Self
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
-from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.errors import AwayError, ConfigurationError, RetryableError
 from guardfleet.sealing import SEAL_BYTES, Keyring
 
 PIECE_BYTES = 1 << 20
@@ -121,7 +121,7 @@ def _translated(*told: type[Exception]) -> Iterator[None]:
     except told:
         raise
     except Exception as error:
-        raise RetryableError(f"the file storage did not answer: {type(error).__name__}") from error
+        raise AwayError("file storage", f"the file storage did not answer: {type(error).__name__}") from error
 
 
 def _place(file_id: uuid.UUID, no: int, *, is_last: bool) -> bytes:

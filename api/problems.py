@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from api.fields import UNSTORABLE
-from guardfleet.errors import NotFoundError, OverloadedError, RejectedError, RetryableError
+from guardfleet.errors import AwayError, NotFoundError, OverloadedError, RejectedError, RetryableError
 from guardfleet.telemetry.logs import get_logger
 
 TITLES = {
@@ -90,23 +90,22 @@ def install(app: FastAPI) -> None:
     async def _(_: Request, error: RejectedError) -> JSONResponse:
         return problem(400, "rejected", str(error))
 
-    @app.exception_handler(Exception)
-    async def _(request: Request, error: Exception) -> JSONResponse:
-        request_id = request.state.request_id
-        get_logger().error("request_failed", request=request_id, route=request.url.path, reason=type(error).__name__)
-        detail = "guardfleet failed on this request; its log has the request id."
-        return problem(500, "internal_error", detail, headers={"x-request-id": request_id})
-
     @app.exception_handler(RetryableError)
     async def _(request: Request, error: RetryableError) -> JSONResponse:
         away = unavailable(request, error)
         return problem(away.status_code, away.code, away.detail, headers=dict(away.headers or {}))
 
 
+def failed() -> JSONResponse:
+    """The answer to a request that a defect has ended."""
+    return problem(500, "internal_error", "guardfleet failed on this request; its log has the request id.")
+
+
 def unavailable(request: Request, error: RetryableError) -> ProblemError:
-    """The answer while PostgreSQL is away, said in the log too."""
+    """The answer while a service is away, said in the log too: only there with what it has said itself."""
     get_logger().warning("request_failed", route=request.url.path, reason=str(error))
-    detail = "the database does not answer now; nothing was lost."
+    service = error.service if isinstance(error, AwayError) else "service"
+    detail = f"the {service} cannot be used now; nothing was lost."
     return ProblemError(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 

@@ -21,16 +21,16 @@ from api.receivers import Receivers
 from api.throttle import Throttle
 from api.watching import Watching
 from guardfleet import __version__, interpreter, ports
-from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import installation, migrate
 from guardfleet.store.database import Database
 from guardfleet.telemetry import metrics
-from guardfleet.telemetry.logs import get_logger
+from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.telemetry.probes import ProbeServer
 
 BODIES_OF_KEY = 64  # of lines and files at once; each may hold a line of some MiB in memory
+FAILED = 500  # of a request that was not answered
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -79,12 +79,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.get("/readyz", tags=["probes"], response_class=PlainTextResponse)
     async def readyz(context: AppContext) -> Response:
-        """The database answers."""
-        try:
-            await in_thread(context.db.ping)
-        except RetryableError:
-            return PlainTextResponse("the database does not answer\n", 503)
-        return PlainTextResponse("ok\n")
+        """The database answers, and takes writes."""
+        wrong = await in_thread(context.db.wrong)
+        return PlainTextResponse("the database cannot be used\n", 503) if wrong else PlainTextResponse("ok\n")
 
     return app
 
@@ -99,7 +96,7 @@ def serve(settings: Settings) -> int:
     installation.require_key(context.db, context.keyring)
     probes = None
     if settings.metrics_port is not None:
-        probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=lambda: None)
+        probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=context.db.wrong)
         probes.start()
     interpreter.keep_what_is_loaded()
     try:
@@ -123,7 +120,7 @@ class Observed:
             return
         request_id = scope.setdefault("state", {})["request_id"] = f"req_{uuid.uuid4().hex}"
         started = time.perf_counter()
-        status = 500  # where nothing is answered, an exception is on its way to the handler of defects
+        status: int | None = None
 
         async def named(message: Message) -> None:
             nonlocal status
@@ -135,10 +132,18 @@ class Observed:
 
         try:
             await self._app(scope, receive, named)
+        except Exception as error:  # noqa: BLE001 - ends here: the server would log the message, which can hold a caller's values
+            get_logger().error("request_failed", request=request_id, route=_route(scope), **told(error))
+            if status is None:  # else the server sees that the answer is not whole, and cuts the connection
+                await problems.failed()(scope, receive, named)
         finally:
             seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "unknown")
-            metrics.API_SECONDS.labels(route, str(status)).observe(seconds)
+            route, answered = _route(scope), status or FAILED
+            metrics.API_SECONDS.labels(route, str(answered)).observe(seconds)
             get_logger().info(
-                "request", request=request_id, method=scope["method"], route=route, status=status, ms=round(1000 * seconds, 1)
+                "request", request=request_id, method=scope["method"], route=route, status=answered, ms=round(1000 * seconds, 1)
             )
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "unknown")

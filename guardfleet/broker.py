@@ -11,7 +11,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import ChannelError, OperationalError
 from redis.exceptions import RedisError
 
-from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.errors import AwayError, ConfigurationError
 from guardfleet.queues import Queues
 from guardfleet.settings import Settings
 
@@ -88,7 +88,7 @@ class Publisher:
         self.queues = Queues.of(settings.namespace)
 
     def ring(self, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
-        """Publish one message each; returns how many the broker confirmed before it failed, raises RetryableError if none."""
+        """Publish one message each; returns how many the broker confirmed before it failed, raises AwayError if none."""
         if queue not in self._app.amqp.queues:  # of a model that a job names
             self._app.amqp.queues.add(_queue(queue, self.queues, is_redis=self._is_redis))
         confirmed = 0
@@ -106,11 +106,11 @@ class Publisher:
         except BROKER_DOWN as error:
             self._drop()
             if not confirmed:
-                raise RetryableError(f"the broker did not take a message: {type(error).__name__}") from error
+                raise AwayError("broker", f"the broker did not take a message: {type(error).__name__}") from error
         return confirmed
 
     def depth(self, queue: str) -> int:
-        """Messages of the queue that no consumer holds; 0 when the queue does not exist. Raises RetryableError."""
+        """Messages of the queue that no consumer holds; 0 when the queue does not exist. Raises AwayError."""
         try:
             with self._connect().channel() as channel:
                 if self._is_redis:  # a passive declare looks for the list under its name without the prefix, and finds none
@@ -121,7 +121,7 @@ class Publisher:
             return 0
         except BROKER_DOWN as error:
             self._drop()
-            raise RetryableError(f"the broker does not answer: {type(error).__name__}") from error
+            raise AwayError("broker", f"the broker does not answer: {type(error).__name__}") from error
 
     def close(self) -> None:
         """Let go of the connection; the next call makes a new one. Safe to call twice."""
@@ -146,7 +146,7 @@ class Publisher:
 def declare(app: Celery, settings: Settings, *, make: bool = True) -> None:
     """Make what the application consumes, the dead letters first: RabbitMQ silently drops what it cannot dead-letter.
 
-    Without `make` only what is there is held against what this version declares. Raises RetryableError while the broker is away,
+    Without `make` only what is there is held against what this version declares. Raises AwayError while the broker is away,
     ConfigurationError when one of the queues is there with other arguments.
     """
     queues = Queues.of(settings.namespace)
@@ -190,12 +190,12 @@ def connected(app: Celery, *, max_retries: int) -> Connection:
     return connection
 
 
-def _away(settings: Settings, error: Exception) -> RetryableError:
+def _away(settings: Settings, error: Exception) -> AwayError:
     """With what RabbitMQ says of it, as of a wrong password or virtual host."""
     where = urllib.parse.urlsplit(settings.required("broker_url").split(";")[0])
     said = getattr(error.__cause__ or error, "reply_text", None)
     wrong = f"answers: {said}" if said else "does not answer."
-    return RetryableError(f"the broker at {where.hostname or where.path}:{where.port or ''} {wrong}")
+    return AwayError("broker", f"the broker at {where.hostname or where.path}:{where.port or ''} {wrong}")
 
 
 def _queue(name: str, queues: Queues, *, is_redis: bool) -> Queue:

@@ -17,6 +17,14 @@ class NotFoundError(RejectedError):
     """The named thing does not exist for this tenant."""
 
 
+class AwayError(RetryableError):
+    """A service does not do its work now. Anybody may be told `service`; `str()`, which can name hosts and users, is for logs."""
+
+    def __init__(self, service: str, detail: str) -> None:
+        super().__init__(detail)
+        self.service = service
+
+
 class OverloadedError(RetryableError):
     """Refused at the door; `retry_after_s` says when to come back."""
 
@@ -27,6 +35,14 @@ class OverloadedError(RetryableError):
 
 class ConfigurationError(GuardfleetError):
     """A setting, a file or the machine is not as it must be; the process does not start."""
+
+
+class StatementError(GuardfleetError):
+    """PostgreSQL refused a statement: a defect of ours, or a value that it cannot hold. Says which rule, never a value."""
+
+    def __init__(self, message: str, *, sqlstate: str | None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
 
 
 class FatalError(GuardfleetError):

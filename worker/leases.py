@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from guardfleet.errors import RetryableError
+from guardfleet.errors import RetryableError, StatementError
 from guardfleet.settings import LEASE_RENEWALS
 from guardfleet.store import shards
 from guardfleet.store.database import Database
@@ -48,6 +48,17 @@ class LeaseKeeper:
             with self._lock:
                 held = list(self._held.values())
             try:
-                shards.renew(self._db, held, lease_s=self._lease_s)
+                self._renew(held)
             except RetryableError as error:  # the next turn tries again; a lease outlives two lost renewals
                 get_logger().warning("lease_renewal_failed", leases=len(held), reason=str(error))
+
+    def _renew(self, held: list[Claim]) -> None:
+        """Renew all at once; where PostgreSQL refuses, each alone, so that one shard's row costs no other its lease."""
+        try:
+            shards.renew(self._db, held, lease_s=self._lease_s)
+        except StatementError as error:
+            if len(held) > 1:
+                for one in held:
+                    self._renew([one])
+            else:
+                get_logger().warning("lease_renewal_failed", job=held[0].job_id, shard=held[0].shard_no, reason=str(error))

@@ -95,7 +95,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine])
     leases.start()
     watchdog.start()
     express.start()
-    probes = start_probes(settings, live=tick.wrong, ready=lambda: database_wrong(db))
+    probes = start_probes(settings, live=tick.wrong, ready=db.wrong)
     try:
         return consume(app, settings.concurrency, settings, bulk, worker_name, drain, tick)
     finally:
@@ -136,7 +136,7 @@ def run_deliverer(settings: Settings) -> int:
     webhooks.register(app, deliverer)
     watchdog = Watchdog({"loop_stalled": (tick.stuck_s, TICK_LIMIT_S)})
     watchdog.start()
-    probes = start_probes(settings, live=tick.wrong, ready=lambda: database_wrong(db))
+    probes = start_probes(settings, live=tick.wrong, ready=db.wrong)
     worker_name = f"webhooks@{socket.gethostname()}:{os.getpid()}"
     try:
         return consume(app, webhooks.SENDERS, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick)
@@ -187,15 +187,6 @@ def start_probes(settings: Settings, *, live: Callable[[], str | None], ready: C
     probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=live, ready=ready)
     probes.start()
     return probes
-
-
-def database_wrong(db: Database) -> str | None:
-    """What is wrong with the database, or None."""
-    try:
-        db.ping()
-    except RetryableError as error:
-        return str(error)
-    return None
 
 
 def refuse_soft_shutdown() -> None:

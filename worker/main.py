@@ -37,7 +37,7 @@ def dispatch(settings: Settings) -> int:
     probes = lifecycle.start_probes(
         settings,
         live=lambda: "no tick" if dispatcher.clock() - dispatcher.last_tick > DISPATCHER_LIMIT_S else None,
-        ready=lambda: lifecycle.database_wrong(db),
+        ready=db.wrong,
     )
     try:
         dispatcher.run()

@@ -26,7 +26,7 @@ from guardfleet.store.opinions import Opinion
 from guardfleet.store.settling import Row
 from guardfleet.store.shards import Claim, Limits
 from guardfleet.telemetry import metrics
-from guardfleet.telemetry.logs import get_logger
+from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.verdict import Judgement, ServedBy, Severity, category_names, with_notes
 from worker.cascade import compare, doubts_of
 from worker.judge import Judge
@@ -85,6 +85,9 @@ class Moderator:
         except RetryableError as error:
             self.draining.wait(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
+        except GuardfleetError as error:  # of this shard alone: it is rung for again, once its doorbell counts as lost
+            get_logger().warning("shard_failed", job=job, shard=shard, reason=str(error))
+            return None
 
     def _work(self, held: Claim) -> None:
         started = time.perf_counter()
@@ -121,6 +124,7 @@ class Moderator:
         except GuardfleetError as error:
             self._fail(held, str(error))
         except Exception as error:  # noqa: BLE001 - decided here: the row says so, the dispatcher tries again
+            get_logger().warning("shard_raised", job=held.job_id, shard=held.shard_no, **told(error))
             self._fail(held, f"{type(error).__name__} in the worker")
 
     def _pass_on(self, held: Claim, judgements: list[Judgement]) -> None:
@@ -178,10 +182,10 @@ class Moderator:
         self._hand_back(lambda: shards.fail(self.db, held, error=reason, delay_s=delay_s))
 
     def _hand_back(self, write: Callable[[], bool]) -> None:
-        """With PostgreSQL away nothing can be handed back: the lease runs out and the dispatcher takes the shard."""
+        """Where PostgreSQL does not take it back, the lease runs out and the dispatcher takes the shard."""
         try:
             write()
-        except RetryableError as error:
+        except GuardfleetError as error:
             get_logger().warning("shard_failed", reason=str(error))
 
 

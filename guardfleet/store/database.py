@@ -1,4 +1,4 @@
-"""The connection to PostgreSQL: pool, timeouts, and the one translation of driver errors."""
+"""The connection to PostgreSQL: pool, timeouts, and the one place where the driver's errors become guardfleet's (`sqlstate`)."""
 
 import math
 import select
@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, create_engine, event
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from guardfleet.errors import RetryableError
+from guardfleet.errors import AwayError, GuardfleetError
+from guardfleet.store.sqlstate import DATABASE, MEANINGS, UNREACHABLE, first_line, meaning_of, translated
 
 # statement_timeout keeps a stuck query from holding a lease for ever. A process that is stopped inside a transaction keeps its row
 # locks until the server ends its session: so long can it hold up others that want the same rows. Ours take milliseconds.
@@ -37,6 +39,7 @@ class Database:
             pool_recycle=1800,
             pool_use_lifo=True,
             pool_timeout=10,
+            hide_parameters=True,
             connect_args={
                 "options": SERVER_OPTIONS,
                 "application_name": application,
@@ -50,26 +53,41 @@ class Database:
 
         event.listen(self._engine, "checkin", _note_use)
         event.listen(self._engine, "checkout", _check_idle)
+        event.listen(self._engine, "handle_error", _leave)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """One transaction: committed on leaving, rolled back on an exception. Raises RetryableError when PostgreSQL is away."""
-        with _translated(), self._engine.begin() as connection:
+        """One transaction: committed on leaving, rolled back on an exception. Raises AwayError and StatementError."""
+        with _translating(), self._engine.begin() as connection, _leaving(connection):
             yield connection
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
-        """One connection outside any transaction: every statement commits by itself.
+        """One connection outside any transaction: every statement commits by itself. Raises as `begin`.
 
         For session locks, and for reads that are polled: BEGIN and COMMIT would be two more round trips for one.
         """
-        with _translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with (
+            _translating(),
+            self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+            _leaving(connection),
+        ):
             yield connection
 
     def ping(self) -> None:
-        """Raise RetryableError unless the server answers."""
-        with self.begin() as connection:
-            connection.exec_driver_sql("select 1")
+        """Raise AwayError unless the server answers and takes writes."""
+        with self.session() as connection:
+            (is_read_only,) = fetch(connection, "select current_setting('transaction_read_only') = 'on'", {}, _first)
+        if is_read_only:
+            raise AwayError(DATABASE, f"{MEANINGS['25006'].says}.")
+
+    def wrong(self) -> str | None:
+        """What is wrong with the database, or None."""
+        try:
+            self.ping()
+        except GuardfleetError as error:
+            return str(error)
+        return None
 
     def close(self) -> None:
         """Close idle connections; safe to call twice."""
@@ -90,7 +108,7 @@ def _check_idle(raw: Any, record: Any, _: Any) -> None:
             raw.execute("")
             raw.rollback()
         except psycopg.Error as error:
-            raise DisconnectionError(str(error)) from error
+            raise DisconnectionError(first_line(error)) from None
 
 
 def _has_something_to_say(raw: Any) -> bool:
@@ -104,18 +122,36 @@ def _has_something_to_say(raw: Any) -> bool:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """A server that does not answer is a RetryableError; anything else the driver says is a defect and stays what it is."""
+def _translating() -> Iterator[None]:
+    """The cause is not kept: the driver's exception holds the values that were sent, and a traceback would print them."""
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        raise RetryableError(f"PostgreSQL did not answer: {_first_line(error)}") from error
+    except PoolTimeoutError:
+        raise AwayError(DATABASE, "no connection of the pool was free in time") from None
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise RetryableError(f"the connection to PostgreSQL broke: {_first_line(error)}") from error
+        if isinstance(error.orig, psycopg.Error):
+            raise translated(error.orig) from None
+        raise AwayError(DATABASE, f"{UNREACHABLE.says}: {first_line(error.orig or error)}") from None
+    except psycopg.Error as error:  # from what goes past SQLAlchemy
+        raise translated(error) from None
+
+
+@contextmanager
+def _leaving(connection: Connection) -> Iterator[None]:
+    """Drop the connection where an error past SQLAlchemy says that it is of no more use; `_leave` does it for the others."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if meaning_of(error).leaves and not connection.invalidated:
+            connection.invalidate()
         raise
-    except psycopg.OperationalError as error:  # from a COPY, which goes past SQLAlchemy
-        raise RetryableError(f"PostgreSQL did not answer: {_first_line(error)}") from error
+
+
+def _leave(context: ExceptionContext) -> None:
+    """With it SQLAlchemy drops all older connections of the pool: they lead to the same server."""
+    error = context.original_exception
+    if isinstance(error, psycopg.Error) and meaning_of(error).leaves:
+        context.is_disconnect = True
 
 
 def copy_rows(connection: Connection, table: str, columns: dict[str, str], rows: Iterable[Sequence[Any]]) -> None:
@@ -141,7 +177,5 @@ def fetch(connection: Connection, statement: str, values: Mapping[str, Any], mak
         return cursor.execute(statement.encode(), values).fetchall()
 
 
-def _first_line(error: Exception) -> str:
-    """The driver's message without the statement and its parameters, which may hold a caller's values."""
-    cause = getattr(error, "orig", None) or error
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+def _first(row: Sequence[Any]) -> Any:
+    return row[0]

@@ -1,13 +1,17 @@
 """Logs: a fixed slug and fields, JSON for machines or lines for people, on stderr."""
 
 import logging
+import pathlib
 import sys
+import traceback
 from typing import Any
 
 import structlog
 
+from guardfleet.errors import AwayError, StatementError
 from guardfleet.settings import Settings
 
+FRAMES = 5  # innermost first, of an error that nobody expected
 Logger = Any  # structlog's bound logger; its own type is a lazy proxy
 
 # Every slug there is: a test holds the code against it.
@@ -15,7 +19,7 @@ SLUGS = (
     "worker_starting", "worker_ready", "worker_stopped", "model_loaded", "engine_stalled", "loop_stalled",
     "express_stalled", "express_reconnecting",
     "engine_died", "draining",
-    "shard_finished", "shard_failed", "shard_released", "shard_skipped", "shard_fenced", "shard_message_rejected",
+    "shard_finished", "shard_failed", "shard_raised", "shard_released", "shard_skipped", "shard_fenced", "shard_message_rejected",
     "shard_message_returned", "shard_rescued",
     "shard_halved", "shard_buried", "shard_passed_on", "shard_postponed", "lease_renewal_failed",
     "dispatcher_leading", "dispatcher_standing_by", "dispatcher_paused", "doorbells_rung", "doorbells_lost",
@@ -59,6 +63,13 @@ def configure(settings: Settings, *, process: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
+
+
+def told(error: BaseException) -> dict[str, str]:
+    """What a log says of an error that nobody expected: which, and where. Not its message, which can hold a caller's values."""
+    frames = traceback.extract_tb(error.__traceback__)[: -FRAMES - 1 : -1]
+    where = ", ".join(f"{pathlib.Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
+    return {"reason": str(error) if isinstance(error, AwayError | StatementError) else type(error).__name__, "where": where}
 
 
 def get_logger() -> Logger:
