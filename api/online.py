@@ -5,7 +5,6 @@ lost doorbell costs more than time. A wait that runs out cancels the job: nobody
 """
 
 import asyncio
-import datetime as dt
 import threading
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import LANES
 from guardfleet.store.online import OnlineJob
 from guardfleet.store.verdicts import Page
+from guardfleet.telemetry.logs import get_logger, told
 
 LOOK_S = 1.0
 LISTEN_S = 0.5
@@ -42,7 +42,6 @@ class Online:
         self._db, self._keyring, self._settings = db, keyring, settings
         self._waiting: dict[int, asyncio.Event] = {}
         self._reserved: deque[int] = deque()
-        self._days: set[dt.date] = set()
         self._publisher: Publisher | None = None
         self._ringing = threading.Lock()
         self._away_until = 0.0  # by the monotonic clock: the broker did not answer
@@ -95,13 +94,7 @@ class Online:
             del self._waiting[job_id]
 
     def _submit(self, job_id: int, rows: Sequence[PayloadRow], tenant_id: int, model: str | None, keeps_nothing: bool) -> OnlineJob:
-        today = dt.datetime.now(dt.UTC).date()
-        if today not in self._days:
-            online.make_day(self._db, today)
-            self._days.add(today)
-        job = online.create(
-            self._db, self._keyring, job_id, today, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing
-        )
+        job = online.create(self._db, self._keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
         if self._settings.broker_url is None or not self._ring(job.id, model):
             online.forget_doorbell(self._db, job.id)  # the dispatcher rings
         return job
@@ -129,7 +122,9 @@ class Online:
                         return
                     if job_id is not None and job_id in self._waiting and self._loop is not None:
                         self._loop.call_soon_threadsafe(self._tell, job_id)
-            except RetryableError:
+            except Exception as error:  # noqa: BLE001 - waits go on without it, and longer: this thread must not end
+                if not isinstance(error, RetryableError):
+                    get_logger().error("listening_failed", **told(error))
                 self._stopped.wait(RECONNECT_S)
 
     def _tell(self, job_id: int) -> None:

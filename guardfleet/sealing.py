@@ -10,39 +10,27 @@ import hmac
 import json
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from guardfleet.domain.metadata import NOTES
+from guardfleet import payload
 from guardfleet.errors import ConfigurationError
+from guardfleet.payload import PayloadRow
 from guardfleet.settings import Settings
 
+__all__ = ["Keyring", "PayloadRow", "new_secret_key"]
+T = TypeVar("T")
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random 96-bit nonces: safe for 2^32 seals a key (NIST SP 800-38D); a job has far fewer shards
 VERSION = b"\x01"
 SEAL_BYTES = len(VERSION) + NONCE_BYTES + 16  # what sealing adds: version, nonce, tag
 ROWS = "zlib-json"  # what the texts of a shard are sealed as
-
-
-@dataclass(frozen=True, slots=True)
-class PayloadRow:
-    """One text as it waits for a worker. `content` is a string or a list of {"role", "content"} messages.
-
-    `notes`: what was left out of the metadata, for the verdict's evidence. `lines`: how many of the input's lines it covers; known
-    while it is taken in only.
-    """
-
-    id: str
-    content: str | list[dict[str, str]]
-    metadata: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
-    lines: int = 1
 
 
 def new_secret_key() -> str:
@@ -131,28 +119,21 @@ class Keyring:
 
     def seal_rows(self, wrapped_key: bytes, rows: Sequence[PayloadRow], *, job_id: int, shard_no: int) -> bytes:
         """Compress and encrypt the rows of one shard; bound to its job and number, so blobs cannot be swapped."""
-        plain = [[row.id, row.content, row.metadata if not row.notes else _with_notes(row)] for row in rows]
-        return self.seal(wrapped_key, plain, kind=ROWS, job_id=job_id, shard_no=shard_no)
+        plain = payload.dumped(rows)
+        return _encrypt(self._data_key(wrapped_key), _packed(plain), _place(job_id, shard_no, ROWS))
 
     def open_rows(self, wrapped_key: bytes, blob: bytes, *, job_id: int, shard_no: int) -> list[PayloadRow]:
         """The inverse of `seal_rows`; raises ConfigurationError when key and blob do not belong together."""
-        rows = self.open(wrapped_key, blob, kind=ROWS, job_id=job_id, shard_no=shard_no)
-        return [_opened(*row) if row[2] is not None and NOTES in row[2] else PayloadRow(*row) for row in rows]
+        return self._opened(wrapped_key, blob, _place(job_id, shard_no, ROWS), payload.loaded)
 
     def seal(self, wrapped_key: bytes, value: Any, *, kind: str, job_id: int, shard_no: int) -> bytes:
         """Compress and encrypt what JSON can hold, bound to its kind and to one shard."""
         plain = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        # surrogatepass: a lone surrogate is kept as it came
-        packed = zlib.compress(plain.encode("utf-8", "surrogatepass"), 1)
-        return _encrypt(self._data_key(wrapped_key), packed, _place(job_id, shard_no, kind))
+        return _encrypt(self._data_key(wrapped_key), _packed(plain), _place(job_id, shard_no, kind))
 
     def open(self, wrapped_key: bytes, blob: bytes, *, kind: str, job_id: int, shard_no: int) -> Any:
         """The inverse of `seal`; raises ConfigurationError when key and blob do not belong together."""
-        packed = _decrypt(self._data_key(wrapped_key), blob, _place(job_id, shard_no, kind))
-        try:
-            return json.loads(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
-        except RecursionError:
-            raise ConfigurationError("a sealed value is nested deeper than this version takes in.") from None
+        return self._opened(wrapped_key, blob, _place(job_id, shard_no, kind), json.loads)
 
     def seal_bytes(self, wrapped_key: bytes, plain: bytes, *, place: bytes) -> bytes:
         """Encrypt bytes as they are, bound to `place`."""
@@ -181,6 +162,14 @@ class Keyring:
         """What is stored of an API key, under the current key first."""
         return [hmac.digest(root.api_key_pepper, api_key.encode(), "sha256") for root in self._each()]
 
+    def _opened(self, wrapped_key: bytes, blob: bytes, place: bytes, read: Callable[[str], T]) -> T:
+        try:
+            return read(zlib.decompress(_decrypt(self._data_key(wrapped_key), blob, place)).decode("utf-8", "surrogatepass"))
+        except RecursionError:
+            raise ConfigurationError("a sealed value is nested deeper than this version takes in.") from None
+        except (zlib.error, ValueError, TypeError) as error:
+            raise ConfigurationError("a sealed value is damaged.") from error
+
     def _data_key(self, wrapped: bytes) -> AESGCM:
         return AESGCM(self._unwrap(wrapped, b"data-key"))
 
@@ -197,22 +186,16 @@ class Keyring:
         return sorted(self._roots.values(), key=lambda root: root is not self._current)
 
 
-def _with_notes(row: PayloadRow) -> dict[str, Any]:
-    """Notes travel inside the metadata: a worker of the version before knows rows of three values only, and stores them so."""
-    return {**(row.metadata or {}), NOTES: list(row.notes)}
-
-
-def _opened(row_id: str, content: Any, metadata: dict[str, Any]) -> PayloadRow:
-    notes = metadata.pop(NOTES)
-    return PayloadRow(row_id, content, metadata or None, tuple(notes))
-
-
 def _derive(root: bytes, label: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=label).derive(root)
 
 
 def _place(job_id: int, shard_no: int, kind: str) -> bytes:
     return b"%d/%d/%s" % (job_id, shard_no, kind.encode())
+
+
+def _packed(plain: str) -> bytes:
+    return zlib.compress(plain.encode("utf-8", "surrogatepass"), 1)  # surrogatepass: a lone surrogate is kept as it came
 
 
 def _encrypt(key: AESGCM, plain: bytes, place: bytes) -> bytes:

@@ -1,41 +1,63 @@
-"""Shards that were tried too often: halved until what is wrong stands alone, then settled with an error row."""
+"""Shards that were tried too often: halved until what is wrong stands alone, then settled with an error row.
+
+However it is refused, a shard ends: what one raises here sets it aside in its row, for longer each time, and after `TRIES` it is
+settled without being opened. So each of its texts is counted once, its job ends, and neither a restart nor a standby begins anew.
+"""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
-from guardfleet.errors import ConfigurationError, NotFoundError
+from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
 from guardfleet.sealing import Keyring, PayloadRow
-from guardfleet.store import doorbells, installation, opinions, settling, shards, verdicts
+from guardfleet.store import installation, opinions, settling, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.halving import halve
 from guardfleet.store.opinions import Opinion
 from guardfleet.store.settling import Row
-from guardfleet.store.shards import Claim, Limits
+from guardfleet.store.shards import Claim, Limits, ShardKey
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.verdict import Judgement, Model, failure, with_notes
 from worker.cascade import is_sure
 
 NOBODY = Model("nobody", "0", "none")
+TRIES = 5
+LONGEST_S = 300.0  # set aside for
 
 
-def give_up(db: Database, keyring: Keyring, limits: Limits, *, lease_s: float) -> None:
-    """Go over all shards that reached a limit, each through a claim and its fence like any other."""
-    for job, shard in doorbells.exhausted(db, limits):
-        held = shards.claim(db, job, shard, worker="dispatcher", lease_s=lease_s)
-        if held is None:
-            continue
-        reason = f"{held.claims - 1} crashes, {held.failures} failures"
-        texts, first = _contents(db, keyring, held)
-        if held.n > 1 and texts:
-            if halve(db, keyring, held, texts, first, limits=limits):
-                metrics.SHARDS.labels("halved").inc()
-                get_logger().warning("shard_halved", job=job, shard=shard, texts=held.n, reason=reason)
-            continue
-        rows = _rows(held, failure("abandoned", reason), texts, first, nobody=verdicts.register_model(db, NOBODY))
-        if settling.finish(db, held, rows, model_id=None):
-            metrics.SHARDS.labels("buried").inc()
-            get_logger().error("shard_buried", job=job, shard=shard, reason=reason)
+def give_up(db: Database, keyring: Keyring, key: ShardKey, limits: Limits, *, lease_s: float) -> None:
+    """Halve or settle one shard that reached a limit, through a claim and its fence like any other.
+
+    Raises what went wrong, with the shard set aside.
+    """
+    held = shards.claim(db, *key, worker="dispatcher", lease_s=lease_s)
+    if held is None:
+        return
+    tries = shards.begin_giving_up(db, held)
+    try:
+        _give_up(db, keyring, held, limits, is_last=tries > TRIES)
+    except Exception as error:
+        reason = f"{type(error).__name__} while it was given up"
+        with suppress(GuardfleetError):  # else its lease runs out
+            shards.postpone(db, held, delay_s=min(LONGEST_S, 2.0**tries), error=reason)
+        raise
+
+
+def _give_up(db: Database, keyring: Keyring, held: Claim, limits: Limits, *, is_last: bool) -> None:
+    reason = f"{held.claims - 1} crashes, {held.failures} failures"
+    if is_last:
+        installation.require_key(db, keyring)  # unless only this process cannot open it
+    texts, first = ([], None) if is_last else _contents(db, keyring, held)
+    if held.n > 1 and texts:
+        if halve(db, keyring, held, texts, first, limits=limits):
+            metrics.SHARDS.labels("halved").inc()
+            get_logger().warning("shard_halved", job=held.job_id, shard=held.shard_no, texts=held.n, reason=reason)
+        return
+    rows = _rows(held, failure("abandoned", reason), texts, first, nobody=verdicts.register_model(db, NOBODY))
+    if settling.finish(db, held, rows, model_id=None):
+        metrics.SHARDS.labels("buried").inc()
+        get_logger().error("shard_buried", job=held.job_id, shard=held.shard_no, reason=reason)
 
 
 def _contents(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Opinion | None]:

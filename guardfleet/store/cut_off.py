@@ -65,13 +65,16 @@ def let_go(db: Database, job: OpenJob) -> None:
         )
 
 
-def abandon_idle(db: Database, *, idle_s: float) -> list[int]:
-    """Give up intakes that nobody has gone on with for so long; returns their jobs."""
-    with db.begin() as connection:
-        idle = connection.execute(
+def idle(db: Database, *, idle_s: float) -> dict[int, int]:
+    """Jobs whose intake nobody has gone on with for so long, each with its intake's token."""
+    with db.session() as connection:
+        rows = connection.execute(
             text("select id, intake_token from job where state = 0 and intake_lease_until < now() - make_interval(secs => :idle)"),
             {"idle": idle_s},
-        ).all()
-    for row in idle:
-        ingest.abandon(db, row.id, "its submit ended before all of its texts were in", token=row.intake_token)
-    return [row.id for row in idle]
+        )
+        return {row.id: row.intake_token for row in rows}
+
+
+def abandon(db: Database, job_id: int, *, token: int) -> None:
+    """Give up an intake that nobody goes on with."""
+    ingest.abandon(db, job_id, "its submit ended before all of its texts were in", token=token)

@@ -45,11 +45,22 @@ class Outcome:
     retry_after_s: float | None = None  # what the receiver asked for
 
 
-def relay(db: Database, *, limit: int = 100) -> int:
-    """Turn outbox events into deliveries, one for each endpoint that listens. Claims by row, never by `id > last`."""
+def events(db: Database, *, skip: Sequence[int] = (), limit: int = 100) -> list[int]:
+    """Outbox events that wait to be relayed, oldest first."""
+    with db.session() as connection:
+        rows = connection.execute(
+            text("select id from outbox where id <> all(cast(:skip as bigint[])) order by id limit :limit"),
+            {"skip": list(skip), "limit": limit},
+        )
+        return list(rows.scalars())
+
+
+def relay(db: Database, events: Sequence[int]) -> int:
+    """Turn these outbox events into deliveries, one for each endpoint that listens. Claims by row, never by `id > last`."""
     with db.session() as connection:
         n: int = connection.execute(
-            text("""with x as materialized (select id from outbox order by id limit :limit for update skip locked),
+            text("""with x as materialized (
+                      select id from outbox where id = any(cast(:events as bigint[])) order by id for update skip locked),
                     o as (delete from outbox b using x where b.id = x.id returning b.*),
                     d as (insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
                       select o.event_id, e.id, o.job_id, o.kind, o.created_at, o.subject from o cross join lateral (
@@ -59,12 +70,12 @@ def relay(db: Database, *, limit: int = 100) -> int:
                           and o.kind = any (kinds)) e
                       on conflict do nothing)
                     select count(*) from o"""),
-            {"limit": limit},
+            {"events": list(events)},
         ).scalar_one()
         return n
 
 
-def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing: int) -> list[int]:
+def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing: int, skip: Sequence[int] = ()) -> list[int]:
     """Deliveries to ring for: due, or claimed by a sender that died; not rung within `again_after_s`.
 
     At most `at_once` of an endpoint are out at a time, one of an endpoint that fails or has not taken any yet, and `failing` of all
@@ -79,7 +90,7 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
                                then least(:at_once, ceil(coalesce(e.most_per_s, :at_once))) else 1 end as most,
                              row_number() over (partition by d.endpoint_id order by d.next_attempt_at, d.id) as place
                       from delivery d join endpoint e on e.id = d.endpoint_id
-                      where d.state in (0, 1) and d.next_attempt_at <= now() and e.enabled
+                      where d.state in (0, 1) and d.next_attempt_at <= now() and e.enabled and d.id <> all(cast(:skip as bigint[]))
                         and (e.paced_until is null or e.paced_until <= now() + make_interval(secs => :wait) or {IS_TEST})
                         and (d.lease_until is null or d.lease_until < now())
                         and (d.published_at is null or d.published_at < now() - make_interval(secs => :again))),
@@ -91,7 +102,14 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
                       select coalesce(sum(out.n), 0) from out join endpoint e on e.id = out.endpoint_id
                       where e.failing_since is not null)
                     order by fails, turn limit :limit"""),
-            {"limit": limit, "again": again_after_s, "at_once": at_once, "failing": failing, "wait": PACE_WAIT_S},
+            {
+                "limit": limit,
+                "again": again_after_s,
+                "at_once": at_once,
+                "failing": failing,
+                "wait": PACE_WAIT_S,
+                "skip": list(skip),
+            },
         )
         return [row.id for row in rows]
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import text
 
 from guardfleet.store.database import Database
-from guardfleet.store.shards import NO_LIMITS, Limits
+from guardfleet.store.shards import AMONG, NO_LIMITS, NOT_SKIPPED, Limits, ShardKey, keys_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Route:
 
 
 IS_OPEN = "(j.state = 1 or j.state = 0 and not j.strict) and j.paused_at is null"
+IS_OLD = "s.published_at < now() - make_interval(secs => :age)"
 OF_ROUTE = "s.lane = :lane and s.model is not distinct from cast(:model as text)"
 
 
@@ -48,7 +49,7 @@ def windows(db: Database) -> dict[Route, int]:
         return {Route(row.lane, row.model): row.n for row in rows}
 
 
-def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS) -> list[Doorbell]:
+def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS, skip: Sequence[ShardKey] = ()) -> list[Doorbell]:
     """Shards to ring for, in fair shares; not those that reached a limit, which are `exhausted`.
 
     Each shard is numbered within its job, from the number of those that the job has out or in work; within its tenant likewise,
@@ -70,7 +71,7 @@ def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS) -
                         select s.shard_no, s.publish_no, s.token from shard s
                         where s.job_id = j.id and s.state = 0 and s.published_at is null and {OF_ROUTE}
                           and s.claims < :claims and s.failures < :failures
-                          and (s.next_attempt_at is null or s.next_attempt_at <= now())
+                          and (s.next_attempt_at is null or s.next_attempt_at <= now()) and {NOT_SKIPPED}
                         order by s.shard_no limit :limit) s
                       where {IS_OPEN} and j.lane = :lane),
                     shares as (
@@ -80,7 +81,7 @@ def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS) -
                         select j.tenant_id, sum(b.n) as n from busy b join job j on j.id = b.job_id group by j.tenant_id) t
                         on t.tenant_id = r.tenant_id)
                     select id, shard_no, publish_no + 1, token from shares order by place_of_tenant, id, shard_no limit :limit"""),
-            {**asdict(route), **asdict(limits), "limit": limit},
+            {**asdict(route), **asdict(limits), "limit": limit, **keys_of(skip)},
         )
         return [Doorbell(*row) for row in rows]
 
@@ -111,29 +112,40 @@ def mark_rung(db: Database, rung: Sequence[Doorbell]) -> None:
         )
 
 
-def forget_lost(db: Database, route: Route, *, older_than_s: float) -> int:
-    """Unmark doorbells that were rung this long ago and that the broker no longer has; the next tick rings them again."""
+def lost(db: Database, route: Route, *, older_than_s: float, skip: Sequence[ShardKey] = ()) -> list[ShardKey]:
+    """Shards of the route whose doorbell was rung this long ago."""
+    with db.session() as connection:
+        rows = connection.execute(
+            text(f"""select s.job_id, s.shard_no from shard s
+                     where s.state = 0 and {OF_ROUTE} and {IS_OLD} and {NOT_SKIPPED}"""),
+            {**asdict(route), "age": older_than_s, **keys_of(skip)},
+        )
+        return [(row.job_id, row.shard_no) for row in rows]
+
+
+def forget_lost(db: Database, lost: Sequence[ShardKey], *, older_than_s: float) -> int:
+    """Unmark those of these doorbells that are as old, and that the broker no longer has; the next tick rings them again."""
     with db.begin() as connection:
         return connection.execute(
             text(f"""with x as materialized (
-                      select job_id, shard_no from shard s
-                      where s.state = 0 and {OF_ROUTE} and s.published_at < now() - make_interval(secs => :age)
+                      select s.job_id, s.shard_no from shard s where s.state = 0 and {IS_OLD} and {AMONG}
                       for update skip locked)
                     update shard s set published_at = null
                     from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
-            {**asdict(route), "age": older_than_s},
+            {"age": older_than_s, **keys_of(lost)},
         ).rowcount
 
 
-def exhausted(db: Database, limits: Limits, *, limit: int = 20) -> list[tuple[int, int]]:
-    """Ready shards that were tried too often."""
+def exhausted(db: Database, limits: Limits, *, skip: Sequence[ShardKey] = (), limit: int = 20) -> list[ShardKey]:
+    """Ready shards that were tried too often, and that no dispatcher has set aside."""
     with db.session() as connection:
         rows = connection.execute(
             text(f"""select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
                     where s.state = 0 and s.published_at is null and (s.claims > 0 or s.failures > 0)
                       and (s.claims >= :claims or s.failures >= :failures) and {IS_OPEN}
+                      and (s.give_ups = 0 or s.next_attempt_at is null or s.next_attempt_at <= now()) and {NOT_SKIPPED}
                     limit :limit"""),
-            {**asdict(limits), "limit": limit},
+            {**asdict(limits), "limit": limit, **keys_of(skip)},
         )
         return [(row.job_id, row.shard_no) for row in rows]
 

@@ -10,7 +10,7 @@ from guardfleet.store.database import Database
 from guardfleet.store.opinions import Opinion
 from guardfleet.store.shards import HAND_BACK, Claim, Limits, key_of
 
-KEEP_FIRST_HALF = "n = :n, claims = :claims, failures = :failures, published_at = null, next_attempt_at = null"
+KEEP_FIRST_HALF = "n = :n, claims = :claims, failures = :failures, give_ups = 0, published_at = null, next_attempt_at = null"
 
 
 def halve(

@@ -2,12 +2,14 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
+from guardfleet.errors import StatementError
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.store import installation, verdicts
 from guardfleet.store.database import UNFLUSHED, Database, fetch
@@ -15,17 +17,19 @@ from guardfleet.store.jobs import LANES
 from guardfleet.store.partitions import ensure_day
 from guardfleet.store.verdicts import Page
 
+TODAY = "(now() at time zone 'utc')::date"  # no process's clock decides days
 CREATE = f"""with j as (
                insert into job (id, public_id, tenant_id, day, lane, online, name, key_id, data_key, first_model,
                                 state, total, sealed_at, purge_hours, keeps_nothing)
                overriding system value
-               select %(id)s, %(public_id)s, %(tenant)s, %(day)s, %(lane)s, true, 'moderation', %(key_id)s, %(data_key)s,
+               select %(id)s, %(public_id)s, %(tenant)s, {TODAY}, %(lane)s, true, 'moderation', %(key_id)s, %(data_key)s,
                       %(model)s, 1, %(n)s, now(), 0, %(keeps_nothing)s
-               where not exists (select from installation_key where is_current and key_id <> %(key_id)s) returning id),
+               where not exists (select from installation_key where is_current and key_id <> %(key_id)s) returning id, day),
              s as (insert into shard (job_id, shard_no, day, lane, first_seq, n, model, published_at, publish_no)
-               select id, 0, %(day)s, %(lane)s, 0, %(n)s, %(model)s, now(), 1 from j)
+               select id, 0, day, %(lane)s, 0, %(n)s, %(model)s, now(), 1 from j)
              insert into shard_payload (job_id, shard_no, day, blob)
-             select id, 0, %(day)s, %(blob)s from j, {UNFLUSHED} returning job_id"""
+             select id, 0, day, %(blob)s from j, {UNFLUSHED} returning day"""
+NO_PARTITION = "23514"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,36 +52,28 @@ def reserve(db: Database, n: int) -> list[int]:
         )
 
 
-def make_day(db: Database, day: dt.date) -> None:
-    """The day's partitions; to be called once a day."""
-    with db.begin() as connection:
-        ensure_day(connection, day)
-
-
 def create(
     db: Database,
     keyring: Keyring,
     job_id: int,
-    day: dt.date,
     rows: Sequence[PayloadRow],
     *,
     tenant_id: int,
     model: str | None,
     keeps_nothing: bool = False,
 ) -> OnlineJob:
-    """The job, sealed, its one doorbell counted as rung: who calls this rings it."""
-    job = _create(db, keyring, job_id, day, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
+    """The job, sealed, its one doorbell counted as rung: who calls this rings it. A new day's first makes its partitions."""
+    job = _made(db, keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
     while job is None:  # the secret key was rotated meanwhile
         installation.look(db, keyring)
-        job = _create(db, keyring, job_id, day, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
+        job = _made(db, keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
     return job
 
 
-def _create(
+def _made(
     db: Database,
     keyring: Keyring,
     job_id: int,
-    day: dt.date,
     rows: Sequence[PayloadRow],
     *,
     tenant_id: int,
@@ -90,7 +86,6 @@ def _create(
         "id": job_id,
         "public_id": public_id,
         "tenant": tenant_id,
-        "day": day,
         "lane": LANES["interactive"],
         "key_id": key_id,
         "data_key": data_key,
@@ -99,9 +94,25 @@ def _create(
         "keeps_nothing": keeps_nothing,
         "blob": keyring.seal_rows(data_key, rows, job_id=job_id, shard_no=0),
     }
+    try:
+        day = _create(db, values)
+    except StatementError as error:
+        if error.sqlstate != NO_PARTITION:
+            raise
+        with db.begin() as connection:
+            ensure_day(connection, connection.execute(text(f"select {TODAY}")).scalar_one())
+        day = _create(db, values)
+    return None if day is None else OnlineJob(job_id, public_id, day, len(rows))
+
+
+def _create(db: Database, values: Mapping[str, Any]) -> dt.date | None:
     with db.session() as connection:
-        made = fetch(connection, CREATE, values, tuple)
-    return OnlineJob(job_id, public_id, day, len(rows)) if made else None
+        return next(iter(fetch(connection, CREATE, values, _day)), None)
+
+
+def _day(row: Sequence[Any]) -> dt.date:
+    day: dt.date = row[0]
+    return day
 
 
 def found(db: Database, job: OnlineJob) -> Page | None:

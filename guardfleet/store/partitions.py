@@ -16,10 +16,7 @@ def ensure_day(connection: Connection, day: dt.date) -> None:
         return
     connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
     for table in PARTITIONED:
-        connection.exec_driver_sql(
-            f"create table if not exists {_name(table, day)} partition of {table} "
-            f"for values from ('{day.isoformat()}') to ('{(day + dt.timedelta(days=1)).isoformat()}')"
-        )
+        connection.exec_driver_sql(f"create table if not exists {_name(table, day)} partition of {table} {_bounds(day)}")
 
 
 def existing(db: Database) -> list[tuple[str, dt.date]]:
@@ -32,8 +29,12 @@ def existing(db: Database) -> list[tuple[str, dt.date]]:
         return [(name[:-9], dt.datetime.strptime(name[-8:], "%Y%m%d").replace(tzinfo=dt.UTC).date()) for name in names]
 
 
-def drop(db: Database, table: str, day: dt.date) -> None:
-    """Drop one partition. It is detached first, beside readers and writers of other days: a plain drop would lock them out."""
+def drop(db: Database, table: str, day: dt.date) -> bool:
+    """Drop one partition, unless it has rows of a job that needs them: it is put back then, and False returned.
+
+    It is detached first, beside readers and writers of other days: a plain drop would lock them out. From then on nobody can write
+    into it, so that what is seen under its lock is what there is.
+    """
     name = _name(table, day)
     with db.session() as connection:
         attached = connection.execute(
@@ -42,7 +43,22 @@ def drop(db: Database, table: str, day: dt.date) -> None:
         if attached is not None:
             how = "finalize" if attached.inhdetachpending else "concurrently"
             connection.exec_driver_sql(f"alter table {table} detach partition {name} {how}")
-        connection.exec_driver_sql(f"drop table if exists {name}")
+    with db.begin() as connection:
+        if connection.execute(text("select to_regclass(:name) is null"), {"name": name}).scalar_one():
+            return True
+        connection.exec_driver_sql(f"lock table {name} in access exclusive mode")
+        needed = connection.exec_driver_sql(
+            f"select exists (select from {name} x join job j on j.id = x.job_id where j.purged_at is null or '{table}' = 'verdict')"
+        ).scalar_one()
+        if needed:
+            connection.exec_driver_sql(f"alter table {table} attach partition {name} {_bounds(day)}")
+        else:
+            connection.exec_driver_sql(f"drop table {name}")
+    return not needed
+
+
+def _bounds(day: dt.date) -> str:
+    return f"for values from ('{day.isoformat()}') to ('{(day + dt.timedelta(days=1)).isoformat()}')"
 
 
 def _name(table: str, day: dt.date) -> str:

@@ -4,72 +4,89 @@ All of it is done by the dispatcher, off the path of the work; each step can be 
 """
 
 import datetime as dt
+from collections.abc import Sequence
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from guardfleet.store import partitions
 from guardfleet.store.database import Database
 
+Day = tuple[str, dt.date]  # a partitioned table, and a day of it
+LATE_S = 3600.0  # longer than any transaction lasts
 
-def purge(db: Database, *, older_than_hours: float, limit: int = 10) -> int:
-    """Delete the texts, shards and data keys of jobs that ended this long ago; verdicts stay. Returns how many jobs."""
+
+def purgeable(db: Database, *, older_than_hours: float, skip: Sequence[int] = (), limit: int = 10) -> list[int]:
+    """Jobs that ended this long ago, or as long as they say themselves, and still have their texts."""
+    with db.session() as connection:
+        rows = connection.execute(
+            text("""select id from job
+                    where purged_at is null and state in (2, 4, 5, 6) and id <> all(cast(:skip as bigint[]))
+                      and finished_at < now() - coalesce(purge_hours, :hours) * interval '1 hour'
+                    order by finished_at limit :limit"""),
+            {"hours": older_than_hours, "skip": list(skip), "limit": limit},
+        )
+        return list(rows.scalars())
+
+
+def purge(db: Database, job_ids: Sequence[int]) -> int:
+    """Delete the texts, shards and data keys of these jobs, which have ended; verdicts stay. Returns how many jobs."""
     with db.begin() as connection:
         return connection.execute(
             text("""with x as materialized (
-                      select id, day from job
-                      where purged_at is null and state in (2, 4, 5, 6)
-                        and finished_at < now() - coalesce(purge_hours, :hours) * interval '1 hour'
-                      order by finished_at limit :limit for update skip locked),
+                      select id, day from job where id = any(cast(:jobs as bigint[])) and purged_at is null for update skip locked),
                     p as (delete from shard_payload s using x where s.job_id = x.id and s.day = x.day),
                     s as (delete from shard s using x where s.job_id = x.id),
                     o as (delete from first_opinion f using x where f.job_id = x.id)
                     update job set purged_at = now(), data_key = null from x where job.id = x.id"""),
-            {"hours": older_than_hours, "limit": limit},
+            {"jobs": list(job_ids)},
         ).rowcount
 
 
-def expire(db: Database, *, verdict_days: float) -> list[str]:
-    """Drop the partitions of days that nothing is kept of any more, and the jobs of these days; returns what was dropped.
+def over(db: Database, *, verdict_days: float) -> list[Day]:
+    """The partitions of days that may be over, oldest first: texts of the days before today, verdicts `verdict_days` later.
 
-    Texts of a day go as one file once all of its jobs are purged; verdicts when the day is `verdict_days` old and has no open job.
-    The jobs go first: whoever asks for one between the two steps is told that it does not exist, not that it has no verdicts.
+    The database's clock decides. A day counts for an hour longer: what began on it may not be committed yet.
     """
-    today = dt.datetime.now(dt.UTC).date()
-    dropped = []
-    for table, day in partitions.existing(db):
-        if (table == "shard_payload" and day < today and _is_purged(db, day)) or (
-            table == "verdict" and day < today - dt.timedelta(days=verdict_days) and _forget_jobs(db, day)
-        ):
-            partitions.drop(db, table, day)
-        else:
-            continue
-        dropped.append(f"{table} {day.isoformat()}")
-    return dropped
-
-
-def _is_purged(db: Database, day: dt.date) -> bool:
-    with db.begin() as connection:
-        left: bool = connection.execute(
-            text("select exists (select from job where day = :day and purged_at is null)"), {"day": day}
+    with db.session() as connection:
+        today: dt.date = connection.execute(
+            text("select cast((now() - make_interval(secs => :late)) at time zone 'utc' as date)"), {"late": LATE_S}
         ).scalar_one()
-        return not left
+    ends = {"shard_payload": today, "verdict": today - dt.timedelta(days=verdict_days)}
+    return [(table, day) for table, day in partitions.existing(db) if day < ends[table]]
 
 
-def _forget_jobs(db: Database, day: dt.date) -> bool:
-    """Delete the day's jobs with all that hangs on them; False while one of them is not purged yet."""
-    if not _is_purged(db, day):
-        return False
-    of_day = "in (select id from job where day = :day)"
+def expire(db: Database, table: str, day: dt.date) -> bool:
+    """Drop the partition of a day that is over, and with its verdicts the day's jobs; False while some of it is kept.
+
+    Texts of a day go as one file once all of its jobs are purged; verdicts when the day has no open job. The jobs go first: whoever
+    asks for one between the two steps is told that it does not exist, not that it has no verdicts.
+    """
     with db.begin() as connection:
-        connection.execute(
-            text(f"delete from attempt where delivery_id in (select id from delivery where job_id {of_day})"), {"day": day}
-        )
-        for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done"):
-            connection.execute(text(f"delete from {table} where job_id {of_day}"), {"day": day})
-        connection.execute(
-            text("""with gone as (delete from job where day = :day returning tenant_id, public_id)
-                    insert into audit_event (tenant_id, actor, action, subject)
-                    select tenant_id, current_user, 'job.expire', 'job_' || replace(public_id::text, '-', '') from gone"""),
-            {"day": day},
-        )
-    return True
+        if not _is_purged(connection, day):
+            return False
+        if table == "verdict":
+            _forget_jobs(connection, day)
+    return partitions.drop(db, table, day)
+
+
+def _is_purged(connection: Connection, day: dt.date) -> bool:
+    left: bool = connection.execute(
+        text("select exists (select from job where day = :day and purged_at is null)"), {"day": day}
+    ).scalar_one()
+    return not left
+
+
+def _forget_jobs(connection: Connection, day: dt.date) -> None:
+    """Delete the day's jobs with all that hangs on them, which are purged."""
+    of_day = "in (select id from job where day = :day)"
+    connection.execute(
+        text(f"delete from attempt where delivery_id in (select id from delivery where job_id {of_day})"), {"day": day}
+    )
+    for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done"):
+        connection.execute(text(f"delete from {table} where job_id {of_day}"), {"day": day})
+    connection.execute(
+        text("""with gone as (delete from job where day = :day returning tenant_id, public_id)
+                insert into audit_event (tenant_id, actor, action, subject)
+                select tenant_id, current_user, 'job.expire', 'job_' || replace(public_id::text, '-', '') from gone"""),
+        {"day": day},
+    )

@@ -140,6 +140,7 @@ class Shard(Base):
         SmallInteger, server_default=ZERO
     )  # set by claim(), given back by release(): counts crashes
     failures: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # set by fail(): counts retries
+    give_ups: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # set by begin_giving_up(): a dispatcher's tries
     token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # fencing token, one higher with each claim
     lease_until: Mapped[dt.datetime | None]  # set by claim(), pushed on by renew()
     worker: Mapped[str | None]  # who holds or last held it

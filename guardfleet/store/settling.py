@@ -6,11 +6,12 @@ A few verdicts, which somebody may wait for, go with all else in one statement; 
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from guardfleet import payload
 from guardfleet.plan import NONE_ESCALATED, Escalation
 from guardfleet.store.database import Database, copy_rows, fetch
 from guardfleet.store.jobs import LANES, PACE_S
@@ -94,6 +95,14 @@ def finish(
     """
     if len(rows) != held.n:
         raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
+    try:
+        return _finish(db, held, rows, model_id, escalation)
+    except RecursionError:  # metadata of a version before that is read here and not written: it is left out
+        bare = [row if payload.is_writable(row.metadata) else replace(row, metadata=None) for row in rows]
+        return _finish(db, held, bare, model_id, escalation)
+
+
+def _finish(db: Database, held: Claim, rows: Sequence[Row], model_id: int | None, escalation: Escalation) -> bool:
     values = _counts(held, rows, model_id, escalation)
     if len(rows) <= FEW or held.keeps_nothing:
         by_column = zip(*_verdict_rows(held, rows, model_id), strict=True)

@@ -49,6 +49,10 @@ class Limits:
     failures: int
 
 
+ShardKey = tuple[int, int]  # job and number
+IN_KEYS = "in (select k.job_id, k.shard_no from unnest(cast(:of_jobs as bigint[]), cast(:of_nos as int[])) k (job_id, shard_no))"
+AMONG = f"(s.job_id, s.shard_no) {IN_KEYS}"
+NOT_SKIPPED = f"(s.job_id, s.shard_no) not {IN_KEYS}"
 NO_LIMITS = Limits(1 << 14, 1 << 14)
 CLAIM = f"""update shard s set state = 1, token = s.token + 1, claims = s.claims + 1, worker = %(worker)s,
                    lease_until = now() + make_interval(secs => %(lease)s)
@@ -156,11 +160,25 @@ def fail(db: Database, held: Claim, *, error: str, delay_s: float) -> bool:
         )
 
 
-def postpone(db: Database, held: Claim, *, delay_s: float) -> bool:
+def postpone(db: Database, held: Claim, *, delay_s: float, error: str | None = None) -> bool:
     """Hand an untouched shard back for a while; neither a claim nor a failure counts. False if the claim was lost."""
-    change = """claims = greatest(s.claims - 1, 0), published_at = null, next_attempt_at = now() + make_interval(secs => :delay)"""
+    change = """claims = greatest(s.claims - 1, 0), published_at = null, last_error = coalesce(:error, s.last_error),
+                next_attempt_at = now() + make_interval(secs => :delay)"""
     with db.begin() as connection:
-        return bool(connection.execute(text(HAND_BACK.format(change=change)), key_of(held) | {"delay": delay_s}).rowcount)
+        return bool(
+            connection.execute(text(HAND_BACK.format(change=change)), key_of(held) | {"delay": delay_s, "error": error}).rowcount
+        )
+
+
+def begin_giving_up(db: Database, held: Claim) -> int:
+    """How often a dispatcher has begun to give the shard up, this time included. Committed first, so that a crash counts too."""
+    with db.begin() as connection:
+        begun: int | None = connection.execute(
+            text("""update shard set give_ups = give_ups + 1 where job_id = :job and shard_no = :no and token = :token
+                    returning give_ups"""),
+            key_of(held),
+        ).scalar_one_or_none()
+        return begun or 0
 
 
 def holder(pid: int) -> str:
@@ -178,20 +196,36 @@ def bereave(db: Database, worker: str) -> int:
         return int(result.rowcount)
 
 
-def rescue(db: Database, *, limit: int = 100) -> list[tuple[int, int]]:
-    """Take shards back from workers whose lease is over; returns (job_id, shard_no) of each."""
+def overdue(db: Database, *, skip: Sequence[ShardKey] = (), limit: int = 100) -> list[ShardKey]:
+    """Shards of workers whose lease is over."""
     with db.session() as connection:
         rows = connection.execute(
-            text("""with x as materialized (
-                      select job_id, shard_no from shard where state = 1 and lease_until < now()
-                      order by lease_until limit :limit for update skip locked)
+            text(f"""select s.job_id, s.shard_no from shard s where s.state = 1 and s.lease_until < now() and {NOT_SKIPPED}
+                     order by s.lease_until limit :limit"""),
+            {"limit": limit, **keys_of(skip)},
+        )
+        return [(row.job_id, row.shard_no) for row in rows]
+
+
+def rescue(db: Database, overdue: Sequence[ShardKey]) -> list[ShardKey]:
+    """Take those of these shards back whose lease is over; returns which."""
+    with db.session() as connection:
+        rows = connection.execute(
+            text(f"""with x as materialized (
+                      select s.job_id, s.shard_no from shard s where s.state = 1 and s.lease_until < now() and {AMONG}
+                      for update skip locked)
                     update shard s set state = case when j.state in (0, 1) then 0 else 3 end, lease_until = null,
                            published_at = null, last_error = 'lease expired: its worker ' || coalesce(s.worker, '?') || ' is gone'
                     from x join job j on j.id = x.job_id
                     where s.job_id = x.job_id and s.shard_no = x.shard_no returning s.job_id, s.shard_no"""),
-            {"limit": limit},
+            keys_of(overdue),
         )
         return [(row.job_id, row.shard_no) for row in rows]
+
+
+def keys_of(keys: Sequence[ShardKey]) -> dict[str, object]:
+    """The keys as parameters of `AMONG` and `NOT_SKIPPED`."""
+    return {"of_jobs": [job for job, _ in keys], "of_nos": [no for _, no in keys]}
 
 
 def key_of(held: Claim) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """What is done with a job while it runs: cancelled, expired, paused, resumed, put before others. Lock order: shard, then job."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, text
 
 from guardfleet.errors import RejectedError
@@ -15,17 +17,20 @@ def cancel(db: Database, job_id: int) -> None:
     _end(db, job_id, JobState.CANCELLED, "job.cancel")
 
 
-def expire(db: Database, *, limit: int = 20) -> list[str]:
-    """End jobs whose completion window is over as cancel() would, but as EXPIRED; returns their labels."""
+def overdue(db: Database, *, skip: Sequence[int] = (), limit: int = 20) -> list[int]:
+    """Jobs whose completion window is over."""
     with db.session() as connection:
-        overdue = connection.execute(
-            text("""select id, public_id from job where state in (0, 1) and expires_at is not null and expires_at <= now()
-                    order by expires_at limit :limit"""),
-            {"limit": limit},
-        ).all()
-    for row in overdue:
-        _end(db, row.id, JobState.EXPIRED, "job.run_out")
-    return [job_label(row.public_id) for row in overdue]
+        rows = connection.execute(
+            text("""select id from job where state in (0, 1) and expires_at is not null and expires_at <= now()
+                      and id <> all(cast(:skip as bigint[])) order by expires_at limit :limit"""),
+            {"skip": list(skip), "limit": limit},
+        )
+        return list(rows.scalars())
+
+
+def expire(db: Database, job_id: int) -> None:
+    """End a job as cancel() would, but as EXPIRED."""
+    _end(db, job_id, JobState.EXPIRED, "job.run_out")
 
 
 def _end(db: Database, job_id: int, ends_as: JobState, action: str) -> None:
@@ -40,7 +45,7 @@ def _end(db: Database, job_id: int, ends_as: JobState, action: str) -> None:
         ).one_or_none()
         if row:
             audit(connection, row.tenant_id, action, job_label(row.public_id))
-        _settle_cancelled(connection, job_id)
+        _settle_cancelled(connection, [job_id])
 
 
 def pause(db: Database, job_id: int) -> None:
@@ -85,33 +90,40 @@ def _mark(connection: Connection, job_id: int, change: str, action: str, **value
     audit(connection, row.tenant_id, action, job_label(row.public_id))
 
 
-def settle_cancelled(db: Database) -> int:
-    """Close cancelling jobs whose last lease is gone; returns how many."""
+def cancelling(db: Database, *, skip: Sequence[int] = (), limit: int = 1000) -> list[int]:
+    """Jobs that are being cancelled."""
     with db.session() as connection:
-        if not connection.execute(text("select exists (select from job where state = 3)")).scalar_one():
-            return 0
+        rows = connection.execute(
+            text("select id from job where state = 3 and id <> all(cast(:skip as bigint[])) order by cancelling_at limit :limit"),
+            {"skip": list(skip), "limit": limit},
+        )
+        return list(rows.scalars())
+
+
+def settle_cancelled(db: Database, job_ids: Sequence[int]) -> int:
+    """Close those of these cancelling jobs whose last lease is gone; returns how many."""
     with db.begin() as connection:
-        return _settle_cancelled(connection, None)
+        return _settle_cancelled(connection, job_ids)
 
 
-def _settle_cancelled(connection: Connection, job_id: int | None) -> int:
+def _settle_cancelled(connection: Connection, job_ids: Sequence[int]) -> int:
     # A ready shard in a cancelling job came back from a lease that ended between cancel() and now: it is dropped here.
     connection.execute(
         text("""with x as materialized (
                   select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
-                  where j.state = 3 and (cast(:job as bigint) is null or j.id = :job) and s.state = 0
+                  where j.state = 3 and j.id = any(cast(:jobs as bigint[])) and s.state = 0
                   for update of s skip locked)
                 update shard s set state = 3, published_at = null
                 from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
-        {"job": job_id},
+        {"jobs": list(job_ids)},
     )
     return connection.execute(
         text("""with j as (
                   update job set state = ends_as, finished_at = now()
-                  where state = 3 and (cast(:job as bigint) is null or id = :job)
+                  where state = 3 and id = any(cast(:jobs as bigint[]))
                     and not exists (select from shard where shard.job_id = job.id and shard.state in (0, 1))
                   returning id, public_id, tenant_id, case state when 6 then 'expired' else 'cancelled' end as ended)
                 insert into outbox (event_id, tenant_id, job_id, kind)
                 select 'evt_' || replace(public_id::text, '-', '') || '_' || ended, tenant_id, id, 'batch.' || ended from j"""),
-        {"job": job_id},
+        {"jobs": list(job_ids)},
     ).rowcount

@@ -1,5 +1,6 @@
 """Logs: a fixed slug and fields, JSON for machines or lines for people, on stderr."""
 
+import contextlib
 import logging
 import pathlib
 import sys
@@ -26,6 +27,7 @@ SLUGS = (
     "queue_stalled", "queue_moves", "job_abandoned", "job_expired", "jobs_purged", "day_expired",
     "delivery_made", "delivery_failed", "delivery_skipped", "delivery_message_rejected", "delivery_message_returned",
     "endpoint_disabled",
+    "step_raised", "listening_failed",
     "request", "request_failed", "throttle_away", "watching_paused",
     "file_intake_paused", "file_intake_failed", "file_intake_ended",
     "child_started", "child_exited", "shards_freed", "shards_not_freed", "workers_stopped",
@@ -67,7 +69,9 @@ def configure(settings: Settings, *, process: str) -> None:
 
 def told(error: BaseException) -> dict[str, str]:
     """What a log says of an error that nobody expected: which, and where. Not its message, which can hold a caller's values."""
-    frames = traceback.extract_tb(error.__traceback__)[: -FRAMES - 1 : -1]
+    frames = [frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if frame.filename != contextlib.__file__][
+        :FRAMES
+    ]
     where = ", ".join(f"{pathlib.Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
     return {"reason": str(error) if isinstance(error, AwayError | StatementError) else type(error).__name__, "where": where}
 

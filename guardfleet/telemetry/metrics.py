@@ -27,5 +27,6 @@ STALLED = Gauge("guardfleet_stalled_queues", "Queues that nobody has taken work 
 RESCUED = Counter("guardfleet_shards_rescued", "Leases that ran out.")
 DELIVERIES = Counter("guardfleet_deliveries", "Webhook attempts by outcome.", ["outcome"])
 LOOP_TICK = Gauge("guardfleet_worker_loop_timestamp_seconds", "When Celery's event loop last turned, Unix time.")
+RAISED = Counter("guardfleet_dispatcher_errors", "What was raised in a dispatcher's steps, and kept to whom it concerns.", ["step"])
 LEADING = Gauge("guardfleet_dispatcher_leading", "1 where this dispatcher leads.")
 API_SECONDS = Histogram("guardfleet_api_request_seconds", "API requests.", ["route", "status"], buckets=BUCKETS_S)

@@ -150,7 +150,7 @@ def test_a_cancelled_job_is_not_passed_on(producer: Producer) -> None:
     steering.cancel(producer.db, held.job_id)
     assert opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
     assert shards.states(producer.db, held.job_id) == {ShardState.CANCELLED: 1}
-    assert steering.settle_cancelled(producer.db) == 1
+    assert steering.settle_cancelled(producer.db, steering.cancelling(producer.db)) == 1
 
 
 @with_broker("redis")
@@ -160,7 +160,8 @@ def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of
     for _ in range(2):  # the shard, then its halves
         with producer.db.begin() as connection:
             connection.exec_driver_sql("update shard set claims = 99")
-        give_up(producer.db, producer.keyring, Limits(6, 5), lease_s=60)
+        for key in doorbells.exhausted(producer.db, Limits(6, 5)):
+            give_up(producer.db, producer.keyring, key, Limits(6, 5), lease_s=60)
     done = jobs.get_by_id(producer.db, held.job_id)
     assert done.state is JobState.COMPLETED
     found = [(row["severity"], row["error"], row["model"]) for row in verdicts.export(producer.db, done)]

@@ -8,7 +8,7 @@ from guardfleet.plan import Plan
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import load_settings
 from guardfleet.states import JobState
-from guardfleet.store import jobs, opinions, settling, shards, steering, verdicts
+from guardfleet.store import doorbells, jobs, opinions, settling, shards, steering, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.halving import halve
 from guardfleet.store.ingest import NewJob
@@ -40,8 +40,9 @@ def run(db: Database, keyring: Keyring, job: JobView, deadly: set[int]) -> tuple
                 texts = shards.load(db, keyring, held)
                 assert [row.id for row in texts] == [f"id{held.first_seq + i}" for i in range(held.n)]
                 assert finish(db, held)
-        shards.rescue(db)
-        give_up(db, keyring, LIMITS, lease_s=60)
+        shards.rescue(db, shards.overdue(db))
+        for key in doorbells.exhausted(db, LIMITS):
+            give_up(db, keyring, key, LIMITS, lease_s=60)
     return jobs.get(db, job.public_id), deaths
 
 
@@ -114,5 +115,5 @@ def test_a_cancelled_jobs_shard_is_halved_into_cancelled_ones(db: Database, keyr
     steering.cancel(db, job.id)
     assert halve(db, keyring, held, shards.load(db, keyring, held), None, limits=LIMITS)
     assert scalar(db, "select count(*) from shard where state = 3") == 2
-    steering.settle_cancelled(db)
+    steering.settle_cancelled(db, steering.cancelling(db))
     assert jobs.get(db, job.public_id).state is JobState.CANCELLED

@@ -151,10 +151,12 @@ def test_an_intake_that_is_alive_is_not_taken_over(db: Database, keyring: Keyrin
 def test_an_intake_nobody_goes_on_with_is_given_up(db: Database, keyring: Keyring) -> None:
     intake = Intake(db, keyring, SINGLE, FILE)
     intake.add_all(lines(20))
-    assert cut_off.abandon_idle(db, idle_s=0) == []
+    assert cut_off.idle(db, idle_s=0) == {}
     forget_lease(db)
-    assert cut_off.abandon_idle(db, idle_s=60) == []
-    assert cut_off.abandon_idle(db, idle_s=-1) == [intake.job.id]
+    assert cut_off.idle(db, idle_s=60) == {}
+    ((idle, token),) = cut_off.idle(db, idle_s=-1).items()
+    assert idle == intake.job.id
+    cut_off.abandon(db, idle, token=token)
     assert view(db, intake).state is JobState.FAILED
     assert scalar(db, "select kind from outbox") == "batch.failed"
 
@@ -167,7 +169,7 @@ def test_a_job_can_be_cancelled_while_it_comes_in(db: Database, keyring: Keyring
         intake.add_all(item for item in lines(32) if item[0] > 16)
     assert view(db, intake).state is JobState.CANCELLING
     assert finish(db, held)
-    assert steering.settle_cancelled(db) == 1
+    assert steering.settle_cancelled(db, steering.cancelling(db)) == 1
     assert (view(db, intake).state, view(db, intake).done) == (JobState.CANCELLED, 1)
 
 

@@ -165,7 +165,7 @@ def test_those_who_listen_hear_of_progress_and_of_unsafe_texts(
     for no in range(10):
         judgement = Judgement(Severity.UNSAFE, Category.VIOLENT) if no == 3 else Judgement(Severity.SAFE)
         finish(db, took(db, job, no), judgement)
-    while deliveries.relay(db):
+    while deliveries.relay(db, deliveries.events(db)):
         pass
     while waiting := due(db):
         for delivery in waiting:

@@ -30,45 +30,50 @@ def finished_long_ago(db: Database, keyring: Keyring) -> JobView:
     return jobs.get(db, job.public_id)
 
 
+def expire(db: Database, *, verdict_days: float) -> list[str]:
+    over = retention.over(db, verdict_days=verdict_days)
+    return [f"{table} {day}" for table, day in over if retention.expire(db, table, day)]
+
+
 def days(db: Database) -> list[tuple[str, dt.date]]:
     return [item for item in partitions.existing(db) if item[1] == LONG_AGO]
 
 
 def test_a_day_goes_in_two_steps_and_takes_its_jobs_along(db: Database, keyring: Keyring) -> None:
     old, fresh = finished_long_ago(db, keyring), submit(db, keyring, 2)
-    assert retention.expire(db, verdict_days=30) == []  # its texts are not purged yet
-    assert retention.purge(db, older_than_hours=-1) == 1
+    assert expire(db, verdict_days=30) == []  # its texts are not purged yet
+    assert retention.purge(db, retention.purgeable(db, older_than_hours=-1)) == 1
     assert scalar(db, f"select count(*) from shard where job_id = {old.id}") == 0
-    assert retention.expire(db, verdict_days=100_000) == [f"shard_payload {LONG_AGO}"]
+    assert expire(db, verdict_days=100_000) == [f"shard_payload {LONG_AGO}"]
     assert len(list(verdicts.export(db, old))) == 4
-    assert retention.expire(db, verdict_days=30) == [f"verdict {LONG_AGO}"]
+    assert expire(db, verdict_days=30) == [f"verdict {LONG_AGO}"]
     assert days(db) == []
     with pytest.raises(NotFoundError):
         jobs.get(db, old.public_id)
     assert scalar(db, "select count(*) from shard_done") == 0
     assert scalar(db, f"select count(*) from audit_event where action = 'job.expire' and subject = '{old.label}'") == 1
     assert jobs.get(db, fresh.public_id).total == 2
-    assert retention.expire(db, verdict_days=30) == []
+    assert expire(db, verdict_days=30) == []
 
 
 def test_a_day_with_an_open_job_stays(db: Database, keyring: Keyring) -> None:
     finished_long_ago(db, keyring)
-    retention.purge(db, older_than_hours=-1)
+    retention.purge(db, retention.purgeable(db, older_than_hours=-1))
     job = submit(db, keyring, 1)
     with db.begin() as connection:
         connection.exec_driver_sql(f"update job set day = '{LONG_AGO}' where id = {job.id}")
-    assert retention.expire(db, verdict_days=1) == []
+    assert expire(db, verdict_days=1) == []
     assert len(days(db)) == 2
 
 
 @pytest.mark.parametrize("cut", ["detached", "forgotten"])
 def test_a_drop_that_was_cut_off_is_finished(cut: str, db: Database, keyring: Keyring) -> None:
     finished_long_ago(db, keyring)
-    retention.purge(db, older_than_hours=-1)
+    retention.purge(db, retention.purgeable(db, older_than_hours=-1))
     with db.session() as connection:
         if cut == "detached":
             connection.exec_driver_sql(f"alter table verdict detach partition verdict_{LONG_AGO:%Y%m%d} concurrently")
         else:
             connection.exec_driver_sql("delete from job")
-    assert len(retention.expire(db, verdict_days=30)) == 2
+    assert len(expire(db, verdict_days=30)) == 2
     assert days(db) == []

@@ -28,7 +28,7 @@ def test_a_shard_is_claimed_once_and_finished_once(db: Database, keyring: Keyrin
 def test_a_late_finish_is_fenced_whether_the_shard_is_ready_or_claimed_again(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     late = took(db, job, 0, lease_s=-1)
-    assert shards.rescue(db) == [(job.id, 0)]
+    assert shards.rescue(db, shards.overdue(db)) == [(job.id, 0)]
     assert not finish(db, late)
     again = took(db, job, 0)
     assert again.token == late.token + 1
@@ -52,7 +52,7 @@ def test_a_shard_tried_too_often_is_left_for_the_dispatcher(db: Database, keyrin
         assert shards.claim(db, job.id, 0, worker="w", lease_s=-1, limits=limits)
     assert shards.claim(db, job.id, 0, worker="w", lease_s=-1, limits=limits) is None
     assert doorbells.exhausted(db, limits) == []
-    assert shards.rescue(db) == [(job.id, 0)]
+    assert shards.rescue(db, shards.overdue(db)) == [(job.id, 0)]
     assert doorbells.exhausted(db, limits) == [(job.id, 0)]
     assert took(db, job, 0).claims == 3
 
@@ -70,7 +70,7 @@ def test_a_renewed_lease_is_not_rescued(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     held = took(db, job, 0, lease_s=-1)
     shards.renew(db, [held], lease_s=60)
-    assert shards.rescue(db) == []
+    assert shards.rescue(db, shards.overdue(db)) == []
     assert finish(db, held)
 
 
@@ -122,9 +122,9 @@ def test_cancelling_drops_what_waits_and_lets_what_runs_finish(db: Database, key
     steering.cancel(db, job.id)
     assert jobs.get(db, job.public_id).state is JobState.CANCELLING
     assert shards.states(db, job.id) == {ShardState.CANCELLED: 2, ShardState.LEASED: 1}
-    assert steering.settle_cancelled(db) == 0
+    assert steering.settle_cancelled(db, steering.cancelling(db)) == 0
     assert finish(db, held)
-    assert steering.settle_cancelled(db) == 1
+    assert steering.settle_cancelled(db, steering.cancelling(db)) == 1
     done = jobs.get(db, job.public_id)
     assert (done.state, done.done) == (JobState.CANCELLED, 4)
     assert scalar(db, "select string_agg(kind, ',') from outbox") == "batch.cancelled"
@@ -138,11 +138,11 @@ def test_a_shard_handed_back_to_a_cancelling_job_is_dropped(db: Database, keyrin
     {
         "release": lambda: shards.release(db, held),
         "fail": lambda: shards.fail(db, held, error="x", delay_s=0),
-        "rescue": lambda: shards.rescue(db),
+        "rescue": lambda: shards.rescue(db, shards.overdue(db)),
         "postpone": lambda: shards.postpone(db, held, delay_s=0),
     }[back]()
     assert shards.states(db, job.id) == {ShardState.CANCELLED: 1}
-    steering.settle_cancelled(db)
+    steering.settle_cancelled(db, steering.cancelling(db))
     assert jobs.get(db, job.public_id).state is JobState.CANCELLED
 
 
@@ -151,8 +151,8 @@ def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyr
     rung = doorbells.due(db, BULK, limit=2)
     doorbells.mark_rung(db, rung)
     assert (doorbells.windows(db)[BULK], [b.shard_no for b in doorbells.due(db, BULK, limit=9)]) == (2, [2])
-    assert doorbells.forget_lost(db, BULK, older_than_s=60) == 0
-    assert doorbells.forget_lost(db, BULK, older_than_s=0) == 2
+    assert doorbells.forget_lost(db, doorbells.lost(db, BULK, older_than_s=60), older_than_s=60) == 0
+    assert doorbells.forget_lost(db, doorbells.lost(db, BULK, older_than_s=0), older_than_s=0) == 2
     assert [(b.shard_no, b.publish_no) for b in doorbells.due(db, BULK, limit=9)] == [(0, 2), (1, 2), (2, 1)]
     assert job.total == 10
 
@@ -182,6 +182,6 @@ def test_a_worker_stopped_in_the_middle_of_a_claim_holds_up_nobody_else(db: Data
         stopped.exec_driver_sql("update shard set state = 1, token = token + 1 where shard_no = 0")
         doorbells.mark_rung(db, rung)
         assert doorbells.windows(db)[BULK] == 2
-        assert doorbells.forget_lost(db, BULK, older_than_s=0) == 2
-        assert shards.rescue(db) == []
+        assert doorbells.forget_lost(db, doorbells.lost(db, BULK, older_than_s=0), older_than_s=0) == 2
+        assert shards.rescue(db, shards.overdue(db)) == []
         assert take(db, job, 1) is not None

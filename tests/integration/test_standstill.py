@@ -62,7 +62,7 @@ def test_a_job_says_why_it_stands_still(db: Database, keyring: Keyring) -> None:
         assert "paused since" in str(standstill.explain(db, jobs.get(db, job.public_id), SETTINGS))
         steering.cancel(db, job.id)
         assert finish(db, held)
-        steering.settle_cancelled(db)
+        steering.settle_cancelled(db, steering.cancelling(db))
         assert standstill.explain(db, jobs.get(db, job.public_id), SETTINGS) is None
 
 

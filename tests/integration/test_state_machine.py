@@ -117,7 +117,7 @@ class Fleet(RuleBasedStateMachine):
     @rule()
     def rescue(self) -> None:
         with self.only("rescue"):
-            shards.rescue(self.db, limit=10_000)
+            shards.rescue(self.db, shards.overdue(self.db, limit=10_000))
 
     @rule()
     def bereave(self) -> None:
@@ -127,12 +127,12 @@ class Fleet(RuleBasedStateMachine):
     @rule()
     def settle_cancelled(self) -> None:
         with self.only("settle_cancelled", "cancel"):
-            steering.settle_cancelled(self.db)
+            steering.settle_cancelled(self.db, steering.cancelling(self.db))
 
     @rule()
     def relay(self) -> None:
         with self.only():
-            deliveries.relay(self.db)
+            deliveries.relay(self.db, deliveries.events(self.db))
 
     # workers, and zombies: any claim of the past may be used
 

@@ -1,0 +1,107 @@
+"""The texts of a shard as JSON. What one row carries along costs no other row: not its shard, not its verdict.
+
+Intake bounds how deep metadata may be nested; blobs of older versions can hold more than an interpreter reads in one go, which is
+less the deeper the stack of whoever asks. Such metadata is left out, and the text is judged as any other.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from guardfleet.domain.metadata import MAX_LEVELS, NOTES
+
+LEFT_OUT = f"metadata is nested deeper than {MAX_LEVELS} levels: it is left out"
+MARGIN = 32  # levels to spare, since what can be written here may be written further down a stack
+TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
+ROW, FIELD = 1, 2  # depths: a list of lists
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadRow:
+    """One text as it waits for a worker. `content` is a string or a list of {"role", "content"} messages.
+
+    `notes`: what was left out of the metadata, for the verdict's evidence. `lines`: how many of the input's lines it covers; known
+    while it is taken in only.
+    """
+
+    id: str
+    content: str | list[dict[str, str]]
+    metadata: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    lines: int = 1
+
+
+def dumped(rows: Sequence[PayloadRow]) -> str:
+    """The rows as JSON; metadata that cannot be written is left out, with a note.
+
+    Notes travel inside the metadata: a worker of the version before knows rows of three values only, and stores them so.
+    """
+    try:
+        return _json([[row.id, row.content, _noted(row)] for row in rows])
+    except RecursionError:
+        bare = [row if is_writable(row.metadata) else replace(row, metadata=None, notes=(*row.notes, LEFT_OUT)) for row in rows]
+        return _json([[row.id, row.content, _noted(row)] for row in bare])
+
+
+def loaded(plain: str) -> list[PayloadRow]:
+    """The inverse of `dumped`; metadata that cannot be read is left out, with a note."""
+    try:
+        rows = json.loads(plain)
+    except RecursionError:
+        return [_row(plain, fields) for fields in _spans(plain)]
+    return [_opened(*row) if row[2] is not None and NOTES in row[2] else PayloadRow(*row) for row in rows]
+
+
+def _noted(row: PayloadRow) -> dict[str, Any] | None:
+    return row.metadata if not row.notes else {**(row.metadata or {}), NOTES: list(row.notes)}
+
+
+def _opened(row_id: str, content: Any, metadata: dict[str, Any] | None) -> PayloadRow:
+    if metadata is None or NOTES not in metadata:
+        return PayloadRow(row_id, content, metadata)
+    notes = metadata.pop(NOTES)
+    return PayloadRow(row_id, content, metadata or None, tuple(notes))
+
+
+def is_writable(metadata: object) -> bool:
+    """Whether it can be made JSON wherever somebody has to."""
+    for _ in range(MARGIN):
+        metadata = [metadata]
+    try:
+        _json(metadata)
+    except RecursionError:
+        return False
+    return True
+
+
+def _row(plain: str, fields: Sequence[tuple[int, int, int]]) -> PayloadRow:
+    values: list[Any] = [json.loads(plain[start:end]) if depth <= MAX_LEVELS else None for start, end, depth in fields]
+    row, (_, _, depth) = _opened(*values), fields[-1]
+    return row if depth <= MAX_LEVELS else replace(row, notes=(LEFT_OUT,))
+
+
+def _spans(plain: str) -> Iterator[list[tuple[int, int, int]]]:
+    """For each row, where its fields begin and end and how deep they are nested, found without recursion."""
+    fields: list[tuple[int, int, int]] = []
+    depth = start = deepest = 0
+    for token in TOKEN.finditer(plain):
+        mark = token.group()[0]
+        if mark in "[{":
+            depth += 1
+            deepest = max(deepest, depth - FIELD)
+            if depth == FIELD:
+                fields, start, deepest = [], token.end(), 0
+        elif mark in "]}":
+            depth -= 1
+            if depth == ROW:
+                fields.append((start, token.start(), deepest))
+                yield fields
+        elif mark == "," and depth == FIELD:
+            fields.append((start, token.start(), deepest))
+            start, deepest = token.end(), 0
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

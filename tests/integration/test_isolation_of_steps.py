@@ -1,0 +1,316 @@
+"""Whatever is raised in a dispatcher's tick costs that one thing: every other step, shard, job and delivery goes on."""
+
+import itertools
+import json
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from guardfleet.broker import Publisher, make_app
+from guardfleet.errors import ConfigurationError, FatalError, RejectedError, RetryableError, StatementError
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.states import JobState
+from guardfleet.store import deliveries, doorbells, jobs, shards, steering
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView
+from guardfleet.store.shards import Limits
+from guardfleet.telemetry import metrics
+from producer.client import Options, Producer
+from tests.services.fixtures import with_broker
+from tests.services.fleet import until
+from tests.services.stored import finish, scalar, submit, take
+from worker.dispatcher import Dispatcher
+from worker.giving_up import TRIES, give_up
+
+RAISED = [RuntimeError, RecursionError, MemoryError, RetryableError, RejectedError, ConfigurationError, FatalError, KeyError]
+
+
+@pytest.fixture
+def dispatcher(db: Database, keyring: Keyring, settings: Settings) -> Iterator[Dispatcher]:
+    publisher = Publisher(make_app(settings, "test"), settings)
+    yield Dispatcher(db, publisher, keyring, settings)
+    publisher.close()
+
+
+def live(dispatcher: Dispatcher, look: Callable[[], bool], what: str) -> None:
+    """Run the dispatcher as its process does until the condition holds; it must not have ended by itself."""
+    thread = threading.Thread(target=dispatcher.run, daemon=True)
+    thread.start()
+    try:
+        until(lambda: look() or not thread.is_alive(), timeout_s=60, what=what)
+        assert thread.is_alive(), "the dispatcher has ended"
+    finally:
+        dispatcher.stop()
+        thread.join(20)
+
+
+def fail(kind: type[Exception]) -> None:
+    raise kind("no text in a log")
+
+
+def test_every_step_is_kept_to_itself(dispatcher: Dispatcher) -> None:
+    """Each step in turn raises each kind of exception; all the others run in the same tick."""
+    steps = dispatcher.steps
+    for step in steps:
+        for kind in RAISED:
+            ran: list[str] = []
+            others = [replace(other, run=partial(ran.append, other.name), every_s=0.0) for other in steps if other != step]
+            broken = Dispatcher(dispatcher.db, dispatcher.publisher, dispatcher.keyring, dispatcher.settings)
+            at = steps.index(step)
+            broken.steps = [*others[:at], replace(step, run=partial(fail, kind)), *others[at:]]
+            before = metrics.RAISED.labels(step.name)._value.get()
+            broken.tick()
+            assert ran == [other.name for other in others], (step.name, kind)
+            assert metrics.RAISED.labels(step.name)._value.get() == before + 1
+
+
+def test_a_step_that_raises_is_left_alone_for_a_while_and_tried_again(dispatcher: Dispatcher) -> None:
+    now: list[float] = [0.0]
+    tries: list[float] = []
+
+    def fail_again() -> None:
+        tries.append(now[0])
+        raise RuntimeError
+
+    patient = Dispatcher(dispatcher.db, dispatcher.publisher, dispatcher.keyring, dispatcher.settings, clock=lambda: now[0])
+    patient.steps = [replace(dispatcher.steps[0], run=fail_again)]
+    while now[0] < 200:
+        patient.tick()
+        now[0] += 0.5
+    assert tries[:4] == [0.0, 1.0, 3.0, 7.0]
+    assert all(later - earlier <= 60.5 for earlier, later in itertools.pairwise(tries))
+
+
+def refuse(db: Database, table: str, job: JobView, when: str = "update or delete", code: str = "XX000") -> None:
+    """Have the server refuse every write to rows of one job, as a damaged page or a constraint would."""
+    column = "id" if table == "job" else "job_id"
+    with db.begin() as connection:
+        connection.exec_driver_sql(
+            f"""create or replace function refuse_{table}() returns trigger language plpgsql as $f$ begin
+                  if coalesce(old.{column}, new.{column}) = {job.id} then raise exception using errcode = '{code}'; end if;
+                  return coalesce(new, old); end $f$;
+                create trigger refuse before {when} on {table} for each row execute function refuse_{table}()"""
+        )
+
+
+def overdue_shard(db: Database, job: JobView) -> None:
+    assert take(db, job, 0, lease_s=-1)
+
+
+def exhausted_shard(db: Database, job: JobView) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update shard set failures = 99 where job_id = {job.id}")
+
+
+def overdue_job(db: Database, job: JobView) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update job set expires_at = now() - interval '1 s' where id = {job.id}")
+
+
+def cancelling_job(db: Database, job: JobView) -> None:
+    held = take(db, job, 0)
+    assert held
+    steering.cancel(db, job.id)
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update shard set state = 2 where job_id = {job.id}")
+
+
+def purgeable_job(db: Database, job: JobView) -> None:
+    for no in (0, 1):
+        held = take(db, job, no)
+        assert held
+        assert finish(db, held)
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update job set purge_hours = 0, finished_at = now() - interval '1 h' where id = {job.id}")
+
+
+def idle_intake(db: Database, job: JobView) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update job set state = 0, intake_lease_until = now() - interval '1 d' where id = {job.id}")
+
+
+def lost_doorbells(db: Database, job: JobView) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update shard set published_at = now() - interval '1 h' where job_id = {job.id}")
+
+
+def ready_shard(db: Database, job: JobView) -> None:
+    assert doorbells.windows(db)
+
+
+def state_of(db: Database, job: JobView) -> JobState:
+    return jobs.get(db, job.public_id).state
+
+
+def none(where: str) -> Callable[[Database, JobView], bool]:
+    """No shard of the job is as `where` says."""
+    return lambda db, job: scalar(db, f"select count(*) from shard where job_id = {job.id} and {where}") == 0
+
+
+Case = tuple[Callable[[Database, JobView], None], str, Callable[[Database, JobView], bool]]
+UNITS: dict[str, Case] = {
+    "rescue": (overdue_shard, "shard", none("state = 1")),
+    "give_up": (exhausted_shard, "shard", none("failures = 99")),
+    "expire_jobs": (overdue_job, "job", lambda db, job: state_of(db, job) is JobState.EXPIRED),
+    "settle_cancelled": (cancelling_job, "job", lambda db, job: state_of(db, job) is JobState.CANCELLED),
+    "purge": (purgeable_job, "job", lambda db, job: bool(scalar(db, f"select purged_at is not null from job where id = {job.id}"))),
+    "abandon_idle": (idle_intake, "job", lambda db, job: state_of(db, job) is JobState.FAILED),
+    "forget_lost": (lost_doorbells, "shard", none("published_at < now() - interval '30 m'")),
+    "mark_shards": (ready_shard, "shard", none("published_at is null")),
+}
+
+
+@with_broker("redis")
+@pytest.mark.parametrize("step", UNITS)
+def test_one_unit_that_is_refused_costs_no_other(step: str, db: Database, keyring: Keyring, dispatcher: Dispatcher) -> None:
+    prepare, table, is_done = UNITS[step]
+    poisoned, other = (submit(db, keyring, 8, shard_texts=4) for _ in range(2))
+    for job in (poisoned, other):
+        prepare(db, job)
+    refuse(db, table, poisoned)
+    before = metrics.RAISED.labels(step)._value.get()
+    live(dispatcher, lambda: is_done(db, other) and metrics.RAISED.labels(step)._value.get() > before, f"{step} of the other job")
+    assert not is_done(db, poisoned)
+
+
+@with_broker("redis")
+def test_an_event_that_is_refused_holds_up_no_other(
+    db: Database, keyring: Keyring, dispatcher: Dispatcher, settings: Settings
+) -> None:
+    producer = Producer.connect(settings)
+    hook = Options(callback_url="http://127.0.0.1:9/x")
+    poisoned, other = (producer.submit(["a"], hook).job for _ in range(2))
+    refuse(db, "delivery", poisoned, "insert")
+    for job in (poisoned, other):
+        held = take(db, job, 0)
+        assert held
+        assert finish(db, held)
+    rung = "select count(*) from delivery where published_at is not null"
+    live(dispatcher, lambda: scalar(db, rung) == 1, "the other's delivery")
+    assert scalar(db, f"select count(*) from outbox where job_id = {poisoned.id}") == 1
+    with db.begin() as connection:
+        connection.exec_driver_sql("drop trigger refuse on delivery")
+    assert deliveries.relay(db, deliveries.events(db)) == 1  # it has only waited
+    producer.db.close()
+
+
+@with_broker("redis")
+def test_no_step_is_without_its_case(dispatcher: Dispatcher) -> None:
+    """A new step joins `UNITS`, or says here why it has no units that a row could refuse."""
+    elsewhere = {
+        "relay": "test_an_event_that_is_refused_holds_up_no_other",
+        "ring_deliveries": "as relay: marks by the same sweep",
+        "ring_shards": "mark_shards and forget_lost",
+        "count_backlog": "reads only",
+        "name_stalls": "reads only",
+        "expire_days": "test_retention: each day on its own",
+    }
+    assert {step.name for step in dispatcher.steps} <= {*UNITS, *elsewhere}
+
+
+@with_broker("redis")
+@pytest.mark.parametrize("damage", ["another key", "a cut blob", "no zlib", "no JSON", "no blob"])
+def test_a_shard_that_cannot_be_opened_ends_and_each_text_is_counted_once(
+    damage: str, db: Database, keyring: Keyring, dispatcher: Dispatcher
+) -> None:
+    poisoned, other = (submit(db, keyring, 8, shard_texts=8) for _ in range(2))
+    harm(db, keyring, poisoned, damage)
+    for job in (poisoned, other):
+        exhausted_shard(db, job)
+    is_halved = none("failures = 99")
+    live(
+        dispatcher,
+        lambda: state_of(db, poisoned) is JobState.COMPLETED and is_halved(db, other),
+        "the end of one, halves of the other",
+    )
+    ended = jobs.get(db, poisoned.public_id)
+    assert (ended.done, ended.error) == (8, 8)
+    assert scalar(db, f"select count(distinct seq) from verdict where job_id = {poisoned.id}") == 8
+
+
+def harm(db: Database, keyring: Keyring, job: JobView, damage: str) -> None:
+    held = take(db, job, 0)
+    assert held
+    assert held.data_key
+    assert shards.release(db, held)
+    plain = {"no zlib": b"x", "no JSON": zlib.compress(b"[[")}.get(damage)
+    with db.begin() as connection:
+        if damage == "no blob":
+            connection.exec_driver_sql(f"delete from shard_payload where job_id = {job.id}")
+        elif damage == "another key":
+            connection.exec_driver_sql("update job set data_key = %s where id = %s", (Keyring(OTHER_KEY).new_data_key(), job.id))
+        elif plain is None:
+            connection.exec_driver_sql(f"update shard_payload set blob = substr(blob, 1, 20) where job_id = {job.id}")
+        else:
+            place = b"%d/0/zlib-json" % job.id
+            sealed = keyring.seal_bytes(held.data_key, plain, place=place)
+            connection.exec_driver_sql("update shard_payload set blob = %s where job_id = %s", (sealed, job.id))
+
+
+OTHER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+
+def test_a_shard_whose_rows_cannot_be_written_ends_without_them(db: Database, keyring: Keyring) -> None:
+    job, limits = submit(db, keyring, 1), Limits(6, 5)
+    exhausted_shard(db, job)
+    with db.begin() as connection:
+        connection.exec_driver_sql(
+            """create function refuse() returns trigger language plpgsql as
+               $f$ begin if new.id is not null then raise exception using errcode = '22P05'; end if; return new; end $f$;
+               create trigger refuse before insert on verdict for each row execute function refuse()"""
+        )
+    for _ in range(TRIES):
+        assert doorbells.exhausted(db, limits) == [(job.id, 0)]
+        with pytest.raises(StatementError):
+            give_up(db, keyring, (job.id, 0), limits, lease_s=60)
+        assert doorbells.exhausted(db, limits) == []  # also for a standby that takes over
+        with db.begin() as connection:
+            connection.exec_driver_sql("update shard set next_attempt_at = now()")
+    give_up(db, keyring, (job.id, 0), limits, lease_s=60)
+    assert state_of(db, job) is JobState.COMPLETED
+    assert scalar(db, "select count(*) from verdict where id is null and error = 'abandoned'") == 1
+
+
+def test_a_dispatcher_that_died_over_a_shard_does_not_open_it_for_ever(db: Database, keyring: Keyring) -> None:
+    job, limits = submit(db, keyring, 2, shard_texts=2), Limits(6, 5)
+    exhausted_shard(db, job)
+    for _ in range(TRIES):
+        held = take(db, job, 0, lease_s=-1)
+        assert held
+        shards.begin_giving_up(db, held)  # and out of memory
+    give_up(db, keyring, (job.id, 0), limits, lease_s=60)
+    ended = jobs.get(db, job.public_id)
+    assert (ended.state, ended.error, ended.done) == (JobState.COMPLETED, 2, 2)
+
+
+def test_the_rows_of_a_shard_keep_their_verdicts_where_one_has_metadata_of_the_version_before(
+    db: Database, keyring: Keyring
+) -> None:
+    job = submit(db, keyring, 8, shard_texts=8)
+    deep = nested_blob(db, keyring, job, depths=range(960, 968))
+    held = take(db, job, 0)
+    assert held
+    rows = shards.load(db, keyring, held)
+    assert [row.id for row in rows] == [row[0] for row in deep]
+    assert finish(db, held)
+
+
+def nested_blob(db: Database, keyring: Keyring, job: JobView, depths: range) -> list[tuple[str, str, str]]:
+    """Metadata as the version before took it from a caller, in the place of the shard's rows."""
+    rows = [
+        (f"id{i}", f"text {i}", '{"a":' + "[" * depth + "1" + "]" * depth + "}") for i, depth in zip(range(8), depths, strict=False)
+    ]
+    plain = "[" + ",".join(f"[{json.dumps(i)},{json.dumps(text)},{more}]" for i, text, more in rows) + "]"
+    held = take(db, job, 0)
+    assert held
+    assert held.data_key
+    sealed = keyring.seal_bytes(held.data_key, zlib.compress(plain.encode()), place=b"%d/0/zlib-json" % job.id)
+    assert shards.release(db, held)
+    with db.begin() as connection:
+        connection.exec_driver_sql("update shard_payload set blob = %s where job_id = %s and shard_no = 0", (sealed, job.id))
+    return rows

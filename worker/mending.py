@@ -1,0 +1,152 @@
+"""What a dispatcher mends and clears away, each step on its own: what one job, shard or event raises costs that one alone.
+
+A step finds its units, but for those that are set aside, and does with all in one statement what is due; where PostgreSQL refuses
+that, with each alone (`Isolation.sweep`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from guardfleet import standstill
+from guardfleet.queues import LANE_NAMES, Queues
+from guardfleet.sealing import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store import cut_off, deliveries, doorbells, retention, shards, stalls, steering
+from guardfleet.store.database import Database
+from guardfleet.store.doorbells import Route
+from guardfleet.store.shards import Limits, ShardKey
+from guardfleet.telemetry import metrics
+from guardfleet.telemetry.logs import get_logger
+from worker.giving_up import give_up
+from worker.isolation import Isolation
+
+HOUSEKEEPING_S = 5.0  # between purges and backlog counts
+EXPIRY_S = 600.0  # between looks for days that are over
+MOST_RELAYS = 20  # in a row: the rest waits for the next tick
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that is looked at every so often."""
+
+    name: str
+    every_s: float
+    run: Callable[[], object]
+
+
+@dataclass
+class Mender:
+    """The steps of one dispatcher."""
+
+    db: Database
+    keyring: Keyring
+    settings: Settings
+    isolation: Isolation
+    _stalled: frozenset[Route] = field(default=frozenset(), init=False)
+
+    @property
+    def limits(self) -> Limits:
+        """How often a shard is tried."""
+        return Limits(self.settings.max_claims, self.settings.max_failures)
+
+    def steps(self) -> list[Step]:
+        """All of them, in order."""
+        tick_s = self.settings.tick_s
+        return [
+            Step("rescue", tick_s, self.rescue),
+            Step("give_up", tick_s, self.give_up),
+            Step("relay", tick_s, self.relay),
+            Step("expire_jobs", tick_s, self.expire_jobs),
+            Step("settle_cancelled", tick_s, self.settle_cancelled),
+            Step("count_backlog", HOUSEKEEPING_S, self.count_backlog),
+            Step("name_stalls", HOUSEKEEPING_S, self.name_stalls),
+            Step("abandon_idle", HOUSEKEEPING_S, self.abandon_idle),
+            Step("purge", HOUSEKEEPING_S, self.purge),
+            Step("expire_days", EXPIRY_S, self.expire_days),
+        ]
+
+    def rescue(self) -> None:
+        """Take shards back from workers that have died."""
+        overdue = shards.overdue(self.db, skip=self._aside("rescue"))
+        for rescued in self.isolation.sweep("rescue", overdue, lambda keys: shards.rescue(self.db, keys)):
+            for job, shard in rescued:
+                get_logger().warning("shard_rescued", job=job, shard=shard)
+            metrics.RESCUED.inc(len(rescued))
+
+    def give_up(self) -> None:
+        """Halve or end shards that were tried too often."""
+
+        def one(key: ShardKey) -> None:
+            give_up(self.db, self.keyring, key, self.limits, lease_s=self.settings.lease_s)
+
+        self.isolation.each("give_up", doorbells.exhausted(self.db, self.limits, skip=self._aside("give_up")), one)
+
+    def relay(self) -> None:
+        """Make deliveries of events."""
+        for _ in range(MOST_RELAYS):
+            events = deliveries.events(self.db, skip=self._aside("relay"))
+            if not events:
+                break
+            self.isolation.sweep("relay", events, lambda ids: deliveries.relay(self.db, ids))
+
+    def expire_jobs(self) -> None:
+        """End jobs whose time is over."""
+
+        def one(job: int) -> None:
+            steering.expire(self.db, job)
+            get_logger().info("job_expired", job=job)
+
+        self.isolation.each("expire_jobs", steering.overdue(self.db, skip=self._aside("expire_jobs")), one)
+
+    def settle_cancelled(self) -> None:
+        """Close cancelled jobs that nobody works on any more."""
+        jobs = steering.cancelling(self.db, skip=self._aside("settle_cancelled"))
+        self.isolation.sweep("settle_cancelled", jobs, lambda ids: steering.settle_cancelled(self.db, ids))
+
+    def count_backlog(self) -> None:
+        """Tell the metrics what waits."""
+        backlog = doorbells.backlog(self.db)
+        for lane, name in enumerate(LANE_NAMES):
+            metrics.BACKLOG.labels(name).set(backlog.get(lane, 0))
+
+    def name_stalls(self) -> None:
+        """Say once of a queue that it stands still, and that it moves again."""
+        found = {stall.route: stall for stall in stalls.stalls(self.db, after_s=self.settings.stall_s)}
+        for route in found.keys() - self._stalled:
+            get_logger().warning("queue_stalled", reason=standstill.in_words(found[route], self.settings.namespace))
+        for route in self._stalled - found.keys():
+            queue = Queues.of(self.settings.namespace).of_model(route.lane, route.model)
+            get_logger().info("queue_moves", queue=queue)
+        self._stalled = frozenset(found)
+        metrics.STALLED.set(len(found))
+
+    def abandon_idle(self) -> None:
+        """End jobs whose texts nobody goes on bringing."""
+        tokens = cut_off.idle(self.db, idle_s=self.settings.intake_idle_s)
+
+        def one(job: int) -> None:
+            cut_off.abandon(self.db, job, token=tokens[job])
+            get_logger().warning("job_abandoned", job=job)
+
+        self.isolation.each("abandon_idle", list(tokens), one)
+
+    def purge(self) -> None:
+        """Delete texts whose time is over."""
+        hours = self.settings.purge_hours
+        jobs = retention.purgeable(self.db, older_than_hours=hours, skip=self._aside("purge"))
+        purged = sum(self.isolation.sweep("purge", jobs, lambda ids: retention.purge(self.db, ids)))
+        if purged:
+            get_logger().info("jobs_purged", n=purged)
+
+    def expire_days(self) -> None:
+        """Drop days that are over."""
+
+        def one(day: retention.Day) -> None:
+            if retention.expire(self.db, *day):
+                get_logger().info("day_expired", partition=f"{day[0]} {day[1].isoformat()}")
+
+        self.isolation.each("expire_days", retention.over(self.db, verdict_days=self.settings.verdict_days), one)
+
+    def _aside(self, step: str) -> Sequence[Any]:
+        return self.isolation.aside(step)
