@@ -169,7 +169,7 @@ class Scan:
             "model": settings.model,
             "model_revision": settings.model_revision,
             "coverage": settings.long_texts,
-            **{name: getattr(settings, name) for name in ("window_tokens", "window_overlap", "max_windows")},
+            **{name: getattr(settings, name) for name in ("window_tokens", "window_overlap", "max_windows", "role_labels")},
         }
         if settings.engine == "model":
             from worker.engine.folders import digest_of, folder_of
