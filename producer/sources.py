@@ -4,6 +4,7 @@ import glob
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from guardfleet.errors import RejectedError
 from producer.formats import PACKED, SUFFIXES, suffix_of
@@ -71,6 +72,13 @@ class Inputs:
             before = max(last, before + source.tally.lines)
             self.tally += source.tally
             self.warnings += [f"{place}: {warning}" if place else warning for warning in source.warnings]
+
+    def values(self) -> Iterator[tuple[str, int, Any]]:
+        """Every row as it was read, or the LineError that it is, with its file and its line there."""
+        for path in self.paths:
+            source, self._opened = self._opened or self._open(path), None
+            for first, _, value in source.values():
+                yield source.name, first, value
 
     def close(self) -> None:
         """Let go of what was opened and not read."""

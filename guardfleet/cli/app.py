@@ -8,6 +8,7 @@ from guardfleet import __version__, packages
 from guardfleet.cli import UNUSABLE
 from guardfleet.cli.administration import db_app, keys_app
 from guardfleet.cli.bench import app as bench_app
+from guardfleet.cli.reading import AllowEmpty, Encoding, Format, IdColumn, MetadataColumns, Sources, TextColumn, reading_of
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.settings import load_settings
 
@@ -40,9 +41,6 @@ def guardfleet(
         packages.require_own()
 
 
-Input = Annotated[
-    str, typer.Argument(metavar="IN", help="JSONL, CSV or Parquet with id and text (or messages); - for JSONL on stdin.")
-]
 JobLabel = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, job_...")]
 Model = Annotated[str | None, typer.Option("--model", help="demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole input at the first unusable line.")]
@@ -61,7 +59,7 @@ Secret = Annotated[
 
 @app.command()
 def scan(
-    source: Input,
+    sources: Sources,
     out: Annotated[str, typer.Option("-o", "--out", help="Where the verdicts go: .jsonl, .csv or .parquet.")] = "verdicts.jsonl",
     model: Model = None,
     strict: Strict = False,
@@ -72,6 +70,12 @@ def scan(
     long_texts: LongTexts = None,
     callback_url: Callback = None,
     callback_secret: Secret = None,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    metadata_columns: MetadataColumns = None,
+    fmt: Format = None,
+    encoding: Encoding = None,
+    allow_empty: AllowEmpty = False,
 ) -> int:
     """Submit, work and export in one go; needs no services. Ctrl-C keeps what is done: run it again to resume."""
     from guardfleet.cli.scan import Scan
@@ -81,7 +85,8 @@ def scan(
     logs.configure(settings.model_copy(update={"log_level": "error", "log_format": "console"}), process="scan")
     plan = Plan(None, then, sure, sample, long_texts).check()
     callback = {"callback_url": callback_url, "callback_secret": callback_secret}
-    return Scan(settings, source, out, strict=strict, again=again, plan=plan, **callback).run()
+    reading = reading_of(fmt, encoding, text_column, id_column, metadata_columns)
+    return Scan(settings, sources, out, reading, allow_empty, strict=strict, again=again, plan=plan, **callback).run()
 
 
 @app.command()
@@ -94,7 +99,7 @@ def up(model: Model = None) -> int:
 
 @app.command()
 def submit(
-    source: Input,
+    sources: Sources,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
     strict: Strict = False,
     interactive: Annotated[bool, typer.Option("--interactive", help="Before bulk work; for small jobs.")] = False,
@@ -109,13 +114,21 @@ def submit(
     reuse: Annotated[bool, typer.Option("--reuse/--no-reuse", help="Whether verdicts of earlier jobs may serve this one.")] = True,
     once: Annotated[bool, typer.Option("--once", help="Name the job of an earlier submit of the same, if there is one.")] = False,
     url: Url = None,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    metadata_columns: MetadataColumns = None,
+    fmt: Format = None,
+    encoding: Encoding = None,
+    allow_empty: AllowEmpty = False,
 ) -> int:
     """Submit a job to a running fleet. If it is cut off, run it again: it goes on where it was."""
     from guardfleet.cli import jobs
 
     return jobs.submit(
         load_settings(api_url=url),
-        source,
+        sources,
+        reading_of(fmt, encoding, text_column, id_column, metadata_columns),
+        allow_empty=allow_empty,
         wait=wait,
         strict=strict,
         interactive=interactive,
@@ -263,7 +276,7 @@ def api() -> int:
 
 @app.command()
 def evaluate(
-    source: Annotated[str, typer.Argument(metavar="FILE", help="JSONL with a label (safe, unsafe) in each row; - for stdin.")],
+    sources: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rows with a label (safe, unsafe); - for stdin.")],
     model: Model = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Take the first so many labelled rows.")] = None,
     against: Annotated[
@@ -271,6 +284,11 @@ def evaluate(
         typer.Option("--against", help="Judge again in this precision (bfloat16, int8, ...) and report the agreement."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON.")] = False,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    metadata_columns: MetadataColumns = None,
+    fmt: Format = None,
+    encoding: Encoding = None,
 ) -> int:
     """Precision, recall, F1 and false-positive rate on labelled rows; needs no services."""
     from guardfleet.cli import evaluate as command
@@ -278,7 +296,8 @@ def evaluate(
 
     settings = load_settings(model=model)
     logs.configure(settings.model_copy(update={"log_format": "console"}), process="evaluate")
-    return command.evaluate(settings, source, limit=limit, against=against, as_json=as_json)
+    reading = reading_of(fmt, encoding, text_column, id_column, metadata_columns)
+    return command.evaluate(settings, sources, reading, limit=limit, against=against, as_json=as_json)
 
 
 @app.command()

@@ -1,20 +1,19 @@
 """`guardfleet evaluate`: how good a model's verdicts are on labelled rows, and how far another precision agrees with it."""
 
 import json
-import pathlib
-import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
 
 from guardfleet.cli import DONE, FAILED_ROWS, show
+from guardfleet.cli.reading import opened
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.rows import parse_line, row_of
+from guardfleet.rows import row_of
 from guardfleet.sealing import PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.verdict import Judgement, Severity
+from producer.readers import Reading
 from worker.engine.batching import BatchingEngine
 from worker.engine.make import make_backend
 from worker.evaluation import agreement, confusion
@@ -25,15 +24,17 @@ from worker.prompt import is_blank
 REQUEST_TEXTS = 1024
 
 
-def evaluate(settings: Settings, source: str, *, limit: int | None, against: str | None, as_json: bool) -> int:
+def evaluate(
+    settings: Settings, sources: list[str], reading: Reading, *, limit: int | None, against: str | None, as_json: bool
+) -> int:
     """Judge every row that has a label, without services, and report; 1 when some of them got no verdict."""
-    rows, labels = _labelled(source, settings, limit)
+    rows, labels = _labelled(sources, reading, settings, limit)
     started = time.perf_counter()
     judged, model = _judge(settings, rows)
     seconds = time.perf_counter() - started
     severities = [judgement.severity for judgement in judged]
     failed = severities.count(Severity.ERROR)
-    out: dict[str, Any] = {"file": source, "model": model, "texts": len(rows), "unsafe": sum(labels), "failed": failed}
+    out: dict[str, Any] = {"file": " ".join(sources), "model": model, "texts": len(rows), "unsafe": sum(labels), "failed": failed}
     table = Table(title=f"{model} on {len(rows)} labelled texts, {sum(labels)} of them unsafe", title_justify="left")
     for column in ("controversial is", "precision", "recall", "F1", "false positive rate"):
         table.add_column(column, justify="left" if column.endswith("is") else "right")
@@ -78,45 +79,43 @@ def _judge(settings: Settings, rows: list[PayloadRow]) -> tuple[list[Judgement],
     return judged, f"{backend.model.name}@{backend.model.revision[:12]}"
 
 
-def _labelled(source: str, settings: Settings, limit: int | None) -> tuple[list[PayloadRow], list[bool]]:
-    """Rows of a JSONL file that say whether they are unsafe: `label` as `safe`, `unsafe` or a boolean, or `labels.unsafe`."""
-    rows, labels = [], []
-    for line, raw in enumerate(_lines(source), 1):
+def _labelled(sources: list[str], reading: Reading, settings: Settings, limit: int | None) -> tuple[list[PayloadRow], list[bool]]:
+    """Rows that say whether they are unsafe: `label` as `safe`, `unsafe` or a boolean, or `labels.unsafe`."""
+    rows: list[PayloadRow] = []
+    labels: list[bool] = []
+    inputs = opened(sources, reading, max_text_bytes=settings.max_text_bytes, allow_empty=False)
+    for place, line, value in inputs.values():
         try:
-            value = parse_line(line, raw)
+            if isinstance(value, LineError):
+                raise value
             label = _label(value)
             if label is None:
                 continue
-            if "messages" in value:  # evaluation sets often carry the last turn as text beside the conversation
-                value.pop("text", None)
-            row = row_of(line, value, max_text_bytes=settings.max_text_bytes)
+            row = row_of(line, _without_last_turn(value), max_text_bytes=settings.max_text_bytes)
         except LineError as error:
-            raise RejectedError(f"{source}: {error}") from error
+            raise RejectedError(f"{place}: {error}") from error
         rows.append(row)
         labels.append(label)
         if limit is not None and len(rows) >= limit:
             break
     if not rows:
-        raise RejectedError(f"{source} has no row with a label: give each a `label` of safe or unsafe.")
+        raise RejectedError(f"{inputs.name} has no row with a label: give each a `label` of safe or unsafe.")
     return rows, labels
+
+
+def _without_last_turn(value: Any) -> Any:
+    """Evaluation sets often carry the last turn as text beside the conversation."""
+    if "messages" not in value:
+        return value
+    return {name: inner for name, inner in value.items() if name != "text"}
 
 
 def _label(value: Any) -> bool | None:
     if not isinstance(value, dict):
         return None
+    value = {**(value.get("metadata") or {}), **value}
     labels = value.get("labels")
     label = value["label"] if "label" in value else labels.get("unsafe") if isinstance(labels, dict) else None
     if isinstance(label, str) and label.lower() in ("safe", "unsafe"):
         return label.lower() == "unsafe"
     return label if isinstance(label, bool) else None
-
-
-def _lines(source: str) -> Iterator[bytes]:
-    if source == "-":
-        yield from sys.stdin.buffer
-        return
-    try:
-        with pathlib.Path(source).open("rb") as file:
-            yield from file
-    except OSError as error:
-        raise RejectedError(f"{source} cannot be read: {error.strerror}.") from error

@@ -8,7 +8,7 @@ off before an upgrade goes on after it. docs/resume.md lists the names.
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardfleet.errors import RejectedError
@@ -26,15 +26,20 @@ UNASKED: Mapping[str, Any] = {
 }
 
 
-def fingerprint(source: str, command: str, asked: Mapping[str, Any]) -> bytes | None:
+def fingerprint(paths: Sequence[str], command: str, asked: Mapping[str, Any]) -> bytes | None:
     """32 bytes; None for standard input, which comes once. Raises RejectedError for a file that cannot be read."""
-    if source == "-":
+    if "-" in paths:
         return None
-    try:
-        with pathlib.Path(source).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-    except OSError as error:
-        raise RejectedError(f"{source} cannot be read: {error.strerror}.") from error
+    whole = hashlib.sha256()
+    for path in paths:
+        try:
+            with pathlib.Path(path).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        except OSError as error:
+            raise RejectedError(f"{path} cannot be read: {error.strerror}.") from error
+        whole.update(digest.digest())
+    if len(paths) > 1:
+        digest = whole
     digest.update(canonical(command, asked))
     return digest.digest()
 

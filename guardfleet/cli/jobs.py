@@ -1,15 +1,15 @@
 """`submit`, `status`, `cancel`: jobs of a running fleet, or of the embedded database."""
 
 import json
-import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guardfleet import standstill
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
 from guardfleet.cli.fingerprint import fingerprint
+from guardfleet.cli.reading import asked_of, opened
 from guardfleet.embedded.stack import database_of, running_settings
 from guardfleet.errors import ConfigurationError
 from guardfleet.plan import Plan
@@ -19,11 +19,16 @@ from guardfleet.store import jobs, steering, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView, parse_label
 
+if TYPE_CHECKING:
+    from producer.readers import Reading
+
 
 def submit(
     settings: Settings,
-    source: str,
+    sources: Sequence[str],
+    reading: "Reading",
     *,
+    allow_empty: bool,
     wait: bool,
     strict: bool,
     interactive: bool,
@@ -45,10 +50,13 @@ def submit(
         "priority": priority,
         "reuse": reuse,
         **asdict(plan),
+        **asked_of(reading),
     }
+    inputs = opened(sources, reading, max_text_bytes=settings.max_text_bytes, allow_empty=allow_empty)
     options = Options(
-        name=pathlib.Path(source).name,
-        fingerprint=fingerprint(source, "submit", asked),
+        name=inputs.name,
+        fingerprint=fingerprint(inputs.paths, "submit", asked),
+        allow_empty=allow_empty,
         priority=priority,
         reuse=reuse,
         once=once,
@@ -61,7 +69,7 @@ def submit(
     if settings.api_url is not None:
         from guardfleet.cli import remote
 
-        return remote.submit(settings, source, options, wait=wait)
+        return remote.submit(settings, inputs, options, wait=wait)
     if settings.is_embedded:
         found = running_settings(settings)
         if found is None:
@@ -72,7 +80,7 @@ def submit(
     producer = Producer.connect(settings)
     db = producer.db
     verdicts.require_served(db, plan)
-    submission = producer.submit_file(source, options)
+    submission = producer.submit_input(inputs, options)
     print(submission.job.label, flush=True)
     show.submitted(submission)
     if not wait:

@@ -4,11 +4,14 @@ import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
 from producer.calls import Batch
 from producer.client import Options
+from producer.sources import Inputs
 
 if TYPE_CHECKING:
     from guardfleet.cli.job_list import Line
@@ -18,10 +21,10 @@ LOOK_S = 1.0
 SHOWN = 5  # refused lines
 
 
-def submit(settings: Settings, source: str, options: Options, *, wait: bool) -> int:
+def submit(settings: Settings, inputs: Inputs, options: Options, *, wait: bool) -> int:
     """Submit a file; print the batch's name on stdout."""
     with connect(settings) as producer:
-        batch = producer.submit_file(source, options)
+        batch = producer.submit_input(inputs, options)
         print(batch.id, flush=True)
         taken = f"{batch.total - batch.failed:,} texts taken" + (f", {batch.failed:,} lines refused" if batch.failed else "")
         show.console.print(taken)
@@ -29,6 +32,8 @@ def submit(settings: Settings, source: str, options: Options, *, wait: bool) -> 
             show.console.print(f"  line {line['line']}: {line['detail']} ({line['code']})", markup=False, soft_wrap=True)
         if batch.callback_secret and not options.callback_secret:
             show.console.print(f"the callback is signed with {batch.callback_secret}")
+        for warning in inputs.warnings:
+            show.console.print(f"[yellow]look at this[/yellow]: {escape(warning)}", soft_wrap=True)
         if not wait:
             return FAILED_ROWS if batch.failed else DONE
         return _follow(settings, producer, batch)

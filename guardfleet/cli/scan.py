@@ -1,14 +1,14 @@
 """`guardfleet scan`: the stack up, the file in, the verdicts out, the stack down."""
 
-import pathlib
 import signal
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guardfleet import exporting
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
 from guardfleet.cli.fingerprint import fingerprint
+from guardfleet.cli.reading import asked_of, opened
 from guardfleet.embedded.stack import Stack, running_settings
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.sealing import Keyring
@@ -18,6 +18,9 @@ from guardfleet.store import deliveries, jobs, unjudged, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
 
+if TYPE_CHECKING:
+    from producer.readers import Reading
+
 CALLBACK_PATIENCE_S = 10.0
 
 
@@ -26,8 +29,10 @@ class Scan:
     """One run of the command."""
 
     settings: Settings
-    source: str
+    sources: list[str]
     out: str
+    reading: "Reading"
+    allow_empty: bool = False
     strict: bool = False
     again: bool = False
     plan: Plan = DEFAULT_PLAN
@@ -38,6 +43,8 @@ class Scan:
         """Do it all; returns the exit status."""
         signal.signal(signal.SIGTERM, _interrupt)
         fmt = exporting.ready(self.out)
+        most = self.settings.max_text_bytes
+        self._inputs = opened(self.sources, self.reading, max_text_bytes=most, allow_empty=self.allow_empty)
         fingerprint = self._fingerprint()
         running = running_settings(self.settings) if self.settings.is_embedded else None
         stack = Stack(running or self.settings, log_to_files=True)
@@ -90,18 +97,19 @@ class Scan:
         from producer.client import Options, Producer
 
         producer = Producer(db, Keyring.of(self.settings), self.settings)
-        with show.console.status(f"reading {self.source}") as status:
+        with show.console.status(f"reading {self._inputs.name}") as status:
             options = Options(
-                name=pathlib.Path(self.source).name,
+                name=self._inputs.name,
+                allow_empty=self.allow_empty,
                 strict=self.strict,
                 fingerprint=fingerprint,
                 reuse=not self.again,
                 callback_url=self.callback_url,
                 callback_secret=self.callback_secret,
                 plan=self._named_plan(),
-                on_progress=lambda n: status.update(f"reading {self.source}: {n:,} texts"),
+                on_progress=lambda n: status.update(f"reading {self._inputs.name}: {n:,} texts"),
             )
-            submission = producer.submit_file(self.source, options)
+            submission = producer.submit_input(self._inputs, options)
         show.submitted(submission)
         return submission.job
 
@@ -176,7 +184,7 @@ class Scan:
 
             folders = [folder_of(model) for model in (settings.model, plan.second_model) if model is not None]
             asked["digests"] = [digest_of(folder, settings.data_dir) if folder else None for folder in folders]
-        return fingerprint(self.source, "scan", asked)
+        return fingerprint(self._inputs.paths, "scan", asked | asked_of(self.reading))
 
 
 def _interrupt(*_: object) -> None:

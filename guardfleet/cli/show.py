@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -99,8 +100,11 @@ def submitted(submission: "Submission") -> None:
         console.print(f"[yellow]{job.rejected:,} lines were refused[/yellow]; the rest goes on:")
         for error in first:
             console.print(f"  {error}", markup=False, soft_wrap=True)
-        if job.rejected > len(first):
-            console.print(f"  ... and {job.rejected - len(first):,} more: guardfleet results {job.label} --refused", soft_wrap=True)
+        shown = sum(error.n_lines for error in first)
+        if job.rejected > shown:
+            console.print(f"  ... and {job.rejected - shown:,} more: guardfleet results {job.label} --refused", soft_wrap=True)
+    for warning in submission.warnings:
+        console.print(f"[yellow]look at this[/yellow]: {escape(warning)}", soft_wrap=True)
     if submission.callback_secret:
         console.print(f"the callback is signed with {submission.callback_secret}", soft_wrap=True)
 

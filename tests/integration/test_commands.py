@@ -112,7 +112,7 @@ def test_refused_lines_are_said_and_written_and_the_status_tells(data_dir: pathl
     source.write_text('id,text,lang\na,fine,en\na,again,en\nb,"bro\nken [[unsafe]]",de\n')
     done = command(data_dir, "scan", str(source), "-o", str(out), engine="instant")
     assert done.returncode == 1, done.stderr
-    assert "line 3: this id came before in the same input (duplicate_id)" in done.stderr
+    assert "line 3: this id came before, in line 2 (duplicate_id)" in done.stderr
     assert json.loads((tmp_path / "out.parquet.rejected.jsonl").read_text())["line"] == 3
     import pyarrow.parquet as pq
 

@@ -33,11 +33,19 @@ def test_a_key_is_of_bytes_command_and_form_alone(tmp_path: pathlib.Path) -> Non
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"same")
     two.write_bytes(b"same")
-    assert fingerprint(str(one), "submit", {}) == fingerprint(str(two), "submit", {"sure": 0.9})
-    assert fingerprint(str(one), "submit", {}) == hashlib.sha256(b'same{"asked":{},"command":"submit","form":1}').digest()
-    assert fingerprint(str(one), "submit", {}) != fingerprint(str(one), "scan", {})
-    assert fingerprint("-", "scan", {}) is None
+    assert fingerprint([str(one)], "submit", {}) == fingerprint([str(two)], "submit", {"sure": 0.9})
+    assert fingerprint([str(one)], "submit", {}) == hashlib.sha256(b'same{"asked":{},"command":"submit","form":1}').digest()
+    assert fingerprint([str(one)], "submit", {}) != fingerprint([str(one)], "scan", {})
+    assert fingerprint(["-"], "scan", {}) is None
     with pytest.raises(RejectedError, match="cannot be read"):
-        fingerprint(str(tmp_path / "none"), "scan", {})
+        fingerprint([str(tmp_path / "none")], "scan", {})
     with pytest.raises(TypeError):
         canonical("submit", {"plan": object()})
+
+
+def test_several_files_are_named_by_all_of_them_in_their_order(tmp_path: pathlib.Path) -> None:
+    one, two = tmp_path / "a", tmp_path / "b"
+    one.write_text("1")
+    two.write_text("2")
+    found = {fingerprint([str(path) for path in paths], "scan", {}) for paths in ((one,), (one, two), (two, one))}
+    assert len(found) == 3
