@@ -8,8 +8,7 @@ from typing import Any
 from guardfleet.domain.json_text import Repeated
 
 CONVERSATIONS = ("messages", "conversations", "conversation", "contents")  # instead of a text
-# Members of an OpenAI batch line and its like, which are no pass-through data.
-REQUEST = ("custom_id", "method", "url", "body", "key", "request", "system_instruction", "systemInstruction")
+REQUESTS = frozenset(("custom_id", "request"))  # which a line of a batch has: everything in it has its own place
 METADATA = "metadata"
 
 
@@ -34,7 +33,7 @@ class Columns:
     @property
     def used(self) -> frozenset[str]:
         """Names that are not passed through."""
-        return frozenset((self.text, self.id, METADATA, *CONVERSATIONS, *REQUEST))
+        return frozenset((self.text, self.id, METADATA, *CONVERSATIONS))
 
     def others(self, names: Iterable[str]) -> list[str]:
         """Which of these go into the metadata."""
@@ -43,6 +42,8 @@ class Columns:
 
     def row(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
         """A row under the names that guardfleet knows, what is passed through in its metadata too."""
+        if not REQUESTS.isdisjoint(value):
+            return value
         out = {} if self.is_told else dict(value)
         for name, mine in (("text", self.text), ("id", self.id)):
             if mine in value:
@@ -50,12 +51,12 @@ class Columns:
             elif mine != name:
                 out.pop(name, None)
         if self.is_told:
-            out |= {name: value[name] for name in (*CONVERSATIONS, *REQUEST) if name in value and name != self.text}
+            out |= {name: value[name] for name in CONVERSATIONS if name in value and name != self.text}
         given = value.get(METADATA)
         if others := {name: value[name] for name in self.others(value) if value[name] is not None}:
             out[METADATA] = others | object_of(given)
         elif given is not None:
-            out[METADATA] = given
+            out[METADATA] = object_of(given) if isinstance(given, str) else given
         if isinstance(value, Repeated):
             ours = {self.text: "text", self.id: "id"}
             return value.marking(out, {ours.get(name, name) for name in value.names})

@@ -88,6 +88,8 @@ def _json(body: str, columns: Columns, *, is_whole: bool) -> Kind:
     except RecursionError:
         return Kind("jsonl")
     except json.JSONDecodeError as error:
+        if line.startswith("["):
+            return Kind("jsonl" if _is_object(more) else "json")
         goes_on = error.pos >= len(line) if more else not is_whole
         return _spread(body, columns) if goes_on and _is_open(body) else Kind("jsonl")
     rest = line[end:].strip()
@@ -97,6 +99,14 @@ def _json(body: str, columns: Columns, *, is_whole: bool) -> Kind:
         return Kind("jsonl" if more.strip() else "json")
     within = None if more.strip() or not is_whole else _only_list(value, columns)
     return Kind("json", within=within) if within else Kind("jsonl")
+
+
+def _is_object(text: str) -> bool:
+    """Whether its first line is one whole object, as a line of JSON Lines is."""
+    try:
+        return isinstance(json.loads(text.lstrip().split("\n", 1)[0]), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_open(body: str) -> bool:

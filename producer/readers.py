@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from guardfleet.columns import Columns
+from guardfleet.columns import METADATA, REQUESTS, Columns
+from guardfleet.domain.json_text import Repeated
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows import longest_line, row_of
 from guardfleet.sealing import PayloadRow
@@ -28,7 +29,6 @@ STDIN = "-"
 Line = PayloadRow | LineError
 Numbered = tuple[int, Line]  # the line from 1; of a table the row, of a JSON list the element
 LOOKED_AT = 100  # rows of JSON whose members say which columns there are
-REQUESTS = {"custom_id", "request"}
 MANY = 10  # lines, none of which is JSON: it is no JSON
 
 
@@ -86,16 +86,10 @@ class Input:
 
     def values(self) -> Iterator[Item]:
         """Every row under the names that guardfleet knows, or the error that it is; with the lines it covers. Once."""
-        columns = self._columns
-        used, is_plain = columns.used, columns.text == "text" and columns.id == "id"
-        if isinstance(self._format, Delimited):  # which knows the columns by their places
-            yield from self._format.items()
-            return
-        for first, last, value in self._format.items():
-            if type(value) is LineError or (is_plain and type(value) is dict and value.keys() <= used):
-                yield first, last, value
-            else:
-                yield first, last, columns.row(value) if isinstance(value, dict) else value
+        try:
+            yield from self._values()
+        finally:
+            self.close()
 
     def rows(self, *, before: int = 0, place: str | None = None) -> Iterator[Numbered]:
         """Every row as it is taken, or the error that it is. Once. Numbers go on behind `before`; errors name the `place`."""
@@ -113,6 +107,18 @@ class Input:
     def close(self) -> None:
         """Let go of the file."""
         self._stream.close()
+
+    def _values(self) -> Iterator[Item]:
+        columns = self._columns
+        used, is_plain = columns.used, columns.text == "text" and columns.id == "id"
+        if isinstance(self._format, Delimited):  # which knows the columns by their places
+            yield from self._format.items()
+            return
+        for first, last, value in self._format.items():
+            if type(value) is LineError or (is_plain and type(value) is dict and value.keys() <= used):
+                yield first, last, value
+            else:
+                yield first, last, _named(first, value, columns) if isinstance(value, dict) else value
 
     def _decide(self) -> tuple[Format, str]:
         stream, asked = self._stream, self._asked
@@ -183,7 +189,7 @@ class Input:
         rows = [value for value in looked if isinstance(value, dict)]
         if len(looked) >= MANY and all(isinstance(value, LineError) for value in looked):
             raise RejectedError(f"{self.name} is not JSON: none of its first {len(looked)} lines is. --format csv reads CSV.")
-        if not rows or any(isinstance(value, str) for value in looked) or any(REQUESTS & row.keys() for row in rows):
+        if not rows or any(isinstance(value, str) for value in looked) or any(not REQUESTS.isdisjoint(row) for row in rows):
             return self._asked.columns, []  # a text may be alone in its line, and is where it is in a request of a batch
         names = list(dict.fromkeys(name for row in rows for name in row))
         return resolve(self._asked.columns, names, self.name), names
@@ -222,3 +228,10 @@ def _taken(line: int, value: Any, max_text_bytes: int) -> Line:
         return row_of(line, value, max_text_bytes=max_text_bytes)
     except LineError as error:
         return error
+
+
+def _named(line: int, value: dict[str, Any], columns: Columns) -> Any:
+    """A row under the names that guardfleet knows. One in which a column that counts came twice is refused here, where that is known."""
+    if isinstance(value, Repeated) and (twice := sorted(value.names & (columns.used - {METADATA}))):
+        return LineError(line, "repeated_key", f"the member {twice[0]!r} is there more than once")
+    return columns.row(value)

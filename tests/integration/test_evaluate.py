@@ -46,7 +46,7 @@ def test_real_rows_and_another_precision(shared: pathlib.Path) -> None:
     assert found["model"].startswith("guardfleet-demo@")
 
 
-@pytest.mark.parametrize(("content", "said"), [("{}\n", "no row with a label"), ("{oops\n", "line 1: ")])
+@pytest.mark.parametrize(("content", "said"), [('{"text": "x"}\n', "no row with a label"), ("{oops\n", "line 1: ")])
 def test_an_unusable_file_is_one_sentence(tmp_path: pathlib.Path, content: str, said: str) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_text(content)
