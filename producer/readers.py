@@ -118,7 +118,9 @@ class Input:
             if type(value) is LineError or (is_plain and type(value) is dict and value.keys() <= used):
                 yield first, last, value
             else:
-                yield first, last, _named(first, value, columns) if isinstance(value, dict) else value
+                row = _named(first, value, columns) if isinstance(value, dict) else value
+                self._n_refused += type(row) is LineError
+                yield first, last, row
 
     def _decide(self) -> tuple[Format, str]:
         stream, asked = self._stream, self._asked
@@ -231,7 +233,7 @@ def _taken(line: int, value: Any, max_text_bytes: int) -> Line:
 
 
 def _named(line: int, value: dict[str, Any], columns: Columns) -> Any:
-    """A row under the names that guardfleet knows. One in which a column that counts came twice is refused here, where that is known."""
+    """A row under the names that guardfleet knows; refused where a column that counts came twice."""
     if isinstance(value, Repeated) and (twice := sorted(value.names & (columns.used - {METADATA}))):
         return LineError(line, "repeated_key", f"the member {twice[0]!r} is there more than once")
     return columns.row(value)
