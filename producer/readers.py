@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from guardfleet.columns import METADATA, REQUESTS, Columns
-from guardfleet.domain.json_text import Repeated
+from guardfleet.columns import REQUESTS, Columns
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows import longest_line, row_of
 from guardfleet.sealing import PayloadRow
@@ -118,9 +117,7 @@ class Input:
             if type(value) is LineError or (is_plain and type(value) is dict and value.keys() <= used):
                 yield first, last, value
             else:
-                row = _named(first, value, columns) if isinstance(value, dict) else value
-                self._n_refused += type(row) is LineError
-                yield first, last, row
+                yield first, last, columns.row(value) if isinstance(value, dict) else value
 
     def _decide(self) -> tuple[Format, str]:
         stream, asked = self._stream, self._asked
@@ -230,10 +227,3 @@ def _taken(line: int, value: Any, max_text_bytes: int) -> Line:
         return row_of(line, value, max_text_bytes=max_text_bytes)
     except LineError as error:
         return error
-
-
-def _named(line: int, value: dict[str, Any], columns: Columns) -> Any:
-    """A row under the names that guardfleet knows; refused where a column that counts came twice."""
-    if isinstance(value, Repeated) and (twice := sorted(value.names & (columns.used - {METADATA}))):
-        return LineError(line, "repeated_key", f"the member {twice[0]!r} is there more than once")
-    return columns.row(value)
