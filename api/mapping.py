@@ -5,11 +5,11 @@ is nearest; what it has no category for is `false`, 0.0 and applied to no input,
 
 - `violence`, `illicit`, `sexual`, `self-harm`: Violent, Non-violent Illegal Acts, Sexual Content, Suicide & Self-Harm.
 - `harassment` and `hate`: Unethical Acts, which the model does not tell apart (bias, hate speech, insults, threats, defamation).
-- the sub-categories (`harassment/threatening`, `sexual/minors`, ...): none. PII, politics, copyright and jailbreaks have no name
-  there. They are in the member `guardfleet` of each result.
+- the sub-categories (`harassment/threatening`, `sexual/minors`, ...): none.
+- `pii`, `political`, `copyright`, `jailbreak`: what the model has and OpenAI has no name for, under names of our own.
 
-A score is the probability that the text is not safe, for a category that the model named; for the others, that times the
-probability with which the model would have named it first.
+A score ranks; it is no calibrated probability (`score` says where it comes from). A text without a verdict is flagged, all its
+scores are 1, and they applied to no input.
 """
 
 import functools
@@ -18,8 +18,9 @@ from typing import Any
 
 import orjson
 
-from guardfleet.rendering import UNKNOWN_ODDS, Opinion, StoredVerdict, opinion_object
-from guardfleet.verdict import CATEGORY_NAMES, Category, Model, Severity
+from guardfleet.rendering import said_object
+from guardfleet.verdict import CATEGORY_NAMES, Category, Judgement, Model, Severity, category_names
+from guardfleet.verdicts.encoding import StoredVerdict, decode
 
 COVERED: Mapping[str, Category] = {
     "harassment": Category.UNETHICAL,
@@ -28,6 +29,10 @@ COVERED: Mapping[str, Category] = {
     "self-harm": Category.SELF_HARM,
     "sexual": Category.SEXUAL,
     "violence": Category.VIOLENT,
+    "pii": Category.PII,
+    "political": Category.POLITICAL,
+    "copyright": Category.COPYRIGHT,
+    "jailbreak": Category.JAILBREAK,
 }
 CATEGORIES = (
     "harassment",
@@ -43,42 +48,66 @@ CATEGORIES = (
     "sexual/minors",
     "violence",
     "violence/graphic",
+    "pii",
+    "political",
+    "copyright",
+    "jailbreak",
 )
 APPLIED = {name: ["text"] if name in COVERED else [] for name in CATEGORIES}
-PLACE = {category: place for place, category in enumerate(CATEGORY_NAMES, 1)}  # in the odds, whose first are of no category
+APPLIED_TO_NONE: Mapping[str, list[str]] = {name: [] for name in CATEGORIES}
 KNOWN = 65_536
 
 
 def result_json(row: StoredVerdict, model: Model, *, flag_from: Severity = Severity.UNSAFE) -> bytes:
     """One of `results` of a moderation, as JSON."""
     if row.evidence is None:
-        return _known(row[3:12], model, flag_from)
-    return orjson.dumps(_result(row.opinion, model, flag_from, row.evidence))
+        return _known(row.codes, model, flag_from)
+    return orjson.dumps(result(row.judgement, model, flag_from, row.evidence))
 
 
 @functools.lru_cache(KNOWN)
-def _known(opinion: tuple[Any, ...], model: Model, flag_from: Severity) -> bytes:
-    return orjson.dumps(_result(Opinion._make(opinion), model, flag_from, None))
+def _known(codes: tuple[Any, ...], model: Model, flag_from: Severity) -> bytes:
+    return orjson.dumps(result(decode(codes), model, flag_from, None))
 
 
-def _result(opinion: Opinion, model: Model, flag_from: Severity, evidence: Mapping[str, Any] | None) -> dict[str, Any]:
-    is_flagged = flag_from <= opinion.severity < Severity.ERROR
-    named = Category(opinion.categories)
+def result(said: Judgement, model: Model, flag_from: Severity, evidence: Mapping[str, Any] | None) -> dict[str, Any]:
+    """One of `results`. An error is above every severity: it is flagged, whatever is flagged."""
+    is_flagged, is_error = said.severity >= flag_from, said.severity is Severity.ERROR
+    named, ranked = set(category_names(said.categories)) if is_flagged else set(), scores(said)
     return {
         "flagged": is_flagged,
-        "categories": {name: is_flagged and name in COVERED and bool(named & COVERED[name]) for name in CATEGORIES},
-        "category_scores": {name: score(opinion, COVERED[name]) if name in COVERED else 0.0 for name in CATEGORIES},
-        "category_applied_input_types": APPLIED,
-        "guardfleet": opinion_object(opinion, model, evidence),
+        "categories": {name: name in COVERED and CATEGORY_NAMES[COVERED[name]] in named for name in CATEGORIES},
+        "category_scores": {name: ranked[COVERED[name]] if name in COVERED else 0.0 for name in CATEGORIES},
+        "category_applied_input_types": APPLIED_TO_NONE if is_error else APPLIED,
+        "guardfleet": said_object(said, model, evidence),
     }
 
 
-def score(opinion: Opinion, category: Category) -> float:
-    """How likely the text is one of the category, 0 to 1."""
-    if opinion.probabilities is None:
-        return float(opinion.severity in (Severity.CONTROVERSIAL, Severity.UNSAFE) and bool(opinion.categories & category))
-    not_safe = 1 - opinion.probabilities[0] / 255
-    if opinion.categories & category:
-        return round(not_safe, 3)
-    odds = opinion.category_odds[PLACE[category]] if opinion.category_odds else 0
-    return round(not_safe * odds / 254, 3) if odds != UNKNOWN_ODDS else 0.0
+def score(said: Judgement, category: Category) -> float:
+    """How high the text ranks in the category, 0 to 1."""
+    return scores(said)[category]
+
+
+def scores(said: Judgement) -> dict[Category, float]:
+    """How high the text ranks in each category, 0 to 1: the highest of the nine is P(not safe), of every text.
+
+    A category that the model named has all of P(not safe). Any other has it in proportion to its odds: those of being named first,
+    had the answer been `Unsafe`, over the highest of the nine. Where no odds are known nothing says how to divide the doubt, so
+    that it counts in full in each.
+    """
+    doubt = not_safe(said)
+    odds = [p or 0.0 for p in said.category_odds[1:]] if said.category_odds else [0.0] * len(CATEGORY_NAMES)
+    most = max(odds)
+    shares = [p / most for p in odds] if most else [0.0 if said.categories else 1.0] * len(CATEGORY_NAMES)
+    named = category_names(said.categories)
+    return {
+        category: round(doubt if name in named else doubt * share, 3)
+        for (category, name), share in zip(CATEGORY_NAMES.items(), shares, strict=True)
+    }
+
+
+def not_safe(said: Judgement) -> float:
+    """P(not safe); where the model's probabilities are not known, or are of no verdict, what the severity alone says."""
+    if said.severity is Severity.ERROR or said.probabilities is None:
+        return float(said.severity is not Severity.SAFE)
+    return 1 - said.probabilities[0]

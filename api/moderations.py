@@ -10,23 +10,27 @@ from pydantic_core import PydanticCustomError
 
 from api.context import AppContext, Context, ModerateCaller, in_thread
 from api.fields import JUDGED, Asked, ModelName
-from api.mapping import result_json
+from api.mapping import result, result_json
 from api.problems import ProblemError
 from guardfleet.errors import LineError, NotFoundError, RejectedError
 from guardfleet.plan import Plan
+from guardfleet.rationale import reason_of
+from guardfleet.rendering import json_object
 from guardfleet.rows import row_of
 from guardfleet.sealing import PayloadRow
 from guardfleet.store import verdicts
 from guardfleet.store.keys import Caller
 from guardfleet.store.online import OnlineJob
 from guardfleet.store.verdicts import Page
-from guardfleet.verdict import Severity
+from guardfleet.verdict import Judgement, Model, ServedBy, Severity
+from guardfleet.verdicts.encoding import StoredVerdict
 
 router = APIRouter(prefix="/v1", tags=["moderations"])
 
 MOST_INPUTS = 256
 MOST_MESSAGES = 1000
 THEIRS = ("omni-moderation", "text-moderation")  # names of OpenAI's models stand for whatever model there is
+UNFIT = ("too_long", "invalid_conversation")  # what the caller can mend
 FLAG_FROM = {"controversial": Severity.CONTROVERSIAL, "unsafe": Severity.UNSAFE}
 
 
@@ -77,29 +81,28 @@ class OwnRequest(Asked):
 
 @router.post("/moderations")
 async def create(asked: ModerationRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
-    """Judge texts while you wait. What the model has no category for is 0 and applied to no input: docs/api.md says which."""
-    if isinstance(asked.input, str):
-        texts = [asked.input]
-    else:
-        texts = [part for part in asked.input if isinstance(part, str)]
-        if not texts:  # one input in parts
-            texts = ["\n".join(part.text for part in asked.input if isinstance(part, TextPart))]
-    values = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
-    job, page, model = await judge(request, context, caller, values, asked.model)
-    about = {"id": f"modr-{job.public_id.hex}", "model": model}
+    """Judge texts while you wait. What the model has no category for is 0 and applied to no input: docs/api.md says which.
+
+    Of several texts each is answered for itself: one that has no verdict is flagged, its `guardfleet.error` says why, and the
+    answer's `guardfleet.errors` names its place. A text that comes alone and has no verdict is an error of the request.
+    """
     flag_from = FLAG_FROM[asked.flag_from]
-    results = (result_json(row, page.models[row.model_id], flag_from=flag_from) for row in page.rows)
-    return _json(b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], b",".join(results)))
+    if isinstance(asked.input, list) and isinstance(asked.input[0], str) and len(asked.input) > 1:
+        texts = [text for text in asked.input if isinstance(text, str)]
+        return _json(await _several(request, context, caller, texts, asked.model, flag_from))
+    text = asked.input if isinstance(asked.input, str) else "\n".join(p if isinstance(p, str) else p.text for p in asked.input)
+    job, row, model = await judge(request, context, caller, {"text": text}, asked.model)
+    about = {"id": f"modr-{job.public_id.hex}", "model": model.name}
+    return _json(b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], result_json(row, model, flag_from=flag_from)))
 
 
 @router.post("/moderate")
 async def moderate(asked: OwnRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Judge a text or a conversation while you wait, in the guard's own terms: the verdict as results and exports have it."""
     value = asked.model_dump(exclude_none=True, exclude={"model"})
-    job, page, _ = await judge(request, context, caller, [{"id": "0", **value}], asked.model)
-    (verdict,) = page.json_objects()
+    job, row, model = await judge(request, context, caller, value, asked.model)
     about = {"id": f"modr-{job.public_id.hex}", "object": "moderation"}
-    return _json(b'%b,"verdict":%b}' % (orjson.dumps(about)[:-1], verdict))
+    return _json(b'%b,"verdict":%b}' % (orjson.dumps(about)[:-1], json_object(row, model)))
 
 
 @router.get("/models")
@@ -124,37 +127,72 @@ def _model_object(name: str) -> dict[str, Any]:
 
 
 async def judge(
-    request: Request,
-    context: Context,
-    caller: Caller,
-    values: list[dict[str, Any]],
-    model: str | None,
-    *,
-    keeps_nothing: bool = False,
-) -> tuple[OnlineJob, Page, str]:
-    """The job, its verdicts in order, and the name of the model that gave the first."""
+    request: Request, context: Context, caller: Caller, value: dict[str, Any], model: str | None, *, keeps_nothing: bool = False
+) -> tuple[OnlineJob, StoredVerdict, Model]:
+    """The job, its one verdict, and what judged. Raises ProblemError where there is none, and never will be for this text."""
+    job, page = await _judged(request, context, caller, [_row(0, value, context)], model, keeps_nothing=keeps_nothing)
+    (row,) = page.rows
+    said = row.judgement
+    if said.severity is Severity.ERROR:
+        code = said.error or "unparsed"
+        status = 400 if code in UNFIT else 422
+        raise ProblemError(status, code, f"the input cannot be judged: {reason_of(said)}.", param="input")
+    return job, row, page.models[row.model_id]
+
+
+async def _several(
+    request: Request, context: Context, caller: Caller, texts: list[str], model: str | None, flag_from: Severity
+) -> bytes:
+    """The answer for texts of which each has its own result, whatever becomes of the others."""
+    rows: dict[int, PayloadRow] = {}
+    results: dict[int, bytes] = {}
+    errors: dict[int, Judgement] = {}
+    for i, text in enumerate(texts):
+        try:
+            rows[i] = _row(i, {"text": text}, context, param=f"input[{i}]")
+        except ProblemError as refused:
+            errors[i] = Judgement(Severity.ERROR, served_by=ServedBy.NOBODY, error=refused.code, error_detail=str(refused.detail))
+            first = refused
+    if not rows:
+        raise first
+    job, page = await _judged(request, context, caller, list(rows.values()), model)
+    for i, row in zip(rows, page.rows, strict=True):
+        results[i] = result_json(row, page.models[row.model_id], flag_from=flag_from)
+        if row.judgement.severity is Severity.ERROR:
+            errors[i] = row.judgement
+    judge_of_all = page.models[
+        next((row for i, row in zip(rows, page.rows, strict=True) if i not in errors), page.rows[0]).model_id
+    ]
+    for i in errors.keys() - results.keys():
+        results[i] = orjson.dumps(result(errors[i], judge_of_all, flag_from, None))
+    about: dict[str, Any] = {"id": f"modr-{job.public_id.hex}", "model": judge_of_all.name}
+    if errors:
+        about["guardfleet"] = {"errors": [_error(i, errors[i]) for i in sorted(errors)]}
+    return b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], b",".join(results[i] for i in range(len(texts))))
+
+
+def _error(i: int, said: Judgement) -> dict[str, Any]:
+    """What the answer as a whole says of a text without a verdict: sent again, it has none again."""
+    return {"index": i, "param": f"input[{i}]", "code": said.error, "message": f"{reason_of(said)}.", "final": True}
+
+
+async def _judged(
+    request: Request, context: Context, caller: Caller, rows: list[PayloadRow], model: str | None, *, keeps_nothing: bool = False
+) -> tuple[OnlineJob, Page]:
     named = None if model is None or model.startswith(THEIRS) else model
     if named is not None:
         await in_thread(verdicts.require_served, context.db, Plan(named))
-    rows = [_row(i, value, context) for i, value in enumerate(values)]
     await context.throttle.spend(request, caller, len(rows))
-    job, page = await context.online.judge(rows, tenant_id=caller.tenant_id, model=named, keeps_nothing=keeps_nothing)
-    failed = next((row for row in page.rows if row.severity == Severity.ERROR), None)
-    if len(page.rows) < len(rows) or failed:
-        code = failed.error if failed and failed.error else "no_verdict"
-        if code in ("too_long", "invalid_conversation"):
-            raise ProblemError(400, code, f"the input cannot be judged: {failed.error_detail if failed else code}.", param="input")
-        raise ProblemError(503, code, "the input has no verdict; it may have one if sent again.", headers={"Retry-After": "1"})
-    return job, page, page.models[page.rows[0].model_id].name
+    return await context.online.judge(rows, tenant_id=caller.tenant_id, model=named, keeps_nothing=keeps_nothing)
 
 
-def _row(i: int, value: dict[str, Any], context: Context) -> PayloadRow:
+def _row(i: int, value: dict[str, Any], context: Context, *, param: str = "input") -> PayloadRow:
     try:
-        return row_of(i, value, max_text_bytes=context.settings.max_text_bytes)
+        return row_of(i, {"id": str(i), **value}, max_text_bytes=context.settings.max_text_bytes)
     except LineError as error:
-        raise ProblemError(400, error.code, f"{error.detail}.", param="input") from None
+        raise ProblemError(400, error.code, f"{error.detail}.", param=param) from None
     except RejectedError as error:
-        raise ProblemError(400, "rejected", str(error), param="input") from None
+        raise ProblemError(400, "rejected", str(error), param=param) from None
 
 
 def _json(body: bytes) -> Response:

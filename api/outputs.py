@@ -6,7 +6,7 @@ are in the error file. A file that would be empty is not there.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,8 @@ from guardfleet.rows import MODERATIONS
 from guardfleet.states import JobState
 from guardfleet.store import jobs, unjudged, verdicts
 from guardfleet.store.jobs import JobView, parse_label
-from guardfleet.verdict import ERROR_CODES, Severity
+from guardfleet.verdict import ERROR_CODES, Model, Severity
+from guardfleet.verdicts.encoding import StoredVerdict, canonical_answer
 
 NAME = re.compile(r"file-(out|err)-([0-9a-f]{32})")
 
@@ -95,13 +96,10 @@ class Output:
         if not self.is_errors:
             render = _moderation_line if job.endpoint == MODERATIONS else _completion_line
             for page in verdicts.in_order(db, job, max_severity=Severity.UNSAFE):
-                yield b"".join(render(job, row, page.models[row.model_id]) for row in page.rows)
+                yield b"".join(_output_line(job, row, page.models[row.model_id], render) for row in page.rows)
             return
         for page in verdicts.in_order(db, job, min_severity=Severity.ERROR):
-            yield b"".join(
-                _failed_line(job, str(row.seq), row.id, row.error or "failed", ERROR_CODES.get(row.error or "", "no verdict"))
-                for row in page.rows
-            )
+            yield b"".join(_error_line(job, row) for row in page.rows)
         for line in unjudged.refused(db, job):
             yield _refused_line(job, line)
         code = "batch_expired" if job.state is JobState.EXPIRED else "batch_cancelled"
@@ -126,7 +124,17 @@ def _size(output: Output) -> int:
     return sum(map(len, output.read()))
 
 
-def _moderation_line(job: JobView, row: Any, model: Any) -> bytes:
+def _output_line(job: JobView, row: StoredVerdict, model: Model, render: Callable[[JobView, StoredVerdict, Model], bytes]) -> bytes:
+    """A line of the output file; one that was counted as completed but cannot be understood says so in its place."""
+    return _error_line(job, row) if row.judgement.severity is Severity.ERROR else render(job, row, model)
+
+
+def _error_line(job: JobView, row: StoredVerdict) -> bytes:
+    code = row.judgement.error or "failed"
+    return _failed_line(job, str(row.seq), row.id, code, ERROR_CODES.get(code, "no verdict"))
+
+
+def _moderation_line(job: JobView, row: StoredVerdict, model: Model) -> bytes:
     head = b'{"id":"batch_req_%b_%d","custom_id":%b,"response":{"status_code":200,"request_id":"req_%b_%d","body":'
     body = b'{"id":"modr-%b-%d","model":%b,"results":[%b]}},"error":null}\n'
     job_id = job.public_id.hex.encode()
@@ -135,10 +143,14 @@ def _moderation_line(job: JobView, row: Any, model: Any) -> bytes:
     )  # fmt: skip
 
 
-def _completion_line(job: JobView, row: Any, model: Any) -> bytes:
-    """For lines that asked for a chat completion, as they would of the guard model itself: its answer."""
-    job_id = job.public_id.hex
+def _completion_line(job: JobView, row: StoredVerdict, model: Model) -> bytes:
+    """For lines that asked for a chat completion, as they would of the guard model itself: the canonical answer.
+
+    Not the answer to the letter (`raw`), which may be of one window of a long text and so say less than the verdict.
+    """
+    job_id, said = job.public_id.hex, row.judgement
     n_in, n_out = row.input_tokens, row.output_tokens
+    content = canonical_answer(said.severity, said.categories, said.refusal)
     body = {
         "id": f"chatcmpl-{job_id}-{row.seq}",
         "object": "chat.completion",
@@ -147,7 +159,7 @@ def _completion_line(job: JobView, row: Any, model: Any) -> bytes:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": row.raw or "Safety: Safe\nCategories: None", "refusal": None},
+                "message": {"role": "assistant", "content": content, "refusal": None},
                 "finish_reason": "stop",
                 "logprobs": None,
             }

@@ -1,10 +1,11 @@
 """A drop-in for Perspective's `comments:analyze`, as far as the guard's categories carry it.
 
 The guard does not tell insults, attacks on identity and other unethical speech apart: INSULT and IDENTITY_ATTACK are both its
-Unethical Acts. It has nothing for PROFANITY: who asks for that is told so. Callers of that service send their key in the URL, so
-this one route takes it from there; queries are in no log.
+Unethical Acts. It has nothing for PROFANITY: that is left out, and said so, never made up. Callers of that service send their key
+in the URL, so this one route takes it from there; queries are in no log.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -12,12 +13,12 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, admitted
 from api.fields import IGNORED, JUDGED, Asked
-from api.mapping import score
+from api.mapping import not_safe, score
 from api.moderations import judge
 from api.problems import ProblemError
-from guardfleet.rendering import StoredVerdict
 from guardfleet.store.keys import Caller
 from guardfleet.verdict import Category
+from guardfleet.verdicts.encoding import StoredVerdict
 
 router = APIRouter(prefix="/v1alpha1", tags=["perspective"])
 
@@ -32,6 +33,9 @@ ATTRIBUTES = {
 MOST_ATTRIBUTES = 30
 WITHOUT_EFFECT = ("sessionId", "communityId", "spanAnnotations", "context")
 UNKNOWN_LANGUAGE = "und"  # BCP 47's: the guard judges 119 languages and names none
+NAME_CHARS = 50
+PLAIN_NAME = re.compile(rf"[A-Z_]{{1,{NAME_CHARS}}}")  # any other is in the body alone: a header holds no other characters
+UNSUPPORTED = "guardfleet-unsupported-attributes"
 
 
 class Comment(Asked):
@@ -60,7 +64,7 @@ class AnalyzeRequest(Asked):
     comment: Comment
     requestedAttributes: Annotated[  # noqa: N815
         dict[str, Wanted | None],
-        Field(min_length=1, max_length=MOST_ATTRIBUTES, json_schema_extra={"propertyNames": {"enum": list(ATTRIBUTES)}}),
+        Field(min_length=1, max_length=MOST_ATTRIBUTES),
     ]
     languages: Annotated[list[Annotated[str, StringConstraints(max_length=35)]], Field(max_length=20)] | None = None
     clientToken: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
@@ -86,21 +90,24 @@ async def analyze(
     response: Response,
     context: AppContext,
     caller: Annotated[Caller, Depends(caller_by_url)],
+    strict: Annotated[bool, Query(description="Refuse a request that asks for an attribute which is not answered.")] = False,
 ) -> dict[str, Any]:
-    """Score a comment. The span is what decided of a long one, and all of any other."""
-    for name in asked.requestedAttributes:
-        if name not in ATTRIBUTES:
-            detail = f"attribute {name[:50]!r} is not carried by the guard's categories; there are {', '.join(ATTRIBUTES)}."
-            raise ProblemError(400, "attribute_not_supported", detail, param=f"requestedAttributes.{name[:50]}")
-    value = {"id": "0", "text": asked.comment.text}
-    _, page, _ = await judge(request, context, caller, [value], None, keeps_nothing=asked.doNotStore)
-    (row,) = page.rows
-    scores = {name: attribute(row, name, len(asked.comment.text)) for name in asked.requestedAttributes}
-    shown = {
-        name: found
-        for name, found in scores.items()
-        if found["summaryScore"]["value"] >= (wanted.scoreThreshold if (wanted := asked.requestedAttributes[name]) else 0.0)
-    }
+    """Score a comment. The span is what decided of a long one, and all of any other.
+
+    Attributes that no category carries are left out of `attributeScores` and named in `unsupportedAttributes` and a header.
+    """
+    unsupported = [name for name in asked.requestedAttributes if name not in ATTRIBUTES]
+    if unsupported and (strict or len(unsupported) == len(asked.requestedAttributes)):
+        name = unsupported[0][:NAME_CHARS]
+        detail = f"attribute {name!r} is not carried by the guard's categories; there are {', '.join(ATTRIBUTES)}."
+        raise ProblemError(400, "attribute_not_supported", detail, param=f"requestedAttributes.{name}")
+    _, row, _ = await judge(request, context, caller, {"text": asked.comment.text}, None, keeps_nothing=asked.doNotStore)
+    shown = {}
+    for name, wanted in asked.requestedAttributes.items():
+        if name in ATTRIBUTES:
+            found = attribute(row, name, len(asked.comment.text))
+            if found["summaryScore"]["value"] >= (wanted.scoreThreshold if wanted else 0.0):
+                shown[name] = found
     if ignored := [name for name in WITHOUT_EFFECT if getattr(asked, name)]:
         response.headers[IGNORED] = ", ".join(ignored)
     answer: dict[str, Any] = {
@@ -108,16 +115,19 @@ async def analyze(
         "languages": asked.languages or [UNKNOWN_LANGUAGE],
         "detectedLanguages": [UNKNOWN_LANGUAGE],
     }
+    if unsupported:
+        response.headers[UNSUPPORTED] = ", ".join(name for name in unsupported if PLAIN_NAME.fullmatch(name))
+        answer["unsupportedAttributes"] = [name[:NAME_CHARS] for name in unsupported]
     return answer if asked.clientToken is None else answer | {"clientToken": asked.clientToken}
 
 
 def attribute(row: StoredVerdict, name: str, length: int) -> dict[str, Any]:
     """The scores of one attribute: the likeliest of its categories; of SEVERE_TOXICITY as far as the text is unsafe."""
-    opinion = row.opinion
-    value = max(score(opinion, category) for category in ATTRIBUTES[name])
-    if name == "SEVERE_TOXICITY" and opinion.probabilities is not None:
-        not_safe = 255 - opinion.probabilities[0]
-        value = round(value * opinion.probabilities[2] / not_safe, 3) if not_safe else 0.0
+    said = row.judgement
+    value = max(score(said, category) for category in ATTRIBUTES[name])
+    if name == "SEVERE_TOXICITY" and said.probabilities is not None:
+        doubt = not_safe(said)
+        value = round(value * said.probabilities[2] / doubt, 3) if doubt else 0.0
     begin, end = (row.evidence or {}).get("decided") or (0, length)
     found = {"value": min(1.0, value), "type": "PROBABILITY"}
     return {"spanScores": [{"begin": begin, "end": end, "score": found}], "summaryScore": found}

@@ -1,7 +1,7 @@
 """Errors over HTTP: one body that is both RFC 9457 problem+json and OpenAI's `error` object."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +135,12 @@ def _nearest(error: RequestValidationError) -> _Fault:
     nearest = [each for path, each in faults if path == param]
     status = 400 if nearest[0]["type"] == UNSTORABLE else 422
     details = dict.fromkeys(str(each["msg"]) for each in nearest)
-    return _Fault(status, ", or: ".join(details), ".".join(map(str, param)) or None)
+    return _Fault(status, ", or: ".join(details), _named(param) or None)
+
+
+def _named(path: Sequence[int | str]) -> str:
+    """A place as a caller would write it: `input[1].text`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def _path(error: Mapping[str, Any], body: object) -> tuple[int | str, ...]:

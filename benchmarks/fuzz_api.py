@@ -24,13 +24,13 @@ from guardfleet.store.database import Database
 from guardfleet.store.scratch import scratch_database
 from guardfleet.store.settling import Row
 from guardfleet.telemetry import logs
-from guardfleet.verdict import Judgement, Model, Severity
+from guardfleet.verdict import Model
+from tests.services.judged import SAFE
 from tests.services.served import served
 
 CONFIG = pathlib.Path(__file__).with_name("schemathesis.toml")
 LOOK_S = 0.02
 EXAMPLES = 100  # of each operation and phase in one run
-SAFE = Judgement(Severity.SAFE, probabilities=(0.9, 0.08, 0.02), raw="Safety: Safe\nCategories: None")
 
 
 def main() -> int:

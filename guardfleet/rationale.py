@@ -5,49 +5,41 @@ The view `verdicts` says the same in SQL; a test holds the two against each othe
 
 import functools
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from guardfleet.verdict import ERROR_CODES, Category, ServedBy, Severity, category_names
+from guardfleet.verdict import ERROR_CODES, Category, Judgement, Model, ServedBy, Severity, category_names
+from guardfleet.verdicts.encoding import LABELS
 
-THOUSANDTHS = [
-    str((Decimal(byte) / 255).quantize(Decimal("0.001"), ROUND_HALF_UP)) for byte in range(256)
-]  # of a stored probability
-PROBABILITIES = [float(shown) for shown in THOUSANDTHS]
 EARLIER = {ServedBy.CACHE: " earlier (cached)", ServedBy.DUPLICATE: " on the same text in this job"}
 REFUSED = {True: "; the response is a refusal", False: "; the response is no refusal", None: ""}
 
 
-def rationale(
-    severity: int,
-    categories: int,
-    served_by: int,
-    refusal: bool | None,
-    probabilities: bytes | None,
-    evidence: Mapping[str, Any] | None,
-    error: str | None,
-    error_detail: str | None,
-    model: str,
-) -> str:
-    """The sentence. `model` is its name and the first twelve characters of its revision, joined by @."""
+def rationale(said: Judgement, evidence: Mapping[str, Any] | None, model: Model) -> str:
+    """The sentence."""
     extent = _extent(evidence) if evidence else ""
-    if severity == Severity.ERROR:
-        detail = "" if error_detail is None else f" ({error_detail})"
-        return f"No verdict: {ERROR_CODES.get(error or '', error or 'unknown')}{detail}{extent}."
-    if served_by == ServedBy.RULE_EMPTY:
+    if said.severity is Severity.ERROR:
+        return f"No verdict: {reason_of(said)}{extent}."
+    if said.served_by is ServedBy.RULE_EMPTY:
         return "Safe: the text is empty, so there was nothing to judge."
     odds = ""
-    if probabilities is not None:
-        safe, controversial, unsafe = (THOUSANDTHS[byte] for byte in probabilities)
-        odds = f"; probability safe {safe}, controversial {controversial}, unsafe {unsafe}"
-    earlier = EARLIER.get(ServedBy(served_by), "")
-    return f"{_said(severity, categories)}{REFUSED[refusal]}{odds}{extent}; judged by {model}{earlier}."
+    if said.probabilities is not None:
+        safe, controversial, unsafe = said.probabilities
+        odds = f"; probability safe {safe:.3f}, controversial {controversial:.3f}, unsafe {unsafe:.3f}"
+    earlier = EARLIER.get(said.served_by, "")
+    judged_by = f"{model.name}@{model.revision[:12]}"
+    return f"{_verdict(said.severity, said.categories)}{REFUSED[said.refusal]}{odds}{extent}; judged by {judged_by}{earlier}."
+
+
+def reason_of(said: Judgement) -> str:
+    """Why a judgement is an error, without a full stop."""
+    detail = "" if said.error_detail is None else f" ({said.error_detail})"
+    return f"{ERROR_CODES.get(said.error or '', said.error or 'unknown')}{detail}"
 
 
 @functools.lru_cache(maxsize=4096)
-def _said(severity: int, categories: int) -> str:
-    names = category_names(Category(categories))
-    return Severity(severity).name.capitalize() + (f" in {', '.join(names)}" if names else ", no category")
+def _verdict(severity: Severity, categories: Category) -> str:
+    names = category_names(categories)
+    return LABELS[severity] + (f" in {', '.join(names)}" if names else ", no category")
 
 
 def _extent(evidence: Mapping[str, Any]) -> str:

@@ -3,15 +3,15 @@
 Millions of them are read, so most of an object is made once for all verdicts that say the same: 1 us instead of 20 a verdict.
 """
 
-import datetime as dt
 import functools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
-from guardfleet.rationale import PROBABILITIES, rationale
-from guardfleet.verdict import CATEGORY_CHOICES, Category, Model, ServedBy, Severity, category_names
+from guardfleet.rationale import rationale
+from guardfleet.verdict import CATEGORY_CHOICES, Judgement, Model, category_names
+from guardfleet.verdicts.encoding import StoredVerdict, decode
 
 FIELDS = (
     "seq",
@@ -38,56 +38,12 @@ FIELDS = (
     "category_probabilities",
     "evidence",
 )
-UNKNOWN_ODDS = 255  # of a byte; 254 is 1
-KNOWN_OPINIONS = 65_536  # about 40 MiB of rendered text at most
-
-
-class Opinion(NamedTuple):
-    """What a stored verdict says, without whom it is about: equal for very many of them."""
-
-    severity: int
-    categories: int
-    refusal: bool | None
-    probabilities: bytes | None
-    served_by: int
-    raw: str | None
-    error: str | None
-    error_detail: str | None
-    category_odds: bytes | None
-
-
-class StoredVerdict(NamedTuple):
-    """A row of the table `verdict`, in the order of `verdicts.COLUMNS`; `metadata` is JSON text."""
-
-    ord: int
-    seq: int
-    id: str
-    severity: int
-    categories: int
-    refusal: bool | None
-    probabilities: bytes | None
-    served_by: int
-    raw: str | None
-    error: str | None
-    error_detail: str | None
-    category_odds: bytes | None
-    model_id: int
-    input_tokens: int
-    output_tokens: int
-    done_at: dt.datetime
-    metadata: str | None
-    evidence: dict[str, Any] | None
-
-    @property
-    def opinion(self) -> Opinion:
-        """The part that says something."""
-        return Opinion._make(self[3:12])
+KNOWN_VERDICTS = 65_536  # about 40 MiB of rendered text at most
 
 
 def json_object(row: StoredVerdict, model: Model) -> bytes:
     """The verdict as a JSON object in UTF-8, on one line."""
-    opinion = row[3:12]
-    said = _said(opinion, model) if row.evidence is None else _opinion_json(Opinion._make(opinion), model, row.evidence)
+    said = _said(row.codes, model) if row.evidence is None else _said_json(row.judgement, model, row.evidence)
     metadata = b"" if row.metadata is None else b',"metadata":' + row.metadata.encode()
     return b'{"id":%b,%b,"tokens":{"input":%d,"output":%d},"done_at":%b%b}' % (
         orjson.dumps(row.id),
@@ -101,21 +57,22 @@ def json_object(row: StoredVerdict, model: Model) -> bytes:
 
 def fields(row: StoredVerdict, model: Model) -> dict[str, Any]:
     """The verdict in words, by `FIELDS`, as the view `verdicts` has it."""
-    p_safe, p_controversial, p_unsafe = _shown(row.probabilities) or (None, None, None)
+    said = row.judgement
+    p_safe, p_controversial, p_unsafe = _shown(said.probabilities) or (None, None, None)
     return {
         "seq": row.seq,
         "id": row.id,
-        "severity": Severity(row.severity).label,
-        "categories": category_names(Category(row.categories)),
-        "refusal": row.refusal,
+        "severity": said.severity.label,
+        "categories": category_names(said.categories),
+        "refusal": said.refusal,
         "p_safe": p_safe,
         "p_controversial": p_controversial,
         "p_unsafe": p_unsafe,
-        "rationale": _sentence(row.opinion, model, row.evidence),
-        "served_by": ServedBy(row.served_by).label,
-        "raw": row.raw,
-        "error": row.error,
-        "error_detail": row.error_detail,
+        "rationale": rationale(said, row.evidence, model),
+        "served_by": said.served_by.label,
+        "raw": said.raw,
+        "error": said.error,
+        "error_detail": said.error_detail,
         "model": model.name,
         "revision": model.revision,
         "policy": model.policy,
@@ -124,64 +81,48 @@ def fields(row: StoredVerdict, model: Model) -> dict[str, Any]:
         "output_tokens": row.output_tokens,
         "done_at": row.done_at,
         "metadata": None if row.metadata is None else orjson.loads(row.metadata),
-        "category_probabilities": _named(row.category_odds),
+        "category_probabilities": _named(said.category_odds),
         "evidence": row.evidence,
     }
 
 
-@functools.lru_cache(KNOWN_OPINIONS)
-def _said(opinion: tuple[Any, ...], model: Model) -> bytes:
-    return _opinion_json(Opinion._make(opinion), model, None)
+@functools.lru_cache(KNOWN_VERDICTS)
+def _said(codes: tuple[Any, ...], model: Model) -> bytes:
+    return _said_json(decode(codes), model, None)
 
 
-def _opinion_json(opinion: Opinion, model: Model, evidence: Mapping[str, Any] | None) -> bytes:
-    return orjson.dumps(opinion_object(opinion, model, evidence))[1:-1]
+def _said_json(said: Judgement, model: Model, evidence: Mapping[str, Any] | None) -> bytes:
+    return orjson.dumps(said_object(said, model, evidence))[1:-1]
 
 
-def opinion_object(opinion: Opinion, model: Model, evidence: Mapping[str, Any] | None) -> dict[str, Any]:
+def said_object(said: Judgement, model: Model, evidence: Mapping[str, Any] | None) -> dict[str, Any]:
     """The members of a verdict's object that do not depend on whom it is about."""
-    shown = _shown(opinion.probabilities)
+    shown = _shown(said.probabilities)
     return {
-        "severity": Severity(opinion.severity).label,
-        "categories": category_names(Category(opinion.categories)),
-        "refusal": opinion.refusal,
+        "severity": said.severity.label,
+        "categories": category_names(said.categories),
+        "refusal": said.refusal,
         "probabilities": None if shown is None else dict(zip(("safe", "controversial", "unsafe"), shown, strict=True)),
-        "category_probabilities": _named(opinion.category_odds),
-        "rationale": _sentence(opinion, model, evidence),
+        "category_probabilities": _named(said.category_odds),
+        "rationale": rationale(said, evidence, model),
         "evidence": evidence,
-        "served_by": ServedBy(opinion.served_by).label,
+        "served_by": said.served_by.label,
         "model": model.name,
         "revision": model.revision,
         "policy": model.policy,
         "is_demo": model.is_demo,
-        "error": None if opinion.error is None else {"code": opinion.error, "detail": opinion.error_detail},
-        "raw": opinion.raw,
+        "error": None if said.error is None else {"code": said.error, "detail": said.error_detail},
+        "raw": said.raw,
     }
 
 
-def _sentence(opinion: Opinion, model: Model, evidence: Mapping[str, Any] | None) -> str:
-    return rationale(
-        opinion.severity,
-        opinion.categories,
-        opinion.served_by,
-        opinion.refusal,
-        opinion.probabilities,
-        evidence,
-        opinion.error,
-        opinion.error_detail,
-        f"{model.name}@{model.revision[:12]}",
-    )
-
-
-def _shown(probabilities: bytes | None) -> tuple[float, float, float] | None:
+def _shown(probabilities: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
     if probabilities is None:
         return None
-    safe, controversial, unsafe = (PROBABILITIES[byte] for byte in probabilities)
-    return safe, controversial, unsafe
+    safe, controversial, unsafe = probabilities
+    return round(safe, 3), round(controversial, 3), round(unsafe, 3)
 
 
-def _named(odds: bytes | None) -> dict[str, float] | None:
+def _named(odds: Sequence[float | None] | None) -> dict[str, float] | None:
     """Category to probability; what rounds to nothing and what is not known is left out."""
-    if odds is None:
-        return None
-    return {name: round(value / 254, 3) for name, value in zip(CATEGORY_CHOICES, odds, strict=True) if 0 < value < UNKNOWN_ODDS}
+    return None if odds is None else {name: round(p, 3) for name, p in zip(CATEGORY_CHOICES, odds, strict=True) if p}

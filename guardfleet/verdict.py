@@ -49,6 +49,7 @@ CATEGORY_NAMES: Mapping[Category, str] = {
     Category.COPYRIGHT: "Copyright Violation",
     Category.JAILBREAK: "Jailbreak",
 }
+PLAIN_BITS = [(int(bit), name) for bit, name in CATEGORY_NAMES.items()]  # `&` of a Flag takes as long as twenty of integers
 CATEGORY_CHOICES = ("None", *CATEGORY_NAMES.values())  # what the model chooses from for the first category: the order of all odds
 
 
@@ -73,6 +74,7 @@ ERROR_CODES: Mapping[str, str] = {
     "invalid_conversation": "the messages cannot be judged as a conversation",
     "engine_failed": "the engine failed on this text",
     "abandoned": "its shard failed too often",
+    "unreadable": "what is known of it makes no verdict that this version understands",
 }
 
 
@@ -81,7 +83,7 @@ class Judgement:
     """What the guard said of one text, before it is bound to a row.
 
     `probabilities` are P(safe), P(controversial), P(unsafe) at the label's position, summing to 1; None where no model ran.
-    `raw` is the model's answer where it differs from the canonical rendering of the parsed fields, else None.
+    `raw` is the model's answer where it differs from `canonical_answer` of the other fields, or is no answer; else None.
     `category_odds`: P of each of `CATEGORY_CHOICES` to be named first, had the answer been unsafe in one of them, whatever it was;
     None where the tokenizer gives none.
     `evidence`: for long texts the windows, the one that decided, and what was left out (docs/long-texts.md); how many lines of
@@ -127,7 +129,8 @@ def with_notes(judgement: Judgement, notes: Sequence[str]) -> Judgement:
 
 def category_names(categories: Category) -> list[str]:
     """The set bits in the model's spelling, in the policy's order."""
-    return [name for bit, name in CATEGORY_NAMES.items() if categories & bit]
+    bits = int(categories)
+    return [name for bit, name in PLAIN_BITS if bits & bit]
 
 
 def categories_of(names: Iterable[str]) -> Category:

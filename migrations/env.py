@@ -1,8 +1,12 @@
-"""Alembic's entry: runs on the connection that `guardfleet.store.migrate` hands over, one transaction a migration."""
+"""Alembic's entry: runs on the connection that `guardfleet.store.migrate` hands over, one transaction a migration.
+
+The view is made behind the last one: its words are the code's, and a migration's are what they were.
+"""
 
 from alembic import context
 
 from guardfleet.store.schema import Base
+from guardfleet.store.view import STATEMENTS
 
 context.configure(
     connection=context.config.attributes["connection"],
@@ -11,3 +15,4 @@ context.configure(
 )
 with context.begin_transaction():
     context.run_migrations()
+context.get_bind().exec_driver_sql(STATEMENTS)

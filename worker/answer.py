@@ -9,9 +9,11 @@ import functools
 import re
 from dataclasses import dataclass
 
-from guardfleet.verdict import CATEGORY_NAMES, Category, Severity, categories_of, category_names
+from guardfleet.verdict import CATEGORY_NAMES, Category, Severity, categories_of
+from guardfleet.verdicts import encoding
+from guardfleet.verdicts.encoding import canonical_answer
 
-LABELS = {"Safe": Severity.SAFE, "Controversial": Severity.CONTROVERSIAL, "Unsafe": Severity.UNSAFE}
+LABELS = {label: severity for severity, label in encoding.LABELS.items()}
 # The whole answer must be in the grammar: a label somewhere in free prose is a sign of a wrong prompt, not a verdict.
 # There are some hundred different answers, so both ways are remembered: they were a quarter of a worker's time per text.
 # Case-sensitive, as the official parser is: with case ignored, "Non-violent" would also yield "Violent".
@@ -57,8 +59,4 @@ def parse(raw: str, *, responds: bool | None = None) -> Parsed | None:
 @functools.lru_cache(maxsize=1024)
 def render(parsed: Parsed) -> str:
     """The canonical answer: parse(render(x)) == x. What is stored leaves `raw` out where the two are equal."""
-    label = next(label for label, severity in LABELS.items() if severity is parsed.severity)
-    lines = [f"Safety: {label}", f"Categories: {', '.join(category_names(parsed.categories)) or 'None'}"]
-    if parsed.refusal is not None:
-        lines.append(f"Refusal: {'Yes' if parsed.refusal else 'No'}")
-    return "\n".join(lines)
+    return canonical_answer(parsed.severity, parsed.categories, parsed.refusal)

@@ -129,7 +129,10 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{hours} h {minutes} min" if hours else f"{minutes} min"  # noqa: PLR2004
 
 
-def summary(job: JobView, counts: Mapping[tuple[int, int], int], *, seconds: float | None, with_start: bool = False) -> None:
+Counts = Mapping[tuple[Severity, Category], int]
+
+
+def summary(job: JobView, counts: Counts, *, seconds: float | None, with_start: bool = False) -> None:
     """The table of severities and categories, and the figures under it; whether `seconds` are with the start of a worker."""
     demo = " - judged by the DEMO model, not for real use" if job.is_demo else ""
     console.print(f"[bold]{job.label}[/bold]: {job.state.label}{demo}", soft_wrap=True)
@@ -151,18 +154,17 @@ def summary(job: JobView, counts: Mapping[tuple[int, int], int], *, seconds: flo
         console.print(_cascade(job), soft_wrap=True)
 
 
-def _table(job: JobView, counts: Mapping[tuple[int, int], int]) -> Table:
+def _table(job: JobView, counts: Counts) -> Table:
     table = Table()
     table.add_column("category")
-    shown = [s for s in Severity if any(severity == s for severity, _ in counts)]
+    shown = [s for s in Severity if any(severity is s for severity, _ in counts)]
     for severity in shown:
         table.add_column(severity.label, justify="right", style=STYLES[severity], no_wrap=True)
-    rows: dict[str, dict[int, int]] = {}
-    for (severity_code, bits), n in counts.items():
-        names = category_names(Category(bits)) or ["no verdict" if severity_code == Severity.ERROR else "none"]
-        for name in names:
+    rows: dict[str, dict[Severity, int]] = {}
+    for (severity, categories), n in counts.items():
+        for name in category_names(categories) or ["no verdict" if severity is Severity.ERROR else "none"]:
             cell = rows.setdefault(name, {})
-            cell[severity_code] = cell.get(severity_code, 0) + n
+            cell[severity] = cell.get(severity, 0) + n
     for name, cells in sorted(rows.items(), key=lambda item: -sum(item[1].values())):
         table.add_row(name, *(f"{cells[s]:,}" if s in cells else "" for s in shown))
     table.add_section()

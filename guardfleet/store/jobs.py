@@ -3,6 +3,7 @@
 import datetime as dt
 import math
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from sqlalchemy import Connection, text
 from guardfleet.errors import NotFoundError
 from guardfleet.states import JobState
 from guardfleet.store.database import Database, fetch
+from guardfleet.verdict import Category, Severity
+from guardfleet.verdicts.encoding import kind_of
 
 DEFAULT_TENANT = 1
 EVENT_KINDS = ("batch.completed", "batch.cancelled", "batch.failed", "batch.expired")
@@ -219,14 +222,17 @@ def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -
     return found[0] if found else None
 
 
-def summary(db: Database, job: JobView) -> dict[tuple[int, int], int]:
-    """Texts by (severity, category bits); one pass over the job's verdicts."""
+def summary(db: Database, job: JobView) -> dict[tuple[Severity, Category], int]:
+    """Texts by what was said of them; one pass over the job's verdicts."""
     with db.begin() as connection:
         rows = connection.execute(
             text("select severity, categories, count(*) as n from verdict where job_id = :job and day = :day group by 1, 2"),
             {"job": job.id, "day": job.day},
         )
-        return {(row.severity, row.categories): row.n for row in rows}
+        counts: Counter[tuple[Severity, Category]] = Counter()
+        for severity, categories, n in rows:
+            counts[kind_of(severity, categories)] += n
+        return counts
 
 
 def _view(values: Sequence[Any]) -> JobView:

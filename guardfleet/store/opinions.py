@@ -1,8 +1,6 @@
 """What a first model said of a shard, sealed, while the shard waits for the second. Raw answers may quote texts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -11,7 +9,8 @@ from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.store import shards
 from guardfleet.store.database import Database
 from guardfleet.store.shards import HAND_BACK, Claim, key_of
-from guardfleet.verdict import Category, Judgement, ServedBy, Severity
+from guardfleet.verdict import Judgement
+from guardfleet.verdicts.encoding import of_plain, to_plain
 
 KIND = "first-opinion"
 
@@ -42,7 +41,7 @@ def write(connection: Connection, keyring: Keyring, held: Claim, opinion: Opinio
     """Keep an opinion of the shard, or of a half of it that has a number of its own."""
     if held.data_key is None:
         raise NotFoundError("the job's key is gone.")
-    plain = [_plain(judgement) for judgement in opinion.judgements]
+    plain = [to_plain(judgement) for judgement in opinion.judgements]
     blob = keyring.seal(held.data_key, plain, kind=KIND, job_id=held.job_id, shard_no=shard_no)
     connection.execute(
         text("""insert into first_opinion (job_id, shard_no, model_id, blob) values (:job, :no, :model, :blob)
@@ -64,28 +63,4 @@ def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow],
     if row is None:
         return texts, None
     plain = keyring.open(held.data_key, bytes(row.blob), kind=KIND, job_id=held.job_id, shard_no=held.shard_no)
-    return texts, Opinion(row.model_id, [_judgement(values) for values in plain])
-
-
-def _plain(j: Judgement) -> list[Any]:
-    odds = [j.probabilities, j.category_odds]
-    said = [int(j.severity), int(j.categories), j.refusal, int(j.served_by), j.raw, j.error, j.error_detail]
-    return [*said, j.input_tokens, j.output_tokens, *odds, j.evidence]
-
-
-def _judgement(values: Sequence[Any]) -> Judgement:
-    severity, categories, refusal, served_by, raw, error, detail, n_in, n_out, probabilities, odds, evidence = values
-    return Judgement(
-        Severity(severity),
-        Category(categories),
-        refusal,
-        ServedBy(served_by),
-        None if probabilities is None else tuple(probabilities),
-        raw,
-        n_in,
-        n_out,
-        error,
-        detail,
-        None if odds is None else tuple(odds),
-        evidence,
-    )
+    return texts, Opinion(row.model_id, [of_plain(values) for values in plain])

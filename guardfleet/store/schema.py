@@ -193,7 +193,7 @@ class Verdict(Base):
     job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)  # place in the input, from 0
     day: Mapped[dt.date] = mapped_column(primary_key=True)
-    severity: Mapped[int] = mapped_column(SmallInteger)  # verdict.Severity; 3 is an error, never safe
+    severity: Mapped[int] = mapped_column(SmallInteger)  # this and what else is said, in the codes of verdicts.encoding
     categories: Mapped[int] = mapped_column(SmallInteger)  # verdict.Category bits
     served_by: Mapped[int] = mapped_column(SmallInteger)  # verdict.ServedBy
     model_id: Mapped[int] = mapped_column(SmallInteger)
@@ -204,7 +204,7 @@ class Verdict(Base):
     done_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     digest: Mapped[uuid.UUID | None]  # HMAC of the text under a key of the installation, per tenant
     id: Mapped[str | None]  # the caller's; null only where the payload could not be opened
-    raw: Mapped[str | None]  # the model's answer where the other columns do not determine it
+    raw: Mapped[str | None]  # null: the answer was `canonical_answer` of the others, to the letter
     error: Mapped[str | None]  # a code of verdict.ERROR_CODES
     error_detail: Mapped[str | None]
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")

@@ -3,26 +3,28 @@
 import datetime as dt
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from guardfleet.errors import NotFoundError
 from guardfleet.plan import Plan
-from guardfleet.rendering import UNKNOWN_ODDS, StoredVerdict, fields, json_object
+from guardfleet.rendering import fields, json_object
 from guardfleet.store.database import Database, fetch
 from guardfleet.store.jobs import JobView
 from guardfleet.store.shards import Claim
-from guardfleet.verdict import Category, Judgement, Model, ServedBy, Severity
+from guardfleet.verdict import Judgement, Model, ServedBy, Severity
+from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode
 
 EXPORT_PAGE = 5_000
 SHARDS_AT_ONCE = 32  # that a filtered page looks through
-COLUMNS = """v.seq, v.id, v.severity, v.categories, v.refusal, v.probabilities, v.served_by, v.raw, v.error, v.error_detail,
-             v.category_odds, v.model_id, v.input_tokens, v.output_tokens, v.done_at, v.metadata::text, v.evidence"""
+MOST_CODE = 32_767  # of a smallint: a severity that this version does not know is among the errors
+# `ord` is no column of the table: each query brings its own.
+COLUMNS = ", ".join("v.metadata::text" if name == "metadata" else f"v.{name}" for name in READ_COLUMNS if name != "ord")
 
-KNOWN = """select distinct on (digest) digest, severity, categories, refusal, probabilities, raw, input_tokens, output_tokens,
-                  category_odds, nullif(evidence - 'notes', '{}') as evidence, job_id = %(job)s as is_own
+KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, input_tokens, output_tokens,
+                  nullif(evidence - 'notes', '{{}}') as evidence, {", ".join(Codes._fields)}
            from verdict
            where digest = any(%(digests)s) and served_by = 0 and severity < 3 and model_id = %(model)s
              and (evidence is null or not evidence ? 'left_out')
@@ -120,21 +122,17 @@ def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int,
         "day": held.day,
     }
     with db.session() as connection:
-        return dict(fetch(connection, KNOWN, values, _known))
+        found = fetch(connection, KNOWN, values, _known)
+    return {digest: judgement for digest, judgement in found if judgement.severity is not Severity.ERROR}
 
 
 def _known(row: Sequence[Any]) -> tuple[bytes, Judgement]:
-    digest, severity, categories, refusal, probabilities, raw, input_tokens, output_tokens, odds, evidence, is_own = row
-    return digest.bytes, Judgement(
-        Severity(severity),
-        Category(categories),
-        refusal,
-        ServedBy.DUPLICATE if is_own else ServedBy.CACHE,
-        _probabilities(probabilities),
-        raw,
-        input_tokens,
-        output_tokens,
-        category_odds=_odds(odds),
+    digest, is_own, input_tokens, output_tokens, evidence, *codes = row
+    return digest.bytes, replace(
+        decode(tuple(codes)),
+        served_by=ServedBy.DUPLICATE if is_own else ServedBy.CACHE,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
         evidence=evidence,
     )
 
@@ -189,13 +187,15 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
                   select * from verdict
                   where job_id = %(job)s and day = %(day)s and seq >= d.first_seq and seq < d.first_seq + d.n
                     and seq > case when d.ord = %(ord)s then %(seq)s else -1 end
-                    and severity = any(%(severities)s) and (%(categories)s = 0 or categories & %(categories)s <> 0)
+                    and (severity = any(%(severities)s) or %(errors)s and severity not between 0 and 3)
+                    and (%(categories)s = 0 or categories & %(categories)s <> 0)
                     and done_at >= to_timestamp(%(since)s)) v
                 order by d.ord, v.seq limit %(limit)s""",
             values
             | {
                 "last": shards[-1][0] if shards else -1,
                 "severities": list(wanted.severities),
+                "errors": Severity.ERROR in wanted.severities,
                 "categories": wanted.categories,
                 "since": wanted.since,
             },
@@ -209,7 +209,13 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
 
 
 def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity: int = Severity.ERROR) -> Iterator[Page]:
-    """All verdicts in input order, in short reads; flat in memory. Errors count above every severity."""
+    """All verdicts in input order, in short reads; flat in memory. Errors count above every severity.
+
+    Rows are chosen by the stored severity alone, those of unknown ones with the errors: a row in a range of severities can still be
+    an error, for what else it holds.
+    """
+    least = min_severity or -MOST_CODE
+    most = MOST_CODE if max_severity == Severity.ERROR else max_severity
     last = -1
     while True:
         with db.session() as connection:
@@ -218,7 +224,7 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
                 f"""select 0 as ord, {COLUMNS} from verdict v
                     where v.job_id = %(job)s and v.day = %(day)s and v.seq > %(last)s and v.severity between %(least)s and %(most)s
                     order by v.seq limit %(limit)s""",
-                {"job": job.id, "day": job.day, "last": last, "least": min_severity, "most": max_severity, "limit": EXPORT_PAGE},
+                {"job": job.id, "day": job.day, "last": last, "least": least, "most": most, "limit": EXPORT_PAGE},
                 StoredVerdict._make,
             )
             models = _models(db, connection, rows)
@@ -264,14 +270,3 @@ def _models(db: Database, connection: Connection, rows: Sequence[StoredVerdict])
         found = connection.execute(text("select id, name, revision, policy, is_demo from model"))
         db.models.update({row.id: Model(row.name, row.revision, row.policy, row.is_demo) for row in found})
     return db.models
-
-
-def _probabilities(packed: bytes | None) -> tuple[float, float, float] | None:
-    if packed is None:
-        return None
-    safe, controversial, unsafe = (value / 255 for value in bytes(packed))
-    return safe, controversial, unsafe
-
-
-def _odds(packed: bytes | None) -> tuple[float | None, ...] | None:
-    return None if packed is None else tuple(None if value == UNKNOWN_ODDS else value / 254 for value in bytes(packed))

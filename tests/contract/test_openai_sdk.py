@@ -15,8 +15,8 @@ from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys, steering
 from guardfleet.store.database import Database
-from guardfleet.verdict import failure
 from tests.services.fixtures import SECRET_KEY
+from tests.services.judged import failed
 from tests.services.served import judge, served
 
 Use = Callable[[Callable[[openai.AsyncOpenAI], Awaitable[None]]], None]
@@ -119,7 +119,7 @@ def test_a_batch_completes_with_its_failed_lines_apart(use: Use, db: Database) -
         assert batch.expires_at == batch.created_at + 86_400
         assert (await sealed(client, batch.id)).status == "in_progress"
         judge(db, batch.id, 0)
-        judge(db, batch.id, 1, judgement=failure("engine_failed", "why"))
+        judge(db, batch.id, 1, judgement=failed("engine_failed"))
         done = await client.batches.retrieve(batch.id)
         assert (done.status, done.completed_at is not None) == ("completed", True)
         assert done.request_counts is not None
@@ -135,8 +135,8 @@ def test_a_batch_completes_with_its_failed_lines_apart(use: Use, db: Database) -
         result = openai.types.Moderation.model_validate(out[0]["response"]["body"]["results"][0])
         assert (result.flagged, result.categories.violence, result.categories.hate) == (True, True, False)
         assert (result.category_scores.violence, result.category_applied_input_types.violence) == (1.0, ["text"])
-        failed = await content(client, done.error_file_id)
-        assert [(row["custom_id"], (row["error"] or row["response"]["body"]["error"])["code"]) for row in failed] == [
+        errors = await content(client, done.error_file_id)
+        assert [(row["custom_id"], (row["error"] or row["response"]["body"]["error"])["code"]) for row in errors] == [
             ("r4", "engine_failed"), (None, "invalid_json"), ("r0", "duplicate_id"), ("other", "url_mismatch"),
         ]  # fmt: skip
         about = await client.files.retrieve(done.output_file_id or "")

@@ -13,8 +13,9 @@ from guardfleet.settings import Settings, load_settings
 from guardfleet.store import jobs, keys, settling, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.settling import Row
-from guardfleet.verdict import Category, Judgement, Model, Severity
+from guardfleet.verdict import Model
 from tests.services.fixtures import SECRET_KEY
+from tests.services.judged import UNSAFE
 
 JSONL = {"content-type": "application/jsonl"}
 
@@ -43,8 +44,7 @@ def judge(db: Database, batch: dict[str, Any], *nos: int) -> None:
     for no in nos:
         held = shards.claim(db, job.id, no, worker="w", lease_s=60)
         assert held is not None
-        unsafe = Judgement(Severity.UNSAFE, Category.VIOLENT, probabilities=(0.0, 0.2, 0.8))
-        settling.finish(db, held, [Row(f"r{held.first_seq + i}", unsafe) for i in range(held.n)], model_id=model_id)
+        settling.finish(db, held, [Row(f"r{held.first_seq + i}", UNSAFE) for i in range(held.n)], model_id=model_id)
 
 
 def test_a_batch_is_taken_polled_paged_and_completed(client: TestClient, db: Database) -> None:

@@ -18,17 +18,17 @@ from guardfleet.store.doorbells import Route
 from guardfleet.store.opinions import Opinion
 from guardfleet.store.settling import Row
 from guardfleet.store.shards import Claim, Limits
-from guardfleet.verdict import Judgement, Model, Severity
+from guardfleet.verdict import Model
 from producer.client import Options, Producer
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
+from tests.services.judged import UNSURE, answered
 from tests.services.outcome import assert_exactly_once, finished
 from worker.giving_up import give_up
 
 DISPATCHER, FIRST, SECOND = ("dispatcher",), ("worker",), ("worker", "--model", "large", "--named-only")
 PLAN = Plan(None, "large", 0.9, 0.2)
-SURE = Judgement(Severity.SAFE, probabilities=(0.98, 0.01, 0.01))
-UNSURE = Judgement(Severity.CONTROVERSIAL, probabilities=(0.3, 0.5, 0.2))
+SURE = answered("Safety: Safe\nCategories: None", (0.98, 0.01, 0.01))
 
 
 @pytest.fixture

@@ -16,12 +16,11 @@ from guardfleet.store.jobs import JobView
 from guardfleet.store.opinions import Opinion
 from guardfleet.store.settling import Row
 from guardfleet.store.shards import Limits
-from guardfleet.verdict import Judgement, Severity
-from tests.services.stored import MODEL, SAFE, finish, scalar, submit, took
+from tests.services.judged import SAFE, UNSURE
+from tests.services.stored import MODEL, finish, scalar, submit, took
 from worker.giving_up import give_up
 
 LIMITS = Limits(claims=3, failures=3)
-UNSURE = Judgement(Severity.CONTROVERSIAL, probabilities=(0.3, 0.5, 0.2))
 
 
 def run(db: Database, keyring: Keyring, job: JobView, deadly: set[int]) -> tuple[JobView, int]:

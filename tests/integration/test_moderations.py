@@ -16,6 +16,7 @@ from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
 from guardfleet.store import keys, retention
 from guardfleet.store.database import Database
+from guardfleet.verdict import CATEGORY_NAMES
 from producer.client import Producer
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
@@ -80,10 +81,18 @@ def test_the_guards_own_terms_and_perspectives(at: tuple[str, str]) -> None:
         scores = answer["attributeScores"]
         assert scores["THREAT"]["summaryScore"]["value"] == scores["TOXICITY"]["summaryScore"]["value"] > 0.9
         assert scores["THREAT"]["spanScores"][0]["end"] == len("x [[unsafe]]")
-        refused = client.post(
-            "/v1alpha1/comments:analyze", params={"key": key}, json=asked | {"requestedAttributes": {"PROFANITY": {}}}
-        ).json()
-        assert (refused["error"]["code"], refused["error"]["param"]) == ("attribute_not_supported", "requestedAttributes.PROFANITY")
+        some = {"requestedAttributes": {"PROFANITY": {}, "THREAT": {}, "a\nb \u00e9": None}}
+        answer = client.post("/v1alpha1/comments:analyze", params={"key": key}, json=asked | some)
+        assert answer.json()["attributeScores"].keys() == {"THREAT"}
+        assert answer.json()["unsupportedAttributes"] == ["PROFANITY", "a\nb \u00e9"]
+        assert answer.headers["guardfleet-unsupported-attributes"] == "PROFANITY"
+        for query, attributes in (({"strict": "true"}, some), ({}, {"requestedAttributes": {"PROFANITY": {}}})):
+            refused = client.post("/v1alpha1/comments:analyze", params={"key": key, **query}, json=asked | attributes)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "attribute_not_supported")
+            assert refused.json()["error"]["param"] == "requestedAttributes.PROFANITY"
+        babble = client.post("/v1alpha1/comments:analyze", params={"key": key}, json=asked | {"comment": {"text": "[[babble]]"}})
+        assert babble.status_code == 422
+        assert "retry-after" not in babble.headers
         assert client.post("/v1alpha1/comments:analyze", params={"key": "gf_wrong"}, json=asked).status_code == 401
 
 
@@ -105,6 +114,61 @@ def test_perspectives_do_not_store_deletes_the_text_in_the_commit_of_its_verdict
         assert tuple(connection.exec_driver_sql(f"{found} false").one()) == (1, 1, 1, 1)
         assert tuple(connection.exec_driver_sql(f"{found} true").one()) == (0, 0, 0, 1)
     assert retention.purge(db, older_than_hours=24, limit=100) == 2
+
+
+def test_a_text_without_a_verdict_costs_only_itself_and_is_flagged(
+    database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path
+) -> None:
+    settings, key = fleet_settings(database_url, rabbitmq, tmp_path, max_text_bytes=2_000), keys.create(db, keyring, name="k")
+    with (
+        fleet(settings, tmp_path, WORKER),
+        served(settings) as url,
+        openai.OpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0, _strict_response_validation=True) as client,
+    ):
+        texts = ["a kind day", "[[babble]]", "b [[unsafe]]", "x" * (3 << 10), "[[babble]] again", ""]
+        answer = client.moderations.create(input=texts)
+        assert [each.flagged for each in answer.results] == [False, True, True, True, True, False]
+        for each, said in zip(answer.results, ["safe", "error", "unsafe", "error", "error", "safe"], strict=True):
+            assert each.model_extra is not None
+            own = each.model_extra["guardfleet"]
+            assert (own["severity"], own["error"] is not None) == (said, said == "error")
+            if said == "error":
+                assert not any(each.categories.model_dump().values())
+                assert min(each.category_scores.model_dump(include={"violence", "hate", "sexual"}).values()) == 1.0
+                assert not any(each.category_applied_input_types.model_dump().values())
+        assert answer.model_extra is not None
+        errors = answer.model_extra["guardfleet"]["errors"]
+        assert [(e["index"], e["param"], e["final"]) for e in errors] == [(i, f"input[{i}]", True) for i in (1, 3, 4)]
+        assert [e["code"] for e in errors] == ["unparsed", "too_large", "unparsed"]
+        for alone, status, code in (
+            ("[[babble]]", 422, "unparsed"),
+            (["[[babble]]"], 422, "unparsed"),
+            (texts[3], 400, "too_large"),
+        ):
+            with pytest.raises(openai.APIStatusError) as refused:
+                client.moderations.create(input=alone)
+            assert (refused.value.status_code, refused.value.code, refused.value.param) == (status, code, "input")
+            assert "retry-after" not in refused.value.response.headers
+        with pytest.raises(openai.BadRequestError):
+            client.moderations.create(input=[texts[3], texts[3]])
+    assert scalar(db, "select sum(total) from job") == 5 + 2  # what was refused is no text of any job
+
+
+def test_what_is_not_judged_is_said_with_its_place(at: tuple[str, str]) -> None:
+    url, key = at
+    image = {"type": "image_url", "image_url": {"url": "x"}}
+    with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as client:
+        for wrong, words, param in (
+            ([image], "image", "input[0]"),
+            ([{"type": "text", "text": "a"}, image], "image", "input[1]"),
+            (["x"] * 300, "256", "input"),
+            ([], "1", "input"),
+        ):
+            answer = client.post("/v1/moderations", json={"input": wrong})
+            error = answer.json()["error"]
+            assert answer.status_code in (400, 422)
+            assert words in error["message"], error
+            assert str(error["param"]).startswith(param), error
 
 
 def test_redis_rings_too(database_url: str, redis_broker: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> None:
@@ -196,5 +260,8 @@ def test_a_bulk_job_holds_up_nobody_who_waits(
 
 
 def test_all_categories_are_there_and_none_is_made_up() -> None:
-    assert len(CATEGORIES) == len(set(CATEGORIES)) == 13
+    theirs = {field.alias or name for name, field in openai.types.moderation.Categories.model_fields.items()}
+    assert len(CATEGORIES) == len(set(CATEGORIES))
+    assert theirs < set(CATEGORIES)
     assert set(COVERED) < set(CATEGORIES)
+    assert set(COVERED.values()) == set(CATEGORY_NAMES)

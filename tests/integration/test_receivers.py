@@ -19,6 +19,7 @@ from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import deliveries, endpoints
 from guardfleet.store.database import Database
+from tests.services.judged import SAFE, UNSAFE
 from tests.services.receiver import Receiver, drip, flood, raw_server, receiver, reset
 from tests.services.stored import finish, scalar, submit, took
 from tests.services.webhooks import LIMIT_S, deliver, due, endpoint, happened, send, settings
@@ -158,13 +159,11 @@ def test_those_who_listen_hear_of_progress_and_of_unsafe_texts(
 ) -> None:
     from guardfleet.cursors import unpack
     from guardfleet.store import verdicts
-    from guardfleet.verdict import Category, Judgement, Severity
 
     endpoint(db, keyring, receiver.url, ("batch.progress", "verdict.flagged"))
     job = submit(db, keyring, 40, shard_texts=4)
     for no in range(10):
-        judgement = Judgement(Severity.UNSAFE, Category.VIOLENT) if no == 3 else Judgement(Severity.SAFE)
-        finish(db, took(db, job, no), judgement)
+        finish(db, took(db, job, no), UNSAFE if no == 3 else SAFE)
     while deliveries.relay(db, deliveries.events(db)):
         pass
     while waiting := due(db):

@@ -20,14 +20,14 @@ from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import jobs, keys, repeats
 from guardfleet.store.database import Database
-from guardfleet.verdict import Category, Judgement, Severity, failure
 from tests.services.fixtures import SECRET_KEY
+from tests.services.judged import SAFE, answered, failed
 from tests.services.served import judge
 
 JSONL = {"content-type": "application/jsonl"}
 DAY_S = 86_400
-SAFE = Judgement(Severity.SAFE)
-PII = Judgement(Severity.CONTROVERSIAL, Category.PII | Category.SEXUAL)
+SOME = answered("Safety: Controversial\nCategories: Sexual Content or Sexual Acts, PII")
+PII = answered("Safety: Unsafe\nCategories: PII")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def ids(client: TestClient, batch: str, query: str) -> list[str]:
 def test_a_filter_finds_all_of_its_verdicts_and_no_other(client: TestClient, db: Database) -> None:
     batch = submit(client, 200)
     for no in range(50):
-        judge(db, batch, no, judgement=(SAFE, PII, failure("engine_failed", "x"), Judgement(Severity.UNSAFE, Category.PII))[no % 4])
+        judge(db, batch, no, judgement=(SAFE, SOME, failed("engine_failed"), PII)[no % 4])
     groups = {
         name: [f"r{i}" for i in range(200) if i // 4 % 4 == rest] for rest, name in enumerate(("safe", "some", "error", "unsafe"))
     }

@@ -10,8 +10,9 @@ from guardfleet.states import JobState, ShardState
 from guardfleet.store import doorbells, jobs, settling, shards, steering, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.settling import Row
-from guardfleet.verdict import Category, Judgement, Severity
-from tests.services.stored import BULK, MODEL, SAFE, finish, scalar, submit, take, took
+from guardfleet.verdict import Category, Severity
+from tests.services.judged import SAFE, UNSAFE
+from tests.services.stored import BULK, MODEL, finish, scalar, submit, take, took
 
 
 def test_a_shard_is_claimed_once_and_finished_once(db: Database, keyring: Keyring) -> None:
@@ -88,11 +89,11 @@ def test_the_last_text_completes_the_job_and_tells_it_once(db: Database, keyring
     job = submit(db, keyring)
     for no in range(3):
         assert jobs.get(db, job.public_id).state is JobState.RUNNING
-        assert finish(db, took(db, job, no), SAFE if no else Judgement(Severity.UNSAFE, Category.VIOLENT))
+        assert finish(db, took(db, job, no), SAFE if no else UNSAFE)
     done = jobs.get(db, job.public_id)
     assert (done.state, done.done, done.safe, done.unsafe) == (JobState.COMPLETED, 10, 6, 4)
     assert scalar(db, "select string_agg(kind, ',') from outbox") == "batch.completed"
-    assert jobs.summary(db, done) == {(0, 0): 6, (2, 1): 4}
+    assert jobs.summary(db, done) == {(Severity.SAFE, Category.NONE): 6, (Severity.UNSAFE, Category.VIOLENT): 4}
 
 
 def test_many_workers_finish_every_shard_exactly_once(db: Database, keyring: Keyring) -> None:

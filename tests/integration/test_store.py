@@ -2,7 +2,7 @@
 
 import json
 import random
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
@@ -15,8 +15,11 @@ from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.settling import Row
 from guardfleet.store.verdicts import Cursor
-from guardfleet.verdict import ERROR_CODES, Category, Judgement, Model, ServedBy, Severity, failure
-from tests.services.stored import MODEL, SAFE, finish, scalar, submit, took
+from guardfleet.verdict import Category, Judgement, Model, ServedBy, failure
+from tests.services.judged import SAFE, answered, any_judgement, failed
+from tests.services.stored import MODEL, finish, scalar, submit, took
+from worker.engine.contract import Answer
+from worker.judging import EMPTY, judgement_of
 
 AS_THEY_ARE = {
     "id", "severity", "categories", "refusal", "category_probabilities", "rationale", "evidence", "served_by", "model", "revision",
@@ -66,49 +69,56 @@ def test_a_reader_of_partial_results_misses_and_repeats_nothing(db: Database, ke
     assert len(seen) == 40
 
 
+IN_WINDOWS = Answer(
+    "",
+    windows=(
+        (0, 9, Answer("Safety: Safe\nCategories: None")),
+        (5, 20, Answer("Safety: Unsafe\nCategories: PII")),
+    ),
+    notes={"left_out": [[20, 30]]},
+)
+IN_ONE_WINDOW = Answer(
+    "", windows=((0, 9, Answer("Safety: Safe\nCategories: None")),), notes={"turns_left_out": 4, "context_cut": 7}
+)
+
+
 @pytest.mark.parametrize(
     ("judgement", "words"),
     [
         (SAFE, "Safe, no category; probability safe 0.902, controversial 0.078, unsafe 0.020; judged by m@0123456789ab."),
         (
-            Judgement(Severity.CONTROVERSIAL, Category.PII | Category.JAILBREAK, refusal=True, served_by=ServedBy.CACHE),
-            "Controversial in PII, Jailbreak; the response is a refusal; judged by m@0123456789ab earlier (cached).",
+            replace(answered("Safety: Controversial\nCategories: PII, Unethical Acts\nRefusal: Yes"), served_by=ServedBy.CACHE),
+            "Controversial in PII, Unethical Acts; the response is a refusal; judged by m@0123456789ab earlier (cached).",
         ),
         (
-            Judgement(Severity.UNSAFE, Category.SELF_HARM, refusal=False, served_by=ServedBy.DUPLICATE),
+            replace(answered("Safety: Unsafe\nCategories: Suicide & Self-Harm\nRefusal: No"), served_by=ServedBy.DUPLICATE),
             "Unsafe in Suicide & Self-Harm; the response is no refusal; judged by m@0123456789ab on the same text in this job.",
         ),
-        (Judgement(Severity.SAFE, served_by=ServedBy.RULE_EMPTY), "Safe: the text is empty, so there was nothing to judge."),
-        (failure("unparsed", served_by=ServedBy.MODEL, raw="hm"), "No verdict: the model's answer is not in its own grammar."),
-        (failure("too_long", "9 tokens"), "No verdict: the text is longer than may be judged (9 tokens)."),
-        (failure("engine_failed", "it raises ValueError"), "No verdict: the engine failed on this text (it raises ValueError)."),
+        (EMPTY, "Safe: the text is empty, so there was nothing to judge."),
+        (answered("hm"), "No verdict: the model's answer is not in its own grammar."),
+        (failed("too_long", "9 tokens"), "No verdict: the text is longer than may be judged (9 tokens)."),
+        (failed("engine_failed", "it raises ValueError"), "No verdict: the engine failed on this text (it raises ValueError)."),
         (failure("abandoned"), "No verdict: its shard failed too often."),
         (
-            Judgement(
-                Severity.UNSAFE,
-                Category.PII,
-                evidence={"windows": [[0, 9, "safe", []], [5, 20, "unsafe", ["PII"]]], "decided": [5, 20], "left_out": [[20, 30]]},
-            ),
+            judgement_of(IN_WINDOWS),
             "Unsafe in PII; decided by characters 5 to 20, one of 2 windows; left out on request: characters 20 to 30; judged by m@0123456789ab.",  # noqa: E501
         ),
         (
-            Judgement(
-                Severity.SAFE, evidence={"windows": [[0, 9, "safe", []]], "decided": [0, 9], "turns_left_out": 4, "context_cut": 7}
-            ),
+            judgement_of(IN_ONE_WINDOW),
             "Safe, no category; decided by characters 0 to 9; left out as too long: the oldest 4 turns; left out as too long: the first 7 characters of the turn before; judged by m@0123456789ab.",  # noqa: E501
         ),
         (
-            Judgement(Severity.SAFE, evidence={"role_labels": 2}),
+            judgement_of(Answer("Safety: Safe\nCategories: None", notes={"role_labels": 2})),
             "Safe, no category; role labels within the text: 2; judged by m@0123456789ab.",
         ),
         (
-            Judgement(
-                Severity.UNSAFE,
-                evidence={"windows": [[0, 9, "unsafe", []]], "decided": [0, 9], "role_labels": 1, "role_labels_neutralised": True},
-            ),
-            "Unsafe, no category; decided by characters 0 to 9; role labels within the text: 1, neutralised; judged by m@0123456789ab.",  # noqa: E501
+            judgement_of(replace(IN_ONE_WINDOW, notes={"role_labels": 1, "role_labels_neutralised": True})),
+            "Safe, no category; decided by characters 0 to 9; role labels within the text: 1, neutralised; judged by m@0123456789ab.",  # noqa: E501
         ),
-        (failure("invalid_conversation"), "No verdict: the messages cannot be judged as a conversation."),
+        (
+            failed("invalid_conversation", "no user turn"),
+            "No verdict: the messages cannot be judged as a conversation (no user turn).",
+        ),
     ],
 )
 def test_every_kind_of_verdict_has_its_words(db: Database, keyring: Keyring, judgement: Judgement, words: str) -> None:
@@ -118,30 +128,6 @@ def test_every_kind_of_verdict_has_its_words(db: Database, keyring: Keyring, jud
     assert row["rationale"] == words
     assert row["severity"] == judgement.severity.label
     assert row["served_by"] == judgement.served_by.label
-
-
-def any_judgement(rng: random.Random) -> Judgement:
-    """Some combination of everything a verdict can say."""
-    error = rng.choice([None, None, None, *ERROR_CODES])
-    spans = [[0, 9], [5, 20]][: rng.randint(1, 2)]
-    parts: dict[str, Any] = {"windows": [[*span, "safe", []] for span in spans], "decided": spans[-1]}
-    parts |= rng.choice([{}, {"left_out": [[20, 30], [40, 50]]}, {"turns_left_out": 3}, {"context_cut": 12}])
-    parts |= rng.choice([{}, {"role_labels": 4}, {"role_labels": 1, "role_labels_neutralised": True}])
-    odds = tuple(rng.choice([0.0, 0.25, 1.0, None, rng.random()]) for _ in range(10))
-    return Judgement(
-        Severity.ERROR if error else Severity(rng.randrange(3)),
-        Category(rng.choice([0, 0, rng.randrange(512)])),
-        rng.choice([None, True, False]),
-        ServedBy(rng.choice([0, 1, 2, 4] if error else [0, 1, 2, 3])),
-        rng.choice([None, (rng.random(), rng.random(), rng.random())]),
-        rng.choice([None, "an answer"]),
-        rng.randrange(500),
-        8,
-        error,
-        rng.choice([None, "9 tokens"]) if error else None,
-        rng.choice([None, odds]),
-        rng.choice([None, parts]),
-    )
 
 
 @pytest.mark.parametrize("shard_texts", [600, settling.FEW], ids=["many", "few"])

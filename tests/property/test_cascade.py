@@ -7,23 +7,11 @@ from hypothesis import strategies as st
 
 from guardfleet.plan import Escalation, Plan
 from guardfleet.store.opinions import Opinion
-from guardfleet.verdict import Category, Judgement, ServedBy, Severity
+from guardfleet.verdict import Judgement, ServedBy
+from tests.services.judged import answered, any_judgement
 from worker.cascade import compare, doubts_of, is_sure
 
-odds = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-judgements = st.builds(
-    Judgement,
-    st.sampled_from(Severity),
-    st.sampled_from([Category.NONE, Category.PII, Category.PII | Category.VIOLENT]),
-    st.none() | st.booleans(),
-    st.sampled_from(ServedBy),
-    st.none() | odds,
-    st.none() | st.text(),
-    st.integers(0, 9),
-    st.integers(0, 9),
-    category_odds=st.none() | st.lists(st.none() | st.floats(0, 1), min_size=10, max_size=10).map(tuple),
-    evidence=st.none() | st.just({"decided": [0, 4]}),
-)
+judgements = st.randoms(use_true_random=False).map(any_judgement)
 plans = st.builds(Plan, st.none(), st.just("large"), st.floats(0.01, 1), st.floats(0, 1))
 
 
@@ -53,7 +41,7 @@ def test_agreement_counts_equal_severities_of_the_sample(plan: Plan, first: list
 
 
 def test_the_sample_is_the_share_asked_for() -> None:
-    sure = [Judgement(Severity.SAFE, probabilities=(0.99, 0.005, 0.005))] * 20_000
+    sure = [answered("Safety: Safe\nCategories: None", (0.99, 0.005, 0.005))] * 20_000
     n = len(doubts_of(Plan(None, "large", 0.9, 0.05), sure, digests(len(sure))).sampled)
     assert 850 < n < 1150  # 1,000 expected, standard deviation 31
 
@@ -62,7 +50,7 @@ def test_the_sample_is_the_share_asked_for() -> None:
 def test_an_opinion_survives_its_sealing(said: list[Judgement]) -> None:
     import json
 
-    from guardfleet.store.opinions import _judgement, _plain
+    from guardfleet.verdicts.encoding import of_plain, to_plain
 
-    back = [_judgement(values) for values in json.loads(json.dumps([_plain(judgement) for judgement in said]))]
+    back = [of_plain(values) for values in json.loads(json.dumps([to_plain(judgement) for judgement in said]))]
     assert Opinion(1, back) == Opinion(1, said)

@@ -13,10 +13,9 @@ from guardfleet.settings import Settings
 from guardfleet.store import jobs, settling, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.settling import Row
-from guardfleet.verdict import Category, Judgement, Model, Severity
+from guardfleet.verdict import Judgement, Model
 from tests.services.fleet import until
-
-UNSAFE = Judgement(Severity.UNSAFE, Category.VIOLENT, probabilities=(0.0, 0.2, 0.8), raw="Safety: Unsafe\nCategories: Violent")
+from tests.services.judged import UNSAFE
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import JobView
 from guardfleet.store.settling import Row
 from guardfleet.store.shards import Claim
-from guardfleet.verdict import Judgement, Model, Severity
+from guardfleet.verdict import Judgement, Model
+from tests.services.judged import SAFE
 
-SAFE = Judgement(Severity.SAFE, probabilities=(0.9, 0.08, 0.02), input_tokens=10, output_tokens=8)
 BULK = Route(0)
 MODEL = Model("m", "0123456789abcdef", "p")
 

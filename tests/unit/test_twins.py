@@ -3,10 +3,9 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from guardfleet.verdict import Judgement, Severity
+from guardfleet.verdict import Judgement
+from tests.services.judged import SAFE
 from worker.twins import Twins
-
-SAFE = Judgement(Severity.SAFE)
 
 
 def test_a_text_belongs_to_the_first_who_takes_it_until_its_scope_ends() -> None:

@@ -1,0 +1,148 @@
+"""The view `verdicts`: stored verdicts in words, for who reads in SQL. Made anew behind every migration, in this version's words.
+
+The words are those of the code's tables, and what makes no verdict is the same as in `verdicts.encoding`; a test holds the two
+against each other over random rows. Columns are only ever added, at the end: two versions run beside each other.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from guardfleet.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, ERROR_CODES, ServedBy, Severity
+from guardfleet.verdicts.encoding import ALL_CATEGORIES, CERTAIN, CERTAIN_ODDS, LABELS, UNKNOWN_ODDS
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _array(values: Iterable[str]) -> str:
+    return f"(array[{', '.join(map(_quoted, values))}])"
+
+
+def _rows(values: Iterable[str]) -> str:
+    return ", ".join(f"({place}, {_quoted(value)})" for place, value in enumerate(values))
+
+
+def _error_words() -> str:
+    return " ".join(f"when {_quoted(code)} then {_quoted(words)}" for code, words in ERROR_CODES.items())
+
+
+SQL = "language sql immutable parallel safe"
+FUNCTIONS = f"""
+create or replace function guardfleet_categories(bits smallint) returns text[] {SQL} as $$
+  select coalesce(array_agg(name order by bit), '{{}}') from (values {_rows(CATEGORY_NAMES.values())}) c (bit, name)
+  where bits::int & (1 << bit) <> 0 $$;
+
+create or replace function guardfleet_probability(probabilities bytea, place int) returns numeric {SQL} as $$
+  select round(get_byte(probabilities, place) / {CERTAIN}.0, 3) $$;
+
+create or replace function guardfleet_category_odds(odds bytea) returns jsonb {SQL} as $$
+  select jsonb_object_agg(name, round(get_byte(odds, place) / {CERTAIN_ODDS}.0, 3) order by place)
+  from (values {_rows(CATEGORY_CHOICES)}) c (place, name)
+  where get_byte(odds, place) < {UNKNOWN_ODDS} $$;
+
+create or replace function guardfleet_extent(e jsonb) returns text {SQL} as $$
+  select coalesce('; decided by characters ' || (e -> 'decided' ->> 0) || ' to ' || (e -> 'decided' ->> 1)
+                  || case when jsonb_array_length(e -> 'windows') > 1
+                          then ', one of ' || jsonb_array_length(e -> 'windows') || ' windows' else '' end, '')
+      || coalesce('; left out on request: characters ' || (
+           select string_agg((part ->> 0) || ' to ' || (part ->> 1), ', ') from jsonb_array_elements(e -> 'left_out') part), '')
+      || coalesce('; left out as too long: the oldest ' || (e ->> 'turns_left_out') || ' turns', '')
+      || coalesce('; left out as too long: the first ' || (e ->> 'context_cut') || ' characters of the turn before', '')
+      || coalesce('; role labels within the text: ' || (e ->> 'role_labels')
+                  || case when (e ->> 'role_labels_neutralised')::bool then ', neutralised' else '' end, '') $$;
+
+create or replace function guardfleet_unreadable(v verdict) returns text {SQL} as $$
+  select case
+    when v.severity not between 0 and {Severity.ERROR:d} then 'severity ' || v.severity
+    when v.categories not between 0 and {ALL_CATEGORIES} then 'categories ' || v.categories
+    when v.served_by not between 0 and {ServedBy.NOBODY:d} then 'served by ' || v.served_by
+    when octet_length(v.probabilities) <> {len(LABELS)} then octet_length(v.probabilities) || ' probabilities'
+    when octet_length(v.category_odds) <> {len(CATEGORY_CHOICES)} then octet_length(v.category_odds) || ' category odds'
+    when (v.severity = {Severity.ERROR:d}) <> (v.error is not null) then 'an error without a code, or a code without an error'
+    when v.severity = {Severity.SAFE:d} and v.categories <> 0 then 'safe with categories'
+    when v.served_by = {ServedBy.NOBODY:d} and v.severity <> {Severity.ERROR:d} then 'a severity that nobody gave'
+    when v.served_by = {ServedBy.RULE_EMPTY:d} and v.severity <> {Severity.SAFE:d} then 'an empty text that is not safe'
+  end $$;
+
+create or replace function guardfleet_no_verdict(error text, detail text, evidence jsonb) returns text {SQL} as $$
+  select 'No verdict: ' || case error {_error_words()} else coalesce(error, 'unknown') end
+         || coalesce(' (' || detail || ')', '') || coalesce(guardfleet_extent(evidence), '') || '.' $$;
+
+create or replace function guardfleet_rationale(v verdict, model text) returns text language sql stable parallel safe as $$
+  select case
+    when guardfleet_unreadable(v) is not null then guardfleet_no_verdict('unreadable', guardfleet_unreadable(v), v.evidence)
+    when v.severity = {Severity.ERROR:d} then guardfleet_no_verdict(v.error, v.error_detail, v.evidence)
+    when v.served_by = {ServedBy.RULE_EMPTY:d} then 'Safe: the text is empty, so there was nothing to judge.'
+    else {_array(LABELS.values())}[v.severity + 1]
+      || case v.categories when 0 then ', no category'
+                           else ' in ' || array_to_string(guardfleet_categories(v.categories), ', ') end
+      || case v.refusal when true then '; the response is a refusal' when false then '; the response is no refusal' else '' end
+      || coalesce('; probability safe ' || guardfleet_probability(v.probabilities, 0)
+                  || ', controversial ' || guardfleet_probability(v.probabilities, 1)
+                  || ', unsafe ' || guardfleet_probability(v.probabilities, 2), '')
+      || coalesce(guardfleet_extent(v.evidence), '')
+      || '; judged by ' || model
+      || case v.served_by when {ServedBy.CACHE:d} then ' earlier (cached)'
+                          when {ServedBy.DUPLICATE:d} then ' on the same text in this job' else '' end || '.'
+  end $$;
+"""
+
+# Each column and what it is, in the order of the view: what was there goes on standing where it stood.
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    "job_id": ("v.job_id", "The job's number inside this database; `job` is its name everywhere else."),
+    "seq": ("v.seq", "The text's place in its input, from 0."),
+    "day": ("v.day", "The day (UTC) the job was submitted on; verdicts are partitioned by it."),
+    "id": ("v.id", "The caller's id of the text; of a text judged over HTTP while the caller waited, its place."),
+    "severity": (
+        f"case when u.reason is null then {_array(s.label for s in Severity)}[v.severity + 1] else 'error' end",
+        "safe, controversial or unsafe; error where there is no verdict, which is never safe.",
+    ),
+    "categories": (
+        "case when u.reason is null then guardfleet_categories(v.categories) else '{}' end",
+        "What the model named, in its own spelling; several for a text in windows.",
+    ),
+    "refusal": (
+        "case when u.reason is null then v.refusal end",
+        "Whether the response is a refusal; null where a prompt was judged.",
+    ),
+    "p_safe": ("case when u.reason is null then guardfleet_probability(v.probabilities, 0) end", "P(safe), in steps of 1/255."),
+    "p_controversial": ("case when u.reason is null then guardfleet_probability(v.probabilities, 1) end", "P(controversial)."),
+    "p_unsafe": ("case when u.reason is null then guardfleet_probability(v.probabilities, 2) end", "P(unsafe)."),
+    "rationale": ("guardfleet_rationale(v, m.name || '@' || left(m.revision, 12))", "The evidence as a sentence."),
+    "served_by": (
+        f"case when u.reason is null then {_array(s.label for s in ServedBy)}[v.served_by + 1] else 'nobody' end",
+        "What gave the verdict: model, cache, duplicate, rule:empty; nobody where there is none.",
+    ),
+    "raw": ("v.raw", "The model's answer; null where it says the other columns and nothing else, to the letter."),
+    "error": ("case when u.reason is null then v.error else 'unreadable' end", "Why there is no verdict, as a code."),
+    "error_detail": ("coalesce(u.reason, v.error_detail)", "What is known of the error; never the text."),
+    "model": ("m.name", "The model that judged; nobody where none came to."),
+    "revision": ("m.revision", "Which weights."),
+    "policy": ("m.policy", "Digest of the chat template, which holds the policy."),
+    "is_demo": ("m.is_demo", "Judged by the demo model, which is not for real use."),
+    "input_tokens": ("v.input_tokens", "Tokens of the prompt."),
+    "output_tokens": ("v.output_tokens", "Tokens of the answer."),
+    "done_at": ("v.done_at", "When the verdict was committed."),
+    "metadata": ("v.metadata", "What the caller sent with the text."),
+    "severity_code": ("v.severity", "As stored, also where it makes no verdict: 0 safe, 1 controversial, 2 unsafe, 3 error."),
+    "category_odds": ("v.category_odds", "As stored: a byte for none and each category, 254 = 1, 255 = not known."),
+    "category_probabilities": (
+        "case when u.reason is null then guardfleet_category_odds(v.category_odds) end",
+        "Probability that the category is the first to be named, where that is known.",
+    ),
+    "evidence": ("v.evidence", "Windows of a long text, the one that decided, and what was left out."),
+    "job": (
+        "'job_' || replace(j.public_id::text, '-', '')",
+        "The job's name: `guardfleet results JOB`, and over HTTP with batch_.",
+    ),
+    "tenant_id": ("j.tenant_id", "Whose job it is."),
+    "is_online": ("j.online", "Judged over HTTP while the caller waited: of no job that anybody submitted."),
+}
+VIEW = f"""
+create or replace view verdicts as
+select {", ".join(f"{expression} as {name}" for name, (expression, _) in COLUMNS.items())}
+from verdict v join model m on m.id = v.model_id left join job j on j.id = v.job_id
+     cross join lateral (select guardfleet_unreadable(v) as reason) u;
+"""
+COMMENTS = "\n".join(f"comment on column verdicts.{name} is {_quoted(comment)};" for name, (_, comment) in COLUMNS.items())
+STATEMENTS = f"{FUNCTIONS}{VIEW}{COMMENTS}\n"

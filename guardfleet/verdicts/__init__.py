@@ -1,0 +1,1 @@
+"""A verdict between its row in the database and whoever reads it."""

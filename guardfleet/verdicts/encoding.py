@@ -1,0 +1,211 @@
+"""What the columns of the table `verdict` mean: the one way from a judgement to a row, and from a row to any face.
+
+No code has a default: what is unknown or contradicts itself is an error verdict, never safe. Nothing here raises over what a row
+holds, so that such a row costs no other of its page. Standard library only, as `guardfleet.verdict`.
+"""
+
+import datetime as dt
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from guardfleet.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Category, Judgement, ServedBy, Severity, category_names, failure
+
+KNOWN_CODES = 16_384  # about 10 MiB of judgements at most
+ALL_CATEGORIES = sum(CATEGORY_NAMES)
+CERTAIN = 255  # of a probability's byte; 0 is 0
+CERTAIN_ODDS, UNKNOWN_ODDS = 254, 255  # of the byte of a category's odds
+PROBABILITIES = [byte / CERTAIN for byte in range(256)]
+ODDS = [*(byte / CERTAIN_ODDS for byte in range(UNKNOWN_ODDS)), None]
+JUDGED: tuple[Severity, ...] = (Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE)
+LABELS = {severity: severity.name.capitalize() for severity in JUDGED}  # as the model says them
+REFUSALS = {None: "", True: "\nRefusal: Yes", False: "\nRefusal: No"}
+
+
+class Codes(NamedTuple):
+    """The columns that say something, as they are stored. Nobody but this module reads them; all others take `decode`."""
+
+    severity: int  # the number of a Severity
+    categories: int  # bits of Category
+    refusal: bool | None
+    probabilities: bytes | None  # P(safe), P(controversial), P(unsafe)
+    served_by: int  # the number of a ServedBy
+    raw: str | None  # null: the model's answer was, to the letter, `canonical_answer` of the other columns
+    error: str | None
+    error_detail: str | None
+    category_odds: bytes | None  # of each of CATEGORY_CHOICES
+
+
+class StoredVerdict(NamedTuple):
+    """A row of `verdict`: the values of READ_COLUMNS, in their order. What it says is `judgement`; `metadata` is JSON text."""
+
+    ord: int
+    seq: int
+    id: str
+    severity_code: int
+    categories_code: int
+    refusal_code: bool | None
+    probabilities_code: bytes | None
+    served_by_code: int
+    raw_code: str | None
+    error_code: str | None
+    error_detail_code: str | None
+    category_odds_code: bytes | None
+    model_id: int
+    input_tokens: int
+    output_tokens: int
+    done_at: dt.datetime
+    metadata: str | None
+    evidence: dict[str, Any] | None
+
+    @property
+    def codes(self) -> tuple[Any, ...]:
+        """The values of `Codes`: equal for very many verdicts, so they are what is remembered by."""
+        return self[SAID]  # type: ignore[return-value]
+
+    @property
+    def judgement(self) -> Judgement:
+        """What the row says, without its tokens and its evidence."""
+        return decode(self.codes)
+
+
+READ_COLUMNS = tuple(name.removesuffix("_code") for name in StoredVerdict._fields)
+SAID = slice(READ_COLUMNS.index(Codes._fields[0]), READ_COLUMNS.index(Codes._fields[-1]) + 1)
+
+
+def encode(judgement: Judgement) -> Codes:
+    """The judgement as it is stored. One that contradicts itself, or whose numbers are none, is stored as an error."""
+    try:
+        codes = Codes(
+            int(judgement.severity),
+            int(judgement.categories),
+            judgement.refusal,
+            None if judgement.probabilities is None else bytes([round(CERTAIN * p) for p in judgement.probabilities]),
+            int(judgement.served_by),
+            None if judgement.raw is None else _storable(judgement.raw),
+            judgement.error,
+            None if judgement.error_detail is None else _storable(judgement.error_detail),
+            None
+            if judgement.category_odds is None
+            else bytes([UNKNOWN_ODDS if p is None else round(CERTAIN_ODDS * p) for p in judgement.category_odds]),
+        )
+    except (ValueError, OverflowError):  # NaN, infinite, or no probability
+        return encode(failure("unreadable", "its probabilities are none", raw=judgement.raw))
+    reason = _wrong(codes)
+    return codes if reason is None else encode(failure("unreadable", reason, raw=judgement.raw))
+
+
+@functools.lru_cache(KNOWN_CODES)
+def decode(codes: tuple[Any, ...]) -> Judgement:
+    """What stored codes say. Those that this version does not know, or that contradict each other, say `error`."""
+    found = Codes._make(codes)
+    reason = _wrong(found)
+    if reason is not None:
+        return failure("unreadable", reason, raw=found.raw)
+    p, odds = found.probabilities, found.category_odds
+    return Judgement(
+        Severity(found.severity),
+        Category(found.categories),
+        found.refusal,
+        ServedBy(found.served_by),
+        None if p is None else (PROBABILITIES[p[0]], PROBABILITIES[p[1]], PROBABILITIES[p[2]]),
+        found.raw,
+        error=found.error,
+        error_detail=found.error_detail,
+        category_odds=None if odds is None else tuple([ODDS[byte] for byte in odds]),
+    )
+
+
+def kind_of(severity: int, categories: int) -> tuple[Severity, Category]:
+    """What these two columns say where the others are not at hand."""
+    said = decode(Codes(severity, categories, None, None, ServedBy.MODEL, None, *_error_of(severity), None))
+    return said.severity, said.categories
+
+
+def as_stored(judgement: Judgement) -> Judgement:
+    """The judgement as whoever reads it later has it."""
+    return replace(
+        decode(encode(judgement)),
+        input_tokens=judgement.input_tokens,
+        output_tokens=judgement.output_tokens,
+        evidence=judgement.evidence,
+    )
+
+
+def canonical_answer(severity: Severity, categories: Category, refusal: bool | None) -> str:
+    """The model's answer that says these and nothing else. Raises KeyError for an error: the model has no word for it."""
+    return f"Safety: {LABELS[severity]}\nCategories: {', '.join(category_names(categories)) or 'None'}{REFUSALS[refusal]}"
+
+
+def to_plain(judgement: Judgement) -> list[Any]:
+    """A judgement that is to be kept in a sealed blob, as JSON, its probabilities unrounded."""
+    odds = [judgement.probabilities, judgement.category_odds]
+    said = [int(judgement.severity), int(judgement.categories), judgement.refusal, int(judgement.served_by), judgement.raw]
+    return [
+        *said, judgement.error, judgement.error_detail, judgement.input_tokens, judgement.output_tokens, *odds, judgement.evidence,
+    ]  # fmt: skip
+
+
+def of_plain(values: Sequence[Any]) -> Judgement:
+    """The judgement of `to_plain`; an error where it is none that this version knows."""
+    try:
+        severity, categories, refusal, served_by, raw, error, detail, n_in, n_out, probabilities, odds, evidence = values
+        kept = Judgement(
+            Severity(severity),
+            Category(categories),
+            refusal,
+            ServedBy(served_by),
+            None if probabilities is None else tuple(probabilities),
+            raw,
+            n_in,
+            n_out,
+            error,
+            detail,
+            None if odds is None else tuple(odds),
+            evidence,
+        )
+    except (TypeError, ValueError):
+        return failure("unreadable", "a first opinion of another form")
+    found = as_stored(kept)
+    return kept if found.error == kept.error else found
+
+
+def _wrong(codes: Codes) -> str | None:
+    """Why the codes say nothing; None where they do. The view `verdicts` asks the same, in the same order and words."""
+    return _unknown(codes) or _contradiction(codes)
+
+
+def _unknown(codes: Codes) -> str | None:
+    if not 0 <= codes.severity <= Severity.ERROR:
+        return f"severity {codes.severity}"
+    if not 0 <= codes.categories <= ALL_CATEGORIES:
+        return f"categories {codes.categories}"
+    if not 0 <= codes.served_by <= ServedBy.NOBODY:
+        return f"served by {codes.served_by}"
+    if codes.probabilities is not None and len(codes.probabilities) != len(LABELS):
+        return f"{len(codes.probabilities)} probabilities"
+    if codes.category_odds is not None and len(codes.category_odds) != len(CATEGORY_CHOICES):
+        return f"{len(codes.category_odds)} category odds"
+    return None
+
+
+def _contradiction(codes: Codes) -> str | None:
+    if (codes.severity == Severity.ERROR) != (codes.error is not None):
+        return "an error without a code, or a code without an error"
+    if codes.severity == Severity.SAFE and codes.categories:
+        return "safe with categories"
+    if codes.served_by == ServedBy.NOBODY and codes.severity != Severity.ERROR:
+        return "a severity that nobody gave"
+    if codes.served_by == ServedBy.RULE_EMPTY and codes.severity != Severity.SAFE:
+        return "an empty text that is not safe"
+    return None
+
+
+def _error_of(severity: int) -> tuple[str | None, None]:
+    return ("failed" if severity == Severity.ERROR else None), None
+
+
+def _storable(value: str) -> str:
+    """PostgreSQL's text takes neither NUL nor lone surrogates; an answer that holds one is shown with U+FFFD instead."""
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

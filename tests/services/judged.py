@@ -1,0 +1,104 @@
+"""Judgements as production comes by them: an answer of the model, or a failure of the engine, through the real interpretation.
+
+A test that wants a verdict takes it from here; one made by hand could be one that no worker ever writes.
+"""
+
+import random
+import threading
+from typing import Any
+
+from guardfleet.verdict import CATEGORY_CHOICES, ERROR_CODES, Judgement, failure
+from worker.engine.contract import Answer, Unjudgeable
+from worker.judge import _shared
+from worker.judging import EMPTY, Triage, judgement_of, settle
+from worker.twins import Scope
+
+REFUSAL = "\nRefusal: "
+Probabilities = tuple[float, float, float]
+
+
+def answered(
+    raw: str,
+    probabilities: Probabilities | None = None,
+    odds: tuple[float | None, ...] | None = None,
+    *,
+    input_tokens: int = 10,
+    output_tokens: int = 8,
+) -> Judgement:
+    """What it means that the model says this."""
+    return judgement_of(Answer(raw, probabilities, input_tokens, output_tokens, categories=odds, responds=REFUSAL in raw))
+
+
+def failed(code: str, detail: str = "why") -> Judgement:
+    """What it means that the engine has no answer."""
+    return judgement_of(Answer("", failure=Unjudgeable(code, detail)))
+
+
+SAFE = answered("Safety: Safe\nCategories: None", (0.9, 0.08, 0.02))
+UNSAFE = answered("Safety: Unsafe\nCategories: Violent", (0.0, 0.2, 0.8))
+UNSURE = answered("Safety: Controversial\nCategories: None", (0.3, 0.5, 0.2))
+
+
+def any_judgement(rng: random.Random) -> Judgement:
+    """Some judgement that a worker can come to write, by the same functions: of an answer or of none, its own or another's."""
+    kind = rng.randrange(20)
+    if kind == 0:
+        return EMPTY
+    if kind == 1:
+        return failure("abandoned", f"{rng.randrange(9)} crashes, {rng.randrange(9)} failures")
+    mine = judgement_of(any_answer(rng))
+    if kind in (2, 3):
+        return settle(Triage([0], {1: 0}, {}), {0: mine}, 2)[1]  # the same text twice in a shard
+    if kind in (4, 5):
+        owner = Scope({}, threading.Lock(), job_id=1)
+        owner.settle({"text": mine})
+        found = _shared(owner, "text", job_id=rng.choice([1, 2]))  # the same text in another shard, or another job
+        assert found is not None
+        return found
+    return mine
+
+
+def any_answer(rng: random.Random, *, of_window: bool = False, responds: bool | None = None) -> Answer:
+    """Something that the engine can say: in the grammar or not, in one piece or in windows, or that it has no answer."""
+    responds = rng.random() < 0.3 if responds is None else responds
+    kind = rng.randrange(12)
+    tokens = {"input_tokens": rng.randrange(9000), "output_tokens": rng.randrange(128)}
+    if kind == 0:
+        return Answer("", failure=Unjudgeable(rng.choice(list(ERROR_CODES)), rng.choice(["9 tokens", "a\0b", "\ud800"])), **tokens)
+    if kind == 1 and not of_window:
+        ends = sorted(rng.sample(range(1, 9000), rng.randint(1, 4)))
+        windows = tuple((max(0, end - 100), end, any_answer(rng, of_window=True, responds=responds)) for end in ends)
+        notes = rng.choice([{}, {"left_out": [[20, 30], [40, 50]]}, {"turns_left_out": 3}, {"context_cut": 12}])
+        return Answer("", windows=windows, notes=notes | _any_labels(rng), **tokens)
+    odds = rng.choice([None, tuple(rng.choice([0.0, 1.0, None, rng.random(), rng.random() / 50]) for _ in CATEGORY_CHOICES)])
+    raw, notes = any_raw(rng, responds), {} if of_window else _any_labels(rng)
+    return Answer(raw, _any_probabilities(rng), categories=odds, responds=responds, notes=notes, **tokens)
+
+
+def _any_labels(rng: random.Random) -> dict[str, Any]:
+    return rng.choice([{}, {}, {"role_labels": 4}, {"role_labels": 1, "role_labels_neutralised": True}])
+
+
+def any_raw(rng: random.Random, responds: bool) -> str:
+    """What a model may write: mostly in the grammar, to the letter or nearly so."""
+    if not rng.randrange(8):
+        return rng.choice(
+            ["", "hm", "Safety: Safe", "safety: safe\nCategories: None", "Safety: Safe\nCategories: Nonsense", "\0\ud800"]
+        )
+    label = rng.choice(["Safe", "Controversial", "Unsafe"])
+    names = rng.sample(CATEGORY_CHOICES, rng.choice([0, 1, 1, 2, 5, 9])) or ["None"]
+    if label == "Safe" and rng.randrange(4):  # else it contradicts itself
+        names = ["None"]
+    if rng.randrange(3):
+        names.sort(key=CATEGORY_CHOICES.index)
+    answer = f"Safety: {label}\nCategories: {rng.choice([', ', ', ', ', ', ',']).join(names)}"
+    if responds if rng.randrange(20) else rng.random() < 0.5:  # the other mode's answer is none
+        answer += REFUSAL + rng.choice(["Yes", "No"])
+    return answer + rng.choice(["", "", "", "\n"])
+
+
+def _any_probabilities(rng: random.Random) -> Probabilities | None:
+    if not rng.randrange(5):
+        return None
+    one, other = sorted((rng.random() ** rng.choice([1, 8]), rng.random()))
+    return rng.choice([(one, other - one, 1 - other), (1 - other, other - one, one), (1.0000001, 0.0, 0.0), (0.0, 0.0, 1.0)])

@@ -1,0 +1,184 @@
+"""No face of a verdict without the property test: whatever in the source could make one has to say which face it is.
+
+A new module that touches verdicts, a new route, format, command or column of the view fails here until it is listed: with a face of
+`tests/services/faces.py` (pure) or `tests/integration/test_faces.py` (through PostgreSQL), which are held against each other over
+random verdicts, or with why it is none.
+"""
+
+import ast
+import pathlib
+import re
+from collections.abc import Iterator
+
+from typer.main import get_command
+
+from api.server import create_app
+from guardfleet import exporting
+from guardfleet.cli.app import app
+from guardfleet.sealing import new_secret_key
+from guardfleet.settings import load_settings
+from guardfleet.store.view import COLUMNS
+from guardfleet.verdicts.encoding import Codes, StoredVerdict
+from tests.integration.test_faces import STORED
+from tests.services.faces import PURE
+
+ROOT = pathlib.Path(__file__).parents[2]
+NO_FACE = "-"  # why it is none stands behind it
+MODULES = {
+    "api/batch_object.py": "counters",
+    "api/batches.py": "- asks which models there are",
+    "api/files.py": "result files",
+    "api/mapping.py": "moderation, moderation line",
+    "api/moderations.py": "moderation, json object",
+    "api/online.py": "- hands pages on",
+    "api/outputs.py": "chat completion, moderation line, result files",
+    "api/perspective.py": "perspective",
+    "api/results.py": "json object, filtered pages, jsonl, csv, parquet",
+    "guardfleet/cli/app.py": "- parses what was asked for",
+    "guardfleet/cli/evaluate.py": "evaluation",
+    "guardfleet/cli/jobs.py": "jsonl, csv, parquet",
+    "guardfleet/cli/results.py": "jsonl, csv, parquet",
+    "guardfleet/cli/scan.py": "jsonl, csv, parquet",
+    "guardfleet/cli/show.py": "summary",
+    "guardfleet/cursors.py": "- places, not verdicts",
+    "guardfleet/exporting.py": "jsonl, csv, parquet",
+    "guardfleet/rationale.py": "rationale",
+    "guardfleet/rendering.py": "json object, fields",
+    "guardfleet/store/jobs.py": "summary, counters",
+    "guardfleet/store/online.py": "- hands pages on",
+    "guardfleet/store/opinions.py": "first opinion",
+    "guardfleet/store/scratch.py": "- a benchmark's counts",
+    "guardfleet/store/settling.py": "counters, webhook",
+    "guardfleet/store/texts.py": "- puts texts beside rows",
+    "guardfleet/store/verdicts.py": "export, filtered pages, cache",
+    "guardfleet/store/view.py": "view",
+    "guardfleet/verdicts/encoding.py": "- what all others read through",
+    "producer/client.py": "export",
+    "worker/answer.py": "- the interpretation",
+    "worker/cascade.py": "- decides who is asked again",
+    "worker/engine/drafts.py": "- what the model is expected to say",
+    "worker/evaluation.py": "evaluation",
+    "worker/giving_up.py": "- the interpretation of no answer",
+    "worker/judge.py": "- the interpretation",
+    "worker/judging.py": "- the interpretation",
+    "worker/lifecycle.py": "- registers its model",
+    "worker/tasks.py": "- carries judgements to the store, and counts them in metrics",
+    "worker/twins.py": "- hands judgements on",
+    "worker/webhooks.py": "webhook",
+}
+ROUTES = {
+    "/v1/batches": "counters",
+    "/v1/batches/{batch_id}": "counters",
+    "/v1/batches/{batch_id}/cancel": "counters",
+    "/v1/batches/{batch_id}/pause": "counters",
+    "/v1/batches/{batch_id}/resume": "counters",
+    "/v1/batches/{batch_id}/results": "json object, filtered pages",
+    "/v1/batches/{batch_id}/download": "jsonl, csv, parquet",
+    "/v1/batches/{batch_id}/events": "counters",
+    "/v1/batches/{batch_id}/rejections": "- lines that were never judged",
+    "/v1/files": "- input files",
+    "/v1/files/{file_id}": "result files",
+    "/v1/files/{file_id}/content": "result files, chat completion, moderation line",
+    "/v1/moderations": "moderation",
+    "/v1/moderate": "json object",
+    "/v1/models": "- names of models",
+    "/v1/models/{model}": "- one of them",
+    "/v1alpha1/comments:analyze": "perspective",
+}
+NO_VERDICTS = ("/v1/webhook_", "/livez", "/readyz")  # routes of endpoints and probes: their payloads are `webhook`
+COMMANDS = {
+    "scan": "jsonl, csv, parquet, summary",
+    "submit": "summary",
+    "jobs": "counters",
+    "watch": "summary, counters",
+    "status": "summary, counters",
+    "results": "jsonl, csv, parquet",
+    "evaluate": "evaluation",
+    "cancel": "-",
+    "pause": "-", "resume": "-", "prioritise": "-", "up": "-", "worker": "-", "dispatcher": "-", "api": "-", "doctor": "-",
+    "version": "-", "db": "-", "keys": "-", "bench": "-",
+}  # fmt: skip
+SOURCES = {
+    "api.mapping", "api.outputs", "guardfleet.exporting", "guardfleet.rationale", "guardfleet.rendering",
+    "guardfleet.store.verdicts", "guardfleet.verdicts.encoding",
+}  # fmt: skip
+WORDS = {"Severity", "Judgement", "Category", "category_names", "ERROR_CODES", "failure"}
+TABLE = re.compile(r"\b(from|join|into|update|table|on) verdicts?\b", re.IGNORECASE)
+
+
+def source() -> Iterator[tuple[str, ast.Module]]:
+    for package in ("guardfleet", "worker", "producer", "api"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def touches_verdicts(module: ast.Module) -> bool:
+    """Whether it imports a word of verdicts, or a module that has them, or speaks SQL of their table."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names}
+            if node.module in SOURCES or {f"{node.module}.{name}" for name in names} & SOURCES:
+                return True
+            if node.module == "guardfleet.verdict" and names & WORDS:
+                return True
+        if isinstance(node, ast.Import) and {alias.name for alias in node.names} & SOURCES:
+            return True
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and TABLE.search(node.value):
+            return True
+    return False
+
+
+def assert_faces(listed: dict[str, str]) -> None:
+    """Each is a face that is tested, or says why it is none."""
+    known = PURE.keys() | STORED.keys()
+    for name, faces in listed.items():
+        assert faces.startswith(NO_FACE) or set(faces.split(", ")) <= known, (name, faces)
+
+
+def test_each_module_that_touches_verdicts_is_listed_with_its_faces() -> None:
+    assert {path for path, module in source() if touches_verdicts(module)} == MODULES.keys()
+    assert_faces(MODULES)
+
+
+def test_each_route_is_listed_with_its_faces(tmp_path: pathlib.Path) -> None:
+    settings = load_settings(database_url="postgresql://x@127.0.0.1:1/x", secret_key=new_secret_key(), data_dir=tmp_path)
+    routes = {path for path in create_app(settings).openapi()["paths"] if not path.startswith(NO_VERDICTS)}
+    assert routes == ROUTES.keys()
+    assert_faces(ROUTES)
+
+
+def test_each_command_is_listed_with_its_faces() -> None:
+    assert set(get_command(app).commands) == COMMANDS.keys()  # type: ignore[attr-defined]
+    assert_faces(COMMANDS)
+
+
+def test_each_format_is_a_face() -> None:
+    assert set(exporting.FORMATS) <= PURE.keys()
+
+
+def test_each_face_is_of_something() -> None:
+    listed = {face for faces in (*MODULES.values(), *ROUTES.values(), *COMMANDS.values()) for face in faces.split(", ")}
+    assert PURE.keys() | STORED.keys() <= listed
+
+
+def test_the_view_has_the_words_of_every_code() -> None:
+    assert {name.removeprefix("category_odds") for name in Codes._fields} - {"", "probabilities"} <= COLUMNS.keys()
+
+
+def test_codes_and_their_numbers_are_known_to_one_module_alone() -> None:
+    codes = {name for name in StoredVerdict._fields if name.endswith("_code")}
+    for path, module in source():
+        if path == "guardfleet/verdicts/encoding.py":
+            continue
+        read = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)} & codes
+        assert not read, (path, read)
+        if touches_verdicts(module):
+            numbers = {node.value for node in ast.walk(module) if isinstance(node, ast.Constant) and type(node.value) is int}
+            assert not numbers & {254, 255}, path
+
+
+def test_judgements_of_tests_come_from_the_interpretation() -> None:
+    for folder in ("tests", "benchmarks", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "Judgement"], path
