@@ -8,6 +8,7 @@ import pytest
 
 from guardfleet.states import JobState
 from guardfleet.store import migrate
+from guardfleet.store.database import Database
 from producer.client import Producer
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
@@ -33,11 +34,12 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 def test_a_full_disk_is_waited_out(small_disk: pathlib.Path, redis_broker: str, tmp_path: pathlib.Path) -> None:
     server = OwnPostgres(small_disk)
     settings = fleet_settings(server.url, redis_broker, tmp_path, instant_ms_per_batch=50.0)
-    producer = Producer.connect(settings.model_copy(update={"shard_texts": 25}))
     ballast = small_disk / "ballast"
+    server.start()
+    migrate.upgrade(made := Database(server.url, pool_size=1))
+    made.close()
+    producer = Producer.connect(settings.model_copy(update={"shard_texts": 25}))
     try:
-        server.start()
-        migrate.upgrade(producer.db)
         with fleet(settings, tmp_path, ("dispatcher",), ("worker",)) as (_, worker):
             job = producer.submit([f"text {i}" for i in range(4000)]).job
             progressed(producer, job, 200)

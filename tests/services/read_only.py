@@ -14,6 +14,7 @@ from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
 from guardfleet.store import jobs, keys, migrate
+from guardfleet.store.database import Database
 from producer.client import Options, Producer
 from tests.services.fleet import fleet, until
 from tests.services.outcome import finished, progressed
@@ -58,8 +59,9 @@ def weather(
     """Run a job of `texts` through `seconds` without writes."""
     port, seen = free_port(), Seen()
     settings = settings.model_copy(update={"api_port": port, "shard_texts": 20})
+    migrate.upgrade(made := Database(server.url, pool_size=1))
+    made.close()
     producer = Producer.connect(settings)
-    migrate.upgrade(producer.db)
     key = keys.create(producer.db, Keyring(settings.required("secret_key")), name=NAME)
     hook = receiver.url.replace("/hook", URL)
     headers = {"authorization": f"Bearer {key}"}
