@@ -287,7 +287,7 @@ def test_what_clients_send_that_others_do_not_is_answered_as_what_it_is(use: Use
         for given in ([image], [{"type": "text", "text": "a"}, image]):
             with pytest.raises(openai.UnprocessableEntityError, match="no image") as refused:
                 await client.moderations.create(input=given)  # type: ignore[arg-type]
-            assert refused.value.param == f"input.{len(given) - 1}.type"
+            assert refused.value.param == f"input[{len(given) - 1}].type"
         with pytest.raises(openai.UnprocessableEntityError, match=r"valid string, or: .*valid list"):
             await client.moderations.create(input=5)  # type: ignore[arg-type]
         with pytest.raises(openai.APIStatusError, match="Content-Type: application/json"):
