@@ -1,4 +1,7 @@
-"""Random requests against the whole OpenAPI, all of schemathesis' checks, against a real database and a worker that judges at once.
+"""Spoilt and random requests against the whole OpenAPI, with a real database and a worker that judges at once.
+
+First every parameter and field with NUL, half a surrogate pair, depth, 5,000 digits and the like (`tests/services/hostile.py`), of
+which none may be answered 5xx; then schemathesis with all of its checks.
 
     python benchmarks/fuzz_api.py --postgres postgresql://postgres@127.0.0.1:5432/postgres --cases 10000
 
@@ -16,7 +19,9 @@ import threading
 import time
 
 import httpx2
+from starlette.testclient import TestClient
 
+from api.server import create_app
 from guardfleet.sealing import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys, migrate, settling, shards, steering, verdicts
@@ -25,11 +30,13 @@ from guardfleet.store.scratch import scratch_database
 from guardfleet.store.settling import Row
 from guardfleet.telemetry import logs
 from guardfleet.verdict import Model
+from tests.services.hostile import requests_of, wrong_with
 from tests.services.judged import SAFE
 from tests.services.served import served
 
 CONFIG = pathlib.Path(__file__).with_name("schemathesis.toml")
 LOOK_S = 0.02
+MOST_SHOWN = 50  # of the failures
 EXAMPLES = 100  # of each operation and phase in one run
 
 
@@ -57,9 +64,10 @@ def fuzz(settings: Settings, *, cases: int, seed: int) -> int:
     ended = threading.Event()
     judging = threading.Thread(target=judge_all, args=(db, keyring, ended), daemon=True)
     judging.start()
-    done, failed, turn = 0, 0, 0
+    turn = 0
     try:
         with served(settings) as url:
+            done, failed = spoilt(settings, key, one_of_everything(url, key))
             while done < cases and not failed:
                 n, wrong = one_run(url, key, examples=EXAMPLES, seed=seed + turn)
                 done, failed, turn = done + n, failed + wrong, turn + 1
@@ -72,6 +80,17 @@ def fuzz(settings: Settings, *, cases: int, seed: int) -> int:
         db.close()
     print(json.dumps({"cases": done, "failures": failed}))
     return 1 if failed else 0
+
+
+def spoilt(settings: Settings, key: str, known: dict[str, str]) -> tuple[int, int]:
+    """Every parameter, field, body and content type spoilt in every way; requests sent, and failures of the server."""
+    app = create_app(settings.model_copy(update={"moderation_timeout_s": 0.001}))  # nobody is to wait for these
+    known |= {"delivery_id": "1", "model": "m"}
+    with TestClient(app, raise_server_exceptions=False, headers={"authorization": f"Bearer {key}"}) as client:
+        sent = list(requests_of(client.get("/openapi.json").json(), known))
+        wrong = [found for request in sent if (found := wrong_with(client, request))]
+    print("\n".join([*wrong[:MOST_SHOWN], f"{len(sent):,} spoilt requests, {len(wrong)} failures"]), file=sys.stderr)
+    return len(sent), len(wrong)
 
 
 def one_run(url: str, key: str, *, examples: int, seed: int) -> tuple[int, int]:
@@ -115,7 +134,7 @@ def judge_all(db: Database, keyring: Keyring, ended: threading.Event) -> None:
             if held is not None:
                 texts = shards.load(db, keyring, held)
                 settling.finish(db, held, [Row(text.id, SAFE, metadata=text.metadata) for text in texts], model_id=model_id)
-        steering.settle_cancelled(db)
+        steering.settle_cancelled(db, steering.cancelling(db))
         time.sleep(LOOK_S)
 
 

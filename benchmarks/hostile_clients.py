@@ -1,0 +1,203 @@
+"""What hostile clients cost everybody else: bodies of newlines in zstd, idle connections, many who wait for news.
+
+    python benchmarks/hostile_clients.py --postgres postgresql://postgres@127.0.0.1:5432/postgres
+
+Starts an API of its own with 1,024 descriptors, what most systems give a process. Prints one JSON: seconds of `/livez` at worst,
+milliseconds of a listing at the median with and without those who wait, the API's most memory.
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import resource
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from backports import zstd
+
+from guardfleet.cli.bench_place import answers, free_port, peak_mib, start, until
+from guardfleet.embedded.children import Child
+from guardfleet.sealing import Keyring, new_secret_key
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import keys, migrate
+from guardfleet.store.database import Database
+from guardfleet.store.scratch import scratch_database
+
+DESCRIPTORS = 1024
+NEWLINES = zstd.compress(b"\n" * (30 << 20))
+LOOK_S = 0.05
+TIMEOUT_S = 60.0
+HELD_S = 3.0
+REQUESTS = 60
+LINE = b'{"text": "a text that nobody judges here"}'
+
+
+class Api:
+    """The API under attack, and requests to it with one key."""
+
+    def __init__(self, port: int, key: str) -> None:
+        self.port, self._headers = port, {"Authorization": f"Bearer {key}"}
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, float]:
+        """Status, body and seconds of one request on a connection of its own; status 0 where it was not answered."""
+        connection, began = self.begin(method, path, body, **headers), time.monotonic()
+        with contextlib.closing(connection):
+            try:
+                answer = connection.getresponse()
+                return answer.status, answer.read(), time.monotonic() - began
+            except (OSError, http.client.HTTPException):
+                return 0, b"", time.monotonic() - began
+
+    def begin(self, method: str, path: str, body: bytes | None = None, **headers: str) -> http.client.HTTPConnection:
+        """A request whose answer is not read yet."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        with contextlib.suppress(OSError):
+            connection.request(method, path, body=body, headers=self._headers | names)
+        return connection
+
+    @contextlib.contextmanager
+    def probed(self) -> Iterator[list[float]]:
+        """Meanwhile `/livez` is asked twenty times a second; the seconds of each probe, infinite where it failed."""
+        seconds: list[float] = []
+        ended = threading.Event()
+
+        def probe() -> None:
+            while not ended.wait(LOOK_S):
+                status, _, took = self.ask("GET", "/livez")
+                seconds.append(took if status == http.client.OK else float("inf"))
+
+        thread = threading.Thread(target=probe)
+        thread.start()
+        try:
+            yield seconds
+        finally:
+            ended.set()
+            thread.join()
+
+
+def main() -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--postgres", required=True, help="a server on which a database may be made and dropped")
+    parser.add_argument("--bodies", type=int, default=5, help="of 30 MiB of newlines each, at the same time")
+    parser.add_argument("--idle", type=int, default=1_100, help="connections that send nothing")
+    parser.add_argument("--waiting", type=int, default=300, help="clients that wait for news of a batch")
+    asked = parser.parse_args()
+    with under_attack(asked) as (api, child):
+        found: dict[str, Any] = {"mib_at_first": peak_mib(child.pid), "calm": calm(api)}
+        found["newlines"] = newlines(api, asked.bodies) | {"mib_at_most": peak_mib(child.pid)}
+        found["idle"] = idle(api, asked.idle)
+        found["waiting"] = waiting(api, asked.waiting)
+    print(json.dumps(found))
+    return 0
+
+
+@contextlib.contextmanager
+def under_attack(asked: argparse.Namespace) -> Iterator[tuple[Api, Child]]:
+    """An API over a database of its own. The places of a key are as many as those who will wait."""
+    with tempfile.TemporaryDirectory() as folder, scratch_database(asked.postgres) as (_, url):
+        port, secret = free_port(), new_secret_key()
+        settings = load_settings(
+            database_url=url, secret_key=secret, data_dir=folder, api_port=port, api_max_waiting=max(1, asked.waiting)
+        )
+        key = _prepared(settings)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))  # of the process that is started now
+        child = start(settings, "api", "api")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * asked.idle)), hard))
+        try:
+            until(lambda: answers(port), TIMEOUT_S, "the API")
+            yield Api(port, key), child
+        finally:
+            child.stop()
+
+
+def _prepared(settings: Settings) -> str:
+    db = Database(settings.required("database_url"), pool_size=1)
+    try:
+        migrate.upgrade(db)
+        return keys.create(db, Keyring(settings.required("secret_key")), name="bench")
+    finally:
+        db.close()
+
+
+def calm(api: Api) -> dict[str, Any]:
+    """The worst probe while nothing happens."""
+    with api.probed() as probes:
+        time.sleep(HELD_S)
+    return {"livez_worst_s": round(max(probes), 3)}
+
+
+def newlines(api: Api, n: int) -> dict[str, Any]:
+    """Bodies of a thousand bytes that unpack to 30 MiB of nothing."""
+    statuses: list[int] = []
+
+    def send() -> None:
+        status, _, _ = api.ask("POST", "/v1/batches", NEWLINES, content_type="application/jsonl", content_encoding="zstd")
+        statuses.append(status)
+
+    with api.probed() as probes:
+        _all_at_once(send, n)
+    return {"bodies": n, "bytes_each": len(NEWLINES), "statuses": sorted(statuses), "livez_worst_s": round(max(probes), 3)}
+
+
+def idle(api: Api, n: int) -> dict[str, Any]:
+    """Connections on which nothing is ever sent."""
+    held = []
+    try:
+        with contextlib.suppress(OSError):
+            held += [socket.create_connection(("127.0.0.1", api.port), timeout=TIMEOUT_S) for _ in range(n)]
+        with api.probed() as probes:
+            time.sleep(HELD_S)
+    finally:
+        for connection in held:
+            connection.close()
+    answered = sum(seconds != float("inf") for seconds in probes)
+    return {"connections": len(held), "probes": len(probes), "answered": answered, "livez_worst_s": round(max(probes), 3)}
+
+
+def waiting(api: Api, n: int) -> dict[str, Any]:
+    """Half of them as server-sent events, half as long polls, of a batch that nobody judges."""
+    _, made, _ = api.ask("POST", "/v1/batches", LINE, content_type="application/jsonl")
+    batch = json.loads(made)["id"]
+    before = _listing_ms(api)
+    held = [
+        api.begin("GET", f"/v1/batches/{batch}/events", accept="text/event-stream")
+        if i % 2
+        else api.begin("GET", f"/v1/batches/{batch}/results", prefer="wait=30")
+        for i in range(n)
+    ]
+    try:
+        meanwhile = _listing_ms(api)
+    finally:
+        for connection in held:
+            connection.close()
+    return {"clients": n, "listing_ms": before, "listing_ms_meanwhile": meanwhile, "times": round(meanwhile / before, 2)}
+
+
+def _listing_ms(api: Api) -> float:
+    asked = [api.ask("GET", "/v1/batches?limit=20") for _ in range(REQUESTS)]
+    refused = [status for status, _, _ in asked if status != http.client.OK]
+    if refused:
+        raise SystemExit(f"a listing was answered {refused[0]}.")
+    return round(1000 * statistics.median(seconds for _, _, seconds in asked), 1)
+
+
+def _all_at_once(act: Callable[[], None], n: int) -> None:
+    threads = [threading.Thread(target=act) for _ in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
