@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import batches, files, moderations, openapi, perspective, problems, results, webhook_endpoints
@@ -132,6 +133,8 @@ class Observed:
 
         try:
             await self._app(scope, receive, named)
+        except ClientDisconnect:  # in the middle of its body: there is nobody to answer, and nothing is wrong here
+            await problems.failed()(scope, receive, named)
         except Exception as error:  # noqa: BLE001 - ends here: the server would log the message, which can hold a caller's values
             get_logger().error("request_failed", request=request_id, route=_route(scope), **told(error))
             if status is None:  # else the server sees that the answer is not whole, and cuts the connection

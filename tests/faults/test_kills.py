@@ -103,10 +103,12 @@ def test_a_database_that_loses_power_is_waited_for(redis_broker: str, tmp_path: 
 
     server = OwnPostgres(tmp_path)
     settings = fleet_settings(server.url, redis_broker, tmp_path, instant_ms_per_batch=50.0)
-    producer = producer_of(settings)
     try:
         server.start()
-        migrate.upgrade(producer.db)
+        db = Database(server.url, pool_size=1)
+        migrate.upgrade(db)
+        db.close()
+        producer = producer_of(settings)
         with fleet(settings, tmp_path, DISPATCHER, WORKER):
             job = producer.submit(TEXTS).job
             progressed(producer, job, 100)
@@ -218,6 +220,6 @@ def test_a_shard_whose_texts_are_gone_ends_as_error_rows_after_its_retries(
     with fleet(stubborn, tmp_path, DISPATCHER, WORKER):
         done = finished(producer, job)
     rows = list(verdicts.export(producer.db, done))
-    assert [(row["id"], row["error"]) for row in rows] == [(None, "abandoned"), (None, "abandoned"), ("3", None)]
+    assert [(row["id"], row["error"]) for row in rows] == [(None, "abandoned"), (None, "abandoned"), ("line:3", None)]
     assert rows[0]["error_detail"] == "0 crashes, 2 failures"
     assert_exactly_once(producer, done)

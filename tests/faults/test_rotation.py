@@ -190,12 +190,12 @@ def test_nothing_is_given_up_by_a_dispatcher_that_lacks_the_key(db: Database, ke
     from guardfleet.store.shards import Limits
     from worker.giving_up import give_up
 
-    submit(db, keyring, 4)
+    job = submit(db, keyring, 4)
     installation.require_key(db, keyring)
     rotation.rotate(db, Keyring(NEW, SECRET_KEY))
     with db.begin() as connection:
         connection.exec_driver_sql("update shard set failures = 9")
     with pytest.raises(ConfigurationError):
-        give_up(db, keyring, Limits(6, 5), lease_s=5)
+        give_up(db, keyring, (job.id, 0), Limits(6, 5), lease_s=5)
     assert scalar(db, "select count(*) from verdict") == 0
     assert until(lambda: scalar(db, "select sum(done) from job") == 0)

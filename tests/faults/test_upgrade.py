@@ -1,5 +1,6 @@
 """Old and new processes side by side through a migration: nothing stops, nothing is lost."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -37,6 +38,12 @@ def old_code(tmp_path: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def _as_json(settings: Settings) -> dict[str, str]:
+    """The settings as the old code reads them: lists as JSON."""
+    lists = {name: json.dumps(list(value)) for name, value in settings if isinstance(value, tuple)}
+    return settings.as_environment() | {f"GUARDFLEET_{name.upper()}": text for name, text in lists.items()}
+
+
 class OldProcess(Process):
     """One process of the old code: `python -m` looks in the working folder first."""
 
@@ -46,7 +53,7 @@ class OldProcess(Process):
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "guardfleet", *args],
                 cwd=code,
-                env=os.environ | settings.as_environment() | {"PYTHONPATH": str(code)},
+                env=os.environ | _as_json(settings) | {"PYTHONPATH": str(code)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

@@ -104,7 +104,7 @@ def test_texts_that_are_purged_are_asked_for_in_vain(db: Database, keyring: Keyr
     job = judged(db, keyring, list(LINES))
     with db.begin() as connection:
         connection.exec_driver_sql("update job set finished_at = now() - interval '2 days'")
-    retention.purge(db, older_than_hours=24)
+    retention.purge(db, retention.purgeable(db, older_than_hours=24))
     with pytest.raises(RejectedError, match="were purged on"):
         texts.require_kept(jobs.get(db, job.public_id))
     assert not list(tmp_path.iterdir())

@@ -136,29 +136,28 @@ LONG = b"".join(json.dumps(row).encode() + b"\n" for row in MANY)
 LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        LINES,
-        LINES.decode().encode("utf-8-sig"),
-        LINES.decode().encode("utf-16"),
-        LINES.replace(b"\n", b"\r\n"),
-        LINES.replace(b"\n", b"\r"),
-        LINES.replace(b"\n", b",\n"),
-        json.dumps(ROWS).encode(),
-        json.dumps(ROWS, indent=2).encode(),
-        json.dumps({"data": ROWS}, indent=1).encode(),
-        json.dumps({"data": ROWS[:20]}).encode() if len(ROWS) < 20 else json.dumps({"rows": ROWS}).encode(),
-        b"\n".join(json.dumps(row, indent=1).encode() for row in ROWS),
-        b"[\n" + LINES.replace(b"\n", b",\n")[:-2] + b"\n]\n",
-        gzip.compress(LINES),
-        gzip.compress(LINES[:1000]) + gzip.compress(LINES[1000:]),
-        zstd.compress(LINES),
-        zstd.compress(LINES[:1000]) + zstd.compress(LINES[1000:]),
-        gzip.compress(json.dumps(ROWS, indent=2).encode()),
-    ],
-    ids=str,
-)
+WRITTEN = {
+    "lines": LINES,
+    "with a BOM": LINES.decode().encode("utf-8-sig"),
+    "UTF-16": LINES.decode().encode("utf-16"),
+    "CRLF": LINES.replace(b"\n", b"\r\n"),
+    "CR": LINES.replace(b"\n", b"\r"),
+    "commas behind": LINES.replace(b"\n", b",\n"),
+    "array": json.dumps(ROWS).encode(),
+    "pretty array": json.dumps(ROWS, indent=2).encode(),
+    "pretty under data": json.dumps({"data": ROWS}, indent=1).encode(),
+    "under rows": json.dumps({"rows": ROWS}).encode(),
+    "pretty objects": b"\n".join(json.dumps(row, indent=1).encode() for row in ROWS),
+    "array by lines": b"[\n" + LINES.replace(b"\n", b",\n")[:-2] + b"\n]\n",
+    "gzip": gzip.compress(LINES),
+    "gzip in two": gzip.compress(LINES[:1000]) + gzip.compress(LINES[1000:]),
+    "zstd": zstd.compress(LINES),
+    "zstd in two": zstd.compress(LINES[:1000]) + zstd.compress(LINES[1000:]),
+    "pretty array, gzip": gzip.compress(json.dumps(ROWS, indent=2).encode()),
+}
+
+
+@pytest.mark.parametrize("data", WRITTEN.values(), ids=WRITTEN.keys())
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.data"])
 def test_json_is_the_same_rows_however_it_is_written(read: Read, name: str, data: bytes) -> None:
     taken, errors, _ = read(data, name)

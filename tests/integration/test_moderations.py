@@ -113,7 +113,7 @@ def test_perspectives_do_not_store_deletes_the_text_in_the_commit_of_its_verdict
     with db.begin() as connection:
         assert tuple(connection.exec_driver_sql(f"{found} false").one()) == (1, 1, 1, 1)
         assert tuple(connection.exec_driver_sql(f"{found} true").one()) == (0, 0, 0, 1)
-    assert retention.purge(db, older_than_hours=24, limit=100) == 2
+    assert retention.purge(db, retention.purgeable(db, older_than_hours=24, limit=100)) == 2
 
 
 def test_a_text_without_a_verdict_costs_only_itself_and_is_flagged(

@@ -30,7 +30,7 @@ def source(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def in_terms(*args: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": str(columns)}
+    environment = os.environ | {"COLUMNS": str(columns), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     run = [sys.executable, "-P", "-m", "guardfleet", *args]
     return subprocess.run(run, env=environment, capture_output=True, text=True, timeout=120, check=False)
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from standardwebhooks import Webhook
 
+from guardfleet import addresses
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import deliveries, endpoints
@@ -23,7 +24,6 @@ from tests.services.judged import SAFE, UNSAFE
 from tests.services.receiver import Receiver, drip, flood, raw_server, receiver, reset
 from tests.services.stored import finish, scalar, submit, took
 from tests.services.webhooks import LIMIT_S, deliver, due, endpoint, happened, send, settings
-from worker import egress
 from worker.webhooks import Deliverer, make_pool
 
 __all__ = ["deliver", "receiver", "settings"]
@@ -90,8 +90,8 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_refused(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), port))]
 
     made, _ = endpoint(db, keyring, f"http://rebinding.example:{port}/")
-    monkeypatch.setattr(egress.socket, "getaddrinfo", rebinding)
-    assert egress.is_allowed(str(rebinding()[0][4][0]), [])  # type: ignore[index]  # at registration
+    monkeypatch.setattr(addresses.socket, "getaddrinfo", rebinding)
+    assert addresses.is_allowed(str(rebinding()[0][4][0]), [])  # type: ignore[index]  # at registration
     pool = make_pool(closed)
     outcome = send(db, Deliverer(db, keyring, closed, pool, time.time, random.random, lambda s: None), made)
     assert "private or reserved" in str(outcome.error)

@@ -1,0 +1,130 @@
+"""What one tenant's poisoned rows cost the others: nested metadata, and rows at which each step of the dispatcher's tick raises.
+
+    python benchmarks/poisoned_tick.py --jobs 40
+
+The same jobs of another tenant twice, without the poison and beside it, in real processes over servers of their own. Prints one
+JSON; 1 as its status where the dispatcher ended, a step did not raise, or the others took more than twice as long.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from guardfleet.sealing import Keyring, new_secret_key
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import keys, migrate
+from guardfleet.store.database import Database
+from guardfleet.store.ingest import NewJob
+from tests.services.fleet import fleet, until
+from tests.services.poison import UNITS, nested_blob, refuse
+from tests.services.servers import OwnPostgres, own_broker
+from tests.services.stored import scalar, submit
+
+TEXTS, SHARD_TEXTS = 512, 128  # of each job of the others
+DEPTHS = (range(960, 968), range(985, 986))  # of nine rows
+OTHERS_LEFT = "select count(*) from job j join tenant t on t.id = j.tenant_id where t.name = 'others' and j.state <> 2"
+NESTED_LEFT = "select count(*) from job where name = 'nested' and state <> 2"
+NESTED_ROWS = "select count(*) from verdict v join job j on j.id = v.job_id where j.name = 'nested'"
+NESTED_ERRORS = f"{NESTED_ROWS} and v.severity = 3"
+MOST_TIMES = 2.0
+PATIENCE_S = 120.0
+
+
+def main() -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=40)
+    parser.add_argument("--broker", choices=("redis", "rabbitmq"), default="rabbitmq")
+    asked = parser.parse_args()
+    calm, beside = (one_run(asked, is_poisoned=is_poisoned) for is_poisoned in (False, True))
+    times = round(beside["seconds"] / calm["seconds"], 2)
+    quiet = sorted(UNITS.keys() - beside["raised"].keys())
+    print(json.dumps({"jobs": asked.jobs, "texts": asked.jobs * TEXTS, "times": times, "calm": calm, "poisoned": beside}))
+    return 0 if times <= MOST_TIMES and not beside["ended"] and not quiet else 1
+
+
+def one_run(asked: argparse.Namespace, *, is_poisoned: bool) -> dict[str, Any]:
+    """The others' jobs from their submit to their last verdict."""
+    with servers(asked.broker) as (settings, db, folder):
+        keyring = Keyring(settings.required("secret_key"))
+        keys.create(db, keyring, name="others", tenant="others")
+        tenant = int(scalar(db, "select id from tenant where name = 'others'"))
+        if is_poisoned:
+            poison(db, keyring)
+        with fleet(settings, folder, ("dispatcher",), ("worker",)) as processes:
+            dispatcher, worker = processes
+            dispatcher.until_says("dispatcher_leading")
+            worker.until_says("worker_ready")
+            started = time.monotonic()
+            for i in range(asked.jobs):
+                submit(db, keyring, TEXTS, shard_texts=SHARD_TEXTS, new=NewJob(f"job{i}", tenant_id=tenant))
+            until(lambda: scalar(db, OTHERS_LEFT) == 0, timeout_s=PATIENCE_S, what="the others' verdicts")
+            seconds = time.monotonic() - started
+            until(lambda: scalar(db, NESTED_LEFT) == 0, timeout_s=PATIENCE_S, what="the end of the nested rows")
+            steps = UNITS.keys() if is_poisoned else set()
+            until(lambda: steps <= raised(dispatcher.log).keys(), timeout_s=PATIENCE_S, what="an exception in each step")
+            return {
+                "seconds": round(seconds, 2),
+                "ended": [process.log.stem for process in processes if process.process.poll() is not None],
+                "raised": dict(raised(dispatcher.log)),
+                "nested_rows": scalar(db, NESTED_ROWS),
+                "nested_rows_without_verdict": scalar(db, NESTED_ERRORS),
+            }
+
+
+@contextmanager
+def servers(broker: str) -> Iterator[tuple[Settings, Database, pathlib.Path]]:
+    """A PostgreSQL and a broker of this run's own, migrated."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)  # the servers' user has to pass
+        postgres, own = OwnPostgres(folder), own_broker(broker, folder)
+        try:
+            postgres.start()
+            own.start()
+            settings = load_settings(
+                database_url=postgres.url,
+                broker_url=own.url,
+                secret_key=new_secret_key(),
+                data_dir=folder,
+                engine="instant",
+                instant_ms_per_batch=50.0,
+            )
+            db = Database(postgres.url)
+            migrate.upgrade(db)
+            yield settings, db, folder
+            db.close()
+        finally:
+            own.stop()
+            postgres.stop()
+
+
+def poison(db: Database, keyring: Keyring) -> None:
+    """A job for each step, whose rows cannot be changed any more, and nine nested rows."""
+    for prepare, table, _ in UNITS.values():
+        job = submit(db, keyring, 8, shard_texts=4)
+        prepare(db, job)
+        refuse(db, table, job)
+    for depths in DEPTHS:
+        job = submit(db, keyring, len(depths), shard_texts=len(depths), new=NewJob("nested"))
+        nested_blob(db, keyring, job, depths)
+
+
+def raised(log: pathlib.Path) -> Counter[str]:
+    """How often each step raised, by the dispatcher's own log."""
+    out: Counter[str] = Counter()
+    for line in log.read_text(errors="replace").splitlines():
+        if '"step_raised"' in line:
+            out[json.loads(line)["step"]] += 1
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())

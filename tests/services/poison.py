@@ -1,0 +1,113 @@
+"""Jobs that a dispatcher stumbles over: rows that the server refuses to change, blobs that are nested as no new one is."""
+
+import json
+import zlib
+from collections.abc import Callable
+
+from guardfleet.sealing import Keyring
+from guardfleet.states import JobState
+from guardfleet.store import doorbells, jobs, shards, steering
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import JobView
+from tests.services.stored import finish, scalar, take
+
+
+def refuse(db: Database, table: str, job: JobView, when: str = "update or delete", code: str = "XX000") -> None:
+    """Have the server refuse every write to rows of one job, as a damaged page or a constraint would."""
+    column, name = "id" if table == "job" else "job_id", f"refuse_{table}_{job.id}"
+    with db.begin() as connection:
+        connection.exec_driver_sql(
+            f"""create function {name}() returns trigger language plpgsql as $f$ begin
+                  if coalesce(old.{column}, new.{column}) = {job.id} then raise exception using errcode = '{code}'; end if;
+                  return coalesce(new, old); end $f$;
+                create trigger {name} before {when} on {table} for each row execute function {name}()"""
+        )
+
+
+def allow(db: Database, table: str, job: JobView) -> None:
+    """The end of `refuse`."""
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"drop trigger refuse_{table}_{job.id} on {table}")
+
+
+def overdue_shard(db: Database, job: JobView) -> None:
+    assert take(db, job, 0, lease_s=-1)
+
+
+def exhausted_shard(db: Database, job: JobView) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update shard set failures = 99 where job_id = {job.id}")
+
+
+def overdue_job(db: Database, job: JobView) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update job set expires_at = now() - interval '1 s' where id = {job.id}")
+
+
+def cancelling_job(db: Database, job: JobView) -> None:
+    held = take(db, job, 0)
+    assert held
+    steering.cancel(db, job.id)
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update shard set state = 2 where job_id = {job.id}")
+
+
+def purgeable_job(db: Database, job: JobView) -> None:
+    for no in (0, 1):
+        held = take(db, job, no)
+        assert held
+        assert finish(db, held)
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update job set purge_hours = 0, finished_at = now() - interval '1 h' where id = {job.id}")
+
+
+def idle_intake(db: Database, job: JobView) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update job set state = 0, intake_lease_until = now() - interval '1 d' where id = {job.id}")
+
+
+def lost_doorbells(db: Database, job: JobView) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql(f"update shard set published_at = now() - interval '1 h' where job_id = {job.id}")
+
+
+def ready_shard(db: Database, job: JobView) -> None:
+    assert doorbells.windows(db)
+
+
+def state_of(db: Database, job: JobView) -> JobState:
+    return jobs.get(db, job.public_id).state
+
+
+def none(where: str) -> Callable[[Database, JobView], bool]:
+    """No shard of the job is as `where` says."""
+    return lambda db, job: scalar(db, f"select count(*) from shard where job_id = {job.id} and {where}") == 0
+
+
+Case = tuple[Callable[[Database, JobView], None], str, Callable[[Database, JobView], bool]]
+UNITS: dict[str, Case] = {
+    "rescue": (overdue_shard, "shard", none("state = 1")),
+    "give_up": (exhausted_shard, "shard", none("failures = 99")),
+    "expire_jobs": (overdue_job, "job", lambda db, job: state_of(db, job) is JobState.EXPIRED),
+    "settle_cancelled": (cancelling_job, "job", lambda db, job: state_of(db, job) is JobState.CANCELLED),
+    "purge": (purgeable_job, "job", lambda db, job: bool(scalar(db, f"select purged_at is not null from job where id = {job.id}"))),
+    "abandon_idle": (idle_intake, "job", lambda db, job: state_of(db, job) is JobState.FAILED),
+    "forget_lost": (lost_doorbells, "shard", none("published_at < now() - interval '30 m'")),
+    "mark_shards": (ready_shard, "shard", none("published_at is null")),
+}
+
+
+def nested_blob(db: Database, keyring: Keyring, job: JobView, depths: range) -> list[tuple[str, str, str]]:
+    """Metadata as the version before took it from a caller, in the place of the shard's rows."""
+    rows = [
+        (f"id{i}", f"text {i}", '{"a":' + "[" * depth + "1" + "]" * depth + "}") for i, depth in zip(range(8), depths, strict=False)
+    ]
+    plain = "[" + ",".join(f"[{json.dumps(i)},{json.dumps(text)},{more}]" for i, text, more in rows) + "]"
+    held = take(db, job, 0)
+    assert held
+    assert held.data_key
+    sealed = keyring.seal_bytes(held.data_key, zlib.compress(plain.encode()), place=b"%d/0/zlib-json" % job.id)
+    assert shards.release(db, held)
+    with db.begin() as connection:
+        connection.exec_driver_sql("update shard_payload set blob = %s where job_id = %s and shard_no = 0", (sealed, job.id))
+    return rows
