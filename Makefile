@@ -16,7 +16,7 @@ demo: $(STAMP) ## run the main job on examples/texts.jsonl, end to end, embedded
 test: $(STAMP) ## run every test; what a missing server skips is said with its reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
-check: $(STAMP) lint ## linters, types, import contracts and the unit tests, in under a minute
+check: $(STAMP) lint ## linters, types, import contracts, unit and property tests, in two minutes
 	@$(BIN)/python -m pytest -q tests/unit tests/property
 
 lint: $(STAMP)

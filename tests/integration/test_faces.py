@@ -31,7 +31,7 @@ from tests.services.stored import MODEL, submit, took
 from worker.evaluation import confusion
 from worker.webhooks import Deliverer
 
-N = 1_000
+N = 250
 CALLBACK = NewJob("x", callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32)
 
 

@@ -209,7 +209,7 @@ def test_a_lost_doorbell_is_rung_by_the_dispatcher(
     key = keys.create(db, keyring, name="k")
     deaf = settings.model_copy(update={"broker_url": None})
     with fleet(settings, tmp_path, WORKER, DISPATCHER), served(deaf) as url:
-        answer = httpx2.post(f"{url}/v1/moderations", json={"input": "x"}, headers={"authorization": f"Bearer {key}"})
+        answer = httpx2.post(f"{url}/v1/moderations", json={"input": "x"}, headers={"authorization": f"Bearer {key}"}, timeout=60)
         assert answer.status_code == 200
 
 
