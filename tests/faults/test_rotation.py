@@ -66,11 +66,11 @@ def test_the_key_is_rotated_under_a_working_fleet(settings: Settings, db: Databa
         assert rotated.returncode == 0, rotated.stderr
         assert f"{ring.key_id} is the installation's secret key" in rotated.stderr
         assert "1 API keys have not been used since" in rotated.stderr
-        assert running[2].wait(60) == 70, "the forgotten one ended by itself"
+        assert running[2].wait() == 70, "the forgotten one ended by itself"
         assert keys.authenticate(db, Keyring(NEW, SECRET_KEY), api_key) is not None
         refused = Process(settings, "worker", log=tmp_path / "refused.log")
         running.append(refused)
-        assert refused.wait(60) == 2
+        assert refused.wait() == 2
         assert "this installation's secret key is" in refused.log.read_text()
         running.append(Process(new, "worker", log=tmp_path / "new.log"))
         done = finished(producer, job, timeout_s=120)

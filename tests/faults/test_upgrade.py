@@ -66,7 +66,7 @@ def test_a_fleet_is_upgraded_while_it_works(
 ) -> None:
     settings = fleet_settings(empty_database_url, rabbitmq, tmp_path, instant_ms_per_batch=150.0)
     upgraded = OldProcess(old_code, settings, "db", "upgrade", log=tmp_path / "upgrade.log")
-    assert upgraded.wait(60) == 0
+    assert upgraded.wait() == 0
     db = Database(empty_database_url)
     assert migrate.current(db) == OLD_REVISION
     old = [OldProcess(old_code, settings, name, log=tmp_path / f"old-{name}.log") for name in ("worker", "dispatcher")]
@@ -83,7 +83,7 @@ def test_a_fleet_is_upgraded_while_it_works(
         until(lambda: new[0].says("shard_finished") and old[0].says("shard_finished"), what="both versions at work")
         for process in old:
             process.process.terminate()
-            assert process.wait(30) == 0
+            assert process.wait() == 0
         assert_exactly_once(producer, finished(producer, job))
     finally:
         for process in (*old, *new):
@@ -110,7 +110,7 @@ def test_a_message_of_a_newer_version_is_handed_back(rabbitmq: str, database_url
         publisher.ring(MODERATE, publisher.queues.lanes[0], [{"v": 99, "job": 1, "shard": 0, "what": "else"}])
         worker.until_says("shard_message_returned")
         worker.process.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait() == 0
         until(lambda: publisher.depth(publisher.queues.lanes[0]) == 1, what="the message back in its queue")
         assert publisher.depth(publisher.queues.dead) == 0
     finally:

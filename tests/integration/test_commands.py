@@ -191,7 +191,7 @@ def test_up_serves_api_and_command_line_until_it_is_told_to_stop(data_dir: pathl
         assert "another guardfleet is at work" in busy.stderr
     finally:
         running.send_signal(signal.SIGTERM)
-        assert running.wait(60) == 0
+        assert running.wait() == 0
 
 
 def server_pid(data_dir: pathlib.Path, parent: int, server: str) -> int | None:

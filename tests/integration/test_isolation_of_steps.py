@@ -42,7 +42,7 @@ def live(dispatcher: Dispatcher, look: Callable[[], bool], what: str) -> None:
     thread = threading.Thread(target=dispatcher.run, daemon=True)
     thread.start()
     try:
-        until(lambda: look() or not thread.is_alive(), timeout_s=60, what=what)
+        until(lambda: look() or not thread.is_alive(), what=what)
         assert thread.is_alive(), "the dispatcher has ended"
     finally:
         dispatcher.stop()

@@ -55,12 +55,8 @@ def test_metrics_have_their_promised_names_on_a_port_of_their_own(
         worker.until_says("worker_ready")
         job = finished(producer, producer.submit(["a", "b", "c [[unsafe]]"], Options(interactive=True)).job)
         assert_exactly_once(producer, job)
-        until(lambda: not missing_from(ports[0], WORKER_METRICS), timeout_s=10, what=f"{missing_from(ports[0], WORKER_METRICS)}")
-        until(
-            lambda: not missing_from(ports[1], DISPATCHER_METRICS),
-            timeout_s=10,
-            what=f"{missing_from(ports[1], DISPATCHER_METRICS)}",
-        )
+        until(lambda: not missing_from(ports[0], WORKER_METRICS), what=f"{missing_from(ports[0], WORKER_METRICS)}")
+        until(lambda: not missing_from(ports[1], DISPATCHER_METRICS), what=f"{missing_from(ports[1], DISPATCHER_METRICS)}")
         for port in ports:
             assert (page(port, "livez"), page(port, "readyz")) == ("ok\n", "ok\n")
             assert "c [[unsafe]]" not in page(port)
@@ -83,7 +79,7 @@ def test_an_interactive_job_does_not_wait_for_a_slot_that_bulk_shards_hold(setti
             assert urgent.done == 1
         assert producer.status(bulk.label).done == 0
         worker.process.terminate()
-        assert worker.wait(10) == 0
+        assert worker.wait() == 0
     finally:
         worker.stop()
         dispatcher.stop()

@@ -12,10 +12,11 @@ from typing import TypeVar
 
 from guardfleet.settings import Settings
 
+PATIENCE_S = 180.0  # how long a test waits for what has to come: a crowded machine takes a minute to start a worker
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], *, timeout_s: float = 60.0, what: str = "the condition") -> T:
+def until(look: Callable[[], T], *, timeout_s: float = PATIENCE_S, what: str = "the condition") -> T:
     """The first truthy answer of `look`; fails when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (found := look()):
@@ -42,7 +43,7 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = 30.0) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Its exit status."""
         return self.process.wait(timeout_s)
 
@@ -50,7 +51,7 @@ class Process:
         """Whether the slug is in its log."""
         return f'"event": "{slug}"' in self.log.read_text(errors="replace")
 
-    def until_says(self, slug: str, timeout_s: float = 30.0) -> None:
+    def until_says(self, slug: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait for a line in its log."""
 
         def look() -> bool:

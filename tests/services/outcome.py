@@ -3,10 +3,10 @@
 from guardfleet.store import jobs, verdicts
 from guardfleet.store.jobs import JobView
 from producer.client import Producer
-from tests.services.fleet import until
+from tests.services.fleet import PATIENCE_S, until
 
 
-def finished(producer: Producer, job: JobView, timeout_s: float = 60) -> JobView:
+def finished(producer: Producer, job: JobView, timeout_s: float = PATIENCE_S) -> JobView:
     """The job once it has ended."""
 
     def look() -> JobView | None:

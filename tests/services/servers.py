@@ -58,7 +58,7 @@ class OwnRedis:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        until(lambda: answers(self.url), timeout_s=20, what="redis")
+        until(lambda: answers(self.url), what="redis")
 
     def kill(self, *, empty: bool) -> None:
         """SIGKILL it; with `empty` its data is gone too."""
@@ -108,7 +108,7 @@ class OwnRabbit:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        until(self._answers, timeout_s=60, what="rabbitmq")
+        until(self._answers, what="rabbitmq")
 
     def kill(self, *, empty: bool) -> None:
         """SIGKILL the node; with `empty` its queues are gone too."""
@@ -153,7 +153,7 @@ class OwnPostgres:
         """SIGKILL the postmaster, as a machine that loses power would."""
         pid = int((self._data / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
-        until(lambda: not _alive(pid), timeout_s=10, what="the death of the postmaster")
+        until(lambda: not _alive(pid), what="the death of the postmaster")
 
     def stop(self) -> None:
         self._server.stop()
