@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
-from guardfleet.errors import LineError, OverloadedError, RejectedError
+from guardfleet.errors import LineError, OverloadedError, RejectedError, StatementError
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.rows import MODERATIONS
 from guardfleet.sealing import Keyring
@@ -155,6 +155,14 @@ def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejec
     RejectedError if the job takes no more from the caller.
     """
     refused = list(rejections)
+    try:
+        _write(db, job, shards, refused, line)
+    except StatementError:  # it can have met what others wrote who took the job over, before it came to ask for the token
+        _require(_is_ours(db, job))
+        raise
+
+
+def _write(db: Database, job: OpenJob, shards: Sequence[SealedShard], refused: Sequence[LineError], line: int) -> None:
     with db.begin() as connection:
         copy_rows(
             connection,
@@ -178,6 +186,15 @@ def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejec
             },
         ).rowcount
         _require(taken)
+
+
+def _is_ours(db: Database, job: OpenJob) -> bool:
+    with db.session() as connection:
+        found = connection.execute(
+            text("select exists (select from job where id = :job and state = 0 and intake_token = :token)"),
+            {"job": job.id, "token": job.token},
+        ).scalar_one()
+    return bool(found)
 
 
 def _rejection(job_id: int, error: LineError) -> tuple[object, ...]:
@@ -231,6 +248,6 @@ def abandon(db: Database, job_id: int, reason: str, *, token: int | None = None)
         connection.execute(text("delete from shard_payload where job_id = :job"), {"job": job_id})
 
 
-def _require(taken: int) -> None:
+def _require(taken: int | bool) -> None:
     if not taken:
         raise RejectedError("the job was cancelled, given up or taken over while its texts were still coming in.")

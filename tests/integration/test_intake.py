@@ -137,6 +137,34 @@ def test_only_the_newest_of_two_intakes_writes(db: Database, keyring: Keyring) -
     assert second.seal().total == 20
 
 
+@pytest.mark.parametrize("is_bad", [False, True])
+def test_an_intake_that_was_taken_over_is_told_so_though_the_same_lines_are_there(
+    db: Database, keyring: Keyring, is_bad: bool
+) -> None:
+    def brought() -> Iterator[tuple[int, Line]]:
+        return ((n, LineError(n, "wrong_type", "x") if is_bad else row) for n, row in lines(3))
+
+    first = Intake(db, keyring, SINGLE, FILE)
+    first.add_all(brought())
+    forget_lease(db)
+    with Intake(db, keyring, SINGLE, FILE) as second:
+        second.add_all(brought())
+        second.seal()
+    with pytest.raises(RejectedError, match="taken over"):
+        first.seal()
+
+
+def test_a_cancelled_intake_says_so_however_often_the_same_line_is_brought(db: Database, keyring: Keyring) -> None:
+    at = 0.0
+    intake = Intake(db, keyring, SINGLE, FILE, clock=lambda: at)
+    steering.cancel(db, intake.job.id)
+    at = 3.0  # a piece is due with each line
+    for _ in range(3):
+        with pytest.raises(RejectedError, match="was cancelled"):
+            intake.add_all(lines(1))
+    assert scalar(db, "select count(*) from rejection") == 0
+
+
 def test_an_intake_that_is_alive_is_not_taken_over(db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Intake(db, keyring, SINGLE, FILE)
 
