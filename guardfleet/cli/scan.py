@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from guardfleet import exporting
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
 from guardfleet.cli.fingerprint import fingerprint
+from guardfleet.cli.models import require_found
 from guardfleet.cli.reading import asked_of, opened
 from guardfleet.embedded.stack import Stack, running_settings
 from guardfleet.plan import DEFAULT_PLAN, Plan
@@ -47,6 +48,8 @@ class Scan:
         self._inputs = opened(self.sources, self.reading, max_text_bytes=most, allow_empty=self.allow_empty)
         fingerprint = self._fingerprint()
         running = running_settings(self.settings) if self.settings.is_embedded else None
+        if running is None:
+            require_found(self.settings, self.plan.second_model)
         stack = Stack(running or self.settings, log_to_files=True)
         try:
             with show.console.status("starting PostgreSQL and the broker" if stack.settings.is_embedded else "connecting"):

@@ -6,6 +6,7 @@ import threading
 
 from guardfleet import ports
 from guardfleet.cli import DONE, show
+from guardfleet.cli.models import require_found
 from guardfleet.embedded.stack import Stack
 from guardfleet.errors import FatalError
 from guardfleet.sealing import Keyring
@@ -22,6 +23,7 @@ def up(settings: Settings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(1) if stopping.is_set() else stopping.set())
     ports.require_free(settings.api_host, settings.api_port, "api_port")
+    require_found(settings)
     stack = Stack(settings, log_to_files=True)
     try:
         with show.console.status("starting PostgreSQL and the broker"):

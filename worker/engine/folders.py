@@ -5,10 +5,12 @@ so no change keeps them all; but clocks tick, and a file that was changed just n
 is hashed anew each time. Without torch: the command line asks too.
 """
 
+import difflib
 import hashlib
 import json
 import os
 import pathlib
+import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,7 @@ ADAPTER = "adapter_config.json"
 SETTLED_S = 10.0  # since a file's last change, for its digest to be remembered; network file systems may tick in seconds
 READERS = 4  # files hashed at once: a disk reads faster than a core hashes
 REMEMBERED = "model-digests.json"
+HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")  # what is none can only be a folder
 PROSE = (".md",)  # not read by anything that judges
 
 
@@ -56,8 +59,21 @@ def folder_of(name: str) -> pathlib.Path | None:
                 f"model folder {name!r} holds an adapter ({ADAPTER}): merge it into the weights, or move it away."
             )
         return folder
-    if folder.is_absolute() or name.startswith("."):
-        raise ConfigurationError(f"model folder {name!r} does not exist.")
+    if folder.exists():
+        raise ConfigurationError(f"model {name!r} is a file: give the folder that it is in.")
+    near = _nearest(folder)
+    if near or not HUB_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"model folder {name!r} does not exist" + (f"; {near} does." if near else ": look at the spelling.")
+        )
+    return None
+
+
+def _nearest(folder: pathlib.Path) -> pathlib.Path | None:
+    """A model's folder of nearly that name beside where it would be: what was probably meant."""
+    with suppress(OSError):
+        beside = {path.name: path for path in folder.parent.iterdir() if (path / "config.json").is_file()}
+        return next((beside[name] for name in difflib.get_close_matches(folder.name, beside, 1)), None)
     return None
 
 

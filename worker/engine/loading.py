@@ -13,6 +13,7 @@ import transformers
 
 from guardfleet.errors import ConfigurationError
 from guardfleet.verdict import Model
+from worker.engine import hub
 from worker.engine.folders import DEMO, digest_of, folder_of, name_of
 from worker.engine.quantize import quantize
 from worker.prompt import Content, Prompter, messages_of
@@ -64,14 +65,16 @@ def load(
         torch.set_num_threads(threads)
     folder = folder_of(name)
     where = str(folder) if folder else name
+    asked = {"revision": revision, "local_files_only": folder is None and hub.is_only_cached(name, revision)}
     found = digest_of(folder, memory) if folder else None
     on = _device(device)
     as_type = _dtype(dtype, on)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, revision=revision)
-        network = transformers.AutoModelForCausalLM.from_pretrained(where, revision=revision, dtype=as_type)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
+        network = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=as_type, **asked)
     except Exception as error:  # the library raises many classes for one thing: this model cannot be used
-        raise ConfigurationError(f"model {name!r} cannot be loaded: {_sentence(error)}") from error
+        from_where = " from the hub's cache, the hub being away" if asked["local_files_only"] else ""
+        raise ConfigurationError(f"model {name!r} cannot be loaded{from_where}: {_sentence(error)}") from error
     _check(name, network, tokenizer)
     try:
         network = network.eval().to(on)
