@@ -23,7 +23,7 @@ from guardfleet.errors import LineError, RejectedError
 from guardfleet.intake import Intake, callback_secret
 from guardfleet.lines import take_lines
 from guardfleet.states import JobState
-from guardfleet.store import files, ingest, jobs, steering, unjudged, verdicts
+from guardfleet.store import files, ingest, jobs, steering, unjudged
 from guardfleet.store.database import Database
 from guardfleet.store.files import parse_file_label
 from guardfleet.store.ingest import NewJob
@@ -86,7 +86,6 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             completion_window=asked.completion_window,
             window_s=asked.window_s,
         )
-        await in_thread(verdicts.require_served, context.db, new.plan)
         job = await in_thread(ingest.create, context.db, context.keyring, new, max_backlog=context.settings.max_backlog_texts)
         try:
             await context.throttle.spend(request, caller, file.lines or 0)
@@ -129,7 +128,6 @@ async def _taken(
         metadata=options.parsed(options.metadata, "metadata"),
         webhook_metadata=options.parsed(options.webhook_metadata, "webhook_metadata"),
     )
-    await in_thread(verdicts.require_served, context.db, new.plan)
     intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
     try:
         async for lines in body.blocks():
@@ -145,9 +143,9 @@ async def _taken(
 
 async def _callback(request: Request, context: Context, caller: Caller, asked: BatchOptions) -> str | None:
     """The secret that signs the callback, its address looked at already: a mistake shows now, not with the first delivery."""
-    if asked.callback_url is not None:
-        await context.receivers.check(asked.callback_url, tenant_id=caller.tenant_id, name="callback_url")
-    return callback_secret(asked.callback_url, request.headers.get(SECRET_HEADER))
+    url, allowed, name = asked.callback_url, context.settings.webhook_allow_networks, "callback_url"
+    addresses = await context.receivers.addresses(url, tenant_id=caller.tenant_id, name=name) if url is not None else ()
+    return callback_secret(url, request.headers.get(SECRET_HEADER), allowed, addresses)
 
 
 def _new_job(asked: BatchOptions, caller: Caller, secret: str | None) -> NewJob:

@@ -13,13 +13,12 @@ from api.fields import JUDGED, Asked, ModelName
 from api.mapping import result, result_json
 from api.problems import ProblemError
 from guardfleet.errors import LineError, NotFoundError, RejectedError
-from guardfleet.plan import Plan
 from guardfleet.rationale import reason_of
 from guardfleet.rendering import json_object
 from guardfleet.rows import row_of
 from guardfleet.sealing import PayloadRow
-from guardfleet.store import verdicts
 from guardfleet.store.keys import Caller
+from guardfleet.store.models import require_served, served
 from guardfleet.store.online import OnlineJob
 from guardfleet.store.verdicts import Page
 from guardfleet.verdict import Judgement, Model, ServedBy, Severity
@@ -109,7 +108,7 @@ async def moderate(asked: OwnRequest, request: Request, context: AppContext, cal
 async def models(context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
     """Models that have served verdicts here."""
     del caller
-    names = await in_thread(verdicts.served, context.db)
+    names = await in_thread(served, context.db)
     return {"object": "list", "data": [_model_object(name) for name in names]}
 
 
@@ -117,7 +116,7 @@ async def models(context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
 async def retrieve(model: str, context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
     """One of them, by its name, which may have slashes."""
     del caller
-    if model not in await in_thread(verdicts.served, context.db):
+    if model not in await in_thread(served, context.db):
         raise NotFoundError("no model of this name has served a verdict here.")
     return _model_object(model)
 
@@ -181,7 +180,7 @@ async def _judged(
 ) -> tuple[OnlineJob, Page]:
     named = None if model is None or model.startswith(THEIRS) else model
     if named is not None:
-        await in_thread(verdicts.require_served, context.db, Plan(named))
+        await in_thread(require_served, context.db, named)
     await context.throttle.spend(request, caller, len(rows))
     return await context.online.judge(rows, tenant_id=caller.tenant_id, model=named, keeps_nothing=keeps_nothing)
 

@@ -8,9 +8,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from guardfleet.addresses import check_addresses, look_up, receiver_of, spelled
+from guardfleet.addresses import LOOK_UP_S, check_addresses, look_up, receiver_of, spelled
 
-LOOK_UP_S = 2.0
 AT_ONCE = 4  # names of one tenant; one that never answers keeps its place until the resolver gives up
 IN_ALL = 64
 
@@ -24,12 +23,14 @@ class Receivers:
 
     async def check(self, url: str, *, tenant_id: int, name: str = "url") -> str:
         """The URL, if events may go there as far as can be told now; raises RejectedError."""
-        host, port = receiver_of(url, name=name)
-        addresses = spelled(host, port)
-        if addresses is None:
-            addresses = await self._looked_up(host, port, tenant_id)
-        check_addresses(addresses, self._allowed, name=name)
+        check_addresses(await self.addresses(url, tenant_id=tenant_id, name=name), self._allowed, name=name)
         return url
+
+    async def addresses(self, url: str, *, tenant_id: int, name: str = "url") -> list[str]:
+        """Where the URL leads, as far as is known in time; raises RejectedError for one that webhooks cannot be sent to."""
+        host, port = receiver_of(url, name=name)
+        found = spelled(host, port)
+        return await self._looked_up(host, port, tenant_id) if found is None else found
 
     async def _looked_up(self, host: str, port: int, tenant_id: int) -> list[str]:
         """The addresses of a name; none where nothing is known in time."""

@@ -12,6 +12,7 @@ from guardfleet.errors import RejectedError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+LOOK_UP_S = 2.0  # a name that is not known by then is taken: the address is checked again where the connection is made
 # What `is_global` lets through and should not: transition prefixes that wrap other addresses, relays, documentation.
 REFUSED: tuple[Network, ...] = tuple(ipaddress.ip_network(net) for net in (
     "192.88.99.0/24", "168.63.129.16/32", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "3fff::/20", "5f00::/16",
@@ -51,6 +52,17 @@ def spelled(host: str, port: int) -> list[str] | None:
         return [str(answer[4][0]) for answer in socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)]
     except (OSError, UnicodeError):
         return None
+
+
+def addresses_of(host: str, port: int) -> list[str]:
+    """Where the host leads; nothing where that is not known in time."""
+    found = spelled(host, port)
+    if found is not None:
+        return found
+    try:
+        return look_up(host, port).result(LOOK_UP_S)
+    except (OSError, UnicodeError):  # TimeoutError is an OSError
+        return []
 
 
 def receiver_of(url: str, *, name: str = "url") -> tuple[str, int]:

@@ -5,11 +5,12 @@ so it says exactly how far the input has been taken: an intake that is killed ca
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
+from guardfleet.addresses import addresses_of, check_addresses, receiver_of
 from guardfleet.errors import LineError, RejectedError, RetryableError
 from guardfleet.rows import SeenIds, content_bytes
 from guardfleet.sealing import Keyring, PayloadRow
@@ -156,12 +157,18 @@ class Intake:
             self._on_progress(self._taken)
 
 
-def callback_secret(url: str | None, secret: str | None) -> str | None:
-    """The secret that signs a job's callback: the one given, else a fresh one; None without a URL. Raises RejectedError."""
+def callback_secret(
+    url: str | None, secret: str | None, allowed: Sequence[str], addresses: Sequence[str] | None = None
+) -> str | None:
+    """The secret that signs a job's callback: the one given, else a fresh one; None without a URL.
+
+    Raises RejectedError where either is none, or the URL leads to a private network that is not one of those `allowed`.
+    `addresses`: where it leads, from a caller that has looked that up.
+    """
     if url is None:
         return None
-    if not url.startswith(("https://", "http://")):
-        raise RejectedError("callback_url is to begin with https:// or http://.")
+    host, port = receiver_of(url, name="callback_url")
+    check_addresses(addresses_of(host, port) if addresses is None else addresses, allowed, name="callback_url")
     if secret is not None and not is_secret(secret):
         raise RejectedError("callback_secret is to be whsec_ and 24 to 64 bytes in base64.")
     return secret or new_secret()

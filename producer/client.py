@@ -42,7 +42,8 @@ class Options:
     `fingerprint`: of the input and what is asked of it; a submit with it that was cut off is gone on with by the next. `once`: one
     that went through is found again, so that a caller who did not hear of it can ask again.
     `priority`: -100 to 100, among the tenant's own jobs. `reuse`: whether verdicts of other jobs may serve this one.
-    `reading`: how files are read; `allow_empty`: whether one without a row is a job all the same. `on_progress` is told the texts
+    `reading`: how files are read; `allow_empty`: whether one without a row is a job all the same. `brings_workers`: the
+    caller starts workers with the models that the plan names, which need not have served yet. `on_progress` is told the texts
     committed so far.
     """
 
@@ -59,6 +60,7 @@ class Options:
     once: bool = False
     reading: Reading = AS_FOUND
     allow_empty: bool = False
+    brings_workers: bool = False
     on_progress: Callable[[int], None] = lambda n: None
 
 
@@ -110,7 +112,7 @@ class Producer:
             earlier = jobs.find(self.db, options.fingerprint, tenant_id=self.tenant_id)
             if earlier is not None and earlier.state is not JobState.INGESTING:
                 return Submission(earlier, [], is_new=False)
-        secret = callback_secret(options.callback_url, options.callback_secret)
+        secret = callback_secret(options.callback_url, options.callback_secret, self.settings.webhook_allow_networks)
         new = NewJob(
             options.name,
             self.tenant_id,
@@ -123,6 +125,7 @@ class Producer:
             check_priority(options.priority),
             options.strict,
             options.reuse,
+            brings_workers=options.brings_workers,
         )
         with Intake(self.db, self.keyring, self.settings, new, on_progress=options.on_progress) as intake:
             if intake.resumed_after:

@@ -15,7 +15,7 @@ from guardfleet.errors import ConfigurationError
 from guardfleet.plan import Plan
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import jobs, steering, verdicts
+from guardfleet.store import jobs, steering
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView, parse_label
 
@@ -79,7 +79,6 @@ def submit(
         settings = found
     producer = Producer.connect(settings)
     db = producer.db
-    verdicts.require_served(db, plan)
     submission = producer.submit_input(inputs, options)
     print(submission.job.label, flush=True)
     show.submitted(submission)

@@ -15,7 +15,7 @@ from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import deliveries, jobs, unjudged, verdicts
+from guardfleet.store import deliveries, jobs, models, unjudged, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
 
@@ -69,10 +69,11 @@ class Scan:
         if job is None or not job.state.is_final:
             if not has_fleet:
                 stack.start_processes(*self._processes())
-            else:
-                verdicts.require_served(db, self._named_plan())
+            elif job is not None:  # a new one is looked at as it is made
+                plan = self._named_plan()
+                models.require_served(db, plan.model, plan.second_model)
             try:
-                job = job or self._submit(db, fingerprint)
+                job = job or self._submit(db, fingerprint, brings_workers=not has_fleet)
                 public_id, done_before = job.public_id, job.done
                 waiting = "waiting for a worker" if has_fleet else "loading the model"
                 job = show.follow(lambda: jobs.get(db, public_id), broken=stack.broken, waiting=waiting)
@@ -96,7 +97,7 @@ class Scan:
 
         return replace(self.plan, model=name_of(self.settings.model), second_model=name_of(self.plan.second_model)).check()
 
-    def _submit(self, db: Database, fingerprint: bytes | None) -> JobView:
+    def _submit(self, db: Database, fingerprint: bytes | None, *, brings_workers: bool) -> JobView:
         from producer.client import Options, Producer
 
         producer = Producer(db, Keyring.of(self.settings), self.settings)
@@ -107,6 +108,7 @@ class Scan:
                 strict=self.strict,
                 fingerprint=fingerprint,
                 reuse=not self.again,
+                brings_workers=brings_workers,
                 callback_url=self.callback_url,
                 callback_secret=self.callback_secret,
                 plan=self._named_plan(),

@@ -164,6 +164,8 @@ def running_settings(settings: Settings) -> Settings | None:
     found: dict[str, Any] = {}
     for key in ("database_url", "broker_url", "secret_key"):
         found[key] = SecretStr(environment[f"GUARDFLEET_{key.upper()}"])
+    if allowed := environment.get("GUARDFLEET_WEBHOOK_ALLOW_NETWORKS"):
+        found["webhook_allow_networks"] = tuple(allowed.split(","))
     if "GUARDFLEET_SHARD_TEXTS" in environment:
         found["shard_texts"] = int(environment["GUARDFLEET_SHARD_TEXTS"])
     db = Database(found["database_url"].get_secret_value(), pool_size=1)

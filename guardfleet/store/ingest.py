@@ -19,7 +19,7 @@ from guardfleet.errors import LineError, OverloadedError, RejectedError, Stateme
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.rows import MODERATIONS
 from guardfleet.sealing import Keyring
-from guardfleet.store import installation
+from guardfleet.store import installation, models
 from guardfleet.store.database import Database, copy_rows
 from guardfleet.store.jobs import DEFAULT_TENANT, EVENT_KINDS, audit, job_label
 from guardfleet.store.partitions import ensure_day
@@ -60,6 +60,7 @@ class NewJob:
     window_s: float | None = None  # from creation on; then it expires
     purge_hours: float | None = None  # instead of the setting
     webhook_metadata: dict[str, Any] | None = None  # instead of `metadata` in webhooks
+    brings_workers: bool = False  # who submits it starts the workers that it names
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +105,19 @@ INSERT = """insert into job (public_id, tenant_id, day, lane, name, fingerprint,
 def create(db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int) -> OpenJob:
     """A job in state INGESTING, its day's partitions, and its callback endpoint.
 
-    Raises OverloadedError while the texts of all jobs that wait for a verdict are `max_backlog` or more.
+    Raises OverloadedError while the texts of all jobs that wait for a verdict are `max_backlog` or more, NotFoundError for a model
+    that nobody has served.
     """
-    public_id = uuid7()
+    public_id, plan = uuid7(), new.plan.check()
+    if not new.brings_workers:
+        models.require_served(db, plan.model, plan.second_model)
     with db.begin() as connection:
         installation.follow(connection, keyring)
         data_key = keyring.new_data_key()
         _refuse_overload(connection, max_backlog)
         day = connection.execute(text("select (now() at time zone 'utc')::date")).scalar_one()
         ensure_day(connection, day)
-        values = asdict(new) | asdict(new.plan.check())
+        values = asdict(new) | asdict(plan)
         values |= {name: None if values[name] is None else json.dumps(values[name]) for name in ("metadata", "webhook_metadata")}
         values |= {"public_id": public_id, "day": day, "key_id": keyring.key_id, "data_key": data_key, "lease": INTAKE_LEASE_S}
         job_id: int = connection.execute(text(INSERT), values).scalar_one()

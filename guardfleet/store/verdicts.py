@@ -8,8 +8,6 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from guardfleet.errors import NotFoundError
-from guardfleet.plan import Plan
 from guardfleet.rendering import fields, json_object
 from guardfleet.store.database import Database, fetch
 from guardfleet.store.jobs import JobView
@@ -87,24 +85,6 @@ def register_model(db: Database, model: Model) -> int:
             text("select id from model where name = :name and revision = :revision and policy = :policy"), values
         ).scalar_one()
         return found
-
-
-def require_served(db: Database, plan: Plan) -> None:
-    """Raise NotFoundError when the plan names a model that no worker has ever served: nobody would take the job."""
-    asked = [name for name in (plan.model, plan.second_model) if name is not None]
-    if not asked:
-        return
-    known = served(db)
-    for name in asked:
-        if name not in known:
-            names = ", ".join(known) or "none so far"
-            raise NotFoundError(f"no worker has served a model {name!r} yet: start one with it. Served were: {names}.")
-
-
-def served(db: Database) -> list[str]:
-    """Names of the models that have ever served, sorted."""
-    with db.session() as connection:
-        return sorted(connection.execute(text("select distinct name from model where name <> 'nobody'")).scalars())
 
 
 def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int, max_age_hours: float) -> dict[bytes, Judgement]:

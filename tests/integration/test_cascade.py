@@ -4,6 +4,7 @@ import json
 import pathlib
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from worker.giving_up import give_up
 
 DISPATCHER, FIRST, SECOND = ("dispatcher",), ("worker",), ("worker", "--model", "large", "--named-only")
 PLAN = Plan(None, "large", 0.9, 0.2)
+TO_COME = Options(plan=PLAN, brings_workers=True)
 SURE = answered("Safety: Safe\nCategories: None", (0.98, 0.01, 0.01))
 
 
@@ -61,7 +63,7 @@ def test_the_second_model_has_the_last_word_where_the_first_is_unsure_and_nowher
     producer: Producer, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
     with fleet(settings, tmp_path, DISPATCHER, FIRST, SECOND):
-        job = finished(producer, producer.submit(texts(500), Options(plan=PLAN)).job)
+        job = finished(producer, producer.submit(texts(500), TO_COME).job)
         plain = finished(producer, producer.submit([{"id": "x", "text": "[[overruled]] of a job without a plan"}]).job)
     assert job.state is JobState.COMPLETED
     assert_exactly_once(producer, job)
@@ -79,7 +81,7 @@ def test_the_second_model_has_the_last_word_where_the_first_is_unsure_and_nowher
 
 def test_only_workers_with_the_model_a_job_names_take_it(producer: Producer, settings: Settings, tmp_path: pathlib.Path) -> None:
     with fleet(settings, tmp_path, DISPATCHER, FIRST, SECOND):
-        job = finished(producer, producer.submit(["one", "two"], Options(plan=Plan("large"))).job)
+        job = finished(producer, producer.submit(["one", "two"], replace(TO_COME, plan=Plan("large"))).job)
     assert {row["model"] for row in verdicts.export(producer.db, job)} == {"large"}
 
 
@@ -89,7 +91,7 @@ def test_a_second_worker_killed_in_the_middle_loses_and_doubles_nothing(
 ) -> None:
     slow = settings.model_copy(update={"instant_ms_per_batch": 200.0, "lease_s": 1.0})
     with fleet(settings, tmp_path, DISPATCHER, FIRST):
-        job = producer.submit(texts(500), Options(plan=PLAN)).job
+        job = producer.submit(texts(500), TO_COME).job
         (tmp_path / "victim").mkdir()
         with fleet(slow, tmp_path / "victim", SECOND) as (victim,):
             until(lambda: opinions_waiting(producer.db) and leased_by_second(producer.db), what="a shard at the second model")
@@ -114,7 +116,7 @@ def leased_by_second(db: Database) -> int:
 
 def claimed(producer: Producer, model: str | None = None) -> tuple[Claim, int]:
     """The only shard of a new cascade job, held by its first model."""
-    job = producer.submit(["a", "b"], Options(plan=PLAN)).job
+    job = producer.submit(["a", "b"], TO_COME).job
     held = shards.claim(producer.db, job.id, 0, worker="w", lease_s=60, model=model)
     assert held is not None
     return held, verdicts.register_model(producer.db, Model("instant", "1", "marks"))
@@ -171,9 +173,15 @@ def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of
 @with_broker("redis")
 def test_a_model_that_nobody_serves_is_refused_with_those_that_are_served(producer: Producer) -> None:
     with pytest.raises(RejectedError, match=r"'large' yet: start one with it\. Served were: none so far"):
-        verdicts.require_served(producer.db, PLAN)
+        producer.submit(untouched(), Options(plan=PLAN))
+    assert jobs.page(producer.db, tenant_id=producer.tenant_id, after=None, limit=1) == []
     verdicts.register_model(producer.db, Model("large", "1", "p"))
-    verdicts.require_served(producer.db, PLAN)
+    assert producer.submit(["one"], Options(plan=PLAN)).job.total == 1
+
+
+def untouched() -> Iterator[str]:
+    pytest.fail("read")
+    yield ""
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from producer.client import Options, Producer
 from tests.services.stored import BULK, finish, scalar, take, took
 
 Line = PayloadRow | LineError
-SINGLE = load_settings(shard_texts=1)
+SINGLE = load_settings(shard_texts=1, webhook_allow_networks="127.0.0.0/8")
 FILE = NewJob("file", fingerprint=b"f")
 
 
@@ -108,6 +108,29 @@ def test_an_interrupted_intake_is_gone_on_with_at_once(db: Database, keyring: Ke
         second.add_all(lines(50))
         job = second.seal()
     assert (job.total, scalar(db, "select count(*) from job")) == (50, 1)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://receiver.example/", "callback_url is to begin with https:// or http://"),
+        ("https://", "and a host"),
+        ("https://me:secret@receiver.example/", "user name or password"),
+        ("http://10.0.0.1/", "private or reserved address"),
+        ("http://0x7f.1/", "private or reserved address"),
+        ("http://localhost:9/", "private or reserved address"),
+    ],
+)
+def test_a_callback_that_could_not_be_made_is_refused_before_a_text_is_read(
+    db: Database, keyring: Keyring, url: str, said: str
+) -> None:
+    def untouched() -> Iterator[str]:
+        pytest.fail("read")
+        yield ""
+
+    with pytest.raises(RejectedError, match=said):
+        Producer(db, keyring, load_settings()).submit(untouched(), Options(callback_url=url))
+    assert scalar(db, "select count(*) from job") == 0
 
 
 def test_a_submit_that_goes_on_says_the_secret_that_the_first_one_made(db: Database, keyring: Keyring) -> None:

@@ -26,7 +26,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 NO_FACE = "-"  # why it is none stands behind it
 MODULES = {
     "api/batch_object.py": "counters",
-    "api/batches.py": "- asks which models there are",
     "api/files.py": "result files",
     "api/mapping.py": "moderation, moderation line",
     "api/moderations.py": "moderation, json object",
@@ -36,7 +35,6 @@ MODULES = {
     "api/results.py": "json object, filtered pages, jsonl, csv, parquet",
     "guardfleet/cli/app.py": "- parses what was asked for",
     "guardfleet/cli/evaluate.py": "evaluation",
-    "guardfleet/cli/jobs.py": "jsonl, csv, parquet",
     "guardfleet/cli/results.py": "jsonl, csv, parquet",
     "guardfleet/cli/scan.py": "jsonl, csv, parquet",
     "guardfleet/cli/show.py": "summary",
