@@ -6,6 +6,7 @@ key, would take every descriptor. So those that have waited longest without a re
 
 import asyncio
 import resource
+import socket
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from guardfleet.readiness import say_ready
 from guardfleet.settings import Settings
 
 DRAIN_S = 120.0  # for a body that goes on after its answer, so that its sender gets to read that
@@ -78,6 +80,15 @@ class Waiting(H11Protocol):
             self._timer = None
 
 
+class Server(uvicorn.Server):
+    """Says that it is ready once it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        say_ready()
+
+
 def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     """The server around the application."""
     most = most_connections(settings.api_max_connections)
@@ -91,7 +102,7 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
         access_log=False,
         timeout_graceful_shutdown=20,
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def most_connections(wanted: int) -> int:

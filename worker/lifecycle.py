@@ -25,6 +25,7 @@ from guardfleet import interpreter
 from guardfleet.broker import declare, make_app
 from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.queues import Queues
+from guardfleet.readiness import say_ready
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import installation, migrate, shards, verdicts
@@ -206,6 +207,7 @@ def engine_died(reason: str) -> None:
 
 def _say_ready(**_: Any) -> None:
     interpreter.keep_what_is_loaded()
+    say_ready()
     get_logger().info("worker_ready")
 
 

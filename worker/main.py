@@ -4,6 +4,7 @@ import signal
 
 from guardfleet import interpreter
 from guardfleet.broker import Publisher, make_app
+from guardfleet.readiness import say_ready
 from guardfleet.settings import Settings
 from guardfleet.telemetry import metrics
 from worker import lifecycle
@@ -39,6 +40,7 @@ def dispatch(settings: Settings) -> int:
         live=lambda: "no tick" if dispatcher.clock() - dispatcher.last_tick > DISPATCHER_LIMIT_S else None,
         ready=db.wrong,
     )
+    say_ready()  # the tick that finds work is the first
     try:
         dispatcher.run()
     finally:

@@ -15,6 +15,8 @@ from guardfleet.store import keys
 from guardfleet.store.database import Database
 from guardfleet.telemetry import logs
 
+LOOK_S = 0.2
+
 
 def up(settings: Settings) -> int:
     """Run until Ctrl-C or SIGTERM; a second Ctrl-C leaves at once."""
@@ -34,17 +36,37 @@ def up(settings: Settings) -> int:
         )
         stack.announce()
         url = f"http://{complete.api_host}:{complete.api_port}"
+        if not _wait(stack, stopping, complete):
+            return DONE  # told to stop before that
         show.console.print(f"guardfleet is up: API at [bold]{url}[/bold], logs in {complete.data_dir / 'logs'}", soft_wrap=True)
         show.console.print(f"API key: [bold]{key}[/bold]", soft_wrap=True)
         show.console.print("Try: guardfleet submit examples/texts.jsonl --wait     Stop: Ctrl-C")
         while not stopping.wait(1.0):
-            stack.tend()
-            if wrong := stack.broken():
-                raise FatalError(wrong.removeprefix("guardfleet: "))
+            _tend(stack)
         show.console.print("stopping: work in progress is handed back")
         return DONE
     finally:
         stack.stop()
+
+
+def _wait(stack: Stack, stopping: threading.Event, settings: Settings) -> bool:
+    """Wait until a text would get its verdict: every process is ready, the model loaded. False where it is to stop before."""
+    model = settings.model if settings.engine == "model" else settings.engine
+    loading = f"loading the model {model}, and starting what goes with it"
+    if not show.console.is_terminal:
+        show.console.print(loading, soft_wrap=True)
+    with show.console.status(loading):
+        while not stopping.wait(LOOK_S):
+            _tend(stack)
+            if not stack.waits_for():
+                return True
+    return False
+
+
+def _tend(stack: Stack) -> None:
+    stack.tend()
+    if wrong := stack.broken():
+        raise FatalError(wrong.removeprefix("guardfleet: "))
 
 
 def _api_key(settings: Settings) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 
+from guardfleet.readiness import DESCRIPTOR
 from guardfleet.settings import Settings
 from guardfleet.store import shards
 from guardfleet.store.database import Database
@@ -38,7 +39,7 @@ class Child:
         self._args, self._environment, self._log = list(args), dict(environment), log
         self._after_death = after_death
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = threading.Event()
+        self._stopping, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"child-{name}", daemon=True)
         self.gave_up: str | None = None  # why it is not started any more
 
@@ -46,6 +47,11 @@ class Child:
     def pid(self) -> int | None:
         """The process now running."""
         return self._process.pid if self._process else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the process now running has said that it can do its work."""
+        return self._ready.is_set()
 
     def start(self) -> None:
         """Start it and watch it from a thread."""
@@ -79,18 +85,26 @@ class Child:
 
     def _spawn(self) -> None:
         out = self._log.open("ab") if self._log else None
+        hear, say = os.pipe()
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "guardfleet", *self._args],
-                env=os.environ | self._environment,
+                env=os.environ | self._environment | {DESCRIPTOR: str(say)},
+                pass_fds=(say,),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
+        except BaseException:
+            os.close(hear)
+            raise
         finally:
+            os.close(say)
             if out:
                 out.close()
+        self._ready = threading.Event()  # of this process: what the last one said counts no more
+        threading.Thread(target=_hear, args=(hear, self._ready), name=f"hear-{self.name}", daemon=True).start()
         get_logger().info("child_started", child=self.name, pid=self._process.pid)
 
     def _supervise(self) -> None:
@@ -100,6 +114,7 @@ class Child:
             status = self._process.wait()
             if self._stopping.is_set():
                 return
+            self._ready = threading.Event()
             get_logger().warning("child_exited", child=self.name, status=status)
             if status == CONFIGURATION_STATUS or CANNOT_START in self.last_words():
                 self.gave_up = self.last_words() or f"{self.name} ended with status {status}"
@@ -111,6 +126,12 @@ class Child:
             self._spawn()
             if self._stopping.is_set():  # stop() may have missed the process just made
                 self.ask_to_stop()
+
+
+def _hear(descriptor: int, ready: threading.Event) -> None:
+    with os.fdopen(descriptor, "rb") as pipe:
+        if pipe.read(1):  # nothing: it ended first
+            ready.set()
 
 
 def free_shards(settings: Settings) -> Callable[[int], None]:

@@ -129,6 +129,10 @@ class Stack:
                 get_logger().warning("child_exited", child=type(server).__name__)
                 server.start()
 
+    def waits_for(self) -> list[str]:
+        """Names of the processes that cannot do their work yet."""
+        return [child.name for child in self.children if not child.is_ready]
+
     def broken(self) -> str | None:
         """Why the stack cannot work, or None: a child that will not be started again."""
         return next((child.gave_up for child in self.children if child.gave_up), None)

@@ -161,7 +161,9 @@ def test_up_serves_api_and_command_line_until_it_is_told_to_stop(data_dir: pathl
     try:
         until(lambda: "API key:" in (tmp_path / "up.log").read_text(), what="the announcement")
         key = (tmp_path / "up.log").read_text().split("API key:")[1].split()[0]
-        until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), what="the API")
+        assert answers(f"http://127.0.0.1:{port}/readyz"), "it was not up"
+        for name in ("worker", "webhooks"):
+            assert "worker_ready" in (data_dir / "logs" / f"{name}.log").read_text(), f"{name} was not ready"
         source = tmp_path / "in.jsonl"
         source.write_text('{"id": 1, "text": "x"}\n{"id": 2, "text": "[[unsafe]]"}\n')
         submitted = command(data_dir, "submit", str(source), "--wait")
