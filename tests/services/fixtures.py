@@ -22,6 +22,8 @@ RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:567
 BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # which of the processes that run tests beside each other
 REDIS = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379") + f"/{15 - BESIDE}"
 SECRET_KEY = new_secret_key()
+# A test has six queues, each of three file descriptors: of 1,024 RabbitMQ has none left after 50 tests, and then answers nobody.
+UNUSED_MS = 60_000
 
 
 def _unique() -> str:
@@ -95,14 +97,17 @@ def rabbitmq() -> Iterator[str]:
         missing(f"no RabbitMQ at {RABBITMQ}: {error}")
     name = _unique()
     try:
-        subprocess.run(["rabbitmqctl", "-q", "add_vhost", name], check=True, capture_output=True)
-        subprocess.run(
-            ["rabbitmqctl", "-q", "set_permissions", "-p", name, "guest", ".*", ".*", ".*"], check=True, capture_output=True
-        )
+        _rabbitmqctl("add_vhost", name)
+        _rabbitmqctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+        _rabbitmqctl("set_policy", "-p", name, "unused", ".*", f'{{"expires": {UNUSED_MS}}}', "--apply-to", "queues")
     except (OSError, subprocess.CalledProcessError) as error:
         missing(f"rabbitmqctl cannot make a virtual host: {error}")
     yield RABBITMQ.rsplit("/", 1)[0].rstrip("/") + f"/{name}"
-    subprocess.run(["rabbitmqctl", "-q", "delete_vhost", name], check=True, capture_output=True)
+    _rabbitmqctl("delete_vhost", name)
+
+
+def _rabbitmqctl(*args: str) -> None:
+    subprocess.run(["rabbitmqctl", "-q", *args], check=True, capture_output=True)
 
 
 @pytest.fixture
