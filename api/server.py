@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
@@ -24,7 +24,7 @@ from api.watching import Watching
 from guardfleet import __version__, interpreter, ports
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import installation, migrate
+from guardfleet.store import installation, migrate, pooler
 from guardfleet.store.database import Database
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
@@ -92,20 +92,27 @@ def serve(settings: Settings) -> int:
     interpreter.hand_over_often()
     app = create_app(settings)
     context: Context = app.state.context
-    migrate.require_head(context.db)
-    ports.require_free(settings.api_host, settings.api_port, "api_port")
-    installation.require_key(context.db, context.keyring)
-    probes = None
-    if settings.metrics_port is not None:
-        probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=context.db.wrong)
-        probes.start()
-    interpreter.keep_what_is_loaded()
-    try:
-        make_server(app, settings).run()
-    finally:
-        if probes:
-            probes.stop()
+    with closing(context.db):
+        _require(context)
+        probes = None
+        if settings.metrics_port is not None:
+            probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=context.db.wrong)
+            probes.start()
+        interpreter.keep_what_is_loaded()
+        try:
+            make_server(app, settings).run()
+        finally:
+            if probes:
+                probes.stop()
     return 0
+
+
+def _require(context: Context) -> None:
+    """Raise ConfigurationError where the process could not do its work."""
+    migrate.require_head(context.db)
+    pooler.require_prepared(context.db)
+    ports.require_free(context.settings.api_host, context.settings.api_port, "api_port")
+    installation.require_key(context.db, context.keyring)
 
 
 class Observed:

@@ -12,7 +12,7 @@ from guardfleet.rows import row_of
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import ingest, installation, jobs, migrate, verdicts
+from guardfleet.store import ingest, installation, jobs, migrate, pooler, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import DEFAULT_TENANT, JobView, parse_label
@@ -75,11 +75,12 @@ class Producer:
 
     @classmethod
     def connect(cls, settings: Settings) -> "Producer":
-        """A producer for configured services; raises ConfigurationError where schema or secret key are not those of the fleet."""
+        """A producer for configured services; raises ConfigurationError where schema, pooler or secret key will not do."""
         db = Database(settings.required("database_url"), application="guardfleet-producer")
         keyring = Keyring.of(settings)
         try:
             migrate.require_head(db)
+            pooler.require_prepared(db)
             installation.require_key(db, keyring)
         except GuardfleetError:
             db.close()

@@ -23,12 +23,12 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from guardfleet import interpreter
 from guardfleet.broker import declare, make_app
-from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
 from guardfleet.queues import Queues
 from guardfleet.readiness import say_ready
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import installation, migrate, shards, verdicts
+from guardfleet.store import installation, migrate, pooler, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer
@@ -212,11 +212,19 @@ def _say_ready(**_: Any) -> None:
 
 
 def open_store(settings: Settings, *, application: str) -> tuple[Database, Keyring]:
-    """The database, at the schema this code needs, and the keys that open its jobs. Raises ConfigurationError."""
+    """The database, at the schema this code needs, past no pooler that it cannot use, and the keys that open its jobs.
+
+    Raises ConfigurationError.
+    """
     db = Database(settings.required("database_url"), application=application)
-    keyring = Keyring.of(settings)
-    wait_for_schema(db)
-    installation.require_key(db, keyring)
+    try:
+        keyring = Keyring.of(settings)
+        wait_for_schema(db)
+        pooler.require_prepared(db)
+        installation.require_key(db, keyring)
+    except GuardfleetError:
+        db.close()
+        raise
     return db, keyring
 
 

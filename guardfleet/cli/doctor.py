@@ -96,14 +96,12 @@ def _embedded() -> str:
 
 
 def _database(settings: Settings) -> str:
-    from guardfleet.store import migrate
+    from guardfleet.store import migrate, pooler
     from guardfleet.store.database import Database
 
-    db = Database(settings.required("database_url"), pool_size=1)
-    try:
+    with closing(Database(settings.required("database_url"), pool_size=1)) as db:
         migrate.require_head(db)
-    finally:
-        db.close()
+        pooler.require_prepared(db)
     return f"answers, at migration {migrate.head()}"
 
 
