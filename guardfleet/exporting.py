@@ -101,7 +101,7 @@ def write(pages: Iterable[Page], path: str, fmt: str, layout: Layout = PLAIN) ->
         sys.stdout.buffer.writelines(encode(counted(), fmt, layout))
         sys.stdout.flush()
         return n
-    with _whole(pathlib.Path(path)) as part, part.open("wb") as file:
+    with whole(pathlib.Path(path)) as part, part.open("wb") as file:
         file.writelines(encode(counted(), fmt, layout))
     return n
 
@@ -119,7 +119,7 @@ def write_jsonl(rows: Iterable[Mapping[str, Any]], path: str) -> int:
             sys.stdout.buffer.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
         sys.stdout.flush()
         return n
-    with _whole(pathlib.Path(path)) as part, part.open("wb") as file:
+    with whole(pathlib.Path(path)) as part, part.open("wb") as file:
         for n, row in enumerate(rows, 1):  # noqa: B007
             file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     return n
@@ -130,7 +130,8 @@ def _part_of(target: pathlib.Path) -> pathlib.Path:
 
 
 @contextmanager
-def _whole(target: pathlib.Path) -> Iterator[pathlib.Path]:
+def whole(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file beside `target` to write to: it takes its place once all is written, and is gone if that fails."""
     part = _part_of(target)
     try:
         yield part

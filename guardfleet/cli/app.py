@@ -284,6 +284,7 @@ def evaluate(
         typer.Option("--against", help="Judge again in this precision (bfloat16, int8, ...) and report the agreement."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON.")] = False,
+    csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write the figures there too, by category.")] = None,
     text_column: TextColumn = None,
     id_column: IdColumn = None,
     metadata_columns: MetadataColumns = None,
@@ -297,7 +298,7 @@ def evaluate(
     settings = load_settings(model=model)
     logs.configure(settings.model_copy(update={"log_format": "console"}), process="evaluate")
     reading = reading_of(fmt, encoding, text_column, id_column, metadata_columns)
-    return command.evaluate(settings, sources, reading, limit=limit, against=against, as_json=as_json)
+    return command.evaluate(settings, sources, reading, limit=limit, against=against, as_json=as_json, csv_path=csv)
 
 
 @app.command()

@@ -1,11 +1,15 @@
 """`guardfleet evaluate`: how good a model's verdicts are on labelled rows, and how far another precision agrees with it."""
 
+import csv
 import json
+import pathlib
 import time
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rich.table import Table
 
+from guardfleet import exporting
 from guardfleet.cli import DONE, FAILED_ROWS, show
 from guardfleet.cli.reading import opened
 from guardfleet.errors import LineError, RejectedError
@@ -16,45 +20,144 @@ from guardfleet.verdict import Judgement, Severity
 from producer.readers import Reading
 from worker.engine.batching import BatchingEngine
 from worker.engine.make import make_backend
-from worker.evaluation import agreement, confusion
+from worker.evaluation import FIGURES, Confusion, agreement, by_category, confusion
 from worker.judging import EMPTY, judgement_of
 from worker.main import spec_of
 from worker.prompt import is_blank
 
 REQUEST_TEXTS = 1024
+READINGS = (("strict", True), ("loose", False))
+MEANS = {"strict": "unsafe (strict)", "loose": "safe (loose)"}
+COLUMNS = ("reading", "category", *(field.name for field in fields(Confusion)), *FIGURES)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the model said of each labelled text."""
+
+    model: str
+    labels: list[bool]
+    judged: list[Judgement]
+    readings: dict[str, Confusion]  # of `controversial`: strict and loose
+    categories: dict[str, dict[str, Confusion]]
+
+    @classmethod
+    def of(cls, model: str, labels: list[bool], judged: list[Judgement]) -> "Report":
+        """The figures."""
+        severities = [judgement.severity for judgement in judged]
+        readings = {name: confusion(labels, severities, strict=strict) for name, strict in READINGS}
+        categories = {name: by_category(labels, judged, strict=strict) for name, strict in READINGS}
+        return cls(model, labels, judged, readings, categories)
+
+    @property
+    def failed(self) -> int:
+        """Texts without a verdict."""
+        return sum(judgement.severity is Severity.ERROR for judgement in self.judged)
 
 
 def evaluate(
-    settings: Settings, sources: list[str], reading: Reading, *, limit: int | None, against: str | None, as_json: bool
+    settings: Settings,
+    sources: list[str],
+    reading: Reading,
+    *,
+    limit: int | None,
+    against: str | None,
+    as_json: bool,
+    csv_path: str | None = None,
 ) -> int:
     """Judge every row that has a label, without services, and report; 1 when some of them got no verdict."""
+    if csv_path is not None:
+        exporting.ready(csv_path, "csv")
+    other_settings = _in_precision(settings, against) if against else None
     rows, labels = _labelled(sources, reading, settings, limit)
     started = time.perf_counter()
     judged, model = _judge(settings, rows)
-    seconds = time.perf_counter() - started
-    severities = [judgement.severity for judgement in judged]
-    failed = severities.count(Severity.ERROR)
-    out: dict[str, Any] = {"file": " ".join(sources), "model": model, "texts": len(rows), "unsafe": sum(labels), "failed": failed}
-    table = Table(title=f"{model} on {len(rows)} labelled texts, {sum(labels)} of them unsafe", title_justify="left")
-    for column in ("controversial is", "precision", "recall", "F1", "false positive rate"):
-        table.add_column(column, justify="left" if column.endswith("is") else "right")
-    for name, strict in (("unsafe (strict)", True), ("safe (loose)", False)):
-        found = confusion(labels, severities, strict=strict)
-        figures = [found.precision, found.recall, found.f1, found.false_positive_rate]
-        table.add_row(name, *(f"{figure:.3f}" for figure in figures))
-        keys = ("precision", "recall", "f1", "false_positive_rate")
-        out["strict" if strict else "loose"] = {key: round(figure, 4) for key, figure in zip(keys, figures, strict=True)}
-    show.console.print(table)
-    show.console.print(f"{failed} without a verdict, left out above; {seconds:.1f} s with loading the model")
-    if against:
-        other, _ = _judge(_in_precision(settings, against), rows)
-        same = agreement([j.severity for j in judged], [j.severity for j in other])
-        whole = agreement(*([(j.severity, j.categories, j.refusal) for j in run] for run in (judged, other)))
-        out["against"] = {"precision": against, "severity_agreement": round(same, 5), "verdict_agreement": round(whole, 5)}
-        show.console.print(f"{against} says the same severity of {same:.2%} of the texts, the same verdict of {whole:.2%}")
+    report = Report.of(model, labels, judged)
+    _show(report, time.perf_counter() - started)
+    out = {"file": " ".join(sources), **_as_dict(report)}
+    if other_settings:
+        out["against"] = _compared(judged, _judge(other_settings, rows)[0], str(against))
+    if csv_path is not None:
+        _write(report, csv_path)
     if as_json:
         print(json.dumps(out))
-    return FAILED_ROWS if failed else DONE
+    return FAILED_ROWS if report.failed else DONE
+
+
+def _show(report: Report, seconds: float) -> None:
+    title = f"{report.model} on {len(report.labels)} labelled texts, {sum(report.labels)} of them unsafe"
+    table = Table(title=title, title_justify="left")
+    for column in ("controversial is", "precision", "recall", "F1", "false positive rate"):
+        table.add_column(column, justify="left" if column.endswith("is") else "right")
+    for name, found in report.readings.items():
+        table.add_row(MEANS[name], *(_said(figure) for figure in _figures(found).values()))
+    show.console.print(table)
+    if any(report.categories.values()):
+        show.console.print(_by_category(report))
+    show.console.print(f"{report.failed} without a verdict, left out above; {seconds:.1f} s with loading the model")
+
+
+def _by_category(report: Report) -> Table:
+    """Of what was flagged under each category, how many texts are unsafe, for both readings."""
+    table = Table(title="Flagged texts by category, and the share that is labelled unsafe", title_justify="left")
+    table.add_column("category")
+    for name in report.categories:
+        table.add_column(name, justify="right")
+        table.add_column("precision", justify="right")
+    for category in report.categories["strict"]:  # it flags whatever loose does
+        row = [report.categories[name].get(category, Confusion()) for name in report.categories]
+        cells = [(f"{found.true_positive + found.false_positive:,}", _said(found.precision)) for found in row]
+        table.add_row(category, *(cell for pair in cells for cell in pair))
+    return table
+
+
+def _figures(found: Confusion) -> dict[str, float | None]:
+    return {name: getattr(found, name) for name in FIGURES}
+
+
+def _said(figure: float | None) -> str:
+    return "undefined" if figure is None else f"{figure:.3f}"
+
+
+def _rounded(figure: float | None, digits: int = 4) -> float | None:
+    return None if figure is None else round(figure, digits)
+
+
+def _as_dict(report: Report) -> dict[str, Any]:
+    counts = {"texts": len(report.labels), "unsafe": sum(report.labels), "failed": report.failed}
+    readings = {name: {key: _rounded(figure) for key, figure in _figures(found).items()} for name, found in report.readings.items()}
+    return {"model": report.model, **counts, **readings, "categories": {name: _counted(report, name) for name in report.categories}}
+
+
+def _counted(report: Report, reading: str) -> dict[str, dict[str, int]]:
+    found = report.categories[reading]
+    return {name: {"unsafe": one.true_positive, "safe": one.false_positive} for name, one in found.items()}
+
+
+def _write(report: Report, path: str) -> None:
+    """One line for each reading, and for each category in it; a cell is empty where its figure is undefined or not known."""
+    with exporting.whole(pathlib.Path(path)) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for name, found in report.readings.items():
+            writer.writerow({"reading": name, "category": "all", **asdict(found), **_figures(found)})
+            for category, one in report.categories[name].items():
+                known = {"true_positive": one.true_positive, "false_positive": one.false_positive, "precision": one.precision}
+                writer.writerow({"reading": name, "category": category, **known})
+
+
+def _compared(judged: list[Judgement], others: list[Judgement], precision: str) -> dict[str, Any]:
+    same = agreement([j.severity for j in judged], [j.severity for j in others])
+    whole = agreement(*([(j.severity, j.categories, j.refusal) for j in run] for run in (judged, others)))
+    show.console.print(
+        f"{precision} says the same severity of {_percent(same)} of the texts, the same verdict of {_percent(whole)}",
+        soft_wrap=True,
+    )
+    return {"precision": precision, "severity_agreement": _rounded(same, 5), "verdict_agreement": _rounded(whole, 5)}
+
+
+def _percent(share: float | None) -> str:
+    return "undefined" if share is None else f"{share:.2%}"
 
 
 def _in_precision(settings: Settings, precision: str) -> Settings:

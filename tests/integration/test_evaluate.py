@@ -1,5 +1,6 @@
 """`guardfleet evaluate` on real labelled rows: its figures are those of the verdicts, and errors stand apart."""
 
+import csv
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardfleet.verdict import Severity
-from worker.evaluation import Confusion, agreement, confusion
+from worker.evaluation import FIGURES, Confusion, agreement, confusion
 
 VERDICT = st.sampled_from([Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE, Severity.ERROR])
 
@@ -28,13 +29,40 @@ def test_a_labelled_file_gets_strict_and_loose_figures(tmp_path: pathlib.Path) -
     rows += [{"text": "e [[babble]]", "labels": {"unsafe": True}}, {"text": "nobody labelled this"}]
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = evaluate(str(source), "--json", engine="instant")
+    table = tmp_path / "figures.csv"
+    done = evaluate(str(source), "--json", "--csv", str(table), engine="instant")
     assert done.returncode == 1, done.stderr  # one row has no verdict
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["texts"], found["unsafe"], found["failed"]) == (6, 3, 1)
     assert found["strict"] == {"precision": 0.6667, "recall": 1.0, "f1": 0.8, "false_positive_rate": 0.3333}
     assert found["loose"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "false_positive_rate": 0.3333}
     assert "1 without a verdict, left out above" in done.stderr
+    assert found["categories"]["loose"] == {"Violent": {"unsafe": 1, "safe": 1}}
+    assert sum(one["unsafe"] for one in found["categories"]["strict"].values()) == 2
+    lines = list(csv.DictReader(table.read_text().splitlines()))
+    whole = next(line for line in lines if (line["reading"], line["category"]) == ("loose", "all"))
+    assert [whole[name] for name in ("true_positive", "false_positive", "true_negative", "false_negative")] == ["1", "1", "2", "1"]
+    one = next(line for line in lines if (line["reading"], line["category"]) == ("loose", "Violent"))
+    assert (one["true_positive"], one["false_positive"], one["precision"], one["recall"]) == ("1", "1", "0.5", "")
+
+
+def test_a_figure_without_a_divisor_is_undefined_and_not_zero(tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"text": "b", "label": "safe"}\n')
+    done = evaluate(str(source), "--json", "--csv", str(tmp_path / "out.csv"), engine="instant")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["strict"] == {"precision": None, "recall": None, "f1": None, "false_positive_rate": 0.0}
+    assert done.stderr.count("undefined") == 6
+    assert "by category" not in done.stderr
+    (strict, loose) = csv.DictReader((tmp_path / "out.csv").read_text().splitlines())
+    assert [strict[name] for name in FIGURES] == [loose[name] for name in FIGURES] == ["", "", "", "0.0"]
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: pathlib.Path) -> None:
+    done = evaluate(str(tmp_path / "nowhere.jsonl"), "--csv", str(tmp_path / "no" / "out.csv"), engine="instant")
+    assert done.returncode == 2
+    assert "out.csv cannot be written" in done.stderr
 
 
 def test_real_rows_and_another_precision(shared: pathlib.Path) -> None:
@@ -60,16 +88,17 @@ def test_an_unusable_file_is_one_sentence(tmp_path: pathlib.Path, content: str, 
 def test_strict_never_finds_less_than_loose(rows: list[tuple[bool, Severity]]) -> None:
     labels, severities = [label for label, _ in rows], [severity for _, severity in rows]
     strict, loose = (confusion(labels, severities, strict=strict) for strict in (True, False))
-    assert strict.recall >= loose.recall
-    assert strict.false_positive_rate >= loose.false_positive_rate
+    assert (strict.recall is None, strict.false_positive_rate is None) == (loose.recall is None, loose.false_positive_rate is None)
+    assert (strict.recall or 0) >= (loose.recall or 0)
+    assert (strict.false_positive_rate or 0) >= (loose.false_positive_rate or 0)
     for found in (strict, loose):
         counted = found.true_positive + found.false_positive + found.true_negative + found.false_negative
         assert counted == len(rows) - severities.count(Severity.ERROR)
-        assert 0 <= found.f1 <= 1
-        if found.precision + found.recall:
+        assert found.f1 is None or 0 <= found.f1 <= 1
+        if found.precision and found.recall:
             assert found.f1 == pytest.approx(2 * found.precision * found.recall / (found.precision + found.recall))
 
 
-def test_figures_of_nothing_are_zero_not_an_error() -> None:
-    assert (Confusion().precision, Confusion().recall, Confusion().f1, Confusion().false_positive_rate) == (0, 0, 0, 0)
-    assert agreement([], []) == 1
+def test_figures_of_nothing_are_undefined() -> None:
+    assert [getattr(Confusion(), name) for name in FIGURES] == [None] * 4
+    assert agreement([], []) is None
