@@ -1,10 +1,8 @@
 """Files, in OpenAI's shape: uploaded as a stream, sealed, listed, read in parts, deleted. Results of batches are files too."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
@@ -12,6 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from api import outputs
 from api.contents import Writer
 from api.context import AppContext, Context, FilesReader, FilesWriter, in_thread
+from api.downloads import serve
 from api.problems import ProblemError
 from api.repeats import Once
 from api.uploads import FORM_BYTES, Upload, too_large
@@ -141,9 +140,9 @@ async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict
 async def content(file_id: str, request: Request, context: AppContext, caller: FilesReader) -> Response:
     """The bytes, streamed; whole, or the part that `Range` names. `ETag` stays the same as long as the bytes do."""
     if output := await in_thread(outputs.find, context, file_id, caller.tenant_id):
-        return await _serve(request, output.etag, output.filename, output.size, output.read)
+        return await serve(request, output.etag, output.filename, output.size, output.read)
     file = await _file(file_id, context, caller.tenant_id)
-    return await _serve(
+    return await serve(
         request,
         (file.digest or b"").hex(),
         file.filename,
@@ -270,36 +269,3 @@ def _check_length(request: Request, max_bytes: int) -> None:
 
 async def _file(file_id: str, context: Context, tenant_id: int) -> StoredFile:
     return await in_thread(files.get, context.db, parse_file_label(file_id), tenant_id=tenant_id)
-
-
-async def _serve(
-    request: Request, etag: str, filename: str, size: Callable[[], int], read: Callable[[int, int | None], Iterator[bytes]]
-) -> Response:
-    headers = {
-        "ETag": f'"{etag}"',
-        "Accept-Ranges": "bytes",
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
-    }
-    if f'"{etag}"' in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    wanted = request.headers.get("range")
-    if wanted and request.headers.get("if-range", f'"{etag}"') == f'"{etag}"' and wanted.startswith("bytes=") and "," not in wanted:
-        total = await in_thread(size)
-        part = _part(wanted, total)
-        if part is None:
-            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{total}"})
-        start, stop = part
-        headers |= {"Content-Range": f"bytes {start}-{stop - 1}/{total}", "Content-Length": str(stop - start)}
-        return StreamingResponse(read(start, stop), 206, headers, media_type="application/octet-stream")
-    return StreamingResponse(read(0, None), 200, headers, media_type="application/octet-stream")
-
-
-def _part(wanted: str, total: int) -> tuple[int, int] | None:
-    """First byte and the one behind the last of a single range; None where it names none of the file's."""
-    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", wanted)
-    if not found or not any(found.groups()):
-        return None
-    first, last = found.groups()
-    start, stop = (int(first), int(last) + 1 if last else total) if first else (max(0, total - int(last)), total)
-    stop = min(stop, total)
-    return (start, stop) if start < stop else None

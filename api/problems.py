@@ -8,10 +8,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from api.fields import UNSTORABLE
-from guardfleet.errors import AwayError, NotFoundError, OverloadedError, RejectedError, RetryableError
+from guardfleet.errors import AwayError, ConfigurationError, NotFoundError, OverloadedError, RejectedError, RetryableError
+from guardfleet.store import installation
 from guardfleet.telemetry.logs import get_logger
 
 TITLES = {
@@ -95,6 +97,8 @@ def install(app: FastAPI) -> None:
         away = unavailable(request, error)
         return problem(away.status_code, away.code, away.detail, headers=dict(away.headers or {}))
 
+    app.add_exception_handler(ConfigurationError, _of_another_key)
+
 
 def failed() -> JSONResponse:
     """The answer to a request that a defect has ended."""
@@ -107,6 +111,20 @@ def unavailable(request: Request, error: RetryableError) -> ProblemError:
     service = error.service if isinstance(error, AwayError) else "service"
     detail = f"the {service} cannot be used now; nothing was lost."
     return ProblemError(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+async def _of_another_key(request: Request, error: Exception) -> JSONResponse:
+    """The answer of a process that was not restarted when the secret key was rotated. Any other such error is a defect here."""
+    context = request.app.state.context
+    try:
+        is_foreign = await run_in_threadpool(installation.is_foreign, context.db, context.keyring)
+    except RetryableError:
+        raise error from None
+    if not is_foreign:
+        raise error
+    get_logger().warning("request_failed", route=request.url.path, reason=str(error))
+    detail = "this server has not the installation's secret key, which was rotated: its operator has to restart it with that."
+    return problem(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 async def _of_wrong_form(request: Request, error: Exception) -> JSONResponse:

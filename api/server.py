@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
@@ -80,8 +81,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.get("/readyz", tags=["probes"], response_class=PlainTextResponse)
     async def readyz(context: AppContext) -> Response:
-        """The database answers, and takes writes."""
-        wrong = await in_thread(context.db.wrong)
+        """The database answers, takes writes, and has this process's secret key."""
+        wrong = await in_thread(installation.wrong, context.db, context.keyring)
         return PlainTextResponse("the database cannot be used\n", 503) if wrong else PlainTextResponse("ok\n")
 
     return app
@@ -96,7 +97,8 @@ def serve(settings: Settings) -> int:
         _require(context)
         probes = None
         if settings.metrics_port is not None:
-            probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=context.db.wrong)
+            ready = partial(installation.wrong, context.db, context.keyring)
+            probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=ready)
             probes.start()
         interpreter.keep_what_is_loaded()
         try:

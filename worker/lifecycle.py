@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from celery import Celery, signals
@@ -96,7 +97,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine])
     leases.start()
     watchdog.start()
     express.start()
-    probes = start_probes(settings, live=tick.wrong, ready=db.wrong)
+    probes = start_probes(settings, live=tick.wrong, ready=partial(installation.wrong, db, keyring))
     try:
         return consume(app, settings.concurrency, settings, bulk, worker_name, drain, tick)
     finally:
@@ -137,7 +138,7 @@ def run_deliverer(settings: Settings) -> int:
     webhooks.register(app, deliverer)
     watchdog = Watchdog({"loop_stalled": (tick.stuck_s, TICK_LIMIT_S)})
     watchdog.start()
-    probes = start_probes(settings, live=tick.wrong, ready=db.wrong)
+    probes = start_probes(settings, live=tick.wrong, ready=partial(installation.wrong, db, keyring))
     worker_name = f"webhooks@{socket.gethostname()}:{os.getpid()}"
     try:
         return consume(app, webhooks.SENDERS, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick)

@@ -1,11 +1,13 @@
 """Entry points of the worker's processes, as the command line calls them."""
 
 import signal
+from functools import partial
 
 from guardfleet import interpreter
 from guardfleet.broker import Publisher, make_app
 from guardfleet.readiness import say_ready
 from guardfleet.settings import Settings
+from guardfleet.store import installation
 from guardfleet.telemetry import metrics
 from worker import lifecycle
 from worker.dispatcher import Dispatcher
@@ -38,7 +40,7 @@ def dispatch(settings: Settings) -> int:
     probes = lifecycle.start_probes(
         settings,
         live=lambda: "no tick" if dispatcher.clock() - dispatcher.last_tick > DISPATCHER_LIMIT_S else None,
-        ready=db.wrong,
+        ready=partial(installation.wrong, db, keyring),
     )
     say_ready()  # the tick that finds work is the first
     try:

@@ -5,7 +5,7 @@ A process with another key could open nothing, and what it sealed nobody else co
 
 from sqlalchemy import Connection, text
 
-from guardfleet.errors import ConfigurationError
+from guardfleet.errors import ConfigurationError, GuardfleetError
 from guardfleet.sealing import Keyring
 from guardfleet.store.database import Database
 
@@ -57,6 +57,25 @@ def look(db: Database, keyring: Keyring) -> None:
         pinned = connection.execute(text(CURRENT)).scalar_one_or_none()
     if pinned is not None:
         _follow(pinned, keyring)
+
+
+def is_foreign(db: Database, keyring: Keyring) -> bool:
+    """Whether the pinned key is one that the ring has not: the key was rotated, and this process not restarted with it."""
+    try:
+        look(db, keyring)
+    except ConfigurationError:
+        return True
+    return False
+
+
+def wrong(db: Database, keyring: Keyring) -> str | None:
+    """Why nothing can be taken or judged here now, or None: the database cannot be used, or has another key."""
+    try:
+        db.ping()
+        look(db, keyring)
+    except GuardfleetError as error:
+        return str(error)
+    return None
 
 
 def _pinned(connection: Connection) -> str | None:

@@ -113,7 +113,10 @@ def rotate(db: Database, keyring: Keyring, label: str, *, overlap_s: float) -> s
 
 
 def authenticate(db: Database, keyring: Keyring, api_key: str) -> Caller | None:
-    """Whose key this is; None when it is unknown, over or revoked."""
+    """Whose key this is; None when it is unknown, over or revoked.
+
+    ConfigurationError where the ring has not the installation's secret key: it cannot tell which keys there are.
+    """
     with db.session() as connection:
         row = connection.execute(
             text("""select id, tenant_id, scopes,
@@ -122,7 +125,9 @@ def authenticate(db: Database, keyring: Keyring, api_key: str) -> Caller | None:
                     where digest = any(:digests) and revoked_at is null and (expires_at is null or expires_at > now())"""),
             {"digests": keyring.api_key_digests(api_key), "used": USED_S},
         ).one_or_none()
-    if row is not None and row.stale:
+    if row is None:
+        installation.look(db, keyring)
+    elif row.stale:
         _used(db, keyring, row.id, api_key)
     return Caller(row.id, row.tenant_id, tuple(row.scopes)) if row else None
 

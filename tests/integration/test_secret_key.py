@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from starlette.testclient import TestClient
 
+from api.server import create_app
 from guardfleet.errors import ConfigurationError
 from guardfleet.sealing import Keyring, new_secret_key
-from guardfleet.settings import Settings
-from guardfleet.store import installation
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store import installation, keys, rotation
 from guardfleet.store.database import Database
 from producer.client import Producer
 from tests.integration.test_commands import command, data_dir
@@ -18,6 +20,7 @@ from tests.services.fixtures import SECRET_KEY, with_broker
 from tests.services.stored import scalar, submit
 
 __all__ = ["data_dir"]
+LINE = b'{"custom_id": "a", "method": "POST", "url": "/v1/moderations", "body": {"input": "x"}}\n'
 COMMANDS = [
     ("worker",), ("worker", "--webhooks"), ("worker", "--devices", "cpu"), ("dispatcher",), ("api",), ("doctor",),
     ("db", "upgrade"), ("submit", "IN"), ("scan", "IN", "-o", "OUT"), ("up",), ("keys", "create", "x"),
@@ -90,6 +93,35 @@ def test_an_installation_of_before_is_pinned_to_a_key_of_its_jobs(db: Database, 
     installation.require_key(db, keyring)
     with pytest.raises(ConfigurationError):
         installation.require_key(db, other)
+
+
+def test_an_api_that_was_left_with_the_old_key_says_so_and_is_not_ready(database_url: str, db: Database, keyring: Keyring) -> None:
+    settings = load_settings(database_url=database_url, secret_key=SECRET_KEY)
+    installation.require_key(db, keyring)
+    key, moved = (keys.create(db, keyring, name=name) for name in ("k", "moved"))
+    with TestClient(create_app(settings), raise_server_exceptions=False, headers={"authorization": f"Bearer {key}"}) as client:
+        assert client.get("/v1/files").status_code == 200
+        file = client.post("/v1/files", files={"file": ("x.jsonl", LINE)}, data={"purpose": "batch"}).json()["id"]
+        assert client.get("/readyz").status_code == 200
+        ring = Keyring(new_secret_key(), SECRET_KEY)
+        rotation.rotate(db, ring)
+        assert keys.authenticate(db, ring, moved) is not None  # its digest is under the new key now
+        asked = {"input_file_id": file, "endpoint": "/v1/moderations", "completion_window": "24h"}
+        for answer in (
+            client.post("/v1/moderations", json={"input": "x"}),
+            client.post("/v1/batches", content=LINE, headers={"content-type": "application/jsonl"}),
+            client.post("/v1/batches", json=asked),
+            client.post("/v1/files", files={"file": ("y.jsonl", LINE)}, data={"purpose": "batch"}),
+            client.get(f"/v1/files/{file}/content"),
+            client.get("/v1/files", headers={"authorization": f"Bearer {moved}"}),
+        ):
+            assert (answer.status_code, answer.headers.get("retry-after")) == (503, "5"), answer.text
+            assert "its operator has to restart it" in answer.json()["detail"]
+            assert keyring.key_id not in answer.text
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/livez").status_code == 200
+    assert "secret key is" in (installation.wrong(db, keyring) or "")
+    assert scalar(db, "select count(*) from job") == 0
 
 
 def test_an_embedded_stack_refuses_another_key_than_its_folder_s(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:

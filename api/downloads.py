@@ -1,0 +1,51 @@
+"""Files on their way out: their tag, the part of one that a caller asks for, and the first piece read before an answer begins."""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import chain
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+
+from api.context import in_thread
+
+
+async def serve(
+    request: Request, etag: str, filename: str, size: Callable[[], int], read: Callable[[int, int | None], Iterator[bytes]]
+) -> Response:
+    """The bytes that `read` gives, whole, or the part that `Range` names; 304 for who has them already."""
+    headers = {
+        "ETag": f'"{etag}"',
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
+    }
+    known = request.headers.get("if-none-match", "")
+    if f'"{etag}"' in known or known.strip() == "*":
+        return Response(status_code=304, headers=headers)
+    wanted = request.headers.get("range")
+    if wanted and request.headers.get("if-range", f'"{etag}"') == f'"{etag}"' and wanted.startswith("bytes=") and "," not in wanted:
+        total = await in_thread(size)
+        part = _part(wanted, total)
+        if part is None:
+            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{total}"})
+        start, stop = part
+        headers |= {"Content-Range": f"bytes {start}-{stop - 1}/{total}", "Content-Length": str(stop - start)}
+        return StreamingResponse(await _begun(read(start, stop)), 206, headers, media_type="application/octet-stream")
+    return StreamingResponse(await _begun(read(0, None)), 200, headers, media_type="application/octet-stream")
+
+
+async def _begun(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, the first read already: what fails there is an answer of its own, and no 200 that breaks off."""
+    return chain((await in_thread(next, pieces, b""),), pieces)
+
+
+def _part(wanted: str, total: int) -> tuple[int, int] | None:
+    """First byte and the one behind the last of a single range; None where it names none of the file's."""
+    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", wanted)
+    if not found or not any(found.groups()):
+        return None
+    first, last = found.groups()
+    start, stop = (int(first), int(last) + 1 if last else total) if first else (max(0, total - int(last)), total)
+    stop = min(stop, total)
+    return (start, stop) if start < stop else None
