@@ -13,7 +13,7 @@ from guardfleet.columns import CONVERSATIONS, METADATA, Columns, list_of, object
 from guardfleet.errors import LineError
 from producer.headers import Header
 from producer.layout import Item, Tally
-from producer.lines import QUOTE, Lines
+from producer.lines import QUOTE, RETURN, Lines
 from producer.suspects import Suspects
 
 TOO_LONG = "field larger"  # how the csv module begins to say that a field is over its limit
@@ -45,8 +45,9 @@ class Delimited:
         last = self._offset
         while True:
             try:
-                for fields in rows:
+                for found in rows:
                     first, last = last + 1, rows.line_num + self._offset
+                    fields = [cell.replace(RETURN, "\r") for cell in found] if self.lines.has_returns else found
                     if self.lines.bad and (why := self.lines.first_bad(first, last)):
                         yield first, last, self._refused(first, last, *why)
                     elif len(fields) == n_fields:
@@ -130,4 +131,4 @@ def _explained(error: csv.Error, first: int, last: int) -> str:
         return f"{opened} is not closed within the longest text there may be" if last > first else "a field is too long"
     if "expected after" in said:
         return f"{opened} is followed by text in line {last}" if last > first else "a closing quote is followed by text"
-    return "a carriage return stands in a field without quotes" if "new-line" in said else said
+    return "a line feed stands in a field without quotes" if "new-line" in said else said

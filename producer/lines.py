@@ -1,11 +1,15 @@
 """Physical lines of a text file, decoded block by block, with their numbers; those that cannot be judged are known by them."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from producer.encodings import Encoding
 
 QUOTE = '"'
+RETURN = "\udc0d"  # stands for a carriage return that ends no line while a row is parsed: no line that was decoded holds it
+_WITHIN = re.compile(r"\r(?!\r*(?:\n|\Z))")
+_ROW = re.compile(rb'(?:(?<![^,;\t|])"(?:[^"]|"")*+"|[^\r\n])*+')  # a quote opens a field at its beginning only
 
 
 def line_end_of(head: bytes) -> bytes:
@@ -13,10 +17,19 @@ def line_end_of(head: bytes) -> bytes:
     return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
 
 
+def row_end_of(head: bytes) -> bytes:
+    """The same of a table, whose fields may hold either: what its first row ends with."""
+    text = head.lstrip()
+    row = _ROW.match(text)
+    rest = text[row.end() :] if row else b""
+    return b"\r" if rest.startswith(b"\r") and not rest.lstrip(b"\r").startswith(b"\n") else b"\n"
+
+
 class Lines:
     """An iterator of lines with their ends. `bad` has the code and detail of those that are to be refused, by number.
 
-    A bad line stands there as far as quotes go, so that whoever parses it keeps its place; its text is none that was written.
+    A carriage return within a line comes as RETURN, once `has_returns`: it would end a field that has no quotes. A bad line stands
+    there as far as quotes go, so that whoever parses it keeps its place; its text is none that was written.
     """
 
     def __init__(
@@ -30,6 +43,7 @@ class Lines:
     ) -> None:
         self.bad: dict[int, tuple[str, str]] = {}
         self.n = 0  # lines of the blocks before this one
+        self.has_returns = False
         self._pieces, self._encoding, self._end, self._longest = pieces, encoding, end, longest
         self._damage = damage  # what broke the input off, once it has ended
         self._block: list[str] = []
@@ -91,7 +105,7 @@ class Lines:
             text = block.decode(self._encoding.codec)
         except UnicodeDecodeError:
             return self._one_by_one(block)
-        end = self._end.decode()
+        text, end = self._marked(text), self._end.decode()
         lines = text.split(end)
         last = lines.pop()
         whole = [line + end for line in lines]
@@ -106,7 +120,13 @@ class Lines:
             except ValueError as error:
                 self.bad[number] = ("invalid_encoding", str(error))
                 out.append(line.decode(self._encoding.codec, "replace"))
-        return out
+        return [self._marked(line) for line in out]
+
+    def _marked(self, text: str) -> str:
+        if self._end == b"\r" or text.count("\r") == text.count("\r\n"):
+            return text
+        self.has_returns = True
+        return _WITHIN.sub(RETURN, text)
 
 
 def _cut(block: bytes, end: bytes) -> list[bytes]:

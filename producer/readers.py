@@ -20,7 +20,7 @@ from producer.headers import Header, header_of
 from producer.jsonlines import JsonLines
 from producer.jsonvalues import JsonValues
 from producer.layout import Item, Tally
-from producer.lines import Lines, line_end_of
+from producer.lines import Lines, line_end_of, row_end_of
 from producer.naming import DEFAULT, SHOWN_NAMES, resolve
 from producer.streams import Head, Stream
 
@@ -129,14 +129,14 @@ class Input:
         encoding = self.encoding = encoding_of(stream.head, self.name, asked.encoding)
         head = b"".join(encoding.pieces(iter((stream.head,))))
         end = line_end_of(head)
-        whole = head if stream.is_short else head[: head.rfind(end) + 1] or head
+        whole = self._whole_lines(head, end)
         text = whole.decode(encoding.codec, "replace").replace(end.decode(), "\n")
         kind = formats.Kind(asked.format) if asked.format else formats.kind_of(
             text, self.name, asked.columns, is_whole=stream.is_short
         )  # fmt: skip
         parts = [kind.format, encoding.name.upper()] + ([stream.compression] if stream.compression else [])
         if kind.format in ("csv", "tsv"):
-            return self._delimited(kind, encoding, whole, end, parts)
+            return self._delimited(kind, encoding, head, parts)
         self._columns, names = self._keys(kind, encoding, whole, end)
         if kind.format == "json":
             values = JsonValues(stream, encoding, self._max_text_bytes, kind.within)
@@ -156,8 +156,12 @@ class Input:
         tables.check_types(parts.schema, self._columns, self.name)
         return tables.Tables(parts, self._columns), self._sentence([kind], names)
 
-    def _delimited(self, kind: formats.Kind, encoding: Encoding, head: bytes, end: bytes, parts: list[str]) -> tuple[Format, str]:
-        header = self._header(kind, encoding, head, end)
+    def _whole_lines(self, head: bytes, end: bytes) -> bytes:
+        return head if self._stream.is_short else head[: head.rfind(end) + 1] or head
+
+    def _delimited(self, kind: formats.Kind, encoding: Encoding, head: bytes, parts: list[str]) -> tuple[Format, str]:
+        end = row_end_of(head)
+        header = self._header(kind, encoding, self._whole_lines(head, end), end)
         self._columns = resolve(self._asked.columns, header.names, self.name)
         stream = self._stream
         lines = Lines(
