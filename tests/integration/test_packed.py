@@ -4,15 +4,19 @@ import itertools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guardfleet.verdict import CATEGORY_CHOICES
+from api.mapping import COVERED, not_safe, result, scores
+from guardfleet.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgement, Severity
+from guardfleet.verdicts.encoding import as_stored
+from tests.services.packed import BUDGET, batched, draft_always, drive, elsewhere, generate, varlen_by_loop
+from tests.services.stored import MODEL
 from worker.answer import LABELS
 from worker.engine.attention import VarlenAttention
 from worker.engine.batching import BatchingEngine
@@ -26,17 +30,10 @@ from worker.engine.network import why_not
 from worker.engine.packed import PackedBackend
 from worker.engine.progress import Continuation
 from worker.engine.reading import forks
+from worker.judging import judgement_of
 from worker.prompt import Content, messages_of
 
-T = TypeVar("T")
-BUDGET = 8192
 WRONG = ["", "Safety: Unsafe\nCategories: Violent", "Safety: Safe\nCategories: Jailbreak", "no such answer"]
-
-
-def elsewhere(compute: Callable[[], T]) -> T:
-    """In a thread that ends: the OpenMP team of one that goes on would halve the speed of the engine's (`make.make_backend`)."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(compute).result()
 
 
 @pytest.fixture
@@ -61,48 +58,6 @@ def asked(shared: pathlib.Path) -> list[Content]:
 @pytest.fixture(scope="session")
 def expected(demo: LoadedModel, asked: list[Content]) -> list[str]:
     return elsewhere(lambda: generate(demo, asked))
-
-
-def generate(loaded: LoadedModel, contents: Sequence[Content], rows: int = 64) -> list[str]:
-    """The reference: the library's own loop over the whole prompts, sorted by length and padded on the left."""
-    prompts = [encoded.ids for encoded in loaded.prompter.encode([messages_of(content) for content in contents])]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    out: dict[int, str] = {}
-    pad = loaded.tokenizer.pad_token_id
-    for some in _batched(order, rows):
-        longest = max(len(prompts[i]) for i in some)
-        ids = torch.tensor([[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in some])
-        mask = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in some])
-        with torch.inference_mode():
-            new = loaded.network.generate(ids, attention_mask=mask, max_new_tokens=128, do_sample=False, pad_token_id=pad)
-        out |= zip(some, loaded.tokenizer.batch_decode(new[:, longest:], skip_special_tokens=True), strict=True)
-    return [out[i] for i in range(len(contents))]
-
-
-def _batched(order: list[int], n: int) -> list[tuple[int, ...]]:
-    return [tuple(order[at : at + n]) for at in range(0, len(order), n)]
-
-
-def drive(backend: PackedBackend, rows: Sequence[Prepared | Unjudgeable], sizes: Sequence[int] = (64,)) -> list[Answer]:
-    """Run rows in batches of the given sizes, in turn, rows that go on behind the others."""
-    todo = [(i, row) for i, row in enumerate(rows) if not isinstance(row, Unjudgeable)]
-    out: dict[int, Answer] = {}
-    for size in itertools.cycle(sizes):
-        batch, todo = todo[:size], todo[size:]
-        if not batch:
-            return [out[i] for i in range(len(rows))]
-        for (i, _), done in zip(batch, backend.run([row for _, row in batch]), strict=True):
-            if isinstance(done, Answer):
-                out[i] = done
-            else:
-                todo.append((i, done))
-    raise AssertionError
-
-
-def draft_always(backend: PackedBackend, tree: Tree) -> None:
-    """Draft this answer behind every prompt, whatever the answers are."""
-    for mode in backend.modes:
-        mode.learns, mode.draft = False, tree
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +86,7 @@ def sampled(demo: LoadedModel, asked: list[Content]) -> dict[int, Answer]:
     rows = dict(zip(some, reference.prepare([asked[i] for i in some]), strict=True))
     order = sorted(some, key=lambda i: getattr(rows[i], "n_tokens", 0))
     out: dict[int, Answer] = {}
-    for part in _batched(order, 32):
+    for part in batched(order, 32):
         batch: list[Any] = [rows[i] for i in part]
         out |= zip(part, elsewhere(lambda batch=batch: reference.run(batch)), strict=True)
     return out
@@ -194,7 +149,7 @@ def test_every_kind_of_attention_sees_the_same(
     packed: PackedBackend, asked: list[Content], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever a machine takes. CUDA's kernel is replaced by a loop: the gather, the lengths and the tails are its own."""
-    monkeypatch.setattr("worker.engine.attention.flash_varlen", _varlen_by_loop)
+    monkeypatch.setattr("worker.engine.attention.flash_varlen", varlen_by_loop)
     for name in ("QUERY_BLOCK", "ROW_QUERY_BLOCK"):  # small, so that rows take several
         monkeypatch.setattr(f"worker.engine.cpu_attention.{name}", 64)
     found = []
@@ -206,18 +161,6 @@ def test_every_kind_of_attention_sees_the_same(
         for answer in several[1:]:
             assert answer.probabilities == pytest.approx(several[0].probabilities, abs=1e-5)
             assert answer.categories == pytest.approx(several[0].categories, abs=1e-4)
-
-
-def _varlen_by_loop(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int) -> Any:
-    out = torch.zeros_like(q)
-    assert max_q == (cu_q[1:] - cu_q[:-1]).max()
-    assert max_k == (cu_k[1:] - cu_k[:-1]).max()
-    for a, b, c, d in zip(cu_q[:-1], cu_q[1:], cu_k[:-1], cu_k[1:], strict=True):
-        mask = torch.ones(int(b - a), int(d - c), dtype=torch.bool).tril(int(d - c) - int(b - a))
-        parts = (x[None].transpose(1, 2) for x in (q[a:b], k[c:d], v[c:d]))
-        mixed = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=mask, enable_gqa=True)
-        out[a:b] = mixed[0].transpose(0, 1)
-    return out
 
 
 def test_odds_are_read_where_the_answer_is_decided(packed: PackedBackend, asked: list[Content]) -> None:
@@ -266,6 +209,39 @@ def test_a_text_that_is_safe_with_doubt_has_a_category_for_it(judged: list[Answe
         doubtful += answer.raw.startswith("Safety: Safe") and not_safe >= 0.25
         assert not_safe * max(odds) >= not_safe / len(odds) - 1e-6
     assert doubtful >= 20
+
+
+@pytest.fixture(scope="session")
+def said(judged: list[Answer]) -> list[tuple[float, Judgement]]:
+    """Of the corpus rows: P(not safe) as the model had it, and the judgement as whoever reads it later has it."""
+    return [
+        (1 - answer.probabilities[0], as_stored(judgement_of(answer)))
+        for answer in judged[:2000]
+        if answer.probabilities is not None
+    ]
+
+
+def test_a_row_with_more_doubt_never_has_a_lower_top_score(said: list[tuple[float, Judgement]]) -> None:
+    assert len(said) == 2000
+    assert not [found for _, found in said if found.severity is Severity.ERROR]
+    ranked = sorted(said, key=lambda item: item[0])
+    tops = [max(scores(found).values()) for _, found in ranked]
+    assert [(low, high) for low, high in pairwise(tops) if high < low] == []
+    for (doubt, found), top in zip(ranked, tops, strict=True):
+        shown = result(found, MODEL, Severity.UNSAFE, None)["category_scores"]
+        assert max(shown.values()) == max(shown[name] for name in COVERED) == top == round(not_safe(found), 3)
+        assert top == pytest.approx(doubt, abs=1 / 255)  # a probability is stored in a byte
+
+
+def test_rows_that_are_answered_safe_can_be_ranked(said: list[tuple[float, Judgement]]) -> None:
+    """By their doubt, and within each category that begins with a token of its own."""
+    safe = [found for _, found in said if found.severity is Severity.SAFE]
+    known = {name for name, p in zip(CATEGORY_CHOICES, safe[0].category_odds or (), strict=True) if p is not None}
+    tops = {max(scores(found).values()) for found in safe}
+    each = [[scores(found)[category] for found in safe] for category, name in CATEGORY_NAMES.items() if name in known]
+    print(f"{len(safe):,} safe rows with {len(tops)} top scores, in {len(each)} categories")  # noqa: T201 - the figure to quote
+    assert len(tops) > 50
+    assert len({tuple(found) for found in each if len(set(found)) > 20}) >= 4
 
 
 def test_labels_and_categories_of_the_real_tokenizer_are_told_apart_by_one_token(real_tokenizer: Any) -> None:

@@ -1,0 +1,79 @@
+"""Driving the packed engine by hand, and the reference that it is held against."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+
+from worker.engine.contract import Answer, Prepared, Unjudgeable
+from worker.engine.drafts import Tree
+from worker.engine.loading import LoadedModel
+from worker.engine.packed import PackedBackend
+from worker.prompt import Content, messages_of
+
+T = TypeVar("T")
+BUDGET = 8192
+
+
+def elsewhere(compute: Callable[[], T]) -> T:
+    """In a thread that ends: the OpenMP team of one that goes on would halve the speed of the engine's (`make.make_backend`)."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(compute).result()
+
+
+def generate(loaded: LoadedModel, contents: Sequence[Content], rows: int = 64) -> list[str]:
+    """The reference: the library's own loop over the whole prompts, sorted by length and padded on the left."""
+    prompts = [encoded.ids for encoded in loaded.prompter.encode([messages_of(content) for content in contents])]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    out: dict[int, str] = {}
+    pad = loaded.tokenizer.pad_token_id
+    for some in batched(order, rows):
+        longest = max(len(prompts[i]) for i in some)
+        ids = torch.tensor([[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in some])
+        mask = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in some])
+        with torch.inference_mode():
+            new = loaded.network.generate(ids, attention_mask=mask, max_new_tokens=128, do_sample=False, pad_token_id=pad)
+        out |= zip(some, loaded.tokenizer.batch_decode(new[:, longest:], skip_special_tokens=True), strict=True)
+    return [out[i] for i in range(len(contents))]
+
+
+def batched(order: list[int], n: int) -> list[tuple[int, ...]]:
+    """So many at a time."""
+    return [tuple(order[at : at + n]) for at in range(0, len(order), n)]
+
+
+def drive(backend: PackedBackend, rows: Sequence[Prepared | Unjudgeable], sizes: Sequence[int] = (64,)) -> list[Answer]:
+    """Run rows in batches of the given sizes, in turn, rows that go on behind the others."""
+    todo = [(i, row) for i, row in enumerate(rows) if not isinstance(row, Unjudgeable)]
+    out: dict[int, Answer] = {}
+    for size in itertools.cycle(sizes):
+        batch, todo = todo[:size], todo[size:]
+        if not batch:
+            return [out[i] for i in range(len(rows))]
+        for (i, _), done in zip(batch, backend.run([row for _, row in batch]), strict=True):
+            if isinstance(done, Answer):
+                out[i] = done
+            else:
+                todo.append((i, done))
+    raise AssertionError
+
+
+def draft_always(backend: PackedBackend, tree: Tree) -> None:
+    """Draft this answer behind every prompt, whatever the answers are."""
+    for mode in backend.modes:
+        mode.learns, mode.draft = False, tree
+
+
+def varlen_by_loop(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int) -> Any:
+    """The kernel of CUDA in a loop."""
+    out = torch.zeros_like(q)
+    assert max_q == (cu_q[1:] - cu_q[:-1]).max()
+    assert max_k == (cu_k[1:] - cu_k[:-1]).max()
+    for a, b, c, d in zip(cu_q[:-1], cu_q[1:], cu_k[:-1], cu_k[1:], strict=True):
+        mask = torch.ones(int(b - a), int(d - c), dtype=torch.bool).tril(int(d - c) - int(b - a))
+        parts = (x[None].transpose(1, 2) for x in (q[a:b], k[c:d], v[c:d]))
+        mixed = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=mask, enable_gqa=True)
+        out[a:b] = mixed[0].transpose(0, 1)
+    return out
