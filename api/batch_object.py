@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, Validati
 from api import outputs
 from api.fields import WHOLE, Asked, Metadata, ModelName
 from api.problems import ProblemError
+from guardfleet.columns import Columns
 from guardfleet.errors import LineError
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.states import JobState
@@ -29,6 +30,7 @@ UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 Name = Annotated[str, StringConstraints(max_length=200)]
 METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
 MOST_METADATA = 1000  # characters of up to 12 bytes in a URL, which has at most 64 KiB with all that is asked
+Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 AS_JSON = "A JSON object of at most 16 strings"
 
 
@@ -64,6 +66,19 @@ class LineOptions(BatchOptions):
     webhook_metadata: Annotated[str, StringConstraints(max_length=MOST_METADATA)] | None = Field(
         None, description=f"Instead of `metadata` in webhooks: {AS_JSON}"
     )
+
+    text_column: Column | None = Field(None, description="The member of a line that holds its text, if not text.")
+    id_column: Column | None = Field(None, description="The one that holds its id, if not id.")
+    metadata_columns: Annotated[str, StringConstraints(min_length=1, max_length=MOST_METADATA)] | None = Field(
+        None, description="Passed through as metadata: all others (the default), none, or a,b,c."
+    )
+
+    allow_empty: bool = Field(False, description="A body without a line is no error.")
+
+    @property
+    def columns(self) -> Columns:
+        """Where the lines have what counts."""
+        return Columns.of(self.text_column, self.id_column, self.metadata_columns)
 
     @staticmethod
     def parsed(value: str | None, name: str) -> dict[str, str] | None:

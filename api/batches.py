@@ -1,6 +1,6 @@
 """Batches: what the rest of guardfleet calls jobs, in OpenAI's shape. Made of an uploaded file, or of lines in the body."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from api.repeats import SECRET_HEADER, Once, has_key
 from guardfleet import standstill
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.intake import Intake, callback_secret
-from guardfleet.lines import take_lines
+from guardfleet.lines import NumberedLine, take_lines
 from guardfleet.states import JobState
 from guardfleet.store import files, ingest, jobs, steering, unjudged
 from guardfleet.store.database import Database
@@ -128,17 +128,31 @@ async def _taken(
         metadata=options.parsed(options.metadata, "metadata"),
         webhook_metadata=options.parsed(options.webhook_metadata, "webhook_metadata"),
     )
+    blocks = body.blocks()
+    lines: list[NumberedLine] | None = await _first(blocks, options)
     intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
     try:
-        async for lines in body.blocks():
+        while lines is not None:
             await context.throttle.spend(request, caller, len(lines))
-            await beside(context.body_threads, intake.add_all, take_lines(lines, max_text_bytes=context.settings.max_text_bytes))
+            rows = take_lines(lines, max_text_bytes=context.settings.max_text_bytes, columns=options.columns)
+            await beside(context.body_threads, intake.add_all, rows)
+            lines = await anext(blocks, None)
         label = f"batch_{intake.job.public_id.hex}"
         job = await in_thread(intake.seal, also=once.settling(label, body.digest) if once else None)
     except BaseException as error:
         await in_thread(intake.__exit__, type(error), error, None)
         raise
     return _made(job, secret, intake.first_rejected)
+
+
+async def _first(blocks: AsyncIterator[list[NumberedLine]], options: LineOptions) -> list[NumberedLine]:
+    """The first lines; ProblemError where there are none, before there is a batch, unless that is allowed."""
+    async for lines in blocks:
+        if lines:
+            return lines
+    if not options.allow_empty:
+        raise ProblemError(400, "empty_body", "the body has no rows; ?allow_empty=true takes it all the same.")
+    return []
 
 
 async def _callback(request: Request, context: Context, caller: Caller, asked: BatchOptions) -> str | None:

@@ -5,17 +5,18 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from api.context import AppContext, Context, ModerateCaller, in_thread
 from api.fields import JUDGED, Asked, ModelName
 from api.mapping import result, result_json
 from api.problems import ProblemError
-from guardfleet.errors import LineError, NotFoundError, RejectedError
+from guardfleet.domain.batch_lines import input_text
+from guardfleet.errors import ContentError, LineError, NotFoundError, RejectedError
 from guardfleet.rationale import reason_of
 from guardfleet.rendering import json_object
-from guardfleet.rows import row_of
+from guardfleet.rows import USED, row_of
 from guardfleet.sealing import PayloadRow
 from guardfleet.store.keys import Caller
 from guardfleet.store.models import require_served, served
@@ -42,7 +43,7 @@ def _text_only(kind: object) -> object:
 class TextPart(Asked):
     """A part of one input."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
     type: Annotated[Literal["text"], BeforeValidator(_text_only)]
     text: Annotated[str, JUDGED]
 
@@ -50,7 +51,7 @@ class TextPart(Asked):
 class ModerationRequest(Asked):
     """What is to be judged: a text, or a list of texts; a list of parts is one input."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
     input: Annotated[
         str
         | Annotated[list[str], Field(min_length=1, max_length=MOST_INPUTS)]
@@ -61,20 +62,16 @@ class ModerationRequest(Asked):
     flag_from: Literal["controversial", "unsafe"] = Field("unsafe", description="What is `flagged`; guardfleet's own.")
 
 
-class Message(Asked):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(strict=True)
-    role: Annotated[str, StringConstraints(max_length=50)]
-    content: Annotated[str, JUDGED]
-
-
 class OwnRequest(Asked):
     """A text, or a conversation whose last turn is judged."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     text: Annotated[str | None, JUDGED] = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)] | None = None
+    messages: Annotated[
+        Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_MESSAGES)] | None,
+        Field(description="As chat clients write them: docs/rows.md has what is taken."),
+        JUDGED,
+    ] = None
     model: ModelName | None = None
 
 
@@ -86,11 +83,11 @@ async def create(asked: ModerationRequest, request: Request, context: AppContext
     answer's `guardfleet.errors` names its place. A text that comes alone and has no verdict is an error of the request.
     """
     flag_from = FLAG_FROM[asked.flag_from]
+    beside = {name: value for name, value in (asked.model_extra or {}).items() if name not in USED}  # seen where a text is empty
     if isinstance(asked.input, list) and isinstance(asked.input[0], str) and len(asked.input) > 1:
-        texts = [text for text in asked.input if isinstance(text, str)]
-        return _json(await _several(request, context, caller, texts, asked.model, flag_from))
-    text = asked.input if isinstance(asked.input, str) else "\n".join(p if isinstance(p, str) else p.text for p in asked.input)
-    job, row, model = await judge(request, context, caller, {"text": text}, asked.model)
+        values = [{**beside, "text": text} for text in asked.input]
+        return _json(await _several(request, context, caller, values, asked.model, flag_from))
+    job, row, model = await judge(request, context, caller, {**beside, "text": _input(asked)}, asked.model)
     about = {"id": f"modr-{job.public_id.hex}", "model": model.name}
     return _json(b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], result_json(row, model, flag_from=flag_from)))
 
@@ -98,7 +95,7 @@ async def create(asked: ModerationRequest, request: Request, context: AppContext
 @router.post("/moderate")
 async def moderate(asked: OwnRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Judge a text or a conversation while you wait, in the guard's own terms: the verdict as results and exports have it."""
-    value = asked.model_dump(exclude_none=True, exclude={"model"})
+    value = {name: given for name, given in (("text", asked.text), ("messages", asked.messages)) if given is not None}
     job, row, model = await judge(request, context, caller, value, asked.model)
     about = {"id": f"modr-{job.public_id.hex}", "object": "moderation"}
     return _json(b'%b,"verdict":%b}' % (orjson.dumps(about)[:-1], json_object(row, model)))
@@ -140,15 +137,15 @@ async def judge(
 
 
 async def _several(
-    request: Request, context: Context, caller: Caller, texts: list[str], model: str | None, flag_from: Severity
+    request: Request, context: Context, caller: Caller, values: list[dict[str, Any]], model: str | None, flag_from: Severity
 ) -> bytes:
     """The answer for texts of which each has its own result, whatever becomes of the others."""
     rows: dict[int, PayloadRow] = {}
     results: dict[int, bytes] = {}
     errors: dict[int, Judgement] = {}
-    for i, text in enumerate(texts):
+    for i, value in enumerate(values):
         try:
-            rows[i] = _row(i, {"text": text}, context, param=f"input[{i}]")
+            rows[i] = _row(i, value, context, param=f"input[{i}]")
         except ProblemError as refused:
             errors[i] = Judgement(Severity.ERROR, served_by=ServedBy.NOBODY, error=refused.code, error_detail=str(refused.detail))
             first = refused
@@ -167,7 +164,16 @@ async def _several(
     about: dict[str, Any] = {"id": f"modr-{job.public_id.hex}", "model": judge_of_all.name}
     if errors:
         about["guardfleet"] = {"errors": [_error(i, errors[i]) for i in sorted(errors)]}
-    return b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], b",".join(results[i] for i in range(len(texts))))
+    return b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], b",".join(results[i] for i in range(len(values))))
+
+
+def _input(asked: ModerationRequest) -> str:
+    """The one text of a request, as a line of a batch has it."""
+    given = [part.model_dump() if isinstance(part, TextPart) else part for part in asked.input]
+    try:
+        return asked.input if isinstance(asked.input, str) else input_text(given)
+    except ContentError as error:
+        raise ProblemError(400, error.code, f"{error.detail}.", param="input") from None
 
 
 def _error(i: int, said: Judgement) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from guardfleet.domain.json_text import Repeated
 CONVERSATIONS = ("messages", "conversations", "conversation", "contents")  # instead of a text
 REQUESTS = frozenset(("custom_id", "request"))  # which a line of a batch has: everything in it has its own place
 METADATA = "metadata"
+PLAIN = frozenset(("text", "id", METADATA, *CONVERSATIONS))  # what has its place whatever was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,12 @@ class Columns:
         used = self.used
         return [name for name in names if name not in used and (self.kept is None or name in self.kept)]
 
+    def placed(self, value: Any) -> Any:
+        """A value as `row` has it, where it is an object."""
+        if type(value) is dict and value.keys() <= PLAIN and self.text == "text" and self.id == "id":
+            return value  # as most rows are
+        return self.row(value) if isinstance(value, Mapping) else value
+
     def row(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
         """A row under the names that guardfleet knows, what is passed through in its metadata too."""
         if not REQUESTS.isdisjoint(value):
@@ -52,15 +59,22 @@ class Columns:
                 out.pop(name, None)
         if self.is_told:
             out |= {name: value[name] for name in CONVERSATIONS if name in value and name != self.text}
+        if not self.is_told and out.keys().isdisjoint(("text", *CONVERSATIONS)):
+            return value  # no row: it is refused with what it has
         given = value.get(METADATA)
         if others := {name: value[name] for name in self.others(value) if value[name] is not None}:
-            out[METADATA] = others | object_of(given)
+            twice = {name for each in (value, given) if isinstance(each, Repeated) for name in each.names} - self.used
+            found = others | object_of(given)
+            out[METADATA] = Repeated.marking(found, twice) if twice else found
         elif given is not None:
             out[METADATA] = object_of(given) if isinstance(given, str) else given
         if isinstance(value, Repeated):
             ours = {self.text: "text", self.id: "id"}
             return value.marking(out, {ours.get(name, name) for name in value.names})
         return out
+
+
+AS_NAMED = Columns()
 
 
 def object_of(metadata: object) -> dict[str, Any]:

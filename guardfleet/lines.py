@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from guardfleet.columns import AS_NAMED, Columns
 from guardfleet.errors import LineError
 from guardfleet.rows import longest_line, take_line
 from guardfleet.sealing import PayloadRow
@@ -94,11 +95,11 @@ def numbered_rows(
 
 
 def take_lines(
-    lines: Iterable[NumberedLine], *, max_text_bytes: int, url: str | None = None
+    lines: Iterable[NumberedLine], *, max_text_bytes: int, url: str | None = None, columns: Columns = AS_NAMED
 ) -> Iterator[tuple[int, PayloadRow | LineError]]:
     """Each line as its row or as the error that it is. With `url`, a request to another one is an error."""
     for number, line in lines:
         if line is None:
             yield number, LineError(number, "too_large", f"the line has more than {longest_line(max_text_bytes)} bytes")
         else:
-            yield number, take_line(number, line, max_text_bytes=max_text_bytes, url=url)
+            yield number, take_line(number, line, max_text_bytes=max_text_bytes, url=url, columns=columns)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from guardfleet.columns import AS_NAMED, Columns
 from guardfleet.domain.batch_lines import COMPLETIONS, MODERATIONS, request_of
 from guardfleet.domain.conversations import Turn, is_blank, plain, turns_of
 from guardfleet.domain.ids import SeenIds, id_of, invented
@@ -53,17 +54,20 @@ def parse_line(line: int, raw: bytes) -> Any:
         raise LineError(line, "invalid_json", str(error)) from None
 
 
-def take_line(line: int, raw: bytes, *, max_text_bytes: int, url: str | None = None) -> PayloadRow | LineError:
+def take_line(
+    line: int, raw: bytes, *, max_text_bytes: int, url: str | None = None, columns: Columns = AS_NAMED
+) -> PayloadRow | LineError:
     """A line of JSONL as a row, or the error that it is. With `url`, a request to another one is an error."""
     value: Any = None
     try:
         value = parse_line(line, raw)
         if type(value) is dict and REFUSED in value:
             return refusal_of(line, value[REFUSED])
+        value = columns.placed(value)
         row: PayloadRow | LineError = row_of(line, value, max_text_bytes=max_text_bytes)
     except LineError as error:
         row = error
-    if url is not None and isinstance(value, Mapping) and value.get("url", url) != url:
+    if url is not None and isinstance(value, Mapping) and "custom_id" in value and value.get("url", url) != url:
         row = LineError(line, "url_mismatch", f"the batch is of requests to {url}", _known_id(line, value))
     return row
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 
+from guardfleet.columns import AS_NAMED, Columns
 from guardfleet.domain.metadata import NOTES
 from guardfleet.errors import LineError, NotFoundError, RejectedError, RetryableError
 from guardfleet.plan import DEFAULT_PLAN
@@ -85,7 +86,7 @@ class Calls:
     def submit(self, texts: Iterable[str | Mapping[str, Any]], options: Options) -> Steps[Batch]:
         """Texts as a batch. An iterator can be sent once only, so a cut connection ends it; a list is sent again."""
         is_repeatable = isinstance(texts, Sequence)
-        return self._submit(lambda: _lines(texts), options, is_repeatable=is_repeatable)
+        return self._submit(lambda: _lines(texts, options.reading.columns), options, is_repeatable=is_repeatable)
 
     def submit_input(self, inputs: Inputs, options: Options) -> Steps[Batch]:
         """An input as a batch; read again if it has to be sent again. Raises RejectedError where nothing is in it."""
@@ -184,12 +185,15 @@ def batch_of(content: bytes) -> Batch:
     )
 
 
-def _lines(texts: Iterable[str | Mapping[str, Any]]) -> Iterator[bytes]:
+def _lines(texts: Iterable[str | Mapping[str, Any]], columns: Columns) -> Iterator[bytes]:
     for number, value in enumerate(texts, 1):
+        if columns != AS_NAMED:
+            yield _refused_or_plain(number, columns.placed(value))
+            continue
         try:
             yield _line({"text": value} if isinstance(value, str) else value)
         except (TypeError, ValueError, RecursionError):  # dates, UUIDs and what else JSON has not
-            yield _refused_or_plain(number, value)
+            yield _refused_or_plain(number, columns.placed(value))
 
 
 def _input_lines(inputs: Inputs) -> Iterator[bytes]:
@@ -244,6 +248,8 @@ def _params(options: Options) -> dict[str, Any]:
     if plan != DEFAULT_PLAN:
         asked |= {"model": plan.model, "second_model": plan.second_model, "sure": plan.sure, "sample": plan.sample}
         asked |= {"long_texts": plan.long_texts}
+    if options.allow_empty:
+        asked["allow_empty"] = True
     if options.metadata is not None:
         asked["metadata"] = orjson.dumps(options.metadata).decode()
     if options.callback_url:

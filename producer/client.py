@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeVar
 
+from guardfleet.columns import Columns
 from guardfleet.errors import GuardfleetError, LineError, RejectedError
 from guardfleet.intake import Intake, callback_secret
 from guardfleet.plan import DEFAULT_PLAN, Plan
@@ -42,9 +43,9 @@ class Options:
     `fingerprint`: of the input and what is asked of it; a submit with it that was cut off is gone on with by the next. `once`: one
     that went through is found again, so that a caller who did not hear of it can ask again.
     `priority`: -100 to 100, among the tenant's own jobs. `reuse`: whether verdicts of other jobs may serve this one.
-    `reading`: how files are read; `allow_empty`: whether one without a row is a job all the same. `brings_workers`: the
-    caller starts workers with the models that the plan names, which need not have served yet. `on_progress` is told the texts
-    committed so far.
+    `reading`: how files are read, of which `columns` count for objects too; `allow_empty`: whether one without a row is a job all
+    the same. `brings_workers`: the caller starts workers with the models that the plan names, which need not have served yet.
+    `on_progress` is told the texts committed so far.
     """
 
     name: str = "texts"
@@ -88,12 +89,13 @@ class Producer:
         return cls(db, keyring, settings)
 
     def submit(self, texts: Iterable[str | Mapping[str, Any]], options: Options = Options()) -> Submission:
-        """Take texts in, in order: strings, or objects with `text` or `messages` and an optional `id` and `metadata`.
+        """Take texts in, in order: strings, or objects with `text` or `messages`, which may have an `id`.
 
-        Unusable rows are refused one by one and the rest goes on; with `strict` the first of them raises RejectedError and nothing
-        of the job runs. Work starts while texts still come in; the job completes only once all are committed, when this returns.
+        All other members are metadata. Unusable rows are refused one by one and the rest goes on; with `strict` the first of them
+        raises RejectedError and nothing of the job runs. Work starts while texts still come in; the job completes only once all are
+        committed, when this returns.
         """
-        return self.submit_rows(self._numbered(texts), options)
+        return self.submit_rows(self._numbered(texts, options.reading.columns), options)
 
     def submit_file(self, path: str | Sequence[str], options: Options = Options()) -> Submission:
         """Take a file in, or files, folders and patterns as one job (`-`: standard input); docs/input.md says what is read."""
@@ -143,11 +145,11 @@ class Producer:
         """The verdicts there are, in input order; flat in memory."""
         return verdicts.export(self.db, self.status(label))
 
-    def _numbered(self, texts: Iterable[str | Mapping[str, Any]]) -> Iterator[Numbered]:
+    def _numbered(self, texts: Iterable[str | Mapping[str, Any]], columns: Columns) -> Iterator[Numbered]:
         for number, value in enumerate(texts, 1):
             row: PayloadRow | LineError
             try:
-                row = row_of(number, value, max_text_bytes=self.settings.max_text_bytes)
+                row = row_of(number, columns.placed(value), max_text_bytes=self.settings.max_text_bytes)
             except LineError as error:
                 row = error
             yield number, row

@@ -5,23 +5,22 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from guardfleet.columns import CONVERSATIONS, Columns
+from guardfleet.columns import AS_NAMED, CONVERSATIONS, Columns
 from guardfleet.errors import RejectedError
 
 # Names that texts often have elsewhere: offered in a refusal, never taken for granted.
 USUAL = ("content", "body", "comment", "message", "tweet", "post", "prompt", "sentence", "review", "input", "question", "title")
 SHOWN_NAMES = 20
 SHOWN_CHARACTERS = 40  # of a name: a file without a header has texts there
-DEFAULT = Columns()
 
 
 def resolve(asked: Columns, names: Sequence[str], source: str) -> Columns:
     """The columns under the names that they have in `source`. Raises RejectedError for one that it has not."""
     text = find(asked.text, names)
-    if text is None and (asked.text != DEFAULT.text or not any(name in CONVERSATIONS for name in names)):
+    if text is None and (asked.text != AS_NAMED.text or not any(name in CONVERSATIONS for name in names)):
         raise _missing("--text-column", asked.text, names, source)
     row_id = find(asked.id, names)
-    if row_id is None and asked.id != DEFAULT.id:
+    if row_id is None and asked.id != AS_NAMED.id:
         raise _missing("--id-column", asked.id, names, source)
     for name in asked.kept or ():
         if name not in names:
@@ -50,7 +49,7 @@ def _nearest(wanted: str, names: Sequence[str]) -> str | None:
     folded = {name.strip().lower(): name for name in names}
     alike = difflib.get_close_matches(wanted.lower(), folded, 1)
     within = [name for name in folded if wanted.lower() in name]
-    usual = [name for name in USUAL if name in folded] if wanted == DEFAULT.text else []
+    usual = [name for name in USUAL if name in folded] if wanted == AS_NAMED.text else []
     found = [*alike, *within, *usual]
     return folded[found[0]] if found else None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from guardfleet.columns import REQUESTS, Columns
+from guardfleet.columns import AS_NAMED, REQUESTS, Columns
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows import longest_line, row_of
 from guardfleet.sealing import PayloadRow
@@ -21,7 +21,7 @@ from producer.jsonlines import JsonLines
 from producer.jsonvalues import JsonValues
 from producer.layout import Item, Tally
 from producer.lines import Lines, line_end_of, row_end_of
-from producer.naming import DEFAULT, SHOWN_NAMES, resolve
+from producer.naming import SHOWN_NAMES, resolve
 from producer.streams import Head, Stream
 
 STDIN = "-"
@@ -46,7 +46,7 @@ class Reading:
 
     format: str | None = None
     encoding: str | None = None
-    columns: Columns = DEFAULT
+    columns: Columns = AS_NAMED
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in formats.FORMATS:
@@ -109,15 +109,11 @@ class Input:
 
     def _values(self) -> Iterator[Item]:
         columns = self._columns
-        used, is_plain = columns.used, columns.text == "text" and columns.id == "id"
         if isinstance(self._format, Delimited):  # which knows the columns by their places
             yield from self._format.items()
             return
         for first, last, value in self._format.items():
-            if type(value) is LineError or (is_plain and type(value) is dict and value.keys() <= used):
-                yield first, last, value
-            else:
-                yield first, last, columns.row(value) if isinstance(value, dict) else value
+            yield first, last, columns.placed(value)
 
     def _decide(self) -> tuple[Format, str]:
         stream, asked = self._stream, self._asked

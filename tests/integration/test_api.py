@@ -85,7 +85,7 @@ def test_cancelling_is_idempotent_and_refused_at_the_end(client: TestClient, db:
     assert client.post(f"/v1/batches/{batch['id']}/cancel").json()["status"] == "cancelled"
     again = client.post(f"/v1/batches/{batch['id']}/cancel")
     assert (again.status_code, again.json()["request_counts"]["completed"]) == (200, 4)
-    done = client.post("/v1/batches", content=b"", headers=JSONL).json()
+    done = client.post("/v1/batches?allow_empty=true", content=b"", headers=JSONL).json()
     refused = client.post(f"/v1/batches/{done['id']}/cancel")
     assert (refused.status_code, refused.headers["x-should-retry"]) == (409, "false")
 

@@ -69,6 +69,10 @@ def test_the_guards_own_terms_and_perspectives(at: tuple[str, str]) -> None:
         own = client.post("/v1/moderate", json={"messages": [{"role": "user", "content": "x [[unsafe]]"}]}).json()
         assert (own["verdict"]["severity"], own["verdict"]["categories"]) == ("unsafe", ["Violent"])
         assert "rationale" in own["verdict"]
+        parts = [{"type": "text", "text": "x"}, {"type": "text", "text": "[[unsafe]]"}]
+        for turn in ({"content": parts}, {"content": "", "content_blocks": parts}, {"content": None, "refusal": "[[unsafe]]"}):
+            own = client.post("/v1/moderate", json={"messages": [{"role": "user", **turn}]}).json()
+            assert own["verdict"]["severity"] == "unsafe"
         for wrong in ({}, {"text": "a", "messages": []}, {"text": 5}, {"text": "a", "more": 1}):
             assert client.post("/v1/moderate", json=wrong).status_code in (400, 422)
     with httpx2.Client(base_url=url, timeout=60) as client:
