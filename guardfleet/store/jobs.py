@@ -14,7 +14,7 @@ from guardfleet.errors import NotFoundError
 from guardfleet.states import JobState
 from guardfleet.store.database import Database, fetch
 from guardfleet.verdict import Category, Severity
-from guardfleet.verdicts.encoding import kind_of
+from guardfleet.verdicts.encoding import severity_and_categories
 
 DEFAULT_TENANT = 1
 EVENT_KINDS = ("batch.completed", "batch.cancelled", "batch.failed", "batch.expired")
@@ -231,7 +231,7 @@ def summary(db: Database, job: JobView) -> dict[tuple[Severity, Category], int]:
         )
         counts: Counter[tuple[Severity, Category]] = Counter()
         for severity, categories, n in rows:
-            counts[kind_of(severity, categories)] += n
+            counts[severity_and_categories(severity, categories)] += n
         return counts
 
 

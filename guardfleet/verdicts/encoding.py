@@ -117,7 +117,7 @@ def decode(codes: tuple[Any, ...]) -> Judgement:
     )
 
 
-def kind_of(severity: int, categories: int) -> tuple[Severity, Category]:
+def severity_and_categories(severity: int, categories: int) -> tuple[Severity, Category]:
     """What these two columns say where the others are not at hand."""
     said = decode(Codes(severity, categories, None, None, ServedBy.MODEL, None, *_error_of(severity), None))
     return said.severity, said.categories

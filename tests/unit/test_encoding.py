@@ -11,7 +11,17 @@ import pytest
 from api.mapping import result_json
 from guardfleet.rendering import fields, json_object
 from guardfleet.verdict import CATEGORY_CHOICES, Category, Model, ServedBy, Severity
-from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, as_stored, decode, encode, kind_of, of_plain, to_plain
+from guardfleet.verdicts.encoding import (
+    READ_COLUMNS,
+    Codes,
+    StoredVerdict,
+    as_stored,
+    decode,
+    encode,
+    of_plain,
+    severity_and_categories,
+    to_plain,
+)
 from tests.services.judged import UNSAFE, answered
 
 MODEL = Model("m", "0123456789abcdef", "p")
@@ -93,7 +103,7 @@ def test_a_sealed_opinion_of_another_form_is_an_error() -> None:
 
 
 def test_two_columns_alone_are_no_safer_than_the_whole_row() -> None:
-    assert kind_of(2, 1) == (Severity.UNSAFE, Category.VIOLENT)
-    assert kind_of(3, 0) == (Severity.ERROR, Category.NONE)
+    assert severity_and_categories(2, 1) == (Severity.UNSAFE, Category.VIOLENT)
+    assert severity_and_categories(3, 0) == (Severity.ERROR, Category.NONE)
     for severity, categories in ((7, 0), (-1, 0), (0, 1), (1, 512)):
-        assert kind_of(severity, categories) == (Severity.ERROR, Category.NONE)
+        assert severity_and_categories(severity, categories) == (Severity.ERROR, Category.NONE)
