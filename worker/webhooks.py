@@ -16,17 +16,17 @@ from celery.exceptions import Reject
 import guardfleet
 from guardfleet import cursors
 from guardfleet.broker import DELIVER, MESSAGE_VERSION, is_newer
-from guardfleet.errors import RejectedError, RetryableError
+from guardfleet.errors import GuardfleetError, RejectedError, RetryableError
 from guardfleet.retry import retry_after_s, webhook_delay_s
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.signing import sign
-from guardfleet.store import deliveries, jobs
+from guardfleet.store import deliveries, installation, jobs
 from guardfleet.store.database import Database
 from guardfleet.store.deliveries import DueDelivery, Outcome
 from guardfleet.store.verdicts import Cursor
 from guardfleet.telemetry import metrics
-from guardfleet.telemetry.logs import get_logger
+from guardfleet.telemetry.logs import get_logger, told
 from worker.egress import CheckedBackend
 
 GONE = 410
@@ -68,12 +68,28 @@ class Deliverer:
             while due is not None:
                 if due.is_paced:
                     self.pause(deliveries.pace(self.db, due.endpoint_id))
-                if not self._record(due, self._send(due, self._compose(due))) or time.monotonic() >= ends:
+                if not self._record(due, self._attempt(due)) or time.monotonic() >= ends:
                     break
                 due = deliveries.claim_next(self.db, due.endpoint_id, lease_s=lease_s, again_after_s=again_after_s, at_once=at_once)
         except RetryableError as error:
             self.pause(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
+        except GuardfleetError as error:  # of the row that it was at, whose lease runs out: it is rung for again then
+            metrics.DELIVERIES.labels("refused").inc()
+            get_logger().warning("delivery_failed", delivery=delivery_id, **told(error))
+
+    def _attempt(self, due: DueDelivery) -> Outcome:
+        """Compose, sign and send. What cannot be composed or signed is an attempt that failed, and costs no other delivery."""
+        try:
+            body = self._compose(due)
+            headers = self._signed(due, body)
+        except RetryableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is planned anew, and given up in the end
+            installation.require_key(self.db, self.keyring)  # unless only this process cannot open the secret
+            get_logger().error("delivery_raised", delivery=due.id, **told(error))
+            return Outcome(None, 0, f"it could not be composed: {type(error).__name__}")
+        return self._send(due, headers, body)
 
     def _compose(self, due: DueDelivery) -> bytes:
         """A thin payload: names and counts, never a text. Fields as the OpenAI SDK's `unwrap` and Standard Webhooks read them."""
@@ -105,17 +121,15 @@ class Deliverer:
             "metadata": job.metadata if job.webhook_metadata is None else job.webhook_metadata,
         }
 
-    def _send(self, due: DueDelivery, body: bytes) -> Outcome:
-        headers = {
+    def _signed(self, due: DueDelivery, body: bytes) -> dict[str, str]:
+        secrets = [self.keyring.open_secret(sealed) for sealed in (due.secret, due.old_secret) if sealed]
+        return {
             "content-type": "application/json",
             "user-agent": f"guardfleet/{guardfleet.__version__}",
-            **sign(
-                [self.keyring.open_secret(sealed) for sealed in (due.secret, due.old_secret) if sealed],
-                event_id=due.event_id,
-                timestamp_s=int(self.now()),
-                body=body,
-            ),
+            **sign(secrets, event_id=due.event_id, timestamp_s=int(self.now()), body=body),
         }
+
+    def _send(self, due: DueDelivery, headers: dict[str, str], body: bytes) -> Outcome:
         started = time.perf_counter()
         status, wrong, retry_after_s = None, None, None
         limit_s = self.settings.webhook_timeout_s
