@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from celery import Celery
 from celery.exceptions import Reject
@@ -27,7 +27,8 @@ from guardfleet.store.settling import Row
 from guardfleet.store.shards import Claim, Limits
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
-from guardfleet.verdict import Judgement, ServedBy, Severity, category_names, with_notes
+from guardfleet.verdict import Category, Judgement, ServedBy, Severity, category_names, with_notes
+from guardfleet.verdicts.encoding import Codes
 from worker.cascade import compare, doubts_of
 from worker.judge import Judge
 from worker.leases import LeaseKeeper
@@ -38,6 +39,7 @@ FINISH_TRIES = 6  # about half a minute of a restarting database; then the lease
 QUARANTINE_S = 1.0  # how long a shard stays away while a suspect runs alone
 ANYBODY = 0  # the owner of digests that tenants share
 PAUSE_S = 5.0  # before a message goes back to the broker because PostgreSQL is away
+T = TypeVar("T")
 
 
 def fatal(reason: str) -> None:
@@ -145,16 +147,16 @@ class Moderator:
         return merged(texts, digests, first, final), compare(doubts, first.judgements, second)
 
     def _finish(self, held: Claim, rows: list[Row], escalation: Escalation, started: float) -> None:
-        mine = self._patiently(lambda: settling.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation))
+        written = self._patiently(lambda: settling.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation))
         seconds = time.perf_counter() - started
-        if not mine:
+        if written is None:
             metrics.SHARDS.labels("fenced").inc()
             get_logger().warning("shard_fenced", job=held.job_id, shard=held.shard_no, seconds=round(seconds, 3))
             return
-        self.tally.add(rows)
+        self.tally.add(written)
         get_logger().info("shard_finished", job=held.job_id, shard=held.shard_no, texts=len(rows), seconds=round(seconds, 3))
 
-    def _patiently(self, write: Callable[[], bool]) -> bool:
+    def _patiently(self, write: Callable[[], T]) -> T:
         """Inference is dear, so a restarting database gets time; the lease is not renewed by waiting, the fence stays the judge."""
         for attempt in range(1, FINISH_TRIES):
             try:
@@ -211,18 +213,18 @@ class Tally:
     def __init__(self) -> None:
         self._judged: Counter[Severity] = Counter()
 
-    def add(self, rows: list[Row]) -> None:
-        """Count one finished shard."""
+    def add(self, written: Sequence[Codes]) -> None:
+        """Count one finished shard by what is stored of it."""
         metrics.SHARDS.labels("finished").inc()
-        outcomes = Counter((row.judgement.refusal is None, row.judgement.severity) for row in rows)
+        outcomes = Counter((said.refusal is None, said.severity) for said in written)
         for (is_prompt, severity), n in outcomes.items():
-            metrics.REQUESTS.labels("prompt" if is_prompt else "response", severity.label).inc(n)
-            self._judged[severity] += n
-        for served_by, n in Counter(row.judgement.served_by for row in rows).items():
+            metrics.REQUESTS.labels("prompt" if is_prompt else "response", Severity(severity).label).inc(n)
+            self._judged[Severity(severity)] += n
+        for served_by, n in Counter(said.served_by for said in written).items():
             if served_by not in (ServedBy.MODEL, ServedBy.NOBODY):
-                metrics.SAVED.labels(served_by.label).inc(n)
-        for categories, n in Counter(row.judgement.categories for row in rows).items():
-            for name in category_names(categories):
+                metrics.SAVED.labels(ServedBy(served_by).label).inc(n)
+        for categories, n in Counter(said.categories for said in written).items():
+            for name in category_names(Category(categories)):
                 metrics.RISK_TYPES.labels(name).inc(n)
         metrics.SAFE_RATIO.set(self._judged[Severity.SAFE] / max(1, self._judged.total()))
 

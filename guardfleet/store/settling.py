@@ -87,27 +87,31 @@ class Row:
 
 def finish(
     db: Database, held: Claim, rows: Sequence[Row], *, model_id: int | None, escalation: Escalation = NONE_ESCALATED
-) -> bool:
+) -> list[Codes] | None:
     """Settle the shard: DONE, verdicts, counters and, with the last text, the completion event, in one commit.
 
-    False when the claim was lost: nothing is written, the work is dropped. `rows` are in input order, one per text. Without a
-    `model_id` each row has to have one, and the job goes on naming the model that it named before.
+    Returns what was written of each row, which may be less than its judgement says; None when the claim was lost: nothing is
+    written, the work is dropped. `rows` are in input order, one per text. Without a `model_id` each row has to have one, and the
+    job goes on naming the model that it named before.
     """
     if len(rows) != held.n:
         raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
-    try:
-        return _finish(db, held, rows, model_id, escalation)
-    except RecursionError:  # metadata of a version before that is read here and not written: it is left out
-        bare = [row if payload.is_writable(row.metadata) else replace(row, metadata=None) for row in rows]
-        return _finish(db, held, bare, model_id, escalation)
-
-
-def _finish(db: Database, held: Claim, rows: Sequence[Row], model_id: int | None, escalation: Escalation) -> bool:
     codes = [encode(row.judgement) for row in rows]
     values = _counts(held, rows, codes, model_id, escalation)
+    try:
+        mine = _finish(db, held, rows, codes, model_id, values)
+    except RecursionError:  # metadata of a version before that is read here and not written: it is left out
+        bare = [row if payload.is_writable(row.metadata) else replace(row, metadata=None) for row in rows]
+        mine = _finish(db, held, bare, codes, model_id, values)
+    return codes if mine else None
+
+
+def _finish(
+    db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Codes], model_id: int | None, values: dict[str, Any]
+) -> bool:
     if len(rows) <= FEW or held.keeps_nothing:
         by_column = zip(*_verdict_rows(held, rows, codes, model_id), strict=True)
-        values |= {f"{name}_s": list(column) for name, column in zip(VERDICT_COLUMNS, by_column, strict=True)}
+        values = values | {f"{name}_s": list(column) for name, column in zip(VERDICT_COLUMNS, by_column, strict=True)}
         with db.session() as connection:
             (mine,) = fetch(connection, FORGETFUL if held.keeps_nothing else AT_ONCE, values, _first)
         return mine

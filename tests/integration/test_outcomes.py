@@ -1,39 +1,23 @@
 """What becomes of a shard whose worker cannot write: trouble of the database is not counted against it."""
 
-import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
-from guardfleet.settings import load_settings
-from guardfleet.store import settling, verdicts
+from guardfleet.store import settling
 from guardfleet.store.database import Database
+from guardfleet.telemetry import metrics
+from guardfleet.verdict import Category, Severity
+from tests.services.moderating import moderator
+from tests.services.poison import allow, refuse
 from tests.services.stored import scalar, submit
-from worker.engine.batching import BatchingEngine
-from worker.engine.instant import InstantBackend
 from worker.judge import Judge
-from worker.leases import LeaseKeeper
 from worker.tasks import FINISH_TRIES, Moderator
 
-
-class Impatient(threading.Event):
-    """Waits for nothing."""
-
-    def wait(self, timeout: float | None = None) -> bool:
-        return False
-
-
-@pytest.fixture
-def moderator(db: Database, keyring: Keyring) -> Any:
-    settings = load_settings()
-    engine = BatchingEngine(InstantBackend())
-    engine.start()
-    judge = Judge(db, engine, settings, verdicts.register_model(db, engine.model))
-    leases = LeaseKeeper(db, lease_s=45)
-    yield Moderator(db, keyring, judge, leases, settings, "w", Impatient(), lambda: 0.5)
-    engine.stop()
+__all__ = ["moderator"]
 
 
 def test_a_disk_that_stays_full_is_no_failure_of_the_shard(
@@ -70,3 +54,36 @@ def test_a_defect_of_the_worker_is_one(
     moderator(job.id, 0)
     assert scalar(db, "select array[claims, failures, state] from shard") == [0, 1, 0]
     assert scalar(db, "select last_error from shard") == "ZeroDivisionError in the worker"
+
+
+@pytest.mark.parametrize("sqlstate", ["57014", "53300"])
+def test_a_statement_time_out_or_no_connection_is_no_failure_of_the_shard(
+    sqlstate: str, moderator: Moderator, db: Database, keyring: Keyring
+) -> None:
+    job = submit(db, keyring, 4)
+    refuse(db, "verdict", job, "insert", sqlstate)
+    moderator(job.id, 0)
+    assert scalar(db, "select array[claims, failures, state] from shard") == [0, 0, 0]
+    allow(db, "verdict", job)
+    moderator(job.id, 0)
+    assert scalar(db, "select array[claims, failures, state] from shard") == [1, 0, 2]
+
+
+def test_metrics_count_what_was_written(
+    moderator: Moderator, db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge.judge
+
+    def contradicting(*args: Any) -> Any:
+        first, *others = judge(*args)
+        return [replace(first, categories=Category.VIOLENT), *others]
+
+    def counted(severity: Severity) -> float:
+        return float(metrics.REQUESTS.labels("prompt", severity.label)._value.get())
+
+    monkeypatch.setattr(Judge, "judge", contradicting)
+    before = counted(Severity.SAFE), counted(Severity.ERROR), metrics.RISK_TYPES.labels("Violent")._value.get()
+    moderator(submit(db, keyring, 4).id, 0)
+    assert scalar(db, "select array[safe, error] from job") == [3, 1]
+    after = counted(Severity.SAFE), counted(Severity.ERROR), metrics.RISK_TYPES.labels("Violent")._value.get()
+    assert [now - was for now, was in zip(after, before, strict=True)] == [3, 1, 0]

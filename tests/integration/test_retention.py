@@ -8,26 +8,9 @@ from guardfleet.errors import NotFoundError
 from guardfleet.sealing import Keyring
 from guardfleet.store import jobs, partitions, retention, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView
-from guardfleet.store.partitions import ensure_day
-from tests.services.stored import finish, scalar, submit, took
+from tests.services.stored import finished_on, scalar, submit
 
 LONG_AGO = dt.date(2026, 3, 1)
-
-
-def finished_long_ago(db: Database, keyring: Keyring) -> JobView:
-    """A finished job, moved to another day with all of its rows."""
-    job = submit(db, keyring, 4, shard_texts=2)
-    with db.begin() as connection:
-        ensure_day(connection, LONG_AGO)
-        for table in ("job", "shard", "shard_payload"):
-            connection.exec_driver_sql(
-                f"update {table} set day = '{LONG_AGO}' where {'id' if table == 'job' else 'job_id'} = {job.id}"
-            )
-    job = jobs.get(db, job.public_id)
-    for no in (0, 1):
-        finish(db, took(db, job, no))
-    return jobs.get(db, job.public_id)
 
 
 def expire(db: Database, *, verdict_days: float) -> list[str]:
@@ -40,7 +23,7 @@ def days(db: Database) -> list[tuple[str, dt.date]]:
 
 
 def test_a_day_goes_in_two_steps_and_takes_its_jobs_along(db: Database, keyring: Keyring) -> None:
-    old, fresh = finished_long_ago(db, keyring), submit(db, keyring, 2)
+    old, fresh = finished_on(db, keyring, LONG_AGO), submit(db, keyring, 2)
     assert expire(db, verdict_days=30) == []  # its texts are not purged yet
     assert retention.purge(db, retention.purgeable(db, older_than_hours=-1)) == 1
     assert scalar(db, f"select count(*) from shard where job_id = {old.id}") == 0
@@ -57,7 +40,7 @@ def test_a_day_goes_in_two_steps_and_takes_its_jobs_along(db: Database, keyring:
 
 
 def test_a_day_with_an_open_job_stays(db: Database, keyring: Keyring) -> None:
-    finished_long_ago(db, keyring)
+    finished_on(db, keyring, LONG_AGO)
     retention.purge(db, retention.purgeable(db, older_than_hours=-1))
     job = submit(db, keyring, 1)
     with db.begin() as connection:
@@ -68,7 +51,7 @@ def test_a_day_with_an_open_job_stays(db: Database, keyring: Keyring) -> None:
 
 @pytest.mark.parametrize("cut", ["detached", "forgotten"])
 def test_a_drop_that_was_cut_off_is_finished(cut: str, db: Database, keyring: Keyring) -> None:
-    finished_long_ago(db, keyring)
+    finished_on(db, keyring, LONG_AGO)
     retention.purge(db, retention.purgeable(db, older_than_hours=-1))
     with db.session() as connection:
         if cut == "detached":

@@ -1,15 +1,17 @@
 """Jobs and shards in a few words, for tests of the store."""
 
+import datetime as dt
 from typing import Any
 
 from guardfleet.intake import Intake
 from guardfleet.sealing import Keyring, PayloadRow
 from guardfleet.settings import load_settings
-from guardfleet.store import settling, shards, verdicts
+from guardfleet.store import jobs, settling, shards, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.doorbells import Route
 from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import JobView
+from guardfleet.store.partitions import ensure_day
 from guardfleet.store.settling import Row
 from guardfleet.store.shards import Claim
 from guardfleet.verdict import Judgement, Model
@@ -42,7 +44,21 @@ def took(db: Database, job: JobView, no: int, *, lease_s: float = 60, worker: st
 def finish(db: Database, held: Claim, judgement: Judgement = SAFE) -> bool:
     """Finish a shard with one judgement for all of its texts."""
     model_id = verdicts.register_model(db, MODEL)
-    return settling.finish(db, held, [Row(f"id{held.first_seq + i}", judgement) for i in range(held.n)], model_id=model_id)
+    rows = [Row(f"id{held.first_seq + i}", judgement) for i in range(held.n)]
+    return settling.finish(db, held, rows, model_id=model_id) is not None
+
+
+def finished_on(db: Database, keyring: Keyring, day: dt.date) -> JobView:
+    """A finished job, moved to another day with all of its rows."""
+    job = submit(db, keyring, 4, shard_texts=2)
+    with db.begin() as connection:
+        ensure_day(connection, day)
+        for table, column in (("job", "id"), ("shard", "job_id"), ("shard_payload", "job_id")):
+            connection.exec_driver_sql(f"update {table} set day = '{day}' where {column} = {job.id}")
+    job = jobs.get(db, job.public_id)
+    for no in (0, 1):
+        finish(db, took(db, job, no))
+    return jobs.get(db, job.public_id)
 
 
 def scalar(db: Database, sql: str) -> Any:

@@ -1,0 +1,33 @@
+"""A worker's moderator in this process, over the instant engine, that waits for nothing."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from guardfleet.sealing import Keyring
+from guardfleet.settings import load_settings
+from guardfleet.store import verdicts
+from guardfleet.store.database import Database
+from worker.engine.batching import BatchingEngine
+from worker.engine.instant import InstantBackend
+from worker.judge import Judge
+from worker.leases import LeaseKeeper
+from worker.tasks import Moderator
+
+
+class Impatient(threading.Event):
+    """Waits for nothing."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return False
+
+
+@pytest.fixture
+def moderator(db: Database, keyring: Keyring) -> Iterator[Moderator]:
+    settings = load_settings()
+    engine = BatchingEngine(InstantBackend())
+    engine.start()
+    judge = Judge(db, engine, settings, verdicts.register_model(db, engine.model))
+    yield Moderator(db, keyring, judge, LeaseKeeper(db, lease_s=45), settings, "w", Impatient(), lambda: 0.5)
+    engine.stop()
