@@ -174,6 +174,18 @@ def test_a_database_that_is_away_is_a_retryable_answer(api_settings: Settings) -
         assert client.get("/livez").status_code == 200
 
 
+@pytest.mark.parametrize("sqlstate", ["57014", "53300"])
+def test_a_statement_time_out_or_no_connection_is_a_retryable_answer(client: TestClient, db: Database, sqlstate: str) -> None:
+    with db.begin() as connection:
+        connection.exec_driver_sql(
+            f"""create function refuse() returns trigger language plpgsql as
+                  $f$ begin raise exception using errcode = '{sqlstate}'; end $f$;
+                create trigger refuse before insert on job for each row execute function refuse()"""
+        )
+    for answer in (client.post("/v1/batches", content=lines(1), headers=JSONL), client.post("/v1/moderate", json={"text": "x"})):
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
 def test_a_defect_is_a_problem_with_a_request_id(client: TestClient, db: Database) -> None:
     batch = client.post("/v1/batches", content=lines(1), headers=JSONL).json()["id"]
     with db.begin() as connection:

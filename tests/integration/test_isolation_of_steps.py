@@ -1,5 +1,6 @@
 """Whatever is raised in a dispatcher's tick costs that one thing: every other step, shard, job and delivery goes on."""
 
+import datetime as dt
 import itertools
 import threading
 import zlib
@@ -14,8 +15,9 @@ from guardfleet.errors import ConfigurationError, FatalError, RejectedError, Ret
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
-from guardfleet.store import deliveries, doorbells, jobs, shards
+from guardfleet.store import deliveries, doorbells, jobs, retention, shards
 from guardfleet.store.database import Database
+from guardfleet.store.ingest import NewJob
 from guardfleet.store.jobs import JobView
 from guardfleet.store.shards import Limits
 from guardfleet.telemetry import metrics
@@ -23,7 +25,7 @@ from producer.client import Options, Producer
 from tests.services.fixtures import with_broker
 from tests.services.fleet import until
 from tests.services.poison import UNITS, allow, exhausted_shard, nested_blob, none, refuse, state_of
-from tests.services.stored import finish, scalar, submit, take
+from tests.services.stored import finish, finished_on, scalar, submit, take, took
 from worker.dispatcher import Dispatcher
 from worker.giving_up import TRIES, give_up
 
@@ -120,15 +122,59 @@ def test_an_event_that_is_refused_holds_up_no_other(
 
 
 @with_broker("redis")
+@pytest.mark.parametrize("sqlstate", ["57014", "53300"])
+def test_a_statement_time_out_or_no_connection_is_waited_for(
+    sqlstate: str, db: Database, keyring: Keyring, dispatcher: Dispatcher
+) -> None:
+    prepare, table, is_done = UNITS["rescue"]
+    slow, other = (submit(db, keyring, 8, shard_texts=4) for _ in range(2))
+    for job in (slow, other):
+        prepare(db, job)
+    refuse(db, table, slow, code=sqlstate)
+    live(dispatcher, lambda: is_done(db, other), "the rescue of the other job")
+    allow(db, table, slow)
+    again = Dispatcher(db, dispatcher.publisher, keyring, dispatcher.settings)
+    live(again, lambda: is_done(db, slow), "the rescue of what was slow")
+
+
+@with_broker("redis")
+def test_a_delivery_whose_mark_is_refused_holds_up_no_other(
+    db: Database, keyring: Keyring, dispatcher: Dispatcher, settings: Settings
+) -> None:
+    hook = NewJob("x", callback_url="http://127.0.0.1:9/x", callback_secret="whsec_" + "a" * 32)
+    poisoned, other = (submit(db, keyring, 1, new=hook) for _ in range(2))
+    for job in (poisoned, other):
+        assert finish(db, took(db, job, 0))
+    deliveries.relay(db, deliveries.events(db))
+    refuse(db, "delivery", poisoned, "update")
+    before = metrics.RAISED.labels("mark_deliveries")._value.get()
+    rung = f"select count(published_at) from delivery where job_id = {other.id}"
+    live(dispatcher, lambda: scalar(db, rung) == 1 and metrics.RAISED.labels("mark_deliveries")._value.get() > before, "its mark")
+    assert scalar(db, f"select count(published_at) from delivery where job_id = {poisoned.id}") == 0
+
+
+@with_broker("redis")
+def test_a_day_that_cannot_go_holds_up_no_other(db: Database, keyring: Keyring, dispatcher: Dispatcher) -> None:
+    poisoned, other = (finished_on(db, keyring, day) for day in (dt.date(2026, 3, 1), dt.date(2026, 3, 2)))
+    assert retention.purge(db, retention.purgeable(db, older_than_hours=-1)) == 2
+    refuse(db, "job", poisoned, "delete")
+    before = metrics.RAISED.labels("expire_days")._value.get()
+    left = "select count(*) from job where id = "
+    live(dispatcher, lambda: scalar(db, f"{left}{other.id}") == 0, "the end of the other day")
+    assert metrics.RAISED.labels("expire_days")._value.get() == before + 1
+    assert scalar(db, f"{left}{poisoned.id}") == 1
+
+
+@with_broker("redis")
 def test_no_step_is_without_its_case(dispatcher: Dispatcher) -> None:
     """A new step joins `UNITS`, or says here why it has no units that a row could refuse."""
     elsewhere = {
         "relay": "test_an_event_that_is_refused_holds_up_no_other",
-        "ring_deliveries": "as relay: marks by the same sweep",
+        "ring_deliveries": "test_a_delivery_whose_mark_is_refused_holds_up_no_other",
         "ring_shards": "mark_shards and forget_lost",
         "count_backlog": "reads only",
         "name_stalls": "reads only",
-        "expire_days": "test_retention: each day on its own",
+        "expire_days": "test_a_day_that_cannot_go_holds_up_no_other",
     }
     assert {step.name for step in dispatcher.steps} <= {*UNITS, *elsewhere}
 

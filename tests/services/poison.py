@@ -2,7 +2,8 @@
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from guardfleet.sealing import Keyring
 from guardfleet.states import JobState
@@ -11,23 +12,51 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
 from tests.services.stored import finish, scalar, take
 
+# By what is wrong with a table: how it comes, and goes. The first two have the server quote the row that it refuses.
+DAMAGES = {
+    "refused": ("alter table {table} add constraint damage check (false) not valid", "alter table {table} drop constraint damage"),
+    "quoted": (
+        """create function damage() returns trigger language plpgsql as
+             $f$ begin raise exception using errcode = 'XX000', message = new::text; end $f$;
+           create trigger damage before insert or update on {table} for each row execute function damage()""",
+        "drop function damage cascade",
+    ),
+    "renamed": ("alter table {table} rename to gone", "alter table gone rename to {table}"),
+}
+
+
+@contextmanager
+def damaged(db: Database, table: str, how: str) -> Iterator[None]:
+    """The table as one of `DAMAGES` has it."""
+    come, go = DAMAGES[how]
+    change(db, come.format(table=table))
+    try:
+        yield
+    finally:
+        change(db, go.format(table=table))
+
+
+def change(db: Database, sql: str) -> None:
+    """Change rows, or their table, behind everybody's back."""
+    with db.begin() as connection:
+        connection.exec_driver_sql(sql)
+
 
 def refuse(db: Database, table: str, job: JobView, when: str = "update or delete", code: str = "XX000") -> None:
     """Have the server refuse every write to rows of one job, as a damaged page or a constraint would."""
     column, name = "id" if table == "job" else "job_id", f"refuse_{table}_{job.id}"
-    with db.begin() as connection:
-        connection.exec_driver_sql(
-            f"""create function {name}() returns trigger language plpgsql as $f$ begin
-                  if coalesce(old.{column}, new.{column}) = {job.id} then raise exception using errcode = '{code}'; end if;
-                  return coalesce(new, old); end $f$;
-                create trigger {name} before {when} on {table} for each row execute function {name}()"""
-        )
+    change(
+        db,
+        f"""create function {name}() returns trigger language plpgsql as $f$ begin
+              if coalesce(old.{column}, new.{column}) = {job.id} then raise exception using errcode = '{code}'; end if;
+              return coalesce(new, old); end $f$;
+            create trigger {name} before {when} on {table} for each row execute function {name}()""",
+    )
 
 
 def allow(db: Database, table: str, job: JobView) -> None:
     """The end of `refuse`."""
-    with db.begin() as connection:
-        connection.exec_driver_sql(f"drop trigger refuse_{table}_{job.id} on {table}")
+    change(db, f"drop trigger refuse_{table}_{job.id} on {table}")
 
 
 def overdue_shard(db: Database, job: JobView) -> None:
@@ -35,21 +64,18 @@ def overdue_shard(db: Database, job: JobView) -> None:
 
 
 def exhausted_shard(db: Database, job: JobView) -> None:
-    with db.begin() as connection:
-        connection.exec_driver_sql(f"update shard set failures = 99 where job_id = {job.id}")
+    change(db, f"update shard set failures = 99 where job_id = {job.id}")
 
 
 def overdue_job(db: Database, job: JobView) -> None:
-    with db.begin() as connection:
-        connection.exec_driver_sql(f"update job set expires_at = now() - interval '1 s' where id = {job.id}")
+    change(db, f"update job set expires_at = now() - interval '1 s' where id = {job.id}")
 
 
 def cancelling_job(db: Database, job: JobView) -> None:
     held = take(db, job, 0)
     assert held
     steering.cancel(db, job.id)
-    with db.begin() as connection:
-        connection.exec_driver_sql(f"update shard set state = 2 where job_id = {job.id}")
+    change(db, f"update shard set state = 2 where job_id = {job.id}")
 
 
 def purgeable_job(db: Database, job: JobView) -> None:
@@ -57,18 +83,15 @@ def purgeable_job(db: Database, job: JobView) -> None:
         held = take(db, job, no)
         assert held
         assert finish(db, held)
-    with db.begin() as connection:
-        connection.exec_driver_sql(f"update job set purge_hours = 0, finished_at = now() - interval '1 h' where id = {job.id}")
+    change(db, f"update job set purge_hours = 0, finished_at = now() - interval '1 h' where id = {job.id}")
 
 
 def idle_intake(db: Database, job: JobView) -> None:
-    with db.begin() as connection:
-        connection.exec_driver_sql(f"update job set state = 0, intake_lease_until = now() - interval '1 d' where id = {job.id}")
+    change(db, f"update job set state = 0, intake_lease_until = now() - interval '1 d' where id = {job.id}")
 
 
 def lost_doorbells(db: Database, job: JobView) -> None:
-    with db.begin() as connection:
-        connection.exec_driver_sql(f"update shard set published_at = now() - interval '1 h' where job_id = {job.id}")
+    change(db, f"update shard set published_at = now() - interval '1 h' where job_id = {job.id}")
 
 
 def ready_shard(db: Database, job: JobView) -> None:
