@@ -22,7 +22,7 @@ from tests.services.servers import OwnRedis
 Lease = tuple[int, int, int]  # job, shard, token
 VICTIMS = ("worker", "worker", "worker", "dispatcher", "api", "webhooks")  # of a SIGKILL
 WRITING_S = 3.0  # a shard was finished so lately: verdicts are being written
-PATIENCE_S = 120.0
+STANDSTILL_S = 120.0
 STEP_S = 0.02
 
 
@@ -104,7 +104,7 @@ class Tormentor:
 
     def _moment(self, victim: Process | None) -> tuple[float, tuple[Lease, ...]]:
         """Wait until verdicts are being written and the victim, where it is a worker, is at a shard; the leases that it holds."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + STANDSTILL_S
         for leases, is_writing in _looks(self.site):
             if victim is not None and victim.name.startswith("worker"):
                 holding = {} if victim.pid is None else {holder(victim.pid)}
@@ -112,7 +112,7 @@ class Tormentor:
             if is_writing and leases and (victim is None or victim.pid is not None):
                 return time.time(), tuple(lease for lease, _ in leases)
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no verdict was written for {PATIENCE_S:.0f} s: the fleet stands still.")
+                raise TimeoutError(f"no verdict was written for {STANDSTILL_S:.0f} s: the fleet stands still.")
         raise AssertionError
 
 

@@ -15,7 +15,7 @@ from benchmarks.chaos_site import Site
 FLAGGED_EVERY = 97  # so that verdicts are checked for what they say and not only counted
 HOSTILE_EVERY = 10
 DEADLY_EVERY = 20_000  # a text that fails its batch: the engine has to find it among its neighbours, which takes passes
-PATIENCE_S = 300.0
+SUBMIT_S = 300.0
 STEP_S = 0.3
 
 
@@ -86,7 +86,7 @@ def submit(site: Site, source: Source, callback: str, secret: str, *, kill_after
     command = [sys.executable, "-P", "-m", "guardfleet", "submit", str(source.path), "--once"]
     command += ["--callback-url", callback, "--callback-secret", secret]
     environment = os.environ | site.settings.as_environment()
-    err, deadline = "", time.monotonic() + PATIENCE_S
+    err, deadline = "", time.monotonic() + SUBMIT_S
     while time.monotonic() < deadline:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if kill_after_s is not None:
@@ -95,7 +95,7 @@ def submit(site: Site, source: Source, callback: str, secret: str, *, kill_after
             except subprocess.TimeoutExpired:
                 process.kill()
             kill_after_s = None
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=SUBMIT_S)
         if out.startswith("job_") and process.returncode in (0, 1):  # 1: lines were refused
             return out.split()[0]
         if "Traceback" in err:  # whatever is away: a submit says so in a sentence

@@ -10,21 +10,18 @@ import argparse
 import json
 import pathlib
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from typing import Any
 
-from guardfleet.sealing import Keyring, new_secret_key
-from guardfleet.settings import Settings, load_settings
+from guardfleet.sealing import Keyring
 from guardfleet.store import keys, migrate
 from guardfleet.store.database import Database
 from guardfleet.store.ingest import NewJob
 from tests.services.fleet import fleet, until
 from tests.services.poison import UNITS, nested_blob, refuse
-from tests.services.servers import OwnPostgres, own_broker
+from tests.services.servers import own_servers
 from tests.services.stored import scalar, submit
 
 TEXTS, SHARD_TEXTS = 512, 128  # of each job of the others
@@ -52,7 +49,8 @@ def main() -> int:
 
 def one_run(asked: argparse.Namespace, *, is_poisoned: bool) -> dict[str, Any]:
     """The others' jobs from their submit to their last verdict."""
-    with servers(asked.broker) as (settings, db, folder):
+    with own_servers(asked.broker, instant_ms_per_batch=50.0) as (settings, server, folder), closing(Database(server.url)) as db:
+        migrate.upgrade(db)
         keyring = Keyring(settings.required("secret_key"))
         keys.create(db, keyring, name="others", tenant="others")
         tenant = int(scalar(db, "select id from tenant where name = 'others'"))
@@ -77,33 +75,6 @@ def one_run(asked: argparse.Namespace, *, is_poisoned: bool) -> dict[str, Any]:
                 "nested_rows": scalar(db, NESTED_ROWS),
                 "nested_rows_without_verdict": scalar(db, NESTED_ERRORS),
             }
-
-
-@contextmanager
-def servers(broker: str) -> Iterator[tuple[Settings, Database, pathlib.Path]]:
-    """A PostgreSQL and a broker of this run's own, migrated."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        folder.chmod(0o755)  # the servers' user has to pass
-        postgres, own = OwnPostgres(folder), own_broker(broker, folder)
-        try:
-            postgres.start()
-            own.start()
-            settings = load_settings(
-                database_url=postgres.url,
-                broker_url=own.url,
-                secret_key=new_secret_key(),
-                data_dir=folder,
-                engine="instant",
-                instant_ms_per_batch=50.0,
-            )
-            db = Database(postgres.url)
-            migrate.upgrade(db)
-            yield settings, db, folder
-            db.close()
-        finally:
-            own.stop()
-            postgres.stop()
 
 
 def poison(db: Database, keyring: Keyring) -> None:

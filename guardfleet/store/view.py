@@ -22,6 +22,10 @@ def _rows(values: Iterable[str]) -> str:
     return ", ".join(f"({place}, {_quoted(value)})" for place, value in enumerate(values))
 
 
+def _if_read(expression: str, otherwise: str = "null") -> str:
+    return f"case when u.reason is null then {expression} else {otherwise} end"
+
+
 def _error_words() -> str:
     return " ".join(f"when {_quoted(code)} then {_quoted(words)}" for code, words in ERROR_CODES.items())
 
@@ -94,27 +98,27 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "day": ("v.day", "The day (UTC) the job was submitted on; verdicts are partitioned by it."),
     "id": ("v.id", "The caller's id of the text; of a text judged over HTTP while the caller waited, its place."),
     "severity": (
-        f"case when u.reason is null then {_array(s.label for s in Severity)}[v.severity + 1] else 'error' end",
+        _if_read(f"{_array(s.label for s in Severity)}[v.severity + 1]", "'error'"),
         "safe, controversial or unsafe; error where there is no verdict, which is never safe.",
     ),
     "categories": (
-        "case when u.reason is null then guardfleet_categories(v.categories) else '{}' end",
+        _if_read("guardfleet_categories(v.categories)", "'{}'"),
         "What the model named, in its own spelling; several for a text in windows.",
     ),
     "refusal": (
-        "case when u.reason is null then v.refusal end",
+        _if_read("v.refusal"),
         "Whether the response is a refusal; null where a prompt was judged.",
     ),
-    "p_safe": ("case when u.reason is null then guardfleet_probability(v.probabilities, 0) end", "P(safe), in steps of 1/255."),
-    "p_controversial": ("case when u.reason is null then guardfleet_probability(v.probabilities, 1) end", "P(controversial)."),
-    "p_unsafe": ("case when u.reason is null then guardfleet_probability(v.probabilities, 2) end", "P(unsafe)."),
+    "p_safe": (_if_read("guardfleet_probability(v.probabilities, 0)"), "P(safe), in steps of 1/255."),
+    "p_controversial": (_if_read("guardfleet_probability(v.probabilities, 1)"), "P(controversial)."),
+    "p_unsafe": (_if_read("guardfleet_probability(v.probabilities, 2)"), "P(unsafe)."),
     "rationale": ("guardfleet_rationale(v, m.name || '@' || left(m.revision, 12))", "The evidence as a sentence."),
     "served_by": (
-        f"case when u.reason is null then {_array(s.label for s in ServedBy)}[v.served_by + 1] else 'nobody' end",
+        _if_read(f"{_array(s.label for s in ServedBy)}[v.served_by + 1]", "'nobody'"),
         "What gave the verdict: model, cache, duplicate, rule:empty; nobody where there is none.",
     ),
     "raw": ("v.raw", "The model's answer; null where it says the other columns and nothing else, to the letter."),
-    "error": ("case when u.reason is null then v.error else 'unreadable' end", "Why there is no verdict, as a code."),
+    "error": (_if_read("v.error", "'unreadable'"), "Why there is no verdict, as a code."),
     "error_detail": ("coalesce(u.reason, v.error_detail)", "What is known of the error; never the text."),
     "model": ("m.name", "The model that judged; nobody where none came to."),
     "revision": ("m.revision", "Which weights."),
@@ -127,7 +131,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "severity_code": ("v.severity", "As stored, also where it makes no verdict: 0 safe, 1 controversial, 2 unsafe, 3 error."),
     "category_odds": ("v.category_odds", "As stored: a byte for none and each category, 254 = 1, 255 = not known."),
     "category_probabilities": (
-        "case when u.reason is null then guardfleet_category_odds(v.category_odds) end",
+        _if_read("guardfleet_category_odds(v.category_odds)"),
         "Probability that the category is the first to be named, where that is known.",
     ),
     "evidence": ("v.evidence", "Windows of a long text, the one that decided, and what was left out."),

@@ -31,6 +31,39 @@ def with_keys(settings: Settings, secret: str, previous: str | None = None) -> S
     return settings.model_copy(update=values)
 
 
+def rotate(settings: Settings, ring: Keyring) -> None:
+    """As its operator does it."""
+    rotated = subprocess.run(
+        [sys.executable, "-P", "-m", "guardfleet", "keys", "rotate-secret"],
+        env=os.environ | settings.as_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert rotated.returncode == 0, rotated.stderr
+    assert f"{ring.key_id} is the installation's secret key" in rotated.stderr
+    assert "1 API keys have not been used since" in rotated.stderr
+
+
+def secrets_under(ring: Keyring, old_ring: Keyring, db: Database) -> list[bytes]:
+    """The sealed secrets, once every row is seen to be under the new key and its two data keys are opened by no other."""
+    assert scalar(db, "select count(*) from installation_key") == 1
+    for table in ("job", "file", "endpoint", "api_key"):
+        assert scalar(db, f"select count(*) from {table} where key_id is distinct from '{ring.key_id}'") == 0, table
+    with db.begin() as connection:
+        wrapped = [
+            bytes(row[0]) for row in connection.exec_driver_sql("select data_key from job union all select data_key from file")
+        ]
+        sealed = [bytes(row[0]) for row in connection.exec_driver_sql("select secret from endpoint")]
+    assert len(wrapped) == 2
+    for data_key in wrapped:
+        ring.rewrap(data_key)
+        with pytest.raises(ConfigurationError, match="does not open"):
+            old_ring.rewrap(data_key)
+    return sealed
+
+
 @with_broker("redis")
 def test_the_key_is_rotated_under_a_working_fleet(settings: Settings, db: Database, tmp_path: pathlib.Path) -> None:
     settings = settings.model_copy(update={"instant_ms_per_batch": 100.0, "shard_texts": 20, "concurrency": 1, "log_level": "info"})
@@ -55,17 +88,7 @@ def test_the_key_is_rotated_under_a_working_fleet(settings: Settings, db: Databa
         for process in running[1:]:
             process.until_says("worker_ready")
         progressed(producer, job, 100)
-        rotated = subprocess.run(
-            [sys.executable, "-P", "-m", "guardfleet", "keys", "rotate-secret"],
-            env=os.environ | both.as_environment(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert rotated.returncode == 0, rotated.stderr
-        assert f"{ring.key_id} is the installation's secret key" in rotated.stderr
-        assert "1 API keys have not been used since" in rotated.stderr
+        rotate(both, ring)
         assert running[2].wait() == 70, "the forgotten one ended by itself"
         assert keys.authenticate(db, Keyring(NEW, SECRET_KEY), api_key) is not None
         refused = Process(settings, "worker", log=tmp_path / "refused.log")
@@ -80,19 +103,7 @@ def test_the_key_is_rotated_under_a_working_fleet(settings: Settings, db: Databa
     assert_exactly_once(producer, done)
     assert done.error == 0
     assert scalar(db, f"select max(failures) from shard where job_id = {job.id}") == 0
-    assert scalar(db, "select count(*) from installation_key") == 1
-    for table in ("job", "file", "endpoint", "api_key"):
-        assert scalar(db, f"select count(*) from {table} where key_id is distinct from '{ring.key_id}'") == 0, table
-    with db.begin() as connection:
-        wrapped = [
-            bytes(row[0]) for row in connection.exec_driver_sql("select data_key from job union all select data_key from file")
-        ]
-        sealed = [bytes(row[0]) for row in connection.exec_driver_sql("select secret from endpoint")]
-    assert len(wrapped) == 2
-    for data_key in wrapped:
-        ring.rewrap(data_key)
-        with pytest.raises(ConfigurationError, match="does not open"):
-            old_ring.rewrap(data_key)
+    sealed = secrets_under(ring, old_ring, db)
     assert {ring.open_secret(one) for one in sealed} == {secret, "whsec_" + "a" * 32}
     assert keys.authenticate(db, ring, api_key) is not None
     assert (hook.name, file.filename) == ("r", "f")

@@ -6,7 +6,9 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from kombu import Connection
 from kombu.exceptions import OperationalError
@@ -14,6 +16,8 @@ from kombu.exceptions import OperationalError
 from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import answers
+from guardfleet.sealing import new_secret_key
+from guardfleet.settings import Settings, load_settings
 from tests.conftest import missing
 from tests.services.fleet import until
 
@@ -171,3 +175,20 @@ def own_broker(kind: str, folder: pathlib.Path) -> OwnRedis | OwnRabbit:
     """A broker of the kind."""
     makers: dict[str, Callable[[pathlib.Path], OwnRedis | OwnRabbit]] = {"redis": OwnRedis, "rabbitmq": OwnRabbit}
     return makers[kind](folder)
+
+
+@contextmanager
+def own_servers(broker: str, **values: object) -> Iterator[tuple[Settings, OwnPostgres, pathlib.Path]]:
+    """A PostgreSQL and a broker in a folder of their own, and the settings of a fleet over them with the instant engine."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)  # the servers' user has to pass
+        postgres, own = OwnPostgres(folder), own_broker(broker, folder)
+        known = {"database_url": postgres.url, "broker_url": own.url, "secret_key": new_secret_key(), "data_dir": folder}
+        try:
+            postgres.start()
+            own.start()
+            yield load_settings(**{**known, "engine": "instant", **values}), postgres, folder
+        finally:
+            own.stop()
+            postgres.stop()
