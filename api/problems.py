@@ -185,4 +185,5 @@ def _methods(app: FastAPI, request: Request) -> list[str]:
         pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))
         if re.fullmatch(pattern, request.url.path):
             found |= {method.upper() for method in operations}
+    found |= {"HEAD"} if "GET" in found else set()
     return sorted(found)

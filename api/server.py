@@ -17,6 +17,7 @@ from api.connections import make_server
 from api.contents import Contents
 from api.context import AppContext, Context, in_thread
 from api.file_intakes import FileIntakes
+from api.headed import Headed
 from api.online import Online
 from api.places import Places
 from api.receivers import Receivers
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     app.add_middleware(Bounded, max_bytes=settings.api_max_json_bytes, pause_s=settings.api_pause_s)
+    app.add_middleware(Headed)
     app.add_middleware(Observed)
 
     @app.get("/livez", tags=["probes"], response_class=PlainTextResponse)

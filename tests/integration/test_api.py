@@ -1,5 +1,7 @@
 """The HTTP API in process over real PostgreSQL: submit, poll, page, cancel, and errors a client can act on."""
 
+import contextlib
+import http.client
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +18,7 @@ from guardfleet.store.settling import Row
 from guardfleet.verdict import Model
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import UNSAFE
+from tests.services.served import served
 
 JSONL = {"content-type": "application/jsonl"}
 
@@ -147,6 +150,37 @@ def test_a_foreign_key_sees_no_batch(client: TestClient, db: Database, keyring: 
     foreign = {"authorization": f"Bearer {keys.create(db, keyring, name='other', tenant='other')}"}
     for method, path in (("GET", ""), ("GET", "/results"), ("POST", "/cancel")):
         assert client.request(method, f"/v1/batches/{batch}{path}", headers=foreign).status_code == 404
+
+
+def test_head_is_the_head_of_what_get_answers(client: TestClient, api_settings: Settings) -> None:
+    batch = client.post("/v1/batches", content=lines(1), headers=JSONL).json()["id"]
+    file = client.post("/v1/files", files={"file": ("x.jsonl", lines(1))}, data={"purpose": "batch"}).json()["id"]
+    streams = (f"/v1/batches/{batch}/download", f"/v1/files/{file}/content")
+    with (
+        served(api_settings) as url,
+        contextlib.closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)) as wire,
+    ):
+        for path in ("/readyz", "/openapi.json", "/v1/batches", f"/v1/batches/{batch}", "/v1/batches/batch_x", *streams):
+            got, head = (asked(wire, method, path, client.headers["authorization"]) for method in ("GET", "HEAD"))
+            assert got[:2] == head[:2], path
+            assert head[2] == b"", path
+        endless = asked(wire, "HEAD", f"/v1/batches/{batch}/events", client.headers["authorization"])
+        assert endless[0] == 200
+        assert "text/event-stream" in endless[1]["content-type"]
+        assert asked(wire, "HEAD", "/v1/batches", "")[0] == 401
+        assert asked(wire, "HEAD", f"/v1/batches/{batch}/cancel", client.headers["authorization"])[0] == 405
+    assert client.put("/v1/batches").headers["allow"] == "GET, HEAD, POST"
+    content = f"/v1/files/{file}/content"
+    assert client.get(content, headers={"if-none-match": "*"}).status_code == 304
+
+
+def asked(wire: http.client.HTTPConnection, method: str, path: str, key: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers without what is of each request, body; all on one connection, which a wrong framing would spoil."""
+    wire.request(method, path, headers={"authorization": key})
+    answer = wire.getresponse()
+    own = ("x-request-id", "date", "transfer-encoding")
+    headers = {name.lower(): value for name, value in answer.getheaders() if name.lower() not in own}
+    return answer.status, {name: value for name, value in headers.items() if "ratelimit" not in name}, answer.read()
 
 
 def test_probes_need_no_key(client: TestClient) -> None:

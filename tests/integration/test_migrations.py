@@ -79,6 +79,18 @@ def test_racing_migrations_take_turns(empty_database_url: str) -> None:
     assert done == [migrate.head()] * 3
 
 
+CHILD = """
+import pathlib, time, guardfleet
+from guardfleet.embedded.children import Child
+child = Child("api", ["api"], {"GUARDFLEET_API_PORT": "0"}, pathlib.Path("child.log"))
+child.start()
+while not (child.is_ready or child.gave_up):
+    time.sleep(0.05)
+child.stop()
+print(child.is_ready, child.gave_up, pathlib.Path(guardfleet.__file__).parent)
+"""
+
+
 def test_the_wheel_works_without_the_checkout(tmp_path: pathlib.Path, empty_database_url: str) -> None:
     import zipfile
 
@@ -110,6 +122,21 @@ def test_the_wheel_works_without_the_checkout(tmp_path: pathlib.Path, empty_data
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert loaded.stdout.strip() == str(site / "guardfleet" / "_demo_model"), loaded.stderr
+    for name in ("api", "producer", "worker"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the application')\n")
+    version = subprocess.run(
+        [sys.executable, "-P", "-m", "guardfleet", "--version"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert version.stdout == "guardfleet 0.1.0\n", version.stderr
+    started = subprocess.run(
+        [sys.executable, "-P", "-c", CHILD], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert started.stdout.splitlines()[-1].split() == ["True", "None", str(site / "guardfleet")], started.stderr
 
 
 def test_partitions_of_a_day_are_made_once_by_whoever_comes_first(db: Database, keyring: Keyring) -> None:
