@@ -24,7 +24,11 @@ SERVICE = {
             "type": "object",
             "required": ["context", "dockerfile"],
             "additionalProperties": False,
-            "properties": {"context": {"type": "string"}, "dockerfile": {"type": "string"}},
+            "properties": {
+                "context": {"type": "string"},
+                "dockerfile": {"type": "string"},
+                "args": {"type": "object", "additionalProperties": {"type": "string"}},
+            },
         },
         "command": {"type": "array", "items": {"type": "string"}},
         "environment": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -124,6 +128,18 @@ def test_no_secret_stands_in_it(compose: dict[str, Any]) -> None:
     for name in ("POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "GUARDFLEET_SECRET_KEY"):
         assert set(re.findall(rf"{name}: (\S+)", text)) <= {"${" + name + ":?set", "${" + name + ":?run"}
     assert compose["services"]["api"]["ports"] == ["127.0.0.1:8080:8080"]
+
+
+def test_the_images_install_what_is_pinned_before_they_take_the_source() -> None:
+    for file in (ROOT / "deploy").glob("*.Dockerfile"):
+        before, after = file.read_text().split("COPY . .")
+        assert '-c constraints.txt ".[' in before, file
+        assert "--no-deps" in after, file
+        copied = re.findall(r"^COPY ([a-z.]+ .*) \./$", before, re.MULTILINE)
+        assert [(ROOT / name).is_file() for line in copied for name in line.split()] == [True] * 4
+        needed = {"guardfleet", "worker", "producer", "api", "migrations", "models/demo"}  # of what the wheel is built
+        assert needed <= set(re.findall(r"[a-z/]+", before.split("RUN for package in ")[1])), file
+        assert "grep" not in before, "a pin is dropped"
 
 
 def test_the_images_install_extras_that_exist() -> None:
