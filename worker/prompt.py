@@ -51,8 +51,8 @@ class Encoded:
 def messages_of(content: Content) -> Turns:
     """A text or a list of messages as (role, content) pairs; raises InvalidConversationError for what the template would lose.
 
-    Qwen3Guard's template drops a leading assistant message, tool messages, and a system message that is not first
-    (measured, section 2.3 of the model's reference): judged quietly, they would be a hole.
+    Qwen3Guard's template drops a leading assistant message, tool messages, and a system message that is not first, without a
+    word: judged quietly, they would be a hole.
     """
     if isinstance(content, str):
         return (("user", content),)

@@ -44,7 +44,7 @@ class File(Base):
     key_id: Mapped[str]
     data_key: Mapped[bytes | None]  # wrapped; null once deleted
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    expires_at: Mapped[dt.datetime | None]  # then the dispatcher deletes it
+    expires_at: Mapped[dt.datetime | None]  # then an API process deletes it: its content lies where the dispatcher need not reach
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
         Index("file_tenant", "tenant_id", text("id desc")),
