@@ -113,7 +113,7 @@ def serve(settings: Settings) -> int:
 
 def _require(context: Context) -> None:
     """Raise ConfigurationError where the process could not do its work."""
-    migrate.require_head(context.db)
+    migrate.wait_for_head(context.db)
     pooler.require_prepared(context.db)
     ports.require_free(context.settings.api_host, context.settings.api_port, "api_port")
     installation.require_key(context.db, context.keyring)

@@ -220,24 +220,10 @@ def open_store(settings: Settings, *, application: str) -> tuple[Database, Keyri
     db = Database(settings.required("database_url"), application=application)
     try:
         keyring = Keyring.of(settings)
-        wait_for_schema(db)
+        migrate.wait_for_head(db, or_migration=True)
         pooler.require_prepared(db)
         installation.require_key(db, keyring)
     except GuardfleetError:
         db.close()
         raise
     return db, keyring
-
-
-def wait_for_schema(db: Database, *, patience_s: float = 60.0) -> None:
-    """Processes start in any order: give the migration a minute, then say what is missing."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            migrate.require_head(db)
-        except (RetryableError, ConfigurationError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
-        else:
-            return

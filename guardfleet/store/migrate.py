@@ -5,6 +5,7 @@ Every process looks whether the schema is its own; only one that migrates loads 
 
 import pathlib
 import time
+from collections.abc import Callable
 
 from sqlalchemy import text
 
@@ -69,6 +70,26 @@ def require_head(db: Database) -> None:
         raise ConfigurationError(
             f"the database is at migration {found}, which this guardfleet ({needed}) is too old for: install a newer one."
         )
+
+
+def wait_for_head(
+    db: Database, *, or_migration: bool = False, patience_s: float = 60.0, pause: Callable[[float], object] = time.sleep
+) -> None:
+    """The same for a process that starts: give PostgreSQL a minute to answer, with `or_migration` the migration too.
+
+    Processes start in any order, and one that ended for it would only be started again.
+    """
+    deadline = time.monotonic() + patience_s
+    waited = (RetryableError, ConfigurationError) if or_migration else RetryableError
+    while True:
+        try:
+            require_head(db)
+        except waited:
+            if time.monotonic() > deadline:
+                raise
+            pause(0.5)
+        else:
+            return
 
 
 def _take_lock(lock: object, timeout_s: float) -> None:

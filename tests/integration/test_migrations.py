@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -148,3 +149,21 @@ def test_partitions_of_a_day_are_made_once_by_whoever_comes_first(db: Database, 
     today = dt.datetime.now(dt.UTC).date()
     assert scalar(db, f"select count(*) from verdict_{today:%Y%m%d}") == 0
     assert scalar(db, "select count(*) from job where state = 1") == 5
+
+
+def test_a_process_that_starts_waits_for_its_database_and_says_at_once_what_it_lacks(
+    postgres: str, database_url: str, empty_database_url: str
+) -> None:
+    name, waits = database_url.rsplit("/", 1)[1], []
+    with psycopg.connect(postgres, autocommit=True) as admin:
+        admin.execute(f"alter database {name} rename to {name}_away")
+
+        def back(seconds: float) -> None:
+            waits.append(seconds)
+            admin.execute(f"alter database {name}_away rename to {name}")
+
+        with closing(Database(database_url)) as db:
+            migrate.wait_for_head(db, pause=back)
+    assert len(waits) == 1
+    with closing(Database(empty_database_url)) as db, pytest.raises(ConfigurationError, match="guardfleet db upgrade"):
+        migrate.wait_for_head(db)
