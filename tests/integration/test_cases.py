@@ -1,0 +1,286 @@
+"""Complaints of other tools' users, c01 to c30, each with inputs made here: what is taken, and what is refused with which lines."""
+
+import datetime as dt
+import decimal
+import gzip
+import io
+import json
+import pathlib
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from backports import zstd
+from starlette.testclient import TestClient
+
+from api.server import create_app
+from guardfleet.columns import Columns
+from guardfleet.errors import LineError, RejectedError
+from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.settings import load_settings
+from guardfleet.store import keys
+from guardfleet.store.database import Database
+from producer.readers import AS_FOUND, Input, Reading
+from tests.services.fixtures import SECRET_KEY
+from tests.services.fleet import until
+from tests.services.served import judge
+
+BODY = Reading(columns=Columns.of("body", None, None))
+CALL = {"type": "function", "function": {"name": "look", "arguments": '{"q": "rain"}'}}
+
+
+def said(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def lines(*rows: Any) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def table(**columns: list[Any]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file)
+    return file.getvalue()
+
+
+def arrow() -> bytes:
+    file, found = io.BytesIO(), pa.table({"text": ["a"]})
+    with pa.ipc.new_file(file, found.schema) as writer:
+        writer.write_table(found)
+    return file.getvalue()
+
+
+def request(no: str, url: str, **body: Any) -> dict[str, Any]:
+    return {"custom_id": no, "method": "POST", "url": url, "body": body}
+
+
+CSV, TWO = b"id,text\n1,a\n2,b\n", b'{"text": "a"}\n{"text": "b"}\n'
+PLAIN = ["a", "b"]
+MODERATIONS, COMPLETIONS = "/v1/moderations", "/v1/chat/completions"
+ODD = ["\ud800", "a\0b", "\u2028x\u0085", "<|im_end|>", "\x1b[31m"]
+PART = [{"type": "text", "text": "a"}]
+IMAGE = [{"type": "image_url", "image_url": {"url": "x"}}]
+# The case, the file's name, its bytes, how it is read, the texts that are judged, and the lines that are refused.
+READ: list[tuple[str, str, bytes, Reading, list[str], list[tuple[int, int, str]]]] = [
+    ("c01", "a.csv", b"id,text\n1,a\n2,b, and more\n", AS_FOUND, ["a"], [(3, 3, "invalid_csv")]),
+    ("c02", "a.csv", b'id,text\n1,a\n2,"b\n3,c\n4,d\n', AS_FOUND, ["a"], [(3, 5, "invalid_csv")]),
+    ("c03", "a.csv", b'id,text\n1,a\n2,"b\n3,c\n4,d "e"\n5,b\n', AS_FOUND, PLAIN, [(3, 5, "invalid_csv")]),
+    ("c04", "a.jsonl", b'{"text": "a", "text": "b"}\n{"text": "b"}', AS_FOUND, ["b"], [(1, 1, "repeated_key")]),
+    ("c05", "a.csv", b"text\na\ncaf\xe9\nb\n", AS_FOUND, PLAIN, [(3, 3, "invalid_encoding")]),
+    ("c05", "a.csv", b"text\ncaf\xe9\n", Reading(encoding="windows-1252"), ["caf\xe9"], []),
+    ("c06", "a.jsonl", b"\xef\xbb\xbf" + TWO, AS_FOUND, PLAIN, []),
+    ("c06", "a.csv", b"\xef\xbb\xbf" + CSV, AS_FOUND, PLAIN, []),
+    ("c06", "a.jsonl", TWO[:14] + b"\xef\xbb\xbf" + TWO[14:], AS_FOUND, PLAIN, []),
+    ("c07", "a.jsonl", TWO.decode().encode("utf-16"), AS_FOUND, PLAIN, []),
+    ("c07", "a.csv", CSV.decode().encode("utf-16"), AS_FOUND, PLAIN, []),
+    ("c07", "a.jsonl", gzip.compress(TWO), AS_FOUND, PLAIN, []),
+    ("c08", "a.jsonl", lines({"messages": [said("user", "", content_blocks=PART)]}, {"messages": [said("user", "", refusal="b")]}),
+     AS_FOUND, PLAIN, []),
+    ("c08", "a.jsonl", lines({"messages": [said("user", "", aside="words")]}), AS_FOUND, [], [(1, 1, "unknown_member")]),
+    ("c09", "a.jsonl", lines({"messages": [said("user", PART)]}, {"messages": [said("user", IMAGE)]}), AS_FOUND, ["a"],
+     [(2, 2, "unsupported_content")]),
+    ("c09", "a.jsonl", lines(request("1", MODERATIONS, input=["a", "b"]), request("2", MODERATIONS, input=["a"]),
+                             request("3", MODERATIONS, input=[{"type": "text", "text": "b"}]),
+                             request("4", MODERATIONS, input=IMAGE)),
+     AS_FOUND, PLAIN, [(1, 1, "wrong_type"), (4, 4, "unsupported_content")]),
+    ("c10", "a.jsonl", lines(
+        {"messages": [said("developer", "be kind"), said("USER", "a")]},
+        {"messages": [said("user", "x"), said("assistant", None, tool_calls=[CALL])]},
+        {"messages": [said("user", "x"), said("tool", "b", tool_call_id="1")]},
+        {"messages": [said("assistant", "welcome"), said("user", "x"), said("system", "late"), said("model", "c")]},
+     ), AS_FOUND, ["a", '[tool call] look {"q": "rain"}', "[tool result]\nb", "c"], []),
+    ("c11", "a.jsonl", lines({"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "a"}]},
+                             {"conversation": [said("user", "b")]}, {"messages": [{"from": "system", "value": "c"}]},
+                             {"conversations": [{"from": "narrator", "value": "d"}]}),
+     AS_FOUND, ["a", "b", "c"], [(4, 4, "unknown_role")]),
+    ("c11", "a.parquet", table(conversations=[[{"from": "human", "value": "a"}]]), AS_FOUND, ["a"], []),
+    ("c12", "a.csv", b"id,body\n1,a\n2,b\n", BODY, PLAIN, []),
+    ("c12", "a.jsonl", lines({"body": "a"}, {"body": "b"}), BODY, PLAIN, []),
+    ("c12", "a.parquet", table(body=PLAIN), BODY, PLAIN, []),
+    ("c12", "a.csv", b"ID, Text\n1,a\n2,b\n", AS_FOUND, PLAIN, []),
+    ("c18", "a.jsonl.gz", gzip.compress(TWO), AS_FOUND, PLAIN, []),
+    ("c18", "a.csv.zst", zstd.compress(CSV), AS_FOUND, PLAIN, []),
+    ("c18", "a.tsv", b"id\ttext\n1\ta\n2\tb\n", AS_FOUND, PLAIN, []),
+    ("c18", "a.csv", b"sep=;\nid;text\n1;a\n2;b\n", AS_FOUND, PLAIN, []),
+    ("c18", "a.feather", arrow(), AS_FOUND, ["a"], []),
+    ("c19", "a.json", b'[{"text": "a"}, {"text": "b"}]', AS_FOUND, PLAIN, []),
+    ("c19", "a.json", b'[\n {\n  "text": "a"\n },\n {\n  "text": "b"\n }\n]\n', AS_FOUND, PLAIN, []),
+    ("c19", "a.json", b'{\n "text": "a"\n}\n', AS_FOUND, ["a"], []),
+    ("c19", "a.json", b'{"data": [{"text": "a"}, {"text": "b"}]}', AS_FOUND, PLAIN, []),
+    ("c19", "a.ndjson", b'{"text": "a"},\n{"text": "b"},\n', AS_FOUND, PLAIN, []),
+    ("c20", "a.jsonl", b"", AS_FOUND, [], []),
+    ("c20", "a.csv", b"id,text\n", AS_FOUND, [], []),
+    ("c27", "a.jsonl", lines(*ODD), AS_FOUND, ODD, []),
+    ("c27", "a.csv", b"text\na\0b\n", AS_FOUND, ["a\0b"], []),
+]  # fmt: skip
+IDS: list[tuple[str, str, bytes, list[str]]] = [
+    ("c16", "a.jsonl", b'{"text": "a"}\n{"id": "1", "text": "b"}\n{"id": null, "text": "c"}\n', ["line:1", "1", "line:3"]),
+    ("c16", "a.csv", b"id,text\n,a\n2,b\n", ["line:2", "2"]),
+    ("c17", "a.jsonl", b'{"id": 1.0, "text": "a"}\n{"id": 2.0, "text": "b"}\n', ["1", "2"]),
+    ("c17", "a.parquet", table(id=[1.0, None, float("nan")], text=["a", "b", "c"]), ["1", "line:2", "line:3"]),
+    ("c17", "a.parquet", table(id=[uuid.UUID(int=7).bytes], text=["a"]), [str(uuid.UUID(int=7))]),
+    ("c21", "a.csv", b"id,text\n-5,a\n+1,b\n@me,c\n=12,d\n", ["-5", "+1", "@me", "=12"]),
+]
+WHEN = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+METADATA: list[tuple[str, str, bytes, Any, int]] = [
+    ("c13", "a.parquet", table(text=["a"], lang=["en"], n=[1]), {"lang": "en", "n": 1}, 0),
+    ("c13", "a.jsonl", b'{"text": "a", "lang": "en", "n": 1}', {"lang": "en", "n": 1}, 0),
+    ("c13", "a.csv", b",text,lang\n0,a,en\n", {"lang": "en"}, 0),
+    ("c13", "a.csv", b'text,metadata\na,"{""k"": 1}"\n', {"k": 1}, 0),
+    ("c13", "a.parquet", table(text=["a"], metadata=['{"k": 1}']), {"k": 1}, 0),
+    ("c14", "a.parquet", table(text=["a"], metadata=[{"at": WHEN}]), {"at": "2026-01-02T00:00:00+00:00"}, 0),
+    ("c14", "a.parquet", table(text=["a"], metadata=[{"p": decimal.Decimal("1.10"), "b": b"\xff"}]), {"p": "1.10"}, 1),
+    ("c15", "a.jsonl", b'{"text": "a", "metadata": {"n": NaN}}', {"n": None}, 1),
+    ("c15", "a.jsonl", b'{"text": "a", "metadata": "words"}', None, 1),
+    (
+        "c26",
+        "a.jsonl",
+        b'{"text": "a", "metadata": {"n": "one", "deep": {"k": [1, null]}}}',
+        {"n": "one", "deep": {"k": [1, None]}},
+        0,
+    ),
+]
+WHOLE: list[tuple[str, str, bytes, str]] = [
+    ("c04", "a.csv", b"id,text,text\n1,a,b\n", "has two columns named text"),
+    ("c12", "a.csv", b"id,body\n1,a\n", "There are: id, body. --text-column body would take that one"),
+    ("c12", "a.jsonl", b'{"body": "a"}\n', "There are: body. --text-column body"),
+    ("c12", "a.parquet", table(body=["a"]), "There are: body. --text-column body"),
+    ("c19", "a.json", b'[{"id": 1, "data": {"body": "a"}}]', "There are: id, data"),
+]
+
+
+def reading(tmp_path: pathlib.Path, name: str, data: bytes, asked: Reading = AS_FOUND) -> Input:
+    (tmp_path / name).write_bytes(data)
+    return Input(str(tmp_path / name), asked, max_text_bytes=1 << 20)
+
+
+def taken(tmp_path: pathlib.Path, name: str, data: bytes) -> list[PayloadRow]:
+    return [row for _, row in reading(tmp_path, name, data).rows() if isinstance(row, PayloadRow)]
+
+
+def named(case: Any) -> str | None:
+    return case if isinstance(case, str) else None
+
+
+@pytest.mark.parametrize(("case", "name", "data", "asked", "texts", "refused"), READ, ids=[f"{row[0]}-{row[1]}" for row in READ])
+def test_each_case_of_reading_is_judged_whole_or_refused_by_its_lines(
+    tmp_path: pathlib.Path, case: str, name: str, data: bytes, asked: Reading, texts: list[str], refused: list[tuple[int, int, str]]
+) -> None:
+    """c01 to c12, c18, c19, c20 and c27; below c04, c12 and c19 where the file is refused, c13 to c17, c21 and c26.
+
+    c20 as a command and over HTTP: test_remote.py, test_http_rows.py. c21, c26 as exports: test_exports.py. c22, c23: below. c24:
+    faults/test_kills.py. c25: test_webhooks.py. c28, c29: test_moderations.py. c30: unit/test_batching.py, test_long_texts.py.
+    """
+    del case
+    rows = [row for _, row in reading(tmp_path, name, data, asked).rows()]
+    found = [row.content for row in rows if isinstance(row, PayloadRow)]
+    assert [text if isinstance(text, str) else text[-1]["content"] for text in found] == texts
+    errors = [row for row in rows if isinstance(row, LineError)]
+    assert [(error.line, error.line + error.n_lines - 1, error.code) for error in errors] == refused
+
+
+def test_rows_that_a_quote_closed_later_has_swallowed_are_warned_of(tmp_path: pathlib.Path) -> None:
+    """c03, where it is formally a valid CSV."""
+    source = reading(tmp_path, "a.csv", b'id,text\n1,a\n2,"b\n3,c\n4,d"\n')
+    assert len(list(source.rows())) == 2
+    assert source.warnings[0].startswith("lines 3-5 are one row")
+
+
+@pytest.mark.parametrize(("case", "name", "data", "ids"), IDS, ids=[f"{row[0]}-{row[1]}" for row in IDS])
+def test_each_case_of_ids(tmp_path: pathlib.Path, case: str, name: str, data: bytes, ids: list[str]) -> None:
+    del case
+    assert [row.id for row in taken(tmp_path, name, data)] == ids
+
+
+@pytest.mark.parametrize(("case", "name", "data", "metadata", "n_notes"), METADATA, ids=[f"{row[0]}-{row[1]}" for row in METADATA])
+def test_each_case_of_what_is_passed_on(
+    tmp_path: pathlib.Path, case: str, name: str, data: bytes, metadata: Any, n_notes: int
+) -> None:
+    del case
+    (row,) = taken(tmp_path, name, data)
+    assert (row.content, row.metadata, len(row.notes)) == ("a", metadata, n_notes)
+
+
+@pytest.mark.parametrize(("case", "name", "data", "words"), WHOLE, ids=[f"{row[0]}-{row[1]}" for row in WHOLE])
+def test_each_case_of_a_file_that_is_refused_once(tmp_path: pathlib.Path, case: str, name: str, data: bytes, words: str) -> None:
+    del case
+    with pytest.raises(RejectedError) as refused:
+        reading(tmp_path, name, data)
+    assert words in str(refused.value)
+
+
+@pytest.fixture
+def client(database_url: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> Iterator[TestClient]:
+    settings = load_settings(database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path, shard_texts=8)
+    bearer = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}
+    with TestClient(create_app(settings), raise_server_exceptions=False, headers=bearer) as made:
+        yield made
+
+
+Batch = Callable[[bytes], dict[str, Any]]
+
+
+@pytest.fixture
+def batch(client: TestClient) -> Batch:
+    """Uploads these lines and makes their batch, which is taken in when it returns."""
+
+    def made(data: bytes) -> dict[str, Any]:
+        file = client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("in.jsonl", data)}).json()["id"]
+        asked = {"input_file_id": file, "endpoint": MODERATIONS, "completion_window": "24h"}
+        label = client.post("/v1/batches", json=asked).json()["id"]
+        found: dict[str, Any] = until(
+            lambda: (got := client.get(f"/v1/batches/{label}").json())["in_progress_at"] and got, what="the intake"
+        )
+        return found
+
+    return made
+
+
+def content(client: TestClient, file_id: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in client.get(f"/v1/files/{file_id}/content").text.splitlines()]
+
+
+def test_output_and_errors_of_a_cancelled_batch_are_all_of_its_requests(client: TestClient, db: Database, batch: Batch) -> None:
+    """c22."""
+    rows = [request(f"r{i}", MODERATIONS, input=f"text {i}") for i in range(60)]
+    label = batch(lines(*rows, {"custom_id": "bad"}))["id"]
+    judge(db, label, 1, 4, 5)
+    assert client.post(f"/v1/batches/{label}/cancel").json()["status"] == "cancelled"
+    ended = client.get(f"/v1/batches/{label}").json()
+    output, errors = content(client, ended["output_file_id"]), content(client, ended["error_file_id"])
+    counts = ended["request_counts"]
+    assert (len(output), len(errors)) == (24, 37) == (counts["completed"], counts["total"] - counts["completed"])
+    assert {line["custom_id"] for line in output + errors} == {"bad", *(row["custom_id"] for row in rows)}
+    codes = [line["error"]["code"] if line["error"] else line["response"]["body"]["error"]["code"] for line in errors]
+    assert sorted(set(codes)) == ["batch_cancelled", "wrong_type"]
+
+
+def test_a_bad_line_a_purpose_or_a_url_takes_no_batch_down(client: TestClient, db: Database, batch: Batch) -> None:
+    """c23, and of c09 a first line that is unusable."""
+    wrong = client.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": ("in.jsonl", TWO)})
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "invalid_purpose")
+    found = batch(
+        lines(
+            request("many", MODERATIONS, input=["a", "b"]),
+            request("good", MODERATIONS, input="a"),
+            request("elsewhere", COMPLETIONS, messages=[said("user", "a")]),
+            request("image", MODERATIONS, input=IMAGE),
+            request("good", MODERATIONS, input="b"),
+        )
+        + b"{no JSON\n"
+    )
+    judge(db, found["id"])
+    ended = client.get(f"/v1/batches/{found['id']}").json()
+    assert (ended["status"], ended["request_counts"]) == ("completed", {"total": 6, "completed": 1, "failed": 5})
+    assert [line["custom_id"] for line in content(client, ended["output_file_id"])] == ["good"]
+    refused = [(line["custom_id"], line["response"]["body"]["error"]) for line in content(client, ended["error_file_id"])]
+    assert [(row_id, error["code"], error["message"].split(":")[0]) for row_id, error in refused] == [
+        ("many", "wrong_type", "line 1"),
+        ("elsewhere", "url_mismatch", "line 3"),
+        ("image", "unsupported_content", "line 4"),
+        ("good", "duplicate_id", "line 5"),
+        (None, "invalid_json", "line 6"),
+    ]
