@@ -3,11 +3,12 @@
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from api.ambiguity import unambiguous
 from api.context import AppContext, Context, ModerateCaller, in_thread
 from api.fields import JUDGED, Asked, ModelName
 from api.mapping import result, result_json
@@ -25,7 +26,7 @@ from guardfleet.store.verdicts import Page
 from guardfleet.verdict import Judgement, Model, ServedBy, Severity
 from guardfleet.verdicts.encoding import StoredVerdict
 
-router = APIRouter(prefix="/v1", tags=["moderations"])
+router = APIRouter(prefix="/v1", tags=["moderations"], dependencies=[Depends(unambiguous)])
 
 MOST_INPUTS = 256
 MOST_MESSAGES = 1000

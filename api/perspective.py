@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
+from api.ambiguity import unambiguous
 from api.context import AppContext, admitted
 from api.fields import IGNORED, JUDGED, Asked
 from api.mapping import not_safe, score
@@ -20,7 +21,7 @@ from guardfleet.store.keys import Caller
 from guardfleet.verdict import Category
 from guardfleet.verdicts.encoding import StoredVerdict
 
-router = APIRouter(prefix="/v1alpha1", tags=["perspective"])
+router = APIRouter(prefix="/v1alpha1", tags=["perspective"], dependencies=[Depends(unambiguous)])
 
 ATTRIBUTES = {
     "TOXICITY": Category.UNETHICAL | Category.VIOLENT | Category.SEXUAL,

@@ -121,6 +121,21 @@ def test_words_that_would_not_be_judged_are_refused_by_name(
     assert scalar(db, "select count(*) from job") == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("moderations", b'{"input": "a", "input": "b"}'),
+        ("moderations", b'{"input": [{"type": "text", "text": "a", "te\\u0078t": "b"}]}'),
+        ("moderate", b'{"text": "a: b", "text": "c"}'),
+        ("moderate", b'{"messages": [{"role": "user", "content": "a", "content": "b"}]}'),
+    ],
+)
+def test_a_member_that_stands_twice_is_refused_by_name(client: TestClient, path: str, body: bytes) -> None:
+    """Whoever looks at a request before this API may have seen the other one."""
+    answer = client.post(f"/v1/{path}", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "repeated_key")
+
+
 def test_a_bomb_is_refused_by_name_in_little_memory(client: TestClient) -> None:
     machine, packed = zlib.compressobj(9, zlib.DEFLATED, 31), io.BytesIO()
     for _ in range(300):  # 300 MiB in 300 kB, within what a body may have
