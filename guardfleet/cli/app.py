@@ -1,6 +1,7 @@
 """The commands and their options; what they do is in the modules beside this one."""
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
@@ -8,10 +9,12 @@ from guardfleet import __version__, packages
 from guardfleet.cli import UNUSABLE
 from guardfleet.cli.administration import db_app, keys_app
 from guardfleet.cli.bench import app as bench_app
-from guardfleet.cli.reading import AllowEmpty, Encoding, Format, IdColumn, MetadataColumns, Sources, TextColumn, reading_of
+from guardfleet.cli.options import Callback, callback_of, plan_of, takes
+from guardfleet.cli.reading import AllowEmpty, Sources, reading_of
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.settings import load_settings
 
+NO_CALLBACK = callback_of()
 WITHOUT_PACKAGES = ("doctor", "version")  # doctor says it among other things
 
 app = typer.Typer(
@@ -44,37 +47,20 @@ def guardfleet(
 JobLabel = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, job_...")]
 Model = Annotated[str | None, typer.Option("--model", help="demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole input at the first unusable line.")]
-Callback = Annotated[str | None, typer.Option("--callback-url", help="Where a signed webhook goes when the job ends.")]
-Then = Annotated[str | None, typer.Option("--then", help="A second model, for texts that the first is not sure of.")]
-Sure = Annotated[float, typer.Option("--sure", help="Probability of its severity from which the first model's word is final.")]
-Sample = Annotated[float, typer.Option("--sample", help="Share of the others that the second is asked too, to compare.")]
-LongTexts = Annotated[
-    str | None, typer.Option("--long-texts", help="Of texts longer than a window, judge all windows, or only head, tail or ends.")
-]
 Url = Annotated[str | None, typer.Option("--url", help="Over HTTP, with the key in GUARDFLEET_API_KEY.")]
-Secret = Annotated[
-    str | None, typer.Option("--callback-secret", help="Its signing secret, whsec_...; made and printed if left out.")
-]
 
 
 @app.command()
+@takes(plan=plan_of, callback=callback_of, reading=reading_of)
 def scan(
     sources: Sources,
     out: Annotated[str, typer.Option("-o", "--out", help="Where the verdicts go: .jsonl, .csv or .parquet.")] = "verdicts.jsonl",
     model: Model = None,
     strict: Strict = False,
     again: Annotated[bool, typer.Option("--again", help="Judge every text anew, also what was judged before.")] = False,
-    then: Then = None,
-    sure: Sure = DEFAULT_PLAN.sure,
-    sample: Sample = DEFAULT_PLAN.sample,
-    long_texts: LongTexts = None,
-    callback_url: Callback = None,
-    callback_secret: Secret = None,
-    text_column: TextColumn = None,
-    id_column: IdColumn = None,
-    metadata_columns: MetadataColumns = None,
-    fmt: Format = None,
-    encoding: Encoding = None,
+    plan: Plan = DEFAULT_PLAN,
+    callback: Callback = NO_CALLBACK,
+    reading: Any = None,
     allow_empty: AllowEmpty = False,
 ) -> int:
     """Submit, work and export in one go; needs no services. Ctrl-C keeps what is done: run it again to resume."""
@@ -83,10 +69,8 @@ def scan(
 
     settings = load_settings(model=model)
     logs.configure(settings.model_copy(update={"log_level": "error", "log_format": "console"}), process="scan")
-    plan = Plan(None, then, sure, sample, long_texts).check()
-    callback = {"callback_url": callback_url, "callback_secret": callback_secret}
-    reading = reading_of(fmt, encoding, text_column, id_column, metadata_columns)
-    return Scan(settings, sources, out, reading, allow_empty, strict=strict, again=again, plan=plan, **callback).run()
+    asked = {"strict": strict, "again": again, "plan": plan.check(), **callback._asdict()}
+    return Scan(settings, sources, out, reading, allow_empty, **asked).run()
 
 
 @app.command()
@@ -98,47 +82,38 @@ def up(model: Model = None) -> int:
 
 
 @app.command()
+@takes(plan=plan_of, callback=callback_of, reading=reading_of)
 def submit(
     sources: Sources,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
     strict: Strict = False,
     interactive: Annotated[bool, typer.Option("--interactive", help="Before bulk work; for small jobs.")] = False,
     model: Annotated[str | None, typer.Option("--model", help="Only workers with it, by the name that verdicts give it.")] = None,
-    then: Then = None,
-    sure: Sure = DEFAULT_PLAN.sure,
-    sample: Sample = DEFAULT_PLAN.sample,
-    long_texts: LongTexts = None,
-    callback_url: Callback = None,
-    callback_secret: Secret = None,
+    plan: Plan = DEFAULT_PLAN,
+    callback: Callback = NO_CALLBACK,
     priority: Annotated[int, typer.Option("--priority", help="-100 to 100, among your own jobs of the lane; higher first.")] = 0,
     reuse: Annotated[bool, typer.Option("--reuse/--no-reuse", help="Whether verdicts of earlier jobs may serve this one.")] = True,
     once: Annotated[bool, typer.Option("--once", help="Name the job of an earlier submit of the same, if there is one.")] = False,
     url: Url = None,
-    text_column: TextColumn = None,
-    id_column: IdColumn = None,
-    metadata_columns: MetadataColumns = None,
-    fmt: Format = None,
-    encoding: Encoding = None,
+    reading: Any = None,
     allow_empty: AllowEmpty = False,
 ) -> int:
     """Submit a job to a running fleet. If it is cut off, run it again: it goes on where it was."""
     from guardfleet.cli import jobs
+    from producer.client import Options
 
-    return jobs.submit(
-        load_settings(api_url=url),
-        sources,
-        reading_of(fmt, encoding, text_column, id_column, metadata_columns),
+    options = Options(
         allow_empty=allow_empty,
-        wait=wait,
         strict=strict,
         interactive=interactive,
-        callback_url=callback_url,
-        callback_secret=callback_secret,
-        plan=Plan(model, then, sure, sample, long_texts),
+        plan=replace(plan, model=model).check(),
         priority=priority,
         reuse=reuse,
         once=once,
+        reading=reading,
+        **callback._asdict(),
     )
+    return jobs.submit(load_settings(api_url=url), sources, options, wait=wait)
 
 
 @app.command()
@@ -275,6 +250,7 @@ def api() -> int:
 
 
 @app.command()
+@takes(reading=reading_of)
 def evaluate(
     sources: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rows with a label (safe, unsafe); - for stdin.")],
     model: Model = None,
@@ -285,11 +261,7 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON.")] = False,
     csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write the figures there too, by category.")] = None,
-    text_column: TextColumn = None,
-    id_column: IdColumn = None,
-    metadata_columns: MetadataColumns = None,
-    fmt: Format = None,
-    encoding: Encoding = None,
+    reading: Any = None,
 ) -> int:
     """Precision, recall, F1 and false-positive rate on labelled rows; needs no services."""
     from guardfleet.cli import evaluate as command
@@ -297,7 +269,6 @@ def evaluate(
 
     settings = load_settings(model=model)
     logs.configure(settings.model_copy(update={"log_format": "console"}), process="evaluate")
-    reading = reading_of(fmt, encoding, text_column, id_column, metadata_columns)
     return command.evaluate(settings, sources, reading, limit=limit, against=against, as_json=as_json, csv_path=csv)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from guardfleet import standstill
@@ -12,7 +12,6 @@ from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.cli.reading import asked_of, opened
 from guardfleet.embedded.stack import database_of, running_settings
 from guardfleet.errors import ConfigurationError
-from guardfleet.plan import Plan
 from guardfleet.settings import Settings
 from guardfleet.states import JobState
 from guardfleet.store import jobs, steering
@@ -20,71 +19,42 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView, parse_label
 
 if TYPE_CHECKING:
-    from producer.readers import Reading
+    from producer.client import Options
 
 
-def submit(
-    settings: Settings,
-    sources: Sequence[str],
-    reading: "Reading",
-    *,
-    allow_empty: bool,
-    wait: bool,
-    strict: bool,
-    interactive: bool,
-    callback_url: str | None,
-    callback_secret: str | None,
-    plan: Plan,
-    priority: int,
-    reuse: bool,
-    once: bool,
-) -> int:
+def submit(settings: Settings, sources: Sequence[str], options: "Options", *, wait: bool) -> int:
     """Submit a file; print the job's name on stdout. One whose submit was cut off is gone on with."""
-    from producer.client import Options, Producer
+    from producer.client import Producer
 
-    asked = {
-        "strict": strict,
-        "interactive": interactive,
-        "callback_url": callback_url,
-        "callback_secret": callback_secret,
-        "priority": priority,
-        "reuse": reuse,
-        **asdict(plan),
-        **asked_of(reading),
-    }
-    inputs = opened(sources, reading, max_text_bytes=settings.max_text_bytes, allow_empty=allow_empty)
-    options = Options(
-        name=inputs.name,
-        fingerprint=fingerprint(inputs.paths, "submit", asked),
-        allow_empty=allow_empty,
-        priority=priority,
-        reuse=reuse,
-        once=once,
-        strict=strict,
-        interactive=interactive,
-        callback_url=callback_url,
-        callback_secret=callback_secret,
-        plan=plan.check(),
-    )
+    inputs = opened(sources, options.reading, max_text_bytes=settings.max_text_bytes, allow_empty=options.allow_empty)
+    options = replace(options, name=inputs.name, fingerprint=fingerprint(inputs.paths, "submit", _asked(options)))
     if settings.api_url is not None:
         from guardfleet.cli import remote
 
         return remote.submit(settings, inputs, options, wait=wait)
-    if settings.is_embedded:
-        found = running_settings(settings)
-        if found is None:
-            raise ConfigurationError(
-                "no fleet is running: start one with `guardfleet up`, set GUARDFLEET_DATABASE_URL, or use `guardfleet scan`."
-            )
-        settings = found
-    producer = Producer.connect(settings)
-    db = producer.db
+    producer = Producer.connect(_of_fleet(settings))
     submission = producer.submit_input(inputs, options)
     print(submission.job.label, flush=True)
     show.submitted(submission)
     if not wait:
         return FAILED_ROWS if submission.job.rejected else DONE
-    return _follow(db, submission.job)
+    return _follow(producer.db, submission.job)
+
+
+def _asked(options: "Options") -> dict[str, Any]:
+    """What makes two submits of the same input the same (docs/resume.md)."""
+    names = ("strict", "interactive", "callback_url", "callback_secret", "priority", "reuse")
+    return {**{name: getattr(options, name) for name in names}, **asdict(options.plan), **asked_of(options.reading)}
+
+
+def _of_fleet(settings: Settings) -> Settings:
+    """The settings of the fleet that is to work on a job; raises ConfigurationError where none is running."""
+    found = running_settings(settings) if settings.is_embedded else settings
+    if found is None:
+        raise ConfigurationError(
+            "no fleet is running: start one with `guardfleet up`, set GUARDFLEET_DATABASE_URL, or use `guardfleet scan`."
+        )
+    return found
 
 
 def watch(settings: Settings, label: str) -> int:

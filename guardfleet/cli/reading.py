@@ -27,9 +27,13 @@ AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="An input withou
 
 
 def reading_of(
-    fmt: str | None, encoding: str | None, text_column: str | None, id_column: str | None, metadata_columns: str | None
-) -> "Reading":
-    """What was asked, as the reader takes it. Raises RejectedError."""
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    metadata_columns: MetadataColumns = None,
+    fmt: Format = None,
+    encoding: Encoding = None,
+) -> Any:
+    """What was asked, as the reader takes it: a Reading. Raises RejectedError."""
     from guardfleet.columns import Columns
     from producer.readers import Reading
 
