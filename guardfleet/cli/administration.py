@@ -1,5 +1,6 @@
 """`guardfleet db` and `guardfleet keys`: their commands and options."""
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -18,9 +19,9 @@ def db_upgrade() -> int:
     from guardfleet.store.database import Database
 
     settings = load_settings()
-    db = Database(settings.required("database_url"), pool_size=1)
-    print(migrate.upgrade(db))
-    installation.require_key(db, Keyring.of(settings))
+    with closing(Database(settings.required("database_url"), pool_size=1)) as db:
+        print(migrate.upgrade(db))
+        installation.require_key(db, Keyring.of(settings))
     return 0
 
 
@@ -30,7 +31,8 @@ def db_current() -> int:
     from guardfleet.store import migrate
     from guardfleet.store.database import Database
 
-    found = migrate.current(Database(load_settings().required("database_url"), pool_size=1))
+    with closing(Database(load_settings().required("database_url"), pool_size=1)) as db:
+        found = migrate.current(db)
     print(f"{found or 'empty'} (this version needs {migrate.head()})")
     return 0 if found == migrate.head() else 1
 

@@ -16,6 +16,7 @@ from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import EmbeddedValkey
 from guardfleet.store.database import Database
+from tests.services.commands import command, environment, said
 from tests.services.fleet import until
 from tests.services.servers import free_port
 
@@ -36,13 +37,6 @@ def processes() -> list[str]:
         with contextlib.suppress(OSError):
             out.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
     return out
-
-
-def command(data_dir: pathlib.Path, *args: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"GUARDFLEET_DATA_DIR": str(data_dir), **{f"GUARDFLEET_{k.upper()}": v for k, v in settings.items()}}
-    return subprocess.run(
-        [sys.executable, "-m", "guardfleet", *args], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 def test_scan_judges_a_file_and_a_second_run_has_nothing_to_do(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -87,19 +81,18 @@ def test_an_interrupted_scan_resumes_where_it_was(data_dir: pathlib.Path, tmp_pa
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps({"id": i, "text": f"text {i}"}) + "\n" for i in range(400)))
     slow = {"engine": "instant", "instant_ms_per_batch": "150", "shard_texts": "10", "concurrency": "1"}
-    environment = os.environ | {"GUARDFLEET_DATA_DIR": str(data_dir), **{f"GUARDFLEET_{k.upper()}": v for k, v in slow.items()}}
     running = subprocess.Popen(
         [sys.executable, "-m", "guardfleet", "scan", str(source), "-o", str(out)],
-        env=environment,
+        env=os.environ | environment(data_dir, slow),
         stderr=subprocess.PIPE,
         text=True,
     )
     log = data_dir / "logs" / "worker.log"
     until(lambda: log.exists() and log.read_text().count("shard_finished") >= 3, what="three finished shards")
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 3, said
-    assert "verdicts are kept" in said
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 3, told
+    assert "verdicts are kept" in told
     assert not out.exists()
     again = command(data_dir, "scan", str(source), "-o", str(out), **(slow | {"instant_ms_per_batch": "0"}))
     assert again.returncode == 0, again.stderr
@@ -124,7 +117,7 @@ def test_refused_lines_are_said_and_written_and_the_status_tells(data_dir: pathl
 
 
 @pytest.mark.parametrize(
-    ("args", "settings", "said"),
+    ("args", "settings", "sentence"),
     [
         (("scan", "missing.jsonl"), {}, "missing.jsonl cannot be read: No such file or directory"),
         (("scan", "notes.txt"), {}, "has no column named text. There are: x."),
@@ -138,26 +131,22 @@ def test_refused_lines_are_said_and_written_and_the_status_tells(data_dir: pathl
     ],
 )
 def test_what_cannot_work_is_one_sentence_and_status_2(
-    data_dir: pathlib.Path, tmp_path: pathlib.Path, args: tuple[str, ...], settings: dict[str, str], said: str
+    data_dir: pathlib.Path, tmp_path: pathlib.Path, args: tuple[str, ...], settings: dict[str, str], sentence: str
 ) -> None:
     (tmp_path / "in.jsonl").write_text('{"id": 1, "text": "x"}\n')
     (tmp_path / "notes.txt").write_text("x")
     full = [str(tmp_path / arg) if arg in ("in.jsonl", "notes.txt") else arg for arg in args]
-    done = command(data_dir, *full, **settings)
+    done = said(data_dir, *full, **settings)
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr.replace("\n", " ")
+    assert sentence in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
 
 
 def test_up_serves_api_and_command_line_until_it_is_told_to_stop(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     port = free_port()
-    environment = os.environ | {
-        "GUARDFLEET_DATA_DIR": str(data_dir),
-        "GUARDFLEET_ENGINE": "instant",
-        "GUARDFLEET_API_PORT": str(port),
-    }
+    settings = os.environ | environment(data_dir, {"engine": "instant", "api_port": str(port)})
     with (tmp_path / "up.log").open("w") as log:
-        running = subprocess.Popen([sys.executable, "-m", "guardfleet", "up"], env=environment, stderr=log)
+        running = subprocess.Popen([sys.executable, "-m", "guardfleet", "up"], env=settings, stderr=log)
     try:
         until(lambda: "API key:" in (tmp_path / "up.log").read_text(), what="the announcement")
         key = (tmp_path / "up.log").read_text().split("API key:")[1].split()[0]
@@ -265,10 +254,10 @@ def test_the_embedded_broker_keeps_its_messages_over_a_restart(data_dir: pathlib
 
 
 def test_doctor_says_what_works_and_what_does_not(data_dir: pathlib.Path) -> None:
-    well = command(data_dir, "doctor")
+    well = said(data_dir, "doctor")
     assert well.returncode == 0, well.stderr
     assert "guardfleet-demo@" in well.stderr
-    ill = command(data_dir, "doctor", model="/nowhere/model", database_url="postgresql://u@127.0.0.1:1/x", secret_key="c2hvcnQ=")
+    ill = said(data_dir, "doctor", model="/nowhere/model", database_url="postgresql://u@127.0.0.1:1/x", secret_key="c2hvcnQ=")
     assert ill.returncode == 2
-    for said in ("'/nowhere/model' does not exist", "PostgreSQL did not answer", "has 5 bytes, 32 are needed"):
-        assert said in ill.stderr.replace("\n", " ")
+    for sentence in ("'/nowhere/model' does not exist", "PostgreSQL did not answer", "has 5 bytes, 32 are needed"):
+        assert sentence in ill.stderr.replace("\n", " ")

@@ -1,9 +1,7 @@
 """A process with another secret key than the installation's takes nothing in and judges nothing."""
 
-import os
 import pathlib
 import subprocess
-import sys
 
 import pytest
 from starlette.testclient import TestClient
@@ -15,7 +13,8 @@ from guardfleet.settings import Settings, load_settings
 from guardfleet.store import installation, keys, rotation
 from guardfleet.store.database import Database
 from producer.client import Producer
-from tests.integration.test_commands import command, data_dir
+from tests.integration.test_commands import data_dir
+from tests.services.commands import command, said
 from tests.services.fixtures import SECRET_KEY, with_broker
 from tests.services.stored import scalar, submit
 
@@ -27,18 +26,12 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-def guardfleet(settings: Settings, folder: pathlib.Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def guardfleet(settings: Settings, folder: pathlib.Path, *args: str, **changed: str) -> subprocess.CompletedProcess[str]:
     source = folder / "in.jsonl"
     source.write_text('{"id": 1, "text": "x"}\n')
     named = {"IN": str(source), "OUT": str(folder / "out.jsonl")}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "guardfleet", *(named.get(arg, arg) for arg in args)],
-        env=os.environ | settings.as_environment() | environ,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    run = command if "--devices" in args else said  # which starts a process that says it
+    return run(settings, *(named.get(arg, arg) for arg in args), **changed)
 
 
 @with_broker("redis")
@@ -48,13 +41,13 @@ def test_every_process_and_command_refuses_another_key(
 ) -> None:
     installation.require_key(db, keyring)
     other = new_secret_key()
-    done = guardfleet(settings, tmp_path, *args, GUARDFLEET_SECRET_KEY=other)
+    done = guardfleet(settings, tmp_path, *args, secret_key=other)
     assert done.returncode == 2, done.stderr
-    said = done.stderr.replace("\n", " ")
-    assert f"this installation's secret key is {keyring.key_id}" in said
-    assert Keyring(other).key_id in said
-    assert other not in said
-    assert "Traceback" not in said
+    told = done.stderr.replace("\n", " ")
+    assert f"this installation's secret key is {keyring.key_id}" in told
+    assert Keyring(other).key_id in told
+    assert other not in told
+    assert "Traceback" not in told
     assert scalar(db, "select count(*) from job") == 0
     assert scalar(db, "select count(*) from api_key") == 0
 
@@ -129,6 +122,6 @@ def test_an_embedded_stack_refuses_another_key_than_its_folder_s(data_dir: pathl
     source.write_text('{"id": 1, "text": "x"}\n')
     assert command(data_dir, "scan", str(source), "-o", str(tmp_path / "o.jsonl"), engine="instant").returncode == 0
     for args in (("scan", str(source), "--again"), ("up",), ("keys", "create", "x")):
-        done = command(data_dir, *args, engine="instant", secret_key=SECRET_KEY)
+        done = said(data_dir, *args, engine="instant", secret_key=SECRET_KEY)
         assert done.returncode == 2, (args, done.stderr)
         assert "this installation's secret key is" in done.stderr

@@ -1,0 +1,53 @@
+"""The command line: as the process that a user starts or, where only what it says counts, within this one, which is quicker."""
+
+import contextlib
+import io
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from unittest import mock
+
+from guardfleet import cli
+from guardfleet.settings import Settings
+
+
+def command(of: pathlib.Path | Settings, *args: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """One command as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "guardfleet", *args],
+        env=os.environ | environment(of, settings),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def said(of: pathlib.Path | Settings, *args: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """The same command within this process: for what ends before it starts anything."""
+    out, err = io.StringIO(), io.StringIO()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with (
+            mock.patch.dict(os.environ, environment(of, settings)),
+            mock.patch.object(sys, "argv", ["guardfleet", *args]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            cli.main()
+    except SystemExit as ended:
+        assert isinstance(ended.code, int)
+        return subprocess.CompletedProcess(args, ended.code, out.getvalue(), err.getvalue())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    raise AssertionError("a command ends with its exit status")
+
+
+def environment(of: pathlib.Path | Settings, changed: Mapping[str, str]) -> dict[str, str]:
+    """The settings of a fleet, or those of a data folder alone, as a command finds them in its environment."""
+    plain = of.as_environment() if isinstance(of, Settings) else {"GUARDFLEET_DATA_DIR": str(of)}
+    return plain | {f"GUARDFLEET_{key.upper()}": value for key, value in changed.items()}
