@@ -2,8 +2,9 @@
 
 import itertools
 import json
+import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,11 +26,8 @@ from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention
 from worker.engine.drafts import Tree
 from worker.engine.generate import GenerateBackend
 from worker.engine.loading import LoadedModel, load
-from worker.engine.make import Spec, make_backend
-from worker.engine.network import why_not
 from worker.engine.packed import PackedBackend
 from worker.engine.progress import Continuation
-from worker.engine.reading import forks
 from worker.judging import judgement_of
 from worker.prompt import Content, messages_of
 
@@ -56,8 +54,10 @@ def asked(shared: pathlib.Path) -> list[Content]:
 
 
 @pytest.fixture(scope="session")
-def expected(demo: LoadedModel, asked: list[Content]) -> list[str]:
-    return elsewhere(lambda: generate(demo, asked))
+def expected(demo: LoadedModel, asked: list[Content]) -> dict[int, str]:
+    """What the reference says of every fourth row: it takes two minutes and a half for all of them (ALL_ROWS=1)."""
+    some = range(0, len(asked), 1 if os.environ.get("ALL_ROWS") else 4)
+    return dict(zip(some, elsewhere(lambda: generate(demo, [asked[i] for i in some])), strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -70,19 +70,18 @@ def judged(asked: list[Content]) -> list[Answer]:
     return found
 
 
-def test_every_answer_equals_greedy_generate(judged: list[Answer], expected: list[str]) -> None:
-    found = judged
-    assert len(found) >= 2400
-    assert [answer.raw for answer in found] == expected
-    assert {answer.passes for answer in found} >= {1, 2}
-    assert sum(answer.passes == 1 for answer in found) > len(found) * 2 / 3
+def test_every_answer_equals_greedy_generate(judged: list[Answer], expected: dict[int, str]) -> None:
+    assert len(expected) >= 600
+    assert {i: judged[i].raw for i in expected} == expected
+    assert {answer.passes for answer in judged} >= {1, 2}
+    assert sum(answer.passes == 1 for answer in judged) > len(judged) * 2 / 3
 
 
 @pytest.fixture(scope="session")
 def sampled(demo: LoadedModel, asked: list[Content]) -> dict[int, Answer]:
-    """Every seventh row, and what the padded reference says of it."""
+    """Every eighth row, and what the padded reference says of it."""
     reference = GenerateBackend(demo, budget_tokens=BUDGET)
-    some = range(0, len(asked), 7)
+    some = range(0, len(asked), 8)
     rows = dict(zip(some, reference.prepare([asked[i] for i in some]), strict=True))
     order = sorted(some, key=lambda i: getattr(rows[i], "n_tokens", 0))
     out: dict[int, Answer] = {}
@@ -101,7 +100,7 @@ def shared_backend() -> PackedBackend:
 @given(data=st.data())
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_packing_changes_an_answer_or_its_probabilities(
-    data: st.DataObject, shared_backend: PackedBackend, sampled: dict[int, Answer], asked: list[Content], expected: list[str]
+    data: st.DataObject, shared_backend: PackedBackend, sampled: dict[int, Answer], asked: list[Content], expected: dict[int, str]
 ) -> None:
     chosen = data.draw(st.lists(st.sampled_from(sorted(sampled)), min_size=1, max_size=60))
     sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
@@ -112,19 +111,20 @@ def test_no_packing_changes_an_answer_or_its_probabilities(
         assert answer.categories == pytest.approx(sampled[i].categories, abs=1e-4)
 
 
-def test_batches_beside_each_other_change_no_answer(asked: list[Content], expected: list[str]) -> None:
+def test_batches_beside_each_other_change_no_answer(asked: list[Content], expected: dict[int, str]) -> None:
     backend = elsewhere(lambda: PackedBackend(load("demo"), budget_tokens=2048, streams=3))
     engine = BatchingEngine(backend)
     engine.start()
-    futures = [engine.submit(asked[start::20], urgent=start % 5 == 0) for start in range(10)]
-    for start, future in enumerate(futures):
-        assert [answer.raw for answer in future.result(60).answers] == expected[start::20]
+    beside = [range(start, len(asked), 40) for start in range(0, 40, 4)]
+    futures = [engine.submit([asked[i] for i in some], urgent=at % 5 == 0) for at, some in enumerate(beside)]
+    for some, future in zip(beside, futures, strict=True):
+        assert [answer.raw for answer in future.result(300).answers] == [expected[i] for i in some]
     engine.stop()
 
 
 @pytest.mark.parametrize("draft", WRONG)
 def test_a_wrong_draft_costs_passes_and_nothing_else(
-    packed: PackedBackend, asked: list[Content], expected: list[str], draft: str
+    packed: PackedBackend, asked: list[Content], expected: dict[int, str], draft: str
 ) -> None:
     some = range(0, len(asked), 12)
     draft_always(packed, Tree.chain(packed.encode(draft)))
@@ -134,7 +134,7 @@ def test_a_wrong_draft_costs_passes_and_nothing_else(
 
 
 def test_without_any_tree_it_is_greedy_decoding_token_by_token(
-    packed: PackedBackend, asked: list[Content], expected: list[str], monkeypatch: pytest.MonkeyPatch
+    packed: PackedBackend, asked: list[Content], expected: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draft_always(packed, Tree())
     for mode in packed.modes:
@@ -244,61 +244,11 @@ def test_rows_that_are_answered_safe_can_be_ranked(said: list[tuple[float, Judge
     assert len({tuple(found) for found in each if len(set(found)) > 20}) >= 4
 
 
-def test_labels_and_categories_of_the_real_tokenizer_are_told_apart_by_one_token(real_tokenizer: Any) -> None:
-    encode: Callable[[str], list[int]] = lambda text: real_tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-    assert forks([f"Safety: {label}\nCategories:" for label in ("Safe", "Controversial", "Unsafe")], encode) == (
-        (73037, 25),
-        [22291, 2093, 73067],
-    )
-    prefix, first = forks([f"Safety: Safe\nCategories: {name}" for name in CATEGORY_CHOICES], encode)
-    assert prefix == (73037, 25, 22291, 198, 20970, 25)
-    assert first == [2240, 29455, 11581, 38667, 393, 64800, 1230, 15928, 2955, 56146]
-
-
-def test_a_model_that_babbles_babbles_the_same(babbling: pathlib.Path) -> None:
-    loaded = load(str(babbling))
-    contents: list[Content] = ["hello", "x" * 3000, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]
-    expected = generate(loaded, contents, rows=1)
-    backend = PackedBackend(load(str(babbling)), budget_tokens=BUDGET)
-    found = drive(backend, backend.prepare(contents), (2, 3))
-    assert [answer.raw for answer in found] == expected
-    assert {answer.output_tokens for answer in found} == {128}
-    assert {answer.probabilities for answer in found} == {None}
-    assert [answer.responds for answer in found] == [False, False, True]
-    assert {answer.flaw for answer in found} == {"it did not end within 128 tokens"}
-
-
-def test_what_the_pass_does_not_cover_is_judged_by_generate_and_said(
-    babbling: pathlib.Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = json.loads((babbling / "config.json").read_text())
-    (babbling / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
-    assert why_not(load(str(babbling)).network) == "attention bias or another activation than SiLU"
-    assert isinstance(_make(str(babbling)), GenerateBackend)
-    assert "padded generate instead of the packed pass" in caplog.text
-
-
-def test_a_pass_that_disagrees_with_the_model_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("worker.engine.elementwise.cpu_rotate", lambda x, head, cos, sin, eps: x)
-    assert isinstance(_make("demo"), GenerateBackend)
-    assert "off by" in caplog.text
-
-
-def test_the_demo_model_is_judged_by_the_packed_pass() -> None:
-    assert isinstance(_make("demo"), PackedBackend)
-
-
-def _make(model: str) -> Any:
-    return make_backend(Spec(model=model, device="cpu"))
-
-
 def test_rows_of_a_batch_that_failed_half_way_can_be_given_again(
-    packed: PackedBackend, asked: list[Content], expected: list[str], monkeypatch: pytest.MonkeyPatch
+    packed: PackedBackend, asked: list[Content], expected: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draft_always(packed, Tree())
-    begun = [row for row in packed.run(_rows(packed, asked[:8])) if isinstance(row, Continuation)]
+    begun = [row for row in packed.run(_rows(packed, asked[:32:4])) if isinstance(row, Continuation)]
     assert len(begun) == 8
     calls = itertools.count()
     settled = packed._settled
@@ -311,7 +261,7 @@ def test_rows_of_a_batch_that_failed_half_way_can_be_given_again(
     monkeypatch.setattr(packed, "_settled", failing)
     with pytest.raises(ValueError, match="half way"):
         packed.run(begun)
-    assert [answer.raw for answer in drive(packed, begun)] == expected[:8]
+    assert [answer.raw for answer in drive(packed, begun)] == [expected[i] for i in range(0, 32, 4)]
 
 
 def _rows(backend: PackedBackend, contents: Sequence[Content]) -> list[Prepared]:

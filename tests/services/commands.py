@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from unittest import mock
 
+import pytest
+
 from guardfleet import cli
 from guardfleet.settings import Settings
 
@@ -32,19 +34,18 @@ def said(of: pathlib.Path | Settings, *args: str, **settings: str) -> subprocess
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with (
+            pytest.raises(SystemExit) as ended,
             mock.patch.dict(os.environ, environment(of, settings)),
             mock.patch.object(sys, "argv", ["guardfleet", *args]),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
             cli.main()
-    except SystemExit as ended:
-        assert isinstance(ended.code, int)
-        return subprocess.CompletedProcess(args, ended.code, out.getvalue(), err.getvalue())
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    raise AssertionError("a command ends with its exit status")
+    assert isinstance(ended.value.code, int)
+    return subprocess.CompletedProcess(args, ended.value.code, out.getvalue(), err.getvalue())
 
 
 def environment(of: pathlib.Path | Settings, changed: Mapping[str, str]) -> dict[str, str]:
