@@ -22,9 +22,8 @@ from producer.jsonvalues import JsonValues
 from producer.layout import Item, Tally
 from producer.lines import Lines, line_end_of, row_end_of
 from producer.naming import SHOWN_NAMES, resolve
-from producer.streams import Head, Stream
+from producer.streams import STDIN, Head, Stream, comes_once
 
-STDIN = "-"
 Line = PayloadRow | LineError
 Numbered = tuple[int, Line]  # the line from 1; of a table the row, of a JSON list the element
 LOOKED_AT = 100  # rows of JSON whose members say which columns there are
@@ -142,7 +141,7 @@ class Input:
 
     def _table(self, kind: str) -> tuple[Format, str]:
         self._stream.close()
-        if self._path == STDIN or self._stream.compression:
+        if comes_once(self._path) or self._stream.compression:
             raise RejectedError(f"{self.name} is {kind.title()}, which is read from a file, as it was written.")
         parts = (tables.ParquetParts if kind == "parquet" else tables.ArrowParts)(self._path)
         names = parts.schema.names

@@ -9,7 +9,8 @@ from typing import Any
 from guardfleet.errors import RejectedError
 from producer.formats import PACKED, SUFFIXES, suffix_of
 from producer.layout import Tally
-from producer.readers import AS_FOUND, STDIN, Input, Numbered, Reading
+from producer.readers import AS_FOUND, Input, Numbered, Reading
+from producer.streams import STDIN, comes_once, identity_of
 
 HIDDEN = (".", "_")  # names that begin so are no data: .crc, _SUCCESS
 
@@ -23,24 +24,26 @@ class Inputs:
     def __init__(self, sources: str | Sequence[str], reading: Reading = AS_FOUND, *, max_text_bytes: int) -> None:
         self._reading, self._max_text_bytes = reading, max_text_bytes
         self.paths, self.left_out = expanded([sources] if isinstance(sources, str) else sources)
-        if STDIN in self.paths and len(self.paths) > 1:
-            raise RejectedError("standard input cannot be read beside files.")
         self.warnings: list[str] = []
         self.tally = Tally()
-        self._opened: Input | None = None
+        self._held: dict[str, Input] = {}  # looked at and not read yet: what comes once, and what is alone
         self._how: Counter[str] = Counter()
-        for path in self.paths:
-            looked = self._open(path)
-            self._how[looked.how] += 1
-            if len(self.paths) == 1:
-                self._opened = looked
-            else:
-                looked.close()
+        try:
+            for path in self.paths:
+                looked = self._open(path)
+                self._how[looked.how] += 1
+                if len(self.paths) == 1 or comes_once(path):
+                    self._held[path] = looked
+                else:
+                    looked.close()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def is_repeatable(self) -> bool:
         """Whether it can be read again."""
-        return self.paths != [STDIN]
+        return not any(comes_once(path) for path in self.paths)
 
     @property
     def name(self) -> str:
@@ -51,8 +54,8 @@ class Inputs:
     @property
     def said(self) -> str:
         """How it is read, in a line."""
-        if self._opened is not None:
-            found = f"reading {self._opened.name}: {next(iter(self._how))}"
+        if len(self.paths) == 1:
+            found = f"reading {'standard input' if self.paths == [STDIN] else self.paths[0]}: {next(iter(self._how))}"
         else:
             found = f"reading {len(self.paths)} files: " + "; ".join(f"{n} {how}" for how, n in self._how.items())
         names = ", ".join(pathlib.PurePath(path).name for path in self.left_out[:3])
@@ -64,7 +67,7 @@ class Inputs:
         before = 0
         self.warnings, self.tally = [], Tally()
         for path in self.paths:
-            source, self._opened = self._opened or self._open(path), None
+            source = self._take(path)
             place = path if len(self.paths) > 1 else None
             last = before
             for last, row in source.rows(before=before, place=place):
@@ -76,14 +79,21 @@ class Inputs:
     def values(self) -> Iterator[tuple[str, int, Any]]:
         """Every row as it was read, or the LineError that it is, with its file and its line there."""
         for path in self.paths:
-            source, self._opened = self._opened or self._open(path), None
+            source = self._take(path)
             for first, _, value in source.values():
                 yield source.name, first, value
 
     def close(self) -> None:
         """Let go of what was opened and not read."""
-        if self._opened is not None:
-            self._opened.close()
+        while self._held:
+            self._held.popitem()[1].close()
+
+    def _take(self, path: str) -> Input:
+        """The input, opened. Raises RejectedError for one that comes once and was taken: it would seem to be empty, or hang."""
+        held = self._held.pop(path, None)
+        if held is None and comes_once(path):
+            raise RejectedError(f"{path} comes once only, and was read already.")
+        return held or self._open(path)
 
     def _open(self, path: str) -> Input:
         return Input(path, self._reading, max_text_bytes=self._max_text_bytes)
@@ -108,9 +118,19 @@ def expanded(sources: Sequence[str]) -> tuple[list[str], list[str]]:
             paths += found
         else:
             paths.append(source)
-    if twice := next((path for path, n in Counter(paths).items() if n > 1), None):
-        raise RejectedError(f"{twice} is there twice.")
+    if len(paths) > 1:
+        _refuse_twice(paths)
     return paths, left_out
+
+
+def _refuse_twice(paths: Sequence[str]) -> None:
+    names: dict[object, str] = {}
+    for path in paths:
+        identity = identity_of(path)
+        if identity in names:
+            first = names[identity]
+            raise RejectedError(f"{path} is there twice{'' if first == path else f', as {first} too'}.")
+        names[identity] = path
 
 
 def _within(folder: pathlib.Path) -> tuple[list[str], list[str]]:

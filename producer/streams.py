@@ -5,6 +5,7 @@ Memory is flat however far a stream inflates: it is pulled a piece at a time. On
 
 import gzip
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Iterator
@@ -24,7 +25,26 @@ PIECE_BYTES = 256 << 10  # of a file, or what a pipe has by now
 HEAD_BYTES = 64 << 10  # looked at before anything is decided
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 SKIPPABLE = b"\x2a\x4d\x18"  # after one byte of 50 to 5f: a zstd frame that holds no data
+STDIN = "-"
 WINDOW_LOG = 27  # 128 MiB, as the command line's --long has it
+
+
+def comes_once(path: str) -> bool:
+    """Whether it can be read a single time: standard input, a pipe, a device, whatever is no regular file."""
+    if path == STDIN:
+        return True
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - as it is opened
+    except OSError:
+        return False  # opening it says what is wrong
+
+
+def identity_of(path: str) -> object:
+    """What two names of one input have in common. Raises OSError."""
+    if not comes_once(path):
+        return path
+    found = os.fstat(sys.stdin.fileno()) if path == STDIN else os.stat(path)  # noqa: PTH116
+    return found.st_dev, found.st_ino
 
 
 class _Readable(Protocol):
@@ -58,6 +78,7 @@ class Stream:
     def __init__(self, path: str) -> None:
         self.path = path
         self.damage: str | None = None
+        self._comes_once = comes_once(path)
         self._file = _opened(path)
         self._start = _first(self._file)
         self.compression = _compression(self._start)
@@ -84,7 +105,7 @@ class Stream:
                 self.is_short = True
                 break
             head += piece
-            if self.path == "-" and b"\n" in head:
+            if self._comes_once and b"\n" in head:
                 break  # whoever writes into a pipe line by line is not kept waiting
         return bytes(head)
 
@@ -115,7 +136,7 @@ class _Resumed:
 
 def _opened(path: str) -> BinaryIO:
     try:
-        return os.fdopen(os.dup(sys.stdin.fileno()), "rb") if path == "-" else open(path, "rb")  # noqa: PTH123 - closed by the stream
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb") if path == STDIN else open(path, "rb")  # noqa: PTH123 - closed by the stream
     except OSError as error:
         raise RejectedError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from error
 

@@ -27,8 +27,10 @@ UNASKED: Mapping[str, Any] = {
 
 
 def fingerprint(paths: Sequence[str], command: str, asked: Mapping[str, Any]) -> bytes | None:
-    """32 bytes; None for standard input, which comes once. Raises RejectedError for a file that cannot be read."""
-    if "-" in paths:
+    """32 bytes; None with standard input or a pipe, which come once. Raises RejectedError for a file that cannot be read."""
+    from producer.streams import comes_once
+
+    if any(comes_once(path) for path in paths):
         return None
     whole = hashlib.sha256()
     for path in paths:
