@@ -57,9 +57,12 @@ def judgement_of(answer: Answer) -> Judgement:
 
 
 def _worst_of(answer: Answer) -> Judgement:
-    """A long text is what its worst window is. A window without a verdict leaves the text without one, unless another is unsafe."""
+    """A long text is what its worst window is: of those of the gravest severity, the one with the most P(not safe).
+
+    A window without a verdict leaves the text without one, unless another is unsafe.
+    """
     judged = [(start, end, _judgement_of(window)) for start, end, window in answer.windows]
-    start, end, worst = max(judged, key=lambda item: (GRAVITY.index(item[2].severity), _p_unsafe(item[2])))
+    start, end, worst = max(judged, key=lambda item: (GRAVITY.index(item[2].severity), _doubt(item[2])))
     alike = [judgement for _, _, judgement in judged if judgement.severity is worst.severity]
     windows = [[a, b, judgement.severity.label, category_names(judgement.categories)] for a, b, judgement in judged]
     return replace(
@@ -69,8 +72,8 @@ def _worst_of(answer: Answer) -> Judgement:
     )
 
 
-def _p_unsafe(judgement: Judgement) -> float:
-    return judgement.probabilities[2] if judgement.probabilities else 0.0
+def _doubt(judgement: Judgement) -> float:
+    return 1 - judgement.probabilities[0] if judgement.probabilities else 0.0
 
 
 def _judgement_of(answer: Answer) -> Judgement:

@@ -174,6 +174,15 @@ def test_a_window_without_a_verdict_leaves_the_text_without_one_unless_another_i
     }
 
 
+def test_of_windows_alike_the_one_with_the_most_doubt_decides() -> None:
+    """So that a long text ranks by its most doubtful part."""
+    raw = "Safety: Safe\nCategories: None"
+    odds = [(0.9, 0.02, 0.08), (0.6, 0.35, 0.05), (0.8, 0.13, 0.07)]  # of Safe, Controversial, Unsafe
+    found = judgement_of(Answer("", windows=tuple((at, at + 2, Answer(raw, probabilities=p)) for at, p in enumerate(odds))))
+    assert found.severity is Severity.SAFE
+    assert found.probabilities == odds[1]
+
+
 @pytest.mark.parametrize("neutralises", [True, False])
 def test_a_text_with_role_labels_says_so_whole_and_in_windows(
     real_tokenizer: Any, filler: tuple[str, list[int]], neutralises: bool
