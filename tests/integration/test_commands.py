@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from guardfleet.cli.reading import opened
+from guardfleet.cli.scan import Scan
 from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import EmbeddedValkey
+from guardfleet.settings import load_settings
 from guardfleet.store.database import Database
+from producer.readers import Reading
 from tests.services.commands import command, environment, said
 from tests.services.fleet import until
 from tests.services.servers import free_port
@@ -63,18 +68,16 @@ def test_scan_judges_a_file_and_a_second_run_has_nothing_to_do(data_dir: pathlib
     assert len(flagged.stdout.splitlines()) == 1 + sum(row["severity"] in ("unsafe", "error") for row in rows)
 
 
-def test_another_model_under_the_same_name_judges_anew(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    import shutil
-
+def test_another_model_under_the_same_name_judges_anew(tmp_path: pathlib.Path) -> None:
     model, source = tmp_path / "model", tmp_path / "in.jsonl"
     shutil.copytree(pathlib.Path(__file__).parents[2] / "models" / "demo", model)
     source.write_text('{"id": 1, "text": "x"}\n')
-    scan = ("scan", str(source), "-o", str(tmp_path / "out.jsonl"), "--model", str(model))
-    assert "nothing to do" not in command(data_dir, *scan).stderr
+    scan = Scan(load_settings(model=str(model)), [str(source)], str(tmp_path / "out.jsonl"), Reading())
+    scan._inputs = opened(scan.sources, scan.reading, max_text_bytes=100, allow_empty=False)
+    before = scan._fingerprint()
+    assert before == scan._fingerprint()
     (model / "figures.json").write_text("{}")  # stands for other weights: any file of the folder counts
-    changed = command(data_dir, *scan)
-    assert "nothing to do" not in changed.stderr
-    assert changed.returncode == 0, changed.stderr
+    assert before != scan._fingerprint()
 
 
 def test_an_interrupted_scan_resumes_where_it_was(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -37,9 +37,10 @@ def generate(demo: LoadedModel, content: Content) -> str:
 
 
 def contents(shared: pathlib.Path) -> list[Content]:
-    texts: list[Content] = [json.loads(line)["text"] for line in (shared / "data" / "corpus.jsonl").read_text().splitlines()[::600]]
+    corpus = (shared / "data" / "corpus.jsonl").read_text().splitlines()
+    texts: list[Content] = [json.loads(line)["text"] for line in corpus[::1800]]
     for file in ("xstest_completions", "dialogues"):
-        texts += [json.loads(line)["messages"] for line in (shared / "data" / f"{file}.jsonl").read_text().splitlines()[::40]]
+        texts += [json.loads(line)["messages"] for line in (shared / "data" / f"{file}.jsonl").read_text().splitlines()[::100]]
     return texts
 
 
@@ -73,9 +74,9 @@ def test_unseen_rows_follow_the_grammar(demo: LoadedModel, shared: pathlib.Path)
     backend = GenerateBackend(demo, budget_tokens=8192)
     engine = BatchingEngine(backend)
     engine.start()
-    rows = (shared / "data" / "corpus.jsonl").read_text().splitlines()[5::80] + (
+    rows = (shared / "data" / "corpus.jsonl").read_text().splitlines()[5::500] + (
         shared / "data" / "ai_detect.jsonl"
-    ).read_text().splitlines()[::20]
+    ).read_text().splitlines()[::60]
     found = engine.submit([json.loads(line)["text"] for line in rows]).result().answers
     engine.stop()
     assert sum(parse(answer.raw) is not None for answer in found) >= 0.995 * len(rows)
