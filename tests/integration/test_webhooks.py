@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from contextlib import closing
 from typing import Any
 
 import httpx2
@@ -9,6 +10,7 @@ import openai
 import pytest
 from standardwebhooks import Webhook
 
+from guardfleet.errors import RejectedError
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
 from guardfleet.signing import new_secret
@@ -35,9 +37,11 @@ def delivery_state(db: Database) -> int | None:
         return connection.exec_driver_sql("select state from delivery").scalar_one_or_none()
 
 
-def run(settings: Settings, folder: pathlib.Path, url: str, secret: str, final: int) -> tuple[Producer, dict[str, Any]]:
+def run(
+    settings: Settings, folder: pathlib.Path, url: str, secret: str, final: int, workers: Settings | None = None
+) -> tuple[Producer, dict[str, Any]]:
     producer = Producer.connect(settings)
-    with fleet(settings, folder, DISPATCHER, WORKER, WEBHOOKS):
+    with fleet(workers or settings, folder, DISPATCHER, WORKER, WEBHOOKS):
         job = finished(producer, producer.submit(["a", "b [[unsafe]]"], Options(callback_url=url, callback_secret=secret)).job)
         until(lambda: delivery_state(producer.db) == final, what=f"a delivery in state {final}")
     return producer, {"label": job.label, "public_id": job.public_id}
@@ -101,7 +105,10 @@ def test_a_private_address_is_refused_unless_the_operator_allows_it(
     settings: Settings, tmp_path: pathlib.Path, receiver: Receiver
 ) -> None:
     closed = settings.model_copy(update={"webhook_allow_networks": ()})
-    producer, _ = run(closed, tmp_path, receiver.url.replace("127.0.0.1", "localhost"), new_secret(), 3)
+    url = receiver.url.replace("127.0.0.1", "localhost")
+    with closing(Producer.connect(closed).db) as db, pytest.raises(RejectedError, match="private or reserved"):
+        Producer(db, Keyring.of(closed), closed).submit(["a"], Options(callback_url=url))
+    producer, _ = run(settings, tmp_path, url, new_secret(), 3, workers=closed)  # it leads elsewhere by the time it is called
     assert receiver.got == []
     assert all(status is None and "private or reserved" in str(error) for status, error in attempts(producer.db))
     producer.db.close()
