@@ -14,7 +14,6 @@ from guardfleet.store.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import until
 from tests.services.served import served
-from tests.services.stored import scalar
 
 PATIENCE_S = 20.0
 
@@ -64,8 +63,8 @@ def test_connections_that_say_nothing_make_room_for_one_that_does(address: tuple
 def test_a_request_under_way_is_not_closed_for_others(address: tuple[str, int], db: Database, keyring: Keyring) -> None:
     key = keys.create(db, keyring, name="k")
     head = f"POST /v1/batches HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n".encode()
-    slow = opened(address, head + b"Content-Type: application/jsonl\r\nContent-Length: 25\r\n\r\n")
-    until(lambda: scalar(db, "select count(*) from job"), what="the batch")
+    slow = opened(address, head + b"Content-Type: application/jsonl\r\nContent-Length: 25\r\nExpect: 100-continue\r\n\r\n")
+    assert slow.recv(100).startswith(b"HTTP/1.1 100"), "the body is waited for"
     others = [opened(address) for _ in range(30)]
     slow.sendall(b'{"id": "a", "text": "xx"}')
     assert answer(slow).startswith(b"HTTP/1.1 200")
