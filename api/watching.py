@@ -62,14 +62,14 @@ class Watching:
     async def _look(self) -> None:
         while self._watched:
             await asyncio.sleep(LOOK_S)
+            asked = list(self._watched)  # others come while PostgreSQL answers, and are not in what it says
             try:
-                found = await run_in_threadpool(jobs.get_all, self._db, list(self._watched))
+                found = await run_in_threadpool(jobs.get_all, self._db, asked)
             except RetryableError as error:
                 get_logger().warning("watching_paused", reason=str(error))
                 continue
             for job_id, watched in self._watched.items():
-                view = found.get(job_id)
-                if view is None or watched.view is None or mark(view) != mark(watched.view):
+                if job_id in asked and _has_changed(watched.view, view := found.get(job_id)):
                     watched.view = view
                     watched.news.set()
                     watched.news = asyncio.Event()
@@ -78,6 +78,10 @@ class Watching:
 def mark(job: JobView) -> tuple[int, int, int, bool]:
     """What is news of a job where it differs."""
     return job.state, job.done, job.total, job.is_paused
+
+
+def _has_changed(before: JobView | None, now: JobView | None) -> bool:
+    return before is None or now is None or (now.seen_at >= before.seen_at and mark(now) != mark(before))
 
 
 def _is_newer(view: JobView | None, job: JobView) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pathlib
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,7 +11,9 @@ import httpx2
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 
+from api.places import Places
 from api.server import create_app
+from api.watching import Watching
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import jobs, keys
@@ -18,6 +21,7 @@ from guardfleet.store.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import until
 from tests.services.served import judge, served
+from tests.services.stored import submit
 
 JSONL = {"content-type": "application/jsonl"}
 ROWS = b"".join(json.dumps({"id": str(i), "text": "x"}).encode() + b"\n" for i in range(8))
@@ -77,6 +81,38 @@ def test_many_who_wait_cost_one_look_and_are_all_told(
         assert all(text.count("event: batch.ended") == 1 and '"completed":8' in text for text in said)
 
     run(many, keys.create(db, keyring, name="k"), body)
+
+
+def test_who_comes_while_postgres_answers_is_not_told_that_the_job_has_gone(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (jobs.get_by_id(db, submit(db, keyring, 1).id) for _ in range(2))
+    asked: list[list[int]] = []
+    goes_on, real = threading.Event(), jobs.get_all
+
+    def get_all(db: Database, job_ids: Any) -> Any:
+        asked.append(list(job_ids))
+        assert goes_on.wait(60)
+        return real(db, job_ids)
+
+    monkeypatch.setattr(jobs, "get_all", get_all)
+
+    async def body() -> None:
+        watching = Watching(db, Places("waiting", of_key=10, in_all=10))
+        before = asyncio.create_task(watching.news(first, within_s=60))
+        await asyncio.to_thread(until, lambda: asked, what="a look")
+        behind = asyncio.create_task(watching.news(second, within_s=60))
+        await asyncio.sleep(0)
+        goes_on.set()
+        await asyncio.to_thread(until, lambda: len(asked) > 2, what="the looks behind it")
+        assert asked[:2] == [[first.id], [first.id, second.id]]
+        assert not before.done()
+        assert not behind.done()
+        watching.stop()
+        for task in (before, behind):
+            task.cancel()
+
+    asyncio.run(body())
 
 
 def test_a_key_has_so_many_places_and_gets_them_back(api_settings: Settings, db: Database, keyring: Keyring) -> None:
