@@ -77,9 +77,9 @@ def test_an_empty_input_makes_a_job_only_where_that_is_allowed(
     path.write_text(data)
     for settings in (beside, away):
         with pytest.raises(RejectedError, match=r"the input has no rows: .* \(--allow-empty takes it all the same\)"):
-            command.submit(settings, [str(path)], AS_FOUND, allow_empty=False, **ASKED)
+            command.submit(settings, [str(path)], Options(), wait=False)
     assert scalar(db, "select count(*) from job") == 0
-    assert command.submit(away, [str(path)], AS_FOUND, allow_empty=True, **ASKED) == 0
+    assert command.submit(away, [str(path)], Options(allow_empty=True), wait=False) == 0
     inputs = opened([str(path)], AS_FOUND, max_text_bytes=1 << 20, allow_empty=True)
     assert Producer(db, keyring, beside).submit_input(inputs, Options(allow_empty=True)).job.total == 0
     assert scalar(db, "select count(*) from job where total = 0") == 2

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from unittest import mock
 
 import pytest
+import structlog
 
 from guardfleet import cli
 from guardfleet.settings import Settings
@@ -32,6 +34,8 @@ def said(of: pathlib.Path | Settings, *args: str, **settings: str) -> subprocess
     """The same command within this process: for what ends before it starts anything."""
     out, err = io.StringIO(), io.StringIO()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    root, logs = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
     try:
         with (
             pytest.raises(SystemExit) as ended,
@@ -44,6 +48,10 @@ def said(of: pathlib.Path | Settings, *args: str, **settings: str) -> subprocess
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.configure(**logs)
+        structlog.contextvars.clear_contextvars()
     assert isinstance(ended.value.code, int)
     return subprocess.CompletedProcess(args, ended.value.code, out.getvalue(), err.getvalue())
 
