@@ -13,11 +13,11 @@ from api.context import AppContext, Context, ModerateCaller, in_thread
 from api.fields import JUDGED, Asked, ModelName
 from api.mapping import result, result_json
 from api.problems import ProblemError
-from guardfleet.domain.batch_lines import input_text
+from guardfleet.domain.batch_lines import input_text, refuse_beside
 from guardfleet.errors import ContentError, LineError, NotFoundError, RejectedError
 from guardfleet.rationale import reason_of
 from guardfleet.rendering import json_object
-from guardfleet.rows import USED, row_of
+from guardfleet.rows import PLACED, row_of
 from guardfleet.sealing import PayloadRow
 from guardfleet.store.keys import Caller
 from guardfleet.store.models import require_served, served
@@ -84,7 +84,7 @@ async def create(asked: ModerationRequest, request: Request, context: AppContext
     answer's `guardfleet.errors` names its place. A text that comes alone and has no verdict is an error of the request.
     """
     flag_from = FLAG_FROM[asked.flag_from]
-    beside = {name: value for name, value in (asked.model_extra or {}).items() if name not in USED}  # seen where a text is empty
+    beside = _beside(asked.model_extra or {})
     if isinstance(asked.input, list) and isinstance(asked.input[0], str) and len(asked.input) > 1:
         values = [{**beside, "text": text} for text in asked.input]
         return _json(await _several(request, context, caller, values, asked.model, flag_from))
@@ -166,6 +166,16 @@ async def _several(
     if errors:
         about["guardfleet"] = {"errors": [_error(i, errors[i]) for i in sorted(errors)]}
     return b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], b",".join(results[i] for i in range(len(values))))
+
+
+def _beside(extra: dict[str, Any]) -> dict[str, Any]:
+    """What is seen where a text is empty, of which nothing makes the row another one. Raises ProblemError for another text."""
+    try:
+        refuse_beside(extra, "the request")
+    except ContentError as error:
+        raise ProblemError(400, error.code, f"{error.detail}.", param="input") from None
+    placed = {name: value for name, value in extra.items() if name not in PLACED}
+    return placed | ({"request": [placed["request"]]} if "request" in placed else {})
 
 
 def _input(asked: ModerationRequest) -> str:

@@ -1,14 +1,13 @@
 """Which keys or columns of a row hold its text, its id and what is passed through. One rule for all formats."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from guardfleet.domain.json_text import Repeated
+from guardfleet.domain.batch_lines import is_geminis, is_openais
+from guardfleet.domain.conversations import CONVERSATIONS
+from guardfleet.domain.json_text import JsonError, Repeated, parse
 
-CONVERSATIONS = ("messages", "conversations", "conversation", "contents")  # instead of a text
-REQUESTS = frozenset(("custom_id", "request"))  # which a line of a batch has: everything in it has its own place
 METADATA = "metadata"
 PLAIN = frozenset(("text", "id", METADATA, *CONVERSATIONS))  # what has its place whatever was asked
 
@@ -47,9 +46,13 @@ class Columns:
             return value  # as most rows are
         return self.row(value) if isinstance(value, Mapping) else value
 
+    def is_request(self, value: Mapping[str, Any]) -> bool:
+        """Whether it is a line of a batch, in which everything has its own place; never where a column was named for the text."""
+        return not self.is_told and (is_openais(value) or is_geminis(value))
+
     def row(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
         """A row under the names that guardfleet knows, what is passed through in its metadata too."""
-        if not REQUESTS.isdisjoint(value):
+        if self.is_request(value):
             return value
         out = {} if self.is_told else dict(value)
         for name, mine in (("text", self.text), ("id", self.id)):
@@ -63,9 +66,8 @@ class Columns:
             return value  # no row: it is refused with what it has
         given = value.get(METADATA)
         if others := {name: value[name] for name in self.others(value) if value[name] is not None}:
-            twice = {name for each in (value, given) if isinstance(each, Repeated) for name in each.names} - self.used
-            found = others | object_of(given)
-            out[METADATA] = Repeated.marking(found, twice) if twice else found
+            twice = value.names - self.used if isinstance(value, Repeated) else frozenset()
+            out[METADATA] = beside(Repeated.marking(others, twice) if twice else others, object_of(given))
         elif given is not None:
             out[METADATA] = object_of(given) if isinstance(given, str) else given
         if isinstance(value, Repeated):
@@ -80,22 +82,30 @@ AS_NAMED = Columns()
 def object_of(metadata: object) -> dict[str, Any]:
     """Metadata as an object: JSON text is read as what it says; what is none goes under its own name."""
     if isinstance(metadata, str):
-        try:
-            found = json.loads(metadata)
-        except (ValueError, RecursionError):
-            found = None
+        found = _parsed(metadata)
         return found if isinstance(found, dict) else {METADATA: metadata} if metadata else {}
     if metadata is None:
         return {}
-    return dict(metadata) if isinstance(metadata, Mapping) else {METADATA: metadata}
+    return metadata if isinstance(metadata, dict) else dict(metadata) if isinstance(metadata, Mapping) else {METADATA: metadata}
 
 
 def list_of(name: str, cell: str) -> list[Any]:
     """A conversation that a cell holds as JSON text. ValueError where it is none."""
-    try:
-        found = json.loads(cell)
-    except (ValueError, RecursionError):
-        found = None
+    found = _parsed(cell)
     if not isinstance(found, list):
         raise ValueError(f"{name} is to be a JSON list, as text")  # noqa: TRY004 - of what is in the cell, not of the cell
     return found
+
+
+def beside(others: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
+    """Both as one object, in which metadata's own members win; names that came twice in either stay marked."""
+    twice = [name for each in (others, metadata) if isinstance(each, Repeated) for name in each.names]
+    return Repeated.marking(others | metadata, twice) if twice else others | metadata
+
+
+def _parsed(cell: str) -> Any:
+    """What a cell holds as JSON, keys that come twice marked; None where it is none."""
+    try:
+        return parse(cell.encode("utf-8", "surrogatepass"))
+    except JsonError:
+        return None

@@ -5,13 +5,13 @@ from contextlib import suppress
 from typing import Any
 
 from guardfleet.columns import AS_NAMED, Columns
-from guardfleet.domain.batch_lines import COMPLETIONS, MODERATIONS, request_of
-from guardfleet.domain.conversations import Turn, is_blank, plain, turns_of
+from guardfleet.domain.batch_lines import COMPLETIONS, MODERATIONS, geminis_request_of, is_geminis, is_openais, request_of
+from guardfleet.domain.conversations import CONVERSATIONS, Turn, is_blank, listed, plain, turns_of
 from guardfleet.domain.ids import SeenIds, id_of, invented
 from guardfleet.domain.json_text import JsonError, Repeated, parse
 from guardfleet.domain.metadata import kept, kind_of
-from guardfleet.domain.parts import text_of
-from guardfleet.domain.words import called, holds_words
+from guardfleet.domain.parts import refuse_repeated, refuse_unread, text_of
+from guardfleet.domain.words import called, holds_words, is_remark
 from guardfleet.errors import ContentError, LineError
 from guardfleet.refusals import REFUSED, refusal_of
 from guardfleet.sealing import PayloadRow
@@ -28,15 +28,16 @@ __all__ = [
     "take_line",
 ]
 
-OTHERS = ("conversations", "conversation", "contents")  # names that other tools have for messages
-USED = frozenset({"id", "custom_id", "text", "messages", "metadata", "method", "url", "body", "key", "request", *OTHERS})
+OTHERS = CONVERSATIONS[1:]  # names that other tools have for messages
+PLACED = frozenset({"id", "custom_id", "metadata", "method", "url", "key"})  # of which each has its own place, and none is a text
+USED = PLACED | {"text", "body", "request", *CONVERSATIONS}
 VERDICT = frozenset({"severity", "categories", "rationale"})  # of an object of ours
 SYSTEM = ("system_instruction", "systemInstruction")  # beside Gemini's contents
-# Members of a row that say something about a text, and are none: beside an empty text they hide nothing.
+# Members of a row that say something about a text, and are none: beside an empty text they hide nothing where they are scalars.
 ABOUT = frozenset({
-    *USED, "lang", "language", "locale", "label", "labels", "category", "categories", "source", "split", "author", "user",
+    "lang", "language", "locale", "label", "labels", "category", "categories", "source", "split", "author", "user",
     "username", "user_id", "author_id", "conversation_id", "thread_id", "parent_id", "post_id", "comment_id", "created",
-    "created_at", "updated_at", "date", "time", "timestamp", "link", "model", "score", "rating", "status", "type", "kind",
+    "created_at", "updated_at", "date", "time", "timestamp", "model", "score", "rating", "type", "kind",
     "country", "platform", "tags",
 })  # fmt: skip
 
@@ -67,7 +68,7 @@ def take_line(
         row: PayloadRow | LineError = row_of(line, value, max_text_bytes=max_text_bytes)
     except LineError as error:
         row = error
-    if url is not None and isinstance(value, Mapping) and "custom_id" in value and value.get("url", url) != url:
+    if url is not None and isinstance(value, Mapping) and is_openais(value) and value.get("url", url) != url:
         row = LineError(line, "url_mismatch", f"the batch is of requests to {url}", _known_id(line, value))
     return row
 
@@ -103,10 +104,10 @@ def _row(line: int, value: object) -> PayloadRow:
             raise ContentError("wrong_type", f"a row is an object, this is {kind_of(value)}")
         if isinstance(value, Repeated):
             _refuse_repeated(value)
-    if "custom_id" in value:
+    if "custom_id" in value and is_openais(value):
         return PayloadRow(id_of(line, value["custom_id"]), _content(request_of(value)))
-    if "request" in value and isinstance(value["request"], Mapping) and "contents" in value["request"]:
-        return PayloadRow(id_of(line, value.get("key")), _content(value["request"]))
+    if "request" in value and is_geminis(value):
+        return PayloadRow(id_of(line, value.get("key")), _content(geminis_request_of(value)))
     row_id, content = id_of(line, value.get("id")), _content(value)
     given = value.get("metadata")
     return PayloadRow(row_id, content) if given is None else PayloadRow(row_id, content, *kept(given))
@@ -128,13 +129,14 @@ def _content(value: Mapping[str, Any]) -> str | list[Turn]:
             return text  # as most rows are
     elif text is None and type(messages) is list and value.keys().isdisjoint(OTHERS) and (turns := plain(messages)):
         return turns
-    content = _looked_for(value)
+    content, read = _looked_for(value)
     if is_blank(content):
-        _refuse_unseen(value)
+        _refuse_unseen(value, read)
     return content
 
 
-def _looked_for(value: Mapping[str, Any]) -> str | list[Turn]:
+def _looked_for(value: Mapping[str, Any]) -> tuple[str | list[Turn], tuple[str, ...]]:
+    """The content, and the members that it was read from."""
     text = value.get("text")
     found = [name for name in OTHERS if isinstance(value.get(name), list | tuple)]  # other things are called so too
     if value.get("messages") is not None:
@@ -144,20 +146,24 @@ def _looked_for(value: Mapping[str, Any]) -> str | list[Turn]:
     if len(found) > 1:
         raise ContentError("missing_text", f"a row has one conversation, this one has {found[0]} and {found[1]}")
     if found:
+        messages = listed(value[found[0]])
         system = [{"role": "system", "content": _instruction(value[name], name)} for name in SYSTEM if value.get(name) is not None]
-        messages = value[found[0]]
-        return turns_of([*system, *messages] if system and isinstance(messages, list) else messages)
+        return turns_of([*system, *messages] if isinstance(messages, list | tuple) else messages), (found[0], *SYSTEM)
     if text is None:
         raise _no_text(value)
     if isinstance(text, bytes):
-        return _decoded(text)
+        return _decoded(text), ("text",)
     if not isinstance(text, str):
         raise ContentError("wrong_type", f"text is a string, this is {kind_of(text)}")
-    return text
+    return text, ("text",)
 
 
 def _instruction(given: object, name: str) -> str:
-    return text_of(given["parts"] if isinstance(given, Mapping) and "parts" in given else given, name)
+    if isinstance(given, Mapping) and "parts" in given:
+        refuse_repeated(given, name)
+        refuse_unread(given, ("parts", "role"), name)
+        return text_of(given["parts"], name)
+    return text_of(given, name)
 
 
 def _decoded(text: bytes) -> str:
@@ -173,10 +179,11 @@ def _no_text(value: Mapping[str, Any]) -> ContentError:
     return ContentError("missing_text", f"a row has a text or messages, {found}")
 
 
-def _refuse_unseen(value: Mapping[str, Any]) -> None:
+def _refuse_unseen(value: Mapping[str, Any], read: tuple[str, ...]) -> None:
     """Raise ContentError where the text is empty and another member holds one: an empty text is called safe unseen."""
     for key, inner in value.items():
-        if key not in ABOUT and holds_words(inner):
+        is_known = key in PLACED or key in read or (key in ABOUT and is_remark(inner))
+        if not is_known and holds_words(inner):
             raise ContentError(
                 "unknown_member", f"the text is empty, and the member {called(key)} holds one that would not be judged"
             )
@@ -186,7 +193,8 @@ def _known_id(line: int, value: object) -> str | None:
     """The id of a row that is refused for something else."""
     if not isinstance(value, Mapping):
         return None
-    given = value.get("custom_id", value.get("id"))
+    first, second = ("custom_id", "id") if is_openais(value) else ("id", "custom_id")
+    given = value.get(first, value.get(second))
     with suppress(ContentError):
         return None if given is None else id_of(line, given)
     return None

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.columns import CONVERSATIONS, METADATA, Columns, list_of, object_of
+from guardfleet.columns import METADATA, Columns, beside, list_of, object_of
+from guardfleet.domain.conversations import CONVERSATIONS
 from guardfleet.errors import LineError
 from producer.headers import Header
 from producer.layout import Item, Tally
@@ -106,7 +107,7 @@ def _picker(names: Sequence[str], columns: Columns) -> Callable[[int, list[str]]
         if extra and not columns.is_told and not row.get("text", "").strip():
             row = extra | row  # where the text is empty, whoever takes the row is to see what is beside it
         if metadata is not None and fields[metadata]:
-            extra |= object_of(fields[metadata])
+            extra = beside(extra, object_of(fields[metadata]))
         if extra:
             row[METADATA] = extra
         return row

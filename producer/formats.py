@@ -5,7 +5,8 @@ import pathlib
 import re
 from dataclasses import dataclass
 
-from guardfleet.columns import CONVERSATIONS, Columns
+from guardfleet.columns import Columns
+from guardfleet.domain.conversations import CONVERSATIONS
 from guardfleet.errors import RejectedError
 
 SUFFIXES = {

@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from guardfleet.columns import AS_NAMED, CONVERSATIONS, Columns
+from guardfleet.columns import AS_NAMED, Columns
+from guardfleet.domain.conversations import CONVERSATIONS
 from guardfleet.errors import RejectedError
 
 # Names that texts often have elsewhere: offered in a refusal, never taken for granted.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from guardfleet.columns import AS_NAMED, REQUESTS, Columns
+from guardfleet.columns import AS_NAMED, Columns
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows import longest_line, row_of
 from guardfleet.sealing import PayloadRow
@@ -187,8 +187,9 @@ class Input:
         rows = [value for value in looked if isinstance(value, dict)]
         if len(looked) >= MANY and all(isinstance(value, LineError) for value in looked):
             raise RejectedError(f"{self.name} is not JSON: none of its first {len(looked)} lines is. --format csv reads CSV.")
-        if not rows or any(isinstance(value, str) for value in looked) or any(not REQUESTS.isdisjoint(row) for row in rows):
-            return self._asked.columns, []  # a text may be alone in its line, and is where it is in a request of a batch
+        columns = self._asked.columns
+        if not rows or any(isinstance(value, str) for value in looked) or any(columns.is_request(row) for row in rows):
+            return columns, []  # a text may be alone in its line, and is where it is in a request of a batch
         names = list(dict.fromkeys(name for row in rows for name in row))
         return resolve(self._asked.columns, names, self.name), names
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.columns import CONVERSATIONS, METADATA, Columns, list_of, object_of
+from guardfleet.columns import METADATA, Columns, list_of, object_of
+from guardfleet.domain.conversations import CONVERSATIONS
 from guardfleet.errors import ConfigurationError, LineError, RejectedError
 from producer.layout import Item, Tally
 

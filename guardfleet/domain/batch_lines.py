@@ -1,13 +1,33 @@
-"""Lines of OpenAI's batch files: each takes what the route that it names takes."""
+"""Requests that stand in lines of batch files, OpenAI's and Gemini's: each takes what its route takes, and no words beside that."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from guardfleet.domain.conversations import CONVERSATIONS
 from guardfleet.domain.metadata import kind_of
 from guardfleet.domain.parts import refuse_repeated, text_of
+from guardfleet.domain.words import called, holds_words
 from guardfleet.errors import ContentError
 
 MODERATIONS, COMPLETIONS = "/v1/moderations", "/v1/chat/completions"
+ASKED = ("input", "text", *CONVERSATIONS)  # names under which a request has what is to be judged
+
+
+def is_openais(value: Mapping[str, Any]) -> bool:
+    """Whether a row is a line of OpenAI's: it has a `custom_id`, and a body or nothing else that is a row."""
+    return "custom_id" in value and (isinstance(value.get("body"), Mapping) or value.keys().isdisjoint(("text", *CONVERSATIONS)))
+
+
+def is_geminis(value: Mapping[str, Any]) -> bool:
+    """Whether a row is a line of Gemini's: its request has contents."""
+    return "request" in value and isinstance(value["request"], Mapping) and "contents" in value["request"]
+
+
+def refuse_beside(value: Mapping[str, Any], where: str, read: str | None = None) -> None:
+    """Raise ContentError where a name for what is to be judged, other than the one that is read, has words under it."""
+    for name in ASKED:
+        if name != read and name in value and holds_words(value[name]):
+            raise ContentError("unknown_member", f"{where} has {called(name)} too, which would not be judged")
 
 
 def request_of(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -20,10 +40,21 @@ def request_of(value: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
         raise ContentError("wrong_type", f"body is an object, this is {kind_of(body)}")
     refuse_repeated(body, "body")
-    asked = {key: inner for key, inner in body.items() if key not in ("input", "messages", "text")}
+    refuse_beside(value, "the line")
+    refuse_beside(body, "body", "messages" if url == COMPLETIONS else "input")
+    asked = {key: inner for key, inner in body.items() if key not in ASKED}
     if url == COMPLETIONS:
         return asked | {"messages": body.get("messages")}
     return asked | {"text": None if body.get("input") is None else input_text(body["input"])}
+
+
+def geminis_request_of(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same of a line of Gemini's: its `contents`. Raises ContentError."""
+    request: Mapping[str, Any] = value["request"]
+    refuse_repeated(request, "request")
+    refuse_beside(value, "the line")
+    refuse_beside(request, "request", "contents")
+    return request
 
 
 def input_text(given: object) -> str:

@@ -13,6 +13,7 @@ from guardfleet.domain.words import called
 from guardfleet.errors import ContentError
 
 Turn = dict[str, str]
+CONVERSATIONS = ("messages", "conversations", "conversation", "contents")  # names that one has in a row, instead of a text
 PLAIN = ("system", "user", "assistant")
 ROLES = {
     "system": "system", "developer": "system",
@@ -32,8 +33,7 @@ def turns_of(messages: object) -> list[Turn]:
 
     `messages` may be the JSON of a list too, as tables have it.
     """
-    if isinstance(messages, str):
-        messages = _parsed(messages)
+    messages = listed(messages)
     if not isinstance(messages, list | tuple) or not messages:
         raise ContentError("wrong_type", "messages is a list of at least one message")
     return plain(messages) or _shown([_turn(message, f"message {at}") for at, message in enumerate(messages)])
@@ -61,9 +61,12 @@ def is_blank(content: str | list[Turn]) -> bool:
     return all(is_blank(turn["content"]) for turn in content)
 
 
-def _parsed(text: str) -> object:
+def listed(messages: object) -> object:
+    """Messages as they are, or as the JSON says that a table has in their place. Raises ContentError."""
+    if not isinstance(messages, str):
+        return messages
     try:
-        return parse(text.encode("utf-8", "surrogatepass"))
+        return parse(messages.encode("utf-8", "surrogatepass"))
     except JsonError:
         raise ContentError("wrong_type", "messages is a string that is no JSON") from None
 
@@ -116,6 +119,7 @@ def _transcript(audio: object, where: str) -> str:
         return ""
     if not isinstance(audio, Mapping) or not audio.get("transcript"):
         raise ContentError("unsupported_content", f"{where} has audio without a transcript: audio is not judged here")
+    refuse_repeated(audio, where)
     refuse_unread(audio, ("transcript", "data", "format"), where)
     return text_of(audio["transcript"], where)
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from guardfleet.domain.json_text import DEEPEST, Repeated
-from guardfleet.domain.words import called, holds_words
+from guardfleet.domain.words import called, holds_words, is_remark, values_in
 from guardfleet.errors import ContentError
 
 TEXTS = ("text", "input_text", "output_text", "summary_text", "reasoning_text")
@@ -17,13 +17,13 @@ NOT_JUDGED = {
     "video_url": "videos", "input_video": "videos", "file": "files", "input_file": "files", "fileData": "files",
     "file_data": "files", "document": "documents", "redacted_thinking": "redacted thoughts",
 }  # fmt: skip
-# Members that say something about a message, a part or a call, and are no words of it.
+# Members that say something about a message, a part or a call, and are no words of it, where they are scalars or objects of these.
 ABOUT = frozenset({
-    "id", "type", "index", "name", "object", "status", "timestamp", "time", "date", "created", "created_at", "createdAt",
-    "create_time", "update_time", "updated_at", "updatedAt", "weight", "lang", "language", "model", "provider", "finish_reason",
-    "stop_reason", "stop_sequence", "end_turn", "tool_call_id", "tool_use_id", "call_id", "recipient", "channel", "author",
-    "uuid", "parent", "parent_id", "user_id", "message_id", "conversation_id", "turn_id", "metadata", "cache_control",
-    "signature", "thoughtSignature", "thought_signature", "thought", "prefix", "partial", "is_error", "usage", "logprobs",
+    "id", "type", "name", "object", "status", "timestamp", "time", "date", "created", "created_at", "createdAt",
+    "create_time", "update_time", "updated_at", "updatedAt", "lang", "language", "model", "provider", "finish_reason",
+    "stop_reason", "stop_sequence", "tool_call_id", "tool_use_id", "call_id", "recipient", "channel", "author",
+    "uuid", "parent", "parent_id", "user_id", "message_id", "conversation_id", "turn_id", "cache_control", "ttl",
+    "signature", "thoughtSignature", "thought_signature", "usage",
     "system_fingerprint", "service_tier", "rating", "score", "label", "labels", "expires_at",
 })  # fmt: skip
 
@@ -71,8 +71,16 @@ def refuse_repeated(value: object, where: str) -> None:
 def refuse_unread(value: Mapping[str, Any], read: Iterable[str], where: str) -> None:
     """Raise ContentError where a member that nobody reads holds words."""
     for key, inner in value.items():
-        if key not in read and key not in ABOUT and holds_words(inner):
+        if key not in read and not _is_about(key, inner) and holds_words(inner):
             raise ContentError("unknown_member", f"{where} has a member {called(key)} with text in it, which would not be judged")
+
+
+def _is_about(key: str, inner: object) -> bool:
+    if key == "metadata":
+        return True
+    if isinstance(inner, Mapping):
+        return key in ABOUT and all(not holds_words(of) or (name in ABOUT and is_remark(of)) for name, of in inner.items())
+    return key in ABOUT and is_remark(inner)
 
 
 def call_of(call: object, where: str) -> str:
@@ -80,9 +88,10 @@ def call_of(call: object, where: str) -> str:
     if not isinstance(call, Mapping):
         raise ContentError("wrong_type", f"{where} has a call that is no object")
     refuse_repeated(call, where)
-    inner = next((call[name] for name in ("function", "custom", "functionCall") if isinstance(call.get(name), Mapping)), call)
-    if inner is not call:
-        refuse_unread(call, ("function", "custom", "functionCall"), where)
+    within = next((name for name in _CALLS if isinstance(call.get(name), Mapping)), None)
+    inner = call if within is None else call[within]
+    if within is not None:
+        refuse_unread(call, (within,), where)
         refuse_repeated(inner, where)
     refuse_unread(inner, _ARGUMENTS, where)
     name = inner.get("name")
@@ -99,9 +108,10 @@ def result_of(text: str, name: object = None) -> str:
 
 
 def json_of(value: object, where: str) -> str:
-    """A string as it is, anything else as JSON."""
+    """A string as it is, anything else as JSON. Raises ContentError."""
     if isinstance(value, str):
         return value
+    refuse_repeated(next((inner for inner in values_in(value) if isinstance(inner, Repeated)), None), where)
     try:
         return orjson.dumps(value, default=str).decode()
     except TypeError:  # lone surrogates, numbers beyond 64 bits, or too deep
@@ -142,18 +152,19 @@ def _tool_result(part: Mapping[str, Any], where: str) -> str:
     return result_of(text_of(part.get("content"), where))
 
 
-def _response(part: Mapping[str, Any], where: str) -> str:
-    inner = part.get("functionResponse", part.get("function_response"))
-    if not isinstance(inner, Mapping):
-        raise ContentError("wrong_type", f"{where} has a function's response that is no object")
-    refuse_unread(inner, ("response",), where)
-    return result_of(json_of(inner.get("response"), where), inner.get("name"))
+def _response(key: str) -> Callable[[Mapping[str, Any], str], str]:
+    def read(part: Mapping[str, Any], where: str) -> str:
+        inner = part.get(key)
+        if not isinstance(inner, Mapping):
+            raise ContentError("wrong_type", f"{where} has a function's response that is no object")
+        refuse_repeated(inner, where)
+        refuse_unread(inner, ("response",), where)
+        return result_of(json_of(inner.get("response"), where), inner.get("name"))
+
+    return read
 
 
-def _gemini_call(part: Mapping[str, Any], where: str) -> str:
-    return call_of(part.get("functionCall") or part.get("function_call") or part, where)
-
-
+_CALLS = ("function", "custom", "functionCall", "function_call")  # members in which a call may stand
 _ARGUMENTS = ("arguments", "args", "input", "parameters")
 # By the part's type, or by the member that it has where it has no type: how it is read, and which members that reads.
 _READ: Mapping[str, tuple[Callable[[Mapping[str, Any], str], str], tuple[str, ...]]] = {
@@ -164,8 +175,8 @@ _READ: Mapping[str, tuple[Callable[[Mapping[str, Any], str], str], tuple[str, ..
     "tool_use": (call_of, _ARGUMENTS),
     "tool_call": (call_of, ("function", *_ARGUMENTS)),
     "tool_result": (_tool_result, ("content",)),
-    "functionCall": (_gemini_call, ("functionCall",)),
-    "function_call": (_gemini_call, ("function_call", *_ARGUMENTS)),
-    "functionResponse": (_response, ("functionResponse",)),
-    "function_response": (_response, ("function_response",)),
+    "functionCall": (call_of, ("functionCall",)),
+    "function_call": (call_of, ("function_call", *_ARGUMENTS)),
+    "functionResponse": (_response("functionResponse"), ("functionResponse",)),
+    "function_response": (_response("function_response"), ("function_response",)),
 }

@@ -1,28 +1,34 @@
 """Whether a value holds words that somebody could read, and what a member may be called in an error message."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}")
-_QUIET = (type(None), bool, int, float, complex)
+_QUIET = (type(None), bool, int, float, complex, Mapping, list, tuple)
 
 
 def holds_words(value: Any) -> bool:
     """Whether a text that is not blank lies anywhere in it. What is neither JSON nor a number counts as one: nobody has read it."""
+    return any(bool(inner.strip()) if isinstance(inner, str) else not isinstance(inner, _QUIET) for inner in values_in(value))
+
+
+def values_in(value: Any) -> Iterator[Any]:
+    """It and every value inside it, lists and objects once each: a Python value may hold itself."""
     waiting, seen = [value], set()
     while waiting:
         inner = waiting.pop()
-        if isinstance(inner, str):
-            if inner and not inner.isspace():
-                return True
-        elif isinstance(inner, Mapping | list | tuple):
-            if id(inner) not in seen:  # a Python value may hold itself
-                seen.add(id(inner))
-                waiting += inner.values() if isinstance(inner, Mapping) else inner
-        elif not isinstance(inner, _QUIET):
-            return True
-    return False
+        if isinstance(inner, Mapping | list | tuple):
+            if id(inner) in seen:
+                continue
+            seen.add(id(inner))
+            waiting += inner.values() if isinstance(inner, Mapping) else inner
+        yield inner
+
+
+def is_remark(value: Any) -> bool:
+    """Whether it may be a remark on a text, such as a label or a date: a scalar, or a list of them."""
+    return not any(isinstance(item, Mapping | list | tuple) for item in (value if isinstance(value, list | tuple) else (value,)))
 
 
 def called(key: object) -> str:

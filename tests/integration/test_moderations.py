@@ -175,6 +175,16 @@ def test_what_is_not_judged_is_said_with_its_place(at: tuple[str, str]) -> None:
             assert str(error["param"]).startswith(param), error
 
 
+def test_no_words_beside_an_input_go_unseen(at: tuple[str, str]) -> None:
+    url, key = at
+    contents = [{"parts": [{"text": "words"}]}]
+    with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) as client:
+        for more in ({"body": "words"}, {"text": "words"}, {"request": {"contents": contents}}, {"contents": contents}):
+            found = client.post("/v1/moderations", json={"input": "", **more})
+            assert (found.status_code, found.json()["error"]["code"]) == (400, "unknown_member")
+        assert client.post("/v1/moderations", json={"input": "", "custom_id": "a", "url": "/x", "user": "u"}).status_code == 200
+
+
 def test_redis_rings_too(database_url: str, redis_broker: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> None:
     settings = fleet_settings(database_url, redis_broker, tmp_path)
     headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}
