@@ -2,6 +2,7 @@
 
 from fastapi import Request
 
+from api.context import beside, context_of
 from api.problems import ProblemError
 from guardfleet.domain.json_text import JsonError, Repeated, parse
 from guardfleet.domain.words import called
@@ -10,13 +11,20 @@ from guardfleet.domain.words import called
 async def unambiguous(request: Request) -> None:
     """Raise ProblemError where any object of the body, which the framework has read, has a member twice."""
     raw = await request.body()
+    if raw and (name := await beside(context_of(request).body_threads, _repeated, raw)) is not None:
+        raise ProblemError(400, "repeated_key", f"the member {called(name)} is there more than once.")
+
+
+def _repeated(raw: bytes) -> str | None:
+    """A member that is there more than once."""
     try:
-        waiting = [parse(raw)] if raw else []
+        waiting = [parse(raw)]
     except JsonError:  # the framework says so
-        return
+        return None
     while waiting:
         value = waiting.pop()
         if isinstance(value, Repeated):
-            raise ProblemError(400, "repeated_key", f"the member {called(min(value.names))} is there more than once.")
+            return min(value.names)
         if isinstance(value, dict | list):
             waiting += value.values() if isinstance(value, dict) else value
+    return None

@@ -1,6 +1,7 @@
-"""How much of a body is read, and how slowly.
+"""How much of a body is read, how slowly, and from whom.
 
-The framework reads it before it asks who sends it, and to its end, wherever that is.
+The framework reads it before it asks who sends it, and to its end, wherever that is. So it is asked here: none is waited for
+without a valid key.
 """
 
 import asyncio
@@ -11,10 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import heads
 from api.context import caller_of
 from api.problems import ProblemError, unavailable
+from api.values import Values
 from guardfleet.errors import RetryableError
 
 STREAMED = (("POST", "/v1/files"), ("POST", "/v1/batches"))  # these read by themselves, after the key, and know their bounds
-ANYBODY_BYTES = 64 << 10  # of more it has to be known who sends it
 LEAST_BYTES = 1024  # of a body that goes on, in each `pause_s` that was waited for it
 
 
@@ -39,12 +40,12 @@ class Bounded:
 
     def _sized(self, request: Request, receive: Receive) -> Receive:
         said = request.headers.get("content-length", "")
-        size, is_known = int(said) if said.isdecimal() else 0, False
-        received = 0
+        size, is_known = int(said) if said.isdecimal() else int("transfer-encoding" in request.headers), False
+        received, values = 0, Values()
 
         async def check() -> None:
             nonlocal is_known
-            if size > ANYBODY_BYTES and not is_known:
+            if size and not is_known:
                 try:
                     await caller_of(request, request.headers.get("x-goog-api-key", request.query_params.get("key")))
                 except RetryableError as error:
@@ -60,6 +61,7 @@ class Bounded:
             received += len(message.get("body", b""))
             size = max(size, received)
             await check()
+            values.count(message.get("body", b""))
             return message
 
         return sized

@@ -1,7 +1,8 @@
 """Connections: how many there are, how long one may be open without a request, and which go when there are too many.
 
-uvicorn bounds requests, not connections, and knows no time for a head: a thousand callers that say nothing, for which none needs a
-key, would take every descriptor. So those that have waited longest without a request make room for the newest.
+uvicorn bounds requests, not connections, and knows no time for a head or a reader: a thousand callers that say nothing, or read
+nothing, for which none needs a key, would take every descriptor. So those that have been waited for longest make room for the
+newest. No request is safe from that before its key is known.
 """
 
 import asyncio
@@ -19,12 +20,13 @@ from guardfleet.readiness import say_ready
 from guardfleet.settings import Settings
 
 DRAIN_S = 120.0  # for a body that goes on after its answer, so that its sender gets to read that
+UNREAD_S = 120.0  # for a caller that takes nothing of its answer
 BACKLOG = 128  # connections accepted before the first of them can be counted
 OTHERS = 256  # descriptors of PostgreSQL, the broker, files and logs
 
 
 class Waiting(H11Protocol):
-    """A connection that is closed when it has had no request for `head_s`, or when it has waited longest of too many."""
+    """A connection that is closed when it has had no request for `head_s`, or when it was waited for longest of too many."""
 
     def __init__(self, *, most: int, head_s: float, **given: Any) -> None:
         super().__init__(**given)
@@ -37,13 +39,18 @@ class Waiting(H11Protocol):
         """Whether a request is being answered on it."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether a request of a caller whose key is known is being answered on it, and the answer taken."""
+        return self.is_busy and self._timer is None and "caller" in self.cycle.scope["state"]
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a head; too many connections lose the one that has waited longest."""
+        """Begin to wait for a head; of too many the one that was waited for longest goes, those with a request last."""
         super().connection_made(transport)
-        self._wait()
+        self._wait(self._head_s)
         if len(self.connections) > self._most:
-            idle = [other for other in self.connections if isinstance(other, Waiting) and not other.is_busy]
-            min(idle, key=lambda other: other.waiting_since).drop()
+            others = [other for other in self.connections if isinstance(other, Waiting) and not other.is_kept]
+            min(others, key=lambda other: (other is self, other.is_busy, other.waiting_since)).drop()
 
     def data_received(self, data: bytes) -> None:
         """Stop the clock once the head is whole; a head that comes byte by byte does not stop it."""
@@ -55,7 +62,18 @@ class Waiting(H11Protocol):
         """Wait for the next one."""
         super().on_response_complete()
         if not self.is_busy:  # the next one may have been there already
-            self._wait()
+            self._wait(DRAIN_S if self.conn.their_state is h11.SEND_BODY else self._head_s)
+
+    def pause_writing(self) -> None:
+        """Wait for a caller that does not read."""
+        super().pause_writing()
+        self._wait(UNREAD_S)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if self.is_busy:
+            self._stop_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -68,11 +86,10 @@ class Waiting(H11Protocol):
         self.connections.discard(self)
         self.transport.abort()
 
-    def _wait(self) -> None:
+    def _wait(self, longest_s: float) -> None:
         self._stop_waiting()
         self.waiting_since = self.loop.time()
-        is_draining = self.conn.their_state is h11.SEND_BODY
-        self._timer = self.loop.call_later(DRAIN_S if is_draining else self._head_s, self.drop)
+        self._timer = self.loop.call_later(longest_s, self.drop)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:

@@ -74,6 +74,7 @@ async def caller_of(request: Request, in_query: str | None = None) -> Caller:
     if given:
         caller = await _authenticated(context_of(request), given.strip())
         if caller:
+            request.state.caller = caller  # from here on its connection is kept (api/connections.py)
             return caller
     raise ProblemError(
         401, "invalid_api_key", "send a valid key as `Authorization: Bearer gf_...`.", headers={"WWW-Authenticate": "Bearer"}

@@ -91,7 +91,17 @@ def test_a_key_that_cannot_be_looked_up_now_is_no_fault_of_the_body(client: Test
 @pytest.mark.parametrize("path", ROUTES[:-1])
 def test_what_is_nested_without_an_end_is_no_json(client: TestClient, db: Database, keyring: Keyring, path: str) -> None:
     headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}", "content-type": "application/json"}
-    for deep in (b"[" * 60_000, b'{"a":' * 10_000, b'{"input":' + b"[" * 20_000 + b"]" * 20_000 + b"}"):
+    for deep in (b"[" * 40_000, b'{"a":' * 10_000, b'{"input":' + b"[" * 20_000 + b"]" * 20_000 + b"}"):
         answer = client.post(path, content=deep, headers=headers)
         assert answer.status_code in (400, 422)
         assert answer.json()["error"]["code"] in ("invalid_json", "invalid_parameter")
+
+
+@pytest.mark.parametrize("path", ROUTES[:4])
+def test_a_body_of_very_many_values_is_refused_before_all_of_it_came(
+    client: TestClient, db: Database, keyring: Keyring, path: str
+) -> None:
+    headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}", "content-type": "application/json"}
+    for many in (b"[],", b"1,", b'"",', b'{"a":1},'):
+        answer = client.post(path, content=b"[" + many * 100_000, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_values")

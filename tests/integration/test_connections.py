@@ -32,8 +32,12 @@ def address(api_settings: Settings) -> Iterator[tuple[str, int]]:
         yield host, int(port)
 
 
-def opened(address: tuple[str, int], said: bytes = b"") -> socket.socket:
-    wire = socket.create_connection(address, timeout=PATIENCE_S)
+def opened(address: tuple[str, int], said: bytes = b"", *, reads: bool = True) -> socket.socket:
+    wire = socket.socket()
+    if not reads:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    wire.settimeout(PATIENCE_S)
+    wire.connect(address)
     wire.sendall(said)
     return wire
 
@@ -69,6 +73,28 @@ def test_a_request_under_way_is_not_closed_for_others(address: tuple[str, int], 
     slow.sendall(b'{"id": "a", "text": "xx"}')
     assert answer(slow).startswith(b"HTTP/1.1 200")
     for wire in others:
+        wire.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/moderations", "/v1alpha1/comments:analyze", "/v1/files", "/livez"])
+def test_bodies_without_a_key_keep_nobody_from_an_answer(address: tuple[str, int], path: str) -> None:
+    head = get(path, "Content-Type: application/json", "Content-Length: 65000", "Authorization: Bearer gf_x")
+    crowd = [opened(address, head.replace(b"GET", b"POST") + b"{") for _ in range(40)]
+    assert answer(opened(address, get("/livez", "Connection: close"))).startswith(b"HTTP/1.1 200")
+    for wire in crowd:
+        wire.close()
+
+
+def test_a_body_is_waited_for_only_with_a_key(address: tuple[str, int]) -> None:
+    wire = opened(address, get("/v1/moderations", "Content-Length: 65000").replace(b"GET", b"POST"))
+    assert wire.recv(12) == b"HTTP/1.1 401"
+    wire.close()
+
+
+def test_answers_that_nobody_reads_keep_nobody_from_one(address: tuple[str, int]) -> None:
+    crowd = [opened(address, get("/openapi.json") * 100, reads=False) for _ in range(15)]
+    assert answer(opened(address, get("/livez", "Connection: close"))).startswith(b"HTTP/1.1 200")
+    for wire in crowd:
         wire.close()
 
 
