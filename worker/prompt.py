@@ -118,8 +118,13 @@ class Prompter:
         ]
         return self.in_segments
 
+    def shown_whole(self, turns: Turns) -> Turns:
+        """The turns; raises InvalidConversationError where the template does not show each of them."""
+        self._pieces(tuple(role for role, _ in turns))
+        return turns
+
     def encode(self, conversations: Sequence[Turns]) -> list[Encoded]:
-        """Token ids of each conversation, in order."""
+        """Token ids of each conversation, in order; of those only that `shown_whole` takes."""
         if self.in_segments:
             return self._encode_segments(conversations)
         return [

@@ -47,11 +47,14 @@ class Renderer:
         usable: list[tuple[int, Turns]] = []
         for at, content in enumerate(contents):
             try:
-                usable.append((at, messages_of(content)))
+                usable.append((at, prompter.shown_whole(messages_of(content))))
             except InvalidConversationError as error:
-                out[at] = Unjudgeable("invalid_conversation", str(error))
+                out[at] = _invalid(error)
         for (at, turns), encoded in zip(usable, prompter.encode([turns for _, turns in usable]), strict=True):
-            fitted = encoded if len(encoded.ids) <= self.max_prompt_tokens else self._shortened(turns, coverage)
+            try:
+                fitted = encoded if len(encoded.ids) <= self.max_prompt_tokens else self._shortened(turns, coverage)
+            except InvalidConversationError as error:  # the template shows all of the turns, and not those that are kept
+                fitted = _invalid(error)
             out[at] = self._noted(fitted, sum(prompter.labels.count(text) for _, text in turns))
         return [row for row in out if row is not None]
 
@@ -69,14 +72,21 @@ class Renderer:
     def _shortened(self, turns: Turns, coverage: Coverage) -> LongPrompt | Unjudgeable:
         """Without the oldest turns, if that is enough; else the last turn in windows."""
         lengths = [self._prompter.length(text) for _, text in turns]
-        first = len(turns) - 1 if turns[-1][0] == "user" else max(i for i, (role, _) in enumerate(turns) if role == "user")
+        # Where no turn is a user's, a system message is what the response answers.
+        first = (
+            len(turns) - 1 if turns[-1][0] == "user" else max((i for i, (role, _) in enumerate(turns) if role == "user"), default=0)
+        )
         for begin in range(1, first + 1):
             if turns[begin][0] != "user" or sum(lengths[begin:]) > self.max_prompt_tokens:
                 continue
-            (encoded,) = self._prompter.encode([turns[begin:]])
+            (encoded,) = self._encoded([turns[begin:]])
             if len(encoded.ids) <= self.max_prompt_tokens:
                 return LongPrompt([encoded], [(0, len(turns[-1][1]))], {"turns_left_out": begin})
         return self._windows(turns, first, coverage)
+
+    def _encoded(self, conversations: Sequence[Turns]) -> list[Encoded]:
+        """Of what is left of turns that were taken; raises InvalidConversationError where the template shows less than that."""
+        return self._prompter.encode([self._prompter.shown_whole(turns) for turns in conversations])
 
     def _windows(self, turns: Turns, first: int, coverage: Coverage) -> LongPrompt | Unjudgeable:
         notes: dict[str, Any] = {"turns_left_out": first} if first else {}
@@ -86,9 +96,11 @@ class Renderer:
         if context and sum(self._prompter.length(part) for _, part in context) > room:
             asked = context[0][1]
             kept = cut(self._prompter.offsets(asked), len(asked), size=room, overlap=1)[-1]
+            if len(context) > 1:
+                notes["turns_left_out"] = first + len(context) - 1
             context = ((context[0][0], asked[kept[0] :]),)
             notes["context_cut"] = kept[0]
-        (frame,) = self._prompter.encode([(*context, (role, ""))])
+        (frame,) = self._encoded([(*context, (role, ""))])
         size = self.max_prompt_tokens - len(frame.ids) - MARGIN
         if size <= 1:
             return Unjudgeable(
@@ -101,8 +113,12 @@ class Renderer:
         left_out = gaps(spans, len(text))
         if left_out:
             notes["left_out"] = left_out
-        prompts = self._prompter.encode([(*context, (role, text[start:end])) for start, end in spans])
+        prompts = self._encoded([(*context, (role, text[start:end])) for start, end in spans])
         return LongPrompt(prompts, spans, notes)
+
+
+def _invalid(error: InvalidConversationError) -> Unjudgeable:
+    return Unjudgeable("invalid_conversation", str(error))
 
 
 def pieces_of(
