@@ -3,8 +3,8 @@
 import csv
 import io
 import json
-import os
 import pathlib
+import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -126,7 +126,8 @@ def write_jsonl(rows: Iterable[Mapping[str, Any]], path: str) -> int:
 
 
 def _part_of(target: pathlib.Path) -> pathlib.Path:
-    return target.with_name(f"{target.name}.part{os.getpid()}")
+    """A name of its own each time: a process id comes again where each is the first of a container."""
+    return target.with_name(f"{target.name}.part{secrets.token_hex(4)}")
 
 
 @contextmanager

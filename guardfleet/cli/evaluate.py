@@ -216,7 +216,8 @@ def _without_last_turn(value: Any) -> Any:
 def _label(value: Any) -> bool | None:
     if not isinstance(value, dict):
         return None
-    value = {**(value.get("metadata") or {}), **value}
+    metadata = value.get("metadata")
+    value = {**metadata, **value} if isinstance(metadata, dict) else value
     labels = value.get("labels")
     label = value["label"] if "label" in value else labels.get("unsafe") if isinstance(labels, dict) else None
     if isinstance(label, str) and label.lower() in ("safe", "unsafe"):
