@@ -200,7 +200,8 @@ def _input_lines(inputs: Inputs) -> Iterator[bytes]:
     """An input as JSONL, whatever it was. A row keeps its number; one that is refused here goes as its refusal."""
     reached = 0
     for number, row in inputs.rows():
-        yield b"\n" * (number - 1 - reached)  # so that rows keep their numbers
+        for done in range(reached, number - 1, CHUNK_BYTES):  # so that rows keep their numbers
+            yield b"\n" * min(CHUNK_BYTES, number - 1 - done)
         reached = number
         if isinstance(row, LineError):
             yield _line(line_of(row))

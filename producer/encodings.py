@@ -19,6 +19,7 @@ BOMS = (  # UTF-32's little-endian one begins like UTF-16's
 ASCII = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 UNMARKED = {"-0-0": "utf-16-le", "0-0-": "utf-16-be", "-000": "utf-32-le", "000-": "utf-32-be"}  # by which of four bytes are zero
 MARK = "guardfleet-mark"
+NEED_MARK = ("utf-16", "utf-32")
 codecs.register_error(MARK, lambda error: ("\udcff", getattr(error, "end", 1)))  # becomes the byte ff, which is never UTF-8
 
 
@@ -66,6 +67,8 @@ def encoding_of(head: bytes, name: str, wanted: str | None) -> Encoding:
         asked = _known(wanted)
         if marked is not None and marked.split("-")[:2] != asked.split("-")[:2]:
             raise RejectedError(f"{name} begins with the byte-order mark of {marked.upper()}, and --encoding says {wanted}.")
+        if marked is None and asked in NEED_MARK:
+            raise RejectedError(f"{name} has no byte-order mark: --encoding {asked}-le or {asked}-be says which of them it is.")
         return Encoding(marked or asked, len(mark))
     if marked is None and (meant := _unmarked(head)):
         raise RejectedError(f"{name} looks like {meant.upper()} without a byte-order mark: --encoding {meant} reads it as that.")
@@ -78,6 +81,7 @@ def _known(wanted: str) -> str:
     try:
         found = codecs.lookup(wanted).name.removesuffix("-sig")
         is_text = sample.encode(found).decode(found) == sample
+        codecs.getincrementaldecoder(found)(MARK).decode(b"" if found in NEED_MARK else bytes(range(256)).replace(b"\\", b""))
     except (LookupError, ValueError):  # no codec, or none of text
         is_text = False
     if not is_text:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from guardfleet.columns import Columns
 from guardfleet.domain.conversations import CONVERSATIONS
+from guardfleet.domain.json_text import first_value
 from guardfleet.errors import RejectedError
 
 SUFFIXES = {
@@ -85,9 +86,7 @@ def _json(body: str, columns: Columns, *, is_whole: bool) -> Kind:
     line, more = body.split("\n", 1) if "\n" in body else (body, "")
     line = line.strip()
     try:
-        value, end = json.JSONDecoder().raw_decode(line)
-    except RecursionError:
-        return Kind("jsonl")
+        value, end = first_value(line)
     except json.JSONDecodeError as error:
         if line.startswith("["):
             return Kind("jsonl" if _is_object(more) else "json")
@@ -104,20 +103,20 @@ def _json(body: str, columns: Columns, *, is_whole: bool) -> Kind:
 
 def _is_object(text: str) -> bool:
     """Whether its first line is one whole object, as a line of JSON Lines is."""
+    line = text.lstrip().split("\n", 1)[0].rstrip()
     try:
-        return isinstance(json.loads(text.lstrip().split("\n", 1)[0]), dict)
-    except (ValueError, RecursionError):
+        value, end = first_value(line)
+    except json.JSONDecodeError:
         return False
+    return isinstance(value, dict) and end == len(line)
 
 
 def _is_open(body: str) -> bool:
     """Whether a value goes on over its first line's end: it is whole, or breaks off with what was read."""
     try:
-        json.JSONDecoder().raw_decode(body)
+        first_value(body)
     except json.JSONDecodeError as error:
         return error.pos >= len(body) - NEAR or error.msg.startswith("Unterminated string")
-    except RecursionError:
-        return False
     return True
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from guardfleet.domain.json_text import first_value
 from guardfleet.errors import LineError
 from guardfleet.rows import longest_line, parse_line
 from producer.encodings import MARK, Encoding
@@ -32,13 +33,13 @@ class JsonValues:
         text = _Text(self.stream, self.encoding)
         text.skip(OPENING if self.within else BETWEEN)
         is_list = self.within is not None or text.take("[")
-        number, decoder = 0, json.JSONDecoder()
+        number = 0
         while True:
             text.skip(BETWEEN)
             if text.is_at_end or (is_list and text.peek() == "]"):
                 break
             number += 1
-            value = self._element(number, text, decoder)
+            value = self._element(number, text)
             yield number, number, self._counted(value)
             if type(value) is LineError and value.code == "damaged":
                 return
@@ -52,16 +53,14 @@ class JsonValues:
             self.tally.taken += 1
         return value
 
-    def _element(self, number: int, text: "_Text", decoder: json.JSONDecoder) -> object:
+    def _element(self, number: int, text: "_Text") -> object:
         longest = longest_line(self.max_text_bytes)
         while True:
             try:
-                end = decoder.raw_decode(text.buffer, text.at)[1]
+                end = first_value(text.buffer, text.at)[1]
                 is_cut = end == len(text.buffer)  # a number may go on
             except json.JSONDecodeError as error:
                 end, is_cut, said = 0, _may_go_on(error, text), error.msg
-            except RecursionError:
-                end, is_cut, said = 0, False, "nested too deeply"
             if not (is_cut and len(text.buffer) - text.at <= longest and text.more()):
                 break
         if end:

@@ -1,6 +1,7 @@
 """Several files, folders and patterns as one input: in an order that stays the same, with numbers that go on."""
 
 import glob
+import os
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -109,15 +110,14 @@ def expanded(sources: Sequence[str]) -> tuple[list[str], list[str]]:
             taken, others = _within(path)
             if not taken:
                 raise RejectedError(f"{source} has no file with a suffix that is read: {', '.join(sorted(SUFFIXES))}.")
-            paths += taken
-            left_out += others
         elif source != STDIN and glob.has_magic(source) and not path.exists():
-            found = sorted(name for name in glob.glob(source, recursive=True) if pathlib.Path(name).is_file())  # noqa: PTH207 - absolute patterns too
-            if not found:
+            taken, others = _matching(source)
+            if not taken:
                 raise RejectedError(f"no file is called {source}.")
-            paths += found
         else:
-            paths.append(source)
+            taken, others = [source], []
+        paths += taken
+        left_out += others
     if len(paths) > 1:
         _refuse_twice(paths)
     return paths, left_out
@@ -133,14 +133,47 @@ def _refuse_twice(paths: Sequence[str]) -> None:
         names[identity] = path
 
 
+def _matching(pattern: str) -> tuple[list[str], list[str]]:
+    """What a pattern matches, of folders what is in them; and what is left out of these, or has a hidden name."""
+    shown = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns too
+    hidden = sorted(set(glob.glob(pattern, recursive=True, include_hidden=True)).difference(shown))  # noqa: PTH207
+    taken, others = _of_each(shown)
+    also, more = _of_each(hidden)
+    left_out = [*others, *(path for path in (*also, *more) if _is_data(pathlib.Path(path)))]
+    return taken, [path for path in dict.fromkeys(left_out) if path not in set(taken)]
+
+
+def _of_each(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """These files and those of these folders, each once, however many of the folders hold it."""
+    taken: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for path in map(pathlib.Path, names):
+        inner, left_out = _within(path) if path.is_dir() else ([str(path)], [])
+        taken |= dict.fromkeys(inner)
+        others |= dict.fromkeys(left_out)
+    return list(taken), list(others)
+
+
 def _within(folder: pathlib.Path) -> tuple[list[str], list[str]]:
-    """Files of a folder and of those in it, by their paths: those that may be read, and the others."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts)
-    )
-    taken = [
-        str(path) for path in files if suffix_of(path.name) in SUFFIXES or (path.suffix in PACKED and not suffix_of(path.name))
-    ]
-    return taken, [str(path) for path in files if str(path) not in set(taken)]
+    """Files of a folder and of those in it, by their paths: those that are read, and the others but for hidden ones of no data."""
+    taken: list[pathlib.Path] = []
+    others: list[pathlib.Path] = []
+    for where, folders, names in os.walk(folder, onerror=_unreadable):
+        files = [pathlib.Path(where, name) for name in names]
+        linked = [path for path in (pathlib.Path(where, name) for name in folders) if path.is_symlink()]  # not gone into
+        for path in (*files, *linked):
+            is_hidden = any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts)
+            if path.is_file() and _is_data(path) and not is_hidden:
+                taken.append(path)
+            elif _is_data(path) or not is_hidden:
+                others.append(path)
+    return [str(path) for path in sorted(taken)], [str(path) for path in sorted(others)]
+
+
+def _is_data(path: pathlib.Path) -> bool:
+    """Whether its name is that of a file that is read."""
+    return suffix_of(path.name) in SUFFIXES or (path.suffix in PACKED and not suffix_of(path.name))
+
+
+def _unreadable(error: OSError) -> None:
+    raise RejectedError(f"{error.filename} cannot be read: {error.strerror}.") from error

@@ -96,6 +96,33 @@ def _integer(digits: str) -> float:
     return int(digits) if len(digits) <= MOST_DIGITS else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
 
 
+_DECODER = json.JSONDecoder(parse_int=_integer)
+
+
+def first_value(text: str, at: int = 0) -> tuple[Any, int]:
+    """The value that begins at this place of a text, and where it ends; however deep, and whatever its numbers are.
+
+    Raises JSONDecodeError, whose place is the end of the text where the value goes on behind it.
+    """
+    try:
+        return _DECODER.raw_decode(text, at)
+    except RecursionError:
+        end = _end_of(text, at)
+    if end is None:
+        raise json.JSONDecodeError("Nothing closes the value", text, len(text))
+    return _DECODER.decode(_pruned(text[at:end])), end
+
+
+def _end_of(text: str, at: int) -> int | None:
+    """Where the list or object ends that begins here; None if that is not in the text."""
+    depth = 0
+    for found in _TOKENS.finditer(text, at):
+        depth += (found[0] in "[{") - (found[0] in "]}")
+        if depth == 0:
+            return found.end()
+    return None
+
+
 def _pruned(text: str) -> str:
     """The same with a string in place of what lies deeper than DEEPEST levels, so that parsing needs a bounded stack."""
     out: list[str] = []
