@@ -32,7 +32,7 @@ def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_se
             pages = verdicts.in_order(db, job, min_severity=severities[min_severity])
             if layout.with_text:
                 texts.require_kept(job)
-                pages = texts.beside(db, Keyring(complete.required("secret_key")), job, pages)
+                pages = texts.beside(db, Keyring.of(complete), job, pages)
             n = exporting.write(pages, out, chosen, layout)
         finally:
             db.close()

@@ -52,6 +52,16 @@ def judged(db: Database, keyring: Keyring, lines: list[object], *, shard_texts: 
     return jobs.get(db, job.public_id)
 
 
+def test_texts_are_opened_while_the_key_is_rotated(
+    db: Database, keyring: Keyring, tmp_path: pathlib.Path, database_url: str
+) -> None:
+    job = judged(db, keyring, list(LINES))
+    settings = load_settings(database_url=database_url, secret_key="bm5u" * 10 + "bm4=", previous_secret_key=SECRET_KEY)
+    out = tmp_path / "out.jsonl"
+    command.results(settings, job.label, out=str(out), fmt=None, min_severity="safe", layout=Layout(with_text=True), is_flat=False)
+    assert json.loads(out.read_text().splitlines()[0])["text"] == LINES[0]["text"]
+
+
 @pytest.mark.parametrize("page", [1, 3, 5000])
 def test_a_file_can_carry_the_texts(
     db: Database, keyring: Keyring, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, page: int
