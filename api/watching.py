@@ -13,7 +13,7 @@ from guardfleet.errors import NotFoundError, RetryableError
 from guardfleet.store import jobs
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import JobView
-from guardfleet.telemetry.logs import get_logger
+from guardfleet.telemetry.logs import get_logger, told
 
 LOOK_S = 0.25
 
@@ -67,6 +67,9 @@ class Watching:
                 found = await run_in_threadpool(jobs.get_all, self._db, asked)
             except RetryableError as error:
                 get_logger().warning("watching_paused", reason=str(error))
+                continue
+            except Exception as error:  # noqa: BLE001 - all who wait do so for this one task
+                get_logger().error("watching_paused", **told(error))
                 continue
             for job_id, watched in self._watched.items():
                 if job_id in asked and _has_changed(watched.view, view := found.get(job_id)):

@@ -9,7 +9,7 @@ from guardfleet.settings import LEASE_RENEWALS
 from guardfleet.store import shards
 from guardfleet.store.database import Database
 from guardfleet.store.shards import Claim
-from guardfleet.telemetry.logs import get_logger
+from guardfleet.telemetry.logs import get_logger, told
 
 
 class LeaseKeeper:
@@ -51,6 +51,8 @@ class LeaseKeeper:
                 self._renew(held)
             except RetryableError as error:  # the next turn tries again; a lease outlives two lost renewals
                 get_logger().warning("lease_renewal_failed", leases=len(held), reason=str(error))
+            except Exception as error:  # noqa: BLE001 - with this thread ended every lease of a living process would run out
+                get_logger().error("lease_renewal_failed", leases=len(held), **told(error))
 
     def _renew(self, held: list[Claim]) -> None:
         """Renew all at once; where PostgreSQL refuses, each alone, so that one shard's row costs no other its lease."""

@@ -172,6 +172,8 @@ class Moderator:
         except ConfigurationError as wrong:
             self._hand_back(lambda: shards.postpone(self.db, held, delay_s=QUARANTINE_S))
             self.end(str(wrong))
+        except GuardfleetError:  # it cannot be told now which of the two it is
+            self._hand_back(lambda: shards.postpone(self.db, held, delay_s=QUARANTINE_S))
         else:
             self._fail(held, reason)
 
