@@ -3,10 +3,13 @@
 import datetime as dt
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from guardfleet.store.database import Database
 
 PARTITIONED = ("verdict", "shard_payload")
+PATIENCE_S = 1  # for readers of the table: the one dispatcher waits here, and nothing else is done meanwhile
+LOCKED = "55P03"
 LOCK_KEY = 0x7061_7274  # "part"
 
 
@@ -32,6 +35,8 @@ def existing(db: Database) -> list[tuple[str, dt.date]]:
 def drop(db: Database, table: str, day: dt.date) -> bool:
     """Drop one partition, unless it has rows of a job that needs them: it is put back then, and False returned.
 
+    False too while somebody reads the table for longer than PATIENCE_S.
+
     It is detached first, beside readers and writers of other days: a plain drop would lock them out. From then on nobody can write
     into it, so that what is seen under its lock is what there is.
     """
@@ -42,7 +47,15 @@ def drop(db: Database, table: str, day: dt.date) -> bool:
         ).one_or_none()
         if attached is not None:
             how = "finalize" if attached.inhdetachpending else "concurrently"
-            connection.exec_driver_sql(f"alter table {table} detach partition {name} {how}")
+            connection.exec_driver_sql(f"set lock_timeout = '{PATIENCE_S}s'")
+            try:
+                connection.exec_driver_sql(f"alter table {table} detach partition {name} {how}")
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) != LOCKED:
+                    raise
+                return False  # somebody reads for long: what has begun is finished in another turn
+            finally:
+                connection.exec_driver_sql("reset lock_timeout")
     with db.begin() as connection:
         if connection.execute(text("select to_regclass(:name) is null"), {"name": name}).scalar_one():
             return True

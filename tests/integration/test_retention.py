@@ -39,6 +39,17 @@ def test_a_day_goes_in_two_steps_and_takes_its_jobs_along(db: Database, keyring:
     assert expire(db, verdict_days=30) == []
 
 
+def test_a_long_reader_of_verdicts_holds_up_no_dispatcher(db: Database, keyring: Keyring) -> None:
+    finished_on(db, keyring, LONG_AGO)
+    retention.purge(db, retention.purgeable(db, older_than_hours=-1))
+    with db.begin() as reader:
+        reader.exec_driver_sql("select count(*) from verdict")
+        assert f"verdict {LONG_AGO}" not in expire(db, verdict_days=30)
+        with db.session() as connection:
+            assert connection.exec_driver_sql("show lock_timeout").scalar_one() == "15s"
+    assert f"verdict {LONG_AGO}" in expire(db, verdict_days=30)
+
+
 def test_a_day_with_an_open_job_stays(db: Database, keyring: Keyring) -> None:
     finished_on(db, keyring, LONG_AGO)
     retention.purge(db, retention.purgeable(db, older_than_hours=-1))
