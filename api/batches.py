@@ -1,5 +1,6 @@
 """Batches: what the rest of guardfleet calls jobs, in OpenAI's shape. Made of an uploaded file, or of lines in the body."""
 
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Annotated, Any
@@ -63,6 +64,9 @@ async def create(
 
 
 async def _of_file(request: Request, context: Context, caller: Caller) -> Response:
+    if request.url.query:
+        detail = "with a JSON body, what is asked of the batch stands in the body: nothing in the URL counts."
+        raise ProblemError(400, "invalid_parameter", detail, param=next(iter(request.query_params), None))
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -86,15 +90,23 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             completion_window=asked.completion_window,
             window_s=asked.window_s,
         )
-        job = await in_thread(ingest.create, context.db, context.keyring, new, max_backlog=context.settings.max_backlog_texts)
+        settle = once.settling()
+        job = await in_thread(
+            ingest.create,
+            context.db,
+            context.keyring,
+            new,
+            max_backlog=context.settings.max_backlog_texts,
+            also=lambda connection, public_id: settle(connection, _label(public_id)),
+        )
         try:
             await context.throttle.spend(request, caller, file.lines or 0)
         except ProblemError as error:
             await in_thread(ingest.abandon, context.db, job.id, error.detail)
+            once.unmade = _label(job.public_id)
             raise
-        once.subject = f"batch_{job.public_id.hex}"
     context.file_intakes.bring(job, file.public_id)
-    made = _made(await _job(once.subject, context, caller.tenant_id), secret)
+    made = _made(await _job(_label(job.public_id), context, caller.tenant_id), secret)
     if asked.output_expires_after is not None:
         made.headers[IGNORED] = "output_expires_after"
     return made
@@ -137,8 +149,8 @@ async def _taken(
             rows = take_lines(lines, max_text_bytes=context.settings.max_text_bytes, columns=options.columns)
             await beside(context.body_threads, intake.add_all, rows)
             lines = await anext(blocks, None)
-        label = f"batch_{intake.job.public_id.hex}"
-        job = await in_thread(intake.seal, also=once.settling(label, body.digest) if once else None)
+        label, settle = _label(intake.job.public_id), once.settling(body.digest) if once else None
+        job = await in_thread(intake.seal, also=(lambda connection: settle(connection, label)) if settle else None)
     except BaseException as error:
         await in_thread(intake.__exit__, type(error), error, None)
         raise
@@ -246,6 +258,10 @@ async def _change(batch_id: str, context: Context, caller: Caller, change: Calla
 
 async def _job(batch_id: str, context: Context, tenant_id: int) -> JobView:
     return await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=tenant_id)
+
+
+def _label(public_id: uuid.UUID) -> str:
+    return f"batch_{public_id.hex}"
 
 
 def _ended(job: JobView) -> ProblemError:

@@ -5,6 +5,7 @@ What a body costs is bounded by what it says it is: bytes as they came, bytes un
 
 import hashlib
 import sys
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from fastapi import Request
 
 from api.context import Context, beside
 from api.problems import ProblemError
+from guardfleet.intake import PIECE_S
 from guardfleet.lines import LineCutter, NumberedLine
 from guardfleet.rows import longest_line
 
@@ -106,14 +108,14 @@ def too_large(context: Context) -> ProblemError:
 
 
 async def _gathered(chunks: AsyncIterator[bytes], n: int) -> AsyncIterator[bytes]:
-    """The same bytes in blocks of `n`, however they came: each costs the same whatever it holds."""
-    block = bytearray()
+    """The same bytes in blocks of `n`, however they came: each costs the same whatever it holds. Of a slow body, what there is."""
+    block, begun = bytearray(), time.monotonic()
     async for chunk in chunks:
         for at in range(0, len(chunk), n):
             block += chunk[at : at + n]
-            if len(block) >= n:
+            if len(block) >= n or time.monotonic() - begun > PIECE_S:
                 yield bytes(block)
-                block = bytearray()
+                block, begun = bytearray(), time.monotonic()
     if block:
         yield bytes(block)
 

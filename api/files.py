@@ -75,6 +75,7 @@ async def _taken(request: Request, context: Context, caller: Caller) -> dict[str
         async with Once.of(request, context, caller, asked) as once:
             if once.earlier is not None:
                 return file_object(await _file(once.earlier, context, caller.tenant_id))
+            settle, label = once.settling(), arriving.file.label
             stored = await in_thread(
                 files.complete,
                 context.db,
@@ -84,8 +85,9 @@ async def _taken(request: Request, context: Context, caller: Caller) -> dict[str
                 lines=arriving.lines,
                 digest=digest,
                 expires_s=expires_s,
+                also=lambda connection: settle(connection, label),
             )
-            once.subject, arriving.is_kept = stored.label, True
+            arriving.is_kept = True
         return file_object(stored)
     finally:
         if arriving is not None and not arriving.is_kept:

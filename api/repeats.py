@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,7 +37,7 @@ def has_key(request: Request) -> bool:
 
 @dataclass
 class Once:
-    """One request that makes something. An async context manager; leaving it with `subject` set records what was made."""
+    """One request that makes something. An async context manager; it makes that in one transaction with what `settling` gives."""
 
     context: Context
     tenant_id: int
@@ -47,7 +46,7 @@ class Once:
     memory_s: float
     is_keyed: bool
     earlier: str | None = None  # what the same request made before
-    subject: str | None = None
+    unmade: str | None = None  # what it has made and given up
     _earlier_body: bytes | None = None
     _token: int | None = None  # None: of two requests without a key that came together, the one that is not remembered
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -98,26 +97,23 @@ class Once:
         if self._earlier_body not in (body, None):  # None: of the version before, which knew only the rest
             raise _reused()
 
-    def settling(self, subject: str, body: bytes) -> Callable[[Any], None]:
-        """What records `subject` inside the transaction that makes it, with the digest of the body that it was made of."""
-        if self._token is None:
-            return lambda connection: None
+    def settling(self, body: bytes | None = None) -> Callable[[Any, str], None]:
+        """What records a subject inside the transaction that makes it; `body`: the digest of lines that it was made of."""
+        token = self._token
+        if token is None:
+            return lambda connection, subject: None
         self._tasks[0].cancel()
-        return partial(repeats.settle, tenant_id=self.tenant_id, key=self.key, token=self._token, subject=subject, body=body)
+        return lambda connection, subject: repeats.settle(
+            connection, tenant_id=self.tenant_id, key=self.key, token=token, subject=subject, body=body
+        )
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for task in self._tasks:
             task.cancel()
-        if self._token is None:
-            return
-        if self.subject is not None:
-            await in_thread(self._settle, self.subject, self._token)
-        elif error is not None:
-            await in_thread(repeats.forget, self.context.db, tenant_id=self.tenant_id, key=self.key, token=self._token)
-
-    def _settle(self, subject: str, token: int) -> None:
-        with self.context.db.begin() as connection:
-            repeats.settle(connection, tenant_id=self.tenant_id, key=self.key, token=token, subject=subject)
+        if self._token is not None and error is not None:
+            await in_thread(
+                repeats.forget, self.context.db, tenant_id=self.tenant_id, key=self.key, token=self._token, unmade=self.unmade
+            )
 
     async def _stay(self, token: int) -> None:
         """Be known to be at it, however long a body takes to come."""

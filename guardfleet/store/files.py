@@ -2,9 +2,10 @@
 
 import datetime as dt
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 from guardfleet.errors import NotFoundError
@@ -72,9 +73,17 @@ def create(db: Database, keyring: Keyring, *, tenant_id: int, filename: str) -> 
 
 
 def complete(
-    db: Database, file: StoredFile, *, purpose: str, size: int, lines: int, digest: bytes, expires_s: float | None
+    db: Database,
+    file: StoredFile,
+    *,
+    purpose: str,
+    size: int,
+    lines: int,
+    digest: bytes,
+    expires_s: float | None,
+    also: Callable[[Connection], None] | None = None,
 ) -> StoredFile:
-    """The content is whole: from now on the file is seen."""
+    """The content is whole: from now on the file is seen. `also` is done in the same transaction."""
     with db.begin() as connection:
         row = connection.execute(
             text(f"""update file set state = 1, purpose = :purpose, size = :size, lines = :lines, digest = :digest,
@@ -90,6 +99,8 @@ def complete(
             },
         ).one()
         audit(connection, file.tenant_id, "file.create", file.label)
+        if also is not None:
+            also(connection)
     return StoredFile(*row)
 
 

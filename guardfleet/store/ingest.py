@@ -102,11 +102,13 @@ INSERT = """insert into job (public_id, tenant_id, day, lane, name, fingerprint,
             returning id"""
 
 
-def create(db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int) -> OpenJob:
+def create(
+    db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int, also: Callable[[Connection, uuid.UUID], None] | None = None
+) -> OpenJob:
     """A job in state INGESTING, its day's partitions, and its callback endpoint.
 
     Raises OverloadedError while the texts of all jobs that wait for a verdict are `max_backlog` or more, NotFoundError for a model
-    that nobody has served.
+    that nobody has served. `also` is done in the same transaction, with the job's public id.
     """
     public_id, plan = uuid7(), new.plan.check()
     if not new.brings_workers:
@@ -124,6 +126,8 @@ def create(db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int) -> 
         if new.callback_url and new.callback_secret:
             _add_callback(connection, job_id, new, keyring.seal_secret(new.callback_secret))
         audit(connection, new.tenant_id, "job.create", job_label(public_id))
+        if also is not None:
+            also(connection, public_id)
     return OpenJob(job_id, public_id, new.tenant_id, day, new.lane, data_key, new.plan.model)
 
 

@@ -81,12 +81,13 @@ def settle(connection: Connection, *, tenant_id: int, key: bytes, token: int, su
         raise RejectedError("the request was silent for so long that the same one, sent again, has taken its place.")
 
 
-def forget(db: Database, *, tenant_id: int, key: bytes, token: int) -> None:
-    """The request made nothing: it may come again."""
+def forget(db: Database, *, tenant_id: int, key: bytes, token: int, unmade: str | None = None) -> None:
+    """The request made nothing, or `unmade`, which is no more: it may come again."""
     with db.session() as connection:
         connection.execute(
-            text("delete from repeat where tenant_id = :tenant and key = :key and token = :token and subject is null"),
-            {"tenant": tenant_id, "key": key, "token": token},
+            text("""delete from repeat where tenant_id = :tenant and key = :key and token = :token
+                      and (subject is null or subject = :unmade)"""),
+            {"tenant": tenant_id, "key": key, "token": token, "unmade": unmade},
         )
 
 

@@ -12,8 +12,10 @@ from httpx2 import ASGITransport, AsyncClient
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
+from api import bodies
 from api import repeats as answered
 from api.server import create_app
+from guardfleet import intake
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import jobs, keys
@@ -69,6 +71,63 @@ def test_other_lines_under_the_same_key_are_refused(client: TestClient, db: Data
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
     assert other.headers["x-should-retry"] == "false"
     assert scalar(db, "select count(*) from job") == 1
+
+
+@pytest.mark.parametrize("made", ["job", "file"])
+def test_what_is_made_of_a_file_is_made_with_its_record_or_not_at_all(client: TestClient, db: Database, made: str) -> None:
+    form = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", lines("a"))}}
+    file_id = client.post("/v1/files", **form).json()["id"]  # type: ignore[arg-type]
+    with db.begin() as connection:  # what records it ends here
+        connection.exec_driver_sql("alter table repeat add check (subject is null or token < 0) not valid")
+    asked = {"input_file_id": file_id, "endpoint": "/v1/moderations", "completion_window": "24h"}
+    keyed = {"idempotency-key": "k"}
+    answer = (
+        client.post("/v1/batches", json=asked, headers=keyed) if made == "job" else client.post("/v1/files", headers=keyed, **form)
+    )  # type: ignore[arg-type]
+    assert answer.status_code == 500
+    assert scalar(db, "select count(*) from job") == 0
+    assert scalar(db, "select count(*) from file where state = 1") == 1
+
+
+def test_a_batch_that_a_quota_refuses_may_be_asked_for_again(api_settings: Settings, bearer: dict[str, str], db: Database) -> None:
+    settings = api_settings.model_copy(update={"quota": "1/day"})
+    with TestClient(create_app(settings), headers=bearer) as client:
+        form = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", lines("a", "b"))}}
+        asked = {"input_file_id": client.post("/v1/files", **form).json()["id"], "endpoint": "/v1/moderations"}  # type: ignore[arg-type]
+        for _ in range(2):
+            refused = client.post("/v1/batches", json=asked, headers={"idempotency-key": "q"})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert scalar(db, "select count(*) from job where state = 5") == 2
+
+
+def test_options_in_the_url_of_a_batch_of_a_file_are_refused(client: TestClient) -> None:
+    asked = {"input_file_id": "file-x", "endpoint": "/v1/moderations"}
+    answer = client.post("/v1/batches?allow_empty=true", json=asked)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "allow_empty")
+    assert "in the body" in answer.json()["detail"]
+
+
+def test_work_on_a_slow_body_starts_with_what_has_come(
+    api_settings: Settings, bearer: dict[str, str], db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (bodies, intake):
+        monkeypatch.setattr(module, "PIECE_S", 0.0)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield lines("a")
+        await come_true(db, "select count(*) from shard")
+        yield lines("b")
+
+    async def run() -> None:
+        app = create_app(api_settings)
+        async with (
+            app.router.lifespan_context(app),
+            AsyncClient(transport=ASGITransport(app=app), base_url="http://api", headers=bearer) as client,
+        ):
+            made = await client.post("/v1/batches", content=slow(), headers=JSONL)
+            assert made.json()["request_counts"]["total"] == 2
+
+    asyncio.run(run())
 
 
 def test_what_is_asked_beside_the_lines_is_covered_too(client: TestClient) -> None:
