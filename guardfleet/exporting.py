@@ -1,19 +1,17 @@
-"""Verdicts on their way to a file: JSONL, CSV or Parquet, streamed, renamed into place when whole."""
+"""Verdicts on their way to a file: JSONL, CSV or Parquet, streamed."""
 
 import csv
 import io
 import json
 import pathlib
-import secrets
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import orjson
 
+from guardfleet import targets
 from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.rendering import FIELDS
 from guardfleet.store.verdicts import Content, Page
@@ -72,23 +70,14 @@ def ready(path: str, wanted: str | None = None) -> str:
     fmt = format_of(path, wanted)
     if fmt == "parquet":
         _pyarrow()
-        if path == "-":
+        if path == targets.STANDARD:
             raise RejectedError("Parquet needs a file to write to.")
-    if path != "-":
-        target = pathlib.Path(path)
-        if target.is_dir():
-            raise RejectedError(f"{path} is a folder: name a file to write to.")
-        part = _part_of(target)
-        try:
-            part.touch(exist_ok=False)
-        except OSError as error:
-            raise RejectedError(f"{path} cannot be written: {error.strerror}.") from error
-        part.unlink()
+    targets.require_writable(path)
     return fmt
 
 
 def write(pages: Iterable[Page], path: str, fmt: str, layout: Layout = PLAIN) -> int:
-    """Write all verdicts to `path` (`-`: standard output) and return how many. A file appears only once it is whole."""
+    """Write all verdicts to `path` (`-`: standard output) and return how many."""
     n = 0
 
     def counted() -> Iterator[Page]:
@@ -97,11 +86,7 @@ def write(pages: Iterable[Page], path: str, fmt: str, layout: Layout = PLAIN) ->
             yield page
             n += len(page.rows)
 
-    if path == "-":
-        sys.stdout.buffer.writelines(encode(counted(), fmt, layout))
-        sys.stdout.flush()
-        return n
-    with whole(pathlib.Path(path)) as part, part.open("wb") as file:
+    with targets.whole(path) as file:
         file.writelines(encode(counted(), fmt, layout))
     return n
 
@@ -114,33 +99,10 @@ def encode(pages: Iterable[Page], fmt: str, layout: Layout = PLAIN) -> Iterator[
 def write_jsonl(rows: Iterable[Mapping[str, Any]], path: str) -> int:
     """Write plain objects, one a line (`-`: to standard output), and return how many."""
     n = 0
-    if path == "-":
+    with targets.whole(path) as file:
         for n, row in enumerate(rows, 1):  # noqa: B007 - the last number is the count
-            sys.stdout.buffer.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-        sys.stdout.flush()
-        return n
-    with whole(pathlib.Path(path)) as part, part.open("wb") as file:
-        for n, row in enumerate(rows, 1):  # noqa: B007
             file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     return n
-
-
-def _part_of(target: pathlib.Path) -> pathlib.Path:
-    """A name of its own each time: a process id comes again where each is the first of a container."""
-    return target.with_name(f"{target.name}.part{secrets.token_hex(4)}")
-
-
-@contextmanager
-def whole(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file beside `target` to write to: it takes its place once all is written, and is gone if that fails."""
-    part = _part_of(target)
-    try:
-        yield part
-        part.replace(target)
-    except OSError as error:
-        raise RejectedError(f"{target} cannot be written: {error.strerror}.") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _jsonl(pages: Iterable[Page], layout: Layout) -> Iterator[bytes]:

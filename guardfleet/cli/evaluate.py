@@ -1,15 +1,15 @@
 """`guardfleet evaluate`: how good a model's verdicts are on labelled rows, and how far another precision agrees with it."""
 
 import csv
+import io
 import json
-import pathlib
 import time
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rich.table import Table
 
-from guardfleet import exporting
+from guardfleet import exporting, targets
 from guardfleet.cli import DONE, FAILED_ROWS, show
 from guardfleet.cli.reading import opened
 from guardfleet.errors import LineError, RejectedError
@@ -18,6 +18,7 @@ from guardfleet.sealing import PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.verdict import Judgement, Severity
 from producer.readers import Reading
+from producer.sources import expanded
 from worker.engine.batching import BatchingEngine
 from worker.engine.make import make_backend
 from worker.evaluation import FIGURES, Confusion, agreement, by_category, confusion
@@ -68,6 +69,7 @@ def evaluate(
     """Judge every row that has a label, without services, and report; 1 when some of them got no verdict."""
     if csv_path is not None:
         exporting.ready(csv_path, "csv")
+        targets.require_apart([csv_path], expanded(sources)[0])
     other_settings = _in_precision(settings, against) if against else None
     rows, labels = _labelled(sources, reading, settings, limit)
     started = time.perf_counter()
@@ -136,7 +138,8 @@ def _counted(report: Report, reading: str) -> dict[str, dict[str, int]]:
 
 def _write(report: Report, path: str) -> None:
     """One line for each reading, and for each category in it; a cell is empty where its figure is undefined or not known."""
-    with exporting.whole(pathlib.Path(path)) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with targets.whole(path) as raw:
+        file = io.TextIOWrapper(raw, encoding="utf-8", newline="", write_through=True)
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for name, found in report.readings.items():
@@ -144,6 +147,7 @@ def _write(report: Report, path: str) -> None:
             for category, one in report.categories[name].items():
                 known = {"true_positive": one.true_positive, "false_positive": one.false_positive, "precision": one.precision}
                 writer.writerow({"reading": name, "category": category, **known})
+        file.detach()  # whoever opened it closes it
 
 
 def _compared(judged: list[Judgement], others: list[Judgement], precision: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from guardfleet import exporting
+from guardfleet import exporting, targets
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
 from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.cli.models import require_found
@@ -43,7 +43,7 @@ class Scan:
     def run(self) -> int:
         """Do it all; returns the exit status."""
         signal.signal(signal.SIGTERM, _interrupt)
-        fmt = exporting.ready(self.out)
+        fmt = self._ready()
         most = self.settings.max_text_bytes
         self._inputs = opened(self.sources, self.reading, max_text_bytes=most, allow_empty=self.allow_empty)
         fingerprint = self._fingerprint()
@@ -61,6 +61,16 @@ class Scan:
                 db.close()
         finally:
             stack.stop()
+
+    def _ready(self) -> str:
+        """The format of the output, once it and the file for refused lines can be written, and are none of the inputs."""
+        from producer.sources import expanded
+
+        fmt, beside = exporting.ready(self.out), targets.rejected_beside(self.out)
+        if beside:
+            targets.require_writable(beside)
+        targets.require_apart([self.out, *([beside] if beside else [])], expanded(self.sources)[0])
+        return fmt
 
     def _scan(self, stack: Stack, db: Database, fingerprint: bytes | None, fmt: str, *, has_fleet: bool) -> int:
         job = self._earlier(db, fingerprint)
@@ -161,8 +171,7 @@ class Scan:
         show.summary(job, jobs.summary(db, job), seconds=seconds, with_start=not has_fleet)
         if self.out != "-":
             show.console.print(f"{n:,} verdicts are in [bold]{self.out}[/bold]")
-            if job.rejected:
-                rejected = f"{self.out}.rejected.jsonl"
+            if job.rejected and (rejected := targets.rejected_beside(self.out)):
                 exporting.write_jsonl(unjudged.refused(db, job), rejected)
                 show.console.print(f"{job.rejected:,} refused lines are in [bold]{rejected}[/bold]")
         return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
