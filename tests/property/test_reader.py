@@ -134,6 +134,50 @@ def test_every_line_of_json_lines_is_accounted_for_and_no_text_is_made_up(
             assert row.content == (value if isinstance(value, str) else value["text"])
 
 
+DEEP = "[" * 3000 + "]" * 3000
+ODD = st.sampled_from(["1", "1" * 5000, DEEP, '{"a":' * 3000 + "1" * 5000 + "}" * 3000, '"]}{["'])
+LISTS = st.sampled_from([("[", ",", "]"), ("[\n", ",\n", "\n]\n"), ('{"data": [', ", ", "]}"), ("", "\n", "\n")])
+
+
+@given(st.lists(st.tuples(WORDS, ODD), max_size=5), LISTS, st.sampled_from([".json", ".jsonl", ".csv", ""]), DAMAGES)
+def test_json_that_nobody_named_is_found_out_and_every_element_accounted_for(
+    rows: list[tuple[str, str]], written: tuple[str, str, str], suffix: str, damages: list[Damage]
+) -> None:
+    start, between, end = written
+    data = (start + between.join(f'{{"text": {json.dumps("x" + text)}, "n": {{"n": {n}}}}}' for text, n in rows) + end).encode()
+    for damage in damages:
+        data = damage(data)
+    try:
+        found, source = read(data, suffix, Reading())
+    except RejectedError:
+        assume(damages)
+        return
+    if source.how.startswith("json,"):
+        assert [number for number, _ in found] == list(range(1, source.tally.lines + 1))
+        assert source.tally.refused == sum(isinstance(row, LineError) for _, row in found)
+    else:
+        check_numbers(found, source, as_read(data, source, row_end_of if source.how[:3] in ("csv", "tsv") else line_end_of)[1])
+    if rows and not damages:
+        assert [row.content for _, row in found if isinstance(row, PayloadRow)] == [f"x{text}" for text, _ in rows]
+
+
+@given(TEXTS, st.sampled_from(",;\t|"), st.sampled_from([".csv", ".tsv", ".jsonl", ""]), DAMAGES)
+def test_a_table_that_nobody_named_is_found_out_and_every_line_accounted_for(
+    texts: list[str], delimiter: str, suffix: str, damages: list[Damage]
+) -> None:
+    file = io.StringIO(newline="")
+    csv.writer(file, delimiter=delimiter).writerows([["id", "text"], *([f"r{i}", text] for i, text in enumerate(texts))])
+    data = file.getvalue().encode()
+    for damage in damages:
+        data = damage(data)
+    try:
+        found, source = read(data, suffix, Reading())
+    except RejectedError:
+        return  # as damage, or the name, has it
+    if not source.how.startswith("json,"):
+        check_numbers(found, source, as_read(data, source, row_end_of if source.how[:3] in ("csv", "tsv") else line_end_of)[1])
+
+
 @given(
     st.lists(st.sampled_from(["text", "id", "body", "lang", " Text", "messages"]), min_size=1, max_size=4), st.sampled_from(",;\t|")
 )

@@ -10,11 +10,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardfleet.domain.conversations import ROLES, turns_of
+from guardfleet.columns import Columns
+from guardfleet.domain import parts
+from guardfleet.domain.conversations import CONVERSATIONS, ROLES, is_blank, turns_of
 from guardfleet.domain.ids import id_of
 from guardfleet.domain.json_text import JsonError, Repeated, parse
+from guardfleet.domain.words import is_remark
 from guardfleet.errors import ContentError, LineError
-from guardfleet.rows import row_of, take_line
+from guardfleet.rows import ABOUT, PLACED, row_of, take_line
 from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
 from worker.prompt import messages_of
 
@@ -90,18 +93,23 @@ def test_metadata_never_costs_a_text_its_verdict(metadata: Any) -> None:
 
 
 MEMBERS = st.sampled_from(["content", "value", "text", "parts", "content_blocks", "refusal", "reasoning", "thinking", "audio",
-                           "tool_calls", "function_call", "caption", "title", "summary", "output"])  # fmt: skip
+                           "tool_calls", "function_call", "caption", "title", "summary", "output", "thought", "prefix", "logprobs",
+                           *sorted(parts.ABOUT)])  # fmt: skip
 WORDS = st.integers(0, 10**9).map("word{:010d}".format)
+KINDS = ["text", "input_text", "refusal", "tool_use", "thinking", "function_call", "functionCall", "function_response", "tool_call",
+         "tool_result"]  # fmt: skip
+PARTS = ["text", "refusal", "input", "thinking", "caption", "content", "arguments", "function_call", "functionCall",
+         "function_response", "functionResponse"]  # fmt: skip
+CALLS = ["function", "custom", "arguments", "transcript", "name", "response", "status"]
 NESTED_WORDS = st.recursive(
     WORDS,
     lambda inner: (
         st.lists(inner, max_size=2)
-        | st.fixed_dictionaries({"type": st.sampled_from(["text", "input_text", "refusal", "tool_use", "thinking"])}, optional={
-            "text": inner, "refusal": inner, "input": inner, "thinking": inner, "caption": inner})
-        | st.fixed_dictionaries({}, optional={"function": inner, "arguments": inner, "transcript": inner, "name": inner})
+        | st.fixed_dictionaries({"type": st.sampled_from(KINDS)}, optional=dict.fromkeys(PARTS, inner))
+        | st.fixed_dictionaries({}, optional=dict.fromkeys(CALLS, inner))
     ),
     max_leaves=5,
-)  # fmt: skip
+)
 MESSAGES = st.lists(
     st.builds(
         lambda role, more: {"role": role, **more}, st.sampled_from(list(ROLES)), st.dictionaries(MEMBERS, NESTED_WORDS, max_size=3)
@@ -111,16 +119,17 @@ MESSAGES = st.lists(
 )
 
 
-def words_of(value: Any, under: str = "") -> Iterator[str]:
-    """Every word that lies in it, names apart."""
-    if isinstance(value, str) and value.startswith("word") and under != "name":
+def words_of(value: Any, about: frozenset[str] = parts.ABOUT) -> Iterator[str]:
+    """Every word that lies in it, but for metadata and scalars under names that say something about a text."""
+    if isinstance(value, str) and "word" in value:
         yield value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from words_of(inner, key)
+            if key != "metadata" and not (key in about and is_remark(inner)):
+                yield from words_of(inner, about)
     elif isinstance(value, list):
         for inner in value:
-            yield from words_of(inner, under)
+            yield from words_of(inner, about)
 
 
 @given(MESSAGES)
@@ -133,6 +142,43 @@ def test_every_word_of_a_conversation_is_judged_or_the_conversation_is_refused(m
     assert [word for word in words_of(messages) if word not in shown] == []
     if shown.strip():
         messages_of(turns)  # raises for what the template would drop
+
+
+SAID = st.just("") | WORDS
+TURNS = st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": SAID}), min_size=1, max_size=2)
+BODY = st.dictionaries(st.sampled_from(["input", "text", *CONVERSATIONS]), SAID | TURNS, max_size=3)
+ROWS = st.dictionaries(
+    st.sampled_from(["text", "comment", "request", "custom_id", "body", "link", "status", "content", "author", "label", *PLACED,
+                     *CONVERSATIONS]),
+    SAID | TURNS | BODY,
+    max_size=4,
+)  # fmt: skip
+
+
+@given(ROWS, SAID)
+def test_an_empty_text_is_taken_only_where_its_row_has_no_other_words(row: dict[str, Any], text: str) -> None:
+    found = take_line(1, json.dumps({"text": text} | row).encode(), max_text_bytes=LIMIT)
+    if isinstance(found, PayloadRow) and is_blank(found.content):
+        beside = {name: inner for name, inner in row.items() if name not in PLACED}
+        assert list(words_of(beside, ABOUT)) == []
+
+
+@given(ROWS, SAID)
+def test_the_column_that_was_named_is_judged_whatever_else_a_row_has(row: dict[str, Any], text: str) -> None:
+    raw = json.dumps(row | {"comment": text}).encode()
+    found = take_line(1, raw, max_text_bytes=LIMIT, columns=Columns.of("comment", None, None))
+    assert isinstance(found, LineError) or found.content == text
+
+
+@given(ROWS, BODY, st.sampled_from(["/v1/moderations", "/v1/chat/completions"]))
+def test_every_word_that_a_batch_line_asks_about_is_judged_or_the_line_is_refused(
+    row: dict[str, Any], body: dict[str, Any], url: str
+) -> None:
+    asked = {name: inner for name, inner in row.items() if name in ("text", *CONVERSATIONS)}
+    for line in ({**asked, "custom_id": "a", "url": url, "body": body}, {**asked, "request": {"contents": [], **body}}):
+        found = take_line(1, json.dumps(line).encode(), max_text_bytes=LIMIT)
+        if isinstance(found, PayloadRow):
+            assert [word for word in words_of([asked, body]) if word not in json.dumps(found.content)] == []
 
 
 @given(
