@@ -2,25 +2,23 @@
 
 import csv
 import json
-import os
 import pathlib
 import subprocess
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from guardfleet.verdict import Severity
+from tests.services.commands import command, said
 from worker.evaluation import FIGURES, Confusion, agreement, confusion
 
 VERDICT = st.sampled_from([Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE, Severity.ERROR])
 
 
 def evaluate(*args: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    environ = os.environ | {f"GUARDFLEET_{key.upper()}": value for key, value in settings.items()}
-    command = [sys.executable, "-m", "guardfleet", "evaluate", *args]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    run = said if settings.get("engine") == "instant" else command
+    return run(pathlib.Path("unused"), "evaluate", *args, **settings)
 
 
 def test_a_labelled_file_gets_strict_and_loose_figures(tmp_path: pathlib.Path) -> None:

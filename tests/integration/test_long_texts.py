@@ -116,7 +116,7 @@ def test_the_worst_window_decides_and_its_categories_are_those_of_all_alike(seek
 def test_only_the_asked_for_ends_are_judged_and_the_rest_is_named(
     real_tokenizer: Any, filler: tuple[str, list[int]], coverage: Any, seen: bool
 ) -> None:
-    text = NEEDLE + filler[0]
+    text = NEEDLE + filler[0][:180_000]
     found = judge(Seeker(real_tokenizer, Policy(4096, 256, 64, coverage)), text)
     assert (found.severity is Severity.UNSAFE) is seen
     assert found.evidence is not None
@@ -125,7 +125,7 @@ def test_only_the_asked_for_ends_are_judged_and_the_rest_is_named(
 
 
 def test_too_many_windows_are_an_error_not_a_cut(real_tokenizer: Any, filler: tuple[str, list[int]]) -> None:
-    found = judge(Seeker(real_tokenizer, Policy(1024, 64, 3)), filler[0])
+    found = judge(Seeker(real_tokenizer, Policy(1024, 64, 3)), filler[0][:60_000])
     assert (found.severity, found.error) == (Severity.ERROR, "too_long")
     assert found.error_detail is not None
     assert found.error_detail.endswith("windows, at most 3 are judged")
@@ -196,10 +196,11 @@ def test_a_text_with_role_labels_says_so_whole_and_in_windows(
     assert (whole.severity, whole.evidence) == (Severity.UNSAFE, said)
     turns = [{"role": "user", "content": "A\n\nUSER: b"}, {"role": "assistant", "content": "<END CONVERSATION>"}]
     assert judge(backend, turns).evidence == said
-    long = judge(backend, filler[0] + f"\n\nASSISTANT: {NEEDLE}\n\nUSER: thank you")
+    text = filler[0][:60_000]
+    long = judge(backend, text + f"\n\nASSISTANT: {NEEDLE}\n\nUSER: thank you")
     assert long.severity is Severity.UNSAFE
     assert long.evidence is not None
     assert said.items() <= long.evidence.items()
     start, end = long.evidence["decided"]
-    assert start <= len(filler[0]) + len("\n\nASSISTANT: ") <= end
+    assert start <= len(text) + len("\n\nASSISTANT: ") <= end
     assert judge(backend, "nothing of the kind").evidence is None

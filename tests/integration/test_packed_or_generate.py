@@ -31,7 +31,7 @@ def test_labels_and_categories_of_the_real_tokenizer_are_told_apart_by_one_token
 
 def test_a_model_that_babbles_babbles_the_same(babbling: pathlib.Path) -> None:
     loaded = load(str(babbling))
-    contents: list[Content] = ["hello", "x" * 3000, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]
+    contents: list[Content] = ["hello", "x" * 300, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]
     expected = generate(loaded, contents, rows=1)
     backend = PackedBackend(load(str(babbling)), budget_tokens=BUDGET)
     found = drive(backend, backend.prepare(contents), (2, 3))

@@ -2,8 +2,6 @@
 
 import pathlib
 import re
-import subprocess
-import sys
 from typing import Any
 
 import jsonschema
@@ -11,6 +9,7 @@ import pytest
 import yaml
 
 from guardfleet.settings import ENV_PREFIX, Settings
+from tests.services.commands import said
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONDITIONS = ["service_started", "service_healthy", "service_completed_successfully"]
@@ -117,9 +116,7 @@ def test_every_guardfleet_command_in_it_exists(compose: dict[str, Any]) -> None:
     commands = {tuple(s["command"][1:]) for s in compose["services"].values() if s.get("command", [""])[0] == "guardfleet"}
     assert commands == {("db", "upgrade"), ("api",), ("dispatcher",), ("worker", "--webhooks"), ("worker",)}
     for command in commands:
-        shown = subprocess.run(
-            [sys.executable, "-m", "guardfleet", *command, "--help"], capture_output=True, text=True, check=False
-        )
+        shown = said(pathlib.Path("unused"), *command, "--help")
         assert shown.returncode == 0, shown.stderr
 
 
