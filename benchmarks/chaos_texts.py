@@ -15,7 +15,7 @@ from benchmarks.chaos_site import Site
 FLAGGED_EVERY = 97  # so that verdicts are checked for what they say and not only counted
 HOSTILE_EVERY = 10
 DEADLY_EVERY = 20_000  # a text that fails its batch: the engine has to find it among its neighbours, which takes passes
-SUBMIT_S = 300.0
+SUBMIT_S = 1800.0
 STEP_S = 0.3
 
 

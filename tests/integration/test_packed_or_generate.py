@@ -33,7 +33,7 @@ def test_a_model_that_babbles_babbles_the_same(babbling: pathlib.Path) -> None:
     loaded = load(str(babbling))
     contents: list[Content] = ["hello", "x" * 300, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]
     expected = generate(loaded, contents, rows=1)
-    backend = PackedBackend(load(str(babbling)), budget_tokens=BUDGET)
+    backend = PackedBackend(loaded, budget_tokens=BUDGET)
     found = drive(backend, backend.prepare(contents), (2, 3))
     assert [answer.raw for answer in found] == expected
     assert {answer.output_tokens for answer in found} == {128}
