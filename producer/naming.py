@@ -18,6 +18,9 @@ SHOWN_CHARACTERS = 40  # of a name: a file without a header has texts there
 def resolve(asked: Columns, names: Sequence[str], source: str) -> Columns:
     """The columns under the names that they have in `source`. Raises RejectedError for one that it has not."""
     text = find(asked.text, names)
+    if len(alike := _alike(asked.text, names)) > 1 and not asked.is_told:
+        shown = " and ".join(_shown(name) for name in alike)
+        raise RejectedError(f"{source} has columns named {shown}: --text-column NAME says which one is to be judged.")
     if text is None and (asked.text != AS_NAMED.text or not any(name in CONVERSATIONS for name in names)):
         raise _missing("--text-column", asked.text, names, source)
     row_id = find(asked.id, names)
@@ -33,8 +36,12 @@ def find(wanted: str, names: Collection[str]) -> str | None:
     """The name that is meant: the same one, else the only one that differs in case or spaces alone."""
     if wanted in names:
         return wanted
-    alike = [name for name in names if name.strip().lower() == wanted.lower()]
+    alike = _alike(wanted, names)
     return alike[0] if len(alike) == 1 else None
+
+
+def _alike(wanted: str, names: Collection[str]) -> list[str]:
+    return [name for name in names if name.strip().lower() == wanted.lower()]
 
 
 def _missing(option: str, wanted: str, names: Sequence[str], source: str) -> RejectedError:

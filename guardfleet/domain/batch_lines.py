@@ -10,7 +10,7 @@ from guardfleet.domain.words import called, holds_words
 from guardfleet.errors import ContentError
 
 MODERATIONS, COMPLETIONS = "/v1/moderations", "/v1/chat/completions"
-ASKED = ("input", "text", *CONVERSATIONS)  # names under which a request has what is to be judged
+ASKED = ("input", "text", "prompt", *CONVERSATIONS)  # names under which a request has what is to be judged
 
 
 def is_openais(value: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from guardfleet.columns import Columns
-from guardfleet.errors import LineError
+from guardfleet.errors import LineError, RejectedError
 from guardfleet.sealing import PayloadRow
 from producer.readers import Input, Line, Reading
 
@@ -54,3 +54,13 @@ def test_a_member_that_comes_twice_in_a_cell_costs_its_row(tmp_path: pathlib.Pat
     (row,) = read(tmp_path, fmt, rows)
     assert isinstance(row, LineError)
     assert row.code == "repeated_key"
+
+
+@pytest.mark.parametrize("fmt", ["parquet", "csv"])
+def test_of_two_columns_called_alike_one_has_to_be_named(tmp_path: pathlib.Path, fmt: str) -> None:
+    rows = [{"id": "a", "text": "ok", "Text": "words"}]
+    with pytest.raises(RejectedError, match="has columns named text and Text: --text-column NAME says which"):
+        read(tmp_path, fmt, rows)
+    (row,) = read(tmp_path, fmt, rows, "Text")
+    assert isinstance(row, PayloadRow)
+    assert (row.content, row.metadata) == ("words", {"text": "ok"})

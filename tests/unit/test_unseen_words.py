@@ -92,6 +92,7 @@ def test_what_was_read_and_says_nothing_hides_nothing() -> None:
         {"url": "/v1/moderations", "body": {"input": "hi", "conversation": "words"}},
         {"url": "/v1/moderations", "body": {"input": "hi"}, "text": "words"},
         {"url": "/v1/chat/completions", "body": {"messages": HI, "input": "words"}},
+        {"url": "/v1/chat/completions", "body": {"messages": HI, "prompt": "words"}},
         {"url": "/v1/chat/completions", "body": {"messages": HI}, "messages": [{"role": "user", "content": "words"}]},
     ],
 )
