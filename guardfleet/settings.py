@@ -49,6 +49,17 @@ def _network(value: str) -> str:
     return value
 
 
+def _require_url(url: str) -> None:
+    """Raise ValueError, quoting nothing of it, where a password could be taken for a part of the host or the path."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_plain = parts.port != 0 and parts.netloc.count("@") <= 1 and "@" not in parts.path + parts.fragment
+    except ValueError:
+        is_plain = False
+    if not is_plain:
+        raise ValueError("this is no URL; special characters of a user or password are to be percent-encoded")
+
+
 Listed = BeforeValidator(_items)
 Delay = Annotated[float, Field(ge=0.0, le=31_536_000.0)]
 
@@ -209,11 +220,15 @@ class Settings(BaseSettings):
         scheme = url.get_secret_value().split(":", 1)[0]
         if scheme not in ("postgresql", "postgresql+psycopg"):
             raise ValueError(f"the scheme is {scheme[:20]!r}; allowed: postgresql, as postgresql://user:password@host/database")
-        try:
-            urllib.parse.urlsplit(url.get_secret_value()).port  # noqa: B018 - raises
-        except ValueError:
-            raise ValueError("this is no URL; special characters of a password are to be percent-encoded") from None
+        _require_url(url.get_secret_value())
         return url
+
+    @field_validator("broker_url", mode="after")
+    @classmethod
+    def _brokers_are_urls(cls, urls: SecretStr | None) -> SecretStr | None:
+        for url in urls.get_secret_value().split(";") if urls else ():
+            _require_url(url)
+        return urls
 
     @model_validator(mode="after")
     def _broker_is_known(self) -> Self:

@@ -4,6 +4,7 @@ import sys
 
 DONE, FAILED_ROWS, UNUSABLE, INTERRUPTED, DEFECT = 0, 1, 2, 3, 4
 OURS = ("guardfleet", "worker", "producer", "api")
+READER_GONE = 141  # what a shell says of a command that SIGPIPE ended
 CTRL_C = 130  # what Typer makes of a KeyboardInterrupt
 OF_A_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
@@ -11,21 +12,32 @@ OF_A_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirector
 def main() -> None:
     """Run the command; 0 done, 1 finished with failed rows, 2 usage or configuration, 3 interrupted (run it again to go on).
 
-    4 is a defect of guardfleet, with its traceback: what Python gives by itself, 1, means something else here.
+    4 is a defect of guardfleet, with its traceback: what Python gives by itself, 1, means something else here. 141: whoever read
+    standard output has gone, as `head` does.
     """
+    from guardfleet.cli import output
+
+    output.take_over()
     try:
         from guardfleet.cli.app import app
 
         status = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
+        output.finish()
         sys.exit(INTERRUPTED)
+    except output.ReaderGoneError:
+        output.finish()
+        sys.exit(READER_GONE)
     except Exception as error:  # noqa: BLE001 - here it is decided what the caller is told
+        output.finish()
         sentence = _sentence(error)
         if sentence is None:
             sys.excepthook(type(error), error, error.__traceback__)
             sys.exit(DEFECT)
         if sentence:
-            print(f"guardfleet: {sentence}", file=sys.stderr)
+            print(f"guardfleet: {output.printable(sentence)}", file=sys.stderr)
         sys.exit(UNUSABLE)
     if status == CTRL_C:
         sys.exit(INTERRUPTED)

@@ -19,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from guardfleet.cli import DONE, show
+from guardfleet.cli import DONE, terminal
 from guardfleet.cli.bench_place import answers, free_port, peak_mib, place, start, until, write_texts
 from guardfleet.cli.bench_polls import Poller
 from guardfleet.errors import FatalError
@@ -62,7 +62,7 @@ def bench(loads: list[Load], *, postgres: str | None, broker: str | None, turns:
     runs: list[dict[str, Any]] = []
     for turn in range(turns):
         for load in loads:
-            show.console.print(f"turn {turn + 1}: {load.size} texts, {load.workers} workers, engine {load.engine}", soft_wrap=True)
+            terminal.say(f"turn {turn + 1}: {load.size} texts, {load.workers} workers, engine {load.engine}")
             runs.append(run(load, postgres=postgres, broker=broker) | {"turn": turn})
     _table(loads, runs)
     if as_json:
@@ -234,4 +234,4 @@ def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
             )
         )
     head, *lines = zip(columns, *found, strict=True)
-    show.console.print(show.table(head, lines, numbers=head[1:]))
+    terminal.say(terminal.listed(head, lines, to=terminal.notes, numbers=head[1:]))

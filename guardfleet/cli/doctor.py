@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from guardfleet import packages, ports
-from guardfleet.cli import DONE, UNUSABLE, show
+from guardfleet.cli import DONE, UNUSABLE, terminal
 from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
 from guardfleet.settings import Settings
 
@@ -33,10 +33,10 @@ def examine(settings: Settings) -> int:
             said = check()
         except GuardfleetError as error:
             failed += 1
-            show.console.print(f"[red]no [/red] {name}: {error}", soft_wrap=True)
+            terminal.say(("no ", "red"), f" {name}: {error}", to=terminal.answers)
         else:
-            mark = "[yellow]but[/yellow]" if isinstance(said, Caution) else "[green]ok [/green]"
-            show.console.print(f"{mark} {name}: {said}", soft_wrap=True)
+            mark = ("but", "yellow") if isinstance(said, Caution) else ("ok ", "green")
+            terminal.say(mark, f" {name}: {said}", to=terminal.answers)
     return UNUSABLE if failed else DONE
 
 

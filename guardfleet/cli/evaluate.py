@@ -7,10 +7,11 @@ import time
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from guardfleet import exporting, targets
-from guardfleet.cli import DONE, FAILED_ROWS, show
+from guardfleet.cli import DONE, FAILED_ROWS, terminal
 from guardfleet.cli.reading import opened
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows import row_of
@@ -29,6 +30,8 @@ from worker.prompt import is_blank
 REQUEST_TEXTS = 1024
 READINGS = (("strict", True), ("loose", False))
 MEANS = {"strict": "unsafe (strict)", "loose": "safe (loose)"}
+UNLABELLED, UNKNOWN = "unlabelled", "label_unknown"
+SHOWN = 5  # lines
 COLUMNS = ("reading", "category", *(field.name for field in fields(Confusion)), *FIGURES)
 
 
@@ -56,6 +59,27 @@ class Report:
         return sum(judgement.severity is Severity.ERROR for judgement in self.judged)
 
 
+class LeftOut:
+    """Rows that are in no figure, by what is wrong with their label: how many, and where the first are."""
+
+    def __init__(self) -> None:
+        self.counts = {UNLABELLED: 0, UNKNOWN: 0}
+        self._first: dict[str, list[str]] = {UNLABELLED: [], UNKNOWN: []}
+
+    def add(self, why: str, line: str) -> None:
+        """Count one."""
+        self.counts[why] += 1
+        if len(self._first[why]) < SHOWN:
+            self._first[why].append(line)
+
+    def say(self) -> None:
+        """A line for each kind there is; no label is quoted, which may be anything."""
+        for why, means in ((UNLABELLED, "no label"), (UNKNOWN, "a label that is none of safe, unsafe, true and false")):
+            if n := self.counts[why]:
+                more = f" and {n - SHOWN:,} more" if n > SHOWN else ""
+                terminal.say((f"{n:,} rows left out", "yellow"), f", with {means}: line {', '.join(self._first[why])}{more}")
+
+
 def evaluate(
     settings: Settings,
     sources: list[str],
@@ -66,37 +90,38 @@ def evaluate(
     as_json: bool,
     csv_path: str | None = None,
 ) -> int:
-    """Judge every row that has a label, without services, and report; 1 when some of them got no verdict."""
+    """Judge every row that has a label, without services, and report; 1 where one got no verdict, or has an odd label."""
     if csv_path is not None:
         exporting.ready(csv_path, "csv")
         targets.require_apart([csv_path], expanded(sources)[0])
     other_settings = _in_precision(settings, against) if against else None
-    rows, labels = _labelled(sources, reading, settings, limit)
+    rows, labels, left_out = _labelled(sources, reading, settings, limit)
     started = time.perf_counter()
     judged, model = _judge(settings, rows)
     report = Report.of(model, labels, judged)
-    _show(report, time.perf_counter() - started)
-    out = {"file": " ".join(sources), **_as_dict(report)}
+    to = terminal.notes if as_json else terminal.answers
+    _show(report, time.perf_counter() - started, to)
+    out = {"file": " ".join(sources), **_as_dict(report), **left_out.counts}
     if other_settings:
-        out["against"] = _compared(judged, _judge(other_settings, rows)[0], str(against))
+        out["against"] = _compared(judged, _judge(other_settings, rows)[0], str(against), to)
     if csv_path is not None:
         _write(report, csv_path)
     if as_json:
         print(json.dumps(out))
-    return FAILED_ROWS if report.failed else DONE
+    return FAILED_ROWS if report.failed or left_out.counts[UNKNOWN] else DONE
 
 
-def _show(report: Report, seconds: float) -> None:
+def _show(report: Report, seconds: float, to: Console) -> None:
     title = f"{report.model} on {len(report.labels)} labelled texts, {sum(report.labels)} of them unsafe"
     table = Table(title=title, title_justify="left")
     for column in ("controversial is", "precision", "recall", "F1", "false positive rate"):
         table.add_column(column, justify="left" if column.endswith("is") else "right")
     for name, found in report.readings.items():
         table.add_row(MEANS[name], *(_said(figure) for figure in _figures(found).values()))
-    show.console.print(table)
+    terminal.say(table, to=to)
     if any(report.categories.values()):
-        show.console.print(_by_category(report))
-    show.console.print(f"{report.failed} without a verdict, left out above; {seconds:.1f} s with loading the model")
+        terminal.say(_by_category(report), to=to)
+    terminal.say(f"{report.failed} without a verdict, left out above; {seconds:.1f} s with loading the model", to=to)
 
 
 def _by_category(report: Report) -> Table:
@@ -150,12 +175,12 @@ def _write(report: Report, path: str) -> None:
         file.detach()  # whoever opened it closes it
 
 
-def _compared(judged: list[Judgement], others: list[Judgement], precision: str) -> dict[str, Any]:
+def _compared(judged: list[Judgement], others: list[Judgement], precision: str, to: Console) -> dict[str, Any]:
     same = agreement([j.severity for j in judged], [j.severity for j in others])
     whole = agreement(*([(j.severity, j.categories, j.refusal) for j in run] for run in (judged, others)))
-    show.console.print(
+    terminal.say(
         f"{precision} says the same severity of {_percent(same)} of the texts, the same verdict of {_percent(whole)}",
-        soft_wrap=True,
+        to=to,
     )
     return {"precision": precision, "severity_agreement": _rounded(same, 5), "verdict_agreement": _rounded(whole, 5)}
 
@@ -186,17 +211,21 @@ def _judge(settings: Settings, rows: list[PayloadRow]) -> tuple[list[Judgement],
     return judged, f"{backend.model.name}@{backend.model.revision[:12]}"
 
 
-def _labelled(sources: list[str], reading: Reading, settings: Settings, limit: int | None) -> tuple[list[PayloadRow], list[bool]]:
+def _labelled(
+    sources: list[str], reading: Reading, settings: Settings, limit: int | None
+) -> tuple[list[PayloadRow], list[bool], LeftOut]:
     """Rows that say whether they are unsafe: `label` as `safe`, `unsafe` or a boolean, or `labels.unsafe`."""
     rows: list[PayloadRow] = []
     labels: list[bool] = []
+    left_out = LeftOut()
     inputs = opened(sources, reading, max_text_bytes=settings.max_text_bytes, allow_empty=False)
     for place, line, value in inputs.values():
         try:
             if isinstance(value, LineError):
                 raise value
             label = _label(value)
-            if label is None:
+            if not isinstance(label, bool):
+                left_out.add(label, f"{place} line {line}" if len(inputs.paths) > 1 else str(line))
                 continue
             row = row_of(line, _without_last_turn(value), max_text_bytes=settings.max_text_bytes)
         except LineError as error:
@@ -205,9 +234,10 @@ def _labelled(sources: list[str], reading: Reading, settings: Settings, limit: i
         labels.append(label)
         if limit is not None and len(rows) >= limit:
             break
+    left_out.say()
     if not rows:
         raise RejectedError(f"{inputs.name} has no row with a label: give each a `label` of safe or unsafe.")
-    return rows, labels
+    return rows, labels, left_out
 
 
 def _without_last_turn(value: Any) -> Any:
@@ -217,13 +247,13 @@ def _without_last_turn(value: Any) -> Any:
     return {name: inner for name, inner in value.items() if name != "text"}
 
 
-def _label(value: Any) -> bool | None:
+def _label(value: Any) -> bool | str:
     if not isinstance(value, dict):
-        return None
+        return UNLABELLED
     metadata = value.get("metadata")
     value = {**metadata, **value} if isinstance(metadata, dict) else value
     labels = value.get("labels")
     label = value["label"] if "label" in value else labels.get("unsafe") if isinstance(labels, dict) else None
     if isinstance(label, str) and label.lower() in ("safe", "unsafe"):
         return label.lower() == "unsafe"
-    return label if isinstance(label, bool) else None
+    return label if isinstance(label, bool) else UNLABELLED if label is None else UNKNOWN

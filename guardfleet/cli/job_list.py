@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from guardfleet.cli import DONE, show
+from guardfleet.cli import DONE, show, terminal
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
@@ -49,9 +49,9 @@ def listing(settings: Settings, *, state: str | None, name: str | None, after: s
         for line in found:
             print(json.dumps(_as_dict(line)))
         return DONE
-    show.console.print(_table(found) if found else "no jobs")
+    terminal.say(_table(found) if found else "no jobs", to=terminal.answers if found else terminal.notes)
     if len(found) == limit:
-        show.console.print(f"more: guardfleet jobs --after {found[-1].job}", soft_wrap=True)
+        terminal.say(f"more: guardfleet jobs --after {found[-1].job}")
     return DONE
 
 
@@ -81,7 +81,8 @@ def _table(found: Sequence[Line]) -> Table:
         )
         for line in found
     ]
-    return show.table(("job", "age", "state", "texts", "done", "name"), rows, numbers=("age", "texts", "done"), cut="name")
+    names = ("job", "age", "state", "texts", "done", "name")
+    return terminal.listed(names, rows, to=terminal.answers, numbers=("age", "texts", "done"), cut="name")
 
 
 def _as_dict(line: Line) -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from guardfleet import standstill
-from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
+from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show, terminal
 from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.cli.reading import asked_of, opened
 from guardfleet.embedded.stack import database_of, running_settings
@@ -78,7 +78,7 @@ def _follow(db: Database, job: JobView) -> int:
     try:
         job = show.follow(lambda: jobs.get(db, job.public_id))
     except KeyboardInterrupt:
-        show.console.print(f"\nThe job goes on. To see it again: guardfleet watch {job.label}", soft_wrap=True)
+        terminal.say(f"\nThe job goes on. To see it again: guardfleet watch {job.label}")
         return INTERRUPTED
     show.summary(job, jobs.summary(db, job), seconds=_seconds(job))
     return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
@@ -94,7 +94,8 @@ def status(settings: Settings, label: str, *, as_json: bool) -> int:
             if as_json:
                 print(json.dumps(_as_dict(job, wrong)))
             else:
-                show.summary(job, jobs.summary(db, job), seconds=_seconds(job) if job.state.is_final else None)
+                seconds = _seconds(job) if job.state.is_final else None
+                show.summary(job, jobs.summary(db, job), seconds=seconds, to=terminal.answers)
                 if not job.state.is_final:
                     show.progress(job, wrong)
         finally:
@@ -112,7 +113,7 @@ def cancel(settings: Settings, label: str) -> int:
             after = jobs.get(db, job.public_id)
         finally:
             db.close()
-    show.console.print(f"{after.label}: {after.state.label}, {after.done:,} of {after.total:,} verdicts are kept")
+    terminal.say(f"{after.label}: {after.state.label}, {after.done:,} of {after.total:,} verdicts are kept")
     return DONE
 
 
@@ -138,8 +139,8 @@ def _change(settings: Settings, label: str, change: Callable[[Database, int], No
             job = jobs.get(db, parse_label(label))
             change(db, job.id)
             after = jobs.get(db, job.public_id)
-            show.console.print(f"{after.label}: {'paused' if after.is_paused else after.state.label}, priority {after.priority}")
-            show.progress(after, None)
+            terminal.say(f"{after.label}: {'paused' if after.is_paused else after.state.label}, priority {after.priority}")
+            show.progress(after, None, to=terminal.notes)
         finally:
             db.close()
     return DONE

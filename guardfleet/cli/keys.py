@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from guardfleet.cli import DONE, show
+from guardfleet.cli import DONE, terminal
 from guardfleet.embedded.stack import database_of
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
@@ -36,7 +36,10 @@ def listing(settings: Settings, *, as_json: bool) -> int:
          f"{key.name}: {' '.join(key.scopes)}")
         for key in found
     ]  # fmt: skip
-    show.console.print(show.table(names, rows, cut="name: scopes") if rows else "no keys")
+    if rows:
+        terminal.say(terminal.listed(names, rows, to=terminal.answers, cut="name: scopes"), to=terminal.answers)
+    else:
+        terminal.say("no keys")
     return DONE
 
 
@@ -44,7 +47,7 @@ def revoke(settings: Settings, label: str) -> int:
     """End one."""
     with _store(settings) as (db, _):
         keys.revoke(db, label)
-    show.console.print(f"{label} is revoked; an API process that knows it stops taking it within seconds")
+    terminal.say(f"{label} is revoked; an API process that knows it stops taking it within seconds")
     return DONE
 
 
@@ -60,20 +63,18 @@ def rotate_secret(settings: Settings) -> int:
     from guardfleet.store import rotation
 
     with _store(settings) as (db, keyring):
-        with show.console.status("wrapping data keys anew") as status:
-            done = rotation.rotate(db, keyring, lambda n: status.update(f"wrapping data keys anew: {n:,}"))
-        show.console.print(
+        with terminal.busy("wrapping data keys anew") as change:
+            done = rotation.rotate(db, keyring, lambda n: change(f"wrapping data keys anew: {n:,}"))
+        terminal.say(
             f"{keyring.key_id} is the installation's secret key: {done.data_keys:,} data keys and the secrets of "
             f"{done.endpoints:,} webhook endpoints were wrapped anew.",
-            soft_wrap=True,
         )
         if done.unopened:
-            show.warn(f"{done.unopened:,} values open with neither key, and were left as they are: a third key sealed them.")
+            terminal.warn(f"{done.unopened:,} values open with neither key, and were left as they are: a third key sealed them.")
         if done.api_keys_left:
-            show.console.print(
+            terminal.say(
                 f"{done.api_keys_left:,} API keys have not been used since: they are taken for as long as "
                 "GUARDFLEET_PREVIOUS_SECRET_KEY is set at the API, and for good once they were used there.",
-                soft_wrap=True,
             )
     return DONE
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guardfleet.cli import show
+from guardfleet.cli import terminal
 from guardfleet.errors import RejectedError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def opened(sources: Sequence[str], reading: "Reading", *, max_text_bytes: int, a
     from producer.sources import Inputs
 
     inputs = Inputs(sources, reading, max_text_bytes=max_text_bytes)
-    show.console.print(inputs.said, markup=False, soft_wrap=True)
+    terminal.say(inputs.said)
     if inputs.is_repeatable and not allow_empty and next(inputs.rows(), None) is None:
         raise RejectedError(f"the input has no rows: {inputs.name} (--allow-empty takes it all the same).")
     return inputs

@@ -4,9 +4,7 @@ import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
-from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
+from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show, terminal
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
 from producer.calls import Batch
@@ -27,13 +25,13 @@ def submit(settings: Settings, inputs: Inputs, options: Options, *, wait: bool) 
         batch = producer.submit_input(inputs, options)
         print(batch.id, flush=True)
         taken = f"{batch.total - batch.failed:,} texts taken" + (f", {batch.failed:,} lines refused" if batch.failed else "")
-        show.console.print(taken)
+        terminal.say(taken)
         for line in producer.refused(batch.id, limit=SHOWN) if batch.failed else ():
-            show.console.print(f"  line {line['line']}: {line['detail']} ({line['code']})", markup=False, soft_wrap=True)
+            terminal.say(f"  line {line['line']}: {line['detail']} ({line['code']})")
         if batch.callback_secret and not options.callback_secret:
-            show.console.print(f"the callback is signed with {batch.callback_secret}")
+            terminal.say(f"the callback is signed with {batch.callback_secret}")
         for warning in inputs.warnings:
-            show.console.print(f"[yellow]look at this[/yellow]: {escape(warning)}", soft_wrap=True)
+            show.look_at(warning)
         if not wait:
             return FAILED_ROWS if batch.failed else DONE
         return _follow(settings, producer, batch)
@@ -80,12 +78,12 @@ def _follow(settings: Settings, producer: "HttpProducer", batch: Batch) -> int:
             time.sleep(LOOK_S)
             batch = producer.status(batch.id)
             left = "" if batch.eta_s is None else f", about {batch.eta_s:,.0f} s left"
-            show.console.print(f"{batch.done + batch.failed:,} of {batch.total:,}, {batch.texts_per_s:,.0f} texts/s{left}")
+            terminal.say(f"{batch.done + batch.failed:,} of {batch.total:,}, {batch.texts_per_s:,.0f} texts/s{left}")
     except KeyboardInterrupt:
         again = f"guardfleet watch {batch.id} --url {settings.api_url}"
-        show.console.print(f"\nThe job goes on. To see it again: {again}", soft_wrap=True)
+        terminal.say(f"\nThe job goes on. To see it again: {again}")
         return INTERRUPTED
-    show.console.print(f"{batch.id}: {batch.status}")
+    terminal.say(f"{batch.id}: {batch.status}")
     return FAILED_ROWS if batch.failed or batch.status != "completed" else DONE
 
 

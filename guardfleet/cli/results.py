@@ -1,7 +1,7 @@
 """`results`: a job's verdicts as a file, and the lines of its input that were refused."""
 
 from guardfleet import exporting
-from guardfleet.cli import DONE, show
+from guardfleet.cli import DONE, terminal
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.exporting import Layout
@@ -37,7 +37,7 @@ def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_se
         finally:
             db.close()
     if out != "-":
-        show.console.print(f"{n:,} verdicts are in [bold]{out}[/bold]")
+        terminal.say(f"{n:,} verdicts are in ", (str(out), "bold"))
     return DONE
 
 
@@ -52,7 +52,7 @@ def refused(settings: Settings, label: str, *, out: str) -> int:
         finally:
             db.close()
     if out != "-":
-        show.console.print(f"{n:,} refused lines are in [bold]{out}[/bold]")
+        terminal.say(f"{n:,} refused lines are in ", (str(out), "bold"))
     return DONE
 
 

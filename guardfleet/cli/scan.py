@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from guardfleet import exporting, targets
-from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show
+from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show, terminal
 from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.cli.models import require_found
 from guardfleet.cli.reading import asked_of, opened
@@ -52,7 +52,7 @@ class Scan:
             require_found(self.settings, self.plan.second_model)
         stack = Stack(running or self.settings, log_to_files=True)
         try:
-            with show.console.status("starting PostgreSQL and the broker" if stack.settings.is_embedded else "connecting"):
+            with terminal.busy("starting PostgreSQL and the broker" if stack.settings.is_embedded else "connecting"):
                 self.settings = stack.start_servers()
             db = Database(self.settings.required("database_url"), application="guardfleet-scan")
             try:
@@ -111,7 +111,7 @@ class Scan:
         from producer.client import Options, Producer
 
         producer = Producer(db, Keyring.of(self.settings), self.settings)
-        with show.console.status(f"reading {self._inputs.name}") as status:
+        with terminal.busy(f"reading {self._inputs.name}") as change:
             options = Options(
                 name=self._inputs.name,
                 allow_empty=self.allow_empty,
@@ -122,7 +122,7 @@ class Scan:
                 callback_url=self.callback_url,
                 callback_secret=self.callback_secret,
                 plan=self._named_plan(),
-                on_progress=lambda n: status.update(f"reading {self._inputs.name}: {n:,} texts"),
+                on_progress=lambda n: change(f"reading {self._inputs.name}: {n:,} texts"),
             )
             submission = producer.submit_input(self._inputs, options)
         show.submitted(submission)
@@ -139,13 +139,12 @@ class Scan:
         if job.state is JobState.INGESTING:  # its submit was cut off, or is at it elsewhere: the intake finds out
             return None
         if job.state is JobState.COMPLETED:
-            show.console.print(
+            terminal.say(
                 f"The same texts were judged by the same model on {job.created_at:%Y-%m-%d %H:%M} UTC ({job.label}): "
                 "nothing to do. The verdicts come from the database; --again judges anew.",
-                soft_wrap=True,
             )
         else:
-            show.console.print(f"Resuming {job.label}: {job.done:,} of {job.total:,} texts have their verdict.", soft_wrap=True)
+            terminal.say(f"Resuming {job.label}: {job.done:,} of {job.total:,} texts have their verdict.")
         return job
 
     def _interrupted(self, db: Database, fingerprint: bytes | None) -> int:
@@ -155,9 +154,7 @@ class Scan:
             if job and job.state in (JobState.INGESTING, JobState.RUNNING)
             else ""
         )
-        show.console.print(
-            f"\nInterrupted.{kept} Run the same command again to {'resume' if kept else 'start over'}.", soft_wrap=True
-        )
+        terminal.say(f"\nInterrupted.{kept} Run the same command again to {'resume' if kept else 'start over'}.")
         return INTERRUPTED
 
     def _await_callback(self, db: Database, job: JobView) -> None:
@@ -170,10 +167,10 @@ class Scan:
         n = exporting.write(verdicts.in_order(db, job), self.out, fmt)
         show.summary(job, jobs.summary(db, job), seconds=seconds, with_start=not has_fleet)
         if self.out != "-":
-            show.console.print(f"{n:,} verdicts are in [bold]{self.out}[/bold]")
+            terminal.say(f"{n:,} verdicts are in ", (self.out, "bold"))
             if job.rejected and (rejected := targets.rejected_beside(self.out)):
                 exporting.write_jsonl(unjudged.refused(db, job), rejected)
-                show.console.print(f"{job.rejected:,} refused lines are in [bold]{rejected}[/bold]")
+                terminal.say(f"{job.rejected:,} refused lines are in ", (str(rejected), "bold"))
         return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
 
     def _fingerprint(self, *, again: bool | None = None) -> bytes | None:

@@ -1,12 +1,10 @@
 """What the terminal shows: a progress bar with rate and ETA, and the summary table."""
 
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from guardfleet.cli.terminal import answers, notes, say
 from guardfleet.errors import FatalError
 from guardfleet.states import JobState
 from guardfleet.store.jobs import STANDSTILL, JobView
@@ -29,11 +28,8 @@ if TYPE_CHECKING:
     from producer.client import Submission
 
 POLL_S = 0.2
-LEAST_CUT = 4  # characters
 PLAIN_EVERY_S = 10.0  # a line this often where there is no terminal
 STYLES = {Severity.SAFE: "green", Severity.CONTROVERSIAL: "yellow", Severity.UNSAFE: "red", Severity.ERROR: "magenta"}
-
-console = Console(stderr=True, highlight=False)
 
 
 class _Rate(ProgressColumn):
@@ -49,14 +45,14 @@ def follow(
     job = look()
     columns = (
         SpinnerColumn(),
-        TextColumn("[progress.description]{task.description}"),
+        TextColumn("{task.description}", style="progress.description", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
-        TextColumn("ETA"),
+        TextColumn("ETA", markup=False),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=15) as progress:
+    with Progress(*columns, console=notes, disable=not notes.is_terminal, speed_estimate_period=15) as progress:
         task = progress.add_task(waiting, total=job.total, completed=job.done)
         started, done_before, said = time.monotonic(), job.done, time.monotonic()
         while not job.state.is_final:
@@ -66,50 +62,41 @@ def follow(
             job = look()
             said_what = "moderating" if job.done > done_before else waiting
             progress.update(task, completed=job.done, total=job.total, description=said_what)
-            if not console.is_terminal and time.monotonic() - said > PLAIN_EVERY_S:
+            if not notes.is_terminal and time.monotonic() - said > PLAIN_EVERY_S:
                 said = time.monotonic()
                 rate = (job.done - done_before) / (said - started)
                 pace = f"{rate:,.0f} texts/s, {(job.total - job.done) / rate:,.0f} s to go" if rate else waiting
-                console.print(f"{job.done:,} of {job.total:,} texts, {pace}")
+                say(f"{job.done:,} of {job.total:,} texts, {pace}")
     return job
-
-
-def table(names: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = (), cut: str | None = None) -> Table:
-    """A list for the terminal: no cell of it is cut or folded but those of the column `cut`, where it is too narrow."""
-    out = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    widths = [max(len(name), *(len(row[at]) for row in rows)) for at, name in enumerate(names)]
-    others = sum(width + 1 for name, width in zip(names, widths, strict=True) if name != cut)
-    for name, width in zip(names, widths, strict=True):
-        justify: Literal["left", "right"] = "right" if name in numbers else "left"
-        fits = max(LEAST_CUT, console.width - others) if name == cut else width
-        out.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", width=min(width, fits))
-    for row in rows:
-        out.add_row(*row)
-    return out
 
 
 def submitted(submission: "Submission") -> None:
     """Say what was there already, which lines were refused, and what the callback is signed with if the caller does not know."""
     job, first = submission.job, submission.rejected
     if not submission.is_new:
-        console.print(f"the same was submitted on {job.created_at:%Y-%m-%d %H:%M} UTC: {job.label} is {job.state.label}")
+        say(f"the same was submitted on {job.created_at:%Y-%m-%d %H:%M} UTC: {job.label} is {job.state.label}")
         return
     if submission.resumed_after:
-        console.print(f"an earlier submit had been cut off after line {submission.resumed_after:,}: {job.label} was gone on with")
+        say(f"an earlier submit had been cut off after line {submission.resumed_after:,}: {job.label} was gone on with")
     if job.rejected:
-        console.print(f"[yellow]{job.rejected:,} lines were refused[/yellow]; the rest goes on:")
+        say((f"{job.rejected:,} lines were refused", "yellow"), "; the rest goes on:")
         for error in first:
-            console.print(f"  {error}", markup=False, soft_wrap=True)
+            say(f"  {error}")
         shown = sum(error.n_lines for error in first)
         if job.rejected > shown:
-            console.print(f"  ... and {job.rejected - shown:,} more: guardfleet results {job.label} --refused", soft_wrap=True)
+            say(f"  ... and {job.rejected - shown:,} more: guardfleet results {job.label} --refused")
     for warning in submission.warnings:
-        console.print(f"[yellow]look at this[/yellow]: {escape(warning)}", soft_wrap=True)
+        look_at(warning)
     if submission.callback_secret:
-        console.print(f"the callback is signed with {submission.callback_secret}", soft_wrap=True)
+        say(f"the callback is signed with {submission.callback_secret}")
 
 
-def progress(job: JobView, wrong: str | None) -> None:
+def look_at(warning: str) -> None:
+    """What was taken, and deserves a look."""
+    say(("look at this", "yellow"), f": {warning}")
+
+
+def progress(job: JobView, wrong: str | None, *, to: Console = answers) -> None:
     """How far a job is that has not ended: texts, pace, time to go, and why it stands still."""
     parts = [f"{job.done:,} of {job.total:,} texts done"]
     if job.state is JobState.INGESTING:
@@ -118,9 +105,9 @@ def progress(job: JobView, wrong: str | None) -> None:
         parts.append(f"{job.texts_per_s:,.0f} texts/s")
     if job.eta_s is not None:
         parts.append(f"about {duration(job.eta_s)} to go")
-    console.print(", ".join(parts), soft_wrap=True)
+    say(", ".join(parts), to=to)
     if wrong:
-        console.print(f"[yellow]{wrong}[/yellow]", soft_wrap=True)
+        say((wrong, "yellow"), to=to)
 
 
 def duration(seconds: float) -> str:
@@ -132,12 +119,12 @@ def duration(seconds: float) -> str:
 Counts = Mapping[tuple[Severity, Category], int]
 
 
-def summary(job: JobView, counts: Counts, *, seconds: float | None, with_start: bool = False) -> None:
+def summary(job: JobView, counts: Counts, *, seconds: float | None, with_start: bool = False, to: Console = notes) -> None:
     """The table of severities and categories, and the figures under it; whether `seconds` are with the start of a worker."""
     demo = " - judged by the DEMO model, not for real use" if job.is_demo else ""
-    console.print(f"[bold]{job.label}[/bold]: {job.state.label}{demo}", soft_wrap=True)
+    say((job.label, "bold"), f": {job.state.label}{demo}", to=to)
     if counts:
-        console.print(_table(job, counts))
+        say(_table(job, counts), to=to)
     parts = [f"{job.done:,} texts"]
     if seconds:
         start = ", start of the worker included" if with_start else ""
@@ -149,9 +136,9 @@ def summary(job: JobView, counts: Counts, *, seconds: float | None, with_start: 
     ]
     if job.model:
         parts.append(f"model {job.model}" if len(job.models) < 2 else f"models {', '.join(job.models)}")  # noqa: PLR2004
-    console.print(", ".join(parts), soft_wrap=True)
+    say(", ".join(parts), to=to)
     if job.second_model:
-        console.print(_cascade(job), soft_wrap=True)
+        say(_cascade(job), to=to)
 
 
 def _table(job: JobView, counts: Counts) -> Table:
@@ -185,8 +172,3 @@ def _cascade(job: JobView) -> str:
         f"{job.escalated:,} of {job.done:,} texts ({share:.1%}) went on to {job.second_model}, the first model being less than"
         f" {job.sure:.0%} sure; {agreed}"
     )
-
-
-def warn(text: str) -> None:
-    """A sentence on stderr."""
-    print(f"guardfleet: {text}", file=sys.stderr)

@@ -5,7 +5,7 @@ import signal
 import threading
 
 from guardfleet import ports
-from guardfleet.cli import DONE, show
+from guardfleet.cli import DONE, terminal
 from guardfleet.cli.models import require_found
 from guardfleet.embedded.stack import Stack
 from guardfleet.errors import FatalError
@@ -28,7 +28,7 @@ def up(settings: Settings) -> int:
     require_found(settings)
     stack = Stack(settings, log_to_files=True)
     try:
-        with show.console.status("starting PostgreSQL and the broker"):
+        with terminal.busy("starting PostgreSQL and the broker"):
             complete = stack.start_servers()
         key = _api_key(complete)
         stack.start_processes(
@@ -38,12 +38,12 @@ def up(settings: Settings) -> int:
         url = f"http://{complete.api_host}:{complete.api_port}"
         if not _wait(stack, stopping, complete):
             return DONE  # told to stop before that
-        show.console.print(f"guardfleet is up: API at [bold]{url}[/bold], logs in {complete.data_dir / 'logs'}", soft_wrap=True)
-        show.console.print(f"API key: [bold]{key}[/bold]", soft_wrap=True)
-        show.console.print("Try: guardfleet submit examples/texts.jsonl --wait     Stop: Ctrl-C")
+        terminal.say("guardfleet is up: API at ", (url, "bold"), f", logs in {complete.data_dir / 'logs'}")
+        terminal.say("API key: ", (str(key), "bold"))
+        terminal.say("Try: guardfleet submit examples/texts.jsonl --wait     Stop: Ctrl-C")
         while not stopping.wait(1.0):
             _tend(stack)
-        show.console.print("stopping: work in progress is handed back")
+        terminal.say("stopping: work in progress is handed back")
         return DONE
     finally:
         stack.stop()
@@ -53,9 +53,9 @@ def _wait(stack: Stack, stopping: threading.Event, settings: Settings) -> bool:
     """Wait until a text would get its verdict: every process is ready, the model loaded. False where it is to stop before."""
     model = settings.model if settings.engine == "model" else settings.engine
     loading = f"loading the model {model}, and starting what goes with it"
-    if not show.console.is_terminal:
-        show.console.print(loading, soft_wrap=True)
-    with show.console.status(loading):
+    if not terminal.notes.is_terminal:
+        terminal.say(loading)
+    with terminal.busy(loading):
         while not stopping.wait(LOOK_S):
             _tend(stack)
             if not stack.waits_for():

@@ -206,6 +206,8 @@ def _wait_for(db: Database) -> None:
 @contextmanager
 def database_of(settings: Settings) -> Iterator[Settings]:
     """Settings with a database behind them: configured, of a running stack, or embedded for as long as the block lasts."""
+    if settings.secret_key is not None:
+        Keyring.of(settings)  # one that is none is said, also where nothing is opened with it
     if not settings.is_embedded:
         yield settings
         return

@@ -37,6 +37,8 @@ MEANINGS = {
     "3D000": Meaning("the database is not there", leaves=True),
     "40": Meaning("the transaction lost against another"),
     "42": Meaning("a statement does not fit the schema", waits=False),
+    "42703": Meaning("the database lacks a column of this release: run `guardfleet db upgrade`", waits=False),
+    "42P01": Meaning("the database lacks a table of this release: run `guardfleet db upgrade`", waits=False),
     "42P05": Meaning("a pooler mixes up prepared statements: docs/scaling.md says which poolers can be used", leaves=True),
     "53": Meaning("PostgreSQL has run out of disk, memory or connections"),
     "55P03": Meaning("a lock was not to be had in time"),

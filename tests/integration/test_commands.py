@@ -259,8 +259,8 @@ def test_the_embedded_broker_keeps_its_messages_over_a_restart(data_dir: pathlib
 def test_doctor_says_what_works_and_what_does_not(data_dir: pathlib.Path) -> None:
     well = said(data_dir, "doctor")
     assert well.returncode == 0, well.stderr
-    assert "guardfleet-demo@" in well.stderr
+    assert "guardfleet-demo@" in well.stdout
     ill = said(data_dir, "doctor", model="/nowhere/model", database_url="postgresql://u@127.0.0.1:1/x", secret_key="c2hvcnQ=")
     assert ill.returncode == 2
     for sentence in ("'/nowhere/model' does not exist", "PostgreSQL did not answer", "has 5 bytes, 32 are needed"):
-        assert sentence in ill.stderr.replace("\n", " ")
+        assert sentence in ill.stdout.replace("\n", " ")

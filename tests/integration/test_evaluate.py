@@ -72,6 +72,20 @@ def test_real_rows_and_another_precision(shared: pathlib.Path) -> None:
     assert found["model"].startswith("guardfleet-demo@")
 
 
+def test_rows_that_are_in_no_figure_are_counted_and_named(tmp_path: pathlib.Path) -> None:
+    labels = ["SAFE", "SAFE ", 1, "benign", None, True]
+    rows = [{"text": "x", "label": label} for label in labels] + [{"text": "x"}] * 7 + [{"text": "x", "metadata": [1]}]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = evaluate(str(source), "--json", engine="instant")
+    assert done.returncode == 1, done.stderr
+    assert "3 rows left out, with a label that is none of safe, unsafe, true and false: line 2, 3, 4\n" in done.stderr
+    assert "9 rows left out, with no label: line 5, 7, 8, 9, 10 and 4 more\n" in done.stderr
+    assert "benign" not in done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert (found["texts"], found["unlabelled"], found["label_unknown"]) == (2, 9, 3)
+
+
 @pytest.mark.parametrize(("content", "said"), [('{"text": "x"}\n', "no row with a label"), ("{oops\n", "line 1: ")])
 def test_an_unusable_file_is_one_sentence(tmp_path: pathlib.Path, content: str, said: str) -> None:
     source = tmp_path / "rows.jsonl"

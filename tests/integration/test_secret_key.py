@@ -43,7 +43,7 @@ def test_every_process_and_command_refuses_another_key(
     other = new_secret_key()
     done = guardfleet(settings, tmp_path, *args, secret_key=other)
     assert done.returncode == 2, done.stderr
-    told = done.stderr.replace("\n", " ")
+    told = (done.stdout + done.stderr).replace("\n", " ")
     assert f"this installation's secret key is {keyring.key_id}" in told
     assert Keyring(other).key_id in told
     assert other not in told
@@ -66,11 +66,11 @@ def test_db_upgrade_pins_the_key_that_it_is_run_with(
     settings: Settings, db: Database, keyring: Keyring, tmp_path: pathlib.Path
 ) -> None:
     unpinned = guardfleet(settings, tmp_path, "doctor")
-    assert "becomes the installation's" in unpinned.stderr, unpinned.stderr
+    assert "becomes the installation's" in unpinned.stdout, unpinned.stderr
     assert scalar(db, "select count(*) from installation_key") == 0
     assert guardfleet(settings, tmp_path, "db", "upgrade").returncode == 0
     assert scalar(db, "select key_id from installation_key where is_current") == keyring.key_id
-    assert f"key {keyring.key_id} is the installation's" in guardfleet(settings, tmp_path, "doctor").stderr
+    assert f"key {keyring.key_id} is the installation's" in guardfleet(settings, tmp_path, "doctor").stdout
 
 
 def test_an_installation_of_before_is_pinned_to_a_key_of_its_jobs(db: Database, keyring: Keyring) -> None:

@@ -1,0 +1,120 @@
+"""What a terminal, a pipe and a full disk get: names as they are and nothing that is obeyed, one sentence, no traceback."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from guardfleet.cli.output import printable
+from guardfleet.sealing import new_secret_key
+from guardfleet.settings import Settings
+from guardfleet.store.database import Database
+from producer.client import Options, Producer
+from tests.services.commands import environment, said
+from tests.services.fixtures import with_broker
+
+CLI = pathlib.Path(__file__).parents[2] / "guardfleet" / "cli"
+NAME = "evil[/b] [x] :smile: \x1b[31m\u202e \u6587 [bold]"
+SHOWN = "evil[/b] [x] :smile: \\x1b[31m\\u202e \u6587 [bold]"
+
+
+@with_broker("redis")
+def test_a_clients_name_is_shown_as_it_is_on_stdout(settings: Settings, db: Database, tmp_path: pathlib.Path) -> None:
+    producer = Producer.connect(settings)
+    job = producer.submit(["x"], Options(name=NAME)).job
+    producer.db.close()
+    for told in (said(settings, "jobs"), said(settings, "jobs", "--name", "[/b]")):
+        assert told.returncode == 0, told.stderr
+        assert SHOWN in told.stdout
+        assert job.label in told.stdout
+    assert said(settings, "keys", "create", NAME).returncode == 0
+    assert SHOWN in said(settings, "keys", "list").stdout
+    shown = said(settings, "status", job.label)
+    assert shown.stdout.startswith(f"{job.label}: running")
+    assert shown.stderr == ""
+    assert said(settings, "results", job.label, "-o", str(tmp_path / "v[b].jsonl")).stderr.endswith("v[b].jsonl\n")
+
+
+def test_doctor_shows_a_folder_as_it_is_called(tmp_path: pathlib.Path) -> None:
+    told = said(tmp_path / "data[/b]", "doctor", engine="instant")
+    assert f"ok  data folder: {tmp_path}/data[/b]\n" in told.stdout, told.stderr
+    assert "\x1b" not in said(tmp_path, "jobs", "--state", "\x1b[31m").stderr
+
+
+def test_nothing_goes_to_the_terminal_but_by_its_module() -> None:
+    other = re.compile(r"rich\.markup|from_markup|markup=True|\[/?(bold|red|green|yellow)\]|Console\(|console\.(print|status)")
+    found = [path.name for path in CLI.glob("*.py") if other.search(path.read_text())]
+    assert found == ["terminal.py"]
+
+
+def test_only_what_is_obeyed_is_spelled_out() -> None:
+    plain = "caf\u00e9 \u6587\u5b57\u3000\U0001f468\u200d\U0001f469 \u0645\u06cc\u200c\u062e\nsecond"
+    assert printable(plain) == plain
+    assert printable("\x07\x9b\r\ud800\u2066", line_breaks=False) == "\\x07\\x9b\\r\\ud800\\u2066"
+
+
+@pytest.mark.parametrize(
+    "url", ["po:s@ec@ret@127.0.0.1:1/x", "po:s/ec@ret@127.0.0.1/x", "po:s@ec/ret@127.0.0.1/x", "po:ec#ret@h/x"]
+)
+@pytest.mark.parametrize(("name", "scheme"), [("database_url", "postgresql"), ("broker_url", "amqp"), ("broker_url", "redis")])
+def test_no_part_of_a_password_is_shown(tmp_path: pathlib.Path, name: str, scheme: str, url: str) -> None:
+    told = said(tmp_path, "jobs", **{name: f"{scheme}://{url}", "secret_key": new_secret_key()})
+    assert told.returncode == 2
+    assert f"GUARDFLEET_{name.upper()}: this is no URL; special characters of a user or password" in told.stderr
+    assert not any(part in told.stdout + told.stderr for part in ("ec@", "ret", "s/ec"))
+
+
+def test_a_database_that_was_not_migrated_and_a_key_that_is_none_say_what_to_do(
+    tmp_path: pathlib.Path, empty_database_url: str
+) -> None:
+    told = said(tmp_path, "jobs", database_url=empty_database_url, secret_key=new_secret_key())
+    assert told.returncode == 2
+    assert "run `guardfleet db upgrade`" in told.stderr
+    odd = said(tmp_path, "jobs", secret_key="abc")
+    assert odd.returncode == 2
+    assert "make one with `guardfleet keys secret`" in odd.stderr
+
+
+def run(stdout: int, *args: str, of: pathlib.Path | Settings) -> subprocess.CompletedProcess[str]:
+    call, env = [sys.executable, "-P", "-m", "guardfleet", *args], os.environ | environment(of, {})
+    return subprocess.run(call, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+
+@with_broker("redis")
+def test_a_full_or_closed_standard_output_is_one_sentence_and_a_pipe_that_ends_none(
+    settings: Settings, db: Database, tmp_path: pathlib.Path
+) -> None:
+    producer = Producer.connect(settings)
+    producer.submit(["x"])
+    producer.db.close()
+    with pathlib.Path("/dev/full").open("wb") as full:
+        for of, args in ((tmp_path, ("version",)), (settings, ("jobs", "--json")), (settings, ("jobs",))):
+            told = run(full.fileno(), *args, of=of)
+            assert (told.returncode, told.stderr) == (
+                2,
+                "guardfleet: standard output cannot be written: No space left on device.\n",
+            )
+    hear, say = os.pipe()
+    os.close(hear)
+    gone = run(say, "jobs", "--json", of=settings)
+    os.close(say)
+    assert (gone.returncode, gone.stderr) == (141, "")
+    closed = subprocess.run(
+        ["sh", "-c", '"$0" -P -m guardfleet version >&-', sys.executable], capture_output=True, text=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (2, "guardfleet: standard output cannot be written: Bad file descriptor.\n")
+
+
+@pytest.mark.parametrize("fmt", ["jsonl", "csv"])
+@with_broker("redis")
+def test_so_is_one_that_fills_under_an_export(settings: Settings, db: Database, fmt: str) -> None:
+    producer = Producer.connect(settings)
+    job = producer.submit([{"id": i} for i in range(3)] + ["x"]).job
+    producer.db.close()
+    args = ("--refused",) if fmt == "jsonl" else ("--format", fmt)
+    with pathlib.Path("/dev/full").open("wb") as full:
+        told = run(full.fileno(), "results", job.label, *args, of=settings)
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1), told.stderr
