@@ -15,8 +15,10 @@ def main() -> None:
     4 is a defect of guardfleet, with its traceback: what Python gives by itself, 1, means something else here. 141: whoever read
     standard output has gone, as `head` does.
     """
+    from guardfleet import lifeline
     from guardfleet.cli import output
 
+    lifeline.end_with_parent()
     output.take_over()
     try:
         from guardfleet.cli.app import app

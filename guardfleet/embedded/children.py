@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 
+from guardfleet import lifeline
 from guardfleet.readiness import DESCRIPTOR
 from guardfleet.settings import Settings
 from guardfleet.store import shards
@@ -24,7 +25,7 @@ CANNOT_START = "No module named guardfleet"  # Python itself says it, with statu
 
 
 class Child:
-    """One supervised process. It runs in a session of its own, so that Ctrl-C reaches the parent alone."""
+    """One supervised process. In a session of its own, so that Ctrl-C reaches the parent alone; it ends with the parent."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Child:
         self._args, self._environment, self._log = list(args), dict(environment), log
         self._after_death = after_death
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: int | None = None  # closes when this process ends, and with it the child; nothing is written
         self._stopping, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"child-{name}", daemon=True)
         self.gave_up: str | None = None  # why it is not started any more
@@ -86,11 +88,12 @@ class Child:
     def _spawn(self) -> None:
         out = self._log.open("ab") if self._log else None
         hear, say = os.pipe()
+        held, lifeline_end = os.pipe()
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "guardfleet", *self._args],
-                env=os.environ | self._environment | {DESCRIPTOR: str(say)},
-                pass_fds=(say,),
+                env=os.environ | self._environment | {DESCRIPTOR: str(say), lifeline.DESCRIPTOR: str(held)},
+                pass_fds=(say, held),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -98,11 +101,16 @@ class Child:
             )
         except BaseException:
             os.close(hear)
+            os.close(lifeline_end)
             raise
         finally:
             os.close(say)
+            os.close(held)
             if out:
                 out.close()
+        if self._lifeline is not None:
+            os.close(self._lifeline)  # of the process before, which is dead
+        self._lifeline = lifeline_end
         self._ready = threading.Event()  # of this process: what the last one said counts no more
         threading.Thread(target=_hear, args=(hear, self._ready), name=f"hear-{self.name}", daemon=True).start()
         get_logger().info("child_started", child=self.name, pid=self._process.pid)

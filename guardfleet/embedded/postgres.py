@@ -46,6 +46,8 @@ class EmbeddedPostgres:
 
     def start(self) -> None:
         """Initialise if need be, start, and return once a query has been answered. Raises FatalError with the log's last line."""
+        if self.is_running():  # left behind by a parent that was killed: the folder's lock is ours
+            self.stop()
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
         self._check_major()

@@ -14,7 +14,7 @@ START_TIMEOUT_S = 30
 
 
 class EmbeddedValkey:
-    """One server over one data folder."""
+    """One server over one data folder. The caller holds the folder's lock for as long as the server runs."""
 
     def __init__(self, data: pathlib.Path, sockets: pathlib.Path, owner: Owner) -> None:
         self._data, self._owner = data, owner
@@ -30,6 +30,7 @@ class EmbeddedValkey:
     def start(self) -> None:
         """Start and return once it answers. Raises FatalError."""
         self._owner.own(self._data)
+        self._end_left_behind()
         self._socket.unlink(missing_ok=True)
         options = {
             "port": "0", "unixsocket": str(self._socket), "unixsocketperm": "700", "dir": str(self._data), "daemonize": "no",
@@ -55,6 +56,18 @@ class EmbeddedValkey:
             if time.monotonic() > deadline:
                 raise FatalError(f"the embedded broker does not answer; see {self._data}/valkey.log.")
             time.sleep(0.02)
+
+    def _end_left_behind(self) -> None:
+        """End a server whose parent was killed, and wait for it: as it ends it removes the socket, whosever that is by then."""
+        import redis  # noqa: PLC0415 - comes with celery[redis]
+
+        if not answers(self.url):
+            return
+        with redis.Redis.from_url(self.url.replace("redis+socket://", "unix://"), socket_timeout=START_TIMEOUT_S) as client:
+            try:
+                client.shutdown()
+            except redis.RedisError as error:
+                raise FatalError(f"the broker of an earlier run does not end ({error}); see {self._data}/valkey.log.") from error
 
     def is_running(self) -> bool:
         """Whether the server process is there."""
