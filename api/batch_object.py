@@ -1,6 +1,7 @@
 """A job as OpenAI's Batch, with guardfleet's own counts beside it; and what a caller may ask of one."""
 
 import datetime as dt
+import uuid
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -118,6 +119,11 @@ class BatchRequest(BatchOptions):
         return float(int(self.completion_window[:-1]) * UNITS_S[self.completion_window[-1]])
 
 
+def batch_label(public_id: uuid.UUID) -> str:
+    """A job's name as a batch."""
+    return f"batch_{public_id.hex}"
+
+
 def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, Any]:
     """The job; `refused` are lines to name in `errors`."""
     errors = [{"code": e.code, "message": e.detail, "param": None, "line": e.line} for e in refused]
@@ -125,7 +131,7 @@ def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, A
         errors = [{"code": "failed", "message": job.reason or "the input could not be taken in.", "param": None, "line": None}]
     ended = _unix(job.finished_at)
     return {
-        "id": f"batch_{job.public_id.hex}",
+        "id": batch_label(job.public_id),
         "object": "batch",
         "endpoint": job.endpoint,
         "input_file_id": file_label(job.input_file_id) if job.input_file_id else "inline",

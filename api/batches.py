@@ -1,6 +1,5 @@
 """Batches: what the rest of guardfleet calls jobs, in OpenAI's shape. Made of an uploaded file, or of lines in the body."""
 
-import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
-from api.batch_object import BatchOptions, BatchRequest, LineOptions, batch_object
+from api.batch_object import BatchOptions, BatchRequest, LineOptions, batch_label, batch_object
 from api.bodies import CONTENT_TYPES, BodyLines, check_headers
 from api.context import AppContext, BatchesReader, BatchesWriter, Context, beside, in_thread
 from api.fields import IGNORED
@@ -97,16 +96,16 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             context.keyring,
             new,
             max_backlog=context.settings.max_backlog_texts,
-            also=lambda connection, public_id: settle(connection, _label(public_id)),
+            also=lambda connection, public_id: settle(connection, batch_label(public_id)),
         )
         try:
             await context.throttle.spend(request, caller, file.lines or 0)
         except ProblemError as error:
             await in_thread(ingest.abandon, context.db, job.id, error.detail)
-            once.unmade = _label(job.public_id)
+            once.unmade = batch_label(job.public_id)
             raise
     context.file_intakes.bring(job, file.public_id)
-    made = _made(await _job(_label(job.public_id), context, caller.tenant_id), secret)
+    made = _made(await _job(batch_label(job.public_id), context, caller.tenant_id), secret)
     if asked.output_expires_after is not None:
         made.headers[IGNORED] = "output_expires_after"
     return made
@@ -149,7 +148,7 @@ async def _taken(
             rows = take_lines(lines, max_text_bytes=context.settings.max_text_bytes, columns=options.columns)
             await beside(context.body_threads, intake.add_all, rows)
             lines = await anext(blocks, None)
-        label, settle = _label(intake.job.public_id), once.settling(body.digest) if once else None
+        label, settle = batch_label(intake.job.public_id), once.settling(body.digest) if once else None
         job = await in_thread(intake.seal, also=(lambda connection: settle(connection, label)) if settle else None)
     except BaseException as error:
         await in_thread(intake.__exit__, type(error), error, None)
@@ -258,10 +257,6 @@ async def _change(batch_id: str, context: Context, caller: Caller, change: Calla
 
 async def _job(batch_id: str, context: Context, tenant_id: int) -> JobView:
     return await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=tenant_id)
-
-
-def _label(public_id: uuid.UUID) -> str:
-    return f"batch_{public_id.hex}"
 
 
 def _ended(job: JobView) -> ProblemError:

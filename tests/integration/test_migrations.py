@@ -109,34 +109,20 @@ def test_the_wheel_works_without_the_checkout(tmp_path: pathlib.Path, empty_data
         "GUARDFLEET_DATABASE_URL": empty_database_url,
         "GUARDFLEET_SECRET_KEY": SECRET_KEY,
     }
-    upgraded = subprocess.run(
-        [sys.executable, "-m", "guardfleet", "db", "upgrade"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+    def run(*args: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *args]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+
+    upgraded = run("-m", "guardfleet", "db", "upgrade")
     assert upgraded.stdout.strip() == migrate.head(), upgraded.stderr
-    code = "from worker.engine.loading import load; print(load('demo').network.name_or_path)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    loaded = run("-c", "from worker.engine.loading import load; print(load('demo').network.name_or_path)")
     assert loaded.stdout.strip() == str(site / "guardfleet" / "_demo_model"), loaded.stderr
     for name in ("api", "producer", "worker"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('of the application')\n")
-    version = subprocess.run(
-        [sys.executable, "-P", "-m", "guardfleet", "--version"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    version = run("-P", "-m", "guardfleet", "--version")
     assert version.stdout == "guardfleet 0.1.0\n", version.stderr
-    started = subprocess.run(
-        [sys.executable, "-P", "-c", CHILD], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90, check=False
-    )
+    started = run("-P", "-c", CHILD, timeout=90)
     assert started.stdout.splitlines()[-1].split() == ["True", "None", str(site / "guardfleet")], started.stderr
 
 
