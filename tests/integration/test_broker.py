@@ -46,7 +46,7 @@ def test_a_queue_of_another_shape_is_named_by_doctor_and_by_the_worker(
             channel.queue_declare(lane, durable=True, auto_delete=False, arguments=arguments)
     capsys.readouterr()
     assert doctor.examine(settings) == 2
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert f"RabbitMQ has the queue {lane} with other arguments" in said
     assert "x-delivery-limit" in said
     with fleet(settings, tmp_path, ("worker",)) as (worker,):
@@ -72,7 +72,7 @@ def test_doctor_looks_at_how_redis_is_set_up(
 
     def said(status: int = 0) -> str:
         assert doctor.examine(settings) == status
-        return next(line for line in capsys.readouterr().err.splitlines() if "broker:" in line)
+        return next(line for line in capsys.readouterr().out.splitlines() if "broker:" in line)
 
     assert said().startswith("ok  broker: Redis ")
     client.hset("unacked", "a", "message of an application without a prefix")
