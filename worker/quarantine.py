@@ -4,7 +4,8 @@ A shard that was claimed before and never came back may be what killed its worke
 own attempts, and it must not take others along once more.
 
 Invariants: a suspect runs only while no other shard of this process is between its claim and its end, so a death then counts for
-the suspect alone; whoever is turned away gives its claim back before it leaves, so before the suspect runs.
+the suspect alone; whoever is turned away gives its claim back before it leaves, so before the suspect runs. Whoever waits to go in
+behind one that took the engine along claims nothing any more (`Moderator.dying`).
 """
 
 import threading

@@ -62,11 +62,14 @@ class Moderator:
     quarantine: Quarantine = field(default_factory=Quarantine)
     twins: Twins = field(default_factory=Twins)
     end: Callable[[str], None] = fatal  # ends the process
+    dying: threading.Event = field(default_factory=threading.Event)  # the engine is dead, and the process about to be
     tally: "Tally" = field(default_factory=lambda: Tally())  # noqa: PLW0108 - defined below
 
     def __call__(self, job: int, shard: int) -> None:
         """Moderate one shard. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
         with self.quarantine.enter() as be_alone:
+            if self.dying.is_set():  # a claim would be counted against a shard that was never in work
+                raise Reject("the engine died", requeue=True)
             held = self._claim(job, shard)
             if held is None:  # a duplicate doorbell: somebody holds the shard, it is settled, or it was tried too often
                 metrics.SHARDS.labels("skipped").inc()
@@ -109,6 +112,7 @@ class Moderator:
                 self._finish(held, rows, escalation, started)
         except FatalError as error:
             # The process is ending and this shard may be why: it keeps its claim, and comes back when the lease has run out.
+            self.dying.set()  # before it leaves the quarantine, so that whoever waited behind it claims nothing
             raise Reject("the engine died", requeue=True) from error
         except DrainingError as error:
             # Release first: a message that comes back under a live lease would be acknowledged as a duplicate.

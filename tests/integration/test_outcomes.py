@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from celery.exceptions import Reject
 
 from guardfleet.errors import RetryableError
 from guardfleet.sealing import Keyring
@@ -54,6 +55,14 @@ def test_a_defect_of_the_worker_is_one(
     moderator(job.id, 0)
     assert scalar(db, "select array[claims, failures, state] from shard") == [0, 1, 0]
     assert scalar(db, "select last_error from shard") == "ZeroDivisionError in the worker"
+
+
+def test_a_worker_whose_engine_is_dead_claims_nothing(moderator: Moderator, db: Database, keyring: Keyring) -> None:
+    deadly, innocent = submit(db, keyring, 1, mark="[[lost]]"), submit(db, keyring, 1)
+    for job in (deadly, innocent, deadly):
+        with pytest.raises(Reject, match="the engine died"):
+            moderator(job.id, 0)
+    assert scalar(db, "select array_agg(claims order by job_id) from shard") == [1, 0]
 
 
 @pytest.mark.parametrize("sqlstate", ["57014", "53300"])

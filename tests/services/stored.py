@@ -21,11 +21,13 @@ BULK = Route(0)
 MODEL = Model("m", "0123456789abcdef", "p")
 
 
-def submit(db: Database, keyring: Keyring, n: int = 10, *, shard_texts: int = 4, new: NewJob | None = None) -> JobView:
-    """A sealed job of `n` texts."""
+def submit(
+    db: Database, keyring: Keyring, n: int = 10, *, shard_texts: int = 4, new: NewJob | None = None, mark: str = ""
+) -> JobView:
+    """A sealed job of `n` texts, each with this mark of the instant engine."""
     settings = load_settings(shard_texts=shard_texts)
     with Intake(db, keyring, settings, new or NewJob("test")) as intake:
-        intake.add_all((i + 1, PayloadRow(f"id{i}", f"text {i}")) for i in range(n))
+        intake.add_all((i + 1, PayloadRow(f"id{i}", f"text {i}{mark}")) for i in range(n))
         return intake.seal()
 
 
