@@ -18,7 +18,7 @@ TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 ROW, FIELD = 1, 2  # depths: a list of lists
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, making one would cost four times as much; nobody changes one
 class PayloadRow:
     """One text as it waits for a worker. `content` is a string or a list of {"role", "content"} messages.
 

@@ -92,8 +92,9 @@ def row_of(line: int, value: object, *, max_text_bytes: int) -> PayloadRow:
 
 def content_bytes(content: str | list[Turn]) -> int:
     """Size of a content in UTF-8; roles are not counted."""
-    texts = [content] if isinstance(content, str) else [message["content"] for message in content]
-    return sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    if isinstance(content, str):
+        return len(content) if content.isascii() else len(content.encode("utf-8", "surrogatepass"))
+    return sum([content_bytes(message["content"]) for message in content])
 
 
 def _row(line: int, value: object) -> PayloadRow:

@@ -1,6 +1,6 @@
 """JSON Lines: one value a line, blank lines left out; lines keep their numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from guardfleet.errors import LineError
@@ -25,33 +25,31 @@ class JsonLines:
     def items(self) -> Iterator[Item]:
         """Every line that is not blank."""
         tally, n = self.tally, 0
-        for number, line in self._lines():
-            n += 1
-            value = self._value(number, line)
-            if type(value) is LineError:
-                tally.refused += 1
-            yield number, number, value
+        for lines in self._cut():
+            for number, line in lines:
+                n += 1
+                value = self._value(number, line)
+                if type(value) is LineError:
+                    tally.refused += 1
+                yield number, number, value
         tally.taken = n - tally.refused
         tally.blank = self._n_lines - n
 
-    def _lines(self) -> Iterator[tuple[int, bytes | LineError | None]]:
+    def _cut(self) -> Iterator[Sequence[tuple[int, bytes | LineError | None]]]:
+        """The lines that are not blank, as many at a time as a piece holds."""
         cutter = LineCutter(longest_line(self.max_text_bytes))
         self._n_lines, is_whole = 0, True
         for piece in self.encoding.pieces(self.stream.pieces()):
             cut = piece if self.end == b"\n" else piece.replace(self.end, b"\n")
             self._n_lines += cut.count(b"\n")
             is_whole = cut[-1:] == b"\n" if cut else is_whole
-            for number, line in cutter.cut(cut):
-                if line is None or line.strip():
-                    yield number, line
+            yield cutter.cut(cut)
         self._n_lines += not is_whole
         if broken := self.stream.damage:  # and what there is of the last line with it
             self._n_lines += is_whole
-            yield self._n_lines, LineError(self._n_lines, "damaged", broken)
+            yield [(self._n_lines, LineError(self._n_lines, "damaged", broken))]
             return
-        for number, line in cutter.end():
-            if line is None or line.strip():
-                yield number, line
+        yield cutter.end()
 
     def _value(self, number: int, line: bytes | LineError | None) -> object:
         if line is None:

@@ -84,8 +84,13 @@ class Input:
 
     def values(self) -> Iterator[Item]:
         """Every row under the names that guardfleet knows, or the error that it is; with the lines it covers. Once."""
+        columns, found = self._columns, self._format.items()
         try:
-            yield from self._values()
+            if isinstance(self._format, Delimited):  # which knows the columns by their places
+                yield from found
+                return
+            for first, last, value in found:
+                yield first, last, columns.placed(value)
         finally:
             self.close()
 
@@ -105,14 +110,6 @@ class Input:
     def close(self) -> None:
         """Let go of the file."""
         self._stream.close()
-
-    def _values(self) -> Iterator[Item]:
-        columns = self._columns
-        if isinstance(self._format, Delimited):  # which knows the columns by their places
-            yield from self._format.items()
-            return
-        for first, last, value in self._format.items():
-            yield first, last, columns.placed(value)
 
     def _decide(self) -> tuple[Format, str]:
         stream, asked = self._stream, self._asked

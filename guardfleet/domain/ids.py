@@ -75,17 +75,19 @@ class SeenIds:
     """Finds repeated ids and where they were first, in 11 bytes of memory each and 4 MB in all.
 
     Of each id it keeps a hash of 8 bytes: two choose the bucket, six lie in it, one behind the other, each with its line. Among 10
-    million ids a false alarm has odds of 3 in a million. The hash is keyed anew each time, so that nobody can choose ids that
+    million ids a false alarm has odds of 3 in a million. The hash is salted anew each time, so that nobody can choose ids that
     share a bucket.
     """
 
     def __init__(self) -> None:
-        self._key = os.urandom(16)
+        self._salted = hashlib.blake2b(digest_size=8, salt=os.urandom(16))
         self._buckets = [bytearray() for _ in range(1 << 16)]
 
     def check(self, line: int, row_id: str) -> None:
         """Raise LineError if the id came before."""
-        mark = hashlib.blake2b(row_id.encode(), digest_size=8, key=self._key).digest()
+        hashed = self._salted.copy()
+        hashed.update(row_id.encode())
+        mark = hashed.digest()
         bucket, rest = self._buckets[mark[0] << 8 | mark[1]], mark[2:]
         at = bucket.find(rest)
         while at >= 0:
