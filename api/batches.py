@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
 from api.batch_object import BatchOptions, BatchRequest, LineOptions, batch_label, batch_object
-from api.bodies import CONTENT_TYPES, BodyLines, check_headers
+from api.bodies import CONTENT_TYPES, BodyLines, check_headers, refuse_packed
 from api.context import AppContext, BatchesReader, BatchesWriter, Context, beside, in_thread
 from api.fields import IGNORED
 from api.files import page_object
@@ -63,6 +63,7 @@ async def create(
 
 
 async def _of_file(request: Request, context: Context, caller: Caller) -> Response:
+    refuse_packed(request)
     if request.url.query:
         detail = "with a JSON body, what is asked of the batch stands in the body: nothing in the URL counts."
         raise ProblemError(400, "invalid_parameter", detail, param=next(iter(request.query_params), None))

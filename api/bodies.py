@@ -91,6 +91,13 @@ class BodyLines:
         return ProblemError(400, "invalid_encoding", f"the body is not whole as {self._packing}.")
 
 
+def refuse_packed(request: Request) -> None:
+    """Raise ProblemError for a body that is packed where only lines may be."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        detail = "send this body as it is, without a Content-Encoding: only lines, to POST /v1/batches, may be packed."
+        raise ProblemError(415, "unsupported_encoding", detail, headers={"Accept-Encoding": "identity"})
+
+
 def check_headers(request: Request, context: Context) -> None:
     """Raise ProblemError for what can be refused before the body is read."""
     encoding = request.headers.get("content-encoding", "identity").lower()

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import heads
+from api.bodies import refuse_packed
 from api.context import caller_of
 from api.problems import ProblemError, unavailable
 from api.values import Values
@@ -51,6 +52,7 @@ class Bounded:
                 except RetryableError as error:
                     raise unavailable(request, error) from error  # any other error would count as one of the body
                 is_known = True
+                refuse_packed(request)
             if size > self._max_bytes:
                 raise ProblemError(413, "too_large", f"a body has at most {self._max_bytes} bytes here.")
 

@@ -15,6 +15,7 @@ from api.file_intakes import FileIntakes
 from api.online import Online
 from api.places import Places
 from api.problems import ProblemError
+from api.queries import require_known
 from api.receivers import Receivers
 from api.throttle import Throttle
 from api.watching import Watching
@@ -117,7 +118,9 @@ def allowed(scope: str) -> Any:
     """A dependency: who may do this."""
 
     async def dependency(request: Request) -> Caller:
-        return await admitted(request, scope)
+        caller = await admitted(request, scope)
+        require_known(request)
+        return caller
 
     return Depends(dependency)
 

@@ -1,5 +1,6 @@
 """Files, in OpenAI's shape: uploaded as a stream, sealed, listed, read in parts, deleted. Results of batches are files too."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -25,7 +26,8 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 
 PURPOSES = ("batch",)
 EXPIRY_S = range(3600, 2_592_001)
-ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+EXPIRY = "expires_after"
+ANCHOR, SECONDS = f"{EXPIRY}[anchor]", f"{EXPIRY}[seconds]"
 DAY_S = 86_400.0
 FORM = {
     "requestBody": {
@@ -71,7 +73,7 @@ async def _taken(request: Request, context: Context, caller: Caller) -> dict[str
         if arriving is None:
             raise ProblemError(400, "empty_file", "the file is empty.", param="file")
         digest = await in_thread(arriving.end)
-        asked = digest + repr(sorted(upload.fields.items())).encode()  # not the body, whose boundary differs each time
+        asked = digest + json.dumps([upload.filename, upload.fields], sort_keys=True).encode()  # not the body: its boundary differs
         async with Once.of(request, context, caller, asked) as once:
             if once.earlier is not None:
                 return file_object(await _file(once.earlier, context, caller.tenant_id))
@@ -236,6 +238,9 @@ class _Arriving:
 
 def _purpose(fields: Mapping[str, str]) -> str | None:
     """What the file is for, as far as it is said; raises ProblemError for what no file is for."""
+    if unread := [name for name in fields if name != "purpose" and not name.startswith(EXPIRY)]:
+        detail = f"a form has purpose, {ANCHOR}, {SECONDS} and file: no other field is read."
+        raise ProblemError(400, "unknown_parameter", detail, param=unread[0])
     purpose = fields.get("purpose")
     if purpose is not None and purpose not in PURPOSES:
         raise ProblemError(400, "invalid_purpose", f"purpose is to be {' or '.join(PURPOSES)}.", param="purpose")
@@ -244,7 +249,7 @@ def _purpose(fields: Mapping[str, str]) -> str | None:
 
 def _kept_s(fields: Mapping[str, str], *, is_all: bool = True) -> float:
     """The seconds that the file is to be kept; raises ProblemError for what is no expiry, however little of it is said."""
-    said = {name: value for name, value in fields.items() if name.startswith("expires_after")}
+    said = {name: value for name, value in fields.items() if name.startswith(EXPIRY)}
     if not said:
         return 30 * DAY_S
     seconds = said.get(SECONDS)

@@ -52,7 +52,7 @@ def parse_line(line: int, raw: bytes) -> Any:
     try:
         return parse(raw)
     except JsonError as error:
-        raise LineError(line, "invalid_json", str(error)) from None
+        raise LineError(line, error.code, str(error)) from None
 
 
 def take_line(
@@ -175,6 +175,8 @@ def _decoded(text: bytes) -> str:
 
 
 def _no_text(value: Mapping[str, Any]) -> ContentError:
+    if "text" in value:
+        return ContentError("missing_text", "the text is null")
     names = [called(key) for key in list(value)[:8]]
     found = f"this one has {', '.join(names)}" if names else "this one is empty"
     return ContentError("missing_text", f"a row has a text or messages, {found}")

@@ -60,7 +60,7 @@ class JsonValues:
                 end = first_value(text.buffer, text.at)[1]
                 is_cut = end == len(text.buffer)  # a number may go on
             except json.JSONDecodeError as error:
-                end, is_cut, said = 0, _may_go_on(error, text), error.msg
+                end, is_cut, said = 0, _may_go_on(error, text), error.msg.removesuffix(" at")
             if not (is_cut and len(text.buffer) - text.at <= longest and text.more()):
                 break
         if end:

@@ -41,11 +41,12 @@ def request_of(value: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ContentError("wrong_type", f"body is an object, this is {kind_of(body)}")
     refuse_repeated(body, "body")
     refuse_beside(value, "the line")
-    refuse_beside(body, "body", "messages" if url == COMPLETIONS else "input")
+    name = "messages" if url == COMPLETIONS else "input"
+    refuse_beside(body, "body", name)
+    if body.get(name) is None:
+        raise ContentError("missing_text", f"body has no {name}")
     asked = {key: inner for key, inner in body.items() if key not in ASKED}
-    if url == COMPLETIONS:
-        return asked | {"messages": body.get("messages")}
-    return asked | {"text": None if body.get("input") is None else input_text(body["input"])}
+    return asked | ({"messages": body[name]} if url == COMPLETIONS else {"text": input_text(body[name])})
 
 
 def geminis_request_of(value: Mapping[str, Any]) -> Mapping[str, Any]:

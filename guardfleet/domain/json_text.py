@@ -20,7 +20,11 @@ _TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class JsonError(ValueError):
-    """The bytes are no JSON; the message says where."""
+    """The bytes are no JSON; the message says where. `code`: what the row's error is then."""
+
+    def __init__(self, detail: str, code: str = "invalid_json") -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class Repeated(dict[str, Any]):
@@ -74,14 +78,15 @@ def _colons(value: Any, level: int) -> float:
 def _careful(raw: bytes) -> Any:
     try:
         text = raw.removeprefix(BOM).decode("utf-8", "surrogatepass")  # a lone surrogate stays what it is
-    except UnicodeDecodeError:
-        raise JsonError("the line is not UTF-8") from None
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start + 1} of it is 0x{error.object[error.start]:02x}"
+        raise JsonError(f"the line is not UTF-8: {place}", "invalid_encoding") from None
     if text.count("[") + text.count("{") > DEEPEST:
         text = _pruned(text)
     try:
         return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
     except json.JSONDecodeError as error:
-        raise JsonError(f"{error.msg} at column {error.colno}") from None
+        raise JsonError(f"{error.msg.removesuffix(' at')} at column {error.colno}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from guardfleet.errors import ContentError
 TEXTS = ("text", "input_text", "output_text", "summary_text", "reasoning_text")
 NOT_JUDGED = {
     "image": "images", "image_url": "images", "input_image": "images", "image_file": "images", "inlineData": "images",
-    "inline_data": "images", "audio": "audio", "input_audio": "audio", "audio_url": "audio", "video": "videos",
+    "inline_data": "images", "audio": "recordings", "input_audio": "recordings", "audio_url": "recordings", "video": "videos",
     "video_url": "videos", "input_video": "videos", "file": "files", "input_file": "files", "fileData": "files",
     "file_data": "files", "document": "documents", "redacted_thinking": "redacted thoughts",
 }  # fmt: skip

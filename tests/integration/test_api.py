@@ -110,6 +110,12 @@ def test_cancelling_is_idempotent_and_refused_at_the_end(client: TestClient, db:
         ("POST", "/v1/batches?callback_url=http://169.254.169.254/", JSONL, b"", 400, "rejected"),
         ("POST", "/v1/batches?callback_url=http://0x7f.1/", JSONL, b"", 400, "rejected"),
         ("POST", "/v1/batches?interactive=perhaps", JSONL, b"", 422, "invalid_parameter"),
+        ("POST", "/v1/batches?reuse=true&reuse=false", JSONL, b"", 400, "repeated_parameter"),
+        ("POST", "/v1/batches", {"content-type": "application/json", "content-encoding": "gzip"}, b"{}", 415, "unsupported_encoding"),
+        ("POST", "/v1/moderations", {"content-encoding": "deflate"}, b"{}", 415, "unsupported_encoding"),
+        ("POST", "/v1/moderations?model=x", {}, b"{}", 400, "unknown_parameter"),
+        ("GET", "/v1/batches?limit=1&limit=2", {}, None, 400, "repeated_parameter"),
+        ("GET", "/v1/files?severity=unsafe", {}, None, 400, "unknown_parameter"),
     ],
 )
 def test_every_error_is_problem_json_with_an_openai_error_inside(

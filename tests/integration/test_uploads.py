@@ -61,6 +61,8 @@ def test_an_expiry_counts_wherever_it_stands(client: TestClient, size: int) -> N
         ([FILE, PURPOSE, ANCHOR], "invalid_expiry"),
         ([FILE, PURPOSE, ("expires_after", b'{"anchor": "created_at", "seconds": 3600}')], "invalid_expiry"),
         ([FILE, PURPOSE, ("expires_after[anchor]", b"last_active_at"), HOUR], "invalid_expiry"),
+        ([FILE, PURPOSE, ("expiresAfter[seconds]", b"3600")], "unknown_parameter"),
+        ([("expires", b"3600"), PURPOSE, FILE], "unknown_parameter"),
         ([FILE, PURPOSE, PURPOSE], "invalid_multipart"),
         ([PURPOSE, ("file", b"")], "empty_file"),
         ([PURPOSE], "missing_file"),
@@ -76,3 +78,16 @@ def test_a_form_that_is_wrong_leaves_nothing(
     folder = api_settings.data_dir / "files"
     assert not folder.exists() or list(folder.iterdir()) == []
     assert scalar(db, "select count(*) from file where state = 1") == 0
+
+
+def test_an_idempotency_key_covers_what_the_file_is_called(client: TestClient) -> None:
+    def upload(name: bytes) -> tuple[int, str]:
+        body = form([FILE, PURPOSE]).replace(b'filename="a.jsonl"', b'filename="' + name + b'"')
+        assert name in body
+        answer = client.post("/v1/files", content=body, headers={"idempotency-key": "k"})
+        return answer.status_code, answer.json().get("id") or answer.json()["error"]["code"]
+
+    first = upload(b"a.jsonl")
+    assert first[0] == 200
+    assert upload(b"a.jsonl") == first
+    assert upload(b"b.jsonl") == (422, "idempotency_key_reused")

@@ -155,7 +155,8 @@ def test_a_batch_line_takes_what_chat_clients_write() -> None:
         ({"url": "/v1/moderations", "body": {"input": [1, 2, 3]}}, "wrong_type", "a list of text parts"),
         ({"url": "/v1/moderations", "body": {"input": [{"type": "image_url", "image_url": {}}]}}, "unsupported_content", "images"),
         ({"url": "/v1/moderations", "body": {"input": "", "prompt": "words"}}, "unknown_member", "'prompt'"),
-        ({"url": "/v1/moderations", "body": {}}, "missing_text", "text or messages"),
+        ({"url": "/v1/moderations", "body": {}}, "missing_text", "body has no input"),
+        ({"url": "/v1/chat/completions", "body": {"messages": None}}, "missing_text", "body has no messages"),
         ({"url": "/v1/responses", "body": {"input": "one"}}, "wrong_type", "whose url is"),
         ({"body": {"input": "one"}}, "wrong_type", "whose url is"),
         ({"url": "/v1/moderations", "method": "GET", "body": {"input": "one"}}, "wrong_type", "is a POST"),
@@ -223,6 +224,7 @@ def test_an_empty_text_alone_is_taken(more: dict[str, Any]) -> None:
     [
         ({"id": "a", "body": "x", "words of a text": 1}, "this one has 'id', 'body', of another name"),
         ({}, "this one is empty"),
+        ({"id": "a", "text": None}, "the text is null"),
         ({"text": "x", "messages": []}, "has both"),
         ({"messages": [], "conversation": []}, "messages and conversation"),
     ],
@@ -236,19 +238,23 @@ def test_a_row_without_one_text_is_refused_with_what_it_has(value: dict[str, Any
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (b'{"id": "1", "text": "caf\xe9"}', "not UTF-8"),
-        (b'\xff\xfe{"a"', "not UTF-8"),
         (b'{"id": "1", "text": "x"', "column"),
         (b"{]", "column"),
         (b"[" * 100_000, "column"),
         (b'"' * 99_999, "column"),
         (b'\\"' * 50_000, "column"),
+        (b'{"text": "a\tb"}', "Invalid control character at column 12"),
     ],
 )
 def test_what_is_no_json_says_where(raw: bytes, said: str) -> None:
     code, detail = refused(line(raw))
     assert code == "invalid_json"
     assert said in detail
+
+
+def test_a_line_in_another_encoding_names_its_first_byte() -> None:
+    assert refused(line(b'{"id": "1", "text": "caf\xe9"}')) == ("invalid_encoding", "the line is not UTF-8: byte 25 of it is 0xe9")
+    assert refused(line(b'\xff\xfe{"a"')) == ("invalid_encoding", "the line is not UTF-8: byte 1 of it is 0xff")
 
 
 def test_texts_come_through_byte_for_byte() -> None:
