@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from guardfleet.domain.batch_lines import is_geminis, is_openais
-from guardfleet.domain.conversations import CONVERSATIONS
+from guardfleet.domain.conversations import CONVERSATIONS, OTHERS
 from guardfleet.domain.json_text import JsonError, Repeated, parse
 
 METADATA = "metadata"
-PLAIN = frozenset(("text", "id", METADATA, *CONVERSATIONS))  # what has its place whatever was asked
+PLAIN = frozenset(("text", "id", METADATA, "messages"))  # what has its place whatever was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,11 @@ class Columns:
         used = self.used
         return [name for name in names if name not in used and (self.kept is None or name in self.kept)]
 
+    def is_title(self, name: str, value: object) -> bool:
+        """Whether a member that is called like a conversation and is none goes into the metadata, where there is a text too."""
+        is_free = name in OTHERS and name not in (self.text, self.id)
+        return is_free and not isinstance(value, list | tuple) and (self.kept is None or name in self.kept)
+
     def placed(self, value: Any) -> Any:
         """A value as `row` has it, where it is an object."""
         if type(value) is dict and value.keys() <= PLAIN and self.text == "text" and self.id == "id":
@@ -65,7 +70,8 @@ class Columns:
         if not self.is_told and out.keys().isdisjoint(("text", *CONVERSATIONS)):
             return value  # no row: it is refused with what it has
         given = value.get(METADATA)
-        if others := {name: value[name] for name in self.others(value) if value[name] is not None}:
+        titles = [name for name in OTHERS if name in out and "text" in out and self.is_title(name, out[name])]
+        if others := {name: value[name] for name in (*self.others(value), *titles) if value[name] is not None}:
             twice = value.names - self.used if isinstance(value, Repeated) else frozenset()
             out[METADATA] = beside(Repeated.marking(others, twice) if twice else others, object_of(given))
         elif given is not None:

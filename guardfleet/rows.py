@@ -6,7 +6,7 @@ from typing import Any
 
 from guardfleet.columns import AS_NAMED, Columns
 from guardfleet.domain.batch_lines import COMPLETIONS, MODERATIONS, geminis_request_of, is_geminis, is_openais, request_of
-from guardfleet.domain.conversations import CONVERSATIONS, Turn, is_blank, listed, plain, turns_of
+from guardfleet.domain.conversations import CONVERSATIONS, OTHERS, Turn, is_blank, listed, plain, turns_of
 from guardfleet.domain.ids import SeenIds, id_of, invented
 from guardfleet.domain.json_text import JsonError, Repeated, parse
 from guardfleet.domain.metadata import kept, kind_of
@@ -28,7 +28,6 @@ __all__ = [
     "take_line",
 ]
 
-OTHERS = CONVERSATIONS[1:]  # names that other tools have for messages
 PLACED = frozenset({"id", "custom_id", "metadata", "method", "url", "key"})  # of which each has its own place, and none is a text
 USED = PLACED | {"text", "body", "request", *CONVERSATIONS}
 VERDICT = frozenset({"severity", "categories", "rationale"})  # of an object of ours

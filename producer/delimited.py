@@ -95,15 +95,17 @@ def _picker(names: Sequence[str], columns: Columns) -> Callable[[int, list[str]]
         row: dict[str, Any] = {} if text is None else {"text": fields[text]}
         if row_id is not None and fields[row_id]:
             row["id"] = fields[row_id]
+        extra = {name: fields[place] for name, place in others if fields[place]} if others else {}
         for name, place in lists:
             if fields[place]:
                 try:
                     row[name] = list_of(name, fields[place])
                 except ValueError as error:
-                    return LineError(line, "wrong_type", str(error))
+                    if not row.get("text", "").strip() or not columns.is_title(name, fields[place]):
+                        return LineError(line, "wrong_type", str(error))
+                    extra[name] = fields[place]
         if row.get("text") == "" and any(name in row for name, _ in lists):
             del row["text"]
-        extra = {name: fields[place] for name, place in others if fields[place]} if others else {}
         if extra and not columns.is_told and not row.get("text", "").strip():
             row = extra | row  # where the text is empty, whoever takes the row is to see what is beside it
         if metadata is not None and fields[metadata]:

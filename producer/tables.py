@@ -113,7 +113,8 @@ class Tables:
                 try:
                     value[name] = list_of(name, value[name])
                 except ValueError as error:
-                    return LineError(number, "wrong_type", str(error))
+                    if not value.get(self.columns.text) or not self.columns.is_title(name, value[name]):
+                        return LineError(number, "wrong_type", str(error))
         if isinstance(value.get(METADATA), str):
             value[METADATA] = object_of(value[METADATA])
         return value

@@ -14,6 +14,7 @@ from guardfleet.errors import ContentError
 
 Turn = dict[str, str]
 CONVERSATIONS = ("messages", "conversations", "conversation", "contents")  # names that one has in a row, instead of a text
+OTHERS = CONVERSATIONS[1:]  # those of other tools, which call ids and titles so too: beside a text, what is no list is metadata
 PLAIN = ("system", "user", "assistant")
 ROLES = {
     "system": "system", "developer": "system",

@@ -47,6 +47,15 @@ def test_columns_of_batch_lines_are_columns_in_every_format(tmp_path: pathlib.Pa
     assert hidden.code == "unknown_member"
 
 
+@pytest.mark.parametrize("fmt", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("text", [None, "text"])
+def test_a_title_that_is_called_like_a_conversation_is_metadata(tmp_path: pathlib.Path, fmt: str, text: str | None) -> None:
+    titled, blank = read(tmp_path, fmt, [{"text": "words", "conversation": "c1"}, {"text": "", "conversation": "words"}], text)
+    assert isinstance(titled, PayloadRow)
+    assert (titled.content, titled.metadata) == ("words", {"conversation": "c1"})
+    assert isinstance(blank, LineError)
+
+
 @pytest.mark.parametrize("fmt", ["parquet", "csv"])
 def test_a_member_that_comes_twice_in_a_cell_costs_its_row(tmp_path: pathlib.Path, fmt: str) -> None:
     cell = '[{"role":"user","content":"words","content":"ok"}]'
