@@ -1,4 +1,4 @@
-"""Queries of URLs: a parameter that nobody reads, or that stands twice, is refused, so that no answer is wider than was asked for."""
+"""Queries of URLs: a parameter that nobody reads, or that stands twice, is refused; no answer is wider than was asked for."""
 
 from collections import Counter
 
@@ -14,8 +14,8 @@ def require_known(request: Request) -> None:
     known = _known(request)
     for name, n in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
-            has = f"it has {', '.join(sorted(known))}" if known else "it has none"
-            raise ProblemError(400, "unknown_parameter", f"{request.method} has no such parameter in the URL here: {has}.", param=name)
+            has = f"there are {', '.join(sorted(known))}" if known else "there are none"
+            raise ProblemError(400, "unknown_parameter", f"this URL has no such parameter: {has}.", param=name)
         if n > 1 and not known[name]:
             raise ProblemError(400, "repeated_parameter", "the parameter is there more than once in the URL.", param=name)
 

@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
     db = Database(settings.required("database_url"), application="guardfleet-api", pool_size=10)
     keyring = Keyring.of(settings)
     most = settings.api_max_connections
+    limits_url = settings.rate_limit_url.get_secret_value() if settings.rate_limit_url else None
     contents = Contents(settings.files_url or str(settings.data_dir / "files"), keyring)
     intakes = FileIntakes(db, keyring, settings, contents)
     context = Context(
@@ -48,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
         keyring,
         settings,
         contents,
-        Throttle(settings.rate_limit, settings.quota, settings.rate_limit_url, namespace=settings.namespace),
+        Throttle(settings.rate_limit, settings.quota, limits_url, namespace=settings.namespace),
         intakes,
         Online(db, keyring, settings),
         Receivers(settings.webhook_allow_networks),

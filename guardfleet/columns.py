@@ -45,6 +45,15 @@ class Columns:
         is_free = name in OTHERS and name not in (self.text, self.id)
         return is_free and not isinstance(value, list | tuple) and (self.kept is None or name in self.kept)
 
+    def conversation(self, name: str, cell: str, *, has_text: bool) -> list[Any] | str:
+        """What a table's cell holds under that name: the list, or the cell where it is a title. Raises ValueError for neither."""
+        found = _parsed(cell)
+        if isinstance(found, list):
+            return found
+        if has_text and self.is_title(name, cell):
+            return cell
+        raise ValueError(f"{name} is to be a JSON list, as text")
+
     def placed(self, value: Any) -> Any:
         """A value as `row` has it, where it is an object."""
         if type(value) is dict and value.keys() <= PLAIN and self.text == "text" and self.id == "id":
@@ -93,14 +102,6 @@ def object_of(metadata: object) -> dict[str, Any]:
     if metadata is None:
         return {}
     return metadata if isinstance(metadata, dict) else dict(metadata) if isinstance(metadata, Mapping) else {METADATA: metadata}
-
-
-def list_of(name: str, cell: str) -> list[Any]:
-    """A conversation that a cell holds as JSON text. ValueError where it is none."""
-    found = _parsed(cell)
-    if not isinstance(found, list):
-        raise ValueError(f"{name} is to be a JSON list, as text")  # noqa: TRY004 - of what is in the cell, not of the cell
-    return found
 
 
 def beside(others: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import ipaddress
 import json
 import os
 import pathlib
-import urllib.parse
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from guardfleet.errors import ConfigurationError
+from guardfleet.server_urls import require_plain
 
 ENV_PREFIX = "GUARDFLEET_"
 HOMELESS = pathlib.Path("~/.local/share/guardfleet")  # as it stands: there is no home to put in its place
@@ -47,17 +47,6 @@ def _network(value: str) -> str:
     except ValueError as error:
         raise ValueError(f"{error}; give networks as 10.0.0.0/8 or fc00::/7, with commas between") from None
     return value
-
-
-def _require_url(url: str) -> None:
-    """Raise ValueError, quoting nothing of it, where a password could be taken for a part of the host or the path."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        is_plain = parts.port != 0 and parts.netloc.count("@") <= 1 and "@" not in parts.path + parts.fragment
-    except ValueError:
-        is_plain = False
-    if not is_plain:
-        raise ValueError("this is no URL; special characters of a user or password are to be percent-encoded")
 
 
 Listed = BeforeValidator(_items)
@@ -197,7 +186,7 @@ class Settings(BaseSettings):
     quota: str | None = Field(
         None, description="Texts of one API key, as `1000000/day`, also of files when a batch is made of them; empty: no end."
     )
-    rate_limit_url: str | None = Field(
+    rate_limit_url: SecretStr | None = Field(
         None, description="redis://... that API processes count in together; empty: each for itself."
     )
     metrics_host: str = Field("127.0.0.1", description="Address of /metrics, /livez and /readyz of a worker or dispatcher.")
@@ -220,14 +209,14 @@ class Settings(BaseSettings):
         scheme = url.get_secret_value().split(":", 1)[0]
         if scheme not in ("postgresql", "postgresql+psycopg"):
             raise ValueError(f"the scheme is {scheme[:20]!r}; allowed: postgresql, as postgresql://user:password@host/database")
-        _require_url(url.get_secret_value())
+        require_plain(url.get_secret_value())
         return url
 
-    @field_validator("broker_url", mode="after")
+    @field_validator("broker_url", "rate_limit_url", mode="after")
     @classmethod
-    def _brokers_are_urls(cls, urls: SecretStr | None) -> SecretStr | None:
+    def _servers_are_urls(cls, urls: SecretStr | None) -> SecretStr | None:
         for url in urls.get_secret_value().split(";") if urls else ():
-            _require_url(url)
+            require_plain(url)
         return urls
 
     @model_validator(mode="after")

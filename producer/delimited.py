@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.columns import METADATA, Columns, beside, list_of, object_of
+from guardfleet.columns import METADATA, Columns, beside, object_of
 from guardfleet.domain.conversations import CONVERSATIONS
 from guardfleet.errors import LineError
 from producer.headers import Header
@@ -95,18 +95,17 @@ def _picker(names: Sequence[str], columns: Columns) -> Callable[[int, list[str]]
         row: dict[str, Any] = {} if text is None else {"text": fields[text]}
         if row_id is not None and fields[row_id]:
             row["id"] = fields[row_id]
-        extra = {name: fields[place] for name, place in others if fields[place]} if others else {}
+        extra: dict[str, Any] = {name: fields[place] for name, place in others if fields[place]} if others else {}
         for name, place in lists:
             if fields[place]:
                 try:
-                    row[name] = list_of(name, fields[place])
+                    held = columns.conversation(name, fields[place], has_text=_has_text(row))
                 except ValueError as error:
-                    if not row.get("text", "").strip() or not columns.is_title(name, fields[place]):
-                        return LineError(line, "wrong_type", str(error))
-                    extra[name] = fields[place]
+                    return LineError(line, "wrong_type", str(error))
+                (row if isinstance(held, list) else extra)[name] = held
         if row.get("text") == "" and any(name in row for name, _ in lists):
             del row["text"]
-        if extra and not columns.is_told and not row.get("text", "").strip():
+        if extra and not columns.is_told and not _has_text(row):
             row = extra | row  # where the text is empty, whoever takes the row is to see what is beside it
         if metadata is not None and fields[metadata]:
             extra = beside(extra, object_of(fields[metadata]))
@@ -115,6 +114,10 @@ def _picker(names: Sequence[str], columns: Columns) -> Callable[[int, list[str]]
         return row
 
     return picked
+
+
+def _has_text(row: dict[str, Any]) -> bool:
+    return bool(row.get("text", "").strip())
 
 
 def _is_blank(fields: list[str]) -> bool:

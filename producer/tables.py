@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.columns import METADATA, Columns, list_of, object_of
+from guardfleet.columns import METADATA, Columns, object_of
 from guardfleet.domain.conversations import CONVERSATIONS
 from guardfleet.errors import ConfigurationError, LineError, RejectedError
 from producer.layout import Item, Tally
@@ -111,10 +111,9 @@ class Tables:
         for name in CONVERSATIONS:
             if isinstance(value.get(name), str) and name != self.columns.text:
                 try:
-                    value[name] = list_of(name, value[name])
+                    value[name] = self.columns.conversation(name, value[name], has_text=bool(value.get(self.columns.text)))
                 except ValueError as error:
-                    if not value.get(self.columns.text) or not self.columns.is_title(name, value[name]):
-                        return LineError(number, "wrong_type", str(error))
+                    return LineError(number, "wrong_type", str(error))
         if isinstance(value.get(METADATA), str):
             value[METADATA] = object_of(value[METADATA])
         return value

@@ -43,7 +43,10 @@ def labels_of(render: Callable[[Sequence[Mapping[str, str]]], str]) -> Labels:
     """What stands before each message, before the first and behind the last, by the model's template."""
     found: dict[str, None] = {}
     for shape in SHAPES:
-        marked = render([{"role": role, "content": f"\ue000{at}\ue001"} for at, role in enumerate(shape)])
+        try:
+            marked = render([{"role": role, "content": f"\ue000{at}\ue001"} for at, role in enumerate(shape)])
+        except Exception:  # noqa: BLE001, S112 - the template's own: it takes no such conversation, and so has no labels of it
+            continue
         parts = MARKED.split(marked)
         for before in parts[:-1]:
             found[before.rpartition("\n")[2].strip()] = None

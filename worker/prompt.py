@@ -177,7 +177,10 @@ class Prompter:
         return Encoded(tuple(out), shape[-1] == "assistant")
 
     def _cut(self, shape: tuple[str, ...]) -> "_Cut":
-        marked = self._render([{"role": role, "content": MARKER.format(at)} for at, role in enumerate(shape)])
+        try:
+            marked = self._render([{"role": role, "content": MARKER.format(at)} for at, role in enumerate(shape)])
+        except Exception as error:  # the template's own; it costs texts of this shape and no others
+            raise InvalidConversationError(f"the model's template takes no {'/'.join(shape)}") from error
         parts = MARKED.split(marked)
         texts, order = list(parts[0::2]), [int(at) for at in parts[1::2]]
         if sorted(order) != list(range(len(shape))):

@@ -1,5 +1,6 @@
 """`guardfleet scan`: the stack up, the file in, the verdicts out, the stack down."""
 
+import pathlib
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -168,9 +169,12 @@ class Scan:
         show.summary(job, jobs.summary(db, job), seconds=seconds, with_start=not has_fleet)
         if self.out != "-":
             terminal.say(f"{n:,} verdicts are in ", (self.out, "bold"))
-            if job.rejected and (rejected := targets.rejected_beside(self.out)):
-                exporting.write_jsonl(unjudged.refused(db, job), rejected)
-                terminal.say(f"{job.rejected:,} refused lines are in ", (str(rejected), "bold"))
+            if beside := targets.rejected_beside(self.out):
+                if job.rejected:
+                    exporting.write_jsonl(unjudged.refused(db, job), beside)
+                    terminal.say(f"{job.rejected:,} refused lines are in ", (beside, "bold"))
+                else:  # those of an earlier run that wrote to the same file
+                    pathlib.Path(beside).unlink(missing_ok=True)
         return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
 
     def _fingerprint(self, *, again: bool | None = None) -> bytes | None:

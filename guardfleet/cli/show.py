@@ -79,7 +79,7 @@ def submitted(submission: "Submission") -> None:
     if submission.resumed_after:
         say(f"an earlier submit had been cut off after line {submission.resumed_after:,}: {job.label} was gone on with")
     if job.rejected:
-        say((f"{job.rejected:,} lines were refused", "yellow"), "; the rest goes on:")
+        say((f"{job.rejected:,} {'line was' if job.rejected == 1 else 'lines were'} refused", "yellow"), "; the rest goes on:")
         for error in first:
             say(f"  {error}")
         shown = sum(error.n_lines for error in first)

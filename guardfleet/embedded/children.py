@@ -77,6 +77,7 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._let_go()
 
     def last_words(self) -> str:
         """The end of its log, for an error message."""
@@ -108,12 +109,17 @@ class Child:
             os.close(held)
             if out:
                 out.close()
-        if self._lifeline is not None:
-            os.close(self._lifeline)  # of the process before, which is dead
+        self._let_go()
         self._lifeline = lifeline_end
         self._ready = threading.Event()  # of this process: what the last one said counts no more
         threading.Thread(target=_hear, args=(hear, self._ready), name=f"hear-{self.name}", daemon=True).start()
         get_logger().info("child_started", child=self.name, pid=self._process.pid)
+
+    def _let_go(self) -> None:
+        """Close the lifeline of a process that is dead."""
+        held, self._lifeline = self._lifeline, None
+        if held is not None:
+            os.close(held)
 
     def _supervise(self) -> None:
         deaths = 0

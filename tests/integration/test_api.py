@@ -20,7 +20,7 @@ from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import UNSAFE
 from tests.services.served import served
 
-JSONL = {"content-type": "application/jsonl"}
+JSON, JSONL = {"content-type": "application/json"}, {"content-type": "application/jsonl"}
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_cancelling_is_idempotent_and_refused_at_the_end(client: TestClient, db:
         ("GET", "/v1/nothing", {}, None, 404, "not_found"),
         ("PUT", "/v1/batches", {}, None, 405, "method_not_allowed"),
         ("POST", "/v1/batches", {"content-type": "text/plain"}, b"{}", 415, "unsupported_content_type"),
-        ("POST", "/v1/batches", {"content-type": "application/json"}, b"{}", 422, "invalid_parameter"),
+        ("POST", "/v1/batches", JSON, b"{}", 422, "invalid_parameter"),
         ("POST", "/v1/batches", JSONL | {"content-encoding": "br"}, b"x", 415, "unsupported_encoding"),
         ("POST", "/v1/batches", JSONL | {"content-encoding": "gzip"}, b"x", 400, "invalid_encoding"),
         ("POST", "/v1/batches", JSONL | {"content-encoding": "zstd"}, b"x", 400, "invalid_encoding"),
@@ -111,7 +111,7 @@ def test_cancelling_is_idempotent_and_refused_at_the_end(client: TestClient, db:
         ("POST", "/v1/batches?callback_url=http://0x7f.1/", JSONL, b"", 400, "rejected"),
         ("POST", "/v1/batches?interactive=perhaps", JSONL, b"", 422, "invalid_parameter"),
         ("POST", "/v1/batches?reuse=true&reuse=false", JSONL, b"", 400, "repeated_parameter"),
-        ("POST", "/v1/batches", {"content-type": "application/json", "content-encoding": "gzip"}, b"{}", 415, "unsupported_encoding"),
+        ("POST", "/v1/batches", JSON | {"content-encoding": "gzip"}, b"{}", 415, "unsupported_encoding"),
         ("POST", "/v1/moderations", {"content-encoding": "deflate"}, b"{}", 415, "unsupported_encoding"),
         ("POST", "/v1/moderations?model=x", {}, b"{}", 400, "unknown_parameter"),
         ("GET", "/v1/batches?limit=1&limit=2", {}, None, 400, "repeated_parameter"),

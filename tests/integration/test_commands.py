@@ -110,6 +110,7 @@ def test_refused_lines_are_said_and_written_and_the_status_tells(data_dir: pathl
     assert done.returncode == 1, done.stderr
     assert "line 3: this id came before, in line 2 (duplicate_id)" in done.stderr
     assert json.loads((tmp_path / "out.parquet.rejected.jsonl").read_text())["line"] == 3
+    assert "1 line was refused" in done.stderr
     import pyarrow.parquet as pq
 
     table = pq.read_table(out).to_pylist()
@@ -117,6 +118,9 @@ def test_refused_lines_are_said_and_written_and_the_status_tells(data_dir: pathl
         ("a", "safe", "en"),
         ("b", "unsafe", "de"),
     ]
+    source.write_text("id,text\na,fine\n")
+    assert said(data_dir, "scan", str(source), "-o", str(out), engine="instant").returncode == 0
+    assert not (tmp_path / "out.parquet.rejected.jsonl").exists()
 
 
 @pytest.mark.parametrize(

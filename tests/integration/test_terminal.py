@@ -57,9 +57,13 @@ def test_only_what_is_obeyed_is_spelled_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["po:s@ec@ret@127.0.0.1:1/x", "po:s/ec@ret@127.0.0.1/x", "po:s@ec/ret@127.0.0.1/x", "po:ec#ret@h/x"]
+    "url",
+    ["po:s@ec@ret@127.0.0.1:1/x", "po:s/ec@ret@127.0.0.1/x", "po:s@ec/ret@127.0.0.1/x", "po:ec#ret@h/x", "po:5?ret@h/x"],
 )
-@pytest.mark.parametrize(("name", "scheme"), [("database_url", "postgresql"), ("broker_url", "amqp"), ("broker_url", "redis")])
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [("database_url", "postgresql"), ("broker_url", "amqp"), ("broker_url", "redis"), ("rate_limit_url", "redis")],
+)
 def test_no_part_of_a_password_is_shown(tmp_path: pathlib.Path, name: str, scheme: str, url: str) -> None:
     told = said(tmp_path, "jobs", **{name: f"{scheme}://{url}", "secret_key": new_secret_key()})
     assert told.returncode == 2

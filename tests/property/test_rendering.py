@@ -46,7 +46,14 @@ def from_the_user_on(messages: Sequence[Message]) -> str:
     return every_turn(messages[users[0] :] if users else messages[:0])
 
 
-@pytest.mark.parametrize("render", [every_turn, from_the_user_on])
+def in_turn_only(messages: Sequence[Message]) -> str:
+    """As templates do that raise where users and assistants do not alternate, or a system message is there."""
+    if any(message["role"] != ("user", "assistant")[at % 2] for at, message in enumerate(messages)):
+        raise ArithmeticError("Conversation roles must alternate")
+    return every_turn(messages)
+
+
+@pytest.mark.parametrize("render", [every_turn, from_the_user_on, in_turn_only])
 @given(turns=st.lists(st.tuples(ROLES, LENGTHS), max_size=7))
 def test_no_conversation_costs_its_neighbour_a_prompt(
     render: Callable[[Sequence[Message]], str], turns: list[tuple[str, int]]

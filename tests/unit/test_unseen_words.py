@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from guardfleet.columns import Columns, list_of
+from guardfleet.columns import AS_NAMED, Columns
 from guardfleet.domain.conversations import turns_of
 from guardfleet.errors import ContentError, LineError
 from guardfleet.rows import take_line
@@ -55,7 +55,7 @@ def test_a_custom_id_alone_makes_no_batch_line() -> None:
 @pytest.mark.parametrize("twice", ['[{"role":"user","content":"words","content":"ok"}]', '[{"role":"user","role":"user"}]'])
 def test_a_member_that_comes_twice_in_a_cell_is_seen(twice: str) -> None:
     with pytest.raises(ContentError, match="repeated_key"):
-        turns_of(list_of("messages", twice))
+        turns_of(AS_NAMED.conversation("messages", twice, has_text=False))
     found = line({"text": "x", "lang": "en", "metadata": '{"a": 1, "a": 2}'})
     assert isinstance(found, PayloadRow)
     assert found.metadata == {"lang": "en", "a": 2}

@@ -1,0 +1,15 @@
+"""URLs of servers, as settings give them."""
+
+import urllib.parse
+
+
+def require_plain(url: str) -> None:
+    """Raise ValueError, quoting nothing of it, where a password could be taken for a part of the host or the path."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        behind = parts.path + parts.fragment + ("" if "@" in parts.netloc else parts.query)
+        is_plain = parts.port != 0 and parts.netloc.count("@") <= 1 and "@" not in behind
+    except ValueError:
+        is_plain = False
+    if not is_plain:
+        raise ValueError("this is no URL; special characters of a user or password are to be percent-encoded")
