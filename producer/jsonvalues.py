@@ -15,6 +15,7 @@ from producer.layout import Item, Tally
 from producer.streams import Source
 
 BETWEEN = re.compile(r"[\s,\ufeff]*")
+IN_STRING, IN_VALUE = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL), re.compile(r'[^"\[\]{}]*+')  # up to a mark
 OPENING = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[')
 
 
@@ -65,6 +66,8 @@ class JsonValues:
                 break
         if end:
             return self._parsed(number, text.until(end))
+        if len(text.buffer) - text.at > longest and text.pass_over():
+            return LineError(number, "too_large", f"the element has more than {longest} bytes")
         if self.stream.damage and text.is_read:
             said = self.stream.damage
         return LineError(number, "damaged", f"element {number} is not whole ({said}); nothing behind it was read")
@@ -133,6 +136,25 @@ class _Text:
         is_here = self.peek() == sign
         self.at += is_here
         return is_here
+
+    def pass_over(self) -> bool:
+        """Go behind the string, list or object that begins here, with a piece of it in memory. False where none does, or ends."""
+        if self.peek() not in tuple('"[{'):
+            return False
+        depth, is_string = 0, False
+        while True:
+            found = (IN_STRING if is_string else IN_VALUE).match(self.buffer, self.at)
+            self.at = found.end() if found else self.at  # each matches nothing too
+            mark = self.peek()
+            if mark in ("", "\\"):  # what is escaped, or all that follows, is still to be read
+                if not self.more():
+                    return False
+                continue
+            self.at += 1
+            is_string ^= mark == '"'
+            depth += (mark in "[{") - (mark in "]}")
+            if depth == 0 and not is_string:
+                return True
 
     def until(self, end: int) -> str:
         start, self.at = self.at, end

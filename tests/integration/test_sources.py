@@ -123,3 +123,19 @@ def test_depth_and_digits_cost_no_text_however_json_is_written(
         path.write_text(start + between.join(order) + end)
         found = [row.content for _, row in Inputs(str(path), max_text_bytes=MOST).rows() if isinstance(row, PayloadRow)]
         assert sorted(map(str, found)) == ["a", "b", "c"]
+
+
+LONG_ELEMENTS = (
+    json.dumps({"text": 'a\\"]}[{' * 60_000}),
+    "[" + '"]", {"[": "\\\\"}, ' * 40_000 + "1]",
+    json.dumps("\\" * 300_001),
+)
+
+
+@pytest.mark.parametrize("odd", LONG_ELEMENTS)
+@pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"data": [', "]}"), ("", "")])
+def test_an_element_that_is_too_long_costs_no_other(tmp_path: pathlib.Path, odd: str, start: str, end: str) -> None:
+    path = tmp_path / "in.json"
+    path.write_text(f'{start}{{"text": "a"}}, {odd},\n{{"text": "c"}}\n, {odd}{end}')
+    found = [row for _, row in Inputs(str(path), max_text_bytes=10).rows()]
+    assert [row.code if isinstance(row, LineError) else row.content for row in found] == ["a", "too_large", "c", "too_large"]
