@@ -18,7 +18,6 @@ from guardfleet.columns import Columns
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.sealing import PayloadRow
 from producer.readers import AS_FOUND, Input, Reading
-from producer.sources import Inputs
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -273,29 +272,3 @@ def test_a_text_column_that_holds_no_text_and_doubled_columns_refuse_the_file(re
         pq.write_table(table, tmp_path / "t.parquet")
         with pytest.raises(RejectedError, match=said):
             read((tmp_path / "t.parquet").read_bytes(), "a.parquet")
-
-
-def test_files_folders_and_patterns_are_one_input_with_numbers_that_go_on(tmp_path: pathlib.Path) -> None:
-    folder = tmp_path / "in"
-    (folder / "deep").mkdir(parents=True)
-    (folder / "a.csv").write_text("id,text\n1,a\n2,b,c\n")
-    (folder / "b.jsonl").write_text('{"id": 3, "text": "d"}\n\n{bad\n')
-    (folder / "deep" / "c.json.gz").write_bytes(gzip.compress(b'[{"id": 4, "text": "e"}]'))
-    (folder / "notes.md").write_text("x")
-    (folder / "_SUCCESS").write_text("")
-    for sources in ([str(folder)], [str(folder / "a.csv"), str(folder / "*.jsonl"), str(folder / "deep")]):
-        inputs = Inputs(sources, max_text_bytes=MOST)
-        rows = list(inputs.rows())
-        assert [n for n, _ in rows] == [2, 3, 4, 6, 7]
-        assert [row.content for _, row in rows if isinstance(row, PayloadRow)] == ["a", "d", "e"]
-        assert [str(row) for _, row in rows if isinstance(row, LineError)] == [
-            f"{folder}/a.csv:3: too many fields: 3, the header has 2 (invalid_csv)",
-            next(str(row) for n, row in rows if n == 6),
-        ]
-        assert str(rows[3][1]).startswith(f"{folder}/b.jsonl:3: ")
-        assert next(inputs.rows())[0] == 2  # again, as for a request that is sent again
-    assert "left out: notes.md" in Inputs(str(folder), max_text_bytes=MOST).said
-    with pytest.raises(RejectedError, match="no file is called"):
-        Inputs([str(folder / "*.csvx")], max_text_bytes=MOST)
-    with pytest.raises(RejectedError, match="is there twice"):
-        Inputs([str(folder), str(folder / "a.csv")], max_text_bytes=MOST)

@@ -1,0 +1,119 @@
+"""Settings: each wrong value is one sentence, no secret is shown, and a child process finds the same."""
+
+import pathlib
+
+import pytest
+
+from guardfleet.errors import ConfigurationError
+from guardfleet.sealing import new_secret_key
+from guardfleet.settings import Settings, load_settings
+
+DATABASE = "postgresql://user:hunter2@db/x"
+
+
+def test_an_unknown_setting_stops_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDFLEET_BATCH_TOKEN", "5")
+    with pytest.raises(ConfigurationError, match="unknown setting GUARDFLEET_BATCH_TOKEN"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("BATCH_TOKENS", "-5", r"GUARDFLEET_BATCH_TOKENS = '-5': Input should be greater than or equal to 0"),
+        ("DEVICE", "gpu", r"GUARDFLEET_DEVICE = 'gpu'"),
+        ("ENGINE", "vllm", r"'model' or 'instant'"),
+        ("BROKER_URL", "kafka://x", r"broker_url has scheme 'kafka'; allowed: amqp"),
+        ("DATABASE_URL", DATABASE, r"secret_key is needed with database_url"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyPatch, key: str, value: str, said: str) -> None:
+    monkeypatch.setenv(f"GUARDFLEET_{key}", value)
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "taken"),
+    [
+        ("WEBHOOK_ALLOW_NETWORKS", "127.0.0.0/8", ("127.0.0.0/8",)),
+        ("WEBHOOK_ALLOW_NETWORKS", " 10.0.0.0/8 , fc00::/7,", ("10.0.0.0/8", "fc00::/7")),
+        ("WEBHOOK_ALLOW_NETWORKS", '["10.0.0.0/8"]', ("10.0.0.0/8",)),
+        ("WEBHOOK_ALLOW_NETWORKS", "", ()),
+        ("WEBHOOK_SCHEDULE_S", "0,5", (0.0, 5.0)),
+        ("WEBHOOK_SCHEDULE_S", "[0, 1.5]", (0.0, 1.5)),
+    ],
+)
+def test_a_list_is_taken_with_commas_between(
+    monkeypatch: pytest.MonkeyPatch, key: str, value: str, taken: tuple[object, ...]
+) -> None:
+    monkeypatch.setenv(f"GUARDFLEET_{key}", value)
+    assert getattr(load_settings(), key.lower()) == taken
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "WEBHOOK_ALLOW_NETWORKS",
+            "10.0.0.0/8,nonsense",
+            r"^GUARDFLEET_WEBHOOK_ALLOW_NETWORKS, item 2 = 'nonsense': .*give networks as",
+        ),
+        ("WEBHOOK_ALLOW_NETWORKS", "10.0.0.1/8", r"host bits set; give networks as"),
+        ("WEBHOOK_ALLOW_NETWORKS", "[1,", r"^GUARDFLEET_WEBHOOK_ALLOW_NETWORKS = '\[1,': "),
+        ("WEBHOOK_SCHEDULE_S", "0,soon", r"^GUARDFLEET_WEBHOOK_SCHEDULE_S, item 2 = 'soon': Input should be a valid number"),
+        ("WEBHOOK_SCHEDULE_S", "0,nan", r"^GUARDFLEET_WEBHOOK_SCHEDULE_S, item 2 = "),
+        ("WEBHOOK_SCHEDULE_S", "0,-1", r"^GUARDFLEET_WEBHOOK_SCHEDULE_S, item 2 = '-1': "),
+        ("WEBHOOK_SCHEDULE_S", "", r"^GUARDFLEET_WEBHOOK_SCHEDULE_S = "),
+        ("DATABASE_URL", "mysql://u:hunter2@h/d", r"^GUARDFLEET_DATABASE_URL: the scheme is 'mysql'; allowed: postgresql"),
+        ("DATABASE_URL", "postgresql://u:hunter2@h:port/d", r"^GUARDFLEET_DATABASE_URL: this is no URL"),
+    ],
+)
+def test_a_wrong_item_or_url_is_one_sentence(monkeypatch: pytest.MonkeyPatch, key: str, value: str, said: str) -> None:
+    monkeypatch.setenv(f"GUARDFLEET_{key}", value)
+    monkeypatch.setenv("GUARDFLEET_SECRET_KEY", new_secret_key())
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_without_a_home_settings_load_and_the_data_folder_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+    import pwd
+
+    from guardfleet.embedded.ownership import make_folder
+
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(ConfigurationError, match=r"HOME is not set\): set GUARDFLEET_DATA_DIR"):
+        make_folder(load_settings().data_dir)
+
+
+def test_a_relative_data_folder_is_one_of_this_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(data_dir="data").data_dir == tmp_path / "data"
+
+
+def test_settings_do_not_print_their_secrets() -> None:
+    shown = repr(Settings(database_url=DATABASE, broker_url="amqp://u:hunter3@b", secret_key="hunter4"))  # type: ignore[arg-type]
+    assert "hunter" not in shown
+
+
+def test_settings_survive_the_way_to_a_child_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = load_settings(
+        database_url=DATABASE,
+        secret_key=new_secret_key(),
+        broker_url="redis://r",
+        webhook_schedule_s=(0.0, 1.5),
+        webhook_allow_networks=("127.0.0.0/8",),
+        lease_s=7.0,
+    )
+    for key, value in ours.as_environment().items():
+        monkeypatch.setenv(key, value)
+    assert load_settings() == ours
