@@ -16,7 +16,7 @@ DEEPEST = 80  # levels that the careful parser goes down: more than metadata may
 MOST_DIGITS = 600  # of a whole number; beyond an id's length
 EXACT = 2.0**63  # from here on the quick parser rounds whole numbers
 BOM = b"\xef\xbb\xbf"
-_TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]++|[\]}]++', re.DOTALL)  # brackets that follow each other are one
 
 
 class JsonError(ValueError):
@@ -122,9 +122,12 @@ def _end_of(text: str, at: int) -> int | None:
     """Where the list or object ends that begins here; None if that is not in the text."""
     depth = 0
     for found in _TOKENS.finditer(text, at):
-        depth += (found[0] in "[{") - (found[0] in "]}")
-        if depth == 0:
-            return found.end()
+        if found[0][0] in "[{":
+            depth += len(found[0])
+        elif found[0][0] in "]}":
+            if depth <= len(found[0]):
+                return found.start() + depth
+            depth -= len(found[0])
     return None
 
 
@@ -134,13 +137,13 @@ def _pruned(text: str) -> str:
     depth = kept = 0
     for found in _TOKENS.finditer(text):
         mark = found[0]
-        if mark in "[{":
-            depth += 1
-            if depth == DEEPEST + 1:
-                out.append(text[kept : found.start()])
-        elif mark in "]}":
-            if depth == DEEPEST + 1:
+        if mark[0] in "[{":
+            if depth <= DEEPEST < depth + len(mark):
+                out.append(text[kept : found.start() + DEEPEST - depth])
+            depth += len(mark)
+        elif mark[0] in "]}":
+            if depth - len(mark) <= DEEPEST < depth:
                 out.append('"..."')
-                kept = found.end()
-            depth -= 1
+                kept = found.start() + depth - DEEPEST
+            depth -= len(mark)
     return "".join(out) if depth > DEEPEST else "".join(out) + text[kept:]
