@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api.problems import problem
 from guardfleet.readiness import say_ready
 from guardfleet.settings import Settings
 
@@ -79,6 +80,14 @@ class Waiting(H11Protocol):
         """Stop the clock."""
         super().connection_lost(exc)
         self._stop_waiting()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request as every other error is answered."""
+        answer = problem(400, "invalid_http", "this is no request of HTTP/1.1 that could be read.", headers={"Connection": "close"})
+        head = h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request")
+        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def drop(self) -> None:
         """Close it at once, and count it no more."""

@@ -28,6 +28,7 @@ from guardfleet.store.keys import Caller
 KNOWN_S = 5.0  # so long a key goes on working after it was revoked
 MOST_KNOWN = 10_000
 BODY_THREADS = 8  # bodies that are unpacked, cut and written at once
+DOWNLOAD_THREADS = 2  # pages of verdicts made into files at once
 NEWS_THREADS = 4  # pages read at once for callers that waited for them
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,8 +48,10 @@ class Context:
     receivers: Receivers
     watching: Watching
     bodies: Places  # for bodies of lines and files
+    downloads: Places
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when they are believed
     body_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))
+    download_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(DOWNLOAD_THREADS))
     news_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(NEWS_THREADS))
 
 

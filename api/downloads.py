@@ -10,6 +10,8 @@ from fastapi.responses import Response, StreamingResponse
 
 from api.context import in_thread
 
+MOST_DIGITS = 18  # of a place in a file: none is so large, and one with more is behind the end all the more
+
 
 async def serve(
     request: Request, etag: str, filename: str, size: Callable[[], int], read: Callable[[int, int | None], Iterator[bytes]]
@@ -42,10 +44,10 @@ async def _begun(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 def _part(wanted: str, total: int) -> tuple[int, int] | None:
     """First byte and the one behind the last of a single range; None where it names none of the file's."""
-    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", wanted)
+    found = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", wanted)
     if not found or not any(found.groups()):
         return None
-    first, last = found.groups()
+    first, last = (digits and digits.lstrip("0")[:MOST_DIGITS].rjust(1, "0") for digits in found.groups())
     start, stop = (int(first), int(last) + 1 if last else total) if first else (max(0, total - int(last)), total)
     stop = min(stop, total)
     return (start, stop) if start < stop else None

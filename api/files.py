@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from api import outputs
+from api.bodies import refuse_packed
 from api.contents import Writer
 from api.context import AppContext, Context, FilesReader, FilesWriter, in_thread
 from api.downloads import serve
@@ -53,6 +54,7 @@ FORM = {
 @router.post("", openapi_extra=FORM)
 async def create(request: Request, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
     """Take a file of batch lines. Of fields that come before the file, what is wrong is said before it is sent."""
+    refuse_packed(request)
     with context.bodies.taken(caller.key_id):
         return await _taken(request, context, caller)
 

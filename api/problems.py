@@ -90,7 +90,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RejectedError)
     async def _(_: Request, error: RejectedError) -> JSONResponse:
-        return problem(400, "rejected", str(error))
+        return problem(400, "rejected", str(error), param=error.param)
 
     @app.exception_handler(RetryableError)
     async def _(request: Request, error: RetryableError) -> JSONResponse:

@@ -55,17 +55,19 @@ class Once:
     def of(cls, request: Request, context: Context, caller: Caller, asked: bytes) -> Self:
         """The request, `asked` being all that makes it the same as another, beside what signs its callbacks."""
         header = request.headers.get("idempotency-key")
-        if header is not None and not 0 < len(header) <= KEY_CHARACTERS:
-            raise ProblemError(400, "invalid_idempotency_key", f"an Idempotency-Key has 1 to {KEY_CHARACTERS} characters.")
+        if header is not None and not (0 < len(header) <= KEY_CHARACTERS and header.isprintable()):
+            detail = f"an Idempotency-Key has 1 to {KEY_CHARACTERS} printable characters."
+            raise ProblemError(400, "invalid_idempotency_key", detail)
         secret = request.headers.get(SECRET_HEADER)
         fingerprint = hashlib.sha256(asked if secret is None else b"%b\0%b" % (asked, secret.encode())).digest()
         name = header.encode() if header is not None else b"body/" + fingerprint
+        whose = b"%d" % caller.key_id if header is None else b"tenant/%d" % caller.tenant_id  # its next key tries the same again
         retries = request.headers.get("x-stainless-retry-count", "0")
         is_first = header is None and retries in ("", "0")
         return cls(
             context,
             caller.tenant_id,
-            hashlib.sha256(b"%d|%s|%s" % (caller.key_id, request.url.path.encode(), name)).digest(),
+            hashlib.sha256(b"%s|%s|%s" % (whose, request.url.path.encode(), name)).digest(),
             fingerprint,
             memory_s=KEY_MEMORY_S if header is not None else 0.0 if is_first else RETRY_MEMORY_S,
             is_keyed=header is not None,

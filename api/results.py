@@ -1,7 +1,7 @@
 """What a batch has found: pages with filters while it runs, downloads, and word of its progress without asking again."""
 
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Literal
 
 import orjson
@@ -120,12 +120,19 @@ async def download(
     spreadsheet_safe: Annotated[bool, Query(description="CSV: an apostrophe before what a spreadsheet would run.")] = False,
 ) -> Response:
     """All verdicts there are, in input order, streamed."""
+    context.downloads.require(caller.key_id)
     job = await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
     pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
+    encoded = exporting.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        with context.downloads.held(caller.key_id):
+            while (piece := await beside(context.download_threads, next, encoded, None)) is not None:
+                if piece:  # a page that is held for its group: between two of them a caller that has gone is noticed
+                    yield piece
+
     headers = {"Content-Disposition": f'attachment; filename="{job.label}.{fmt}"'}
-    return StreamingResponse(
-        _pieces(exporting.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))), media_type=MEDIA[fmt], headers=headers
-    )
+    return StreamingResponse(pieces(), media_type=MEDIA[fmt], headers=headers)
 
 
 @router.get("/{batch_id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
@@ -169,7 +176,3 @@ def _wait_s(request: Request) -> int:
         if name == "wait" and value.isascii() and value.isdigit() and len(value) < 6:  # noqa: PLR2004
             return min(int(value), LONGEST_WAIT_S)
     return 0
-
-
-def _pieces(encoded: Iterator[bytes]) -> Iterator[bytes]:
-    return (piece for piece in encoded if piece)

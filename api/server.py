@@ -33,6 +33,7 @@ from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.telemetry.probes import ProbeServer
 
 BODIES_OF_KEY = 64  # of lines and files at once; each may hold a line of some MiB in memory
+DOWNLOADS_OF_KEY, DOWNLOADS = 8, 16  # of verdicts at once; Parquet holds 20,000 of each in memory
 FAILED = 500  # of a request that was not answered
 
 
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         Receivers(settings.webhook_allow_networks),
         Watching(db, Places("waiting", of_key=settings.api_max_waiting, in_all=most // 2)),
         Places("bodies", of_key=BODIES_OF_KEY, in_all=max(1, most // 4)),
+        Places("downloads", of_key=DOWNLOADS_OF_KEY, in_all=DOWNLOADS),
     )
 
     @asynccontextmanager

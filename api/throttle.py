@@ -74,9 +74,11 @@ class Throttle:
         known = {**getattr(request.state, "allowances", {}), unit: allowance}
         request.state.allowances, request.state.headers = known, _headers(known.values())
         if not is_allowed:
-            retry_s = max(1, allowance.reset_s)
             may = f"this key may have {allowance.amount:,} {unit} in {allowance.window_s:,} s"
             detail = f"{may}; {allowance.remaining:,} are left, and this takes {n:,}."
+            if n > allowance.amount:
+                raise ProblemError(429, code, f"{detail} It never will be.", headers={"x-should-retry": "false"})
+            retry_s = max(1, allowance.reset_s)
             should_retry = "true" if retry_s <= RETRIED_S else "false"
             raise ProblemError(429, code, detail, headers={"Retry-After": str(retry_s), "x-should-retry": should_retry})
 

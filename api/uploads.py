@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from fastapi import Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from api.problems import ProblemError
@@ -35,7 +35,10 @@ class Upload:
         kind, options = parse_options_header(request.headers.get("content-type", ""))
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise ProblemError(415, "unsupported_content_type", "send the file as multipart/form-data.")
-        parser = MultipartParser(options[b"boundary"], self._callbacks(), max_header_size=MAX_HEADER_BYTES)  # type: ignore[arg-type]
+        try:
+            parser = MultipartParser(options[b"boundary"], self._callbacks(), max_header_size=MAX_HEADER_BYTES)  # type: ignore[arg-type]
+        except FormParserError:
+            raise _malformed() from None
         received = 0
         async for chunk in request.stream():
             received += len(chunk)
@@ -54,8 +57,8 @@ class Upload:
     def _parse(step: Callable[..., object], *args: bytes) -> ProblemError | None:
         try:
             step(*args)
-        except MultipartParseError:
-            return ProblemError(400, "invalid_multipart", "the multipart body is malformed.")
+        except FormParserError:
+            return _malformed()
         except ProblemError as error:
             return error
         return None
@@ -109,6 +112,10 @@ class Upload:
 def too_large(max_bytes: int) -> ProblemError:
     """The refusal of a file."""
     return ProblemError(413, "too_large", f"a file has at most {max_bytes} bytes.", param="file")
+
+
+def _malformed() -> ProblemError:
+    return ProblemError(400, "invalid_multipart", "the multipart body is malformed.")
 
 
 def _too_many() -> ProblemError:

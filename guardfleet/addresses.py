@@ -71,11 +71,11 @@ def receiver_of(url: str, *, name: str = "url") -> tuple[str, int]:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise RejectedError(f"{name} is no URL.") from None
+        raise RejectedError(f"{name} is no URL.", param=name) from None
     if parts.scheme not in ("https", "http") or not host or not url.isascii() or not url.isprintable() or " " in url:
-        raise RejectedError(f"{name} is to begin with https:// or http:// and a host.")
+        raise RejectedError(f"{name} is to begin with https:// or http:// and a host.", param=name)
     if parts.username is not None or parts.password is not None:
-        raise RejectedError(f"{name} holds a user name or password; the signature says who sends.")
+        raise RejectedError(f"{name} holds a user name or password; the signature says who sends.", param=name)
     return host, port or 443
 
 
@@ -83,4 +83,4 @@ def check_addresses(addresses: Sequence[str], allowed: Sequence[str], *, name: s
     """Raise RejectedError unless a connection to each may be made."""
     networks = [ipaddress.ip_network(network) for network in allowed]
     if not all(is_allowed(address, networks) for address in addresses):
-        raise RejectedError(f"{name} leads to a private or reserved address.")
+        raise RejectedError(f"{name} leads to a private or reserved address.", param=name)

@@ -1,5 +1,7 @@
 """The one error tree: what a caller can do about a failure decides its class."""
 
+from typing import Self
+
 
 class GuardfleetError(Exception):
     """Anything guardfleet raises on purpose; its message is a sentence for the user."""
@@ -10,7 +12,11 @@ class RetryableError(GuardfleetError):
 
 
 class RejectedError(GuardfleetError):
-    """The input is at fault; the same call will fail again."""
+    """The input is at fault; the same call will fail again. `param`: which of a request's parameters it is, where that is known."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class NotFoundError(RejectedError):
@@ -87,6 +93,11 @@ class LineError(RejectedError):
     def __str__(self) -> str:
         many = f"lines {self.line}-{self.last_line}" if self.last_line > self.line else f"line {self.line}"
         return f"{self.place or many}: {self.detail} ({self.code})"
+
+    def kept(self) -> Self:
+        """Itself, to be held: without the frames that it was raised in, each of which holds it and what it was raised for."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
     @property
     def told(self) -> str:

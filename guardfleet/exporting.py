@@ -6,7 +6,6 @@ import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import orjson
@@ -21,7 +20,7 @@ SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "cs
 FLAT = tuple(name for name in FIELDS if name != "seq")
 NESTED = ("metadata", "category_probabilities", "evidence")  # one JSON each in CSV and Parquet
 TEXTS = ("text", "messages")  # of a verdict one, the conversation as JSON
-PARQUET_PAGES = 10  # in a row group
+PARQUET_PAGES = 4  # in a row group: 20,000 verdicts
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins so
 
 
@@ -191,11 +190,15 @@ def _parquet(pages: Iterable[Page], layout: Layout) -> Iterator[bytes]:
     schema = pa.schema([(name, types.get(name, text)) for name in layout.columns])
     written = _Written()
     with pq.ParquetWriter(written, schema) as writer:
-        source = iter(pages)
-        while group := list(islice(source, PARQUET_PAGES)):
-            rows = [_typed(row, layout.columns) for page in group for row in _flat(page, layout)]
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+        group: list[Any] = []
+        for page in pages:  # as rows of Python, which take ten times as much, only one page of a group is held
+            group.append(pa.RecordBatch.from_pylist([_typed(row, layout.columns) for row in _flat(page, layout)], schema))
+            if len(group) == PARQUET_PAGES:
+                writer.write_table(pa.Table.from_batches(group, schema))
+                group = []
             yield written.taken()
+        if group:
+            writer.write_table(pa.Table.from_batches(group, schema))
     yield written.taken()
 
 

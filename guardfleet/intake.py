@@ -86,7 +86,7 @@ class Intake:
                 self._seen.check(line, row.id)
             except LineError as error:
                 error.row_id, error.last_line = row.id, line + row.lines - 1
-                row = error
+                row = error.kept()
             else:
                 if self._strict and row.notes:
                     row = LineError(line, "invalid_metadata", row.notes[0], row.id)
@@ -170,5 +170,5 @@ def callback_secret(
     host, port = receiver_of(url, name="callback_url")
     check_addresses(addresses_of(host, port) if addresses is None else addresses, allowed, name="callback_url")
     if secret is not None and not is_secret(secret):
-        raise RejectedError("callback_secret is to be whsec_ and 24 to 64 bytes in base64.")
+        raise RejectedError("callback_secret is to be whsec_ and 24 to 64 bytes in base64.", param="callback_secret")
     return secret or new_secret()

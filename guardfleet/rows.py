@@ -66,7 +66,7 @@ def take_line(
         value = columns.placed(value)
         row: PayloadRow | LineError = row_of(line, value, max_text_bytes=max_text_bytes)
     except LineError as error:
-        row = error
+        row = error.kept()
     if url is not None and isinstance(value, Mapping) and is_openais(value) and value.get("url", url) != url:
         row = LineError(line, "url_mismatch", f"the batch is of requests to {url}", _known_id(line, value))
     return row

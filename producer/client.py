@@ -151,7 +151,7 @@ class Producer:
             try:
                 row = row_of(number, columns.placed(value), max_text_bytes=self.settings.max_text_bytes)
             except LineError as error:
-                row = error
+                row = error.kept()
             yield number, row
 
 

@@ -60,6 +60,6 @@ class JsonLines:
             text = line if self.encoding.name == "utf-8" else self.encoding.decode(line).encode()
             return parse_line(number, text.rstrip().removesuffix(b",") if self.comma else text)
         except LineError as error:
-            return error
+            return error.kept()
         except ValueError as error:
             return LineError(number, "invalid_encoding", str(error))

@@ -78,7 +78,7 @@ class JsonValues:
         except UnicodeEncodeError:
             return LineError(number, "invalid_encoding", f"the element is not {self.encoding.name.upper()}")
         except LineError as error:
-            return error
+            return error.kept()
 
     def _ending(self, text: "_Text", *, is_list: bool) -> str | None:
         """What is wrong with what stands behind the last element."""

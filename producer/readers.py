@@ -223,4 +223,4 @@ def _taken(line: int, value: Any, max_text_bytes: int) -> Line:
     try:
         return row_of(line, value, max_text_bytes=max_text_bytes)
     except LineError as error:
-        return error
+        return error.kept()

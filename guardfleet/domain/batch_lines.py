@@ -10,6 +10,7 @@ from guardfleet.domain.words import called, holds_words
 from guardfleet.errors import ContentError
 
 MODERATIONS, COMPLETIONS = "/v1/moderations", "/v1/chat/completions"
+FLAGGED = "unsafe"  # from which severity on a batch's answers are flagged
 ASKED = ("input", "text", "prompt", *CONVERSATIONS)  # names under which a request has what is to be judged
 
 
@@ -43,6 +44,8 @@ def request_of(value: Mapping[str, Any]) -> Mapping[str, Any]:
     refuse_beside(value, "the line")
     name = "messages" if url == COMPLETIONS else "input"
     refuse_beside(body, "body", name)
+    if body.get("flag_from", FLAGGED) != FLAGGED:  # the line's answer would be flagged otherwise than it asks for
+        raise ContentError("unknown_member", f"flag_from counts in a request of its own: a batch flags from {FLAGGED} on")
     if body.get(name) is None:
         raise ContentError("missing_text", f"body has no {name}")
     asked = {key: inner for key, inner in body.items() if key not in ASKED}

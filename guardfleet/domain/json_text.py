@@ -84,7 +84,7 @@ def _careful(raw: bytes) -> Any:
     if text.count("[") + text.count("{") > DEEPEST:
         text = _pruned(text)
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        return _CAREFUL.decode(text)
     except json.JSONDecodeError as error:
         raise JsonError(f"{error.msg.removesuffix(' at')} at column {error.colno}") from None
 
@@ -101,6 +101,7 @@ def _integer(digits: str) -> float:
     return int(digits) if len(digits) <= MOST_DIGITS else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
 
 
+_CAREFUL = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 _DECODER = json.JSONDecoder(parse_int=_integer)
 
 

@@ -79,13 +79,16 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
     """Deliveries to ring for: due, or claimed by a sender that died; not rung within `again_after_s`.
 
     At most `at_once` of an endpoint are out at a time, one of an endpoint that fails or has not taken any yet, and `failing` of all
-    that fail together: whoever hangs holds up neither others nor all senders.
+    that fail together: whoever hangs holds up neither others nor all senders. Those that fail take turns by tenant, and in each by
+    lot: whoever waited longest would be those with the longest queues, again and again.
     """
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""with out as (select b.endpoint_id, count(*) as n from delivery b where {UNDER_WAY} group by b.endpoint_id),
+            text(f"""with out as (
+                      select b.endpoint_id, e.tenant_id, e.failing_since is not null as fails, count(*) as n
+                      from delivery b join endpoint e on e.id = b.endpoint_id where {UNDER_WAY} group by 1, 2, 3),
                     ready as (
-                      select d.id, d.endpoint_id, d.next_attempt_at, e.failing_since is not null as fails,
+                      select d.id, d.endpoint_id, e.tenant_id, d.next_attempt_at, e.failing_since is not null as fails,
                              case when e.failing_since is null and e.answered_at is not null
                                then least(:at_once, ceil(coalesce(e.most_per_s, :at_once))) else 1 end as most,
                              row_number() over (partition by d.endpoint_id order by d.next_attempt_at, d.id) as place
@@ -95,12 +98,17 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
                         and (d.lease_until is null or d.lease_until < now())
                         and (d.published_at is null or d.published_at < now() - make_interval(secs => :again))),
                     allowed as (
-                      select r.*, row_number() over (partition by r.fails order by r.place, r.next_attempt_at) as turn
-                      from ready r left join out using (endpoint_id) where r.place + coalesce(out.n, 0) <= r.most)
-                    select id from allowed
-                    where not fails or turn <= :failing - (
-                      select coalesce(sum(out.n), 0) from out join endpoint e on e.id = out.endpoint_id
-                      where e.failing_since is not null)
+                      select r.*, case when r.fails then
+                               row_number() over (partition by r.tenant_id, r.fails order by r.place, random())
+                                 + (select coalesce(sum(o.n), 0) from out o where o.tenant_id = r.tenant_id and o.fails)
+                             end as of_tenant
+                      from ready r left join out on out.endpoint_id = r.endpoint_id where r.place + coalesce(out.n, 0) <= r.most),
+                    turns as (
+                      select id, fails,
+                             row_number() over (partition by fails order by of_tenant, place, next_attempt_at) as turn
+                      from allowed)
+                    select id from turns
+                    where not fails or turn <= :failing - (select coalesce(sum(n), 0) from out where fails)
                     order by fails, turn limit :limit"""),
             {
                 "limit": limit,

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from guardfleet.sealing import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import deliveries, endpoints
+from guardfleet.store import deliveries, endpoints, keys
 from guardfleet.store.database import Database
 from guardfleet.store.endpoints import Endpoint
 from tests.services.receiver import Receiver, receiver
 from tests.services.stored import scalar
-from tests.services.webhooks import deliver, due, endpoint, happened, settings
+from tests.services.webhooks import KINDS, deliver, due, endpoint, happened, settings
 from worker.webhooks import Deliverer
 
 __all__ = ["deliver", "receiver", "settings"]
@@ -61,6 +61,32 @@ def test_receivers_that_fail_share_a_few_places(db: Database, keyring: Keyring, 
     deliver(first[0])
     (next_one,) = due(db)
     assert waiting[next_one] not in {waiting[delivery] for delivery in first[1:]}
+
+
+def test_tenants_take_turns_with_receivers_that_fail(db: Database, keyring: Keyring, deliver: Deliverer) -> None:
+    hanging = [endpoint(db, keyring, "http://127.0.0.1:1/")[0] for _ in range(12)]
+    keys.create(db, keyring, name="k", tenant="another")
+    other, _ = endpoints.create(
+        db, keyring, tenant_id=2, name="r", url="http://127.0.0.1:1/", kinds=KINDS
+    )
+    with db.begin() as connection:
+        connection.exec_driver_sql("update endpoint set failing_since = now(), answered_at = now()")
+    for made in hanging:
+        happened(db, made, 50)
+    deliveries.mark_rung(db, first := due(db))
+    (of_other,) = happened(db, other)  # it comes last, and finds all places taken
+    assert due(db) == []
+    deliver(first[0])
+    assert due(db) == [of_other]
+    deliveries.mark_rung(db, [of_other])
+    tried = set()
+    for _ in range(100):  # of one tenant's, each comes to its turn
+        with db.begin() as connection:
+            connection.exec_driver_sql("update delivery set published_at = null, lease_until = null where endpoint_id <= 12")
+        tried |= {scalar(db, f"select endpoint_id from delivery where id = {delivery}") for delivery in due(db)}
+        if len(tried) == len(hanging):
+            break
+    assert len(tried) == len(hanging)
 
 
 def test_a_sender_goes_on_with_what_waits_for_the_same_receiver(

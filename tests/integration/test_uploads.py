@@ -80,6 +80,12 @@ def test_a_form_that_is_wrong_leaves_nothing(
     assert scalar(db, "select count(*) from file where state = 1") == 0
 
 
+def test_a_boundary_that_is_none_is_the_callers_fault(client: TestClient) -> None:
+    for boundary, status in (("b" * 256, 400), ("b" * 257, 400), ("b" * 5000, 400), ("", 415)):
+        answer = client.post("/v1/files", content=b"x", headers={"content-type": f"multipart/form-data; boundary={boundary}"})
+        assert answer.status_code == status, answer.text
+
+
 def test_an_idempotency_key_covers_what_the_file_is_called(client: TestClient) -> None:
     def upload(name: bytes) -> tuple[int, str]:
         body = form([FILE, PURPOSE]).replace(b'filename="a.jsonl"', b'filename="' + name + b'"')

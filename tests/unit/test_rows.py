@@ -156,6 +156,8 @@ def test_a_batch_line_takes_what_chat_clients_write() -> None:
         ({"url": "/v1/moderations", "body": {"input": [{"type": "image_url", "image_url": {}}]}}, "unsupported_content", "images"),
         ({"url": "/v1/moderations", "body": {"input": "", "prompt": "words"}}, "unknown_member", "'prompt'"),
         ({"url": "/v1/moderations", "body": {}}, "missing_text", "body has no input"),
+        ({"url": "/v1/moderations", "body": {"input": "a", "flag_from": "controversial"}}, "unknown_member", "from unsafe on"),
+        ({"url": "/v1/moderations", "body": {"input": "a", "flag_from": None}}, "unknown_member", "flag_from"),
         ({"url": "/v1/chat/completions", "body": {"messages": None}}, "missing_text", "body has no messages"),
         ({"url": "/v1/responses", "body": {"input": "one"}}, "wrong_type", "whose url is"),
         ({"body": {"input": "one"}}, "wrong_type", "whose url is"),
@@ -250,6 +252,12 @@ def test_what_is_no_json_says_where(raw: bytes, said: str) -> None:
     code, detail = refused(line(raw))
     assert code == "invalid_json"
     assert said in detail
+
+
+def test_what_is_refused_holds_no_frames() -> None:
+    for bad in (line(b"{bad"), line(b'{"id": "a"}'), line(b'{"text": 5}')):
+        assert isinstance(bad, LineError)
+        assert (bad.__traceback__, bad.__context__, bad.__cause__) == (None, None, None)
 
 
 def test_a_line_in_another_encoding_names_its_first_byte() -> None:
