@@ -1,7 +1,7 @@
 """Which keys or columns of a row hold its text, its id and what is passed through. One rule for all formats."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from guardfleet.domain.batch_lines import is_geminis, is_openais
@@ -38,7 +38,7 @@ class Columns:
     def others(self, names: Iterable[str]) -> list[str]:
         """Which of these go into the metadata."""
         used = self.used
-        return [name for name in names if name not in used and (self.kept is None or name in self.kept)]
+        return [name for name in names if name and name not in used and (self.kept is None or name in self.kept)]
 
     def is_title(self, name: str, value: object) -> bool:
         """Whether a member that is called like a conversation and is none goes into the metadata, where there is a text too."""
@@ -68,6 +68,16 @@ class Columns:
         """A row under the names that guardfleet knows, what is passed through in its metadata too."""
         if self.is_request(value):
             return value
+        alike = {name: str(name).strip().lower() for name in value}
+        if not self.is_told and list(alike.values()).count("text") > 1:
+            return Repeated.marking(value, ("text",))  # which of them is meant cannot be told
+        if self.id not in value and self.id.strip().lower() == "id":  # another spelling than that of the file's first rows
+            row_id = next((name for name in value if alike[name] == "id"), None)
+            if row_id is not None:
+                return replace(self, id=row_id).row(value)
+        return self._named(value)
+
+    def _named(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
         out = {} if self.is_told else dict(value)
         for name, mine in (("text", self.text), ("id", self.id)):
             if mine in value:

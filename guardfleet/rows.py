@@ -11,7 +11,7 @@ from guardfleet.domain.ids import SeenIds, id_of, invented
 from guardfleet.domain.json_text import JsonError, Repeated, parse
 from guardfleet.domain.metadata import kept, kind_of
 from guardfleet.domain.parts import refuse_repeated, refuse_unread, text_of
-from guardfleet.domain.words import called, holds_words, is_remark
+from guardfleet.domain.words import called, holds_words, is_remark, is_scalar
 from guardfleet.errors import ContentError, LineError
 from guardfleet.refusals import REFUSED, refusal_of
 from guardfleet.sealing import PayloadRow
@@ -105,9 +105,9 @@ def _row(line: int, value: object) -> PayloadRow:
         if isinstance(value, Repeated):
             _refuse_repeated(value)
     if "custom_id" in value and is_openais(value):
-        return PayloadRow(id_of(line, value["custom_id"]), _content(request_of(value)))
+        return PayloadRow(id_of(line, value["custom_id"]), _requested(value, "body", request_of(value)))
     if "request" in value and is_geminis(value):
-        return PayloadRow(id_of(line, value.get("key")), _content(geminis_request_of(value)))
+        return PayloadRow(id_of(line, value.get("key")), _requested(value, "request", geminis_request_of(value)))
     row_id, content = id_of(line, value.get("id")), _content(value)
     given = value.get("metadata")
     return PayloadRow(row_id, content) if given is None else PayloadRow(row_id, content, *kept(given))
@@ -118,6 +118,14 @@ def _refuse_repeated(value: Repeated) -> None:
     twice = sorted(value.names & (USED - {"metadata"}))
     if twice:
         raise ContentError("repeated_key", f"the member {twice[0]!r} is there more than once")
+
+
+def _requested(value: Mapping[str, Any], name: str, request: Mapping[str, Any]) -> str | list[Turn]:
+    """What the request of a line is about."""
+    content = _content(request)
+    if is_blank(content):
+        _refuse_unseen(value, (name,))
+    return content
 
 
 def _content(value: Mapping[str, Any]) -> str | list[Turn]:
@@ -184,7 +192,7 @@ def _no_text(value: Mapping[str, Any]) -> ContentError:
 def _refuse_unseen(value: Mapping[str, Any], read: tuple[str, ...]) -> None:
     """Raise ContentError where the text is empty and another member holds one: an empty text is called safe unseen."""
     for key, inner in value.items():
-        is_known = key in PLACED or key in read or (key in ABOUT and is_remark(inner))
+        is_known = key in read or key == "metadata" or (key in PLACED and is_scalar(inner)) or (key in ABOUT and is_remark(inner))
         if not is_known and holds_words(inner):
             raise ContentError(
                 "unknown_member", f"the text is empty, and the member {called(key)} holds one that would not be judged"

@@ -23,6 +23,8 @@ def require_writable(path: str) -> None:
     """Raise RejectedError unless a file can be written there. Leaves it as it is; opens no pipe, for whose reader that is all."""
     if path == STANDARD:
         return
+    if not path:
+        raise RejectedError("the name of the output is empty.")
     if os.path.isdir(path):  # noqa: PTH112 - as the rest of this module: names that the system resolves
         raise RejectedError(f"{path} is a folder: name a file to write to.")
     try:

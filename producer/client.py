@@ -1,8 +1,10 @@
 """The producer's client: an iterable of texts becomes a job."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from os import PathLike
 from typing import Any, TypeVar
 
 from guardfleet.columns import Columns
@@ -95,11 +97,14 @@ class Producer:
         raises RejectedError and nothing of the job runs. Work starts while texts still come in; the job completes only once all are
         committed, when this returns.
         """
+        if isinstance(texts, str | bytes | Mapping):
+            raise RejectedError("texts are many: give a list of strings or rows, of one too.")
         return self.submit_rows(self._numbered(texts, options.reading.columns), options)
 
-    def submit_file(self, path: str | Sequence[str], options: Options = Options()) -> Submission:
+    def submit_file(self, path: str | PathLike[str] | Sequence[str], options: Options = Options()) -> Submission:
         """Take a file in, or files, folders and patterns as one job (`-`: standard input); docs/input.md says what is read."""
-        return self.submit_input(Inputs(path, options.reading, max_text_bytes=self.settings.max_text_bytes), options)
+        sources = os.fspath(path) if isinstance(path, PathLike) else path
+        return self.submit_input(Inputs(sources, options.reading, max_text_bytes=self.settings.max_text_bytes), options)
 
     def submit_input(self, inputs: Inputs, options: Options) -> Submission:
         """Take an input in that was looked at already. Raises RejectedError where nothing is in it, before a job exists."""

@@ -89,7 +89,8 @@ def _picker(names: Sequence[str], columns: Columns) -> Callable[[int, list[str]]
     at = {name: place for place, name in enumerate(names)}
     text, row_id, metadata = at.get(columns.text), at.get(columns.id), at.get(METADATA)
     lists = [(name, at[name]) for name in CONVERSATIONS if name in at and name not in (columns.text, columns.id)]
-    others = [(name, at[name]) for name in columns.others(names) if name]
+    others = [(name, at[name]) for name in columns.others(names)]
+    beside_text = [(name, place) for place, name in enumerate(names) if name not in columns.used]
 
     def picked(line: int, fields: list[str]) -> Any:
         row: dict[str, Any] = {} if text is None else {"text": fields[text]}
@@ -105,8 +106,8 @@ def _picker(names: Sequence[str], columns: Columns) -> Callable[[int, list[str]]
                 (row if isinstance(held, list) else extra)[name] = held
         if row.get("text") == "" and any(name in row for name, _ in lists):
             del row["text"]
-        if extra and not columns.is_told and not _has_text(row):
-            row = extra | row  # where the text is empty, whoever takes the row is to see what is beside it
+        if not columns.is_told and not _has_text(row):  # whoever takes the row is to see what is beside the empty text
+            row = {name: fields[place] for name, place in beside_text if fields[place]} | row
         if metadata is not None and fields[metadata]:
             extra = beside(extra, object_of(fields[metadata]))
         if extra:

@@ -5,6 +5,7 @@ A line that is not in its file's encoding is refused: nothing is judged on chara
 
 import codecs
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from guardfleet.errors import RejectedError
@@ -19,6 +20,7 @@ BOMS = (  # UTF-32's little-endian one begins like UTF-16's
 ASCII = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 UNMARKED = {"-0-0": "utf-16-le", "0-0-": "utf-16-be", "-000": "utf-32-le", "000-": "utf-32-be"}  # by which of four bytes are zero
 MARK = "guardfleet-mark"
+SIGNS = "\u00e9\u0451\u05d0\u0e01\u20ac\u3042\u4e2d\uac00"  # one of each group of encodings
 NEED_MARK = ("utf-16", "utf-32")
 codecs.register_error(MARK, lambda error: ("\udcff", getattr(error, "end", 1)))  # becomes the byte ff, which is never UTF-8
 
@@ -80,13 +82,25 @@ def _known(wanted: str) -> str:
     sample = ASCII.decode()
     try:
         found = codecs.lookup(wanted).name.removesuffix("-sig")
-        is_text = sample.encode(found).decode(found) == sample
+        is_text = sample.encode(found).decode(found) == sample and _is_by_line(found)
         codecs.getincrementaldecoder(found)(MARK).decode(b"" if found in NEED_MARK else bytes(range(256)).replace(b"\\", b""))
     except (LookupError, ValueError):  # no codec, or none of text
         is_text = False
     if not is_text:
         raise RejectedError(f"--encoding {wanted!r} is not known; utf-8, gbk, shift_jis, windows-1252, utf-16 are some.")
     return found
+
+
+def _is_by_line(codec: str) -> bool:
+    """Whether each line says all that it takes to read it: ISO-2022-KR says once, in the first, what the signs of all stand for."""
+    if Encoding(codec).is_wide:
+        return True  # read through before it is cut
+    for sign in SIGNS:
+        with suppress(UnicodeEncodeError):
+            lines = f"{sign}\n{sign}\n".encode(codec).split(b"\n")
+            if [line.decode(codec) for line in lines] != [sign, sign, ""]:
+                return False
+    return True
 
 
 def _unmarked(head: bytes) -> str | None:

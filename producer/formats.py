@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from guardfleet.columns import Columns
 from guardfleet.domain.conversations import CONVERSATIONS
@@ -123,16 +124,31 @@ def _is_open(body: str) -> bool:
 def _spread(body: str, columns: Columns) -> Kind:
     """JSON over several lines, or too long for one: a list, an object that holds one, or objects one behind the other."""
     found = WRAPPER.match(body)
-    if found and not _is_row_key(found[1], columns):
+    if found and not _is_row_key(found[1], columns) and not _begins_rows(body, columns):
         return Kind("json", within=json.loads(f'"{found[1]}"'))
     is_line = "\n" not in body and not body.startswith("[")
     return Kind("jsonl" if is_line else "json")
 
 
-def _only_list(value: dict[str, object], columns: Columns) -> str | None:
+def _begins_rows(body: str, columns: Columns) -> bool:
+    """Whether the object that it begins with is a row, and none that holds rows: it ends, and others follow, or it is one."""
+    try:
+        value, end = first_value(body)
+    except json.JSONDecodeError:
+        return False
+    return isinstance(value, dict) and (bool(body[end:].strip()) or not _holds_rows(value, next(iter(value)), columns))
+
+
+def _only_list(value: dict[str, Any], columns: Columns) -> str | None:
+    """The member that holds rows: the only list, in what is no row itself; of objects, or all that there is."""
     lists = [name for name, inner in value.items() if isinstance(inner, list)]
-    is_row = any(_is_row_key(name, columns) for name in value)
-    return lists[0] if len(lists) == 1 and not is_row else None
+    return lists[0] if len(lists) == 1 and _holds_rows(value, lists[0], columns) else None
+
+
+def _holds_rows(value: dict[str, Any], name: str, columns: Columns) -> bool:
+    if any(_is_row_key(each, columns) for each in value):
+        return False
+    return len(value) == 1 or all(isinstance(item, dict) for item in value[name])
 
 
 def _is_row_key(name: str, columns: Columns) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from guardfleet.columns import AS_NAMED, Columns
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.rows import longest_line, row_of
+from guardfleet.rows import VERDICT, longest_line, row_of
 from guardfleet.sealing import PayloadRow
 from producer import formats, tables
 from producer.delimited import Delimited
@@ -22,7 +22,7 @@ from producer.jsonvalues import JsonValues
 from producer.layout import Item, Tally
 from producer.lines import Lines, line_end_of, row_end_of
 from producer.naming import SHOWN_NAMES, resolve
-from producer.streams import STDIN, Head, Stream, comes_once
+from producer.streams import STDIN, Head, Stream, comes_once, shown
 
 Line = PayloadRow | LineError
 Numbered = tuple[int, Line]  # the line from 1; of a table the row, of a JSON list the element
@@ -59,7 +59,7 @@ class Input:
     """One file (`-`: standard input), opened and looked at. Raises RejectedError where it cannot be read as a whole."""
 
     def __init__(self, path: str, reading: Reading = AS_FOUND, *, max_text_bytes: int) -> None:
-        self.name = "standard input" if path == STDIN else path
+        self.name = "standard input" if path == STDIN else shown(path)
         self._path, self._asked, self._max_text_bytes = path, reading, max_text_bytes
         self.encoding: Encoding | None = None  # of text
         self._n_refused = 0  # lines of rows that were read well and are no rows of ours
@@ -155,6 +155,8 @@ class Input:
         end = row_end_of(head)
         header = self._header(kind, encoding, self._whole_lines(head, end), end)
         self._columns = resolve(self._asked.columns, header.names, self.name)
+        if set(header.names) >= VERDICT and not self._columns.is_told:
+            raise RejectedError(f"{self.name} holds verdicts already; --text-column text judges its texts again.")
         stream = self._stream
         lines = Lines(
             encoding.pieces(stream.pieces()),

@@ -11,7 +11,7 @@ from guardfleet.errors import RejectedError
 from producer.formats import PACKED, SUFFIXES, suffix_of
 from producer.layout import Tally
 from producer.readers import AS_FOUND, Input, Numbered, Reading
-from producer.streams import STDIN, comes_once, identity_of
+from producer.streams import STDIN, comes_once, identity_of, shown
 
 HIDDEN = (".", "_")  # names that begin so are no data: .crc, _SUCCESS
 
@@ -49,7 +49,7 @@ class Inputs:
     @property
     def name(self) -> str:
         """What a job of it is called."""
-        first = pathlib.PurePath(self.paths[0]).name
+        first = shown(pathlib.PurePath(self.paths[0]).name)
         return first if len(self.paths) == 1 else f"{first} and {len(self.paths) - 1} more"
 
     @property
@@ -69,7 +69,7 @@ class Inputs:
         self.warnings, self.tally = [], Tally()
         for path in self.paths:
             source = self._take(path)
-            place = path if len(self.paths) > 1 else None
+            place = shown(path) if len(self.paths) > 1 else None
             last = before
             for last, row in source.rows(before=before, place=place):
                 yield last, row
@@ -106,6 +106,8 @@ def expanded(sources: Sequence[str]) -> tuple[list[str], list[str]]:
     left_out: list[str] = []
     for source in sources:
         path = pathlib.Path(source)
+        if not source:
+            raise RejectedError("the name of an input is empty.")
         if source != STDIN and path.is_dir():
             taken, others = _within(path)
             if not taken:

@@ -29,6 +29,11 @@ STDIN = "-"
 WINDOW_LOG = 27  # 128 MiB, as the command line's --long has it
 
 
+def shown(name: str) -> str:
+    """The name of a file as text that can be kept and shown: it may be in no encoding."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def comes_once(path: str) -> bool:
     """Whether it can be read a single time: standard input, a pipe, a device, whatever is no regular file."""
     if path == STDIN:
@@ -43,8 +48,15 @@ def identity_of(path: str) -> object:
     """What two names of one input have in common. Raises OSError."""
     if not comes_once(path):
         return path
-    found = os.fstat(sys.stdin.fileno()) if path == STDIN else os.stat(path)  # noqa: PTH116
+    found = os.fstat(_stdin()) if path == STDIN else os.stat(path)  # noqa: PTH116
     return found.st_dev, found.st_ino
+
+
+def _stdin() -> int:
+    """The descriptor of standard input. Raises RejectedError where it was closed."""
+    if sys.stdin is None:
+        raise RejectedError("standard input is closed.")
+    return sys.stdin.fileno()
 
 
 class _Readable(Protocol):
@@ -136,7 +148,7 @@ class _Resumed:
 
 def _opened(path: str) -> BinaryIO:
     try:
-        return os.fdopen(os.dup(sys.stdin.fileno()), "rb") if path == STDIN else open(path, "rb")  # noqa: PTH123 - closed by the stream
+        return os.fdopen(os.dup(_stdin()), "rb") if path == STDIN else open(path, "rb")  # noqa: PTH123 - closed by the stream
     except OSError as error:
         raise RejectedError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from error
 

@@ -1,6 +1,7 @@
 """Parquet and Arrow: typed columns, read a few thousand rows at a time. A part that is damaged costs its own rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,7 @@ class Tables:
     def items(self) -> Iterator[Item]:
         """Every row."""
         pa, _ = _pyarrow()
-        wanted = [name for name in self.parts.schema.names if self._is_used(name)]
+        wanted = [name for name in self.parts.schema.names if self._is_read(name)]
         number = 0
         for part in self.parts.parts:
             first = number + 1
@@ -104,10 +105,14 @@ class Tables:
                 number = last
         self.parts.close()
 
-    def _is_used(self, name: str) -> bool:
-        return name in self.columns.used or bool(self.columns.others([name]))
+    def _is_read(self, name: str) -> bool:
+        """Whether it is used, or could hold a text where the text's own column has none."""
+        return not self.columns.is_told or name in self.columns.used or bool(self.columns.others([name]))
 
     def _row(self, number: int, value: dict[str, Any]) -> Any:
+        for name in (self.columns.text, self.columns.id, *CONVERSATIONS):
+            if isinstance(cell := value.get(name), Unreadable):
+                return LineError(number, "wrong_type", f"{name} holds {cell.what}")
         for name in CONVERSATIONS:
             if isinstance(value.get(name), str) and name != self.columns.text:
                 try:
@@ -117,6 +122,13 @@ class Tables:
         if isinstance(value.get(METADATA), str):
             value[METADATA] = object_of(value[METADATA])
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A cell of which Python, or JSON, has no value: nobody has seen what is in it."""
+
+    what: str
 
 
 def check_types(schema: Any, columns: Columns, name: str) -> None:
@@ -139,21 +151,27 @@ def _values(batch: Any) -> Iterator[dict[str, Any]]:
 
 
 def _python(column: Any) -> list[Any]:
-    """A column's values as Python's own; what Python has no value for (nanoseconds, the year 10,000) as text."""
-    pa, _ = _pyarrow()
+    """A column's values as Python's own; where there are others among them, each by itself."""
     try:
-        values: list[Any] = column.to_pylist(maps_as_pydicts="lossy")
-    except (ValueError, OverflowError, pa.ArrowException):
+        values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
+    except Exception:  # noqa: BLE001 - of one value, and by its type one of a dozen kinds
         values = [_one(scalar) for scalar in column]
     return values
 
 
 def _one(scalar: Any) -> Any:
+    """What Python has no value for (nanoseconds, the year 10,000) as text, text that is no UTF-8 as bytes."""
     pa, _ = _pyarrow()
-    try:
-        return scalar.as_py()
-    except (ValueError, OverflowError, pa.ArrowException):
-        return str(scalar)
+    reads: tuple[Callable[[], Any], ...] = (
+        lambda: scalar.as_py(maps_as_pydicts="strict"),
+        lambda: scalar.cast(pa.binary() if str(scalar.type).endswith(("string", "string_view")) else pa.string()).as_py(),
+    )
+    for read in reads:
+        with suppress(Exception):
+            found = read()
+            if not str(found).startswith("<value out of range"):  # as Arrow spells what it cannot either
+                return found
+    return Unreadable(f"{scalar.type} that has no value here, or a key more than once")
 
 
 def _short(error: Exception) -> str:

@@ -254,7 +254,7 @@ def api() -> int:
 def evaluate(
     sources: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rows with a label (safe, unsafe); - for stdin.")],
     model: Model = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Take the first so many labelled rows.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Take the first so many labelled rows.")] = None,
     against: Annotated[
         str | None,
         typer.Option("--against", help="Judge again in this precision (bfloat16, int8, ...) and report the agreement."),

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from guardfleet.domain.json_text import DEEPEST, Repeated
-from guardfleet.domain.words import called, holds_words, is_remark, values_in
+from guardfleet.domain.words import called, holds_words, is_remark, is_scalar, values_in
 from guardfleet.errors import ContentError
 
 TEXTS = ("text", "input_text", "output_text", "summary_text", "reasoning_text")
@@ -95,6 +95,8 @@ def call_of(call: object, where: str) -> str:
         refuse_repeated(inner, where)
     refuse_unread(inner, _ARGUMENTS, where)
     name = inner.get("name")
+    if not is_scalar(name):
+        raise ContentError("wrong_type", f"{where} has a call whose name is no string")
     given = [json_of(inner[key], where) for key in _ARGUMENTS if inner.get(key) is not None]
     said = [name if isinstance(name, str) else "", *given]
     return " ".join(["[tool call]", *filter(None, said)]) if any(said) else ""

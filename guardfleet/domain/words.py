@@ -26,9 +26,14 @@ def values_in(value: Any) -> Iterator[Any]:
         yield inner
 
 
+def is_scalar(value: Any) -> bool:
+    """Whether nothing is inside it."""
+    return not isinstance(value, Mapping | list | tuple)
+
+
 def is_remark(value: Any) -> bool:
     """Whether it may be a remark on a text, such as a label or a date: a scalar, or a list of them."""
-    return not any(isinstance(item, Mapping | list | tuple) for item in (value if isinstance(value, list | tuple) else (value,)))
+    return all(map(is_scalar, value if isinstance(value, list | tuple) else (value,)))
 
 
 def called(key: object) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
+from guardfleet.domain.metadata import is_storable
 from guardfleet.errors import LineError, OverloadedError, RejectedError, StatementError
 from guardfleet.plan import DEFAULT_PLAN, Plan
 from guardfleet.rows import MODERATIONS
@@ -110,6 +111,8 @@ def create(
     Raises OverloadedError while the texts of all jobs that wait for a verdict are `max_backlog` or more, NotFoundError for a model
     that nobody has served. `also` is done in the same transaction, with the job's public id.
     """
+    if not is_storable(new.name):
+        raise RejectedError("the name of a job holds a NUL or half of a surrogate pair.", param="name")
     public_id, plan = uuid7(), new.plan.check()
     if not new.brings_workers:
         models.require_served(db, plan.model, plan.second_model)
