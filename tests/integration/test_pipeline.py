@@ -94,7 +94,7 @@ def test_each_kind_of_bad_line_gets_what_the_design_says(settings: Settings, tmp
         4: "wrong_type",
         5: "duplicate_id",
         7: "wrong_type",
-        8: "invalid_json",
+        8: "invalid_encoding",
         14: "invalid_id",
         15: "invalid_id",
         16: "missing_text",

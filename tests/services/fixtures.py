@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import uuid
 from collections.abc import Iterator
 
 import psycopg
@@ -16,6 +15,7 @@ from guardfleet.settings import Settings, load_settings
 from guardfleet.store import migrate
 from guardfleet.store.database import Database
 from tests.conftest import missing
+from tests.services.databases import Databases, unique
 
 POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
@@ -24,10 +24,6 @@ REDIS = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379") + f"/{15 - BE
 SECRET_KEY = new_secret_key()
 # A test has six queues, each of three file descriptors: of 1,024 RabbitMQ has none left after 50 tests, and then answers nobody.
 UNUSED_MS = 60_000
-
-
-def _unique() -> str:
-    return f"gftest_{uuid.uuid4().hex[:10]}"
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +39,7 @@ def postgres() -> str:
 @pytest.fixture(scope="session")
 def template_database(postgres: str) -> Iterator[str]:
     """A migrated database to clone (130 ms against a second for migrating)."""
-    name = _unique()
+    name = unique()
     with psycopg.connect(postgres, autocommit=True) as admin:
         admin.execute(f"create database {name}")
         db = Database(postgres.rsplit("/", 1)[0] + f"/{name}", pool_size=1)
@@ -53,20 +49,26 @@ def template_database(postgres: str) -> Iterator[str]:
         admin.execute(f"drop database {name} with (force)")
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: str, template_database: str) -> Iterator[Databases]:
+    """Clones of the template."""
+    made = Databases(postgres, template_database)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def database_url(postgres: str, template_database: str) -> Iterator[str]:
+def database_url(postgres: str, databases: Databases) -> Iterator[str]:
     """A migrated database of the test's own."""
-    name = _unique()
-    with psycopg.connect(postgres, autocommit=True) as admin:
-        admin.execute(f"create database {name} template {template_database}")
-        yield postgres.rsplit("/", 1)[0] + f"/{name}"
-        admin.execute(f"drop database {name} with (force)")
+    name = databases.take()
+    yield postgres.rsplit("/", 1)[0] + f"/{name}"
+    databases.give_back(name)
 
 
 @pytest.fixture
 def empty_database_url(postgres: str) -> Iterator[str]:
     """A database without tables."""
-    name = _unique()
+    name = unique()
     with psycopg.connect(postgres, autocommit=True) as admin:
         admin.execute(f"create database {name} template template0")
         yield postgres.rsplit("/", 1)[0] + f"/{name}"
@@ -95,7 +97,7 @@ def rabbitmq() -> Iterator[str]:
             connection.ensure_connection(max_retries=1, timeout=3)
     except (OperationalError, OSError) as error:
         missing(f"no RabbitMQ at {RABBITMQ}: {error}")
-    name = _unique()
+    name = unique()
     try:
         _rabbitmqctl("add_vhost", name)
         _rabbitmqctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
@@ -149,7 +151,7 @@ def fleet_settings(database_url: str, broker_url: str, data_dir: object, **overr
         "database_url": database_url,
         "broker_url": broker_url,
         "secret_key": SECRET_KEY,
-        "namespace": _unique(),
+        "namespace": unique(),
         "data_dir": data_dir,
         "engine": "instant",
         "lease_s": 3.0,
