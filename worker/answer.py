@@ -57,6 +57,13 @@ def parse(raw: str, *, responds: bool | None = None) -> Parsed | None:
 
 
 @functools.lru_cache(maxsize=1024)
+def understood(raw: str, responds: bool | None) -> tuple[Parsed, str | None] | None:
+    """The fields of a mode's answer, and the answer itself where it is not, to the letter, what they would be rendered as."""
+    parsed = parse(raw, responds=responds)
+    return None if parsed is None else (parsed, None if raw == render(parsed) else raw)
+
+
+@functools.lru_cache(maxsize=1024)
 def render(parsed: Parsed) -> str:
     """The canonical answer: parse(render(x)) == x. What is stored leaves `raw` out where the two are equal."""
     return canonical_answer(parsed.severity, parsed.categories, parsed.refusal)

@@ -8,7 +8,7 @@ from typing import Any
 
 from guardfleet.sealing import PayloadRow
 from guardfleet.verdict import Category, Judgement, ServedBy, Severity, category_names, failure
-from worker.answer import parse, render
+from worker.answer import understood
 from worker.engine.contract import Answer
 from worker.prompt import is_blank
 
@@ -77,21 +77,15 @@ def _doubt(judgement: Judgement) -> float:
 
 
 def _judgement_of(answer: Answer) -> Judgement:
-    seen: dict[str, Any] = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
-    seen["evidence"] = dict(answer.notes) or None
+    evidence = dict(answer.notes) or None
+    if answer.failure is None and answer.flaw is None and (said := understood(answer.raw, answer.responds)) is not None:
+        parsed, raw = said
+        return Judgement(
+            parsed.severity, parsed.categories, parsed.refusal, ServedBy.MODEL, answer.probabilities, raw, answer.input_tokens,
+            answer.output_tokens, category_odds=answer.categories, evidence=evidence,
+        )  # fmt: skip
+    seen: dict[str, Any] = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens, "evidence": evidence}
     if answer.failure is not None:
         return failure(answer.failure.code, answer.failure.detail, **seen)
-    parsed = parse(answer.raw, responds=answer.responds)
-    if parsed is None or answer.flaw is not None:
-        seen |= {"probabilities": answer.probabilities, "category_odds": answer.categories, "raw": answer.raw}
-        return failure("unparsed", answer.flaw, served_by=ServedBy.MODEL, **seen)
-    return Judgement(
-        parsed.severity,
-        parsed.categories,
-        parsed.refusal,
-        ServedBy.MODEL,
-        answer.probabilities,
-        None if answer.raw == render(parsed) else answer.raw,
-        category_odds=answer.categories,
-        **seen,
-    )
+    seen |= {"probabilities": answer.probabilities, "category_odds": answer.categories, "raw": answer.raw}
+    return failure("unparsed", answer.flaw, served_by=ServedBy.MODEL, **seen)

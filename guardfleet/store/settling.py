@@ -4,12 +4,12 @@ The invariant: verdicts are written in the transaction that moves their shard fr
 A few verdicts, which somebody may wait for, go with all else in one statement; many by COPY, in a transaction of several.
 """
 
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from psycopg.types.json import Jsonb
+from uuid_utils import UUID
 
 from guardfleet import payload
 from guardfleet.plan import NONE_ESCALATED, Escalation
@@ -74,7 +74,7 @@ AT_ONCE = FEW_ROWS + TAKEN
 FORGETFUL = FEW_ROWS + FORGOTTEN + TAKEN  # the shard's row goes later, as all others do: it holds nothing of the text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, making one would cost four times as much; nobody changes one
 class Row:
     """One text of a shard, judged."""
 
@@ -163,6 +163,6 @@ def _verdict_rows(held: Claim, rows: Sequence[Row], codes: Sequence[Codes], mode
         j = row.judgement
         yield (
             held.job_id, seq, held.day, row.model_id or model_id, j.input_tokens, j.output_tokens,
-            None if row.digest is None or held.keeps_nothing else uuid.UUID(bytes=row.digest), row.id,
+            None if row.digest is None or held.keeps_nothing else UUID(bytes=row.digest), row.id,
             None if row.metadata is None else Jsonb(row.metadata), None if j.evidence is None else Jsonb(j.evidence), *said,
         )  # fmt: skip

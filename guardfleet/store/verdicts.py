@@ -1,7 +1,6 @@
 """Verdicts on their way out: known ones for the cache, pages while a job runs, all of them for an export."""
 
 import datetime as dt
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +23,7 @@ COLUMNS = ", ".join("v.metadata::text" if name == "metadata" else f"v.{name}" fo
 KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, input_tokens, output_tokens,
                   nullif(evidence - 'notes', '{{}}') as evidence, {", ".join(Codes._fields)}
            from verdict
-           where digest = any(%(digests)s) and served_by = 0 and severity < 3 and model_id = %(model)s
+           where digest = any(%(digests)s::uuid[]) and served_by = 0 and severity < 3 and model_id = %(model)s
              and (evidence is null or not evidence ? 'left_out')
              and day >= least(%(day)s, ((now() - make_interval(secs => %(age)s)) at time zone 'utc')::date)
              and (job_id = %(job)s or done_at > now() - make_interval(secs => %(age)s))
@@ -95,7 +94,7 @@ def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int,
     if not digests:
         return {}
     values = {
-        "digests": [uuid.UUID(bytes=digest) for digest in digests],
+        "digests": f"{{{','.join([digest.hex() for digest in digests])}}}",  # a list costs the driver more than the question
         "model": model_id,
         "age": max_age_hours * 3600,
         "job": held.job_id,

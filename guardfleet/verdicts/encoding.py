@@ -173,31 +173,42 @@ def of_plain(values: Sequence[Any]) -> Judgement:
 
 def _wrong(codes: Codes) -> str | None:
     """Why the codes say nothing; None where they do. The view `verdicts` asks the same, in the same order and words."""
-    return _unknown(codes) or _contradiction(codes)
+    p, odds = codes.probabilities, codes.category_odds
+    lengths = None if p is None else len(p), None if odds is None else len(odds)
+    return _wrong_of(codes.severity, codes.categories, codes.served_by, codes.error is not None, *lengths)
 
 
-def _unknown(codes: Codes) -> str | None:
-    if not 0 <= codes.severity <= Severity.ERROR:
-        return f"severity {codes.severity}"
-    if not 0 <= codes.categories <= ALL_CATEGORIES:
-        return f"categories {codes.categories}"
-    if not 0 <= codes.served_by <= ServedBy.NOBODY:
-        return f"served by {codes.served_by}"
-    if codes.probabilities is not None and len(codes.probabilities) != len(LABELS):
-        return f"{len(codes.probabilities)} probabilities"
-    if codes.category_odds is not None and len(codes.category_odds) != len(CATEGORY_CHOICES):
-        return f"{len(codes.category_odds)} category odds"
+@functools.lru_cache(KNOWN_CODES)
+def _wrong_of(
+    severity: int, categories: int, served_by: int, has_error: bool, n_probabilities: int | None, n_odds: int | None
+) -> str | None:
+    return _unknown(severity, categories, served_by, n_probabilities, n_odds) or _contradiction(
+        severity, categories, served_by, has_error=has_error
+    )
+
+
+def _unknown(severity: int, categories: int, served_by: int, n_probabilities: int | None, n_odds: int | None) -> str | None:
+    if not 0 <= severity <= Severity.ERROR:
+        return f"severity {severity}"
+    if not 0 <= categories <= ALL_CATEGORIES:
+        return f"categories {categories}"
+    if not 0 <= served_by <= ServedBy.NOBODY:
+        return f"served by {served_by}"
+    if n_probabilities not in (None, len(LABELS)):
+        return f"{n_probabilities} probabilities"
+    if n_odds not in (None, len(CATEGORY_CHOICES)):
+        return f"{n_odds} category odds"
     return None
 
 
-def _contradiction(codes: Codes) -> str | None:
-    if (codes.severity == Severity.ERROR) != (codes.error is not None):
+def _contradiction(severity: int, categories: int, served_by: int, *, has_error: bool) -> str | None:
+    if (severity == Severity.ERROR) != has_error:
         return "an error without a code, or a code without an error"
-    if codes.severity == Severity.SAFE and codes.categories:
+    if severity == Severity.SAFE and categories:
         return "safe with categories"
-    if codes.served_by == ServedBy.NOBODY and codes.severity != Severity.ERROR:
+    if served_by == ServedBy.NOBODY and severity != Severity.ERROR:
         return "a severity that nobody gave"
-    if codes.served_by == ServedBy.RULE_EMPTY and codes.severity != Severity.SAFE:
+    if served_by == ServedBy.RULE_EMPTY and severity != Severity.SAFE:
         return "an empty text that is not safe"
     return None
 

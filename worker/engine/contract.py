@@ -50,7 +50,7 @@ class Pieces:
     notes: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, making one would cost four times as much; nobody changes one
 class Answer:
     """What the model said of one text.
 
