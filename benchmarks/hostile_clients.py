@@ -1,4 +1,4 @@
-"""What hostile clients cost everybody else: bodies of newlines in zstd, idle connections, many who wait for news.
+"""What hostile clients cost everybody else: bodies of newlines, of refused lines, of values; idle connections, many who wait.
 
     python benchmarks/hostile_clients.py --postgres postgresql://postgres@127.0.0.1:5432/postgres
 
@@ -31,7 +31,11 @@ from guardfleet.store.database import Database
 from guardfleet.store.scratch import scratch_database
 
 DESCRIPTORS = 1024
-NEWLINES = zstd.compress(b"\n" * (30 << 20))
+BODIES = {  # each a megabyte or less as it comes
+    "newlines": zstd.compress(b"\n" * (30 << 20)),
+    "refused lines": zstd.compress(b"{bad\n" * 200_000),
+    "values": b'{"input": "a", "x": [' + b"[]," * 24_000 + b"0]}",
+}
 LOOK_S = 0.05
 TIMEOUT_S = 60.0
 HELD_S = 3.0
@@ -93,7 +97,8 @@ def main() -> int:
     asked = parser.parse_args()
     with under_attack(asked) as (api, child):
         found: dict[str, Any] = {"mib_at_first": peak_mib(child.pid), "calm": calm(api)}
-        found["newlines"] = newlines(api, asked.bodies) | {"mib_at_most": peak_mib(child.pid)}
+        for name in BODIES:
+            found[name] = bodies(api, name, asked.bodies) | {"mib_at_most": peak_mib(child.pid)}
         found["idle"] = idle(api, asked.idle)
         found["waiting"] = waiting(api, asked.waiting)
     print(json.dumps(found))
@@ -136,17 +141,19 @@ def calm(api: Api) -> dict[str, Any]:
     return {"livez_worst_s": round(max(probes), 3)}
 
 
-def newlines(api: Api, n: int) -> dict[str, Any]:
-    """Bodies of a thousand bytes that unpack to 30 MiB of nothing."""
+def bodies(api: Api, name: str, n: int) -> dict[str, Any]:
+    """So many of one kind at a time: newlines that unpack to 30 MiB, lines that are all refused, JSON of very many values."""
     statuses: list[int] = []
+    lines = {"content_type": "application/jsonl", "content_encoding": "zstd"}
+    path, headers = ("/v1/moderations", {"content_type": "application/json"}) if name == "values" else ("/v1/batches", lines)
 
     def send() -> None:
-        status, _, _ = api.ask("POST", "/v1/batches", NEWLINES, content_type="application/jsonl", content_encoding="zstd")
+        status, _, _ = api.ask("POST", path, BODIES[name], **headers)
         statuses.append(status)
 
     with api.probed() as probes:
         _all_at_once(send, n)
-    return {"bodies": n, "bytes_each": len(NEWLINES), "statuses": sorted(statuses), "livez_worst_s": round(max(probes), 3)}
+    return {"bodies": n, "bytes_each": len(BODIES[name]), "statuses": sorted(statuses), "livez_worst_s": round(max(probes, default=0.0), 3)}
 
 
 def idle(api: Api, n: int) -> dict[str, Any]:
