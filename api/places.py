@@ -31,13 +31,40 @@ class Places:
         with self.held(key_id):
             yield
 
+    def place(self, key_id: int) -> "Place":
+        """A place, held until it is freed or forgotten; ProblemError 429 where there is none."""
+        self.require(key_id)
+        return Place(self, key_id)
+
     @contextmanager
     def held(self, key_id: int) -> Iterator[None]:
         """Hold a place that was asked for before."""
-        self._taken[key_id] += 1
+        place = Place(self, key_id)
         try:
             yield
         finally:
-            self._taken[key_id] -= 1
-            if not self._taken[key_id]:
-                del self._taken[key_id]
+            place.free()
+
+    def move(self, key_id: int, by: int) -> None:
+        """Count one more, or one less."""
+        self._taken[key_id] += by
+        if not self._taken[key_id]:
+            del self._taken[key_id]
+
+
+class Place:
+    """One that is taken. A stream that never begins ends no `with`: its place is free once nobody has it any more."""
+
+    def __init__(self, places: Places, key_id: int) -> None:
+        self._places, self._key_id, self._is_free = places, key_id, False
+        places.move(key_id, 1)
+
+    def free(self) -> None:
+        """Give it back; safe to call twice."""
+        if not self._is_free:
+            self._is_free = True
+            self._places.move(self._key_id, -1)
+
+    def __del__(self) -> None:
+        """Give it back."""
+        self.free()

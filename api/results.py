@@ -120,16 +120,21 @@ async def download(
     spreadsheet_safe: Annotated[bool, Query(description="CSV: an apostrophe before what a spreadsheet would run.")] = False,
 ) -> Response:
     """All verdicts there are, in input order, streamed."""
-    context.downloads.require(caller.key_id)
+    place = context.downloads.place(caller.key_id)
     job = await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
     pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
     encoded = exporting.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
+    first = await beside(context.download_threads, next, encoded, b"")  # what fails there is an answer of its own
 
     async def pieces() -> AsyncIterator[bytes]:
-        with context.downloads.held(caller.key_id):
-            while (piece := await beside(context.download_threads, next, encoded, None)) is not None:
-                if piece:  # a page that is held for its group: between two of them a caller that has gone is noticed
+        piece: bytes | None = first
+        try:
+            while piece is not None:
+                if piece:  # else a page that is held for its group: between two of them a caller that has gone is noticed
                     yield piece
+                piece = await beside(context.download_threads, next, encoded, None)
+        finally:
+            place.free()
 
     headers = {"Content-Disposition": f'attachment; filename="{job.label}.{fmt}"'}
     return StreamingResponse(pieces(), media_type=MEDIA[fmt], headers=headers)
