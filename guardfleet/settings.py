@@ -4,6 +4,7 @@ import ipaddress
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -49,7 +50,15 @@ def _network(value: str) -> str:
     return value
 
 
+def _limit(value: str) -> str:
+    """So many in a time, or nothing. Raises ValueError."""
+    if value and not re.fullmatch(r"\d+\s*(/|per)\s*(\d+\s*)?(second|minute|hour|day|month|year)s?", value.strip().lower()):
+        raise ValueError("this is no limit; write one as 600/minute or 1000000/day")
+    return value
+
+
 Listed = BeforeValidator(_items)
+Limit = Annotated[str, AfterValidator(_limit)]
 Delay = Annotated[float, Field(ge=0.0, le=31_536_000.0)]
 
 
@@ -182,8 +191,8 @@ class Settings(BaseSettings):
         None, description="Where uploaded files lie: a folder, s3://bucket/prefix (with s3fs), ...; empty: in data_dir."
     )
     files_max_bytes: int = Field(512 << 20, ge=1, description="Largest uploaded file, bytes.")
-    rate_limit: str | None = Field(None, description="Requests of one API key, as `600/minute`; empty: as many as it likes.")
-    quota: str | None = Field(
+    rate_limit: Limit | None = Field(None, description="Requests of one API key, as `600/minute`; empty: as many as it likes.")
+    quota: Limit | None = Field(
         None, description="Texts of one API key, as `1000000/day`, also of files when a batch is made of them; empty: no end."
     )
     rate_limit_url: SecretStr | None = Field(

@@ -22,12 +22,25 @@ from guardfleet.store.sqlstate import DATABASE, MEANINGS, UNREACHABLE, first_lin
 # locks until the server ends its session: so long can it hold up others that want the same rows. Ours take milliseconds.
 SERVER_OPTIONS = "-c statement_timeout=60000 -c lock_timeout=15000 -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
 CONNECT_TIMEOUT_S = 5
+ANSWER_S = 65.0  # a statement's own limit has passed by then
+LOOK_S = 0.1  # for signals, while an answer is waited for
 IDLE_S = 1.0  # a connection that rested for longer is asked whether it is still there
 # In a FROM list: the statement's commit is not waited for until it is on disk. For what a crash of PostgreSQL may undo.
 UNFLUSHED = "(select set_config('synchronous_commit', 'off', true)) unflushed"
 T = TypeVar("T")
 for _dumper in (UUIDDumper, UUIDBinaryDumper):  # of the quick UUIDs: the standard library's take five times as long to make
     psycopg.adapters.register_dumper(UUID, _dumper)
+
+
+class Bounded(psycopg.Connection[Any]):
+    """A connection on which no answer is waited for without end.
+
+    The server ends what takes too long. Whoever stands between may acknowledge all and pass nothing on: then it is as good as dead.
+    """
+
+    def wait(self, gen: Any, interval: float = LOOK_S, timeout: float | None = None) -> Any:
+        """As the driver's, which asks so for each step of each statement; raises its OperationalError."""
+        return super().wait(gen, interval, ANSWER_S if timeout is None else timeout)
 
 
 class Database:
@@ -55,6 +68,7 @@ class Database:
             },
         )
 
+        event.listen(self._engine, "do_connect", lambda dialect, record, args, kwargs: Bounded.connect(*args, **kwargs))
         event.listen(self._engine, "checkin", _note_use)
         event.listen(self._engine, "checkout", _check_idle)
         event.listen(self._engine, "handle_error", _leave)

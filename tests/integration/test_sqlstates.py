@@ -7,8 +7,10 @@ import pytest
 from sqlalchemy import Connection
 
 from guardfleet.errors import AwayError, GuardfleetError, StatementError
+from guardfleet.store import database
 from guardfleet.store.database import Database, copy_rows, fetch
 from guardfleet.store.sqlstate import MEANINGS
+from tests.services.proxy import in_front_of
 
 CANARY = "canary-7c1d"
 WAITED = [
@@ -107,3 +109,20 @@ def test_what_the_driver_refuses_itself_is_no_outage(db: Database) -> None:
     with pytest.raises(StatementError) as caught, db.begin() as connection:
         fetch(connection, "select %(a)s::text", {"a": f"{CANARY}\0"}, tuple)
     assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [by_sqlalchemy, by_driver])
+def test_a_server_that_falls_silent_is_away(
+    database_url: str, path: Callable[[Connection, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with in_front_of(database_url) as (proxy, through):
+        db = Database(through)
+        db.ping()
+        monkeypatch.setattr(database, "ANSWER_S", 0.3)
+        proxy.freeze()
+        with pytest.raises(AwayError, match="did not answer"), db.begin() as connection:
+            path(connection, "select 1")
+        proxy.cut()
+        monkeypatch.undo()
+        db.ping()
+        db.close()

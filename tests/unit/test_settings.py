@@ -23,6 +23,7 @@ def test_an_unknown_setting_stops_the_process(monkeypatch: pytest.MonkeyPatch) -
         ("BATCH_TOKENS", "-5", r"GUARDFLEET_BATCH_TOKENS = '-5': Input should be greater than or equal to 0"),
         ("DEVICE", "gpu", r"GUARDFLEET_DEVICE = 'gpu'"),
         ("ENGINE", "vllm", r"'model' or 'instant'"),
+        ("QUOTA", "abc", r"GUARDFLEET_QUOTA = 'abc': this is no limit; write one as 600/minute"),
         ("BROKER_URL", "kafka://x", r"broker_url has scheme 'kafka'; allowed: amqp"),
         ("DATABASE_URL", DATABASE, r"secret_key is needed with database_url"),
     ],
@@ -37,6 +38,9 @@ def test_a_wrong_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("key", "value", "taken"),
     [
+        ("QUOTA", "", ""),
+        ("QUOTA", "10 per 2 hours", "10 per 2 hours"),
+        ("RATE_LIMIT", "600/minute", "600/minute"),
         ("WEBHOOK_ALLOW_NETWORKS", "127.0.0.0/8", ("127.0.0.0/8",)),
         ("WEBHOOK_ALLOW_NETWORKS", " 10.0.0.0/8 , fc00::/7,", ("10.0.0.0/8", "fc00::/7")),
         ("WEBHOOK_ALLOW_NETWORKS", '["10.0.0.0/8"]', ("10.0.0.0/8",)),
