@@ -22,6 +22,7 @@ VISIBILITY_TIMEOUT_S = 300  # Redis: longest silence before a message is handed 
 MISSING_QUEUE = (NotFound, ChannelError)
 BROKER_DOWN = (OperationalError, AMQPError, RedisError, OSError)
 ANSWER_S = 5.0  # a broker that takes bytes and says nothing (half-open connection, frozen machine, memory alarm) is away after this
+REFUSED = (403, 530)  # of AMQP: a wrong user or password; a virtual host that is not there, or not this user's
 
 
 def speaks_redis(url: str) -> bool:
@@ -193,9 +194,15 @@ def connected(app: Celery, *, max_retries: int) -> Connection:
 def _away(settings: Settings, error: Exception) -> AwayError:
     """With what RabbitMQ says of it, as of a wrong password or virtual host."""
     where = urllib.parse.urlsplit(settings.required("broker_url").split(";")[0])
-    said = getattr(error.__cause__ or error, "reply_text", None)
+    cause = error.__cause__ or error
+    said = getattr(cause, "reply_text", None)
     wrong = f"answers: {said}" if said else "does not answer."
-    return AwayError("broker", f"the broker at {where.hostname or where.path}:{where.port or ''} {wrong}")
+    kind = RefusedError if getattr(cause, "reply_code", None) in REFUSED else AwayError
+    return kind("broker", f"the broker at {where.hostname or where.path}:{where.port or ''} {wrong}")
+
+
+class RefusedError(AwayError):
+    """The broker is there, and does not let this user in. It may later; a process that starts has most likely a wrong setting."""
 
 
 def _queue(name: str, queues: Queues, *, is_redis: bool) -> Queue:

@@ -23,7 +23,7 @@ from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from guardfleet import interpreter
-from guardfleet.broker import declare, make_app
+from guardfleet.broker import RefusedError, declare, make_app
 from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
 from guardfleet.queues import Queues
 from guardfleet.readiness import say_ready
@@ -158,6 +158,8 @@ def consume(app: Celery, slots: int, settings: Settings, queues: list[str], name
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # said at each lost connection, about a setting we set
     try:
         declare(app, settings)
+    except RefusedError as error:
+        raise ConfigurationError(f"{error} Is broker_url right?") from None
     except RetryableError as error:  # the broker may come later; messages wait in Postgres meanwhile
         get_logger().warning("worker_starting", reason=str(error))
     signals.worker_shutting_down.connect(drain.request, weak=False)

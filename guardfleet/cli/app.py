@@ -196,7 +196,7 @@ def resume(job: JobLabel) -> int:
     return jobs.resume(load_settings(), job)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # a priority may begin with a dash
 def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, max=100, help="Higher first.")]) -> int:
     """Put a job before or after the other jobs of its owner."""
     from guardfleet.cli import jobs

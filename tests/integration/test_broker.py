@@ -59,9 +59,12 @@ def test_what_rabbitmq_says_of_a_wrong_password_or_virtual_host_is_passed_on(
 ) -> None:
     for wrong, said in ((f"{rabbitmq}_nowhere", "not found"), (rabbitmq.replace(":guest@", ":wrong@"), "Login was refused")):
         settings = fleet_settings(database_url, wrong, tmp_path)
-        with pytest.raises(RetryableError, match=said) as found:
+        with pytest.raises(broker.RefusedError, match=said) as found:
             broker.declare(make_app(settings, "test"), settings)
         assert ":wrong" not in str(found.value)
+        with fleet(settings, tmp_path, ("worker",)) as (worker,):
+            assert worker.wait() == 2
+            assert "Is broker_url right?" in worker.log.read_text()
 
 
 def test_doctor_looks_at_how_redis_is_set_up(
