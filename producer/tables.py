@@ -1,6 +1,6 @@
 """Parquet and Arrow: typed columns, read a few thousand rows at a time. A part that is damaged costs its own rows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,15 +162,13 @@ def _python(column: Any) -> list[Any]:
 def _one(scalar: Any) -> Any:
     """What Python has no value for (nanoseconds, the year 10,000) as text, text that is no UTF-8 as bytes."""
     pa, _ = _pyarrow()
-    reads: tuple[Callable[[], Any], ...] = (
-        lambda: scalar.as_py(maps_as_pydicts="strict"),
-        lambda: scalar.cast(pa.binary() if str(scalar.type).endswith(("string", "string_view")) else pa.string()).as_py(),
-    )
-    for read in reads:
-        with suppress(Exception):
-            found = read()
-            if not str(found).startswith("<value out of range"):  # as Arrow spells what it cannot either
-                return found
+    with suppress(Exception):
+        return scalar.as_py(maps_as_pydicts="strict")
+    with suppress(Exception):
+        is_text = str(scalar.type).endswith(("string", "string_view"))
+        found = scalar.cast(pa.binary() if is_text else pa.string()).as_py()
+        if is_text or not found.startswith("<value out of range"):  # as Arrow spells what it cannot either
+            return found
     return Unreadable(f"{scalar.type} that has no value here, or a key more than once")
 
 
