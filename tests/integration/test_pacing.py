@@ -66,9 +66,7 @@ def test_receivers_that_fail_share_a_few_places(db: Database, keyring: Keyring, 
 def test_tenants_take_turns_with_receivers_that_fail(db: Database, keyring: Keyring, deliver: Deliverer) -> None:
     hanging = [endpoint(db, keyring, "http://127.0.0.1:1/")[0] for _ in range(12)]
     keys.create(db, keyring, name="k", tenant="another")
-    other, _ = endpoints.create(
-        db, keyring, tenant_id=2, name="r", url="http://127.0.0.1:1/", kinds=KINDS
-    )
+    other, _ = endpoints.create(db, keyring, tenant_id=2, name="r", url="http://127.0.0.1:1/", kinds=KINDS)
     with db.begin() as connection:
         connection.exec_driver_sql("update endpoint set failing_since = now(), answered_at = now()")
     for made in hanging:

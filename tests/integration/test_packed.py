@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from api.mapping import COVERED, not_safe, result, scores
 from guardfleet.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgement, Severity
 from guardfleet.verdicts.encoding import as_stored
-from tests.services.packed import BUDGET, batched, draft_always, drive, elsewhere, generate, varlen_by_loop
+from tests.services.packed import BUDGET, batched, draft_always, drive, elsewhere, generate
 from tests.services.stored import MODEL
 from worker.answer import LABELS
 from worker.engine.attention import VarlenAttention
@@ -149,7 +149,7 @@ def test_every_kind_of_attention_sees_the_same(
     packed: PackedBackend, asked: list[Content], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever a machine takes. CUDA's kernel is replaced by a loop: the gather, the lengths and the tails are its own."""
-    monkeypatch.setattr("worker.engine.attention.flash_varlen", varlen_by_loop)
+
     for name in ("QUERY_BLOCK", "ROW_QUERY_BLOCK"):  # small, so that rows take several
         monkeypatch.setattr(f"worker.engine.cpu_attention.{name}", 64)
     found = []

@@ -11,7 +11,8 @@ from concurrent.futures import Executor
 import torch
 from torch.nn import functional
 
-from worker.engine.attention import Prefix, Rows, Storing, Workspace
+from worker.engine.attention import Storing, Workspace
+from worker.engine.geometry import Prefix, Rows
 from worker.engine.linear import make_product
 from worker.engine.network import Shape
 
@@ -25,7 +26,7 @@ class _Grouped(Storing):
     """Queries by head of keys, so that all that look at the same keys lie together."""
 
     def __init__(self, workspace: Workspace, rows: Rows) -> None:
-        super().__init__(workspace, sum(rows.lengths))
+        super().__init__(workspace, rows.tokens)
         s = workspace.shape
         self._rows = rows
         self._group = s.heads // s.kv_heads

@@ -4,7 +4,9 @@ import ctypes
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy.typing as npt
 import torch
 
 from worker.engine.contract import DeviceFullError, DeviceLostError
@@ -38,6 +40,12 @@ def probe(device: torch.device, error: RuntimeError) -> None:
         torch.ones(1, device=device).sum().item()
     except RuntimeError as lost:
         raise DeviceLostError(str(error).splitlines()[0]) from lost
+
+
+def tensor_of(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """An array on a device, of its own type, without waiting for the device."""
+    made = torch.from_numpy(values)
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made
 
 
 def to_host(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:

@@ -9,6 +9,9 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from guardfleet.verdict import CATEGORY_NAMES, Category
 from worker.answer import LABELS, Parsed, render
 
@@ -49,6 +52,16 @@ class Tree:
             out.append(out[parent] + 1)
         return out
 
+    @functools.cached_property
+    def unseen(self) -> npt.NDArray[np.float32]:
+        """(nodes, nodes): 0 where the first sees the second, which is itself or an ancestor, else -inf."""
+        out = np.full((len(self.parents), len(self.parents)), -np.inf, np.float32)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                out[node] = out[parent]
+            out[node, node] = 0
+        return out
+
     def child(self, node: int, token: int) -> int | None:
         """The node that drafts this token after a node."""
         return self._children.get((node, token))
@@ -60,12 +73,14 @@ class Drafts:
     def __init__(self, seeds: Iterable[tuple[Sequence[int], float]]) -> None:
         self._root = _Node()
         self._nodes = 1
+        self._trees: dict[tuple[int, ...], Tree] = {}  # until the next answer is learned
         for tokens, weight in seeds:
             self._add(tokens, weight)
 
-    def observe(self, tokens: Sequence[int]) -> None:
-        """Learn from a complete answer, its end token included."""
-        self._add(tokens, 1.0)
+    def observe(self, tokens: Sequence[int], times: int = 1) -> None:
+        """Learn from a complete answer, its end token included, that was seen so often."""
+        self._trees.clear()
+        self._add(tokens, float(times))
         if self._root.weight > FORGET_AT:
             self._halve(self._root)
 
@@ -78,7 +93,16 @@ class Drafts:
         return Tree.chain(out[:-1])
 
     def tree(self, begun: Sequence[int], most: int) -> Tree:
-        """At most `most` likely nodes after an answer's beginning, likeliest first; empty where nothing like it was seen."""
+        """At most `most` likely nodes after an answer's beginning, likeliest first; empty where nothing like it was seen.
+
+        One and the same for all rows that have begun alike.
+        """
+        key = (most, *begun)
+        if key not in self._trees:
+            self._trees[key] = self._grown(begun, most)
+        return self._trees[key]
+
+    def _grown(self, begun: Sequence[int], most: int) -> Tree:
         node = self._root
         for token in begun:
             if token not in node.next:

@@ -11,7 +11,7 @@ from worker.engine.contract import Answer, Pieces, Prepared, Synchronous, Unjudg
 from worker.engine.device import translating_faults
 from worker.engine.loading import LoadedModel
 from worker.engine.progress import Begun, Ending
-from worker.engine.reading import Odds, Reads
+from worker.engine.reading import Odds, Reads, encoder_of
 from worker.engine.rendering import Renderer, pieces_of
 from worker.prompt import Content, Encoded
 from worker.windows import DEFAULT_POLICY, Coverage, Policy
@@ -47,7 +47,7 @@ class GenerateBackend(Synchronous):
         self.max_prompt_tokens = self._render.max_prompt_tokens
         self._pad = loaded.tokenizer.pad_token_id or 0
         self._ending = Ending(loaded.network, loaded.tokenizer)
-        self._odds = Odds(lambda text: loaded.tokenizer(text, add_special_tokens=False)["input_ids"], loaded.device)
+        self._odds = Odds(encoder_of(loaded.tokenizer), loaded.device)
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
@@ -90,11 +90,11 @@ class GenerateBackend(Synchronous):
             for i, begun in enumerate(answers):
                 if not self._ending.is_reached(begun):
                     begun.note(reads, i, self._odds)
-                    begun.tokens.append(reads.tokens[i])
+                    begun.tokens.append(int(reads.tokens[i]))
                     begun.passes = len(begun.tokens)
             if all(self._ending.is_reached(begun) for begun in answers):
                 return answers
-            input_ids = torch.tensor(reads.tokens, device=self._device)[:, None]
+            input_ids = torch.from_numpy(reads.tokens).to(self._device)[:, None]
             position_ids = position_ids[:, -1:] + 1
             attention_mask = torch.nn.functional.pad(attention_mask, (0, 1), value=1)
 

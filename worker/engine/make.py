@@ -1,14 +1,10 @@
 """The engine that a configuration asks for."""
 
-import functools
-import logging
 import pathlib
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from guardfleet.errors import ConfigurationError
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import Backend, BatchReport
 from worker.engine.folders import DEMO
@@ -44,57 +40,13 @@ def make_backend(spec: Spec) -> Backend:
     with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
         # A thread that has run OpenMP keeps a team of workers, and two teams on the cores of one make both of them sleep between
         # loops (measured: a sixth of the speed). So models are loaded by a thread that ends, and run by the engine's alone.
-        return pool.submit(_load, spec).result()
+        return pool.submit(_open, spec).result()
 
 
-def _load(spec: Spec) -> Backend:
-    from worker.engine.device import keep_freed_memory  # noqa: PLC0415
-    from worker.engine.generate import GenerateBackend  # noqa: PLC0415
-    from worker.engine.loading import LoadedModel, load  # noqa: PLC0415
-    from worker.engine.network import why_not  # noqa: PLC0415
-    from worker.engine.packed import PackedBackend, SelfTestError  # noqa: PLC0415
+def _open(spec: Spec) -> Backend:
+    from worker.engine.opening import opened  # noqa: PLC0415 - torch and transformers: seconds
 
-    def packed(model: LoadedModel) -> PackedBackend:
-        backend_of = functools.partial(
-            PackedBackend, model, budget_tokens=spec.batch_tokens, policy=spec.policy, streams=spec.streams
-        )
-        if not spec.compile:
-            return backend_of()
-        from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - a second to import
-
-        started = time.perf_counter()
-        try:
-            backend = backend_of(is_compiled=True)
-        except TorchDynamoException as error:
-            raise ConfigurationError(
-                f"compile: torch.compile gives up ({type(error).__name__}): it needs a C++ compiler on CPUs and Triton on GPUs."
-            ) from error
-        log.warning("engine_compiled: setting up took %.1f s, compiling included", time.perf_counter() - started)
-        return backend
-
-    def loaded() -> LoadedModel:
-        return load(
-            spec.model,
-            revision=spec.revision,
-            device=spec.device,
-            dtype=spec.dtype,
-            threads=spec.threads,
-            quantized=spec.quantize,
-            memory=spec.memory,
-            neutralises=spec.role_labels == "neutralise",
-        )
-
-    log = logging.getLogger(__name__)
-    keep_freed_memory()
-    model = loaded()
-    reason = why_not(model.network)
-    if reason is None:
-        try:
-            return packed(model)
-        except SelfTestError as error:
-            reason, model = str(error), loaded()
-    log.warning("engine_fallback: padded generate instead of the packed pass, for %s", reason)
-    return GenerateBackend(model, budget_tokens=spec.batch_tokens, policy=spec.policy)
+    return opened(spec)
 
 
 def make_engine(backend: Backend, *, on_batch: Callable[[BatchReport], None], on_fatal: Callable[[str], None]) -> BatchingEngine:

@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.engine.attention import Prefix
 from worker.engine.drafts import Drafts, Tree
+from worker.engine.geometry import Prefix
 from worker.prompt import Content
 
 PROBES: dict[bool, tuple[Content, ...]] = {  # conversations whose prompts show what a mode's prompts begin with
@@ -64,10 +64,10 @@ class Mode:
         """Tokens behind a prompt."""
         return len(self.draft.tokens) + len(self.aside.tokens)
 
-    def observe(self, answer: Sequence[int]) -> None:
-        """Learn from an answer, its end token included."""
+    def observe(self, answer: Sequence[int], times: int = 1) -> None:
+        """Learn from an answer, its end token included, that so many rows have."""
         if self.learns:
-            self.drafts.observe(answer)
+            self.drafts.observe(answer, times)
 
     def redraft(self) -> None:
         """Draft the likeliest answer from now on."""

@@ -4,7 +4,6 @@ The weights are taken out of transformers' module, whose logits the pass is held
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -138,16 +137,19 @@ class PackedNetwork:
             k_norm=HeadNorm.of(attention.k_norm.weight),
         )
 
-    def forward(self, ids: torch.Tensor, positions: torch.Tensor, reads: torch.Tensor, attention: Attention) -> torch.Tensor:
+    def forward(
+        self, ids: torch.Tensor, positions: torch.Tensor, reads: torch.Tensor, attention: Attention, depth: int | None = None
+    ) -> torch.Tensor:
         """What the head reads, (reads, hidden), of the tokens at the indices `reads`; `ids` and `positions` are (tokens,).
 
-        The numbers of tokens and of reads are best multiples of `step`: fillers at the end change nothing for the others.
+        The numbers of tokens and of reads are best multiples of `step`: fillers at the end change nothing for the others. `depth`:
+        of a network without the layers behind the first few.
         """
         x: torch.Tensor = self._embedding[ids]
         cos, sin = self._cos[positions], self._sin[positions]
         chunks = [slice(at, min(at + self.chunk, len(ids))) for at in range(0, len(ids), self.chunk)]
-        last = len(self.layers) - 1
-        for index, layer in enumerate(self.layers[:-1]):
+        last = (depth or len(self.layers)) - 1
+        for index, layer in enumerate(self.layers[:last]):
             for part in chunks:
                 h = self._do.norm(x[part], layer.input_norm)
                 attention.store(index, part.start, *self._keys(layer, h, cos[part], sin[part]))
@@ -155,7 +157,7 @@ class PackedNetwork:
             mixed = attention.mix(index, reads_only=False)
             for part in chunks:
                 self._finish(layer, x[part], mixed[part])
-        layer = self.layers[-1]
+        layer = self.layers[last]
         for part in chunks:
             attention.store(last, part.start, *self._keys(layer, self._do.norm(x[part], layer.input_norm), cos[part], sin[part]))
         read = x[reads]
@@ -180,9 +182,3 @@ class PackedNetwork:
         x.add_(layer.o(mixed))
         h = self._do.norm(x, layer.mlp_norm)
         x.add_(layer.down(self._do.gate(layer.gate(h), layer.up(h))))
-
-
-def tensor_of(values: Sequence[int], device: torch.device) -> torch.Tensor:
-    """Integers on a device, without waiting for it."""
-    made = torch.tensor(values, dtype=torch.long)
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made

@@ -7,39 +7,37 @@ drafted, the answer is the one that `generate` would give token by token.
 """
 
 import functools
-import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
 import torch
 
 from guardfleet.verdict import Model
 from worker.answer import parse
 from worker.engine import budget
-from worker.engine.attention import Prefix, Rows, TreeAttention, VarlenAttention, Workspace
+from worker.engine.attention import VarlenAttention, Workspace
 from worker.engine.contract import Answer, Collect, Launched, Pieces, Prepared, Unjudgeable
 from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention, fastest
-from worker.engine.device import translating_faults
+from worker.engine.device import tensor_of, translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
+from worker.engine.first_pass import FirstPass, Part, answers_as_drafted
+from worker.engine.further_pass import FurtherPass
+from worker.engine.geometry import Ints, Prefix, Rows
 from worker.engine.loading import LoadedModel
 from worker.engine.modes import PROBES, Mode, shared_beginning
-from worker.engine.network import Attention, PackedNetwork, tensor_of
-from worker.engine.progress import Begun, Continuation, Ending, PromptRow, laid_out
+from worker.engine.network import Attention, PackedNetwork
+from worker.engine.progress import Begun, Continuation, Ending, PromptRow
 from worker.engine.reading import Odds, Reads
 from worker.engine.rendering import Renderer, pieces_of
 from worker.engine.streams import ahead_of, open_streams, streams_for
+from worker.engine.tree_attention import TreeAttention
 from worker.prompt import Content, Encoded, messages_of
 from worker.windows import DEFAULT_POLICY, Coverage, Policy
 
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of the largest logit, in the self test
-QUANTIZED_TOLERANCE = 5e-2  # a rounding error flips a step of eight bits
 TREE_NODES = 16  # per row of a second pass
-
-
-class SelfTestError(Exception):
-    """The packed pass does not agree with transformers' own on this model and device."""
 
 
 class PackedBackend:
@@ -67,10 +65,7 @@ class PackedBackend:
         self._ending = Ending(loaded.network, loaded.tokenizer)
         self._odds = Odds(self.encode, loaded.device)
         probes = [loaded.prompter.encode([messages_of(probe) for probe in PROBES[responds]]) for responds in (False, True)]
-        asked = [probe.ids for several in probes for probe in several]
-        expected = _last_logits(loaded.network, [*asked, *(ids + self._odds.unsafe_prefix for ids in asked)])
         self.network = PackedNetwork(loaded.network, is_compiled=is_compiled)
-        self._tolerance = QUANTIZED_TOLERANCE if loaded.is_quantized else TOLERANCE[self.network.dtype]
         self.streams = streams_for(loaded.device, streams)
         opened = open_streams(self.streams)
         self._start = opened.submit
@@ -83,7 +78,6 @@ class PackedBackend:
         if loaded.device.type == "cpu":
             self.causal = fastest(shape, self.network.dtype, opened, self.streams)
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
-        self._self_test([*probes[0], *probes[1]], expected)
         if not budget_tokens:
             self.budget_tokens = budget.first_guess(self.network, streams=self.streams, ahead=self.ahead)
         if loaded.device.type == "cuda":
@@ -91,12 +85,13 @@ class PackedBackend:
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
-        return [pieces_of(rendered, self._row) for rendered in self._render(contents, coverage)]
+        return [pieces_of(rendered, self.row) for rendered in self._render(contents, coverage)]
 
-    def _row(self, encoded: Encoded) -> PromptRow:
+    def row(self, encoded: Encoded) -> PromptRow:
+        """A prompt behind what all of its mode begin with, if it begins so too."""
         mode = self.modes[encoded.responds]
         prefix = mode.prefix if encoded.ids[: mode.prefix.n] == mode.prefix.ids else self._nothing
-        own = encoded.ids[prefix.n :]
+        own = np.array(encoded.ids[prefix.n :], np.int32)
         return PromptRow(own, mode, prefix, len(own) + mode.n_drafted, len(encoded.ids))
 
     def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
@@ -153,71 +148,80 @@ class PackedBackend:
 
     def _first_pass(self, rows: Sequence[PromptRow], workspace: Workspace) -> Launched:
         """Prompts, drafts and asides; each is a chain, so that plain causal attention is all that is needed."""
-        drafted, geometry, ids = laid_out(rows)
+        first = FirstPass(rows)
+        geometry = first.geometry
         attention = functools.partial(self.causal, workspace, geometry)
-        done = self._start(self._pass, ids, geometry.positions(), geometry.reads(), attention)
+        done = self._start(self._pass, first.ids, geometry.positions(), geometry.reads(), attention)
 
         def collect() -> list[Answer | Prepared]:
             reads = done.result()
             reads.wait()
-            out: list[Answer | Prepared] = []
+            out: dict[int, Answer | Prepared] = {}
             at = 0
-            for (row, tree, aside), (start, _) in zip(drafted, geometry.spans, strict=True):
-                begun = Begun(categories=reads.categories(at + aside.read_at(tree)))
-                end = start + len(row.ids) + len(self._verify(reads, at, tree, row, begun)) - 1
-                answer = self._settled(row, begun)
-                out.append(answer or Continuation(row, begun, workspace.kv[:, :, :, start:end].clone()))
-                at += len(tree.parents) + bool(aside.tokens)
-            return out
+            for part in first.parts:
+                begins = geometry.first_reads[at : at + len(part.rows)]
+                chosen = self._choices(part.rows, reads.tokens[begins[:, None] + np.arange(len(part.draft.parents))])
+                is_whole, answers = answers_as_drafted(part, reads, begins, chosen, self._ending, self._odds)
+                whole = iter(answers)
+                for i, is_done in enumerate(is_whole.tolist()):
+                    out[part.places[i]] = (
+                        next(whole)
+                        if is_done
+                        else self._left_draft(part, i, reads, int(begins[i]), workspace, int(geometry.starts[at + i]))
+                    )
+                at += len(part.rows)
+            return [out[i] for i in range(len(rows))]
 
         return Launched(collect, done)
 
+    def _left_draft(self, part: Part, i: int, reads: Reads, at: int, workspace: Workspace, start: int) -> Answer | Prepared:
+        """A row whose answer is another than the drafted one; it takes the keys and values of what is right of it along."""
+        row = part.rows[i]
+        begun = Begun(categories=reads.categories(at + part.aside.read_at(part.draft)))
+        end = start + len(row.ids) + len(self._verify(reads, at, part.draft, row, begun)) - 1
+        return self._settled(row, begun) or Continuation(row, begun, workspace.kv[:, :, :, start:end].clone())
+
     def _further_pass(self, batch: Sequence[Prepared], workspace: Workspace) -> Launched:
         """Behind each row's own keys and values: its last token, and a tree of what may come after it."""
-        rows = [row for row in batch if isinstance(row, Continuation)]
+        places = {i: row for i, row in enumerate(batch) if isinstance(row, Continuation)}
+        order = sorted(places, key=lambda i: id(places[i].row.prefix))
+        rows = [places[i] for i in order]
         trees = [row.row.mode.drafts.tree(row.begun.tokens, TREE_NODES) for row in rows]
-        ids = [token for row, tree in zip(rows, trees, strict=True) for token in (row.begun.tokens[-1], *tree.tokens)]
-        positions = [
-            row.row.prefix.n + row.n_tokens + depth for row, tree in zip(rows, trees, strict=True) for depth in tree.depths
-        ]
-        prefixes, parents = [row.row.prefix for row in rows], [tree.parents for tree in trees]
-        attention = functools.partial(TreeAttention, workspace, prefixes, [row.kv for row in rows], parents)
-        done = self._start(self._pass, ids, positions, range(len(ids)), attention)
+        further = FurtherPass(rows, trees)
+        attention = functools.partial(TreeAttention, workspace, *further.behind, trees)
+        done = self._start(self._pass, further.ids, further.positions, np.arange(len(further.ids)), attention)
 
         def collect() -> list[Answer | Prepared]:
             reads = done.result()
             reads.wait()
-            out: list[Answer | Prepared] = []
+            out: dict[int, Answer | Prepared] = {}
             at = 0
-            for row, tree in zip(rows, trees, strict=True):
+            for place, row, tree in zip(order, rows, trees, strict=True):
                 begun = row.begun.goes_on()
-                fed = [at + node for node in self._verify(reads, at, tree, row.row, begun)]
+                fed = np.array([at + node for node in self._verify(reads, at, tree, row.row, begun)])
                 answer = self._settled(row.row, begun)
-                out.append(answer or Continuation(row.row, begun, torch.cat([row.kv, workspace.taken(fed)], 3)))
+                out[place] = answer or Continuation(row.row, begun, torch.cat([row.kv, workspace.taken(fed)], 3))
                 at += len(tree.parents)
-            return out
+            return [out[i] for i in range(len(rows))]
 
         return Launched(collect, done)
 
     @torch.inference_mode()
-    def _pass(
-        self, ids: Sequence[int], positions: Sequence[int], reads: Sequence[int], attention: Callable[[], Attention]
-    ) -> Reads:
+    def _pass(self, ids: Ints, positions: Ints, reads: Ints, attention: Callable[[], Attention]) -> Reads:
         """On a stream: nothing that learns is touched here."""
-        hidden = self._hidden(ids, positions, reads, attention())
+        hidden = self.hidden(ids, positions, reads, attention())
         found = Reads(self._odds)
         for at in range(0, len(reads), self.network.head_rows):
             part = hidden[at : at + self.network.head_rows]
             found.add(self.network.logits(part)[: len(reads) - at])
         return found
 
-    def _hidden(self, ids: Sequence[int], positions: Sequence[int], reads: Sequence[int], attention: Attention) -> torch.Tensor:
-        """What the head reads at `reads`, with fillers behind."""
+    def hidden(self, ids: Ints, positions: Ints, reads: Ints, attention: Attention, depth: int | None = None) -> torch.Tensor:
+        """What the head reads at `reads`, with fillers behind; `depth`: of a network of so many layers."""
         step, device = self.network.step, self.network.device
-        fill, spare = [0] * (-len(ids) % step), [0] * (-len(reads) % step)
-        return self.network.forward(
-            tensor_of([*ids, *fill], device), tensor_of([*positions, *fill], device), tensor_of([*reads, *spare], device), attention
-        )
+        filled = (np.pad(values, (0, -len(values) % step)) if step > 1 else values for values in (ids, positions, reads))
+        on_device = [tensor_of(values, device) for values in filled]
+        return self.network.forward(on_device[0], on_device[1], on_device[2], attention, depth)
 
     def _verify(self, reads: Reads, at: int, tree: Tree, row: PromptRow, begun: Begun) -> list[int]:
         """Append to `begun` what the model chose from the root on, as far as the tree foresaw it, and one token more.
@@ -229,12 +233,16 @@ class PackedBackend:
         while True:
             index = at + visited[-1]
             begun.note(reads, index, self._odds)
-            token = self._choice(row, begun.tokens, reads.tokens[index])
+            token = self._choice(row, begun.tokens, int(reads.tokens[index]))
             begun.tokens.append(token)
             child = None if self._ending.is_reached(begun) else tree.child(visited[-1], token)
             if child is None:
                 return visited
             visited.append(child)
+
+    def _choices(self, rows: Sequence[PromptRow], likeliest: Ints) -> Ints:
+        """The same at the root and behind each token of a draft, (rows, tokens)."""
+        return likeliest
 
     def _choice(self, row: PromptRow, begun: Sequence[int], likeliest: int) -> int:
         """The answer's next token: greedy."""
@@ -261,29 +269,6 @@ class PackedBackend:
     def _prefix(self, ids: tuple[int, ...]) -> Prefix:
         geometry = Rows([len(ids)], [1], [self._nothing])
         workspace = self._free[0]
-        self._pass(ids, geometry.positions(), geometry.reads(), functools.partial(self.causal, workspace, geometry))
+        attention = functools.partial(self.causal, workspace, geometry)
+        self._pass(np.array(ids), geometry.positions(), geometry.reads(), attention)
         return Prefix(ids, workspace.kv[:, :, :, : len(ids)].clone())
-
-    @torch.inference_mode()
-    def _self_test(self, probes: Sequence[Encoded], expected: Sequence[torch.Tensor]) -> None:
-        """Hold the pass against transformers' own forward, which knows nothing of packing, prefixes and asides.
-
-        `expected`: behind each probe, then behind each with the question.
-        """
-        drafted, geometry, ids = laid_out([self._row(probe) for probe in probes])
-        attention = self.causal(self._free[0], geometry)
-        logits = self.network.logits(self._hidden(ids, geometry.positions(), geometry.reads(), attention))
-        starts = itertools.accumulate((len(tree.parents) + bool(aside.tokens) for _, tree, aside in drafted), initial=0)
-        places = [(at, at + aside.read_at(tree)) for at, (_, tree, aside) in zip(starts, drafted, strict=False)]
-        found = logits[[at for at, _ in places] + [at for _, at in places]]
-        for one, other in zip(found.float(), expected, strict=True):
-            off = (one - other.float()).abs().max().item()
-            if not off <= self._tolerance * max(1.0, other.float().abs().max().item()):
-                raise SelfTestError(f"the packed pass is off by {off:.3g} from the model's own")
-
-
-@torch.inference_mode()
-def _last_logits(network: Any, prompts: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
-    """What transformers' forward predicts after each prompt."""
-    ids = [torch.tensor([prompt], device=network.device) for prompt in prompts]
-    return [network(input_ids=row, logits_to_keep=1).logits[0, -1] for row in ids]

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from worker.engine.attention import Prefix, Rows
 from worker.engine.contract import Answer, Unjudgeable
-from worker.engine.drafts import Tree
-from worker.engine.modes import Aside, Mode
+from worker.engine.geometry import Prefix
+from worker.engine.modes import Mode
 from worker.engine.reading import CLOSE, Odds, Reads, end_ids
 from worker.engine.rendering import MAX_NEW_TOKENS
 
@@ -18,24 +19,11 @@ from worker.engine.rendering import MAX_NEW_TOKENS
 class PromptRow:
     """A tokenised prompt: the ids after its mode's prefix, and how much of the batch it takes, its draft included."""
 
-    ids: tuple[int, ...]
+    ids: npt.NDArray[np.int32]
     mode: Mode
     prefix: Prefix
     n_tokens: int
     n_prompt: int
-
-
-def laid_out(rows: Sequence[PromptRow]) -> tuple[list[tuple[PromptRow, Tree, Aside]], Rows, list[int]]:
-    """Each prompt with what is drafted behind it and asked beside that, their geometry, and all their tokens."""
-    drafted = [(row, row.mode.draft, row.mode.aside) for row in rows]
-    geometry = Rows(
-        [len(row.ids) + len(tree.tokens) + len(aside.tokens) for row, tree, aside in drafted],
-        [len(tree.parents) for _, tree, _ in drafted],
-        [row.prefix for row in rows],
-        [len(aside.tokens) for _, _, aside in drafted],
-        [len(tree.tokens) - aside.at for _, tree, aside in drafted],
-    )
-    return drafted, geometry, [token for row, tree, aside in drafted for token in (*row.ids, *tree.tokens, *aside.tokens)]
 
 
 @dataclass(slots=True)
@@ -54,8 +42,9 @@ class Begun:
 
     def note(self, reads: Reads, index: int, odds: Odds) -> None:
         """Take down what a read position says of the next token."""
-        self.gap = min(self.gap, reads.gaps[index])
-        self.is_finite = self.is_finite and reads.finite[index]
+        at = np.array([index])
+        self.gap = min(self.gap, float(reads.gaps(at)[0]))
+        self.is_finite = self.is_finite and bool(reads.are_finite(at)[0])
         if len(self.tokens) == len(odds.label_prefix) and tuple(self.tokens) == odds.label_prefix:
             self.labels = reads.labels(index)
 
@@ -79,14 +68,14 @@ class Continuation:
 
 
 class Ending:
-    """When an answer of this model is complete, and what it then says."""
+    """When an answer of this model is complete, and what it then says. `close`: the lead below which a call is a close one."""
 
     def __init__(self, network: Any, tokenizer: Any) -> None:
         self.ids = frozenset(end_ids(network, tokenizer))
         self._tokenizer = tokenizer
         self._controls = frozenset(tokenizer.added_tokens_decoder)
         self._n_known = len(tokenizer)
-        self._close = CLOSE[network.dtype]
+        self.close = CLOSE[network.dtype]
 
     def is_reached(self, begun: Begun) -> bool:
         """Whether it ended, or is as long as answers may be."""
@@ -106,7 +95,7 @@ class Ending:
             len(tokens),
             categories=None if begun.labels is None else begun.categories,
             passes=begun.passes,
-            is_close=begun.gap < self._close,
+            is_close=begun.gap < self.close,
             responds=responds,
             flaw=self._flaw(begun, tokens),
         )

@@ -1,13 +1,16 @@
 """What is read off the logits: the token, how close the call was, and the odds at the places that decide severity and category."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from guardfleet.verdict import CATEGORY_CHOICES
 from worker.answer import LABELS
 from worker.engine.device import to_host
+from worker.engine.geometry import Ints
 
 # Gap between the two best logits below which another batch shape could flip them: one step of the format at |x| in 32-64.
 CLOSE = {torch.bfloat16: 0.25, torch.float16: 0.03, torch.float32: 1e-4}
@@ -50,11 +53,8 @@ class Reads:
     def __init__(self, odds: Odds) -> None:
         self._odds = odds
         self._tables: list[Callable[[], torch.Tensor]] = []
-        self._labels: list[list[float]] = []
-        self._categories: list[list[float]] = []
-        self.tokens: list[int] = []
-        self.finite: list[bool] = []
-        self.gaps: list[float] = []
+        self._table: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
+        self.tokens: Ints = np.empty(0, np.int64)
 
     def add(self, logits: torch.Tensor) -> None:
         """Read (n, vocabulary) more positions; the logits are used up."""
@@ -66,23 +66,49 @@ class Reads:
 
     def wait(self) -> None:
         """Until all positions that were added are on the host."""
-        for table in self._tables:
-            for token, finite, gap, *odds in table().tolist():
-                self.tokens.append(int(token))
-                self.finite.append(bool(finite))
-                self.gaps.append(gap)
-                self._labels.append(odds[: len(LABELS)])
-                self._categories.append(odds[len(LABELS) :])
+        self._table = np.concatenate([table().numpy() for table in self._tables])
+        self.tokens = self._table[:, 0].astype(np.int64)
         self._tables.clear()
+
+    def are_finite(self, at: Ints) -> npt.NDArray[np.bool_]:
+        """Whether what won at read positions, of any shape, is a number."""
+        found: npt.NDArray[np.bool_] = self._table[at, 1] > 0
+        return found
+
+    def gaps(self, at: Ints) -> npt.NDArray[np.float32]:
+        """The lead of what won at read positions over the next."""
+        found: npt.NDArray[np.float32] = self._table[at, 2]
+        return found
 
     def labels(self, at: int) -> tuple[float, float, float]:
         """P(safe), P(controversial), P(unsafe) at a read position."""
-        safe, controversial, unsafe = self._labels[at]
+        ((safe, controversial, unsafe),) = self.all_labels(np.array([at]))
         return safe, controversial, unsafe
+
+    def all_labels(self, at: Ints) -> list[list[float]]:
+        """The same at several."""
+        found: list[list[float]] = self._table[at, 3 : 3 + len(LABELS)].tolist()
+        return found
 
     def categories(self, at: int) -> tuple[float | None, ...]:
         """P of each of `CATEGORY_CHOICES`, if one with a name were chosen at a read position; None where no single token tells."""
-        return (0.0, *(None if column is None else self._categories[at][column] for column in self._odds.columns))
+        (found,) = self.all_categories(np.array([at]))
+        return found
+
+    def all_categories(self, at: Ints) -> list[tuple[float | None, ...]]:
+        """The same at several."""
+        columns = self._odds.columns
+        known = [3 + len(LABELS) + column for column in columns if column is not None]
+        found = self._table[at][:, known].tolist()
+        if len(known) == len(columns):
+            return [(0.0, *row) for row in found]
+        return [tuple(_with_gaps(row, columns)) for row in found]
+
+
+def _with_gaps(row: Sequence[float], columns: Sequence[int | None]) -> Iterator[float | None]:
+    known = iter(row)
+    yield 0.0
+    yield from (None if column is None else next(known) for column in columns)
 
 
 def forks(answers: Sequence[str], encode: Callable[[str], Sequence[int]]) -> tuple[tuple[int, ...], list[int]]:
@@ -90,6 +116,11 @@ def forks(answers: Sequence[str], encode: Callable[[str], Sequence[int]]) -> tup
     ids = [tuple(encode(answer)) for answer in answers]
     shared = next(i for i, column in enumerate(zip(*ids, strict=False)) if len(set(column)) > 1)
     return ids[0][:shared], [row[shared] for row in ids]
+
+
+def encoder_of(tokenizer: Any) -> Callable[[str], list[int]]:
+    """What turns an answer, or a part of one, into tokens."""
+    return lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def end_ids(network: Any, tokenizer: Any) -> list[int]:

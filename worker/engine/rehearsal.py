@@ -8,10 +8,12 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from guardfleet.verdict import Model
 from worker.engine.drafts import grammar
+from worker.engine.geometry import Ints
 from worker.engine.loading import LoadedModel, prompter_of, tokenizer_of
 from worker.engine.packed import PackedBackend
 from worker.engine.progress import PromptRow
@@ -40,11 +42,16 @@ class RehearsedBackend(PackedBackend):
         drafted = [*self.modes[0].draft.tokens, end]
         self._fast, self._slow = drafted, [tokens for tokens, _ in seeds if tokens[: len(drafted)] != drafted]
 
+    def _choices(self, rows: Sequence[PromptRow], likeliest: Ints) -> Ints:
+        chosen = np.broadcast_to(np.array(self._fast), likeliest.shape).copy()
+        for i, row in enumerate(rows):
+            if self.slow_path and self._random.random() < self.slow_path:
+                script = self._scripts[id(row)] = self._random.choice(self._slow)
+                chosen[i, : len(script)] = script[: chosen.shape[1]]
+        return chosen
+
     def _choice(self, row: PromptRow, begun: Sequence[int], likeliest: int) -> int:
-        script = self._scripts.get(id(row))
-        if script is None:
-            slow = self._random.random() < self.slow_path
-            script = self._scripts[id(row)] = self._random.choice(self._slow) if slow else self._fast
+        script = self._scripts[id(row)]
         token = script[len(begun)]
         if len(begun) + 1 == len(script):
             del self._scripts[id(row)]

@@ -1,0 +1,63 @@
+"""The self test at load: each planted bug is caught in each precision, and a sound pass never is."""
+
+import functools
+
+import pytest
+import torch
+
+from tests.services.bugs import BUGS
+from tests.services.packed import elsewhere
+from worker.engine.attention import VarlenAttention
+from worker.engine.loading import load
+from worker.engine.packed import PackedBackend
+from worker.engine.reference import Reference, ask_transformers
+from worker.engine.self_test import SelfTestError, hold
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@functools.cache
+def reference(dtype: str) -> Reference:
+    return elsewhere(lambda: ask_transformers(load("demo", device="cpu", dtype=dtype)))
+
+
+@pytest.fixture
+def of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attention of CUDA, with a loop in place of its kernel."""
+    monkeypatch.setattr("worker.engine.packed.fastest", lambda *_: VarlenAttention)
+
+
+def held(dtype: str) -> None:
+    made = PackedBackend(load("demo", device="cpu", dtype=dtype), budget_tokens=4096, streams=1)
+    elsewhere(lambda: hold(made, reference(dtype)))
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.usefixtures("of_cuda")
+def test_a_planted_bug_is_caught(bug: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    BUGS[bug](monkeypatch)
+    with pytest.raises(SelfTestError):
+        held(dtype)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.usefixtures("of_cuda")
+def test_a_sound_pass_is_not(dtype: str) -> None:
+    held(dtype)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_nor_is_what_a_cpu_takes(dtype: str) -> None:
+    held(dtype)
+
+
+def test_where_all_would_take_too_long_the_first_layers_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.engine.reference.PATIENCE_FLOP", {"cpu": 0})
+    loaded = load("demo", device="cpu", dtype="bfloat16")
+    short = elsewhere(lambda: ask_transformers(loaded))
+    assert short.depth == 2
+    assert short.texts == []
+    assert max(len(probe.encoded.ids) for probe in short.probes) < 3000
+    elsewhere(lambda: hold(PackedBackend(loaded, budget_tokens=4096, streams=1), short))
+    assert torch.get_default_dtype() is torch.float32

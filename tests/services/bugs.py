@@ -1,0 +1,119 @@
+"""Errors that engines like this one have had, planted into the packed pass of CUDA, to see whether the self test finds them."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from worker.engine import attention, varlen
+from worker.engine.drafts import Tree
+from worker.engine.geometry import Prefix, Rows
+from worker.engine.packed import PackedBackend
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+honest = varlen.varlen_by_loop
+
+
+def kernel(
+    sees: Callable[[torch.Tensor, int, int], torch.Tensor] | None = None, scale: float = 1.0, *, of_causal: bool = True
+) -> Plant:
+    """Another kernel: of the keys (queries, keys) that one sees, it sees what `sees` says."""
+
+    def wrong(q: Any, k: Any, v: Any, cut_q: Any, cut_k: Any, *, causal: bool) -> Any:
+        if causal != of_causal and sees is not None:
+            return honest(q, k, v, cut_q, cut_k, causal=causal)
+        out, lse = torch.zeros_like(q), q.new_full((q.shape[1], len(q)), float("-inf"), dtype=torch.float32)
+        qs, ks = cut_q.bounds.tolist(), cut_k.bounds.tolist()
+        for a, b, c, d in zip(qs, qs[1:], ks, ks[1:], strict=False):
+            if a < b and c < d:
+                n, m = b - a, d - c
+                seen = torch.ones(n, m, dtype=torch.bool)
+                seen = seen.tril(m - n) if causal else seen
+                seen = seen if sees is None else sees(seen, n, m)
+                hidden = torch.zeros(n, m).masked_fill_(~seen, float("-inf"))
+                out[a:b], lse[:, a:b] = varlen.attend(q[a:b] * scale, k[c:d], v[c:d], hidden)
+        return out, lse
+
+    return lambda patch: patch.setattr(varlen, "varlen_by_loop", wrong)
+
+
+def _without_own(seen: torch.Tensor, n: int, m: int) -> torch.Tensor:
+    out = torch.ones(n, m, dtype=torch.bool).tril(m - n - 1)
+    out[:, 0] = True
+    return out
+
+
+def _without_last(seen: torch.Tensor, n: int, m: int) -> torch.Tensor:
+    out = seen.clone()
+    out[:, -1] = m == 1
+    return out
+
+
+def _patched(owner: Any, name: str, change: Callable[[Any], Any]) -> Plant:
+    """The result of a method, changed."""
+    before = getattr(owner, name)
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(owner, name, functools.wraps(before)(lambda *args, **kwargs: change(before(*args, **kwargs))))
+
+    return plant
+
+
+def _one_later(positions: Any) -> Any:
+    return positions + 1
+
+
+def _shifted_prefix(patch: pytest.MonkeyPatch) -> None:
+    before = PackedBackend._prefix
+    patch.setattr(PackedBackend, "_prefix", lambda self, ids: Prefix(ids, before(self, (*ids[1:], ids[0])).kv))
+
+
+def _averaged(out: Any, lse: Any, other: Any, other_lse: Any, index: Any = None) -> None:
+    if index is None:
+        out.copy_((out + other) / 2)
+    else:
+        out[index] = (out[index] + other) / 2
+
+
+def _sees_the_draft(patch: pytest.MonkeyPatch) -> None:
+    before = attention.VarlenAttention.__init__
+
+    def made(self: Any, workspace: Any, rows: Rows) -> None:
+        skips, rows.skips = rows.skips, np.zeros_like(rows.skips)
+        before(self, workspace, rows)
+        rows.skips = skips
+
+    patch.setattr(attention.VarlenAttention, "__init__", made)
+
+
+def _siblings(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Tree, "unseen", property(lambda self: np.triu(np.full((len(self.parents),) * 2, -np.inf, np.float32), 1)))
+
+
+BUGS: dict[str, Plant] = {
+    "causal mask aligned top-left": kernel(lambda seen, n, m: torch.ones(n, m, dtype=torch.bool).tril(0)),
+    "window of 32 keys": kernel(lambda seen, n, m: seen & ~torch.ones(n, m, dtype=torch.bool).tril(m - n - 32)),
+    "sees 1 token of the future": kernel(lambda seen, n, m: torch.ones(n, m, dtype=torch.bool).tril(m - n + 1)),
+    "wrong softmax scale": kernel(scale=2.0**-0.5),
+    "last key missing": kernel(_without_own),
+    "last prefix key missing": kernel(_without_last, of_causal=False),
+    "positions off by one behind the prefix": _patched(Rows, "positions", _one_later),
+    "a wrong prefix": _shifted_prefix,
+    "swapped heads of keys": _patched(attention.Asking, "_own", lambda own: (own[0].flip(1), own[1])),
+    "parts merged without their weights": lambda patch: (
+        [patch.setattr(f"worker.engine.{name}.merge", _averaged) for name in ("attention", "tree_attention")] and None
+    ),
+    "a node sees its siblings": _siblings,
+    "the question sees the draft's end": _sees_the_draft,
+    "keys and values swapped": _patched(attention.Asking, "_own", lambda own: own[::-1]),
+    "gate and up swapped": lambda patch: (
+        [
+            patch.setattr(f"worker.engine.elementwise.{name}", lambda gate, up: torch.nn.functional.silu(up) * gate)
+            for name in ("gate", "cpu_gate")
+        ]
+        and None
+    ),
+}

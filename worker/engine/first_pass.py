@@ -1,0 +1,111 @@
+"""A first pass: prompts with what is drafted behind them, and the answers of all rows that turn out to be the drafted one.
+
+Most rows are: these are found and written for all rows of a mode at once, since the engine's thread pays for each by itself.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.answer import parse
+from worker.engine.contract import Answer
+from worker.engine.drafts import Tree
+from worker.engine.geometry import Ints, Rows
+from worker.engine.modes import Aside, Mode
+from worker.engine.progress import Begun, Ending, PromptRow
+from worker.engine.reading import Odds, Reads
+from worker.engine.rendering import MAX_NEW_TOKENS
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one mode, neighbours in the pass: `places` in the batch that was given, and what is fed behind each of them."""
+
+    mode: Mode
+    draft: Tree
+    aside: Aside
+    rows: Sequence[PromptRow]
+    places: Sequence[int]
+
+    @functools.cached_property
+    def fed(self) -> npt.NDArray[np.int32]:
+        """Draft and aside."""
+        return np.array([*self.draft.tokens, *self.aside.tokens], np.int32)
+
+    @property
+    def n_reads(self) -> int:
+        """Of each row."""
+        return len(self.draft.parents) + bool(self.aside.tokens)
+
+
+class FirstPass:
+    """Rows sorted by mode and prefix, their geometry and all their tokens."""
+
+    def __init__(self, rows: Sequence[PromptRow]) -> None:
+        by_mode: dict[int, list[int]] = {}
+        for place in sorted(range(len(rows)), key=lambda i: id(rows[i].prefix)):
+            by_mode.setdefault(id(rows[place].mode), []).append(place)
+        self.parts = [_part([rows[place] for place in places], places) for places in by_mode.values()]
+        pieces = [piece for part in self.parts for row in part.rows for piece in (row.ids, part.fed)]
+        self.ids: Ints = np.concatenate(pieces, dtype=np.int64)
+        each = [len(part.rows) for part in self.parts]
+        own = np.fromiter((len(row.ids) for part in self.parts for row in part.rows), np.int64, sum(each))
+        self.geometry = Rows(
+            own + np.repeat([len(part.fed) for part in self.parts], each),
+            np.repeat([len(part.draft.parents) for part in self.parts], each),
+            [row.prefix for part in self.parts for row in part.rows],
+            np.repeat([len(part.aside.tokens) for part in self.parts], each),
+            np.repeat([len(part.draft.tokens) - part.aside.at for part in self.parts], each),
+        )
+
+
+def _part(rows: Sequence[PromptRow], places: Sequence[int]) -> Part:
+    mode = rows[0].mode
+    return Part(mode, mode.draft, mode.aside, rows, places)
+
+
+def answers_as_drafted(
+    part: Part, reads: Reads, first: Ints, chosen: Ints, ending: Ending, odds: Odds
+) -> tuple[npt.NDArray[np.bool_], list[Answer]]:
+    """Which rows chose the whole draft and then an end, and their answers, in order.
+
+    `first`: where each row's reads begin; `chosen`: what it chose at its root and behind each drafted token.
+    """
+    drafted, places = len(part.draft.tokens), first[:, None] + np.arange(len(part.draft.parents))
+    ends = chosen[:, drafted]
+    is_whole = (chosen[:, :drafted] == part.draft.tokens).all(1) & np.isin(ends, list(ending.ids)) & reads.are_finite(places).all(1)
+    if drafted >= MAX_NEW_TOKENS or not is_whole.any():
+        return np.zeros_like(is_whole), []
+    first, places = first[is_whole], places[is_whole]
+    tokens = [*part.draft.tokens, int(ends[is_whole][0])]
+    like = ending.answer(Begun(tokens), 0, responds=part.mode.responds)
+    if like is None:
+        return np.zeros_like(is_whole), []
+    if like.flaw is None and parse(like.raw, responds=like.responds) is not None:
+        part.mode.observe(tokens, len(first))
+    is_close = (reads.gaps(places).min(1) < ending.close).tolist()
+    label_at = len(odds.label_prefix)
+    labels: Iterable[tuple[float, float, float] | None] = itertools.repeat(None)
+    categories: Iterable[tuple[float | None, ...] | None] = itertools.repeat(None)
+    if part.draft.tokens[:label_at] == odds.label_prefix:
+        labels = ((safe, controversial, unsafe) for safe, controversial, unsafe in reads.all_labels(first + label_at))
+        categories = reads.all_categories(first + part.aside.read_at(part.draft))
+    return is_whole, [
+        Answer(
+            like.raw,
+            of_labels,
+            part.rows[at].n_prompt,
+            like.output_tokens,
+            categories=of_categories,
+            is_close=close,
+            responds=like.responds,
+            flaw=like.flaw,
+        )
+        for at, of_labels, of_categories, close in zip(
+            np.flatnonzero(is_whole).tolist(), labels, categories, is_close, strict=False
+        )
+    ]

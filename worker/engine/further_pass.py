@@ -1,0 +1,20 @@
+"""A further pass: of each answer begun its last token, and a tree of what may come after it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from worker.engine.drafts import Tree
+from worker.engine.progress import Continuation
+
+
+class FurtherPass:
+    """All tokens of it, and where they stand. `behind`: each row's prefix, and its own keys and values."""
+
+    def __init__(self, rows: Sequence[Continuation], trees: Sequence[Tree]) -> None:
+        counts = [len(tree.parents) for tree in trees]
+        fed = [(row.begun.tokens[-1], *tree.tokens) for row, tree in zip(rows, trees, strict=True)]
+        known = [row.row.prefix.n + row.n_tokens for row in rows]
+        self.ids = np.fromiter((token for tokens in fed for token in tokens), np.int64, sum(counts))
+        self.positions = np.repeat(known, counts) + np.concatenate([tree.depths for tree in trees])
+        self.behind = [row.row.prefix for row in rows], [row.kv for row in rows]

@@ -1,0 +1,107 @@
+"""Opens a model: the packed pass where it runs and agrees with transformers' own, padded generate where not, or one sentence."""
+
+import gc
+import logging
+import time
+import traceback
+
+import torch
+
+from guardfleet.errors import ConfigurationError
+from worker.engine.contract import Backend, DeviceFullError, DeviceLostError, Pieces, Unjudgeable
+from worker.engine.device import keep_freed_memory, probe
+from worker.engine.generate import GenerateBackend
+from worker.engine.loading import LoadedModel, load
+from worker.engine.make import Spec
+from worker.engine.network import why_not
+from worker.engine.packed import PackedBackend
+from worker.engine.reference import ask_transformers
+from worker.engine.self_test import SelfTestError, hold
+
+
+def opened(spec: Spec) -> Backend:
+    """The engine's inside for a model; raises ConfigurationError."""
+    keep_freed_memory()
+    model = _loaded(spec)
+    reason = why_not(model.network)
+    if reason is None:
+        made = _packed_or_why_not(spec, model)
+        if isinstance(made, PackedBackend):
+            return made
+        reason = made
+        del model  # the pass has taken it apart, and a device may not hold it twice
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        model = _loaded(spec)
+    logging.getLogger(__name__).warning("engine_fallback: padded generate instead of the packed pass, for %s", reason)
+    return _padded(spec, model)
+
+
+def _loaded(spec: Spec) -> LoadedModel:
+    return load(
+        spec.model,
+        revision=spec.revision,
+        device=spec.device,
+        dtype=spec.dtype,
+        threads=spec.threads,
+        quantized=spec.quantize,
+        memory=spec.memory,
+        neutralises=spec.role_labels == "neutralise",
+    )
+
+
+def _packed_or_why_not(spec: Spec, model: LoadedModel) -> PackedBackend | str:
+    """The packed pass, held against transformers' own, or what speaks against it."""
+    try:
+        return _compiled(spec, model) if spec.compile else _held(spec, model)
+    except (ConfigurationError, DeviceLostError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a kernel that is missing or refuses this GPU raises whatever it likes
+        if isinstance(error, RuntimeError):
+            _require_device(model, error)
+        traceback.clear_frames(error.__traceback__)  # they hold the model
+        if isinstance(error, DeviceFullError):
+            return "too little memory for it"
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        return said if isinstance(error, SelfTestError | NotImplementedError) else f"{type(error).__name__}: {said}"
+
+
+def _require_device(model: LoadedModel, error: RuntimeError) -> None:
+    try:
+        probe(model.device, error)
+    except DeviceLostError as lost:
+        raise ConfigurationError(f"{model.device} failed while the model was tried on it, and cannot go on: {lost}.") from lost
+
+
+def _held(spec: Spec, model: LoadedModel, *, is_compiled: bool = False) -> PackedBackend:
+    reference = ask_transformers(model)
+    made = PackedBackend(model, budget_tokens=spec.batch_tokens, policy=spec.policy, streams=spec.streams, is_compiled=is_compiled)
+    hold(made, reference)
+    return made
+
+
+def _compiled(spec: Spec, model: LoadedModel) -> PackedBackend:
+    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - a second to import
+
+    started = time.perf_counter()
+    try:
+        made = _held(spec, model, is_compiled=True)
+    except TorchDynamoException as error:
+        raise ConfigurationError(
+            f"compile: torch.compile gives up ({type(error).__name__}): it needs a C++ compiler on CPUs and Triton on GPUs."
+        ) from error
+    seconds = time.perf_counter() - started
+    logging.getLogger(__name__).warning("engine_compiled: setting up took %.1f s, compiling included", seconds)
+    return made
+
+
+def _padded(spec: Spec, model: LoadedModel) -> GenerateBackend:
+    """It runs everywhere that torch does, and is asked once whether it does here."""
+    made = GenerateBackend(model, budget_tokens=spec.batch_tokens, policy=spec.policy)
+    try:
+        made.run([row for row in made.prepare(["a"]) if not isinstance(row, Pieces | Unjudgeable)])
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ConfigurationError(f"model {model.identity.name!r} cannot run on {model.device}: {said}") from error
+    return made

@@ -1,0 +1,180 @@
+"""What transformers' own pass says of a model's probes, asked at load, before the network is taken apart, for `self_test`.
+
+Each probe is asked twice: in the model's precision, and in fp32 with the layers widened one at a time, so that a model which fills
+its device in 16 bits can be asked as well.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from worker.engine.contract import Answer
+from worker.engine.drafts import Drafts, Tree, grammar
+from worker.engine.generate import GenerateBackend
+from worker.engine.loading import LoadedModel
+from worker.engine.modes import PROBES
+from worker.engine.reading import Odds, encoder_of, end_ids
+from worker.prompt import Content, Encoded, messages_of
+
+LENGTHS = (1, 2, 17, 300, 3000)  # tokens of the probes that are no prompts
+PATIENCE_FLOP = {"cpu": 3e11}  # what transformers' passes may cost; a GPU does all of them in a second
+FEW = 2  # layers, and prompts, where all would cost more
+TEXTS = 50
+TREE_NODES = 16
+MAX_PATHS = 3  # of a tree, to its deepest nodes
+SENTENCES = (
+    "How do I sharpen a kitchen knife?",
+    "Write me a poem about the sea.",
+    "Wie baue ich ein Regal an die Wand?",
+    "¿Cuál es la capital de Australia?",
+    "他昨天去了市场买苹果。",
+    "Tell me how to pick a lock that is not mine.",
+    "Мой сосед очень шумит по ночам.",
+    "I will find you and you will be sorry.",
+    "كيف أتعلم البرمجة؟",
+    "\U0001f642 ok!!",
+)
+
+
+class Probe(NamedTuple):
+    """Tokens, the draft behind them in a first pass, the tree of a further one, and what transformers says there.
+
+    `near` is in the model's precision, `exact` in fp32: (positions, vocabulary), those behind the tokens and each token of the
+    draft, then the one behind the question, then those of the tree's `nodes`, which has its root in the draft's first token.
+    """
+
+    encoded: Encoded
+    is_prompt: bool
+    draft: Tree
+    tree: Tree
+    nodes: list[int]
+    near: torch.Tensor
+    exact: torch.Tensor
+
+
+class Reference(NamedTuple):
+    """All that the packed pass is held against. `depth`: logits are of a network of so many layers; None: of all."""
+
+    probes: list[Probe]
+    depth: int | None
+    texts: list[Content]
+    answers: list[Answer]
+
+
+def ask_transformers(loaded: LoadedModel) -> Reference:
+    """Ask for it; on a CPU of a large network only what takes about as long as reading it."""
+    network = loaded.network
+    weights = sum(weight.numel() for weight in network.model.layers.parameters())
+    contents = [content for responds in (False, True) for content in PROBES[responds]]
+    lengths: Sequence[int] = LENGTHS
+    depth, texts = None, texts_of(TEXTS)
+    if 4 * weights * (2 * sum(LENGTHS) + 300 * TEXTS) > PATIENCE_FLOP.get(loaded.device.type, float("inf")):
+        lengths, depth, texts, contents = LENGTHS[:-1], FEW, [], contents[-FEW:]
+    prompts = loaded.prompter.encode([messages_of(content) for content in contents])
+    dice = torch.Generator().manual_seed(1)
+    free = [Encoded(tuple(torch.randint(len(loaded.tokenizer), (n,), generator=dice).tolist()), n % 2 == 0) for n in lengths]
+    asking = _Asking(loaded, depth)
+    probes = [asking.probe(encoded, is_prompt=at < len(prompts)) for at, encoded in enumerate([*prompts, *free])]
+    return Reference(probes, depth, texts, _answers(loaded, texts))
+
+
+def texts_of(n: int) -> list[Content]:
+    """Of many lengths and in both modes."""
+    out: list[Content] = []
+    for i in range(n):
+        text = " ".join(SENTENCES[(i + j) % len(SENTENCES)] for j in range(1 + i % 4))
+        answered = [{"role": "user", "content": text}, {"role": "assistant", "content": SENTENCES[i % 7]}]
+        out.append(answered if i % 5 == 0 else text)
+    return out
+
+
+def _answers(loaded: LoadedModel, texts: Sequence[Content]) -> list[Answer]:
+    if not texts:
+        return []
+    backend = GenerateBackend(loaded, budget_tokens=0)
+    return backend.run([row for row in backend.prepare(texts) if hasattr(row, "n_tokens")])
+
+
+class _Asking:
+    def __init__(self, loaded: LoadedModel, depth: int | None) -> None:
+        self._network, self._depth = loaded.network, depth
+        encode = encoder_of(loaded.tokenizer)
+        self._question = Odds(encode, loaded.device).unsafe_prefix
+        end = min(end_ids(loaded.network, loaded.tokenizer))
+        self._drafts = [Drafts(grammar(encode, end, responds=responds)) for responds in (False, True)]
+
+    def probe(self, encoded: Encoded, *, is_prompt: bool) -> Probe:
+        drafts = self._drafts[encoded.responds]
+        draft = drafts.chain()
+        tree = drafts.tree(draft.tokens[:1], TREE_NODES)
+        paths = paths_of(tree) if len(encoded.ids) < LENGTHS[-1] else []
+        root = draft.tokens[:1]
+        rows = [draft.tokens, self._question, *((*root, *(tree.tokens[node - 1] for node in path)) for path in paths)]
+        n = len(encoded.ids)
+        read = [*((0, n - 1 + i) for i in range(len(draft.parents))), (1, n - 1 + len(self._question))]
+        read += [(2 + at, n + i) for at, path in enumerate(paths) for i in range(1 + len(path))]
+        nodes = [node for path in paths for node in (0, *path)]
+        asked = [[*encoded.ids, *row] for row in rows]
+        near = self._logits(asked, read)
+        if self._network.dtype is torch.float32:
+            return Probe(encoded, is_prompt, draft, tree, nodes, near, near)
+        with in_fp32(self._network):
+            return Probe(encoded, is_prompt, draft, tree, nodes, near, self._logits(asked, read))
+
+    @torch.inference_mode()
+    def _logits(self, rows: Sequence[Sequence[int]], read: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """(positions, vocabulary) in fp32: padded on the right, whom nobody before it sees."""
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=self._network.device)
+        with shortened(self._network, self._depth):
+            hidden = self._network.model(input_ids=ids, use_cache=False).last_hidden_state
+        at = torch.tensor(read, device=ids.device).t()
+        logits: torch.Tensor = self._network.lm_head(hidden[at[0], at[1]])
+        return logits.float()
+
+
+def paths_of(tree: Tree) -> list[list[int]]:
+    """The nodes on the way to each of a tree's deepest leaves, its root left out."""
+    leaves = sorted(set(range(1, len(tree.parents))) - set(tree.parents), key=lambda node: -tree.depths[node])
+    out = []
+    for leaf in leaves[:MAX_PATHS]:
+        path = [leaf]
+        while tree.parents[path[0]] > 0:
+            path.insert(0, tree.parents[path[0]])
+        out.append(path)
+    return out
+
+
+@contextmanager
+def shortened(network: Any, depth: int | None) -> Iterator[None]:
+    """The network without the layers behind the first few."""
+    layers = network.model.layers
+    if depth is not None:
+        network.model.layers = layers[:depth]
+    try:
+        yield
+    finally:
+        network.model.layers = layers
+
+
+@contextmanager
+def in_fp32(network: Any) -> Iterator[None]:
+    """The network's own code in fp32: what it embeds is widened, and each module while it runs. 16 bits survive that exactly."""
+    dtype = network.dtype
+
+    def widen(module: Any, _: Any) -> None:
+        module.float()
+
+    def narrow(module: Any, *_: Any) -> None:
+        module.to(dtype)
+
+    hooks = [network.model.embed_tokens.register_forward_hook(lambda module, _, out: out.float())]
+    for module in (*network.model.layers, network.model.norm, network.lm_head):
+        hooks += [module.register_forward_pre_hook(widen), module.register_forward_hook(narrow)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,95 @@
+"""Attention of a further pass: the last token of an answer begun, and a tree of what may come after it, behind the row's own keys.
+
+Rows may be of any lengths beside each other: their keys are asked where they lie, sequence by sequence, never padded to the longest
+(380 rows of 120 tokens and one of 8,000 would be 12.8 GB a layer). Only the nodes of the trees, a few each, make a rectangle.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from worker.engine.attention import Asking, Behind, Workspace, merge
+from worker.engine.device import tensor_of
+from worker.engine.drafts import Tree
+from worker.engine.geometry import Prefix, Rows, spread, starts_of
+from worker.engine.varlen import Cuts, attend, varlen_for
+
+GATHER_BYTES = 1 << 30  # keys and values of all rows are laid one behind the other for as many layers at a time as fit in this
+
+
+class TreeAttention(Asking):
+    """Each node sees the prefix, its row's context and its ancestors: three attentions, merged.
+
+    `contexts` are the rows' own keys and values, (layers, 2, kv_heads, n, head_dim). Rows with one prefix are neighbours.
+    """
+
+    def __init__(
+        self, workspace: Workspace, prefixes: Sequence[Prefix], contexts: Sequence[torch.Tensor], trees: Sequence[Tree]
+    ) -> None:
+        counts = np.array([len(tree.parents) for tree in trees], np.int64)
+        self._nodes = int(counts.sum())
+        super().__init__(workspace, self._nodes)
+        device = workspace.device
+        self._varlen = varlen_for(device)
+        self._behind = Behind.each(Rows(counts, counts, prefixes).groups(), counts, device)
+        self._contexts = contexts
+        known = np.array([context.shape[3] for context in contexts], np.int64)
+        self._cut_q, self._cut_k = Cuts.of(counts, device), Cuts.of(known, device)
+        self._layers = max(1, GATHER_BYTES // max(1, int(known.sum()) * _bytes_of_token(workspace)))
+        self._gathered: tuple[int, torch.Tensor] | None = None  # from which layer on
+        widest = int(counts.max(initial=1))
+        starts, nodes = starts_of(counts)[:, None], np.arange(widest)
+        self._rectangle = tensor_of(starts + np.minimum(nodes, counts[:, None] - 1), device)  # (rows, widest): which node is there
+        self._back = tensor_of(spread(np.arange(len(counts)) * widest, counts), device)
+        distinct = {id(tree): tree for tree in trees}
+        number = {key: at for at, key in enumerate(distinct)}
+        unseen = np.stack([_unseen(tree, widest) for tree in distinct.values()])
+        which = np.fromiter((number[id(tree)] for tree in trees), np.int64, len(trees))
+        self._hidden = tensor_of(unseen, device)[tensor_of(which, device)]  # (rows, widest, widest)
+
+    def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
+        """Ancestors, then the row's context, then the prefix. What is asked beyond the nodes is filled up: it says nothing."""
+        q = self._asked()
+        out = torch.zeros_like(q)
+        lse = q.new_empty((q.shape[1], len(q)), dtype=torch.float32)
+        nodes = slice(0, self._nodes)
+        out[nodes], lse[:, nodes] = self._among_nodes(layer, q)
+        k, v = self._context(layer)
+        mixed, other = self._varlen(q[nodes], k, v, self._cut_q, self._cut_k, causal=False)
+        merge(out[nodes], lse[:, nodes], mixed, other)
+        for behind in self._behind:
+            behind.merge_into(out, lse, q, layer, self._varlen)
+        return out.flatten(1)
+
+    def _among_nodes(self, layer: int, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each node over its ancestors and itself."""
+        k, v = self._own(layer, self._nodes)
+        mixed, lse = attend(q[self._rectangle], k[self._rectangle], v[self._rectangle], self._hidden)
+        return mixed.flatten(0, 1)[self._back], lse.transpose(0, 1).flatten(1)[:, self._back]
+
+    def _context(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of all rows, (sum of their tokens, kv_heads, head_dim) each."""
+        begin, gathered = self._gathered or (0, None)
+        if gathered is None or not begin <= layer < begin + len(gathered):
+            self._gathered = gathered = None  # let go of the old before asking for the new
+            begin, end = layer, layer + self._layers
+            is_whole = end - begin >= self._w.shape.layers
+            gathered = torch.cat([context if is_whole else context[begin:end] for context in self._contexts], 3)
+            self._gathered = begin, gathered
+        k, v = gathered[layer - begin].transpose(1, 2)
+        return k, v
+
+
+def _bytes_of_token(workspace: Workspace) -> int:
+    """Of a token's keys and values in one layer."""
+    shape = workspace.shape
+    return 2 * shape.kv_heads * shape.head_dim * workspace.dtype.itemsize
+
+
+def _unseen(tree: Tree, widest: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+    """(widest, widest): 0 where a node sees another, itself and its ancestors; what fills the rectangle up sees the first."""
+    out = np.full((widest, widest), -np.inf, np.float32)
+    out[: len(tree.parents), : len(tree.parents)] = tree.unseen
+    out[len(tree.parents) :, 0] = 0
+    return out

@@ -1,0 +1,116 @@
+"""Attention over many sequences that lie in one tensor, one behind the other, of any lengths: torch's kernel, or a loop.
+
+Besides the mixture it gives the log-sum-exp of each query's scores, by which mixtures over disjoint keys are merged.
+"""
+
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from worker.engine.device import tensor_of
+from worker.engine.geometry import Ints
+
+
+class Cuts(NamedTuple):
+    """Where sequences begin and end, (sequences + 1,) int32 on the device, and the length of the longest."""
+
+    bounds: torch.Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, lengths: Ints | Sequence[int], device: torch.device) -> "Cuts":
+        """Of sequences of these lengths; any may be 0."""
+        lengths = np.asarray(lengths, np.int64)
+        return cls(tensor_of(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), device), int(lengths.max(initial=0)))
+
+
+class Varlen(Protocol):
+    """q (queries, heads, head_dim); k and v (keys, kv_heads, head_dim) -> mixture like q, log-sum-exp (heads, queries) in fp32.
+
+    Sequence i asks with its part of the queries for its part of the keys. `causal`: the last query sees all of its keys, the one
+    before it all but the last, and so on: aligned at the bottom right.
+    """
+
+    def __call__(  # noqa: D102
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cut_q: Cuts, cut_k: Cuts, *, causal: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+def varlen_for(device: torch.device) -> Varlen:
+    """The kernel on CUDA, a loop elsewhere. Raises NotImplementedError where this torch has no kernel."""
+    return flash_varlen() if device.type == "cuda" else varlen_by_loop
+
+
+def flash_varlen() -> Varlen:
+    """Torch's own variable-length flash attention, called as this release wants it: its signature changes from one to the next.
+
+    2.10 says `is_causal` where later ones have a window; from 2.12 on, unequal numbers of heads have to be announced. Raises
+    NotImplementedError where it is missing, or cannot give the log-sum-exp.
+    """
+    try:
+        from torch.nn.attention import varlen  # noqa: PLC0415 - from 2.10 on
+    except ImportError as error:
+        raise NotImplementedError(f"variable-length attention, which torch {torch.__version__} does not have") from error
+    takes = inspect.signature(varlen.varlen_attn).parameters
+    if "return_aux" not in takes:
+        raise NotImplementedError(f"the log-sum-exp of variable-length attention, which torch {torch.__version__} does not give")
+    always: dict[str, Any] = {"return_aux": varlen.AuxRequest(lse=True)}
+    if "enable_gqa" in takes:
+        always["enable_gqa"] = True
+    causally = {"window_size": (-1, 0)} if "window_size" in takes else {"is_causal": True}
+    return functools.partial(_flash, varlen.varlen_attn, always, causally)
+
+
+def _flash(
+    kernel: Any,
+    always: dict[str, Any],
+    causally: dict[str, Any],
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cut_q: Cuts,
+    cut_k: Cuts,
+    *,
+    causal: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    options = always | causally if causal else always
+    mixed, lse = kernel(q, k, v, cut_q.bounds, cut_k.bounds, cut_q.longest, cut_k.longest, **options)
+    return mixed, lse
+
+
+def varlen_by_loop(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cut_q: Cuts, cut_k: Cuts, *, causal: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same in a loop over the sequences, in fp32 within."""
+    out, lse = torch.zeros_like(q), q.new_full((q.shape[1], len(q)), float("-inf"), dtype=torch.float32)
+    bounds_q, bounds_k = cut_q.bounds.tolist(), cut_k.bounds.tolist()
+    for a, b, c, d in zip(bounds_q, bounds_q[1:], bounds_k, bounds_k[1:], strict=False):
+        if a < b and c < d:
+            hidden = hidden_keys(b - a, d - c, q.device) if causal else None
+            out[a:b], lse[:, a:b] = attend(q[a:b], k[c:d], v[c:d], hidden)
+    return out, lse
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of one sequence, (..., tokens, heads, head_dim) each; `hidden` (..., queries, keys): -inf where a key is not seen, else 0.
+
+    Returns mixture and log-sum-exp, (..., heads, queries).
+    """
+    group = q.shape[-2] // k.shape[-2]
+    grouped = q.view(*q.shape[:-2], -1, group, q.shape[-1]).movedim(-4, -2).float()  # (..., kv_heads, group, queries, head_dim)
+    keys, values = (part.movedim(-3, -2).float()[..., :, None, :, :] for part in (k, v))
+    scores = grouped.mul(q.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    if hidden is not None:
+        scores += hidden[..., None, None, :, :]
+    lse = scores.logsumexp(-1)
+    mixed = (scores - lse.nan_to_num(neginf=0)[..., None]).exp_() @ values
+    return mixed.movedim(-2, -4).flatten(-3, -2).to(q.dtype), lse.flatten(-3, -2)
+
+
+def hidden_keys(queries: int, keys: int, device: torch.device) -> torch.Tensor:
+    """(queries, keys): -inf where a key comes after its query, aligned at the bottom right."""
+    return torch.full((queries, keys), float("-inf"), device=device).triu(keys - queries + 1)
