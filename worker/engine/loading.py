@@ -14,6 +14,7 @@ import transformers
 from guardfleet.errors import ConfigurationError
 from guardfleet.verdict import Model
 from worker.engine import hub
+from worker.engine.decoding_rules import require_greedy
 from worker.engine.folders import DEMO, digest_of, folder_of, name_of
 from worker.engine.quantize import quantize
 from worker.prompt import Content, Prompter, messages_of
@@ -184,6 +185,7 @@ def _check(name: str, network: Any, tokenizer: Any) -> None:
         raise ConfigurationError(
             f"model {name!r}: its tokenizer has {len(tokenizer)} entries, its weights {network.config.vocab_size}."
         )
+    require_greedy(name, network.generation_config)
 
 
 def _sentence(error: Exception) -> str:
