@@ -19,6 +19,7 @@ from worker.engine.folders import folder_of
 
 NAME = "Some/Guard-0.6B"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NO_SUCH_FILE = (404, {"X-Error-Code": "EntryNotFound"})
 CLOSED = "http://127.0.0.1:9"
 
 
@@ -40,12 +41,12 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> pathlib.Pa
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, dict[str, str]]]]:
-    """A hub whose next answers are what the list says."""
+    """A hub whose next answers are what the list says; it has no other files."""
     answers: list[tuple[int, dict[str, str]]] = []
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
-            status, headers = answers.pop(0)
+            status, headers = answers.pop(0) if answers else NO_SUCH_FILE
             self.send_response(status)
             for name, value in {**headers, "Content-Length": "0"}.items():
                 self.send_header(name, value)
@@ -113,6 +114,22 @@ def test_a_hub_in_trouble_is_like_one_that_is_away(endpoint: list[tuple[int, dic
 def test_a_model_that_the_hub_has_comes_from_the_hub(endpoint: list[tuple[int, dict[str, str]]]) -> None:
     endpoint.append((200, {"X-Repo-Commit": COMMIT, "ETag": '"1"'}))
     assert not hub.is_only_cached(NAME)
+
+
+@pytest.mark.parametrize("is_beside_weights", [True, False])
+def test_an_adapter_on_the_hub_is_refused_by_name(
+    endpoint: list[tuple[int, dict[str, str]]], cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch, is_beside_weights: bool
+) -> None:
+    there = (200, {"X-Repo-Commit": COMMIT, "ETag": '"1"'})
+    endpoint += [there if is_beside_weights else NO_SUCH_FILE, there]
+    with pytest.raises(ConfigurationError, match=r"on the hub holds an adapter \(adapter_config.json\): merge it"):
+        hub.is_only_cached(NAME)
+    cached(cache)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub.is_only_cached(NAME)
+    next(cache.glob("*/snapshots/*/config.json")).with_name("adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match="holds an adapter"):
+        hub.is_only_cached(NAME)
 
 
 @pytest.mark.parametrize(

@@ -52,12 +52,12 @@ def folder_of(name: str) -> pathlib.Path | None:
         return folder
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ConfigurationError(f"model folder {name!r} has no config.json: give the folder that from_pretrained would take.")
         if (folder / ADAPTER).exists():
             raise ConfigurationError(
                 f"model folder {name!r} holds an adapter ({ADAPTER}): merge it into the weights, or move it away."
             )
+        if not (folder / "config.json").is_file():
+            raise ConfigurationError(f"model folder {name!r} has no config.json: give the folder that from_pretrained would take.")
         return folder
     if folder.exists():
         raise ConfigurationError(f"model {name!r} is a file: give the folder that it is in.")

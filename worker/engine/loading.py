@@ -5,6 +5,8 @@ import hashlib
 import json
 import logging
 import pathlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from worker.engine import hub
 from worker.engine.decoding_rules import require_greedy
 from worker.engine.folders import DEMO, digest_of, folder_of, name_of
 from worker.engine.quantize import quantize
+from worker.engine.weights import require_complete, require_servable
 from worker.prompt import Content, Prompter, messages_of
 
 PROBES: tuple[Content, ...] = (  # what byte-level tokenizers join, split or normalise, on both sides of a cut
@@ -67,16 +70,18 @@ def load(
     folder = folder_of(name)
     where = str(folder) if folder else name
     asked = {"revision": revision, "local_files_only": folder is None and hub.is_only_cached(name, revision)}
+    away = " from the hub's cache, the hub being away" if asked["local_files_only"] else ""
+    with _translating(name, away):
+        config = transformers.AutoConfig.from_pretrained(where, **asked)
+    require_servable(name, config)
     found = digest_of(folder, memory) if folder else None
     on = _device(device)
     as_type = _dtype(dtype, on)
-    try:
+    with _translating(name, away):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
-        network = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=as_type, **asked)
-    except Exception as error:  # the library raises many classes for one thing: this model cannot be used
-        from_where = " from the hub's cache, the hub being away" if asked["local_files_only"] else ""
-        raise ConfigurationError(f"model {name!r} cannot be loaded{from_where}: {_sentence(error)}") from error
+        network, report = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=as_type, output_loading_info=True, **asked)
     _check(name, network, tokenizer)
+    require_complete(name, report)
     try:
         network = network.eval().to(on)
         _detach(network)
@@ -98,6 +103,15 @@ def load(
     )
     positions = int(network.config.max_position_embeddings)
     return LoadedModel(network, tokenizer, prompter_of(tokenizer, neutralises=neutralises), on, identity, positions, is_quantized)
+
+
+@contextmanager
+def _translating(name: str, away: str) -> Iterator[None]:
+    """The library raises many classes for one thing: this model cannot be used."""
+    try:
+        yield
+    except Exception as error:
+        raise ConfigurationError(f"model {name!r} cannot be loaded{away}: {_sentence(error)}") from error
 
 
 def _policy_of(tokenizer: Any, *, neutralises: bool) -> str:
@@ -175,10 +189,6 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
 def _check(name: str, network: Any, tokenizer: Any) -> None:
     if getattr(network, "_hf_peft_config_loaded", False):
         raise ConfigurationError(f"model {name!r} has an adapter beside its weights: merge it into them.")
-    if network.config.model_type != "qwen3":
-        raise ConfigurationError(
-            f"model {name!r} is of type {network.config.model_type!r}; guardfleet serves Qwen3Guard-Gen (qwen3)."
-        )
     if not tokenizer.chat_template or "Safety:" not in str(tokenizer.chat_template):
         raise ConfigurationError(f"model {name!r} has no guard chat template: without its policy, any answer would be noise.")
     if len(tokenizer) > network.config.vocab_size:
