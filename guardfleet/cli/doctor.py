@@ -161,6 +161,12 @@ def _model(settings: Settings) -> str:
     from worker.engine.loading import load
 
     loaded = load(
-        settings.model, revision=settings.model_revision, device=settings.device, dtype=settings.dtype, memory=settings.data_dir
+        settings.model,
+        revision=settings.model_revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        quantized=settings.quantize,
+        memory=settings.data_dir,
     )
-    return f"{loaded.identity.name}@{loaded.identity.revision[:12]} on {loaded.device}, {loaded.max_positions} positions"
+    lies = loaded.plan.told(settings.batch_tokens) if loaded.plan else f"on {loaded.device}"
+    return f"{loaded.identity.name}@{loaded.identity.revision[:12]} {lies}; {loaded.max_positions:,} positions"

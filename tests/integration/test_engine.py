@@ -103,7 +103,7 @@ def test_a_control_token_in_a_text_gets_the_verdict_of_the_token_spelled_out(dem
     [
         ({}, "has no config.json"),
         ({"config.json": "{}"}, "cannot be loaded"),
-        ({"config.json": '{"model_type": "qwen3"}', "model.safetensors": "garbage"}, "cannot be loaded"),
+        ({"config.json": '{"model_type": "qwen3", "num_hidden_layers": 1}', "model.safetensors": "garbage"}, "cannot be loaded"),
     ],
 )
 def test_a_folder_that_is_no_model_is_one_sentence(tmp_path: pathlib.Path, files: dict[str, str], said: str) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pytest
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.budget import LEAST_TOKENS, warm_up
+from worker.engine.budget import warm_up
 from worker.engine.contract import DeviceFullError, Pieces, Prepared, Unjudgeable
+from worker.engine.memory import LEAST_TOKENS
 from worker.prompt import Content
 
 

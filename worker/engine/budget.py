@@ -7,14 +7,12 @@ import torch
 
 from guardfleet.errors import ConfigurationError
 from worker.engine.contract import DeviceFullError, Pieces, Prepared, Unjudgeable
+from worker.engine.memory import LEAST_TOKENS, batch_tokens, kept_bytes
 from worker.engine.network import PackedNetwork
 from worker.prompt import Content
 from worker.windows import Coverage
 
 CPU_TOKENS, CPU_BYTES = 8192, 2 << 30  # more tokens make a CPU no faster; keys and values of all batches launched stay below this
-GPU_TOKENS = 65_536  # beyond this, larger batches only make requests wait
-GPU_SHARE = 0.6  # of the free memory, for what a batch needs; the rest is for rows that wait for another pass, and for fragments
-LEAST_TOKENS = 512
 SHRINK = 0.75
 TYPICAL = "A sentence of middling length, as many texts are. " * 20
 
@@ -34,15 +32,14 @@ class Warmable(Protocol):
 
 
 def first_guess(network: PackedNetwork, *, streams: int, ahead: int) -> int:
-    """Tokens of a batch that the memory should hold: their keys and values, and the widest activations of one layer."""
+    """Tokens of a batch that the memory should hold, by the arithmetic of the plan that the model was loaded by."""
     shape = network.shape
     item: int = network.dtype.itemsize
-    kept = 2 * shape.layers * shape.kv_heads * shape.head_dim * item
     if network.device.type != "cuda":
+        kept = kept_bytes(shape, item)
         return max(LEAST_TOKENS, min(CPU_TOKENS // streams, CPU_BYTES // kept // (1 + ahead)))
     free, _ = torch.cuda.mem_get_info(network.device)
-    passing = item * (6 * shape.hidden + 3 * shape.intermediate + 6 * shape.heads * shape.head_dim)
-    return max(LEAST_TOKENS, min(GPU_TOKENS, int(GPU_SHARE * free) // (2 * kept + passing)))  # two batches are on their way
+    return max(LEAST_TOKENS, batch_tokens(shape, item, free))
 
 
 def warm_up(backend: Warmable) -> None:

@@ -18,7 +18,9 @@ from guardfleet.verdict import Model
 from worker.engine import hub
 from worker.engine.decoding_rules import require_greedy
 from worker.engine.folders import DEMO, digest_of, folder_of, name_of
+from worker.engine.memory import Plan, Precision, device_of, plan_for
 from worker.engine.quantize import quantize
+from worker.engine.quantize import require as require_eight_bits
 from worker.engine.weights import require_complete, require_servable
 from worker.prompt import Content, Prompter, messages_of
 
@@ -47,6 +49,7 @@ class LoadedModel:
     identity: Model
     max_positions: int
     is_quantized: bool = False
+    plan: Plan | None = None  # of the device's memory, where it could be made
 
 
 def load(
@@ -74,16 +77,22 @@ def load(
     with _translating(name, away):
         config = transformers.AutoConfig.from_pretrained(where, **asked)
     require_servable(name, config)
-    found = digest_of(folder, memory) if folder else None
     on = _device(device)
     as_type = _dtype(dtype, on)
+    require_eight_bits(quantized, on)
+    plan = plan_for(name, config, Precision(str(as_type).removeprefix("torch."), quantized), device_of(on))
+    found = digest_of(folder, memory) if folder else None
     with _translating(name, away):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
         network, report = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=as_type, output_loading_info=True, **asked)
     _check(name, network, tokenizer)
     require_complete(name, report)
+    is_quantized = quantized != "none"
     try:
-        network = network.eval().to(on)
+        network = network.eval()
+        if is_quantized:
+            quantize(network, quantized, on)
+        network = network.to(on)
         _detach(network)
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
@@ -91,9 +100,6 @@ def load(
         ) from error
     if folder and digest_of(folder, memory) != found:
         raise ConfigurationError(f"model folder {name!r} changed while it was loaded: start again when it is complete.")
-    is_quantized = quantized != "none"
-    if is_quantized:
-        quantize(network, quantized)
     revision_found = found or _commit_of(name, network)
     identity = Model(
         name_of(name),
@@ -102,7 +108,8 @@ def load(
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
     )
     positions = int(network.config.max_position_embeddings)
-    return LoadedModel(network, tokenizer, prompter_of(tokenizer, neutralises=neutralises), on, identity, positions, is_quantized)
+    prompter = prompter_of(tokenizer, neutralises=neutralises)
+    return LoadedModel(network, tokenizer, prompter, on, identity, positions, is_quantized, plan)
 
 
 @contextmanager

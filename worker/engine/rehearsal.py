@@ -15,13 +15,19 @@ from guardfleet.verdict import Model
 from worker.engine.drafts import grammar
 from worker.engine.geometry import Ints
 from worker.engine.loading import LoadedModel, prompter_of, tokenizer_of
+from worker.engine.memory import PUBLISHED
 from worker.engine.packed import PackedBackend
 from worker.engine.progress import PromptRow
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
-    "4b": {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
-    "8b": {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32},
+    size.lower(): {
+        "hidden_size": sizes.shape.hidden,
+        "intermediate_size": sizes.shape.intermediate,
+        "num_hidden_layers": sizes.shape.layers,
+        "num_attention_heads": sizes.shape.heads,
+        "tie_word_embeddings": sizes.is_tied,
+    }
+    for size, sizes in PUBLISHED.items()
 }
 POSITIONS = 32_768
 COMMON = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": POSITIONS, "rope_theta": 1e6}
@@ -70,7 +76,7 @@ def random_model(name: str, tokenizer_folder: str, device: str, dtype: str) -> L
     torch.set_default_dtype(as_type)
     try:
         with on:
-            config = Qwen3Config(**COMMON, **SHAPES[name], eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=name != "8b")
+            config = Qwen3Config(**COMMON, **SHAPES[name], eos_token_id=tokenizer.eos_token_id)
             network = Qwen3ForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(default)

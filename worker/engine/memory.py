@@ -1,0 +1,185 @@
+"""Whether a model fits on a device, and how large its batches can be there: arithmetic on sizes, before any weight is read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from guardfleet.errors import ConfigurationError
+from worker.engine.host_memory import available_bytes
+from worker.engine.network import Shape, shape_of
+from worker.engine.quantize import FP8_CAPABILITY
+
+GPU_TOKENS = 65_536  # beyond this, larger batches only make requests wait
+LEAST_TOKENS = 512
+WORKSPACES = 2  # keys and values of two batches: one runs, the next is launched
+POOLED = 1  # budgets of keys and values of rows that wait for a further pass (`waiting.Waiting._pool_is_due`)
+RESERVED = 1 << 29  # bytes: the driver's context, cuBLAS's workspaces, kernels as they are first used
+HEAD_ROWS = 1024  # whose logits are there at once (`PackedNetwork.head_rows`)
+SHARE = 0.85  # of what is left; the rest is for gaps between blocks of unequal sizes
+
+
+class Sizes(NamedTuple):
+    """A network's shape, and whether its head is its embedding."""
+
+    shape: Shape
+    is_tied: bool
+
+
+PUBLISHED = {  # Qwen3Guard-Gen
+    "0.6B": Sizes(Shape(28, 16, 8, 128, 1024, 3072, 151_936), is_tied=True),
+    "4B": Sizes(Shape(36, 32, 8, 128, 2560, 9728, 151_936), is_tied=True),
+    "8B": Sizes(Shape(36, 32, 8, 128, 4096, 12_288, 151_936), is_tied=False),
+}
+
+
+class Precision(NamedTuple):
+    """What numbers are held as; `quantized` (`none`, `int8`, `fp8`) is about the layers' matrices alone."""
+
+    dtype: str
+    quantized: str = "none"
+
+    @property
+    def item(self) -> int:
+        """Bytes of a number that is not quantized."""
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found.itemsize
+
+    def __str__(self) -> str:
+        return self.dtype if self.quantized == "none" else self.quantized
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a model is to run on; `capability` is of CUDA devices alone."""
+
+    name: str
+    total: int  # bytes
+    free: int
+    capability: tuple[int, int] | None = None
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is a GPU, whose memory batches are fitted to."""
+        return self.capability is not None
+
+
+def device_of(on: torch.device) -> Device | None:
+    """The device as it is now; None where nobody tells what it holds."""
+    if on.type == "cuda":
+        free, total = torch.cuda.mem_get_info(on)
+        return Device(torch.cuda.get_device_name(on), total, free, torch.cuda.get_device_capability(on))
+    available = available_bytes() if on.type == "cpu" else None
+    return None if available is None else Device("cpu", available, available)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a model takes of a device. `budget_tokens` is of a batch, below `LEAST_TOKENS` where it does not fit; 0 on CPUs."""
+
+    precision: Precision
+    device: Device
+    weights: int  # bytes
+    least: int  # bytes: with the smallest batch
+    budget_tokens: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device holds it beside what it holds already."""
+        return self.least <= self.device.free
+
+    def told(self, asked_tokens: int = 0) -> str:
+        """For people; `asked_tokens`: of a batch, where a setting says so."""
+        where = f"in {self.precision} on {self.device.name}"
+        if not self.device.is_cuda:
+            return f"{where}: weights {_size(self.weights)}, {_size(self.device.free)} available"
+        batch = f"{asked_tokens:,} tokens, as set" if asked_tokens else f"about {self.budget_tokens // 100 * 100:,} tokens"
+        return f"{where} ({_size(self.device.total)}): weights {_size(self.weights)}, batches of {batch}"
+
+
+def plan(sizes: Sizes, precision: Precision, device: Device) -> Plan:
+    """How a network of these sizes would lie on a device."""
+    if not device.is_cuda:
+        # oneDNN's layout of a head that is the embedding is a copy of it; eight bits are made of weights that were loaded whole.
+        weights = weights_bytes(sizes._replace(is_tied=False), Precision(precision.dtype))
+        return Plan(precision, device, weights, weights, 0)
+    weights, item = weights_bytes(sizes, precision), precision.item
+    beside = RESERVED + logits_bytes(sizes.shape, item)
+    least = weights + beside + int(LEAST_TOKENS * token_bytes(sizes.shape, item) / SHARE)
+    return Plan(precision, device, weights, least, batch_tokens(sizes.shape, item, device.free - weights))
+
+
+def batch_tokens(shape: Shape, item: int, free: int) -> int:
+    """Tokens of the largest batch for which so many bytes of a GPU suffice, beside the weights."""
+    room = SHARE * (free - RESERVED - logits_bytes(shape, item))
+    return max(0, min(GPU_TOKENS, int(room / token_bytes(shape, item))))
+
+
+def weights_bytes(sizes: Sizes, precision: Precision) -> int:
+    """Of the matrices of the layers, which may be quantized, and of embedding, head and norms, which stay."""
+    shape = sizes.shape
+    matrices = shape.hidden * (2 * (shape.heads + shape.kv_heads) * shape.head_dim + 3 * shape.intermediate)
+    norms = (2 * shape.hidden + 2 * shape.head_dim) * shape.layers + shape.hidden
+    tables = (1 if sizes.is_tied else 2) * shape.vocabulary * shape.hidden
+    each = precision.item if precision.quantized == "none" else 1
+    return shape.layers * matrices * each + (tables + norms) * precision.item
+
+
+def kept_bytes(shape: Shape, item: int) -> int:
+    """Keys and values of a token, in all layers."""
+    return 2 * shape.layers * shape.kv_heads * shape.head_dim * item
+
+
+def token_bytes(shape: Shape, item: int) -> int:
+    """What a token of a budget takes: its keys and values wherever they are kept, and the widest activations of one layer.
+
+    Of those there are the stream and its norm, queries, keys, values and their mixture, gate and up and their product.
+    """
+    passing = item * (6 * shape.hidden + 3 * shape.intermediate + 6 * shape.heads * shape.head_dim)
+    return (WORKSPACES + POOLED) * kept_bytes(shape, item) + passing
+
+
+def logits_bytes(shape: Shape, item: int) -> int:
+    """Of the rows whose logits are there at once."""
+    return HEAD_ROWS * shape.vocabulary * item
+
+
+def plan_for(name: str, config: Any, precision: Precision, device: Device | None) -> Plan | None:
+    """The plan of a model by its config.json; None where nobody knows the device. Raises ConfigurationError if it does not fit."""
+    if device is None:
+        return None
+    sizes = Sizes(shape_of(config), bool(getattr(config, "tie_word_embeddings", False)))
+    made = plan(sizes, precision, device)
+    if made.fits:
+        return made
+    whole = f" of {_size(device.total)}" if device.is_cuda else ""
+    of_weights = f", {_size(made.weights)} of them its weights" if device.is_cuda else " to load its weights"
+    freed = "free its memory, or " if device.is_cuda and made.least <= device.total else ""
+    raise ConfigurationError(
+        f"model {name!r} in {precision} does not fit on {device.name}: it takes at least {_size(made.least)}{of_weights}, and "
+        f"{_size(device.free)}{whole} are free; {freed}take {', or '.join(_fitting(precision, device)) or 'another device'}."
+    )
+
+
+def _fitting(precision: Precision, device: Device) -> Iterator[str]:
+    """What of the published sizes the device holds, by precision."""
+    for other in _precisions(precision, device):
+        plans = {size: plan(sizes, other, device) for size, sizes in PUBLISHED.items()}
+        found = [f"{size} ({_size(made.weights)})" for size, made in plans.items() if made.fits]
+        if found:
+            how = f"in {other}" if other.quantized == "none" else f"in {other} (GUARDFLEET_QUANTIZE)"
+            yield f"{' or '.join([', '.join(found[:-1]), found[-1]] if found[1:] else found)} {how}"
+
+
+def _precisions(precision: Precision, device: Device) -> list[Precision]:
+    plain = list(dict.fromkeys([Precision(precision.dtype), Precision("bfloat16")]))
+    if device.capability is None:
+        return plain
+    kinds = ["int8", "fp8"] if device.capability >= FP8_CAPABILITY else ["int8"]
+    half = next(other.dtype for other in plain if other.item == Precision("bfloat16").item)
+    return [*plain, *(Precision(half, kind) for kind in kinds)]
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10**8 else f"{n_bytes / 1e6:.0f} MB"
