@@ -1,18 +1,43 @@
-"""Servers and shared data for the tests: skipped with a reason where they are missing, a failure in CI."""
+"""Servers and shared data for the tests: skipped with a reason where they are missing, a failure in CI.
 
+What tests share is loaded where its packages are, so that `tests/gpu` runs beside torch, transformers and pytest alone. A test that
+needs a fixture of packages that are not installed is an error, which names it: it is never skipped for that.
+"""
+
+import importlib.util
 import os
 import pathlib
 
 import pytest
-from hypothesis import settings
 
 SHARED = pathlib.Path(os.environ.get("SHARED_DATA", pathlib.Path(__file__).parents[2] / "shared"))
 IN_CI = bool(os.environ.get("CI"))
+NEEDS = {  # of each plugin, the packages that it imports
+    "tests.services.examples": ("hypothesis",),
+    "tests.services.models": ("torch", "transformers"),
+    "tests.services.fixtures": (
+        "alembic",
+        "cryptography",
+        "kombu",
+        "orjson",
+        "psycopg",
+        "pydantic_settings",
+        "redis",
+        "sqlalchemy",
+    ),
+}
+LACKING = {
+    plugin: found
+    for plugin, needs in NEEDS.items()
+    if (found := [name for name in needs if importlib.util.find_spec(name) is None])
+}
 
-settings.register_profile("guardfleet", deadline=None)  # how long an example takes says what else the machine is doing
-settings.load_profile("guardfleet")
+pytest_plugins = [plugin for plugin in NEEDS if plugin not in LACKING]
 
-pytest_plugins = ["tests.services.fixtures", "tests.services.models"]
+
+def pytest_report_header() -> list[str]:
+    """What no test can use here."""
+    return [f"without {plugin}: {', '.join(packages)} not installed" for plugin, packages in LACKING.items()]
 
 
 def missing(reason: str) -> None:

@@ -1,5 +1,6 @@
 """On a GPU the engine answers as on the CPU. Skipped where there is none: no machine of CI has one."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,25 +9,37 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 
 
-def _answers(backend: Any, texts: list[str]) -> list[str]:
-    todo = list(enumerate(backend.prepare(texts)))
-    out: dict[int, str] = {}
+TEXTS = [f"What is {n} plus {n}? " * (1 + n % 7) for n in range(60)]
+# On a CPU 1 in 100 answers of the demo model turns from fp32 to bf16, and each of those says that it was close, as 7 in 100 do. So
+# of 60 more than 3 turn once in 300 runs, and none that does not say so; were most of them close, it would say nothing.
+MOST_TURNED, MOST_CLOSE = 3, 15
+
+
+def answers(backend: Any) -> list[Any]:
+    todo = list(enumerate(backend.prepare(TEXTS)))
+    out: dict[int, Any] = {}
     while todo:
         done = backend.run([row for _, row in todo])
-        out |= {i: answer.raw for (i, _), answer in zip(todo, done, strict=True) if hasattr(answer, "raw")}
+        out |= {i: answer for (i, _), answer in zip(todo, done, strict=True) if hasattr(answer, "raw")}
         todo = [(i, row) for (i, _), row in zip(todo, done, strict=True) if not hasattr(row, "raw")]
-    return [out[i] for i in range(len(texts))]
+    return [out[i] for i in range(len(TEXTS))]
 
 
-TEXTS = [f"What is {n} plus {n}? " * (1 + n % 7) for n in range(60)]
+def hold(in_16_bit: list[Any], exact: list[Any]) -> None:
+    """Near ties alone may turn in 16 bit, and say that they are."""
+    turned = [found for found, wanted in zip(in_16_bit, exact, strict=True) if found.raw != wanted.raw]
+    assert [found.raw for found in turned if not found.is_close] == []
+    assert len(turned) <= MOST_TURNED
+    assert sum(found.is_close for found in in_16_bit) <= MOST_CLOSE
 
 
-def test_the_fallback_answers_alike_on_gpu_and_cpu() -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_fallback_answers_alike_on_gpu_and_cpu(dtype: str) -> None:
     from worker.engine.generate import GenerateBackend
     from worker.engine.loading import load
 
-    found = [_answers(GenerateBackend(load("demo", device=device), budget_tokens=65_536), TEXTS) for device in ("cpu", "cuda")]
-    assert found[0] == found[1]
+    found = answers(GenerateBackend(load("demo", device="cuda", dtype=dtype), budget_tokens=65_536))
+    hold(found, answers(GenerateBackend(load("demo", device="cpu"), budget_tokens=65_536)))
 
 
 def test_the_packed_pass_in_bf16_answers_as_fp32_on_the_cpu() -> None:
@@ -36,8 +49,21 @@ def test_the_packed_pass_in_bf16_answers_as_fp32_on_the_cpu() -> None:
 
     on_gpu = PackedBackend(load("demo", device="cuda"), budget_tokens=65_536)
     assert on_gpu.causal is VarlenAttention
-    found, expected = _answers(on_gpu, TEXTS), _answers(PackedBackend(load("demo", device="cpu"), budget_tokens=8192), TEXTS)
-    assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 0.95 * len(TEXTS)  # near ties may turn in 16 bit
+    hold(answers(on_gpu), answers(PackedBackend(load("demo", device="cpu"), budget_tokens=8192)))
+
+
+def test_eight_bits_are_made_on_the_way_to_the_gpu() -> None:
+    """So a GPU that has no room for 16-bit weights can have a model in eight."""
+    pytest.importorskip("torchao")
+    from worker.engine.quantize import quantize
+
+    layers = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024, bias=False, dtype=torch.bfloat16) for _ in range(64)))
+    in_16_bit = sum(weight.nbytes for weight in layers.parameters())
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    quantize(SimpleNamespace(model=layers), "int8", torch.device("cuda"))
+    assert {weight.device.type for weight in layers.parameters()} == {"cuda"}
+    assert torch.cuda.max_memory_allocated() - before < 0.8 * in_16_bit  # half of it, and one layer's on its way
 
 
 def test_causal_with_more_keys_than_queries_is_aligned_at_the_bottom_right() -> None:

@@ -1,10 +1,13 @@
 """Each process starts with the libraries of its own extra and no others."""
 
+import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
+ROOT = pathlib.Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "celery", "kombu", "fastapi", "uvicorn", "httpx2", "httpcore2", "pyarrow", "redis")
 HUB = ("httpx2", "httpcore2", "typer")  # what transformers itself brings along
 DATA = (
@@ -47,6 +50,28 @@ def test_the_engine_runs_on_torch_and_transformers_alone() -> None:
         "worker.engine.generate, worker.engine.loading, worker.engine.batching, worker.engine.make, worker.answer", *rest
     )
     assert done.returncode == 0, done.stderr[-600:]
+
+
+def test_the_tests_of_a_gpu_run_beside_torch_transformers_and_pytest_alone() -> None:
+    done = beside_torch_alone("import pytest; sys.exit(pytest.main(['tests/gpu', '-p', 'no:cacheprovider']))")
+    assert done.returncode == 0, done.stdout[-600:] + done.stderr[-600:]
+    assert "without tests.services.fixtures: alembic, cryptography, kombu" in done.stdout
+    assert "passed" in done.stdout or "skipped" in done.stdout
+
+
+def test_the_benchmark_of_a_gpu_starts_beside_them_alone() -> None:
+    done = beside_torch_alone("sys.argv[1:] = ['--help']; import runpy; runpy.run_path('benchmarks/gpu.py', run_name='__main__')")
+    assert done.returncode == 0, done.stderr[-600:]
+    assert "--shapes" in done.stdout
+
+
+def beside_torch_alone(code: str) -> subprocess.CompletedProcess[str]:
+    """Run this in the checkout, without what a GPU machine need not have."""
+    rest = [name for name in (*HEAVY, *DATA, "hypothesis", "orjson") if name not in ("torch", "transformers", *HUB)]
+    without = f"import sys; sys.modules.update(dict.fromkeys({rest!r})); "
+    environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-c", without + code]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environ)
 
 
 def test_a_missing_extra_is_one_sentence() -> None:
