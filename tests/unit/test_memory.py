@@ -99,6 +99,14 @@ def test_fp8_is_named_where_the_gpu_has_it() -> None:
         of("8B", BF16, gpu(16, capability=(8, 9)))
 
 
+def test_what_fits_is_named_in_the_type_that_was_asked_for() -> None:
+    small = gpu(3, capability=(8, 6))
+    for dtype, named in (("float16", "0.6B (1.2 GB) in float16, or"), ("float32", "0.6B (1.2 GB) in bfloat16, or")):
+        with pytest.raises(ConfigurationError) as said:
+            of("4B", Precision(dtype), small)
+        assert f"take {named} 0.6B (0.8 GB) in int8 (GUARDFLEET_QUANTIZE)." in str(said.value)
+
+
 def test_a_cpu_holds_the_weights_as_they_are_loaded() -> None:
     cpu = Device("cpu", 10 * GB, 10 * GB)
     assert of("0.6B", Precision("float32"), cpu).weights == 4 * (596_049_920 + 151_936 * 1024)

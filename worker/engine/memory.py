@@ -173,12 +173,12 @@ def _fitting(precision: Precision, device: Device) -> Iterator[str]:
 
 
 def _precisions(precision: Precision, device: Device) -> list[Precision]:
-    plain = list(dict.fromkeys([Precision(precision.dtype), Precision("bfloat16")]))
+    asked, half = Precision(precision.dtype), Precision("bfloat16")
+    plain = [asked] if asked.item == half.item else [asked, half]
     if device.capability is None:
         return plain
     kinds = ["int8", "fp8"] if device.capability >= FP8_CAPABILITY else ["int8"]
-    half = next(other.dtype for other in plain if other.item == Precision("bfloat16").item)
-    return [*plain, *(Precision(half, kind) for kind in kinds)]
+    return [*plain, *(plain[-1]._replace(quantized=kind) for kind in kinds)]
 
 
 def _size(n_bytes: int) -> str:
