@@ -1,0 +1,73 @@
+"""Triton's kernels without a GPU: a process of its own, as Triton decides when it is imported whether it interprets."""
+
+import io
+import multiprocessing
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Outcome(NamedTuple):
+    """What a function returned, and its arguments afterwards, copies that share no memory with those it was given."""
+
+    result: Any
+    args: tuple[Any, ...]
+
+
+def outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> Outcome:
+    """Of a function of this process, on copies as `interpreter` makes them: each view keeps all of its memory, for itself."""
+    copies = pickle.loads(_copied(args))  # noqa: S301
+    return Outcome(function(*copies), copies)
+
+
+@contextmanager
+def interpreter() -> Iterator[Callable[[str, tuple[Any, ...]], Outcome]]:
+    """Call functions of `worker.engine.fused` by name, interpreted."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _prepare) as pool:
+
+        def call(name: str, args: tuple[Any, ...]) -> Outcome:
+            before = os.environ.get("TRITON_INTERPRET")
+            os.environ["TRITON_INTERPRET"] = "1"  # the process begins at the first call
+            try:
+                future = pool.submit(_call, name, _copied(args))
+            finally:
+                os.environ.pop("TRITON_INTERPRET") if before is None else os.environ.update(TRITON_INTERPRET=before)
+            return Outcome(*pickle.loads(future.result(120)))  # noqa: S301
+
+        yield call
+
+
+def _prepare() -> None:
+    import numpy as np
+    from triton.runtime import interpreter as triton_interpreter
+
+    torch.set_num_threads(1)
+    np.seterr(all="ignore")  # exp overflows to infinity on a GPU without a word
+    convert = triton_interpreter._convert_float
+
+    def rounding(data: Any, source: Any, target: Any, mode: Any) -> Any:
+        """The interpreter cuts bf16 off where GPUs round to the nearest."""
+        if (source.name, target.name) != ("fp32", "bf16"):
+            return convert(data, source, target, mode)
+        return torch.from_numpy(np.array(data, dtype=np.float32)).bfloat16().view(torch.uint16).numpy()
+
+    triton_interpreter._convert_float = rounding
+
+
+def _call(name: str, args: bytes) -> bytes:
+    from worker.engine import fused
+
+    copies = pickle.loads(args)  # noqa: S301
+    return _copied((getattr(fused, name)(*copies), copies))
+
+
+def _copied(value: Any) -> bytes:
+    """Pickled without multiprocessing's own way with tensors, which shares their memory."""
+    buffer = io.BytesIO()
+    pickle.Pickler(buffer).dump(value)
+    return buffer.getvalue()
