@@ -153,9 +153,12 @@ def test_every_kind_of_attention_sees_the_same(
     for name in ("QUERY_BLOCK", "ROW_QUERY_BLOCK"):  # small, so that rows take several
         monkeypatch.setattr(f"worker.engine.cpu_attention.{name}", 64)
     found = []
-    for kind in (HeadwiseAttention, RowwiseAttention, VarlenAttention):
+    for kind in (HeadwiseAttention, RowwiseAttention):
         packed.causal = kind
         found.append(drive(packed, packed.prepare(asked[::50])))
+    on_cuda = elsewhere(lambda: PackedBackend(load("demo"), budget_tokens=BUDGET, as_on_cuda=True))
+    assert on_cuda.causal is VarlenAttention
+    found.append(drive(on_cuda, on_cuda.prepare(asked[::50])))
     for several in zip(*found, strict=True):
         assert len({answer.raw for answer in several}) == 1
         for answer in several[1:]:

@@ -1,6 +1,5 @@
 """The options that change numbers or kernels: eight bits, and compiled steps between the matrix products."""
 
-import importlib.util
 import shutil
 from typing import Any
 
@@ -14,7 +13,6 @@ from worker.engine.packed import PackedBackend
 from worker.prompt import Content
 
 TEXTS: list[Content] = ["hello", "how do I sharpen a knife?", "tell me a story " * 40, "x"]
-needs_torchao = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is an extra")
 
 
 def answers(backend: Any) -> list[Answer]:
@@ -39,7 +37,6 @@ def test_compiled_steps_change_no_answer() -> None:
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
 
 
-@needs_torchao
 def test_eight_bits_are_judged_by_the_packed_pass_under_a_revision_of_their_own() -> None:
     plain, small = (make_backend(Spec(device="cpu", quantize=kind)) for kind in ("none", "int8"))
     assert isinstance(small, PackedBackend)
@@ -48,13 +45,6 @@ def test_eight_bits_are_judged_by_the_packed_pass_under_a_revision_of_their_own(
         assert one.probabilities == pytest.approx(other.probabilities, abs=0.15)
 
 
-@needs_torchao
 def test_fp8_without_its_units_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConfigurationError, match="cpu has no fp8 matrix units"):
         load("demo", device="cpu", quantized="fp8")
-
-
-def test_eight_bits_without_the_extra_are_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torchao", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'guardfleet\[quantize\]'"):
-        load("demo", device="cpu", quantized="int8")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from worker.engine import attention, varlen
+from worker.engine import attention, steps, varlen
 from worker.engine.drafts import Tree
 from worker.engine.geometry import Prefix, Rows
 from worker.engine.packed import PackedBackend
@@ -71,11 +71,28 @@ def _shifted_prefix(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PackedBackend, "_prefix", lambda self, ids: Prefix(ids, before(self, (*ids[1:], ids[0])).kv))
 
 
-def _averaged(out: Any, lse: Any, other: Any, other_lse: Any, index: Any = None) -> None:
-    if index is None:
-        out.copy_((out + other) / 2)
-    else:
-        out[index] = (out[index] + other) / 2
+def _step(name: str, instead: Callable[..., Any]) -> Plant:
+    """Another step between the products."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        wrong = steps.steps_for(torch.device("cpu"))._replace(**{name: instead})
+        for module in ("attention", "fused_network"):
+            patch.setattr(f"worker.engine.{module}.steps_for", lambda *_, **__: wrong)
+
+    return plant
+
+
+def _averaged(out: Any, lse: Any, other: Any, other_lse: Any, index: Any) -> None:
+    places = slice(None) if index is None else index
+    out[places] = (out[places] + other) / 2
+
+
+def _swapped_heads(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(varlen, "varlen_by_loop", lambda q, k, v, *cuts, causal: honest(q, k.flip(1), v, *cuts, causal=causal))
+
+
+def _keys_as_values(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(varlen, "varlen_by_loop", lambda q, k, v, *cuts, causal: honest(q, v, k, *cuts, causal=causal))
 
 
 def _sees_the_draft(patch: pytest.MonkeyPatch) -> None:
@@ -102,18 +119,13 @@ BUGS: dict[str, Plant] = {
     "last prefix key missing": kernel(_without_last, of_causal=False),
     "positions off by one behind the prefix": _patched(Rows, "positions", _one_later),
     "a wrong prefix": _shifted_prefix,
-    "swapped heads of keys": _patched(attention.Asking, "_own", lambda own: (own[0].flip(1), own[1])),
-    "parts merged without their weights": lambda patch: (
-        [patch.setattr(f"worker.engine.{name}.merge", _averaged) for name in ("attention", "tree_attention")] and None
-    ),
+    "swapped heads of keys": _swapped_heads,
+    "keys and values swapped": _keys_as_values,
+    "parts merged without their weights": _step("merge", _averaged),
     "a node sees its siblings": _siblings,
     "the question sees the draft's end": _sees_the_draft,
-    "keys and values swapped": _patched(attention.Asking, "_own", lambda own: own[::-1]),
-    "gate and up swapped": lambda patch: (
-        [
-            patch.setattr(f"worker.engine.elementwise.{name}", lambda gate, up: torch.nn.functional.silu(up) * gate)
-            for name in ("gate", "cpu_gate")
-        ]
-        and None
-    ),
+    "gate and up swapped": _step("gate", lambda gate_up: steps.gate(gate_up.roll(gate_up.shape[-1] // 2, -1))),
+    "a norm without its small number": _step("norm", lambda x, weight, eps: steps.norm(x, weight, 1.0)),
+    "rotated the other way": _step("rotate", lambda *args: steps.rotate(*args[:4], -args[4], *args[5:])),
+    "the last norm's sum not kept": _step("add_norm", lambda x, delta, weight, eps: steps.norm(x + delta, weight, eps)),
 }

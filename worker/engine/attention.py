@@ -4,7 +4,7 @@
 and values of a pass are written to a workspace that is allocated once, so that a row can take its own along afterwards.
 
 A constant prefix is never copied to each of its rows: all of them ask its keys in one dense attention, their own in another, and
-the two are merged (`merge`). That is softmax over both, whatever their order.
+the two are merged (`steps.merge`). That is softmax over both, whatever their order.
 """
 
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import torch
 from worker.engine.device import tensor_of
 from worker.engine.geometry import Ints, Prefix, Rows, starts_of
 from worker.engine.network import Shape
+from worker.engine.steps import steps_for
 from worker.engine.varlen import Cuts, Varlen, varlen_for
 
 GROW = 1024  # the workspace grows by whole multiples of this many tokens
@@ -62,12 +63,18 @@ class Storing:
         self._w.kv[layer, 0, :, start : start + len(k)].copy_(k.transpose(0, 1))
         self._w.kv[layer, 1, :, start : start + len(v)].copy_(v.transpose(0, 1))
 
+    def room(self, layer: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `network.Attention.room`."""
+        k, v = self._w.kv[layer, :, :, :n].transpose(1, 2)
+        return k, v
+
 
 class Asking(Storing):
     """Those that keep the queries as they come: (n, heads, head_dim), in chunks."""
 
     def __init__(self, workspace: Workspace, tokens: int) -> None:
         super().__init__(workspace, tokens)
+        self._merge = steps_for(workspace.device).merge
         self._q: list[torch.Tensor] = []
 
     def ask(self, start: int, q: torch.Tensor) -> None:
@@ -76,11 +83,6 @@ class Asking(Storing):
 
     def _asked(self) -> torch.Tensor:
         return torch.cat(self._q) if len(self._q) > 1 else self._q[0]
-
-    def _own(self, layer: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the pass, (tokens, kv_heads, head_dim) each."""
-        k, v = self._w.kv[layer, :, :, :tokens].transpose(1, 2)
-        return k, v
 
 
 class Behind(NamedTuple):
@@ -103,11 +105,10 @@ class Behind(NamedTuple):
                 out.append(cls(prefix, asking, cut_q, cut_k))
         return out
 
-    def merge_into(self, out: torch.Tensor, lse: torch.Tensor, q: torch.Tensor, layer: int, varlen: Varlen) -> None:
-        """Add what the prefix says to what the queries have found so far."""
+    def found(self, q: torch.Tensor, layer: int, varlen: Varlen) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the prefix says to them: mixture and log-sum-exp."""
         k, v = self.prefix.kv[layer].transpose(1, 2)
-        mixed, other = varlen(q[self.asking], k, v, self.cut_q, self.cut_k, causal=False)
-        merge(out[self.asking], lse[:, self.asking], mixed, other)
+        return varlen(q[self.asking], k, v, self.cut_q, self.cut_k, causal=False)
 
 
 class _Asked(NamedTuple):
@@ -152,34 +153,14 @@ class VarlenAttention(Asking):
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
         """Own keys, then what asides see of their rows, then the prefixes."""
         q, asked = self._asked(), self._of[reads_only]
-        k, v = self._own(layer, self._tokens)
+        k, v = self.room(layer, self._tokens)
         out, lse = self._varlen(q, k, v, asked.own, self._cut_k, causal=True)
         if asked.asides is not None and asked.asides_cut is not None and self._seen is not None:
             mixed, other = self._varlen(q[asked.asides], k, v, asked.asides_cut, self._seen, causal=False)
-            merge(out, lse, mixed, other, asked.asides)
+            self._merge(out, lse, mixed, other, asked.asides)
         for behind in asked.behind:
-            behind.merge_into(out, lse, q, layer, self._varlen)
+            self._merge(out[behind.asking], lse[:, behind.asking], *behind.found(q, layer, self._varlen), None)
         return out.flatten(1)
-
-
-def merge(
-    out: torch.Tensor, lse: torch.Tensor, other: torch.Tensor, other_lse: torch.Tensor, index: torch.Tensor | None = None
-) -> None:
-    """Merge attention over other keys into `out` (n, heads, head_dim) and `lse` (heads, n), in place; of the queries at `index`.
-
-    Where neither has a key, the mixture is zero.
-    """
-    mine, mine_lse = (out, lse) if index is None else (out[index], lse[:, index])
-    both = torch.logaddexp(mine_lse, other_lse)
-    weight = (other_lse - both.nan_to_num(neginf=0)).exp_().t()[..., None]
-    kept = (mine_lse - both.nan_to_num(neginf=0)).exp_().t()[..., None]
-    merged = (kept * mine + weight * other).to(out.dtype)
-    if index is None:
-        out.copy_(merged)
-        lse.copy_(both)
-    else:
-        out[index] = merged
-        lse[:, index] = both
 
 
 def _alternate(one: Ints, other: Ints) -> Ints:

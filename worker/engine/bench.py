@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "scripted": isinstance(backend, RehearsedBackend),
         "device": device,
         "dtype": dtype,
+        "quantize": args.quantize,
         "threads": torch.get_num_threads(),
         "streams": backend.streams,
         "torch": torch.__version__,
@@ -115,7 +116,10 @@ def _aside(work: Callable[[], T]) -> T:
 def _set_up(args: argparse.Namespace, device: str, dtype: str) -> PackedBackend:
     keep_freed_memory()
     made_up = args.shape is not None
-    loaded = random_model(args.shape, args.tokenizer, device, dtype) if made_up else load(args.model, device=device, dtype=dtype)
+    if made_up:
+        loaded = random_model(args.shape, args.tokenizer, device, dtype, args.quantize)
+    else:
+        loaded = load(args.model, device=device, dtype=dtype, quantized=args.quantize)
     scripted = made_up or args.slow_path is not None or args.scripted
     kind = RehearsedBackend if scripted else PackedBackend
     return kind(loaded, budget_tokens=max(args.budgets), is_compiled=args.compile, streams=args.streams)
@@ -193,6 +197,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rows", type=int, default=256)
     made.add_argument("--device", default="auto")
     made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    made.add_argument("--quantize", default="none", choices=("none", "int8", "fp8"), help="matrices of the layers in eight bits")
     made.add_argument("--threads", type=int, default=0, help="0: all cores")
     made.add_argument("--streams", type=int, default=0, help="passes beside each other on a CPU; 0: as many as threads")
     made.add_argument("--budgets", type=lambda value: [int(part) for part in value.split(",")], default=[8192])

@@ -1,37 +1,74 @@
-"""y = x Wᵀ at the machine's best rate.
+"""y = x Wᵀ at the machine's best rate, for one weight or for several that share their input.
 
-On CPUs in fp32, oneDNN with weights laid out once for its kernels reaches about twice what `torch.nn.functional.linear` reaches
-on AMD processors, whose AVX-512 units MKL leaves idle (docs/decisions/0005). Elsewhere the library's own linear is as good.
+On CPUs, oneDNN with weights laid out once for its kernels reaches about twice what `torch.nn.functional.linear` reaches on AMD
+processors, whose AVX-512 units MKL leaves idle (docs/decisions/0005). Elsewhere the library's own linear is as good.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional
 
+from worker.engine.quantize import EightBitLinear, Matrix, make_eight_bit
+
+Weight = torch.Tensor | Matrix  # (out, in)
 Linear = Callable[[torch.Tensor], torch.Tensor]
+ALL = slice(None)
 ROWS_HINT = 512  # the size of x that the layout is chosen for; others work as well
+
+
+def weight_of(module: Any) -> Weight:
+    """Of a linear of transformers' network."""
+    found: Weight = module.matrix if isinstance(module, EightBitLinear) else module.weight
+    return found
+
+
+def joined(weights: Sequence[Weight]) -> Weight:
+    """One whose product is theirs, side by side."""
+    matrices = [weight for weight in weights if isinstance(weight, Matrix)]
+    return Matrix.joined(matrices) if matrices else torch.cat([weight for weight in weights if isinstance(weight, torch.Tensor)])
 
 
 def has_onednn(weight: torch.Tensor) -> bool:
     """Whether oneDNN's prepacked linear serves weights like this one."""
     return (
-        type(weight) in (torch.Tensor, torch.nn.Parameter)  # not one that is quantized
-        and weight.device.type == "cpu"
-        and weight.dtype is torch.float32
+        weight.device.type == "cpu"
+        and weight.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
     )
 
 
-def make_linear(weight: torch.Tensor) -> Linear:
-    """A function (n, in) -> (n, out) for a weight (out, in). What it keeps of the weight may be a copy in another layout."""
+def make_linear(weight: Weight) -> Linear:
+    """A function (n, in) -> (n, out). What it keeps of the weight may be a copy in another layout."""
+    if isinstance(weight, Matrix):
+        rounding, product = make_eight_bit(weight)
+        return lambda x: product(rounding(x))
     if not has_onednn(weight):
         return lambda x: functional.linear(x, weight)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS_HINT)  # noqa: SLF001 - its only name
     apply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
     return lambda x: apply(x, packed, None, "none", [], "")
+
+
+class Linears:
+    """Functions (n, in) -> (n, out) of several weights with one input, which is rounded once where they are of eight bits."""
+
+    def __init__(self, weights: Sequence[Weight]) -> None:
+        eight = [make_eight_bit(weight) for weight in weights if isinstance(weight, Matrix)]
+        self._rounding = eight[0][0] if eight else _as_it_is
+        self._each: list[Callable[[Any], torch.Tensor]] = [product for _, product in eight] or [make_linear(w) for w in weights]
+
+    def __call__(self, x: torch.Tensor, which: slice = ALL) -> list[torch.Tensor]:
+        """Of all of them, or of some."""
+        into = self._rounding(x)
+        return [product(into) for product in self._each[which]]
+
+
+def _as_it_is(x: torch.Tensor) -> Any:
+    return x
 
 
 def make_product(like: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

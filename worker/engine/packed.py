@@ -21,10 +21,12 @@ from worker.engine import budget
 from worker.engine.attention import VarlenAttention, Workspace
 from worker.engine.contract import Answer, Collect, Launched, Pieces, Prepared, Unjudgeable
 from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention, fastest
+from worker.engine.cpu_network import CpuNetwork
 from worker.engine.device import tensor_of, translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.first_pass import FirstPass, Part, answers_as_drafted
 from worker.engine.further_pass import FurtherPass
+from worker.engine.fused_network import FusedNetwork
 from worker.engine.geometry import Ints, Prefix, Rows
 from worker.engine.loading import LoadedModel
 from worker.engine.modes import PROBES, Mode, shared_beginning
@@ -55,6 +57,7 @@ class PackedBackend:
         is_compiled: bool = False,
         ahead: int | None = None,  # as `contract.Backend.ahead`; None: so that the device always has one to begin with
         streams: int = 0,  # passes beside each other on a CPU; 0: as many as it has threads, up to a few
+        as_on_cuda: bool | None = None,  # whichever the device is; None: as it is
     ) -> None:
         self.model: Model = loaded.identity
         self.device = str(loaded.device)
@@ -65,7 +68,9 @@ class PackedBackend:
         self._ending = Ending(loaded.network, loaded.tokenizer)
         self._odds = Odds(self.encode, loaded.device)
         probes = [loaded.prompter.encode([messages_of(probe) for probe in PROBES[responds]]) for responds in (False, True)]
-        self.network = PackedNetwork(loaded.network, is_compiled=is_compiled)
+        is_cuda = loaded.device.type == "cuda" if as_on_cuda is None else as_on_cuda
+        make = FusedNetwork if is_cuda else CpuNetwork
+        self.network: PackedNetwork = make(loaded.network, is_compiled=is_compiled)
         self.streams = streams_for(loaded.device, streams)
         opened = open_streams(self.streams)
         self._start = opened.submit
@@ -75,7 +80,7 @@ class PackedBackend:
         shape, like = self.network.shape, {"dtype": self.network.dtype, "device": loaded.device}
         self._nothing = Prefix((), torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, **like))
         self.causal: type[VarlenAttention | HeadwiseAttention | RowwiseAttention] = VarlenAttention
-        if loaded.device.type == "cpu":
+        if not is_cuda:
             self.causal = fastest(shape, self.network.dtype, opened, self.streams)
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
         if not budget_tokens:

@@ -1,22 +1,87 @@
-"""Weights and activations in eight bits, through torchao: an option, off by default.
+"""Matrices in eight bits, and their products: an option, off by default.
 
-What it changes in the verdicts is to be measured first, on one's own labelled texts: `guardfleet evaluate FILE --against int8`.
-Activations are scaled by row, so a text's answer does not depend on its neighbours in the batch.
+Weights are scaled by output, activations by row, so that a text's answer does not depend on its neighbours in the batch. What it
+changes in the verdicts is to be measured first, on one's own labelled texts: `guardfleet evaluate FILE --against int8`.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional
 
 from guardfleet.errors import ConfigurationError
 
 FP8_CAPABILITY = (8, 9)  # Ada and Hopper: the first NVIDIA GPUs with fp8 matrix units
+ROWS_HINT = 512  # the size of x that oneDNN's layout is chosen for; others work as well
+LEAST_ROWS = 32  # of a product on CUDA, whose int8 kernels take no fewer than 17
+
+
+class Rounded(NamedTuple):
+    """An input (n, in) as `values` times `scale` (n, 1) in fp32, and the type that it had."""
+
+    values: torch.Tensor
+    scale: torch.Tensor
+    dtype: torch.dtype
+
+
+Rounding = Callable[[torch.Tensor], Rounded]
+Product = Callable[[Rounded], torch.Tensor]
+
+
+class Matrix(NamedTuple):
+    """A weight (out, in) as `values` in int8 or fp8 times `scale` (out,) in fp32."""
+
+    values: torch.Tensor
+    scale: torch.Tensor
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, kind: str) -> "Matrix":
+        """The nearest in `int8` or `fp8`."""
+        wide = weight.detach().float()
+        top = wide.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny)
+        if kind == "int8":
+            scale = top / 127
+            return cls((wide / scale[:, None]).round_().to(torch.int8), scale)
+        scale = top / torch.finfo(torch.float8_e4m3fn).max
+        return cls((wide / scale[:, None]).to(torch.float8_e4m3fn), scale)
+
+    @classmethod
+    def joined(cls, several: Sequence["Matrix"]) -> "Matrix":
+        """Whose product is theirs, side by side."""
+        return cls(torch.cat([one.values for one in several]), torch.cat([one.scale for one in several]))
+
+    def part(self, outputs: slice) -> "Matrix":
+        """Some of its outputs; no copy."""
+        return Matrix(self.values[outputs], self.scale[outputs])
+
+    def exact(self) -> torch.Tensor:
+        """What it stands for, (out, in) in fp32."""
+        return self.values.float() * self.scale[:, None]
+
+
+class EightBitLinear(torch.nn.Module):
+    """In the place of a linear of transformers' network. `is_exact`: activations are not rounded, for `reference`."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.is_exact = False
+        self._made: tuple[Rounding, Product] | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As torch's linear."""
+        if self.is_exact:
+            return functional.linear(x.float(), self.matrix.exact()).to(x.dtype)
+        rounding, product = self._made = self._made or make_eight_bit(self.matrix)
+        return product(rounding(x.flatten(0, -2))).view(*x.shape[:-1], -1)
 
 
 def require(kind: str, device: torch.device) -> None:
     """Raise ConfigurationError where `int8` or `fp8` cannot be had; `none` can always."""
-    if kind != "none":
-        _config(kind, device)
+    if kind == "fp8" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < FP8_CAPABILITY):
+        raise ConfigurationError(f"quantize fp8: {device} has no fp8 matrix units; int8 runs everywhere.")
 
 
 def quantize(network: Any, kind: str, device: torch.device) -> None:
@@ -24,18 +89,84 @@ def quantize(network: Any, kind: str, device: torch.device) -> None:
 
     So a device that has room for eight bits need not have it for sixteen.
     """
-    from torchao import quantization  # noqa: PLC0415 - an extra
+    for layer in network.model.layers:
+        for owner in (layer.self_attn, layer.mlp):
+            for name, child in list(owner.named_children()):
+                if isinstance(child, torch.nn.Linear):
+                    setattr(owner, name, EightBitLinear(Matrix.of(child.weight.to(device), kind)))
 
-    quantization.quantize_(network.model, _config(kind, device), device=device)
+
+def make_eight_bit(matrix: Matrix) -> tuple[Rounding, Product]:
+    """How an input (n, in) is rounded, and what is made of it: (n, out), of the input's type."""
+    if matrix.values.dtype is torch.float8_e4m3fn:
+        return _to_fp8, functools.partial(_fp8, matrix)
+    if matrix.values.device.type == "cuda":
+        return _to_int8, functools.partial(_int8_on_cuda, matrix)
+    if hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        return _to_bytes, _onednn(matrix)
+    return _to_int8, functools.partial(_int8, matrix)
 
 
-def _config(kind: str, device: torch.device) -> Any:
-    try:
-        from torchao import quantization  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise ConfigurationError(f"quantize {kind}: torchao is not installed; `pip install 'guardfleet[quantize]'`.") from None
-    if kind == "int8":
-        return quantization.Int8DynamicActivationInt8WeightConfig()
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
-        raise ConfigurationError(f"quantize fp8: {device} has no fp8 matrix units; int8 runs everywhere.")
-    return quantization.Float8DynamicActivationFloat8WeightConfig(granularity=quantization.PerRow())
+def _to_fp8(x: torch.Tensor) -> Rounded:
+    scale = _top(x) / torch.finfo(torch.float8_e4m3fn).max
+    return Rounded((x.float() / scale).to(torch.float8_e4m3fn), scale, x.dtype)
+
+
+def _fp8(matrix: Matrix, x: Rounded) -> torch.Tensor:
+    out: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - its only name
+        x.values, matrix.values.t(), scale_a=x.scale, scale_b=matrix.scale[None], out_dtype=x.dtype
+    )
+    return out
+
+
+def _to_int8(x: torch.Tensor) -> Rounded:
+    scale = _top(x) / 127
+    return Rounded((x / scale).round_().to(torch.int8), scale, x.dtype)
+
+
+def _int8_on_cuda(matrix: Matrix, x: Rounded) -> torch.Tensor:
+    n, fill = len(x.values), LEAST_ROWS - len(x.values)
+    values = functional.pad(x.values, (0, 0, 0, fill)) if fill > 0 else x.values
+    out = torch._int_mm(values, matrix.values.t())[:n]  # noqa: SLF001 - its only name
+    scaled: torch.Tensor = out * (x.scale * matrix.scale)
+    return scaled.to(x.dtype)
+
+
+def _int8(matrix: Matrix, x: Rounded) -> torch.Tensor:
+    return (functional.linear(x.values.float(), matrix.values.float()) * x.scale * matrix.scale).to(x.dtype)
+
+
+def _to_bytes(x: torch.Tensor) -> Rounded:
+    """Unsigned, around the middle of their range, which is what the units of CPUs multiply."""
+    top, levels = _top(x), levels_here()
+    values = (x * (levels / top)).add_(levels + 1.5).to(torch.uint8)  # what is left of it is cut off: rounded half up
+    return Rounded(values, top.div_(levels), x.dtype)
+
+
+def _onednn(matrix: Matrix) -> Product:
+    packed = torch.ops.onednn.qlinear_prepack(matrix.values.contiguous(), [ROWS_HINT, matrix.values.shape[1]])
+    none = torch.zeros(len(matrix.scale), dtype=torch.int32)
+    apply, scale, middle = torch.ops.onednn.qlinear_pointwise, matrix.scale.contiguous(), levels_here() + 1
+
+    def product(x: Rounded) -> torch.Tensor:
+        out: torch.Tensor = apply(x.values, 1.0, middle, packed, scale, none, None, 1.0, 0, torch.float32, "none", [], "")
+        return out.mul_(x.scale).to(x.dtype)
+
+    return product
+
+
+def _top(x: torch.Tensor) -> torch.Tensor:
+    """(n, 1) in fp32: the largest of each row, never 0."""
+    return x.abs().amax(-1, keepdim=True).float().clamp_min_(1e-12)
+
+
+@functools.cache
+def levels_here() -> int:
+    """127, or 63 where this CPU's products of bytes overflow: without VNNI, pairs of them are added up in 16 bits."""
+    rows, width = 32, 64
+    weight = torch.full((rows, width), 127, dtype=torch.int8)
+    packed = torch.ops.onednn.qlinear_prepack(weight, [rows, width])
+    one, none = torch.ones(rows), torch.zeros(rows, dtype=torch.int32)
+    values = torch.full((rows, width), 255, dtype=torch.uint8)
+    out = torch.ops.onednn.qlinear_pointwise(values, 1.0, 128, packed, one, none, None, 1.0, 0, torch.float32, "none", [], "")
+    return 127 if bool((out == 127 * 127 * width).all()) else 63

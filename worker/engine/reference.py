@@ -15,6 +15,7 @@ from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.generate import GenerateBackend
 from worker.engine.loading import LoadedModel
 from worker.engine.modes import PROBES
+from worker.engine.quantize import EightBitLinear
 from worker.engine.reading import Odds, encoder_of, end_ids
 from worker.prompt import Content, Encoded, messages_of
 
@@ -99,7 +100,7 @@ def _answers(loaded: LoadedModel, texts: Sequence[Content]) -> list[Answer]:
 
 class _Asking:
     def __init__(self, loaded: LoadedModel, depth: int | None) -> None:
-        self._network, self._depth = loaded.network, depth
+        self._network, self._depth, self._is_quantized = loaded.network, depth, loaded.is_quantized
         encode = encoder_of(loaded.tokenizer)
         self._question = Odds(encode, loaded.device).unsafe_prefix
         end = min(end_ids(loaded.network, loaded.tokenizer))
@@ -118,7 +119,7 @@ class _Asking:
         nodes = [node for path in paths for node in (0, *path)]
         asked = [[*encoded.ids, *row] for row in rows]
         near = self._logits(asked, read)
-        if self._network.dtype is torch.float32:
+        if self._network.dtype is torch.float32 and not self._is_quantized:
             return Probe(encoded, is_prompt, draft, tree, nodes, near, near)
         with in_fp32(self._network):
             return Probe(encoded, is_prompt, draft, tree, nodes, near, self._logits(asked, read))
@@ -161,8 +162,14 @@ def shortened(network: Any, depth: int | None) -> Iterator[None]:
 
 @contextmanager
 def in_fp32(network: Any) -> Iterator[None]:
-    """The network's own code in fp32: what it embeds is widened, and each module while it runs. 16 bits survive that exactly."""
+    """The network's own code in fp32: what it embeds is widened, and each module while it runs. 16 bits survive that exactly.
+
+    Matrices of eight bits are taken for what they stand for, with inputs that are not rounded.
+    """
     dtype = network.dtype
+    rounding = [module for module in network.modules() if isinstance(module, EightBitLinear)]
+    for module in rounding:
+        module.is_exact = True
 
     def widen(module: Any, _: Any) -> None:
         module.float()
@@ -178,3 +185,5 @@ def in_fp32(network: Any) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+        for module in rounding:
+            module.is_exact = False

@@ -18,6 +18,7 @@ from worker.engine.loading import LoadedModel, prompter_of, tokenizer_of
 from worker.engine.memory import PUBLISHED
 from worker.engine.packed import PackedBackend
 from worker.engine.progress import PromptRow
+from worker.engine.quantize import quantize
 
 SHAPES: dict[str, dict[str, Any]] = {
     size.lower(): {
@@ -64,7 +65,7 @@ class RehearsedBackend(PackedBackend):
         return token
 
 
-def random_model(name: str, tokenizer_folder: str, device: str, dtype: str) -> LoadedModel:
+def random_model(name: str, tokenizer_folder: str, device: str, dtype: str, quantized: str = "none") -> LoadedModel:
     """A network of the given shape with random weights, behind a tokenizer and template from a folder or `demo`."""
     tokenizer = tokenizer_of(tokenizer_folder)
     from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415 - seconds to import
@@ -80,5 +81,7 @@ def random_model(name: str, tokenizer_folder: str, device: str, dtype: str) -> L
             network = Qwen3ForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(default)
+    if quantized != "none":
+        quantize(network, quantized, on)
     identity = Model(f"random-{name}", "1", "none", is_demo=True)
-    return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, POSITIONS)
+    return LoadedModel(network, tokenizer, prompter_of(tokenizer), on, identity, POSITIONS, quantized != "none")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional
 
+from worker.engine.cpu_network import CpuNetwork
 from worker.engine.network import Shape
 from worker.engine.packed import PackedBackend
 from worker.engine.progress import PromptRow
@@ -27,27 +28,25 @@ def flops(shape: Shape, prefix: int, own: int, reads: int) -> float:
 def ceiling(backend: PackedBackend, seconds: float) -> dict[str, float]:
     """GFLOP/s of nothing but the model's own matrix products: as the engine calls them, and as torch's linear does."""
     network, shape = backend.network, backend.network.shape
-    rows = network.chunk if network.device.type == "cpu" else 8192
-    inputs = {
-        width: torch.randn(rows, width, dtype=network.dtype, device=network.device)
-        for width in (shape.hidden, shape.heads * shape.head_dim, shape.intermediate)
-    }
-    wide = [inputs[shape.hidden]] * 3 + [inputs[shape.heads * shape.head_dim]] + [inputs[shape.hidden]] * 2
-    wide += [inputs[shape.intermediate]]
+    rows = network.chunk if isinstance(network, CpuNetwork) else 8192
+
+    def numbers(*size: int) -> torch.Tensor:
+        return torch.randn(*size, dtype=network.dtype, device=network.device)
+
+    inputs = {width: numbers(rows, width) for width in (shape.hidden, shape.heads * shape.head_dim, shape.intermediate)}
 
     def engine() -> None:
-        for layer in network.layers:
-            for linear, x in zip(layer[:7], wide, strict=True):
-                linear(x)
+        for width, product in network.products():
+            product(inputs[width])
 
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    outs = [q, kv, kv, shape.hidden, shape.intermediate, shape.intermediate, shape.hidden]
-    weights = [torch.randn(out, x.shape[1], dtype=x.dtype, device=x.device) for out, x in zip(outs, wide, strict=True)]
+    q, kv = shape.heads * shape.head_dim, 2 * shape.kv_heads * shape.head_dim
+    sizes = [(q + kv, shape.hidden), (shape.hidden, q), (2 * shape.intermediate, shape.hidden), (shape.hidden, shape.intermediate)]
+    weights = [numbers(*size) for size in sizes]
 
     def plain() -> None:
         for _ in range(shape.layers):
-            for weight, x in zip(weights, wide, strict=True):
-                functional.linear(x, weight)
+            for weight in weights:
+                functional.linear(inputs[weight.shape[1]], weight)
 
     done = 2.0 * rows * shape.layers * sum(weight.numel() for weight in weights)
     with torch.inference_mode():

@@ -1,5 +1,6 @@
 """The steps of a pass between its products and its attentions, each one call: kernels on CUDA, or the same in plain torch."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,8 +26,12 @@ class Steps(NamedTuple):
     merge: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], None]  # out, lse, other, other_lse, index
 
 
-def steps_for(device: torch.device) -> Steps:
-    """The fastest for a device: fused kernels on CUDA where Triton runs, which is tried out."""
+@functools.cache
+def steps_for(device: torch.device, *, is_compiled: bool = False) -> Steps:
+    """The fastest for a device: fused kernels on CUDA where Triton runs, which is tried out; by inductor if asked for."""
+    if is_compiled:
+        by_inductor = functools.partial(torch.compile, dynamic=True)
+        return Steps(by_inductor(norm), by_inductor(add_norm), by_inductor(rotate), by_inductor(gate), by_inductor(merge))
     if device.type == "cuda":
         try:
             from worker.engine import fused  # noqa: PLC0415 - imports Triton

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from worker.engine.attention import Asking, Behind, Workspace, merge
+from worker.engine.attention import Asking, Behind, Workspace
 from worker.engine.device import tensor_of
 from worker.engine.drafts import Tree
 from worker.engine.geometry import Prefix, Rows, spread, starts_of
@@ -57,14 +57,14 @@ class TreeAttention(Asking):
         out[nodes], lse[:, nodes] = self._among_nodes(layer, q)
         k, v = self._context(layer)
         mixed, other = self._varlen(q[nodes], k, v, self._cut_q, self._cut_k, causal=False)
-        merge(out[nodes], lse[:, nodes], mixed, other)
+        self._merge(out[nodes], lse[:, nodes], mixed, other, None)
         for behind in self._behind:
-            behind.merge_into(out, lse, q, layer, self._varlen)
+            self._merge(out[behind.asking], lse[:, behind.asking], *behind.found(q, layer, self._varlen), None)
         return out.flatten(1)
 
     def _among_nodes(self, layer: int, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of each node over its ancestors and itself."""
-        k, v = self._own(layer, self._nodes)
+        k, v = self.room(layer, self._nodes)
         mixed, lse = attend(q[self._rectangle], k[self._rectangle], v[self._rectangle], self._hidden)
         return mixed.flatten(0, 1)[self._back], lse.transpose(0, 1).flatten(1)[:, self._back]
 
