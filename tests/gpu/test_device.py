@@ -47,14 +47,13 @@ def test_the_packed_pass_in_bf16_answers_as_fp32_on_the_cpu() -> None:
     from worker.engine.loading import load
     from worker.engine.packed import PackedBackend
 
-    on_gpu = PackedBackend(load("demo", device="cuda"), budget_tokens=65_536)
+    on_gpu = PackedBackend(load("demo", device="cuda", dtype="bfloat16"), budget_tokens=65_536)
     assert on_gpu.causal is VarlenAttention
     hold(answers(on_gpu), answers(PackedBackend(load("demo", device="cpu"), budget_tokens=8192)))
 
 
 def test_eight_bits_are_made_on_the_way_to_the_gpu() -> None:
     """So a GPU that has no room for 16-bit weights can have a model in eight."""
-    pytest.importorskip("torchao")
     from worker.engine.quantize import quantize
 
     layers = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024, bias=False, dtype=torch.bfloat16) for _ in range(64)))

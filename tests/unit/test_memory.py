@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_refused_before_its_weights_are_read(monkeypatch: p
 
 
 def test_doctor_shows_the_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    settings = Settings(data_dir=tmp_path, device="cpu")
+    settings = Settings(data_dir=tmp_path, device="cpu", dtype="float32")
     assert "guardfleet-demo@" in (line := doctor._model(settings))
     assert " in float32 on cpu: weights 7 MB, " in line
     assert line.endswith(" GB available; 8,192 positions")

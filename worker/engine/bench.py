@@ -23,7 +23,7 @@ import torch
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import BatchReport
 from worker.engine.device import keep_freed_memory
-from worker.engine.loading import load
+from worker.engine.loading import dtype_for, load
 from worker.engine.packed import PackedBackend
 from worker.engine.rehearsal import SHAPES, RehearsedBackend, random_model
 from worker.engine.roofline import ceiling, work_of
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.threads:
         torch.set_num_threads(args.threads)
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = args.dtype if args.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
+    dtype = args.dtype if args.dtype != "auto" else dtype_for(torch.device(device))
     texts = texts_of(args.texts, args.rows)
     backend = _aside(lambda: _set_up(args, device, dtype))
     top = _top(backend, args)

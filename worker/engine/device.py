@@ -75,6 +75,12 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
+def has_bf16_units() -> bool:
+    """Whether this CPU multiplies bf16 in units of its own (AVX512_BF16, AMX): twice as fast as fp32; without them it is slower."""
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+
+
 def gpus() -> list[str]:
     """Names of the GPUs that torch sees; asking does not take any of them."""
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]

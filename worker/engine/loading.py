@@ -17,6 +17,7 @@ from guardfleet.errors import ConfigurationError
 from guardfleet.verdict import Model
 from worker.engine import hub
 from worker.engine.decoding_rules import require_greedy
+from worker.engine.device import has_bf16_units
 from worker.engine.folders import DEMO, digest_of, folder_of, name_of
 from worker.engine.memory import Plan, Precision, device_of, plan_for
 from worker.engine.quantize import quantize
@@ -57,7 +58,7 @@ def load(
     *,
     revision: str | None = None,
     device: str = "auto",
-    dtype: str = "auto",
+    dtype: str = "float32",
     threads: int = 0,
     quantized: str = "none",
     memory: pathlib.Path | None = None,
@@ -65,7 +66,8 @@ def load(
 ) -> LoadedModel:
     """Load `name` (`demo`, a folder, or a hub name), `quantized` to int8 or fp8 if asked for; raises ConfigurationError.
 
-    `memory`: where digests of a folder's files are remembered; `neutralises`: as `Prompter`.
+    `dtype`: `auto` is bf16 where the device has units for it. `memory`: where digests of a folder's files are remembered;
+    `neutralises`: as `Prompter`.
     """
     _quiet()
     if threads:
@@ -78,7 +80,7 @@ def load(
         config = transformers.AutoConfig.from_pretrained(where, **asked)
     require_servable(name, config)
     on = _device(device)
-    as_type = _dtype(dtype, on)
+    as_type = DTYPES[dtype if dtype != "auto" else dtype_for(on)]
     require_eight_bits(quantized, on)
     plan = plan_for(name, config, Precision(str(as_type).removeprefix("torch."), quantized), device_of(on))
     found = digest_of(folder, memory) if folder else None
@@ -151,8 +153,7 @@ def tokenizer_of(name: str) -> Any:
 def _quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    for noisy in ("torchao", "torch.utils._pytree"):  # where the extra is installed: kernels for other GPUs, internal deprecations
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # internal deprecations
 
 
 def prompter_of(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
@@ -187,10 +188,9 @@ def _device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return DTYPES[dtype]
+def dtype_for(device: torch.device) -> str:
+    """What is computed in where nothing else is asked for: what the device is fast at."""
+    return "bfloat16" if device.type == "cuda" or (device.type == "cpu" and has_bf16_units()) else "float32"
 
 
 def _check(name: str, network: Any, tokenizer: Any) -> None:

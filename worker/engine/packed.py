@@ -22,7 +22,7 @@ from worker.engine.attention import VarlenAttention, Workspace
 from worker.engine.contract import Answer, Collect, Launched, Pieces, Prepared, Unjudgeable
 from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention, fastest
 from worker.engine.cpu_network import CpuNetwork
-from worker.engine.device import tensor_of, translating_faults
+from worker.engine.device import has_bf16_units, tensor_of, translating_faults
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.first_pass import FirstPass, Part, answers_as_drafted
 from worker.engine.further_pass import FurtherPass
@@ -75,13 +75,15 @@ class PackedBackend:
         opened = open_streams(self.streams)
         self._start = opened.submit
         self.ahead = ahead_of(loaded.device, self.streams) if ahead is None else ahead
-        rooms = (Workspace(self.network.shape, loaded.device, self.network.dtype) for _ in range(self.ahead + 1))
-        self._free = deque(rooms)
-        shape, like = self.network.shape, {"dtype": self.network.dtype, "device": loaded.device}
-        self._nothing = Prefix((), torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, **like))
+        kept = torch.bfloat16 if loaded.is_quantized and not is_cuda and has_bf16_units() else self.network.dtype
+        self._kept = kept
+        self._free = deque(self.workspace() for _ in range(self.ahead + 1))
+        shape = self.network.shape
+        nothing = torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, dtype=kept, device=loaded.device)
+        self._nothing = Prefix((), nothing)
         self.causal: type[VarlenAttention | HeadwiseAttention | RowwiseAttention] = VarlenAttention
         if not is_cuda:
-            self.causal = fastest(shape, self.network.dtype, opened, self.streams)
+            self.causal = fastest(shape, kept, opened, self.streams)
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
         if not budget_tokens:
             self.budget_tokens = budget.first_guess(self.network, streams=self.streams, ahead=self.ahead)
@@ -91,6 +93,10 @@ class PackedBackend:
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
         return [pieces_of(rendered, self.row) for rendered in self._render(contents, coverage)]
+
+    def workspace(self) -> Workspace:
+        """Room for another pass."""
+        return Workspace(self.network.shape, self.network.device, self._kept)
 
     def row(self, encoded: Encoded) -> PromptRow:
         """A prompt behind what all of its mode begin with, if it begins so too."""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from worker.engine.attention import Workspace
 from worker.engine.contract import Answer, Prepared
 from worker.engine.drafts import Tree
 from worker.engine.first_pass import FirstPass
@@ -34,7 +33,7 @@ class SelfTestError(Exception):
 @torch.inference_mode()
 def hold(backend: PackedBackend, reference: Reference) -> None:
     """Compare; raises SelfTestError with what differs."""
-    missed = misses(backend.causal, backend.network)
+    missed = misses(backend.causal, backend.workspace())
     if missed:
         raise SelfTestError(f"the packed pass's attention {missed}")
     found = logits_of(backend, reference.probes, reference.depth)
@@ -65,7 +64,7 @@ def logits_of(backend: PackedBackend, probes: Sequence[Probe], depth: int | None
     rows = [backend.row(probe.encoded) for probe in probes]
     first = FirstPass(rows)
     geometry = first.geometry
-    workspace = Workspace(backend.network.shape, backend.network.device, backend.network.dtype)
+    workspace = backend.workspace()
     attention = backend.causal(workspace, geometry)
     hidden = backend.hidden(first.ids, geometry.positions(), geometry.reads(), attention, depth)
     logits = backend.network.logits(hidden).float()

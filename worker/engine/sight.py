@@ -13,7 +13,7 @@ from worker.engine.attention import VarlenAttention, Workspace
 from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention
 from worker.engine.drafts import Tree
 from worker.engine.geometry import Prefix, Rows
-from worker.engine.network import PackedNetwork, Shape
+from worker.engine.network import Shape
 from worker.engine.tree_attention import TreeAttention
 from worker.engine.varlen import attend
 
@@ -38,22 +38,22 @@ class _Query(NamedTuple):
     keys: list[int]
 
 
-def misses(causal: Causal, network: PackedNetwork) -> str | None:
-    """What is wrong with the attention of first passes, or of further ones; None: nothing."""
-    shape = network.shape._replace(layers=1)
-    dice = torch.Generator(device=network.device).manual_seed(1)
-    for name, wrong in (("of prompts", _prompts(causal, network, shape, dice)), ("of trees", _trees(network, shape, dice))):
+def misses(causal: Causal, like: Workspace) -> str | None:
+    """What is wrong with the attention of first passes, or of further ones; None: nothing. `like`: what keys are kept in."""
+    shape = like.shape._replace(layers=1)
+    dice = torch.Generator(device=like.device).manual_seed(1)
+    for name, wrong in (("of prompts", _prompts(causal, like, shape, dice)), ("of trees", _trees(like, shape, dice))):
         if wrong:
             return f"{name} {wrong}"
     return None
 
 
-def _prompts(causal: Causal, network: PackedNetwork, shape: Shape, dice: torch.Generator) -> str | None:
-    prefixes = [_prefix(PREFIX, network, shape, dice)] * (len(LENGTHS) - LAST_WITHOUT_PREFIX)
-    prefixes += [_prefix(0, network, shape, dice)] * LAST_WITHOUT_PREFIX
+def _prompts(causal: Causal, like: Workspace, shape: Shape, dice: torch.Generator) -> str | None:
+    prefixes = [_prefix(PREFIX, like, shape, dice)] * (len(LENGTHS) - LAST_WITHOUT_PREFIX)
+    prefixes += [_prefix(0, like, shape, dice)] * LAST_WITHOUT_PREFIX
     n = sum(LENGTHS)
-    q, k, v = _normal((n, shape.heads), network, dice) * SHARP, *(_normal((n, shape.kv_heads), network, dice) for _ in range(2))
-    attention = causal(Workspace(shape, network.device, network.dtype), Rows(LENGTHS, TAILS, prefixes, ASIDES, SKIPS))
+    q, k, v = _normal((n, shape.heads), like, dice) * SHARP, *(_normal((n, shape.kv_heads), like, dice) for _ in range(2))
+    attention = causal(Workspace(shape, like.device, like.dtype), Rows(LENGTHS, TAILS, prefixes, ASIDES, SKIPS))
     attention.store(0, 0, k, v)
     attention.ask(0, q)
     of_all = attention.mix(0, reads_only=False).view(-1, shape.heads, shape.head_dim)[:n].clone()
@@ -96,12 +96,12 @@ def _seen() -> list[list[_Query]]:
     return out
 
 
-def _trees(network: PackedNetwork, shape: Shape, dice: torch.Generator) -> str | None:
-    prefixes = [_prefix(PREFIX, network, shape, dice)] * (len(TREES) - 1) + [_prefix(0, network, shape, dice)]
-    contexts = [_normal((1, 2, shape.kv_heads, n), network, dice) for n in CONTEXTS]
+def _trees(like: Workspace, shape: Shape, dice: torch.Generator) -> str | None:
+    prefixes = [_prefix(PREFIX, like, shape, dice)] * (len(TREES) - 1) + [_prefix(0, like, shape, dice)]
+    contexts = [_normal((1, 2, shape.kv_heads, n), like, dice) for n in CONTEXTS]
     n = sum(len(tree.parents) for tree in TREES)
-    q, k, v = _normal((n, shape.heads), network, dice) * SHARP, *(_normal((n, shape.kv_heads), network, dice) for _ in range(2))
-    attention = TreeAttention(Workspace(shape, network.device, network.dtype), prefixes, contexts, TREES)
+    q, k, v = _normal((n, shape.heads), like, dice) * SHARP, *(_normal((n, shape.kv_heads), like, dice) for _ in range(2))
+    attention = TreeAttention(Workspace(shape, like.device, like.dtype), prefixes, contexts, TREES)
     attention.store(0, 0, k, v)
     attention.ask(0, q)
     found = attention.mix(0, reads_only=False).view(-1, shape.heads, shape.head_dim)
@@ -133,11 +133,11 @@ def _off(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, found: torch
     return None
 
 
-def _normal(sizes: tuple[int, ...], network: PackedNetwork, dice: torch.Generator) -> torch.Tensor:
+def _normal(sizes: tuple[int, ...], like: Workspace, dice: torch.Generator) -> torch.Tensor:
     """Ordinary numbers, (*sizes, head_dim)."""
-    made = torch.randn(*sizes, network.shape.head_dim, generator=dice, device=network.device)
-    return made.to(network.dtype)
+    made = torch.randn(*sizes, like.shape.head_dim, generator=dice, device=like.device)
+    return made.to(like.dtype)
 
 
-def _prefix(n: int, network: PackedNetwork, shape: Shape, dice: torch.Generator) -> Prefix:
-    return Prefix(tuple(range(n)), _normal((1, 2, shape.kv_heads, n), network, dice))
+def _prefix(n: int, like: Workspace, shape: Shape, dice: torch.Generator) -> Prefix:
+    return Prefix(tuple(range(n)), _normal((1, 2, shape.kv_heads, n), like, dice))
