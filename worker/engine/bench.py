@@ -23,6 +23,7 @@ import torch
 from worker.engine.batching import BatchingEngine
 from worker.engine.contract import BatchReport
 from worker.engine.device import keep_freed_memory
+from worker.engine.host_cost import StillBackend, host_cost
 from worker.engine.loading import dtype_for, load
 from worker.engine.packed import PackedBackend
 from worker.engine.rehearsal import SHAPES, RehearsedBackend, random_model
@@ -104,6 +105,26 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.soak_rows:
         out["soak"] = soak(backend, texts, args.soak_rows, args.request_texts)
         print("resident memory over the soak, MiB: " + ", ".join(str(value) for value in out["soak"]["rss_mib"]))
+    return out
+
+
+def run_host_only(args: argparse.Namespace) -> dict[str, Any]:
+    """What a process pays for each text, however fast its device is: medians of several turns at each share of slow rows."""
+    loaded = random_model("tiny", args.tokenizer, "cpu", "float32")
+    texts = texts_of(args.texts, args.rows)
+    out: dict[str, Any] = {"benchmark": "engine --host-only", "texts": len(texts), "turns": args.turns, "runs": []}
+    backend = StillBackend(loaded, max(args.budgets), streams=1, ahead=1, as_on_cuda=True)
+    for budget in args.budgets:
+        backend.budget_tokens = budget
+        for share in (0.0, *([args.slow_path] if args.slow_path else [])):
+            backend.slow_path = share
+            turns = [host_cost(backend, texts, args.request_texts) for _ in range(args.turns + 1)][1:]
+            found = {key: round(statistics.median(turn[key] for turn in turns), 1) for key in turns[0]}
+            out["runs"].append({"budget_tokens": budget, "slow_path": share, **found})
+            print(
+                f"budget {budget}, slow path {share:.0%}: the engine's thread {found['engine_us']:.1f} us a text = at most"
+                f" {1e6 / found['engine_us']:,.0f} texts/s; tokenising {found['prepare_us']:.1f} us"
+            )
     return out
 
 
@@ -208,6 +229,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--request-texts", type=int, default=1024)
     made.add_argument("--ceiling-seconds", type=float, default=3.0)
     made.add_argument("--soak-rows", type=int, default=0, help="go on for so many rows and report memory")
+    made.add_argument("--host-only", action="store_true", help="the engine thread's cost per text instead, nothing computed")
     made.add_argument("--json", action="store_true", help="the last line of stdout is one JSON")
     return made
 
@@ -215,7 +237,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Parse, run, print."""
     args = parser().parse_args(argv)
-    out = run(args)
+    out = run_host_only(args) if args.host_only else run(args)
     if args.json:
         print(json.dumps(out))
     return 0

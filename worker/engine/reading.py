@@ -35,6 +35,11 @@ class Odds:
         # Two categories that begin with one token (not so in Qwen's vocabulary) share its odds, which then say nothing of either.
         self.columns = [distinct.index(token) if first.count(token) == 1 else None for token in named]
 
+    @property
+    def width(self) -> int:
+        """Odds of a read position."""
+        return len(self._labels) + len(self._categories)
+
     def labels(self, logits: torch.Tensor) -> torch.Tensor:
         """(n, 3): softmax over the labels, in fp32."""
         return logits[:, self._labels].float().softmax(-1)
@@ -62,7 +67,11 @@ class Reads:
         labels, categories = self._odds.labels(logits), self._odds.categories(logits)
         second = logits.scatter_(-1, chosen[:, None], float("-inf")).amax(-1)
         columns = (chosen.float(), torch.isfinite(best).float(), best.float() - second.float())  # fp32 is exact below 2**24
-        self._tables.append(to_host(torch.cat([torch.stack(columns, 1), labels, categories], 1)))
+        self.take(to_host(torch.cat([torch.stack(columns, 1), labels, categories], 1)))
+
+    def take(self, table: Callable[[], torch.Tensor]) -> None:
+        """What will have been read of more positions: (n, 3 + `Odds.width`), in fp32: token, whether it is a number, lead, odds."""
+        self._tables.append(table)
 
     def wait(self) -> None:
         """Until all positions that were added are on the host."""

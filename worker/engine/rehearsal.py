@@ -30,6 +30,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     }
     for size, sizes in PUBLISHED.items()
 }
+TINY = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8, "tie_word_embeddings": True}
+SHAPES["tiny"] = TINY  # where arithmetic is not what is timed
 POSITIONS = 32_768
 COMMON = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": POSITIONS, "rope_theta": 1e6}
 
@@ -37,8 +39,8 @@ COMMON = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128, "max
 class RehearsedBackend(PackedBackend):
     """Takes each token from a script after having computed it. The drafts do not learn, so that slow rows stay slow."""
 
-    def __init__(self, loaded: LoadedModel, budget_tokens: int, *, is_compiled: bool = False, streams: int = 0) -> None:
-        super().__init__(loaded, budget_tokens=budget_tokens, is_compiled=is_compiled, streams=streams)
+    def __init__(self, loaded: LoadedModel, budget_tokens: int, **options: Any) -> None:
+        super().__init__(loaded, budget_tokens=budget_tokens, **options)
         self.slow_path = 0.0
         self._random = random.Random(1)
         self._scripts: dict[int, list[int]] = {}

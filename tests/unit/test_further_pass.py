@@ -1,0 +1,50 @@
+"""One long row among many short ones costs a further pass its own keys, not a rectangle as wide as it is."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from worker.engine.attention import Workspace
+from worker.engine.drafts import Tree
+from worker.engine.geometry import Prefix
+from worker.engine.network import Shape
+from worker.engine.tree_attention import TreeAttention
+
+HEADS, DIM, PREFIX = 8, 128, 201
+TREE = Tree.chain(range(16))
+
+
+class Largest(TorchDispatchMode):
+    """The bytes of the largest tensor that is made, views apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for made in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(made, torch.Tensor) and made._base is None:
+                self.bytes = max(self.bytes, made.untyped_storage().nbytes())
+        return out
+
+
+@pytest.mark.parametrize("lengths", [[120] * 380 + [8000], [160] * 380, [8000]])
+def test_no_tensor_is_larger_than_twice_what_the_rows_keep(lengths: list[int]) -> None:
+    workspace = Workspace(Shape(1, 2 * HEADS, HEADS, DIM, 64, 64, 100), torch.device("cpu"), torch.bfloat16)
+    workspace.fit(len(lengths) * 17)
+    one = torch.zeros(1, 2, HEADS, 1, DIM, dtype=torch.bfloat16)
+    prefix = Prefix((0,) * PREFIX, one.expand(1, 2, HEADS, PREFIX, DIM))
+    contexts = [one.expand(1, 2, HEADS, n, DIM) for n in lengths]
+    nodes = len(lengths) * 17
+    q = torch.zeros(nodes, 2 * HEADS, DIM, dtype=torch.bfloat16)
+    kept = sum(lengths) * 2 * HEADS * DIM * 2
+    with torch.inference_mode(), Largest() as largest:
+        attention = TreeAttention(workspace, [prefix] * len(lengths), contexts, [TREE] * len(lengths))
+        attention.ask(0, q)
+        attention.mix(0, reads_only=False)
+    of_queries = nodes * 2 * HEADS * max(DIM, PREFIX) * 4  # the nodes' own, in fp32, and on a CPU their scores for the prefix
+    print(f"{len(lengths)} rows, {sum(lengths):,} tokens: {largest.bytes / 1e6:.0f} MB at most, kept {kept / 1e6:.0f} MB")  # noqa: T201
+    assert largest.bytes <= max(2 * kept, of_queries)

@@ -1,0 +1,48 @@
+"""What the engine's thread costs per text, with the device's arithmetic left out: the bound of a process, however fast its GPU is.
+
+On the thread's own clock, through the whole engine as task threads use it: queueing, packing, index lists, what is read, answers.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from worker.engine.batching import BatchingEngine
+from worker.engine.contract import BatchReport
+from worker.engine.device import tensor_of
+from worker.engine.geometry import Ints
+from worker.engine.network import Attention
+from worker.engine.reading import Reads
+from worker.engine.rehearsal import RehearsedBackend
+
+
+class StillBackend(RehearsedBackend):
+    """Prepares each pass as for a GPU, and computes none of it."""
+
+    def _pass(self, ids: Ints, positions: Ints, reads: Ints, attention: Callable[[], Attention]) -> Reads:
+        attention()
+        for values in (ids, positions, reads):
+            tensor_of(values, self.network.device)
+        found = Reads(self._odds)
+        found.take(lambda: torch.ones(len(reads), 3 + self._odds.width))
+        return found
+
+
+def host_cost(backend: StillBackend, texts: Sequence[str], request_texts: int) -> dict[str, float]:
+    """Microseconds per text, of the engine's thread and of those that tokenise."""
+    clock: list[float] = []
+
+    def noted(_: BatchReport) -> None:
+        clock.append(time.thread_time())  # called by the engine's thread
+
+    engine = BatchingEngine(backend, on_batch=noted)
+    engine.submit(texts[:1])
+    began = time.thread_time()
+    futures = [engine.submit(texts[at : at + request_texts]) for at in range(0, len(texts), request_texts)]
+    prepared = time.thread_time() - began
+    engine.start()
+    for future in futures:
+        future.result()
+    engine.stop()
+    return {"engine_us": clock[-1] / len(texts) * 1e6, "prepare_us": prepared / len(texts) * 1e6}
