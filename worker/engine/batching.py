@@ -48,7 +48,10 @@ class _Flight:
 
 
 class BatchingEngine:
-    """Drives a backend. `on_batch(report)` is called after each batch, `on_fatal(reason)` before giving up."""
+    """Drives a backend. `on_batch(report)` is called after each batch, `on_fatal(reason)` before giving up.
+
+    `patience_s`: as `waiting.Waiting`, where somebody may come who waits.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class BatchingEngine:
         *,
         on_batch: Callable[[BatchReport], None] = lambda report: None,
         on_fatal: Callable[[str], None] = lambda reason: None,
+        patience_s: float | None = None,
     ) -> None:
         self._backend = backend
         self._on_batch, self._on_fatal = on_batch, on_fatal
@@ -67,7 +71,7 @@ class BatchingEngine:
         self._draining = False
         self._dead = False
         self._thread: threading.Thread | None = None
-        self._waiting = Waiting(backend)  # engine thread only, as are the next
+        self._waiting = Waiting(backend, patience_s=patience_s)  # engine thread only, as are the next
         self._flying: list[_Flight] = []
         self._launching_since: float | None = None
         self._landed_at = 0.0
@@ -238,10 +242,11 @@ class BatchingEngine:
         for request in requests_of(batch):
             request.timings.device_s += seconds
             request.timings.batches += 1
-        self._waiting.grow()
+        tokens = sum(row.n_tokens for _, _, row in batch)
+        self._waiting.went_well(tokens, seconds)
         done = [answer for answer in answers if isinstance(answer, Answer)]
         close = sum(answer.is_close for answer in done)
-        self._on_batch(BatchReport(len(batch), sum(row.n_tokens for _, _, row in batch), seconds, len(done), close))
+        self._on_batch(BatchReport(len(batch), tokens, seconds, len(done), close))
 
     def _settle(self, batch: list[Row], answers: Sequence[Answer | Prepared]) -> None:
         for (request, index, _), answer in zip(batch, answers, strict=True):

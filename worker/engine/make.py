@@ -11,6 +11,8 @@ from worker.engine.folders import DEMO
 from worker.engine.instant import NAME, InstantBackend
 from worker.windows import Policy
 
+PATIENCE_S = 0.3  # that a text which somebody waits for may wait for the device
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -50,5 +52,5 @@ def _open(spec: Spec) -> Backend:
 
 
 def make_engine(backend: Backend, *, on_batch: Callable[[BatchReport], None], on_fatal: Callable[[str], None]) -> BatchingEngine:
-    """An engine over the backend, not started."""
-    return BatchingEngine(backend, on_batch=on_batch, on_fatal=on_fatal)
+    """An engine over the backend, not started, as a worker has it: its interactive lane is always open."""
+    return BatchingEngine(backend, on_batch=on_batch, on_fatal=on_fatal, patience_s=PATIENCE_S)

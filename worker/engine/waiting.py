@@ -3,8 +3,9 @@
 A row that needs a further pass comes back as another row. Such rows are few and short: they wait in a pool until they fill a batch,
 the device would idle, or the oldest has waited long enough.
 
-A pass cannot be interrupted, and after an urgent row another may come. So for a while batches of the others are small, which
-spreads the windows of a long text over several, and rows that are longer than these are on all streams but one at most.
+A pass cannot be interrupted. Where urgent rows may come at any time, batches of the others take no longer than such a row may wait
+for the device, by the rate that is measured. After one has come another may: for a while batches are small anyway, which spreads
+the windows of a long text over several, and rows that are longer than these are on all streams but one at most.
 """
 
 import itertools
@@ -20,14 +21,19 @@ WINDOW_BATCHES = 4  # tokens that are sorted by length together, in batches: eno
 POOL_PATIENCE = 8  # batches that a row waits for others that need a further pass too
 SHRINK, GROW, GROW_AFTER = 0.75, 1.1, 64  # of the token budget after memory ran out; batches without it before it is raised
 ALERT_S, ALERT_SHARE = 30.0, 1 / 4  # since the last urgent row came: how much of the budget a batch of the others takes
+LEAST_TOKENS = 256  # of a batch that is short: a slow device would lose more than a tenth of its rate with fewer
+SMOOTHING = 0.2  # of the rate that is measured: what a batch counts
+REPACK = 1.25  # times longer or shorter than planned: plan anew
 LEAST = 1 / 16  # of the budget: one enormous row must not make all batches small for long
 
 
 class Waiting:
-    """Belongs to the engine thread."""
+    """Belongs to the engine thread. `patience_s`: how long an urgent row may wait for the device; None: as long as it takes."""
 
-    def __init__(self, backend: Backend, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._backend, self._clock = backend, clock
+    def __init__(self, backend: Backend, clock: Callable[[], float] = time.perf_counter, patience_s: float | None = None) -> None:
+        self._backend, self._clock, self._patience_s = backend, clock, patience_s
+        self._rate = 0.0  # tokens a second of a batch on the device; 0 before the first
+        self._planned_short = 0
         self._alert_until = float("-inf")
         self._plan: deque[list[Row]] = deque()
         self._again: deque[list[Row]] = deque()
@@ -42,6 +48,7 @@ class Waiting:
         """Pack what waits anew with what came."""
         rows = sorted([*itertools.chain.from_iterable(self._plan), *arrived], key=lambda row: row[0].queued_at)
         self._plan.clear()
+        self._planned_short = self._short
         if is_urgent(arrived):
             self._alert_until = self._clock() + ALERT_S
         backend = self._backend
@@ -83,7 +90,11 @@ class Waiting:
     @property
     def _short(self) -> int:
         """Tokens of a batch that nobody waits for."""
-        return int(ALERT_SHARE * self._budget) if self._clock() < self._alert_until else self._budget
+        short = int(ALERT_SHARE * self._budget) if self._clock() < self._alert_until else self._budget
+        if self._patience_s is None or not self._rate:
+            return short
+        ahead = 1 + (self._backend.ahead if self._backend.streams == 1 else 0)  # what waits for a stream is taken back
+        return min(short, max(LEAST_TOKENS, int(self._rate * self._patience_s / ahead)))
 
     def _holds_back(self, flying: Sequence[Sequence[Row]]) -> bool:
         """Whether a stream would be left to no one but long rows."""
@@ -109,8 +120,13 @@ class Waiting:
         self._budget, self._good_batches = int(max(LEAST * self._backend.budget_tokens, SHRINK * self._budget)), 0
         self.add([])
 
-    def grow(self) -> None:
-        """A batch went well. Once it has sufficed for long: try larger ones again."""
+    def went_well(self, tokens: int, seconds: float) -> None:
+        """A batch did. Once the budget has sufficed for long: try larger ones again."""
+        if seconds > 0:
+            rate = tokens / seconds
+            self._rate += (rate - self._rate) * (SMOOTHING if self._rate else 1)
+            if self._plan and not 1 / REPACK <= self._short / max(1, self._planned_short) <= REPACK:
+                self.add([])
         self._good_batches += 1
         if self._good_batches >= GROW_AFTER and self._budget < self._backend.budget_tokens:
             self._budget, self._good_batches = min(self._backend.budget_tokens, int(GROW * self._budget) + 1), 0
