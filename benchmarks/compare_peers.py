@@ -4,8 +4,9 @@
     python ../shared/peers/make_model.py /tmp/model --shape 0.6b
     python benchmarks/compare_peers.py /tmp/model --peers ../shared/peers --vllm-python /tmp/vllm/bin/python --rows 96
 
-vLLM's CPU build needs an environment of its own (see the peers' README); without `--vllm-python` it is left out. Answers are
-scripted here and forced to eight tokens there: random weights do not speak the grammar.
+vLLM's CPU build and OpenVINO need environments of their own (see the peers' README); without `--vllm-python`, or `--openvino-python`
+and `--openvino-model`, they are left out. The engine runs in fp32 and, beside OpenVINO's int8, in int8. Answers are scripted here and
+forced to eight tokens there: random weights do not speak the grammar.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 TURN_LIMIT_S = 1800
+OURS, OURS_IN_EIGHT_BITS = "guardfleet", "guardfleet int8"
 
 
 def main() -> None:
@@ -27,6 +29,8 @@ def main() -> None:
     parser.add_argument("model", type=pathlib.Path, help="folder written by make_model.py")
     parser.add_argument("--peers", type=pathlib.Path, required=True, help="folder of the peers' scripts")
     parser.add_argument("--vllm-python")
+    parser.add_argument("--openvino-python")
+    parser.add_argument("--openvino-model", help="folder that optimum-cli exported with --weight-format int8")
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--generate-rows", type=int, default=32, help="transformers is slow: its rate is taken on fewer rows")
     parser.add_argument("--generate-batches", type=lambda value: [int(part) for part in value.split(",")], default=[8, 32])
@@ -35,9 +39,13 @@ def main() -> None:
     args = parser.parse_args()
     ours = f"-m worker.engine.bench --scripted --turns 1 --json --rows {args.rows} --budgets {args.budgets}".split()
     files = ["--model", str(args.model), "--texts", str(args.model / "texts.json")]
-    contenders: dict[str, list[str]] = {"guardfleet": [sys.executable, *ours, *files]}
+    contenders: dict[str, list[str]] = {OURS: [sys.executable, *ours, *files, "--dtype", "float32"]}
     if args.vllm_python:
         contenders["vllm-cpu"] = [args.vllm_python, str(args.peers / "vllm_cpu.py"), str(args.model), str(args.rows)]
+    if args.openvino_python and args.openvino_model:
+        script = [str(args.peers / "openvino_int8.py"), args.openvino_model, str(args.model), str(args.rows)]
+        contenders["openvino int8"] = [args.openvino_python, *script]
+        contenders[OURS_IN_EIGHT_BITS] = [*contenders[OURS], "--quantize", "int8"]
     for batch in args.generate_batches:
         script = [sys.executable, str(args.peers / "hf_generate.py"), str(args.model), str(args.generate_rows), str(batch)]
         contenders[f"generate, sorted, batch {batch}"] = script
@@ -50,16 +58,21 @@ def main() -> None:
             if "runs" in found:
                 best = max(found["runs"], key=lambda run: run["texts_s"])
                 found["texts_per_s"] = best["texts_s"]
-                ceilings.append(best["ceiling_gflop_s"])
-                shares.append(best["of_ceiling"])
+                if name == OURS:
+                    ceilings.append(best["ceiling_gflop_s"])
+                    shares.append(best["of_ceiling"])
             rates[name].append(found["texts_per_s"])
             print(f"turn {turn + 1}: {name}: {found['texts_per_s']:.3f} texts/s", flush=True)
     medians = {name: statistics.median(several) for name, several in rates.items()}
     for name, rate in medians.items():
-        print(f"{name}: {rate:.3f} texts/s, guardfleet is {medians['guardfleet'] / rate:.2f} x that")
+        times = ", ".join(f"{ours} is {medians[ours] / rate:.2f} x that" for ours in (OURS, OURS_IN_EIGHT_BITS) if ours in medians)
+        print(f"{name}: {rate:.3f} texts/s, {times}")
     print(json.dumps({
         "model": args.model.name, "rows": args.rows, "turns": args.turns, "texts_s": medians,
-        "ratios": {name: round(medians["guardfleet"] / rate, 3) for name, rate in medians.items()},
+        "ratios": {
+            ours: {name: round(medians[ours] / rate, 3) for name, rate in medians.items()}
+            for ours in (OURS, OURS_IN_EIGHT_BITS) if ours in medians
+        },
         "ceiling_gflop_s": statistics.median(ceilings), "of_ceiling": statistics.median(shares), "all": rates,
     }))  # fmt: skip
 
