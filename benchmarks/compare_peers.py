@@ -4,9 +4,9 @@
     python ../shared/peers/make_model.py /tmp/model --shape 0.6b
     python benchmarks/compare_peers.py /tmp/model --peers ../shared/peers --vllm-python /tmp/vllm/bin/python --rows 96
 
-vLLM's CPU build and OpenVINO need environments of their own (see the peers' README); without `--vllm-python`, or `--openvino-python`
-and `--openvino-model`, they are left out. The engine runs in fp32 and, beside OpenVINO's int8, in int8. Answers are scripted here and
-forced to eight tokens there: random weights do not speak the grammar.
+vLLM's CPU build and OpenVINO need environments of their own (see the peers' README); without `--vllm-python`, or
+`--openvino-python` and `--openvino-model`, they are left out. The engine runs in fp32 and, beside OpenVINO's int8, in int8. Answers
+are scripted here and forced to eight tokens there: random weights do not speak the grammar.
 """
 
 import argparse
