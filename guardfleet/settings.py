@@ -91,7 +91,9 @@ class Settings(BaseSettings):
     model_revision: str | None = Field(None, description="Branch, tag or commit of a hub model; pin it in production.")
     named_only: bool = Field(False, description="Take only jobs that name this worker's model: for the second model of a cascade.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` takes the GPU where there is one.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="`auto`: bf16 where the device has units for it.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="`auto`: bf16 where the device has units for it."
+    )
     quantize: Literal["none", "int8", "fp8"] = Field(
         "none", description="The layers' matrices in eight bits; measure first: `guardfleet evaluate FILE --against int8`."
     )

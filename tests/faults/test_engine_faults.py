@@ -45,7 +45,7 @@ class Faulty(PackedBackend):
             done = launched.collect()
             if len(batch) > 1 and self.dice.random() < self.full / 2:
                 raise DeviceFullError
-            if any(self.poison is not None and getattr(row, "ids", None) == self.poison for row in batch):
+            if any(self.poison is not None and tuple(getattr(row, "ids", ())) == self.poison for row in batch):
                 raise ValueError("a poisoned row")
             return done
 
@@ -87,7 +87,7 @@ def test_out_of_memory_at_random_batches_changes_no_answer(backend: Faulty, text
 def test_a_poisoned_row_ends_as_a_failure_and_takes_nobody_along(backend: Faulty, texts: list[str]) -> None:
     expected = [answer.raw for answer in judge(backend, texts)]
     (row,) = backend.prepare([texts[POISON]])
-    backend.poison, backend.full = getattr(row, "ids", None), 0.3
+    backend.poison, backend.full = tuple(getattr(row, "ids", ())), 0.3
     found = judge(backend, texts)
     same = {i for i, text in enumerate(texts) if text == texts[POISON]}
     for i, answer in enumerate(found):
