@@ -38,6 +38,7 @@ def first_guess(network: PackedNetwork, *, streams: int, ahead: int) -> int:
     if network.device.type != "cuda":
         kept = kept_bytes(shape, item)
         return max(LEAST_TOKENS, min(CPU_TOKENS // streams, CPU_BYTES // kept // (1 + ahead)))
+    torch.cuda.empty_cache()  # what the self test's reference took is free, and would not be counted so
     free, _ = torch.cuda.mem_get_info(network.device)
     return max(LEAST_TOKENS, batch_tokens(shape, item, free))
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from worker.engine.contract import Answer
+from worker.engine.contract import Answer, Pieces, Unjudgeable
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.generate import GenerateBackend
 from worker.engine.loading import LoadedModel
@@ -22,7 +22,7 @@ from worker.prompt import Content, Encoded, messages_of
 LENGTHS = (1, 2, 17, 300, 3000)  # tokens of the probes that are no prompts
 PATIENCE_FLOP = {"cpu": 3e11}  # what transformers' passes may cost; a GPU does all of them in a second
 FEW = 2  # layers, and prompts, where all would cost more
-TEXTS = 50
+TEXTS, AT_ONCE = 50, 25  # keys and values of all of them would be 3 GB at 8B
 TREE_NODES = 16
 MAX_PATHS = 3  # of a tree, to its deepest nodes
 SENTENCES = (
@@ -95,7 +95,8 @@ def _answers(loaded: LoadedModel, texts: Sequence[Content]) -> list[Answer]:
     if not texts:
         return []
     backend = GenerateBackend(loaded, budget_tokens=0)
-    return backend.run([row for row in backend.prepare(texts) if hasattr(row, "n_tokens")])
+    rows = [row for row in backend.prepare(texts) if not isinstance(row, Pieces | Unjudgeable)]
+    return [answer for at in range(0, len(rows), AT_ONCE) for answer in backend.run(rows[at : at + AT_ONCE])]
 
 
 class _Asking:
