@@ -13,8 +13,11 @@ COPY . .
 RUN /venv/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM python:3.12-slim
+# Triton compiles its launchers at the first start on a GPU; without a compiler the steps between the products stay unfused.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --create-home guardfleet && install -d -o guardfleet /models
 COPY --from=build /venv /venv
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 HF_HOME=/models PYTORCH_ALLOC_CONF=expandable_segments:True
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 HF_HOME=/models PYTORCH_ALLOC_CONF=expandable_segments:True \
+    TRITON_CACHE_DIR=/tmp/triton
 USER guardfleet
 CMD ["guardfleet", "worker"]
