@@ -7,6 +7,8 @@ import torch
 
 from tests.services.bugs import BUGS
 from tests.services.packed import elsewhere
+from worker.engine import reference as asked
+from worker.engine import sight
 from worker.engine.loading import load
 from worker.engine.packed import PackedBackend
 from worker.engine.reference import Reference, ask_transformers
@@ -16,18 +18,27 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @functools.cache
-def reference(dtype: str) -> Reference:
+def reference(dtype: str, lengths: tuple[int, ...]) -> Reference:
     return elsewhere(lambda: ask_transformers(load("demo", device="cpu", dtype=dtype)))
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less of it, so that it is caught at once: CUDA's kernel is a loop here, and slow in 16 bits."""
+    monkeypatch.setattr("worker.engine.reference.LENGTHS", (1, 2, 17, 300, 301))
+    monkeypatch.setattr("worker.engine.sight.LENGTHS", tuple(min(n, 400) for n in sight.LENGTHS))
+    monkeypatch.setattr("worker.engine.sight.CONTEXTS", tuple(min(n, 400) for n in sight.CONTEXTS))
 
 
 def held(dtype: str, *, as_on_cuda: bool = True) -> None:
     """CUDA's own pass with a loop in place of its kernel."""
     made = PackedBackend(load("demo", device="cpu", dtype=dtype), budget_tokens=4096, streams=1, as_on_cuda=as_on_cuda)
-    elsewhere(lambda: hold(made, reference(dtype)))
+    elsewhere(lambda: hold(made, reference(dtype, asked.LENGTHS)))
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.usefixtures("brief")
 def test_a_planted_bug_is_caught(bug: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BUGS[bug](monkeypatch)
     with pytest.raises(SelfTestError):
