@@ -78,7 +78,9 @@ def _flash(
     causal: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     options = always | causally if causal else always
-    mixed, lse = kernel(q, k, v, cut_q.bounds, cut_k.bounds, cut_q.longest, cut_k.longest, **options)
+    # A bound. Of 1 the kernel concludes that each sequence has one query, and lays them out so; there are sequences that have none.
+    longest_q = max(2, cut_q.longest)
+    mixed, lse = kernel(q, k, v, cut_q.bounds, cut_k.bounds, longest_q, cut_k.longest, **options)
     return mixed, lse
 
 
