@@ -75,6 +75,11 @@ class Rows:
         """Of the whole batch."""
         return int(self.ends[-1]) if len(self.ends) else 0
 
+    @property
+    def n_reads(self) -> int:
+        """Tokens of the whole batch that are read."""
+        return int((self.tails + self.is_aside).sum())
+
     @functools.cached_property
     def aside_tokens(self) -> Ints:
         """Places of the tokens of all asides."""
@@ -94,7 +99,7 @@ class Rows:
 
     def reads(self) -> Ints:
         """Places of the tokens that are read: of each row the tail, and the last of the aside."""
-        out = np.empty(int((self.tails + self.is_aside).sum()), np.int64)
+        out = np.empty(self.n_reads, np.int64)
         out[spread(self.first_reads, self.tails)] = spread(self.middles - self.tails, self.tails)
         out[self.aside_reads] = self.ends[self.is_aside] - 1
         return out

@@ -48,6 +48,14 @@ class Odds:
         """(n, distinct first tokens): softmax over the categories, in fp32."""
         return logits[:, self._categories].float().softmax(-1)
 
+    def table(self, logits: torch.Tensor) -> torch.Tensor:
+        """All that is read off logits (n, vocabulary), which are used up: a row of fp32 for each."""
+        best, chosen = logits.max(-1)
+        labels, categories = self.labels(logits), self.categories(logits)
+        second = logits.scatter_(-1, chosen[:, None], float("-inf")).amax(-1)
+        columns = (chosen.float(), torch.isfinite(best).float(), best.float() - second.float())  # fp32 is exact below 2**24
+        return torch.cat([torch.stack(columns, 1), labels, categories], 1)
+
 
 class Reads:
     """The read positions of one pass: the winning token, whether it is a number at all, and its lead over the next.
@@ -63,15 +71,11 @@ class Reads:
 
     def add(self, logits: torch.Tensor) -> None:
         """Read (n, vocabulary) more positions; the logits are used up."""
-        best, chosen = logits.max(-1)
-        labels, categories = self._odds.labels(logits), self._odds.categories(logits)
-        second = logits.scatter_(-1, chosen[:, None], float("-inf")).amax(-1)
-        columns = (chosen.float(), torch.isfinite(best).float(), best.float() - second.float())  # fp32 is exact below 2**24
-        self.take(to_host(torch.cat([torch.stack(columns, 1), labels, categories], 1)))
+        self.take(self._odds.table(logits))
 
-    def take(self, table: Callable[[], torch.Tensor]) -> None:
-        """What will have been read of more positions: (n, 3 + `Odds.width`), in fp32: token, whether it is a number, lead, odds."""
-        self._tables.append(table)
+    def take(self, table: torch.Tensor) -> None:
+        """Positions that were read already (`Odds.table`)."""
+        self._tables.append(to_host(table))
 
     def wait(self) -> None:
         """Until all positions that were added are on the host."""
