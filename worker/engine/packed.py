@@ -28,6 +28,7 @@ from worker.engine.first_pass import FirstPass, Part, answers_as_drafted
 from worker.engine.further_pass import FurtherPass
 from worker.engine.fused_network import FusedNetwork
 from worker.engine.geometry import Ints, Prefix, Rows
+from worker.engine.graphs import Capture, record
 from worker.engine.loading import LoadedModel
 from worker.engine.modes import PROBES, Mode, shared_beginning
 from worker.engine.network import Attention, PackedNetwork
@@ -58,6 +59,7 @@ class PackedBackend:
         ahead: int | None = None,  # as `contract.Backend.ahead`; None: so that the device always has one to begin with
         streams: int = 0,  # passes beside each other on a CPU; 0: as many as it has threads, up to a few
         as_on_cuda: bool | None = None,  # whichever the device is; None: as it is
+        capture: Capture | None = None,  # records small passes of CUDA; None: each kernel is launched by itself
     ) -> None:
         self.model: Model = loaded.identity
         self.device = str(loaded.device)
@@ -85,6 +87,7 @@ class PackedBackend:
         if not is_cuda:
             self.causal = fastest(shape, kept, opened, self.streams)
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
+        self._graphs = record(self.network, self._odds, self.workspace(), self.modes, capture) if capture and is_cuda else None
         if not budget_tokens:
             self.budget_tokens = budget.first_guess(self.network, streams=self.streams, ahead=self.ahead)
         if loaded.device.type == "cuda":
@@ -161,8 +164,12 @@ class PackedBackend:
         """Prompts, drafts and asides; each is a chain, so that plain causal attention is all that is needed."""
         first = FirstPass(rows)
         geometry = first.geometry
-        attention = functools.partial(self.causal, workspace, geometry)
-        done = self._start(self._pass, first.ids, geometry.positions(), geometry.reads(), attention)
+        flight = self._graphs.launch(first) if self._graphs else None
+        if flight:
+            done, workspace = flight.done, flight.workspace
+        else:
+            attention = functools.partial(self.causal, workspace, geometry)
+            done = self._start(self._pass, first.ids, geometry.positions(), geometry.reads(), attention)
 
         def collect() -> list[Answer | Prepared]:
             reads = done.result()
@@ -183,7 +190,7 @@ class PackedBackend:
                 at += len(part.rows)
             return [out[i] for i in range(len(rows))]
 
-        return Launched(collect, done)
+        return Launched(flight.until(collect) if flight else collect, done)
 
     def _left_draft(self, part: Part, i: int, reads: Reads, at: int, workspace: Workspace, start: int) -> Answer | Prepared:
         """A row whose answer is another than the drafted one; it takes the keys and values of what is right of it along."""

@@ -1,0 +1,101 @@
+"""CUDA graphs without a GPU: what torch runs is recorded as a graph records it, and run again in the same memory without Python."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from worker.engine import varlen
+
+Run = Callable[[], torch.Tensor]
+honest = varlen.varlen_by_loop
+
+
+def again(run: Run) -> Run:
+    """No recording: the function itself, over the same buffers."""
+    return run
+
+
+class Tape(TorchDispatchMode):
+    """Every operation with its arguments: numbers, shapes and places as they were, what tensors hold as it will be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        assert not any(isinstance(leaf, int | float | bool) for leaf in tree_leaves(out)), f"{func}: the host waits for the device"
+        self.steps.append((func, args, kwargs or {}, out))
+        return out
+
+    def play(self) -> None:
+        """All of it again; what an operation made before is what it makes now."""
+        for func, args, kwargs, out in self.steps:
+            known = {_place(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+            fresh = func(*args, **kwargs)
+            for before, now in zip(tree_leaves(out), tree_leaves(fresh), strict=True):
+                if _place(before) not in known:  # else a view, or written in place
+                    before.copy_(now)
+
+
+def _place(tensor: torch.Tensor) -> int:
+    """Of its memory; weights in oneDNN's layout show none."""
+    return id(tensor) if tensor.is_mkldnn else tensor.untyped_storage().data_ptr()
+
+
+class Recorder:
+    """A `graphs.Capture` that counts what it records and how often that is replayed."""
+
+    def __init__(self) -> None:
+        self.tapes: list[Tape] = []
+        self.replays = 0
+
+    def __call__(self, run: Run) -> Run:
+        with Tape() as tape:
+            out = run()
+        self.tapes.append(tape)
+
+        def replay() -> torch.Tensor:
+            self.replays += 1
+            tape.play()
+            return out
+
+        return replay
+
+
+@functools.cache
+def _kernel() -> Callable[..., Any]:
+    """The loop as one operation, as CUDA's kernel is: what it reads of the bounds is nothing that the host sees."""
+
+    @torch.library.custom_op("guardfleet_tests::varlen", mutates_args=())
+    def kernel(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        of_q: torch.Tensor,
+        of_k: torch.Tensor,
+        most_q: int,
+        most_k: int,
+        causal: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        for bounds, most in ((of_q, most_q), (of_k, most_k)):
+            assert int(bounds.diff().min()) >= 0
+            assert int(bounds.diff().max()) <= most
+        return honest(q, k, v, varlen.Cuts(of_q, most_q), varlen.Cuts(of_k, most_k), causal=causal)
+
+    return kernel
+
+
+def use_kernel(patch: pytest.MonkeyPatch) -> None:
+    """Instead of the loop, which Python steers by what the bounds are."""
+    kernel = _kernel()
+
+    def varlen_as_kernel(q: Any, k: Any, v: Any, cut_q: Any, cut_k: Any, *, causal: bool) -> Any:
+        return kernel(q, k, v, cut_q.bounds, cut_k.bounds, cut_q.longest, cut_k.longest, causal)
+
+    patch.setattr(varlen, "varlen_by_loop", varlen_as_kernel)
