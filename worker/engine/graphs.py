@@ -27,7 +27,7 @@ from worker.engine.progress import PromptRow
 from worker.engine.reading import Odds, Reads
 
 SIZES = tuple(Size(tokens) for tokens in (128, 256, 512, 1024, 2048))
-LAUNCHES, LAUNCH_S = 17, 5e-6  # of a layer, counted (docs/decisions/0015), and what one takes the host at least
+LAUNCHES, LAUNCH_S = 17, 5e-6  # of a layer, counted (docs/decisions/0018), and what one takes the host at least
 FLOPS = 5e14  # what an H200 sustains in 16 bit; on a slower GPU fewer sizes would be worth their fillers
 MOST_BYTES, FREE_SHARE = 256 << 20, 1 / 16  # of keys and values: at most, and of what the device has left
 WARM_UPS = 2  # kernels are compiled, and libraries make room for themselves, outside of what is recorded
