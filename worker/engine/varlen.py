@@ -14,6 +14,8 @@ import torch
 from worker.engine.device import tensor_of
 from worker.engine.geometry import Ints
 
+LEAST_LONGEST = 2  # flash attention, told that the longest sequence asks one query, takes it that each asks one; some ask none
+
 
 class Cuts(NamedTuple):
     """Where sequences begin and end, (sequences + 1,) int32 on the device, and the length of the longest."""
@@ -78,9 +80,8 @@ def _flash(
     causal: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     options = always | causally if causal else always
-    # A bound. Of 1 the kernel concludes that each sequence has one query, and lays them out so; there are sequences that have none.
-    longest_q = max(2, cut_q.longest)
-    mixed, lse = kernel(q, k, v, cut_q.bounds, cut_k.bounds, longest_q, cut_k.longest, **options)
+    longest = max(LEAST_LONGEST, cut_q.longest)
+    mixed, lse = kernel(q, k, v, cut_q.bounds, cut_k.bounds, longest, cut_k.longest, **options)
     return mixed, lse
 
 
