@@ -1,36 +1,20 @@
 """On a GPU the engine answers as on the CPU. Skipped where there is none: no machine of CI has one."""
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine"),
+    pytest.mark.filterwarnings("default"),  # what else is on such a machine warns of its own business
+]
 
+from tests.services import on_device  # noqa: E402
 
-TEXTS = [f"What is {n} plus {n}? " * (1 + n % 7) for n in range(60)]
-# On a CPU 1 in 100 answers of the demo model turns from fp32 to bf16, and each of those says that it was close, as 7 in 100 do. So
-# of 60 more than 3 turn once in 300 runs, and none that does not say so; were most of them close, it would say nothing.
-MOST_TURNED, MOST_CLOSE = 3, 15
-
-
-def answers(backend: Any) -> list[Any]:
-    todo = list(enumerate(backend.prepare(TEXTS)))
-    out: dict[int, Any] = {}
-    while todo:
-        done = backend.run([row for _, row in todo])
-        out |= {i: answer for (i, _), answer in zip(todo, done, strict=True) if hasattr(answer, "raw")}
-        todo = [(i, row) for (i, _), row in zip(todo, done, strict=True) if not hasattr(row, "raw")]
-    return [out[i] for i in range(len(TEXTS))]
-
-
-def hold(in_16_bit: list[Any], exact: list[Any]) -> None:
-    """Near ties alone may turn in 16 bit, and say that they are."""
-    turned = [found for found, wanted in zip(in_16_bit, exact, strict=True) if found.raw != wanted.raw]
-    assert [found.raw for found in turned if not found.is_close] == []
-    assert len(turned) <= MOST_TURNED
-    assert sum(found.is_close for found in in_16_bit) <= MOST_CLOSE
+DTYPES = ["bfloat16", "float16"]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -38,8 +22,12 @@ def test_the_fallback_answers_alike_on_gpu_and_cpu(dtype: str) -> None:
     from worker.engine.generate import GenerateBackend
     from worker.engine.loading import load
 
-    found = answers(GenerateBackend(load("demo", device="cuda", dtype=dtype), budget_tokens=65_536))
-    hold(found, answers(GenerateBackend(load("demo", device="cpu"), budget_tokens=65_536)))
+    several = [
+        on_device.answers(GenerateBackend(load("demo", device=device, dtype=kind), budget_tokens=65_536), on_device.TEXTS)
+        for device, kind in (("cuda", dtype), ("cpu", "float32"))
+    ]
+    found = on_device.turned(*several)
+    assert found.holds, found
 
 
 def test_the_packed_pass_in_bf16_answers_as_fp32_on_the_cpu() -> None:
@@ -49,40 +37,100 @@ def test_the_packed_pass_in_bf16_answers_as_fp32_on_the_cpu() -> None:
 
     on_gpu = PackedBackend(load("demo", device="cuda", dtype="bfloat16"), budget_tokens=65_536)
     assert on_gpu.causal is VarlenAttention
-    hold(answers(on_gpu), answers(PackedBackend(load("demo", device="cpu"), budget_tokens=8192)))
+    exact = PackedBackend(load("demo", device="cpu"), budget_tokens=8192)
+    found = on_device.turned(*(on_device.answers(backend, on_device.TEXTS) for backend in (on_gpu, exact)))
+    assert found.holds, found
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_self_test_holds(dtype: str) -> None:
+    from worker.engine.self_test import hold
+
+    backend, reference = on_device.opened(dtype, "cuda")
+    assert {n: ratio for n, ratio in on_device.spreads(backend, reference) if not ratio <= 1} == {}
+    hold(backend, reference)
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8", "fp8"])
+def test_a_model_is_opened_with_the_packed_pass(quantize: str, caplog: pytest.LogCaptureFixture) -> None:
+    from worker.engine.make import Spec, make_backend
+    from worker.engine.packed import PackedBackend
+    from worker.engine.quantize import FP8_CAPABILITY
+
+    if quantize == "fp8" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
+        pytest.skip("no fp8 matrix units")
+    with caplog.at_level(logging.WARNING):
+        made = make_backend(Spec(model="demo", device="cuda", quantize=quantize))
+    assert isinstance(made, PackedBackend), caplog.text
+    assert "engine_" not in caplog.text  # neither fallen back nor unfused
+    assert {answer.failure for answer in on_device.answers(made, on_device.TEXTS)} == {None}
+
+
+def test_where_the_kernel_refuses_the_gpu_padded_generate_judges(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tests.services.kernels import NO_GPU_FOR_IT
+    from worker.engine.generate import GenerateBackend
+    from worker.engine.make import Spec, make_backend
+
+    def refusing(*args: Any, **options: Any) -> Any:
+        raise RuntimeError(NO_GPU_FOR_IT)
+
+    monkeypatch.setattr("worker.engine.attention.varlen_for", lambda device: refusing)
+    with caplog.at_level(logging.WARNING):
+        made = make_backend(Spec(model="demo", device="cuda"))
+    assert isinstance(made, GenerateBackend)
+    assert NO_GPU_FOR_IT in caplog.text
+    assert {answer.failure for answer in on_device.answers(made, on_device.TEXTS[:4])} == {None}
 
 
 def test_eight_bits_are_made_on_the_way_to_the_gpu() -> None:
     """So a GPU that has no room for 16-bit weights can have a model in eight."""
-    from worker.engine.quantize import quantize
+    from worker.engine.quantize import EightBitLinear, quantize
 
-    layers = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024, bias=False, dtype=torch.bfloat16) for _ in range(64)))
-    in_16_bit = sum(weight.nbytes for weight in layers.parameters())
+    def owner() -> Any:
+        return torch.nn.ModuleDict({"proj": torch.nn.Linear(1024, 1024, bias=False, dtype=torch.bfloat16)})
+
+    layers = [SimpleNamespace(self_attn=owner(), mlp=owner()) for _ in range(32)]
+    in_16_bit = 64 * 1024 * 1024 * 2
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    quantize(SimpleNamespace(model=layers), "int8", torch.device("cuda"))
-    assert {weight.device.type for weight in layers.parameters()} == {"cuda"}
+    quantize(SimpleNamespace(model=SimpleNamespace(layers=layers)), "int8", torch.device("cuda"))
+    made = [part.proj for layer in layers for part in (layer.self_attn, layer.mlp)]
+    assert {type(part) for part in made} == {EightBitLinear}
+    assert {part.matrix.values.device.type for part in made} == {"cuda"}
     assert torch.cuda.max_memory_allocated() - before < 0.8 * in_16_bit  # half of it, and one layer's on its way
 
 
-def test_causal_with_more_keys_than_queries_is_aligned_at_the_bottom_right() -> None:
-    """The tails of the last layer and the prefix rest on it."""
-    from worker.engine.attention import flash_varlen
+def test_a_further_pass_makes_no_rectangle() -> None:
+    """One long row beside many short ones: keys and values are laid one behind the other once, never padded to the longest."""
+    device, lengths = torch.device("cuda"), [40] * 200 + [4000]
+    on_device.mix_trees(device, torch.bfloat16, [40])  # compiles
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    kept, rectangle = on_device.mix_trees(device, torch.bfloat16, lengths)
+    taken = torch.cuda.max_memory_allocated() - before
+    assert taken < 4 * kept < rectangle / 4, (taken, kept)  # the rows' own, their copy, and queries, mixtures and a workspace
 
-    torch.manual_seed(1)
-    queries, keys, heads, kv_heads, dim = [5, 130, 1, 64], [206, 331, 202, 64], 4, 2, 64
-    q = torch.randn(sum(queries), heads, dim, device="cuda", dtype=torch.bfloat16)
-    k, v = torch.randn(2, sum(keys), kv_heads, dim, device="cuda", dtype=torch.bfloat16)
 
-    def cumulative(lengths: list[int]) -> Any:
-        return torch.tensor([0, *lengths], device="cuda").cumsum(0).to(torch.int32)
+def test_a_launch_does_not_wait_for_the_gpu() -> None:
+    """Neither a first pass nor a further one: the device would stand still while the next batch is made."""
+    from worker.engine.drafts import Tree
+    from worker.engine.loading import load
 
-    found = flash_varlen(q, k, v, cumulative(queries), cumulative(keys), max(queries), max(keys))
-    at_q = at_k = 0
-    for n, m in zip(queries, keys, strict=True):
-        parts = (q[at_q : at_q + n], k[at_k : at_k + m], v[at_k : at_k + m])
-        mask = torch.ones(n, m, dtype=torch.bool, device="cuda").tril(m - n)
-        wide = [part.float()[None].transpose(1, 2) for part in parts]
-        expected = torch.nn.functional.scaled_dot_product_attention(*wide, attn_mask=mask, enable_gqa=True)
-        torch.testing.assert_close(found[at_q : at_q + n].float(), expected[0].transpose(0, 1), atol=2e-2, rtol=2e-2)
-        at_q, at_k = at_q + n, at_k + m
+    backend = on_device.packed(load("demo", device="cuda", dtype="bfloat16"))
+    for mode in backend.modes:
+        mode.learns, mode.draft = False, Tree.chain(mode.draft.tokens[:1])  # all rows go on
+    rows = backend.prepare(on_device.TEXTS)
+    on_device.answers(backend, on_device.TEXTS)  # kernels are compiled, workspaces have grown
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        first = backend.launch(rows)
+        torch.cuda.set_sync_debug_mode("default")
+        further = first.collect()
+        assert not any(hasattr(row, "raw") for row in further)
+        torch.cuda.set_sync_debug_mode("error")
+        second = backend.launch(further)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(second.collect()) == len(rows)
