@@ -2,33 +2,39 @@
 """Time the engine on a GPU against its matrix rate and against transformers' generate, on random weights in the real shapes.
 
     python benchmarks/gpu.py --shapes 0.6b,8b --texts FILE --tokenizer FOLDER --out results.json
+    python benchmarks/gpu.py --all --texts FILE --out day.json
+
+`--all` finds out in 8 minutes (`--minutes`) what there is to know of a GPU, most important first: whether kernels, attention, self
+test and answers hold, how fast they and whole passes are, what takes the time, and how long one text waits. Its file is written
+after each step; `--resume` goes on with one. `--device cpu --tiny` tries the steps themselves where there is no GPU.
 
 Needs torch and transformers alone. generate gets the same prompts, whole, sorted and padded, and is forced to eight tokens each.
 """
 
 import argparse
+import functools
 import gc
 import json
 import pathlib
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from benchmarks import gpu_checks as checks
+from benchmarks.gpu_day import Day, Options, Step, go_through
+from benchmarks.gpu_peers import generate, generate_rates, prompts_of, vllm
+from benchmarks.gpu_rates import interactive, profile, rates
 from worker.engine import bench
-from worker.engine.loading import LoadedModel
+from worker.engine.device import keep_freed_memory
 from worker.engine.rehearsal import SHAPES, random_model
-from worker.prompt import messages_of
-
-ANSWER_TOKENS = 8
 
 
-def main() -> None:
-    """Shape by shape: the engine first, then generate at each batch size."""
+def main() -> int:
+    """Shape by shape: the engine first, then generate at each batch size. Or the whole day."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", type=lambda value: value.split(","), default=["0.6b", "8b"])
     parser.add_argument("--tokenizer", default="demo")
@@ -41,17 +47,30 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=pathlib.Path)
+    day = parser.add_argument_group("the whole day")
+    day.add_argument(
+        "--all", action="store_true", help="all steps; of the options above it takes texts, tokenizer, device, dtype, out"
+    )
+    day.add_argument("--minutes", type=float, default=8, help="steps that do not fit any more are named (default: 8)")
+    day.add_argument("--seconds", type=float, default=3, help="of a measurement (default: 3)")
+    day.add_argument("--equal-texts", type=int, default=2000, help="of --texts whose answers are compared (default: 2000)")
+    day.add_argument("--only", default="", help="steps whose names begin with one of these, by comma")
+    day.add_argument("--resume", nargs="?", const="anew", help="go on with --out: what is done there stays")
+    day.add_argument("--tiny", action="store_true", help="the smallest sizes, in place of the shapes")
     args = parser.parse_args()
     unknown = set(args.shapes) - set(SHAPES)
     if unknown:
         parser.error(f"no such shapes: {', '.join(sorted(unknown))}")
-    found = {shape: measure(shape, args) for shape in args.shapes}
+    if args.all:
+        return whole_day(args)
+    found = {shape: measured(shape, args) for shape in args.shapes}
     if args.out:
         args.out.write_text(json.dumps(found))
     print(json.dumps(found))
+    return 0
 
 
-def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
+def measured(shape: str, args: argparse.Namespace) -> dict[str, Any]:
     """The engine's figures in a shape, and how many times generate's rate they are."""
     options = f"--shape {shape} --tokenizer {args.tokenizer} --rows {args.rows} --device {args.device} --dtype {args.dtype}"
     options += f" --budgets {args.budgets} --slow-path 0.1 --turns {args.turns}"
@@ -69,28 +88,43 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def prompts_of(loaded: LoadedModel, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Whole prompts, shortest first."""
-    return sorted((encoded.ids for encoded in loaded.prompter.encode([messages_of(text) for text in texts])), key=len)
+def whole_day(args: argparse.Namespace) -> int:
+    """All steps; 1 where one failed or what is to hold does not."""
+    keep_freed_memory()
+    device = torch.device(args.device)
+    options = Options(device, args.dtype, args.tokenizer, args.texts, args.tiny, args.seconds)
+    only = tuple(args.only.split(","))
+    found = go_through([step for step in steps_of(args) if step.name.startswith(only)], Day(options), args)
+    print(json.dumps(found))
+    return int(any(step["status"] == "failed" or step.get("holds") is False for step in found.get("steps", {}).values()))
 
 
-@torch.inference_mode()
-def generate(loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], batch: int) -> float:
-    """Texts per second."""
-    wait = torch.cuda.synchronize if loaded.device.type == "cuda" else lambda: None
-    wait()
-    started = time.perf_counter()
-    for at in range(0, len(prompts), batch):
-        some = prompts[at : at + batch]
-        longest = len(some[-1])
-        ids = torch.tensor([[0] * (longest - len(ids)) + list(ids) for ids in some], device=loaded.device)
-        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in some], device=loaded.device)
-        loaded.network.generate(
-            ids, attention_mask=mask, min_new_tokens=ANSWER_TOKENS, max_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=0
-        )
-    wait()
-    return len(prompts) / (time.perf_counter() - started)
+def steps_of(args: argparse.Namespace) -> Iterator[Step]:
+    """Most important first. Those of one model are neighbours: it is made once."""
+    small, large, middle = ("tiny",) * 3 if args.tiny else ("0.6b", "8b", "4b")
+    shapes = tuple(dict.fromkeys((small, large)))
+    do = functools.partial
+    yield Step("environment", checks.environment, (3, 1))
+    yield Step("attention", do(checks.attention, shapes=shapes), (15, 2))
+    yield Step("kernels", do(checks.kernels, shapes=shapes), (25, 2))
+    for dtype in ("bfloat16", "float16"):
+        yield Step(f"self test {dtype}", do(checks.self_test, dtype=dtype), (12, 3))
+    for shape in shapes:
+        yield Step(f"rates {shape}", do(rates, shape=shape), (40 if shape == large else 20, 6))
+        yield Step(f"profile {shape}", do(profile, shape=shape), (8, 2))
+        yield Step(f"interactive {shape}", do(interactive, shape=shape), (15, 2))
+    yield Step("equality", do(checks.equality, n=args.equal_texts), (20, 3))
+    yield Step(f"load {small}", do(checks.load_time, shape=small), (30, 3))
+    for shape in dict.fromkeys((large, small)):
+        for quantize in ("fp8", "int8"):
+            yield Step(f"rates {shape} {quantize}", do(rates, shape=shape, quantize=quantize), (40 if shape == large else 20, 5))
+    yield Step(f"rates {small} compiled", do(rates, shape=small, compiled=True), (60, 60))
+    if middle not in shapes:
+        yield Step(f"rates {middle}", do(rates, shape=middle), (30, 10))
+    for shape in shapes:
+        yield Step(f"generate {shape}", do(generate_rates, shape=shape), (25 if shape == large else 15, 4))
+    yield Step(f"vllm {small}", do(vllm, shape=small), (90, 5))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
