@@ -131,7 +131,7 @@ def go_through(steps: Sequence[Step], day: Day, args: argparse.Namespace) -> dic
         if takes > left:
             found = {"status": "skipped", "reason": f"it takes about {takes:.0f} s, and {max(0, left):.0f} s are left"}
         else:
-            found = taken(step, day, min(left, PATIENCE * takes + GRACE_S))
+            found = taken(step, day, min(left, PATIENCE * takes) + GRACE_S)
         day.steps[step.name] = found
         print(f"[{time.time() - began:5.0f} s] {step.name}: {found['status']} {found.get('reason', '')}".rstrip(), flush=True)
         out |= {"began": began, "seconds": round(time.time() - began, 1), "steps": day.steps}
@@ -170,7 +170,8 @@ def taken(step: Step, day: Day, limit_s: float) -> dict[str, Any]:
         said = (str(error).strip().splitlines() or [""])[0][:300]
         tail = traceback.format_exc().strip().splitlines()[-TAIL_LINES:]
         traceback.clear_frames(error.__traceback__)  # they hold what is on the device
-        found = {"status": "failed", "reason": f"{type(error).__name__}: {said}", "traceback": tail}
+        status = "skipped" if isinstance(error, TooLongError) else "failed"
+        found = {"status": status, "reason": f"{type(error).__name__}: {said}", "traceback": tail}
         day.let_go()
         found |= {"is_device_lost": True} if is_lost(day.options.device, error) else {}
     return found | {"took_s": round(time.perf_counter() - started, 2)}

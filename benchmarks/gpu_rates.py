@@ -70,6 +70,7 @@ def tokens_of(backend: RehearsedBackend, texts: list[str]) -> float:
 def profile(day: Day, shape: str) -> dict[str, Any]:
     """The kernels that take most of a batch's time, and how much of it the device computes at all."""
     backend, budget = day.backend(shape), max(day.options.budgets)
+    backend.slow_path = 0.0
     rows = [row for row in backend.prepare(day.options.some_texts(budget // 64)) if isinstance(row, PromptRow)]
     rows = rows[: max(1, int(budget * len(rows) / sum(row.n_tokens for row in rows)))]
     out: dict[str, Any] = {}

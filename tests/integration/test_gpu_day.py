@@ -60,7 +60,7 @@ def test_all_steps_are_done_or_named(tmp_path: pathlib.Path) -> None:
     assert {name for name, step in steps.items() if step["status"] == "failed"} == set()
     assert all(step["reason"] for step in steps.values() if step["status"] == "skipped")
     assert steps["attention"]["holds"] is True
-    assert "no fp8 matrix units" in steps["rates tiny fp8"]["reason"]
+    assert any(why in steps["rates tiny fp8"]["reason"] for why in ("no fp8 matrix units", "are left"))
 
 
 def test_a_step_that_fails_leaves_its_reason_and_the_others_go_on(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_a_step_that_fails_leaves_its_reason_and_the_others_go_on(tmp_path: path
     assert {name: (step["status"], step.get("reason")) for name, step in found.items()} == {
         "fails": ("failed", "RuntimeError: an illegal memory access"),
         "is not here": ("skipped", "no such units"),
-        "goes on": ("failed", "TooLongError: cut off after 0 s"),
+        "goes on": ("skipped", "TooLongError: cut off after 0 s"),
         "is too long": ("skipped", found["is too long"]["reason"]),
         "is done": ("done", None),
     }
