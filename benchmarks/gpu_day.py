@@ -4,10 +4,12 @@ A step that fails leaves its reason, and the others go on. Where one has cost th
 """
 
 import argparse
+import functools
 import gc
 import json
 import math
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from worker.engine.rehearsal import SHAPES, RehearsedBackend, random_model
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 16, "tie_word_embeddings": True}
 PATIENCE, GRACE_S = 3.0, 10.0  # of what a step was expected to take: it is cut off then
 TAIL_LINES = 12
+MOST_TEXTS = 16_384
 
 
 class NotHereError(Exception):
@@ -61,9 +64,16 @@ class Options:
         return 16 if self.is_tiny else 1024
 
     def some_texts(self, n: int) -> list[str]:
-        """So many, from the beginning again where there are fewer."""
-        found = bench.texts_of(self.texts, n)
+        """So many, from the beginning again where there are fewer; any number of them is of all kinds that there are."""
+        found = _mixed(self.texts)
         return [found[i % len(found)] for i in range(n)]
+
+
+@functools.cache
+def _mixed(path: pathlib.Path | None) -> list[str]:
+    found = bench.texts_of(path, MOST_TEXTS)
+    random.Random(1).shuffle(found)
+    return found
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
-from benchmarks.gpu_day import Day
+from benchmarks.gpu_day import MOST_TEXTS, Day
 from worker.engine.batching import BatchingEngine
 from worker.engine.bench import measure
 from worker.engine.progress import PromptRow
@@ -19,7 +19,6 @@ from worker.engine.roofline import ceiling, work_of
 
 SLOW_PATHS = (0.0, 0.1)
 LEAST_BATCHES = 4  # of a measurement: the first is tokenised and launched alone
-MOST_TEXTS = 16_384
 TOP = 15
 URGENT_TOKENS = 60
 BULK_REQUESTS = 4  # in flight
@@ -29,16 +28,16 @@ def rates(day: Day, shape: str, quantize: str = "none", *, compiled: bool = Fals
     """Texts a second at each budget and share of slow rows, and what of the device's matrix rate that is."""
     options, started = day.options, time.perf_counter()
     on_gpu = options.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(options.device)
     backend = day.backend(shape, quantize, compiled=compiled)
     day.wait()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(options.device)
     out: dict[str, Any] = {"shape": shape, "quantize": quantize, "is_compiled": compiled, "runs": []}
     out |= {"set_up_s": time.perf_counter() - started, "prefix_tokens": backend.modes[0].prefix.n}
     out["ceiling"] = ceiling(backend, options.seconds / 6)
     sample = options.some_texts(64 if options.is_tiny else 2048)
-    tokens, work = tokens_of(backend, sample), work_of(backend, sample) / len(sample)
-    out |= {"own_tokens_mean": tokens, "gflop_text": work / 1e9}
+    tokens = tokens_of(backend, sample)
+    out |= {"own_tokens_mean": tokens, "gflop_text": work_of(backend, sample) / len(sample) / 1e9}
     for budget in options.budgets:
         backend.budget_tokens = budget
         batch = max(1, int(budget / tokens))
@@ -47,7 +46,7 @@ def rates(day: Day, shape: str, quantize: str = "none", *, compiled: bool = Fals
             few = measure(backend, options.some_texts(2 * batch), options.request_texts)  # compiles kernels, grows the workspace
             n = min(MOST_TEXTS, max(LEAST_BATCHES * batch, int(few["device_texts_s"] * options.seconds)))
             found = measure(backend, options.some_texts(n), options.request_texts)
-            gflop_s = found["device_texts_s"] * work / 1e9
+            gflop_s = work_of(backend, options.some_texts(n)) / found["device_s"] / 1e9
             run = {"budget_tokens": budget, "slow_path": share, "texts": n, "gflop_s": gflop_s, **found}
             run |= {
                 "mfu": gflop_s / out["ceiling"]["linear_gflop_s"],
