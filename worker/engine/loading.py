@@ -153,7 +153,8 @@ def tokenizer_of(name: str) -> Any:
 def _quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # internal deprecations
+    for noisy in ("torchao", "torch.utils._pytree"):  # where transformers finds it: kernels for other GPUs; internal deprecations
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def prompter_of(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
