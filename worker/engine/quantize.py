@@ -115,9 +115,13 @@ def _to_fp8(x: torch.Tensor) -> Rounded:
 
 def _fp8(matrix: Matrix, x: Rounded) -> torch.Tensor:
     out: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - its only name
-        x.values, matrix.values.t(), scale_a=x.scale, scale_b=matrix.scale[None], out_dtype=x.dtype
+        x.values,
+        matrix.values.t(),
+        scale_a=x.scale,
+        scale_b=matrix.scale[None],
+        out_dtype=torch.bfloat16,  # none other is offered
     )
-    return out
+    return out.to(x.dtype)
 
 
 def _to_int8(x: torch.Tensor) -> Rounded:
