@@ -46,7 +46,7 @@ class GenerateBackend(Synchronous):
         self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, policy=policy)
         self.max_prompt_tokens = self._render.max_prompt_tokens
         self._pad = loaded.tokenizer.pad_token_id or 0
-        self._ending = Ending(loaded.network, loaded.tokenizer)
+        self._ending = Ending(loaded.network, loaded.tokenizer, is_quantized=loaded.is_quantized)
         self._odds = Odds(encoder_of(loaded.tokenizer), loaded.device)
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:

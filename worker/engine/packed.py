@@ -67,7 +67,7 @@ class PackedBackend:
         self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, policy=policy)
         self.max_prompt_tokens = self._render.max_prompt_tokens
         self._tokenizer = loaded.tokenizer
-        self._ending = Ending(loaded.network, loaded.tokenizer)
+        self._ending = Ending(loaded.network, loaded.tokenizer, is_quantized=loaded.is_quantized)
         self._odds = Odds(self.encode, loaded.device)
         probes = [loaded.prompter.encode([messages_of(probe) for probe in PROBES[responds]]) for responds in (False, True)]
         is_cuda = loaded.device.type == "cuda" if as_on_cuda is None else as_on_cuda

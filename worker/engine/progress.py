@@ -70,12 +70,12 @@ class Continuation:
 class Ending:
     """When an answer of this model is complete, and what it then says. `close`: the lead below which a call is a close one."""
 
-    def __init__(self, network: Any, tokenizer: Any) -> None:
+    def __init__(self, network: Any, tokenizer: Any, *, is_quantized: bool = False) -> None:
         self.ids = frozenset(end_ids(network, tokenizer))
         self._tokenizer = tokenizer
         self._controls = frozenset(tokenizer.added_tokens_decoder)
         self._n_known = len(tokenizer)
-        self.close = CLOSE[network.dtype]
+        self.close = CLOSE[torch.bfloat16 if is_quantized else network.dtype]  # a step of eight bits that turns moves as much
 
     def is_reached(self, begun: Begun) -> bool:
         """Whether it ended, or is as long as answers may be."""
