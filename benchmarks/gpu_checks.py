@@ -19,11 +19,12 @@ from benchmarks.gpu_day import Day
 from tests.services import on_device
 from worker.engine import reference, steps
 from worker.engine.attention import VarlenAttention, Workspace
+from worker.engine.contract import SelfTestError
 from worker.engine.loading import load
 from worker.engine.network import Shape
 from worker.engine.packed import PackedBackend
 from worker.engine.rehearsal import COMMON, SHAPES, random_model
-from worker.engine.self_test import SelfTestError, hold
+from worker.engine.self_test import hold
 from worker.engine.sight import misses
 from worker.engine.varlen import Cuts, varlen_for
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from guardfleet.errors import ConfigurationError
 from guardfleet.verdict import CATEGORY_CHOICES
 from tests.services.packed import BUDGET, drive, generate
 from worker.engine.generate import GenerateBackend
@@ -59,6 +60,25 @@ def test_a_pass_that_disagrees_with_the_model_is_not_used(
         monkeypatch.setattr(f"worker.engine.elementwise.{name}", lambda x, head, cos, sin, eps: x)
     assert isinstance(_make("demo"), GenerateBackend)
     assert "off by" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value", "said"),
+    [
+        ("config.json", "max_position_embeddings", 64, "its policy, a word and an answer take"),
+        ("generation_config.json", "eos_token_id", "2", "no token's id nor a list"),
+        ("generation_config.json", "eos_token_id", [[2]], "no token's id nor a list"),
+        ("config.json", "compression_config", "zip", "cannot be loaded"),
+        ("tokenizer_config.json", "chat_template", "Safety: {% raise %}", "cannot be"),
+    ],
+)
+def test_an_odd_folder_is_refused_in_one_sentence(file: str, field: str, value: Any, said: str, babbling: pathlib.Path) -> None:
+    path = babbling / file
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | {field: value}))
+    if field == "chat_template":
+        (babbling / "chat_template.jinja").write_text(value)
+    with pytest.raises(ConfigurationError, match=said):
+        _make(str(babbling))
 
 
 def test_the_demo_model_is_judged_by_the_packed_pass() -> None:

@@ -1,18 +1,22 @@
 """The self test at load: each planted bug is caught in each precision, and a sound pass never is."""
 
 import functools
+from typing import Any
 
 import pytest
 import torch
 
+from guardfleet.errors import ConfigurationError
 from tests.services.bugs import BUGS
 from tests.services.packed import elsewhere
 from worker.engine import reference as asked
 from worker.engine import sight
+from worker.engine.contract import SelfTestError
+from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention
 from worker.engine.loading import load
 from worker.engine.packed import PackedBackend
 from worker.engine.reference import Reference, ask_transformers
-from worker.engine.self_test import SelfTestError, hold
+from worker.engine.self_test import hold
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -53,6 +57,22 @@ def test_a_sound_pass_is_not(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", PRECISIONS)
 def test_nor_is_what_a_cpu_takes(dtype: str) -> None:
     held(dtype, as_on_cuda=False)
+
+
+@pytest.mark.parametrize("kind", [HeadwiseAttention, RowwiseAttention, None])
+def test_nor_are_eight_bits_whichever_attention_is_the_faster(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.engine.packed.fastest", lambda *_: kind)
+    loaded = load("demo", device="cpu", quantized="int8")
+    said = elsewhere(lambda: ask_transformers(loaded))
+    elsewhere(lambda: hold(PackedBackend(loaded, budget_tokens=4096, streams=1, as_on_cuda=kind is None), said))
+
+
+def test_numbers_that_are_none_are_refused_in_one_sentence() -> None:
+    loaded = load("demo", device="cpu")
+    with torch.no_grad():
+        loaded.network.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ConfigurationError, match="not finite"):
+        ask_transformers(loaded)
 
 
 def test_where_all_would_take_too_long_the_first_layers_are_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from worker.engine import attention, steps, varlen
 from worker.engine.drafts import Tree
 from worker.engine.geometry import Prefix, Rows
 from worker.engine.packed import PackedBackend
+from worker.engine.reading import Reads
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 honest = varlen.varlen_by_loop
@@ -106,6 +107,17 @@ def _sees_the_draft(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(attention.VarlenAttention, "__init__", made)
 
 
+def _reads(name: str, change: Callable[[Any], Any]) -> Plant:
+    """Something read off the table at other places."""
+    before = getattr(Reads, name)
+    return lambda patch: patch.setattr(Reads, name, lambda self, at: before(self, change(at)))
+
+
+def _taken_before(patch: pytest.MonkeyPatch) -> None:
+    before = attention.Workspace.taken
+    patch.setattr(attention.Workspace, "taken", lambda self, tokens: before(self, np.maximum(tokens - 1, 0)))
+
+
 def _siblings(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Tree, "unseen", property(lambda self: np.triu(np.full((len(self.parents),) * 2, -np.inf, np.float32), 1)))
 
@@ -127,5 +139,9 @@ BUGS: dict[str, Plant] = {
     "gate and up swapped": _step("gate", lambda gate_up: steps.gate(gate_up.roll(gate_up.shape[-1] // 2, -1))),
     "a norm without its small number": _step("norm", lambda x, weight, eps: steps.norm(x, weight, 1.0)),
     "rotated the other way": _step("rotate", lambda *args: steps.rotate(*args[:4], -args[4], *args[5:])),
+    "labels read one token late": _reads("all_labels", lambda at: at + 1),
+    "categories read one token early": _reads("all_categories", lambda at: at - 1),
+    "every call a close one": _patched(Reads, "gaps", lambda gaps: gaps * 0),
+    "a third pass behind other keys": _taken_before,
     "the last norm's sum not kept": _step("add_norm", lambda x, delta, weight, eps: steps.norm(x + delta, weight, eps)),
 }

@@ -7,7 +7,7 @@ import pytest
 
 from guardfleet.errors import ConfigurationError
 from worker.engine.budget import warm_up
-from worker.engine.contract import DeviceFullError, Pieces, Prepared, Unjudgeable
+from worker.engine.contract import Answer, DeviceFullError, Pieces, Prepared, SelfTestError, Unjudgeable
 from worker.engine.memory import LEAST_TOKENS
 from worker.prompt import Content
 
@@ -25,14 +25,25 @@ class Small:
     def __init__(self, holds: int) -> None:
         self.holds, self.budget_tokens = holds, 65_536
         self.tried: list[int] = []
+        self.answers: list[str] = []
 
     def prepare(self, contents: Sequence[Content], coverage: str | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         return [Row() for _ in contents]
 
-    def run(self, batch: Sequence[Prepared]) -> None:
+    def run(self, batch: Sequence[Prepared]) -> list[Answer]:
         self.tried.append(sum(row.n_tokens for row in batch))
         if self.tried[-1] > self.holds:
             raise DeviceFullError
+        return [Answer(answer, (0.9, 0.1, 0.0)) for answer in self.answers]
+
+
+def test_a_row_that_is_answered_by_its_place_in_a_batch_is_noticed() -> None:
+    backend = Small(holds=10_000)
+    backend.answers = ["a", "a"]
+    warm_up(backend)
+    backend.answers = ["a", "b"]
+    with pytest.raises(SelfTestError, match="in several ways"):
+        warm_up(backend)
 
 
 def test_the_budget_shrinks_until_the_largest_batch_fits() -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.contract import DeviceFullError, Pieces, Prepared, Unjudgeable
+from worker.engine.contract import Answer, DeviceFullError, Pieces, Prepared, SelfTestError, Unjudgeable
 from worker.engine.memory import LEAST_TOKENS, batch_tokens, kept_bytes
 from worker.engine.network import PackedNetwork
 from worker.prompt import Content
@@ -14,6 +14,7 @@ from worker.windows import Coverage
 
 CPU_TOKENS, CPU_BYTES = 8192, 2 << 30  # more tokens make a CPU no faster; keys and values of all batches launched stay below this
 SHRINK = 0.75
+ALIKE = 0.02  # that the odds of one text may differ by with its place in a batch
 TYPICAL = "A sentence of middling length, as many texts are. " * 20
 
 
@@ -27,7 +28,7 @@ class Warmable(Protocol):
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> Sequence[Prepared | Pieces | Unjudgeable]:
         """As `contract.Backend.prepare`."""
 
-    def run(self, batch: Sequence[Prepared]) -> object:
+    def run(self, batch: Sequence[Prepared]) -> Sequence[object]:
         """Judge a batch."""
 
 
@@ -43,13 +44,22 @@ def first_guess(network: PackedNetwork, *, streams: int, ahead: int) -> int:
     return max(LEAST_TOKENS, batch_tokens(shape, item, free))
 
 
+def _require_alike(answers: Sequence[object]) -> None:
+    """Of a batch of one row many times: wherever it lies, it gets the same answer. Raises SelfTestError."""
+    whole = [answer for answer in answers if isinstance(answer, Answer) and answer.probabilities and not answer.is_close]
+    for answer in whole:
+        p, q = (one.probabilities or () for one in (answer, whole[0]))
+        if answer.raw != whole[0].raw or max(abs(a - b) for a, b in zip(p, q, strict=True)) > ALIKE:
+            raise SelfTestError("the packed pass answers one text in several ways within a large batch")
+
+
 def warm_up(backend: Warmable) -> None:
     """Run the largest batch, so that too little memory shows now; lowers the budget until it fits. Raises ConfigurationError."""
     (row,) = (row for row in backend.prepare([TYPICAL]) if not isinstance(row, Pieces | Unjudgeable))
     while True:
         try:
             for _ in range(1 + backend.ahead):  # each has room of its own
-                backend.run([row] * max(1, backend.budget_tokens // row.n_tokens))
+                _require_alike(backend.run([row] * max(1, backend.budget_tokens // row.n_tokens)))
         except DeviceFullError:
             backend.budget_tokens = int(SHRINK * backend.budget_tokens)
             if backend.budget_tokens < LEAST_TOKENS:

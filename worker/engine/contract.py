@@ -18,6 +18,10 @@ class DeviceFullError(Exception):
     """The batch did not fit in the device's memory; a smaller one may."""
 
 
+class SelfTestError(Exception):
+    """The packed pass does not agree with transformers' own, or with itself, on this model and device."""
+
+
 class DeviceLostError(Exception):
     """The device cannot be used by this process any more; only a new process can."""
 

@@ -22,6 +22,7 @@ from worker.engine.folders import DEMO, digest_of, folder_of, name_of
 from worker.engine.memory import Plan, Precision, device_of, plan_for
 from worker.engine.quantize import quantize
 from worker.engine.quantize import require as require_eight_bits
+from worker.engine.rendering import MAX_NEW_TOKENS
 from worker.engine.weights import require_complete, require_servable
 from worker.prompt import Content, Prompter, messages_of
 
@@ -78,7 +79,7 @@ def load(
     away = " from the hub's cache, the hub being away" if asked["local_files_only"] else ""
     with _translating(name, away):
         config = transformers.AutoConfig.from_pretrained(where, **asked)
-    require_servable(name, config)
+        require_servable(name, config)
     on = _device(device)
     as_type = DTYPES[dtype if dtype != "auto" else dtype_for(on, quantized)]
     require_eight_bits(quantized, on)
@@ -87,7 +88,7 @@ def load(
     with _translating(name, away):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
         network, report = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=as_type, output_loading_info=True, **asked)
-    _check(name, network, tokenizer)
+        _check(name, network, tokenizer)
     require_complete(name, report)
     is_quantized = quantized != "none"
     try:
@@ -110,7 +111,13 @@ def load(
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
     )
     positions = int(network.config.max_position_embeddings)
-    prompter = prompter_of(tokenizer, neutralises=neutralises)
+    with _translating(name, away):
+        prompter = prompter_of(tokenizer, neutralises=neutralises)
+        least = len(prompter.encode([messages_of("a")])[0].ids) + MAX_NEW_TOKENS
+    if least > positions:
+        raise ConfigurationError(
+            f"model {name!r} has {positions} positions (max_position_embeddings); its policy, a word and an answer take {least}."
+        )
     return LoadedModel(network, tokenizer, prompter, on, identity, positions, is_quantized, plan)
 
 
@@ -119,8 +126,10 @@ def _translating(name: str, away: str) -> Iterator[None]:
     """The library raises many classes for one thing: this model cannot be used."""
     try:
         yield
+    except ConfigurationError:
+        raise
     except Exception as error:
-        raise ConfigurationError(f"model {name!r} cannot be loaded{away}: {_sentence(error)}") from error
+        raise ConfigurationError(f"model {name!r} cannot be loaded{away}: {sentence(error)}") from error
 
 
 def _policy_of(tokenizer: Any, *, neutralises: bool) -> str:
@@ -199,6 +208,11 @@ def dtype_for(device: torch.device, quantized: str = "none") -> str:
 
 
 def _check(name: str, network: Any, tokenizer: Any) -> None:
+    ends = network.generation_config.eos_token_id
+    if not all(end is None or type(end) is int for end in (ends if isinstance(ends, list) else [ends])):
+        raise ConfigurationError(
+            f"model {name!r}: eos_token_id of its generation_config.json is {ends!r}, no token's id nor a list."
+        )
     if getattr(network, "_hf_peft_config_loaded", False):
         raise ConfigurationError(f"model {name!r} has an adapter beside its weights: merge it into them.")
     if not tokenizer.chat_template or "Safety:" not in str(tokenizer.chat_template):
@@ -210,5 +224,7 @@ def _check(name: str, network: Any, tokenizer: Any) -> None:
     require_greedy(name, network.generation_config)
 
 
-def _sentence(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def sentence(error: Exception) -> str:
+    """What a library's error says, on one line, with its class where that alone tells what it is."""
+    said = " ".join(str(error).split())[:300]
+    return said if isinstance(error, OSError | ValueError) and said else f"{type(error).__name__}: {said}".rstrip(": ")

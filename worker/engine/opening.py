@@ -8,19 +8,28 @@ import traceback
 import torch
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.contract import Backend, DeviceFullError, DeviceLostError, Pieces, Unjudgeable
+from worker.engine.contract import Backend, DeviceFullError, DeviceLostError, Pieces, SelfTestError, Unjudgeable
 from worker.engine.device import keep_freed_memory, probe
 from worker.engine.generate import GenerateBackend
-from worker.engine.loading import LoadedModel, load
+from worker.engine.loading import LoadedModel, load, sentence
 from worker.engine.make import Spec
 from worker.engine.network import why_not
 from worker.engine.packed import PackedBackend
 from worker.engine.reference import ask_transformers
-from worker.engine.self_test import SelfTestError, hold
+from worker.engine.self_test import hold
 
 
 def opened(spec: Spec) -> Backend:
-    """The engine's inside for a model; raises ConfigurationError."""
+    """The engine's inside for a model; raises ConfigurationError, whatever is wrong with it."""
+    try:
+        return _opened(spec)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(f"model {spec.model!r} cannot be used: {sentence(error)}") from error
+
+
+def _opened(spec: Spec) -> Backend:
     keep_freed_memory()
     model = _loaded(spec)
     reason = why_not(model.network)
@@ -63,8 +72,7 @@ def _packed_or_why_not(spec: Spec, model: LoadedModel) -> PackedBackend | str:
         traceback.clear_frames(error.__traceback__)  # they hold the model
         if isinstance(error, DeviceFullError):
             return "too little memory for it"
-        said = (str(error).strip().splitlines() or [""])[0][:200]
-        return said if isinstance(error, SelfTestError | NotImplementedError) else f"{type(error).__name__}: {said}"
+        return str(error) if isinstance(error, SelfTestError | NotImplementedError) else sentence(error)
 
 
 def _require_device(model: LoadedModel, error: RuntimeError) -> None:
@@ -102,6 +110,5 @@ def _padded(spec: Spec, model: LoadedModel) -> GenerateBackend:
     try:
         made.run([row for row in made.prepare(["a"]) if not isinstance(row, Pieces | Unjudgeable)])
     except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ConfigurationError(f"model {model.identity.name!r} cannot run on {model.device}: {said}") from error
+        raise ConfigurationError(f"model {spec.model!r} cannot run on {model.device}: {sentence(error)}") from error
     return made

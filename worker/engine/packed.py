@@ -69,6 +69,7 @@ class PackedBackend:
         self._tokenizer = loaded.tokenizer
         self._ending = Ending(loaded.network, loaded.tokenizer, is_quantized=loaded.is_quantized)
         self._odds = Odds(self.encode, loaded.device)
+        self.close, self.tree_nodes = self._ending.close, TREE_NODES
         probes = [loaded.prompter.encode([messages_of(probe) for probe in PROBES[responds]]) for responds in (False, True)]
         is_cuda = loaded.device.type == "cuda" if as_on_cuda is None else as_on_cuda
         make = FusedNetwork if is_cuda else CpuNetwork
@@ -96,6 +97,11 @@ class PackedBackend:
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
         return [pieces_of(rendered, self.row) for rendered in self._render(contents, coverage)]
+
+    @property
+    def choices(self) -> tuple[int, list[int], list[int], list[int | None]]:
+        """Behind how many of a draft's tokens the label is read, and what is chosen from (`reading.Odds`)."""
+        return len(self._odds.label_prefix), self._odds.label_tokens, self._odds.category_tokens, self._odds.columns
 
     def workspace(self) -> Workspace:
         """Room for another pass."""
@@ -204,7 +210,7 @@ class PackedBackend:
         places = {i: row for i, row in enumerate(batch) if isinstance(row, Continuation)}
         order = sorted(places, key=lambda i: id(places[i].row.prefix))
         rows = [places[i] for i in order]
-        trees = [row.row.mode.drafts.tree(row.begun.tokens, TREE_NODES) for row in rows]
+        trees = [row.row.mode.drafts.tree(row.begun.tokens, self.tree_nodes) for row in rows]
         further = FurtherPass(rows, trees)
         attention = functools.partial(TreeAttention, workspace, *further.behind, trees)
         done = self._start(self._pass, further.ids, further.positions, np.arange(len(further.ids)), attention)

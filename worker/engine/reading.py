@@ -30,6 +30,7 @@ class Odds:
         self.unsafe_prefix, first = forks([f"Safety: Unsafe\nCategories: {name}" for name in CATEGORY_CHOICES], encode)
         none, *named = first
         distinct = list(dict.fromkeys(token for token in named if token != none))
+        self.label_tokens, self.category_tokens = labels, distinct
         self._labels = torch.tensor(labels, device=device)
         self._categories = torch.tensor(distinct, device=device)
         # Two categories that begin with one token (not so in Qwen's vocabulary) share its odds, which then say nothing of either.

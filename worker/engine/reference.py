@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from guardfleet.errors import ConfigurationError
 from worker.engine.contract import Answer, Pieces, Unjudgeable
 from worker.engine.drafts import Drafts, Tree, grammar
 from worker.engine.generate import GenerateBackend
@@ -69,10 +70,11 @@ def ask_transformers(loaded: LoadedModel) -> Reference:
     network = loaded.network
     weights = sum(weight.numel() for weight in network.model.layers.parameters())
     contents = [content for responds in (False, True) for content in PROBES[responds]]
-    lengths: Sequence[int] = LENGTHS
+    room = loaded.max_positions - 4 * TREE_NODES
+    lengths: Sequence[int] = [n for n in LENGTHS if n <= room]
     depth, texts = None, texts_of(TEXTS)
     if 4 * weights * (2 * sum(LENGTHS) + 300 * TEXTS) > PATIENCE_FLOP.get(loaded.device.type, float("inf")):
-        lengths, depth, texts, contents = LENGTHS[:-1], FEW, [], contents[-FEW:]
+        lengths, depth, texts, contents = lengths[:-1], FEW, [], contents[-FEW:]
     prompts = loaded.prompter.encode([messages_of(content) for content in contents])
     dice = torch.Generator().manual_seed(1)
     free = [Encoded(tuple(torch.randint(len(loaded.tokenizer), (n,), generator=dice).tolist()), n % 2 == 0) for n in lengths]
@@ -119,11 +121,14 @@ class _Asking:
         read += [(2 + at, n + i) for at, path in enumerate(paths) for i in range(1 + len(path))]
         nodes = [node for path in paths for node in (0, *path)]
         asked = [[*encoded.ids, *row] for row in rows]
-        near = self._logits(asked, read)
-        if self._network.dtype is torch.float32 and not self._is_quantized:
-            return Probe(encoded, is_prompt, draft, tree, nodes, near, near)
-        with in_fp32(self._network):
-            return Probe(encoded, is_prompt, draft, tree, nodes, near, self._logits(asked, read))
+        near = exact = self._logits(asked, read)
+        if self._network.dtype is not torch.float32 or self._is_quantized:
+            with in_fp32(self._network):
+                exact = self._logits(asked, read)
+        if not (near.isfinite().all() and exact.isfinite().all()):
+            other = " (float16 overflows where bfloat16 does not)" if self._network.dtype is torch.float16 else ""
+            raise ConfigurationError(f"the model's numbers are not finite{other}: its weights or its config.json are damaged.")
+        return Probe(encoded, is_prompt, draft, tree, nodes, near, exact)
 
     @torch.inference_mode()
     def _logits(self, rows: Sequence[Sequence[int]], read: Sequence[tuple[int, int]]) -> torch.Tensor:

@@ -91,8 +91,10 @@ class Waiting:
     def _short(self) -> int:
         """Tokens of a batch that nobody waits for."""
         short = int(ALERT_SHARE * self._budget) if self._clock() < self._alert_until else self._budget
-        if self._patience_s is None or not self._rate:
+        if self._patience_s is None:
             return short
+        if not self._rate:
+            return min(short, LEAST_TOKENS)
         ahead = 1 + (self._backend.ahead if self._backend.streams == 1 else 0)  # what waits for a stream is taken back
         return min(short, max(LEAST_TOKENS, int(self._rate * self._patience_s / ahead)))
 
