@@ -48,3 +48,29 @@ def test_no_tensor_is_larger_than_twice_what_the_rows_keep(lengths: list[int]) -
     of_queries = nodes * 2 * HEADS * max(DIM, PREFIX) * 4  # the nodes' own, in fp32, and on a CPU their scores for the prefix
     print(f"{len(lengths)} rows, {sum(lengths):,} tokens: {largest.bytes / 1e6:.0f} MB at most, kept {kept / 1e6:.0f} MB")  # noqa: T201
     assert largest.bytes <= max(2 * kept, of_queries)
+
+
+def test_contexts_that_are_laid_out_layer_by_layer_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a large model are, for as many layers at a time as fit."""
+    shape = Shape(5, 4, 2, 32, 64, 64, 100)
+    dice = torch.Generator().manual_seed(1)
+    prefix = Prefix((0,) * 7, torch.randn(5, 2, 2, 7, 32, generator=dice))
+    contexts = [torch.randn(5, 2, 2, n, 32, generator=dice) for n in (3, 40, 1)]
+    q, k, v = (torch.randn(3 * 17, heads, 32, generator=dice) for heads in (4, 2, 2))
+
+    def mixed() -> list[torch.Tensor]:
+        attention = TreeAttention(Workspace(shape, torch.device("cpu"), torch.float32), [prefix] * 3, contexts, [TREE] * 3)
+        out = []
+        for layer in range(5):
+            attention.store(layer, 0, k, v)
+            attention.ask(0, q)
+            out.append(attention.mix(layer, reads_only=layer == 4).clone())
+        return out
+
+    whole = mixed()
+    assert not torch.equal(whole[0], whole[1])
+    for layers in (1, 2):
+        of_token = 2 * 2 * 32 * 4
+        monkeypatch.setattr("worker.engine.tree_attention.GATHER_BYTES", layers * 44 * of_token)
+        for one, other in zip(whole, mixed(), strict=True):
+            torch.testing.assert_close(one, other)
