@@ -225,6 +225,8 @@ def _check(name: str, network: Any, tokenizer: Any) -> None:
 
 
 def sentence(error: Exception) -> str:
-    """What a library's error says, on one line, with its class where that alone tells what it is."""
-    said = " ".join(str(error).split())[:300]
-    return said if isinstance(error, OSError | ValueError) and said else f"{type(error).__name__}: {said}".rstrip(": ")
+    """A library's first line, the next too where that only announces it, behind the error's class where it says little."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    said = " ".join(lines[: 1 + lines[0].endswith(":")])[:300]
+    speaks = bool(said) and isinstance(error, OSError | ValueError | RuntimeError)
+    return said if speaks else f"{type(error).__name__}: {said}".rstrip(": ")
