@@ -22,7 +22,7 @@ from worker.prompt import Content, Encoded, messages_of
 
 LENGTHS = (1, 2, 17, 300, 3000)  # tokens of the probes that are no prompts
 PATIENCE_FLOP = {"cpu": 3e11}  # what transformers' passes may cost; a GPU does all of them in a second
-FEW = 2  # layers, and prompts, where all would cost more
+FEW, SHORT = 2, 64  # layers where all would cost more, and tokens of the probes that have a tree there
 TEXTS, AT_ONCE = 50, 25  # keys and values of all of them would be 3 GB at 8B
 TREE_NODES = 16
 MAX_PATHS = 3  # of a tree, to its deepest nodes
@@ -74,7 +74,7 @@ def ask_transformers(loaded: LoadedModel) -> Reference:
     lengths: Sequence[int] = [n for n in LENGTHS if n <= room]
     depth, texts = None, texts_of(TEXTS)
     if 4 * weights * (2 * sum(LENGTHS) + 300 * TEXTS) > PATIENCE_FLOP.get(loaded.device.type, float("inf")):
-        lengths, depth, texts, contents = lengths[:-1], FEW, [], contents[-FEW:]
+        lengths, depth, texts, contents = lengths[:-1], FEW, [], [PROBES[responds][0] for responds in (False, True)]
     prompts = loaded.prompter.encode([messages_of(content) for content in contents])
     dice = torch.Generator().manual_seed(1)
     free = [Encoded(tuple(torch.randint(len(loaded.tokenizer), (n,), generator=dice).tolist()), n % 2 == 0) for n in lengths]
@@ -113,7 +113,7 @@ class _Asking:
         drafts = self._drafts[encoded.responds]
         draft = drafts.chain()
         tree = drafts.tree(draft.tokens[:1], TREE_NODES)
-        paths = paths_of(tree) if len(encoded.ids) < LENGTHS[-1] else []
+        paths = paths_of(tree) if len(encoded.ids) < (LENGTHS[-1] if self._depth is None else SHORT) else []
         root = draft.tokens[:1]
         rows = [draft.tokens, self._question, *((*root, *(tree.tokens[node - 1] for node in path)) for path in paths)]
         n = len(encoded.ids)

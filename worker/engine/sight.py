@@ -23,7 +23,7 @@ LAST_WITHOUT_PREFIX = 2  # rows
 CONTEXTS = (1, 120, 3000, 60)
 TREES = (Tree(), Tree.chain([1, 2, 3]), Tree((1, 2, 3, 4), (-1, 0, 0, 1, 2)), Tree((1, 2), (-1, 0, 0)))
 SHARP = 4.0  # the queries' size
-SAMPLED = 24  # queries of a row that are looked at, beside its first and last ones
+SAMPLED = 8  # queries of a row that are looked at, beside its first and as many of its last
 STEPS = 8  # of the format that a mixture may be off, of what its values weigh; parts are rounded before they are merged
 LEAST = 2.0**-12  # the same where the format is finer than the scores
 
@@ -86,7 +86,7 @@ def _seen() -> list[list[_Query]]:
     for i, (length, aside, skip) in enumerate(zip(LENGTHS, ASIDES, SKIPS, strict=True)):
         prefix = list(range(PREFIX)) if i < len(LENGTHS) - LAST_WITHOUT_PREFIX else []
         middle, own = length - aside, PREFIX + start
-        some = {0, middle - 1, length - 1, *range(max(0, length - 16), length), *dice.integers(0, length, SAMPLED).tolist()}
+        some = {0, middle - 1, length - 1, *range(max(0, length - SAMPLED), length), *dice.integers(0, length, SAMPLED).tolist()}
         queries = []
         for at in sorted(some):
             before = range(at + 1) if at < middle else [*range(middle - skip), *range(middle, at + 1)]
