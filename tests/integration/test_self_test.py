@@ -44,6 +44,7 @@ def held(dtype: str, *, as_on_cuda: bool = True) -> None:
 @pytest.mark.parametrize("bug", BUGS)
 @pytest.mark.usefixtures("brief")
 def test_a_planted_bug_is_caught(bug: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference(dtype, asked.LENGTHS)  # without the bug
     BUGS[bug](monkeypatch)
     with pytest.raises(SelfTestError):
         held(dtype)
