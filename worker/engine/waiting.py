@@ -4,8 +4,8 @@ A row that needs a further pass comes back as another row. Such rows are few and
 the device would idle, or the oldest has waited long enough.
 
 A pass cannot be interrupted. Where urgent rows may come at any time, batches of the others take no longer than such a row may wait
-for the device, by the rate that is measured. After one has come another may: for a while batches are small anyway, which spreads
-the windows of a long text over several, and rows that are longer than these are on all streams but one at most.
+for the device, by the rate that is measured. Elsewhere, after one has come another may: for a while batches are small. Either way
+the windows of a long text are spread over several, and rows that are longer than these are on all streams but one at most.
 """
 
 import itertools
@@ -90,13 +90,12 @@ class Waiting:
     @property
     def _short(self) -> int:
         """Tokens of a batch that nobody waits for."""
-        short = int(ALERT_SHARE * self._budget) if self._clock() < self._alert_until else self._budget
         if self._patience_s is None:
-            return short
+            return int(ALERT_SHARE * self._budget) if self._clock() < self._alert_until else self._budget
         if not self._rate:
-            return min(short, LEAST_TOKENS)
+            return min(self._budget, LEAST_TOKENS)
         ahead = 1 + (self._backend.ahead if self._backend.streams == 1 else 0)  # what waits for a stream is taken back
-        return min(short, max(LEAST_TOKENS, int(self._rate * self._patience_s / ahead)))
+        return min(self._budget, max(LEAST_TOKENS, int(self._rate * self._patience_s / ahead)))
 
     def _holds_back(self, flying: Sequence[Sequence[Row]]) -> bool:
         """Whether a stream would be left to no one but long rows."""
