@@ -131,8 +131,6 @@ def test_where_generate_cannot_run_either_one_sentence_says_so(monkeypatch: pyte
         return decode(self, rows)
 
     monkeypatch.setattr(GenerateBackend, "_decode", failing)
-    with pytest.raises(
-        ConfigurationError, match=r"^model 'demo' cannot run on cpu: no kernel image is available for execution"
-    ):
+    with pytest.raises(ConfigurationError, match=r"^model 'demo' cannot run on cpu: no kernel image is available for execution"):
         make_backend(Spec(model="demo", device="cpu", dtype="float32", streams=1))
     assert asked[-1] == 1

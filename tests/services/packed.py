@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -64,16 +64,3 @@ def draft_always(backend: PackedBackend, tree: Tree) -> None:
     """Draft this answer behind every prompt, whatever the answers are."""
     for mode in backend.modes:
         mode.learns, mode.draft = False, tree
-
-
-def varlen_by_loop(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int) -> Any:
-    """The kernel of CUDA in a loop."""
-    out = torch.zeros_like(q)
-    assert max_q == (cu_q[1:] - cu_q[:-1]).max()
-    assert max_k == (cu_k[1:] - cu_k[:-1]).max()
-    for a, b, c, d in zip(cu_q[:-1], cu_q[1:], cu_k[:-1], cu_k[1:], strict=True):
-        mask = torch.ones(int(b - a), int(d - c), dtype=torch.bool).tril(int(d - c) - int(b - a))
-        parts = (x[None].transpose(1, 2) for x in (q[a:b], k[c:d], v[c:d]))
-        mixed = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=mask, enable_gqa=True)
-        out[a:b] = mixed[0].transpose(0, 1)
-    return out

@@ -1,7 +1,6 @@
 """The pass on CPUs: tokens in chunks whose activations stay in the caches, and products by oneDNN."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +8,7 @@ import torch
 from worker.engine.device import LARGEST_HEAP_BLOCK
 from worker.engine.elementwise import HeadNorm, elementwise_for
 from worker.engine.linear import Linear, Linears, make_linear
-from worker.engine.network import Attention, Tables, Taken, shape_of
+from worker.engine.network import Attention, Product, Tables, Taken, products_of, shape_of
 
 CHUNK_BYTES = 8 << 20  # widest activation of one chunk: it stays in the caches
 STEPS = 64  # sizes that the last chunk of a pass can have: oneDNN compiles its kernels anew for each
@@ -76,13 +75,9 @@ class CpuNetwork:
         """As `network.PackedNetwork.logits`."""
         return self._head(read)
 
-    def products(self) -> list[tuple[int, Callable[[torch.Tensor], object]]]:
+    def products(self) -> list[tuple[int, Product]]:
         """As `network.PackedNetwork.products`."""
-        shape = self.shape
-        widths = (shape.hidden, shape.heads * shape.head_dim, shape.hidden, shape.intermediate)
-        each: list[tuple[Callable[[torch.Tensor], object], ...]]
-        each = [(layer.qkv, layer.o, layer.gate_up, layer.down) for layer in self._layers]
-        return [pair for products in each for pair in zip(widths, products, strict=True)]
+        return products_of(self.shape, [(layer.qkv, layer.o, layer.gate_up, layer.down) for layer in self._layers])
 
     def _heads(self, projected: torch.Tensor) -> torch.Tensor:
         return projected.view(len(projected), -1, self.shape.head_dim)

@@ -19,6 +19,7 @@ SEED_WEIGHT = 1.0  # a never seen answer of the grammar; safe and none begins wi
 SAFE_WEIGHT = 100.0
 FORGET_AT = 20_000.0  # observed weight at which all weights are halved: the tree follows a change of the texts
 MAX_NODES = 4096
+TREE_NODES = 16  # of a row in a further pass
 WORTHWHILE = 0.02  # a node less likely than this is not drafted: it would cost more than it saves
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from worker.engine.steps import norm
+
 
 class HeadNorm(NamedTuple):
     """Weights of the norm per head, and the same with its halves swapped, as the rotation takes them."""
@@ -37,11 +39,6 @@ def elementwise_for(device: torch.device, dtype: torch.dtype, eps: float, *, is_
     else:
         one, two, three = norm, rotate, gate
     return Elementwise(functools.partial(one, eps=eps), functools.partial(two, eps=eps), three)
-
-
-def norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """RMSNorm over the last dimension."""
-    return functional.rms_norm(x, (x.shape[-1],), weight, eps)
 
 
 def rotate(x: torch.Tensor, head: HeadNorm, cos: torch.Tensor, sin: torch.Tensor, eps: float) -> torch.Tensor:

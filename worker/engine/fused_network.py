@@ -5,13 +5,12 @@ values are written where they are kept.
 """
 
 import itertools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
 from worker.engine.linear import Linear, joined, make_linear
-from worker.engine.network import Attention, Tables, Taken, shape_of
+from worker.engine.network import Attention, Product, Tables, Taken, products_of, shape_of
 from worker.engine.quantize import Matrix
 from worker.engine.steps import steps_for
 
@@ -66,12 +65,9 @@ class FusedNetwork:
         """As `network.PackedNetwork.logits`."""
         return self._head(read)
 
-    def products(self) -> list[tuple[int, Callable[[torch.Tensor], object]]]:
+    def products(self) -> list[tuple[int, Product]]:
         """As `network.PackedNetwork.products`."""
-        shape = self.shape
-        widths = (shape.hidden, shape.heads * shape.head_dim, shape.hidden, shape.intermediate)
-        each = [(layer.qkv, layer.o, layer.gate_up, layer.down) for layer in self._layers]
-        return [pair for products in each for pair in zip(widths, products, strict=True)]
+        return products_of(self.shape, [(layer.qkv, layer.o, layer.gate_up, layer.down) for layer in self._layers])
 
     def _rotated(
         self,

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from worker.engine.quantize import EightBitLinear, Matrix, make_eight_bit
+from worker.engine.quantize import ROWS_HINT, EightBitLinear, Matrix, make_eight_bit
 
 Weight = torch.Tensor | Matrix  # (out, in)
 Linear = Callable[[torch.Tensor], torch.Tensor]
 ALL = slice(None)
-ROWS_HINT = 512  # the size of x that the layout is chosen for; others work as well
 
 
 def weight_of(module: Any) -> Weight:

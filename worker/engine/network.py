@@ -4,12 +4,14 @@ No padding, no cache object, and the last layer and the head only where they are
 module, whose logits the pass is held against at load (`self_test`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from worker.engine.linear import Weight, weight_of
+
+Product = Callable[[torch.Tensor], object]
 
 
 class Shape(NamedTuple):
@@ -90,8 +92,14 @@ class PackedNetwork(Protocol):
     def logits(self, read: torch.Tensor) -> torch.Tensor:
         """(n, vocabulary) for (n, hidden)."""
 
-    def products(self) -> list[tuple[int, Callable[[torch.Tensor], object]]]:
+    def products(self) -> list[tuple[int, Product]]:
         """Its products of all layers, each with the width of what it takes: what the machine's rate is taken of."""
+
+
+def products_of(shape: Shape, layers: Sequence[tuple[Product, Product, Product, Product]]) -> list[tuple[int, Product]]:
+    """As `PackedNetwork.products`, of each layer's products for q, k and v, attention's output, gate and up, and down."""
+    widths = (shape.hidden, shape.heads * shape.head_dim, shape.hidden, shape.intermediate)
+    return [pair for products in layers for pair in zip(widths, products, strict=True)]
 
 
 class Taken(NamedTuple):

@@ -72,7 +72,7 @@ def _packed_or_why_not(spec: Spec, model: LoadedModel) -> PackedBackend | str:
         traceback.clear_frames(error.__traceback__)  # they hold the model
         if isinstance(error, DeviceFullError):
             return "too little memory for it"
-        return str(error) if isinstance(error, SelfTestError | NotImplementedError) else sentence(error)
+        return str(error) if isinstance(error, SelfTestError) else sentence(error)
 
 
 def _require_device(model: LoadedModel, error: RuntimeError) -> None:

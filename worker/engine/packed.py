@@ -23,7 +23,7 @@ from worker.engine.contract import Answer, Collect, Launched, Pieces, Prepared, 
 from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention, fastest
 from worker.engine.cpu_network import CpuNetwork
 from worker.engine.device import has_bf16_units, tensor_of, translating_faults
-from worker.engine.drafts import Drafts, Tree, grammar
+from worker.engine.drafts import TREE_NODES, Drafts, Tree, grammar
 from worker.engine.first_pass import FirstPass, Part, answers_as_drafted
 from worker.engine.further_pass import FurtherPass
 from worker.engine.fused_network import FusedNetwork
@@ -33,14 +33,12 @@ from worker.engine.loading import LoadedModel
 from worker.engine.modes import PROBES, Mode, shared_beginning
 from worker.engine.network import Attention, PackedNetwork
 from worker.engine.progress import Begun, Continuation, Ending, PromptRow
-from worker.engine.reading import Odds, Reads
+from worker.engine.reading import Odds, Reads, encoder_of
 from worker.engine.rendering import Renderer, pieces_of
 from worker.engine.streams import ahead_of, open_streams, streams_for
 from worker.engine.tree_attention import TreeAttention
 from worker.prompt import Content, Encoded, messages_of
 from worker.windows import DEFAULT_POLICY, Coverage, Policy
-
-TREE_NODES = 16  # per row of a second pass
 
 
 class PackedBackend:
@@ -66,7 +64,7 @@ class PackedBackend:
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
         self._render = Renderer(loaded.prompter, max_positions=loaded.max_positions, policy=policy)
         self.max_prompt_tokens = self._render.max_prompt_tokens
-        self._tokenizer = loaded.tokenizer
+        self.encode = encoder_of(loaded.tokenizer)
         self._ending = Ending(loaded.network, loaded.tokenizer, is_quantized=loaded.is_quantized)
         self._odds = Odds(self.encode, loaded.device)
         self.close, self.tree_nodes = self._ending.close, TREE_NODES
@@ -78,15 +76,14 @@ class PackedBackend:
         opened = open_streams(self.streams)
         self._start = opened.submit
         self.ahead = ahead_of(loaded.device, self.streams) if ahead is None else ahead
-        kept = torch.bfloat16 if loaded.is_quantized and not is_cuda and has_bf16_units() else self.network.dtype
-        self._kept = kept
+        self._kept = torch.bfloat16 if loaded.is_quantized and not is_cuda and has_bf16_units() else self.network.dtype
         self._free = deque(self.workspace() for _ in range(self.ahead + 1))
         shape = self.network.shape
-        nothing = torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, dtype=kept, device=loaded.device)
+        nothing = torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, dtype=self._kept, device=loaded.device)
         self._nothing = Prefix((), nothing)
         self.causal: type[VarlenAttention | HeadwiseAttention | RowwiseAttention] = VarlenAttention
         if not is_cuda:
-            self.causal = fastest(shape, kept, opened, self.streams)
+            self.causal = fastest(shape, self._kept, opened, self.streams)
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
         self._graphs = record(self.network, self._odds, self.workspace(), self.modes, capture) if capture and is_cuda else None
         if not budget_tokens:
@@ -278,11 +275,6 @@ class PackedBackend:
         if answer and answer.flaw is None and parse(answer.raw, responds=answer.responds) is not None:
             row.mode.observe(begun.tokens)
         return answer
-
-    def encode(self, text: str) -> list[int]:
-        """An answer, or a part of one, as tokens."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
 
     def _mode(self, prompts: Sequence[Sequence[int]], *, responds: bool) -> Mode:
         """What these prompts begin with, its keys and values, and the answers there are."""

@@ -12,7 +12,7 @@ import torch
 
 from guardfleet.errors import ConfigurationError
 from worker.engine.contract import Answer, Pieces, Unjudgeable
-from worker.engine.drafts import Drafts, Tree, grammar
+from worker.engine.drafts import TREE_NODES, Drafts, Tree, grammar
 from worker.engine.generate import GenerateBackend
 from worker.engine.loading import LoadedModel
 from worker.engine.modes import PROBES
@@ -24,7 +24,6 @@ LENGTHS = (1, 2, 17, 300, 3000)  # tokens of the probes that are no prompts
 PATIENCE_FLOP = {"cpu": 3e11}  # what transformers' passes may cost; a GPU does all of them in a second
 FEW, SHORT = 2, 64  # layers where all would cost more, and tokens of the probes that have a tree there
 TEXTS, AT_ONCE = 50, 25  # keys and values of all of them would be 3 GB at 8B
-TREE_NODES = 16
 MAX_PATHS = 3  # of a tree, to its deepest nodes
 SENTENCES = (
     "How do I sharpen a kitchen knife?",

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from worker.engine.contract import Answer, Prepared, SelfTestError
-from worker.engine.drafts import Tree
+from worker.engine.drafts import TREE_NODES, Tree
 from worker.engine.first_pass import FirstPass
 from worker.engine.further_pass import FurtherPass
-from worker.engine.packed import TREE_NODES, PackedBackend
+from worker.engine.packed import PackedBackend
 from worker.engine.progress import Begun, Continuation, PromptRow
 from worker.engine.reference import Probe, Reference
 from worker.engine.sight import misses

@@ -13,6 +13,7 @@ from worker.engine.attention import Asking, Behind, Workspace
 from worker.engine.device import tensor_of
 from worker.engine.drafts import Tree
 from worker.engine.geometry import Prefix, Rows, spread, starts_of
+from worker.engine.memory import kept_bytes
 from worker.engine.varlen import Cuts, attend, varlen_for
 
 GATHER_BYTES = 1 << 30  # keys and values of all rows are laid one behind the other for as many layers at a time as fit in this
@@ -36,7 +37,8 @@ class TreeAttention(Asking):
         self._contexts = contexts
         known = np.array([context.shape[3] for context in contexts], np.int64)
         self._cut_q, self._cut_k = Cuts.of(counts, device), Cuts.of(known, device)
-        self._layers = max(1, GATHER_BYTES // max(1, int(known.sum()) * _bytes_of_token(workspace)))
+        of_token = kept_bytes(workspace.shape._replace(layers=1), workspace.dtype.itemsize)
+        self._layers = max(1, GATHER_BYTES // max(1, int(known.sum()) * of_token))
         self._gathered: tuple[int, torch.Tensor] | None = None  # from which layer on
         widest = int(counts.max(initial=1))
         starts, nodes = starts_of(counts)[:, None], np.arange(widest)
@@ -79,12 +81,6 @@ class TreeAttention(Asking):
             self._gathered = begin, gathered
         k, v = gathered[layer - begin].transpose(1, 2)
         return k, v
-
-
-def _bytes_of_token(workspace: Workspace) -> int:
-    """Of a token's keys and values in one layer."""
-    shape = workspace.shape
-    return 2 * shape.kv_heads * shape.head_dim * workspace.dtype.itemsize
 
 
 def _unseen(tree: Tree, widest: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
