@@ -145,7 +145,7 @@ class VarlenAttention(Asking):
         device = self._w.device
         return _Asked(
             Cuts.of(_alternate(counts, asides), device),
-            Behind.each(rows.groups(), counts + asides, device),
+            Behind.each(rows.groups, counts + asides, device),
             tensor_of(places, device) if len(places) else None,
             Cuts.of(_alternate(asides, np.zeros_like(asides)), device) if len(places) else None,
         )

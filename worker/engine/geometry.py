@@ -104,6 +104,7 @@ class Rows:
         out[self.aside_reads] = self.ends[self.is_aside] - 1
         return out
 
+    @functools.cached_property
     def groups(self) -> list[tuple[Prefix, slice]]:
         """Neighbours that have their prefix in common: which it is, and which rows."""
         out: list[tuple[Prefix, slice]] = []

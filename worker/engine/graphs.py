@@ -110,7 +110,7 @@ class Graphs:
     def launch(self, first: FirstPass) -> Flight | None:
         """Replay the smallest graph that takes the pass; None where it is to go the ordinary way."""
         rows = first.geometry
-        (prefix, _), *others = rows.groups()
+        (prefix, _), *others = rows.groups
         fitting = (graph for graph in self._by_prefix.get(id(prefix), ()) if graph.fixed.size.takes(rows))
         graph = next(fitting, None)
         if graph is None or others or not self._is_free:

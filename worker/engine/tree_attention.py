@@ -33,7 +33,7 @@ class TreeAttention(Asking):
         super().__init__(workspace, self._nodes)
         device = workspace.device
         self._varlen = varlen_for(device)
-        self._behind = Behind.each(Rows(counts, counts, prefixes).groups(), counts, device)
+        self._behind = Behind.each(Rows(counts, counts, prefixes).groups, counts, device)
         self._contexts = contexts
         known = np.array([context.shape[3] for context in contexts], np.int64)
         self._cut_q, self._cut_k = Cuts.of(counts, device), Cuts.of(known, device)
