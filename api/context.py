@@ -10,16 +10,16 @@ import anyio
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
-from api.contents import Contents
-from api.file_intakes import FileIntakes
-from api.online import Online
-from api.places import Places
-from api.problems import ProblemError
-from api.queries import require_known
-from api.receivers import Receivers
-from api.throttle import Throttle
-from api.watching import Watching
-from guardfleet.sealing import Keyring
+from api.http.long_requests import Places
+from api.http.problems import ProblemError
+from api.http.query import require_known
+from api.http.rate_limit import Throttle
+from api.services.callback_check import Receivers
+from api.services.file_ingestion import FileIntakes
+from api.services.file_storage import Contents
+from api.services.interactive_moderation import Online
+from api.services.job_watch import Watching
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database
@@ -78,7 +78,7 @@ async def caller_of(request: Request, in_query: str | None = None) -> Caller:
     if given:
         caller = await _authenticated(context_of(request), given.strip())
         if caller:
-            request.state.caller = caller  # from here on its connection is kept (api/connections.py)
+            request.state.caller = caller  # from here on its connection is kept (api/http/connections.py)
             return caller
     raise ProblemError(
         401, "invalid_api_key", "send a valid key as `Authorization: Bearer gf_...`.", headers={"WWW-Authenticate": "Bearer"}

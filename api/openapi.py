@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import batches
-from guardfleet.store.endpoints import KINDS
+from api.routes import batches
+from guardfleet.store.events.endpoints import KINDS
 
 PROBLEM: dict[str, Any] = {
     "type": "object",

@@ -11,20 +11,23 @@ from fastapi.responses import PlainTextResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import batches, files, moderations, openapi, perspective, problems, results, webhook_endpoints
-from api.bounds import Bounded
-from api.connections import make_server
-from api.contents import Contents
+from api import openapi
+from api.body.body_limit import Bounded
 from api.context import AppContext, Context, in_thread
-from api.file_intakes import FileIntakes
-from api.headed import Headed
-from api.online import Online
-from api.places import Places
-from api.receivers import Receivers
-from api.throttle import Throttle
-from api.watching import Watching
-from guardfleet import __version__, interpreter, ports
-from guardfleet.sealing import Keyring
+from api.http import problems
+from api.http.connections import make_server
+from api.http.head_method import Headed
+from api.http.long_requests import Places
+from api.http.rate_limit import Throttle
+from api.routes import batches, files, moderations, perspective, results, webhook_endpoints
+from api.services.callback_check import Receivers
+from api.services.file_ingestion import FileIntakes
+from api.services.file_storage import Contents
+from api.services.interactive_moderation import Online
+from api.services.job_watch import Watching
+from guardfleet import __version__
+from guardfleet.process import interpreter, ports
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import installation, migrate, pooler
 from guardfleet.store.database import Database

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from guardfleet.cli.bench_pipeline import submit
-from guardfleet.cli.bench_place import answers, free_port, place, start, until, write_texts
-from guardfleet.sealing import Keyring
-from guardfleet.store import jobs, keys
+from guardfleet.cli.bench.pipeline import submit
+from guardfleet.cli.bench.site import answers, free_port, place, start, until, write_texts
+from guardfleet.security.encryption import Keyring
+from guardfleet.store import keys
 from guardfleet.store.database import Database
-from worker.main import engine_of
+from guardfleet.store.jobs import views
+from worker.process.main import engine_of
 
 WARM = 10
 LOOK_S = 0.1
@@ -47,12 +48,12 @@ def main() -> int:
                 source = settings.data_dir / "texts.jsonl"
                 write_texts(source, asked.bulk)
                 job, _ = submit(settings, db, source)
-                while not jobs.get(db, job.public_id).done:
+                while not views.get(db, job.public_id).done:
                     time.sleep(LOOK_S)
             key = keys.create(db, Keyring(settings.required("secret_key")), name="bench")
             found: dict[str, Any] = {"engine": asked.engine, "bulk": asked.bulk, "api": timed(asking(port, key), asked.requests)}
             if job is not None:
-                found["bulk_still_runs"] = not jobs.get(db, job.public_id).state.is_final
+                found["bulk_still_runs"] = not views.get(db, job.public_id).state.is_final
         finally:
             for process in processes:
                 process.stop()

@@ -16,8 +16,8 @@ from typing import Any
 
 import psycopg
 
-from guardfleet.cli.bench_place import answers, free_port, peak_mib, place, start, until
-from guardfleet.sealing import Keyring
+from guardfleet.cli.bench.site import answers, free_port, peak_mib, place, start, until
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
 from guardfleet.store.database import Database
 

@@ -30,10 +30,11 @@ from benchmarks.chaos_site import Site, site_of
 from benchmarks.chaos_texts import Source, submit, write
 from benchmarks.chaos_witnesses import PATIENCE_S, STEP_S, Reader, Receiver, judge, said
 from guardfleet.errors import GuardfleetError
-from guardfleet.sealing import Keyring
-from guardfleet.signing import new_secret
-from guardfleet.store import jobs, keys
-from guardfleet.store.jobs import JobView, parse_label
+from guardfleet.security.encryption import Keyring
+from guardfleet.security.signing import new_secret
+from guardfleet.store import keys
+from guardfleet.store.jobs import views
+from guardfleet.store.jobs.views import JobView, parse_label
 
 SECRET = new_secret()
 SHARES = (0.9, 0.1)  # of the texts, in the jobs of the beginning
@@ -139,7 +140,7 @@ def _finished(site: Site, label: str) -> JobView:
     def look() -> bool:
         nonlocal view
         with contextlib.suppress(GuardfleetError):  # the database may be away just now
-            view = jobs.get(site.db, parse_label(label))
+            view = views.get(site.db, parse_label(label))
         return view is not None and view.state.is_final
 
     _until(look, f"the end of {label}")

@@ -14,9 +14,9 @@ from typing import Any
 import kombu
 
 from benchmarks.chaos_site import LEASE_S, Process, Site
+from guardfleet.domain.lanes import Queues
 from guardfleet.errors import GuardfleetError
-from guardfleet.queues import Queues
-from guardfleet.store.shards import holder
+from guardfleet.store.shards.leases import holder
 from tests.services.servers import OwnRedis
 
 Lease = tuple[int, int, int]  # job, shard, token

@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from guardfleet.sealing import new_secret_key
+from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import migrate
 from guardfleet.store.database import Database

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.chaos_site import Site
 from benchmarks.chaos_texts import Source
-from guardfleet.store.jobs import JobView
+from guardfleet.store.jobs.views import JobView
 
 PATIENCE_S = 1800.0
 STEP_S = 0.3

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--budgets", default="2048")
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
-    ours = f"-m worker.engine.bench --scripted --turns 1 --json --rows {args.rows} --budgets {args.budgets}".split()
+    ours = f"-m worker.engine.bench.cli --scripted --turns 1 --json --rows {args.rows} --budgets {args.budgets}".split()
     files = ["--model", str(args.model), "--texts", str(args.model / "texts.json")]
     contenders: dict[str, list[str]] = {OURS: [sys.executable, *ours, *files, "--dtype", "float32"]}
     if args.vllm_python:

@@ -22,14 +22,16 @@ import httpx2
 from starlette.testclient import TestClient
 
 from api.server import create_app
-from guardfleet.sealing import Keyring, new_secret_key
+from guardfleet.cli.bench.scratch import scratch_database
+from guardfleet.domain.verdict import Model
+from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import keys, migrate, settling, shards, steering, verdicts
+from guardfleet.store import keys, migrate, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.scratch import scratch_database
-from guardfleet.store.settling import Row
+from guardfleet.store.jobs import control
+from guardfleet.store.shards import completion, leases
+from guardfleet.store.shards.completion import Row
 from guardfleet.telemetry import logs
-from guardfleet.verdict import Model
 from tests.services.hostile import requests_of, wrong_with
 from tests.services.judged import SAFE
 from tests.services.served import served
@@ -130,11 +132,11 @@ def judge_all(db: Database, keyring: Keyring, ended: threading.Event) -> None:
         with db.session() as connection:
             ready = connection.exec_driver_sql("select job_id, shard_no from shard where state = 0 order by lane desc").all()
         for row in ready:
-            held = shards.claim(db, row.job_id, row.shard_no, worker="fuzz", lease_s=60)
+            held = leases.claim(db, row.job_id, row.shard_no, worker="fuzz", lease_s=60)
             if held is not None:
-                texts = shards.load(db, keyring, held)
-                settling.finish(db, held, [Row(text.id, SAFE, metadata=text.metadata) for text in texts], model_id=model_id)
-        steering.settle_cancelled(db, steering.cancelling(db))
+                texts = leases.load(db, keyring, held)
+                completion.finish(db, held, [Row(text.id, SAFE, metadata=text.metadata) for text in texts], model_id=model_id)
+        control.settle_cancelled(db, control.cancelling(db))
         time.sleep(LOOK_S)
 
 

@@ -28,9 +28,9 @@ from benchmarks import gpu_checks as checks
 from benchmarks.gpu_day import Day, Options, Step, go_through
 from benchmarks.gpu_peers import generate, generate_rates, prompts_of, vllm
 from benchmarks.gpu_rates import interactive, profile, rates
-from worker.engine import bench
+from worker.engine.bench import cli
+from worker.engine.bench.scripted import SHAPES, random_model
 from worker.engine.device import keep_freed_memory
-from worker.engine.rehearsal import SHAPES, random_model
 
 
 def main() -> int:
@@ -75,11 +75,11 @@ def measured(shape: str, args: argparse.Namespace) -> dict[str, Any]:
     options = f"--shape {shape} --tokenizer {args.tokenizer} --rows {args.rows} --device {args.device} --dtype {args.dtype}"
     options += f" --budgets {args.budgets} --slow-path 0.1 --turns {args.turns}"
     texts = ["--texts", str(args.texts)] if args.texts else []
-    found = bench.run(bench.parser().parse_args([*options.split(), *texts]))
+    found = cli.run(cli.parser().parse_args([*options.split(), *texts]))
     best = max(run["device_texts_s"] for run in found["runs"] if not run["slow_path"])
     gc.collect()  # the engine's copy of the model makes room
     loaded = random_model(shape, args.tokenizer, args.device, args.dtype)
-    prompts = prompts_of(loaded, bench.texts_of(args.texts, args.generate_rows))
+    prompts = prompts_of(loaded, cli.texts_of(args.texts, args.generate_rows))
     found["generate"] = {}
     for batch in args.generate_batches:
         rate = max(generate(loaded, prompts, batch) for _ in range(2))  # the first warms up

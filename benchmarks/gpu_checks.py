@@ -17,16 +17,17 @@ from torch.nn.attention import varlen as of_torch
 
 from benchmarks.gpu_day import Day
 from tests.services import on_device
-from worker.engine import reference, steps
-from worker.engine.attention import VarlenAttention, Workspace
-from worker.engine.contract import SelfTestError
-from worker.engine.loading import load
-from worker.engine.network import Shape
-from worker.engine.packed import PackedBackend
-from worker.engine.rehearsal import COMMON, SHAPES, random_model
-from worker.engine.self_test import hold
-from worker.engine.sight import misses
-from worker.engine.varlen import Cuts, varlen_for
+from worker.engine.bench.scripted import COMMON, SHAPES, random_model
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.forward import steps
+from worker.engine.forward.attention import VarlenAttention, Workspace
+from worker.engine.forward.network import Shape
+from worker.engine.forward.varlen import Cuts, varlen_for
+from worker.engine.interfaces import SelfTestError
+from worker.engine.model.loading import load
+from worker.engine.verification import reference
+from worker.engine.verification.attention_probe import misses
+from worker.engine.verification.self_test import hold
 
 REPEATS, WARM_UPS = 20, 3
 SMALL = on_device.GQA._replace(heads=4, kv_heads=2, head_dim=32)
@@ -97,10 +98,10 @@ def kernels(day: Day, shapes: tuple[str, ...]) -> dict[str, Any]:
     device, dtype = day.options.device, getattr(torch, day.options.dtype)
     found = steps
     if device.type == "cuda":
-        from worker.engine import fused  # noqa: PLC0415 - imports Triton
+        from worker.engine.forward import triton_kernels  # noqa: PLC0415 - imports Triton
 
-        fused.try_out(device)
-        found = fused
+        triton_kernels.try_out(device)
+        found = triton_kernels
     out: dict[str, Any] = {"are_fused": found is not steps, "holds": True}
     for name in shapes:
         out[name] = {}

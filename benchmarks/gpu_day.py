@@ -22,11 +22,12 @@ from typing import Any
 
 import torch
 
-from worker.engine import bench, reference, sight
-from worker.engine.contract import DeviceLostError
+from worker.engine.bench import cli
+from worker.engine.bench.scripted import SHAPES, RehearsedBackend, random_model
 from worker.engine.device import probe
-from worker.engine.quantize import require
-from worker.engine.rehearsal import SHAPES, RehearsedBackend, random_model
+from worker.engine.interfaces import DeviceLostError
+from worker.engine.model.quantize import require
+from worker.engine.verification import attention_probe, reference
 
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 16, "tie_word_embeddings": True}
 PATIENCE, GRACE_S = 3.0, 10.0  # of what a step was expected to take: it is cut off then
@@ -71,7 +72,7 @@ class Options:
 
 @functools.cache
 def _mixed(path: pathlib.Path | None) -> list[str]:
-    found = bench.texts_of(path, MOST_TEXTS)
+    found = cli.texts_of(path, MOST_TEXTS)
     random.Random(1).shuffle(found)
     return found
 
@@ -154,7 +155,7 @@ def go_through(steps: Sequence[Step], day: Day, args: argparse.Namespace) -> dic
 def shrink() -> None:
     """Another shape, and shorter probes: what a GPU does in a second takes a CPU a minute."""
     SHAPES["tiny"] = TINY
-    sight.LENGTHS, sight.CONTEXTS = (1, 2, 40, 300, 400, 130), (1, 120, 300, 60)
+    attention_probe.LENGTHS, attention_probe.CONTEXTS = (1, 2, 40, 300, 400, 130), (1, 120, 300, 60)
     reference.LENGTHS, reference.TEXTS = (1, 2, 17, 60), 10
 
 

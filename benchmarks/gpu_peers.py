@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_day import Day, NotHereError
-from worker.engine.loading import LoadedModel
-from worker.engine.rehearsal import random_model
-from worker.prompt import messages_of
+from worker.engine.bench.scripted import random_model
+from worker.engine.model.loading import LoadedModel
+from worker.engine.prompting.prompt import messages_of
 
 ANSWER_TOKENS = 8
 VLLM = pathlib.Path(__file__).with_name("gpu_vllm.py")

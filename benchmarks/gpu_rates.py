@@ -11,11 +11,11 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from benchmarks.gpu_day import MOST_TEXTS, Day
-from worker.engine.batching import BatchingEngine
-from worker.engine.bench import measure
-from worker.engine.progress import PromptRow
-from worker.engine.rehearsal import RehearsedBackend
-from worker.engine.roofline import ceiling, work_of
+from worker.engine.bench.cli import measure
+from worker.engine.bench.roofline import ceiling, work_of
+from worker.engine.bench.scripted import RehearsedBackend
+from worker.engine.decoding.partial_answers import PromptRow
+from worker.engine.engine import BatchingEngine
 
 SLOW_PATHS = (0.0, 0.1)
 LEAST_BATCHES = 4  # of a measurement: the first is tokenised and launched alone

@@ -22,13 +22,13 @@ from typing import Any
 
 from backports import zstd
 
-from guardfleet.cli.bench_place import answers, free_port, peak_mib, start, until
-from guardfleet.embedded.children import Child
-from guardfleet.sealing import Keyring, new_secret_key
+from guardfleet.cli.bench.scratch import scratch_database
+from guardfleet.cli.bench.site import answers, free_port, peak_mib, start, until
+from guardfleet.process.supervisor import Child
+from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys, migrate
 from guardfleet.store.database import Database
-from guardfleet.store.scratch import scratch_database
 
 DESCRIPTORS = 1024
 BODIES = {  # each a megabyte or less as it comes

@@ -20,9 +20,9 @@ from contextlib import ExitStack
 
 import psycopg
 
-from guardfleet.cli.bench_place import write_texts
-from guardfleet.sealing import new_secret_key
-from guardfleet.store.scratch import scratch_database
+from guardfleet.cli.bench.scratch import scratch_database
+from guardfleet.cli.bench.site import write_texts
+from guardfleet.security.encryption import new_secret_key
 
 FORMATS = ("jsonl", "csv")
 PACE = "select total, extract(epoch from sealed_at - created_at)::float from job"

@@ -15,10 +15,10 @@ from collections import Counter
 from contextlib import closing
 from typing import Any
 
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys, migrate
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob
+from guardfleet.store.jobs.intake import NewJob
 from tests.services.fleet import fleet, until
 from tests.services.poison import UNITS, nested_blob, refuse
 from tests.services.servers import own_servers

@@ -18,10 +18,10 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from worker.engine.batching import BatchingEngine
-from worker.engine.bench import texts_of
-from worker.engine.contract import Backend
-from worker.engine.make import PATIENCE_S, Spec, make_backend
+from worker.engine.bench.cli import texts_of
+from worker.engine.engine import BatchingEngine
+from worker.engine.factory import PATIENCE_S, Spec, make_backend
+from worker.engine.interfaces import Backend
 
 URGENT = "Is this text one that somebody waits for, and if so, for how long?"
 

@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from guardfleet.cli.bench_place import place, start, until
-from guardfleet.sealing import Keyring
+from guardfleet.cli.bench.site import place, start, until
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import endpoints
 from guardfleet.store.database import Database
+from guardfleet.store.events import endpoints
 
 WELL = 4  # receivers that are well
 EVERY_S = 0.05  # an event for each of them

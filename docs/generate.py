@@ -8,7 +8,7 @@ from guardfleet.settings import ENV_PREFIX, Settings
 HERE = pathlib.Path(__file__).parent
 INTRO = """# Settings
 
-Generated from `guardfleet/settings.py` by `make docs`. Every process reads the same settings, from environment
+Generated from `guardfleet/settings/__init__.py` by `make docs`. Every process reads the same settings, from environment
 variables. An unknown or wrong one stops the process with a sentence that names the key and what is allowed.
 Secrets are not shown.
 

@@ -6,8 +6,8 @@ GUARDFLEET_API_KEY=gf_... python examples/submit_and_poll.py http://127.0.0.1:80
 import os
 import sys
 
-from producer.client import Options
-from producer.http import HttpProducer
+from guardfleet.client.direct import Options
+from guardfleet.client.http import HttpProducer
 
 TEXTS = [
     "What is the capital of France?",

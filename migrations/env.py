@@ -5,8 +5,8 @@ The view is made behind the last one: its words are the code's, and a migration'
 
 from alembic import context
 
-from guardfleet.store.schema import Base
-from guardfleet.store.view import STATEMENTS
+from guardfleet.store.schema.jobs import Base
+from guardfleet.store.schema.view import STATEMENTS
 
 context.configure(
     connection=context.config.attributes["connection"],

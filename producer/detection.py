@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from guardfleet.columns import Columns
-from guardfleet.domain.conversations import CONVERSATIONS
-from guardfleet.domain.json_text import first_value
 from guardfleet.errors import RejectedError
+from guardfleet.rows.columns import Columns
+from guardfleet.rows.conversations import CONVERSATIONS
+from guardfleet.rows.json_text import first_value
 
 SUFFIXES = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),

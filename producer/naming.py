@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from guardfleet.columns import AS_NAMED, Columns
-from guardfleet.domain.conversations import CONVERSATIONS
 from guardfleet.errors import RejectedError
+from guardfleet.rows.columns import AS_NAMED, Columns
+from guardfleet.rows.conversations import CONVERSATIONS
 
 # Names that texts often have elsewhere: offered in a refusal, never taken for granted.
 USUAL = ("content", "body", "comment", "message", "tweet", "post", "prompt", "sentence", "review", "input", "question", "title")

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from guardfleet.columns import AS_NAMED, Columns
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.rows import VERDICT, longest_line, row_of
-from guardfleet.sealing import PayloadRow
-from producer import formats, tables
-from producer.delimited import Delimited
-from producer.encodings import Encoding, encoding_of
-from producer.headers import Header, header_of
-from producer.jsonlines import JsonLines
-from producer.jsonvalues import JsonValues
+from guardfleet.rows.columns import AS_NAMED, Columns
+from guardfleet.rows.row import VERDICT, longest_line, row_of
+from guardfleet.security.encryption import PayloadRow
+from producer import detection
+from producer.formats import arrow
+from producer.formats.delimited import Delimited
+from producer.formats.header import Header, header_of
+from producer.formats.json_lines import JsonLines
+from producer.formats.json_values import JsonValues
 from producer.layout import Item, Tally
-from producer.lines import Lines, line_end_of, row_end_of
 from producer.naming import SHOWN_NAMES, resolve
-from producer.streams import STDIN, Head, Stream, comes_once, shown
+from producer.text.decompression import STDIN, Head, Stream, comes_once, shown
+from producer.text.encodings import Encoding, encoding_of
+from producer.text.lines import Lines, line_end_of, row_end_of
 
 Line = PayloadRow | LineError
 Numbered = tuple[int, Line]  # the line from 1; of a table the row, of a JSON list the element
@@ -48,8 +49,8 @@ class Reading:
     columns: Columns = AS_NAMED
 
     def __post_init__(self) -> None:
-        if self.format is not None and self.format not in formats.FORMATS:
-            raise RejectedError(f"--format {self.format!r} is not known; {', '.join(formats.FORMATS)} are read.")
+        if self.format is not None and self.format not in detection.FORMATS:
+            raise RejectedError(f"--format {self.format!r} is not known; {', '.join(detection.FORMATS)} are read.")
 
 
 AS_FOUND = Reading()
@@ -115,7 +116,7 @@ class Input:
         stream, asked = self._stream, self._asked
         if not stream.head and stream.damage:
             raise RejectedError(f"{self.name} cannot be read: {stream.damage}.")
-        table = asked.format if asked.format in ("parquet", "arrow") else formats.table_of(stream.head, self.name)
+        table = asked.format if asked.format in ("parquet", "arrow") else detection.table_of(stream.head, self.name)
         if table is not None and asked.format in (None, table):
             return self._table(table)
         encoding = self.encoding = encoding_of(stream.head, self.name, asked.encoding)
@@ -123,7 +124,7 @@ class Input:
         end = line_end_of(head)
         whole = self._whole_lines(head, end)
         text = whole.decode(encoding.codec, "replace").replace(end.decode(), "\n")
-        kind = formats.Kind(asked.format) if asked.format else formats.kind_of(
+        kind = detection.Kind(asked.format) if asked.format else detection.kind_of(
             text, self.name, asked.columns, is_whole=stream.is_short
         )  # fmt: skip
         parts = [kind.format, encoding.name.upper()] + ([stream.compression] if stream.compression else [])
@@ -140,18 +141,18 @@ class Input:
         self._stream.close()
         if comes_once(self._path) or self._stream.compression:
             raise RejectedError(f"{self.name} is {kind.title()}, which is read from a file, as it was written.")
-        parts = (tables.ParquetParts if kind == "parquet" else tables.ArrowParts)(self._path)
+        parts = (arrow.ParquetParts if kind == "parquet" else arrow.ArrowParts)(self._path)
         names = parts.schema.names
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise RejectedError(f"{self.name} has two columns named {twice}: which of them is meant cannot be told.")
         self._columns = resolve(self._asked.columns, names, self.name)
-        tables.check_types(parts.schema, self._columns, self.name)
-        return tables.Tables(parts, self._columns), self._sentence([kind], names)
+        arrow.check_types(parts.schema, self._columns, self.name)
+        return arrow.Tables(parts, self._columns), self._sentence([kind], names)
 
     def _whole_lines(self, head: bytes, end: bytes) -> bytes:
         return head if self._stream.is_short else head[: head.rfind(end) + 1] or head
 
-    def _delimited(self, kind: formats.Kind, encoding: Encoding, head: bytes, parts: list[str]) -> tuple[Format, str]:
+    def _delimited(self, kind: detection.Kind, encoding: Encoding, head: bytes, parts: list[str]) -> tuple[Format, str]:
         end = row_end_of(head)
         header = self._header(kind, encoding, self._whole_lines(head, end), end)
         self._columns = resolve(self._asked.columns, header.names, self.name)
@@ -169,7 +170,7 @@ class Input:
         said = self._sentence([parts[0], f"delimiter {told}", *parts[1:]], header.names)
         return Delimited(header, self._columns, lines, self._max_text_bytes), said
 
-    def _header(self, kind: formats.Kind, encoding: Encoding, head: bytes, end: bytes) -> Header:
+    def _header(self, kind: detection.Kind, encoding: Encoding, head: bytes, end: bytes) -> Header:
         lines = [line + end for line in head.split(end)]
         looked = [line.decode(encoding.codec, "replace") for line in lines]
         header = header_of(looked, self.name, self._asked.columns, delimiter="\t" if kind.format == "tsv" else None)
@@ -180,7 +181,7 @@ class Input:
             raise RejectedError(f"the header of {self.name} cannot be read: {error}; --encoding names another one.") from None
         return header
 
-    def _keys(self, kind: formats.Kind, encoding: Encoding, whole: bytes, end: bytes) -> tuple[Columns, list[str]]:
+    def _keys(self, kind: detection.Kind, encoding: Encoding, whole: bytes, end: bytes) -> tuple[Columns, list[str]]:
         """The columns of JSON, and the names that its first rows have. Raises RejectedError where none of them has a text."""
         looked = self._first_values(kind, encoding, whole, end)
         rows = [value for value in looked if isinstance(value, dict)]
@@ -192,7 +193,7 @@ class Input:
         names = list(dict.fromkeys(name for row in rows for name in row))
         return resolve(self._asked.columns, names, self.name), names
 
-    def _first_values(self, kind: formats.Kind, encoding: Encoding, whole: bytes, end: bytes) -> list[Any]:
+    def _first_values(self, kind: detection.Kind, encoding: Encoding, whole: bytes, end: bytes) -> list[Any]:
         head = Head(whole)
         if kind.format == "jsonl":
             lines = JsonLines(head, Encoding(encoding.codec), self._max_text_bytes, end, kind.comma)

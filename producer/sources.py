@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from guardfleet.errors import RejectedError
-from producer.formats import PACKED, SUFFIXES, suffix_of
+from producer.detection import PACKED, SUFFIXES, suffix_of
 from producer.layout import Tally
 from producer.readers import AS_FOUND, Input, Numbered, Reading
-from producer.streams import STDIN, comes_once, identity_of, shown
+from producer.text.decompression import STDIN, comes_once, identity_of, shown
 
 HIDDEN = (".", "_")  # names that begin so are no data: .crc, _SUCCESS
 

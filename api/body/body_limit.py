@@ -9,11 +9,11 @@ import asyncio
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import heads
-from api.bodies import refuse_packed
+from api.body.inline_lines import refuse_packed
+from api.body.value_count import Values
 from api.context import caller_of
-from api.problems import ProblemError, unavailable
-from api.values import Values
+from api.http import request_head
+from api.http.problems import ProblemError, unavailable
 from guardfleet.errors import RetryableError
 
 STREAMED = (("POST", "/v1/files"), ("POST", "/v1/batches"))  # these read by themselves, after the key, and know their bounds
@@ -31,7 +31,7 @@ class Bounded:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if wrong := heads.refusal(scope):
+        if wrong := request_head.refusal(scope):
             await wrong(scope, receive, send)
             return
         receive = paced(receive, self._pause_s)

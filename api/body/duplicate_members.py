@@ -3,9 +3,9 @@
 from fastapi import Request
 
 from api.context import beside, context_of
-from api.problems import ProblemError
-from guardfleet.domain.json_text import JsonError, Repeated, parse
-from guardfleet.domain.words import called
+from api.http.problems import ProblemError
+from guardfleet.rows.json_text import JsonError, Repeated, parse
+from guardfleet.rows.words import called
 
 
 async def unambiguous(request: Request) -> None:

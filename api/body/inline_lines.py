@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from fastapi import Request
 
 from api.context import Context, beside
-from api.problems import ProblemError
-from guardfleet.intake import PIECE_S
-from guardfleet.lines import LineCutter, NumberedLine
-from guardfleet.rows import longest_line
+from api.http.problems import ProblemError
+from guardfleet.jobs.intake import PIECE_S
+from guardfleet.rows.lines import LineCutter, NumberedLine
+from guardfleet.rows.row import longest_line
 
 if sys.version_info >= (3, 14):
     from compression import zstd

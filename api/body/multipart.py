@@ -10,7 +10,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api.problems import ProblemError
+from api.http.problems import ProblemError
 
 MAX_FIELDS, MAX_FIELD_BYTES, MAX_HEADER_BYTES = 16, 4096, 8192
 FORM_BYTES = 256 << 10  # of a form beside its file: all fields and headers

@@ -1,6 +1,6 @@
 """How many values a JSON body holds, counted as it comes: brackets take a parser a hundred times as long as text."""
 
-from api.problems import ProblemError
+from api.http.problems import ProblemError
 
 MOST_VALUES = 50_000  # 0.1 s for the parser on one slow core
 

@@ -16,8 +16,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.problems import problem
-from guardfleet.readiness import say_ready
+from api.http.problems import problem
+from guardfleet.process.readiness import say_ready
 from guardfleet.settings import Settings
 
 DRAIN_S = 120.0  # for a body that goes on after its answer, so that its sender gets to read that

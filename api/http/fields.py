@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from guardfleet.plan import NAME_CHARS
+from guardfleet.domain.options import NAME_CHARS
 
 
 def _whole(value: object) -> object:

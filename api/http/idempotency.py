@@ -18,16 +18,16 @@ from typing import Any, Self
 from fastapi import Request
 
 from api.context import Context, in_thread
-from api.problems import ProblemError
+from api.http.problems import ProblemError
 from guardfleet.errors import RetryableError
-from guardfleet.store import repeats
+from guardfleet.store import idempotency
 from guardfleet.store.keys import Caller
 
 KEY_CHARACTERS = 255
 KEY_MEMORY_S = 86_400.0
 RETRY_MEMORY_S = 900.0
 SECRET_HEADER = "guardfleet-callback-secret"  # noqa: S105 - its name
-ALIVE_S = repeats.LEFT_S / 4  # between two signs of life
+ALIVE_S = idempotency.LEFT_S / 4  # between two signs of life
 
 
 def has_key(request: Request) -> bool:
@@ -75,14 +75,14 @@ class Once:
 
     async def __aenter__(self) -> Self:
         known = await in_thread(
-            repeats.begin,
+            idempotency.begin,
             self.context.db,
             tenant_id=self.tenant_id,
             key=self.key,
             fingerprint=self.fingerprint,
             memory_s=self.memory_s,
         )
-        if isinstance(known, repeats.Mine):
+        if isinstance(known, idempotency.Mine):
             self._token = known.token
             self._tasks.append(asyncio.create_task(self._stay(known.token)))
             return self
@@ -105,7 +105,7 @@ class Once:
         if token is None:
             return lambda connection, subject: None
         self._tasks[0].cancel()
-        return lambda connection, subject: repeats.settle(
+        return lambda connection, subject: idempotency.settle(
             connection, tenant_id=self.tenant_id, key=self.key, token=token, subject=subject, body=body
         )
 
@@ -114,7 +114,7 @@ class Once:
             task.cancel()
         if self._token is not None and error is not None:
             await in_thread(
-                repeats.forget, self.context.db, tenant_id=self.tenant_id, key=self.key, token=self._token, unmade=self.unmade
+                idempotency.forget, self.context.db, tenant_id=self.tenant_id, key=self.key, token=self._token, unmade=self.unmade
             )
 
     async def _stay(self, token: int) -> None:
@@ -122,7 +122,7 @@ class Once:
         while True:
             await asyncio.sleep(ALIVE_S)
             with suppress(RetryableError):
-                await in_thread(repeats.renew, self.context.db, tenant_id=self.tenant_id, key=self.key, token=token)
+                await in_thread(idempotency.renew, self.context.db, tenant_id=self.tenant_id, key=self.key, token=token)
 
 
 def _reused() -> ProblemError:

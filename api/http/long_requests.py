@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from api.problems import ProblemError
+from api.http.problems import ProblemError
 
 RETRY_S = 5
 

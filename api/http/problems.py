@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from api.fields import UNSTORABLE
+from api.http.fields import UNSTORABLE
 from guardfleet.errors import AwayError, ConfigurationError, NotFoundError, OverloadedError, RejectedError, RetryableError
 from guardfleet.store import installation
 from guardfleet.telemetry.logs import get_logger

@@ -4,7 +4,7 @@ from collections import Counter
 
 from fastapi import Request
 
-from api.problems import ProblemError
+from api.http.problems import ProblemError
 
 
 def require_known(request: Request) -> None:

@@ -11,7 +11,7 @@ from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 from starlette.concurrency import run_in_threadpool
 
-from api.problems import ProblemError
+from api.http.problems import ProblemError
 from guardfleet.errors import ConfigurationError
 from guardfleet.store.keys import Caller
 from guardfleet.telemetry.logs import get_logger

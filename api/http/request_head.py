@@ -5,7 +5,7 @@ from collections import Counter
 from fastapi.responses import JSONResponse
 from starlette.types import Scope
 
-from api.problems import problem
+from api.http.problems import problem
 
 # Of two that differ, none is surely the one that is meant.
 ONCE = (b"authorization", b"idempotency-key", b"x-goog-api-key", b"content-type", b"content-encoding")

@@ -7,16 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from api import outputs
-from api.fields import WHOLE, Asked, Metadata, ModelName
-from api.problems import ProblemError
-from guardfleet.columns import Columns
+from api.http.fields import WHOLE, Asked, Metadata, ModelName
+from api.http.problems import ProblemError
+from api.openai import result_files
+from guardfleet.domain.options import DEFAULT_PLAN, Plan
+from guardfleet.domain.states import JobState
 from guardfleet.errors import LineError
-from guardfleet.plan import DEFAULT_PLAN, Plan
-from guardfleet.states import JobState
+from guardfleet.rows.columns import Columns
 from guardfleet.store.files import file_label
-from guardfleet.store.jobs import JobView
-from guardfleet.store.steering import PRIORITIES
+from guardfleet.store.jobs.control import PRIORITIES
+from guardfleet.store.jobs.views import JobView
 
 STATUS = {
     JobState.INGESTING: "validating",
@@ -148,7 +148,7 @@ def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, A
         "cancelled_at": ended if job.state is JobState.CANCELLED else None,
         "request_counts": job.request_counts,
         "errors": {"object": "list", "data": errors} if errors else None,
-        **outputs.labels(job),
+        **result_files.labels(job),
         "metadata": job.metadata,
         "model": job.model,
         "models": job.models,

@@ -18,9 +18,9 @@ from typing import Any
 
 import orjson
 
-from guardfleet.rendering import said_object
-from guardfleet.verdict import CATEGORY_NAMES, Category, Judgement, Model, Severity, category_names
+from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Judgement, Model, Severity, category_names
 from guardfleet.verdicts.encoding import StoredVerdict, decode
+from guardfleet.verdicts.rendering import said_object
 
 COVERED: Mapping[str, Category] = {
     "harassment": Category.UNETHICAL,

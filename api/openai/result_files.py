@@ -15,13 +15,14 @@ import orjson
 
 import guardfleet
 from api.context import Context
-from api.mapping import result_json
+from api.openai.categories import result_json
+from guardfleet.domain.states import JobState
+from guardfleet.domain.verdict import ERROR_CODES, Model, Severity
 from guardfleet.errors import NotFoundError
-from guardfleet.rows import MODERATIONS
-from guardfleet.states import JobState
-from guardfleet.store import jobs, unjudged, verdicts
-from guardfleet.store.jobs import JobView, parse_label
-from guardfleet.verdict import ERROR_CODES, Model, Severity
+from guardfleet.rows.row import MODERATIONS
+from guardfleet.store import verdicts
+from guardfleet.store.jobs import unprocessed, views
+from guardfleet.store.jobs.views import JobView, parse_label
 from guardfleet.verdicts.encoding import StoredVerdict, canonical_answer
 
 NAME = re.compile(r"file-(out|err)-([0-9a-f]{32})")
@@ -100,10 +101,10 @@ class Output:
             return
         for page in verdicts.in_order(db, job, min_severity=Severity.ERROR):
             yield b"".join(_error_line(job, row) for row in page.rows)
-        for line in unjudged.refused(db, job):
+        for line in unprocessed.refused(db, job):
             yield _refused_line(job, line)
         code = "batch_expired" if job.state is JobState.EXPIRED else "batch_cancelled"
-        for first_seq, rows in unjudged.dropped(db, self.context.keyring, job):
+        for first_seq, rows in unprocessed.dropped(db, self.context.keyring, job):
             for place, row in enumerate(rows, first_seq):
                 yield _failed_line(job, str(place), row.id, code, "the batch ended before this request was begun.")
 
@@ -113,7 +114,7 @@ def find(context: Context, file_id: str, tenant_id: int) -> Output | None:
     found = NAME.fullmatch(file_id)
     if not found:
         return None
-    job = jobs.get(context.db, parse_label(found[2]), tenant_id=tenant_id)
+    job = views.get(context.db, parse_label(found[2]), tenant_id=tenant_id)
     if file_id not in labels(job).values():
         raise NotFoundError("there is no such file.")
     return Output(context, job, is_errors=found[1] == "err")

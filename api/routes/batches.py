@@ -11,23 +11,25 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
-from api.batch_object import BatchOptions, BatchRequest, LineOptions, batch_label, batch_object
-from api.bodies import CONTENT_TYPES, BodyLines, check_headers, refuse_packed
+from api.body.inline_lines import CONTENT_TYPES, BodyLines, check_headers, refuse_packed
 from api.context import AppContext, BatchesReader, BatchesWriter, Context, beside, in_thread
-from api.fields import IGNORED
-from api.files import page_object
-from api.problems import ProblemError
-from api.repeats import SECRET_HEADER, Once, has_key
-from guardfleet import standstill
+from api.http.fields import IGNORED
+from api.http.idempotency import SECRET_HEADER, Once, has_key
+from api.http.problems import ProblemError
+from api.openai.batch import BatchOptions, BatchRequest, LineOptions, batch_label, batch_object
+from api.routes.files import page_object
+from guardfleet.domain.states import JobState
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.intake import Intake, callback_secret
-from guardfleet.lines import NumberedLine, take_lines
-from guardfleet.states import JobState
-from guardfleet.store import files, ingest, jobs, steering, unjudged
+from guardfleet.jobs import diagnosis
+from guardfleet.jobs.intake import Intake, callback_secret
+from guardfleet.rows.lines import NumberedLine, take_lines
+from guardfleet.store import files
 from guardfleet.store.database import Database
 from guardfleet.store.files import parse_file_label
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import JobView, parse_label
+from guardfleet.store.jobs import control, unprocessed, views
+from guardfleet.store.jobs import intake as stored_intake
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.views import JobView, parse_label
 from guardfleet.store.keys import Caller
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -92,7 +94,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
         )
         settle = once.settling()
         job = await in_thread(
-            ingest.create,
+            stored_intake.create,
             context.db,
             context.keyring,
             new,
@@ -102,7 +104,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
         try:
             await context.throttle.spend(request, caller, file.lines or 0)
         except ProblemError as error:
-            await in_thread(ingest.abandon, context.db, job.id, error.detail)
+            await in_thread(stored_intake.abandon, context.db, job.id, error.detail)
             once.unmade = batch_label(job.public_id)
             raise
     context.file_intakes.bring(job, file.public_id)
@@ -205,7 +207,7 @@ async def listing(
 ) -> dict[str, Any]:
     """Your batches, newest first."""
     found = await in_thread(
-        jobs.page, context.db, tenant_id=caller.tenant_id, after=parse_label(after) if after else None, limit=limit + 1
+        views.page, context.db, tenant_id=caller.tenant_id, after=parse_label(after) if after else None, limit=limit + 1
     )
     return page_object([batch_object(job) for job in found[:limit]], has_more=len(found) > limit)
 
@@ -215,10 +217,10 @@ async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) ->
     """Where a batch is, how fast it goes, and what holds it up: as cheap at ten million texts as at ten."""
 
     def found() -> bytes:
-        job = jobs.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
-        lines = unjudged.refused(context.db, job, limit=ERRORS_SHOWN) if job.rejected else ()
+        job = views.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+        lines = unprocessed.refused(context.db, job, limit=ERRORS_SHOWN) if job.rejected else ()
         refused = [LineError(line["line"], line["code"], line["detail"]) for line in lines]
-        return orjson.dumps(batch_object(job, refused) | {"standstill": standstill.explain(context.db, job, context.settings)})
+        return orjson.dumps(batch_object(job, refused) | {"standstill": diagnosis.explain(context.db, job, context.settings)})
 
     return Response(await in_thread(found), media_type="application/json")
 
@@ -229,20 +231,20 @@ async def cancel(batch_id: str, context: AppContext, caller: BatchesWriter) -> d
     job = await _job(batch_id, context, caller.tenant_id)
     if job.state in (JobState.COMPLETED, JobState.FAILED, JobState.EXPIRED):
         raise _ended(job)
-    await in_thread(steering.cancel, context.db, job.id)
+    await in_thread(control.cancel, context.db, job.id)
     return batch_object(await _job(batch_id, context, caller.tenant_id))
 
 
 @router.post("/{batch_id}/pause")
 async def pause(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Let a batch rest: nothing more of it is begun; what is in work finishes."""
-    return await _change(batch_id, context, caller, steering.pause)
+    return await _change(batch_id, context, caller, control.pause)
 
 
 @router.post("/{batch_id}/resume")
 async def resume(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Take a paused batch up again."""
-    return await _change(batch_id, context, caller, steering.resume)
+    return await _change(batch_id, context, caller, control.resume)
 
 
 async def _change(batch_id: str, context: Context, caller: Caller, change: Callable[[Database, int], None]) -> dict[str, Any]:
@@ -257,7 +259,7 @@ async def _change(batch_id: str, context: Context, caller: Caller, change: Calla
 
 
 async def _job(batch_id: str, context: Context, tenant_id: int) -> JobView:
-    return await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=tenant_id)
+    return await in_thread(views.get, context.db, parse_label(batch_id), tenant_id=tenant_id)
 
 
 def _ended(job: JobView) -> ProblemError:

@@ -8,17 +8,17 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from api import outputs
-from api.bodies import refuse_packed
-from api.contents import Writer
+from api.body.inline_lines import refuse_packed
+from api.body.multipart import FORM_BYTES, Upload, too_large
 from api.context import AppContext, Context, FilesReader, FilesWriter, in_thread
-from api.downloads import serve
-from api.problems import ProblemError
-from api.repeats import Once
-from api.uploads import FORM_BYTES, Upload, too_large
+from api.http.download import serve
+from api.http.idempotency import Once
+from api.http.problems import ProblemError
+from api.openai import result_files
+from api.services.file_storage import Writer
 from guardfleet.errors import LineError
-from guardfleet.lines import LineCutter, NumberedLine
-from guardfleet.rows import is_row, longest_line, parse_line
+from guardfleet.rows.lines import LineCutter, NumberedLine
+from guardfleet.rows.row import is_row, longest_line, parse_line
 from guardfleet.store import files
 from guardfleet.store.files import StoredFile, parse_file_label
 from guardfleet.store.keys import Caller
@@ -124,7 +124,7 @@ async def listing(
 @router.get("/{file_id}")
 async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> dict[str, Any]:
     """What is known of a file."""
-    if output := await in_thread(outputs.find, context, file_id, caller.tenant_id):
+    if output := await in_thread(result_files.find, context, file_id, caller.tenant_id):
         return await in_thread(output.file_object)
     return file_object(await _file(file_id, context, caller.tenant_id))
 
@@ -145,7 +145,7 @@ async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict
 )
 async def content(file_id: str, request: Request, context: AppContext, caller: FilesReader) -> Response:
     """The bytes, streamed; whole, or the part that `Range` names. `ETag` stays the same as long as the bytes do."""
-    if output := await in_thread(outputs.find, context, file_id, caller.tenant_id):
+    if output := await in_thread(result_files.find, context, file_id, caller.tenant_id):
         return await serve(request, output.etag, output.filename, output.size, output.read)
     file = await _file(file_id, context, caller.tenant_id)
     return await serve(

@@ -8,23 +8,23 @@ from fastapi.responses import Response
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from api.ambiguity import unambiguous
+from api.body.duplicate_members import unambiguous
 from api.context import AppContext, Context, ModerateCaller, in_thread
-from api.fields import JUDGED, Asked, ModelName
-from api.mapping import result, result_json
-from api.problems import ProblemError
-from guardfleet.domain.batch_lines import input_text, refuse_beside
+from api.http.fields import JUDGED, Asked, ModelName
+from api.http.problems import ProblemError
+from api.openai.categories import result, result_json
+from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
 from guardfleet.errors import ContentError, LineError, NotFoundError, RejectedError
-from guardfleet.rationale import reason_of
-from guardfleet.rendering import json_object
-from guardfleet.rows import PLACED, row_of
-from guardfleet.sealing import PayloadRow
+from guardfleet.rows.batch_lines import input_text, refuse_beside
+from guardfleet.rows.row import PLACED, row_of
+from guardfleet.security.encryption import PayloadRow
+from guardfleet.store.jobs.interactive import OnlineJob
 from guardfleet.store.keys import Caller
 from guardfleet.store.models import require_served, served
-from guardfleet.store.online import OnlineJob
 from guardfleet.store.verdicts import Page
-from guardfleet.verdict import Judgement, Model, ServedBy, Severity
 from guardfleet.verdicts.encoding import StoredVerdict
+from guardfleet.verdicts.rationale import reason_of
+from guardfleet.verdicts.rendering import json_object
 
 router = APIRouter(prefix="/v1", tags=["moderations"], dependencies=[Depends(unambiguous)])
 

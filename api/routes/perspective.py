@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
-from api.ambiguity import unambiguous
+from api.body.duplicate_members import unambiguous
 from api.context import AppContext, admitted
-from api.fields import IGNORED, JUDGED, Asked
-from api.mapping import not_safe, score
-from api.moderations import judge
-from api.problems import ProblemError
+from api.http.fields import IGNORED, JUDGED, Asked
+from api.http.problems import ProblemError
+from api.openai.categories import not_safe, score
+from api.routes.moderations import judge
+from guardfleet.domain.verdict import Category
 from guardfleet.store.keys import Caller
-from guardfleet.verdict import Category
 from guardfleet.verdicts.encoding import StoredVerdict
 
 router = APIRouter(prefix="/v1alpha1", tags=["perspective"], dependencies=[Depends(unambiguous)])

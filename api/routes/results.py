@@ -8,17 +8,18 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from api.batch_object import STATUS, batch_object
 from api.context import AppContext, BatchesReader, beside, in_thread
-from api.problems import ProblemError
-from guardfleet import exporting
-from guardfleet.cursors import pack, unpack
+from api.http.problems import ProblemError
+from api.openai.batch import STATUS, batch_object
+from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity
 from guardfleet.errors import RejectedError
-from guardfleet.exporting import Layout
-from guardfleet.store import jobs, unjudged, verdicts
-from guardfleet.store.jobs import JobView, parse_label
+from guardfleet.store import verdicts
+from guardfleet.store.jobs import unprocessed, views
+from guardfleet.store.jobs.views import JobView, parse_label
 from guardfleet.store.verdicts import Cursor, Filter
-from guardfleet.verdict import CATEGORY_NAMES, Category, Severity
+from guardfleet.verdicts import export
+from guardfleet.verdicts.cursors import pack, unpack
+from guardfleet.verdicts.export import Layout
 
 router = APIRouter(prefix="/v1/batches", tags=["results"])
 
@@ -56,7 +57,7 @@ async def results(
     deadline = time.monotonic() + wait_s
 
     def page() -> tuple[JobView, bytes, bool]:
-        job = jobs.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+        job = views.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
         try:
             cursor = unpack(after, job_id=job.id, keys=context.keyring.cursor_keys) if after else Cursor()
         except RejectedError as error:
@@ -97,8 +98,8 @@ async def rejections(
     """Lines of the input that were refused, in order; while lines still come in, those so far. Go on with `after` = `next`."""
 
     def page() -> bytes:
-        job = jobs.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
-        found = list(unjudged.refused(context.db, job, limit=limit + 1, after=after))
+        job = views.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+        found = list(unprocessed.refused(context.db, job, limit=limit + 1, after=after))
         data = found[:limit]
         reached = data[-1]["line"] if data else after
         return orjson.dumps({"object": "list", "data": data, "has_more": len(found) > limit, "next": str(reached)})
@@ -121,9 +122,9 @@ async def download(
 ) -> Response:
     """All verdicts there are, in input order, streamed."""
     place = context.downloads.place(caller.key_id)
-    job = await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+    job = await in_thread(views.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
     pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
-    encoded = exporting.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
+    encoded = export.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
     first = await beside(context.download_threads, next, encoded, b"")  # what fails there is an answer of its own
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -145,7 +146,7 @@ async def events(batch_id: str, context: AppContext, caller: BatchesReader) -> R
     """The batch each time it has come on, as server-sent events, until it has ended."""
     places = context.watching.places
     places.require(caller.key_id)
-    first = await in_thread(jobs.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+    first = await in_thread(views.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
 
     async def stream() -> AsyncIterator[bytes]:
         with places.held(caller.key_id):  # only now: of a stream that never begins nobody would hear

@@ -11,13 +11,13 @@ from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, Context, WebhooksReader, WebhooksWriter, in_thread
-from api.fields import WHOLE, Asked
-from api.files import page_object
-from api.problems import ProblemError
-from guardfleet.states import DeliveryState
-from guardfleet.store import deliveries, endpoints
-from guardfleet.store.endpoints import HINT_CHARACTERS, Delivery, Endpoint, parse_endpoint_label
-from guardfleet.store.jobs import EVENT_KINDS
+from api.http.fields import WHOLE, Asked
+from api.http.problems import ProblemError
+from api.routes.files import page_object
+from guardfleet.domain.states import DeliveryState
+from guardfleet.store.events import deliveries, endpoints
+from guardfleet.store.events.endpoints import HINT_CHARACTERS, Delivery, Endpoint, parse_endpoint_label
+from guardfleet.store.jobs.views import EVENT_KINDS
 
 router = APIRouter(tags=["webhooks"])
 

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from guardfleet.addresses import LOOK_UP_S, check_addresses, look_up, receiver_of, spelled
+from guardfleet.security.ssrf import LOOK_UP_S, check_addresses, look_up, receiver_of, spelled
 
 AT_ONCE = 4  # names of one tenant; one that never answers keeps its place until the resolver gives up
 IN_ALL = 64

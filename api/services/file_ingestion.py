@@ -10,15 +10,16 @@ import uuid
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 
-from api.contents import Contents
+from api.services.file_storage import Contents
 from guardfleet.errors import GuardfleetError, LineError, RetryableError
-from guardfleet.intake import Intake
-from guardfleet.lines import numbered_rows
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.jobs.intake import Intake
+from guardfleet.rows.lines import numbered_rows
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.store import cut_off, files, jobs, repeats
+from guardfleet.store import files, idempotency
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob, OpenJob
+from guardfleet.store.jobs import intake_recovery, views
+from guardfleet.store.jobs.intake import NewJob, OpenJob
 from guardfleet.telemetry.logs import get_logger
 
 THREADS = 2
@@ -73,10 +74,10 @@ class FileIntakes:
         try:
             return self._brought.get(timeout=LOOK_S)
         except Empty:
-            return cut_off.take_over_file(self._db)
+            return intake_recovery.take_over_file(self._db)
 
     def _take(self, opened: OpenJob, file_id: uuid.UUID) -> None:
-        job = jobs.get_by_id(self._db, opened.id)
+        job = views.get_by_id(self._db, opened.id)
         new = NewJob(job.name, opened.tenant_id, strict=job.strict, input_file_id=file_id)
         try:
             with Intake(self._db, self._keyring, self._settings, new, opened=opened) as intake:
@@ -104,4 +105,4 @@ class FileIntakes:
         self._cleared_at = time.monotonic()
         for file_id in files.expire(self._db):
             self._contents.delete(file_id)
-        repeats.forget_old(self._db, older_than_s=REMEMBERED_S)
+        idempotency.forget_old(self._db, older_than_s=REMEMBERED_S)

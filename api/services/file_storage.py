@@ -15,7 +15,7 @@ import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from guardfleet.errors import AwayError, ConfigurationError, RetryableError
-from guardfleet.sealing import SEAL_BYTES, Keyring
+from guardfleet.security.encryption import SEAL_BYTES, Keyring
 
 PIECE_BYTES = 1 << 20
 

@@ -13,15 +13,15 @@ from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
 
-from api.problems import ProblemError
-from guardfleet.broker import MODERATE, Publisher, make_app
+from api.http.problems import ProblemError
+from guardfleet.broker.celery_app import MODERATE, Publisher, make_app
 from guardfleet.errors import OverloadedError, RetryableError
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.store import notices, online, steering
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import LANES
-from guardfleet.store.online import OnlineJob
+from guardfleet.store.jobs import control, interactive, notify
+from guardfleet.store.jobs.interactive import OnlineJob
+from guardfleet.store.jobs.views import LANES
 from guardfleet.store.verdicts import Page
 from guardfleet.telemetry.logs import get_logger, told
 
@@ -73,7 +73,7 @@ class Online:
         if len(self._waiting) >= MOST_WAITING:
             raise OverloadedError(f"{MOST_WAITING} requests wait for their verdict already.", retry_after_s=RETRY_S)
         if not self._reserved:
-            self._reserved.extend(await run_in_threadpool(online.reserve, self._db, RESERVED))
+            self._reserved.extend(await run_in_threadpool(interactive.reserve, self._db, RESERVED))
         job_id = self._reserved.popleft()
         done = self._waiting[job_id] = asyncio.Event()
         try:
@@ -83,20 +83,22 @@ class Online:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(done.wait(), LOOK_S)
                     done.clear()
-                    page = await run_in_threadpool(online.found, self._db, job)
+                    page = await run_in_threadpool(interactive.found, self._db, job)
                     if page is not None:
                         return job, page
         except TimeoutError:
-            await run_in_threadpool(steering.cancel, self._db, job_id)
+            await run_in_threadpool(control.cancel, self._db, job_id)
             detail = f"no verdict in {self._settings.moderation_timeout_s:g} s: is a worker running?"
             raise ProblemError(503, "deadline_exceeded", detail, headers={"Retry-After": str(NOBODY_S)}) from None
         finally:
             del self._waiting[job_id]
 
     def _submit(self, job_id: int, rows: Sequence[PayloadRow], tenant_id: int, model: str | None, keeps_nothing: bool) -> OnlineJob:
-        job = online.create(self._db, self._keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
+        job = interactive.create(
+            self._db, self._keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing
+        )
         if self._settings.broker_url is None or not self._ring(job.id, model):
-            online.forget_doorbell(self._db, job.id)  # the dispatcher rings
+            interactive.forget_doorbell(self._db, job.id)  # the dispatcher rings
         return job
 
     def _ring(self, job_id: int, model: str | None) -> bool:
@@ -117,7 +119,7 @@ class Online:
     def _listen(self) -> None:
         while not self._stopped.is_set():
             try:
-                for job_id in notices.done(self._db, pause_s=LISTEN_S):
+                for job_id in notify.done(self._db, pause_s=LISTEN_S):
                     if self._stopped.is_set():
                         return
                     if job_id is not None and job_id in self._waiting and self._loop is not None:

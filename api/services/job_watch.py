@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from starlette.concurrency import run_in_threadpool
 
-from api.places import Places
+from api.http.long_requests import Places
 from guardfleet.errors import NotFoundError, RetryableError
-from guardfleet.store import jobs
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView
+from guardfleet.store.jobs import views
+from guardfleet.store.jobs.views import JobView
 from guardfleet.telemetry.logs import get_logger, told
 
 LOOK_S = 0.25
@@ -64,7 +64,7 @@ class Watching:
             await asyncio.sleep(LOOK_S)
             asked = list(self._watched)  # others come while PostgreSQL answers, and are not in what it says
             try:
-                found = await run_in_threadpool(jobs.get_all, self._db, asked)
+                found = await run_in_threadpool(views.get_all, self._db, asked)
             except RetryableError as error:
                 get_logger().warning("watching_paused", reason=str(error))
                 continue

@@ -11,8 +11,8 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import ChannelError, OperationalError
 from redis.exceptions import RedisError
 
+from guardfleet.domain.lanes import Queues
 from guardfleet.errors import AwayError, ConfigurationError
-from guardfleet.queues import Queues
 from guardfleet.settings import Settings
 
 MESSAGE_VERSION = 1

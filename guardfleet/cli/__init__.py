@@ -15,8 +15,8 @@ def main() -> None:
     4 is a defect of guardfleet, with its traceback: what Python gives by itself, 1, means something else here. 141: whoever read
     standard output has gone, as `head` does.
     """
-    from guardfleet import lifeline
     from guardfleet.cli import output
+    from guardfleet.process import lifeline
 
     lifeline.end_with_parent()
     output.take_over()

@@ -5,13 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from guardfleet import __version__, packages
+from guardfleet import __version__
 from guardfleet.cli import UNUSABLE
-from guardfleet.cli.administration import db_app, keys_app
-from guardfleet.cli.bench import app as bench_app
+from guardfleet.cli.commands.administration import db_app, keys_app
+from guardfleet.cli.commands.bench import app as bench_app
+from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
 from guardfleet.cli.options import Callback, callback_of, plan_of, takes
-from guardfleet.cli.reading import AllowEmpty, Sources, reading_of
-from guardfleet.plan import DEFAULT_PLAN, Plan
+from guardfleet.domain.options import DEFAULT_PLAN, Plan
+from guardfleet.process import packages
 from guardfleet.settings import load_settings
 
 NO_CALLBACK = callback_of()
@@ -64,7 +65,7 @@ def scan(
     allow_empty: AllowEmpty = False,
 ) -> int:
     """Submit, work and export in one go; needs no services. Ctrl-C keeps what is done: run it again to resume."""
-    from guardfleet.cli.scan import Scan
+    from guardfleet.cli.commands.scan import Scan
     from guardfleet.telemetry import logs
 
     settings = load_settings(model=model)
@@ -76,7 +77,7 @@ def scan(
 @app.command()
 def up(model: Model = None) -> int:
     """Run the whole stack in the foreground: database, broker, dispatcher, workers, API."""
-    from guardfleet.cli.up import up as run
+    from guardfleet.cli.commands.up import up as run
 
     return run(load_settings(model=model))
 
@@ -99,8 +100,8 @@ def submit(
     allow_empty: AllowEmpty = False,
 ) -> int:
     """Submit a job to a running fleet. If it is cut off, run it again: it goes on where it was."""
-    from guardfleet.cli import jobs
-    from producer.client import Options
+    from guardfleet.cli.commands import jobs
+    from guardfleet.client.direct import Options
 
     options = Options(
         allow_empty=allow_empty,
@@ -119,7 +120,7 @@ def submit(
 @app.command()
 def status(job: JobLabel, as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> int:
     """Show where a job is."""
-    from guardfleet.cli import jobs
+    from guardfleet.cli.commands import jobs
 
     return jobs.status(load_settings(), job, as_json=as_json)
 
@@ -134,7 +135,7 @@ def jobs(
     url: Url = None,
 ) -> int:
     """List jobs, the newest first."""
-    from guardfleet.cli.job_list import listing
+    from guardfleet.cli.commands.job_list import listing
 
     return listing(load_settings(api_url=url), state=state, name=name, after=after, limit=limit, as_json=as_json)
 
@@ -142,7 +143,7 @@ def jobs(
 @app.command()
 def watch(job: JobLabel, url: Url = None) -> int:
     """Show a job's progress until it has ended. Ctrl-C leaves it alone."""
-    from guardfleet.cli import jobs as commands
+    from guardfleet.cli.commands import jobs as commands
 
     return commands.watch(load_settings(api_url=url), job)
 
@@ -163,8 +164,8 @@ def results(
     refused: Annotated[bool, typer.Option("--refused", help="Instead, the input lines that were refused, as JSONL.")] = False,
 ) -> int:
     """Write a job's verdicts, in input order; of a running job, those there are."""
-    from guardfleet.cli import results as command
-    from guardfleet.exporting import Layout
+    from guardfleet.cli.commands import results as command
+    from guardfleet.verdicts.export import Layout
 
     if refused:
         return command.refused(load_settings(), job, out=out)
@@ -175,7 +176,7 @@ def results(
 @app.command()
 def cancel(job: JobLabel) -> int:
     """Stop a job; verdicts it already has stay."""
-    from guardfleet.cli import jobs
+    from guardfleet.cli.commands import jobs
 
     return jobs.cancel(load_settings(), job)
 
@@ -183,7 +184,7 @@ def cancel(job: JobLabel) -> int:
 @app.command()
 def pause(job: JobLabel) -> int:
     """Let a job rest: nothing more of it is begun; what is in work finishes."""
-    from guardfleet.cli import jobs
+    from guardfleet.cli.commands import jobs
 
     return jobs.pause(load_settings(), job)
 
@@ -191,7 +192,7 @@ def pause(job: JobLabel) -> int:
 @app.command()
 def resume(job: JobLabel) -> int:
     """Take a paused job up again."""
-    from guardfleet.cli import jobs
+    from guardfleet.cli.commands import jobs
 
     return jobs.resume(load_settings(), job)
 
@@ -199,7 +200,7 @@ def resume(job: JobLabel) -> int:
 @app.command(context_settings={"ignore_unknown_options": True})  # a priority may begin with a dash
 def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, max=100, help="Higher first.")]) -> int:
     """Put a job before or after the other jobs of its owner."""
-    from guardfleet.cli import jobs
+    from guardfleet.cli.commands import jobs
 
     return jobs.prioritise(load_settings(), job, priority)
 
@@ -217,10 +218,10 @@ def worker(
     settings = load_settings(model=model, named_only=named_only or None)
     logs.configure(settings, process="webhooks" if webhooks else "worker")
     if devices is not None:
-        from guardfleet.cli.devices import run
+        from guardfleet.cli.commands.devices import run
 
         return run(settings, devices)
-    from worker import main
+    from worker.process import main
 
     return main.deliver(settings) if webhooks else main.moderate(settings)
 
@@ -232,7 +233,7 @@ def dispatcher() -> int:
 
     settings = load_settings()
     logs.configure(settings, process="dispatcher")
-    from worker import main
+    from worker.process import main
 
     return main.dispatch(settings)
 
@@ -264,7 +265,7 @@ def evaluate(
     reading: Any = None,
 ) -> int:
     """Precision, recall, F1 and false-positive rate on labelled rows; needs no services."""
-    from guardfleet.cli import evaluate as command
+    from guardfleet.cli.commands import evaluate as command
     from guardfleet.telemetry import logs
 
     settings = load_settings(model=model)
@@ -275,7 +276,7 @@ def evaluate(
 @app.command()
 def doctor() -> int:
     """Say what would stop this machine from working, before it does."""
-    from guardfleet.cli.doctor import examine
+    from guardfleet.cli.commands.doctor import examine
 
     return examine(load_settings())
 

@@ -6,7 +6,7 @@ A figure whose divisor is 0 is undefined, and None: a 0 would be read as a bad o
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guardfleet.verdict import Judgement, Severity, category_names
+from guardfleet.domain.verdict import Judgement, Severity, category_names
 
 UNNAMED = "none"  # flagged under no category of the policy
 FIGURES = ("precision", "recall", "f1", "false_positive_rate")

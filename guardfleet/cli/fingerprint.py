@@ -28,7 +28,7 @@ UNASKED: Mapping[str, Any] = {
 
 def fingerprint(paths: Sequence[str], command: str, asked: Mapping[str, Any]) -> bytes | None:
     """32 bytes; None with standard input or a pipe, which come once. Raises RejectedError for a file that cannot be read."""
-    from producer.streams import comes_once
+    from producer.text.decompression import comes_once
 
     if any(comes_once(path) for path in paths):
         return None

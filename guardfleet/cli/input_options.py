@@ -34,7 +34,7 @@ def reading_of(
     encoding: Encoding = None,
 ) -> Any:
     """What was asked, as the reader takes it: a Reading. Raises RejectedError."""
-    from guardfleet.columns import Columns
+    from guardfleet.rows.columns import Columns
     from producer.readers import Reading
 
     return Reading(fmt, encoding, Columns.of(text_column, id_column, metadata_columns))

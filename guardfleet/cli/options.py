@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from guardfleet.plan import DEFAULT_PLAN, Plan
+from guardfleet.domain.options import DEFAULT_PLAN, Plan
 
 Then = Annotated[str | None, typer.Option("--then", help="A second model, for texts that the first is not sure of.")]
 Sure = Annotated[float, typer.Option("--sure", help="Probability of its severity from which the first model's word is final.")]

@@ -19,13 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from guardfleet.cli.terminal import answers, notes, say
+from guardfleet.domain.states import JobState
+from guardfleet.domain.verdict import Category, Severity, category_names
 from guardfleet.errors import FatalError
-from guardfleet.states import JobState
-from guardfleet.store.jobs import STANDSTILL, JobView
-from guardfleet.verdict import Category, Severity, category_names
+from guardfleet.store.jobs.views import STANDSTILL, JobView
 
 if TYPE_CHECKING:
-    from producer.client import Submission
+    from guardfleet.client.direct import Submission
 
 POLL_S = 0.2
 PLAIN_EVERY_S = 10.0  # a line this often where there is no terminal

@@ -7,19 +7,21 @@ from itertools import chain
 from os import PathLike
 from typing import Any, TypeVar
 
-from guardfleet.columns import Columns
+from guardfleet.domain.options import DEFAULT_PLAN, Plan
+from guardfleet.domain.states import JobState
 from guardfleet.errors import GuardfleetError, LineError, RejectedError
-from guardfleet.intake import Intake, callback_secret
-from guardfleet.plan import DEFAULT_PLAN, Plan
-from guardfleet.rows import row_of
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.jobs.intake import Intake, callback_secret
+from guardfleet.rows.columns import Columns
+from guardfleet.rows.row import row_of
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.states import JobState
-from guardfleet.store import ingest, installation, jobs, migrate, pooler, verdicts
+from guardfleet.store import installation, migrate, pooler, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import DEFAULT_TENANT, JobView, parse_label
-from guardfleet.store.steering import check_priority
+from guardfleet.store.jobs import intake as stored_intake
+from guardfleet.store.jobs import views
+from guardfleet.store.jobs.control import check_priority
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView, parse_label
 from producer.readers import AS_FOUND, Numbered, Reading
 from producer.sources import Inputs
 
@@ -117,7 +119,7 @@ class Producer:
     def submit_rows(self, rows: Iterable[Numbered], options: Options) -> Submission:
         """Take rows in that a reader has numbered and checked."""
         if options.once and options.fingerprint is not None:
-            earlier = jobs.find(self.db, options.fingerprint, tenant_id=self.tenant_id)
+            earlier = views.find(self.db, options.fingerprint, tenant_id=self.tenant_id)
             if earlier is not None and earlier.state is not JobState.INGESTING:
                 return Submission(earlier, [], is_new=False)
         secret = callback_secret(options.callback_url, options.callback_secret, self.settings.webhook_allow_networks)
@@ -137,14 +139,14 @@ class Producer:
         )
         with Intake(self.db, self.keyring, self.settings, new, on_progress=options.on_progress) as intake:
             if intake.resumed_after:
-                secret = ingest.stored_callback_secret(self.db, self.keyring, intake.job)
+                secret = stored_intake.stored_callback_secret(self.db, self.keyring, intake.job)
             intake.add_all(rows)
             job = intake.seal()
         return Submission(job, intake.first_rejected, None if options.callback_secret else secret, intake.resumed_after)
 
     def status(self, label: str) -> JobView:
         """Where a job is; raises NotFoundError."""
-        return jobs.get(self.db, parse_label(label), tenant_id=self.tenant_id)
+        return views.get(self.db, parse_label(label), tenant_id=self.tenant_id)
 
     def results(self, label: str) -> Iterator[dict[str, Any]]:
         """The verdicts there are, in input order; flat in memory."""

@@ -8,8 +8,8 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from producer.calls import PAGE, Batch, Calls, Steps, Wait
-from producer.client import Options
+from guardfleet.client.direct import Options
+from guardfleet.client.protocol import PAGE, Batch, Calls, Steps, Wait
 from producer.sources import Inputs
 
 PATIENCE_S = 900.0

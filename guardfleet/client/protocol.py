@@ -1,6 +1,6 @@
 """What the producer sends over HTTP, and when it sends it again: written once, as generators of steps that know no network.
 
-`producer.http` has the drivers that take them. Every request that makes something has an idempotency key, so it can be repeated.
+`http` has the drivers that take them. Every request that makes something has an idempotency key, so it can be repeated.
 """
 
 import json
@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 
-from guardfleet.columns import AS_NAMED, Columns
-from guardfleet.domain.metadata import NOTES
+from guardfleet.client.direct import Options, not_empty
+from guardfleet.domain.options import DEFAULT_PLAN
+from guardfleet.domain.retry import backoff_s, retry_after_s
 from guardfleet.errors import LineError, NotFoundError, RejectedError, RetryableError
-from guardfleet.plan import DEFAULT_PLAN
-from guardfleet.refusals import line_of
-from guardfleet.retry import backoff_s, retry_after_s
-from guardfleet.rows import row_of
-from guardfleet.sealing import PayloadRow
-from producer.client import Options, not_empty
+from guardfleet.rows.columns import AS_NAMED, Columns
+from guardfleet.rows.metadata import NOTES
+from guardfleet.rows.refusals import line_of
+from guardfleet.rows.row import row_of
+from guardfleet.security.encryption import PayloadRow
 from producer.sources import Inputs
 
 ATTEMPTS = 6  # that fail; being told to come back later is no failure

@@ -18,12 +18,12 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from guardfleet.embedded.children import Child, free_shards
 from guardfleet.embedded.ownership import Owner, make_folder
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import EmbeddedValkey
 from guardfleet.errors import ConfigurationError, RetryableError
-from guardfleet.sealing import Keyring, new_secret_key
+from guardfleet.process.supervisor import Child, free_shards
+from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import ENV_PREFIX, Settings
 from guardfleet.store import installation, migrate
 from guardfleet.store.database import Database

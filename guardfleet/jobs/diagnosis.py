@@ -1,12 +1,13 @@
 """Why a job does not move, in a sentence that says what to do."""
 
-from guardfleet.queues import Queues
+from guardfleet.domain.lanes import Queues
+from guardfleet.domain.states import JobState
 from guardfleet.settings import Settings
-from guardfleet.states import JobState
-from guardfleet.store import leader, stalls
+from guardfleet.store import leader
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView
-from guardfleet.store.stalls import Stall
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.shards import health
+from guardfleet.store.shards.health import Stall
 
 MOVING_S = 10.0  # since its last verdicts; no question is asked of a job that moves
 
@@ -26,10 +27,10 @@ def _found(db: Database, job: JobView, settings: Settings) -> str | None:
     """What the fleet lacks, the most likely first."""
     if job.state is not JobState.INGESTING and not leader.is_led(db):
         return "no dispatcher is running: start `guardfleet dispatcher`."
-    for stall in stalls.stalls(db, after_s=settings.stall_s):
+    for stall in health.stalls(db, after_s=settings.stall_s):
         if stall.route.lane == job.lane and stall.route.model in (job.first_model, job.second_model):
             return in_words(stall, settings.namespace)
-    if silence := stalls.silence(db, job.id, lease_s=settings.lease_s):
+    if silence := health.silence(db, job.id, lease_s=settings.lease_s):
         what = "a shard is" if silence.shards == 1 else f"{silence.shards:,} shards are"
         return f"{what} held by a worker that has not been heard of lately: others can take over in {silence.back_s:.0f} s."
     return None

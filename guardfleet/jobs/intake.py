@@ -10,16 +10,16 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from guardfleet.addresses import addresses_of, check_addresses, receiver_of
 from guardfleet.errors import LineError, RejectedError, RetryableError
-from guardfleet.rows import SeenIds, content_bytes
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.rows.row import SeenIds, content_bytes
+from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.security.signing import is_secret, new_secret
+from guardfleet.security.ssrf import addresses_of, check_addresses, receiver_of
 from guardfleet.settings import Settings
-from guardfleet.signing import is_secret, new_secret
-from guardfleet.store import cut_off, ingest, jobs
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob, SealedShard
-from guardfleet.store.jobs import JobView, job_label
+from guardfleet.store.jobs import intake, intake_recovery, views
+from guardfleet.store.jobs.intake import NewJob, SealedShard
+from guardfleet.store.jobs.views import JobView, job_label
 
 PIECE_SHARDS = 16  # shards in one COPY transaction
 PIECE_BYTES = 32 << 20
@@ -43,7 +43,7 @@ class Intake:
         settings: Settings,
         new: NewJob,
         *,
-        opened: ingest.OpenJob | None = None,
+        opened: intake.OpenJob | None = None,
         on_progress: Callable[[int], None] = lambda n: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,9 +70,9 @@ class Intake:
             return
         with suppress(RetryableError):  # with PostgreSQL away its lease runs out, and the dispatcher gives it up in the end
             if self._can_go_on and isinstance(error, KeyboardInterrupt | RetryableError):
-                cut_off.let_go(self._db, self.job)
+                intake_recovery.let_go(self._db, self.job)
             else:
-                ingest.abandon(self._db, self.job.id, str(error) or type(error).__name__, token=self.job.token)
+                intake.abandon(self._db, self.job.id, str(error) or type(error).__name__, token=self.job.token)
 
     def add_all(self, numbered: Iterable[tuple[int, PayloadRow | LineError]]) -> None:
         """Take rows in, in order; of a strict job the first unusable one raises RejectedError."""
@@ -107,19 +107,19 @@ class Intake:
         """Commit what is left: the job will complete. `also` is done with the connection of the same transaction."""
         self._close_shard()
         self._flush()
-        ingest.seal(self._db, self.job, also=also)
-        return jobs.get(self._db, self.job.public_id, tenant_id=self.job.tenant_id)
+        intake.seal(self._db, self.job, also=also)
+        return views.get(self._db, self.job.public_id, tenant_id=self.job.tenant_id)
 
-    def _open(self, new: NewJob) -> ingest.OpenJob:
+    def _open(self, new: NewJob) -> intake.OpenJob:
         if new.fingerprint is not None and (found := self._go_on(new.fingerprint, new.tenant_id)):
             return found
-        return ingest.create(self._db, self._keyring, new, max_backlog=self._settings.max_backlog_texts)
+        return intake.create(self._db, self._keyring, new, max_backlog=self._settings.max_backlog_texts)
 
-    def _go_on(self, fingerprint: bytes, tenant_id: int) -> ingest.OpenJob | None:
+    def _go_on(self, fingerprint: bytes, tenant_id: int) -> intake.OpenJob | None:
         """The unfinished intake of the same input. One that was killed a moment ago is waited for: its lease runs out."""
-        first = cut_off.intake_of(self._db, fingerprint, tenant_id=tenant_id)
-        while (now := cut_off.intake_of(self._db, fingerprint, tenant_id=tenant_id)) and first:
-            if found := cut_off.take_over(self._db, fingerprint, tenant_id=tenant_id):
+        first = intake_recovery.intake_of(self._db, fingerprint, tenant_id=tenant_id)
+        while (now := intake_recovery.intake_of(self._db, fingerprint, tenant_id=tenant_id)) and first:
+            if found := intake_recovery.take_over(self._db, fingerprint, tenant_id=tenant_id):
                 return found
             if now != first:
                 raise RejectedError(f"the same input is being submitted already, as {job_label(now[0])}.")
@@ -151,7 +151,7 @@ class Intake:
     def _flush(self, *, alive: bool = False) -> None:
         """Commit what there is, which reaches exactly to the last line seen: no row is left over outside a shard."""
         if self._shards or self._rejections or alive:
-            ingest.write_piece(self._db, self.job, self._shards, self._rejections, line=self._line)
+            intake.write_piece(self._db, self.job, self._shards, self._rejections, line=self._line)
             self._shards, self._rejections, self._shard_bytes = [], [], 0
             self._written_at = self._clock()
             self._on_progress(self._taken)

@@ -10,7 +10,7 @@ import pathlib
 from guardfleet.errors import ConfigurationError
 
 NAMES = ("worker", "producer", "api")
-HOME = pathlib.Path(__file__).resolve().parents[1]
+HOME = pathlib.Path(__file__).resolve().parents[2]
 
 
 def require_own() -> None:

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 
-from guardfleet import lifeline
-from guardfleet.readiness import DESCRIPTOR
+from guardfleet.process import lifeline
+from guardfleet.process.readiness import DESCRIPTOR
 from guardfleet.settings import Settings
-from guardfleet.store import shards
 from guardfleet.store.database import Database
+from guardfleet.store.shards import leases
 from guardfleet.telemetry.logs import get_logger
 
 STOP_TIMEOUT_S = 30.0
@@ -157,7 +157,7 @@ def free_shards(settings: Settings) -> Callable[[int], None]:
     def after_death(pid: int) -> None:
         try:
             with closing(Database(settings.required("database_url"), pool_size=1)) as db:
-                freed = shards.bereave(db, shards.holder(pid))
+                freed = leases.bereave(db, leases.holder(pid))
         except Exception as error:  # noqa: BLE001 - see above
             get_logger().warning("shards_not_freed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
         else:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from guardfleet.domain.conversations import CONVERSATIONS
-from guardfleet.domain.metadata import kind_of
-from guardfleet.domain.parts import refuse_repeated, text_of
-from guardfleet.domain.words import called, holds_words
 from guardfleet.errors import ContentError
+from guardfleet.rows.content_parts import refuse_repeated, text_of
+from guardfleet.rows.conversations import CONVERSATIONS
+from guardfleet.rows.metadata import kind_of
+from guardfleet.rows.words import called, holds_words
 
 MODERATIONS, COMPLETIONS = "/v1/moderations", "/v1/chat/completions"
 FLAGGED = "unsafe"  # from which severity on a batch's answers are flagged

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from guardfleet.domain.batch_lines import is_geminis, is_openais
-from guardfleet.domain.conversations import CONVERSATIONS, OTHERS
-from guardfleet.domain.json_text import JsonError, Repeated, parse
+from guardfleet.rows.batch_lines import is_geminis, is_openais
+from guardfleet.rows.conversations import CONVERSATIONS, OTHERS
+from guardfleet.rows.json_text import JsonError, Repeated, parse
 
 METADATA = "metadata"
 PLAIN = frozenset(("text", "id", METADATA, "messages"))  # what has its place whatever was asked

@@ -6,9 +6,9 @@ from typing import Any
 
 import orjson
 
-from guardfleet.domain.json_text import DEEPEST, Repeated
-from guardfleet.domain.words import called, holds_words, is_remark, is_scalar, values_in
 from guardfleet.errors import ContentError
+from guardfleet.rows.json_text import DEEPEST, Repeated
+from guardfleet.rows.words import called, holds_words, is_remark, is_scalar, values_in
 
 TEXTS = ("text", "input_text", "output_text", "summary_text", "reasoning_text")
 NOT_JUDGED = {

@@ -7,10 +7,10 @@ is brought into such a turn, or refused by the name of what holds it; nothing is
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guardfleet.domain.json_text import JsonError, parse
-from guardfleet.domain.parts import call_of, pieces_of, refuse_repeated, refuse_unread, result_of, text_of
-from guardfleet.domain.words import called
 from guardfleet.errors import ContentError
+from guardfleet.rows.content_parts import call_of, pieces_of, refuse_repeated, refuse_unread, result_of, text_of
+from guardfleet.rows.json_text import JsonError, parse
+from guardfleet.rows.words import called
 
 Turn = dict[str, str]
 CONVERSATIONS = ("messages", "conversations", "conversation", "contents")  # names that one has in a row, instead of a text

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.domain.json_text import JsonError, Repeated, parse
-from guardfleet.domain.words import called
+from guardfleet.rows.json_text import JsonError, Repeated, parse
+from guardfleet.rows.words import called
 
 MAX_CHARACTERS = 16_384
 MAX_LEVELS = 64

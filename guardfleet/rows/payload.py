@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from guardfleet.domain.metadata import MAX_LEVELS, NOTES
+from guardfleet.rows.metadata import MAX_LEVELS, NOTES
 
 LEFT_OUT = f"metadata is nested deeper than {MAX_LEVELS} levels: it is left out"
 MARGIN = 32  # levels to spare, since what can be written here may be written further down a stack

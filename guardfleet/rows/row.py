@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from guardfleet.columns import AS_NAMED, Columns
-from guardfleet.domain.batch_lines import COMPLETIONS, MODERATIONS, geminis_request_of, is_geminis, is_openais, request_of
-from guardfleet.domain.conversations import CONVERSATIONS, OTHERS, Turn, is_blank, listed, plain, turns_of
-from guardfleet.domain.ids import SeenIds, id_of, invented
-from guardfleet.domain.json_text import JsonError, Repeated, parse
-from guardfleet.domain.metadata import kept, kind_of
-from guardfleet.domain.parts import refuse_repeated, refuse_unread, text_of
-from guardfleet.domain.words import called, holds_words, is_remark, is_scalar
 from guardfleet.errors import ContentError, LineError
-from guardfleet.refusals import REFUSED, refusal_of
-from guardfleet.sealing import PayloadRow
+from guardfleet.rows.batch_lines import COMPLETIONS, MODERATIONS, geminis_request_of, is_geminis, is_openais, request_of
+from guardfleet.rows.columns import AS_NAMED, Columns
+from guardfleet.rows.content_parts import refuse_repeated, refuse_unread, text_of
+from guardfleet.rows.conversations import CONVERSATIONS, OTHERS, Turn, is_blank, listed, plain, turns_of
+from guardfleet.rows.json_text import JsonError, Repeated, parse
+from guardfleet.rows.metadata import kept, kind_of
+from guardfleet.rows.refusals import REFUSED, refusal_of
+from guardfleet.rows.row_ids import SeenIds, id_of, invented
+from guardfleet.rows.words import called, holds_words, is_remark, is_scalar
+from guardfleet.security.encryption import PayloadRow
 
 __all__ = [
     "COMPLETIONS",

@@ -8,8 +8,8 @@ import uuid
 from decimal import Decimal
 from typing import Any
 
-from guardfleet.domain.metadata import is_storable, kind_of
 from guardfleet.errors import ContentError, LineError
+from guardfleet.rows.metadata import is_storable, kind_of
 
 MAX_CHARACTERS = 512
 EXACT = 2**53  # from here on a float may stand for several whole numbers

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from guardfleet import payload
 from guardfleet.errors import ConfigurationError
-from guardfleet.payload import PayloadRow
+from guardfleet.rows import payload
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings import Settings
 
 __all__ = ["Keyring", "PayloadRow", "new_secret_key"]

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from guardfleet.errors import ConfigurationError
-from guardfleet.server_urls import require_plain
+from guardfleet.settings.server_urls import require_plain
 
 ENV_PREFIX = "GUARDFLEET_"
 HOMELESS = pathlib.Path("~/.local/share/guardfleet")  # as it stands: there is no home to put in its place

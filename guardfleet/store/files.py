@@ -9,10 +9,10 @@ from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 from guardfleet.errors import NotFoundError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import audit
+from guardfleet.store.jobs.views import audit
 
 UPLOAD_S = 86_400.0  # an upload that is not whole after so long was cut off
 COLUMNS = "public_id, tenant_id, filename, purpose, size, lines, digest, data_key, created_at, expires_at"

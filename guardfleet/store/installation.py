@@ -6,7 +6,7 @@ A process with another key could open nothing, and what it sealed nobody else co
 from sqlalchemy import Connection, text
 
 from guardfleet.errors import ConfigurationError, GuardfleetError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import Database
 
 CURRENT = "select key_id from installation_key where is_current"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from guardfleet.errors import NotFoundError, RejectedError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import DEFAULT_TENANT, audit
+from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
 
 PREFIX = "gf_"  # a fixed prefix helps secret scanners
 HINT_CHARACTERS = 4

@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from guardfleet.errors import ConfigurationError, RejectedError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import DEFAULT_TENANT, audit
+from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
 
 LOCK_KEY = 0x6B65_7973  # "keys"
 PIECE = 50  # rows of a transaction: a job's finish waits for as long as one takes

@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from guardfleet.rendering import fields, json_object
+from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
 from guardfleet.store.database import Database, fetch
-from guardfleet.store.jobs import JobView
-from guardfleet.store.shards import Claim
-from guardfleet.verdict import Judgement, Model, ServedBy, Severity
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.shards.leases import Claim
 from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode
+from guardfleet.verdicts.rendering import fields, json_object
 
 EXPORT_PAGE = 5_000
 SHARDS_AT_ONCE = 32  # that a filtered page looks through

@@ -1,7 +1,7 @@
 """What the columns of the table `verdict` mean: the one way from a judgement to a row, and from a row to any face.
 
 No code has a default: what is unknown or contradicts itself is an error verdict, never safe. Nothing here raises over what a row
-holds, so that such a row costs no other of its page. Standard library only, as `guardfleet.verdict`.
+holds, so that such a row costs no other of its page. Standard library only, as `guardfleet.domain.verdict`.
 """
 
 import datetime as dt
@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from guardfleet.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Category, Judgement, ServedBy, Severity, category_names, failure
+from guardfleet.domain.verdict import (
+    CATEGORY_CHOICES,
+    CATEGORY_NAMES,
+    Category,
+    Judgement,
+    ServedBy,
+    Severity,
+    category_names,
+    failure,
+)
 
 KNOWN_CODES = 16_384  # about 10 MiB of judgements at most
 ALL_CATEGORIES = sum(CATEGORY_NAMES)

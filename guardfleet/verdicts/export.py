@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 
-from guardfleet import targets
 from guardfleet.errors import ConfigurationError, RejectedError
-from guardfleet.rendering import FIELDS
 from guardfleet.store.verdicts import Content, Page
+from guardfleet.verdicts import targets
+from guardfleet.verdicts.rendering import FIELDS
 
 FORMATS = ("jsonl", "csv", "parquet")
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}

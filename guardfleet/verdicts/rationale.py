@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guardfleet.verdict import ERROR_CODES, Category, Judgement, Model, ServedBy, Severity, category_names
+from guardfleet.domain.verdict import ERROR_CODES, Category, Judgement, Model, ServedBy, Severity, category_names
 from guardfleet.verdicts.encoding import LABELS
 
 EARLIER = {ServedBy.CACHE: " earlier (cached)", ServedBy.DUPLICATE: " on the same text in this job"}

@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
-from guardfleet.rationale import rationale
-from guardfleet.verdict import CATEGORY_CHOICES, Judgement, Model, category_names
+from guardfleet.domain.verdict import CATEGORY_CHOICES, Judgement, Model, category_names
 from guardfleet.verdicts.encoding import StoredVerdict, decode
+from guardfleet.verdicts.rationale import rationale
 
 FIELDS = (
     "seq",

@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.columns import METADATA, Columns, object_of
-from guardfleet.domain.conversations import CONVERSATIONS
 from guardfleet.errors import ConfigurationError, LineError, RejectedError
+from guardfleet.rows.columns import METADATA, Columns, object_of
+from guardfleet.rows.conversations import CONVERSATIONS
 from producer.layout import Item, Tally
 
 ROWS = 4096  # at once

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.columns import METADATA, Columns, beside, object_of
-from guardfleet.domain.conversations import CONVERSATIONS
 from guardfleet.errors import LineError
-from producer.headers import Header
+from guardfleet.rows.columns import METADATA, Columns, beside, object_of
+from guardfleet.rows.conversations import CONVERSATIONS
+from producer.formats.header import Header
+from producer.formats.stray_quotes import Suspects
 from producer.layout import Item, Tally
-from producer.lines import QUOTE, RETURN, Lines
-from producer.suspects import Suspects
+from producer.text.lines import QUOTE, RETURN, Lines
 
 TOO_LONG = "field larger"  # how the csv module begins to say that a field is over its limit
 

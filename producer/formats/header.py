@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guardfleet.columns import Columns
 from guardfleet.errors import RejectedError
+from guardfleet.rows.columns import Columns
 from producer.naming import find
 
 DELIMITERS = (",", ";", "\t", "|")

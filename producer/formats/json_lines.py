@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from guardfleet.errors import LineError
-from guardfleet.lines import LineCutter
-from guardfleet.rows import longest_line, parse_line
-from producer.encodings import Encoding
+from guardfleet.rows.lines import LineCutter
+from guardfleet.rows.row import longest_line, parse_line
 from producer.layout import Item, Tally
-from producer.streams import Source
+from producer.text.decompression import Source
+from producer.text.encodings import Encoding
 
 
 @dataclass

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from guardfleet.domain.json_text import first_value
 from guardfleet.errors import LineError
-from guardfleet.rows import longest_line, parse_line
-from producer.encodings import MARK, Encoding
-from producer.formats import NEAR
+from guardfleet.rows.json_text import first_value
+from guardfleet.rows.row import longest_line, parse_line
+from producer.detection import NEAR
 from producer.layout import Item, Tally
-from producer.streams import Source
+from producer.text.decompression import Source
+from producer.text.encodings import MARK, Encoding
 
 BETWEEN = re.compile(r"[\s,\ufeff]*")
 IN_STRING, IN_VALUE = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL), re.compile(r'[^"\[\]{}]*+')  # up to a mark

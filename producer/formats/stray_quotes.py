@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from guardfleet.columns import Columns
+from guardfleet.rows.columns import Columns
 
 if TYPE_CHECKING:
-    from producer.headers import Header
+    from producer.formats.header import Header
 
 FIRST_TOLD = 5
 SIGNS = 64  # of an id; longer ones are text

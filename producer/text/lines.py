@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
-from producer.encodings import Encoding
+from producer.text.encodings import Encoding
 
 QUOTE = '"'
 RETURN = "\udc0d"  # stands for a carriage return that ends no line while a row is parsed: no line that was decoded holds it

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
+from guardfleet.security.signing import new_secret, sign
 from guardfleet.settings import load_settings
-from guardfleet.signing import new_secret, sign
 from guardfleet.store import keys
 from guardfleet.store.database import Database
 from tests.conftest import missing

@@ -11,10 +11,11 @@ import pytest
 from httpx2 import ASGITransport, AsyncClient
 
 from api.server import create_app
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import keys, steering
+from guardfleet.store import keys
 from guardfleet.store.database import Database
+from guardfleet.store.jobs import control
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import failed
 from tests.services.served import judge, served
@@ -188,8 +189,8 @@ def test_cancelled_and_expired_batches_keep_what_they_have(use: Use, db: Databas
             else:
                 with db.begin() as connection:
                     connection.exec_driver_sql("update job set expires_at = now() where state = 1")
-                (overdue,) = steering.overdue(db)
-                steering.expire(db, overdue)
+                (overdue,) = control.overdue(db)
+                control.expire(db, overdue)
             ended = ends[end] = await client.batches.retrieve(batch.id)
             assert ended.status == end
             assert [row["custom_id"] for row in await content(client, ended.output_file_id)] == ["r0", "r1", "r2", "r3"]

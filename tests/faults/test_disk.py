@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from guardfleet.states import JobState
+from guardfleet.client.direct import Producer
+from guardfleet.domain.states import JobState
 from guardfleet.store import migrate
 from guardfleet.store.database import Database
-from producer.client import Producer
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished, progressed

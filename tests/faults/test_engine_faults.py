@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from guardfleet.errors import DrainingError, FatalError
-from worker.engine.batching import BatchingEngine
-from worker.engine.contract import Answer, BatchReport, DeviceFullError, DeviceLostError, Launched, Prepared
-from worker.engine.loading import load
-from worker.engine.packed import PackedBackend
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.engine import BatchingEngine
+from worker.engine.interfaces import Answer, BatchReport, DeviceFullError, DeviceLostError, Launched, Prepared
+from worker.engine.model.loading import load
 
 WAIT_S = 60
 POISON = 3  # the row at this place fails whatever batch it is in
@@ -122,7 +122,7 @@ def test_an_error_that_may_be_a_rows_own_fault_is_isolated_not_fatal(backend: Fa
 
 
 def test_a_death_while_planning_leaves_nobody_waiting(backend: Faulty, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.engine.waiting.pack", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("worker.engine.scheduler.pack", lambda *args, **kwargs: 1 / 0)
     ended: list[str] = []
     engine = BatchingEngine(backend, on_fatal=ended.append)
     engine.start()

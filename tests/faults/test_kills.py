@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from guardfleet.client.direct import Producer
+from guardfleet.domain.states import JobState, ShardState
 from guardfleet.settings import Settings
-from guardfleet.states import JobState, ShardState
-from guardfleet.store import jobs, shards, verdicts
+from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from producer.client import Producer
+from guardfleet.store.jobs import views
+from guardfleet.store.shards import leases
 from tests.services.fixtures import fleet_settings, with_broker
 from tests.services.fleet import Process, fleet, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
@@ -38,7 +40,7 @@ def producer_of() -> Iterator[MakeProducer]:
 
 
 def leased(db: Database, job_id: int) -> int:
-    return shards.states(db, job_id).get(ShardState.LEASED, 0)
+    return leases.states(db, job_id).get(ShardState.LEASED, 0)
 
 
 def test_a_worker_killed_in_the_middle_of_a_shard_loses_and_doubles_nothing(
@@ -74,7 +76,7 @@ def test_a_stopped_worker_that_comes_back_after_its_lease_is_fenced(
             done = finished(producer, job)
             zombie.signal(signal.SIGCONT)
             zombie.until_says("shard_fenced")
-    assert_exactly_once(producer, jobs.get(producer.db, done.public_id))
+    assert_exactly_once(producer, views.get(producer.db, done.public_id))
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
@@ -150,7 +152,7 @@ def test_a_hung_device_ends_the_process_with_its_own_status(
     with fleet(settings.model_copy(update={"engine_stall_s": 1.0}), tmp_path, DISPATCHER, WORKER) as (_, worker):
         assert worker.wait() == 70
         assert worker.says("engine_stalled")
-    assert jobs.get(producer.db, job.public_id).done == 0
+    assert views.get(producer.db, job.public_id).done == 0
 
 
 @with_broker("rabbitmq")
@@ -177,10 +179,10 @@ def test_a_text_that_kills_its_process_ends_as_an_error_row(
             (tmp_path / str(attempt)).mkdir()
             with fleet(deadly, tmp_path / str(attempt), WORKER) as (worker,):
                 until(
-                    lambda worker=worker: worker.process.poll() is not None or jobs.get(producer.db, job.public_id).state.is_final,
+                    lambda worker=worker: worker.process.poll() is not None or views.get(producer.db, job.public_id).state.is_final,
                     what="a death or the end of the job",
                 )
-            if jobs.get(producer.db, job.public_id).state.is_final:
+            if views.get(producer.db, job.public_id).state.is_final:
                 break
         done = finished(producer, job)
     rows = list(verdicts.export(producer.db, done))

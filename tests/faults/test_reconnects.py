@@ -11,11 +11,11 @@ import pytest
 import redis
 from kombu import Connection
 
-from guardfleet import broker
-from guardfleet.broker import MODERATE, Publisher, make_app
+from guardfleet.broker import celery_app
+from guardfleet.broker.celery_app import MODERATE, Publisher, make_app
+from guardfleet.client.direct import Producer
 from guardfleet.settings import Settings
-from guardfleet.store import jobs
-from producer.client import Producer
+from guardfleet.store.jobs import views
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import Process, fleet, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
@@ -84,7 +84,7 @@ def survive(settings: Settings, module: str, folder: pathlib.Path, cut: Callable
     worker = Process(settings, "worker", log=folder / "worker.log", module=module)
     try:
         for round_ in range(ROUNDS):
-            until(lambda n=60 * (round_ + 1): jobs.get(producer.db, job.public_id).done >= n, what="progress after the cut")
+            until(lambda n=60 * (round_ + 1): views.get(producer.db, job.public_id).done >= n, what="progress after the cut")
             cut()
         assert_exactly_once(producer, finished(producer, job))
         worker.signal(signal.SIGTERM)
@@ -163,11 +163,11 @@ def test_a_doorbell_handed_back_by_more_restarts_than_rabbitmq_allows_is_rung_ag
     producer = Producer.connect(settings)
     publisher = Publisher(make_app(settings, "test"), settings)
     lane, dead = publisher.queues.lanes[0], publisher.queues.dead
-    broker.declare(make_app(settings, "test"), settings)
+    celery_app.declare(make_app(settings, "test"), settings)
     try:
         with fleet(settings, tmp_path, ("dispatcher",)), Connection(rabbitmq) as connection, connection.channel() as channel:
             job = producer.submit(["fine"]).job
-            for _ in range(broker.DELIVERY_LIMIT + 1):
+            for _ in range(celery_app.DELIVERY_LIMIT + 1):
                 message = until(lambda: channel.basic_get(lane), what="the doorbell")
                 channel.basic_reject(message.delivery_tag, requeue=True)
             until(lambda: publisher.depth(dead) == 1, what="the dead letter")

@@ -8,14 +8,16 @@ import threading
 
 import pytest
 
-from guardfleet.cursors import pack, unpack
+from guardfleet.client.direct import Options, Producer
 from guardfleet.errors import ConfigurationError, RejectedError
-from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
+from guardfleet.security.encryption import Keyring, PayloadRow, new_secret_key
 from guardfleet.settings import Settings
-from guardfleet.store import endpoints, files, installation, keys, rotation, shards
+from guardfleet.store import files, installation, keys, rotation
 from guardfleet.store.database import Database
+from guardfleet.store.events import endpoints
+from guardfleet.store.shards import leases
 from guardfleet.store.verdicts import Cursor
-from producer.client import Options, Producer
+from guardfleet.verdicts.cursors import pack, unpack
 from tests.services.fixtures import SECRET_KEY, with_broker
 from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
@@ -130,7 +132,7 @@ def test_a_rotation_that_was_cut_off_goes_on_and_until_then_needs_both_keys(
     with pytest.raises(ConfigurationError, match=f"the rotation from secret key {keyring.key_id} is not finished"):
         installation.require_key(db, Keyring(NEW))
     for job in jobs:
-        assert [row.content for row in shards.load(db, Keyring(NEW, SECRET_KEY), took(db, job, 0))] == [
+        assert [row.content for row in leases.load(db, Keyring(NEW, SECRET_KEY), took(db, job, 0))] == [
             f"text {i}" for i in range(4)
         ]
     done = rotation.rotate(db, Keyring(NEW, SECRET_KEY))
@@ -198,8 +200,8 @@ def test_both_keys_open_and_sign_while_both_are_set() -> None:
 
 
 def test_nothing_is_given_up_by_a_dispatcher_that_lacks_the_key(db: Database, keyring: Keyring) -> None:
-    from guardfleet.store.shards import Limits
-    from worker.giving_up import give_up
+    from guardfleet.store.shards.leases import Limits
+    from worker.dispatch.poison import give_up
 
     job = submit(db, keyring, 4)
     installation.require_key(db, keyring)

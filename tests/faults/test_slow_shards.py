@@ -7,9 +7,9 @@ import pathlib
 import subprocess
 from collections.abc import Callable
 
+from guardfleet.client.direct import Producer
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
-from producer.client import Producer
 from tests.services import impatient
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import Process, until

@@ -4,11 +4,11 @@ import json
 import pathlib
 import signal
 
+from guardfleet.client.direct import Producer
+from guardfleet.domain.states import JobState
 from guardfleet.settings import Settings
-from guardfleet.states import JobState
-from guardfleet.store import jobs
 from guardfleet.store.database import Database
-from producer.client import Producer
+from guardfleet.store.jobs import views
 from tests.services.fixtures import with_broker
 from tests.services.fleet import Process, fleet, until
 from tests.services.outcome import assert_exactly_once, finished
@@ -64,7 +64,7 @@ def test_a_killed_submit_that_nobody_goes_on_with_is_given_up(settings: Settings
     producer.db.close()
 
 
-def only_job(producer: Producer) -> jobs.JobView:
+def only_job(producer: Producer) -> views.JobView:
     with producer.db.begin() as connection:
         (public_id,) = connection.exec_driver_sql("select public_id from job").one()
-    return jobs.get(producer.db, public_id)
+    return views.get(producer.db, public_id)

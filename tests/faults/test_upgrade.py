@@ -9,13 +9,13 @@ import tarfile
 
 import pytest
 
-from guardfleet.broker import MODERATE, Publisher, make_app
+from guardfleet.broker.celery_app import MODERATE, Publisher, make_app
+from guardfleet.client.direct import Producer
 from guardfleet.errors import ConfigurationError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import migrate
 from guardfleet.store.database import Database
-from producer.client import Producer
 from tests.services.fixtures import SECRET_KEY, fleet_settings
 from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished, progressed

@@ -19,8 +19,8 @@ DTYPES = ["bfloat16", "float16"]
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_the_fallback_answers_alike_on_gpu_and_cpu(dtype: str) -> None:
-    from worker.engine.generate import GenerateBackend
-    from worker.engine.loading import load
+    from worker.engine.decoding.padded import GenerateBackend
+    from worker.engine.model.loading import load
 
     several = [
         on_device.answers(GenerateBackend(load("demo", device=device, dtype=kind), budget_tokens=65_536), on_device.TEXTS)
@@ -31,9 +31,9 @@ def test_the_fallback_answers_alike_on_gpu_and_cpu(dtype: str) -> None:
 
 
 def test_the_packed_pass_in_bf16_answers_as_fp32_on_the_cpu() -> None:
-    from worker.engine.attention import VarlenAttention
-    from worker.engine.loading import load
-    from worker.engine.packed import PackedBackend
+    from worker.engine.decoding.model_runner import PackedBackend
+    from worker.engine.forward.attention import VarlenAttention
+    from worker.engine.model.loading import load
 
     on_gpu = PackedBackend(load("demo", device="cuda", dtype="bfloat16"), budget_tokens=65_536)
     assert on_gpu.causal is VarlenAttention
@@ -44,7 +44,7 @@ def test_the_packed_pass_in_bf16_answers_as_fp32_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_self_test_holds(dtype: str) -> None:
-    from worker.engine.self_test import hold
+    from worker.engine.verification.self_test import hold
 
     backend, reference = on_device.opened(dtype, "cuda")
     assert {n: ratio for n, ratio in on_device.spreads(backend, reference) if not ratio <= 1} == {}
@@ -53,9 +53,9 @@ def test_the_self_test_holds(dtype: str) -> None:
 
 @pytest.mark.parametrize("quantize", ["none", "int8", "fp8"])
 def test_a_model_is_opened_with_the_packed_pass(quantize: str, caplog: pytest.LogCaptureFixture) -> None:
-    from worker.engine.make import Spec, make_backend
-    from worker.engine.packed import PackedBackend
-    from worker.engine.quantize import FP8_CAPABILITY
+    from worker.engine.decoding.model_runner import PackedBackend
+    from worker.engine.factory import Spec, make_backend
+    from worker.engine.model.quantize import FP8_CAPABILITY
 
     if quantize == "fp8" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
         pytest.skip("no fp8 matrix units")
@@ -70,13 +70,13 @@ def test_where_the_kernel_refuses_the_gpu_padded_generate_judges(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from tests.services.kernels import NO_GPU_FOR_IT
-    from worker.engine.generate import GenerateBackend
-    from worker.engine.make import Spec, make_backend
+    from worker.engine.decoding.padded import GenerateBackend
+    from worker.engine.factory import Spec, make_backend
 
     def refusing(*args: Any, **options: Any) -> Any:
         raise RuntimeError(NO_GPU_FOR_IT)
 
-    monkeypatch.setattr("worker.engine.attention.varlen_for", lambda device: refusing)
+    monkeypatch.setattr("worker.engine.forward.attention.varlen_for", lambda device: refusing)
     with caplog.at_level(logging.WARNING):
         made = make_backend(Spec(model="demo", device="cuda"))
     assert isinstance(made, GenerateBackend)
@@ -86,7 +86,7 @@ def test_where_the_kernel_refuses_the_gpu_padded_generate_judges(
 
 def test_eight_bits_are_made_on_the_way_to_the_gpu() -> None:
     """So a GPU that has no room for 16-bit weights can have a model in eight."""
-    from worker.engine.quantize import EightBitLinear, quantize
+    from worker.engine.model.quantize import EightBitLinear, quantize
 
     def owner() -> Any:
         return torch.nn.ModuleDict({"proj": torch.nn.Linear(1024, 1024, bias=False, dtype=torch.bfloat16)})
@@ -115,8 +115,8 @@ def test_a_further_pass_makes_no_rectangle() -> None:
 
 def test_a_launch_does_not_wait_for_the_gpu() -> None:
     """Neither a first pass nor a further one: the device would stand still while the next batch is made."""
-    from worker.engine.drafts import Tree
-    from worker.engine.loading import load
+    from worker.engine.decoding.drafts import Tree
+    from worker.engine.model.loading import load
 
     backend = on_device.packed(load("demo", device="cuda", dtype="bfloat16"))
     for mode in backend.modes:

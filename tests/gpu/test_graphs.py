@@ -17,9 +17,9 @@ PASSES = 50
 @pytest.fixture(scope="module")
 def backends() -> tuple[Any, Any]:
     """One that replays, one that does not."""
-    from worker.engine.graphs import CudaCapture
-    from worker.engine.loading import load
-    from worker.engine.packed import PackedBackend
+    from worker.engine.decoding.cuda_graphs import CudaCapture
+    from worker.engine.decoding.model_runner import PackedBackend
+    from worker.engine.model.loading import load
 
     def made(**options: Any) -> Any:
         backend = PackedBackend(load("demo", device="cuda", dtype="bfloat16"), budget_tokens=65_536, **options)
@@ -32,7 +32,7 @@ def backends() -> tuple[Any, Any]:
 
 def test_each_size_is_recorded_and_agrees_with_the_ordinary_pass(backends: tuple[Any, Any]) -> None:
     """It was held against it at load: a log line says what failed."""
-    from worker.engine.graphs import SIZES
+    from worker.engine.decoding.cuda_graphs import SIZES
 
     replaying, _ = backends
     assert replaying._graphs is not None
@@ -43,8 +43,8 @@ def test_each_size_is_recorded_and_agrees_with_the_ordinary_pass(backends: tuple
 def test_replayed_passes_answer_as_ordinary_ones(backends: tuple[Any, Any], draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With passes of other sizes, large and ordinary ones among them, and with drafts that fail: near ties alone may turn."""
     from tests.services.packed import draft_always, drive
-    from worker.engine.drafts import Tree
-    from worker.engine.fixed import FixedPass
+    from worker.engine.decoding.drafts import Tree
+    from worker.engine.decoding.fixed_pass import FixedPass
 
     filled: list[Any] = []
     fill = FixedPass.fill
@@ -62,7 +62,7 @@ def test_replayed_passes_answer_as_ordinary_ones(backends: tuple[Any, Any], draf
 def test_what_a_replay_takes(backends: tuple[Any, Any]) -> None:
     """No bound: the figures are what decides whether graphs are to be the default."""
     from tests.services.packed import draft_always
-    from worker.engine.drafts import Tree
+    from worker.engine.decoding.drafts import Tree
 
     for name, backend in zip(("replayed", "ordinary"), backends, strict=True):
         draft_always(backend, Tree.chain(backend.encode("Safety: Safe\nCategories: None")))

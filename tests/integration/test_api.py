@@ -10,12 +10,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.server import create_app
-from guardfleet.sealing import Keyring
+from guardfleet.domain.verdict import Model
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import jobs, keys, settling, shards, verdicts
+from guardfleet.store import keys, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.settling import Row
-from guardfleet.verdict import Model
+from guardfleet.store.jobs import views
+from guardfleet.store.shards import completion, leases
+from guardfleet.store.shards.completion import Row
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import UNSAFE
 from tests.services.served import served
@@ -42,12 +44,12 @@ def lines(n: int) -> bytes:
 
 
 def judge(db: Database, batch: dict[str, Any], *nos: int) -> None:
-    job = jobs.get(db, jobs.parse_label(batch["id"]))
+    job = views.get(db, views.parse_label(batch["id"]))
     model_id = verdicts.register_model(db, Model("m", "r", "p"))
     for no in nos:
-        held = shards.claim(db, job.id, no, worker="w", lease_s=60)
+        held = leases.claim(db, job.id, no, worker="w", lease_s=60)
         assert held is not None
-        settling.finish(db, held, [Row(f"r{held.first_seq + i}", UNSAFE) for i in range(held.n)], model_id=model_id)
+        completion.finish(db, held, [Row(f"r{held.first_seq + i}", UNSAFE) for i in range(held.n)], model_id=model_id)
 
 
 def test_a_batch_is_taken_polled_paged_and_completed(client: TestClient, db: Database) -> None:
@@ -253,7 +255,7 @@ def test_a_batch_may_name_its_models_if_somebody_serves_them(client: TestClient,
     assert batch["cascade"] == {
         "second_model": "large", "sure": 0.8, "sample": 0.05, "escalated": 0, "sampled": 0, "agreed": 0,
     }  # fmt: skip
-    job = jobs.get(db, jobs.parse_label(batch["id"]))
+    job = views.get(db, views.parse_label(batch["id"]))
     assert (job.first_model, job.long_texts) == ("small", "head")
     for wrong in ("sure=0", "sample=2", "long_texts=middle"):
         assert client.post(f"/v1/batches?{wrong}", content=lines(1), headers=JSONL).status_code in (400, 422)

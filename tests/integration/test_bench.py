@@ -8,8 +8,8 @@ import sys
 import psycopg
 import pytest
 
-from worker.engine.network import Shape
-from worker.engine.roofline import flops
+from worker.engine.bench.roofline import flops
+from worker.engine.forward.network import Shape
 
 SCRATCH = "select datname from pg_database where datname like 'gfbench_%'"
 

@@ -12,7 +12,7 @@ from starlette.types import Message
 
 from api.server import create_app
 from guardfleet.errors import RetryableError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database

@@ -7,18 +7,18 @@ import pytest
 import redis
 from kombu import Connection
 
-from guardfleet import broker
-from guardfleet.broker import DELIVER, Publisher, make_app
-from guardfleet.cli import doctor
+from guardfleet.broker import celery_app
+from guardfleet.broker.celery_app import DELIVER, Publisher, make_app
+from guardfleet.cli.commands import doctor
 from guardfleet.errors import RetryableError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import Database
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet
 from tests.services.proxy import in_front_of
 from tests.services.servers import OwnRedis
 from tests.services.stored import scalar, submit
-from worker.dispatcher import Dispatcher
+from worker.dispatch.dispatcher import Dispatcher
 
 RUNG = "select count(published_at) from shard"
 
@@ -59,8 +59,8 @@ def test_what_rabbitmq_says_of_a_wrong_password_or_virtual_host_is_passed_on(
 ) -> None:
     for wrong, said in ((f"{rabbitmq}_nowhere", "not found"), (rabbitmq.replace(":guest@", ":wrong@"), "Login was refused")):
         settings = fleet_settings(database_url, wrong, tmp_path)
-        with pytest.raises(broker.RefusedError, match=said) as found:
-            broker.declare(make_app(settings, "test"), settings)
+        with pytest.raises(celery_app.RefusedError, match=said) as found:
+            celery_app.declare(make_app(settings, "test"), settings)
         assert ":wrong" not in str(found.value)
         with fleet(settings, tmp_path, ("worker",)) as (worker,):
             assert worker.wait() == 2
@@ -91,7 +91,7 @@ def test_doctor_looks_at_how_redis_is_set_up(
 def test_a_broker_that_falls_silent_is_away_and_what_it_did_not_confirm_is_not_marked(
     database_url: str, broker_url: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker, "ANSWER_S", 0.5)
+    monkeypatch.setattr(celery_app, "ANSWER_S", 0.5)
     with in_front_of(broker_url) as (proxy, through):
         settings = fleet_settings(database_url, through, tmp_path)
         publisher = Publisher(make_app(settings, "test"), settings)

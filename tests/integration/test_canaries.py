@@ -9,21 +9,21 @@ import httpx2
 import psycopg
 import pytest
 
-from guardfleet.broker import Publisher, make_app
-from guardfleet.intake import Intake
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.broker.celery_app import Publisher, make_app
+from guardfleet.jobs.intake import Intake
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import JobView
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.views import JobView
 from tests.services.fixtures import SECRET_KEY, fleet_settings
 from tests.services.moderating import moderator
 from tests.services.poison import DAMAGES, damaged, exhausted_shard
 from tests.services.served import served
 from tests.services.stored import finish, took
-from worker.dispatcher import Dispatcher
-from worker.tasks import Moderator
+from worker.dispatch.dispatcher import Dispatcher
+from worker.moderation.tasks import Moderator
 
 __all__ = ["moderator"]
 TEXT, ROW_ID, KEY, VALUE, AGAIN = (f"canary-{name}-9e1f" for name in ("text", "id", "key", "value", "again"))

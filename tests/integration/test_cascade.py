@@ -9,23 +9,25 @@ from typing import Any
 
 import pytest
 
+from guardfleet.client.direct import Options, Producer
+from guardfleet.domain.options import Plan
+from guardfleet.domain.states import JobState, ShardState
+from guardfleet.domain.verdict import Model
 from guardfleet.errors import RejectedError
-from guardfleet.plan import Plan
 from guardfleet.settings import Settings
-from guardfleet.states import JobState, ShardState
-from guardfleet.store import doorbells, jobs, opinions, settling, shards, steering, verdicts
+from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.doorbells import Route
-from guardfleet.store.opinions import Opinion
-from guardfleet.store.settling import Row
-from guardfleet.store.shards import Claim, Limits
-from guardfleet.verdict import Model
-from producer.client import Options, Producer
+from guardfleet.store.jobs import control, views
+from guardfleet.store.shards import completion, handoff, leases, publishing
+from guardfleet.store.shards.completion import Row
+from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.leases import Claim, Limits
+from guardfleet.store.shards.publishing import Route
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
 from tests.services.judged import UNSURE, answered
 from tests.services.outcome import assert_exactly_once, finished
-from worker.giving_up import give_up
+from worker.dispatch.poison import give_up
 
 DISPATCHER, FIRST, SECOND = ("dispatcher",), ("worker",), ("worker", "--model", "large", "--named-only")
 PLAN = Plan(None, "large", 0.9, 0.2)
@@ -54,7 +56,7 @@ def is_sampled(producer: Producer, text: str) -> bool:
     return int.from_bytes(producer.keyring.digest(1, text)[:4]) < PLAN.sample * (1 << 32)
 
 
-def rows_of(producer: Producer, job: jobs.JobView) -> dict[str, dict[str, Any]]:
+def rows_of(producer: Producer, job: views.JobView) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in verdicts.export(producer.db, job)}
 
 
@@ -117,7 +119,7 @@ def leased_by_second(db: Database) -> int:
 def claimed(producer: Producer, model: str | None = None) -> tuple[Claim, int]:
     """The only shard of a new cascade job, held by its first model."""
     job = producer.submit(["a", "b"], TO_COME).job
-    held = shards.claim(producer.db, job.id, 0, worker="w", lease_s=60, model=model)
+    held = leases.claim(producer.db, job.id, 0, worker="w", lease_s=60, model=model)
     assert held is not None
     return held, verdicts.register_model(producer.db, Model("instant", "1", "marks"))
 
@@ -126,45 +128,45 @@ def claimed(producer: Producer, model: str | None = None) -> tuple[Claim, int]:
 def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_opens_nothing(producer: Producer) -> None:
     held, model_id = claimed(producer, "instant")
     opinion = Opinion(model_id, [SURE, UNSURE])
-    assert opinions.pass_on(producer.db, producer.keyring, held, opinion)
-    assert not opinions.pass_on(producer.db, producer.keyring, held, opinion)  # the claim is spent
-    assert shards.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="instant") is None
-    assert doorbells.due(producer.db, Route(0), limit=9) == []
-    assert [bell.shard_no for bell in doorbells.due(producer.db, Route(0, "large"), limit=9)] == [0]
-    assert Route(0, "large") in doorbells.windows(producer.db)
-    again = shards.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="large")
+    assert handoff.pass_on(producer.db, producer.keyring, held, opinion)
+    assert not handoff.pass_on(producer.db, producer.keyring, held, opinion)  # the claim is spent
+    assert leases.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="instant") is None
+    assert publishing.due(producer.db, Route(0), limit=9) == []
+    assert [bell.shard_no for bell in publishing.due(producer.db, Route(0, "large"), limit=9)] == [0]
+    assert Route(0, "large") in publishing.windows(producer.db)
+    again = leases.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="large")
     assert again is not None
     assert again.claims == 1
-    assert opinions.load(producer.db, producer.keyring, again)[1] == opinion
+    assert handoff.load(producer.db, producer.keyring, again)[1] == opinion
 
 
 @with_broker("redis")
 def test_a_zombie_of_the_first_model_cannot_finish_a_shard_that_was_passed_on(producer: Producer) -> None:
     held, model_id = claimed(producer)
-    assert opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
-    assert not settling.finish(producer.db, held, [Row("1", SURE), Row("2", SURE)], model_id=model_id)
-    assert shards.states(producer.db, held.job_id) == {ShardState.READY: 1}
+    assert handoff.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
+    assert not completion.finish(producer.db, held, [Row("1", SURE), Row("2", SURE)], model_id=model_id)
+    assert leases.states(producer.db, held.job_id) == {ShardState.READY: 1}
 
 
 @with_broker("redis")
 def test_a_cancelled_job_is_not_passed_on(producer: Producer) -> None:
     held, model_id = claimed(producer)
-    steering.cancel(producer.db, held.job_id)
-    assert opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
-    assert shards.states(producer.db, held.job_id) == {ShardState.CANCELLED: 1}
-    assert steering.settle_cancelled(producer.db, steering.cancelling(producer.db)) == 1
+    control.cancel(producer.db, held.job_id)
+    assert handoff.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
+    assert leases.states(producer.db, held.job_id) == {ShardState.CANCELLED: 1}
+    assert control.settle_cancelled(producer.db, control.cancelling(producer.db)) == 1
 
 
 @with_broker("redis")
 def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of(producer: Producer) -> None:
     held, model_id = claimed(producer)
-    opinions.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
+    handoff.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
     for _ in range(2):  # the shard, then its halves
         with producer.db.begin() as connection:
             connection.exec_driver_sql("update shard set claims = 99")
-        for key in doorbells.exhausted(producer.db, Limits(6, 5)):
+        for key in publishing.exhausted(producer.db, Limits(6, 5)):
             give_up(producer.db, producer.keyring, key, Limits(6, 5), lease_s=60)
-    done = jobs.get_by_id(producer.db, held.job_id)
+    done = views.get_by_id(producer.db, held.job_id)
     assert done.state is JobState.COMPLETED
     found = [(row["severity"], row["error"], row["model"]) for row in verdicts.export(producer.db, done)]
     assert found == [("safe", None, "instant"), ("error", "abandoned", "nobody")]
@@ -174,7 +176,7 @@ def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of
 def test_a_model_that_nobody_serves_is_refused_with_those_that_are_served(producer: Producer) -> None:
     with pytest.raises(RejectedError, match=r"'large' yet: start one with it\. Served were: none so far"):
         producer.submit(untouched(), Options(plan=PLAN))
-    assert jobs.page(producer.db, tenant_id=producer.tenant_id, after=None, limit=1) == []
+    assert views.page(producer.db, tenant_id=producer.tenant_id, after=None, limit=1) == []
     verdicts.register_model(producer.db, Model("large", "1", "p"))
     assert producer.submit(["one"], Options(plan=PLAN)).job.total == 1
 

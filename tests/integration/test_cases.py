@@ -17,9 +17,9 @@ from backports import zstd
 from starlette.testclient import TestClient
 
 from api.server import create_app
-from guardfleet.columns import Columns
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.rows.columns import Columns
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.server import create_app
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import keys, partitions
 from guardfleet.store.database import Database
@@ -73,4 +73,4 @@ def test_nothing_that_is_stored_or_served_asks_the_hosts_clock_for_a_day() -> No
         for line in path.read_text().splitlines()
         if ASKS_ITS_OWN_CLOCK.search(line)
     ]
-    assert found == ["api/throttle.py: reset_s = max(0, round(stats.reset_time - time.time()))"]
+    assert found == ["api/http/rate_limit.py: reset_s = max(0, round(stats.reset_time - time.time()))"]

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from guardfleet.columns import Columns
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.sealing import PayloadRow
+from guardfleet.rows.columns import Columns
+from guardfleet.security.encryption import PayloadRow
 from producer.readers import Input, Line, Reading
 
 

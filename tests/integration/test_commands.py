@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from guardfleet.cli.reading import opened
-from guardfleet.cli.scan import Scan
+from guardfleet.cli.commands.scan import Scan
+from guardfleet.cli.input_options import opened
 from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import EmbeddedValkey

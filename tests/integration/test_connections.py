@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database

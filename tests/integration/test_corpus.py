@@ -2,8 +2,8 @@
 
 import pathlib
 
+from guardfleet.client.direct import Producer
 from guardfleet.settings import Settings
-from producer.client import Producer
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished

@@ -13,9 +13,9 @@ import torch
 from transformers import GenerationConfig, GenerationMixin
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.decoding_rules import IGNORED, LIMITS, OBEYED, SAMPLING, require_greedy
-from worker.engine.loading import LoadedModel, load
-from worker.prompt import messages_of
+from worker.engine.model.decoding_rules import IGNORED, LIMITS, OBEYED, SAMPLING, require_greedy
+from worker.engine.model.loading import LoadedModel, load
+from worker.engine.prompting.prompt import messages_of
 
 DEMO = pathlib.Path(__file__).parents[2] / "models" / "demo"
 OFFICIAL = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20}

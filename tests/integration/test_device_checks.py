@@ -5,9 +5,9 @@ import torch
 
 from tests.services import kernels, on_device
 from tests.services.packed import elsewhere
-from worker.engine import steps, varlen
-from worker.engine.loading import load
-from worker.engine.packed import PackedBackend
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.forward import steps, varlen
+from worker.engine.model.loading import load
 
 CPU = torch.device("cpu")
 DTYPES = [torch.bfloat16, torch.float16]

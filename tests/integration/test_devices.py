@@ -7,13 +7,13 @@ import signal
 import pytest
 from pydantic import SecretStr
 
-from guardfleet.cli.devices import devices_of, environment
-from guardfleet.embedded.children import free_shards
+from guardfleet.cli.commands.devices import devices_of, environment
+from guardfleet.client.direct import Producer
 from guardfleet.errors import ConfigurationError
+from guardfleet.process.supervisor import free_shards
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
-from guardfleet.store.shards import holder
-from producer.client import Producer
+from guardfleet.store.shards.leases import holder
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished

@@ -5,11 +5,11 @@ from collections import Counter
 
 import pytest
 
+from guardfleet.client.direct import Options, Producer
 from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
 from guardfleet.store import keys, verdicts
-from guardfleet.store.jobs import JobView
-from producer.client import Options, Producer
+from guardfleet.store.jobs.views import JobView
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished

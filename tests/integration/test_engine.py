@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import transformers
 
+from guardfleet.domain.verdict import Judgement, Severity
 from guardfleet.errors import ConfigurationError
-from guardfleet.verdict import Judgement, Severity
-from worker.answer import parse
-from worker.engine.batching import BatchingEngine
-from worker.engine.contract import Pieces
-from worker.engine.generate import GenerateBackend
-from worker.engine.loading import LoadedModel, load
-from worker.engine.progress import Begun, Ending
+from worker.engine.answer import parse
+from worker.engine.decoding.padded import GenerateBackend
+from worker.engine.decoding.partial_answers import Begun, Ending
+from worker.engine.engine import BatchingEngine
+from worker.engine.interfaces import Pieces
+from worker.engine.model.loading import LoadedModel, load
+from worker.engine.prompting.prompt import Content
 from worker.engine.rendering import MAX_NEW_TOKENS
-from worker.judging import judgement_of
-from worker.prompt import Content
+from worker.moderation.interpretation import judgement_of
 
 BUDGET = 4096
 

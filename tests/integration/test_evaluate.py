@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardfleet.verdict import Severity
+from guardfleet.cli.evaluation import FIGURES, Confusion, agreement, confusion
+from guardfleet.domain.verdict import Severity
 from tests.services.commands import command, said
-from worker.evaluation import FIGURES, Confusion, agreement, confusion
 
 VERDICT = st.sampled_from([Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE, Severity.ERROR])
 

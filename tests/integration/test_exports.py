@@ -11,21 +11,23 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.server import create_app
-from guardfleet import exporting
-from guardfleet.cli import results as command
+from guardfleet.cli.commands import results as command
 from guardfleet.errors import RejectedError
-from guardfleet.exporting import Layout
-from guardfleet.intake import Intake
-from guardfleet.lines import numbered_rows
-from guardfleet.sealing import Keyring
+from guardfleet.jobs.intake import Intake
+from guardfleet.rows.lines import numbered_rows
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import jobs, keys, retention, settling, shards, texts, verdicts
+from guardfleet.store import keys, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import JobView
+from guardfleet.store.jobs import retention, texts, views
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.shards import completion, leases
+from guardfleet.verdicts import export
+from guardfleet.verdicts.export import Layout
 from tests.services.fixtures import SECRET_KEY
 from tests.services.stored import MODEL, SAFE, scalar, took
-from worker.tasks import rows_of
+from worker.moderation.tasks import rows_of
 
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Zw\u00f6lf \ud800"}]
 LINES = [
@@ -46,10 +48,10 @@ def judged(db: Database, keyring: Keyring, lines: list[object], *, shard_texts: 
     model_id = verdicts.register_model(db, MODEL)
     for no in range(-(-job.total // shard_texts)):
         held = took(db, job, no)
-        rows = shards.load(db, keyring, held)
+        rows = leases.load(db, keyring, held)
         digests = [keyring.digest(1, row.content) for row in rows]
-        assert settling.finish(db, held, rows_of(rows, digests, [SAFE] * len(rows)), model_id=model_id)
-    return jobs.get(db, job.public_id)
+        assert completion.finish(db, held, rows_of(rows, digests, [SAFE] * len(rows)), model_id=model_id)
+    return views.get(db, job.public_id)
 
 
 def test_texts_are_opened_while_the_key_is_rotated(
@@ -68,9 +70,9 @@ def test_a_file_can_carry_the_texts(
 ) -> None:
     monkeypatch.setattr(verdicts, "EXPORT_PAGE", page)  # shards and pages end in different places
     job = judged(db, keyring, list(LINES))
-    for fmt in exporting.FORMATS:
+    for fmt in export.FORMATS:
         pages = texts.beside(db, keyring, job, verdicts.in_order(db, job))
-        assert exporting.write(pages, str(tmp_path / f"out.{fmt}"), fmt, Layout(with_text=True)) == len(LINES)
+        assert export.write(pages, str(tmp_path / f"out.{fmt}"), fmt, Layout(with_text=True)) == len(LINES)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [{key: row.get(key) for key in ("text", "messages")} for row in rows] == [
         {"text": line.get("text"), "messages": line.get("messages")} for line in LINES
@@ -88,18 +90,18 @@ def test_ids_come_out_as_they_went_in_unless_a_spreadsheet_is_to_open_them(
 ) -> None:
     job = judged(db, keyring, list(LINES))
     ids = [line["id"] for line in LINES]
-    for layout, shown in ((exporting.PLAIN, ids), (Layout(is_spreadsheet_safe=True), ["'-5", "'+1", "'@a", "'=1", "5"])):
-        exporting.write(verdicts.in_order(db, job), str(tmp_path / "out.csv"), "csv", layout)
+    for layout, shown in ((export.PLAIN, ids), (Layout(is_spreadsheet_safe=True), ["'-5", "'+1", "'@a", "'=1", "5"])):
+        export.write(verdicts.in_order(db, job), str(tmp_path / "out.csv"), "csv", layout)
         with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
             assert [row["id"] for row in csv.DictReader(file)] == shown
 
 
 def test_metadata_can_have_columns_of_its_own(db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> None:
     job = judged(db, keyring, list(LINES))
-    layout = command.flattened(db, job, exporting.PLAIN)
+    layout = command.flattened(db, job, export.PLAIN)
     assert layout.metadata_keys == ("deep", "lang", "n", "ok", "tags")
     for fmt in ("csv", "parquet"):
-        exporting.write(verdicts.in_order(db, job), str(tmp_path / f"out.{fmt}"), fmt, layout)
+        export.write(verdicts.in_order(db, job), str(tmp_path / f"out.{fmt}"), fmt, layout)
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert "metadata" not in table[0]
@@ -116,7 +118,7 @@ def test_texts_that_are_purged_are_asked_for_in_vain(db: Database, keyring: Keyr
         connection.exec_driver_sql("update job set finished_at = now() - interval '2 days'")
     retention.purge(db, retention.purgeable(db, older_than_hours=24))
     with pytest.raises(RejectedError, match="were purged on"):
-        texts.require_kept(jobs.get(db, job.public_id))
+        texts.require_kept(views.get(db, job.public_id))
     assert not list(tmp_path.iterdir())
 
 
@@ -129,7 +131,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_read(tmp_path: pathli
     (tmp_path / "file").write_text("kept")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(RejectedError, match=said):
-        exporting.ready(str(tmp_path / name))
+        export.ready(str(tmp_path / name))
     source = tmp_path / "file"
     scan = subprocess.run(
         [sys.executable, "-m", "guardfleet", "scan", str(source), "-o", str(tmp_path / name)],
@@ -144,12 +146,12 @@ def test_what_cannot_be_written_is_said_before_anything_is_read(tmp_path: pathli
 
 def test_a_target_that_is_ready_is_left_as_it_was(tmp_path: pathlib.Path) -> None:
     (tmp_path / "out.csv").write_text("kept")
-    assert exporting.ready(str(tmp_path / "out.csv")) == "csv"
-    assert exporting.ready(str(tmp_path / "new.PARQUET")) == "parquet"
-    assert exporting.ready(str(tmp_path / "new"), "csv") == "csv"
-    assert exporting.ready("-") == "jsonl"
+    assert export.ready(str(tmp_path / "out.csv")) == "csv"
+    assert export.ready(str(tmp_path / "new.PARQUET")) == "parquet"
+    assert export.ready(str(tmp_path / "new"), "csv") == "csv"
+    assert export.ready("-") == "jsonl"
     with pytest.raises(RejectedError, match="Parquet needs a file"):
-        exporting.ready("-", "parquet")
+        export.ready("-", "parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
     assert (tmp_path / "out.csv").read_text() == "kept"
 

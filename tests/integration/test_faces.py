@@ -14,22 +14,25 @@ from typing import Any
 
 import pytest
 
-from api.batch_object import batch_object
-from api.outputs import Output
-from guardfleet.sealing import Keyring
-from guardfleet.store import deliveries, jobs, settling, verdicts
+from api.openai.batch import batch_object
+from api.openai.result_files import Output
+from guardfleet.cli.evaluation import confusion
+from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names
+from guardfleet.security.encryption import Keyring
+from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import JobView
-from guardfleet.store.settling import Row
+from guardfleet.store.events import deliveries
+from guardfleet.store.jobs import views
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.shards import completion
+from guardfleet.store.shards.completion import Row
 from guardfleet.store.verdicts import Cursor, Filter, Page
-from guardfleet.verdict import Category, Judgement, ServedBy, Severity, category_names
 from guardfleet.verdicts.encoding import as_stored, of_plain, to_plain
 from tests.services.faces import ABSENT, PURE, SEVERITIES, Said, _completions, _jsonl, _moderations, agrees, truth
 from tests.services.judged import UNSAFE, any_judgement
 from tests.services.stored import MODEL, submit, took
-from worker.evaluation import confusion
-from worker.webhooks import Deliverer
+from worker.webhooks.delivery import Deliverer
 
 N = 250
 CALLBACK = NewJob("x", callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32)
@@ -102,7 +105,7 @@ def _result_files(done: Finished) -> list[Said]:
 
 def _counters(done: Finished) -> list[Said]:
     counts = Counter(judgement.severity.label for judgement in done.judged)
-    job = jobs.get(done.db, done.job.public_id)
+    job = views.get(done.db, done.job.public_id)
     n, errors = len(done.judged), counts["error"]
     assert job.severities == {severity.label: counts[severity.label] for severity in Severity}
     assert batch_object(job)["severities"] == job.severities
@@ -118,14 +121,14 @@ def _webhook(done: Finished) -> list[Said]:
     held = deliveries.claim(done.db, delivery, lease_s=60)
     assert held is not None
     data = json.loads(sender._compose(held))["data"]
-    assert data["severities"] == jobs.get(done.db, done.job.public_id).severities
+    assert data["severities"] == views.get(done.db, done.job.public_id).severities
     assert data["request_counts"]["failed"] == data["severities"]["error"]
     return []
 
 
 def _summary(done: Finished) -> list[Said]:
     counts = Counter((judgement.severity, judgement.categories) for judgement in done.judged)
-    assert jobs.summary(done.db, done.job) == counts
+    assert views.summary(done.db, done.job) == counts
     return []
 
 
@@ -179,11 +182,11 @@ def finished(db: Database, keyring: Keyring, judged: list[Judgement], shard_text
     for no in range(-(-len(judged) // shard_texts)):
         held = took(db, job, no)
         mine = rows[held.first_seq : held.first_seq + held.n]
-        assert settling.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
-    return Finished(db, keyring, jobs.get(db, job.public_id), judged, digests)
+        assert completion.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
+    return Finished(db, keyring, views.get(db, job.public_id), judged, digests)
 
 
-@pytest.mark.parametrize("shard_texts", [500, settling.FEW], ids=["by COPY", "in one statement"])
+@pytest.mark.parametrize("shard_texts", [500, completion.FEW], ids=["by COPY", "in one statement"])
 def test_all_faces_say_what_was_stored(db: Database, keyring: Keyring, shard_texts: int) -> None:
     rng = random.Random(shard_texts)
     done = finished(db, keyring, [any_judgement(rng) for _ in range(N)], shard_texts)
@@ -207,7 +210,7 @@ BROKEN = (
 
 def test_a_row_that_nobody_understands_is_an_error_everywhere_and_costs_no_other(db: Database, keyring: Keyring) -> None:
     n = len(BROKEN) + 1
-    done = finished(db, keyring, [UNSAFE] * n, settling.FEW)
+    done = finished(db, keyring, [UNSAFE] * n, completion.FEW)
     with db.begin() as connection:
         for seq, change in enumerate(BROKEN):
             connection.exec_driver_sql(f"update verdict set {change} where seq = {seq}")
@@ -233,7 +236,7 @@ def test_a_row_that_nobody_understands_is_an_error_everywhere_and_costs_no_other
     ]
     assert sorted(line["custom_id"] for line in lines) == sorted(f"id{seq}" for seq in range(n))
     assert [line["custom_id"] for line in lines if line["error"] is None] == [f"id{n - 1}"]
-    counts = jobs.summary(db, done.job)
+    counts = views.summary(db, done.job)
     assert sum(count for (severity, _), count in counts.items() if severity is Severity.SAFE) == 0
     found = verdicts.known(
         db, done.digests, took(db, submit(db, keyring, 1), 0), model_id=verdicts.register_model(db, MODEL), max_age_hours=1

@@ -15,16 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from api.contents import PIECE_BYTES, Contents
-from api.file_intakes import FileIntakes
 from api.server import create_app
+from api.services.file_ingestion import FileIntakes
+from api.services.file_storage import PIECE_BYTES, Contents
+from guardfleet.domain.states import JobState
 from guardfleet.errors import ConfigurationError, RetryableError
-from guardfleet.sealing import SEAL_BYTES, Keyring
+from guardfleet.security.encryption import SEAL_BYTES, Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.states import JobState
-from guardfleet.store import files, ingest, jobs, keys
+from guardfleet.store import files, keys
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob
+from guardfleet.store.jobs import intake, views
+from guardfleet.store.jobs.intake import NewJob
 from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import until
 from tests.services.stored import scalar
@@ -198,15 +199,15 @@ def test_an_intake_that_its_process_left_is_gone_on_with_by_another(
     client: TestClient, api_settings: Settings, db: Database
 ) -> None:
     file = files.get(db, files.parse_file_label(upload(client, lines(40))), tenant_id=1)
-    opened = ingest.create(db, KEYRING, NewJob("left", input_file_id=file.public_id), max_backlog=1000)
+    opened = intake.create(db, KEYRING, NewJob("left", input_file_id=file.public_id), max_backlog=1000)
     contents = Contents(str(api_settings.data_dir / "files"), KEYRING)
     dying = FileIntakes(db, KEYRING, api_settings, contents)
     dying.stop()  # as soon as it looks, in the middle of the file
     with pytest.raises(RetryableError):
         dying._take(opened, file.public_id)
-    assert jobs.get_by_id(db, opened.id).state is JobState.INGESTING
-    until(lambda: jobs.get_by_id(db, opened.id).state is JobState.RUNNING, what="the job taken in by the client's own process")
-    assert jobs.get_by_id(db, opened.id).total == 40
+    assert views.get_by_id(db, opened.id).state is JobState.INGESTING
+    until(lambda: views.get_by_id(db, opened.id).state is JobState.RUNNING, what="the job taken in by the client's own process")
+    assert views.get_by_id(db, opened.id).total == 40
 
 
 def test_a_line_without_an_end_is_one_refused_line(client: TestClient) -> None:
@@ -222,11 +223,11 @@ def test_a_line_without_an_end_is_one_refused_line(client: TestClient) -> None:
 
 def test_a_batch_of_a_file_that_was_deleted_meanwhile_fails(client: TestClient, api_settings: Settings, db: Database) -> None:
     label = upload(client, lines(4))
-    opened = ingest.create(db, KEYRING, NewJob("x", input_file_id=files.parse_file_label(label)), max_backlog=1000)
+    opened = intake.create(db, KEYRING, NewJob("x", input_file_id=files.parse_file_label(label)), max_backlog=1000)
     client.delete(f"/v1/files/{label}")
     intakes = FileIntakes(db, KEYRING, api_settings, Contents(str(api_settings.data_dir / "files"), KEYRING))
     intakes._take(opened, files.parse_file_label(label))
-    job = jobs.get_by_id(db, opened.id)
+    job = views.get_by_id(db, opened.id)
     assert (job.state, job.reason) == (JobState.FAILED, "there is no such file.")
 
 

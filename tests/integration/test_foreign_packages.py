@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from guardfleet.embedded.children import Child
 from guardfleet.errors import ConfigurationError
-from guardfleet.packages import NAMES, place_of, require_own
+from guardfleet.process.packages import NAMES, place_of, require_own
+from guardfleet.process.supervisor import Child
 from guardfleet.settings import load_settings
 from tests.integration.test_commands import data_dir
 from tests.services.fleet import fleet, until

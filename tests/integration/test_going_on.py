@@ -5,16 +5,18 @@ import threading
 
 import pytest
 
-from api.places import Places
-from api.watching import Watching
+from api.http.long_requests import Places
+from api.services.job_watch import Watching
 from guardfleet.errors import AwayError, StatementError
-from guardfleet.sealing import Keyring
-from guardfleet.store import installation, jobs, shards, steering
+from guardfleet.security.encryption import Keyring
+from guardfleet.store import installation
 from guardfleet.store.database import Database
+from guardfleet.store.jobs import control, views
+from guardfleet.store.shards import leases
 from tests.services.moderating import moderator
 from tests.services.stored import scalar, submit
-from worker.leases import LeaseKeeper
-from worker.tasks import Moderator
+from worker.moderation.leases import LeaseKeeper
+from worker.moderation.tasks import Moderator
 
 __all__ = ["moderator"]
 
@@ -27,7 +29,7 @@ def test_leases_are_renewed_after_whatever_was_raised(db: Database, monkeypatch:
             raise KeyError("anything")
         renewed.set()
 
-    monkeypatch.setattr(shards, "renew", renew)
+    monkeypatch.setattr(leases, "renew", renew)
     keeper = LeaseKeeper(db, lease_s=0.03)
     keeper.start()
     assert renewed.wait(10)
@@ -35,22 +37,22 @@ def test_leases_are_renewed_after_whatever_was_raised(db: Database, monkeypatch:
 
 
 def test_news_come_after_a_look_that_raised(db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
-    job, n, look = submit(db, keyring, 1), iter(range(99)), jobs.get_all
+    job, n, look = submit(db, keyring, 1), iter(range(99)), views.get_all
 
-    def get_all(db: Database, ids: list[int]) -> dict[int, jobs.JobView]:
+    def get_all(db: Database, ids: list[int]) -> dict[int, views.JobView]:
         if next(n) == 0:
             raise StatementError("a defect", sqlstate="42000")
         return look(db, ids)
 
-    async def run() -> jobs.JobView:
+    async def run() -> views.JobView:
         watching = Watching(db, Places("waiting", of_key=9, in_all=9))
         waiting = asyncio.create_task(watching.news(job, within_s=10))
-        await asyncio.to_thread(steering.pause, db, job.id)
+        await asyncio.to_thread(control.pause, db, job.id)
         found = await waiting
         watching.stop()
         return found
 
-    monkeypatch.setattr(jobs, "get_all", get_all)
+    monkeypatch.setattr(views, "get_all", get_all)
     assert asyncio.run(run()).is_paused
 
 
@@ -62,7 +64,7 @@ def test_a_shard_that_cannot_be_opened_waits_while_nobody_can_say_why(
 
     monkeypatch.setattr(installation, "require_key", away)
     job = submit(db, keyring, 1)
-    held = shards.claim(db, job.id, 0, worker="w", lease_s=60)
+    held = leases.claim(db, job.id, 0, worker="w", lease_s=60)
     assert held is not None
     moderator._cannot_open(held, "it does not open")
     assert scalar(db, "select failures from shard") == 0

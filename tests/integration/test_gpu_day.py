@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import gpu_day
 from benchmarks.gpu_day import Day, NotHereError, Options, Step, go_through
-from worker.engine.contract import DeviceLostError
+from worker.engine.interfaces import DeviceLostError
 
 ROOT = pathlib.Path(__file__).parents[2]
 BLOCKED = ("celery", "kombu", "psycopg", "sqlalchemy", "pydantic", "pydantic_settings", "orjson", "structlog", "redis", "typer")

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from tests.services.packed import draft_always, drive, elsewhere
 from tests.services.recorded import Recorder, again, use_kernel
-from worker.engine.attention import VarlenAttention
-from worker.engine.contract import Answer
-from worker.engine.drafts import Tree
-from worker.engine.first_pass import FirstPass
-from worker.engine.fixed import FixedPass, Size
-from worker.engine.geometry import Rows
-from worker.engine.graphs import SIZES, is_launch_bound, record
-from worker.engine.loading import load
-from worker.engine.memory import PUBLISHED
-from worker.engine.packed import PackedBackend
-from worker.engine.progress import Continuation, PromptRow
-from worker.prompt import Content
+from worker.engine.decoding.cuda_graphs import SIZES, is_launch_bound, record
+from worker.engine.decoding.drafts import Tree
+from worker.engine.decoding.first_pass import FirstPass
+from worker.engine.decoding.fixed_pass import FixedPass, Size
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.decoding.partial_answers import Continuation, PromptRow
+from worker.engine.forward.attention import VarlenAttention
+from worker.engine.forward.geometry import Rows
+from worker.engine.interfaces import Answer
+from worker.engine.model.loading import load
+from worker.engine.model.memory import PUBLISHED
+from worker.engine.prompting.prompt import Content
 
 TEXTS: list[Content] = [f"How do {n} people {verb}? " * (1 + n * n % 17) for n in range(8) for verb in ("meet", "die", "vote")]
 CHATS: list[Content] = [
@@ -197,7 +197,7 @@ def test_a_failed_collection_gives_the_graph_back(
 ) -> None:
     rows: list[Any] = recorded.prepare(TEXTS[:1])
     with monkeypatch.context() as patch:
-        patch.setattr("worker.engine.packed.answers_as_drafted", _raising(ValueError("half way")))
+        patch.setattr("worker.engine.decoding.model_runner.answers_as_drafted", _raising(ValueError("half way")))
         with pytest.raises(ValueError, match="half way"):
             recorded.run(rows)
     before = recorder.replays

@@ -3,22 +3,24 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guardfleet.intake import PIECE_SHARDS, Intake
-from guardfleet.plan import Plan
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.domain.options import Plan
+from guardfleet.domain.states import JobState
+from guardfleet.jobs.intake import PIECE_SHARDS, Intake
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import load_settings
-from guardfleet.states import JobState
-from guardfleet.store import doorbells, jobs, opinions, settling, shards, steering, verdicts
+from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.halving import halve
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import JobView
-from guardfleet.store.opinions import Opinion
-from guardfleet.store.settling import Row
-from guardfleet.store.shards import Limits
+from guardfleet.store.jobs import control, views
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.shards import completion, handoff, leases, publishing
+from guardfleet.store.shards.bisect import halve
+from guardfleet.store.shards.completion import Row
+from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.leases import Limits
 from tests.services.judged import SAFE, UNSURE
 from tests.services.stored import MODEL, finish, scalar, submit, took
-from worker.giving_up import give_up
+from worker.dispatch.poison import give_up
 
 LIMITS = Limits(claims=3, failures=3)
 
@@ -26,23 +28,23 @@ LIMITS = Limits(claims=3, failures=3)
 def run(db: Database, keyring: Keyring, job: JobView, deadly: set[int]) -> tuple[JobView, int]:
     """Work on the job until it ends, dying of every shard with a deadly text in it; the job, and how many deaths it took."""
     deaths = 0
-    while not jobs.get(db, job.public_id).state.is_final:
+    while not views.get(db, job.public_id).state.is_final:
         with db.begin() as connection:
             ready = connection.exec_driver_sql(f"select shard_no from shard where job_id = {job.id} and state = 0").scalars().all()
         for no in ready:
-            held = shards.claim(db, job.id, no, worker="w", lease_s=-1, limits=LIMITS)
+            held = leases.claim(db, job.id, no, worker="w", lease_s=-1, limits=LIMITS)
             if held is None:
                 continue
             if deadly & set(range(held.first_seq, held.first_seq + held.n)):
                 deaths += 1
             else:
-                texts = shards.load(db, keyring, held)
+                texts = leases.load(db, keyring, held)
                 assert [row.id for row in texts] == [f"id{held.first_seq + i}" for i in range(held.n)]
                 assert finish(db, held)
-        shards.rescue(db, shards.overdue(db))
-        for key in doorbells.exhausted(db, LIMITS):
+        leases.rescue(db, leases.overdue(db))
+        for key in publishing.exhausted(db, LIMITS):
             give_up(db, keyring, key, LIMITS, lease_s=60)
-    return jobs.get(db, job.public_id), deaths
+    return views.get(db, job.public_id), deaths
 
 
 @given(n=st.integers(1, 20), deadly=st.sets(st.integers(0, 19), max_size=4), shard_texts=st.sampled_from([1, 4, 7, 16]))
@@ -68,13 +70,13 @@ def test_the_opinions_of_a_first_model_are_halved_with_their_texts(db: Database,
     job = submit(db, keyring, 4, shard_texts=4, new=NewJob("cascade", plan=Plan(None, MODEL.name, 0.9, 0.0)))
     first = took(db, job, 0)
     said = Opinion(verdicts.register_model(db, MODEL), [SAFE, UNSURE, UNSURE, SAFE])
-    assert opinions.pass_on(db, keyring, first, said)
+    assert handoff.pass_on(db, keyring, first, said)
     held = took(db, job, 0)
-    texts, opinion = opinions.load(db, keyring, held)
+    texts, opinion = handoff.load(db, keyring, held)
     assert halve(db, keyring, held, texts, opinion, limits=LIMITS)
     for no, ids, severities in ((0, ["id0", "id1"], [0, 1]), (-1, ["id2", "id3"], [1, 0])):
         half = took(db, job, no)
-        texts, opinion = opinions.load(db, keyring, half)
+        texts, opinion = handoff.load(db, keyring, half)
         assert [row.id for row in texts] == ids
         assert opinion is not None
         assert [int(judgement.severity) for judgement in opinion.judgements] == severities
@@ -85,9 +87,9 @@ def test_a_shard_is_halved_while_texts_still_come_in(db: Database, keyring: Keyr
     with Intake(db, keyring, load_settings(shard_texts=2), NewJob("test")) as intake:
         intake.add_all(rows[: 2 * PIECE_SHARDS])
         last = PIECE_SHARDS - 1  # of what has been committed: the next number is the intake's
-        held = shards.claim(db, intake.job.id, last, worker="w", lease_s=60)
+        held = leases.claim(db, intake.job.id, last, worker="w", lease_s=60)
         assert held is not None
-        assert halve(db, keyring, held, shards.load(db, keyring, held), None, limits=LIMITS)
+        assert halve(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
         intake.add_all(rows[2 * PIECE_SHARDS :])
         job = intake.seal()
     done, _ = run(db, keyring, job, set())
@@ -98,21 +100,21 @@ def test_a_late_holder_is_fenced_from_a_halved_shard(db: Database, keyring: Keyr
     job = submit(db, keyring, 4, shard_texts=4)
     late = took(db, job, 0, lease_s=-1)
     held = took(db, job, 0)
-    assert not halve(db, keyring, late, shards.load(db, keyring, late), None, limits=LIMITS)
-    assert halve(db, keyring, held, shards.load(db, keyring, held), None, limits=LIMITS)
+    assert not halve(db, keyring, late, leases.load(db, keyring, late), None, limits=LIMITS)
+    assert halve(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
     for claim in (late, held):
-        assert not settling.finish(db, claim, [Row("x", SAFE)] * 4, model_id=verdicts.register_model(db, MODEL))
+        assert not completion.finish(db, claim, [Row("x", SAFE)] * 4, model_id=verdicts.register_model(db, MODEL))
     assert finish(db, took(db, job, -1))
     assert finish(db, took(db, job, 0))
-    assert jobs.get(db, job.public_id).state is JobState.COMPLETED
+    assert views.get(db, job.public_id).state is JobState.COMPLETED
     assert scalar(db, "select count(*) from verdict") == 4
 
 
 def test_a_cancelled_jobs_shard_is_halved_into_cancelled_ones(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 4, shard_texts=4)
     held = took(db, job, 0)
-    steering.cancel(db, job.id)
-    assert halve(db, keyring, held, shards.load(db, keyring, held), None, limits=LIMITS)
+    control.cancel(db, job.id)
+    assert halve(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
     assert scalar(db, "select count(*) from shard where state = 3") == 2
-    steering.settle_cancelled(db, steering.cancelling(db))
-    assert jobs.get(db, job.public_id).state is JobState.CANCELLED
+    control.settle_cancelled(db, control.cancelling(db))
+    assert views.get(db, job.public_id).state is JobState.CANCELLED

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from guardfleet.client.direct import Options
+from guardfleet.client.http import AsyncHttpProducer, HttpProducer
+from guardfleet.client.protocol import ATTEMPTS, Calls, Wait
+from guardfleet.domain.options import Plan
 from guardfleet.errors import NotFoundError, RejectedError, RetryableError
-from guardfleet.plan import Plan
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database
-from producer.calls import ATTEMPTS, Calls, Wait
-from producer.client import Options
-from producer.http import AsyncHttpProducer, HttpProducer
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet
 from tests.services.served import served

@@ -12,14 +12,16 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.server import create_app
-from guardfleet.columns import Columns
+from guardfleet.client.direct import Options, Producer
+from guardfleet.client.protocol import _input_lines, _lines
 from guardfleet.errors import LineError
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.rows.columns import Columns
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import jobs, keys, shards
+from guardfleet.store import keys
 from guardfleet.store.database import Database
-from producer.calls import _input_lines, _lines
-from producer.client import Options, Producer
+from guardfleet.store.jobs import views
+from guardfleet.store.shards import leases
 from producer.readers import Input, Reading
 from producer.sources import Inputs
 from tests.services.fixtures import SECRET_KEY
@@ -68,7 +70,7 @@ def of_file(path: pathlib.Path, asked: dict[str, str]) -> tuple[list[PayloadRow]
 
 
 def of_job(db: Database, keyring: Keyring, label: str) -> list[PayloadRow]:
-    return shards.load(db, keyring, took(db, jobs.get(db, jobs.parse_label(label)), 0))
+    return leases.load(db, keyring, took(db, views.get(db, views.parse_label(label)), 0))
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=str)

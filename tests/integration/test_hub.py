@@ -14,8 +14,8 @@ from huggingface_hub import constants
 
 from guardfleet.cli import UNUSABLE
 from guardfleet.errors import ConfigurationError
-from worker.engine import hub
-from worker.engine.folders import folder_of
+from worker.engine.model import hub
+from worker.engine.model.model_files import folder_of
 
 NAME = "Some/Guard-0.6B"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

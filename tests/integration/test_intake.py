@@ -6,16 +6,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from guardfleet.client.direct import Options, Producer
+from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import LineError, OverloadedError, RejectedError, RetryableError
-from guardfleet.intake import Intake
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.jobs.intake import Intake
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import load_settings
-from guardfleet.states import JobState, ShardState
-from guardfleet.store import cut_off, doorbells, ingest, jobs, shards, steering, unjudged, verdicts
+from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import JobView
-from producer.client import Options, Producer
+from guardfleet.store.jobs import control, intake_recovery, unprocessed, views
+from guardfleet.store.jobs import intake as stored_intake
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.shards import leases, publishing
 from tests.services.stored import BULK, finish, scalar, take, took
 
 Line = PayloadRow | LineError
@@ -34,22 +37,22 @@ def forget_lease(db: Database) -> None:
 
 
 def view(db: Database, intake: Intake) -> JobView:
-    return jobs.get(db, intake.job.public_id)
+    return views.get(db, intake.job.public_id)
 
 
 def test_work_starts_while_texts_come_in_and_ends_once_all_are_there(db: Database, keyring: Keyring) -> None:
     with Intake(db, keyring, SINGLE, NewJob("x")) as intake:
         intake.add_all(lines(40))
-        bells = doorbells.due(db, BULK, limit=100)
+        bells = publishing.due(db, BULK, limit=100)
         assert len(bells) == 32  # two whole pieces
         for bell in bells:
             finish(db, took(db, view(db, intake), bell.shard_no))
         half = view(db, intake)
         assert (half.state, half.done, half.total) == (JobState.INGESTING, 32, 32)
         job = intake.seal()
-    for bell in doorbells.due(db, BULK, limit=100):
+    for bell in publishing.due(db, BULK, limit=100):
         finish(db, took(db, job, bell.shard_no))
-    assert jobs.get(db, job.public_id).state is JobState.COMPLETED
+    assert views.get(db, job.public_id).state is JobState.COMPLETED
     assert [row["seq"] for row in verdicts.export(db, job)] == list(range(40))
 
 
@@ -65,9 +68,9 @@ def test_a_job_whose_verdicts_are_there_first_is_completed_by_its_seal(db: Datab
 def test_nothing_of_a_strict_job_is_rung_before_it_is_sealed(db: Database, keyring: Keyring) -> None:
     with Intake(db, keyring, SINGLE, NewJob("x", strict=True)) as intake:
         intake.add_all(lines(40))
-        assert doorbells.due(db, BULK, limit=100) == []
+        assert publishing.due(db, BULK, limit=100) == []
         intake.seal()
-    assert len(doorbells.due(db, BULK, limit=100)) == 40
+    assert len(publishing.due(db, BULK, limit=100)) == 40
 
 
 def test_a_slow_input_is_committed_every_few_seconds(db: Database, keyring: Keyring) -> None:
@@ -90,9 +93,9 @@ def test_a_failed_intake_is_given_up_with_its_texts_and_keeps_its_verdicts(db: D
     assert (job.state, job.reason, job.done) == (JobState.FAILED, "the disk is gone", 1)
     assert not finish(db, held)
     assert take(db, job, 5) is None
-    assert doorbells.due(db, BULK, limit=100) == []
+    assert publishing.due(db, BULK, limit=100) == []
     assert scalar(db, "select count(*) from shard_payload") == 0
-    assert shards.states(db, job.id) == {ShardState.DONE: 1, ShardState.CANCELLED: 31}
+    assert leases.states(db, job.id) == {ShardState.DONE: 1, ShardState.CANCELLED: 31}
     with pytest.raises(RejectedError, match="given up"):
         intake.seal()
     assert len(list(verdicts.export(db, job))) == 1
@@ -155,7 +158,7 @@ def test_only_the_newest_of_two_intakes_writes(db: Database, keyring: Keyring) -
     second = Intake(db, keyring, SINGLE, FILE)
     with pytest.raises(RejectedError, match="taken over"):
         first.seal()
-    ingest.abandon(db, first.job.id, "too late", token=first.job.token)
+    stored_intake.abandon(db, first.job.id, "too late", token=first.job.token)
     second.add_all(lines(20))
     assert second.seal().total == 20
 
@@ -180,7 +183,7 @@ def test_an_intake_that_was_taken_over_is_told_so_though_the_same_lines_are_ther
 def test_a_cancelled_intake_says_so_however_often_the_same_line_is_brought(db: Database, keyring: Keyring) -> None:
     at = 0.0
     intake = Intake(db, keyring, SINGLE, FILE, clock=lambda: at)
-    steering.cancel(db, intake.job.id)
+    control.cancel(db, intake.job.id)
     at = 3.0  # a piece is due with each line
     for _ in range(3):
         with pytest.raises(RejectedError, match="was cancelled"):
@@ -194,7 +197,7 @@ def test_an_intake_that_is_alive_is_not_taken_over(db: Database, keyring: Keyrin
     def meanwhile(_: float) -> None:
         first.add_all(lines(16))
 
-    monkeypatch.setattr("guardfleet.intake.time.sleep", meanwhile)
+    monkeypatch.setattr("guardfleet.jobs.intake.time.sleep", meanwhile)
     with pytest.raises(RejectedError, match=f"submitted already, as job_{first.job.public_id.hex}"):
         Intake(db, keyring, SINGLE, FILE)
 
@@ -202,12 +205,12 @@ def test_an_intake_that_is_alive_is_not_taken_over(db: Database, keyring: Keyrin
 def test_an_intake_nobody_goes_on_with_is_given_up(db: Database, keyring: Keyring) -> None:
     intake = Intake(db, keyring, SINGLE, FILE)
     intake.add_all(lines(20))
-    assert cut_off.idle(db, idle_s=0) == {}
+    assert intake_recovery.idle(db, idle_s=0) == {}
     forget_lease(db)
-    assert cut_off.idle(db, idle_s=60) == {}
-    ((idle, token),) = cut_off.idle(db, idle_s=-1).items()
+    assert intake_recovery.idle(db, idle_s=60) == {}
+    ((idle, token),) = intake_recovery.idle(db, idle_s=-1).items()
     assert idle == intake.job.id
-    cut_off.abandon(db, idle, token=token)
+    intake_recovery.abandon(db, idle, token=token)
     assert view(db, intake).state is JobState.FAILED
     assert scalar(db, "select kind from outbox") == "batch.failed"
 
@@ -216,11 +219,11 @@ def test_a_job_can_be_cancelled_while_it_comes_in(db: Database, keyring: Keyring
     with pytest.raises(RejectedError, match="was cancelled"), Intake(db, keyring, SINGLE, NewJob("x")) as intake:  # noqa: PT012
         intake.add_all(lines(16))
         held = took(db, view(db, intake), 2)
-        steering.cancel(db, intake.job.id)
+        control.cancel(db, intake.job.id)
         intake.add_all(item for item in lines(32) if item[0] > 16)
     assert view(db, intake).state is JobState.CANCELLING
     assert finish(db, held)
-    assert steering.settle_cancelled(db, steering.cancelling(db)) == 1
+    assert control.settle_cancelled(db, control.cancelling(db)) == 1
     assert (view(db, intake).state, view(db, intake).done) == (JobState.CANCELLED, 1)
 
 
@@ -233,7 +236,7 @@ def test_a_full_house_refuses_new_jobs_with_a_time_to_come_back(db: Database, ke
     assert refused.value.retry_after_s > 0
     intake.add_all(item for item in lines(32) if item[0] > 16)  # what was let in may bring all of its texts
     finish(db, took(db, view(db, intake), 0))
-    steering.cancel(db, intake.job.id)
+    control.cancel(db, intake.job.id)
     Intake(db, keyring, small, NewJob("y"))
 
 
@@ -271,6 +274,6 @@ def test_wherever_it_is_cut_off_every_line_is_taken_or_refused_once(
     for no in range(scalar(db, f"select count(*) from shard where job_id = {job.id}")):
         held = took(db, job, no)
         assert held.first_seq == len(contents)
-        contents += [str(row.content) for row in shards.load(db, keyring, held)]
+        contents += [str(row.content) for row in leases.load(db, keyring, held)]
     assert contents == [f"text {n}" for n in taken]
-    assert [row["line"] for row in unjudged.refused(db, job)] == [n for n in range(1, len(kinds) + 1) if n not in taken]
+    assert [row["line"] for row in unprocessed.refused(db, job)] == [n for n in range(1, len(kinds) + 1) if n not in taken]

@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
 from api.server import create_app
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database

@@ -10,24 +10,26 @@ from functools import partial
 
 import pytest
 
-from guardfleet.broker import Publisher, make_app
+from guardfleet.broker.celery_app import Publisher, make_app
+from guardfleet.client.direct import Options, Producer
+from guardfleet.domain.states import JobState
 from guardfleet.errors import ConfigurationError, FatalError, RejectedError, RetryableError, StatementError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.states import JobState
-from guardfleet.store import deliveries, doorbells, jobs, retention, shards
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import JobView
-from guardfleet.store.shards import Limits
+from guardfleet.store.events import deliveries
+from guardfleet.store.jobs import retention, views
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.shards import leases, publishing
+from guardfleet.store.shards.leases import Limits
 from guardfleet.telemetry import metrics
-from producer.client import Options, Producer
 from tests.services.fixtures import with_broker
 from tests.services.fleet import until
 from tests.services.poison import UNITS, allow, exhausted_shard, nested_blob, none, refuse, state_of
 from tests.services.stored import finish, finished_on, scalar, submit, take, took
-from worker.dispatcher import Dispatcher
-from worker.giving_up import TRIES, give_up
+from worker.dispatch.dispatcher import Dispatcher
+from worker.dispatch.poison import TRIES, give_up
 
 RAISED = [RuntimeError, RecursionError, MemoryError, RetryableError, RejectedError, ConfigurationError, FatalError, KeyError]
 
@@ -194,7 +196,7 @@ def test_a_shard_that_cannot_be_opened_ends_and_each_text_is_counted_once(
         lambda: state_of(db, poisoned) is JobState.COMPLETED and is_halved(db, other),
         "the end of one, halves of the other",
     )
-    ended = jobs.get(db, poisoned.public_id)
+    ended = views.get(db, poisoned.public_id)
     assert (ended.done, ended.error) == (8, 8)
     assert scalar(db, f"select count(distinct seq) from verdict where job_id = {poisoned.id}") == 8
 
@@ -203,7 +205,7 @@ def harm(db: Database, keyring: Keyring, job: JobView, damage: str) -> None:
     held = take(db, job, 0)
     assert held
     assert held.data_key
-    assert shards.release(db, held)
+    assert leases.release(db, held)
     plain = {"no zlib": b"x", "no JSON": zlib.compress(b"[[")}.get(damage)
     with db.begin() as connection:
         if damage == "no blob":
@@ -231,10 +233,10 @@ def test_a_shard_whose_rows_cannot_be_written_ends_without_them(db: Database, ke
                create trigger refuse before insert on verdict for each row execute function refuse()"""
         )
     for _ in range(TRIES):
-        assert doorbells.exhausted(db, limits) == [(job.id, 0)]
+        assert publishing.exhausted(db, limits) == [(job.id, 0)]
         with pytest.raises(StatementError):
             give_up(db, keyring, (job.id, 0), limits, lease_s=60)
-        assert doorbells.exhausted(db, limits) == []  # also for a standby that takes over
+        assert publishing.exhausted(db, limits) == []  # also for a standby that takes over
         with db.begin() as connection:
             connection.exec_driver_sql("update shard set next_attempt_at = now()")
     give_up(db, keyring, (job.id, 0), limits, lease_s=60)
@@ -248,9 +250,9 @@ def test_a_dispatcher_that_died_over_a_shard_does_not_open_it_for_ever(db: Datab
     for _ in range(TRIES):
         held = take(db, job, 0, lease_s=-1)
         assert held
-        shards.begin_giving_up(db, held)  # and out of memory
+        leases.begin_giving_up(db, held)  # and out of memory
     give_up(db, keyring, (job.id, 0), limits, lease_s=60)
-    ended = jobs.get(db, job.public_id)
+    ended = views.get(db, job.public_id)
     assert (ended.state, ended.error, ended.done) == (JobState.COMPLETED, 2, 2)
 
 
@@ -261,6 +263,6 @@ def test_the_rows_of_a_shard_keep_their_verdicts_where_one_has_metadata_of_the_v
     deep = nested_blob(db, keyring, job, depths=range(960, 968))
     held = take(db, job, 0)
     assert held
-    rows = shards.load(db, keyring, held)
+    rows = leases.load(db, keyring, held)
     assert [row.id for row in rows] == [row[0] for row in deep]
     assert finish(db, held)

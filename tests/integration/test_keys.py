@@ -3,7 +3,7 @@
 import pytest
 
 from guardfleet.errors import NotFoundError, RejectedError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
 from guardfleet.store.database import Database
 from guardfleet.store.keys import Caller

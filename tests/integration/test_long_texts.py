@@ -9,15 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guardfleet.verdict import Category, Judgement, Model, Severity
-from worker.engine.batching import BatchingEngine
-from worker.engine.contract import Answer, Pieces, Prepared, Synchronous, Unjudgeable
-from worker.engine.generate import PromptRow
-from worker.engine.loading import prompter_of
+from guardfleet.domain.verdict import Category, Judgement, Model, Severity
+from worker.engine.decoding.padded import PromptRow
+from worker.engine.engine import BatchingEngine
+from worker.engine.interfaces import Answer, Pieces, Prepared, Synchronous, Unjudgeable
+from worker.engine.model.loading import prompter_of
+from worker.engine.prompting.prompt import Content
+from worker.engine.prompting.windows import Policy
 from worker.engine.rendering import Renderer, pieces_of
-from worker.judging import judgement_of
-from worker.prompt import Content
-from worker.windows import Policy
+from worker.moderation.interpretation import judgement_of
 
 NEEDLE = "The one sentence that this judge objects to, Ünïcode and all 漢字."
 TOKENS = 50_000

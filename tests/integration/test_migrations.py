@@ -15,10 +15,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from guardfleet.errors import ConfigurationError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import migrate
 from guardfleet.store.database import Database
-from guardfleet.store.schema import Base
+from guardfleet.store.schema.jobs import Base
 from tests.services.fixtures import SECRET_KEY
 from tests.services.stored import scalar, submit
 
@@ -82,7 +82,7 @@ def test_racing_migrations_take_turns(empty_database_url: str) -> None:
 
 CHILD = """
 import pathlib, time, guardfleet
-from guardfleet.embedded.children import Child
+from guardfleet.process.supervisor import Child
 child = Child("api", ["api"], {"GUARDFLEET_API_PORT": "0"}, pathlib.Path("child.log"))
 child.start()
 while not (child.is_ready or child.gave_up):
@@ -116,7 +116,7 @@ def test_the_wheel_works_without_the_checkout(tmp_path: pathlib.Path, empty_data
 
     upgraded = run("-m", "guardfleet", "db", "upgrade")
     assert upgraded.stdout.strip() == migrate.head(), upgraded.stderr
-    loaded = run("-c", "from worker.engine.loading import load; print(load('demo').network.name_or_path)")
+    loaded = run("-c", "from worker.engine.model.loading import load; print(load('demo').network.name_or_path)")
     assert loaded.stdout.strip() == str(site / "guardfleet" / "_demo_model"), loaded.stderr
     for name in ("api", "producer", "worker"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('of the application')\n")

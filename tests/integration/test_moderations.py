@@ -10,14 +10,15 @@ import httpx2
 import openai
 import pytest
 
-from api.mapping import CATEGORIES, COVERED
-from guardfleet.broker import Publisher
-from guardfleet.sealing import Keyring
-from guardfleet.states import JobState
-from guardfleet.store import keys, retention
+from api.openai.categories import CATEGORIES, COVERED
+from guardfleet.broker.celery_app import Publisher
+from guardfleet.client.direct import Producer
+from guardfleet.domain.states import JobState
+from guardfleet.domain.verdict import CATEGORY_NAMES
+from guardfleet.security.encryption import Keyring
+from guardfleet.store import keys
 from guardfleet.store.database import Database
-from guardfleet.verdict import CATEGORY_NAMES
-from producer.client import Producer
+from guardfleet.store.jobs import retention
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
 from tests.services.outcome import finished
@@ -239,8 +240,8 @@ def test_a_broker_that_falls_silent_costs_one_wait_and_no_request(
         return ring(self, task, queue, messages)
 
     monkeypatch.setattr(Publisher, "ring", counted)
-    monkeypatch.setattr("guardfleet.broker.ANSWER_S", 0.5)
-    monkeypatch.setattr("api.online.AWAY_S", 60.0)
+    monkeypatch.setattr("guardfleet.broker.celery_app.ANSWER_S", 0.5)
+    monkeypatch.setattr("api.services.interactive_moderation.AWAY_S", 60.0)
     headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}
     settings = fleet_settings(database_url, rabbitmq, tmp_path)
     with (

@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
+from guardfleet.client.direct import Options, Producer
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
-from producer.client import Options, Producer
 from tests.integration.test_commands import data_dir
 from tests.services.commands import command, said
 from tests.services.fixtures import with_broker

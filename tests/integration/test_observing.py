@@ -4,10 +4,10 @@ import pathlib
 import urllib.request
 from collections.abc import Sequence
 
+from guardfleet.client.direct import Options, Producer
+from guardfleet.domain.states import ShardState
 from guardfleet.settings import Settings
-from guardfleet.states import ShardState
-from guardfleet.store import shards
-from producer.client import Options, Producer
+from guardfleet.store.shards import leases
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished
@@ -73,7 +73,7 @@ def test_an_interactive_job_does_not_wait_for_a_slot_that_bulk_shards_hold(setti
     worker = Process(slow, "worker", log=tmp_path / "worker.log")
     dispatcher = Process(slow, "dispatcher", log=tmp_path / "dispatcher.log")
     try:
-        until(lambda: shards.states(producer.db, bulk.id).get(ShardState.LEASED) == slow.concurrency, what="every slot taken")
+        until(lambda: leases.states(producer.db, bulk.id).get(ShardState.LEASED) == slow.concurrency, what="every slot taken")
         for _ in range(3):
             urgent = finished(producer, producer.submit(["now"], Options(interactive=True)).job, timeout_s=10)
             assert urgent.done == 1

@@ -9,7 +9,7 @@ import sys
 from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import EmbeddedValkey, answers
-from guardfleet.sealing import new_secret_key
+from guardfleet.security.encryption import new_secret_key
 from tests.integration.test_commands import data_dir
 from tests.services.fleet import until
 
@@ -17,7 +17,7 @@ __all__ = ["data_dir"]
 PARENT = """
 import sys
 import time
-from guardfleet.embedded.children import Child
+from guardfleet.process.supervisor import Child
 child = Child("api", ["api"], {}, None)
 child.start()
 print(child.pid, file=sys.stderr, flush=True)

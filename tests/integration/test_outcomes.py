@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 from celery.exceptions import Reject
 
+from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import RetryableError
-from guardfleet.sealing import Keyring
-from guardfleet.store import settling
+from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import Database
+from guardfleet.store.shards import completion
 from guardfleet.telemetry import metrics
-from guardfleet.verdict import Category, Severity
 from tests.services.moderating import moderator
 from tests.services.poison import allow, refuse
 from tests.services.stored import scalar, submit
-from worker.judge import Judge
-from worker.tasks import FINISH_TRIES, Moderator
+from worker.moderation.judge import Judge
+from worker.moderation.tasks import FINISH_TRIES, Moderator
 
 __all__ = ["moderator"]
 
@@ -26,19 +26,19 @@ def test_a_disk_that_stays_full_is_no_failure_of_the_shard(
 ) -> None:
     job = submit(db, keyring, 4)
     tries = 0
-    finish = settling.finish
+    finish = completion.finish
 
     def full(*args: Any, **kwargs: Any) -> bool:
         nonlocal tries
         tries += 1
         raise RetryableError("PostgreSQL did not answer: could not extend file: No space left on device")
 
-    monkeypatch.setattr(settling, "finish", full)
+    monkeypatch.setattr(completion, "finish", full)
     for _ in range(moderator.settings.max_failures + 2):
         moderator(job.id, 0)
         assert scalar(db, "select array[claims, failures, state] from shard") == [0, 0, 0]
     assert tries == FINISH_TRIES * (moderator.settings.max_failures + 2)
-    monkeypatch.setattr(settling, "finish", finish)
+    monkeypatch.setattr(completion, "finish", finish)
     moderator(job.id, 0)
     assert scalar(db, "select array[claims, failures, state] from shard") == [1, 0, 2]
 
@@ -51,7 +51,7 @@ def test_a_defect_of_the_worker_is_one(
     def broken(*args: Any, **kwargs: Any) -> bool:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(settling, "finish", broken)
+    monkeypatch.setattr(completion, "finish", broken)
     moderator(job.id, 0)
     assert scalar(db, "select array[claims, failures, state] from shard") == [0, 1, 0]
     assert scalar(db, "select last_error from shard") == "ZeroDivisionError in the worker"

@@ -4,15 +4,16 @@ import itertools
 import time
 from dataclasses import replace
 
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import deliveries, endpoints, keys
+from guardfleet.store import keys
 from guardfleet.store.database import Database
-from guardfleet.store.endpoints import Endpoint
+from guardfleet.store.events import deliveries, endpoints
+from guardfleet.store.events.endpoints import Endpoint
 from tests.services.receiver import Receiver, receiver
 from tests.services.stored import scalar
 from tests.services.webhooks import KINDS, deliver, due, endpoint, happened, settings
-from worker.webhooks import Deliverer
+from worker.webhooks.delivery import Deliverer
 
 __all__ = ["deliver", "receiver", "settings"]
 

@@ -13,23 +13,23 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.mapping import COVERED, not_safe, result, scores
-from guardfleet.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgement, Severity
+from api.openai.categories import COVERED, not_safe, result, scores
+from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgement, Severity
 from guardfleet.verdicts.encoding import as_stored
 from tests.services.packed import BUDGET, batched, draft_always, drive, elsewhere, generate
 from tests.services.stored import MODEL
-from worker.answer import LABELS
-from worker.engine.attention import VarlenAttention
-from worker.engine.batching import BatchingEngine
-from worker.engine.contract import Answer, Prepared, Unjudgeable
-from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention
-from worker.engine.drafts import Tree
-from worker.engine.generate import GenerateBackend
-from worker.engine.loading import LoadedModel, load
-from worker.engine.packed import PackedBackend
-from worker.engine.progress import Continuation
-from worker.judging import judgement_of
-from worker.prompt import Content, messages_of
+from worker.engine.answer import LABELS
+from worker.engine.decoding.drafts import Tree
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.decoding.padded import GenerateBackend
+from worker.engine.decoding.partial_answers import Continuation
+from worker.engine.engine import BatchingEngine
+from worker.engine.forward.attention import VarlenAttention
+from worker.engine.forward.cpu_attention import HeadwiseAttention, RowwiseAttention
+from worker.engine.interfaces import Answer, Prepared, Unjudgeable
+from worker.engine.model.loading import LoadedModel, load
+from worker.engine.prompting.prompt import Content, messages_of
+from worker.moderation.interpretation import judgement_of
 
 WRONG = ["", "Safety: Unsafe\nCategories: Violent", "Safety: Safe\nCategories: Jailbreak", "no such answer"]
 
@@ -151,7 +151,7 @@ def test_every_kind_of_attention_sees_the_same(
     """Whichever a machine takes. CUDA's kernel is replaced by a loop: the gather, the lengths and the tails are its own."""
 
     for name in ("QUERY_BLOCK", "ROW_QUERY_BLOCK"):  # small, so that rows take several
-        monkeypatch.setattr(f"worker.engine.cpu_attention.{name}", 64)
+        monkeypatch.setattr(f"worker.engine.forward.cpu_attention.{name}", 64)
     found = []
     for kind in (HeadwiseAttention, RowwiseAttention):
         packed.causal = kind

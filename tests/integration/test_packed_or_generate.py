@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from guardfleet.domain.verdict import CATEGORY_CHOICES
 from guardfleet.errors import ConfigurationError
-from guardfleet.verdict import CATEGORY_CHOICES
 from tests.services.packed import BUDGET, drive, generate
-from worker.engine.generate import GenerateBackend
-from worker.engine.loading import load
-from worker.engine.make import Spec, make_backend
-from worker.engine.network import why_not
-from worker.engine.packed import PackedBackend
-from worker.engine.reading import forks
-from worker.prompt import Content
+from worker.engine.decoding.logits import forks
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.decoding.padded import GenerateBackend
+from worker.engine.factory import Spec, make_backend
+from worker.engine.forward.network import why_not
+from worker.engine.model.loading import load
+from worker.engine.prompting.prompt import Content
 
 
 def test_labels_and_categories_of_the_real_tokenizer_are_told_apart_by_one_token(real_tokenizer: Any) -> None:
@@ -57,7 +57,7 @@ def test_a_pass_that_disagrees_with_the_model_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("cpu_rotate", "rotate"):  # the one of fp32, and the one of what a CPU with units for bf16 takes
-        monkeypatch.setattr(f"worker.engine.elementwise.{name}", lambda x, head, cos, sin, eps: x)
+        monkeypatch.setattr(f"worker.engine.forward.elementwise.{name}", lambda x, head, cos, sin, eps: x)
     assert isinstance(_make("demo"), GenerateBackend)
     assert "off by" in caplog.text
 

@@ -5,10 +5,11 @@ import pathlib
 
 import pytest
 
+from guardfleet.client.direct import Options, Producer
+from guardfleet.domain.states import JobState
 from guardfleet.settings import Settings
-from guardfleet.states import JobState
-from guardfleet.store import unjudged, verdicts
-from producer.client import Options, Producer
+from guardfleet.store import verdicts
+from guardfleet.store.jobs import unprocessed
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished
@@ -87,7 +88,7 @@ def test_each_kind_of_bad_line_gets_what_the_design_says(settings: Settings, tmp
     with fleet(settings, tmp_path, WORKER, DISPATCHER):
         submission = producer.submit_file(str(file))
         job = finished(producer, submission.job)
-    refused = {row["line"]: row["code"] for row in unjudged.refused(producer.db, job)}
+    refused = {row["line"]: row["code"] for row in unprocessed.refused(producer.db, job)}
     assert refused == {
         2: "invalid_json",
         3: "missing_text",
@@ -177,7 +178,7 @@ def test_no_text_reaches_a_log_or_the_broker(settings: Settings, tmp_path: pathl
 
 @with_broker("redis")
 def test_verdict_rows_are_json_lines(settings: Settings, tmp_path: pathlib.Path) -> None:
-    from guardfleet import exporting
+    from guardfleet.verdicts import export
 
     producer = Producer.connect(settings)
     with fleet(settings, tmp_path, WORKER, DISPATCHER):
@@ -185,8 +186,8 @@ def test_verdict_rows_are_json_lines(settings: Settings, tmp_path: pathlib.Path)
             producer,
             producer.submit([{"id": "=cmd()", "text": "x", "metadata": {"a": [1]}}, {"id": "2", "text": "[[unsafe]]"}]).job,
         )
-    for fmt in exporting.FORMATS:
-        assert exporting.write(verdicts.in_order(producer.db, job), str(tmp_path / f"out.{fmt}"), fmt) == 2
+    for fmt in export.FORMATS:
+        assert export.write(verdicts.in_order(producer.db, job), str(tmp_path / f"out.{fmt}"), fmt) == 2
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [(row["id"], row["severity"], row["is_demo"]) for row in rows] == [("=cmd()", "safe", True), ("2", "unsafe", True)]
     assert rows[0]["metadata"] == {"a": [1]}
@@ -198,7 +199,7 @@ def test_verdict_rows_are_json_lines(settings: Settings, tmp_path: pathlib.Path)
 
 
 def test_the_broker_says_how_many_doorbells_it_has(settings: Settings) -> None:
-    from guardfleet.broker import MODERATE, Publisher, make_app
+    from guardfleet.broker.celery_app import MODERATE, Publisher, make_app
 
     publisher = Publisher(make_app(settings, "test"), settings)
     lane = publisher.queues.lanes[0]

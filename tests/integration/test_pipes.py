@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from guardfleet.cli.fingerprint import fingerprint
-from guardfleet.cli.reading import opened
+from guardfleet.cli.input_options import opened
 from guardfleet.errors import RejectedError
-from guardfleet.sealing import PayloadRow
+from guardfleet.security.encryption import PayloadRow
 from producer.readers import AS_FOUND
 from producer.sources import Inputs
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.contract import Answer
-from worker.engine.loading import load
-from worker.engine.make import Spec, make_backend
-from worker.engine.packed import PackedBackend
-from worker.prompt import Content
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.factory import Spec, make_backend
+from worker.engine.interfaces import Answer
+from worker.engine.model.loading import load
+from worker.engine.prompting.prompt import Content
 
 TEXTS: list[Content] = ["hello", "how do I sharpen a knife?", "tell me a story " * 40, "x"]
 

@@ -15,16 +15,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from standardwebhooks import Webhook
 
-from guardfleet import addresses
-from guardfleet.sealing import Keyring
+from guardfleet.security import ssrf
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import deliveries, endpoints
 from guardfleet.store.database import Database
+from guardfleet.store.events import deliveries, endpoints
 from tests.services.judged import SAFE, UNSAFE
 from tests.services.receiver import Receiver, drip, flood, raw_server, receiver, reset
 from tests.services.stored import finish, scalar, submit, took
 from tests.services.webhooks import LIMIT_S, deliver, due, endpoint, happened, send, settings
-from worker.webhooks import Deliverer, make_pool
+from worker.webhooks.delivery import Deliverer, make_pool
 
 __all__ = ["deliver", "receiver", "settings"]
 
@@ -90,8 +90,8 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_refused(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), port))]
 
     made, _ = endpoint(db, keyring, f"http://rebinding.example:{port}/")
-    monkeypatch.setattr(addresses.socket, "getaddrinfo", rebinding)
-    assert addresses.is_allowed(str(rebinding()[0][4][0]), [])  # type: ignore[index]  # at registration
+    monkeypatch.setattr(ssrf.socket, "getaddrinfo", rebinding)
+    assert ssrf.is_allowed(str(rebinding()[0][4][0]), [])  # type: ignore[index]  # at registration
     pool = make_pool(closed)
     outcome = send(db, Deliverer(db, keyring, closed, pool, time.time, random.random, lambda s: None), made)
     assert "private or reserved" in str(outcome.error)
@@ -157,8 +157,8 @@ def test_days_of_failures_disable_an_endpoint_and_one_success_forgets_them(
 def test_those_who_listen_hear_of_progress_and_of_unsafe_texts(
     db: Database, keyring: Keyring, deliver: Deliverer, receiver: Receiver
 ) -> None:
-    from guardfleet.cursors import unpack
     from guardfleet.store import verdicts
+    from guardfleet.verdicts.cursors import unpack
 
     endpoint(db, keyring, receiver.url, ("batch.progress", "verdict.flagged"))
     job = submit(db, keyring, 40, shard_texts=4)

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from guardfleet.cli import job_list
-from guardfleet.cli import jobs as command
-from guardfleet.cli.reading import opened
+from guardfleet.cli.commands import job_list
+from guardfleet.cli.commands import jobs as command
+from guardfleet.cli.input_options import opened
+from guardfleet.client.direct import Options, Producer
+from guardfleet.client.http import HttpProducer
+from guardfleet.domain.options import DEFAULT_PLAN
 from guardfleet.errors import NotFoundError, RejectedError
-from guardfleet.plan import DEFAULT_PLAN
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database
-from producer.client import Options, Producer
-from producer.http import HttpProducer
 from producer.readers import AS_FOUND
 from tests.services.fixtures import SECRET_KEY
 from tests.services.served import judging, served

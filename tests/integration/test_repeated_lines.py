@@ -12,14 +12,15 @@ from httpx2 import ASGITransport, AsyncClient
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
-from api import bodies
-from api import repeats as answered
+from api.body import inline_lines
+from api.http import idempotency as answered
 from api.server import create_app
-from guardfleet import intake
-from guardfleet.sealing import Keyring
+from guardfleet.jobs import intake
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import jobs, keys
+from guardfleet.store import keys
 from guardfleet.store.database import Database
+from guardfleet.store.jobs import views
 from tests.services.fixtures import SECRET_KEY
 from tests.services.stored import scalar
 
@@ -61,7 +62,7 @@ def test_the_same_lines_make_one_batch_however_they_are_packed(client: TestClien
     for packed, encoding in ((body, "identity"), (gzip.compress(body), "gzip"), (zstd.compress(body), "zstd")):
         again = client.post("/v1/batches?name=n", content=packed, headers=KEYED | {"content-encoding": encoding})
         assert (again.status_code, again.json()["id"]) == (200, first)
-    assert [str(job.public_id) for job in jobs.page(db, tenant_id=1, after=None, limit=9)] == [str(jobs.parse_label(first))]
+    assert [str(job.public_id) for job in views.page(db, tenant_id=1, after=None, limit=9)] == [str(views.parse_label(first))]
 
 
 @pytest.mark.parametrize("body", [lines("x", "y"), lines("a", "b"), lines("a", "b", "c", "d"), b"", lines("a", "c", "b")])
@@ -110,7 +111,7 @@ def test_options_in_the_url_of_a_batch_of_a_file_are_refused(client: TestClient)
 def test_work_on_a_slow_body_starts_with_what_has_come(
     api_settings: Settings, bearer: dict[str, str], db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (bodies, intake):
+    for module in (inline_lines, intake):
         monkeypatch.setattr(module, "PIECE_S", 0.0)
 
     async def slow() -> AsyncIterator[bytes]:

@@ -9,11 +9,11 @@ from typing import Any
 import httpcore2
 import pytest
 
-from api import receivers
-from api.receivers import Receivers
+from api.services import callback_check
+from api.services.callback_check import Receivers
 from guardfleet.errors import RejectedError
 from tests.services.receiver import raw_server
-from worker.egress import CheckedBackend, RefusedAddressError
+from worker.webhooks.egress import CheckedBackend, RefusedAddressError
 
 Names = Callable[..., None]
 
@@ -38,7 +38,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
 
 
 def test_a_slow_resolver_holds_up_its_own_tenant_alone_and_that_not_for_long(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receivers, "LOOK_UP_S", 0.2)
+    monkeypatch.setattr(callback_check, "LOOK_UP_S", 0.2)
     names("inside.example", "10.0.0.1")
     names("outside.example", "93.184.216.34")
 
@@ -47,7 +47,7 @@ def test_a_slow_resolver_holds_up_its_own_tenant_alone_and_that_not_for_long(nam
         before = threading.active_count()
         slow = [asyncio.create_task(checked.check(f"https://slow{i}.example/", tenant_id=1)) for i in range(60)]
         await asyncio.sleep(0)
-        assert threading.active_count() - before <= receivers.AT_ONCE
+        assert threading.active_count() - before <= callback_check.AT_ONCE
         with pytest.raises(RejectedError):
             await checked.check("https://inside.example/x", tenant_id=2)
         assert not slow[0].done()

@@ -14,13 +14,14 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from api.http.rate_limit import RETRIED_S
 from api.server import create_app
-from api.throttle import RETRIED_S
 from guardfleet.errors import RejectedError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import jobs, keys, repeats
+from guardfleet.store import idempotency, keys
 from guardfleet.store.database import Database
+from guardfleet.store.jobs import views
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import SAFE, answered, failed
 from tests.services.served import judge
@@ -202,35 +203,35 @@ def test_a_limit_whose_store_is_away_refuses_nobody(api_settings: Settings, db: 
 def test_of_the_same_request_at_the_same_time_one_goes_on(db: Database) -> None:
     key, asked = b"k" * 32, b"f" * 32
 
-    def begin(fingerprint: bytes = asked) -> repeats.Mine | repeats.Earlier | None:
-        return repeats.begin(db, tenant_id=1, key=key, fingerprint=fingerprint, memory_s=60)
+    def begin(fingerprint: bytes = asked) -> idempotency.Mine | idempotency.Earlier | None:
+        return idempotency.begin(db, tenant_id=1, key=key, fingerprint=fingerprint, memory_s=60)
 
     def settle(token: int, subject: str) -> None:
         with db.begin() as connection:
-            repeats.settle(connection, tenant_id=1, key=key, token=token, subject=subject, body=b"b" * 32)
+            idempotency.settle(connection, tenant_id=1, key=key, token=token, subject=subject, body=b"b" * 32)
 
     def grow_old() -> None:
         with db.begin() as connection:
             connection.exec_driver_sql("update repeat set created_at = now() - interval '61 seconds'")
 
-    assert begin() == repeats.Mine(0)
-    assert begin() == repeats.Earlier(asked, None, None)  # while the first is at it
-    repeats.forget(db, tenant_id=1, key=key, token=0)
-    assert begin() == repeats.Mine(0)
+    assert begin() == idempotency.Mine(0)
+    assert begin() == idempotency.Earlier(asked, None, None)  # while the first is at it
+    idempotency.forget(db, tenant_id=1, key=key, token=0)
+    assert begin() == idempotency.Mine(0)
     grow_old()
-    assert repeats.renew(db, tenant_id=1, key=key, token=0)
-    assert begin() == repeats.Earlier(asked, None, None)  # it gave a sign of life
+    assert idempotency.renew(db, tenant_id=1, key=key, token=0)
+    assert begin() == idempotency.Earlier(asked, None, None)  # it gave a sign of life
     settle(0, "batch_1")
-    assert begin(b"o" * 32) == repeats.Earlier(asked, "batch_1", b"b" * 32)
+    assert begin(b"o" * 32) == idempotency.Earlier(asked, "batch_1", b"b" * 32)
     grow_old()
-    assert begin() == repeats.Mine(1)  # its time is over
+    assert begin() == idempotency.Mine(1)  # its time is over
     grow_old()
-    assert begin() == repeats.Mine(2)  # the one that was at it was cut off
-    assert not repeats.renew(db, tenant_id=1, key=key, token=1)
-    repeats.forget(db, tenant_id=1, key=key, token=1)  # says nothing of its successor
+    assert begin() == idempotency.Mine(2)  # the one that was at it was cut off
+    assert not idempotency.renew(db, tenant_id=1, key=key, token=1)
+    idempotency.forget(db, tenant_id=1, key=key, token=1)  # says nothing of its successor
     with pytest.raises(RejectedError):
         settle(1, "batch_2")
     settle(2, "batch_3")
-    assert begin() == repeats.Earlier(asked, "batch_3", b"b" * 32)
-    assert repeats.forget_old(db, older_than_s=-1) == 1
-    assert jobs.page(db, tenant_id=1, after=None, limit=5) == []
+    assert begin() == idempotency.Earlier(asked, "batch_3", b"b" * 32)
+    assert idempotency.forget_old(db, older_than_s=-1) == 1
+    assert views.page(db, tenant_id=1, after=None, limit=5) == []

@@ -5,9 +5,10 @@ import datetime as dt
 import pytest
 
 from guardfleet.errors import NotFoundError
-from guardfleet.sealing import Keyring
-from guardfleet.store import jobs, partitions, retention, verdicts
+from guardfleet.security.encryption import Keyring
+from guardfleet.store import partitions, verdicts
 from guardfleet.store.database import Database
+from guardfleet.store.jobs import retention, views
 from tests.services.stored import finished_on, scalar, submit
 
 LONG_AGO = dt.date(2026, 3, 1)
@@ -32,10 +33,10 @@ def test_a_day_goes_in_two_steps_and_takes_its_jobs_along(db: Database, keyring:
     assert expire(db, verdict_days=30) == [f"verdict {LONG_AGO}"]
     assert days(db) == []
     with pytest.raises(NotFoundError):
-        jobs.get(db, old.public_id)
+        views.get(db, old.public_id)
     assert scalar(db, "select count(*) from shard_done") == 0
     assert scalar(db, f"select count(*) from audit_event where action = 'job.expire' and subject = '{old.label}'") == 1
-    assert jobs.get(db, fresh.public_id).total == 2
+    assert views.get(db, fresh.public_id).total == 2
     assert expire(db, verdict_days=30) == []
 
 

@@ -7,12 +7,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.server import create_app
+from guardfleet.client.direct import Producer
 from guardfleet.errors import ConfigurationError
-from guardfleet.sealing import Keyring, new_secret_key
+from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import installation, keys, rotation
 from guardfleet.store.database import Database
-from producer.client import Producer
 from tests.integration.test_commands import data_dir
 from tests.services.commands import command, said
 from tests.services.fixtures import SECRET_KEY, with_broker

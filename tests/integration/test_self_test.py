@@ -9,14 +9,14 @@ import torch
 from guardfleet.errors import ConfigurationError
 from tests.services.bugs import BUGS
 from tests.services.packed import elsewhere
-from worker.engine import reference as asked
-from worker.engine import sight
-from worker.engine.contract import SelfTestError
-from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention
-from worker.engine.loading import load
-from worker.engine.packed import PackedBackend
-from worker.engine.reference import Reference, ask_transformers
-from worker.engine.self_test import hold
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.forward.cpu_attention import HeadwiseAttention, RowwiseAttention
+from worker.engine.interfaces import SelfTestError
+from worker.engine.model.loading import load
+from worker.engine.verification import attention_probe
+from worker.engine.verification import reference as asked
+from worker.engine.verification.reference import Reference, ask_transformers
+from worker.engine.verification.self_test import hold
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -29,9 +29,9 @@ def reference(dtype: str, lengths: tuple[int, ...]) -> Reference:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less of it, so that it is caught at once: CUDA's kernel is a loop here, and slow in 16 bits."""
-    monkeypatch.setattr("worker.engine.reference.LENGTHS", (1, 2, 17, 300, 301))
-    monkeypatch.setattr("worker.engine.sight.LENGTHS", tuple(min(n, 400) for n in sight.LENGTHS))
-    monkeypatch.setattr("worker.engine.sight.CONTEXTS", tuple(min(n, 400) for n in sight.CONTEXTS))
+    monkeypatch.setattr("worker.engine.verification.reference.LENGTHS", (1, 2, 17, 300, 301))
+    monkeypatch.setattr("worker.engine.verification.attention_probe.LENGTHS", tuple(min(n, 400) for n in attention_probe.LENGTHS))
+    monkeypatch.setattr("worker.engine.verification.attention_probe.CONTEXTS", tuple(min(n, 400) for n in attention_probe.CONTEXTS))
 
 
 def held(dtype: str, *, as_on_cuda: bool = True) -> None:
@@ -62,7 +62,7 @@ def test_nor_is_what_a_cpu_takes(dtype: str) -> None:
 
 @pytest.mark.parametrize("kind", [HeadwiseAttention, RowwiseAttention, None])
 def test_nor_are_eight_bits_whichever_attention_is_the_faster(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.engine.packed.fastest", lambda *_: kind)
+    monkeypatch.setattr("worker.engine.decoding.model_runner.fastest", lambda *_: kind)
     loaded = load("demo", device="cpu", quantized="int8")
     said = elsewhere(lambda: ask_transformers(loaded))
     elsewhere(lambda: hold(PackedBackend(loaded, budget_tokens=4096, streams=1, as_on_cuda=kind is None), said))
@@ -77,7 +77,7 @@ def test_numbers_that_are_none_are_refused_in_one_sentence() -> None:
 
 
 def test_where_all_would_take_too_long_the_first_layers_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.engine.reference.PATIENCE_FLOP", {"cpu": 0})
+    monkeypatch.setattr("worker.engine.verification.reference.PATIENCE_FLOP", {"cpu": 0})
     loaded = load("demo", device="cpu", dtype="bfloat16")
     short = elsewhere(lambda: ask_transformers(loaded))
     assert short.depth == 2

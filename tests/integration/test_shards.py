@@ -4,13 +4,15 @@ import threading
 
 import pytest
 
+from guardfleet.domain.states import JobState, ShardState
+from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
-from guardfleet.sealing import Keyring
-from guardfleet.states import JobState, ShardState
-from guardfleet.store import doorbells, jobs, settling, shards, steering, verdicts
+from guardfleet.security.encryption import Keyring
+from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.settling import Row
-from guardfleet.verdict import Category, Severity
+from guardfleet.store.jobs import control, views
+from guardfleet.store.shards import completion, leases, publishing
+from guardfleet.store.shards.completion import Row
 from tests.services.judged import SAFE, UNSAFE
 from tests.services.stored import BULK, MODEL, finish, scalar, submit, take, took
 
@@ -19,7 +21,7 @@ def test_a_shard_is_claimed_once_and_finished_once(db: Database, keyring: Keyrin
     job = submit(db, keyring)
     held = took(db, job, 0)
     assert take(db, job, 0) is None  # a duplicate doorbell
-    assert [row.content for row in shards.load(db, keyring, held)] == [f"text {i}" for i in range(4)]
+    assert [row.content for row in leases.load(db, keyring, held)] == [f"text {i}" for i in range(4)]
     assert finish(db, held)
     assert not finish(db, held)
     assert take(db, job, 0) is None
@@ -29,13 +31,13 @@ def test_a_shard_is_claimed_once_and_finished_once(db: Database, keyring: Keyrin
 def test_a_late_finish_is_fenced_whether_the_shard_is_ready_or_claimed_again(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     late = took(db, job, 0, lease_s=-1)
-    assert shards.rescue(db, shards.overdue(db)) == [(job.id, 0)]
+    assert leases.rescue(db, leases.overdue(db)) == [(job.id, 0)]
     assert not finish(db, late)
     again = took(db, job, 0)
     assert again.token == late.token + 1
     assert not finish(db, late)
-    assert not shards.release(db, late)
-    assert not shards.fail(db, late, error="x", delay_s=0)
+    assert not leases.release(db, late)
+    assert not leases.fail(db, late, error="x", delay_s=0)
     assert finish(db, again)
     assert scalar(db, "select count(*) from verdict") == 4
 
@@ -48,13 +50,13 @@ def test_an_expired_lease_can_be_claimed_without_waiting_for_the_rescue(db: Data
 
 def test_a_shard_tried_too_often_is_left_for_the_dispatcher(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 4)
-    limits = shards.Limits(claims=2, failures=9)
+    limits = leases.Limits(claims=2, failures=9)
     for _ in range(2):
-        assert shards.claim(db, job.id, 0, worker="w", lease_s=-1, limits=limits)
-    assert shards.claim(db, job.id, 0, worker="w", lease_s=-1, limits=limits) is None
-    assert doorbells.exhausted(db, limits) == []
-    assert shards.rescue(db, shards.overdue(db)) == [(job.id, 0)]
-    assert doorbells.exhausted(db, limits) == [(job.id, 0)]
+        assert leases.claim(db, job.id, 0, worker="w", lease_s=-1, limits=limits)
+    assert leases.claim(db, job.id, 0, worker="w", lease_s=-1, limits=limits) is None
+    assert publishing.exhausted(db, limits) == []
+    assert leases.rescue(db, leases.overdue(db)) == [(job.id, 0)]
+    assert publishing.exhausted(db, limits) == [(job.id, 0)]
     assert took(db, job, 0).claims == 3
 
 
@@ -64,36 +66,36 @@ def test_a_shard_whose_texts_are_gone_says_so(db: Database, keyring: Keyring) ->
     with db.begin() as connection:
         connection.exec_driver_sql("delete from shard_payload")
     with pytest.raises(NotFoundError, match="texts are not there"):
-        shards.load(db, keyring, held)
+        leases.load(db, keyring, held)
 
 
 def test_a_renewed_lease_is_not_rescued(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     held = took(db, job, 0, lease_s=-1)
-    shards.renew(db, [held], lease_s=60)
-    assert shards.rescue(db, shards.overdue(db)) == []
+    leases.renew(db, [held], lease_s=60)
+    assert leases.rescue(db, leases.overdue(db)) == []
     assert finish(db, held)
 
 
 def test_a_release_gives_the_claim_back_and_a_failure_waits(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
-    assert shards.release(db, took(db, job, 0))
+    assert leases.release(db, took(db, job, 0))
     again = took(db, job, 0)
     assert (again.claims, again.failures) == (1, 0)
-    assert shards.fail(db, again, error="boom", delay_s=3600)
+    assert leases.fail(db, again, error="boom", delay_s=3600)
     assert scalar(db, "select claims * 10 + failures from shard where shard_no = 0") == 1
-    assert 0 not in [bell.shard_no for bell in doorbells.due(db, BULK, limit=10)]
+    assert 0 not in [bell.shard_no for bell in publishing.due(db, BULK, limit=10)]
 
 
 def test_the_last_text_completes_the_job_and_tells_it_once(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     for no in range(3):
-        assert jobs.get(db, job.public_id).state is JobState.RUNNING
+        assert views.get(db, job.public_id).state is JobState.RUNNING
         assert finish(db, took(db, job, no), SAFE if no else UNSAFE)
-    done = jobs.get(db, job.public_id)
+    done = views.get(db, job.public_id)
     assert (done.state, done.done, done.safe, done.unsafe) == (JobState.COMPLETED, 10, 6, 4)
     assert scalar(db, "select string_agg(kind, ',') from outbox") == "batch.completed"
-    assert jobs.summary(db, done) == {(Severity.SAFE, Category.NONE): 6, (Severity.UNSAFE, Category.VIOLENT): 4}
+    assert views.summary(db, done) == {(Severity.SAFE, Category.NONE): 6, (Severity.UNSAFE, Category.VIOLENT): 4}
 
 
 def test_many_workers_finish_every_shard_exactly_once(db: Database, keyring: Keyring) -> None:
@@ -104,14 +106,14 @@ def test_many_workers_finish_every_shard_exactly_once(db: Database, keyring: Key
         for no in [(i * 7 + worker * 13) % 60 for i in range(60)]:
             held = take(db, job, no, lease_s=-1 if (no + worker) % 5 == 0 else 60)
             if held:
-                settling.finish(db, held, [Row(f"{held.first_seq + i}", SAFE) for i in range(held.n)], model_id=model_id)
+                completion.finish(db, held, [Row(f"{held.first_seq + i}", SAFE) for i in range(held.n)], model_id=model_id)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    done = jobs.get(db, job.public_id)
+    done = views.get(db, job.public_id)
     assert (done.state, done.done) == (JobState.COMPLETED, 300)
     assert scalar(db, "select count(distinct seq) * 1000 + count(*) from verdict") == 300 * 1001
 
@@ -119,14 +121,14 @@ def test_many_workers_finish_every_shard_exactly_once(db: Database, keyring: Key
 def test_cancelling_drops_what_waits_and_lets_what_runs_finish(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     held = took(db, job, 1)
-    steering.cancel(db, job.id)
-    steering.cancel(db, job.id)
-    assert jobs.get(db, job.public_id).state is JobState.CANCELLING
-    assert shards.states(db, job.id) == {ShardState.CANCELLED: 2, ShardState.LEASED: 1}
-    assert steering.settle_cancelled(db, steering.cancelling(db)) == 0
+    control.cancel(db, job.id)
+    control.cancel(db, job.id)
+    assert views.get(db, job.public_id).state is JobState.CANCELLING
+    assert leases.states(db, job.id) == {ShardState.CANCELLED: 2, ShardState.LEASED: 1}
+    assert control.settle_cancelled(db, control.cancelling(db)) == 0
     assert finish(db, held)
-    assert steering.settle_cancelled(db, steering.cancelling(db)) == 1
-    done = jobs.get(db, job.public_id)
+    assert control.settle_cancelled(db, control.cancelling(db)) == 1
+    done = views.get(db, job.public_id)
     assert (done.state, done.done) == (JobState.CANCELLED, 4)
     assert scalar(db, "select string_agg(kind, ',') from outbox") == "batch.cancelled"
 
@@ -135,54 +137,54 @@ def test_cancelling_drops_what_waits_and_lets_what_runs_finish(db: Database, key
 def test_a_shard_handed_back_to_a_cancelling_job_is_dropped(db: Database, keyring: Keyring, back: str) -> None:
     job = submit(db, keyring, 4)
     held = took(db, job, 0, lease_s=-1)
-    steering.cancel(db, job.id)
+    control.cancel(db, job.id)
     {
-        "release": lambda: shards.release(db, held),
-        "fail": lambda: shards.fail(db, held, error="x", delay_s=0),
-        "rescue": lambda: shards.rescue(db, shards.overdue(db)),
-        "postpone": lambda: shards.postpone(db, held, delay_s=0),
+        "release": lambda: leases.release(db, held),
+        "fail": lambda: leases.fail(db, held, error="x", delay_s=0),
+        "rescue": lambda: leases.rescue(db, leases.overdue(db)),
+        "postpone": lambda: leases.postpone(db, held, delay_s=0),
     }[back]()
-    assert shards.states(db, job.id) == {ShardState.CANCELLED: 1}
-    steering.settle_cancelled(db, steering.cancelling(db))
-    assert jobs.get(db, job.public_id).state is JobState.CANCELLED
+    assert leases.states(db, job.id) == {ShardState.CANCELLED: 1}
+    control.settle_cancelled(db, control.cancelling(db))
+    assert views.get(db, job.public_id).state is JobState.CANCELLED
 
 
 def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
-    rung = doorbells.due(db, BULK, limit=2)
-    doorbells.mark_rung(db, rung)
-    assert (doorbells.windows(db)[BULK], [b.shard_no for b in doorbells.due(db, BULK, limit=9)]) == (2, [2])
-    assert doorbells.forget_lost(db, doorbells.lost(db, BULK, older_than_s=60), older_than_s=60) == 0
-    assert doorbells.forget_lost(db, doorbells.lost(db, BULK, older_than_s=0), older_than_s=0) == 2
-    assert [(b.shard_no, b.publish_no) for b in doorbells.due(db, BULK, limit=9)] == [(0, 2), (1, 2), (2, 1)]
+    rung = publishing.due(db, BULK, limit=2)
+    publishing.mark_rung(db, rung)
+    assert (publishing.windows(db)[BULK], [b.shard_no for b in publishing.due(db, BULK, limit=9)]) == (2, [2])
+    assert publishing.forget_lost(db, publishing.lost(db, BULK, older_than_s=60), older_than_s=60) == 0
+    assert publishing.forget_lost(db, publishing.lost(db, BULK, older_than_s=0), older_than_s=0) == 2
+    assert [(b.shard_no, b.publish_no) for b in publishing.due(db, BULK, limit=9)] == [(0, 2), (1, 2), (2, 1)]
     assert job.total == 10
 
 
 def test_a_doorbell_answered_before_it_was_noted_is_not_out(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 4)
-    rung = doorbells.due(db, BULK, limit=9)
-    assert shards.fail(db, took(db, job, 0), error="x", delay_s=0)
-    doorbells.mark_rung(db, rung)
-    assert doorbells.windows(db)[BULK] == 0
-    assert [bell.shard_no for bell in doorbells.due(db, BULK, limit=9)] == [0]
+    rung = publishing.due(db, BULK, limit=9)
+    assert leases.fail(db, took(db, job, 0), error="x", delay_s=0)
+    publishing.mark_rung(db, rung)
+    assert publishing.windows(db)[BULK] == 0
+    assert [bell.shard_no for bell in publishing.due(db, BULK, limit=9)] == [0]
 
 
 def test_nobody_rings_for_a_shard_that_is_to_be_given_up(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 4)
-    limits = shards.Limits(claims=9, failures=1)
-    assert shards.fail(db, took(db, job, 0), error="x", delay_s=0)
-    assert doorbells.due(db, BULK, limit=9, limits=limits) == []
-    assert doorbells.exhausted(db, limits) == [(job.id, 0)]
+    limits = leases.Limits(claims=9, failures=1)
+    assert leases.fail(db, took(db, job, 0), error="x", delay_s=0)
+    assert publishing.due(db, BULK, limit=9, limits=limits) == []
+    assert publishing.exhausted(db, limits) == [(job.id, 0)]
 
 
 def test_a_worker_stopped_in_the_middle_of_a_claim_holds_up_nobody_else(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
-    rung = doorbells.due(db, BULK, limit=9)
+    rung = publishing.due(db, BULK, limit=9)
     with db.begin() as stopped:
         stopped.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
         stopped.exec_driver_sql("update shard set state = 1, token = token + 1 where shard_no = 0")
-        doorbells.mark_rung(db, rung)
-        assert doorbells.windows(db)[BULK] == 2
-        assert doorbells.forget_lost(db, doorbells.lost(db, BULK, older_than_s=0), older_than_s=0) == 2
-        assert shards.rescue(db, shards.overdue(db)) == []
+        publishing.mark_rung(db, rung)
+        assert publishing.windows(db)[BULK] == 2
+        assert publishing.forget_lost(db, publishing.lost(db, BULK, older_than_s=0), older_than_s=0) == 2
+        assert leases.rescue(db, leases.overdue(db)) == []
         assert take(db, job, 1) is not None

@@ -3,11 +3,13 @@
 import pytest
 
 from guardfleet.errors import RejectedError
-from guardfleet.sealing import Keyring
-from guardfleet.store import doorbells, jobs, keys, steering
+from guardfleet.security.encryption import Keyring
+from guardfleet.store import keys
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import JobView
+from guardfleet.store.jobs import control, views
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.shards import publishing
 from tests.services.stored import BULK, finish, submit, take, took
 
 
@@ -24,8 +26,8 @@ def other_tenant(db: Database, keyring: Keyring, name: str) -> int:
 
 def ring(db: Database, n: int) -> list[int]:
     """The jobs of the next `n` shards, which are rung for."""
-    bells = doorbells.due(db, BULK, limit=n)
-    doorbells.mark_rung(db, bells)
+    bells = publishing.due(db, BULK, limit=n)
+    publishing.mark_rung(db, bells)
     return [bell.job_id for bell in bells]
 
 
@@ -48,8 +50,8 @@ def test_slots_that_come_free_one_by_one_are_shared_too(db: Database, keyring: K
         job_id, no = queue.pop(0)
         finish(db, took(db, public[job_id], no))
         done[job_id] += 1
-        bells = doorbells.due(db, BULK, limit=1)
-        doorbells.mark_rung(db, bells)
+        bells = publishing.due(db, BULK, limit=1)
+        publishing.mark_rung(db, bells)
         queue += [(bell.job_id, bell.shard_no) for bell in bells]
     assert max(done.values()) - min(done.values()) <= 3
 
@@ -57,10 +59,10 @@ def test_slots_that_come_free_one_by_one_are_shared_too(db: Database, keyring: K
 def test_of_one_tenant_priority_goes_first_and_equals_share(db: Database, keyring: Keyring) -> None:
     low, first, second = job_of(db, keyring, 9, priority=-5), job_of(db, keyring, 9), job_of(db, keyring, 9)
     assert sorted(ring(db, 6)) == sorted([first.id, second.id] * 3)
-    steering.prioritise(db, low.id, 7)
+    control.prioritise(db, low.id, 7)
     assert ring(db, 2) == [low.id] * 2
     with pytest.raises(RejectedError, match="-100 to 100"):
-        steering.prioritise(db, low.id, 101)
+        control.prioritise(db, low.id, 101)
 
 
 def test_priority_does_not_jump_another_tenant(db: Database, keyring: Keyring) -> None:
@@ -70,11 +72,11 @@ def test_priority_does_not_jump_another_tenant(db: Database, keyring: Keyring) -
 
 
 def test_what_is_in_work_counts_and_not_what_waits_for_its_retry(db: Database, keyring: Keyring) -> None:
-    from guardfleet.store import shards
+    from guardfleet.store.shards import leases
 
     mine, theirs = job_of(db, keyring, 4), job_of(db, keyring, 4, tenant_id=other_tenant(db, keyring, "b"))
     for no in (0, 1):
-        assert shards.fail(db, took(db, theirs, no), error="x", delay_s=3600)
+        assert leases.fail(db, took(db, theirs, no), error="x", delay_s=3600)
     held = took(db, mine, 0)
     assert ring(db, 3) == [theirs.id, mine.id, theirs.id]
     finish(db, held)
@@ -84,24 +86,24 @@ def test_a_paused_job_stands_still_and_goes_on_when_resumed(db: Database, keyrin
     job = job_of(db, keyring, 4)
     ring(db, 2)
     held = took(db, job, 0)
-    steering.pause(db, job.id)
-    steering.pause(db, job.id)
-    assert doorbells.windows(db)[BULK] == 0
+    control.pause(db, job.id)
+    control.pause(db, job.id)
+    assert publishing.windows(db)[BULK] == 0
     assert ring(db, 9) == []
     assert take(db, job, 1) is None  # a doorbell that was out
     assert finish(db, held)
-    assert jobs.get(db, job.public_id).is_paused
-    steering.resume(db, job.id)
+    assert views.get(db, job.public_id).is_paused
+    control.resume(db, job.id)
     assert ring(db, 9) == [job.id] * 3
     for no in (1, 2, 3):
         finish(db, took(db, job, no))
     with pytest.raises(RejectedError, match="ended"):
-        steering.pause(db, job.id)
+        control.pause(db, job.id)
 
 
 def test_a_paused_job_can_be_cancelled(db: Database, keyring: Keyring) -> None:
     job = job_of(db, keyring, 2)
-    steering.pause(db, job.id)
-    steering.cancel(db, job.id)
-    assert jobs.get(db, job.public_id).state.label == "cancelled"
-    assert not jobs.get(db, job.public_id).is_paused
+    control.pause(db, job.id)
+    control.cancel(db, job.id)
+    assert views.get(db, job.public_id).state.label == "cancelled"
+    assert not views.get(db, job.public_id).is_paused

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from guardfleet.cli.evaluate import _labelled
+from guardfleet.cli.commands.evaluate import _labelled
+from guardfleet.client.protocol import CHUNK_BYTES, _input_lines
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.exporting import ready
-from guardfleet.sealing import PayloadRow
+from guardfleet.security.encryption import PayloadRow
 from guardfleet.settings import Settings
-from producer.calls import CHUNK_BYTES, _input_lines
-from producer.encodings import MARK, encoding_of
+from guardfleet.verdicts.export import ready
 from producer.readers import AS_FOUND
 from producer.sources import Inputs, expanded
+from producer.text.encodings import MARK, encoding_of
 
 MOST = 1 << 20
 

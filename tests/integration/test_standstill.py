@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from guardfleet import standstill
-from guardfleet.sealing import Keyring
+from guardfleet.jobs import diagnosis
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import doorbells, jobs, stalls, steering
 from guardfleet.store.database import Database
+from guardfleet.store.jobs import control, views
 from guardfleet.store.leader import campaign
+from guardfleet.store.shards import health, publishing
 from tests.services.stored import BULK, finish, submit, take, took
 
 SETTINGS = load_settings(namespace="acme")
@@ -31,7 +32,7 @@ def test_pace_and_eta_follow_the_last_minute(db: Database, keyring: Keyring) -> 
     for no in range(30):  # ten texts every two seconds
         finish(db, took(db, job, no))
         later(db, 2)
-    now = jobs.get(db, job.public_id)
+    now = views.get(db, job.public_id)
     assert now.texts_per_s == pytest.approx(5, rel=0.2)  # the finishes took a moment too
     assert now.eta_s == pytest.approx(100 / now.texts_per_s)
     still = replace(now, seen_at=now.seen_at + dt.timedelta(minutes=30))
@@ -44,26 +45,26 @@ def test_pace_and_eta_follow_the_last_minute(db: Database, keyring: Keyring) -> 
 
 def test_a_job_says_why_it_stands_still(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 2, shard_texts=1)
-    assert "no dispatcher is running" in str(standstill.explain(db, job, SETTINGS))
+    assert "no dispatcher is running" in str(diagnosis.explain(db, job, SETTINGS))
     with campaign(db) as leadership:
         assert leadership.try_lead()
-        assert standstill.explain(db, job, SETTINGS) is None
-        doorbells.mark_rung(db, doorbells.due(db, BULK, limit=9))
+        assert diagnosis.explain(db, job, SETTINGS) is None
+        publishing.mark_rung(db, publishing.due(db, BULK, limit=9))
         with db.begin() as connection:
             connection.exec_driver_sql("update shard set published_at = now() - interval '7 minutes'")
         said = "no worker has taken work of queue acme.bulk for 7 minutes: is one running for it?"
-        assert standstill.explain(db, job, SETTINGS) == said
-        (stall,) = stalls.stalls(db, after_s=300)
+        assert diagnosis.explain(db, job, SETTINGS) == said
+        (stall,) = health.stalls(db, after_s=300)
         assert stall.route == BULK
         held = take(db, job, 0)
         assert held is not None
-        assert stalls.stalls(db, after_s=300) == []  # a worker is at it
-        steering.pause(db, job.id)
-        assert "paused since" in str(standstill.explain(db, jobs.get(db, job.public_id), SETTINGS))
-        steering.cancel(db, job.id)
+        assert health.stalls(db, after_s=300) == []  # a worker is at it
+        control.pause(db, job.id)
+        assert "paused since" in str(diagnosis.explain(db, views.get(db, job.public_id), SETTINGS))
+        control.cancel(db, job.id)
         assert finish(db, held)
-        steering.settle_cancelled(db, steering.cancelling(db))
-        assert standstill.explain(db, jobs.get(db, job.public_id), SETTINGS) is None
+        control.settle_cancelled(db, control.cancelling(db))
+        assert diagnosis.explain(db, views.get(db, job.public_id), SETTINGS) is None
 
 
 def test_a_dead_workers_shards_are_said_to_wait_for_their_lease(db: Database, keyring: Keyring) -> None:
@@ -76,7 +77,7 @@ def test_a_dead_workers_shards_are_said_to_wait_for_their_lease(db: Database, ke
         assert leadership.try_lead()
 
         def said() -> str | None:
-            return standstill.explain(db, jobs.get(db, job.public_id), SETTINGS)
+            return diagnosis.explain(db, views.get(db, job.public_id), SETTINGS)
 
         with db.begin() as connection:  # renewed a moment ago
             connection.exec_driver_sql("update shard set lease_until = now() + interval '40 s' where state = 1")

@@ -9,16 +9,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
+from guardfleet.domain.states import TRANSITIONS, DeliveryState, JobState, ShardState
 from guardfleet.errors import RejectedError
-from guardfleet.intake import Intake
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.jobs.intake import Intake
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import load_settings
-from guardfleet.states import TRANSITIONS, DeliveryState, JobState, ShardState
-from guardfleet.store import deliveries, doorbells, halving, ingest, jobs, shards, steering
 from guardfleet.store.database import Database
-from guardfleet.store.deliveries import DueDelivery, Outcome
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.shards import Claim, Limits
+from guardfleet.store.events import deliveries
+from guardfleet.store.events.deliveries import DueDelivery, Outcome
+from guardfleet.store.jobs import control, intake, views
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.shards import bisect, leases, publishing
+from guardfleet.store.shards.leases import Claim, Limits
 from tests.services.stored import BULK, finish
 
 Place = dict[tuple[type[IntEnum], Any], IntEnum]
@@ -86,48 +88,48 @@ class Fleet(RuleBasedStateMachine):
     @rule()
     def abandon(self) -> None:
         with self.only("abandon"):
-            ingest.abandon(self.db, self.job_id, "x")
+            intake.abandon(self.db, self.job_id, "x")
 
     # who owns the job
 
     @rule()
     def cancel(self) -> None:
         with self.only("cancel", "settle_cancelled"):
-            steering.cancel(self.db, self.job_id)
+            control.cancel(self.db, self.job_id)
 
     @rule()
     def pause(self) -> None:
         with self.only(), suppress(RejectedError):
-            steering.pause(self.db, self.job_id)
+            control.pause(self.db, self.job_id)
 
     @rule()
     def resume(self) -> None:
         with self.only(), suppress(RejectedError):
-            steering.resume(self.db, self.job_id)
+            control.resume(self.db, self.job_id)
 
     # the dispatcher
 
     @rule()
     def ring(self) -> None:
         with self.only():
-            bells = [bell for bell in doorbells.due(self.db, BULK, limit=99) if bell.job_id == self.job_id]
-            doorbells.mark_rung(self.db, bells)
+            bells = [bell for bell in publishing.due(self.db, BULK, limit=99) if bell.job_id == self.job_id]
+            publishing.mark_rung(self.db, bells)
         assert not bells or self.state() in (JobState.INGESTING, JobState.RUNNING)
 
     @rule()
     def rescue(self) -> None:
         with self.only("rescue"):
-            shards.rescue(self.db, shards.overdue(self.db, limit=10_000))
+            leases.rescue(self.db, leases.overdue(self.db, limit=10_000))
 
     @rule()
     def bereave(self) -> None:
         with self.only():
-            shards.bereave(self.db, "w")
+            leases.bereave(self.db, "w")
 
     @rule()
     def settle_cancelled(self) -> None:
         with self.only("settle_cancelled", "cancel"):
-            steering.settle_cancelled(self.db, steering.cancelling(self.db))
+            control.settle_cancelled(self.db, control.cancelling(self.db))
 
     @rule()
     def relay(self) -> None:
@@ -139,10 +141,10 @@ class Fleet(RuleBasedStateMachine):
     @rule(no=st.integers(0, 12), lease_s=st.sampled_from([-1.0, 60.0]))
     def claim(self, no: int, lease_s: float) -> None:
         with self.only("claim"):
-            held = shards.claim(self.db, self.job_id, no, worker="w", lease_s=lease_s)
+            held = leases.claim(self.db, self.job_id, no, worker="w", lease_s=lease_s)
         if held is not None:
             assert held.token > self.newest.get(no, 0)
-            assert not jobs.get_by_id(self.db, self.job_id).is_paused
+            assert not views.get_by_id(self.db, self.job_id).is_paused
             self.newest[no] = held.token
             self.claims.append(held)
 
@@ -162,17 +164,17 @@ class Fleet(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(at=st.integers(0, 99))
     def release(self, at: int) -> None:
-        self.hand(at, "release", lambda held: shards.release(self.db, held))
+        self.hand(at, "release", lambda held: leases.release(self.db, held))
 
     @precondition(lambda self: self.claims)
     @rule(at=st.integers(0, 99))
     def fail(self, at: int) -> None:
-        self.hand(at, "fail", lambda held: shards.fail(self.db, held, error="x", delay_s=0))
+        self.hand(at, "fail", lambda held: leases.fail(self.db, held, error="x", delay_s=0))
 
     @precondition(lambda self: self.claims)
     @rule(at=st.integers(0, 99))
     def postpone(self, at: int) -> None:
-        self.hand(at, "postpone", lambda held: shards.postpone(self.db, held, delay_s=0))
+        self.hand(at, "postpone", lambda held: leases.postpone(self.db, held, delay_s=0))
 
     @precondition(lambda self: any(held.n > 1 for held in self.claims))
     @rule(at=st.integers(0, 99))
@@ -181,7 +183,7 @@ class Fleet(RuleBasedStateMachine):
         held = several[at % len(several)]
         texts = [PayloadRow(f"{i}", "x") for i in range(held.n)]
         with self.only("halve"):
-            halving.halve(self.db, self.keyring, held, texts, None, limits=LIMITS)
+            bisect.halve(self.db, self.keyring, held, texts, None, limits=LIMITS)
 
     # who sends the webhooks
 
@@ -208,7 +210,7 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def rows_and_counters_agree(self) -> None:
-        job = jobs.get_by_id(self.db, self.job_id)
+        job = views.get_by_id(self.db, self.job_id)
         with self.db.begin() as connection:
             verdicts, distinct, logged, events, n_done, n_open = connection.exec_driver_sql(
                 f"""select (select count(*) from verdict where job_id = {job.id}),

@@ -6,20 +6,23 @@ from dataclasses import replace
 
 import pytest
 
+from guardfleet.domain.states import JobState
+from guardfleet.domain.verdict import Category, Judgement, Model, ServedBy, failure
 from guardfleet.errors import NotFoundError, StatementError
-from guardfleet.rendering import FIELDS
-from guardfleet.sealing import Keyring
-from guardfleet.states import JobState
-from guardfleet.store import deliveries, jobs, keys, retention, settling, verdicts
+from guardfleet.security.encryption import Keyring
+from guardfleet.store import keys, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.settling import Row
+from guardfleet.store.events import deliveries
+from guardfleet.store.jobs import retention, views
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.shards import completion
+from guardfleet.store.shards.completion import Row
 from guardfleet.store.verdicts import Cursor
-from guardfleet.verdict import Category, Judgement, Model, ServedBy, failure
+from guardfleet.verdicts.rendering import FIELDS
 from tests.services.judged import SAFE, answered, any_judgement, failed
 from tests.services.stored import MODEL, finish, scalar, submit, took
-from worker.engine.contract import Answer
-from worker.judging import EMPTY, judgement_of
+from worker.engine.interfaces import Answer
+from worker.moderation.interpretation import EMPTY, judgement_of
 
 AS_THEY_ARE = {
     "id", "severity", "categories", "refusal", "category_probabilities", "rationale", "evidence", "served_by", "model", "revision",
@@ -30,16 +33,16 @@ AS_THEY_ARE = {
 def test_a_job_names_every_model_that_judged_it(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 12, shard_texts=4)
     other = verdicts.register_model(db, Model("other", "fedcba9876543210", "p"))
-    assert (jobs.get(db, job.public_id).model, jobs.get(db, job.public_id).models) == (None, [])
+    assert (views.get(db, job.public_id).model, views.get(db, job.public_id).models) == (None, [])
     finish(db, took(db, job, 0))
-    assert jobs.get(db, job.public_id).models == ["m@0123456789ab"]
+    assert views.get(db, job.public_id).models == ["m@0123456789ab"]
     held = took(db, job, 1)
     rows = [Row(f"id{i}", SAFE) for i in range(4)]
-    settling.finish(db, held, rows, model_id=other)
+    completion.finish(db, held, rows, model_id=other)
     held = took(db, job, 2)
     nobody = verdicts.register_model(db, Model("nobody", "0", "none"))
-    settling.finish(db, held, [Row(f"id{i}", failure("abandoned", "x"), model_id=nobody) for i in range(4)], model_id=None)
-    found = jobs.get(db, job.public_id)
+    completion.finish(db, held, [Row(f"id{i}", failure("abandoned", "x"), model_id=nobody) for i in range(4)], model_id=None)
+    found = views.get(db, job.public_id)
     assert sorted(found.models) == ["m@0123456789ab", "other@fedcba987654"]
     assert found.model == "other@fedcba987654"
     assert scalar(db, "select count(distinct model_id) from verdict") == 3
@@ -50,7 +53,7 @@ def test_a_job_of_a_worker_of_before_names_its_last_model(db: Database, keyring:
     finish(db, took(db, job, 0))
     with db.begin() as connection:
         connection.exec_driver_sql("update job set models = '{}'")  # what code without the column leaves
-    assert jobs.get(db, job.public_id).models == ["m@0123456789ab"]
+    assert views.get(db, job.public_id).models == ["m@0123456789ab"]
 
 
 def test_a_reader_of_partial_results_misses_and_repeats_nothing(db: Database, keyring: Keyring) -> None:
@@ -59,10 +62,10 @@ def test_a_reader_of_partial_results_misses_and_repeats_nothing(db: Database, ke
     cursor = Cursor()
     for no in (7, 2, 9, 0, 1, 3, 8, 4, 6, 5):  # shards finish in any order
         finish(db, took(db, job, no))
-        page = verdicts.page(db, jobs.get(db, job.public_id), cursor, limit=3)
+        page = verdicts.page(db, views.get(db, job.public_id), cursor, limit=3)
         cursor = page.reached
         seen += [row.seq for row in page.rows]
-    while (page := verdicts.page(db, jobs.get(db, job.public_id), cursor, limit=3)).rows:
+    while (page := verdicts.page(db, views.get(db, job.public_id), cursor, limit=3)).rows:
         cursor = page.reached
         seen += [row.seq for row in page.rows]
     assert sorted(seen) == list(range(40))
@@ -130,7 +133,7 @@ def test_every_kind_of_verdict_has_its_words(db: Database, keyring: Keyring, jud
     assert row["served_by"] == judgement.served_by.label
 
 
-@pytest.mark.parametrize("shard_texts", [600, settling.FEW], ids=["many", "few"])
+@pytest.mark.parametrize("shard_texts", [600, completion.FEW], ids=["many", "few"])
 def test_pages_and_exports_say_word_for_word_what_the_view_says(db: Database, keyring: Keyring, shard_texts: int) -> None:
     rng = random.Random(5)
     job = submit(db, keyring, 600, shard_texts=shard_texts)
@@ -138,8 +141,8 @@ def test_pages_and_exports_say_word_for_word_what_the_view_says(db: Database, ke
     for no in range(-(-600 // shard_texts)):
         held = took(db, job, no)
         mine = rows[held.first_seq : held.first_seq + held.n]
-        assert settling.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
-        assert not settling.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
+        assert completion.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
+        assert not completion.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
     exported = list(verdicts.export(db, job))
     page = verdicts.page(db, job, Cursor(), limit=1000)
     assert list(page.fields()) == exported
@@ -167,7 +170,7 @@ def test_pages_and_exports_say_word_for_word_what_the_view_says(db: Database, ke
 
 
 def test_the_categories_of_the_view_are_those_of_the_code(db: Database) -> None:
-    from guardfleet.verdict import category_names
+    from guardfleet.domain.verdict import category_names
 
     for bits in (*(1 << i for i in range(9)), 0, 511):
         with db.begin() as connection:
@@ -194,7 +197,7 @@ def test_the_cache_knows_a_text_only_for_its_tenant_model_and_time(db: Database,
     mine, other = keyring.digest(1, "text 0"), keyring.digest(2, "text 0")
     model_id = verdicts.register_model(db, MODEL)
     held = took(db, job, 0)
-    settling.finish(db, held, [Row("id0", SAFE, mine)], model_id=model_id)
+    completion.finish(db, held, [Row("id0", SAFE, mine)], model_id=model_id)
     later = took(db, submit(db, keyring, 1), 0)
     found = verdicts.known(db, [mine, other], later, model_id=model_id, max_age_hours=1)
     assert set(found) == {mine}
@@ -211,9 +214,9 @@ def test_the_cache_knows_a_text_only_for_its_tenant_model_and_time(db: Database,
 def test_a_foreign_tenant_sees_no_job(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 1)
     with pytest.raises(NotFoundError):
-        jobs.get(db, job.public_id, tenant_id=2)
+        views.get(db, job.public_id, tenant_id=2)
     with pytest.raises(NotFoundError):
-        jobs.parse_label("job_nonsense")
+        views.parse_label("job_nonsense")
 
 
 def test_keys_are_stored_as_digests_and_found_by_them(db: Database, keyring: Keyring) -> None:

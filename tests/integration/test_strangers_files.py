@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from guardfleet.cli.output import printable
-from guardfleet.columns import Columns
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.sealing import PayloadRow
-from producer.encodings import encoding_of
+from guardfleet.rows.columns import Columns
+from guardfleet.security.encryption import PayloadRow
 from producer.readers import Line, Reading
 from producer.sources import Inputs, expanded
+from producer.text.encodings import encoding_of
 
 MOST = 1 << 20
 Read = Callable[..., list[Line]]

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from guardfleet import exporting, targets
 from guardfleet.errors import RejectedError
+from guardfleet.verdicts import export, targets
 from tests.services.commands import said
 
 ROWS = [{"id": "1"}, {"id": "2"}]
@@ -71,8 +71,8 @@ def test_a_link_stays_one_and_what_it_leads_to_keeps_its_mode(tmp_path: pathlib.
     link.symlink_to(target)
     dangling.symlink_to(tmp_path / "made.jsonl")
     for path in (link, dangling):
-        assert exporting.ready(str(path)) == "jsonl"
-        assert exporting.write_jsonl(ROWS, str(path)) == 2
+        assert export.ready(str(path)) == "jsonl"
+        assert export.write_jsonl(ROWS, str(path)) == 2
         assert path.is_symlink()
         assert path.read_bytes() == LINES
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
@@ -82,10 +82,10 @@ def test_a_link_stays_one_and_what_it_leads_to_keeps_its_mode(tmp_path: pathlib.
 def test_a_pipe_is_written_into_and_stays_one(tmp_path: pathlib.Path) -> None:
     pipe, got = tmp_path / "pipe.jsonl", []
     os.mkfifo(pipe)
-    assert exporting.ready(str(pipe)) == "jsonl"
+    assert export.ready(str(pipe)) == "jsonl"
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     reader.start()
-    exporting.write_jsonl(ROWS, str(pipe))
+    export.write_jsonl(ROWS, str(pipe))
     reader.join(10)
     assert got == [LINES]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
@@ -96,8 +96,8 @@ def test_a_pipe_is_written_into_and_stays_one(tmp_path: pathlib.Path) -> None:
 def test_what_a_killed_command_left_is_in_nobodys_way(tmp_path: pathlib.Path) -> None:
     for number in (os.getpid(), 1):
         (tmp_path / f"out.jsonl.part{number}").touch()
-    exporting.ready(str(tmp_path / "out.jsonl"))
+    export.ready(str(tmp_path / "out.jsonl"))
     with pytest.raises(ZeroDivisionError):
-        exporting.write_jsonl(({"id": 1 // n} for n in (1, 0)), str(tmp_path / "out.jsonl"))
+        export.write_jsonl(({"id": 1 // n} for n in (1, 0)), str(tmp_path / "out.jsonl"))
     assert not (tmp_path / "out.jsonl").exists()
     assert len(list(tmp_path.iterdir())) == 2

@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from guardfleet.cli.output import printable
-from guardfleet.sealing import new_secret_key
+from guardfleet.client.direct import Options, Producer
+from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
-from producer.client import Options, Producer
 from tests.services.commands import environment, said
 from tests.services.fixtures import with_broker
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from guardfleet.sealing import Keyring, new_secret_key
+from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.store import installation
 from guardfleet.store.database import Database
 from guardfleet.telemetry import metrics
 from tests.services.receiver import Receiver, receiver
 from tests.services.stored import scalar
 from tests.services.webhooks import deliver, endpoint, happened, settings
-from worker.webhooks import Deliverer
+from worker.webhooks.delivery import Deliverer
 
 __all__ = ["deliver", "receiver", "settings"]
 

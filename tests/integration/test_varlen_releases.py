@@ -11,13 +11,13 @@ from torch.nn.attention import varlen as of_torch
 from guardfleet.errors import ConfigurationError
 from tests.services import kernels
 from tests.services.packed import drive, elsewhere
-from worker.engine import varlen
-from worker.engine.generate import GenerateBackend
-from worker.engine.loading import load
-from worker.engine.make import Spec, make_backend
-from worker.engine.packed import PackedBackend
-from worker.engine.reference import Reference, ask_transformers
-from worker.engine.self_test import hold
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.decoding.padded import GenerateBackend
+from worker.engine.factory import Spec, make_backend
+from worker.engine.forward import varlen
+from worker.engine.model.loading import load
+from worker.engine.verification.reference import Reference, ask_transformers
+from worker.engine.verification.self_test import hold
 
 TEXTS = [f"What is {n} plus {n}? " * (1 + n % 5) for n in range(30)]
 

@@ -11,13 +11,14 @@ import httpx2
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 
-from api.places import Places
+from api.http.long_requests import Places
 from api.server import create_app
-from api.watching import Watching
-from guardfleet.sealing import Keyring
+from api.services.job_watch import Watching
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import jobs, keys
+from guardfleet.store import keys
 from guardfleet.store.database import Database
+from guardfleet.store.jobs import views
 from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import until
 from tests.services.served import judge, served
@@ -50,7 +51,7 @@ def test_many_who_wait_cost_one_look_and_are_all_told(
 ) -> None:
     many = api_settings.model_copy(update={"api_max_waiting": 100})
     looks: list[int] = []
-    real, one_by_one = jobs.get_all, jobs.get
+    real, one_by_one = views.get_all, views.get
     singles: list[int] = []
 
     def get_all(db: Database, job_ids: Any) -> Any:
@@ -61,8 +62,8 @@ def test_many_who_wait_cost_one_look_and_are_all_told(
         singles.append(1)
         return one_by_one(*args, **kwargs)
 
-    monkeypatch.setattr(jobs, "get_all", get_all)
-    monkeypatch.setattr(jobs, "get", get)
+    monkeypatch.setattr(views, "get_all", get_all)
+    monkeypatch.setattr(views, "get", get)
 
     async def body(client: AsyncClient) -> None:
         batch = (await client.post("/v1/batches", content=ROWS, headers=JSONL)).json()["id"]
@@ -86,16 +87,16 @@ def test_many_who_wait_cost_one_look_and_are_all_told(
 def test_who_comes_while_postgres_answers_is_not_told_that_the_job_has_gone(
     db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = (jobs.get_by_id(db, submit(db, keyring, 1).id) for _ in range(2))
+    first, second = (views.get_by_id(db, submit(db, keyring, 1).id) for _ in range(2))
     asked: list[list[int]] = []
-    goes_on, real = threading.Event(), jobs.get_all
+    goes_on, real = threading.Event(), views.get_all
 
     def get_all(db: Database, job_ids: Any) -> Any:
         asked.append(list(job_ids))
         assert goes_on.wait(60)
         return real(db, job_ids)
 
-    monkeypatch.setattr(jobs, "get_all", get_all)
+    monkeypatch.setattr(views, "get_all", get_all)
 
     async def body() -> None:
         watching = Watching(db, Places("waiting", of_key=10, in_all=10))

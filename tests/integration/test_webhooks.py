@@ -10,13 +10,13 @@ import openai
 import pytest
 from standardwebhooks import Webhook
 
+from guardfleet.client.direct import Options, Producer
 from guardfleet.errors import RejectedError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
+from guardfleet.security.signing import new_secret
 from guardfleet.settings import Settings
-from guardfleet.signing import new_secret
 from guardfleet.store import keys
 from guardfleet.store.database import Database
-from producer.client import Options, Producer
 from tests.services.fixtures import fleet_settings, with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import finished

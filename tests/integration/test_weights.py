@@ -12,8 +12,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.loading import load
-from worker.engine.weights import require_complete, require_servable
+from worker.engine.model.loading import load
+from worker.engine.model.weights import require_complete, require_servable
 
 STORED: dict[str, dict[str, Any]] = {  # as the tools of each leave them in a config.json
     "fp8": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
@@ -45,7 +45,7 @@ def test_weights_that_are_stored_quantized_are_refused_before_they_are_read(
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps({**config, field: STORED[method]}))
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unread)
-    monkeypatch.setattr("worker.engine.loading.digest_of", unread)
+    monkeypatch.setattr("worker.engine.model.loading.digest_of", unread)
     with pytest.raises(ConfigurationError, match=rf"stored quantized \({method}, .*16-bit weights.*GUARDFLEET_QUANTIZE") as said:
         load(str(copied))
     assert "\n" not in str(said.value)

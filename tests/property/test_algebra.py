@@ -7,14 +7,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from guardfleet import sealing
+from guardfleet.domain.retry import WEBHOOK_SCHEDULE_S, backoff_s, webhook_delay_s
 from guardfleet.errors import LineError
-from guardfleet.lines import LineCutter
-from guardfleet.retry import WEBHOOK_SCHEDULE_S, backoff_s, webhook_delay_s
-from guardfleet.rows import SeenIds
-from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
-from guardfleet.signing import new_secret, sign
-from worker.packing import halve, pack
+from guardfleet.rows.lines import LineCutter
+from guardfleet.rows.row import SeenIds
+from guardfleet.security import encryption
+from guardfleet.security.encryption import Keyring, PayloadRow, new_secret_key
+from guardfleet.security.signing import new_secret, sign
+from worker.engine.packing import halve, pack
 
 KEYRING = Keyring(new_secret_key())
 DATA_KEY = KEYRING.new_data_key()
@@ -84,7 +84,7 @@ def test_notes_travel_so_that_the_version_before_can_open_the_row(metadata: dict
     blob = KEYRING.seal_rows(DATA_KEY, [row], job_id=1, shard_no=0)
     assert KEYRING.open_rows(DATA_KEY, blob, job_id=1, shard_no=0) == [row]
     ((row_id, content, kept),) = KEYRING.open(
-        DATA_KEY, blob, kind=sealing.ROWS, job_id=1, shard_no=0
+        DATA_KEY, blob, kind=encryption.ROWS, job_id=1, shard_no=0
     )  # it knows three values a row
     assert (row_id, content) == ("1", "x")
     assert {**(metadata or {}), **kept} == kept
@@ -115,7 +115,7 @@ def test_an_id_is_a_duplicate_just_when_it_came_before(ids: list[str], all_in_on
     with pytest.MonkeyPatch.context() as patch:
         if all_in_one_bucket:  # ids as their own hashes, so that the end of one and the beginning of the next often make a third
             patch.setattr(
-                "guardfleet.domain.ids.hashlib.blake2b", lambda data, **_: types.SimpleNamespace(digest=lambda: b"xx" + data)
+                "guardfleet.rows.row_ids.hashlib.blake2b", lambda data, **_: types.SimpleNamespace(digest=lambda: b"xx" + data)
             )
         for line, value in enumerate(ids):
             if value in before:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardfleet.verdict import CATEGORY_NAMES, Category, Severity
-from worker.answer import LABELS, Parsed, parse, render
+from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity
+from worker.engine.answer import LABELS, Parsed, parse, render
 
 CONSISTENT = [
     Parsed(severity, Category(bits), refusal)

@@ -12,13 +12,13 @@ import types
 import uuid
 from dataclasses import replace
 
-from api.mapping import COVERED, result_json, scores
+from api.openai.categories import COVERED, result_json, scores
+from guardfleet.cli.evaluation import confusion
+from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgement, Model, category_names
 from guardfleet.store.verdicts import Cursor, Page
-from guardfleet.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgement, Model, category_names
 from guardfleet.verdicts.encoding import READ_COLUMNS, StoredVerdict, as_stored, encode
 from tests.services.faces import PURE, Said, agrees, truth
 from tests.services.judged import answered, any_judgement
-from worker.evaluation import confusion
 
 N = 10_000
 MODEL = Model("m", "0123456789abcdef", "p")

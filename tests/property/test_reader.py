@@ -12,11 +12,11 @@ from itertools import pairwise
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from guardfleet.columns import Columns
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.sealing import PayloadRow
-from producer.lines import line_end_of, row_end_of
+from guardfleet.rows.columns import Columns
+from guardfleet.security.encryption import PayloadRow
 from producer.readers import Input, Line, Reading
+from producer.text.lines import line_end_of, row_end_of
 
 MOST = 1 << 16
 WORDS = st.text('ab1 ,;"\t\n\ré漢\u2028|\\', max_size=12)

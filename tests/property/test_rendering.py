@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.contract import Unjudgeable
+from worker.engine.interfaces import Unjudgeable
+from worker.engine.prompting.prompt import Encoded, Message, Prompter
+from worker.engine.prompting.windows import Policy
 from worker.engine.rendering import MAX_NEW_TOKENS, LongPrompt, Renderer
-from worker.prompt import Encoded, Message, Prompter
-from worker.windows import Policy
 
 ROLES = st.sampled_from(["system", "user", "assistant"])
 LENGTHS = st.sampled_from([0, 1, 40, 300, 2000])

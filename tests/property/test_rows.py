@@ -10,16 +10,16 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardfleet.columns import Columns
-from guardfleet.domain import parts
-from guardfleet.domain.conversations import CONVERSATIONS, ROLES, is_blank, turns_of
-from guardfleet.domain.ids import id_of
-from guardfleet.domain.json_text import JsonError, Repeated, parse
-from guardfleet.domain.words import is_remark
 from guardfleet.errors import ContentError, LineError
-from guardfleet.rows import ABOUT, PLACED, row_of, take_line
-from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
-from worker.prompt import messages_of
+from guardfleet.rows import content_parts
+from guardfleet.rows.columns import Columns
+from guardfleet.rows.conversations import CONVERSATIONS, ROLES, is_blank, turns_of
+from guardfleet.rows.json_text import JsonError, Repeated, parse
+from guardfleet.rows.row import ABOUT, PLACED, row_of, take_line
+from guardfleet.rows.row_ids import id_of
+from guardfleet.rows.words import is_remark
+from guardfleet.security.encryption import Keyring, PayloadRow, new_secret_key
+from worker.engine.prompting.prompt import messages_of
 
 KEYRING = Keyring(new_secret_key())
 DATA_KEY = KEYRING.new_data_key()
@@ -94,7 +94,7 @@ def test_metadata_never_costs_a_text_its_verdict(metadata: Any) -> None:
 
 MEMBERS = st.sampled_from(["content", "value", "text", "parts", "content_blocks", "refusal", "reasoning", "thinking", "audio",
                            "tool_calls", "function_call", "caption", "title", "summary", "output", "thought", "prefix", "logprobs",
-                           *sorted(parts.ABOUT)])  # fmt: skip
+                           *sorted(content_parts.ABOUT)])  # fmt: skip
 WORDS = st.integers(0, 10**9).map("word{:010d}".format)
 KINDS = ["text", "input_text", "refusal", "tool_use", "thinking", "function_call", "functionCall", "function_response", "tool_call",
          "tool_result"]  # fmt: skip
@@ -119,7 +119,7 @@ MESSAGES = st.lists(
 )
 
 
-def words_of(value: Any, about: frozenset[str] = parts.ABOUT) -> Iterator[str]:
+def words_of(value: Any, about: frozenset[str] = content_parts.ABOUT) -> Iterator[str]:
     """Every word that lies in it, but for metadata and scalars under names that say something about a text."""
     if isinstance(value, str) and "word" in value:
         yield value

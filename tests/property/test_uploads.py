@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from api.problems import ProblemError
-from api.uploads import Upload
+from api.body.multipart import Upload
+from api.http.problems import ProblemError
 
 EDGE = b"edge"
 LINE = b'{"id": "a", "text": "a kind day"}\n'

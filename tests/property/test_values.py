@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.problems import ProblemError
-from api.values import MOST_VALUES, Values
+from api.body.value_count import MOST_VALUES, Values
+from api.http.problems import ProblemError
 
 TEXTS = st.text(st.sampled_from('a,[{"\\}] \n漢'), max_size=8)
 JSON = st.recursive(

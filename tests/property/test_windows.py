@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.windows import covered, cut, gaps
+from worker.engine.prompting.windows import covered, cut, gaps
 
 # Tokens as byte-level tokenizers report them: a character may be several tokens, characters may lie between two tokens.
 TOKENS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), min_size=1, max_size=400)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from worker.engine import attention, steps, varlen
-from worker.engine.drafts import Tree
-from worker.engine.geometry import Prefix, Rows
-from worker.engine.packed import PackedBackend
-from worker.engine.reading import Reads
+from worker.engine.decoding.drafts import Tree
+from worker.engine.decoding.logits import Reads
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.forward import attention, steps, varlen
+from worker.engine.forward.geometry import Prefix, Rows
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 honest = varlen.varlen_by_loop

@@ -4,7 +4,7 @@ from typing import Any
 
 from kombu import Exchange, Queue
 
-from guardfleet import broker
+from guardfleet.broker import celery_app
 from guardfleet.cli import main
 
 
@@ -14,5 +14,5 @@ def classic(name: str, *_: Any, **__: Any) -> Queue:
 
 
 if __name__ == "__main__":
-    broker._queue = classic
+    celery_app._queue = classic
     main()

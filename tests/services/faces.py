@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from api.mapping import COVERED, not_safe, result_json
-from api.outputs import _completion_line, _moderation_line, _output_line
-from api.perspective import ATTRIBUTES, attribute
-from guardfleet import exporting
-from guardfleet.rationale import rationale
-from guardfleet.rendering import json_object
+from api.openai.categories import COVERED, not_safe, result_json
+from api.openai.result_files import _completion_line, _moderation_line, _output_line
+from api.routes.perspective import ATTRIBUTES, attribute
+from guardfleet.domain.verdict import CATEGORY_NAMES, Severity, category_names
 from guardfleet.store.verdicts import Page
-from guardfleet.verdict import CATEGORY_NAMES, Severity, category_names
+from guardfleet.verdicts import export
 from guardfleet.verdicts.encoding import StoredVerdict
-from worker.answer import parse
+from guardfleet.verdicts.rationale import rationale
+from guardfleet.verdicts.rendering import json_object
+from worker.engine.answer import parse
 
 SEVERITIES = {severity.label: severity for severity in Severity}
 
@@ -74,11 +74,11 @@ def _rationale(_: Any, page: Page) -> list[Said]:
 
 
 def _jsonl(_: Any, page: Page) -> list[Said]:
-    return [_object(json.loads(line)) for line in b"".join(exporting.encode([page], "jsonl")).splitlines()]
+    return [_object(json.loads(line)) for line in b"".join(export.encode([page], "jsonl")).splitlines()]
 
 
 def _csv(_: Any, page: Page) -> list[Said]:
-    rows = csv.DictReader(io.StringIO(b"".join(exporting.encode([page], "csv")).decode(), newline=""))
+    rows = csv.DictReader(io.StringIO(b"".join(export.encode([page], "csv")).decode(), newline=""))
     refusals = {"True": True, "False": False, "": None}
     return [
         Said(SEVERITIES[row["severity"]], row["categories"].split("; ") if row["categories"] else [], refusals[row["refusal"]])
@@ -87,7 +87,7 @@ def _csv(_: Any, page: Page) -> list[Said]:
 
 
 def _parquet(_: Any, page: Page) -> list[Said]:
-    table = pq.read_table(io.BytesIO(b"".join(exporting.encode([page], "parquet"))))
+    table = pq.read_table(io.BytesIO(b"".join(export.encode([page], "parquet"))))
     return [Said(SEVERITIES[row["severity"]], row["categories"], row["refusal"]) for row in table.to_pylist()]
 
 

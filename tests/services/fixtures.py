@@ -10,7 +10,7 @@ import redis
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
-from guardfleet.sealing import Keyring, new_secret_key
+from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import migrate
 from guardfleet.store.database import Database

@@ -7,14 +7,14 @@ never lets go of the interpreter by itself.
 import threading
 from typing import Any
 
-from guardfleet import broker
+from guardfleet.broker import celery_app
 from guardfleet.cli import main
 from guardfleet.settings import Settings
 
 HEARTBEAT_S = 1
 VISIBILITY_TIMEOUT_S = 1
 
-make_app, redis_options = broker.make_app, broker._redis_options
+make_app, redis_options = celery_app.make_app, celery_app._redis_options
 
 
 def impatient_app(settings: Settings, name: str, **rest: Any) -> Any:
@@ -36,7 +36,7 @@ def hog() -> None:
 
 
 if __name__ == "__main__":
-    broker.make_app = impatient_app
-    broker._redis_options = impatient_options
+    celery_app.make_app = impatient_app
+    celery_app._redis_options = impatient_options
     threading.Thread(target=hog, daemon=True).start()
     main()

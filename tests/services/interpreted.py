@@ -27,7 +27,7 @@ def outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> Outcome:
 
 @contextmanager
 def interpreter() -> Iterator[Callable[[str, tuple[Any, ...]], Outcome]]:
-    """Call functions of `worker.engine.fused` by name, interpreted."""
+    """Call functions of `worker.engine.forward.triton_kernels` by name, interpreted."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _prepare) as pool:
 
         def call(name: str, args: tuple[Any, ...]) -> Outcome:
@@ -60,10 +60,10 @@ def _prepare() -> None:
 
 
 def _call(name: str, args: bytes) -> bytes:
-    from worker.engine import fused
+    from worker.engine.forward import triton_kernels
 
     copies = pickle.loads(args)  # noqa: S301
-    return _copied((getattr(fused, name)(*copies), copies))
+    return _copied((getattr(triton_kernels, name)(*copies), copies))
 
 
 def _copied(value: Any) -> bytes:

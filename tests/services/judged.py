@@ -7,11 +7,11 @@ import random
 import threading
 from typing import Any
 
-from guardfleet.verdict import CATEGORY_CHOICES, ERROR_CODES, Judgement, failure
-from worker.engine.contract import Answer, Unjudgeable
-from worker.judge import _shared
-from worker.judging import EMPTY, Triage, judgement_of, settle
-from worker.twins import Scope
+from guardfleet.domain.verdict import CATEGORY_CHOICES, ERROR_CODES, Judgement, failure
+from worker.engine.interfaces import Answer, Unjudgeable
+from worker.moderation.interpretation import EMPTY, Triage, judgement_of, settle
+from worker.moderation.judge import _shared
+from worker.moderation.single_flight import Scope
 
 REFUSAL = "\nRefusal: "
 Probabilities = tuple[float, float, float]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from worker.engine.varlen import Cuts, varlen_by_loop
+from worker.engine.forward.varlen import Cuts, varlen_by_loop
 
 Kernel = Callable[..., Any]
 NO_GPU_FOR_IT = "FlashAttention only supports Ampere GPUs or newer."

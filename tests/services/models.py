@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worker.engine.loading import LoadedModel, load, tokenizer_of
+from worker.engine.model.loading import LoadedModel, load, tokenizer_of
 
 
 @pytest.fixture(scope="session")

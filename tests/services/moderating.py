@@ -5,15 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from worker.engine.batching import BatchingEngine
-from worker.engine.instant import InstantBackend
-from worker.judge import Judge
-from worker.leases import LeaseKeeper
-from worker.tasks import Moderator
+from worker.engine.engine import BatchingEngine
+from worker.engine.testing.marked import InstantBackend
+from worker.moderation.judge import Judge
+from worker.moderation.leases import LeaseKeeper
+from worker.moderation.tasks import Moderator
 
 
 class Impatient(threading.Event):

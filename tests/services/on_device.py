@@ -5,17 +5,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from worker.engine import steps
-from worker.engine.attention import Workspace
-from worker.engine.drafts import Tree
-from worker.engine.geometry import Prefix
-from worker.engine.loading import LoadedModel, load
-from worker.engine.network import Shape
-from worker.engine.packed import PackedBackend
-from worker.engine.reference import Reference, ask_transformers
-from worker.engine.self_test import logits_of, spread
-from worker.engine.tree_attention import TreeAttention
-from worker.engine.varlen import Cuts, Varlen, varlen_by_loop
+from worker.engine.decoding.drafts import Tree
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.forward import steps
+from worker.engine.forward.attention import Workspace
+from worker.engine.forward.geometry import Prefix
+from worker.engine.forward.network import Shape
+from worker.engine.forward.tree_attention import TreeAttention
+from worker.engine.forward.varlen import Cuts, Varlen, varlen_by_loop
+from worker.engine.model.loading import LoadedModel, load
+from worker.engine.verification.reference import Reference, ask_transformers
+from worker.engine.verification.self_test import logits_of, spread
 
 EPS = 1e-6
 ROUNDINGS = 16  # of fp32, of the largest value: what different orders of the same sums may differ by

@@ -1,8 +1,9 @@
 """What a finished job is held against: rows, counters and completion log have to say the same."""
 
-from guardfleet.store import jobs, verdicts
-from guardfleet.store.jobs import JobView
-from producer.client import Producer
+from guardfleet.client.direct import Producer
+from guardfleet.store import verdicts
+from guardfleet.store.jobs import views
+from guardfleet.store.jobs.views import JobView
 from tests.services.fleet import PATIENCE_S, until
 
 
@@ -10,7 +11,7 @@ def finished(producer: Producer, job: JobView, timeout_s: float = PATIENCE_S) ->
     """The job once it has ended."""
 
     def look() -> JobView | None:
-        view = jobs.get(producer.db, job.public_id)
+        view = views.get(producer.db, job.public_id)
         return view if view.state.is_final else None
 
     found = until(look, timeout_s=timeout_s, what="the end of the job")
@@ -20,7 +21,7 @@ def finished(producer: Producer, job: JobView, timeout_s: float = PATIENCE_S) ->
 
 def progressed(producer: Producer, job: JobView, n: int) -> None:
     """Wait until at least `n` texts have their verdict."""
-    until(lambda: jobs.get(producer.db, job.public_id).done >= n, what=f"{n} verdicts")
+    until(lambda: views.get(producer.db, job.public_id).done >= n, what=f"{n} verdicts")
 
 
 def assert_exactly_once(producer: Producer, job: JobView) -> None:

@@ -7,18 +7,18 @@ from typing import TypeVar
 
 import torch
 
-from worker.engine.contract import Answer, Prepared, Unjudgeable
-from worker.engine.drafts import Tree
-from worker.engine.loading import LoadedModel
-from worker.engine.packed import PackedBackend
-from worker.prompt import Content, messages_of
+from worker.engine.decoding.drafts import Tree
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.interfaces import Answer, Prepared, Unjudgeable
+from worker.engine.model.loading import LoadedModel
+from worker.engine.prompting.prompt import Content, messages_of
 
 T = TypeVar("T")
 BUDGET = 8192
 
 
 def elsewhere(compute: Callable[[], T]) -> T:
-    """In a thread that ends: the OpenMP team of one that goes on would halve the speed of the engine's (`make.make_backend`)."""
+    """In a thread that ends: the OpenMP team of one that goes on would halve the speed of the engine's (`factory.make_backend`)."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(compute).result()
 

@@ -5,11 +5,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from guardfleet.sealing import Keyring
-from guardfleet.states import JobState
-from guardfleet.store import doorbells, jobs, shards, steering
+from guardfleet.domain.states import JobState
+from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView
+from guardfleet.store.jobs import control, views
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.shards import leases, publishing
 from tests.services.stored import finish, scalar, take
 
 # By what is wrong with a table: how it comes, and goes. The first two have the server quote the row that it refuses.
@@ -74,7 +75,7 @@ def overdue_job(db: Database, job: JobView) -> None:
 def cancelling_job(db: Database, job: JobView) -> None:
     held = take(db, job, 0)
     assert held
-    steering.cancel(db, job.id)
+    control.cancel(db, job.id)
     change(db, f"update shard set state = 2 where job_id = {job.id}")
 
 
@@ -95,11 +96,11 @@ def lost_doorbells(db: Database, job: JobView) -> None:
 
 
 def ready_shard(db: Database, job: JobView) -> None:
-    assert doorbells.windows(db)
+    assert publishing.windows(db)
 
 
 def state_of(db: Database, job: JobView) -> JobState:
-    return jobs.get(db, job.public_id).state
+    return views.get(db, job.public_id).state
 
 
 def none(where: str) -> Callable[[Database, JobView], bool]:
@@ -130,7 +131,7 @@ def nested_blob(db: Database, keyring: Keyring, job: JobView, depths: range) -> 
     assert held
     assert held.data_key
     sealed = keyring.seal_bytes(held.data_key, zlib.compress(plain.encode()), place=b"%d/0/zlib-json" % job.id)
-    assert shards.release(db, held)
+    assert leases.release(db, held)
     with db.begin() as connection:
         connection.exec_driver_sql("update shard_payload set blob = %s where job_id = %s and shard_no = 0", (sealed, job.id))
     return rows

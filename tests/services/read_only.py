@@ -10,12 +10,13 @@ from typing import Any
 import httpx2
 import psycopg
 
-from guardfleet.sealing import Keyring
+from guardfleet.client.direct import Options, Producer
+from guardfleet.domain.states import JobState
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.states import JobState
-from guardfleet.store import jobs, keys, migrate
+from guardfleet.store import keys, migrate
 from guardfleet.store.database import Database
-from producer.client import Options, Producer
+from guardfleet.store.jobs import views
 from tests.services.fleet import fleet, until
 from tests.services.outcome import finished, progressed
 from tests.services.receiver import Receiver
@@ -75,11 +76,11 @@ def weather(
             progressed(producer, job, texts // 10)
             with read_only(server.url):
                 until(lambda: _status(client, "/readyz") == "503", what="an API that is not ready")
-                before = jobs.get(producer.db, job.public_id).done
+                before = views.get(producer.db, job.public_id).done
                 end = time.monotonic() + seconds
                 while time.monotonic() < end:
                     ask(client, hook, seen)
-                stood = jobs.get(producer.db, job.public_id).done
+                stood = views.get(producer.db, job.public_id).done
             writable_at = time.monotonic()
             assert stood - before <= 4 * settings.shard_texts, "writes went on"
             progressed(producer, job, stood + 1)

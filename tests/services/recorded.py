@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from worker.engine import varlen
+from worker.engine.forward import varlen
 
 Run = Callable[[], torch.Tensor]
 honest = varlen.varlen_by_loop
@@ -49,7 +49,7 @@ def _place(tensor: torch.Tensor) -> int:
 
 
 class Recorder:
-    """A `graphs.Capture` that counts what it records and how often that is replayed."""
+    """A `cuda_graphs.Capture` that counts what it records and how often that is replayed."""
 
     def __init__(self) -> None:
         self.tapes: list[Tape] = []

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from api.connections import make_server
+from api.http.connections import make_server
 from api.server import create_app
-from guardfleet.sealing import Keyring
+from guardfleet.domain.verdict import Judgement, Model
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import jobs, settling, shards, verdicts
+from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.settling import Row
-from guardfleet.verdict import Judgement, Model
+from guardfleet.store.jobs import views
+from guardfleet.store.shards import completion, leases
+from guardfleet.store.shards.completion import Row
 from tests.services.fleet import until
 from tests.services.judged import UNSAFE
 
@@ -43,10 +45,10 @@ def judging(db: Database, keyring: Keyring, *, judgement: Judgement = UNSAFE) ->
             with db.session() as connection:
                 ready = connection.exec_driver_sql("select job_id, shard_no from shard where state = 0").all()
             for row in ready:
-                held = shards.claim(db, row.job_id, row.shard_no, worker="w", lease_s=60)
+                held = leases.claim(db, row.job_id, row.shard_no, worker="w", lease_s=60)
                 if held is not None:
-                    texts = shards.load(db, keyring, held)
-                    settling.finish(db, held, [Row(text.id, judgement) for text in texts], model_id=model_id)
+                    texts = leases.load(db, keyring, held)
+                    completion.finish(db, held, [Row(text.id, judgement) for text in texts], model_id=model_id)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -59,18 +61,18 @@ def judging(db: Database, keyring: Keyring, *, judgement: Judgement = UNSAFE) ->
 
 def judge(db: Database, batch_id: str, *nos: int, judgement: Judgement = UNSAFE) -> None:
     """Judge shards of a batch (all that are ready) as a worker would."""
-    job = jobs.get(db, jobs.parse_label(batch_id))
+    job = views.get(db, views.parse_label(batch_id))
     model_id = verdicts.register_model(db, Model("m", "r", "p"))
     for no in nos or range(1000):
-        held = shards.claim(db, job.id, no, worker="w", lease_s=60)
+        held = leases.claim(db, job.id, no, worker="w", lease_s=60)
         if held is None:
             assert not nos, f"shard {no} cannot be had"
             return
-        settling.finish(db, held, [Row(row.id, judgement) for row in _texts(db, held)], model_id=model_id)
+        completion.finish(db, held, [Row(row.id, judgement) for row in _texts(db, held)], model_id=model_id)
 
 
-def _texts(db: Database, held: shards.Claim) -> Any:
-    from guardfleet.sealing import Keyring
+def _texts(db: Database, held: leases.Claim) -> Any:
+    from guardfleet.security.encryption import Keyring
     from tests.services.fixtures import SECRET_KEY
 
-    return shards.load(db, Keyring(SECRET_KEY), held)
+    return leases.load(db, Keyring(SECRET_KEY), held)

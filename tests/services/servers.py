@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import answers
-from guardfleet.sealing import new_secret_key
+from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings, load_settings
 from tests.conftest import missing
 from tests.services.fleet import until

@@ -3,18 +3,20 @@
 import datetime as dt
 from typing import Any
 
-from guardfleet.intake import Intake
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.domain.verdict import Judgement, Model
+from guardfleet.jobs.intake import Intake
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import load_settings
-from guardfleet.store import jobs, settling, shards, verdicts
+from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.doorbells import Route
-from guardfleet.store.ingest import NewJob
-from guardfleet.store.jobs import JobView
+from guardfleet.store.jobs import views
+from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.views import JobView
 from guardfleet.store.partitions import ensure_day
-from guardfleet.store.settling import Row
-from guardfleet.store.shards import Claim
-from guardfleet.verdict import Judgement, Model
+from guardfleet.store.shards import completion, leases
+from guardfleet.store.shards.completion import Row
+from guardfleet.store.shards.leases import Claim
+from guardfleet.store.shards.publishing import Route
 from tests.services.judged import SAFE
 
 BULK = Route(0)
@@ -33,7 +35,7 @@ def submit(
 
 def take(db: Database, job: JobView, no: int, *, lease_s: float = 60, worker: str = "w") -> Claim | None:
     """Claim a shard, if it can be had."""
-    return shards.claim(db, job.id, no, worker=worker, lease_s=lease_s)
+    return leases.claim(db, job.id, no, worker=worker, lease_s=lease_s)
 
 
 def took(db: Database, job: JobView, no: int, *, lease_s: float = 60, worker: str = "w") -> Claim:
@@ -47,7 +49,7 @@ def finish(db: Database, held: Claim, judgement: Judgement = SAFE) -> bool:
     """Finish a shard with one judgement for all of its texts."""
     model_id = verdicts.register_model(db, MODEL)
     rows = [Row(f"id{held.first_seq + i}", judgement) for i in range(held.n)]
-    return settling.finish(db, held, rows, model_id=model_id) is not None
+    return completion.finish(db, held, rows, model_id=model_id) is not None
 
 
 def finished_on(db: Database, keyring: Keyring, day: dt.date) -> JobView:
@@ -57,10 +59,10 @@ def finished_on(db: Database, keyring: Keyring, day: dt.date) -> JobView:
         ensure_day(connection, day)
         for table, column in (("job", "id"), ("shard", "job_id"), ("shard_payload", "job_id")):
             connection.exec_driver_sql(f"update {table} set day = '{day}' where {column} = {job.id}")
-    job = jobs.get(db, job.public_id)
+    job = views.get(db, job.public_id)
     for no in (0, 1):
         finish(db, took(db, job, no))
-    return jobs.get(db, job.public_id)
+    return views.get(db, job.public_id)
 
 
 def scalar(db: Database, sql: str) -> Any:

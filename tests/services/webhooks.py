@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import deliveries, endpoints
 from guardfleet.store.database import Database
-from guardfleet.store.endpoints import Endpoint
+from guardfleet.store.events import deliveries, endpoints
+from guardfleet.store.events.endpoints import Endpoint
 from tests.services.fixtures import SECRET_KEY
-from worker.webhooks import Deliverer, make_pool
+from worker.webhooks.delivery import Deliverer, make_pool
 
 KINDS = ("batch.completed",)
 LIMIT_S = 1.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from guardfleet.addresses import is_allowed
+from guardfleet.security.ssrf import is_allowed
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from guardfleet.verdict import Category, Severity
-from worker.answer import Parsed, parse, render
+from guardfleet.domain.verdict import Category, Severity
+from worker.engine.answer import Parsed, parse, render
 
 
 @pytest.mark.parametrize(

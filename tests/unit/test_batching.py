@@ -7,15 +7,15 @@ from concurrent.futures import CancelledError, Future
 
 import pytest
 
+from guardfleet.domain.verdict import Model
 from guardfleet.errors import DrainingError, FatalError
-from guardfleet.verdict import Model
-from worker.engine.batching import BatchingEngine
-from worker.engine.contract import Answer, Judged, Launched, Prepared, Synchronous, Unjudgeable
-from worker.engine.instant import InstantBackend, Marked
+from worker.engine.engine import BatchingEngine
+from worker.engine.interfaces import Answer, Judged, Launched, Prepared, Synchronous, Unjudgeable
+from worker.engine.prompting.prompt import Content
+from worker.engine.prompting.windows import DEFAULT_POLICY, Policy
 from worker.engine.requests import Request
-from worker.engine.waiting import ALERT_S, Waiting
-from worker.prompt import Content
-from worker.windows import DEFAULT_POLICY, Policy
+from worker.engine.scheduler import ALERT_S, Waiting
+from worker.engine.testing.marked import InstantBackend, Marked
 
 WAIT_S = 10
 SHORT = 50  # tokens

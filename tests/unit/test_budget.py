@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pytest
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.budget import warm_up
-from worker.engine.contract import Answer, DeviceFullError, Pieces, Prepared, SelfTestError, Unjudgeable
-from worker.engine.memory import LEAST_TOKENS
-from worker.prompt import Content
+from worker.engine.decoding.batch_budget import warm_up
+from worker.engine.interfaces import Answer, DeviceFullError, Pieces, Prepared, SelfTestError, Unjudgeable
+from worker.engine.model.memory import LEAST_TOKENS
+from worker.engine.prompting.prompt import Content
 
 
 @dataclass

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from guardfleet.domain.conversations import turns_of
 from guardfleet.errors import ContentError
-from worker.prompt import messages_of
+from guardfleet.rows.conversations import turns_of
+from worker.engine.prompting.prompt import messages_of
 
 ASK, SAY = {"role": "user", "content": "Is it open?"}, {"role": "assistant", "content": "It is."}
 CALL = {"id": "c9", "type": "function", "function": {"name": "hours", "arguments": '{"shop":"bakery"}'}}

@@ -8,9 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from api.mapping import result_json
-from guardfleet.rendering import fields, json_object
-from guardfleet.verdict import CATEGORY_CHOICES, Category, Model, ServedBy, Severity
+from api.openai.categories import result_json
+from guardfleet.domain.verdict import CATEGORY_CHOICES, Category, Model, ServedBy, Severity
 from guardfleet.verdicts.encoding import (
     READ_COLUMNS,
     Codes,
@@ -22,6 +21,7 @@ from guardfleet.verdicts.encoding import (
     severity_and_categories,
     to_plain,
 )
+from guardfleet.verdicts.rendering import fields, json_object
 from tests.services.judged import UNSAFE, answered
 
 MODEL = Model("m", "0123456789abcdef", "p")

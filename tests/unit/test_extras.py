@@ -32,11 +32,12 @@ def imports(modules: str, *without: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("modules", "needs"),
     [
-        ("producer.client, guardfleet.cli.app, guardfleet.cli.scan, guardfleet.cli.jobs, guardfleet.cli.up", ()),
+        ("guardfleet.client.direct, guardfleet.cli.app", ()),
+        ("guardfleet.cli.commands.scan, guardfleet.cli.commands.jobs, guardfleet.cli.commands.up", ()),
         ("api.server", ("fastapi", "uvicorn", "celery", "kombu", "redis")),
-        ("worker.dispatcher, worker.consumer", ("celery", "kombu", "redis")),
-        ("worker.webhooks", ("celery", "kombu", "redis", "httpcore2")),
-        ("worker.tasks, worker.engine.instant", ("celery", "kombu", "redis")),
+        ("worker.dispatch.dispatcher, worker.process.celery_consumer", ("celery", "kombu", "redis")),
+        ("worker.webhooks.delivery", ("celery", "kombu", "redis", "httpcore2")),
+        ("worker.moderation.tasks, worker.engine.testing.marked", ("celery", "kombu", "redis")),
     ],
 )
 def test_a_process_imports_nothing_of_another_extra(modules: str, needs: tuple[str, ...]) -> None:
@@ -47,7 +48,9 @@ def test_a_process_imports_nothing_of_another_extra(modules: str, needs: tuple[s
 def test_the_engine_runs_on_torch_and_transformers_alone() -> None:
     rest = [name for name in (*HEAVY, *DATA) if name not in ("torch", "transformers", *HUB)]
     done = imports(
-        "worker.engine.generate, worker.engine.loading, worker.engine.batching, worker.engine.make, worker.answer", *rest
+        "worker.engine.decoding.padded, worker.engine.model.loading, worker.engine.engine, worker.engine.factory, "
+        "worker.engine.answer",
+        *rest,
     )
     assert done.returncode == 0, done.stderr[-600:]
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typer.main import get_command
 
 from api.server import create_app
-from guardfleet import exporting
 from guardfleet.cli.app import app
-from guardfleet.sealing import new_secret_key
+from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import load_settings
-from guardfleet.store.view import COLUMNS
+from guardfleet.store.schema.view import COLUMNS
+from guardfleet.verdicts import export
 from guardfleet.verdicts.encoding import Codes, StoredVerdict
 from tests.integration.test_faces import STORED
 from tests.services.faces import PURE
@@ -25,44 +25,44 @@ from tests.services.faces import PURE
 ROOT = pathlib.Path(__file__).parents[2]
 NO_FACE = "-"  # why it is none stands behind it
 MODULES = {
-    "api/batch_object.py": "counters",
-    "api/files.py": "result files",
-    "api/mapping.py": "moderation, moderation line",
-    "api/moderations.py": "moderation, json object",
-    "api/online.py": "- hands pages on",
-    "api/outputs.py": "chat completion, moderation line, result files",
-    "api/perspective.py": "perspective",
-    "api/results.py": "json object, filtered pages, jsonl, csv, parquet",
+    "api/openai/batch.py": "counters",
+    "api/routes/files.py": "result files",
+    "api/openai/categories.py": "moderation, moderation line",
+    "api/routes/moderations.py": "moderation, json object",
+    "api/services/interactive_moderation.py": "- hands pages on",
+    "api/openai/result_files.py": "chat completion, moderation line, result files",
+    "api/routes/perspective.py": "perspective",
+    "api/routes/results.py": "json object, filtered pages, jsonl, csv, parquet",
     "guardfleet/cli/app.py": "- parses what was asked for",
-    "guardfleet/cli/evaluate.py": "evaluation",
-    "guardfleet/cli/results.py": "jsonl, csv, parquet",
-    "guardfleet/cli/scan.py": "jsonl, csv, parquet",
-    "guardfleet/cli/show.py": "summary",
-    "guardfleet/cursors.py": "- places, not verdicts",
-    "guardfleet/exporting.py": "jsonl, csv, parquet",
-    "guardfleet/rationale.py": "rationale",
-    "guardfleet/rendering.py": "json object, fields",
-    "guardfleet/store/jobs.py": "summary, counters",
-    "guardfleet/store/online.py": "- hands pages on",
-    "guardfleet/store/opinions.py": "first opinion",
-    "guardfleet/store/scratch.py": "- a benchmark's counts",
-    "guardfleet/store/settling.py": "counters, webhook",
-    "guardfleet/store/texts.py": "- puts texts beside rows",
+    "guardfleet/cli/commands/evaluate.py": "evaluation",
+    "guardfleet/cli/commands/results.py": "jsonl, csv, parquet",
+    "guardfleet/cli/commands/scan.py": "jsonl, csv, parquet",
+    "guardfleet/cli/progress.py": "summary",
+    "guardfleet/verdicts/cursors.py": "- places, not verdicts",
+    "guardfleet/verdicts/export.py": "jsonl, csv, parquet",
+    "guardfleet/verdicts/rationale.py": "rationale",
+    "guardfleet/verdicts/rendering.py": "json object, fields",
+    "guardfleet/store/jobs/views.py": "summary, counters",
+    "guardfleet/store/jobs/interactive.py": "- hands pages on",
+    "guardfleet/store/shards/handoff.py": "first opinion",
+    "guardfleet/cli/bench/scratch.py": "- a benchmark's counts",
+    "guardfleet/store/shards/completion.py": "counters, webhook",
+    "guardfleet/store/jobs/texts.py": "- puts texts beside rows",
     "guardfleet/store/verdicts.py": "export, filtered pages, cache",
-    "guardfleet/store/view.py": "view",
+    "guardfleet/store/schema/view.py": "view",
     "guardfleet/verdicts/encoding.py": "- what all others read through",
-    "producer/client.py": "export",
-    "worker/answer.py": "- the interpretation",
-    "worker/cascade.py": "- decides who is asked again",
-    "worker/engine/drafts.py": "- what the model is expected to say",
-    "worker/evaluation.py": "evaluation",
-    "worker/giving_up.py": "- the interpretation of no answer",
-    "worker/judge.py": "- the interpretation",
-    "worker/judging.py": "- the interpretation",
-    "worker/lifecycle.py": "- registers its model",
-    "worker/tasks.py": "- carries judgements to the store, and counts them in metrics",
-    "worker/twins.py": "- hands judgements on",
-    "worker/webhooks.py": "webhook",
+    "guardfleet/client/direct.py": "export",
+    "worker/engine/answer.py": "- the interpretation",
+    "worker/moderation/cascade.py": "- decides who is asked again",
+    "worker/engine/decoding/drafts.py": "- what the model is expected to say",
+    "guardfleet/cli/evaluation.py": "evaluation",
+    "worker/dispatch/poison.py": "- the interpretation of no answer",
+    "worker/moderation/judge.py": "- the interpretation",
+    "worker/moderation/interpretation.py": "- the interpretation",
+    "worker/process/lifecycle.py": "- registers its model",
+    "worker/moderation/tasks.py": "- carries judgements to the store, and counts them in metrics",
+    "worker/moderation/single_flight.py": "- hands judgements on",
+    "worker/webhooks/delivery.py": "webhook",
 }
 ROUTES = {
     "/v1/batches": "counters",
@@ -97,7 +97,8 @@ COMMANDS = {
     "version": "-", "db": "-", "keys": "-", "bench": "-",
 }  # fmt: skip
 SOURCES = {
-    "api.mapping", "api.outputs", "guardfleet.exporting", "guardfleet.rationale", "guardfleet.rendering",
+    "api.openai.categories", "api.openai.result_files", "guardfleet.verdicts.export", "guardfleet.verdicts.rationale",
+    "guardfleet.verdicts.rendering",
     "guardfleet.store.verdicts", "guardfleet.verdicts.encoding",
 }  # fmt: skip
 WORDS = {"Severity", "Judgement", "Category", "category_names", "ERROR_CODES", "failure"}
@@ -117,7 +118,7 @@ def touches_verdicts(module: ast.Module) -> bool:
             names = {alias.name for alias in node.names}
             if node.module in SOURCES or {f"{node.module}.{name}" for name in names} & SOURCES:
                 return True
-            if node.module == "guardfleet.verdict" and names & WORDS:
+            if node.module == "guardfleet.domain.verdict" and names & WORDS:
                 return True
         if isinstance(node, ast.Import) and {alias.name for alias in node.names} & SOURCES:
             return True
@@ -151,7 +152,7 @@ def test_each_command_is_listed_with_its_faces() -> None:
 
 
 def test_each_format_is_a_face() -> None:
-    assert set(exporting.FORMATS) <= PURE.keys()
+    assert set(export.FORMATS) <= PURE.keys()
 
 
 def test_each_face_is_of_something() -> None:

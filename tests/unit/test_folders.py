@@ -9,8 +9,8 @@ import time
 import pytest
 
 from guardfleet.errors import ConfigurationError
-from worker.engine import folders
-from worker.engine.folders import REMEMBERED, SETTLED_S, digest_of, folder_of
+from worker.engine.model import model_files
+from worker.engine.model.model_files import REMEMBERED, SETTLED_S, digest_of, folder_of
 
 MIB = 1 << 20
 LONG_AGO_NS = time.time_ns() - int(1e15)
@@ -18,7 +18,7 @@ LONG_AGO_NS = time.time_ns() - int(1e15)
 
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "_SEEN", {})
+    monkeypatch.setattr(model_files, "_SEEN", {})
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_prose_and_what_tools_hide_in_a_folder_are_no_part_of_it(model: pathlib.
 def aged(model: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the folder had been there for a while."""
     later = time.time_ns() + int(2 * SETTLED_S * 1e9)
-    monkeypatch.setattr("worker.engine.folders.time.time_ns", lambda: later)
+    monkeypatch.setattr("worker.engine.model.model_files.time.time_ns", lambda: later)
 
 
 def test_a_settled_file_is_hashed_once_by_all_processes_together(
@@ -98,15 +98,15 @@ def test_a_settled_file_is_hashed_once_by_all_processes_together(
     memory = tmp_path / "not there yet"
     before = digest_of(model, memory)
     assert (memory / REMEMBERED).exists()
-    monkeypatch.setattr(folders, "_SEEN", {})
-    monkeypatch.setattr("worker.engine.folders.hashlib.file_digest", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(model_files, "_SEEN", {})
+    monkeypatch.setattr("worker.engine.model.model_files.hashlib.file_digest", lambda *_: pytest.fail("read again"))
     assert digest_of(model, memory) == before
 
 
 def test_a_file_that_was_changed_just_now_is_not_remembered(model: pathlib.Path, tmp_path: pathlib.Path) -> None:
     digest_of(model, tmp_path)
     assert not (tmp_path / REMEMBERED).exists()
-    assert not folders._SEEN
+    assert not model_files._SEEN
 
 
 def test_no_remembered_digest_survives_a_change_however_it_is_hidden(
@@ -137,7 +137,7 @@ def test_a_damaged_memory_is_no_memory(
 ) -> None:
     aged(model, monkeypatch)
     before = digest_of(model)
-    monkeypatch.setattr(folders, "_SEEN", {})
+    monkeypatch.setattr(model_files, "_SEEN", {})
     (tmp_path / REMEMBERED).write_text(damaged)
     assert digest_of(model, tmp_path) == before
 

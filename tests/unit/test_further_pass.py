@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from worker.engine.attention import Workspace
-from worker.engine.drafts import Tree
-from worker.engine.geometry import Prefix
-from worker.engine.network import Shape
-from worker.engine.tree_attention import TreeAttention
+from worker.engine.decoding.drafts import Tree
+from worker.engine.forward.attention import Workspace
+from worker.engine.forward.geometry import Prefix
+from worker.engine.forward.network import Shape
+from worker.engine.forward.tree_attention import TreeAttention
 
 HEADS, DIM, PREFIX = 8, 128, 201
 TREE = Tree.chain(range(16))
@@ -71,6 +71,6 @@ def test_contexts_that_are_laid_out_layer_by_layer_say_the_same(monkeypatch: pyt
     assert not torch.equal(whole[0], whole[1])
     for layers in (1, 2):
         of_token = 2 * 2 * 32 * 4
-        monkeypatch.setattr("worker.engine.tree_attention.GATHER_BYTES", layers * 44 * of_token)
+        monkeypatch.setattr("worker.engine.forward.tree_attention.GATHER_BYTES", layers * 44 * of_token)
         for one, other in zip(whole, mixed(), strict=True):
             torch.testing.assert_close(one, other)

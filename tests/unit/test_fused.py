@@ -15,7 +15,7 @@ from tests.conftest import missing
 torch = pytest.importorskip("torch")
 
 from tests.services.interpreted import Outcome, interpreter, outcome  # noqa: E402
-from worker.engine import elementwise, steps  # noqa: E402
+from worker.engine.forward import elementwise, steps  # noqa: E402
 
 EPS = 1e-6
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -250,8 +250,8 @@ def test_a_cpu_takes_the_plain_steps_and_says_nothing(caplog: pytest.LogCaptureF
 def test_a_gpu_without_triton_takes_the_plain_steps_and_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delitem(sys.modules, "worker.engine.fused", raising=False)
-    monkeypatch.delattr("worker.engine.fused", raising=False)
+    monkeypatch.delitem(sys.modules, "worker.engine.forward.triton_kernels", raising=False)
+    monkeypatch.delattr("worker.engine.forward.triton_kernels", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
     with caplog.at_level(logging.WARNING):
         assert steps.steps_for(torch.device("cuda")).merge is steps.merge
@@ -264,25 +264,25 @@ def test_a_gpu_without_triton_takes_the_plain_steps_and_says_why(
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, tuple[Any, ...], dict[str, int]]]:
     """What would have been launched, on a GPU."""
     _needs_triton()
-    from worker.engine import fused
+    from worker.engine.forward import triton_kernels
 
     made: list[tuple[Any, tuple[Any, ...], dict[str, int]]] = []
-    monkeypatch.setattr(fused, "_launch", lambda kernel, grid, *args, **meta: made.append((kernel, args, meta)))
+    monkeypatch.setattr(triton_kernels, "_launch", lambda kernel, grid, *args, **meta: made.append((kernel, args, meta)))
     return made
 
 
 def _launch_all(heads: int, kv_heads: int, dim: int, dtype: Any) -> None:
-    from worker.engine import fused
+    from worker.engine.forward import triton_kernels
 
     x, weight = _random(32, 1024, dtype=dtype), _random(1024, dtype=dtype)
-    fused.norm(x, weight, EPS)
-    fused.add_norm(x, x, weight, EPS)
-    fused.gate(x)
+    triton_kernels.norm(x, weight, EPS)
+    triton_kernels.add_norm(x, x, weight, EPS)
+    triton_kernels.gate(x)
     for counts in ((heads, kv_heads), (heads, 0), (0, kv_heads)):
-        fused.rotate(*_turn(dtype, 32, *counts, dim))
+        triton_kernels.rotate(*_turn(dtype, 32, *counts, dim))
     out, lse = _random(32, heads, dim, dtype=dtype), _random(heads, 32)
-    fused.merge(out, lse, out, lse, None)
-    fused.merge(out, lse, out, lse, torch.arange(32))
+    triton_kernels.merge(out, lse, out, lse, None)
+    triton_kernels.merge(out, lse, out, lse, torch.arange(32))
 
 
 def _compile(kernel: Any, args: tuple[Any, ...], meta: dict[str, int], capability: int) -> Any:
@@ -331,16 +331,16 @@ def test_a_pass_of_another_size_compiles_nothing_anew(launches: Any) -> None:
             return param.do_not_specialize or (value == 1, value % 16 == 0)
         return value if param.is_constexpr or value is None else ""
 
-    from worker.engine import fused
+    from worker.engine.forward import triton_kernels
 
     seen = set()
     for n in (1, 3, 16, 35):
         x, weight, out, lse = _random(n, 64), _random(64), _random(n, 4, 32), _random(4, n)
-        fused.norm(x, weight, EPS)
-        fused.add_norm(x, x, weight, EPS)
-        fused.gate(x)
-        fused.rotate(*_turn(torch.bfloat16, n, 4, 2, 32))
-        fused.merge(out, lse, out, lse, None)
+        triton_kernels.norm(x, weight, EPS)
+        triton_kernels.add_norm(x, x, weight, EPS)
+        triton_kernels.gate(x)
+        triton_kernels.rotate(*_turn(torch.bfloat16, n, 4, 2, 32))
+        triton_kernels.merge(out, lse, out, lse, None)
         seen |= {
             (kernel.__name__, tuple(kind(*pair) for pair in zip(kernel.params, [*args, *meta.values()], strict=False)))
             for kernel, args, meta in launches
@@ -368,9 +368,9 @@ def _refused() -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 @pytest.mark.parametrize("at", range(12))
 def test_tensors_that_a_kernel_would_leave_are_refused(launches: Any, at: int) -> None:
-    from worker.engine import fused
+    from worker.engine.forward import triton_kernels
 
     name, args = next(itertools.islice(_refused(), at, None))
     with pytest.raises(ValueError, match=r"expected|to be contiguous"):
-        getattr(fused, name)(*args)
+        getattr(triton_kernels, name)(*args)
     assert not launches

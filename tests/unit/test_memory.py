@@ -7,14 +7,14 @@ import pytest
 import transformers
 from transformers import Qwen3Config
 
-from guardfleet.cli import doctor
+from guardfleet.cli.commands import doctor
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
-from worker.engine import loading, memory
-from worker.engine.host_memory import available_bytes
-from worker.engine.memory import GPU_TOKENS, LEAST_TOKENS, PUBLISHED, Device, Precision, batch_tokens, plan, plan_for
-from worker.engine.network import shape_of
-from worker.engine.rehearsal import COMMON, SHAPES
+from worker.engine.bench.scripted import COMMON, SHAPES
+from worker.engine.forward.network import shape_of
+from worker.engine.model import loading, memory
+from worker.engine.model.host_memory import available_bytes
+from worker.engine.model.memory import GPU_TOKENS, LEAST_TOKENS, PUBLISHED, Device, Precision, batch_tokens, plan, plan_for
 
 GB = 10**9
 BF16, INT8, FP8 = Precision("bfloat16"), Precision("bfloat16", "int8"), Precision("bfloat16", "fp8")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from guardfleet.domain.metadata import NOTES
 from guardfleet.errors import LineError
-from guardfleet.sealing import PayloadRow
+from guardfleet.rows.metadata import NOTES
+from guardfleet.security.encryption import PayloadRow
 from tests.unit.test_rows import line, taken
 
 

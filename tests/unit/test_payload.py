@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardfleet import payload
-from guardfleet.payload import PayloadRow
+from guardfleet.rows import payload
+from guardfleet.rows.payload import PayloadRow
 
 DEEP = 5000  # more than any interpreter here reads in one go
 

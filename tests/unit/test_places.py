@@ -2,8 +2,8 @@
 
 import pytest
 
-from api.places import Places
-from api.problems import ProblemError
+from api.http.long_requests import Places
+from api.http.problems import ProblemError
 
 
 def test_a_place_is_free_once_it_is_given_back_or_forgotten() -> None:

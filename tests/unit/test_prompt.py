@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.prompt import InvalidConversationError, Prompter, is_blank, messages_of, readable
+from worker.engine.prompting.prompt import InvalidConversationError, Prompter, is_blank, messages_of, readable
 
 
 @pytest.fixture(scope="session")
@@ -72,14 +72,14 @@ def test_awkward_texts_get_the_ids_of_the_whole_prompt(tokenizer: Any, prompter:
 @pytest.fixture(scope="session", params=["real", "demo"])
 def either(request: pytest.FixtureRequest, tokenizer: Any) -> Any:
     """The real tokenizer and the demo model's."""
-    from worker.engine.loading import tokenizer_of
+    from worker.engine.model.loading import tokenizer_of
 
     return tokenizer if request.param == "real" else tokenizer_of("demo")
 
 
 @functools.cache  # a real tokenizer takes seconds to take apart
 def made(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
-    from worker.engine.loading import prompter_of
+    from worker.engine.model.loading import prompter_of
 
     return prompter_of(tokenizer, neutralises=neutralises)
 

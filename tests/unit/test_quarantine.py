@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from worker.quarantine import Quarantine
+from worker.moderation.isolation import Quarantine
 
 WAIT_S = 10
 

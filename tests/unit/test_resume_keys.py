@@ -7,8 +7,8 @@ from dataclasses import asdict
 import pytest
 
 from guardfleet.cli.fingerprint import UNASKED, canonical, fingerprint
+from guardfleet.domain.options import DEFAULT_PLAN
 from guardfleet.errors import RejectedError
-from guardfleet.plan import DEFAULT_PLAN
 
 ROOT = pathlib.Path(__file__).parents[2]
 

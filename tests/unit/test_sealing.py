@@ -4,8 +4,8 @@ import pytest
 from standardwebhooks import Webhook
 
 from guardfleet.errors import ConfigurationError
-from guardfleet.sealing import Keyring, PayloadRow, new_secret_key
-from guardfleet.signing import is_secret, new_secret, sign
+from guardfleet.security.encryption import Keyring, PayloadRow, new_secret_key
+from guardfleet.security.signing import is_secret, new_secret, sign
 
 
 def test_a_key_of_the_wrong_length_is_refused() -> None:

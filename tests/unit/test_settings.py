@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from guardfleet.errors import ConfigurationError
-from guardfleet.sealing import new_secret_key
+from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings, load_settings
 
 DATABASE = "postgresql://user:hunter2@db/x"

@@ -6,11 +6,12 @@ from enum import IntEnum
 
 import pytest
 
-from guardfleet import packages, states
+from guardfleet.domain import states
+from guardfleet.domain.verdict import CATEGORY_NAMES, ERROR_CODES, categories_of, category_names, failure
 from guardfleet.errors import ConfigurationError
+from guardfleet.process import packages
 from guardfleet.settings import load_settings
 from guardfleet.telemetry.logs import SLUGS
-from guardfleet.verdict import CATEGORY_NAMES, ERROR_CODES, categories_of, category_names, failure
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -66,7 +67,7 @@ def test_each_package_name_belongs_to_this_distribution_alone(tmp_path: pathlib.
 
 
 def test_celery_is_set_up_as_the_pitfalls_demand() -> None:
-    from guardfleet.broker import make_app
+    from guardfleet.broker.celery_app import make_app
 
     for url in ("amqp://u@h//", "redis://h/0"):
         conf = make_app(load_settings(broker_url=url), "t").conf
@@ -100,7 +101,7 @@ def test_the_pinned_libraries_are_those_without_the_pitfalls() -> None:
 
 
 def test_a_worker_refuses_remapped_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker.lifecycle import refuse_soft_shutdown
+    from worker.process.lifecycle import refuse_soft_shutdown
 
     monkeypatch.setenv("REMAP_SIGTERM", "SIGQUIT")
     with pytest.raises(ConfigurationError, match="unset it"):

@@ -3,9 +3,9 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from guardfleet.verdict import Judgement
+from guardfleet.domain.verdict import Judgement
 from tests.services.judged import SAFE
-from worker.twins import Twins
+from worker.moderation.single_flight import Twins
 
 
 def test_a_text_belongs_to_the_first_who_takes_it_until_its_scope_ends() -> None:

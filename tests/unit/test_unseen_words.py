@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from guardfleet.columns import AS_NAMED, Columns
-from guardfleet.domain.conversations import turns_of
 from guardfleet.errors import ContentError, LineError
-from guardfleet.rows import take_line
-from guardfleet.sealing import PayloadRow
+from guardfleet.rows.columns import AS_NAMED, Columns
+from guardfleet.rows.conversations import turns_of
+from guardfleet.rows.row import take_line
+from guardfleet.security.encryption import PayloadRow
 
 TOLD = Columns.of("comment", None, None)
 OPENAI = {"custom_id": "r", "method": "POST"}

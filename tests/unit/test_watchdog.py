@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from worker.watchdog import STALLED_STATUS, LoopTick, Watchdog
+from worker.process.watchdog import STALLED_STATUS, LoopTick, Watchdog
 
 
 def test_what_is_stuck_for_too_long_ends_the_process() -> None:

@@ -1,7 +1,7 @@
 """The dispatcher: rings for what is ready, and repairs what was lost. One leads, any number stand by; all it does is idempotent.
 
-Each tick in order: what `mending` has, deliveries to ring, doorbells to ring. All tenants depend on it, so nothing but `stop()`
-ends it: what a step or a unit raises is kept to that one (`isolation`), and while PostgreSQL or the broker is away it waits.
+Each tick in order: what `repairs` has, deliveries to ring, doorbells to ring. All tenants depend on it, so nothing but `stop()`
+ends it: what a step or a unit raises is kept to that one (`bulkhead`), and while PostgreSQL or the broker is away it waits.
 """
 
 import threading
@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from guardfleet.broker import Publisher
+from guardfleet.broker.celery_app import Publisher
 from guardfleet.errors import AwayError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from guardfleet.store.leader import Leadership, campaign
 from guardfleet.store.sqlstate import DATABASE
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
-from worker.isolation import Isolation
-from worker.mending import Mender, Step
-from worker.ringing import Ringer
+from worker.dispatch.bulkhead import Isolation
+from worker.dispatch.publishing import Ringer
+from worker.dispatch.repairs import Mender, Step
 
 REFILLS = 5  # looks in the time of one, while there is work
 AWAY_PAUSE_S = 1.0  # while PostgreSQL or the broker does not answer

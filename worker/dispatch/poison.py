@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from guardfleet.domain.verdict import Judgement, Model, failure, with_notes
 from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
-from guardfleet.sealing import Keyring, PayloadRow
-from guardfleet.store import installation, opinions, settling, shards, verdicts
+from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.store import installation, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.halving import halve
-from guardfleet.store.opinions import Opinion
-from guardfleet.store.settling import Row
-from guardfleet.store.shards import Claim, Limits, ShardKey
+from guardfleet.store.shards import completion, handoff, leases
+from guardfleet.store.shards.bisect import halve
+from guardfleet.store.shards.completion import Row
+from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.leases import Claim, Limits, ShardKey
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
-from guardfleet.verdict import Judgement, Model, failure, with_notes
-from worker.cascade import is_sure
+from worker.moderation.cascade import is_sure
 
 NOBODY = Model("nobody", "0", "none")
 TRIES = 5
@@ -31,16 +32,16 @@ def give_up(db: Database, keyring: Keyring, key: ShardKey, limits: Limits, *, le
 
     Raises what went wrong, with the shard set aside.
     """
-    held = shards.claim(db, *key, worker="dispatcher", lease_s=lease_s)
+    held = leases.claim(db, *key, worker="dispatcher", lease_s=lease_s)
     if held is None:
         return
-    tries = shards.begin_giving_up(db, held)
+    tries = leases.begin_giving_up(db, held)
     try:
         _give_up(db, keyring, held, limits, is_last=tries > TRIES)
     except Exception as error:
         reason = f"{type(error).__name__} while it was given up"
         with suppress(GuardfleetError):  # else its lease runs out
-            shards.postpone(db, held, delay_s=min(LONGEST_S, 2.0**tries), error=reason)
+            leases.postpone(db, held, delay_s=min(LONGEST_S, 2.0**tries), error=reason)
         raise
 
 
@@ -55,14 +56,14 @@ def _give_up(db: Database, keyring: Keyring, held: Claim, limits: Limits, *, is_
             get_logger().warning("shard_halved", job=held.job_id, shard=held.shard_no, texts=held.n, reason=reason)
         return
     rows = _rows(held, failure("abandoned", reason), texts, first, nobody=verdicts.register_model(db, NOBODY))
-    if settling.finish(db, held, rows, model_id=None):
+    if completion.finish(db, held, rows, model_id=None):
         metrics.SHARDS.labels("buried").inc()
         get_logger().error("shard_buried", job=held.job_id, shard=held.shard_no, reason=reason)
 
 
 def _contents(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Opinion | None]:
     try:
-        return opinions.load(db, keyring, held)
+        return handoff.load(db, keyring, held)
     except (ConfigurationError, NotFoundError) as error:  # the texts cannot be read any more: their ids are lost with them
         if isinstance(error, ConfigurationError):
             installation.require_key(db, keyring)  # unless only this process cannot: then nothing is given up

@@ -4,16 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.broker import DELIVER, MODERATE, Publisher
-from guardfleet.queues import LANE_NAMES
+from guardfleet.broker.celery_app import DELIVER, MODERATE, Publisher
+from guardfleet.domain.lanes import LANE_NAMES
 from guardfleet.settings import Settings
-from guardfleet.store import deliveries, doorbells
 from guardfleet.store.database import Database
-from guardfleet.store.doorbells import Route
-from guardfleet.store.shards import Limits
+from guardfleet.store.events import deliveries
+from guardfleet.store.shards import publishing
+from guardfleet.store.shards.leases import Limits
+from guardfleet.store.shards.publishing import Route
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
-from worker.isolation import Isolation
+from worker.dispatch.bulkhead import Isolation
 
 DELIVERY_WINDOW = 64
 FAILING_AT_ONCE = 8  # deliveries under way to receivers that fail, all together: a quarter of what one process sends at once
@@ -32,7 +33,7 @@ class Ringer:
 
     def ring_shards(self) -> int:
         """Fill the window of each queue; returns the most that were rung for in one."""
-        out = doorbells.windows(self.db)
+        out = publishing.windows(self.db)
         return max(self.isolation.each("ring_shards", list(out), lambda route: self._ring_route(route, out[route])), default=0)
 
     def ring_deliveries(self) -> None:
@@ -55,21 +56,23 @@ class Ringer:
             out -= self._forget_lost(route, queue)
         limits = Limits(self.settings.max_claims, self.settings.max_failures)
         room = max(0, self.settings.prefetch_window - out)
-        ready = doorbells.due(self.db, route, limit=room, limits=limits, skip=self._aside("mark_shards"))
+        ready = publishing.due(self.db, route, limit=room, limits=limits, skip=self._aside("mark_shards"))
         if not ready:
             return 0
         messages = [{"job": bell.job_id, "shard": bell.shard_no, "publish": bell.publish_no} for bell in ready]
         rung = self.publisher.ring(MODERATE, queue, messages)
         bells = {(bell.job_id, bell.shard_no): bell for bell in ready[:rung]}
-        self.isolation.sweep("mark_shards", list(bells), lambda keys: doorbells.mark_rung(self.db, [bells[key] for key in keys]))
+        self.isolation.sweep("mark_shards", list(bells), lambda keys: publishing.mark_rung(self.db, [bells[key] for key in keys]))
         metrics.DOORBELLS.labels(lane, "rung").inc(rung)
         get_logger().debug("doorbells_rung", queue=queue, n=rung)
         return rung
 
     def _forget_lost(self, route: Route, queue: str) -> int:
         age_s = self.settings.republish_s
-        keys = doorbells.lost(self.db, route, older_than_s=age_s, skip=self._aside("forget_lost"))
-        lost = sum(self.isolation.sweep("forget_lost", keys, lambda some: doorbells.forget_lost(self.db, some, older_than_s=age_s)))
+        keys = publishing.lost(self.db, route, older_than_s=age_s, skip=self._aside("forget_lost"))
+        lost = sum(
+            self.isolation.sweep("forget_lost", keys, lambda some: publishing.forget_lost(self.db, some, older_than_s=age_s))
+        )
         if lost:
             metrics.DOORBELLS.labels(LANE_NAMES[route.lane], "lost").inc(lost)
             get_logger().warning("doorbells_lost", queue=queue, n=lost)

@@ -8,18 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet import standstill
-from guardfleet.queues import LANE_NAMES, Queues
-from guardfleet.sealing import Keyring
+from guardfleet.domain.lanes import LANE_NAMES, Queues
+from guardfleet.jobs import diagnosis
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import cut_off, deliveries, doorbells, retention, shards, stalls, steering
 from guardfleet.store.database import Database
-from guardfleet.store.doorbells import Route
-from guardfleet.store.shards import Limits, ShardKey
+from guardfleet.store.events import deliveries
+from guardfleet.store.jobs import control, intake_recovery, retention
+from guardfleet.store.shards import health, leases, publishing
+from guardfleet.store.shards.leases import Limits, ShardKey
+from guardfleet.store.shards.publishing import Route
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
-from worker.giving_up import give_up
-from worker.isolation import Isolation
+from worker.dispatch.bulkhead import Isolation
+from worker.dispatch.poison import give_up
 
 HOUSEKEEPING_S = 5.0  # between purges and backlog counts
 EXPIRY_S = 600.0  # between looks for days that are over
@@ -68,8 +70,8 @@ class Mender:
 
     def rescue(self) -> None:
         """Take shards back from workers that have died."""
-        overdue = shards.overdue(self.db, skip=self._aside("rescue"))
-        for rescued in self.isolation.sweep("rescue", overdue, lambda keys: shards.rescue(self.db, keys)):
+        overdue = leases.overdue(self.db, skip=self._aside("rescue"))
+        for rescued in self.isolation.sweep("rescue", overdue, lambda keys: leases.rescue(self.db, keys)):
             for job, shard in rescued:
                 get_logger().warning("shard_rescued", job=job, shard=shard)
             metrics.RESCUED.inc(len(rescued))
@@ -80,7 +82,7 @@ class Mender:
         def one(key: ShardKey) -> None:
             give_up(self.db, self.keyring, key, self.limits, lease_s=self.settings.lease_s)
 
-        self.isolation.each("give_up", doorbells.exhausted(self.db, self.limits, skip=self._aside("give_up")), one)
+        self.isolation.each("give_up", publishing.exhausted(self.db, self.limits, skip=self._aside("give_up")), one)
 
     def relay(self) -> None:
         """Make deliveries of events."""
@@ -94,27 +96,27 @@ class Mender:
         """End jobs whose time is over."""
 
         def one(job: int) -> None:
-            steering.expire(self.db, job)
+            control.expire(self.db, job)
             get_logger().info("job_expired", job=job)
 
-        self.isolation.each("expire_jobs", steering.overdue(self.db, skip=self._aside("expire_jobs")), one)
+        self.isolation.each("expire_jobs", control.overdue(self.db, skip=self._aside("expire_jobs")), one)
 
     def settle_cancelled(self) -> None:
         """Close cancelled jobs that nobody works on any more."""
-        jobs = steering.cancelling(self.db, skip=self._aside("settle_cancelled"))
-        self.isolation.sweep("settle_cancelled", jobs, lambda ids: steering.settle_cancelled(self.db, ids))
+        jobs = control.cancelling(self.db, skip=self._aside("settle_cancelled"))
+        self.isolation.sweep("settle_cancelled", jobs, lambda ids: control.settle_cancelled(self.db, ids))
 
     def count_backlog(self) -> None:
         """Tell the metrics what waits."""
-        backlog = doorbells.backlog(self.db)
+        backlog = publishing.backlog(self.db)
         for lane, name in enumerate(LANE_NAMES):
             metrics.BACKLOG.labels(name).set(backlog.get(lane, 0))
 
     def name_stalls(self) -> None:
         """Say once of a queue that it stands still, and that it moves again."""
-        found = {stall.route: stall for stall in stalls.stalls(self.db, after_s=self.settings.stall_s)}
+        found = {stall.route: stall for stall in health.stalls(self.db, after_s=self.settings.stall_s)}
         for route in found.keys() - self._stalled:
-            get_logger().warning("queue_stalled", reason=standstill.in_words(found[route], self.settings.namespace))
+            get_logger().warning("queue_stalled", reason=diagnosis.in_words(found[route], self.settings.namespace))
         for route in self._stalled - found.keys():
             queue = Queues.of(self.settings.namespace).of_model(route.lane, route.model)
             get_logger().info("queue_moves", queue=queue)
@@ -123,10 +125,10 @@ class Mender:
 
     def abandon_idle(self) -> None:
         """End jobs whose texts nobody goes on bringing."""
-        tokens = cut_off.idle(self.db, idle_s=self.settings.intake_idle_s)
+        tokens = intake_recovery.idle(self.db, idle_s=self.settings.intake_idle_s)
 
         def one(job: int) -> None:
-            cut_off.abandon(self.db, job, token=tokens[job])
+            intake_recovery.abandon(self.db, job, token=tokens[job])
             get_logger().warning("job_abandoned", job=job)
 
         self.isolation.each("abandon_idle", list(tokens), one)

@@ -9,7 +9,7 @@ import functools
 import re
 from dataclasses import dataclass
 
-from guardfleet.verdict import CATEGORY_NAMES, Category, Severity, categories_of
+from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity, categories_of
 from guardfleet.verdicts import encoding
 from guardfleet.verdicts.encoding import canonical_answer
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from worker.engine.contract import DeviceFullError, DeviceLostError
+from worker.engine.interfaces import DeviceFullError, DeviceLostError
 
 LARGEST_HEAP_BLOCK = 32 << 20  # bytes; glibc maps what is larger from the system each time, at the price of a fault per page
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of mallopt(3)

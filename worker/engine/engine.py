@@ -17,9 +17,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from guardfleet.domain.verdict import Model
 from guardfleet.errors import DrainingError, FatalError
-from guardfleet.verdict import Model
-from worker.engine.contract import (
+from worker.engine.interfaces import (
     Answer,
     Backend,
     BatchReport,
@@ -31,11 +31,11 @@ from worker.engine.contract import (
     Prepared,
     Unjudgeable,
 )
+from worker.engine.packing import halve
+from worker.engine.prompting.prompt import Content
+from worker.engine.prompting.windows import Coverage
 from worker.engine.requests import Request, Row, requests_of
-from worker.engine.waiting import Waiting, is_urgent
-from worker.packing import halve
-from worker.prompt import Content
-from worker.windows import Coverage
+from worker.engine.scheduler import Waiting, is_urgent
 
 
 @dataclass(eq=False, slots=True)
@@ -50,7 +50,7 @@ class _Flight:
 class BatchingEngine:
     """Drives a backend. `on_batch(report)` is called after each batch, `on_fatal(reason)` before giving up.
 
-    `patience_s`: as `waiting.Waiting`, where somebody may come who waits.
+    `patience_s`: as `scheduler.Waiting`, where somebody may come who waits.
     """
 
     def __init__(

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from worker.engine.batching import BatchingEngine
-from worker.engine.contract import Backend, BatchReport
-from worker.engine.folders import DEMO
-from worker.engine.instant import NAME, InstantBackend
-from worker.windows import Policy
+from worker.engine.engine import BatchingEngine
+from worker.engine.interfaces import Backend, BatchReport
+from worker.engine.model.model_files import DEMO
+from worker.engine.prompting.windows import Policy
+from worker.engine.testing.marked import NAME, InstantBackend
 
 PATIENCE_S = 0.3  # that a text which somebody waits for may wait for the device
 

@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from guardfleet.verdict import Model
-from worker.prompt import Content
-from worker.windows import Coverage
+from guardfleet.domain.verdict import Model
+from worker.engine.prompting.prompt import Content
+from worker.engine.prompting.windows import Coverage
 
 
 class DeviceFullError(Exception):

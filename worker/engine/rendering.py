@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from worker.engine.contract import Pieces, Prepared, Unjudgeable
-from worker.prompt import Content, Encoded, InvalidConversationError, Prompter, Turns, messages_of
-from worker.windows import Coverage, Policy, Span, covered, cut, gaps
+from worker.engine.interfaces import Pieces, Prepared, Unjudgeable
+from worker.engine.prompting.prompt import Content, Encoded, InvalidConversationError, Prompter, Turns, messages_of
+from worker.engine.prompting.windows import Coverage, Policy, Span, covered, cut, gaps
 
 MAX_NEW_TOKENS = 128  # as in the model's own evaluation
 MARGIN = 32  # tokens that a piece may have more of alone than within its text, and the answer's draft

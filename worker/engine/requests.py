@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
-from worker.engine.contract import Answer, Judged, Pieces, Prepared, Timings, Unjudgeable
+from worker.engine.interfaces import Answer, Judged, Pieces, Prepared, Timings, Unjudgeable
 
 
 class Request:

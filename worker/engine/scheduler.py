@@ -13,9 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from worker.engine.contract import Backend
+from worker.engine.interfaces import Backend
+from worker.engine.packing import pack
 from worker.engine.requests import Row
-from worker.packing import pack
 
 WINDOW_BATCHES = 4  # tokens that are sorted by length together, in batches: enough to keep padding small
 POOL_PATIENCE = 8  # batches that a row waits for others that need a further pass too

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from guardfleet.sealing import PayloadRow
-from guardfleet.verdict import Category, Judgement, ServedBy, Severity, category_names, failure
-from worker.answer import understood
-from worker.engine.contract import Answer
-from worker.prompt import is_blank
+from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names, failure
+from guardfleet.security.encryption import PayloadRow
+from worker.engine.answer import understood
+from worker.engine.interfaces import Answer
+from worker.engine.prompting.prompt import is_blank
 
 GRAVITY = (Severity.SAFE, Severity.CONTROVERSIAL, Severity.ERROR, Severity.UNSAFE)  # of a window, for the text it is part of
 EMPTY = Judgement(Severity.SAFE, Category.NONE, served_by=ServedBy.RULE_EMPTY)

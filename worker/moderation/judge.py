@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from guardfleet.sealing import PayloadRow
+from guardfleet.domain.verdict import Judgement, ServedBy, Severity
+from guardfleet.security.encryption import PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.shards import Claim
+from guardfleet.store.shards.leases import Claim
 from guardfleet.telemetry import metrics
-from guardfleet.verdict import Judgement, ServedBy, Severity
-from worker.engine.contract import Engine
-from worker.judging import judgement_of, settle, triage
-from worker.twins import Key, Scope
-from worker.windows import Coverage
+from worker.engine.interfaces import Engine
+from worker.engine.prompting.windows import Coverage
+from worker.moderation.interpretation import judgement_of, settle, triage
+from worker.moderation.single_flight import Key, Scope
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 from guardfleet.errors import RetryableError, StatementError
 from guardfleet.settings import LEASE_RENEWALS
-from guardfleet.store import shards
 from guardfleet.store.database import Database
-from guardfleet.store.shards import Claim
+from guardfleet.store.shards import leases
+from guardfleet.store.shards.leases import Claim
 from guardfleet.telemetry.logs import get_logger, told
 
 
@@ -57,7 +57,7 @@ class LeaseKeeper:
     def _renew(self, held: list[Claim]) -> None:
         """Renew all at once; where PostgreSQL refuses, each alone, so that one shard's row costs no other its lease."""
         try:
-            shards.renew(self._db, held, lease_s=self._lease_s)
+            leases.renew(self._db, held, lease_s=self._lease_s)
         except StatementError as error:
             if len(held) > 1:
                 for one in held:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from guardfleet.verdict import Judgement
+from guardfleet.domain.verdict import Judgement
 
 Key = Hashable
 

@@ -14,26 +14,28 @@ from typing import Any, TypeVar
 from celery import Celery
 from celery.exceptions import Reject
 
-from guardfleet.broker import MESSAGE_VERSION, MODERATE, is_newer
+from guardfleet.broker.celery_app import MESSAGE_VERSION, MODERATE, is_newer
+from guardfleet.domain.options import NONE_ESCALATED, Escalation
+from guardfleet.domain.retry import backoff_s
+from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names, with_notes
 from guardfleet.errors import ConfigurationError, DrainingError, FatalError, GuardfleetError, RetryableError
-from guardfleet.plan import NONE_ESCALATED, Escalation
-from guardfleet.retry import backoff_s
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.store import installation, opinions, settling, shards
+from guardfleet.store import installation
 from guardfleet.store.database import Database
-from guardfleet.store.opinions import Opinion
-from guardfleet.store.settling import Row
-from guardfleet.store.shards import Claim, Limits
+from guardfleet.store.shards import completion, handoff
+from guardfleet.store.shards import leases as shards
+from guardfleet.store.shards.completion import Row
+from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.leases import Claim, Limits
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
-from guardfleet.verdict import Category, Judgement, ServedBy, Severity, category_names, with_notes
 from guardfleet.verdicts.encoding import Codes
-from worker.cascade import compare, doubts_of
-from worker.judge import Judge
-from worker.leases import LeaseKeeper
-from worker.quarantine import SUSPECT_CLAIMS, Quarantine
-from worker.twins import Scope, Twins
+from worker.moderation.cascade import compare, doubts_of
+from worker.moderation.isolation import SUSPECT_CLAIMS, Quarantine
+from worker.moderation.judge import Judge
+from worker.moderation.leases import LeaseKeeper
+from worker.moderation.single_flight import Scope, Twins
 
 FINISH_TRIES = 6  # about half a minute of a restarting database; then the lease runs out and another worker starts over
 QUARANTINE_S = 1.0  # how long a shard stays away while a suspect runs alone
@@ -97,7 +99,7 @@ class Moderator:
     def _work(self, held: Claim) -> None:
         started = time.perf_counter()
         try:
-            texts, first = opinions.load(self.db, self.keyring, held)
+            texts, first = handoff.load(self.db, self.keyring, held)
             owner = ANYBODY if self.settings.cache_across_tenants else held.tenant_id
             digests = [self.keyring.digest(owner, row.content) for row in texts]
             with self.twins.scope(held.job_id) as scope:
@@ -135,7 +137,7 @@ class Moderator:
 
     def _pass_on(self, held: Claim, judgements: list[Judgement]) -> None:
         """To the second model, with what this one thinks."""
-        mine = self._patiently(lambda: opinions.pass_on(self.db, self.keyring, held, Opinion(self.judge.model_id, judgements)))
+        mine = self._patiently(lambda: handoff.pass_on(self.db, self.keyring, held, Opinion(self.judge.model_id, judgements)))
         metrics.SHARDS.labels("passed_on" if mine else "fenced").inc()
         get_logger().info("shard_passed_on" if mine else "shard_fenced", job=held.job_id, shard=held.shard_no)
 
@@ -151,7 +153,9 @@ class Moderator:
         return merged(texts, digests, first, final), compare(doubts, first.judgements, second)
 
     def _finish(self, held: Claim, rows: list[Row], escalation: Escalation, started: float) -> None:
-        written = self._patiently(lambda: settling.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation))
+        written = self._patiently(
+            lambda: completion.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation)
+        )
         seconds = time.perf_counter() - started
         if written is None:
             metrics.SHARDS.labels("fenced").inc()

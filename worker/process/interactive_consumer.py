@@ -15,7 +15,7 @@ from celery import Celery
 from celery.exceptions import Reject
 from kombu import Connection, Consumer, Message
 
-from guardfleet.broker import connected
+from guardfleet.broker.celery_app import connected
 from guardfleet.telemetry.logs import get_logger
 
 SLOTS = 2

@@ -1,10 +1,10 @@
 """A worker process from start to end. The one place that knows the order of things.
 
-Start: database, model, metrics, leases, watchdog, and only then consuming (Celery the bulk shards, `express` the interactive ones),
-so that no message is taken by a process that cannot work. Stop (SIGTERM): the signal handler only sets an event; a thread then
-drains the engine, which finishes the batch on the device and hands the rest back; each task releases its lease and returns its
-message; Celery leaves once its tasks have; then express, the engine, the leases and the database are closed. Leases outlive tasks,
-the database outlives leases.
+Start: database, model, metrics, leases, watchdog, and only then consuming (Celery the bulk shards, `interactive_consumer` the
+interactive ones), so that no message is taken by a process that cannot work. Stop (SIGTERM): the signal handler only sets an event;
+a thread then drains the engine, which finishes the batch on the device and hands the rest back; each task releases its lease and
+returns its message; Celery leaves once its tasks have; then the interactive consumer, the engine, the leases and the database are
+closed. Leases outlive tasks, the database outlives leases.
 """
 
 import os
@@ -22,23 +22,25 @@ from typing import Any
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
-from guardfleet import interpreter
-from guardfleet.broker import RefusedError, declare, make_app
+from guardfleet.broker.celery_app import RefusedError, declare, make_app
+from guardfleet.domain.lanes import Queues
 from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
-from guardfleet.queues import Queues
-from guardfleet.readiness import say_ready
-from guardfleet.sealing import Keyring
+from guardfleet.process import interpreter
+from guardfleet.process.readiness import say_ready
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import installation, migrate, pooler, shards, verdicts
+from guardfleet.store import installation, migrate, pooler, verdicts
 from guardfleet.store.database import Database
+from guardfleet.store.shards import leases as shards
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer
-from worker import tasks, webhooks
-from worker.engine.contract import Engine
-from worker.express import Express
-from worker.judge import Judge
-from worker.leases import LeaseKeeper
-from worker.watchdog import STALLED_STATUS, TICK_LIMIT_S, LoopTick, Watchdog
+from worker.engine.interfaces import Engine
+from worker.moderation import tasks
+from worker.moderation.judge import Judge
+from worker.moderation.leases import LeaseKeeper
+from worker.process.interactive_consumer import Express
+from worker.process.watchdog import STALLED_STATUS, TICK_LIMIT_S, LoopTick, Watchdog
+from worker.webhooks import delivery
 
 
 @dataclass
@@ -125,8 +127,8 @@ def run_deliverer(settings: Settings) -> int:
     db, keyring = open_store(settings, application="guardfleet-webhooks")
     app = make_app(settings, "guardfleet-webhooks")
     drain, tick = Drain(), LoopTick()
-    pool = webhooks.make_pool(settings)
-    deliverer = webhooks.Deliverer(
+    pool = delivery.make_pool(settings)
+    deliverer = delivery.Deliverer(
         db=db,
         keyring=keyring,
         settings=settings,
@@ -135,13 +137,13 @@ def run_deliverer(settings: Settings) -> int:
         random=random.random,
         pause=drain.requested.wait,
     )
-    webhooks.register(app, deliverer)
+    delivery.register(app, deliverer)
     watchdog = Watchdog({"loop_stalled": (tick.stuck_s, TICK_LIMIT_S)})
     watchdog.start()
     probes = start_probes(settings, live=tick.wrong, ready=partial(installation.wrong, db, keyring))
     worker_name = f"webhooks@{socket.gethostname()}:{os.getpid()}"
     try:
-        return consume(app, webhooks.SENDERS, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick)
+        return consume(app, delivery.SENDERS, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick)
     finally:
         watchdog.stop()
         pool.close()
@@ -153,7 +155,7 @@ def run_deliverer(settings: Settings) -> int:
 
 def consume(app: Celery, slots: int, settings: Settings, queues: list[str], name: str, drain: Drain, tick: LoopTick) -> int:
     """Take messages until SIGTERM; returns Celery's exit status."""
-    app.conf.worker_consumer = "worker.consumer:Consumer"
+    app.conf.worker_consumer = "worker.process.celery_consumer:Consumer"
     warnings.filterwarnings("ignore", category=SecurityWarning)  # about root: lines of advice among the JSON; the images are not
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # said at each lost connection, about a setting we set
     try:

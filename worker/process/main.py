@@ -3,18 +3,18 @@
 import signal
 from functools import partial
 
-from guardfleet import interpreter
-from guardfleet.broker import Publisher, make_app
-from guardfleet.readiness import say_ready
+from guardfleet.broker.celery_app import Publisher, make_app
+from guardfleet.process import interpreter
+from guardfleet.process.readiness import say_ready
 from guardfleet.settings import Settings
 from guardfleet.store import installation
 from guardfleet.telemetry import metrics
-from worker import lifecycle
-from worker.dispatcher import Dispatcher
-from worker.engine.batching import BatchingEngine
-from worker.engine.contract import BatchReport
-from worker.engine.make import Spec, make_backend, make_engine
-from worker.windows import Policy
+from worker.dispatch.dispatcher import Dispatcher
+from worker.engine.engine import BatchingEngine
+from worker.engine.factory import Spec, make_backend, make_engine
+from worker.engine.interfaces import BatchReport
+from worker.engine.prompting.windows import Policy
+from worker.process import lifecycle
 
 DISPATCHER_LIMIT_S = 30.0  # a dispatcher that has not ticked for this long is not live
 

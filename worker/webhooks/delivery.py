@@ -14,20 +14,22 @@ from celery import Celery
 from celery.exceptions import Reject
 
 import guardfleet
-from guardfleet import cursors
-from guardfleet.broker import DELIVER, MESSAGE_VERSION, is_newer
+from guardfleet.broker.celery_app import DELIVER, MESSAGE_VERSION, is_newer
+from guardfleet.domain.retry import retry_after_s, webhook_delay_s
 from guardfleet.errors import GuardfleetError, RejectedError, RetryableError
-from guardfleet.retry import retry_after_s, webhook_delay_s
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
+from guardfleet.security.signing import sign
 from guardfleet.settings import Settings
-from guardfleet.signing import sign
-from guardfleet.store import deliveries, installation, jobs
+from guardfleet.store import installation
 from guardfleet.store.database import Database
-from guardfleet.store.deliveries import DueDelivery, Outcome
+from guardfleet.store.events import deliveries
+from guardfleet.store.events.deliveries import DueDelivery, Outcome
+from guardfleet.store.jobs import views
 from guardfleet.store.verdicts import Cursor
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
-from worker.egress import CheckedBackend
+from guardfleet.verdicts import cursors
+from worker.webhooks.egress import CheckedBackend
 
 GONE = 410
 ANSWER_BYTES = 1024  # nobody needs more of a receiver's answer, and a flood must not fill memory
@@ -109,7 +111,7 @@ class Deliverer:
         return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
 
     def _about(self, job_id: int) -> dict[str, Any]:
-        job = jobs.get_by_id(self.db, job_id)
+        job = views.get_by_id(self.db, job_id)
         return {
             "id": f"batch_{job.public_id.hex}",
             "job": job.label,

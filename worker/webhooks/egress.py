@@ -13,8 +13,8 @@ from typing import Any
 
 import httpcore2
 
-from guardfleet.addresses import is_allowed, look_up
 from guardfleet.errors import RejectedError
+from guardfleet.security.ssrf import is_allowed, look_up
 
 
 class RefusedAddressError(RejectedError):

@@ -20,15 +20,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from guardfleet.cli import DONE, terminal
-from guardfleet.cli.bench_place import answers, free_port, peak_mib, place, start, until, write_texts
-from guardfleet.cli.bench_polls import Poller
+from guardfleet.cli.bench import scratch
+from guardfleet.cli.bench.polling import Poller
+from guardfleet.cli.bench.site import answers, free_port, peak_mib, place, start, until, write_texts
+from guardfleet.domain.states import JobState
 from guardfleet.errors import FatalError
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.states import JobState
-from guardfleet.store import jobs, keys, scratch
+from guardfleet.store import keys
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView, parse_label
+from guardfleet.store.jobs import views
+from guardfleet.store.jobs.views import JobView, parse_label
 
 SINGLE_SHARDS = 300
 LOOK_S = 0.25  # between looks whether the job has ended; its times are read off its row
@@ -146,7 +148,7 @@ def submit(settings: Settings, db: Database, source: pathlib.Path) -> tuple[JobV
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise FatalError("the submit failed.")
-    return jobs.get(db, parse_label(label)), round(usage.ru_maxrss / 1024, 1)
+    return views.get(db, parse_label(label)), round(usage.ru_maxrss / 1024, 1)
 
 
 def _of_single_shards(settings: Settings, db: Database, source: pathlib.Path, processes: list[Any]) -> float:
@@ -169,7 +171,7 @@ def _engine_alone_apart(settings: Settings, source: pathlib.Path) -> float:
 def _engine_alone(settings: Settings, source: pathlib.Path) -> float:
     """Texts a second of the engine with nothing around it: the same rows in requests of a shard's size, as many as in a worker."""
     from producer.readers import read
-    from worker.main import engine_of
+    from worker.process.main import engine_of
 
     contents = [row.content for _, row in read(str(source), max_text_bytes=1 << 20) if not isinstance(row, Exception)]
     requests = [contents[at : at + settings.shard_texts] for at in range(0, len(contents), settings.shard_texts)]
@@ -185,7 +187,7 @@ def _engine_alone(settings: Settings, source: pathlib.Path) -> float:
 
 
 def _finished(db: Database, job: JobView, processes: list[Any]) -> JobView:
-    while not (job := jobs.get(db, job.public_id)).state.is_final:
+    while not (job := views.get(db, job.public_id)).state.is_final:
         if wrong := next((process.gave_up for process in processes if process.gave_up), None):
             raise FatalError(wrong)
         time.sleep(LOOK_S)

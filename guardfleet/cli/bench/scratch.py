@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from guardfleet.errors import ConfigurationError
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView
+from guardfleet.store.jobs.views import JobView
 
 
 @dataclass(frozen=True, slots=True)

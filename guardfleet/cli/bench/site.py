@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from guardfleet.embedded.children import Child
+from guardfleet.cli.bench import scratch
+from guardfleet.cli.bench.scratch import scratch_database
 from guardfleet.embedded.stack import Stack
 from guardfleet.errors import ConfigurationError, FatalError
-from guardfleet.sealing import new_secret_key
+from guardfleet.process.supervisor import Child
+from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import migrate, scratch
+from guardfleet.store import migrate
 from guardfleet.store.database import Database
-from guardfleet.store.scratch import scratch_database
 
 START_S = 120.0
 WORDS = "the quick brown fox jumps over lazy dogs while seven wizards box with grey liquid and nobody seems to mind".split()  # noqa: SIM905
@@ -129,8 +130,8 @@ def _texts_of(source: str) -> list[str]:
 
 def _remove_queues(settings: Settings, models: list[str]) -> None:
     """Leave the broker as it was."""
-    from guardfleet.broker import make_app
-    from guardfleet.queues import Queues
+    from guardfleet.broker.celery_app import make_app
+    from guardfleet.domain.lanes import Queues
 
     queues = Queues.of(settings.namespace)
     with make_app(settings, "bench").connection_for_write() as connection, connection.channel() as channel:

@@ -14,7 +14,7 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys and the installation
 @db_app.command("upgrade")
 def db_upgrade() -> int:
     """Bring the schema to the newest migration, and pin the secret key. Safe to run from several places at once."""
-    from guardfleet.sealing import Keyring
+    from guardfleet.security.encryption import Keyring
     from guardfleet.store import installation, migrate
     from guardfleet.store.database import Database
 
@@ -40,7 +40,7 @@ def db_current() -> int:
 @keys_app.command("secret")
 def keys_secret() -> int:
     """Print a fresh secret key for GUARDFLEET_SECRET_KEY."""
-    from guardfleet.sealing import new_secret_key
+    from guardfleet.security.encryption import new_secret_key
 
     print(new_secret_key())
     return 0
@@ -49,7 +49,7 @@ def keys_secret() -> int:
 @keys_app.command("rotate-secret")
 def keys_rotate_secret() -> int:
     """Make GUARDFLEET_SECRET_KEY the installation's key in place of GUARDFLEET_PREVIOUS_SECRET_KEY; see docs/security.md first."""
-    from guardfleet.cli import keys
+    from guardfleet.cli.commands import keys
 
     return keys.rotate_secret(load_settings())
 
@@ -62,7 +62,7 @@ def keys_create(
     days: Annotated[float | None, typer.Option("--days", min=0.0, help="How long it is taken; without: until revoked.")] = None,
 ) -> int:
     """Make an API key and print it, once."""
-    from guardfleet.cli import keys
+    from guardfleet.cli.commands import keys
 
     return keys.create(load_settings(), name=name, tenant=tenant, scopes=scope or ["all"], days=days)
 
@@ -70,7 +70,7 @@ def keys_create(
 @keys_app.command("list")
 def keys_list(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> int:
     """Show all keys, by what is no secret of them."""
-    from guardfleet.cli import keys
+    from guardfleet.cli.commands import keys
 
     return keys.listing(load_settings(), as_json=as_json)
 
@@ -78,7 +78,7 @@ def keys_list(as_json: Annotated[bool, typer.Option("--json", help="One JSON obj
 @keys_app.command("revoke")
 def keys_revoke(key: Annotated[str, typer.Argument(help="As `keys list` shows it: key_...")]) -> int:
     """Take a key no more."""
-    from guardfleet.cli import keys
+    from guardfleet.cli.commands import keys
 
     return keys.revoke(load_settings(), key)
 
@@ -89,6 +89,6 @@ def keys_rotate(
     hours: Annotated[float, typer.Option("--overlap-hours", min=0.0, help="How long the old one is taken beside it.")] = 24.0,
 ) -> int:
     """Make a key's successor and print it, once."""
-    from guardfleet.cli import keys
+    from guardfleet.cli.commands import keys
 
     return keys.rotate(load_settings(), key, overlap_hours=hours)

@@ -10,9 +10,9 @@ app = typer.Typer(no_args_is_help=True, help="Reproducible figures of this machi
 @app.command("engine", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench_engine(context: typer.Context) -> int:
     """Time the engine against what this machine can compute; `guardfleet bench engine --help` has its options."""
-    from worker.engine import bench
+    from worker.engine.bench import cli
 
-    return bench.main(context.args)
+    return cli.main(context.args)
 
 
 @app.command("pipeline")
@@ -40,7 +40,7 @@ def bench_pipeline(
     as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON.")] = False,
 ) -> int:
     """Time whole jobs: submit, dispatch, work, polls meanwhile; and what they take of disk, WAL and memory."""
-    from guardfleet.cli.bench_pipeline import Load, bench
+    from guardfleet.cli.bench.pipeline import Load, bench
     from guardfleet.settings import load_settings
     from guardfleet.telemetry import logs
 

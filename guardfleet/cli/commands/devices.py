@@ -4,8 +4,8 @@ import signal
 import threading
 
 from guardfleet.cli import DONE, UNUSABLE
-from guardfleet.embedded.children import Child, free_shards
 from guardfleet.errors import ConfigurationError
+from guardfleet.process.supervisor import Child, free_shards
 from guardfleet.settings import ENV_PREFIX, Settings
 from guardfleet.telemetry.logs import get_logger
 

@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-from guardfleet import packages, ports
 from guardfleet.cli import DONE, UNUSABLE, terminal
 from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
+from guardfleet.process import packages, ports
 from guardfleet.settings import Settings
 
 LEAST_DISK_BYTES = 2 << 30
@@ -106,7 +106,7 @@ def _database(settings: Settings) -> str:
 
 
 def _secret(settings: Settings) -> str:
-    from guardfleet.sealing import Keyring
+    from guardfleet.security.encryption import Keyring
     from guardfleet.store import installation, migrate
     from guardfleet.store.database import Database
 
@@ -119,11 +119,11 @@ def _secret(settings: Settings) -> str:
 
 
 def _broker(settings: Settings) -> str:
-    from guardfleet import broker
+    from guardfleet.broker import celery_app
 
-    broker.declare(broker.make_app(settings, "guardfleet-doctor"), settings, make=False)
+    celery_app.declare(celery_app.make_app(settings, "guardfleet-doctor"), settings, make=False)
     url = settings.required("broker_url")
-    if broker.speaks_redis(url):
+    if celery_app.speaks_redis(url):
         return _redis(url)
     return "answers, and has no queue that is not as it should be"
 
@@ -158,7 +158,7 @@ def _shutdown() -> str:
 def _model(settings: Settings) -> str:
     if importlib.util.find_spec("torch") is None:
         raise ConfigurationError("torch is not installed: pip install 'guardfleet[worker]'.")
-    from worker.engine.loading import load
+    from worker.engine.model.loading import load
 
     loaded = load(
         settings.model,

@@ -10,22 +10,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from guardfleet import exporting, targets
 from guardfleet.cli import DONE, FAILED_ROWS, terminal
-from guardfleet.cli.reading import opened
+from guardfleet.cli.evaluation import FIGURES, Confusion, agreement, by_category, confusion
+from guardfleet.cli.input_options import opened
+from guardfleet.domain.verdict import Judgement, Severity
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.rows import row_of
-from guardfleet.sealing import PayloadRow
+from guardfleet.rows.row import row_of
+from guardfleet.security.encryption import PayloadRow
 from guardfleet.settings import Settings
-from guardfleet.verdict import Judgement, Severity
+from guardfleet.verdicts import export, targets
 from producer.readers import Reading
 from producer.sources import expanded
-from worker.engine.batching import BatchingEngine
-from worker.engine.make import make_backend
-from worker.evaluation import FIGURES, Confusion, agreement, by_category, confusion
-from worker.judging import EMPTY, judgement_of
-from worker.main import spec_of
-from worker.prompt import is_blank
+from worker.engine.engine import BatchingEngine
+from worker.engine.factory import make_backend
+from worker.engine.prompting.prompt import is_blank
+from worker.moderation.interpretation import EMPTY, judgement_of
+from worker.process.main import spec_of
 
 REQUEST_TEXTS = 1024
 READINGS = (("strict", True), ("loose", False))
@@ -92,7 +92,7 @@ def evaluate(
 ) -> int:
     """Judge every row that has a label, without services, and report; 1 where one got no verdict, or has an odd label."""
     if csv_path is not None:
-        exporting.ready(csv_path, "csv")
+        export.ready(csv_path, "csv")
         targets.require_apart([csv_path], expanded(sources)[0])
     other_settings = _in_precision(settings, against) if against else None
     rows, labels, left_out = _labelled(sources, reading, settings, limit)

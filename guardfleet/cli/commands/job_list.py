@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from guardfleet.cli import DONE, show, terminal
+from guardfleet.cli import DONE, progress, terminal
+from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
-from guardfleet.states import JobState
-from guardfleet.store import jobs
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import DEFAULT_TENANT, JobView, parse_label
+from guardfleet.store.jobs import views
+from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView, parse_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Line:
 def listing(settings: Settings, *, state: str | None, name: str | None, after: str | None, limit: int, as_json: bool) -> int:
     """Print a page."""
     if settings.api_url is not None:
-        from guardfleet.cli import remote
+        from guardfleet.cli.commands import remote
 
         if state or name:
             raise RejectedError("--state and --name are not asked over HTTP: leave them out, or list at the database.")
@@ -43,7 +43,7 @@ def listing(settings: Settings, *, state: str | None, name: str | None, after: s
         states = None if state is None else _states(state)
         with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=1)) as db:
             place = parse_label(after) if after else None
-            page = jobs.page(db, tenant_id=DEFAULT_TENANT, after=place, limit=limit, states=states, name=name)
+            page = views.page(db, tenant_id=DEFAULT_TENANT, after=place, limit=limit, states=states, name=name)
         found = [_line(job) for job in page]
     if as_json:
         for line in found:
@@ -73,7 +73,7 @@ def _table(found: Sequence[Line]) -> Table:
     rows = [
         (
             line.job,
-            show.duration((now - line.created_at).total_seconds()),
+            progress.duration((now - line.created_at).total_seconds()),
             line.state,
             f"{line.total:,}",
             f"{line.done / line.total:.0%}" if line.total else "-",

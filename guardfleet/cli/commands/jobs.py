@@ -6,30 +6,31 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from guardfleet import standstill
-from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show, terminal
+from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, terminal
+from guardfleet.cli import progress as show
 from guardfleet.cli.fingerprint import fingerprint
-from guardfleet.cli.reading import asked_of, opened
+from guardfleet.cli.input_options import asked_of, opened
+from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import database_of, running_settings
 from guardfleet.errors import ConfigurationError
+from guardfleet.jobs import diagnosis
 from guardfleet.settings import Settings
-from guardfleet.states import JobState
-from guardfleet.store import jobs, steering
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView, parse_label
+from guardfleet.store.jobs import control, views
+from guardfleet.store.jobs.views import JobView, parse_label
 
 if TYPE_CHECKING:
-    from producer.client import Options
+    from guardfleet.client.direct import Options
 
 
 def submit(settings: Settings, sources: Sequence[str], options: "Options", *, wait: bool) -> int:
     """Submit a file; print the job's name on stdout. One whose submit was cut off is gone on with."""
-    from producer.client import Producer
+    from guardfleet.client.direct import Producer
 
     inputs = opened(sources, options.reading, max_text_bytes=settings.max_text_bytes, allow_empty=options.allow_empty)
     options = replace(options, name=inputs.name, fingerprint=fingerprint(inputs.paths, "submit", _asked(options)))
     if settings.api_url is not None:
-        from guardfleet.cli import remote
+        from guardfleet.cli.commands import remote
 
         return remote.submit(settings, inputs, options, wait=wait)
     producer = Producer.connect(_of_fleet(settings))
@@ -60,11 +61,11 @@ def _of_fleet(settings: Settings) -> Settings:
 def watch(settings: Settings, label: str) -> int:
     """Show a job's progress until it has ended; Ctrl-C leaves it alone."""
     if settings.api_url is not None:
-        from guardfleet.cli import remote
+        from guardfleet.cli.commands import remote
 
         return remote.watch(settings, label)
     with database_of(settings) as complete, closing(_watching(complete)) as db:
-        job = jobs.get(db, parse_label(label))
+        job = views.get(db, parse_label(label))
         if not job.state.is_final and settings.is_embedded and running_settings(settings) is None:
             raise ConfigurationError(f"nobody works on {job.label}: start `guardfleet up`, or the same `scan` again.")
         return _follow(db, job)
@@ -76,11 +77,11 @@ def _watching(settings: Settings) -> Database:
 
 def _follow(db: Database, job: JobView) -> int:
     try:
-        job = show.follow(lambda: jobs.get(db, job.public_id))
+        job = show.follow(lambda: views.get(db, job.public_id))
     except KeyboardInterrupt:
         terminal.say(f"\nThe job goes on. To see it again: guardfleet watch {job.label}")
         return INTERRUPTED
-    show.summary(job, jobs.summary(db, job), seconds=_seconds(job))
+    show.summary(job, views.summary(db, job), seconds=_seconds(job))
     return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
 
 
@@ -89,13 +90,13 @@ def status(settings: Settings, label: str, *, as_json: bool) -> int:
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            job = jobs.get(db, parse_label(label))
-            wrong = standstill.explain(db, job, complete)
+            job = views.get(db, parse_label(label))
+            wrong = diagnosis.explain(db, job, complete)
             if as_json:
                 print(json.dumps(_as_dict(job, wrong)))
             else:
                 seconds = _seconds(job) if job.state.is_final else None
-                show.summary(job, jobs.summary(db, job), seconds=seconds, to=terminal.answers)
+                show.summary(job, views.summary(db, job), seconds=seconds, to=terminal.answers)
                 if not job.state.is_final:
                     show.progress(job, wrong)
         finally:
@@ -108,9 +109,9 @@ def cancel(settings: Settings, label: str) -> int:
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            job = jobs.get(db, parse_label(label))
-            steering.cancel(db, job.id)
-            after = jobs.get(db, job.public_id)
+            job = views.get(db, parse_label(label))
+            control.cancel(db, job.id)
+            after = views.get(db, job.public_id)
         finally:
             db.close()
     terminal.say(f"{after.label}: {after.state.label}, {after.done:,} of {after.total:,} verdicts are kept")
@@ -119,26 +120,26 @@ def cancel(settings: Settings, label: str) -> int:
 
 def pause(settings: Settings, label: str) -> int:
     """Let a job rest."""
-    return _change(settings, label, steering.pause)
+    return _change(settings, label, control.pause)
 
 
 def resume(settings: Settings, label: str) -> int:
     """Take a paused job up again."""
-    return _change(settings, label, steering.resume)
+    return _change(settings, label, control.resume)
 
 
 def prioritise(settings: Settings, label: str, priority: int) -> int:
     """Put a job before or after others."""
-    return _change(settings, label, lambda db, job_id: steering.prioritise(db, job_id, priority))
+    return _change(settings, label, lambda db, job_id: control.prioritise(db, job_id, priority))
 
 
 def _change(settings: Settings, label: str, change: Callable[[Database, int], None]) -> int:
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            job = jobs.get(db, parse_label(label))
+            job = views.get(db, parse_label(label))
             change(db, job.id)
-            after = jobs.get(db, job.public_id)
+            after = views.get(db, job.public_id)
             terminal.say(f"{after.label}: {'paused' if after.is_paused else after.state.label}, priority {after.priority}")
             show.progress(after, None, to=terminal.notes)
         finally:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from guardfleet.cli import DONE, terminal
 from guardfleet.embedded.stack import database_of
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import installation, keys
 from guardfleet.store.database import Database

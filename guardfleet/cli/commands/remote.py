@@ -4,16 +4,16 @@ import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
-from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show, terminal
+from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, progress, terminal
+from guardfleet.client.direct import Options
+from guardfleet.client.protocol import Batch
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
-from producer.calls import Batch
-from producer.client import Options
 from producer.sources import Inputs
 
 if TYPE_CHECKING:
-    from guardfleet.cli.job_list import Line
-    from producer.http import HttpProducer
+    from guardfleet.cli.commands.job_list import Line
+    from guardfleet.client.http import HttpProducer
 
 LOOK_S = 1.0
 SHOWN = 5  # refused lines
@@ -31,7 +31,7 @@ def submit(settings: Settings, inputs: Inputs, options: Options, *, wait: bool) 
         if batch.callback_secret and not options.callback_secret:
             terminal.say(f"the callback is signed with {batch.callback_secret}")
         for warning in inputs.warnings:
-            show.look_at(warning)
+            progress.look_at(warning)
         if not wait:
             return FAILED_ROWS if batch.failed else DONE
         return _follow(settings, producer, batch)
@@ -45,7 +45,7 @@ def watch(settings: Settings, label: str) -> int:
 
 def listing(settings: Settings, *, after: str | None, limit: int) -> "list[Line]":
     """A page of batches, newest first."""
-    from guardfleet.cli.job_list import Line
+    from guardfleet.cli.commands.job_list import Line
 
     with connect(settings) as producer:
         found = producer.batches(after=after and after.replace("job_", "batch_"), limit=limit)
@@ -65,7 +65,7 @@ def listing(settings: Settings, *, after: str | None, limit: int) -> "list[Line]
 
 def connect(settings: Settings) -> "HttpProducer":
     """A client of the fleet at `api_url`; raises ConfigurationError without a key."""
-    from producer.http import HttpProducer
+    from guardfleet.client.http import HttpProducer
 
     if settings.api_url is None or settings.api_key is None:
         raise ConfigurationError("set GUARDFLEET_API_KEY to a key of that fleet: `guardfleet keys create` there makes one.")

@@ -1,16 +1,17 @@
 """`results`: a job's verdicts as a file, and the lines of its input that were refused."""
 
-from guardfleet import exporting
 from guardfleet.cli import DONE, terminal
+from guardfleet.domain.verdict import Severity
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
-from guardfleet.exporting import Layout
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import jobs, texts, unjudged, verdicts
+from guardfleet.store import verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView, parse_label
-from guardfleet.verdict import Severity
+from guardfleet.store.jobs import texts, unprocessed, views
+from guardfleet.store.jobs.views import JobView, parse_label
+from guardfleet.verdicts import export
+from guardfleet.verdicts.export import Layout
 
 MAX_METADATA_COLUMNS = 500
 
@@ -20,20 +21,20 @@ def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_se
     severities = {severity.label: int(severity) for severity in Severity}
     if min_severity not in severities:
         raise RejectedError(f"min-severity {min_severity!r} is unknown; {', '.join(severities)} are.")
-    chosen = exporting.ready(out, fmt)
+    chosen = export.ready(out, fmt)
     if is_flat and chosen == "jsonl":
         raise RejectedError("--flat-metadata is for CSV and Parquet: in JSONL the metadata is an object.")
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            job = jobs.get(db, parse_label(label))
+            job = views.get(db, parse_label(label))
             if is_flat:
                 layout = flattened(db, job, layout)
             pages = verdicts.in_order(db, job, min_severity=severities[min_severity])
             if layout.with_text:
                 texts.require_kept(job)
                 pages = texts.beside(db, Keyring.of(complete), job, pages)
-            n = exporting.write(pages, out, chosen, layout)
+            n = export.write(pages, out, chosen, layout)
         finally:
             db.close()
     if out != "-":
@@ -43,12 +44,12 @@ def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_se
 
 def refused(settings: Settings, label: str, *, out: str) -> int:
     """Write the input lines of a job that were refused, as JSONL."""
-    if exporting.ready(out) != "jsonl":
+    if export.ready(out) != "jsonl":
         raise RejectedError("refused lines are written as JSONL.")
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            n = exporting.write_jsonl(unjudged.refused(db, jobs.get(db, parse_label(label))), out)
+            n = export.write_jsonl(unprocessed.refused(db, views.get(db, parse_label(label))), out)
         finally:
             db.close()
     if out != "-":

@@ -6,19 +6,21 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from guardfleet import exporting, targets
-from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, show, terminal
+from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, progress, terminal
 from guardfleet.cli.fingerprint import fingerprint
-from guardfleet.cli.models import require_found
-from guardfleet.cli.reading import asked_of, opened
+from guardfleet.cli.input_options import asked_of, opened
+from guardfleet.cli.model_check import require_found
+from guardfleet.domain.options import DEFAULT_PLAN, Plan
+from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import Stack, running_settings
-from guardfleet.plan import DEFAULT_PLAN, Plan
-from guardfleet.sealing import Keyring
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.states import JobState
-from guardfleet.store import deliveries, jobs, models, unjudged, verdicts
+from guardfleet.store import models, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView
+from guardfleet.store.events import deliveries
+from guardfleet.store.jobs import unprocessed, views
+from guardfleet.store.jobs.views import JobView
+from guardfleet.verdicts import export, targets
 
 if TYPE_CHECKING:
     from producer.readers import Reading
@@ -67,7 +69,7 @@ class Scan:
         """The format of the output, once it and the file for refused lines can be written, and are none of the inputs."""
         from producer.sources import expanded
 
-        fmt, beside = exporting.ready(self.out), targets.rejected_beside(self.out)
+        fmt, beside = export.ready(self.out), targets.rejected_beside(self.out)
         if beside:
             targets.require_writable(beside)
         targets.require_apart([self.out, *([beside] if beside else [])], expanded(self.sources)[0])
@@ -87,7 +89,7 @@ class Scan:
                 job = job or self._submit(db, fingerprint, brings_workers=not has_fleet)
                 public_id, done_before = job.public_id, job.done
                 waiting = "waiting for a worker" if has_fleet else "loading the model"
-                job = show.follow(lambda: jobs.get(db, public_id), broken=stack.broken, waiting=waiting)
+                job = progress.follow(lambda: views.get(db, public_id), broken=stack.broken, waiting=waiting)
             except KeyboardInterrupt:
                 return self._interrupted(db, fingerprint)
             seconds = (time.monotonic() - started) * job.done / max(1, job.done - done_before)
@@ -104,12 +106,12 @@ class Scan:
         """The plan with its model under the name that verdicts give it."""
         if self.plan.second_model is None or self.settings.engine != "model":
             return self.plan
-        from worker.engine.folders import name_of
+        from worker.engine.model.model_files import name_of
 
         return replace(self.plan, model=name_of(self.settings.model), second_model=name_of(self.plan.second_model)).check()
 
     def _submit(self, db: Database, fingerprint: bytes | None, *, brings_workers: bool) -> JobView:
-        from producer.client import Options, Producer
+        from guardfleet.client.direct import Options, Producer
 
         producer = Producer(db, Keyring.of(self.settings), self.settings)
         with terminal.busy(f"reading {self._inputs.name}") as change:
@@ -126,14 +128,14 @@ class Scan:
                 on_progress=lambda n: change(f"reading {self._inputs.name}: {n:,} texts"),
             )
             submission = producer.submit_input(self._inputs, options)
-        show.submitted(submission)
+        progress.submitted(submission)
         return submission.job
 
     def _earlier(self, db: Database, fingerprint: bytes | None) -> JobView | None:
         """The job of an earlier run of the same command, if it can be used."""
-        job = jobs.find(db, fingerprint) if fingerprint else None
+        job = views.find(db, fingerprint) if fingerprint else None
         if fingerprint and not self.again and (anew := self._fingerprint(again=True)):
-            found = [one for one in (job, jobs.find(db, anew)) if one is not None and one.state is not JobState.INGESTING]
+            found = [one for one in (job, views.find(db, anew)) if one is not None and one.state is not JobState.INGESTING]
             job = max(found, key=lambda one: one.id, default=job)
         if job is None or (self.again and job.state.is_final):
             return None
@@ -149,7 +151,7 @@ class Scan:
         return job
 
     def _interrupted(self, db: Database, fingerprint: bytes | None) -> int:
-        job = jobs.find(db, fingerprint) if fingerprint else None
+        job = views.find(db, fingerprint) if fingerprint else None
         kept = (
             f" {job.done:,} of {job.total:,} verdicts are kept."
             if job and job.state in (JobState.INGESTING, JobState.RUNNING)
@@ -162,16 +164,16 @@ class Scan:
         """Give the webhook a moment, since the stack goes down with us; what is not delivered now is at the next start."""
         deadline = time.monotonic() + CALLBACK_PATIENCE_S
         while self.callback_url and deliveries.unsent(db, job.id) and time.monotonic() < deadline:
-            time.sleep(show.POLL_S)
+            time.sleep(progress.POLL_S)
 
     def _report(self, db: Database, job: JobView, fmt: str, seconds: float | None, *, has_fleet: bool) -> int:
-        n = exporting.write(verdicts.in_order(db, job), self.out, fmt)
-        show.summary(job, jobs.summary(db, job), seconds=seconds, with_start=not has_fleet)
+        n = export.write(verdicts.in_order(db, job), self.out, fmt)
+        progress.summary(job, views.summary(db, job), seconds=seconds, with_start=not has_fleet)
         if self.out != "-":
             terminal.say(f"{n:,} verdicts are in ", (self.out, "bold"))
             if beside := targets.rejected_beside(self.out):
                 if job.rejected:
-                    exporting.write_jsonl(unjudged.refused(db, job), beside)
+                    export.write_jsonl(unprocessed.refused(db, job), beside)
                     terminal.say(f"{job.rejected:,} refused lines are in ", (beside, "bold"))
                 else:  # those of an earlier run that wrote to the same file
                     pathlib.Path(beside).unlink(missing_ok=True)
@@ -195,7 +197,7 @@ class Scan:
             **{name: getattr(settings, name) for name in ("window_tokens", "window_overlap", "max_windows", "role_labels")},
         }
         if settings.engine == "model":
-            from worker.engine.folders import digest_of, folder_of
+            from worker.engine.model.model_files import digest_of, folder_of
 
             folders = [folder_of(model) for model in (settings.model, plan.second_model) if model is not None]
             asked["digests"] = [digest_of(folder, settings.data_dir) if folder else None for folder in folders]

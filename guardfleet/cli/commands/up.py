@@ -4,12 +4,12 @@ import os
 import signal
 import threading
 
-from guardfleet import ports
 from guardfleet.cli import DONE, terminal
-from guardfleet.cli.models import require_found
+from guardfleet.cli.model_check import require_found
 from guardfleet.embedded.stack import Stack
 from guardfleet.errors import FatalError
-from guardfleet.sealing import Keyring
+from guardfleet.process import ports
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database

@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from guardfleet.errors import NotFoundError, RejectedError
-from guardfleet.sealing import Keyring
-from guardfleet.signing import new_secret
+from guardfleet.security.encryption import Keyring
+from guardfleet.security.signing import new_secret
 from guardfleet.store import installation
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import EVENT_KINDS, audit
+from guardfleet.store.jobs.views import EVENT_KINDS, audit
 
 OPT_IN_KINDS = ("batch.progress", "verdict.flagged")
 KINDS = (*EVENT_KINDS, *OPT_IN_KINDS)

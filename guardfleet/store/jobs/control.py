@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain.states import JobState
 from guardfleet.errors import RejectedError
-from guardfleet.states import JobState
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import audit, job_label
+from guardfleet.store.jobs.views import audit, job_label
 
 PRIORITIES = range(-100, 101)
 

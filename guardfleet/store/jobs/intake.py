@@ -15,14 +15,14 @@ from typing import Any
 from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
-from guardfleet.domain.metadata import is_storable
+from guardfleet.domain.options import DEFAULT_PLAN, Plan
 from guardfleet.errors import LineError, OverloadedError, RejectedError, StatementError
-from guardfleet.plan import DEFAULT_PLAN, Plan
-from guardfleet.rows import MODERATIONS
-from guardfleet.sealing import Keyring
+from guardfleet.rows.metadata import is_storable
+from guardfleet.rows.row import MODERATIONS
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation, models
 from guardfleet.store.database import Database, copy_rows
-from guardfleet.store.jobs import DEFAULT_TENANT, EVENT_KINDS, audit, job_label
+from guardfleet.store.jobs.views import DEFAULT_TENANT, EVENT_KINDS, audit, job_label
 from guardfleet.store.partitions import ensure_day
 
 OVERLOAD_PAUSE_S = 60.0  # what a refused caller is told to wait

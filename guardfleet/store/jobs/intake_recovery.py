@@ -5,9 +5,9 @@ import uuid
 
 from sqlalchemy import text
 
-from guardfleet.store import ingest
 from guardfleet.store.database import Database
-from guardfleet.store.ingest import INTAKE_LEASE_S, OpenJob
+from guardfleet.store.jobs import intake
+from guardfleet.store.jobs.intake import INTAKE_LEASE_S, OpenJob
 
 
 def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | None:
@@ -77,4 +77,4 @@ def idle(db: Database, *, idle_s: float) -> dict[int, int]:
 
 def abandon(db: Database, job_id: int, *, token: int) -> None:
     """Give up an intake that nobody goes on with."""
-    ingest.abandon(db, job_id, "its submit ended before all of its texts were in", token=token)
+    intake.abandon(db, job_id, "its submit ended before all of its texts were in", token=token)

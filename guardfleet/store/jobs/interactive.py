@@ -10,10 +10,10 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from guardfleet.errors import StatementError
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.store import installation, verdicts
 from guardfleet.store.database import UNFLUSHED, Database, fetch
-from guardfleet.store.jobs import LANES
+from guardfleet.store.jobs.views import LANES
 from guardfleet.store.partitions import ensure_day
 from guardfleet.store.verdicts import Page
 

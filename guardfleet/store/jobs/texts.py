@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import text
 
 from guardfleet.errors import RejectedError
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView
+from guardfleet.store.jobs.views import JobView
 from guardfleet.store.verdicts import Page
 
 Shards = dict[tuple[int, int], list[PayloadRow]]  # by number and first place

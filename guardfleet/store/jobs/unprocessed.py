@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import text
 
-from guardfleet.sealing import Keyring, PayloadRow
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import JobView
+from guardfleet.store.jobs.views import JobView
 
 LINES_AT_ONCE = 5_000
 

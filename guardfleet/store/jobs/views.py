@@ -1,4 +1,4 @@
-"""Jobs as they are looked at. How they come into being is in `ingest`, what is done with them in `steering`."""
+"""Jobs as they are looked at. How they come into being is in `intake`, what is done with them in `control`."""
 
 import datetime as dt
 import math
@@ -10,10 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain.states import JobState
+from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
-from guardfleet.states import JobState
 from guardfleet.store.database import Database, fetch
-from guardfleet.verdict import Category, Severity
 from guardfleet.verdicts.encoding import severity_and_categories
 
 DEFAULT_TENANT = 1

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from guardfleet.store.base import NOW, ZERO, Base, identity
+from guardfleet.store.schema.base import NOW, ZERO, Base, identity
 
 
 class Outbox(Base):

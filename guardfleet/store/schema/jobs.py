@@ -17,9 +17,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from guardfleet.store.base import NOW, ZERO, Base, identity
-from guardfleet.store.schema_events import Attempt, Delivery, Endpoint, Outbox
-from guardfleet.store.schema_public import ApiKey, File, Repeat
+from guardfleet.store.schema.base import NOW, ZERO, Base, identity
+from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
+from guardfleet.store.schema.public import ApiKey, File, Repeat
 
 __all__ = [
     "ApiKey",

@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from guardfleet.store.base import NOW, ZERO, Base, identity
+from guardfleet.store.schema.base import NOW, ZERO, Base, identity
 
 
 class ApiKey(Base):

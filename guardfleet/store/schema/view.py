@@ -6,7 +6,7 @@ against each other over random rows. Columns are only ever added, at the end: tw
 
 from collections.abc import Iterable, Mapping
 
-from guardfleet.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, ERROR_CODES, ServedBy, Severity
+from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, ERROR_CODES, ServedBy, Severity
 from guardfleet.verdicts.encoding import ALL_CATEGORIES, CERTAIN, CERTAIN_ODDS, LABELS, UNKNOWN_ODDS
 
 

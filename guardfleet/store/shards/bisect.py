@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from guardfleet.sealing import Keyring, PayloadRow
-from guardfleet.store import opinions
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.store.database import Database
-from guardfleet.store.opinions import Opinion
-from guardfleet.store.shards import HAND_BACK, Claim, Limits, key_of
+from guardfleet.store.shards import handoff
+from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.leases import HAND_BACK, Claim, Limits, key_of
 
 KEEP_FIRST_HALF = "n = :n, claims = :claims, failures = :failures, give_ups = 0, published_at = null, next_attempt_at = null"
 
@@ -42,7 +42,7 @@ def halve(
             _write(connection, keyring, held, shard_no, texts[part])
             if first is not None:
                 opinion = Opinion(first.model_id, first.judgements[part])
-                opinions.write(connection, keyring, held, opinion, shard_no=shard_no)
+                handoff.write(connection, keyring, held, opinion, shard_no=shard_no)
     return True
 
 

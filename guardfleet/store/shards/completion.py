@@ -11,13 +11,13 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from uuid_utils import UUID
 
-from guardfleet import payload
-from guardfleet.plan import NONE_ESCALATED, Escalation
+from guardfleet.domain.options import NONE_ESCALATED, Escalation
+from guardfleet.domain.verdict import Judgement, ServedBy, Severity
+from guardfleet.rows import payload
 from guardfleet.store.database import Database, copy_rows, fetch
-from guardfleet.store.jobs import LANES, PACE_S
-from guardfleet.store.notices import DONE_CHANNEL
-from guardfleet.store.shards import Claim
-from guardfleet.verdict import Judgement, ServedBy, Severity
+from guardfleet.store.jobs.notify import DONE_CHANNEL
+from guardfleet.store.jobs.views import LANES, PACE_S
+from guardfleet.store.shards.leases import Claim
 from guardfleet.verdicts.encoding import Codes, encode
 
 SAVED = (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain.verdict import Judgement
 from guardfleet.errors import NotFoundError
-from guardfleet.sealing import Keyring, PayloadRow
-from guardfleet.store import shards
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.store.database import Database
-from guardfleet.store.shards import HAND_BACK, Claim, key_of
-from guardfleet.verdict import Judgement
+from guardfleet.store.shards import leases
+from guardfleet.store.shards.leases import HAND_BACK, Claim, key_of
 from guardfleet.verdicts.encoding import of_plain, to_plain
 
 KIND = "first-opinion"
@@ -51,8 +51,8 @@ def write(connection: Connection, keyring: Keyring, held: Claim, opinion: Opinio
 
 
 def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Opinion | None]:
-    """The shard's texts, and what a first model said of them, where one has. Raises as `shards.load`."""
-    texts = shards.load(db, keyring, held)
+    """The shard's texts, and what a first model said of them, where one has. Raises as `leases.load`."""
+    texts = leases.load(db, keyring, held)
     if held.plan.second_model is None or held.data_key is None:
         return texts, None
     with db.begin() as connection:

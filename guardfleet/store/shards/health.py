@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from guardfleet.store.database import Database
-from guardfleet.store.doorbells import Route
+from guardfleet.store.shards.publishing import Route
 
 
 @dataclass(frozen=True, slots=True)

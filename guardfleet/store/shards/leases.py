@@ -1,4 +1,4 @@
-"""Shards in flight: claimed under a lease with a fencing token, renewed, handed back. `settling` finishes them.
+"""Shards in flight: claimed under a lease with a fencing token, renewed, handed back. `completion` finishes them.
 
 A token is raised by every claim, so of all workers that ever held a shard exactly one can finish it.
 Lock order everywhere: shard, then job.
@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import text
 
+from guardfleet.domain.options import Plan
+from guardfleet.domain.states import ShardState
 from guardfleet.errors import NotFoundError
-from guardfleet.plan import Plan
-from guardfleet.sealing import Keyring, PayloadRow
-from guardfleet.states import ShardState
+from guardfleet.security.encryption import Keyring, PayloadRow
 from guardfleet.store.database import UNFLUSHED, Database, fetch
-from guardfleet.store.jobs import LANES
+from guardfleet.store.jobs.views import LANES
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import text
 
 from guardfleet.store.database import Database
-from guardfleet.store.shards import AMONG, NO_LIMITS, NOT_SKIPPED, Limits, ShardKey, keys_of
+from guardfleet.store.shards.leases import AMONG, NO_LIMITS, NOT_SKIPPED, Limits, ShardKey, keys_of
 
 
 @dataclass(frozen=True, slots=True)

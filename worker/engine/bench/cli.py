@@ -1,6 +1,6 @@
 """Times the engine against what the machine can do. Needs torch and transformers, nothing else of guardfleet's dependencies.
 
-For random weights the answers are scripted (`rehearsal`). `slow_path` is the share of rows whose script leaves the draft at the
+For random weights the answers are scripted (`scripted`). `slow_path` is the share of rows whose script leaves the draft at the
 severity.
 """
 
@@ -12,7 +12,6 @@ import platform
 import random
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +19,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from worker.engine.batching import BatchingEngine
-from worker.engine.contract import BatchReport
+from worker.engine.bench.host_cost import StillBackend, host_cost
+from worker.engine.bench.roofline import ceiling, work_of
+from worker.engine.bench.scripted import SHAPES, RehearsedBackend, random_model
+from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.device import keep_freed_memory
-from worker.engine.host_cost import StillBackend, host_cost
-from worker.engine.loading import dtype_for, load
-from worker.engine.packed import PackedBackend
-from worker.engine.rehearsal import SHAPES, RehearsedBackend, random_model
-from worker.engine.roofline import ceiling, work_of
+from worker.engine.engine import BatchingEngine
+from worker.engine.interfaces import BatchReport
+from worker.engine.model.loading import dtype_for, load
 
 T = TypeVar("T")
 
@@ -241,7 +240,3 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(out))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from worker.engine.batching import BatchingEngine
-from worker.engine.contract import BatchReport
+from worker.engine.bench.scripted import RehearsedBackend
+from worker.engine.decoding.logits import Reads
 from worker.engine.device import tensor_of
-from worker.engine.geometry import Ints
-from worker.engine.network import Attention
-from worker.engine.reading import Reads
-from worker.engine.rehearsal import RehearsedBackend
+from worker.engine.engine import BatchingEngine
+from worker.engine.forward.geometry import Ints
+from worker.engine.forward.network import Attention
+from worker.engine.interfaces import BatchReport
 
 
 class StillBackend(RehearsedBackend):

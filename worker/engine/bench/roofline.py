@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional
 
-from worker.engine.cpu_network import CpuNetwork
-from worker.engine.network import Shape
-from worker.engine.packed import PackedBackend
-from worker.engine.progress import PromptRow
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.decoding.partial_answers import PromptRow
+from worker.engine.forward.cpu_network import CpuNetwork
+from worker.engine.forward.network import Shape
 
 LEAST_REPEATS = 3
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from guardfleet.verdict import Model
-from worker.engine.drafts import grammar
-from worker.engine.geometry import Ints
-from worker.engine.loading import LoadedModel, prompter_of, tokenizer_of
-from worker.engine.memory import PUBLISHED
-from worker.engine.packed import PackedBackend
-from worker.engine.progress import PromptRow
-from worker.engine.quantize import quantize
+from guardfleet.domain.verdict import Model
+from worker.engine.decoding.drafts import grammar
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.decoding.partial_answers import PromptRow
+from worker.engine.forward.geometry import Ints
+from worker.engine.model.loading import LoadedModel, prompter_of, tokenizer_of
+from worker.engine.model.memory import PUBLISHED
+from worker.engine.model.quantize import quantize
 
 SHAPES: dict[str, dict[str, Any]] = {
     size.lower(): {

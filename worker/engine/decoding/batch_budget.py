@@ -6,11 +6,11 @@ from typing import Protocol
 import torch
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.contract import Answer, DeviceFullError, Pieces, Prepared, SelfTestError, Unjudgeable
-from worker.engine.memory import LEAST_TOKENS, batch_tokens, kept_bytes
-from worker.engine.network import PackedNetwork
-from worker.prompt import Content
-from worker.windows import Coverage
+from worker.engine.forward.network import PackedNetwork
+from worker.engine.interfaces import Answer, DeviceFullError, Pieces, Prepared, SelfTestError, Unjudgeable
+from worker.engine.model.memory import LEAST_TOKENS, batch_tokens, kept_bytes
+from worker.engine.prompting.prompt import Content
+from worker.engine.prompting.windows import Coverage
 
 CPU_TOKENS, CPU_BYTES = 8192, 2 << 30  # more tokens make a CPU no faster; keys and values of all batches launched stay below this
 SHRINK = 0.75
@@ -26,7 +26,7 @@ class Warmable(Protocol):
     ahead: int
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> Sequence[Prepared | Pieces | Unjudgeable]:
-        """As `contract.Backend.prepare`."""
+        """As `interfaces.Backend.prepare`."""
 
     def run(self, batch: Sequence[Prepared]) -> Sequence[object]:
         """Judge a batch."""

@@ -15,16 +15,16 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from worker.engine.attention import GROW, SPARE, VarlenAttention, Workspace
-from worker.engine.contract import Answer, Collect, Prepared
+from worker.engine.decoding.first_pass import FirstPass
+from worker.engine.decoding.fixed_pass import FixedPass, Size
+from worker.engine.decoding.logits import Odds, Reads
+from worker.engine.decoding.modes import Mode
+from worker.engine.decoding.partial_answers import PromptRow
 from worker.engine.device import probe, tensor_of
-from worker.engine.first_pass import FirstPass
-from worker.engine.fixed import FixedPass, Size
-from worker.engine.memory import device_of, kept_bytes
-from worker.engine.modes import Mode
-from worker.engine.network import PackedNetwork, Shape
-from worker.engine.progress import PromptRow
-from worker.engine.reading import Odds, Reads
+from worker.engine.forward.attention import GROW, SPARE, VarlenAttention, Workspace
+from worker.engine.forward.network import PackedNetwork, Shape
+from worker.engine.interfaces import Answer, Collect, Prepared
+from worker.engine.model.memory import device_of, kept_bytes
 
 SIZES = tuple(Size(tokens) for tokens in (128, 256, 512, 1024, 2048))
 LAUNCHES, LAUNCH_S = 17, 5e-6  # of a layer, counted (docs/decisions/0018), and what one takes the host at least

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from guardfleet.verdict import CATEGORY_NAMES, Category
-from worker.answer import LABELS, Parsed, render
+from guardfleet.domain.verdict import CATEGORY_NAMES, Category
+from worker.engine.answer import LABELS, Parsed, render
 
 SEED_WEIGHT = 1.0  # a never seen answer of the grammar; safe and none begins with more, it is what most texts are
 SAFE_WEIGHT = 100.0

@@ -1,4 +1,4 @@
-"""A first pass of a fixed size over buffers that stay where they are, so that its kernels can be recorded (`graphs`).
+"""A first pass of a fixed size over buffers that stay where they are, so that its kernels can be recorded (`cuda_graphs`).
 
 What differs between two passes is numbers in the buffers, nothing is a shape. What rows leave free of the size is filled up with
 tokens, and reads, that are a sequence of their own behind those of the rows: it changes nothing for them.
@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from worker.engine.attention import Asking, Behind, Workspace
-from worker.engine.first_pass import FirstPass
-from worker.engine.geometry import Ints, Prefix, Rows
-from worker.engine.network import PackedNetwork
-from worker.engine.reading import Odds
-from worker.engine.varlen import Cuts, varlen_for
+from worker.engine.decoding.first_pass import FirstPass
+from worker.engine.decoding.logits import Odds
+from worker.engine.forward.attention import Asking, Behind, Workspace
+from worker.engine.forward.geometry import Ints, Prefix, Rows
+from worker.engine.forward.network import PackedNetwork
+from worker.engine.forward.varlen import Cuts, varlen_for
 
 # Of a size, for each row and each read: a short text has 120 behind its prefix, and 10 reads. Attention's grid has a block for all
 # rows that may come and every 128 tokens that each may have, there or not.

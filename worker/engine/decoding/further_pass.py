@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from worker.engine.drafts import Tree
-from worker.engine.progress import Continuation
+from worker.engine.decoding.drafts import Tree
+from worker.engine.decoding.partial_answers import Continuation
 
 
 class FurtherPass:

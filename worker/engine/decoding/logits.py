@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from guardfleet.verdict import CATEGORY_CHOICES
-from worker.answer import LABELS
+from guardfleet.domain.verdict import CATEGORY_CHOICES
+from worker.engine.answer import LABELS
 from worker.engine.device import to_host
-from worker.engine.geometry import Ints
+from worker.engine.forward.geometry import Ints
 
 # Gap between the two best logits below which another batch shape could flip them: one step of the format at |x| in 32-64.
 CLOSE = {torch.bfloat16: 0.25, torch.float16: 0.03, torch.float32: 1e-4}

@@ -15,30 +15,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from guardfleet.verdict import Model
-from worker.answer import parse
-from worker.engine import budget
-from worker.engine.attention import VarlenAttention, Workspace
-from worker.engine.contract import Answer, Collect, Launched, Pieces, Prepared, Unjudgeable
-from worker.engine.cpu_attention import HeadwiseAttention, RowwiseAttention, fastest
-from worker.engine.cpu_network import CpuNetwork
+from guardfleet.domain.verdict import Model
+from worker.engine.answer import parse
+from worker.engine.decoding import batch_budget
+from worker.engine.decoding.cuda_graphs import Capture, record
+from worker.engine.decoding.drafts import TREE_NODES, Drafts, Tree, grammar
+from worker.engine.decoding.first_pass import FirstPass, Part, answers_as_drafted
+from worker.engine.decoding.further_pass import FurtherPass
+from worker.engine.decoding.logits import Odds, Reads, encoder_of
+from worker.engine.decoding.modes import PROBES, Mode, shared_beginning
+from worker.engine.decoding.partial_answers import Begun, Continuation, Ending, PromptRow
 from worker.engine.device import has_bf16_units, tensor_of, translating_faults
-from worker.engine.drafts import TREE_NODES, Drafts, Tree, grammar
-from worker.engine.first_pass import FirstPass, Part, answers_as_drafted
-from worker.engine.further_pass import FurtherPass
-from worker.engine.fused_network import FusedNetwork
-from worker.engine.geometry import Ints, Prefix, Rows
-from worker.engine.graphs import Capture, record
-from worker.engine.loading import LoadedModel
-from worker.engine.modes import PROBES, Mode, shared_beginning
-from worker.engine.network import Attention, PackedNetwork
-from worker.engine.progress import Begun, Continuation, Ending, PromptRow
-from worker.engine.reading import Odds, Reads, encoder_of
+from worker.engine.forward.attention import VarlenAttention, Workspace
+from worker.engine.forward.cpu_attention import HeadwiseAttention, RowwiseAttention, fastest
+from worker.engine.forward.cpu_network import CpuNetwork
+from worker.engine.forward.fused_network import FusedNetwork
+from worker.engine.forward.geometry import Ints, Prefix, Rows
+from worker.engine.forward.network import Attention, PackedNetwork
+from worker.engine.forward.tree_attention import TreeAttention
+from worker.engine.interfaces import Answer, Collect, Launched, Pieces, Prepared, Unjudgeable
+from worker.engine.model.loading import LoadedModel
+from worker.engine.prompting.prompt import Content, Encoded, messages_of
+from worker.engine.prompting.windows import DEFAULT_POLICY, Coverage, Policy
 from worker.engine.rendering import Renderer, pieces_of
 from worker.engine.streams import ahead_of, open_streams, streams_for
-from worker.engine.tree_attention import TreeAttention
-from worker.prompt import Content, Encoded, messages_of
-from worker.windows import DEFAULT_POLICY, Coverage, Policy
 
 
 class PackedBackend:
@@ -54,7 +54,7 @@ class PackedBackend:
         policy: Policy = DEFAULT_POLICY,
         max_rows: int = 4096,
         is_compiled: bool = False,
-        ahead: int | None = None,  # as `contract.Backend.ahead`; None: so that the device always has one to begin with
+        ahead: int | None = None,  # as `interfaces.Backend.ahead`; None: so that the device always has one to begin with
         streams: int = 0,  # passes beside each other on a CPU; 0: as many as it has threads, up to a few
         as_on_cuda: bool | None = None,  # whichever the device is; None: as it is
         capture: Capture | None = None,  # records small passes of CUDA; None: each kernel is launched by itself
@@ -87,9 +87,9 @@ class PackedBackend:
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
         self._graphs = record(self.network, self._odds, self.workspace(), self.modes, capture) if capture and is_cuda else None
         if not budget_tokens:
-            self.budget_tokens = budget.first_guess(self.network, streams=self.streams, ahead=self.ahead)
+            self.budget_tokens = batch_budget.first_guess(self.network, streams=self.streams, ahead=self.ahead)
         if loaded.device.type == "cuda":
-            budget.warm_up(self)
+            batch_budget.warm_up(self)
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
@@ -97,7 +97,7 @@ class PackedBackend:
 
     @property
     def choices(self) -> tuple[int, list[int], list[int], list[int | None]]:
-        """Behind how many of a draft's tokens the label is read, and what is chosen from (`reading.Odds`)."""
+        """Behind how many of a draft's tokens the label is read, and what is chosen from (`logits.Odds`)."""
         return len(self._odds.label_prefix), self._odds.label_tokens, self._odds.category_tokens, self._odds.columns
 
     def workspace(self) -> Workspace:
@@ -117,7 +117,7 @@ class PackedBackend:
 
     @torch.inference_mode()
     def launch(self, batch: Sequence[Prepared]) -> Launched:
-        """As `contract.Backend.launch`. A pass has its workspace to itself until it is collected."""
+        """As `interfaces.Backend.launch`. A pass has its workspace to itself until it is collected."""
         fresh = [row for row in batch if isinstance(row, PromptRow)]
         if 0 < len(fresh) < len(batch):
             return self._one_after_the_other(batch)

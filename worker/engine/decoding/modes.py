@@ -5,9 +5,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.engine.drafts import Drafts, Tree
-from worker.engine.geometry import Prefix
-from worker.prompt import Content
+from worker.engine.decoding.drafts import Drafts, Tree
+from worker.engine.forward.geometry import Prefix
+from worker.engine.prompting.prompt import Content
 
 PROBES: dict[bool, tuple[Content, ...]] = {  # conversations whose prompts show what a mode's prompts begin with
     False: (

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
-from guardfleet.verdict import Model
-from worker.engine.contract import Answer, Pieces, Prepared, Synchronous, Unjudgeable
+from guardfleet.domain.verdict import Model
+from worker.engine.decoding.logits import Odds, Reads, encoder_of
+from worker.engine.decoding.partial_answers import Begun, Ending
 from worker.engine.device import translating_faults
-from worker.engine.loading import LoadedModel
-from worker.engine.progress import Begun, Ending
-from worker.engine.reading import Odds, Reads, encoder_of
+from worker.engine.interfaces import Answer, Pieces, Prepared, Synchronous, Unjudgeable
+from worker.engine.model.loading import LoadedModel
+from worker.engine.prompting.prompt import Content, Encoded
+from worker.engine.prompting.windows import DEFAULT_POLICY, Coverage, Policy
 from worker.engine.rendering import Renderer, pieces_of
-from worker.prompt import Content, Encoded
-from worker.windows import DEFAULT_POLICY, Coverage, Policy
 
 PADDED_TOKENS = 8192  # of a batch, where nothing else was asked for
 

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from worker.engine.contract import Answer, Unjudgeable
-from worker.engine.geometry import Prefix
-from worker.engine.modes import Mode
-from worker.engine.reading import CLOSE, Odds, Reads, end_ids
+from worker.engine.decoding.logits import CLOSE, Odds, Reads, end_ids
+from worker.engine.decoding.modes import Mode
+from worker.engine.forward.geometry import Prefix
+from worker.engine.interfaces import Answer, Unjudgeable
 from worker.engine.rendering import MAX_NEW_TOKENS
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from worker.engine.steps import norm
+from worker.engine.forward.steps import norm
 
 
 class HeadNorm(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from worker.engine.quantize import ROWS_HINT, EightBitLinear, Matrix, make_eight_bit
+from worker.engine.model.quantize import ROWS_HINT, EightBitLinear, Matrix, make_eight_bit
 
 Weight = torch.Tensor | Matrix  # (out, in)
 Linear = Callable[[torch.Tensor], torch.Tensor]

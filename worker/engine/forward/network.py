@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from worker.engine.linear import Weight, weight_of
+from worker.engine.forward.linear import Weight, weight_of
 
 Product = Callable[[torch.Tensor], object]
 

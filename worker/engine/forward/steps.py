@@ -34,10 +34,12 @@ def steps_for(device: torch.device, *, is_compiled: bool = False) -> Steps:
         return Steps(by_inductor(norm), by_inductor(add_norm), by_inductor(rotate), by_inductor(gate), by_inductor(merge))
     if device.type == "cuda":
         try:
-            from worker.engine import fused  # noqa: PLC0415 - imports Triton
+            from worker.engine.forward import triton_kernels  # noqa: PLC0415 - imports Triton
 
-            fused.try_out(device)
-            return Steps(fused.norm, fused.add_norm, fused.rotate, fused.gate, fused.merge)
+            triton_kernels.try_out(device)
+            return Steps(
+                triton_kernels.norm, triton_kernels.add_norm, triton_kernels.rotate, triton_kernels.gate, triton_kernels.merge
+            )
         except MISSING as error:
             log = logging.getLogger(__name__)
             log.warning("engine_unfused: plain torch between the products, for %s: %s", type(error).__name__, error)

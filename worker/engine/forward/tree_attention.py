@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from worker.engine.attention import Asking, Behind, Workspace
+from worker.engine.decoding.drafts import Tree
 from worker.engine.device import tensor_of
-from worker.engine.drafts import Tree
-from worker.engine.geometry import Prefix, Rows, spread, starts_of
-from worker.engine.memory import kept_bytes
-from worker.engine.varlen import Cuts, attend, varlen_for
+from worker.engine.forward.attention import Asking, Behind, Workspace
+from worker.engine.forward.geometry import Prefix, Rows, spread, starts_of
+from worker.engine.forward.varlen import Cuts, attend, varlen_for
+from worker.engine.model.memory import kept_bytes
 
 GATHER_BYTES = 1 << 30  # keys and values of all rows are laid one behind the other for as many layers at a time as fit in this
 

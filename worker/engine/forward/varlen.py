@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from worker.engine.device import tensor_of
-from worker.engine.geometry import Ints
+from worker.engine.forward.geometry import Ints
 
 LEAST_LONGEST = 2  # flash attention, told that the longest sequence asks one query, takes it that each asks one; some ask none
 

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url, is_offline_mode, try_to_load_from_cache
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.folders import ADAPTER
+from worker.engine.model.model_files import ADAPTER
 
 ANSWER_S = 4.0  # of each step of a request
 PATIENCE_S = 8.0  # of all of it: looking a name up knows no timeout

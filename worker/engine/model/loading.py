@@ -13,18 +13,18 @@ from typing import Any
 import torch
 import transformers
 
+from guardfleet.domain.verdict import Model
 from guardfleet.errors import ConfigurationError
-from guardfleet.verdict import Model
-from worker.engine import hub
-from worker.engine.decoding_rules import require_greedy
 from worker.engine.device import has_bf16_units
-from worker.engine.folders import DEMO, digest_of, folder_of, name_of
-from worker.engine.memory import Plan, Precision, device_of, plan_for
-from worker.engine.quantize import quantize
-from worker.engine.quantize import require as require_eight_bits
+from worker.engine.model import hub
+from worker.engine.model.decoding_rules import require_greedy
+from worker.engine.model.memory import Plan, Precision, device_of, plan_for
+from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
+from worker.engine.model.quantize import quantize
+from worker.engine.model.quantize import require as require_eight_bits
+from worker.engine.model.weights import require_complete, require_servable
+from worker.engine.prompting.prompt import Content, Prompter, messages_of
 from worker.engine.rendering import MAX_NEW_TOKENS
-from worker.engine.weights import require_complete, require_servable
-from worker.prompt import Content, Prompter, messages_of
 
 PROBES: tuple[Content, ...] = (  # what byte-level tokenizers join, split or normalise, on both sides of a cut
     "hi",

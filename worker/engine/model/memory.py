@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import torch
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.host_memory import available_bytes
-from worker.engine.network import Shape, shape_of
-from worker.engine.quantize import FP8_CAPABILITY
+from worker.engine.forward.network import Shape, shape_of
+from worker.engine.model.host_memory import available_bytes
+from worker.engine.model.quantize import FP8_CAPABILITY
 
 GPU_TOKENS = 65_536  # beyond this, larger batches only make requests wait
 LEAST_TOKENS = 512
 WORKSPACES = 2  # keys and values of two batches: one runs, the next is launched
-POOLED = 1  # budgets of keys and values of rows that wait for a further pass (`waiting.Waiting._pool_is_due`)
+POOLED = 1  # budgets of keys and values of rows that wait for a further pass (`scheduler.Waiting._pool_is_due`)
 RESERVED = 1 << 29  # bytes: the driver's context, cuBLAS's workspaces, kernels as they are first used
 HEAD_ROWS = 1024  # whose logits are there at once (`PackedNetwork.head_rows`)
 SHARE = 0.85  # of what is left; the rest is for gaps between blocks of unequal sizes

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from guardfleet.errors import ConfigurationError
 
 DEMO = "demo"
-PACKAGE = pathlib.Path(__file__).parents[2]
+PACKAGE = pathlib.Path(__file__).parents[3]
 DEMO_FOLDERS = (PACKAGE / "models" / "demo", PACKAGE / "guardfleet" / "_demo_model")
 ADAPTER = "adapter_config.json"
 SETTLED_S = 10.0  # since a file's last change, for its digest to be remembered; network file systems may tick in seconds

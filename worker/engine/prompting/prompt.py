@@ -1,8 +1,8 @@
 """Conversations as token ids, through the model's own chat template.
 
 The template is rendered once per shape of conversation with a marker in place of each content, and cut at the markers. Constant
-pieces are tokenised as the template means them, control tokens included; contents are tokenised with control tokens spelled out,
-so that no text can end the prompt, and their lines that look like turns so that they are none (`labels`). A cut keeps the space
+pieces are tokenised as the template means them, control tokens included; contents are tokenised with control tokens spelled out, so
+that no text can end the prompt, and their lines that look like turns so that they are none (`role_labels`). A cut keeps the space
 before a content and the newlines after it with the content, the only places where byte-level BPE with Qwen's splitting rules gives
 the same ids as the whole prompt would.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from worker.labels import labels_of
+from worker.engine.prompting.role_labels import labels_of
 
 Message = Mapping[str, str]
 Content = str | Sequence[Message]

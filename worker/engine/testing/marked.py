@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guardfleet.verdict import Model
-from worker.engine.contract import Answer, DeviceFullError, DeviceLostError, Pieces, Prepared, Synchronous, Unjudgeable
-from worker.prompt import Content, InvalidConversationError, messages_of
-from worker.windows import DEFAULT_POLICY, Coverage, Policy, covered, cut, gaps
+from guardfleet.domain.verdict import Model
+from worker.engine.interfaces import Answer, DeviceFullError, DeviceLostError, Pieces, Prepared, Synchronous, Unjudgeable
+from worker.engine.prompting.prompt import Content, InvalidConversationError, messages_of
+from worker.engine.prompting.windows import DEFAULT_POLICY, Coverage, Policy, covered, cut, gaps
 
 SAFE = "Safety: Safe\nCategories: None"
 ANSWERS = {

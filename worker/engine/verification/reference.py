@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import torch
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.contract import Answer, Pieces, Unjudgeable
-from worker.engine.drafts import TREE_NODES, Drafts, Tree, grammar
-from worker.engine.generate import GenerateBackend
-from worker.engine.loading import LoadedModel
-from worker.engine.modes import PROBES
-from worker.engine.quantize import EightBitLinear
-from worker.engine.reading import Odds, encoder_of, end_ids
-from worker.prompt import Content, Encoded, messages_of
+from worker.engine.decoding.drafts import TREE_NODES, Drafts, Tree, grammar
+from worker.engine.decoding.logits import Odds, encoder_of, end_ids
+from worker.engine.decoding.modes import PROBES
+from worker.engine.decoding.padded import GenerateBackend
+from worker.engine.interfaces import Answer, Pieces, Unjudgeable
+from worker.engine.model.loading import LoadedModel
+from worker.engine.model.quantize import EightBitLinear
+from worker.engine.prompting.prompt import Content, Encoded, messages_of
 
 LENGTHS = (1, 2, 17, 300, 3000)  # tokens of the probes that are no prompts
 PATIENCE_FLOP = {"cpu": 3e11}  # what transformers' passes may cost; a GPU does all of them in a second

@@ -2,8 +2,8 @@
 
 *Logits* may be off from fp32's by no more than `SLACK` times what transformers itself is off in this precision: a bound in steps of
 the format would have to allow for what gross errors look like in 16 bits. *Answers*, of texts whose drafts hold and whose drafts
-fail, are to be `generate`'s but for near ties. What single keys attention sees is looked at apart (`sight`): one key of a thousand
-changes a logit by less than 16 bits do.
+fail, are to be `generate`'s but for near ties. What single keys attention sees is looked at apart (`attention_probe`): one key of a
+thousand changes a logit by less than 16 bits do.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from worker.engine.contract import Answer, Prepared, SelfTestError
-from worker.engine.drafts import TREE_NODES, Tree
-from worker.engine.first_pass import FirstPass
-from worker.engine.further_pass import FurtherPass
-from worker.engine.packed import PackedBackend
-from worker.engine.progress import Begun, Continuation, PromptRow
-from worker.engine.reference import Probe, Reference
-from worker.engine.sight import misses
-from worker.engine.tree_attention import TreeAttention
-from worker.prompt import Content
+from worker.engine.decoding.drafts import TREE_NODES, Tree
+from worker.engine.decoding.first_pass import FirstPass
+from worker.engine.decoding.further_pass import FurtherPass
+from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.decoding.partial_answers import Begun, Continuation, PromptRow
+from worker.engine.forward.tree_attention import TreeAttention
+from worker.engine.interfaces import Answer, Prepared, SelfTestError
+from worker.engine.prompting.prompt import Content
+from worker.engine.verification.attention_probe import misses
+from worker.engine.verification.reference import Probe, Reference
 
 SLACK = 3.0  # of the precision's own spread: sound passes reach 1.2, where few activations dominate 2.5, the mildest bug 14
 FLOOR = 2.0**-14  # of the logits' own size: the spread of fp32, which is measured against nothing finer

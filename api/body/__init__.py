@@ -1,0 +1,1 @@
+"""Request bodies while they arrive: bounded, cut into lines or parts, checked. What a line means belongs in `guardfleet/rows`."""

@@ -1,0 +1,1 @@
+"""guardfleet's jobs and verdicts in OpenAI's shapes: pure mappings. Routes and queries do not belong here."""

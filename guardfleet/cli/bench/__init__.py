@@ -1,0 +1,1 @@
+"""`guardfleet bench pipeline`: what a run costs on this machine. Nothing that production needs may stand here."""

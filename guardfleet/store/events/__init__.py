@@ -1,0 +1,1 @@
+"""Webhook endpoints and deliveries: rows and their moves. Sending belongs in `worker/webhooks`."""

@@ -1,0 +1,1 @@
+"""Jobs: created, controlled, read, ended, purged. What happens to one shard belongs in `store/shards`."""

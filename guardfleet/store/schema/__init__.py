@@ -1,0 +1,1 @@
+"""The tables and the view, as they are after all migrations. No query stands here."""

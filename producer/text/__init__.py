@@ -1,0 +1,1 @@
+"""Bytes become lines: decompressed, decoded, numbered. What a line means belongs in `producer/formats`."""

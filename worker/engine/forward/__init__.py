@@ -1,0 +1,1 @@
+"""One forward pass over packed rows: network, attention, kernels. Knows tokens, not texts."""

@@ -1,0 +1,1 @@
+"""From contents to token ids, and where long texts are cut. No tensor stands here."""

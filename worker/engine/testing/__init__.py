@@ -1,0 +1,1 @@
+"""An engine without a model, for load runs and fault tests. Production never reaches it."""

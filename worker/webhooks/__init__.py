@@ -1,0 +1,1 @@
+"""One webhook delivery: composed, signed, sent, recorded. Its rows belong in `guardfleet/store/events`."""
