@@ -4,6 +4,7 @@ On CPUs, oneDNN with weights laid out once for its kernels reaches about twice w
 processors, whose AVX-512 units MKL leaves idle (docs/decisions/0005). Elsewhere the library's own linear is as good.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,14 +31,20 @@ def joined(weights: Sequence[Weight]) -> Weight:
 
 
 def has_onednn(weight: torch.Tensor) -> bool:
-    """Whether oneDNN's prepacked linear serves weights like this one."""
+    """Whether oneDNN's prepacked linear serves weights like this one; in bf16 a CPU needs AVX-512 or AVX_NE_CONVERT for it."""
     return (
         weight.device.type == "cpu"
-        and weight.dtype in (torch.float32, torch.bfloat16)
+        and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _has_bf16_kernels()))
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
     )
+
+
+@functools.cache
+def _has_bf16_kernels() -> bool:
+    asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return asked is not None and bool(asked())
 
 
 def make_linear(weight: Weight) -> Linear:
