@@ -1,19 +1,17 @@
 """What every request needs: the database, the keys, and who is asking."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 import anyio
 from fastapi import Depends, Request
-from starlette.concurrency import run_in_threadpool
 
 from api.http.long_requests import Places
 from api.http.problems import ProblemError
 from api.http.query import require_known
 from api.http.rate_limit import Throttle
+from api.http.threads import in_thread
 from api.services.callback_check import Receivers
 from api.services.file_ingestion import FileIntakes
 from api.services.file_storage import Contents
@@ -30,8 +28,6 @@ MOST_KNOWN = 10_000
 BODY_THREADS = 8  # bodies that are unpacked, cut and written at once
 DOWNLOAD_THREADS = 2  # pages of verdicts made into files at once
 NEWS_THREADS = 4  # pages read at once for callers that waited for them
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,16 +55,6 @@ def context_of(request: Request) -> Context:
     """The application's context."""
     found: Context = request.app.state.context
     return found
-
-
-async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a store function, which blocks, beside the event loop: one store serves the API and the workers."""
-    return await run_in_threadpool(function, *args, **kwargs)
-
-
-async def beside(limiter: anyio.CapacityLimiter, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `in_thread`, but one of the few threads that do this and nothing else: of those that all requests share none is taken."""
-    return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=limiter)
 
 
 async def caller_of(request: Request, in_query: str | None = None) -> Caller:

@@ -13,12 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import openapi
 from api.body.body_limit import Bounded
-from api.context import AppContext, Context, in_thread
+from api.context import AppContext, Context
 from api.http import problems
 from api.http.connections import make_server
 from api.http.head_method import Headed
 from api.http.long_requests import Places
 from api.http.rate_limit import Throttle
+from api.http.threads import in_thread
 from api.routes import batches, files, moderations, perspective, results, webhook_endpoints
 from api.services.callback_check import Receivers
 from api.services.file_ingestion import FileIntakes

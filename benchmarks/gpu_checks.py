@@ -21,10 +21,10 @@ from worker.engine.bench.scripted import COMMON, SHAPES, random_model
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.forward import steps
 from worker.engine.forward.attention import VarlenAttention, Workspace
-from worker.engine.forward.network import Shape
 from worker.engine.forward.varlen import Cuts, varlen_for
 from worker.engine.interfaces import SelfTestError
 from worker.engine.model.loading import load
+from worker.engine.model.shape import Shape
 from worker.engine.verification import reference
 from worker.engine.verification.attention_probe import misses
 from worker.engine.verification.self_test import hold

@@ -20,8 +20,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from worker.engine.bench.cli import texts_of
 from worker.engine.engine import BatchingEngine
-from worker.engine.factory import PATIENCE_S, Spec, make_backend
+from worker.engine.factory import PATIENCE_S, make_backend
 from worker.engine.interfaces import Backend
+from worker.engine.spec import Spec
 
 URGENT = "Is this text one that somebody waits for, and if so, for how long?"
 

@@ -10,6 +10,7 @@ from guardfleet.errors import RejectedError
 from guardfleet.rows.columns import Columns
 from guardfleet.rows.conversations import CONVERSATIONS
 from guardfleet.rows.json_text import first_value
+from producer.formats.json_values import may_go_on
 
 SUFFIXES = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
@@ -34,7 +35,6 @@ FOREIGN = {
     b"PARE": "an encrypted Parquet file",
 }
 TAR, TAR_AT = b"ustar", 257
-NEAR = 16  # characters before its end, within which what was read may be cut off in a token
 WRAPPER = re.compile(r'\s*\{\s*"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*[{"\]]')
 
 
@@ -117,7 +117,7 @@ def _is_open(body: str) -> bool:
     try:
         first_value(body)
     except json.JSONDecodeError as error:
-        return error.pos >= len(body) - NEAR or error.msg.startswith("Unterminated string")
+        return may_go_on(error, body)
     return True
 
 

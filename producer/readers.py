@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows.columns import AS_NAMED, Columns
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import VERDICT, longest_line, row_of
-from guardfleet.security.encryption import PayloadRow
 from producer import detection
 from producer.formats import arrow
 from producer.formats.delimited import Delimited

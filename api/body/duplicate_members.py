@@ -2,8 +2,9 @@
 
 from fastapi import Request
 
-from api.context import beside, context_of
+from api.context import context_of
 from api.http.problems import ProblemError
+from api.http.threads import beside
 from guardfleet.rows.json_text import JsonError, Repeated, parse
 from guardfleet.rows.words import called
 

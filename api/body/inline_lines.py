@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from fastapi import Request
 
-from api.context import Context, beside
+from api.context import Context
 from api.http.problems import ProblemError
+from api.http.threads import beside
 from guardfleet.jobs.intake import PIECE_S
 from guardfleet.rows.lines import LineCutter, NumberedLine
 from guardfleet.rows.row import longest_line

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
-from api.context import in_thread
+from api.http.threads import in_thread
 
 MOST_DIGITS = 18  # of a place in a file: none is so large, and one with more is behind the end all the more
 

@@ -17,10 +17,11 @@ from typing import Any, Self
 
 from fastapi import Request
 
-from api.context import Context, in_thread
 from api.http.problems import ProblemError
+from api.http.threads import in_thread
 from guardfleet.errors import RetryableError
 from guardfleet.store import idempotency
+from guardfleet.store.database import Database
 from guardfleet.store.keys import Caller
 
 KEY_CHARACTERS = 255
@@ -39,7 +40,7 @@ def has_key(request: Request) -> bool:
 class Once:
     """One request that makes something. An async context manager; it makes that in one transaction with what `settling` gives."""
 
-    context: Context
+    db: Database
     tenant_id: int
     key: bytes
     fingerprint: bytes
@@ -52,7 +53,7 @@ class Once:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, request: Request, context: Context, caller: Caller, asked: bytes) -> Self:
+    def of(cls, request: Request, db: Database, caller: Caller, asked: bytes) -> Self:
         """The request, `asked` being all that makes it the same as another, beside what signs its callbacks."""
         header = request.headers.get("idempotency-key")
         if header is not None and not (0 < len(header) <= KEY_CHARACTERS and header.isprintable()):
@@ -65,7 +66,7 @@ class Once:
         retries = request.headers.get("x-stainless-retry-count", "0")
         is_first = header is None and retries in ("", "0")
         return cls(
-            context,
+            db,
             caller.tenant_id,
             hashlib.sha256(b"%s|%s|%s" % (whose, request.url.path.encode(), name)).digest(),
             fingerprint,
@@ -76,7 +77,7 @@ class Once:
     async def __aenter__(self) -> Self:
         known = await in_thread(
             idempotency.begin,
-            self.context.db,
+            self.db,
             tenant_id=self.tenant_id,
             key=self.key,
             fingerprint=self.fingerprint,
@@ -114,7 +115,7 @@ class Once:
             task.cancel()
         if self._token is not None and error is not None:
             await in_thread(
-                idempotency.forget, self.context.db, tenant_id=self.tenant_id, key=self.key, token=self._token, unmade=self.unmade
+                idempotency.forget, self.db, tenant_id=self.tenant_id, key=self.key, token=self._token, unmade=self.unmade
             )
 
     async def _stay(self, token: int) -> None:
@@ -122,7 +123,7 @@ class Once:
         while True:
             await asyncio.sleep(ALIVE_S)
             with suppress(RetryableError):
-                await in_thread(idempotency.renew, self.context.db, tenant_id=self.tenant_id, key=self.key, token=token)
+                await in_thread(idempotency.renew, self.db, tenant_id=self.tenant_id, key=self.key, token=token)
 
 
 def _reused() -> ProblemError:

@@ -14,13 +14,14 @@ from typing import Any
 import orjson
 
 import guardfleet
-from api.context import Context
 from api.openai.categories import result_json
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import ERROR_CODES, Model, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.row import MODERATIONS
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import verdicts
+from guardfleet.store.database import Database
 from guardfleet.store.jobs import unprocessed, views
 from guardfleet.store.jobs.views import JobView, parse_label
 from guardfleet.verdicts.encoding import StoredVerdict, canonical_answer
@@ -41,7 +42,8 @@ def labels(job: JobView) -> dict[str, str | None]:
 class Output:
     """One result file."""
 
-    context: Context
+    db: Database
+    keyring: Keyring
     job: JobView
     is_errors: bool
 
@@ -93,7 +95,7 @@ class Output:
         return isinstance(other, Output) and self.etag == other.etag
 
     def _pieces(self) -> Iterator[bytes]:
-        db, job = self.context.db, self.job
+        db, job = self.db, self.job
         if not self.is_errors:
             render = _moderation_line if job.endpoint == MODERATIONS else _completion_line
             for page in verdicts.in_order(db, job, max_severity=Severity.UNSAFE):
@@ -104,20 +106,20 @@ class Output:
         for line in unprocessed.refused(db, job):
             yield _refused_line(job, line)
         code = "batch_expired" if job.state is JobState.EXPIRED else "batch_cancelled"
-        for first_seq, rows in unprocessed.dropped(db, self.context.keyring, job):
+        for first_seq, rows in unprocessed.dropped(db, self.keyring, job):
             for place, row in enumerate(rows, first_seq):
                 yield _failed_line(job, str(place), row.id, code, "the batch ended before this request was begun.")
 
 
-def find(context: Context, file_id: str, tenant_id: int) -> Output | None:
+def find(db: Database, keyring: Keyring, file_id: str, tenant_id: int) -> Output | None:
     """The result file of that name; None where it is the name of no result file. Raises NotFoundError."""
     found = NAME.fullmatch(file_id)
     if not found:
         return None
-    job = views.get(context.db, parse_label(found[2]), tenant_id=tenant_id)
+    job = views.get(db, parse_label(found[2]), tenant_id=tenant_id)
     if file_id not in labels(job).values():
         raise NotFoundError("there is no such file.")
-    return Output(context, job, is_errors=found[1] == "err")
+    return Output(db, keyring, job, is_errors=found[1] == "err")
 
 
 @lru_cache(256)

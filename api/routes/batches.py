@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
 from api.body.inline_lines import CONTENT_TYPES, BodyLines, check_headers, refuse_packed
-from api.context import AppContext, BatchesReader, BatchesWriter, Context, beside, in_thread
+from api.context import AppContext, BatchesReader, BatchesWriter, Context
 from api.http.fields import IGNORED
 from api.http.idempotency import SECRET_HEADER, Once, has_key
 from api.http.problems import ProblemError
+from api.http.threads import beside, in_thread
 from api.openai.batch import BatchOptions, BatchRequest, LineOptions, batch_label, batch_object
 from api.routes.files import page_object
 from guardfleet.domain.states import JobState
@@ -78,7 +79,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
         asked = BatchRequest.model_validate_json(body)
     except ValidationError as error:
         raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None
-    async with Once.of(request, context, caller, body) as once:
+    async with Once.of(request, context.db, caller, body) as once:
         if once.earlier is not None:
             return _made(await _job(once.earlier, context, caller.tenant_id))
         file = await in_thread(files.get, context.db, parse_file_label(asked.input_file_id), tenant_id=caller.tenant_id)
@@ -124,7 +125,7 @@ async def _read(request: Request, context: Context, caller: Caller, options: Lin
     body = BodyLines(request, context)
     if not has_key(request):
         return await _taken(request, context, caller, options, body)
-    async with Once.of(request, context, caller, request.url.query.encode()) as once:
+    async with Once.of(request, context.db, caller, request.url.query.encode()) as once:
         if once.earlier is None:
             return await _taken(request, context, caller, options, body, once)
         await body.read()

@@ -10,10 +10,11 @@ from fastapi.responses import Response, StreamingResponse
 
 from api.body.inline_lines import refuse_packed
 from api.body.multipart import FORM_BYTES, Upload, too_large
-from api.context import AppContext, Context, FilesReader, FilesWriter, in_thread
+from api.context import AppContext, Context, FilesReader, FilesWriter
 from api.http.download import serve
 from api.http.idempotency import Once
 from api.http.problems import ProblemError
+from api.http.threads import in_thread
 from api.openai import result_files
 from api.services.file_storage import Writer
 from guardfleet.errors import LineError
@@ -76,7 +77,7 @@ async def _taken(request: Request, context: Context, caller: Caller) -> dict[str
             raise ProblemError(400, "empty_file", "the file is empty.", param="file")
         digest = await in_thread(arriving.end)
         asked = digest + json.dumps([upload.filename, upload.fields], sort_keys=True).encode()  # not the body: its boundary differs
-        async with Once.of(request, context, caller, asked) as once:
+        async with Once.of(request, context.db, caller, asked) as once:
             if once.earlier is not None:
                 return file_object(await _file(once.earlier, context, caller.tenant_id))
             settle, label = once.settling(), arriving.file.label
@@ -124,7 +125,7 @@ async def listing(
 @router.get("/{file_id}")
 async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> dict[str, Any]:
     """What is known of a file."""
-    if output := await in_thread(result_files.find, context, file_id, caller.tenant_id):
+    if output := await in_thread(result_files.find, context.db, context.keyring, file_id, caller.tenant_id):
         return await in_thread(output.file_object)
     return file_object(await _file(file_id, context, caller.tenant_id))
 
@@ -145,7 +146,7 @@ async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict
 )
 async def content(file_id: str, request: Request, context: AppContext, caller: FilesReader) -> Response:
     """The bytes, streamed; whole, or the part that `Range` names. `ETag` stays the same as long as the bytes do."""
-    if output := await in_thread(result_files.find, context, file_id, caller.tenant_id):
+    if output := await in_thread(result_files.find, context.db, context.keyring, file_id, caller.tenant_id):
         return await serve(request, output.etag, output.filename, output.size, output.read)
     file = await _file(file_id, context, caller.tenant_id)
     return await serve(

@@ -9,20 +9,21 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from api.body.duplicate_members import unambiguous
-from api.context import AppContext, Context, ModerateCaller, in_thread
+from api.context import AppContext, Context, ModerateCaller
 from api.http.fields import JUDGED, Asked, ModelName
 from api.http.problems import ProblemError
+from api.http.threads import in_thread
 from api.openai.categories import result, result_json
 from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
 from guardfleet.errors import ContentError, LineError, NotFoundError, RejectedError
 from guardfleet.rows.batch_lines import input_text, refuse_beside
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import PLACED, row_of
-from guardfleet.security.encryption import PayloadRow
 from guardfleet.store.jobs.interactive import OnlineJob
 from guardfleet.store.keys import Caller
 from guardfleet.store.models import require_served, served
-from guardfleet.store.verdicts import Page
 from guardfleet.verdicts.encoding import StoredVerdict
+from guardfleet.verdicts.page import Page
 from guardfleet.verdicts.rationale import reason_of
 from guardfleet.verdicts.rendering import json_object
 

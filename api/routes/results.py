@@ -8,18 +8,20 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from api.context import AppContext, BatchesReader, beside, in_thread
+from api.context import AppContext, BatchesReader
 from api.http.problems import ProblemError
+from api.http.threads import beside, in_thread
 from api.openai.batch import STATUS, batch_object
 from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity
 from guardfleet.errors import RejectedError
 from guardfleet.store import verdicts
 from guardfleet.store.jobs import unprocessed, views
 from guardfleet.store.jobs.views import JobView, parse_label
-from guardfleet.store.verdicts import Cursor, Filter
+from guardfleet.store.verdicts import Filter
 from guardfleet.verdicts import export
 from guardfleet.verdicts.cursors import pack, unpack
 from guardfleet.verdicts.export import Layout
+from guardfleet.verdicts.page import Cursor
 
 router = APIRouter(prefix="/v1/batches", tags=["results"])
 

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field, StringConstraints
 
-from api.context import AppContext, Context, WebhooksReader, WebhooksWriter, in_thread
+from api.context import AppContext, Context, WebhooksReader, WebhooksWriter
 from api.http.fields import WHOLE, Asked
 from api.http.problems import ProblemError
+from api.http.threads import in_thread
 from api.routes.files import page_object
 from guardfleet.domain.states import DeliveryState
 from guardfleet.store.events import deliveries, endpoints

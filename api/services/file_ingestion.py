@@ -14,7 +14,8 @@ from api.services.file_storage import Contents
 from guardfleet.errors import GuardfleetError, LineError, RetryableError
 from guardfleet.jobs.intake import Intake
 from guardfleet.rows.lines import numbered_rows
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import files, idempotency
 from guardfleet.store.database import Database

@@ -16,14 +16,15 @@ from starlette.concurrency import run_in_threadpool
 from api.http.problems import ProblemError
 from guardfleet.broker.celery_app import MODERATE, Publisher, make_app
 from guardfleet.errors import OverloadedError, RetryableError
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, interactive, notify
 from guardfleet.store.jobs.interactive import OnlineJob
 from guardfleet.store.jobs.views import LANES
-from guardfleet.store.verdicts import Page
 from guardfleet.telemetry.logs import get_logger, told
+from guardfleet.verdicts.page import Page
 
 LOOK_S = 1.0
 LISTEN_S = 0.5

@@ -12,8 +12,9 @@ from guardfleet.domain.states import JobState
 from guardfleet.errors import GuardfleetError, LineError, RejectedError
 from guardfleet.jobs.intake import Intake, callback_secret
 from guardfleet.rows.columns import Columns
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import row_of
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import installation, migrate, pooler, verdicts
 from guardfleet.store.database import Database

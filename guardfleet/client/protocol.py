@@ -21,9 +21,9 @@ from guardfleet.domain.retry import backoff_s, retry_after_s
 from guardfleet.errors import LineError, NotFoundError, RejectedError, RetryableError
 from guardfleet.rows.columns import AS_NAMED, Columns
 from guardfleet.rows.metadata import NOTES
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.refusals import line_of
 from guardfleet.rows.row import row_of
-from guardfleet.security.encryption import PayloadRow
 from producer.sources import Inputs
 
 ATTEMPTS = 6  # that fail; being told to come back later is no failure

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from guardfleet.errors import LineError, RejectedError, RetryableError
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import SeenIds, content_bytes
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import is_secret, new_secret
 from guardfleet.security.ssrf import addresses_of, check_addresses, receiver_of
 from guardfleet.settings import Settings

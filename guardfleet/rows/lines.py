@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 
 from guardfleet.errors import LineError
 from guardfleet.rows.columns import AS_NAMED, Columns
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import longest_line, take_line
-from guardfleet.security.encryption import PayloadRow
 
 NumberedLine = tuple[int, bytes | None]  # from 1; None in place of one that is too long, which is not held
 SPARSE_BYTES = 16  # a row has more: where lines have less, they may be blank for the most part

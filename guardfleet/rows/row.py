@@ -11,10 +11,10 @@ from guardfleet.rows.content_parts import refuse_repeated, refuse_unread, text_o
 from guardfleet.rows.conversations import CONVERSATIONS, OTHERS, Turn, is_blank, listed, plain, turns_of
 from guardfleet.rows.json_text import JsonError, Repeated, parse
 from guardfleet.rows.metadata import kept, kind_of
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.refusals import REFUSED, refusal_of
 from guardfleet.rows.row_ids import SeenIds, id_of, invented
 from guardfleet.rows.words import called, holds_words, is_remark, is_scalar
-from guardfleet.security.encryption import PayloadRow
 
 __all__ = [
     "COMPLETIONS",

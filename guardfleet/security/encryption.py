@@ -24,7 +24,6 @@ from guardfleet.rows import payload
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings import Settings
 
-__all__ = ["Keyring", "PayloadRow", "new_secret_key"]
 T = TypeVar("T")
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random 96-bit nonces: safe for 2^32 seals a key (NIST SP 800-38D); a job has far fewer shards

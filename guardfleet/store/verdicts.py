@@ -12,7 +12,7 @@ from guardfleet.store.database import Database, fetch
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards.leases import Claim
 from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode
-from guardfleet.verdicts.rendering import fields, json_object
+from guardfleet.verdicts.page import Cursor, Page
 
 EXPORT_PAGE = 5_000
 SHARDS_AT_ONCE = 32  # that a filtered page looks through
@@ -30,17 +30,6 @@ KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, inpu
            order by digest, is_own desc, done_at desc"""
 
 
-Content = str | list[dict[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a reader of partial results stands: the ordinal of a finished shard, and the last text seen in it."""
-
-    ord: int = 0
-    seq: int = -1
-
-
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which verdicts are wanted: of these severities, in any of these categories (0: whatever), since then (Unix seconds)."""
@@ -48,25 +37,6 @@ class Filter:
     severities: Sequence[int]
     categories: int = 0
     since: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Verdicts, the models that judged them by id, and where to go on; with the text of each where texts.beside put it there."""
-
-    rows: list[StoredVerdict]
-    models: Mapping[int, Model]
-    reached: Cursor
-    has_more: bool = False
-    contents: Sequence[Content | None] | None = None
-
-    def json_objects(self) -> Iterator[bytes]:
-        """Each verdict as a JSON object."""
-        return (json_object(row, self.models[row.model_id]) for row in self.rows)
-
-    def fields(self) -> Iterator[dict[str, Any]]:
-        """Each verdict in words."""
-        return (fields(row, self.models[row.model_id]) for row in self.rows)
 
 
 def register_model(db: Database, model: Model) -> int:

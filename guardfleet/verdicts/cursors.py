@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 
 from guardfleet.errors import RejectedError
-from guardfleet.store.verdicts import Cursor
+from guardfleet.verdicts.page import Cursor
 
 MARK_BYTES = 8
 PLACE = struct.Struct(">iq")  # ordinal, sequence number

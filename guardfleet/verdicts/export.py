@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from guardfleet.errors import ConfigurationError, RejectedError
-from guardfleet.store.verdicts import Content, Page
 from guardfleet.verdicts import targets
+from guardfleet.verdicts.page import Content, Page
 from guardfleet.verdicts.rendering import FIELDS
 
 FORMATS = ("jsonl", "csv", "parquet")

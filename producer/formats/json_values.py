@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from guardfleet.errors import LineError
 from guardfleet.rows.json_text import first_value
 from guardfleet.rows.row import longest_line, parse_line
-from producer.detection import NEAR
 from producer.layout import Item, Tally
 from producer.text.decompression import Source
 from producer.text.encodings import MARK, Encoding
 
+NEAR = 16  # characters before its end, within which what was read may be cut off in a token
 BETWEEN = re.compile(r"[\s,\ufeff]*")
 IN_STRING, IN_VALUE = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL), re.compile(r'[^"\[\]{}]*+')  # up to a mark
 OPENING = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[')
@@ -61,7 +61,7 @@ class JsonValues:
                 end = first_value(text.buffer, text.at)[1]
                 is_cut = end == len(text.buffer)  # a number may go on
             except json.JSONDecodeError as error:
-                end, is_cut, said = 0, _may_go_on(error, text), error.msg.removesuffix(" at")
+                end, is_cut, said = 0, may_go_on(error, text.buffer), error.msg.removesuffix(" at")
             if not (is_cut and len(text.buffer) - text.at <= longest and text.more()):
                 break
         if end:
@@ -161,6 +161,6 @@ class _Text:
         return self.buffer[start:end]
 
 
-def _may_go_on(error: json.JSONDecodeError, text: _Text) -> bool:
-    """Whether the value may only be cut off where the reading has come to."""
-    return error.pos >= len(text.buffer) - NEAR or error.msg.startswith("Unterminated string")
+def may_go_on(error: json.JSONDecodeError, text: str) -> bool:
+    """Return whether the value may only be cut off at the end of what has been read of it."""
+    return error.pos >= len(text) - NEAR or error.msg.startswith("Unterminated string")

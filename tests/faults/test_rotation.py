@@ -10,14 +10,15 @@ import pytest
 
 from guardfleet.client.direct import Options, Producer
 from guardfleet.errors import ConfigurationError, RejectedError
-from guardfleet.security.encryption import Keyring, PayloadRow, new_secret_key
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings
 from guardfleet.store import files, installation, keys, rotation
 from guardfleet.store.database import Database
 from guardfleet.store.events import endpoints
 from guardfleet.store.shards import leases
-from guardfleet.store.verdicts import Cursor
 from guardfleet.verdicts.cursors import pack, unpack
+from guardfleet.verdicts.page import Cursor
 from tests.services.fixtures import SECRET_KEY, with_broker
 from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished, progressed

@@ -54,8 +54,9 @@ def test_the_self_test_holds(dtype: str) -> None:
 @pytest.mark.parametrize("quantize", ["none", "int8", "fp8"])
 def test_a_model_is_opened_with_the_packed_pass(quantize: str, caplog: pytest.LogCaptureFixture) -> None:
     from worker.engine.decoding.model_runner import PackedBackend
-    from worker.engine.factory import Spec, make_backend
+    from worker.engine.factory import make_backend
     from worker.engine.model.quantize import FP8_CAPABILITY
+    from worker.engine.spec import Spec
 
     if quantize == "fp8" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
         pytest.skip("no fp8 matrix units")
@@ -71,7 +72,8 @@ def test_where_the_kernel_refuses_the_gpu_padded_generate_judges(
 ) -> None:
     from tests.services.kernels import NO_GPU_FOR_IT
     from worker.engine.decoding.padded import GenerateBackend
-    from worker.engine.factory import Spec, make_backend
+    from worker.engine.factory import make_backend
+    from worker.engine.spec import Spec
 
     def refusing(*args: Any, **options: Any) -> Any:
         raise RuntimeError(NO_GPU_FOR_IT)
@@ -115,7 +117,7 @@ def test_a_further_pass_makes_no_rectangle() -> None:
 
 def test_a_launch_does_not_wait_for_the_gpu() -> None:
     """Neither a first pass nor a further one: the device would stand still while the next batch is made."""
-    from worker.engine.decoding.drafts import Tree
+    from worker.engine.forward.tree import Tree
     from worker.engine.model.loading import load
 
     backend = on_device.packed(load("demo", device="cuda", dtype="bfloat16"))

@@ -43,8 +43,8 @@ def test_each_size_is_recorded_and_agrees_with_the_ordinary_pass(backends: tuple
 def test_replayed_passes_answer_as_ordinary_ones(backends: tuple[Any, Any], draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With passes of other sizes, large and ordinary ones among them, and with drafts that fail: near ties alone may turn."""
     from tests.services.packed import draft_always, drive
-    from worker.engine.decoding.drafts import Tree
     from worker.engine.decoding.fixed_pass import FixedPass
+    from worker.engine.forward.tree import Tree
 
     filled: list[Any] = []
     fill = FixedPass.fill
@@ -62,7 +62,7 @@ def test_replayed_passes_answer_as_ordinary_ones(backends: tuple[Any, Any], draf
 def test_what_a_replay_takes(backends: tuple[Any, Any]) -> None:
     """No bound: the figures are what decides whether graphs are to be the default."""
     from tests.services.packed import draft_always
-    from worker.engine.decoding.drafts import Tree
+    from worker.engine.forward.tree import Tree
 
     for name, backend in zip(("replayed", "ordinary"), backends, strict=True):
         draft_always(backend, Tree.chain(backend.encode("Safety: Safe\nCategories: None")))

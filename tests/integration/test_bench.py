@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from worker.engine.bench.roofline import flops
-from worker.engine.forward.network import Shape
+from worker.engine.model.shape import Shape
 
 SCRATCH = "select datname from pg_database where datname like 'gfbench_%'"
 

@@ -11,7 +11,8 @@ import pytest
 
 from guardfleet.broker.celery_app import Publisher, make_app
 from guardfleet.jobs.intake import Intake
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database

@@ -19,7 +19,8 @@ from starlette.testclient import TestClient
 from api.server import create_app
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows.columns import Columns
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database

@@ -11,7 +11,7 @@ import pytest
 
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows.columns import Columns
-from guardfleet.security.encryption import PayloadRow
+from guardfleet.rows.payload import PayloadRow
 from producer.readers import Input, Line, Reading
 
 

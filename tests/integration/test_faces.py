@@ -27,8 +27,9 @@ from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
-from guardfleet.store.verdicts import Cursor, Filter, Page
+from guardfleet.store.verdicts import Filter
 from guardfleet.verdicts.encoding import as_stored, of_plain, to_plain
+from guardfleet.verdicts.page import Cursor, Page
 from tests.services.faces import ABSENT, PURE, SEVERITIES, Said, _completions, _jsonl, _moderations, agrees, truth
 from tests.services.judged import UNSAFE, any_judgement
 from tests.services.stored import MODEL, submit, took
@@ -91,7 +92,10 @@ def _result_files(done: Finished) -> list[Said]:
     for endpoint in ("/v1/chat/completions", "/v1/moderations"):
         job = replace(done.job, endpoint=endpoint)
         lines = [
-            [json.loads(line)["custom_id"] for line in b"".join(Output(context, job, is_errors).read()).splitlines()]
+            [
+                json.loads(line)["custom_id"]
+                for line in b"".join(Output(context.db, context.keyring, job, is_errors).read()).splitlines()
+            ]
             for is_errors in (False, True)
         ]
         assert sorted(lines[0] + lines[1]) == sorted(f"id{seq}" for seq in range(len(done.judged)))
@@ -232,7 +236,9 @@ def test_a_row_that_nobody_understands_is_an_error_everywhere_and_costs_no_other
     lines = [
         json.loads(line)
         for is_errors in (False, True)
-        for line in b"".join(Output(context, replace(done.job, endpoint="/v1/chat/completions"), is_errors).read()).splitlines()
+        for line in b"".join(
+            Output(context.db, context.keyring, replace(done.job, endpoint="/v1/chat/completions"), is_errors).read()
+        ).splitlines()
     ]
     assert sorted(line["custom_id"] for line in lines) == sorted(f"id{seq}" for seq in range(n))
     assert [line["custom_id"] for line in lines if line["error"] is None] == [f"id{n - 1}"]

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from tests.services.packed import draft_always, drive, elsewhere
 from tests.services.recorded import Recorder, again, use_kernel
 from worker.engine.decoding.cuda_graphs import SIZES, is_launch_bound, record
-from worker.engine.decoding.drafts import Tree
 from worker.engine.decoding.first_pass import FirstPass
 from worker.engine.decoding.fixed_pass import FixedPass, Size
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.partial_answers import Continuation, PromptRow
 from worker.engine.forward.attention import VarlenAttention
 from worker.engine.forward.geometry import Rows
+from worker.engine.forward.tree import Tree
 from worker.engine.interfaces import Answer
 from worker.engine.model.loading import load
 from worker.engine.model.memory import PUBLISHED

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from guardfleet.domain.options import Plan
 from guardfleet.domain.states import JobState
 from guardfleet.jobs.intake import PIECE_SHARDS, Intake
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import verdicts
 from guardfleet.store.database import Database

@@ -16,7 +16,8 @@ from guardfleet.client.direct import Options, Producer
 from guardfleet.client.protocol import _input_lines, _lines
 from guardfleet.errors import LineError
 from guardfleet.rows.columns import Columns
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database

@@ -10,7 +10,8 @@ from guardfleet.client.direct import Options, Producer
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import LineError, OverloadedError, RejectedError, RetryableError
 from guardfleet.jobs.intake import Intake
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import verdicts
 from guardfleet.store.database import Database

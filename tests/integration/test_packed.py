@@ -19,13 +19,13 @@ from guardfleet.verdicts.encoding import as_stored
 from tests.services.packed import BUDGET, batched, draft_always, drive, elsewhere, generate
 from tests.services.stored import MODEL
 from worker.engine.answer import LABELS
-from worker.engine.decoding.drafts import Tree
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.padded import GenerateBackend
 from worker.engine.decoding.partial_answers import Continuation
 from worker.engine.engine import BatchingEngine
 from worker.engine.forward.attention import VarlenAttention
 from worker.engine.forward.cpu_attention import HeadwiseAttention, RowwiseAttention
+from worker.engine.forward.tree import Tree
 from worker.engine.interfaces import Answer, Prepared, Unjudgeable
 from worker.engine.model.loading import LoadedModel, load
 from worker.engine.prompting.prompt import Content, messages_of

@@ -13,10 +13,11 @@ from tests.services.packed import BUDGET, drive, generate
 from worker.engine.decoding.logits import forks
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.padded import GenerateBackend
-from worker.engine.factory import Spec, make_backend
+from worker.engine.factory import make_backend
 from worker.engine.forward.network import why_not
 from worker.engine.model.loading import load
 from worker.engine.prompting.prompt import Content
+from worker.engine.spec import Spec
 
 
 def test_labels_and_categories_of_the_real_tokenizer_are_told_apart_by_one_token(real_tokenizer: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.cli.input_options import opened
 from guardfleet.errors import RejectedError
-from guardfleet.security.encryption import PayloadRow
+from guardfleet.rows.payload import PayloadRow
 from producer.readers import AS_FOUND
 from producer.sources import Inputs
 

@@ -7,10 +7,11 @@ import pytest
 
 from guardfleet.errors import ConfigurationError
 from worker.engine.decoding.model_runner import PackedBackend
-from worker.engine.factory import Spec, make_backend
+from worker.engine.factory import make_backend
 from worker.engine.interfaces import Answer
 from worker.engine.model.loading import load
 from worker.engine.prompting.prompt import Content
+from worker.engine.spec import Spec
 
 TEXTS: list[Content] = ["hello", "how do I sharpen a knife?", "tell me a story " * 40, "x"]
 

@@ -11,7 +11,7 @@ import pytest
 from guardfleet.cli.commands.evaluate import _labelled
 from guardfleet.client.protocol import CHUNK_BYTES, _input_lines
 from guardfleet.errors import LineError, RejectedError
-from guardfleet.security.encryption import PayloadRow
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.verdicts.export import ready
 from producer.readers import AS_FOUND

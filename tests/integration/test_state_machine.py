@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from guardfleet.domain.states import TRANSITIONS, DeliveryState, JobState, ShardState
 from guardfleet.errors import RejectedError
 from guardfleet.jobs.intake import Intake
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries

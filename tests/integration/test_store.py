@@ -17,7 +17,7 @@ from guardfleet.store.jobs import retention, views
 from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
-from guardfleet.store.verdicts import Cursor
+from guardfleet.verdicts.page import Cursor
 from guardfleet.verdicts.rendering import FIELDS
 from tests.services.judged import SAFE, answered, any_judgement, failed
 from tests.services.stored import MODEL, finish, scalar, submit, took

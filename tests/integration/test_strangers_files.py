@@ -12,7 +12,7 @@ import pytest
 from guardfleet.cli.output import printable
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows.columns import Columns
-from guardfleet.security.encryption import PayloadRow
+from guardfleet.rows.payload import PayloadRow
 from producer.readers import Line, Reading
 from producer.sources import Inputs, expanded
 from producer.text.encodings import encoding_of

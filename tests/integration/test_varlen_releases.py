@@ -13,9 +13,10 @@ from tests.services import kernels
 from tests.services.packed import drive, elsewhere
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.padded import GenerateBackend
-from worker.engine.factory import Spec, make_backend
+from worker.engine.factory import make_backend
 from worker.engine.forward import varlen
 from worker.engine.model.loading import load
+from worker.engine.spec import Spec
 from worker.engine.verification.reference import Reference, ask_transformers
 from worker.engine.verification.self_test import hold
 
@@ -35,7 +36,7 @@ def _take(monkeypatch: pytest.MonkeyPatch, kernel: kernels.Kernel | None = None)
         monkeypatch.setattr(of_torch, "varlen_attn", kernel)
         monkeypatch.setattr(of_torch, "AuxRequest", kernels.Aux)
     for module in ("attention", "tree_attention"):
-        monkeypatch.setattr(f"worker.engine.{module}.varlen_for", lambda device: varlen.flash_varlen())
+        monkeypatch.setattr(f"worker.engine.forward.{module}.varlen_for", lambda device: varlen.flash_varlen())
     monkeypatch.setattr("worker.engine.opening.PackedBackend", OnCuda)
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from guardfleet.domain.retry import WEBHOOK_SCHEDULE_S, backoff_s, webhook_delay_s
 from guardfleet.errors import LineError
 from guardfleet.rows.lines import LineCutter
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import SeenIds
 from guardfleet.security import encryption
-from guardfleet.security.encryption import Keyring, PayloadRow, new_secret_key
+from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.security.signing import new_secret, sign
 from worker.engine.packing import halve, pack
 

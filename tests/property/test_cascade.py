@@ -5,11 +5,11 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardfleet.domain.cascade import compare, doubts_of, is_sure
 from guardfleet.domain.options import Escalation, Plan
 from guardfleet.domain.verdict import Judgement, ServedBy
 from guardfleet.store.shards.handoff import Opinion
 from tests.services.judged import answered, any_judgement
-from worker.moderation.cascade import compare, doubts_of, is_sure
 
 judgements = st.randoms(use_true_random=False).map(any_judgement)
 plans = st.builds(Plan, st.none(), st.just("large"), st.floats(0.01, 1), st.floats(0, 1))

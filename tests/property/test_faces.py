@@ -15,8 +15,8 @@ from dataclasses import replace
 from api.openai.categories import COVERED, result_json, scores
 from guardfleet.cli.evaluation import confusion
 from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgement, Model, category_names
-from guardfleet.store.verdicts import Cursor, Page
 from guardfleet.verdicts.encoding import READ_COLUMNS, StoredVerdict, as_stored, encode
+from guardfleet.verdicts.page import Cursor, Page
 from tests.services.faces import PURE, Said, agrees, truth
 from tests.services.judged import answered, any_judgement
 

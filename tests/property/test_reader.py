@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows.columns import Columns
-from guardfleet.security.encryption import PayloadRow
+from guardfleet.rows.payload import PayloadRow
 from producer.readers import Input, Line, Reading
 from producer.text.lines import line_end_of, row_end_of
 

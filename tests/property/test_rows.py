@@ -15,10 +15,11 @@ from guardfleet.rows import content_parts
 from guardfleet.rows.columns import Columns
 from guardfleet.rows.conversations import CONVERSATIONS, ROLES, is_blank, turns_of
 from guardfleet.rows.json_text import JsonError, Repeated, parse
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import ABOUT, PLACED, row_of, take_line
 from guardfleet.rows.row_ids import id_of
 from guardfleet.rows.words import is_remark
-from guardfleet.security.encryption import Keyring, PayloadRow, new_secret_key
+from guardfleet.security.encryption import Keyring, new_secret_key
 from worker.engine.prompting.prompt import messages_of
 
 KEYRING = Keyring(new_secret_key())

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from worker.engine.decoding.drafts import Tree
 from worker.engine.decoding.logits import Reads
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.forward import attention, steps, varlen
 from worker.engine.forward.geometry import Prefix, Rows
+from worker.engine.forward.tree import Tree
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 honest = varlen.varlen_by_loop
@@ -78,7 +78,7 @@ def _step(name: str, instead: Callable[..., Any]) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
         wrong = steps.steps_for(torch.device("cpu"))._replace(**{name: instead})
         for module in ("attention", "fused_network"):
-            patch.setattr(f"worker.engine.{module}.steps_for", lambda *_, **__: wrong)
+            patch.setattr(f"worker.engine.forward.{module}.steps_for", lambda *_, **__: wrong)
 
     return plant
 

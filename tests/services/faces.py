@@ -16,9 +16,9 @@ from api.openai.categories import COVERED, not_safe, result_json
 from api.openai.result_files import _completion_line, _moderation_line, _output_line
 from api.routes.perspective import ATTRIBUTES, attribute
 from guardfleet.domain.verdict import CATEGORY_NAMES, Severity, category_names
-from guardfleet.store.verdicts import Page
 from guardfleet.verdicts import export
 from guardfleet.verdicts.encoding import StoredVerdict
+from guardfleet.verdicts.page import Page
 from guardfleet.verdicts.rationale import rationale
 from guardfleet.verdicts.rendering import json_object
 from worker.engine.answer import parse

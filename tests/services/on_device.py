@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from worker.engine.decoding.drafts import Tree
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.forward import steps
 from worker.engine.forward.attention import Workspace
 from worker.engine.forward.geometry import Prefix
-from worker.engine.forward.network import Shape
+from worker.engine.forward.tree import Tree
 from worker.engine.forward.tree_attention import TreeAttention
 from worker.engine.forward.varlen import Cuts, Varlen, varlen_by_loop
 from worker.engine.model.loading import LoadedModel, load
+from worker.engine.model.shape import Shape
 from worker.engine.verification.reference import Reference, ask_transformers
 from worker.engine.verification.self_test import logits_of, spread
 

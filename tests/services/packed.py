@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import torch
 
-from worker.engine.decoding.drafts import Tree
 from worker.engine.decoding.model_runner import PackedBackend
+from worker.engine.forward.tree import Tree
 from worker.engine.interfaces import Answer, Prepared, Unjudgeable
 from worker.engine.model.loading import LoadedModel
 from worker.engine.prompting.prompt import Content, messages_of

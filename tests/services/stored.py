@@ -5,7 +5,8 @@ from typing import Any
 
 from guardfleet.domain.verdict import Judgement, Model
 from guardfleet.jobs.intake import Intake
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import verdicts
 from guardfleet.store.database import Database

@@ -53,7 +53,7 @@ MODULES = {
     "guardfleet/verdicts/encoding.py": "- what all others read through",
     "guardfleet/client/direct.py": "export",
     "worker/engine/answer.py": "- the interpretation",
-    "worker/moderation/cascade.py": "- decides who is asked again",
+    "guardfleet/domain/cascade.py": "- decides who is asked again",
     "worker/engine/decoding/drafts.py": "- what the model is expected to say",
     "guardfleet/cli/evaluation.py": "evaluation",
     "worker/dispatch/poison.py": "- the interpretation of no answer",

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from worker.engine.decoding.drafts import Tree
 from worker.engine.forward.attention import Workspace
 from worker.engine.forward.geometry import Prefix
-from worker.engine.forward.network import Shape
+from worker.engine.forward.tree import Tree
 from worker.engine.forward.tree_attention import TreeAttention
+from worker.engine.model.shape import Shape
 
 HEADS, DIM, PREFIX = 8, 128, 201
 TREE = Tree.chain(range(16))

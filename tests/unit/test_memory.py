@@ -11,10 +11,10 @@ from guardfleet.cli.commands import doctor
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
 from worker.engine.bench.scripted import COMMON, SHAPES
-from worker.engine.forward.network import shape_of
 from worker.engine.model import loading, memory
 from worker.engine.model.host_memory import available_bytes
 from worker.engine.model.memory import GPU_TOKENS, LEAST_TOKENS, PUBLISHED, Device, Precision, batch_tokens, plan, plan_for
+from worker.engine.model.shape import shape_of
 
 GB = 10**9
 BF16, INT8, FP8 = Precision("bfloat16"), Precision("bfloat16", "int8"), Precision("bfloat16", "fp8")

@@ -10,7 +10,7 @@ import pytest
 
 from guardfleet.errors import LineError
 from guardfleet.rows.metadata import NOTES
-from guardfleet.security.encryption import PayloadRow
+from guardfleet.rows.payload import PayloadRow
 from tests.unit.test_rows import line, taken
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from guardfleet.errors import LineError
 from guardfleet.rows.columns import Columns
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import SeenIds, is_row, parse_line, row_of, take_line
-from guardfleet.security.encryption import PayloadRow
 
 LIMIT = 1 << 20
 

@@ -4,7 +4,8 @@ import pytest
 from standardwebhooks import Webhook
 
 from guardfleet.errors import ConfigurationError
-from guardfleet.security.encryption import Keyring, PayloadRow, new_secret_key
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.security.signing import is_secret, new_secret, sign
 
 

@@ -8,8 +8,8 @@ import pytest
 from guardfleet.errors import ContentError, LineError
 from guardfleet.rows.columns import AS_NAMED, Columns
 from guardfleet.rows.conversations import turns_of
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import take_line
-from guardfleet.security.encryption import PayloadRow
 
 TOLD = Columns.of("comment", None, None)
 OPENAI = {"custom_id": "r", "method": "POST"}

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from guardfleet.domain.cascade import is_sure
 from guardfleet.domain.verdict import Judgement, Model, failure, with_notes
 from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.shards import completion, handoff, leases
@@ -20,7 +22,6 @@ from guardfleet.store.shards.handoff import Opinion
 from guardfleet.store.shards.leases import Claim, Limits, ShardKey
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
-from worker.moderation.cascade import is_sure
 
 NOBODY = Model("nobody", "0", "none")
 TRIES = 5

@@ -1,37 +1,15 @@
 """The engine that a configuration asks for."""
 
-import pathlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 from worker.engine.engine import BatchingEngine
 from worker.engine.interfaces import Backend, BatchReport
 from worker.engine.model.model_files import DEMO
-from worker.engine.prompting.windows import Policy
+from worker.engine.spec import Spec
 from worker.engine.testing.marked import NAME, InstantBackend
 
 PATIENCE_S = 0.3  # that a text which somebody waits for may wait for the device
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What is to judge: `kind` is `model` or `instant`; the other fields are settings of the same names."""
-
-    kind: str = "model"
-    model: str = DEMO
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int = 0
-    streams: int = 0
-    quantize: str = "none"
-    compile: bool = False
-    batch_tokens: int = 0
-    policy: Policy = field(default_factory=Policy)
-    instant_ms_per_batch: float = 0.0
-    role_labels: str = "neutralise"
-    memory: pathlib.Path | None = None  # where digests of a model's files are remembered
 
 
 def make_backend(spec: Spec) -> Backend:

@@ -11,10 +11,10 @@ from guardfleet.errors import ConfigurationError
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.padded import GenerateBackend
 from worker.engine.device import keep_freed_memory, probe
-from worker.engine.factory import Spec
 from worker.engine.forward.network import why_not
 from worker.engine.interfaces import Backend, DeviceFullError, DeviceLostError, Pieces, SelfTestError, Unjudgeable
 from worker.engine.model.loading import LoadedModel, load, sentence
+from worker.engine.spec import Spec
 from worker.engine.verification.reference import ask_transformers
 from worker.engine.verification.self_test import hold
 

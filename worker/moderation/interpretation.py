@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names, failure
-from guardfleet.security.encryption import PayloadRow
+from guardfleet.rows.payload import PayloadRow
 from worker.engine.answer import understood
 from worker.engine.interfaces import Answer
 from worker.engine.prompting.prompt import is_blank

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
-from guardfleet.security.encryption import PayloadRow
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.store import verdicts
 from guardfleet.store.database import Database

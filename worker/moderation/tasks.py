@@ -15,11 +15,13 @@ from celery import Celery
 from celery.exceptions import Reject
 
 from guardfleet.broker.celery_app import MESSAGE_VERSION, MODERATE, is_newer
+from guardfleet.domain.cascade import compare, doubts_of
 from guardfleet.domain.options import NONE_ESCALATED, Escalation
 from guardfleet.domain.retry import backoff_s
 from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names, with_notes
 from guardfleet.errors import ConfigurationError, DrainingError, FatalError, GuardfleetError, RetryableError
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import installation
 from guardfleet.store.database import Database
@@ -31,7 +33,6 @@ from guardfleet.store.shards.leases import Claim, Limits
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.verdicts.encoding import Codes
-from worker.moderation.cascade import compare, doubts_of
 from worker.moderation.isolation import SUSPECT_CLAIMS, Quarantine
 from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper

@@ -11,9 +11,10 @@ from guardfleet.store import installation
 from guardfleet.telemetry import metrics
 from worker.dispatch.dispatcher import Dispatcher
 from worker.engine.engine import BatchingEngine
-from worker.engine.factory import Spec, make_backend, make_engine
+from worker.engine.factory import make_backend, make_engine
 from worker.engine.interfaces import BatchReport
 from worker.engine.prompting.windows import Policy
+from worker.engine.spec import Spec
 from worker.process import lifecycle
 
 DISPATCHER_LIMIT_S = 30.0  # a dispatcher that has not ticked for this long is not live

@@ -25,10 +25,10 @@ from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.events.deliveries import DueDelivery, Outcome
 from guardfleet.store.jobs import views
-from guardfleet.store.verdicts import Cursor
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.verdicts import cursors
+from guardfleet.verdicts.page import Cursor
 from worker.webhooks.egress import CheckedBackend
 
 GONE = 410

@@ -15,8 +15,8 @@ from guardfleet.cli.evaluation import FIGURES, Confusion, agreement, by_category
 from guardfleet.cli.input_options import opened
 from guardfleet.domain.verdict import Judgement, Severity
 from guardfleet.errors import LineError, RejectedError
+from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import row_of
-from guardfleet.security.encryption import PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.verdicts import export, targets
 from producer.readers import Reading

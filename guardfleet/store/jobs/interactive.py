@@ -10,12 +10,13 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from guardfleet.errors import StatementError
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation, verdicts
 from guardfleet.store.database import UNFLUSHED, Database, fetch
 from guardfleet.store.jobs.views import LANES
 from guardfleet.store.partitions import ensure_day
-from guardfleet.store.verdicts import Page
+from guardfleet.verdicts.page import Page
 
 TODAY = "(now() at time zone 'utc')::date"  # no process's clock decides days
 CREATE = f"""with j as (

@@ -7,10 +7,11 @@ from typing import Any
 from sqlalchemy import text
 
 from guardfleet.errors import RejectedError
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import JobView
-from guardfleet.store.verdicts import Page
+from guardfleet.verdicts.page import Page
 
 Shards = dict[tuple[int, int], list[PayloadRow]]  # by number and first place
 

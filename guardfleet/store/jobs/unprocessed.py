@@ -5,7 +5,8 @@ from typing import Any
 
 from sqlalchemy import text
 
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import JobView
 

@@ -6,7 +6,8 @@ from sqlalchemy import Connection, text
 
 from guardfleet.domain.verdict import Judgement
 from guardfleet.errors import NotFoundError
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import Database
 from guardfleet.store.shards import leases
 from guardfleet.store.shards.leases import HAND_BACK, Claim, key_of

@@ -15,7 +15,8 @@ from sqlalchemy import text
 from guardfleet.domain.options import Plan
 from guardfleet.domain.states import ShardState
 from guardfleet.errors import NotFoundError
-from guardfleet.security.encryption import Keyring, PayloadRow
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import UNFLUSHED, Database, fetch
 from guardfleet.store.jobs.views import LANES
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.partial_answers import PromptRow
 from worker.engine.forward.cpu_network import CpuNetwork
-from worker.engine.forward.network import Shape
+from worker.engine.model.shape import Shape
 
 LEAST_REPEATS = 3
 

@@ -22,9 +22,10 @@ from worker.engine.decoding.modes import Mode
 from worker.engine.decoding.partial_answers import PromptRow
 from worker.engine.device import probe, tensor_of
 from worker.engine.forward.attention import GROW, SPARE, VarlenAttention, Workspace
-from worker.engine.forward.network import PackedNetwork, Shape
+from worker.engine.forward.network import PackedNetwork
 from worker.engine.interfaces import Answer, Collect, Prepared
 from worker.engine.model.memory import device_of, kept_bytes
+from worker.engine.model.shape import Shape
 
 SIZES = tuple(Size(tokens) for tokens in (128, 256, 512, 1024, 2048))
 LAUNCHES, LAUNCH_S = 17, 5e-6  # of a layer, counted (docs/decisions/0018), and what one takes the host at least

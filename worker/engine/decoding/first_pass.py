@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.engine.answer import parse
-from worker.engine.decoding.drafts import Tree
 from worker.engine.decoding.logits import Odds, Reads
 from worker.engine.decoding.modes import Aside, Mode
 from worker.engine.decoding.partial_answers import Begun, Ending, PromptRow
 from worker.engine.forward.geometry import Ints, Rows
+from worker.engine.forward.tree import Tree
 from worker.engine.interfaces import Answer
 from worker.engine.rendering import MAX_NEW_TOKENS
 

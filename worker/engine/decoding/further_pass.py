@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from worker.engine.decoding.drafts import Tree
 from worker.engine.decoding.partial_answers import Continuation
+from worker.engine.forward.tree import Tree
 
 
 class FurtherPass:

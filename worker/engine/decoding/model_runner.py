@@ -19,7 +19,7 @@ from guardfleet.domain.verdict import Model
 from worker.engine.answer import parse
 from worker.engine.decoding import batch_budget
 from worker.engine.decoding.cuda_graphs import Capture, record
-from worker.engine.decoding.drafts import TREE_NODES, Drafts, Tree, grammar
+from worker.engine.decoding.drafts import TREE_NODES, Drafts, grammar
 from worker.engine.decoding.first_pass import FirstPass, Part, answers_as_drafted
 from worker.engine.decoding.further_pass import FurtherPass
 from worker.engine.decoding.logits import Odds, Reads, encoder_of
@@ -32,6 +32,7 @@ from worker.engine.forward.cpu_network import CpuNetwork
 from worker.engine.forward.fused_network import FusedNetwork
 from worker.engine.forward.geometry import Ints, Prefix, Rows
 from worker.engine.forward.network import Attention, PackedNetwork
+from worker.engine.forward.tree import Tree
 from worker.engine.forward.tree_attention import TreeAttention
 from worker.engine.interfaces import Answer, Collect, Launched, Pieces, Prepared, Unjudgeable
 from worker.engine.model.loading import LoadedModel

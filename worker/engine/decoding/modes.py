@@ -5,8 +5,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.engine.decoding.drafts import Drafts, Tree
+from worker.engine.decoding.drafts import Drafts
 from worker.engine.forward.geometry import Prefix
+from worker.engine.forward.tree import Tree
 from worker.engine.prompting.prompt import Content
 
 PROBES: dict[bool, tuple[Content, ...]] = {  # conversations whose prompts show what a mode's prompts begin with

@@ -14,9 +14,9 @@ import torch
 
 from worker.engine.device import tensor_of
 from worker.engine.forward.geometry import Ints, Prefix, Rows, starts_of
-from worker.engine.forward.network import Shape
 from worker.engine.forward.steps import steps_for
 from worker.engine.forward.varlen import Cuts, Varlen, varlen_for
+from worker.engine.model.shape import Shape
 
 GROW = 1024  # the workspace grows by whole multiples of this many tokens
 SPARE = 64  # tokens of room beyond a batch, for sizes that are rounded up

@@ -14,7 +14,7 @@ from torch.nn import functional
 from worker.engine.forward.attention import Storing, Workspace
 from worker.engine.forward.geometry import Prefix, Rows
 from worker.engine.forward.linear import make_product
-from worker.engine.forward.network import Shape
+from worker.engine.model.shape import Shape
 
 QUERY_BLOCK = 256  # queries at once: their scores stay in the cache, and keys after the block are never looked at
 ROW_QUERY_BLOCK = 192  # the same for all heads of a row in one call

@@ -8,7 +8,8 @@ import torch
 from worker.engine.device import LARGEST_HEAP_BLOCK
 from worker.engine.forward.elementwise import HeadNorm, elementwise_for
 from worker.engine.forward.linear import Linear, Linears, make_linear
-from worker.engine.forward.network import Attention, Product, Tables, Taken, products_of, shape_of
+from worker.engine.forward.network import Attention, Product, Tables, Taken, products_of
+from worker.engine.model.shape import shape_of
 
 CHUNK_BYTES = 8 << 20  # widest activation of one chunk: it stays in the caches
 STEPS = 64  # sizes that the last chunk of a pass can have: oneDNN compiles its kernels anew for each

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import torch
 
 from worker.engine.forward.linear import Linear, joined, make_linear
-from worker.engine.forward.network import Attention, Product, Tables, Taken, products_of, shape_of
+from worker.engine.forward.network import Attention, Product, Tables, Taken, products_of
 from worker.engine.forward.steps import steps_for
 from worker.engine.model.quantize import Matrix
+from worker.engine.model.shape import shape_of
 
 HEAD_ROWS = 1024
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from worker.engine.decoding.drafts import Tree
 from worker.engine.device import tensor_of
 from worker.engine.forward.attention import Asking, Behind, Workspace
 from worker.engine.forward.geometry import Prefix, Rows, spread, starts_of
+from worker.engine.forward.tree import Tree
 from worker.engine.forward.varlen import Cuts, attend, varlen_for
 from worker.engine.model.memory import kept_bytes
 

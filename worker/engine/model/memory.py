@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.forward.network import Shape, shape_of
 from worker.engine.model.host_memory import available_bytes
 from worker.engine.model.quantize import FP8_CAPABILITY
+from worker.engine.model.shape import Shape, shape_of
 
 GPU_TOKENS = 65_536  # beyond this, larger batches only make requests wait
 LEAST_TOKENS = 512

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from worker.engine.decoding.drafts import Tree
 from worker.engine.forward.attention import VarlenAttention, Workspace
 from worker.engine.forward.cpu_attention import HeadwiseAttention, RowwiseAttention
 from worker.engine.forward.geometry import Prefix, Rows
-from worker.engine.forward.network import Shape
+from worker.engine.forward.tree import Tree
 from worker.engine.forward.tree_attention import TreeAttention
 from worker.engine.forward.varlen import attend
+from worker.engine.model.shape import Shape
 
 PREFIX = 201
 LENGTHS, TAILS, ASIDES, SKIPS = (1, 2, 40, 300, 3000, 130), (1, 1, 8, 13, 8, 3), (0, 1, 4, 4, 4, 0), (0, 0, 5, 9, 5, 0)

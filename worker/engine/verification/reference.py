@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 
 from guardfleet.errors import ConfigurationError
-from worker.engine.decoding.drafts import TREE_NODES, Drafts, Tree, grammar
+from worker.engine.decoding.drafts import TREE_NODES, Drafts, grammar
 from worker.engine.decoding.logits import Odds, encoder_of, end_ids
 from worker.engine.decoding.modes import PROBES
 from worker.engine.decoding.padded import GenerateBackend
+from worker.engine.forward.tree import Tree
 from worker.engine.interfaces import Answer, Pieces, Unjudgeable
 from worker.engine.model.loading import LoadedModel
 from worker.engine.model.quantize import EightBitLinear

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from worker.engine.decoding.drafts import TREE_NODES, Tree
+from worker.engine.decoding.drafts import TREE_NODES
 from worker.engine.decoding.first_pass import FirstPass
 from worker.engine.decoding.further_pass import FurtherPass
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.partial_answers import Begun, Continuation, PromptRow
+from worker.engine.forward.tree import Tree
 from worker.engine.forward.tree_attention import TreeAttention
 from worker.engine.interfaces import Answer, Prepared, SelfTestError
 from worker.engine.prompting.prompt import Content
