@@ -40,6 +40,7 @@ MODULES = {
     "guardfleet/cli/progress.py": "summary",
     "guardfleet/verdicts/cursors.py": "- places, not verdicts",
     "guardfleet/verdicts/export.py": "jsonl, csv, parquet",
+    "guardfleet/verdicts/page.py": "json object, fields",
     "guardfleet/verdicts/rationale.py": "rationale",
     "guardfleet/verdicts/rendering.py": "json object, fields",
     "guardfleet/store/jobs/views.py": "summary, counters",
@@ -98,8 +99,7 @@ COMMANDS = {
 }  # fmt: skip
 SOURCES = {
     "api.openai.categories", "api.openai.result_files", "guardfleet.verdicts.export", "guardfleet.verdicts.rationale",
-    "guardfleet.verdicts.rendering",
-    "guardfleet.store.verdicts", "guardfleet.verdicts.encoding",
+    "guardfleet.verdicts.rendering", "guardfleet.verdicts.page", "guardfleet.store.verdicts", "guardfleet.verdicts.encoding",
 }  # fmt: skip
 WORDS = {"Severity", "Judgement", "Category", "category_names", "ERROR_CODES", "failure"}
 TABLE = re.compile(r"\b(from|join|into|update|table|on) verdicts?\b", re.IGNORECASE)
