@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.routes import batches
+from guardfleet.domain.options import OLD_NAMES
 from guardfleet.store.events.endpoints import KINDS
 
 PROBLEM: dict[str, Any] = {
@@ -55,6 +56,14 @@ def install(app: FastAPI) -> None:
     app.openapi = describe  # type: ignore[method-assign]
 
 
+def _tell_old_names(parameters: list[dict[str, Any]]) -> None:
+    """Add each option under its old name, which is taken for one version more."""
+    by_name = {parameter["name"]: parameter for parameter in parameters}
+    for old, new in OLD_NAMES.items():
+        said = {"name": old, "deprecated": True, "description": f"The old name of `{new}`."}
+        parameters.append(by_name[new] | said)
+
+
 def _described(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(title=app.title, version=app.version, routes=app.routes, description=app.description)
     components = found.setdefault("components", {})
@@ -62,6 +71,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas |= {**batches.SCHEMAS, "Problem": PROBLEM, "Event": EVENT}
+    _tell_old_names(found["paths"]["/v1/batches"]["post"]["parameters"])
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "`gf_...`"}}
     problem = {
         "description": "A problem.",

@@ -18,11 +18,10 @@ from typing import Any
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys, migrate
 from guardfleet.store.database import Database
-from guardfleet.store.jobs.intake import NewJob
 from tests.services.fleet import fleet, until
 from tests.services.poison import UNITS, nested_blob, refuse
 from tests.services.servers import own_servers
-from tests.services.stored import scalar, submit
+from tests.services.stored import new_job, scalar, submit
 
 TEXTS, SHARD_TEXTS = 512, 128  # of each job of the others
 DEPTHS = (range(960, 968), range(985, 986))  # of nine rows
@@ -62,7 +61,7 @@ def one_run(asked: argparse.Namespace, *, is_poisoned: bool) -> dict[str, Any]:
             worker.until_says("worker_ready")
             started = time.monotonic()
             for i in range(asked.jobs):
-                submit(db, keyring, TEXTS, shard_texts=SHARD_TEXTS, new=NewJob(f"job{i}", tenant_id=tenant))
+                submit(db, keyring, TEXTS, shard_texts=SHARD_TEXTS, new=new_job(name=f"job{i}", tenant_id=tenant))
             until(lambda: scalar(db, OTHERS_LEFT) == 0, timeout_s=PATIENCE_S, what="the others' verdicts")
             seconds = time.monotonic() - started
             until(lambda: scalar(db, NESTED_LEFT) == 0, timeout_s=PATIENCE_S, what="the end of the nested rows")
@@ -84,7 +83,7 @@ def poison(db: Database, keyring: Keyring) -> None:
         prepare(db, job)
         refuse(db, table, job)
     for depths in DEPTHS:
-        job = submit(db, keyring, len(depths), shard_texts=len(depths), new=NewJob("nested"))
+        job = submit(db, keyring, len(depths), shard_texts=len(depths), new=new_job(name="nested"))
         nested_blob(db, keyring, job, depths)
 
 

@@ -6,8 +6,7 @@ GUARDFLEET_API_KEY=gf_... python examples/submit_and_poll.py http://127.0.0.1:80
 import os
 import sys
 
-from guardfleet.client.direct import Options
-from guardfleet.client.http import HttpProducer
+from guardfleet import Client, JobOptions
 
 TEXTS = [
     "What is the capital of France?",
@@ -18,12 +17,12 @@ TEXTS = [
 
 def main(url: str) -> None:
     """Submit, and print each verdict in the order they are made."""
-    with HttpProducer(url, os.environ["GUARDFLEET_API_KEY"]) as producer:
-        batch = producer.submit(TEXTS, Options(name="example"))
+    with Client(url, os.environ["GUARDFLEET_API_KEY"]) as client:
+        batch = client.submit(TEXTS, JobOptions(name="example"))
         print(f"{batch.id}: {batch.total} texts taken")
-        for verdict in producer.results(batch.id):
+        for verdict in client.results(batch.id):
             print(f"{verdict['id']}: {verdict['rationale']}")
-        print(producer.status(batch.id).status)
+        print(client.status(batch.id).status)
 
 
 if __name__ == "__main__":

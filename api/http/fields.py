@@ -3,19 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from guardfleet.domain.options import NAME_CHARS
-
-
-def _whole(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-# A JSON number without a fraction is an integer, however it is written; a boolean is none. To stand behind the field's limits.
-WHOLE = BeforeValidator(_whole)
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
 # PostgreSQL keeps no NUL in its JSON.
 Metadata = Annotated[
     dict[
@@ -32,6 +22,7 @@ class _Kept:
 
 
 JUDGED = _Kept()
+DEPRECATED = "guardfleet-deprecated"  # the header that names members under old names, each with its new one
 IGNORED = "guardfleet-ignored"  # the header that names members which were taken and do nothing
 UNSTORABLE = "unstorable"  # the type of the error
 

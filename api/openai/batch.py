@@ -3,68 +3,45 @@
 import datetime as dt
 import uuid
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from api.http.fields import WHOLE, Asked, Metadata, ModelName
+from api.http.fields import Asked, Metadata
 from api.http.problems import ProblemError
 from api.openai import result_files
-from guardfleet.domain.options import DEFAULT_PLAN, Plan
-from guardfleet.domain.states import JobState
+from guardfleet.domain.options import WHOLE, WINDOW, JobOptions
+from guardfleet.domain.states import BATCH_STATUS, JobState
 from guardfleet.errors import LineError
 from guardfleet.rows.columns import Columns
 from guardfleet.store.files import file_label
-from guardfleet.store.jobs.control import PRIORITIES
 from guardfleet.store.jobs.views import JobView
 
-STATUS = {
-    JobState.INGESTING: "validating",
-    JobState.RUNNING: "in_progress",
-    JobState.COMPLETED: "completed",
-    JobState.CANCELLING: "cancelling",
-    JobState.CANCELLED: "cancelled",
-    JobState.FAILED: "failed",
-    JobState.EXPIRED: "expired",
-}
-UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
-Name = Annotated[str, StringConstraints(max_length=200)]
 METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
 MOST_METADATA = 1000  # characters of up to 12 bytes in a URL, which has at most 64 KiB with all that is asked
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 AS_JSON = "A JSON object of at most 16 strings"
 
 
-class BatchOptions(Asked):
+class BatchOptions(Asked, JobOptions):
     """What may be asked of every batch, beside its texts. All of it is guardfleet's own."""
 
-    model_config = ConfigDict(extra="forbid")
-    name: Name = Field("batch", description="What you call it.")
-    callback_url: Annotated[str, StringConstraints(max_length=2000)] | None = Field(None, description="Told when the batch ends.")
-    interactive: bool = Field(False, description="Before all bulk batches: for few texts that somebody waits for.")
-    strict: bool = Field(False, description="Nothing is judged before all lines are taken; one that is unusable fails the batch.")
-    model: ModelName | None = Field(None, description="The only model that may judge it.")
-    second_model: ModelName | None = Field(None, description="Judges again what the first is unsure of.")
-    sure: float = Field(DEFAULT_PLAN.sure, gt=0, le=1, description="Probability from which on the first model is sure.")
-    sample: float = Field(DEFAULT_PLAN.sample, ge=0, le=1, description="Share of the others that the second is asked too.")
-    long_texts: Literal["windows", "head", "tail", "ends"] | None = Field(None, description="What of a long text is judged.")
-    priority: Annotated[int, Field(ge=PRIORITIES.start, lt=PRIORITIES.stop), WHOLE] = Field(
-        0, description="Among your batches; higher first."
-    )
-    reuse: bool = Field(True, description="Verdicts of your other batches may serve it.")
-    purge_hours: float | None = Field(None, ge=0, le=8760, description="Texts are deleted so long after it ended.")
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    warns: ClassVar[bool] = False  # `guardfleet-deprecated` says it
+    name: Annotated[str, StringConstraints(max_length=200)] = Field(default="batch", description="What you call it.")
 
-    @property
-    def plan(self) -> Plan:
-        """Who is to judge; raises RejectedError for an impossible one."""
-        return Plan(self.model, self.second_model, self.sure, self.sample, self.long_texts).check()
+    def asked(self) -> JobOptions:
+        """Return the same for whoever knows no HTTP."""
+        return JobOptions(**{name: getattr(self, name) for name in JobOptions.model_fields})
 
 
 class LineOptions(BatchOptions):
     """What may be asked of a batch whose lines are the body, and so in the URL."""
 
-    metadata: Annotated[str, StringConstraints(max_length=MOST_METADATA)] | None = Field(None, description=AS_JSON)
-    webhook_metadata: Annotated[str, StringConstraints(max_length=MOST_METADATA)] | None = Field(
+    metadata: Annotated[str, StringConstraints(max_length=MOST_METADATA)] | None = Field(  # type: ignore[assignment]
+        None, description=AS_JSON
+    )
+    webhook_metadata: Annotated[str, StringConstraints(max_length=MOST_METADATA)] | None = Field(  # type: ignore[assignment]
         None, description=f"Instead of `metadata` in webhooks: {AS_JSON}"
     )
 
@@ -81,13 +58,17 @@ class LineOptions(BatchOptions):
         """Where the lines have what counts."""
         return Columns.of(self.text_column, self.id_column, self.metadata_columns)
 
-    @staticmethod
-    def parsed(value: str | None, name: str) -> dict[str, str] | None:
-        """One of the two as what it stands for; ProblemError 400 where it is none."""
-        try:
-            return None if value is None else METADATA.validate_json(value, strict=True)
-        except ValidationError as error:
-            raise ProblemError(400, "invalid_metadata", f"{AS_JSON}: {error.errors()[0]['msg']}.", param=name) from None
+    def asked(self) -> JobOptions:
+        """Return the same with both metadata as what they stand for; raises ProblemError 400 where one is none."""
+        values = {name: getattr(self, name) for name in JobOptions.model_fields}
+        return JobOptions(**values | {name: _parsed(values[name], name) for name in ("metadata", "webhook_metadata")})
+
+
+def _parsed(value: str | None, name: str) -> dict[str, str] | None:
+    try:
+        return None if value is None else METADATA.validate_json(value, strict=True)
+    except ValidationError as error:
+        raise ProblemError(400, "invalid_metadata", f"{AS_JSON}: {error.errors()[0]['msg']}.", param=name) from None
 
 
 class Expiry(Asked):
@@ -101,10 +82,10 @@ class Expiry(Asked):
 class BatchRequest(BatchOptions):
     """A batch of an uploaded file, as the openai SDK asks for one."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     input_file_id: Annotated[str, StringConstraints(max_length=100)]
     endpoint: Literal["/v1/moderations", "/v1/chat/completions"] = Field(description="What its lines are requests to.")
-    completion_window: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[mhd]$")] = Field(
+    completion_window: Annotated[str, StringConstraints(pattern=WINDOW)] = Field(
         "24h", description="After so long it expires: minutes, hours or days."
     )
     output_expires_after: Expiry | None = Field(
@@ -112,11 +93,6 @@ class BatchRequest(BatchOptions):
     )
     metadata: Metadata | None = None
     webhook_metadata: Metadata | None = Field(None, description="Instead of `metadata` in webhooks.")
-
-    @property
-    def window_s(self) -> float:
-        """Seconds until it expires."""
-        return float(int(self.completion_window[:-1]) * UNITS_S[self.completion_window[-1]])
 
 
 def batch_label(public_id: uuid.UUID) -> str:
@@ -136,7 +112,7 @@ def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, A
         "endpoint": job.endpoint,
         "input_file_id": file_label(job.input_file_id) if job.input_file_id else "inline",
         "completion_window": job.completion_window,
-        "status": STATUS[job.state],
+        "status": BATCH_STATUS[job.state],
         "created_at": _unix(job.created_at),
         "in_progress_at": _unix(job.started_at or job.sealed_at),
         "expires_at": _unix(job.expires_at),
@@ -156,6 +132,7 @@ def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, A
         "is_demo": job.is_demo,
         "severities": job.severities,
         "saved": job.saved,
+        "model_runs_saved": job.saved,
         "priority": job.priority,
         "paused": job.is_paused,
         "texts_per_second": round(job.texts_per_s, 1),
@@ -163,6 +140,9 @@ def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, A
         "cascade": None
         if job.second_model is None
         else {
+            "escalate_to": job.second_model,
+            "confidence_threshold": round(job.sure, 6),
+            "audit_fraction": round(job.sample, 6),
             "second_model": job.second_model,
             "sure": round(job.sure, 6),
             "sample": round(job.sample, 6),

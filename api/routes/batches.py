@@ -1,7 +1,6 @@
 """Batches: what the rest of guardfleet calls jobs, in OpenAI's shape. Made of an uploaded file, or of lines in the body."""
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -13,16 +12,18 @@ from pydantic.json_schema import models_json_schema
 
 from api.body.inline_lines import CONTENT_TYPES, BodyLines, check_headers, refuse_packed
 from api.context import AppContext, BatchesReader, BatchesWriter, Context
-from api.http.fields import IGNORED
+from api.http.fields import DEPRECATED, IGNORED
 from api.http.idempotency import SECRET_HEADER, Once, has_key
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
 from api.openai.batch import BatchOptions, BatchRequest, LineOptions, batch_label, batch_object
 from api.routes.files import page_object
+from guardfleet.domain.options import OLD_NAMES
 from guardfleet.domain.states import JobState
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.jobs import diagnosis
-from guardfleet.jobs.intake import Intake, callback_secret
+from guardfleet.jobs.intake import Intake
+from guardfleet.jobs.submit import callback_secret, open_job
 from guardfleet.rows.lines import NumberedLine, take_lines
 from guardfleet.store import files
 from guardfleet.store.database import Database
@@ -39,6 +40,10 @@ MAX_REQUEST_BYTES = 64 << 10
 ERRORS_SHOWN = 20
 _, _SCHEMAS = models_json_schema([(BatchRequest, "validation")], ref_template="#/components/schemas/{model}")
 SCHEMAS = _SCHEMAS["$defs"]  # the body is read by the route itself, so that the framework does not know of them
+SCHEMAS["BatchRequest"]["properties"] |= {
+    old: SCHEMAS["BatchRequest"]["properties"][new] | {"deprecated": True, "description": f"The old name of `{new}`."}
+    for old, new in OLD_NAMES.items()
+}
 BODY = {
     "requestBody": {
         "required": True,
@@ -83,23 +88,22 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
         if once.earlier is not None:
             return _made(await _job(once.earlier, context, caller.tenant_id))
         file = await in_thread(files.get, context.db, parse_file_label(asked.input_file_id), tenant_id=caller.tenant_id)
-        secret = await _callback(request, context, caller, asked)
-        new = replace(
-            _new_job(asked, caller, secret),
+        secret, addresses = await _callback(request, context, caller, asked)
+        new = NewJob(
+            asked.asked(),
+            caller.tenant_id,
+            callback_secret=secret,
             input_file_id=file.public_id,
             endpoint=asked.endpoint,
-            metadata=asked.metadata,
-            webhook_metadata=asked.webhook_metadata,
-            completion_window=asked.completion_window,
-            window_s=asked.window_s,
         )
         settle = once.settling()
         job = await in_thread(
-            stored_intake.create,
+            open_job,
             context.db,
             context.keyring,
+            context.settings,
             new,
-            max_backlog=context.settings.max_backlog_texts,
+            addresses=addresses,
             also=lambda connection, public_id: settle(connection, batch_label(public_id)),
         )
         try:
@@ -109,7 +113,8 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             once.unmade = batch_label(job.public_id)
             raise
     context.file_intakes.bring(job, file.public_id)
-    made = _made(await _job(batch_label(job.public_id), context, caller.tenant_id), secret)
+    made = _made(await _job(batch_label(job.public_id), context, caller.tenant_id), job.callback_secret)
+    _say_old_names(made, orjson.loads(body))
     if asked.output_expires_after is not None:
         made.headers[IGNORED] = "output_expires_after"
     return made
@@ -137,15 +142,11 @@ async def _taken(
     request: Request, context: Context, caller: Caller, options: LineOptions, body: BodyLines, once: Once | None = None
 ) -> Response:
     """The batch of all lines of the body, which is remembered as it is sealed."""
-    secret = await _callback(request, context, caller, options)
-    new = replace(
-        _new_job(options, caller, secret),
-        metadata=options.parsed(options.metadata, "metadata"),
-        webhook_metadata=options.parsed(options.webhook_metadata, "webhook_metadata"),
-    )
+    secret, addresses = await _callback(request, context, caller, options)
+    new = NewJob(options.asked(), caller.tenant_id, callback_secret=secret)
     blocks = body.blocks()
     lines: list[NumberedLine] | None = await _first(blocks, options)
-    intake = await in_thread(Intake, context.db, context.keyring, context.settings, new)
+    intake = await in_thread(Intake, context.db, context.keyring, context.settings, new, addresses=addresses)
     try:
         while lines is not None:
             await context.throttle.spend(request, caller, len(lines))
@@ -155,9 +156,11 @@ async def _taken(
         label, settle = batch_label(intake.job.public_id), once.settling(body.digest) if once else None
         job = await in_thread(intake.seal, also=(lambda connection: settle(connection, label)) if settle else None)
     except BaseException as error:
-        await in_thread(intake.__exit__, type(error), error, None)
+        await in_thread(intake.give_up, error)
         raise
-    return _made(job, secret, intake.first_rejected)
+    made = _made(job, intake.callback_secret, intake.first_rejected)
+    _say_old_names(made, request.query_params)
+    return made
 
 
 async def _first(blocks: AsyncIterator[list[NumberedLine]], options: LineOptions) -> list[NumberedLine]:
@@ -170,26 +173,19 @@ async def _first(blocks: AsyncIterator[list[NumberedLine]], options: LineOptions
     return []
 
 
-async def _callback(request: Request, context: Context, caller: Caller, asked: BatchOptions) -> str | None:
-    """The secret that signs the callback, its address looked at already: a mistake shows now, not with the first delivery."""
-    url, allowed, name = asked.callback_url, context.settings.webhook_allow_networks, "callback_url"
-    addresses = await context.receivers.addresses(url, tenant_id=caller.tenant_id, name=name) if url is not None else ()
-    return callback_secret(url, request.headers.get(SECRET_HEADER), allowed, addresses)
+async def _callback(request: Request, context: Context, caller: Caller, asked: BatchOptions) -> tuple[str | None, Sequence[str]]:
+    """What signs the callback, and where it leads, looked up once: a mistake shows before anything of the input is read."""
+    url, secret = asked.callback_url, request.headers.get(SECRET_HEADER)
+    if url is None:
+        return None, ()
+    found = await context.receivers.addresses(url, tenant_id=caller.tenant_id, name="callback_url")
+    return callback_secret(url, secret, context.settings.webhook_allow_networks, found), found
 
 
-def _new_job(asked: BatchOptions, caller: Caller, secret: str | None) -> NewJob:
-    return NewJob(
-        asked.name,
-        caller.tenant_id,
-        int(asked.interactive),
-        callback_url=asked.callback_url,
-        callback_secret=secret,
-        plan=asked.plan,
-        priority=asked.priority,
-        strict=asked.strict,
-        reuse=asked.reuse,
-        purge_hours=asked.purge_hours,
-    )
+def _say_old_names(made: Response, asked: Iterable[str]) -> None:
+    """Name in a header what was asked for under a name that the next version does not know."""
+    if old := sorted(OLD_NAMES.keys() & set(asked)):
+        made.headers[DEPRECATED] = ", ".join(f"{name}={OLD_NAMES[name]}" for name in old)
 
 
 def _made(job: JobView, secret: str | None = None, refused: list[LineError] | None = None) -> Response:

@@ -10,10 +10,11 @@ from pydantic_core import PydanticCustomError
 
 from api.body.duplicate_members import unambiguous
 from api.context import AppContext, Context, ModerateCaller
-from api.http.fields import JUDGED, Asked, ModelName
+from api.http.fields import JUDGED, Asked
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.openai.categories import result, result_json
+from guardfleet.domain.options import ModelName
 from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
 from guardfleet.errors import ContentError, LineError, NotFoundError, RejectedError
 from guardfleet.rows.batch_lines import input_text, refuse_beside
@@ -198,7 +199,7 @@ async def _judged(
 ) -> tuple[OnlineJob, Page]:
     named = None if model is None or model.startswith(THEIRS) else model
     if named is not None:
-        await in_thread(require_served, context.db, named)
+        await in_thread(require_served, context.db, named)  # `judge_now` asks too; here it is asked before it costs quota
     await context.throttle.spend(request, caller, len(rows))
     return await context.online.judge(rows, tenant_id=caller.tenant_id, model=named, keeps_nothing=keeps_nothing)
 

@@ -1,7 +1,7 @@
 """What a batch has found: pages with filters while it runs, downloads, and word of its progress without asking again."""
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
 import orjson
@@ -11,16 +11,16 @@ from fastapi.responses import Response, StreamingResponse
 from api.context import AppContext, BatchesReader
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
-from api.openai.batch import STATUS, batch_object
-from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity
+from api.openai.batch import batch_object
+from guardfleet.domain.states import BATCH_STATUS
 from guardfleet.errors import RejectedError
 from guardfleet.store import verdicts
 from guardfleet.store.jobs import unprocessed, views
 from guardfleet.store.jobs.views import JobView, parse_label
-from guardfleet.store.verdicts import Filter
 from guardfleet.verdicts import export
 from guardfleet.verdicts.cursors import pack, unpack
 from guardfleet.verdicts.export import Layout
+from guardfleet.verdicts.filters import CATEGORIES, SEVERITIES, Filter
 from guardfleet.verdicts.page import Cursor
 
 router = APIRouter(prefix="/v1/batches", tags=["results"])
@@ -30,11 +30,8 @@ LONGEST_WAIT_S = 60
 GONE_S = 1.0  # between looks for whether the caller still waits
 BEAT_S = 15.0  # a stream says something at least so often, so that proxies keep it
 MEDIA = {"jsonl": "application/jsonl", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
-SEVERITIES = {severity.label: severity for severity in Severity}
-STATUSES = {"completed": ["safe", "controversial", "unsafe"], "failed": ["error"]}
-NAMED = {name: category for category, name in CATEGORY_NAMES.items()}
 SeverityName = Literal["safe", "controversial", "unsafe", "error"]
-CategoryName = Annotated[str, Query(max_length=100, json_schema_extra={"enum": list(NAMED)})]
+CategoryName = Annotated[str, Query(max_length=100, json_schema_extra={"enum": list(CATEGORIES)})]
 
 
 @router.get("/{batch_id}/results")
@@ -54,7 +51,9 @@ async def results(
 
     With `Prefer: wait=30` the answer to an empty page waits so many seconds for verdicts to come.
     """
-    wanted = _filter(severity or (None if status is None else STATUSES[status]), category, since)
+    if category is not None and category not in CATEGORIES:
+        raise ProblemError(400, "unknown_category", f"category is one of: {', '.join(CATEGORIES)}.", param="category")
+    wanted = Filter.of(severity, category, status, since)
     wait_s = _wait_s(request)
     deadline = time.monotonic() + wait_s
 
@@ -73,7 +72,7 @@ async def results(
             "has_more": found.has_more,
             "next": pack(found.reached, job_id=job.id, key=context.keyring.cursor_keys[0]),
             "complete": is_last,
-            "status": STATUS[job.state],
+            "status": BATCH_STATUS[job.state],
         }
         body = b'%b,"data":[%b]}' % (orjson.dumps(about)[:-1], b",".join(found.json_objects()))
         return job, body, bool(found.rows) or is_last or found.has_more
@@ -166,15 +165,6 @@ async def events(batch_id: str, context: AppContext, caller: BatchesReader) -> R
 def _event(job: JobView) -> bytes:
     kind = b"batch.ended" if job.state.is_final else b"batch.progress"
     return b"event: %b\ndata: %b\n\n" % (kind, orjson.dumps(batch_object(job)))
-
-
-def _filter(severity: Iterable[str] | None, category: str | None, since: float | None) -> Filter | None:
-    if category is not None and category not in NAMED:
-        raise ProblemError(400, "unknown_category", f"category is one of: {', '.join(NAMED)}.", param="category")
-    if severity is None and category is None and since is None:
-        return None
-    severities = [int(SEVERITIES[name]) for name in severity] if severity else [int(value) for value in Severity]
-    return Filter(severities, int(NAMED[category]) if category else int(Category.NONE), since or 0.0)
 
 
 def _wait_s(request: Request) -> int:

@@ -11,10 +11,11 @@ from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, Context, WebhooksReader, WebhooksWriter
-from api.http.fields import WHOLE, Asked
+from api.http.fields import Asked
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.routes.files import page_object
+from guardfleet.domain.options import WHOLE
 from guardfleet.domain.states import DeliveryState
 from guardfleet.store.events import deliveries, endpoints
 from guardfleet.store.events.endpoints import HINT_CHARACTERS, Delivery, Endpoint, parse_endpoint_label

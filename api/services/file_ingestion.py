@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 
 from api.services.file_storage import Contents
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import GuardfleetError, LineError, RetryableError
 from guardfleet.jobs.intake import Intake
 from guardfleet.rows.lines import numbered_rows
@@ -79,7 +80,7 @@ class FileIntakes:
 
     def _take(self, opened: OpenJob, file_id: uuid.UUID) -> None:
         job = views.get_by_id(self._db, opened.id)
-        new = NewJob(job.name, opened.tenant_id, strict=job.strict, input_file_id=file_id)
+        new = NewJob(JobOptions(all_or_nothing=job.strict), opened.tenant_id, input_file_id=file_id)
         try:
             with Intake(self._db, self._keyring, self._settings, new, opened=opened) as intake:
                 intake.add_all(self._rows(file_id, opened.tenant_id, job.endpoint))

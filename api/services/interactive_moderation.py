@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from api.http.problems import ProblemError
 from guardfleet.broker.celery_app import MODERATE, Publisher, make_app
 from guardfleet.errors import OverloadedError, RetryableError
+from guardfleet.jobs.submit import judge_now
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
@@ -95,9 +96,7 @@ class Online:
             del self._waiting[job_id]
 
     def _submit(self, job_id: int, rows: Sequence[PayloadRow], tenant_id: int, model: str | None, keeps_nothing: bool) -> OnlineJob:
-        job = interactive.create(
-            self._db, self._keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing
-        )
+        job = judge_now(self._db, self._keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
         if self._settings.broker_url is None or not self._ring(job.id, model):
             interactive.forget_doorbell(self._db, job.id)  # the dispatcher rings
         return job

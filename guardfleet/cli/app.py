@@ -1,6 +1,5 @@
 """The commands and their options; what they do is in the modules beside this one."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -10,12 +9,13 @@ from guardfleet.cli import UNUSABLE
 from guardfleet.cli.commands.administration import db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
 from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
-from guardfleet.cli.options import Callback, callback_of, plan_of, takes
-from guardfleet.domain.options import DEFAULT_PLAN, Plan
+from guardfleet.cli.options import Secret, job_options, takes
+from guardfleet.domain.options import JobOptions
 from guardfleet.process import packages
 from guardfleet.settings import load_settings
 
-NO_CALLBACK = callback_of()
+ASKED = JobOptions()
+NOT_OF_SCANS = ("name", "interactive", "model", "priority", "use_cache", "completion_window", "metadata", "webhook_metadata")
 WITHOUT_PACKAGES = ("doctor", "version")  # doctor says it among other things
 
 app = typer.Typer(
@@ -47,20 +47,18 @@ def guardfleet(
 
 JobLabel = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, job_...")]
 Model = Annotated[str | None, typer.Option("--model", help="demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole input at the first unusable line.")]
 Url = Annotated[str | None, typer.Option("--url", help="Over HTTP, with the key in GUARDFLEET_API_KEY.")]
 
 
 @app.command()
-@takes(plan=plan_of, callback=callback_of, reading=reading_of)
+@takes(options=job_options(*NOT_OF_SCANS), reading=reading_of)
 def scan(
     sources: Sources,
     out: Annotated[str, typer.Option("-o", "--out", help="Where the verdicts go: .jsonl, .csv or .parquet.")] = "verdicts.jsonl",
     model: Model = None,
-    strict: Strict = False,
     again: Annotated[bool, typer.Option("--again", help="Judge every text anew, also what was judged before.")] = False,
-    plan: Plan = DEFAULT_PLAN,
-    callback: Callback = NO_CALLBACK,
+    options: JobOptions = ASKED,
+    callback_secret: Secret = None,
     reading: Any = None,
     allow_empty: AllowEmpty = False,
 ) -> int:
@@ -70,8 +68,10 @@ def scan(
 
     settings = load_settings(model=model)
     logs.configure(settings.model_copy(update={"log_level": "error", "log_format": "console"}), process="scan")
-    asked = {"strict": strict, "again": again, "plan": plan.check(), **callback._asdict()}
-    return Scan(settings, sources, out, reading, allow_empty, **asked).run()
+    options.plan.check()
+    return Scan(
+        settings, sources, out, reading, options, again=again, allow_empty=allow_empty, callback_secret=callback_secret
+    ).run()
 
 
 @app.command()
@@ -83,17 +83,12 @@ def up(model: Model = None) -> int:
 
 
 @app.command()
-@takes(plan=plan_of, callback=callback_of, reading=reading_of)
+@takes(options=job_options(), reading=reading_of)
 def submit(
     sources: Sources,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
-    strict: Strict = False,
-    interactive: Annotated[bool, typer.Option("--interactive", help="Before bulk work; for small jobs.")] = False,
-    model: Annotated[str | None, typer.Option("--model", help="Only workers with it, by the name that verdicts give it.")] = None,
-    plan: Plan = DEFAULT_PLAN,
-    callback: Callback = NO_CALLBACK,
-    priority: Annotated[int, typer.Option("--priority", help="-100 to 100, among your own jobs of the lane; higher first.")] = 0,
-    reuse: Annotated[bool, typer.Option("--reuse/--no-reuse", help="Whether verdicts of earlier jobs may serve this one.")] = True,
+    options: JobOptions = ASKED,
+    callback_secret: Secret = None,
     once: Annotated[bool, typer.Option("--once", help="Name the job of an earlier submit of the same, if there is one.")] = False,
     url: Url = None,
     reading: Any = None,
@@ -101,20 +96,11 @@ def submit(
 ) -> int:
     """Submit a job to a running fleet. If it is cut off, run it again: it goes on where it was."""
     from guardfleet.cli.commands import jobs
-    from guardfleet.client.direct import Options
+    from guardfleet.client.job import SubmitOptions
 
-    options = Options(
-        allow_empty=allow_empty,
-        strict=strict,
-        interactive=interactive,
-        plan=replace(plan, model=model).check(),
-        priority=priority,
-        reuse=reuse,
-        once=once,
-        reading=reading,
-        **callback._asdict(),
-    )
-    return jobs.submit(load_settings(api_url=url), sources, options, wait=wait)
+    options.plan.check()
+    how = SubmitOptions(callback_secret=callback_secret, columns=reading.columns, allow_empty=allow_empty, once=once)
+    return jobs.submit(load_settings(api_url=url), sources, options, how, reading, wait=wait)
 
 
 @app.command()

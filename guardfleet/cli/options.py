@@ -2,42 +2,83 @@
 
 import functools
 import inspect
+import json
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
-from guardfleet.domain.options import DEFAULT_PLAN, Plan
+from guardfleet.cli import terminal
+from guardfleet.domain.options import OLD_NAMES, JobOptions
+from guardfleet.errors import RejectedError
 
-Then = Annotated[str | None, typer.Option("--then", help="A second model, for texts that the first is not sure of.")]
-Sure = Annotated[float, typer.Option("--sure", help="Probability of its severity from which the first model's word is final.")]
-Sample = Annotated[float, typer.Option("--sample", help="Share of the others that the second is asked too, to compare.")]
-LongTexts = Annotated[
-    str | None, typer.Option("--long-texts", help="Of texts longer than a window, judge all windows, or only head, tail or ends.")
-]
-Url = Annotated[str | None, typer.Option("--callback-url", help="Where a signed webhook goes when the job ends.")]
 Secret = Annotated[
     str | None, typer.Option("--callback-secret", help="Its signing secret, whsec_...; made and printed if left out.")
 ]
+OLD_FLAGS = {**{old: new for old, new in OLD_NAMES.items() if old not in ("purge_hours", "second_model")}, "then": "escalate_to"}
+AS_JSON = ("metadata", "webhook_metadata")
 
 
-class Callback(NamedTuple):
-    """Whom to tell when the job ends."""
+def job_options(*without: str) -> Callable[..., JobOptions]:
+    """Make a maker of `JobOptions`, which has an option for each field but those named, and hidden ones for old names."""
+    fields = {name: field for name, field in JobOptions.model_fields.items() if name not in without}
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name)) for name in fields
+    ]
+    for old, new in OLD_FLAGS.items():
+        if new in fields:
+            parameters.append(inspect.Parameter(old, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_hidden(old, new)))
 
-    callback_url: str | None
-    callback_secret: str | None
+    def make(**given: Any) -> JobOptions:
+        asked = {name: value for name, value in given.items() if value is not None}
+        for old in OLD_FLAGS.keys() & asked.keys():
+            new = OLD_FLAGS[old]
+            terminal.say(f"--{_flag(old)} is called --{_flag(new)} now; the old name goes with the next version.")
+            if new in asked:
+                raise RejectedError(f"--{_flag(old)} is the old name of --{_flag(new)}: give one of them.")
+            asked[new] = asked.pop(old)
+        return JobOptions.of(**asked | {name: _json(name, asked[name]) for name in AS_JSON if name in asked})
+
+    make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return make
 
 
-def plan_of(
-    then: Then = None, sure: Sure = DEFAULT_PLAN.sure, sample: Sample = DEFAULT_PLAN.sample, long_texts: LongTexts = None
-) -> Plan:
-    """How texts are to be judged; the first model is the command's own business."""
-    return Plan(None, then, sure, sample, long_texts)
+def _option(name: str) -> Any:
+    field = JobOptions.model_fields[name]
+    flag = f"--{_flag(name)}"
+    help_text = (field.description or "") + (" As JSON." if name in AS_JSON else "")
+    spelled = f"{flag}/--no-{_flag(name)}" if field.default is True else flag
+    return Annotated[_type(name), typer.Option(spelled, help=help_text, show_default=_shown(field.default))]
 
 
-def callback_of(callback_url: Url = None, callback_secret: Secret = None) -> Callback:
-    """Whom to tell."""
-    return Callback(callback_url, callback_secret)
+def _hidden(old: str, new: str) -> Any:
+    spelled = f"--{old}/--no-{old}" if JobOptions.model_fields[new].default is True else f"--{_flag(old)}"
+    return Annotated[_type(new), typer.Option(spelled, hidden=True)]
+
+
+def _type(name: str) -> Any:
+    """What a command line has of it, or None where it is not asked for."""
+    default = JobOptions.model_fields[name].default
+    kinds = {"text_retention_hours": float}
+    return (type(default) if default is not None else kinds.get(name, str)) | None
+
+
+def _shown(default: object) -> bool | str:
+    return str(default) if isinstance(default, int | float) and not isinstance(default, bool) else False
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _json(name: str, value: str) -> dict[str, Any]:
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RejectedError(f'--{_flag(name)} is a JSON object, such as \'{{"team": "safety"}}\'.', param=name)
+    return found
 
 
 def takes(**makers: Callable[..., Any]) -> Callable[[Callable[..., int]], Callable[..., int]]:

@@ -1,16 +1,19 @@
-"""The producer's client: an iterable of texts becomes a job."""
+"""The client with the database's address: texts are written straight to PostgreSQL, and the dispatcher publishes them."""
 
-import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain
-from os import PathLike
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Self
 
-from guardfleet.domain.options import DEFAULT_PLAN, Plan
-from guardfleet.domain.states import JobState
-from guardfleet.errors import GuardfleetError, LineError, RejectedError
-from guardfleet.jobs.intake import Intake, callback_secret
+import orjson
+
+from guardfleet.client.job import Job, Numbered, RowSource, SubmitOptions, many, not_empty
+from guardfleet.client.verdict import Verdict
+from guardfleet.domain.options import JobOptions
+from guardfleet.domain.states import BATCH_STATUS, JobState
+from guardfleet.errors import GuardfleetError, LineError, RetryableError
+from guardfleet.jobs import submit
+from guardfleet.jobs.intake import Intake
 from guardfleet.rows.columns import Columns
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import row_of
@@ -18,61 +21,30 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import installation, migrate, pooler, verdicts
 from guardfleet.store.database import Database
-from guardfleet.store.jobs import intake as stored_intake
-from guardfleet.store.jobs import views
-from guardfleet.store.jobs.control import check_priority
+from guardfleet.store.jobs import control, interactive, unprocessed, views
 from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView, parse_label
-from producer.readers import AS_FOUND, Numbered, Reading
-from producer.sources import Inputs
+from guardfleet.verdicts.filters import Filter
+from guardfleet.verdicts.page import Cursor
 
-T = TypeVar("T")
+LOOK_S = 0.1  # between looks for a verdict that somebody waits for
+PAGE = 1000
+DEFAULTS, PLAIN = JobOptions(), SubmitOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What became of a submit: the job, the first refused lines, and the callback's secret where one was made."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission(Job):
+    """A job that was just submitted, with its row: `rejected` are the first refused lines."""
 
     job: JobView
-    rejected: list[LineError]
-    callback_secret: str | None = None
+    rejected: list[LineError] = field(default_factory=list)
     resumed_after: int = 0  # input lines that an earlier submit had brought
     is_new: bool = True  # not found as it was submitted before
-    warnings: list[str] = field(default_factory=list)  # rows to look at, although nothing is wrong with them
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a job is to be run.
-
-    `fingerprint`: of the input and what is asked of it; a submit with it that was cut off is gone on with by the next. `once`: one
-    that went through is found again, so that a caller who did not hear of it can ask again.
-    `priority`: -100 to 100, among the tenant's own jobs. `reuse`: whether verdicts of other jobs may serve this one.
-    `reading`: how files are read, of which `columns` count for objects too; `allow_empty`: whether one without a row is a job all
-    the same. `brings_workers`: the caller starts workers with the models that the plan names, which need not have served yet.
-    `on_progress` is told the texts committed so far.
-    """
-
-    name: str = "texts"
-    interactive: bool = False
-    strict: bool = False
-    fingerprint: bytes | None = None
-    metadata: dict[str, Any] | None = None
-    callback_url: str | None = None
-    callback_secret: str | None = None
-    plan: Plan = DEFAULT_PLAN
-    priority: int = 0
-    reuse: bool = True
-    once: bool = False
-    reading: Reading = AS_FOUND
-    allow_empty: bool = False
-    brings_workers: bool = False
-    on_progress: Callable[[int], None] = lambda n: None
-
-
-@dataclass(frozen=True)
-class Producer:
-    """Writes jobs straight to PostgreSQL; the dispatcher publishes them. Thread-safe."""
+class DirectClient:
+    """A client beside the fleet's database. A context manager; thread-safe."""
 
     db: Database
     keyring: Keyring
@@ -80,9 +52,9 @@ class Producer:
     tenant_id: int = DEFAULT_TENANT
 
     @classmethod
-    def connect(cls, settings: Settings) -> "Producer":
-        """A producer for configured services; raises ConfigurationError where schema, pooler or secret key will not do."""
-        db = Database(settings.required("database_url"), application="guardfleet-producer")
+    def connect(cls, settings: Settings) -> Self:
+        """Make a client for configured services; raises ConfigurationError where schema, pooler or secret key will not do."""
+        db = Database(settings.required("database_url"), application="guardfleet-client")
         keyring = Keyring.of(settings)
         try:
             migrate.require_head(db)
@@ -93,65 +65,131 @@ class Producer:
             raise
         return cls(db, keyring, settings)
 
-    def submit(self, texts: Iterable[str | Mapping[str, Any]], options: Options = Options()) -> Submission:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.db.close()
+
+    def submit(
+        self, texts: Iterable[str | Mapping[str, Any]], options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN
+    ) -> Submission:
         """Take texts in, in order: strings, or objects with `text` or `messages`, which may have an `id`.
 
-        All other members are metadata. Unusable rows are refused one by one and the rest goes on; with `strict` the first of them
-        raises RejectedError and nothing of the job runs. Work starts while texts still come in; the job completes only once all are
-        committed, when this returns.
+        All other members are metadata. Unusable rows are refused one by one and the rest goes on; with `all_or_nothing` the first
+        of them raises RejectedError and nothing of the job runs. Work starts while texts still come in; the job completes only once
+        all are committed, when this returns.
         """
-        if isinstance(texts, str | bytes | Mapping):
-            raise RejectedError("texts are many: give a list of strings or rows, of one too.")
-        return self.submit_rows(self._numbered(texts, options.reading.columns), options)
+        return self._submit(self._numbered(many(texts), how.columns), options, how)
 
-    def submit_file(self, path: str | PathLike[str] | Sequence[str], options: Options = Options()) -> Submission:
-        """Take a file in, or files, folders and patterns as one job (`-`: standard input); docs/input.md says what is read."""
-        sources = os.fspath(path) if isinstance(path, PathLike) else path
-        return self.submit_input(Inputs(sources, options.reading, max_text_bytes=self.settings.max_text_bytes), options)
+    def submit_rows(self, source: RowSource, options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> Submission:
+        """Take rows in that a reader has numbered and checked. Raises RejectedError where there are none, before a job exists."""
+        return self._submit(not_empty(source.rows(), source.name, allow_empty=how.allow_empty), options, how)
 
-    def submit_input(self, inputs: Inputs, options: Options) -> Submission:
-        """Take an input in that was looked at already. Raises RejectedError where nothing is in it, before a job exists."""
-        try:
-            submission = self.submit_rows(not_empty(inputs.rows(), options, inputs.name), options)
-        finally:
-            inputs.close()
-        return replace(submission, warnings=inputs.warnings)
-
-    def submit_rows(self, rows: Iterable[Numbered], options: Options) -> Submission:
-        """Take rows in that a reader has numbered and checked."""
-        if options.once and options.fingerprint is not None:
-            earlier = views.find(self.db, options.fingerprint, tenant_id=self.tenant_id)
+    def _submit(self, rows: Iterable[Numbered], options: JobOptions, how: SubmitOptions) -> Submission:
+        if how.once and how.fingerprint is not None:
+            earlier = views.find(self.db, how.fingerprint, tenant_id=self.tenant_id)
             if earlier is not None and earlier.state is not JobState.INGESTING:
-                return Submission(earlier, [], is_new=False)
-        secret = callback_secret(options.callback_url, options.callback_secret, self.settings.webhook_allow_networks)
+                return self._told(earlier, is_new=False)
         new = NewJob(
-            options.name,
+            options,
             self.tenant_id,
-            int(options.interactive),
-            options.fingerprint,
-            options.metadata,
-            options.callback_url,
-            secret,
-            options.plan,
-            check_priority(options.priority),
-            options.strict,
-            options.reuse,
-            brings_workers=options.brings_workers,
+            fingerprint=how.fingerprint,
+            callback_secret=how.callback_secret,
+            brings_workers=how.brings_workers,
         )
-        with Intake(self.db, self.keyring, self.settings, new, on_progress=options.on_progress) as intake:
-            if intake.resumed_after:
-                secret = stored_intake.stored_callback_secret(self.db, self.keyring, intake.job)
+        with Intake(self.db, self.keyring, self.settings, new, on_progress=how.on_progress) as intake:
+            secret = None if how.callback_secret else intake.callback_secret
             intake.add_all(rows)
             job = intake.seal()
-        return Submission(job, intake.first_rejected, None if options.callback_secret else secret, intake.resumed_after)
+        return self._told(job, callback_secret=secret, rejected=intake.first_rejected, resumed_after=intake.resumed_after)
 
-    def status(self, label: str) -> JobView:
-        """Where a job is; raises NotFoundError."""
-        return views.get(self.db, parse_label(label), tenant_id=self.tenant_id)
+    def status(self, job_id: str) -> Job:
+        """Return where a job is; raises NotFoundError."""
+        return self._told(self._view(job_id))
 
-    def results(self, label: str) -> Iterator[dict[str, Any]]:
-        """The verdicts there are, in input order; flat in memory."""
-        return verdicts.export(self.db, self.status(label))
+    def results(
+        self,
+        job_id: str,
+        *,
+        severity: Sequence[str] | None = None,
+        category: str | None = None,
+        status: str | None = None,
+        since: float | None = None,
+    ) -> Iterator[Verdict]:
+        """Give verdicts as they come, each once, until the job has ended: all, or those of a filter. Flat in memory."""
+        wanted = Filter.of([severity] if isinstance(severity, str) else severity, category, status, since)
+        at = Cursor()
+        while True:
+            view = self._view(job_id)
+            page = verdicts.page(self.db, view, at, limit=PAGE, wanted=wanted)
+            yield from map(orjson.loads, page.json_objects())
+            at = page.reached
+            if page.has_more:
+                continue
+            if view.state.is_final:
+                return
+            time.sleep(LOOK_S)
+
+    def refused(self, job_id: str, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Give input lines that were refused, in order: `line`, `code`, `detail`, `row_id`."""
+        return unprocessed.refused(self.db, self._view(job_id), limit=limit)
+
+    def jobs(self, *, after: str | None = None, limit: int = 20) -> list[Job]:
+        """Return a page of the tenant's jobs, newest first; `after` is the last of the page before."""
+        before = None if after is None else parse_label(after)
+        return [self._told(job) for job in views.page(self.db, tenant_id=self.tenant_id, after=before, limit=limit)]
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job; verdicts it has stay."""
+        return self._change(job_id, control.cancel)
+
+    def pause(self, job_id: str) -> Job:
+        """Let a job rest."""
+        return self._change(job_id, control.pause)
+
+    def resume(self, job_id: str) -> Job:
+        """Take a paused job up again."""
+        return self._change(job_id, control.resume)
+
+    def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
+        """Return the verdict of a text, or of `{"messages": [...]}`, at once; raises RetryableError where no worker answers."""
+        row = row_of(1, {"text": value} if isinstance(value, str) else dict(value), max_text_bytes=self.settings.max_text_bytes)
+        (job_id,) = interactive.reserve(self.db, 1)
+        job = submit.judge_now(self.db, self.keyring, job_id, [row], tenant_id=self.tenant_id, model=None)
+        interactive.forget_doorbell(self.db, job.id)  # the dispatcher publishes it
+        deadline = time.monotonic() + self.settings.moderation_timeout_s
+        while (page := interactive.found(self.db, job)) is None:
+            if time.monotonic() > deadline:
+                control.cancel(self.db, job.id)
+                raise RetryableError(f"no verdict in {self.settings.moderation_timeout_s:g} s: is a worker running?")
+            time.sleep(LOOK_S)
+        verdict: Verdict = orjson.loads(next(page.json_objects()))
+        return verdict
+
+    def _view(self, job_id: str) -> JobView:
+        return views.get(self.db, parse_label(job_id), tenant_id=self.tenant_id)
+
+    def _change(self, job_id: str, change: Callable[[Database, int], None]) -> Job:
+        change(self.db, self._view(job_id).id)
+        return self.status(job_id)
+
+    def _told(self, job: JobView, **more: Any) -> Submission:
+        return Submission(
+            id=job.label,
+            status=BATCH_STATUS[job.state],
+            total=job.request_counts["total"],
+            done=job.request_counts["completed"],
+            failed=job.request_counts["failed"],
+            texts_per_s=job.texts_per_s,
+            eta_s=job.eta_s,
+            job=job,
+            **more,
+        )
 
     def _numbered(self, texts: Iterable[str | Mapping[str, Any]], columns: Columns) -> Iterator[Numbered]:
         for number, value in enumerate(texts, 1):
@@ -161,12 +199,3 @@ class Producer:
             except LineError as error:
                 row = error.kept()
             yield number, row
-
-
-def not_empty(rows: Iterator[T], options: Options, name: str) -> Iterator[T]:
-    """The same rows, the first of them looked for now: RejectedError where there is none, unless that is allowed."""
-    for first in rows:
-        return chain((first,), rows)
-    if not options.allow_empty:
-        raise RejectedError(f"the input has no rows: {name} (--allow-empty takes it all the same).")
-    return iter(())

@@ -1,4 +1,4 @@
-"""The producer over HTTP, for callers without the database's address: the direct one's methods, sync and async."""
+"""Clients over HTTP, for callers without the database's address: the direct one's methods, sync and async."""
 
 import asyncio
 import random
@@ -8,19 +8,19 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from guardfleet.client.direct import Options
-from guardfleet.client.protocol import PAGE, Batch, Calls, Steps, Wait
-from producer.sources import Inputs
+from guardfleet.client.job import Job, RowSource, SubmitOptions
+from guardfleet.client.protocol import PAGE, Calls, Steps, Wait
+from guardfleet.client.verdict import Verdict
+from guardfleet.domain.options import JobOptions
 
 PATIENCE_S = 900.0
-MAX_TEXT_BYTES = 8 << 20  # more than an API takes: it says itself what is too large for it
 TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
-DEFAULTS = Options()
+DEFAULTS, PLAIN = JobOptions(), SubmitOptions()
 T = TypeVar("T")
 
 
-class HttpProducer:
-    """A producer behind an API. A context manager; thread-safe."""
+class Client:
+    """A client of a fleet's API. A context manager; thread-safe."""
 
     def __init__(
         self, url: str, api_key: str, *, patience_s: float = PATIENCE_S, transport: httpx2.BaseTransport | None = None
@@ -38,65 +38,65 @@ class HttpProducer:
         """Close the connections."""
         self._client.close()
 
-    def submit(self, texts: Iterable[str | Mapping[str, Any]], options: Options = DEFAULTS) -> Batch:
-        """Take texts in, as the direct producer does. Returns once all are committed; work has begun by then."""
-        return self._run(self._calls.submit(texts, options))
+    def submit(self, texts: Iterable[str | Mapping[str, Any]], options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> Job:
+        """Take texts in, as a direct client does. Returns once all are committed; work has begun by then."""
+        return self._run(self._calls.submit(texts, options, how))
 
-    def submit_file(self, path: str | Sequence[str], options: Options = DEFAULTS) -> Batch:
-        """Take a file in, or files, folders and patterns as one batch (`-`: standard input); docs/input.md says what is read."""
-        return self.submit_input(Inputs(path, options.reading, max_text_bytes=MAX_TEXT_BYTES), options)
+    def submit_rows(self, source: RowSource, options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> Job:
+        """Take rows in that a reader has numbered and checked. Raises RejectedError where there are none."""
+        return self._run(self._calls.submit_rows(source, options, how))
 
-    def submit_input(self, inputs: Inputs, options: Options = DEFAULTS) -> Batch:
-        """Take an input in that was looked at already. Raises RejectedError where nothing is in it."""
-        try:
-            return self._run(self._calls.submit_input(inputs, options))
-        finally:
-            inputs.close()
+    def status(self, job_id: str) -> Job:
+        """Return where a job is; raises NotFoundError."""
+        return self._run(self._calls.status(job_id))
 
-    def status(self, batch_id: str) -> Batch:
-        """Where a batch is; raises NotFoundError."""
-        return self._run(self._calls.status(batch_id))
-
-    def results(self, batch_id: str, **filters: Any) -> Iterator[dict[str, Any]]:
-        """Verdicts as they come, each once, until the batch has ended. Filters: severity, category, status, since."""
+    def results(
+        self,
+        job_id: str,
+        *,
+        severity: Sequence[str] | None = None,
+        category: str | None = None,
+        status: str | None = None,
+        since: float | None = None,
+    ) -> Iterator[Verdict]:
+        """Give verdicts as they come, each once, until the job has ended: all, or those of a filter (docs/api.md)."""
+        filters = _filters(severity, category, status, since)
         after: str | None = None
         while True:
-            page = self._run(self._calls.page(batch_id, after, filters))
+            page = self._run(self._calls.page(job_id, after, filters))
             yield from page["data"]
             after = page["next"]
             if page["complete"]:
                 return
 
-    def refused(self, batch_id: str, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Input lines that were refused, in order: `line`, `code`, `detail`, `row_id`."""
-        after: str | None = None
-        n = 0
-        while limit is None or n < limit:
-            page = self._run(self._calls.refused(batch_id, after, PAGE if limit is None else min(PAGE, limit - n)))
+    def refused(self, job_id: str, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Give input lines that were refused, in order: `line`, `code`, `detail`, `row_id`."""
+        after, left = None, limit
+        while left is None or left > 0:
+            page = self._run(self._calls.refused(job_id, after, PAGE if left is None else min(PAGE, left)))
             yield from page["data"]
-            n += len(page["data"])
-            after = page["next"]
+            after, left = page["next"], None if left is None else left - len(page["data"])
             if not page["has_more"]:
                 return
 
-    def batches(self, *, after: str | None = None, limit: int = 20) -> list[Batch]:
-        """A page of the key's batches, newest first; `after` is the last of the page before."""
-        return self._run(self._calls.batches(after, limit))
+    def jobs(self, *, after: str | None = None, limit: int = 20) -> list[Job]:
+        """Return a page of the key's jobs, newest first; `after` is the last of the page before."""
+        return self._run(self._calls.jobs(after, limit))
 
-    def cancel(self, batch_id: str) -> Batch:
-        """Stop a batch; verdicts it has stay."""
-        return self._run(self._calls.change(batch_id, "cancel"))
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job; verdicts it has stay."""
+        return self._run(self._calls.change(job_id, "cancel"))
 
-    def pause(self, batch_id: str) -> Batch:
-        """Let a batch rest."""
-        return self._run(self._calls.change(batch_id, "pause"))
+    def pause(self, job_id: str) -> Job:
+        """Let a job rest."""
+        return self._run(self._calls.change(job_id, "pause"))
 
-    def resume(self, batch_id: str) -> Batch:
-        """Take a paused batch up again."""
-        return self._run(self._calls.change(batch_id, "resume"))
+    def resume(self, job_id: str) -> Job:
+        """Take a paused job up again."""
+        return self._run(self._calls.change(job_id, "resume"))
 
-    def moderate(self, value: str | Mapping[str, Any]) -> dict[str, Any]:
-        """The verdict of a text, or of `{"messages": [...]}`, at once."""
+    def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
+        """Return the verdict of a text, or of `{"messages": [...]}`, at once."""
         return self._run(self._calls.moderate(value))
 
     def _run(self, steps: Steps[T]) -> T:
@@ -118,7 +118,7 @@ class HttpProducer:
             return found
 
 
-class AsyncHttpProducer:
+class AsyncClient:
     """The same for an event loop. An async context manager."""
 
     def __init__(
@@ -131,33 +131,75 @@ class AsyncHttpProducer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
         await self._client.aclose()
 
-    async def submit(self, texts: Iterable[str | Mapping[str, Any]], options: Options = DEFAULTS) -> Batch:
-        """As `HttpProducer.submit`."""
-        return await self._run(self._calls.submit(texts, options))
+    async def submit(
+        self, texts: Iterable[str | Mapping[str, Any]], options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN
+    ) -> Job:
+        """Take texts in, as `Client.submit`. The texts are read on the event loop: give what does not block."""
+        return await self._run(self._calls.submit(texts, options, how))
 
-    async def status(self, batch_id: str) -> Batch:
-        """As `HttpProducer.status`."""
-        return await self._run(self._calls.status(batch_id))
+    async def submit_rows(self, source: RowSource, options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> Job:
+        """Take rows in, as `Client.submit_rows`."""
+        return await self._run(self._calls.submit_rows(source, options, how))
 
-    async def results(self, batch_id: str, **filters: Any) -> AsyncIterator[dict[str, Any]]:
-        """As `HttpProducer.results`."""
+    async def status(self, job_id: str) -> Job:
+        """Return where a job is; raises NotFoundError."""
+        return await self._run(self._calls.status(job_id))
+
+    async def results(
+        self,
+        job_id: str,
+        *,
+        severity: Sequence[str] | None = None,
+        category: str | None = None,
+        status: str | None = None,
+        since: float | None = None,
+    ) -> AsyncIterator[Verdict]:
+        """Give verdicts, as `Client.results`."""
+        filters = _filters(severity, category, status, since)
         after: str | None = None
         while True:
-            page = await self._run(self._calls.page(batch_id, after, filters))
+            page = await self._run(self._calls.page(job_id, after, filters))
             for row in page["data"]:
                 yield row
             after = page["next"]
             if page["complete"]:
                 return
 
-    async def cancel(self, batch_id: str) -> Batch:
-        """As `HttpProducer.cancel`."""
-        return await self._run(self._calls.change(batch_id, "cancel"))
+    async def refused(self, job_id: str, *, limit: int | None = None) -> AsyncIterator[dict[str, Any]]:
+        """Give refused lines, as `Client.refused`."""
+        after, left = None, limit
+        while left is None or left > 0:
+            page = await self._run(self._calls.refused(job_id, after, PAGE if left is None else min(PAGE, left)))
+            for line in page["data"]:
+                yield line
+            after, left = page["next"], None if left is None else left - len(page["data"])
+            if not page["has_more"]:
+                return
 
-    async def moderate(self, value: str | Mapping[str, Any]) -> dict[str, Any]:
-        """As `HttpProducer.moderate`."""
+    async def jobs(self, *, after: str | None = None, limit: int = 20) -> list[Job]:
+        """Return a page of the key's jobs, as `Client.jobs`."""
+        return await self._run(self._calls.jobs(after, limit))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Stop a job; verdicts it has stay."""
+        return await self._run(self._calls.change(job_id, "cancel"))
+
+    async def pause(self, job_id: str) -> Job:
+        """Let a job rest."""
+        return await self._run(self._calls.change(job_id, "pause"))
+
+    async def resume(self, job_id: str) -> Job:
+        """Take a paused job up again."""
+        return await self._run(self._calls.change(job_id, "resume"))
+
+    async def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
+        """Return the verdict of a text, or of `{"messages": [...]}`, at once."""
         return await self._run(self._calls.moderate(value))
 
     async def _run(self, steps: Steps[T]) -> T:
@@ -184,6 +226,11 @@ class AsyncHttpProducer:
 async def _async_bytes(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
+
+
+def _filters(severity: Sequence[str] | None, category: str | None, status: str | None, since: float | None) -> dict[str, Any]:
+    asked = {"severity": [severity] if isinstance(severity, str) else severity, "category": category, "status": status}
+    return {name: value for name, value in (asked | {"since": since}).items() if value is not None}
 
 
 def _headers(api_key: str) -> dict[str, str]:

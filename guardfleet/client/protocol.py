@@ -1,4 +1,4 @@
-"""What the producer sends over HTTP, and when it sends it again: written once, as generators of steps that know no network.
+"""What a client sends over HTTP, and when it sends it again: written once, as generators of steps that know no network.
 
 `http` has the drivers that take them. Every request that makes something has an idempotency key, so it can be repeated.
 """
@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 
-from guardfleet.client.direct import Options, not_empty
-from guardfleet.domain.options import DEFAULT_PLAN
+from guardfleet.client.job import Job, Numbered, RowSource, SubmitOptions, many, not_empty
+from guardfleet.client.verdict import Verdict
+from guardfleet.domain.options import JobOptions
 from guardfleet.domain.retry import backoff_s, retry_after_s
 from guardfleet.errors import LineError, NotFoundError, RejectedError, RetryableError
 from guardfleet.rows.columns import AS_NAMED, Columns
@@ -24,7 +25,6 @@ from guardfleet.rows.metadata import NOTES
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.refusals import line_of
 from guardfleet.rows.row import row_of
-from producer.sources import Inputs
 
 ATTEMPTS = 6  # that fail; being told to come back later is no failure
 BASE_S, CAP_S = 0.5, 30.0
@@ -57,59 +57,39 @@ class Wait:
 Steps = Generator[Send | Wait, httpx2.Response | httpx2.TransportError | None, T]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch as the API tells of it; `raw` is all of it."""
-
-    id: str
-    status: str
-    total: int
-    done: int
-    failed: int
-    texts_per_s: float
-    eta_s: float | None
-    callback_secret: str | None
-    raw: Mapping[str, Any]
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.status in ("completed", "failed", "cancelled", "expired")
-
-
 class Calls:
     """What each method sends; reads no clock but the one it is given."""
 
     def __init__(self, *, patience_s: float, clock: Callable[[], float], rng: Callable[[], float]) -> None:
         self._patience_s, self._clock, self._rng = patience_s, clock, rng
 
-    def submit(self, texts: Iterable[str | Mapping[str, Any]], options: Options) -> Steps[Batch]:
-        """Texts as a batch. An iterator can be sent once only, so a cut connection ends it; a list is sent again."""
-        is_repeatable = isinstance(texts, Sequence)
-        return self._submit(lambda: _lines(texts, options.reading.columns), options, is_repeatable=is_repeatable)
+    def submit(self, texts: Iterable[str | Mapping[str, Any]], options: JobOptions, how: SubmitOptions) -> Steps[Job]:
+        """Send texts as a batch. An iterator can be sent once only, so a cut connection ends it; a list is sent again."""
+        is_repeatable = isinstance(many(texts), Sequence)
+        return self._submit(lambda: _lines(texts, how.columns), options, how, is_repeatable=is_repeatable)
 
-    def submit_input(self, inputs: Inputs, options: Options) -> Steps[Batch]:
-        """An input as a batch; read again if it has to be sent again. Raises RejectedError where nothing is in it."""
+    def submit_rows(self, source: RowSource, options: JobOptions, how: SubmitOptions) -> Steps[Job]:
+        """Send rows as a batch; read again if it has to be sent again. Raises RejectedError where there are none."""
 
         def lines() -> Iterator[bytes]:
-            return not_empty(_input_lines(inputs), options, inputs.name)
+            return not_empty(_row_lines(source.rows()), source.name, allow_empty=how.allow_empty)
 
-        return self._submit(lines, options, is_repeatable=inputs.is_repeatable)
+        return self._submit(lines, options, how, is_repeatable=source.is_repeatable)
 
-    def status(self, batch_id: str) -> Steps[Batch]:
+    def status(self, batch_id: str) -> Steps[Job]:
         """Where a batch is."""
         found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}"))
-        return batch_of(found.content)
+        return job_of(found.content)
 
-    def batches(self, after: str | None, limit: int) -> Steps[list[Batch]]:
+    def jobs(self, after: str | None, limit: int) -> Steps[list[Job]]:
         """A page of batches, newest first."""
         found = yield from self._ask(Send("GET", "/v1/batches", {"limit": limit} | ({"after": after} if after else {})))
-        return [batch_of(orjson.dumps(one)) for one in orjson.loads(found.content)["data"]]
+        return [job_of(orjson.dumps(one)) for one in orjson.loads(found.content)["data"]]
 
-    def change(self, batch_id: str, verb: str) -> Steps[Batch]:
+    def change(self, batch_id: str, verb: str) -> Steps[Job]:
         """Cancel, pause or resume."""
         found = yield from self._ask(Send("POST", f"/v1/batches/{batch_id}/{verb}"))
-        return batch_of(found.content)
+        return job_of(found.content)
 
     def page(self, batch_id: str, after: str | None, params: Mapping[str, Any]) -> Steps[dict[str, Any]]:
         """The next verdicts; waits a while for them to come."""
@@ -126,22 +106,24 @@ class Calls:
         page: dict[str, Any] = orjson.loads(found.content)
         return page
 
-    def moderate(self, value: str | Mapping[str, Any]) -> Steps[dict[str, Any]]:
-        """The verdict of one text or conversation."""
+    def moderate(self, value: str | Mapping[str, Any]) -> Steps[Verdict]:
+        """Ask for the verdict of one text or conversation."""
         asked = {"text": value} if isinstance(value, str) else dict(value)
         content = orjson.dumps(asked)
         found = yield from self._ask(_json("/v1/moderate", content))
-        verdict: dict[str, Any] = orjson.loads(found.content)["verdict"]
+        verdict: Verdict = orjson.loads(found.content)["verdict"]
         return verdict
 
-    def _submit(self, lines: Callable[[], Iterator[bytes]], options: Options, *, is_repeatable: bool) -> Steps[Batch]:
-        key = options.fingerprint.hex() if options.once and options.fingerprint else uuid.uuid4().hex
+    def _submit(
+        self, lines: Callable[[], Iterator[bytes]], options: JobOptions, how: SubmitOptions, *, is_repeatable: bool
+    ) -> Steps[Job]:
+        key = how.fingerprint.hex() if how.once and how.fingerprint else uuid.uuid4().hex
         headers = {"content-type": "application/jsonl", "content-encoding": "gzip", "idempotency-key": key}
-        if options.callback_secret:
-            headers["guardfleet-callback-secret"] = options.callback_secret
-        send = Send("POST", "/v1/batches", _params(options), headers, lambda: _gzipped(lines()))
+        if how.callback_secret:
+            headers["guardfleet-callback-secret"] = how.callback_secret
+        send = Send("POST", "/v1/batches", _params(options, how), headers, lambda: _gzipped(lines()))
         found = yield from self._ask(send, is_repeatable=is_repeatable)
-        return batch_of(found.content)
+        return job_of(found.content)
 
     def _ask(self, send: Send, *, is_repeatable: bool = True) -> Steps[httpx2.Response]:
         """Send until it is answered. Raises RejectedError for an answer that will be the same again, else RetryableError."""
@@ -168,20 +150,20 @@ class Calls:
             yield Wait(pause_s)
 
 
-def batch_of(content: bytes) -> Batch:
-    """What an answer tells of a batch."""
+def job_of(content: bytes) -> Job:
+    """Read what an answer tells of a batch."""
     raw = orjson.loads(content)
     counts = raw["request_counts"]
-    return Batch(
-        raw["id"],
-        raw["status"],
-        counts["total"],
-        counts["completed"],
-        counts["failed"],
-        raw["texts_per_second"],
-        raw["eta_seconds"],
-        raw.get("callback_secret"),
-        raw,
+    return Job(
+        id=raw["id"],
+        status=raw["status"],
+        total=counts["total"],
+        done=counts["completed"],
+        failed=counts["failed"],
+        texts_per_s=raw["texts_per_second"],
+        eta_s=raw["eta_seconds"],
+        callback_secret=raw.get("callback_secret"),
+        raw=raw,
     )
 
 
@@ -196,10 +178,10 @@ def _lines(texts: Iterable[str | Mapping[str, Any]], columns: Columns) -> Iterat
             yield _refused_or_plain(number, columns.placed(value))
 
 
-def _input_lines(inputs: Inputs) -> Iterator[bytes]:
-    """An input as JSONL, whatever it was. A row keeps its number; one that is refused here goes as its refusal."""
+def _row_lines(rows: Iterator[Numbered]) -> Iterator[bytes]:
+    """Give rows as JSONL, whatever they were. A row keeps its number; one that is refused here goes as its refusal."""
     reached = 0
-    for number, row in inputs.rows():
+    for number, row in rows:
         for done in range(reached, number - 1, CHUNK_BYTES):  # so that rows keep their numbers
             yield b"\n" * min(CHUNK_BYTES, number - 1 - done)
         reached = number
@@ -243,19 +225,12 @@ def _json(path: str, content: bytes) -> Send:
     return Send("POST", path, None, headers, lambda: iter((content,)))
 
 
-def _params(options: Options) -> dict[str, Any]:
-    plan, asked = options.plan, {"name": options.name, "interactive": options.interactive, "strict": options.strict}
-    asked |= {"priority": options.priority, "reuse": options.reuse}
-    if plan != DEFAULT_PLAN:
-        asked |= {"model": plan.model, "second_model": plan.second_model, "sure": plan.sure, "sample": plan.sample}
-        asked |= {"long_texts": plan.long_texts}
-    if options.allow_empty:
-        asked["allow_empty"] = True
-    if options.metadata is not None:
-        asked["metadata"] = orjson.dumps(options.metadata).decode()
-    if options.callback_url:
-        asked["callback_url"] = options.callback_url
-    return {name: value for name, value in asked.items() if value is not None}
+def _params(options: JobOptions, how: SubmitOptions) -> dict[str, Any]:
+    asked = options.model_dump(exclude_defaults=True) | {"name": options.name}
+    for name in ("metadata", "webhook_metadata"):
+        if name in asked:
+            asked[name] = orjson.dumps(asked[name]).decode()
+    return asked | ({"allow_empty": True} if how.allow_empty else {})
 
 
 def _message(response: httpx2.Response) -> str:

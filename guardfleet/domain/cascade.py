@@ -6,7 +6,7 @@ A pure function of what the first said, of the plan and of the rows' digests: wh
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guardfleet.domain.options import Escalation, Plan
+from guardfleet.domain.plan import Escalation, Plan
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 
 DIGEST_BITS = 32  # of a row's digest, an HMAC: as good as a die, and the same for the same text

@@ -1,57 +1,149 @@
-"""How a job is to be judged: by which model, by a second one where the first is unsure, and how much of long texts."""
+"""What may be asked of a job. Every face is made from this one model: command line, HTTP, clients, and the INSERT.
 
+A new option is one field here and one column of the table `job`.
+"""
+
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from guardfleet.domain.plan import DEFAULT_PLAN, NAME_CHARS, Plan
 from guardfleet.errors import RejectedError
 
-COVERAGES = ("windows", "head", "tail", "ends")
-NAME_CHARS = 200
+PRIORITIES = range(-100, 101)
+WINDOW = r"^[1-9][0-9]{0,3}[mhd]$"
+UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
+MOST_RETENTION_HOURS = 8760
+# Names of options before 0.2, taken for one version more. They are also what the columns and the keys of resume are called.
+OLD_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "strict": "all_or_nothing",
+        "second_model": "escalate_to",
+        "sure": "confidence_threshold",
+        "sample": "audit_fraction",
+        "reuse": "use_cache",
+        "purge_hours": "text_retention_hours",
+    }
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a caller asks of the judging; None where it is left to the workers.
+@dataclass(frozen=True)
+class Stored:
+    """Marks an option with its column in the table `job`."""
 
-    `model`: only workers with this model take the job. `second_model`: judges again what the first gave its severity a probability
-    below `sure`, and a random share `sample` of the rest, which is only compared: what the first was sure of is final.
-    `long_texts`: as the setting of the same name.
-    """
-
-    model: str | None = None
-    second_model: str | None = None
-    sure: float = 0.9
-    sample: float = 0.01
-    long_texts: str | None = None
-
-    def check(self) -> "Plan":
-        """Itself; raises RejectedError for what cannot be carried out."""
-        for name in (self.model, self.second_model):
-            if name is not None and not (0 < len(name) <= NAME_CHARS and name.isprintable()):
-                raise RejectedError("a model's name is printable and has 1 to 200 characters.")
-        if self.second_model is not None and self.second_model == self.model:
-            raise RejectedError("the second model is to be another than the first.")
-        if not 0 < self.sure <= 1:
-            raise RejectedError("sure is a probability: more than 0, at most 1.")
-        if not 0 <= self.sample <= 1:
-            raise RejectedError("sample is a share: 0 to 1.")
-        if self.long_texts is not None and self.long_texts not in COVERAGES:
-            raise RejectedError(f"long_texts is one of {', '.join(COVERAGES)}.")
-        return self
+    column: str
 
 
-DEFAULT_PLAN = Plan()
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-@dataclass(frozen=True, slots=True)
-class Escalation:
-    """What a second model was asked, in texts: `escalated` the first was unsure of, `sampled` it was sure of.
-
-    `agreed` of the sampled got the same severity from both.
-    """
-
-    escalated: int = 0
-    sampled: int = 0
-    agreed: int = 0
+# A JSON number without a fraction is an integer, however it is written; a boolean is none. To stand behind the field's limits.
+WHOLE = BeforeValidator(_whole)
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
 
 
-NONE_ESCALATED = Escalation()
+class JobOptions(BaseModel):
+    """How a job is to be run. Immutable; an unknown name or a value out of bounds raises pydantic's ValidationError."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    warns: ClassVar[bool] = True  # of old names; faces that say it in their own way do not
+
+    name: Annotated[str, StringConstraints(max_length=200), Stored("name")] = Field(
+        default="texts", description="What you call it."
+    )
+    interactive: Annotated[bool, Stored("lane")] = Field(
+        default=False, description="Before all bulk work: for few texts that somebody waits for."
+    )
+    all_or_nothing: Annotated[bool, Stored("strict")] = Field(
+        default=False, description="Nothing is judged before all lines are taken; one that is unusable fails the job."
+    )
+    model: Annotated[ModelName | None, Stored("first_model")] = Field(default=None, description="The only model that may judge it.")
+    escalate_to: Annotated[ModelName | None, Stored("second_model")] = Field(
+        default=None, description="A second model, which judges again what the first is unsure of."
+    )
+    confidence_threshold: Annotated[float, Stored("sure")] = Field(
+        default=DEFAULT_PLAN.sure,
+        gt=0,
+        le=1,
+        description="Probability of its severity from which on the first model's word is final.",
+    )
+    audit_fraction: Annotated[float, Stored("sample")] = Field(
+        default=DEFAULT_PLAN.sample, ge=0, le=1, description="Share of the others that the second model is asked too, to compare."
+    )
+    long_texts: Annotated[Literal["windows", "head", "tail", "ends"] | None, Stored("long_texts")] = Field(
+        default=None, description="What of a text longer than a window is judged: all windows, or only head, tail or ends."
+    )
+    priority: Annotated[int, Field(ge=PRIORITIES.start, lt=PRIORITIES.stop), WHOLE, Stored("priority")] = Field(
+        default=0, description="-100 to 100, among your jobs of the lane; higher first."
+    )
+    use_cache: Annotated[bool, Stored("reuse")] = Field(
+        default=True, description="Whether verdicts of your other jobs may serve it."
+    )
+    text_retention_hours: Annotated[float | None, Stored("purge_hours")] = Field(
+        default=None, ge=0, le=MOST_RETENTION_HOURS, description="Texts are deleted so long after it ended."
+    )
+    completion_window: Annotated[Annotated[str, StringConstraints(pattern=WINDOW)] | None, Stored("completion_window")] = Field(
+        default=None, description="After so long it expires: minutes, hours or days, as 90m, 24h or 7d."
+    )
+    callback_url: Annotated[str, StringConstraints(max_length=2000)] | None = Field(
+        default=None, description="Where a signed webhook goes when it ends."
+    )
+    metadata: Annotated[dict[str, Any] | None, Stored("metadata")] = Field(
+        default=None, description="Kept with it and told in webhooks."
+    )
+    webhook_metadata: Annotated[dict[str, Any] | None, Stored("webhook_metadata")] = Field(
+        default=None, description="Told in webhooks instead of `metadata`."
+    )
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Make the options of values that a person typed; raises RejectedError with a sentence that names the first wrong one."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]) if first["loc"] else None
+            raise RejectedError(f"{name or 'an option'} cannot be {first['input']!r}: {first['msg']}.", param=name) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_old_names(cls, given: Any) -> Any:
+        """Take what was asked for under an old name; under both is refused."""
+        if not isinstance(given, Mapping) or not (old := OLD_NAMES.keys() & given.keys()):
+            return given
+        if twice := next((name for name in old if OLD_NAMES[name] in given), None):
+            raise PydanticCustomError("repeated", f"{twice} is the old name of {OLD_NAMES[twice]}: give one of them")
+        for name in old if cls.warns else ():
+            warnings.warn(f"{name} is called {OLD_NAMES[name]} now", DeprecationWarning, stacklevel=2)
+        return {OLD_NAMES.get(name, name): value for name, value in given.items()}
+
+    @property
+    def plan(self) -> Plan:
+        """Who is to judge, as workers are told. What the fields alone cannot tell is checked by `Plan.check`."""
+        return Plan(self.model, self.escalate_to, self.confidence_threshold, self.audit_fraction, self.long_texts)
+
+    @property
+    def window_s(self) -> float | None:
+        """Seconds until it expires; None: never."""
+        window = self.completion_window
+        return None if window is None else float(int(window[:-1]) * UNITS_S[window[-1]])
+
+    def stored(self) -> dict[str, Any]:
+        """What each column of the table `job` gets."""
+        return {column: getattr(self, name) for name, column in COLUMNS.items()}
+
+    def under_old_names(self) -> dict[str, Any]:
+        """All but the name, under the names that keys of resume are made of: they outlive releases (docs/resume.md)."""
+        new = {new: old for old, new in OLD_NAMES.items()}
+        return {new.get(name, name): getattr(self, name) for name in type(self).model_fields if name != "name"}
+
+
+COLUMNS: Mapping[str, str] = MappingProxyType(
+    {name: mark.column for name, field in JobOptions.model_fields.items() for mark in field.metadata if isinstance(mark, Stored)}
+)

@@ -29,6 +29,17 @@ class JobState(IntEnum):
         return self in (JobState.COMPLETED, JobState.CANCELLED, JobState.FAILED, JobState.EXPIRED)
 
 
+BATCH_STATUS: Mapping[JobState, str] = {  # what OpenAI calls them
+    JobState.INGESTING: "validating",
+    JobState.RUNNING: "in_progress",
+    JobState.COMPLETED: "completed",
+    JobState.CANCELLING: "cancelling",
+    JobState.CANCELLED: "cancelled",
+    JobState.FAILED: "failed",
+    JobState.EXPIRED: "expired",
+}
+
+
 class ShardState(IntEnum):
     """Where a shard is; stored as its number."""
 

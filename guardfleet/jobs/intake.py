@@ -11,11 +11,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from guardfleet.errors import LineError, RejectedError, RetryableError
+from guardfleet.jobs.submit import open_job
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import SeenIds, content_bytes
 from guardfleet.security.encryption import Keyring
-from guardfleet.security.signing import is_secret, new_secret
-from guardfleet.security.ssrf import addresses_of, check_addresses, receiver_of
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake, intake_recovery, views
@@ -45,13 +44,14 @@ class Intake:
         new: NewJob,
         *,
         opened: intake.OpenJob | None = None,
+        addresses: Sequence[str] | None = None,
         on_progress: Callable[[int], None] = lambda n: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db, self._keyring, self._settings = db, keyring, settings
-        self._strict, self._on_progress, self._clock = new.strict, on_progress, clock
+        self._strict, self._on_progress, self._clock = new.options.all_or_nothing, on_progress, clock
         self._can_go_on = new.fingerprint is not None or new.input_file_id is not None
-        self.job = opened or self._open(new)  # one that is opened already is gone on with where it stands
+        self.job = opened or self._open(new, addresses)  # one that is opened already is gone on with where it stands
         self.resumed_after = self.job.line  # input lines that an earlier intake has committed
         self.first_rejected: list[LineError] = []
         self._taken, self._shard_no, self._line = self.job.texts, self.job.shards, self.job.line
@@ -67,8 +67,11 @@ class Intake:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            return
+        if error is not None:
+            self.give_up(error)
+
+    def give_up(self, error: BaseException) -> None:
+        """Let the job go after an error: to whoever brings the same input next, or for good."""
         with suppress(RetryableError):  # with PostgreSQL away its lease runs out, and the dispatcher gives it up in the end
             if self._can_go_on and isinstance(error, KeyboardInterrupt | RetryableError):
                 intake_recovery.let_go(self._db, self.job)
@@ -111,10 +114,15 @@ class Intake:
         intake.seal(self._db, self.job, also=also)
         return views.get(self._db, self.job.public_id, tenant_id=self.job.tenant_id)
 
-    def _open(self, new: NewJob) -> intake.OpenJob:
+    @property
+    def callback_secret(self) -> str | None:
+        """What signs the job's callback: of one that is gone on with, what its first intake made."""
+        return self.job.callback_secret or intake.stored_callback_secret(self._db, self._keyring, self.job)
+
+    def _open(self, new: NewJob, addresses: Sequence[str] | None) -> intake.OpenJob:
         if new.fingerprint is not None and (found := self._go_on(new.fingerprint, new.tenant_id)):
             return found
-        return intake.create(self._db, self._keyring, new, max_backlog=self._settings.max_backlog_texts)
+        return open_job(self._db, self._keyring, self._settings, new, addresses=addresses)
 
     def _go_on(self, fingerprint: bytes, tenant_id: int) -> intake.OpenJob | None:
         """The unfinished intake of the same input. One that was killed a moment ago is waited for: its lease runs out."""
@@ -156,20 +164,3 @@ class Intake:
             self._shards, self._rejections, self._shard_bytes = [], [], 0
             self._written_at = self._clock()
             self._on_progress(self._taken)
-
-
-def callback_secret(
-    url: str | None, secret: str | None, allowed: Sequence[str], addresses: Sequence[str] | None = None
-) -> str | None:
-    """The secret that signs a job's callback: the one given, else a fresh one; None without a URL.
-
-    Raises RejectedError where either is none, or the URL leads to a private network that is not one of those `allowed`.
-    `addresses`: where it leads, from a caller that has looked that up.
-    """
-    if url is None:
-        return None
-    host, port = receiver_of(url, name="callback_url")
-    check_addresses(addresses_of(host, port) if addresses is None else addresses, allowed, name="callback_url")
-    if secret is not None and not is_secret(secret):
-        raise RejectedError("callback_secret is to be whsec_ and 24 to 64 bytes in base64.", param="callback_secret")
-    return secret or new_secret()

@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -12,6 +12,7 @@ from guardfleet.store.database import Database, fetch
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards.leases import Claim
 from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode
+from guardfleet.verdicts.filters import Filter
 from guardfleet.verdicts.page import Cursor, Page
 
 EXPORT_PAGE = 5_000
@@ -28,15 +29,6 @@ KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, inpu
              and day >= least(%(day)s, ((now() - make_interval(secs => %(age)s)) at time zone 'utc')::date)
              and (job_id = %(job)s or done_at > now() - make_interval(secs => %(age)s))
            order by digest, is_own desc, done_at desc"""
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which verdicts are wanted: of these severities, in any of these categories (0: whatever), since then (Unix seconds)."""
-
-    severities: Sequence[int]
-    categories: int = 0
-    since: float = 0.0
 
 
 def register_model(db: Database, model: Model) -> int:

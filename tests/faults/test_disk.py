@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.domain.states import JobState
 from guardfleet.store import migrate
 from guardfleet.store.database import Database
@@ -38,7 +38,7 @@ def test_a_full_disk_is_waited_out(small_disk: pathlib.Path, redis_broker: str, 
     server.start()
     migrate.upgrade(made := Database(server.url, pool_size=1))
     made.close()
-    producer = Producer.connect(settings.model_copy(update={"shard_texts": 25}))
+    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 25}))
     try:
         with fleet(settings, tmp_path, ("dispatcher",), ("worker",)) as (_, worker):
             job = producer.submit([f"text {i}" for i in range(4000)]).job

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.settings import Settings
 from guardfleet.store import verdicts
@@ -22,16 +22,16 @@ WORKER, DISPATCHER, WEBHOOKS = ("worker",), ("dispatcher",), ("worker", "--webho
 TEXTS = [f"text number {i}" for i in range(1500)]
 
 
-MakeProducer = Callable[..., Producer]
+MakeProducer = Callable[..., DirectClient]
 
 
 @pytest.fixture
 def producer_of() -> Iterator[MakeProducer]:
     """Producers with small shards, closed with the test."""
-    made: list[Producer] = []
+    made: list[DirectClient] = []
 
-    def make(settings: Settings, shard_texts: int = 25) -> Producer:
-        made.append(Producer.connect(settings.model_copy(update={"shard_texts": shard_texts})))
+    def make(settings: Settings, shard_texts: int = 25) -> DirectClient:
+        made.append(DirectClient.connect(settings.model_copy(update={"shard_texts": shard_texts})))
         return made[-1]
 
     yield make

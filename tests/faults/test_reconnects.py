@@ -13,7 +13,7 @@ from kombu import Connection
 
 from guardfleet.broker import celery_app
 from guardfleet.broker.celery_app import MODERATE, Publisher, make_app
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.settings import Settings
 from guardfleet.store.jobs import views
 from tests.services.fixtures import fleet_settings
@@ -78,7 +78,7 @@ def ticked_at(port: int) -> float:
 
 def survive(settings: Settings, module: str, folder: pathlib.Path, cut: Callable[[], None]) -> None:
     """Run a job through `ROUNDS` cuts, then end the worker by SIGTERM."""
-    producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
+    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 10}))
     job = producer.submit([f"text {i}" for i in range(1200)]).job
     dispatcher = Process(settings, "dispatcher", log=folder / "dispatcher.log", module=module)
     worker = Process(settings, "worker", log=folder / "worker.log", module=module)
@@ -101,7 +101,7 @@ def test_a_flushed_redis_loses_nothing(database_url: str, tmp_path: pathlib.Path
     server = OwnRedis(tmp_path)
     server.start()
     settings = fleet_settings(database_url, server.url, tmp_path, instant_ms_per_batch=20.0)
-    producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
+    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 10}))
     job = producer.submit([f"text {i}" for i in range(600)]).job
     client = redis.Redis.from_url(server.url)
     try:
@@ -120,7 +120,7 @@ def test_a_message_that_is_none_is_dead_lettered_and_the_worker_goes_on(
     rabbitmq: str, database_url: str, tmp_path: pathlib.Path
 ) -> None:
     settings = fleet_settings(database_url, rabbitmq, tmp_path)
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     publisher = Publisher(make_app(settings, "test"), settings)
     try:
         with fleet(settings, tmp_path, ("dispatcher",), ("worker",)) as (_, worker):
@@ -138,7 +138,7 @@ def test_a_redis_that_takes_no_writes_for_a_while_is_waited_for(database_url: st
     server = OwnRedis(tmp_path)
     server.start()
     settings = fleet_settings(database_url, server.url, tmp_path, instant_ms_per_batch=20.0)
-    producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
+    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 10}))
     client = redis.Redis.from_url(server.url)
     try:
         with fleet(settings, tmp_path, ("dispatcher",), ("worker",)) as (dispatcher, worker):
@@ -160,7 +160,7 @@ def test_a_doorbell_handed_back_by_more_restarts_than_rabbitmq_allows_is_rung_ag
     rabbitmq: str, database_url: str, tmp_path: pathlib.Path
 ) -> None:
     settings = fleet_settings(database_url, rabbitmq, tmp_path)
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     publisher = Publisher(make_app(settings, "test"), settings)
     lane, dead = publisher.queues.lanes[0], publisher.queues.dead
     celery_app.declare(make_app(settings, "test"), settings)

@@ -8,7 +8,9 @@ import threading
 
 import pytest
 
-from guardfleet.client.direct import Options, Producer
+from guardfleet.client.direct import DirectClient
+from guardfleet.client.job import SubmitOptions
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring, new_secret_key
@@ -72,10 +74,12 @@ def test_the_key_is_rotated_under_a_working_fleet(settings: Settings, db: Databa
     settings = settings.model_copy(update={"instant_ms_per_batch": 100.0, "shard_texts": 20, "concurrency": 1, "log_level": "info"})
     both, new = with_keys(settings, NEW, SECRET_KEY), with_keys(settings, NEW)
     old_ring, ring = Keyring(SECRET_KEY), Keyring(NEW)
-    producer = Producer(db, Keyring(SECRET_KEY), settings)
+    producer = DirectClient(db, Keyring(SECRET_KEY), settings)
     installation.require_key(db, producer.keyring)
     job = producer.submit(
-        [f"text {i}" for i in range(2000)], Options(callback_url="https://receiver.example/", callback_secret="whsec_" + "a" * 32)
+        [f"text {i}" for i in range(2000)],
+        JobOptions(callback_url="https://receiver.example/"),
+        SubmitOptions(callback_secret="whsec_" + "a" * 32),
     ).job
     hook, secret = endpoints.create(
         db, old_ring, tenant_id=1, name="r", url="https://receiver.example/", kinds=("batch.completed",)

@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 from collections.abc import Callable
 
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from tests.services import impatient
@@ -60,7 +60,7 @@ def test_heartbeats_go_on_beside_a_slow_shard_and_a_busy_interpreter(
 
 def run(settings: Settings, module: str, folder: pathlib.Path, meanwhile: Callable[[], bool] = lambda: True) -> Process:
     """One shard that is slow, and behind it one that is not; the worker, which has to be there still at the end."""
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     dispatcher = Process(settings, "dispatcher", log=folder / "dispatcher.log", module=module)
     worker = Process(settings, "worker", log=folder / "worker.log", module=module)
     try:

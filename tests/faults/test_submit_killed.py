@@ -4,7 +4,7 @@ import json
 import pathlib
 import signal
 
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.domain.states import JobState
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
@@ -31,7 +31,7 @@ def taken(db: Database) -> int:
 @with_broker("rabbitmq")
 def test_a_killed_submit_is_gone_on_with_by_the_same_command(settings: Settings, tmp_path: pathlib.Path) -> None:
     source = str(write(tmp_path / "texts.jsonl"))
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     with fleet(settings, tmp_path, ("dispatcher",), ("worker",)):
         submit = Process(settings, "submit", source, log=tmp_path / "first.log")
         until(lambda: 0 < taken(producer.db) < N, what="a part of the texts")
@@ -51,7 +51,7 @@ def test_a_killed_submit_is_gone_on_with_by_the_same_command(settings: Settings,
 @with_broker("rabbitmq")
 def test_a_killed_submit_that_nobody_goes_on_with_is_given_up(settings: Settings, tmp_path: pathlib.Path) -> None:
     impatient = settings.model_copy(update={"intake_idle_s": 1.0})
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     submit = Process(impatient, "submit", str(write(tmp_path / "texts.jsonl")), log=tmp_path / "first.log")
     until(lambda: taken(producer.db), what="a part of the texts")
     submit.signal(signal.SIGKILL)
@@ -64,7 +64,7 @@ def test_a_killed_submit_that_nobody_goes_on_with_is_given_up(settings: Settings
     producer.db.close()
 
 
-def only_job(producer: Producer) -> views.JobView:
+def only_job(producer: DirectClient) -> views.JobView:
     with producer.db.begin() as connection:
         (public_id,) = connection.exec_driver_sql("select public_id from job").one()
     return views.get(producer.db, public_id)

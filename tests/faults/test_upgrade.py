@@ -10,7 +10,7 @@ import tarfile
 import pytest
 
 from guardfleet.broker.celery_app import MODERATE, Publisher, make_app
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.errors import ConfigurationError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
@@ -71,7 +71,7 @@ def test_a_fleet_is_upgraded_while_it_works(
     assert migrate.current(db) == OLD_REVISION
     old = [OldProcess(old_code, settings, name, log=tmp_path / f"old-{name}.log") for name in ("worker", "dispatcher")]
     new: list[Process] = []
-    producer = Producer(db, Keyring(SECRET_KEY), settings.model_copy(update={"shard_texts": 20}))
+    producer = DirectClient(db, Keyring(SECRET_KEY), settings.model_copy(update={"shard_texts": 20}))
     try:
         old[0].until_says("worker_ready")
         migrate.upgrade(db)  # while the old ones run

@@ -251,10 +251,19 @@ def test_a_batch_may_name_its_models_if_somebody_serves_them(client: TestClient,
     assert "no worker has served a model 'small' yet" in refused.text
     for name in ("small", "large"):
         verdicts.register_model(db, Model(name, "r", "p"))
-    batch = client.post(wanted, content=lines(1), headers=JSONL).json()
-    assert batch["cascade"] == {
-        "second_model": "large", "sure": 0.8, "sample": 0.05, "escalated": 0, "sampled": 0, "agreed": 0,
-    }  # fmt: skip
+    made = client.post(wanted, content=lines(1), headers=JSONL)
+    assert made.headers["guardfleet-deprecated"] == ("sample=audit_fraction, second_model=escalate_to, sure=confidence_threshold")
+    batch = made.json()
+    old = {"second_model": "large", "sure": 0.8, "sample": 0.05}
+    new = {"escalate_to": "large", "confidence_threshold": 0.8, "audit_fraction": 0.05}
+    assert batch["cascade"] == {**new, **old, "escalated": 0, "sampled": 0, "agreed": 0}
+    again = "/v1/batches?model=small&escalate_to=large&confidence_threshold=0.8&audit_fraction=0.05&long_texts=head"
+    named = client.post(again, content=lines(1), headers=JSONL)
+    assert named.json()["cascade"] == batch["cascade"]
+    assert "guardfleet-deprecated" not in named.headers
+    both = client.post(f"{again}&sure=0.8", content=lines(1), headers=JSONL)
+    assert both.status_code in (400, 422)
+    assert "sure is the old name of confidence_threshold" in both.text
     job = views.get(db, views.parse_label(batch["id"]))
     assert (job.first_model, job.long_texts) == ("small", "head")
     for wrong in ("sure=0", "sample=2", "long_texts=middle"):

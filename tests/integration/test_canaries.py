@@ -16,13 +16,12 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database
-from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
 from tests.services.fixtures import SECRET_KEY, fleet_settings
 from tests.services.moderating import moderator
 from tests.services.poison import DAMAGES, damaged, exhausted_shard
 from tests.services.served import served
-from tests.services.stored import finish, took
+from tests.services.stored import finish, new_job, took
 from worker.dispatch.dispatcher import Dispatcher
 from worker.moderation.tasks import Moderator
 
@@ -54,7 +53,7 @@ def assert_silent(said: str) -> None:
 
 
 def brought(db: Database, keyring: Keyring) -> JobView:
-    new = NewJob("x", metadata=METADATA, callback_url="http://127.0.0.1:9/", callback_secret="whsec_" + "a" * 32)
+    new = new_job(name="x", metadata=METADATA, callback_url="http://127.0.0.1:9/", callback_secret="whsec_" + "a" * 32)
     with Intake(db, keyring, load_settings(), new) as intake:
         intake.add_all((i + 1, PayloadRow(f"{ROW_ID}{i}", f"{TEXT} {i}", METADATA)) for i in range(20))
         return intake.seal()

@@ -4,13 +4,14 @@ import json
 import pathlib
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from guardfleet.client.direct import Options, Producer
-from guardfleet.domain.options import Plan
+from guardfleet.client.direct import DirectClient
+from guardfleet.client.job import SubmitOptions
+from guardfleet.domain.options import JobOptions
+from guardfleet.domain.plan import Plan
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.verdict import Model
 from guardfleet.errors import RejectedError
@@ -30,14 +31,14 @@ from tests.services.outcome import assert_exactly_once, finished
 from worker.dispatch.poison import give_up
 
 DISPATCHER, FIRST, SECOND = ("dispatcher",), ("worker",), ("worker", "--model", "large", "--named-only")
-PLAN = Plan(None, "large", 0.9, 0.2)
-TO_COME = Options(plan=PLAN, brings_workers=True)
+ASKED = JobOptions(escalate_to="large", audit_fraction=0.2)
+BRINGS = SubmitOptions(brings_workers=True)
 SURE = answered("Safety: Safe\nCategories: None", (0.98, 0.01, 0.01))
 
 
 @pytest.fixture
-def producer(settings: Settings) -> Iterator[Producer]:
-    made = Producer.connect(settings.model_copy(update={"shard_texts": 50}))
+def producer(settings: Settings) -> Iterator[DirectClient]:
+    made = DirectClient.connect(settings.model_copy(update={"shard_texts": 50}))
     yield made
     made.db.close()
 
@@ -51,21 +52,21 @@ def texts(n: int) -> list[dict[str, Any]]:
 TEXTS = {row["id"]: row["text"] for row in texts(500)}
 
 
-def is_sampled(producer: Producer, text: str) -> bool:
+def is_sampled(producer: DirectClient, text: str) -> bool:
     """Whether the plan's sample has the text: its digest, which hangs on the installation's key, is as good as a die."""
-    return int.from_bytes(producer.keyring.digest(1, text)[:4]) < PLAN.sample * (1 << 32)
+    return int.from_bytes(producer.keyring.digest(1, text)[:4]) < ASKED.audit_fraction * (1 << 32)
 
 
-def rows_of(producer: Producer, job: views.JobView) -> dict[str, dict[str, Any]]:
+def rows_of(producer: DirectClient, job: views.JobView) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in verdicts.export(producer.db, job)}
 
 
 @with_broker("rabbitmq")
 def test_the_second_model_has_the_last_word_where_the_first_is_unsure_and_nowhere_else(
-    producer: Producer, settings: Settings, tmp_path: pathlib.Path
+    producer: DirectClient, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
     with fleet(settings, tmp_path, DISPATCHER, FIRST, SECOND):
-        job = finished(producer, producer.submit(texts(500), TO_COME).job)
+        job = finished(producer, producer.submit(texts(500), ASKED, BRINGS).job)
         plain = finished(producer, producer.submit([{"id": "x", "text": "[[overruled]] of a job without a plan"}]).job)
     assert job.state is JobState.COMPLETED
     assert_exactly_once(producer, job)
@@ -81,19 +82,21 @@ def test_the_second_model_has_the_last_word_where_the_first_is_unsure_and_nowher
         assert connection.exec_driver_sql("select count(*) from first_opinion").scalar_one() == 0
 
 
-def test_only_workers_with_the_model_a_job_names_take_it(producer: Producer, settings: Settings, tmp_path: pathlib.Path) -> None:
+def test_only_workers_with_the_model_a_job_names_take_it(
+    producer: DirectClient, settings: Settings, tmp_path: pathlib.Path
+) -> None:
     with fleet(settings, tmp_path, DISPATCHER, FIRST, SECOND):
-        job = finished(producer, producer.submit(["one", "two"], replace(TO_COME, plan=Plan("large"))).job)
+        job = finished(producer, producer.submit(["one", "two"], JobOptions(model="large"), BRINGS).job)
     assert {row["model"] for row in verdicts.export(producer.db, job)} == {"large"}
 
 
 @with_broker("redis")
 def test_a_second_worker_killed_in_the_middle_loses_and_doubles_nothing(
-    producer: Producer, settings: Settings, tmp_path: pathlib.Path
+    producer: DirectClient, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
     slow = settings.model_copy(update={"instant_ms_per_batch": 200.0, "lease_s": 1.0})
     with fleet(settings, tmp_path, DISPATCHER, FIRST):
-        job = producer.submit(texts(500), TO_COME).job
+        job = producer.submit(texts(500), ASKED, BRINGS).job
         (tmp_path / "victim").mkdir()
         with fleet(slow, tmp_path / "victim", SECOND) as (victim,):
             until(lambda: opinions_waiting(producer.db) and leased_by_second(producer.db), what="a shard at the second model")
@@ -116,16 +119,16 @@ def leased_by_second(db: Database) -> int:
         return int(connection.exec_driver_sql("select count(*) from shard where state = 1 and model = 'large'").scalar_one())
 
 
-def claimed(producer: Producer, model: str | None = None) -> tuple[Claim, int]:
+def claimed(producer: DirectClient, model: str | None = None) -> tuple[Claim, int]:
     """The only shard of a new cascade job, held by its first model."""
-    job = producer.submit(["a", "b"], TO_COME).job
+    job = producer.submit(["a", "b"], ASKED, BRINGS).job
     held = leases.claim(producer.db, job.id, 0, worker="w", lease_s=60, model=model)
     assert held is not None
     return held, verdicts.register_model(producer.db, Model("instant", "1", "marks"))
 
 
 @with_broker("redis")
-def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_opens_nothing(producer: Producer) -> None:
+def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_opens_nothing(producer: DirectClient) -> None:
     held, model_id = claimed(producer, "instant")
     opinion = Opinion(model_id, [SURE, UNSURE])
     assert handoff.pass_on(producer.db, producer.keyring, held, opinion)
@@ -141,7 +144,7 @@ def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_op
 
 
 @with_broker("redis")
-def test_a_zombie_of_the_first_model_cannot_finish_a_shard_that_was_passed_on(producer: Producer) -> None:
+def test_a_zombie_of_the_first_model_cannot_finish_a_shard_that_was_passed_on(producer: DirectClient) -> None:
     held, model_id = claimed(producer)
     assert handoff.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
     assert not completion.finish(producer.db, held, [Row("1", SURE), Row("2", SURE)], model_id=model_id)
@@ -149,7 +152,7 @@ def test_a_zombie_of_the_first_model_cannot_finish_a_shard_that_was_passed_on(pr
 
 
 @with_broker("redis")
-def test_a_cancelled_job_is_not_passed_on(producer: Producer) -> None:
+def test_a_cancelled_job_is_not_passed_on(producer: DirectClient) -> None:
     held, model_id = claimed(producer)
     control.cancel(producer.db, held.job_id)
     assert handoff.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
@@ -158,7 +161,7 @@ def test_a_cancelled_job_is_not_passed_on(producer: Producer) -> None:
 
 
 @with_broker("redis")
-def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of(producer: Producer) -> None:
+def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of(producer: DirectClient) -> None:
     held, model_id = claimed(producer)
     handoff.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
     for _ in range(2):  # the shard, then its halves
@@ -173,12 +176,12 @@ def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of
 
 
 @with_broker("redis")
-def test_a_model_that_nobody_serves_is_refused_with_those_that_are_served(producer: Producer) -> None:
+def test_a_model_that_nobody_serves_is_refused_with_those_that_are_served(producer: DirectClient) -> None:
     with pytest.raises(RejectedError, match=r"'large' yet: start one with it\. Served were: none so far"):
-        producer.submit(untouched(), Options(plan=PLAN))
+        producer.submit(untouched(), ASKED)
     assert views.page(producer.db, tenant_id=producer.tenant_id, after=None, limit=1) == []
     verdicts.register_model(producer.db, Model("large", "1", "p"))
-    assert producer.submit(["one"], Options(plan=PLAN)).job.total == 1
+    assert producer.submit(["one"], ASKED).job.total == 1
 
 
 def untouched() -> Iterator[str]:
@@ -202,11 +205,11 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(plan: Plan, said: str) -> 
 
 
 @with_broker("redis")
-def test_a_job_can_ask_for_the_head_of_long_texts_only(producer: Producer, settings: Settings, tmp_path: pathlib.Path) -> None:
+def test_a_job_can_ask_for_the_head_of_long_texts_only(producer: DirectClient, settings: Settings, tmp_path: pathlib.Path) -> None:
     short = settings.model_copy(update={"window_tokens": 256, "window_overlap": 16})
     text = "word " * 2000 + "[[unsafe]]"
     with fleet(short, tmp_path, DISPATCHER, FIRST):
-        head = finished(producer, producer.submit([text], Options(plan=Plan(long_texts="head"))).job)
+        head = finished(producer, producer.submit([text], JobOptions(long_texts="head")).job)
         whole = finished(producer, producer.submit([text]).job)
     (row,) = verdicts.export(producer.db, head)
     assert row["severity"] == "safe"

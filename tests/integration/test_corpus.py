@@ -2,8 +2,9 @@
 
 import pathlib
 
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.settings import Settings
+from producer.submit import submit_file
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished
@@ -11,9 +12,9 @@ from tests.services.outcome import assert_exactly_once, finished
 
 @with_broker("rabbitmq")
 def test_every_row_of_the_corpus_gets_exactly_one_verdict(settings: Settings, shared: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     with fleet(settings, tmp_path, ("worker",), ("dispatcher",)):
-        submission = producer.submit_file(str(shared / "data" / "corpus.jsonl"))
+        submission = submit_file(producer, str(shared / "data" / "corpus.jsonl"))
         job = finished(producer, submission.job, timeout_s=120)
     assert (job.total, job.rejected, job.error) == (57_157, 0, 0)
     assert_exactly_once(producer, job)

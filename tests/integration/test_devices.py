@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from guardfleet.cli.commands.devices import devices_of, environment
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.errors import ConfigurationError
 from guardfleet.process.supervisor import free_shards
 from guardfleet.settings import Settings
@@ -33,7 +33,7 @@ def held_by(db: Database, pid: int) -> int:
 
 @with_broker("rabbitmq")
 def test_each_device_has_a_worker_and_a_dead_one_is_replaced(settings: Settings, tmp_path: pathlib.Path) -> None:
-    producer = Producer.connect(settings.model_copy(update={"shard_texts": 10}))
+    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 10}))
     patient = settings.model_copy(update={"lease_s": 3600.0, "instant_ms_per_batch": 100.0})  # no lease runs out in this test
     with fleet(patient, tmp_path, ("worker", "--devices", "cpu,cpu"), ("dispatcher",)) as (workers, _):
         first = until(lambda: len(found := children(workers.process.pid)) == 2 and found, what="two workers")

@@ -20,13 +20,12 @@ from guardfleet.settings import load_settings
 from guardfleet.store import keys, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import retention, texts, views
-from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards import completion, leases
 from guardfleet.verdicts import export
 from guardfleet.verdicts.export import Layout
 from tests.services.fixtures import SECRET_KEY
-from tests.services.stored import MODEL, SAFE, scalar, took
+from tests.services.stored import MODEL, SAFE, new_job, scalar, took
 from worker.moderation.tasks import rows_of
 
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Zw\u00f6lf \ud800"}]
@@ -42,7 +41,7 @@ LINES = [
 def judged(db: Database, keyring: Keyring, lines: list[object], *, shard_texts: int = 2) -> JobView:
     """A finished job of these lines, written as a worker writes it."""
     body = "\n".join(json.dumps(line) for line in lines).encode()
-    with Intake(db, keyring, load_settings(shard_texts=shard_texts), NewJob("test")) as intake:
+    with Intake(db, keyring, load_settings(shard_texts=shard_texts), new_job(name="test")) as intake:
         intake.add_all(numbered_rows([body], max_text_bytes=1 << 20))
         job = intake.seal()
     model_id = verdicts.register_model(db, MODEL)

@@ -23,20 +23,19 @@ from guardfleet.store import verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import views
-from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
-from guardfleet.store.verdicts import Filter
 from guardfleet.verdicts.encoding import as_stored, of_plain, to_plain
+from guardfleet.verdicts.filters import Filter
 from guardfleet.verdicts.page import Cursor, Page
 from tests.services.faces import ABSENT, PURE, SEVERITIES, Said, _completions, _jsonl, _moderations, agrees, truth
 from tests.services.judged import UNSAFE, any_judgement
-from tests.services.stored import MODEL, submit, took
+from tests.services.stored import MODEL, new_job, submit, took
 from worker.webhooks.delivery import Deliverer
 
 N = 250
-CALLBACK = NewJob("x", callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32)
+CALLBACK = new_job(name="x", callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32)
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guardfleet.domain.options import Plan
 from guardfleet.domain.states import JobState
 from guardfleet.jobs.intake import PIECE_SHARDS, Intake
 from guardfleet.rows.payload import PayloadRow
@@ -12,7 +11,6 @@ from guardfleet.settings import load_settings
 from guardfleet.store import verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
-from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards import completion, handoff, leases, publishing
 from guardfleet.store.shards.bisect import halve
@@ -20,7 +18,7 @@ from guardfleet.store.shards.completion import Row
 from guardfleet.store.shards.handoff import Opinion
 from guardfleet.store.shards.leases import Limits
 from tests.services.judged import SAFE, UNSURE
-from tests.services.stored import MODEL, finish, scalar, submit, took
+from tests.services.stored import MODEL, finish, new_job, scalar, submit, took
 from worker.dispatch.poison import give_up
 
 LIMITS = Limits(claims=3, failures=3)
@@ -68,7 +66,7 @@ def test_just_the_deadly_texts_end_without_a_verdict(
 
 def test_the_opinions_of_a_first_model_are_halved_with_their_texts(db: Database, keyring: Keyring) -> None:
     verdicts.register_model(db, MODEL)
-    job = submit(db, keyring, 4, shard_texts=4, new=NewJob("cascade", plan=Plan(None, MODEL.name, 0.9, 0.0)))
+    job = submit(db, keyring, 4, shard_texts=4, new=new_job(name="cascade", escalate_to=MODEL.name, audit_fraction=0.0))
     first = took(db, job, 0)
     said = Opinion(verdicts.register_model(db, MODEL), [SAFE, UNSURE, UNSURE, SAFE])
     assert handoff.pass_on(db, keyring, first, said)
@@ -85,7 +83,7 @@ def test_the_opinions_of_a_first_model_are_halved_with_their_texts(db: Database,
 
 def test_a_shard_is_halved_while_texts_still_come_in(db: Database, keyring: Keyring) -> None:
     rows = [(i + 1, PayloadRow(f"id{i}", f"text {i}")) for i in range(2 * PIECE_SHARDS + 2)]
-    with Intake(db, keyring, load_settings(shard_texts=2), NewJob("test")) as intake:
+    with Intake(db, keyring, load_settings(shard_texts=2), new_job(name="test")) as intake:
         intake.add_all(rows[: 2 * PIECE_SHARDS])
         last = PIECE_SHARDS - 1  # of what has been committed: the next number is the intake's
         held = leases.claim(db, intake.job.id, last, worker="w", lease_s=60)

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from guardfleet.client.direct import Options
-from guardfleet.client.http import AsyncHttpProducer, HttpProducer
+from guardfleet.client.http import AsyncClient, Client
 from guardfleet.client.protocol import ATTEMPTS, Calls, Wait
-from guardfleet.domain.options import Plan
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import NotFoundError, RejectedError, RetryableError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database
+from producer.submit import submit_file
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet
 from tests.services.served import served
@@ -42,9 +42,9 @@ def at(settings: Settings, db: Database, keyring: Keyring, tmp_path: pathlib.Pat
 
 def test_a_whole_job_over_http(at: tuple[str, str], tmp_path: pathlib.Path) -> None:
     url, key = at
-    with HttpProducer(url, key) as producer:
+    with Client(url, key) as producer:
         batch = producer.submit(
-            ["a", {"id": "x", "text": "b [[unsafe]]"}, "lone \ud800"], Options(name="mine", priority=3, metadata=MINE)
+            ["a", {"id": "x", "text": "b [[unsafe]]"}, "lone \ud800"], JobOptions(name="mine", priority=3, metadata=MINE)
         )
         found = {row["id"]: row["severity"] for row in producer.results(batch.id)}
         assert found == {"line:1": "safe", "x": "unsafe", "line:3": "safe"}
@@ -52,23 +52,23 @@ def test_a_whole_job_over_http(at: tuple[str, str], tmp_path: pathlib.Path) -> N
         assert (done.status, done.total, done.raw["name"], done.raw["priority"]) == ("completed", 3, "mine", 3)
         assert done.raw["metadata"] == MINE
         with pytest.raises(RejectedError, match="A JSON object of at most 16 strings"):
-            producer.submit(["a"], Options(metadata={"a": 1}))
+            producer.submit(["a"], JobOptions(metadata={"a": 1}))
         assert [row["id"] for row in producer.results(batch.id, severity="unsafe")] == ["x"]
         csv = tmp_path / "texts.csv"
         csv.write_text("id,text,lang\n1,hello,en\n,,\n3,bye,de\n")
-        batch = producer.submit_file(str(csv))
+        batch = submit_file(producer, str(csv))
         rows = {row["id"]: row.get("metadata") for row in producer.results(batch.id)}
         assert rows["1"] == {"lang": "en"}
         assert producer.moderate("x [[unsafe]]")["severity"] == "unsafe"
         with pytest.raises(NotFoundError):
             producer.status("batch_" + "0" * 32)
         with pytest.raises(NotFoundError, match="no worker has served"):
-            producer.submit(["a"], Options(plan=Plan("other")))
+            producer.submit(["a"], JobOptions(model="other"))
         with pytest.raises(RejectedError, match="the batch is completed"):
             producer.pause(batch.id)
 
     async def beside_others() -> list[str]:
-        async with AsyncHttpProducer(url, key) as producer:
+        async with AsyncClient(url, key) as producer:
             batch = await producer.submit(["a", "b"])
             return [row["id"] async for row in producer.results(batch.id)]
 
@@ -154,7 +154,7 @@ def test_a_submit_whose_answer_was_lost_is_found_again(settings: Settings, db: D
             return found
 
     transport = Losing()
-    with served(settings) as url, HttpProducer(url, key, transport=transport) as producer:
+    with served(settings) as url, Client(url, key, transport=transport) as producer:
         batch = producer.submit(["a", "b"])
         assert transport.lost == 1
         assert batch.total == 2

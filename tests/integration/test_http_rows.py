@@ -12,8 +12,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.server import create_app
-from guardfleet.client.direct import Options, Producer
+from guardfleet.client.direct import DirectClient
+from guardfleet.client.job import SubmitOptions
 from guardfleet.client.protocol import _input_lines, _lines
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import LineError
 from guardfleet.rows.columns import Columns
 from guardfleet.rows.payload import PayloadRow
@@ -83,7 +85,7 @@ def test_a_line_is_the_same_row_whichever_way_it_comes(
     assert of_job(db, keyring, batch["id"]) == expected
     assert [(error["line"], error["code"]) for error in batch["errors"]["data"]] == refused
     reading = Reading(columns=Columns.of(asked.get("text_column"), asked.get("id_column"), asked.get("metadata_columns")))
-    submission = Producer(db, keyring, settings).submit(ROWS, Options(reading=reading))
+    submission = DirectClient(db, keyring, settings).submit(ROWS, JobOptions(), SubmitOptions(columns=reading.columns))
     assert of_job(db, keyring, submission.job.label) == expected
     assert [(error.line, error.code) for error in submission.rejected] == refused
     sent = client.post("/v1/batches", content=b"".join(_lines(ROWS, reading.columns)), headers=JSONL).json()

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guardfleet.client.direct import Options, Producer
+from guardfleet.client.direct import DirectClient
+from guardfleet.client.job import SubmitOptions
+from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import LineError, OverloadedError, RejectedError, RetryableError
 from guardfleet.jobs.intake import Intake
@@ -17,14 +19,13 @@ from guardfleet.store import verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, intake_recovery, unprocessed, views
 from guardfleet.store.jobs import intake as stored_intake
-from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards import leases, publishing
-from tests.services.stored import BULK, finish, scalar, take, took
+from tests.services.stored import BULK, Rows, finish, new_job, scalar, take, took
 
 Line = PayloadRow | LineError
 SINGLE = load_settings(shard_texts=1, webhook_allow_networks="127.0.0.0/8")
-FILE = NewJob("file", fingerprint=b"f")
+FILE = new_job(name="file", fingerprint=b"f")
 
 
 def lines(n: int) -> Iterator[tuple[int, Line]]:
@@ -42,7 +43,7 @@ def view(db: Database, intake: Intake) -> JobView:
 
 
 def test_work_starts_while_texts_come_in_and_ends_once_all_are_there(db: Database, keyring: Keyring) -> None:
-    with Intake(db, keyring, SINGLE, NewJob("x")) as intake:
+    with Intake(db, keyring, SINGLE, new_job(name="x")) as intake:
         intake.add_all(lines(40))
         bells = publishing.due(db, BULK, limit=100)
         assert len(bells) == 32  # two whole pieces
@@ -58,7 +59,7 @@ def test_work_starts_while_texts_come_in_and_ends_once_all_are_there(db: Databas
 
 
 def test_a_job_whose_verdicts_are_there_first_is_completed_by_its_seal(db: Database, keyring: Keyring) -> None:
-    with Intake(db, keyring, SINGLE, NewJob("x")) as intake:
+    with Intake(db, keyring, SINGLE, new_job(name="x")) as intake:
         intake.add_all(lines(16))
         for no in range(16):
             finish(db, took(db, view(db, intake), no))
@@ -67,7 +68,7 @@ def test_a_job_whose_verdicts_are_there_first_is_completed_by_its_seal(db: Datab
 
 
 def test_nothing_of_a_strict_job_is_rung_before_it_is_sealed(db: Database, keyring: Keyring) -> None:
-    with Intake(db, keyring, SINGLE, NewJob("x", strict=True)) as intake:
+    with Intake(db, keyring, SINGLE, new_job(name="x", all_or_nothing=True)) as intake:
         intake.add_all(lines(40))
         assert publishing.due(db, BULK, limit=100) == []
         intake.seal()
@@ -76,7 +77,7 @@ def test_nothing_of_a_strict_job_is_rung_before_it_is_sealed(db: Database, keyri
 
 def test_a_slow_input_is_committed_every_few_seconds(db: Database, keyring: Keyring) -> None:
     at = 0.0
-    with Intake(db, keyring, load_settings(), NewJob("x"), clock=lambda: at) as intake:
+    with Intake(db, keyring, load_settings(), new_job(name="x"), clock=lambda: at) as intake:
         for number, row in lines(6):
             at += 0.9
             intake.add(number, row)
@@ -85,7 +86,7 @@ def test_a_slow_input_is_committed_every_few_seconds(db: Database, keyring: Keyr
 
 
 def test_a_failed_intake_is_given_up_with_its_texts_and_keeps_its_verdicts(db: Database, keyring: Keyring) -> None:
-    with pytest.raises(ZeroDivisionError), Intake(db, keyring, SINGLE, NewJob("x")) as intake:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), Intake(db, keyring, SINGLE, new_job(name="x")) as intake:  # noqa: PT012
         intake.add_all(lines(40))
         finish(db, took(db, view(db, intake), 3))
         held = took(db, view(db, intake), 4)
@@ -133,21 +134,21 @@ def test_a_callback_that_could_not_be_made_is_refused_before_a_text_is_read(
         yield ""
 
     with pytest.raises(RejectedError, match=said):
-        Producer(db, keyring, load_settings()).submit(untouched(), Options(callback_url=url))
+        DirectClient(db, keyring, load_settings()).submit(untouched(), JobOptions(callback_url=url))
     assert scalar(db, "select count(*) from job") == 0
 
 
 def test_a_submit_that_goes_on_says_the_secret_that_the_first_one_made(db: Database, keyring: Keyring) -> None:
-    producer = Producer(db, keyring, SINGLE)
-    options = Options(fingerprint=b"s", callback_url="http://127.0.0.1/")
+    producer = DirectClient(db, keyring, SINGLE)
+    options, how = JobOptions(callback_url="http://127.0.0.1/"), SubmitOptions(fingerprint=b"s")
 
     def cut_off() -> Iterator[tuple[int, Line]]:
         yield from lines(20)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        producer.submit_rows(cut_off(), options)
-    found = producer.submit_rows(lines(20), options)
+        producer.submit_rows(Rows(cut_off()), options, how)
+    found = producer.submit_rows(Rows(lines(20)), options, how)
     assert (found.resumed_after, found.job.total) == (16, 20)
     assert found.callback_secret == keyring.open_secret(bytes(scalar(db, "select secret from endpoint")))
 
@@ -217,7 +218,7 @@ def test_an_intake_nobody_goes_on_with_is_given_up(db: Database, keyring: Keyrin
 
 
 def test_a_job_can_be_cancelled_while_it_comes_in(db: Database, keyring: Keyring) -> None:
-    with pytest.raises(RejectedError, match="was cancelled"), Intake(db, keyring, SINGLE, NewJob("x")) as intake:  # noqa: PT012
+    with pytest.raises(RejectedError, match="was cancelled"), Intake(db, keyring, SINGLE, new_job(name="x")) as intake:  # noqa: PT012
         intake.add_all(lines(16))
         held = took(db, view(db, intake), 2)
         control.cancel(db, intake.job.id)
@@ -230,15 +231,15 @@ def test_a_job_can_be_cancelled_while_it_comes_in(db: Database, keyring: Keyring
 
 def test_a_full_house_refuses_new_jobs_with_a_time_to_come_back(db: Database, keyring: Keyring) -> None:
     small = load_settings(shard_texts=1, max_backlog_texts=16)
-    intake = Intake(db, keyring, small, NewJob("x"))
+    intake = Intake(db, keyring, small, new_job(name="x"))
     intake.add_all(lines(16))
     with pytest.raises(OverloadedError, match="16 texts wait for their verdict") as refused:
-        Intake(db, keyring, small, NewJob("y"))
+        Intake(db, keyring, small, new_job(name="y"))
     assert refused.value.retry_after_s > 0
     intake.add_all(item for item in lines(32) if item[0] > 16)  # what was let in may bring all of its texts
     finish(db, took(db, view(db, intake), 0))
     control.cancel(db, intake.job.id)
-    Intake(db, keyring, small, NewJob("y"))
+    Intake(db, keyring, small, new_job(name="y"))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -257,7 +258,7 @@ def test_wherever_it_is_cut_off_every_line_is_taken_or_refused_once(
 
     values = load_settings(shard_texts=shard_texts)
     mark = bytes(scalar(db, "select decode(md5(random()::text), 'hex')"))
-    new = NewJob("file", fingerprint=mark)
+    new = new_job(name="file", fingerprint=mark)
     for cut, is_killed in cuts:
         intake = Intake(db, keyring, values, new)
         intake.add_all(list(rows())[:cut])

@@ -11,7 +11,8 @@ from functools import partial
 import pytest
 
 from guardfleet.broker.celery_app import Publisher, make_app
-from guardfleet.client.direct import Options, Producer
+from guardfleet.client.direct import DirectClient
+from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState
 from guardfleet.errors import ConfigurationError, FatalError, RejectedError, RetryableError, StatementError
 from guardfleet.security.encryption import Keyring
@@ -19,7 +20,6 @@ from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import retention, views
-from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards import leases, publishing
 from guardfleet.store.shards.leases import Limits
@@ -27,7 +27,7 @@ from guardfleet.telemetry import metrics
 from tests.services.fixtures import with_broker
 from tests.services.fleet import until
 from tests.services.poison import UNITS, allow, exhausted_shard, nested_blob, none, refuse, state_of
-from tests.services.stored import finish, finished_on, scalar, submit, take, took
+from tests.services.stored import finish, finished_on, new_job, scalar, submit, take, took
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.poison import TRIES, give_up
 
@@ -107,8 +107,8 @@ def test_one_unit_that_is_refused_costs_no_other(step: str, db: Database, keyrin
 def test_an_event_that_is_refused_holds_up_no_other(
     db: Database, keyring: Keyring, dispatcher: Dispatcher, settings: Settings
 ) -> None:
-    producer = Producer.connect(settings)
-    hook = Options(callback_url="http://127.0.0.1:9/x")
+    producer = DirectClient.connect(settings)
+    hook = JobOptions(callback_url="http://127.0.0.1:9/x")
     poisoned, other = (producer.submit(["a"], hook).job for _ in range(2))
     refuse(db, "delivery", poisoned, "insert")
     for job in (poisoned, other):
@@ -143,7 +143,7 @@ def test_a_statement_time_out_or_no_connection_is_waited_for(
 def test_a_delivery_whose_mark_is_refused_holds_up_no_other(
     db: Database, keyring: Keyring, dispatcher: Dispatcher, settings: Settings
 ) -> None:
-    hook = NewJob("x", callback_url="http://127.0.0.1:9/x", callback_secret="whsec_" + "a" * 32)
+    hook = new_job(name="x", callback_url="http://127.0.0.1:9/x", callback_secret="whsec_" + "a" * 32)
     poisoned, other = (submit(db, keyring, 1, new=hook) for _ in range(2))
     for job in (poisoned, other):
         assert finish(db, took(db, job, 0))

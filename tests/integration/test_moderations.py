@@ -12,7 +12,7 @@ import pytest
 
 from api.openai.categories import CATEGORIES, COVERED
 from guardfleet.broker.celery_app import Publisher
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import CATEGORY_NAMES
 from guardfleet.security.encryption import Keyring
@@ -262,14 +262,14 @@ def test_a_bulk_job_holds_up_nobody_who_waits(
 ) -> None:
     settings = fleet_settings(database_url, rabbitmq, tmp_path, instant_ms_per_batch=300.0, shard_texts=500)
     key = keys.create(db, keyring, name="k")
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     with fleet(settings, tmp_path, WORKER, DISPATCHER), served(settings) as url:
         job = producer.submit([f"text {i}" for i in range(5_000)]).job
         until(lambda: producer.status(job.label).done, what="work on the bulk job")
         started = time.monotonic()
         answer = httpx2.post(f"{url}/v1/moderations", json={"input": "x"}, headers={"authorization": f"Bearer {key}"}, timeout=20)
         assert answer.status_code == 200
-        assert not producer.status(job.label).state.is_final
+        assert not producer.status(job.label).is_final
         assert time.monotonic() - started < 5  # its own batch, behind the one on the device; the bulk job takes longer by far
         finished(producer, job)
     producer.db.close()

@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-from guardfleet.client.direct import Options, Producer
+from guardfleet.client.direct import DirectClient
+from guardfleet.domain.options import JobOptions
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from tests.integration.test_commands import data_dir
@@ -129,9 +130,9 @@ def test_a_list_cuts_no_number_and_no_label(columns: int) -> None:
 
 @with_broker("redis")
 def test_jobs_are_listed_and_watched(settings: Settings, db: Database, tmp_path: pathlib.Path) -> None:
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     names = ["first.jsonl", "second.jsonl", "a name that is far too long for eighty columns.jsonl"]
-    submitted = [producer.submit([f"{name} {i}" for i in range(1500)], Options(name=name)).job for name in names]
+    submitted = [producer.submit([f"{name} {i}" for i in range(1500)], JobOptions(name=name)).job for name in names]
     producer.db.close()
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:
@@ -167,7 +168,7 @@ def test_jobs_are_listed_and_watched(settings: Settings, db: Database, tmp_path:
 
 @with_broker("redis")
 def test_ctrl_c_on_a_watch_says_how_to_see_it_again(settings: Settings, db: Database) -> None:
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     job = producer.submit(["x"]).job
     producer.db.close()
     environment = os.environ | settings.as_environment()
@@ -184,7 +185,7 @@ def test_ctrl_c_on_a_watch_says_how_to_see_it_again(settings: Settings, db: Data
 
 @with_broker("redis")
 def test_a_job_without_verdicts_has_no_empty_table(settings: Settings, db: Database) -> None:
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     job = producer.submit(["x"]).job
     producer.db.close()
     shown = said(settings, "status", job.label)

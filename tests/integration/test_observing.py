@@ -4,7 +4,8 @@ import pathlib
 import urllib.request
 from collections.abc import Sequence
 
-from guardfleet.client.direct import Options, Producer
+from guardfleet.client.direct import DirectClient
+from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import ShardState
 from guardfleet.settings import Settings
 from guardfleet.store.shards import leases
@@ -48,12 +49,12 @@ def test_metrics_have_their_promised_names_on_a_port_of_their_own(
     ports = free_port(), free_port()
     settings = fleet_settings(database_url, redis_broker, tmp_path)
     at = lambda port: settings.model_copy(update={"metrics_port": port})  # noqa: E731
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     worker = Process(at(ports[0]), "worker", log=tmp_path / "worker.log")
     dispatcher = Process(at(ports[1]), "dispatcher", log=tmp_path / "dispatcher.log")
     try:
         worker.until_says("worker_ready")
-        job = finished(producer, producer.submit(["a", "b", "c [[unsafe]]"], Options(interactive=True)).job)
+        job = finished(producer, producer.submit(["a", "b", "c [[unsafe]]"], JobOptions(interactive=True)).job)
         assert_exactly_once(producer, job)
         until(lambda: not missing_from(ports[0], WORKER_METRICS), what=f"{missing_from(ports[0], WORKER_METRICS)}")
         until(lambda: not missing_from(ports[1], DISPATCHER_METRICS), what=f"{missing_from(ports[1], DISPATCHER_METRICS)}")
@@ -68,14 +69,14 @@ def test_metrics_have_their_promised_names_on_a_port_of_their_own(
 
 def test_an_interactive_job_does_not_wait_for_a_slot_that_bulk_shards_hold(settings: Settings, tmp_path: pathlib.Path) -> None:
     slow = settings.model_copy(update={"instant_ms_per_batch": 300.0, "lease_s": 30.0})
-    producer = Producer.connect(slow.model_copy(update={"shard_texts": 100}))
+    producer = DirectClient.connect(slow.model_copy(update={"shard_texts": 100}))
     bulk = producer.submit([f"{'word ' * 40_000}{i}" for i in range(1600)]).job  # one text a batch: half a minute a shard
     worker = Process(slow, "worker", log=tmp_path / "worker.log")
     dispatcher = Process(slow, "dispatcher", log=tmp_path / "dispatcher.log")
     try:
         until(lambda: leases.states(producer.db, bulk.id).get(ShardState.LEASED) == slow.concurrency, what="every slot taken")
         for _ in range(3):
-            urgent = finished(producer, producer.submit(["now"], Options(interactive=True)).job, timeout_s=10)
+            urgent = finished(producer, producer.submit(["now"], JobOptions(interactive=True)).job, timeout_s=10)
             assert urgent.done == 1
         assert producer.status(bulk.label).done == 0
         worker.process.terminate()

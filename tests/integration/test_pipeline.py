@@ -5,11 +5,13 @@ import pathlib
 
 import pytest
 
-from guardfleet.client.direct import Options, Producer
+from guardfleet.client.direct import DirectClient
+from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState
 from guardfleet.settings import Settings
 from guardfleet.store import verdicts
 from guardfleet.store.jobs import unprocessed
+from producer.submit import submit_file
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished
@@ -18,7 +20,7 @@ WORKER, DISPATCHER, WEBHOOKS = ("worker",), ("dispatcher",), ("worker", "--webho
 
 
 def test_every_text_gets_exactly_one_verdict_with_its_id(settings: Settings, tmp_path: pathlib.Path) -> None:
-    producer = Producer.connect(settings.model_copy(update={"shard_texts": 50}))
+    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 50}))
     texts = [{"id": f"t{i}", "text": f"text {i}" + (" [[unsafe]]" if i % 10 == 0 else "")} for i in range(1000)]
     with fleet(settings, tmp_path, WORKER, DISPATCHER):
         job = finished(producer, producer.submit(texts).job)
@@ -36,7 +38,7 @@ def test_every_text_gets_exactly_one_verdict_with_its_id(settings: Settings, tmp
 
 @with_broker("redis")
 def test_duplicates_and_known_texts_cost_no_model_run(settings: Settings, tmp_path: pathlib.Path) -> None:
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     with fleet(settings, tmp_path, WORKER, DISPATCHER):
         first = finished(producer, producer.submit(["one", "two", "one", "  ", ""]).job)
         second = finished(producer, producer.submit(["two", "three"]).job)
@@ -84,9 +86,9 @@ BAD_LINES = [
 def test_each_kind_of_bad_line_gets_what_the_design_says(settings: Settings, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_bytes(b"\n".join(BAD_LINES))
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     with fleet(settings, tmp_path, WORKER, DISPATCHER):
-        submission = producer.submit_file(str(file))
+        submission = submit_file(producer, str(file))
         job = finished(producer, submission.job)
     refused = {row["line"]: row["code"] for row in unprocessed.refused(producer.db, job)}
     assert refused == {
@@ -130,7 +132,7 @@ def test_each_kind_of_bad_line_gets_what_the_design_says(settings: Settings, tmp
 
 @with_broker("redis")
 def test_a_row_that_the_engine_cannot_take_is_isolated(settings: Settings, tmp_path: pathlib.Path) -> None:
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     texts = [f"text {i}" for i in range(40)] + ["[[raise]] a", "[[alone-oom]] b", "[[oom]] c", "[[babble]] d"]
     with fleet(settings, tmp_path, WORKER, DISPATCHER):
         job = finished(producer, producer.submit(texts).job)
@@ -146,9 +148,9 @@ def test_a_row_that_the_engine_cannot_take_is_isolated(settings: Settings, tmp_p
 def test_strict_takes_nothing_of_a_job_with_a_bad_line(settings: Settings, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_bytes(b"\n".join(BAD_LINES))
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     with pytest.raises(Exception, match="line 2"):
-        producer.submit_file(str(file), Options(strict=True))
+        submit_file(producer, str(file), JobOptions(all_or_nothing=True))
     with producer.db.begin() as connection:
         assert connection.exec_driver_sql("select state, reason from job").one() == (
             5,
@@ -160,7 +162,7 @@ def test_strict_takes_nothing_of_a_job_with_a_bad_line(settings: Settings, tmp_p
 
 def test_no_text_reaches_a_log_or_the_broker(settings: Settings, tmp_path: pathlib.Path) -> None:
     canary = "canary-2f7c91"
-    producer = Producer.connect(settings.model_copy(update={"shard_texts": 3}))
+    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 3}))
     texts = [f"{canary} {mark}" for mark in ("", "[[unsafe]]", "[[raise]]", "[[babble]]", "[[alone-oom]]")]
     debug = settings.model_copy(update={"log_level": "debug"})
     with fleet(debug, tmp_path, WORKER, DISPATCHER) as processes:
@@ -180,7 +182,7 @@ def test_no_text_reaches_a_log_or_the_broker(settings: Settings, tmp_path: pathl
 def test_verdict_rows_are_json_lines(settings: Settings, tmp_path: pathlib.Path) -> None:
     from guardfleet.verdicts import export
 
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     with fleet(settings, tmp_path, WORKER, DISPATCHER):
         job = finished(
             producer,
@@ -213,7 +215,7 @@ def test_the_broker_says_how_many_doorbells_it_has(settings: Settings) -> None:
 
 def test_without_a_fault_no_doorbell_is_called_lost(settings: Settings, tmp_path: pathlib.Path) -> None:
     patient = settings.model_copy(update={"instant_ms_per_batch": 200.0, "republish_s": 0.5})
-    producer = Producer.connect(patient.model_copy(update={"shard_texts": 10}))
+    producer = DirectClient.connect(patient.model_copy(update={"shard_texts": 10}))
     with fleet(patient, tmp_path, ("dispatcher",), ("worker",)) as (dispatcher, _):
         finished(producer, producer.submit([f"text {i}" for i in range(400)]).job)
         assert not dispatcher.says("doorbells_lost")

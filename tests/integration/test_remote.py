@@ -10,21 +10,22 @@ import pytest
 from guardfleet.cli.commands import job_list
 from guardfleet.cli.commands import jobs as command
 from guardfleet.cli.input_options import opened
-from guardfleet.client.direct import Options, Producer
-from guardfleet.client.http import HttpProducer
-from guardfleet.domain.options import DEFAULT_PLAN
+from guardfleet.client.direct import DirectClient
+from guardfleet.client.http import Client
+from guardfleet.client.job import SubmitOptions
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database
 from producer.readers import AS_FOUND
+from producer.submit import submit_input
 from tests.services.fixtures import SECRET_KEY
 from tests.services.served import judging, served
 from tests.services.stored import scalar
 
-ASKED: dict[str, Any] = {"wait": False, "strict": False, "interactive": False, "callback_url": None, "callback_secret": None,
-                         "plan": DEFAULT_PLAN, "priority": 0, "reuse": True, "once": False}  # fmt: skip
+EMPTY = SubmitOptions(allow_empty=True)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_jobs_are_listed_and_watched_over_http(
 ) -> None:
     assert away.api_url is not None
     assert away.api_key is not None
-    with HttpProducer(away.api_url, away.api_key.get_secret_value()) as producer, judging(db, keyring):
+    with Client(away.api_url, away.api_key.get_secret_value()) as producer, judging(db, keyring):
         first, second = producer.submit(["a", "b"]), producer.submit(["c", {"id": "no text"}])
         capsys.readouterr()
         assert [command.watch(away, label) for label in (first.id, second.id.replace("batch_", "job_"))] == [0, 1]
@@ -77,9 +78,9 @@ def test_an_empty_input_makes_a_job_only_where_that_is_allowed(
     path.write_text(data)
     for settings in (beside, away):
         with pytest.raises(RejectedError, match=r"the input has no rows: .* \(--allow-empty takes it all the same\)"):
-            command.submit(settings, [str(path)], Options(), wait=False)
+            command.submit(settings, [str(path)], JobOptions(), SubmitOptions(), AS_FOUND, wait=False)
     assert scalar(db, "select count(*) from job") == 0
-    assert command.submit(away, [str(path)], Options(allow_empty=True), wait=False) == 0
+    assert command.submit(away, [str(path)], JobOptions(), EMPTY, AS_FOUND, wait=False) == 0
     inputs = opened([str(path)], AS_FOUND, max_text_bytes=1 << 20, allow_empty=True)
-    assert Producer(db, keyring, beside).submit_input(inputs, Options(allow_empty=True)).job.total == 0
+    assert submit_input(DirectClient(db, keyring, beside), inputs, JobOptions(), EMPTY).job.total == 0
     assert scalar(db, "select count(*) from job where total = 0") == 2

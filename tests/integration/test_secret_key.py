@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.server import create_app
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.errors import ConfigurationError
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
@@ -55,10 +55,10 @@ def test_every_process_and_command_refuses_another_key(
 @with_broker("redis")
 def test_the_producer_in_an_application_refuses_another_key(settings: Settings, db: Database, keyring: Keyring) -> None:
     installation.require_key(db, keyring)
-    Producer.connect(settings).db.close()
+    DirectClient.connect(settings).db.close()
     other = settings.model_copy(update={"secret_key": type(settings.secret_key)(new_secret_key())})  # type: ignore[misc]
     with pytest.raises(ConfigurationError, match="this installation's secret key is"):
-        Producer.connect(other)
+        DirectClient.connect(other)
 
 
 @with_broker("redis")

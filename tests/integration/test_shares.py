@@ -7,15 +7,14 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
-from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards import publishing
-from tests.services.stored import BULK, finish, submit, take, took
+from tests.services.stored import BULK, finish, new_job, submit, take, took
 
 
 def job_of(db: Database, keyring: Keyring, n: int, *, tenant_id: int = 1, priority: int = 0) -> JobView:
     """A job of `n` shards of one text."""
-    return submit(db, keyring, n, shard_texts=1, new=NewJob("x", tenant_id, priority=priority))
+    return submit(db, keyring, n, shard_texts=1, new=new_job(name="x", tenant_id=tenant_id, priority=priority))
 
 
 def other_tenant(db: Database, keyring: Keyring, name: str) -> int:

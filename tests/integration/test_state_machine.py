@@ -19,10 +19,9 @@ from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.events.deliveries import DueDelivery, Outcome
 from guardfleet.store.jobs import control, intake, views
-from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.shards import bisect, leases, publishing
 from guardfleet.store.shards.leases import Claim, Limits
-from tests.services.stored import BULK, finish
+from tests.services.stored import BULK, finish, new_job
 
 Place = dict[tuple[type[IntEnum], Any], IntEnum]
 LIMITS = Limits(3, 3)
@@ -37,8 +36,8 @@ class Fleet(RuleBasedStateMachine):
 
     @initialize(n=st.integers(0, 5), strict=st.booleans())
     def begin(self, n: int, strict: bool) -> None:
-        new = NewJob("x", strict=strict, callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32)
-        self.intake = Intake(self.db, self.keyring, load_settings(shard_texts=2), new)
+        new = new_job(name="x", all_or_nothing=strict, callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32)
+        self.intake = Intake(self.db, self.keyring, load_settings(shard_texts=2, webhook_allow_networks=("127.0.0.0/8",)), new)
         self.job_id = self.intake.job.id
         self.next_line = 1
         self.claims: list[Claim] = []

@@ -14,13 +14,12 @@ from guardfleet.store import keys, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import retention, views
-from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
 from guardfleet.verdicts.page import Cursor
 from guardfleet.verdicts.rendering import FIELDS
 from tests.services.judged import SAFE, answered, any_judgement, failed
-from tests.services.stored import MODEL, finish, scalar, submit, took
+from tests.services.stored import MODEL, finish, new_job, scalar, submit, took
 from worker.engine.interfaces import Answer
 from worker.moderation.interpretation import EMPTY, judgement_of
 
@@ -241,7 +240,7 @@ def test_audit_rows_cannot_be_changed_or_deleted(db: Database, keyring: Keyring)
 
 def test_an_event_reaches_only_endpoints_that_listen_to_it_and_to_its_job(db: Database, keyring: Keyring) -> None:
     quiet = submit(db, keyring, 0)
-    loud = submit(db, keyring, 0, new=NewJob("x", callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32))
+    loud = submit(db, keyring, 0, new=new_job(name="x", callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32))
     assert deliveries.relay(db, deliveries.events(db)) == 2
     assert deliveries.relay(db, deliveries.events(db)) == 0
     assert scalar(db, "select string_agg(job_id::text, ',') from delivery") == str(loud.id)
@@ -250,7 +249,7 @@ def test_an_event_reaches_only_endpoints_that_listen_to_it_and_to_its_job(db: Da
 
 
 def test_a_delivery_is_held_by_one_sender_and_recorded_by_the_last(db: Database, keyring: Keyring) -> None:
-    submit(db, keyring, 0, new=NewJob("x", callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32))
+    submit(db, keyring, 0, new=new_job(name="x", callback_url="http://127.0.0.1/", callback_secret="whsec_" + "a" * 32))
     deliveries.relay(db, deliveries.events(db))
     (delivery_id,) = deliveries.due(db, limit=9, again_after_s=60, at_once=4, failing=8)
     first = deliveries.claim(db, delivery_id, lease_s=-1)  # a sender that dies at once

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from guardfleet.cli.output import printable
-from guardfleet.client.direct import Options, Producer
+from guardfleet.client.direct import DirectClient
+from guardfleet.domain.options import JobOptions
 from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
@@ -23,8 +24,8 @@ SHOWN = "evil[/b] [x] :smile: \\x1b[31m\\u202e \u6587 [bold]"
 
 @with_broker("redis")
 def test_a_clients_name_is_shown_as_it_is_on_stdout(settings: Settings, db: Database, tmp_path: pathlib.Path) -> None:
-    producer = Producer.connect(settings)
-    job = producer.submit(["x"], Options(name=NAME)).job
+    producer = DirectClient.connect(settings)
+    job = producer.submit(["x"], JobOptions(name=NAME)).job
     producer.db.close()
     for told in (said(settings, "jobs"), said(settings, "jobs", "--name", "[/b]")):
         assert told.returncode == 0, told.stderr
@@ -91,7 +92,7 @@ def run(stdout: int, *args: str, of: pathlib.Path | Settings) -> subprocess.Comp
 def test_a_full_or_closed_standard_output_is_one_sentence_and_a_pipe_that_ends_none(
     settings: Settings, db: Database, tmp_path: pathlib.Path
 ) -> None:
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     producer.submit(["x"])
     producer.db.close()
     with pathlib.Path("/dev/full").open("wb") as full:
@@ -115,7 +116,7 @@ def test_a_full_or_closed_standard_output_is_one_sentence_and_a_pipe_that_ends_n
 @pytest.mark.parametrize("fmt", ["jsonl", "csv"])
 @with_broker("redis")
 def test_so_is_one_that_fills_under_an_export(settings: Settings, db: Database, fmt: str) -> None:
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     job = producer.submit([{"id": i} for i in range(3)] + ["x"]).job
     producer.db.close()
     args = ("--refused",) if fmt == "jsonl" else ("--format", fmt)

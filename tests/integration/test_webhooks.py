@@ -10,7 +10,9 @@ import openai
 import pytest
 from standardwebhooks import Webhook
 
-from guardfleet.client.direct import Options, Producer
+from guardfleet.client.direct import DirectClient
+from guardfleet.client.job import SubmitOptions
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret
@@ -39,10 +41,13 @@ def delivery_state(db: Database) -> int | None:
 
 def run(
     settings: Settings, folder: pathlib.Path, url: str, secret: str, final: int, workers: Settings | None = None
-) -> tuple[Producer, dict[str, Any]]:
-    producer = Producer.connect(settings)
+) -> tuple[DirectClient, dict[str, Any]]:
+    producer = DirectClient.connect(settings)
     with fleet(workers or settings, folder, DISPATCHER, WORKER, WEBHOOKS):
-        job = finished(producer, producer.submit(["a", "b [[unsafe]]"], Options(callback_url=url, callback_secret=secret)).job)
+        job = finished(
+            producer,
+            producer.submit(["a", "b [[unsafe]]"], JobOptions(callback_url=url), SubmitOptions(callback_secret=secret)).job,
+        )
         until(lambda: delivery_state(producer.db) == final, what=f"a delivery in state {final}")
     return producer, {"label": job.label, "public_id": job.public_id}
 
@@ -106,8 +111,8 @@ def test_a_private_address_is_refused_unless_the_operator_allows_it(
 ) -> None:
     closed = settings.model_copy(update={"webhook_allow_networks": ()})
     url = receiver.url.replace("127.0.0.1", "localhost")
-    with closing(Producer.connect(closed).db) as db, pytest.raises(RejectedError, match="private or reserved"):
-        Producer(db, Keyring.of(closed), closed).submit(["a"], Options(callback_url=url))
+    with closing(DirectClient.connect(closed).db) as db, pytest.raises(RejectedError, match="private or reserved"):
+        DirectClient(db, Keyring.of(closed), closed).submit(["a"], JobOptions(callback_url=url))
     producer, _ = run(settings, tmp_path, url, new_secret(), 3, workers=closed)  # it leads elsewhere by the time it is called
     assert receiver.got == []
     assert all(status is None and "private or reserved" in str(error) for status, error in attempts(producer.db))

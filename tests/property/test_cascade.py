@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardfleet.domain.cascade import compare, doubts_of, is_sure
-from guardfleet.domain.options import Escalation, Plan
+from guardfleet.domain.plan import Escalation, Plan
 from guardfleet.domain.verdict import Judgement, ServedBy
 from guardfleet.store.shards.handoff import Opinion
 from tests.services.judged import answered, any_judgement

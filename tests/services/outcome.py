@@ -1,13 +1,13 @@
 """What a finished job is held against: rows, counters and completion log have to say the same."""
 
-from guardfleet.client.direct import Producer
+from guardfleet.client.direct import DirectClient
 from guardfleet.store import verdicts
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
 from tests.services.fleet import PATIENCE_S, until
 
 
-def finished(producer: Producer, job: JobView, timeout_s: float = PATIENCE_S) -> JobView:
+def finished(producer: DirectClient, job: JobView, timeout_s: float = PATIENCE_S) -> JobView:
     """The job once it has ended."""
 
     def look() -> JobView | None:
@@ -19,12 +19,12 @@ def finished(producer: Producer, job: JobView, timeout_s: float = PATIENCE_S) ->
     return found
 
 
-def progressed(producer: Producer, job: JobView, n: int) -> None:
+def progressed(producer: DirectClient, job: JobView, n: int) -> None:
     """Wait until at least `n` texts have their verdict."""
     until(lambda: views.get(producer.db, job.public_id).done >= n, what=f"{n} verdicts")
 
 
-def assert_exactly_once(producer: Producer, job: JobView) -> None:
+def assert_exactly_once(producer: DirectClient, job: JobView) -> None:
     """One verdict a text, counters equal to rows, at most one completion event."""
     rows = list(verdicts.export(producer.db, job))
     assert [row["seq"] for row in rows] == list(range(job.total))

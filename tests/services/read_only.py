@@ -10,7 +10,8 @@ from typing import Any
 import httpx2
 import psycopg
 
-from guardfleet.client.direct import Options, Producer
+from guardfleet.client.direct import DirectClient
+from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
@@ -62,7 +63,7 @@ def weather(
     settings = settings.model_copy(update={"api_port": port, "shard_texts": 20})
     migrate.upgrade(made := Database(server.url, pool_size=1))
     made.close()
-    producer = Producer.connect(settings)
+    producer = DirectClient.connect(settings)
     key = keys.create(producer.db, Keyring(settings.required("secret_key")), name=NAME)
     hook = receiver.url.replace("/hook", URL)
     headers = {"authorization": f"Bearer {key}"}
@@ -72,7 +73,7 @@ def weather(
             fleet(settings, folder, *COMMANDS) as processes,
         ):
             until(lambda: _status(client, "/readyz") == "200", what="the API")
-            job = producer.submit([f"{TEXT} {i}" for i in range(texts)], Options(name=NAME, callback_url=hook)).job
+            job = producer.submit([f"{TEXT} {i}" for i in range(texts)], JobOptions(name=NAME, callback_url=hook)).job
             progressed(producer, job, texts // 10)
             with read_only(server.url):
                 until(lambda: _status(client, "/readyz") == "503", what="an API that is not ready")
@@ -127,7 +128,7 @@ def _status(client: httpx2.Client, path: str) -> str:
         return type(error).__name__
 
 
-def _count(producer: Producer, job_id: int, texts: int, seen: Seen) -> None:
+def _count(producer: DirectClient, job_id: int, texts: int, seen: Seen) -> None:
     with producer.db.begin() as connection:
         rows, distinct = connection.exec_driver_sql(
             f"select count(*), count(distinct seq) from verdict where job_id = {job_id}"

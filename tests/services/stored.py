@@ -1,8 +1,12 @@
 """Jobs and shards in a few words, for tests of the store."""
 
 import datetime as dt
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from guardfleet.client.job import Numbered
+from guardfleet.domain.options import JobOptions
 from guardfleet.domain.verdict import Judgement, Model
 from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
@@ -24,12 +28,31 @@ BULK = Route(0)
 MODEL = Model("m", "0123456789abcdef", "p")
 
 
+def new_job(name: str = "test", **asked: Any) -> NewJob:
+    """A job of these options, and of these other fields of `NewJob`."""
+    own = {field: asked.pop(field) for field in NewJob.__dataclass_fields__ if field in asked}
+    return NewJob(JobOptions(name=name, **asked), **own)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Numbered rows as a client takes them."""
+
+    each: Iterable[Numbered]
+    name: str = "rows"
+    is_repeatable: bool = False
+
+    def rows(self) -> Iterator[Numbered]:
+        """Them."""
+        return iter(self.each)
+
+
 def submit(
     db: Database, keyring: Keyring, n: int = 10, *, shard_texts: int = 4, new: NewJob | None = None, mark: str = ""
 ) -> JobView:
     """A sealed job of `n` texts, each with this mark of the instant engine."""
-    settings = load_settings(shard_texts=shard_texts)
-    with Intake(db, keyring, settings, new or NewJob("test")) as intake:
+    settings = load_settings(shard_texts=shard_texts, webhook_allow_networks=("127.0.0.0/8",))
+    with Intake(db, keyring, settings, new or new_job()) as intake:
         intake.add_all((i + 1, PayloadRow(f"id{i}", f"text {i}{mark}")) for i in range(n))
         return intake.seal()
 

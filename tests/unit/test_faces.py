@@ -40,6 +40,8 @@ MODULES = {
     "guardfleet/cli/progress.py": "summary",
     "guardfleet/verdicts/cursors.py": "- places, not verdicts",
     "guardfleet/verdicts/export.py": "jsonl, csv, parquet",
+    "guardfleet/__init__.py": "- names what is imported when asked for",
+    "guardfleet/verdicts/filters.py": "- says which rows are wanted",
     "guardfleet/verdicts/page.py": "json object, fields",
     "guardfleet/verdicts/rationale.py": "rationale",
     "guardfleet/verdicts/rendering.py": "json object, fields",

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from guardfleet.cli.fingerprint import UNASKED, canonical, fingerprint
-from guardfleet.domain.options import DEFAULT_PLAN
+from guardfleet.domain.plan import DEFAULT_PLAN
 from guardfleet.errors import RejectedError
 
 ROOT = pathlib.Path(__file__).parents[2]

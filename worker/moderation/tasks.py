@@ -16,7 +16,7 @@ from celery.exceptions import Reject
 
 from guardfleet.broker.celery_app import MESSAGE_VERSION, MODERATE, is_newer
 from guardfleet.domain.cascade import compare, doubts_of
-from guardfleet.domain.options import NONE_ESCALATED, Escalation
+from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.retry import backoff_s
 from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names, with_notes
 from guardfleet.errors import ConfigurationError, DrainingError, FatalError, GuardfleetError, RetryableError

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, terminal
 from guardfleet.cli import progress as show
 from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.cli.input_options import asked_of, opened
+from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import database_of, running_settings
 from guardfleet.errors import ConfigurationError
@@ -20,32 +21,31 @@ from guardfleet.store.jobs import control, views
 from guardfleet.store.jobs.views import JobView, parse_label
 
 if TYPE_CHECKING:
-    from guardfleet.client.direct import Options
+    from guardfleet.client.job import SubmitOptions
+    from producer.readers import Reading
 
 
-def submit(settings: Settings, sources: Sequence[str], options: "Options", *, wait: bool) -> int:
+def submit(
+    settings: Settings, sources: Sequence[str], options: JobOptions, how: "SubmitOptions", reading: "Reading", *, wait: bool
+) -> int:
     """Submit a file; print the job's name on stdout. One whose submit was cut off is gone on with."""
-    from guardfleet.client.direct import Producer
+    from guardfleet.client.direct import DirectClient
+    from producer.submit import submit_input
 
-    inputs = opened(sources, options.reading, max_text_bytes=settings.max_text_bytes, allow_empty=options.allow_empty)
-    options = replace(options, name=inputs.name, fingerprint=fingerprint(inputs.paths, "submit", _asked(options)))
+    inputs = opened(sources, reading, max_text_bytes=settings.max_text_bytes, allow_empty=how.allow_empty)
+    asked = options.under_old_names() | {"callback_secret": how.callback_secret} | asked_of(reading)  # docs/resume.md
+    how = replace(how, fingerprint=fingerprint(inputs.paths, "submit", asked))
     if settings.api_url is not None:
         from guardfleet.cli.commands import remote
 
-        return remote.submit(settings, inputs, options, wait=wait)
-    producer = Producer.connect(_of_fleet(settings))
-    submission = producer.submit_input(inputs, options)
+        return remote.submit(settings, inputs, options, how, wait=wait)
+    client = DirectClient.connect(_of_fleet(settings))
+    submission = submit_input(client, inputs, options, how)
     print(submission.job.label, flush=True)
     show.submitted(submission)
     if not wait:
         return FAILED_ROWS if submission.job.rejected else DONE
-    return _follow(producer.db, submission.job)
-
-
-def _asked(options: "Options") -> dict[str, Any]:
-    """What makes two submits of the same input the same (docs/resume.md)."""
-    names = ("strict", "interactive", "callback_url", "callback_secret", "priority", "reuse")
-    return {**{name: getattr(options, name) for name in names}, **asdict(options.plan), **asked_of(options.reading)}
+    return _follow(client.db, submission.job)
 
 
 def _of_fleet(settings: Settings) -> Settings:

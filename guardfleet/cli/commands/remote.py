@@ -5,50 +5,51 @@ import time
 from typing import TYPE_CHECKING
 
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, progress, terminal
-from guardfleet.client.direct import Options
-from guardfleet.client.protocol import Batch
+from guardfleet.client.job import Job, SubmitOptions
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
 from producer.sources import Inputs
+from producer.submit import submit_input
 
 if TYPE_CHECKING:
     from guardfleet.cli.commands.job_list import Line
-    from guardfleet.client.http import HttpProducer
+    from guardfleet.client.http import Client
 
 LOOK_S = 1.0
 SHOWN = 5  # refused lines
 
 
-def submit(settings: Settings, inputs: Inputs, options: Options, *, wait: bool) -> int:
+def submit(settings: Settings, inputs: Inputs, options: JobOptions, how: SubmitOptions, *, wait: bool) -> int:
     """Submit a file; print the batch's name on stdout."""
-    with connect(settings) as producer:
-        batch = producer.submit_input(inputs, options)
+    with connect(settings) as client:
+        batch = submit_input(client, inputs, options, how)
         print(batch.id, flush=True)
         taken = f"{batch.total - batch.failed:,} texts taken" + (f", {batch.failed:,} lines refused" if batch.failed else "")
         terminal.say(taken)
-        for line in producer.refused(batch.id, limit=SHOWN) if batch.failed else ():
+        for line in client.refused(batch.id, limit=SHOWN) if batch.failed else ():
             terminal.say(f"  line {line['line']}: {line['detail']} ({line['code']})")
-        if batch.callback_secret and not options.callback_secret:
+        if batch.callback_secret and not how.callback_secret:
             terminal.say(f"the callback is signed with {batch.callback_secret}")
-        for warning in inputs.warnings:
+        for warning in batch.warnings:
             progress.look_at(warning)
         if not wait:
             return FAILED_ROWS if batch.failed else DONE
-        return _follow(settings, producer, batch)
+        return _follow(settings, client, batch)
 
 
 def watch(settings: Settings, label: str) -> int:
     """Show a batch's progress until it has ended."""
-    with connect(settings) as producer:
-        return _follow(settings, producer, producer.status(label.replace("job_", "batch_")))
+    with connect(settings) as client:
+        return _follow(settings, client, client.status(label.replace("job_", "batch_")))
 
 
 def listing(settings: Settings, *, after: str | None, limit: int) -> "list[Line]":
     """A page of batches, newest first."""
     from guardfleet.cli.commands.job_list import Line
 
-    with connect(settings) as producer:
-        found = producer.batches(after=after and after.replace("job_", "batch_"), limit=limit)
+    with connect(settings) as client:
+        found = client.jobs(after=after and after.replace("job_", "batch_"), limit=limit)
     return [
         Line(
             one.id,
@@ -63,20 +64,20 @@ def listing(settings: Settings, *, after: str | None, limit: int) -> "list[Line]
     ]
 
 
-def connect(settings: Settings) -> "HttpProducer":
+def connect(settings: Settings) -> "Client":
     """A client of the fleet at `api_url`; raises ConfigurationError without a key."""
-    from guardfleet.client.http import HttpProducer
+    from guardfleet.client.http import Client
 
     if settings.api_url is None or settings.api_key is None:
         raise ConfigurationError("set GUARDFLEET_API_KEY to a key of that fleet: `guardfleet keys create` there makes one.")
-    return HttpProducer(settings.api_url, settings.api_key.get_secret_value())
+    return Client(settings.api_url, settings.api_key.get_secret_value())
 
 
-def _follow(settings: Settings, producer: "HttpProducer", batch: Batch) -> int:
+def _follow(settings: Settings, client: "Client", batch: Job) -> int:
     try:
         while not batch.is_final:
             time.sleep(LOOK_S)
-            batch = producer.status(batch.id)
+            batch = client.status(batch.id)
             left = "" if batch.eta_s is None else f", about {batch.eta_s:,.0f} s left"
             terminal.say(f"{batch.done + batch.failed:,} of {batch.total:,}, {batch.texts_per_s:,.0f} texts/s{left}")
     except KeyboardInterrupt:

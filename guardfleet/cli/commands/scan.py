@@ -3,14 +3,14 @@
 import pathlib
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, progress, terminal
 from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.cli.input_options import asked_of, opened
 from guardfleet.cli.model_check import require_found
-from guardfleet.domain.options import DEFAULT_PLAN, Plan
+from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import Stack, running_settings
 from guardfleet.security.encryption import Keyring
@@ -36,12 +36,10 @@ class Scan:
     sources: list[str]
     out: str
     reading: "Reading"
-    allow_empty: bool = False
-    strict: bool = False
+    options: JobOptions = field(default_factory=JobOptions)
     again: bool = False
-    plan: Plan = DEFAULT_PLAN
-    callback_url: str | None = None
-    callback_secret: str | None = None
+    allow_empty: bool = False
+    callback_secret: str | None = field(default=None, repr=False)
 
     def run(self) -> int:
         """Do it all; returns the exit status."""
@@ -52,7 +50,7 @@ class Scan:
         fingerprint = self._fingerprint()
         running = running_settings(self.settings) if self.settings.is_embedded else None
         if running is None:
-            require_found(self.settings, self.plan.second_model)
+            require_found(self.settings, self.options.escalate_to)
         stack = Stack(running or self.settings, log_to_files=True)
         try:
             with terminal.busy("starting PostgreSQL and the broker" if stack.settings.is_embedded else "connecting"):
@@ -83,8 +81,8 @@ class Scan:
             if not has_fleet:
                 stack.start_processes(*self._processes())
             elif job is not None:  # a new one is looked at as it is made
-                plan = self._named_plan()
-                models.require_served(db, plan.model, plan.second_model)
+                named = self._named()
+                models.require_served(db, named.model, named.escalate_to)
             try:
                 job = job or self._submit(db, fingerprint, brings_workers=not has_fleet)
                 public_id, done_before = job.public_id, job.done
@@ -98,36 +96,35 @@ class Scan:
 
     def _processes(self) -> list[tuple[str, list[str]]]:
         out = [("dispatcher", ["dispatcher"]), ("worker", ["worker"])]
-        if self.plan.second_model:
-            out.append(("worker-second", ["worker", "--model", self.plan.second_model, "--named-only"]))
-        return [*out, ("webhooks", ["worker", "--webhooks"])] if self.callback_url else out
+        if self.options.escalate_to:
+            out.append(("worker-second", ["worker", "--model", self.options.escalate_to, "--named-only"]))
+        return [*out, ("webhooks", ["worker", "--webhooks"])] if self.options.callback_url else out
 
-    def _named_plan(self) -> Plan:
-        """The plan with its model under the name that verdicts give it."""
-        if self.plan.second_model is None or self.settings.engine != "model":
-            return self.plan
+    def _named(self) -> JobOptions:
+        """The options with their models under the names that verdicts give them."""
+        if self.options.escalate_to is None or self.settings.engine != "model":
+            return self.options
         from worker.engine.model.model_files import name_of
 
-        return replace(self.plan, model=name_of(self.settings.model), second_model=name_of(self.plan.second_model)).check()
+        names = {"model": name_of(self.settings.model), "escalate_to": name_of(self.options.escalate_to)}
+        return self.options.model_copy(update=names)
 
     def _submit(self, db: Database, fingerprint: bytes | None, *, brings_workers: bool) -> JobView:
-        from guardfleet.client.direct import Options, Producer
+        from guardfleet.client.direct import DirectClient
+        from guardfleet.client.job import SubmitOptions
+        from producer.submit import submit_input
 
-        producer = Producer(db, Keyring.of(self.settings), self.settings)
+        client = DirectClient(db, Keyring.of(self.settings), self.settings)
         with terminal.busy(f"reading {self._inputs.name}") as change:
-            options = Options(
-                name=self._inputs.name,
-                allow_empty=self.allow_empty,
-                strict=self.strict,
-                fingerprint=fingerprint,
-                reuse=not self.again,
-                brings_workers=brings_workers,
-                callback_url=self.callback_url,
+            how = SubmitOptions(
                 callback_secret=self.callback_secret,
-                plan=self._named_plan(),
+                allow_empty=self.allow_empty,
+                fingerprint=fingerprint,
+                brings_workers=brings_workers,
                 on_progress=lambda n: change(f"reading {self._inputs.name}: {n:,} texts"),
             )
-            submission = producer.submit_input(self._inputs, options)
+            options = self._named().model_copy(update={"name": self._inputs.name, "use_cache": not self.again})
+            submission = submit_input(client, self._inputs, options, how)
         progress.submitted(submission)
         return submission.job
 
@@ -163,7 +160,7 @@ class Scan:
     def _await_callback(self, db: Database, job: JobView) -> None:
         """Give the webhook a moment, since the stack goes down with us; what is not delivered now is at the next start."""
         deadline = time.monotonic() + CALLBACK_PATIENCE_S
-        while self.callback_url and deliveries.unsent(db, job.id) and time.monotonic() < deadline:
+        while self.options.callback_url and deliveries.unsent(db, job.id) and time.monotonic() < deadline:
             time.sleep(progress.POLL_S)
 
     def _report(self, db: Database, job: JobView, fmt: str, seconds: float | None, *, has_fleet: bool) -> int:
@@ -181,15 +178,10 @@ class Scan:
 
     def _fingerprint(self, *, again: bool | None = None) -> bytes | None:
         """What makes two runs the same: the file's bytes and what is to judge them. None for standard input."""
-        settings, plan = self.settings, self.plan
+        settings, options = self.settings, self.options
         asked: dict[str, Any] = {
+            **options.under_old_names(),
             "again": self.again if again is None else again,
-            "strict": self.strict,
-            "callback_url": self.callback_url,
-            "second_model": plan.second_model,
-            "sure": plan.sure,
-            "sample": plan.sample,
-            "long_texts": plan.long_texts,
             "engine": settings.engine,
             "model": settings.model,
             "model_revision": settings.model_revision,
@@ -199,7 +191,7 @@ class Scan:
         if settings.engine == "model":
             from worker.engine.model.model_files import digest_of, folder_of
 
-            folders = [folder_of(model) for model in (settings.model, plan.second_model) if model is not None]
+            folders = [folder_of(model) for model in (settings.model, options.escalate_to) if model is not None]
             asked["digests"] = [digest_of(folder, settings.data_dir) if folder else None for folder in folders]
         return fingerprint(self._inputs.paths, "scan", asked | asked_of(self.reading))
 

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain.options import PRIORITIES
 from guardfleet.domain.states import JobState
 from guardfleet.errors import RejectedError
 from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import audit, job_label
-
-PRIORITIES = range(-100, 101)
 
 
 def cancel(db: Database, job_id: int) -> None:

@@ -6,25 +6,24 @@ seal() the job cannot be completed, however many of its shards are.
 """
 
 import datetime as dt
-import json
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
-from guardfleet.domain.options import DEFAULT_PLAN, Plan
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import LineError, OverloadedError, RejectedError, StatementError
-from guardfleet.rows.metadata import is_storable
 from guardfleet.rows.row import MODERATIONS
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import installation, models
+from guardfleet.store import installation
 from guardfleet.store.database import Database, copy_rows
+from guardfleet.store.jobs.new import columns, placeholders, values_of
 from guardfleet.store.jobs.views import DEFAULT_TENANT, EVENT_KINDS, audit, job_label
 from guardfleet.store.partitions import ensure_day
 
+DEFAULTS = JobOptions()
 OVERLOAD_PAUSE_S = 60.0  # what a refused caller is told to wait
 INTAKE_LEASE_S = 10.0  # an intake that was silent for so long may be taken over
 SHARD_COLUMNS = {
@@ -42,26 +41,20 @@ REJECTION_COLUMNS = {"job_id": "int8", "line": "int8", "code": "text", "detail":
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What a producer says of a job before its first text."""
+    """A job before its first text: what is asked of it, by whom, and where its texts come from.
 
-    name: str
+    `fingerprint`: of the input and what is asked of it; a cut-off submit with it is gone on with by the next. `input_file_id`: the
+    uploaded file that its texts are taken from; `endpoint`: what its lines are requests to. `brings_workers`: who submits it starts
+    the workers that it names, which need not have served yet.
+    """
+
+    options: JobOptions = DEFAULTS
     tenant_id: int = DEFAULT_TENANT
-    lane: int = 0
     fingerprint: bytes | None = None
-    metadata: dict[str, Any] | None = None
-    callback_url: str | None = None
-    callback_secret: str | None = None
-    plan: Plan = DEFAULT_PLAN
-    priority: int = 0  # among the tenant's jobs of the lane; higher first
-    strict: bool = False  # nothing of it runs before all of it is there
-    reuse: bool = True  # verdicts of other jobs may serve it
-    input_file_id: uuid.UUID | None = None  # the uploaded file that its texts are taken from
-    endpoint: str = MODERATIONS  # what its lines are requests to
-    completion_window: str = "24h"  # as the caller put it
-    window_s: float | None = None  # from creation on; then it expires
-    purge_hours: float | None = None  # instead of the setting
-    webhook_metadata: dict[str, Any] | None = None  # instead of `metadata` in webhooks
-    brings_workers: bool = False  # who submits it starts the workers that it names
+    callback_secret: str | None = field(default=None, repr=False)
+    input_file_id: uuid.UUID | None = None
+    endpoint: str = MODERATIONS
+    brings_workers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +72,7 @@ class OpenJob:
     line: int = 0  # input lines up to this one are committed
     texts: int = 0
     shards: int = 0
+    callback_secret: str | None = field(default=None, repr=False)  # of one that was made just now
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +85,11 @@ class SealedShard:
     blob: bytes
 
 
-INSERT = """insert into job (public_id, tenant_id, day, lane, name, fingerprint, metadata, key_id, data_key,
-                             first_model, second_model, sure, sample, long_texts, priority, strict, reuse,
-                             input_file_id, endpoint, completion_window, expires_at, purge_hours, webhook_metadata,
-                             intake_lease_until)
-            values (:public_id, :tenant_id, :day, :lane, :name, :fingerprint, cast(:metadata as jsonb), :key_id, :data_key,
-                    :model, :second_model, :sure, :sample, :long_texts, :priority, :strict, :reuse,
-                    :input_file_id, :endpoint, :completion_window,
-                    now() + make_interval(secs => cast(:window_s as double precision)), :purge_hours,
-                    cast(:webhook_metadata as jsonb), now() + make_interval(secs => :lease))
-            returning id"""
+OWN_COLUMNS = ("public_id", "tenant_id", "day", "fingerprint", "key_id", "data_key", "input_file_id", "endpoint")
+INSERT = f"""insert into job ({columns()}, {", ".join(OWN_COLUMNS)}, expires_at, intake_lease_until)
+             values ({placeholders(":{}")}, {", ".join(f":{name}" for name in OWN_COLUMNS)},
+                     now() + make_interval(secs => cast(:window_s as double precision)), now() + make_interval(secs => :lease))
+             returning id"""
 
 
 def create(
@@ -108,30 +97,36 @@ def create(
 ) -> OpenJob:
     """A job in state INGESTING, its day's partitions, and its callback endpoint.
 
-    Raises OverloadedError while the texts of all jobs that wait for a verdict are `max_backlog` or more, NotFoundError for a model
-    that nobody has served. `also` is done in the same transaction, with the job's public id.
+    Raises OverloadedError while the texts of all jobs that wait for a verdict are `max_backlog` or more. `also` is done in the same
+    transaction, with the job's public id. What else is to be asked before is in `guardfleet.jobs.submit`.
     """
-    if not is_storable(new.name):
-        raise RejectedError("the name of a job holds a NUL or half of a surrogate pair.", param="name")
-    public_id, plan = uuid7(), new.plan.check()
-    if not new.brings_workers:
-        models.require_served(db, plan.model, plan.second_model)
+    public_id, options = uuid7(), new.options
     with db.begin() as connection:
         installation.follow(connection, keyring)
         data_key = keyring.new_data_key()
         _refuse_overload(connection, max_backlog)
         day = connection.execute(text("select (now() at time zone 'utc')::date")).scalar_one()
         ensure_day(connection, day)
-        values = asdict(new) | asdict(plan)
-        values |= {name: None if values[name] is None else json.dumps(values[name]) for name in ("metadata", "webhook_metadata")}
-        values |= {"public_id": public_id, "day": day, "key_id": keyring.key_id, "data_key": data_key, "lease": INTAKE_LEASE_S}
+        values = values_of(options) | {
+            "public_id": public_id,
+            "tenant_id": new.tenant_id,
+            "day": day,
+            "fingerprint": new.fingerprint,
+            "key_id": keyring.key_id,
+            "data_key": data_key,
+            "input_file_id": new.input_file_id,
+            "endpoint": new.endpoint,
+            "window_s": options.window_s,
+            "lease": INTAKE_LEASE_S,
+        }
         job_id: int = connection.execute(text(INSERT), values).scalar_one()
-        if new.callback_url and new.callback_secret:
-            _add_callback(connection, job_id, new, keyring.seal_secret(new.callback_secret))
+        if options.callback_url and new.callback_secret:
+            _add_callback(connection, job_id, options.callback_url, keyring.seal_secret(new.callback_secret))
         audit(connection, new.tenant_id, "job.create", job_label(public_id))
         if also is not None:
             also(connection, public_id)
-    return OpenJob(job_id, public_id, new.tenant_id, day, new.lane, data_key, new.plan.model)
+    lane, secret = int(options.interactive), new.callback_secret
+    return OpenJob(job_id, public_id, new.tenant_id, day, lane, data_key, options.model, callback_secret=secret)
 
 
 def _refuse_overload(connection: Connection, max_backlog: int) -> None:
@@ -143,13 +138,13 @@ def _refuse_overload(connection: Connection, max_backlog: int) -> None:
         )
 
 
-def _add_callback(connection: Connection, job_id: int, new: NewJob, sealed: bytes) -> None:
+def _add_callback(connection: Connection, job_id: int, url: str, sealed: bytes) -> None:
     connection.execute(
         text(
             """insert into endpoint (tenant_id, job_id, url, secret, kinds, key_id)
                select tenant_id, id, :url, :secret, :kinds, key_id from job where id = :job"""
         ),
-        {"job": job_id, "url": new.callback_url, "secret": sealed, "kinds": list(EVENT_KINDS)},
+        {"job": job_id, "url": url, "secret": sealed, "kinds": list(EVENT_KINDS)},
     )
 
 

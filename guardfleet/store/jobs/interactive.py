@@ -9,25 +9,26 @@ from typing import Any
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import StatementError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation, verdicts
 from guardfleet.store.database import UNFLUSHED, Database, fetch
-from guardfleet.store.jobs.views import LANES
+from guardfleet.store.jobs.new import columns, placeholders, values_of
 from guardfleet.store.partitions import ensure_day
 from guardfleet.verdicts.page import Page
 
 TODAY = "(now() at time zone 'utc')::date"  # no process's clock decides days
 CREATE = f"""with j as (
-               insert into job (id, public_id, tenant_id, day, lane, online, name, key_id, data_key, first_model,
-                                state, total, sealed_at, purge_hours, keeps_nothing)
+               insert into job ({columns()}, id, public_id, tenant_id, day, online, key_id, data_key,
+                                state, total, sealed_at, keeps_nothing)
                overriding system value
-               select %(id)s, %(public_id)s, %(tenant)s, {TODAY}, %(lane)s, true, 'moderation', %(key_id)s, %(data_key)s,
-                      %(model)s, 1, %(n)s, now(), 0, %(keeps_nothing)s
+               select {placeholders("%({})s")}, %(id)s, %(public_id)s, %(tenant)s, {TODAY}, true, %(key_id)s, %(data_key)s,
+                      1, %(n)s, now(), %(keeps_nothing)s
                where not exists (select from installation_key where is_current and key_id <> %(key_id)s) returning id, day),
              s as (insert into shard (job_id, shard_no, day, lane, first_seq, n, model, published_at, publish_no)
-               select id, 0, day, %(lane)s, 0, %(n)s, %(model)s, now(), 1 from j)
+               select id, 0, day, %(lane)s, 0, %(n)s, %(first_model)s, now(), 1 from j)
              insert into shard_payload (job_id, shard_no, day, blob)
              select id, 0, day, %(blob)s from j, {UNFLUSHED} returning day"""
 NO_PARTITION = "23514"
@@ -58,16 +59,16 @@ def create(
     keyring: Keyring,
     job_id: int,
     rows: Sequence[PayloadRow],
+    options: JobOptions,
     *,
     tenant_id: int,
-    model: str | None,
     keeps_nothing: bool = False,
 ) -> OnlineJob:
     """The job, sealed, its one doorbell counted as rung: who calls this rings it. A new day's first makes its partitions."""
-    job = _made(db, keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
+    job = _made(db, keyring, job_id, rows, options, tenant_id=tenant_id, keeps_nothing=keeps_nothing)
     while job is None:  # the secret key was rotated meanwhile
         installation.look(db, keyring)
-        job = _made(db, keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
+        job = _made(db, keyring, job_id, rows, options, tenant_id=tenant_id, keeps_nothing=keeps_nothing)
     return job
 
 
@@ -76,21 +77,19 @@ def _made(
     keyring: Keyring,
     job_id: int,
     rows: Sequence[PayloadRow],
+    options: JobOptions,
     *,
     tenant_id: int,
-    model: str | None,
     keeps_nothing: bool,
 ) -> OnlineJob | None:
     """None where the ring's current key is not the pinned one."""
     public_id, key_id, data_key = uuid7(), keyring.key_id, keyring.new_data_key()
-    values = {
+    values = values_of(options) | {
         "id": job_id,
         "public_id": public_id,
         "tenant": tenant_id,
-        "lane": LANES["interactive"],
         "key_id": key_id,
         "data_key": data_key,
-        "model": model,
         "n": len(rows),
         "keeps_nothing": keeps_nothing,
         "blob": keyring.seal_rows(data_key, rows, job_id=job_id, shard_no=0),

@@ -11,7 +11,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from uuid_utils import UUID
 
-from guardfleet.domain.options import NONE_ESCALATED, Escalation
+from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.rows import payload
 from guardfleet.store.database import Database, copy_rows, fetch

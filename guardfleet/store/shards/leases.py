@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from guardfleet.domain.options import Plan
+from guardfleet.domain.plan import Plan
 from guardfleet.domain.states import ShardState
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow

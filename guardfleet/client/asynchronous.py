@@ -1,0 +1,97 @@
+"""The client with the database's address, for an event loop: each call runs in a thread."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Self, TypeVar
+
+from guardfleet.client.direct import DEFAULTS, PAGE, PLAIN, DirectClient, Submission
+from guardfleet.client.job import Job, RowSource, SubmitOptions
+from guardfleet.client.verdict import Verdict
+from guardfleet.domain.options import JobOptions
+from guardfleet.settings import Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AsyncDirectClient:
+    """`DirectClient` for an event loop. An async context manager."""
+
+    client: DirectClient
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> Self:
+        """Make a client for configured services, as `DirectClient.connect`."""
+        return cls(await asyncio.to_thread(DirectClient.connect, settings))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await asyncio.to_thread(self.client.close)
+
+    async def submit(
+        self, texts: Iterable[str | Mapping[str, Any]], options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN
+    ) -> Submission:
+        """Take texts in, as `DirectClient.submit`; they are read in the thread."""
+        return await asyncio.to_thread(self.client.submit, texts, options, how)
+
+    async def submit_rows(self, source: RowSource, options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> Submission:
+        """Take rows in, as `DirectClient.submit_rows`."""
+        return await asyncio.to_thread(self.client.submit_rows, source, options, how)
+
+    async def status(self, job_id: str) -> Job:
+        """Return where a job is; raises NotFoundError."""
+        return await asyncio.to_thread(self.client.status, job_id)
+
+    async def results(
+        self,
+        job_id: str,
+        *,
+        severity: Sequence[str] | None = None,
+        category: str | None = None,
+        status: str | None = None,
+        since: float | None = None,
+    ) -> AsyncIterator[Verdict]:
+        """Give verdicts, as `DirectClient.results`."""
+        found = self.client.results(job_id, severity=severity, category=category, status=status, since=since)
+        async for verdict in _apart(found):
+            yield verdict
+
+    async def refused(self, job_id: str, *, limit: int | None = None) -> AsyncIterator[dict[str, Any]]:
+        """Give refused lines, as `DirectClient.refused`."""
+        async for line in _apart(await asyncio.to_thread(self.client.refused, job_id, limit=limit)):
+            yield line
+
+    async def jobs(self, *, after: str | None = None, limit: int = 20) -> list[Job]:
+        """Return a page of the tenant's jobs, as `DirectClient.jobs`."""
+        return await asyncio.to_thread(self.client.jobs, after=after, limit=limit)
+
+    async def cancel(self, job_id: str) -> Job:
+        """Stop a job; verdicts it has stay."""
+        return await asyncio.to_thread(self.client.cancel, job_id)
+
+    async def pause(self, job_id: str) -> Job:
+        """Let a job rest."""
+        return await asyncio.to_thread(self.client.pause, job_id)
+
+    async def resume(self, job_id: str) -> Job:
+        """Take a paused job up again."""
+        return await asyncio.to_thread(self.client.resume, job_id)
+
+    async def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
+        """Return the verdict of a text, or of `{"messages": [...]}`, at once."""
+        return await asyncio.to_thread(self.client.moderate, value)
+
+
+async def _apart(found: Iterator[T]) -> AsyncIterator[T]:
+    """Give what an iterator has, which blocks: a page at a time in a thread."""
+    while page := await asyncio.to_thread(lambda: list(islice(found, PAGE))):
+        for each in page:
+            yield each

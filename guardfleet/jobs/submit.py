@@ -1,0 +1,86 @@
+"""The one way in: a job is looked at, then made. Files, bodies, tables, iterables and single texts all come through here.
+
+The rules of a submit, in the order in which they are asked: what the plan cannot mean, a name that cannot be stored, a callback
+that cannot be called, a model that nobody serves, and a fleet with too much to do. Quotas are a key's, and are asked by the API.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from guardfleet.domain.options import JobOptions
+from guardfleet.errors import RejectedError
+from guardfleet.rows.metadata import is_storable
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
+from guardfleet.security.signing import is_secret, new_secret
+from guardfleet.security.ssrf import addresses_of, check_addresses, receiver_of
+from guardfleet.settings import Settings
+from guardfleet.store import models
+from guardfleet.store.database import Database
+from guardfleet.store.jobs import intake, interactive
+from guardfleet.store.jobs.intake import NewJob, OpenJob
+from guardfleet.store.jobs.interactive import OnlineJob
+
+
+def open_job(
+    db: Database,
+    keyring: Keyring,
+    settings: Settings,
+    new: NewJob,
+    *,
+    addresses: Sequence[str] | None = None,
+    also: Callable[[Any, uuid.UUID], None] | None = None,
+) -> OpenJob:
+    """Make a job that takes texts from now on, its callback signed with the secret given, or with a fresh one.
+
+    `addresses`: where the callback leads, from a caller that has looked that up. `also` is done in the same transaction, with the
+    job's public id. Raises RejectedError, NotFoundError for a model that nobody serves, OverloadedError.
+    """
+    options = new.options
+    plan = options.plan.check()
+    if not is_storable(options.name):
+        raise RejectedError("the name of a job holds a NUL or half of a surrogate pair.", param="name")
+    secret = callback_secret(options.callback_url, new.callback_secret, settings.webhook_allow_networks, addresses)
+    if not new.brings_workers:
+        models.require_served(db, plan.model, plan.second_model)
+    admitted = replace(new, callback_secret=secret)
+    return intake.create(db, keyring, admitted, max_backlog=settings.max_backlog_texts, also=also)
+
+
+def judge_now(
+    db: Database,
+    keyring: Keyring,
+    job_id: int,
+    rows: Sequence[PayloadRow],
+    *,
+    tenant_id: int,
+    model: str | None,
+    keeps_nothing: bool = False,
+) -> OnlineJob:
+    """Make a job of a few texts that somebody waits for, whole from the start: nothing of it is left once it was answered.
+
+    `job_id` was reserved, so that the caller can listen for its end before it exists. Raises NotFoundError for a model that nobody
+    serves.
+    """
+    if model is not None:
+        models.require_served(db, model)
+    options = JobOptions(name="moderation", interactive=True, model=model, text_retention_hours=0)
+    return interactive.create(db, keyring, job_id, rows, options, tenant_id=tenant_id, keeps_nothing=keeps_nothing)
+
+
+def callback_secret(
+    url: str | None, secret: str | None, allowed: Sequence[str], addresses: Sequence[str] | None = None
+) -> str | None:
+    """Return the secret that signs a job's callback: the one given, else a fresh one; None without a URL.
+
+    Raises RejectedError where either is none, or the URL leads to a private network that is not one of those `allowed`.
+    """
+    if url is None:
+        return None
+    host, port = receiver_of(url, name="callback_url")
+    check_addresses(addresses_of(host, port) if addresses is None else addresses, allowed, name="callback_url")
+    if secret is not None and not is_secret(secret):
+        raise RejectedError("callback_secret is to be whsec_ and 24 to 64 bytes in base64.", param="callback_secret")
+    return secret or new_secret()

@@ -1,0 +1,27 @@
+"""A job's options as columns of the table `job`: the one list, for jobs that take texts in and for those that are whole at once."""
+
+import json
+from typing import Any
+
+from guardfleet.domain.options import COLUMNS, JobOptions
+
+AS_JSON = ("metadata", "webhook_metadata")
+NO_WINDOW = "24h"  # what is told of a job that never expires
+
+
+def columns() -> str:
+    """Return the columns, as INSERT lists them."""
+    return ", ".join(COLUMNS.values())
+
+
+def placeholders(form: str) -> str:
+    """Return their values in the same order, each as `form` has a parameter, such as `:{}`."""
+    each = ((column, form.format(column)) for column in COLUMNS.values())
+    return ", ".join(f"cast({value} as jsonb)" if column in AS_JSON else value for column, value in each)
+
+
+def values_of(options: JobOptions) -> dict[str, Any]:
+    """Return the parameters for `placeholders`."""
+    values = options.stored()
+    values |= {column: None if values[column] is None else json.dumps(values[column]) for column in AS_JSON}
+    return values | {"lane": int(options.interactive), "completion_window": options.completion_window or NO_WINDOW}

@@ -1,0 +1,45 @@
+"""Which of a job's verdicts a reader wants."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeVar
+
+from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity
+from guardfleet.errors import RejectedError
+
+T = TypeVar("T")
+SEVERITIES: Mapping[str, Severity] = MappingProxyType({severity.label: severity for severity in Severity})
+STATUSES: Mapping[str, Sequence[str]] = MappingProxyType({"completed": ("safe", "controversial", "unsafe"), "failed": ("error",)})
+CATEGORIES: Mapping[str, Category] = MappingProxyType({name: category for category, name in CATEGORY_NAMES.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which verdicts are wanted: of these severities, in any of these categories (0: whatever), since then (Unix seconds)."""
+
+    severities: Sequence[int]
+    categories: int = 0
+    since: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        severity: Iterable[str] | None = None,
+        category: str | None = None,
+        status: str | None = None,
+        since: float | None = None,
+    ) -> "Filter | None":
+        """Make a filter of names; None where nothing is asked. Raises RejectedError for a name that there is not."""
+        if severity is None and status is not None:
+            severity = _known(status, STATUSES, "status")
+        if severity is None and category is None and since is None:
+            return None
+        wanted = [int(_known(name, SEVERITIES, "severity")) for name in severity or SEVERITIES]
+        return cls(wanted, int(_known(category, CATEGORIES, "category")) if category else int(Category.NONE), since or 0.0)
+
+
+def _known(name: str, there: Mapping[str, T], what: str) -> T:
+    if name not in there:
+        raise RejectedError(f"{what} is one of: {', '.join(there)}.", param=what)
+    return there[name]

@@ -1,0 +1,50 @@
+"""Files and tables handed to a client, whichever it is: direct or over HTTP."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from guardfleet.client.job import Job, RowSource, SubmitOptions
+from guardfleet.domain.options import JobOptions
+from producer.readers import AS_FOUND, Reading
+from producer.sources import Inputs
+
+MAX_TEXT_BYTES = 8 << 20  # more than any fleet takes: it says itself what is too large for it
+DEFAULTS, PLAIN = JobOptions(), SubmitOptions()
+J_co = TypeVar("J_co", bound=Job, covariant=True)
+
+
+class TakesRows(Protocol[J_co]):
+    """A client."""
+
+    def submit_rows(self, source: RowSource, options: JobOptions = ..., how: SubmitOptions = ...) -> J_co:
+        """Take rows in."""
+
+
+def submit_file(
+    client: TakesRows[J_co],
+    path: str | os.PathLike[str] | Sequence[str],
+    options: JobOptions = DEFAULTS,
+    how: SubmitOptions = PLAIN,
+    *,
+    reading: Reading = AS_FOUND,
+    max_text_bytes: int = MAX_TEXT_BYTES,
+) -> J_co:
+    """Take a file in, or files, folders and patterns as one job (`-`: standard input); docs/input.md says what is read."""
+    sources = os.fspath(path) if isinstance(path, os.PathLike) else path
+    return submit_input(client, Inputs(sources, reading, max_text_bytes=max_text_bytes), options, how)
+
+
+def submit_input(client: TakesRows[J_co], inputs: Inputs, options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> J_co:
+    """Take an input in that was looked at already, under its own name where none is asked.
+
+    Raises RejectedError where nothing is in it, before a job exists.
+    """
+    if "name" not in options.model_fields_set:
+        options = options.model_copy(update={"name": inputs.name})
+    try:
+        job = client.submit_rows(inputs, options, how)
+    finally:
+        inputs.close()
+    return replace(job, warnings=inputs.warnings)
