@@ -1,4 +1,4 @@
-"""The states of jobs, shards and deliveries, and the moves between them.
+"""The states of jobs, shards, deliveries and uploaded files, and the moves between them.
 
 `TRANSITIONS` is the one table: the store's verbs are its edges, and docs/states.md is held against it by a test.
 """
@@ -58,6 +58,14 @@ class DeliveryState(IntEnum):
     EXHAUSTED = 3  # set by settle() after the last attempt, or after 410 Gone
 
 
+class FileState(IntEnum):
+    """Where an uploaded file is; stored as its number."""
+
+    UPLOADING = 0  # set by create(); a crash leaves it so, and a day later it expires
+    WHOLE = 1  # set by complete(): from now on it is seen
+    DELETED = 2  # set by delete() and expire(): the key that opens its content is gone
+
+
 TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], ...]]] = {
     JobState: {
         "seal": ((JobState.INGESTING, JobState.RUNNING), (JobState.INGESTING, JobState.COMPLETED)),
@@ -94,5 +102,10 @@ TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], 
         "claim": ((DeliveryState.PENDING, DeliveryState.SENDING), (DeliveryState.SENDING, DeliveryState.SENDING)),
         "settle": ((DeliveryState.SENDING, DeliveryState.DELIVERED), (DeliveryState.SENDING, DeliveryState.EXHAUSTED)),
         "defer": ((DeliveryState.SENDING, DeliveryState.PENDING),),
+    },
+    FileState: {
+        "complete": ((FileState.UPLOADING, FileState.WHOLE),),
+        "delete": ((FileState.WHOLE, FileState.DELETED),),
+        "expire": ((FileState.UPLOADING, FileState.DELETED), (FileState.WHOLE, FileState.DELETED)),
     },
 }

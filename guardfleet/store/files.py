@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
+from guardfleet.domain.states import FileState
 from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
 from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import audit
+from guardfleet.store.words import KEPT_FILE, UPLOADING_FILE, WHOLE_FILE
 
 UPLOAD_S = 86_400.0  # an upload that is not whole after so long was cut off
 COLUMNS = "public_id, tenant_id, filename, purpose, size, lines, digest, data_key, created_at, expires_at"
@@ -86,9 +88,10 @@ def complete(
     """The content is whole: from now on the file is seen. `also` is done in the same transaction."""
     with db.begin() as connection:
         row = connection.execute(
-            text(f"""update file set state = 1, purpose = :purpose, size = :size, lines = :lines, digest = :digest,
+            text(f"""update file set state = {FileState.WHOLE}, purpose = :purpose, size = :size, lines = :lines,
+                            digest = :digest,
                             expires_at = created_at + make_interval(secs => cast(:expires as double precision))
-                     where public_id = :id and state = 0 returning {COLUMNS}"""),
+                     where public_id = :id and {UPLOADING_FILE} returning {COLUMNS}"""),
             {
                 "id": file.public_id,
                 "purpose": purpose,
@@ -108,7 +111,7 @@ def get(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> StoredFile:
     """A whole file; raises NotFoundError, for another tenant's file too."""
     with db.session() as connection:
         row = connection.execute(
-            text(f"select {COLUMNS} from file where public_id = :id and tenant_id = :tenant and state = 1"),
+            text(f"select {COLUMNS} from file where public_id = :id and tenant_id = :tenant and {WHOLE_FILE}"),
             {"id": public_id, "tenant": tenant_id},
         ).one_or_none()
     if row is None:
@@ -123,7 +126,7 @@ def page(
     direction, side = ("desc", "<") if newest_first else ("asc", ">")
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""select {COLUMNS} from file where tenant_id = :tenant and state = 1
+            text(f"""select {COLUMNS} from file where tenant_id = :tenant and {WHOLE_FILE}
                        and (cast(:purpose as text) is null or purpose = :purpose)
                        and (cast(:after as uuid) is null
                             or id {side} (select id from file where public_id = :after and tenant_id = :tenant))
@@ -137,8 +140,8 @@ def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
     """Forget a file and the key that opens it: from now on its content is noise. Raises NotFoundError."""
     with db.begin() as connection:
         gone = connection.execute(
-            text("""update file set state = 2, data_key = null, expires_at = null
-                    where public_id = :id and tenant_id = :tenant and state = 1"""),
+            text(f"""update file set state = {FileState.DELETED}, data_key = null, expires_at = null
+                    where public_id = :id and tenant_id = :tenant and {WHOLE_FILE}"""),
             {"id": public_id, "tenant": tenant_id},
         ).rowcount
         if not gone:
@@ -150,10 +153,10 @@ def expire(db: Database, *, limit: int = 50) -> list[uuid.UUID]:
     """Forget files whose time is over, and uploads that were cut off; returns them, for their contents to be deleted."""
     with db.session() as connection:
         rows = connection.execute(
-            text("""with x as materialized (
-                      select id from file where state in (0, 1) and expires_at < now()
+            text(f"""with x as materialized (
+                      select id from file where {KEPT_FILE} and expires_at < now()
                       order by expires_at limit :limit for update skip locked)
-                    update file f set state = 2, data_key = null, expires_at = null from x where f.id = x.id
+                    update file f set state = {FileState.DELETED}, data_key = null, expires_at = null from x where f.id = x.id
                     returning f.public_id"""),
             {"limit": limit},
         )

@@ -11,6 +11,7 @@ from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
 from guardfleet.store.database import Database, fetch
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards.leases import Claim
+from guardfleet.store.words import REUSABLE_VERDICT
 from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode
 from guardfleet.verdicts.filters import Filter
 from guardfleet.verdicts.page import Cursor, Page
@@ -24,7 +25,7 @@ COLUMNS = ", ".join("v.metadata::text" if name == "metadata" else f"v.{name}" fo
 KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, input_tokens, output_tokens,
                   nullif(evidence - 'notes', '{{}}') as evidence, {", ".join(Codes._fields)}
            from verdict
-           where digest = any(%(digests)s::uuid[]) and served_by = 0 and severity < 3 and model_id = %(model)s
+           where digest = any(%(digests)s::uuid[]) and {REUSABLE_VERDICT} and model_id = %(model)s
              and (evidence is null or not evidence ? 'left_out')
              and day >= least(%(day)s, ((now() - make_interval(secs => %(age)s)) at time zone 'utc')::date)
              and (job_id = %(job)s or done_at > now() - make_interval(secs => %(age)s))
@@ -128,7 +129,8 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
                   select * from verdict
                   where job_id = %(job)s and day = %(day)s and seq >= d.first_seq and seq < d.first_seq + d.n
                     and seq > case when d.ord = %(ord)s then %(seq)s else -1 end
-                    and (severity = any(%(severities)s) or %(errors)s and severity not between 0 and 3)
+                    and (severity = any(%(severities)s)
+                         or %(errors)s and severity not between {Severity.SAFE} and {Severity.ERROR})
                     and (%(categories)s = 0 or categories & %(categories)s <> 0)
                     and done_at >= to_timestamp(%(since)s)) v
                 order by d.ord, v.seq limit %(limit)s""",

@@ -52,6 +52,7 @@ MODULES = {
     "guardfleet/store/shards/completion.py": "counters, webhook",
     "guardfleet/store/jobs/texts.py": "- puts texts beside rows",
     "guardfleet/store/verdicts.py": "export, filtered pages, cache",
+    "guardfleet/store/words.py": "- conditions of statements",
     "guardfleet/store/schema/view.py": "view",
     "guardfleet/verdicts/encoding.py": "- what all others read through",
     "guardfleet/client/direct.py": "export",

@@ -7,10 +7,12 @@ from typing import Any
 
 from sqlalchemy import text
 
+from guardfleet.domain.states import DeliveryState
 from guardfleet.store.database import Database
+from guardfleet.store.words import OPEN_DELIVERY, PENDING_DELIVERY, SENDING_DELIVERY
 
 # A delivery `b` that a sender has, or that a message is on its way for.
-UNDER_WAY = """b.state in (0, 1) and (b.lease_until >= now() or b.lease_until is null
+UNDER_WAY = f"""{OPEN_DELIVERY:b} and (b.lease_until >= now() or b.lease_until is null
                                       and b.published_at >= now() - make_interval(secs => :again))"""
 IS_TEST = "coalesce(d.subject ->> 'test' = 'true', false)"  # of a delivery `d`
 PACE_WAIT_S = 1.0  # a sender waits so long for an endpoint's turn; where it is further off, nothing is rung for
@@ -93,7 +95,7 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
                                then least(:at_once, ceil(coalesce(e.most_per_s, :at_once))) else 1 end as most,
                              row_number() over (partition by d.endpoint_id order by d.next_attempt_at, d.id) as place
                       from delivery d join endpoint e on e.id = d.endpoint_id
-                      where d.state in (0, 1) and d.next_attempt_at <= now() and e.enabled and d.id <> all(cast(:skip as bigint[]))
+                      where {OPEN_DELIVERY:d} and d.next_attempt_at <= now() and e.enabled and d.id <> all(cast(:skip as bigint[]))
                         and (e.paced_until is null or e.paced_until <= now() + make_interval(secs => :wait) or {IS_TEST})
                         and (d.lease_until is null or d.lease_until < now())
                         and (d.published_at is null or d.published_at < now() - make_interval(secs => :again))),
@@ -140,7 +142,7 @@ def claim(db: Database, delivery_id: int, *, lease_s: float) -> DueDelivery | No
 
 def claim_next(db: Database, endpoint_id: int, *, lease_s: float, again_after_s: float, at_once: int) -> DueDelivery | None:
     """Take the next that waits for this endpoint and that no message is on its way for, if fewer than `at_once` are out."""
-    which = f"""(select n.id from delivery n where n.endpoint_id = :endpoint and n.state = 0 and n.next_attempt_at <= now()
+    which = f"""(select n.id from delivery n where n.endpoint_id = :endpoint and {PENDING_DELIVERY:n} and n.next_attempt_at <= now()
                   and (n.published_at is null or n.published_at < now() - make_interval(secs => :again))
                   and (select count(*) from delivery b where b.endpoint_id = :endpoint and {UNDER_WAY}) < :at_once
                   and not exists (select from endpoint p
@@ -166,10 +168,10 @@ def pace(db: Database, endpoint_id: int) -> float:
 def _take(db: Database, which: str, values: Mapping[str, object]) -> DueDelivery | None:
     with db.begin() as connection:
         row = connection.execute(
-            text(f"""update delivery d set state = 1, attempts = d.attempts + 1, token = d.token + 1,
+            text(f"""update delivery d set state = {DeliveryState.SENDING}, attempts = d.attempts + 1, token = d.token + 1,
                             lease_until = now() + make_interval(secs => :lease)
                      from endpoint e
-                     where d.id = {which} and e.id = d.endpoint_id and d.state in (0, 1) and d.next_attempt_at <= now()
+                     where d.id = {which} and e.id = d.endpoint_id and {OPEN_DELIVERY:d} and d.next_attempt_at <= now()
                        and (d.lease_until is null or d.lease_until < now())
                        and e.enabled
                      returning d.id, d.token, d.attempts, d.event_id, d.kind, d.occurred_at, e.url, e.secret,
@@ -182,13 +184,14 @@ def _take(db: Database, which: str, values: Mapping[str, object]) -> DueDelivery
 
 def settle(db: Database, due: DueDelivery, outcome: Outcome, *, delivered: bool) -> bool:
     """End the delivery, delivered or exhausted, and log the attempt. False if the claim was lost."""
-    change, values = "state = :state, lease_until = null", {"state": 2 if delivered else 3}
-    return _record(db, due, outcome, change, values, failed=not delivered)
+    ended = DeliveryState.DELIVERED if delivered else DeliveryState.EXHAUSTED
+    return _record(db, due, outcome, "state = :state, lease_until = null", {"state": int(ended)}, failed=not delivered)
 
 
 def defer(db: Database, due: DueDelivery, outcome: Outcome, *, delay_s: float) -> bool:
     """Plan the next attempt and log this one. False if the claim was lost."""
-    change = "state = 0, lease_until = null, published_at = null, next_attempt_at = now() + make_interval(secs => :delay)"
+    change = f"""state = {DeliveryState.PENDING}, lease_until = null, published_at = null,
+                 next_attempt_at = now() + make_interval(secs => :delay)"""
     return _record(db, due, outcome, change, {"delay": delay_s}, failed=True)
 
 
@@ -203,7 +206,8 @@ def disable(db: Database, due: DueDelivery, reason: str, *, failing_for_s: float
         ).one_or_none()
         if row:
             connection.execute(
-                text("update delivery set state = 3, lease_until = null where endpoint_id = :endpoint and state = 0"),
+                text(f"""update delivery set state = {DeliveryState.EXHAUSTED}, lease_until = null
+                         where endpoint_id = :endpoint and {PENDING_DELIVERY}"""),
                 {"endpoint": row.id},
             )
     return row is not None
@@ -223,9 +227,9 @@ def unsent(db: Database, job_id: int) -> int:
     """Events and deliveries of the job that have not had a first attempt."""
     with db.begin() as connection:
         n: int = connection.execute(
-            text("""select (select count(*) from outbox where job_id = :job)
+            text(f"""select (select count(*) from outbox where job_id = :job)
                          + (select count(*) from delivery where job_id = :job
-                              and (state = 1 or state = 0 and attempts = 0))"""),
+                              and ({SENDING_DELIVERY} or {PENDING_DELIVERY} and attempts = 0))"""),
             {"job": job_id},
         ).scalar_one()
         return n
@@ -234,7 +238,7 @@ def unsent(db: Database, job_id: int) -> int:
 def _record(db: Database, due: DueDelivery, outcome: Outcome, change: str, values: Mapping[str, object], *, failed: bool) -> bool:
     with db.begin() as connection:
         mine = connection.execute(
-            text(f"update delivery set {change} where id = :id and token = :token and state = 1 returning endpoint_id"),
+            text(f"update delivery set {change} where id = :id and token = :token and {SENDING_DELIVERY} returning endpoint_id"),
             {"id": due.id, "token": due.token, **values},
         ).scalar_one_or_none()
         connection.execute(

@@ -8,12 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain.states import DeliveryState
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret
 from guardfleet.store import installation
 from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import EVENT_KINDS, audit
+from guardfleet.store.words import ENDED_DELIVERY, EXHAUSTED_DELIVERY
 
 OPT_IN_KINDS = ("batch.progress", "verdict.flagged")
 KINDS = (*EVENT_KINDS, *OPT_IN_KINDS)
@@ -236,10 +238,12 @@ def resend(
     """Send one delivery again, or all that were given up and happened since then; how many. NotFoundError for one that is not."""
     with db.begin() as connection:
         n = connection.execute(
-            text("""update delivery d set state = 0, attempts = 0, next_attempt_at = now(), published_at = null, lease_until = null
+            text(f"""update delivery d set state = {DeliveryState.PENDING}, attempts = 0, next_attempt_at = now(),
+                           published_at = null, lease_until = null
                     from endpoint e
                     where e.id = d.endpoint_id and e.public_id = :id and e.tenant_id = :tenant and e.job_id is null and e.enabled
-                      and d.state in (2, 3) and (d.id = :delivery or d.state = 3 and d.occurred_at >= :since)"""),
+                      and {ENDED_DELIVERY:d}
+                      and (d.id = :delivery or {EXHAUSTED_DELIVERY:d} and d.occurred_at >= :since)"""),
             {"id": public_id, "tenant": tenant_id, "delivery": delivery_id, "since": since},
         ).rowcount
     if not n and delivery_id is not None:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from guardfleet.domain.options import PRIORITIES
-from guardfleet.domain.states import JobState
+from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import RejectedError
 from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import audit, job_label
+from guardfleet.store.words import CANCELLING_JOB, OPEN_JOB, OPEN_SHARD, READY_SHARD
 
 
 def cancel(db: Database, job_id: int) -> None:
@@ -20,7 +21,7 @@ def overdue(db: Database, *, skip: Sequence[int] = (), limit: int = 20) -> list[
     """Jobs whose completion window is over."""
     with db.session() as connection:
         rows = connection.execute(
-            text("""select id from job where state in (0, 1) and expires_at is not null and expires_at <= now()
+            text(f"""select id from job where {OPEN_JOB} and expires_at is not null and expires_at <= now()
                       and id <> all(cast(:skip as bigint[])) order by expires_at limit :limit"""),
             {"skip": list(skip), "limit": limit},
         )
@@ -35,11 +36,13 @@ def expire(db: Database, job_id: int) -> None:
 def _end(db: Database, job_id: int, ends_as: JobState, action: str) -> None:
     with db.begin() as connection:
         connection.execute(
-            text("update shard set state = 3, published_at = null where job_id = :job and state = 0"), {"job": job_id}
+            text(f"""update shard set state = {ShardState.CANCELLED}, published_at = null
+                     where job_id = :job and {READY_SHARD}"""),
+            {"job": job_id},
         )
         row = connection.execute(
-            text("""update job set state = 3, ends_as = :ends_as, cancelling_at = now()
-                    where id = :job and state in (0, 1) returning tenant_id, public_id"""),
+            text(f"""update job set state = {JobState.CANCELLING}, ends_as = :ends_as, cancelling_at = now()
+                    where id = :job and {OPEN_JOB} returning tenant_id, public_id"""),
             {"job": job_id, "ends_as": int(ends_as)},
         ).one_or_none()
         if row:
@@ -54,7 +57,7 @@ def pause(db: Database, job_id: int) -> None:
     """
     with db.begin() as connection:
         connection.execute(
-            text("update shard set published_at = null where job_id = :job and state = 0 and published_at is not null"),
+            text(f"update shard set published_at = null where job_id = :job and {READY_SHARD} and published_at is not null"),
             {"job": job_id},
         )
         _mark(connection, job_id, "paused_at = coalesce(paused_at, now())", "job.pause")
@@ -81,7 +84,7 @@ def check_priority(priority: int) -> int:
 
 def _mark(connection: Connection, job_id: int, change: str, action: str, **values: object) -> None:
     row = connection.execute(
-        text(f"update job set {change} where id = :job and state in (0, 1) returning tenant_id, public_id"),
+        text(f"update job set {change} where id = :job and {OPEN_JOB} returning tenant_id, public_id"),
         {"job": job_id, **values},
     ).one_or_none()
     if row is None:
@@ -93,7 +96,8 @@ def cancelling(db: Database, *, skip: Sequence[int] = (), limit: int = 1000) -> 
     """Jobs that are being cancelled."""
     with db.session() as connection:
         rows = connection.execute(
-            text("select id from job where state = 3 and id <> all(cast(:skip as bigint[])) order by cancelling_at limit :limit"),
+            text(f"""select id from job where {CANCELLING_JOB} and id <> all(cast(:skip as bigint[]))
+                     order by cancelling_at limit :limit"""),
             {"skip": list(skip), "limit": limit},
         )
         return list(rows.scalars())
@@ -108,20 +112,21 @@ def settle_cancelled(db: Database, job_ids: Sequence[int]) -> int:
 def _settle_cancelled(connection: Connection, job_ids: Sequence[int]) -> int:
     # A ready shard in a cancelling job came back from a lease that ended between cancel() and now: it is dropped here.
     connection.execute(
-        text("""with x as materialized (
+        text(f"""with x as materialized (
                   select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
-                  where j.state = 3 and j.id = any(cast(:jobs as bigint[])) and s.state = 0
+                  where {CANCELLING_JOB:j} and j.id = any(cast(:jobs as bigint[])) and {READY_SHARD:s}
                   for update of s skip locked)
-                update shard s set state = 3, published_at = null
+                update shard s set state = {ShardState.CANCELLED}, published_at = null
                 from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
         {"jobs": list(job_ids)},
     )
     return connection.execute(
-        text("""with j as (
+        text(f"""with j as (
                   update job set state = ends_as, finished_at = now()
-                  where state = 3 and id = any(cast(:jobs as bigint[]))
-                    and not exists (select from shard where shard.job_id = job.id and shard.state in (0, 1))
-                  returning id, public_id, tenant_id, case state when 6 then 'expired' else 'cancelled' end as ended)
+                  where {CANCELLING_JOB} and id = any(cast(:jobs as bigint[]))
+                    and not exists (select from shard where shard.job_id = job.id and {OPEN_SHARD:shard})
+                  returning id, public_id, tenant_id,
+                    case state when {JobState.EXPIRED} then 'expired' else 'cancelled' end as ended)
                 insert into outbox (event_id, tenant_id, job_id, kind)
                 select 'evt_' || replace(public_id::text, '-', '') || '_' || ended, tenant_id, id, 'batch.' || ended from j"""),
         {"jobs": list(job_ids)},

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 from guardfleet.domain.options import JobOptions
+from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import LineError, OverloadedError, RejectedError, StatementError
 from guardfleet.rows.row import MODERATIONS
 from guardfleet.security.encryption import Keyring
@@ -22,6 +23,7 @@ from guardfleet.store.database import Database, copy_rows
 from guardfleet.store.jobs.new import columns, placeholders, values_of
 from guardfleet.store.jobs.views import DEFAULT_TENANT, EVENT_KINDS, audit, job_label
 from guardfleet.store.partitions import ensure_day
+from guardfleet.store.words import COMPLETED_JOB, INGESTING_JOB, OPEN_JOB, OPEN_SHARD
 
 DEFAULTS = JobOptions()
 OVERLOAD_PAUSE_S = 60.0  # what a refused caller is told to wait
@@ -130,7 +132,7 @@ def create(
 
 
 def _refuse_overload(connection: Connection, max_backlog: int) -> None:
-    waiting = connection.execute(text("select coalesce(sum(total - done), 0) from job where state in (0, 1)")).scalar_one()
+    waiting = connection.execute(text(f"select coalesce(sum(total - done), 0) from job where {OPEN_JOB}")).scalar_one()
     if waiting >= max_backlog:
         raise OverloadedError(
             f"{waiting:,} texts wait for their verdict already, and {max_backlog:,} is the limit: come back later.",
@@ -179,9 +181,9 @@ def _write(db: Database, job: OpenJob, shards: Sequence[SealedShard], refused: S
         copy_rows(connection, "shard_payload", PAYLOAD_COLUMNS, ((job.id, shard.shard_no, job.day, shard.blob) for shard in shards))
         copy_rows(connection, "rejection", REJECTION_COLUMNS, (_rejection(job.id, error) for error in refused))
         taken = connection.execute(
-            text("""update job set total = total + :n, rejected = least(rejected + cast(:refused as bigint), 2147483647),
+            text(f"""update job set total = total + :n, rejected = least(rejected + cast(:refused as bigint), 2147483647),
                            intake_line = :line, intake_lease_until = now() + make_interval(secs => :lease)
-                    where id = :job and state = 0 and intake_token = :token"""),
+                    where id = :job and {INGESTING_JOB} and intake_token = :token"""),
             {
                 "job": job.id,
                 "token": job.token,
@@ -197,7 +199,7 @@ def _write(db: Database, job: OpenJob, shards: Sequence[SealedShard], refused: S
 def _is_ours(db: Database, job: OpenJob) -> bool:
     with db.session() as connection:
         found = connection.execute(
-            text("select exists (select from job where id = :job and state = 0 and intake_token = :token)"),
+            text(f"select exists (select from job where id = :job and {INGESTING_JOB} and intake_token = :token)"),
             {"job": job.id, "token": job.token},
         ).scalar_one()
     return bool(found)
@@ -215,13 +217,14 @@ def seal(db: Database, job: OpenJob, *, also: Callable[[Connection], None] | Non
     """
     with db.begin() as connection:
         taken = connection.execute(
-            text("""with j as (
-                      update job set state = case when total = done then 2 else 1 end, sealed_at = now(),
+            text(f"""with j as (
+                      update job set state = case when total = done then {JobState.COMPLETED} else {JobState.RUNNING} end,
+                             sealed_at = now(),
                              finished_at = case when total = done then now() end
-                      where id = :job and state = 0 and intake_token = :token returning id, public_id, tenant_id, state),
+                      where id = :job and {INGESTING_JOB} and intake_token = :token returning id, public_id, tenant_id, state),
                     o as (insert into outbox (event_id, tenant_id, job_id, kind)
                       select 'evt_' || replace(public_id::text, '-', '') || '_completed', tenant_id, id, 'batch.completed'
-                      from j where state = 2)
+                      from j where {COMPLETED_JOB})
                     select count(*) from j"""),
             {"job": job.id, "token": job.token},
         ).scalar_one()
@@ -237,12 +240,15 @@ def abandon(db: Database, job_id: int, reason: str, *, token: int | None = None)
     """
     with db.begin() as connection:
         connection.execute(
-            text("update shard set state = 3, published_at = null where job_id = :job and state in (0, 1)"), {"job": job_id}
+            text(f"""update shard set state = {ShardState.CANCELLED}, published_at = null
+                     where job_id = :job and {OPEN_SHARD}"""),
+            {"job": job_id},
         )
         failed = connection.execute(
-            text("""with j as (
-                      update job set state = 5, finished_at = now(), purged_at = now(), data_key = null, reason = :reason
-                      where id = :job and state = 0 and (cast(:token as bigint) is null or intake_token = :token)
+            text(f"""with j as (
+                      update job set state = {JobState.FAILED}, finished_at = now(), purged_at = now(), data_key = null,
+                             reason = :reason
+                      where id = :job and {INGESTING_JOB} and (cast(:token as bigint) is null or intake_token = :token)
                       returning id, public_id, tenant_id)
                     insert into outbox (event_id, tenant_id, job_id, kind)
                     select 'evt_' || replace(public_id::text, '-', '') || '_failed', tenant_id, id, 'batch.failed' from j"""),

@@ -8,17 +8,18 @@ from sqlalchemy import text
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake
 from guardfleet.store.jobs.intake import INTAKE_LEASE_S, OpenJob
+from guardfleet.store.words import INGESTING_JOB
 
 
 def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | None:
     """The unfinished intake of the same input, from now on the caller's; None when there is none, or somebody is at it."""
     with db.begin() as connection:
         row = connection.execute(
-            text("""with j as (
+            text(f"""with j as (
                       update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
-                      where id = (select id from job where tenant_id = :tenant and fingerprint = :fingerprint and state = 0
+                      where id = (select id from job where tenant_id = :tenant and fingerprint = :fingerprint and {INGESTING_JOB}
                                     and intake_lease_until < now() order by id desc limit 1)
-                        and state = 0 and intake_lease_until < now()
+                        and {INGESTING_JOB} and intake_lease_until < now()
                       returning *)
                     select j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model, j.intake_token, j.intake_line,
                            j.total, (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id) from j"""),
@@ -31,8 +32,8 @@ def take_over_file(db: Database) -> tuple[OpenJob, uuid.UUID] | None:
     """A job whose texts come from an uploaded file and that nobody brings them to, from now on the caller's; and its file."""
     with db.session() as connection:
         row = connection.execute(
-            text("""with x as materialized (
-                      select id from job where state = 0 and input_file_id is not null and intake_lease_until < now()
+            text(f"""with x as materialized (
+                      select id from job where {INGESTING_JOB} and input_file_id is not null and intake_lease_until < now()
                       order by intake_lease_until limit 1 for update skip locked),
                     j as (
                       update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
@@ -49,8 +50,8 @@ def intake_of(db: Database, fingerprint: bytes, *, tenant_id: int) -> tuple[uuid
     """The job whose intake of the same input is not finished, and until when that is somebody's."""
     with db.begin() as connection:
         row = connection.execute(
-            text("""select public_id, intake_lease_until from job where tenant_id = :tenant and fingerprint = :fingerprint
-                      and state = 0 order by id desc limit 1"""),
+            text(f"""select public_id, intake_lease_until from job where tenant_id = :tenant and fingerprint = :fingerprint
+                      and {INGESTING_JOB} order by id desc limit 1"""),
             {"tenant": tenant_id, "fingerprint": fingerprint},
         ).one_or_none()
     return (row.public_id, row.intake_lease_until) if row else None
@@ -60,7 +61,7 @@ def let_go(db: Database, job: OpenJob) -> None:
     """Leave an unfinished intake to whoever goes on with it, at once."""
     with db.begin() as connection:
         connection.execute(
-            text("update job set intake_lease_until = now() where id = :job and state = 0 and intake_token = :token"),
+            text(f"update job set intake_lease_until = now() where id = :job and {INGESTING_JOB} and intake_token = :token"),
             {"job": job.id, "token": job.token},
         )
 
@@ -69,7 +70,8 @@ def idle(db: Database, *, idle_s: float) -> dict[int, int]:
     """Jobs whose intake nobody has gone on with for so long, each with its intake's token."""
     with db.session() as connection:
         rows = connection.execute(
-            text("select id, intake_token from job where state = 0 and intake_lease_until < now() - make_interval(secs => :idle)"),
+            text(f"""select id, intake_token from job where {INGESTING_JOB}
+                       and intake_lease_until < now() - make_interval(secs => :idle)"""),
             {"idle": idle_s},
         )
         return {row.id: row.intake_token for row in rows}

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from guardfleet.domain.options import JobOptions
+from guardfleet.domain.states import JobState
 from guardfleet.errors import StatementError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -17,6 +18,7 @@ from guardfleet.store import installation, verdicts
 from guardfleet.store.database import UNFLUSHED, Database, fetch
 from guardfleet.store.jobs.new import columns, placeholders, values_of
 from guardfleet.store.partitions import ensure_day
+from guardfleet.store.words import READY_SHARD
 from guardfleet.verdicts.page import Page
 
 TODAY = "(now() at time zone 'utc')::date"  # no process's clock decides days
@@ -25,7 +27,7 @@ CREATE = f"""with j as (
                                 state, total, sealed_at, keeps_nothing)
                overriding system value
                select {placeholders("%({})s")}, %(id)s, %(public_id)s, %(tenant)s, {TODAY}, true, %(key_id)s, %(data_key)s,
-                      1, %(n)s, now(), %(keeps_nothing)s
+                      {JobState.RUNNING}, %(n)s, now(), %(keeps_nothing)s
                where not exists (select from installation_key where is_current and key_id <> %(key_id)s) returning id, day),
              s as (insert into shard (job_id, shard_no, day, lane, first_seq, n, model, published_at, publish_no)
                select id, 0, day, %(lane)s, 0, %(n)s, %(first_model)s, now(), 1 from j)
@@ -125,5 +127,5 @@ def forget_doorbell(db: Database, job_id: int) -> None:
     """The doorbell could not be rung: the dispatcher is to ring it."""
     with db.session() as connection:
         connection.execute(
-            text("update shard set published_at = null where job_id = :job and shard_no = 0 and state = 0"), {"job": job_id}
+            text(f"update shard set published_at = null where job_id = :job and shard_no = 0 and {READY_SHARD}"), {"job": job_id}
         )

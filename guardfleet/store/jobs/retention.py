@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from guardfleet.store import partitions
 from guardfleet.store.database import Database
+from guardfleet.store.words import ENDED_JOB
 
 Day = tuple[str, dt.date]  # a partitioned table, and a day of it
 LATE_S = 3600.0  # longer than any transaction lasts
@@ -19,8 +20,8 @@ def purgeable(db: Database, *, older_than_hours: float, skip: Sequence[int] = ()
     """Jobs that ended this long ago, or as long as they say themselves, and still have their texts."""
     with db.session() as connection:
         rows = connection.execute(
-            text("""select id from job
-                    where purged_at is null and state in (2, 4, 5, 6) and id <> all(cast(:skip as bigint[]))
+            text(f"""select id from job
+                    where purged_at is null and {ENDED_JOB} and id <> all(cast(:skip as bigint[]))
                       and finished_at < now() - coalesce(purge_hours, :hours) * interval '1 hour'
                     order by finished_at limit :limit"""),
             {"hours": older_than_hours, "skip": list(skip), "limit": limit},

@@ -9,6 +9,7 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.words import DROPPED_SHARD
 
 LINES_AT_ONCE = 5_000
 
@@ -37,10 +38,10 @@ def dropped(db: Database, keyring: Keyring, job: JobView) -> Iterator[tuple[int,
     while True:
         with db.session() as connection:
             row = connection.execute(
-                text("""select s.shard_no, s.first_seq, p.blob, j.data_key
+                text(f"""select s.shard_no, s.first_seq, p.blob, j.data_key
                         from shard s join job j on j.id = s.job_id
                         join shard_payload p on p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day
-                        where s.job_id = :job and s.state = 3 and s.shard_no > :last and j.data_key is not null
+                        where s.job_id = :job and {DROPPED_SHARD:s} and s.shard_no > :last and j.data_key is not null
                         order by s.shard_no limit 1"""),
                 {"job": job.id, "last": last},
             ).one_or_none()

@@ -14,6 +14,7 @@ from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.store.database import Database, fetch
+from guardfleet.store.words import GOOD_JOB
 from guardfleet.verdicts.encoding import severity_and_categories
 
 DEFAULT_TENANT = 1
@@ -214,7 +215,7 @@ def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -
         found = fetch(
             connection,
             SELECT
-            + """where j.tenant_id = %(tenant)s and j.fingerprint = %(fingerprint)s and j.state in (0, 1, 2)
+            + f"""where j.tenant_id = %(tenant)s and j.fingerprint = %(fingerprint)s and {GOOD_JOB:j}
                  order by j.id desc limit 1""",
             {"tenant": tenant_id, "fingerprint": fingerprint},
             _view,

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, SmallInteger, Un
 from sqlalchemy.orm import Mapped, mapped_column
 
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
+from guardfleet.store.words import OPEN_DELIVERY
 
 
 class Outbox(Base):
@@ -74,8 +75,8 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("event_id", "endpoint_id"),
         Index("delivery_endpoint", "endpoint_id", text("id desc")),
-        Index("delivery_open", "endpoint_id", postgresql_where=text("state in (0, 1)")),
-        Index("delivery_due", "next_attempt_at", postgresql_where=text("state in (0, 1)")),
+        Index("delivery_open", "endpoint_id", postgresql_where=text(f"{OPEN_DELIVERY}")),
+        Index("delivery_due", "next_attempt_at", postgresql_where=text(f"{OPEN_DELIVERY}")),
     )
 
 

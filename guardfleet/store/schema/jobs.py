@@ -17,9 +17,19 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
+from guardfleet.domain.states import JobState
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
 from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
 from guardfleet.store.schema.public import ApiKey, File, Repeat
+from guardfleet.store.words import (
+    FLAGGED_VERDICT,
+    INGESTING_JOB,
+    LEASED_SHARD,
+    OPEN_JOB,
+    READY_SHARD,
+    REUSABLE_VERDICT,
+    UNENDED_JOB,
+)
 
 __all__ = [
     "ApiKey",
@@ -99,7 +109,7 @@ class Job(Base):
     completion_window: Mapped[str] = mapped_column(server_default=text("'24h'"))  # as the caller put it
     expires_at: Mapped[dt.datetime | None]  # then the dispatcher ends it as EXPIRED
     cancelling_at: Mapped[dt.datetime | None]  # set by cancel() and expire()
-    ends_as: Mapped[int] = mapped_column(SmallInteger, server_default=text("4"))  # what CANCELLING ends in: CANCELLED or EXPIRED
+    ends_as: Mapped[int] = mapped_column(SmallInteger, server_default=text(f"{JobState.CANCELLED}"))  # what CANCELLING ends in
     purge_hours: Mapped[float | None]  # instead of the setting
     keeps_nothing: Mapped[bool] = mapped_column(server_default=text("false"))  # its text goes with its verdict's commit
     webhook_metadata: Mapped[dict[str, Any] | None]  # instead of `metadata` in webhooks
@@ -117,9 +127,9 @@ class Job(Base):
         ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
         Index("job_tenant", "tenant_id", text("id desc")),
         Index("job_fingerprint", "tenant_id", "fingerprint", postgresql_where=text("fingerprint is not null")),
-        Index("job_open", "id", postgresql_where=text("state in (0, 1, 3)")),
-        Index("job_expiring", "expires_at", postgresql_where=text("state in (0, 1) and expires_at is not null")),
-        Index("job_from_file", "intake_lease_until", postgresql_where=text("state = 0 and input_file_id is not null")),
+        Index("job_open", "id", postgresql_where=text(f"{UNENDED_JOB}")),
+        Index("job_expiring", "expires_at", postgresql_where=text(f"{OPEN_JOB} and expires_at is not null")),
+        Index("job_from_file", "intake_lease_until", postgresql_where=text(f"{INGESTING_JOB} and input_file_id is not null")),
         Index("job_purgeable", "finished_at", postgresql_where=text("purged_at is null")),
         {"postgresql_with": {"fillfactor": "50"}},
     )
@@ -150,10 +160,10 @@ class Shard(Base):
     last_error: Mapped[str | None]
     model: Mapped[str | None]  # the only one that may take it; moved on by pass_on(); null: any
     __table_args__ = (
-        Index("shard_ready", "lane", "job_id", "shard_no", postgresql_where=text("state = 0 and published_at is null")),
-        Index("shard_published", "lane", "published_at", postgresql_where=text("state = 0 and published_at is not null")),
-        Index("shard_tried", "job_id", "shard_no", postgresql_where=text("state = 0 and (claims > 0 or failures > 0)")),
-        Index("shard_leased", "lease_until", postgresql_where=text("state = 1")),
+        Index("shard_ready", "lane", "job_id", "shard_no", postgresql_where=text(f"{READY_SHARD} and published_at is null")),
+        Index("shard_published", "lane", "published_at", postgresql_where=text(f"{READY_SHARD} and published_at is not null")),
+        Index("shard_tried", "job_id", "shard_no", postgresql_where=text(f"{READY_SHARD} and (claims > 0 or failures > 0)")),
+        Index("shard_leased", "lease_until", postgresql_where=text(f"{LEASED_SHARD}")),
         {
             "postgresql_with": {
                 "fillfactor": "70",
@@ -211,8 +221,8 @@ class Verdict(Base):
     category_odds: Mapped[bytes | None]  # P(None) and of each category, one byte each, 254 = 1, 255 = not known
     evidence: Mapped[dict[str, Any] | None]  # windows of a long text, the one that decided, what was left out
     __table_args__ = (
-        Index("verdict_flagged", "job_id", "seq", postgresql_where=text("severity >= 1")),
-        Index("verdict_digest", "digest", postgresql_where=text("served_by = 0 and severity < 3")),
+        Index("verdict_flagged", "job_id", "seq", postgresql_where=text(FLAGGED_VERDICT)),
+        Index("verdict_digest", "digest", postgresql_where=text(REUSABLE_VERDICT)),
         {"postgresql_partition_by": "RANGE (day)"},
     )
 

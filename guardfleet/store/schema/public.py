@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, SmallInteger, te
 from sqlalchemy.orm import Mapped, mapped_column
 
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
+from guardfleet.store.words import KEPT_FILE
 
 
 class ApiKey(Base):
@@ -37,7 +38,7 @@ class File(Base):
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     filename: Mapped[str]
     purpose: Mapped[str]
-    state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # 0 uploading (a crash leaves it so), 1 whole, 2 deleted
+    state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.FileState
     size: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
     lines: Mapped[int | None] = mapped_column(BigInteger)  # blank ones too; set when it is whole
     digest: Mapped[bytes | None]  # SHA-256 of the content, set when it is whole
@@ -48,7 +49,7 @@ class File(Base):
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
         Index("file_tenant", "tenant_id", text("id desc")),
-        Index("file_expiring", "expires_at", postgresql_where=text("state in (0, 1)")),
+        Index("file_expiring", "expires_at", postgresql_where=text(f"{KEPT_FILE}")),
     )
 
 

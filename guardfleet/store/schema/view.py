@@ -57,15 +57,15 @@ create or replace function guardfleet_extent(e jsonb) returns text {SQL} as $$
 
 create or replace function guardfleet_unreadable(v verdict) returns text {SQL} as $$
   select case
-    when v.severity not between 0 and {Severity.ERROR:d} then 'severity ' || v.severity
+    when v.severity not between {Severity.SAFE} and {Severity.ERROR} then 'severity ' || v.severity
     when v.categories not between 0 and {ALL_CATEGORIES} then 'categories ' || v.categories
-    when v.served_by not between 0 and {ServedBy.NOBODY:d} then 'served by ' || v.served_by
+    when v.served_by not between {ServedBy.MODEL} and {ServedBy.NOBODY} then 'served by ' || v.served_by
     when octet_length(v.probabilities) <> {len(LABELS)} then octet_length(v.probabilities) || ' probabilities'
     when octet_length(v.category_odds) <> {len(CATEGORY_CHOICES)} then octet_length(v.category_odds) || ' category odds'
-    when (v.severity = {Severity.ERROR:d}) <> (v.error is not null) then 'an error without a code, or a code without an error'
-    when v.severity = {Severity.SAFE:d} and v.categories <> 0 then 'safe with categories'
-    when v.served_by = {ServedBy.NOBODY:d} and v.severity <> {Severity.ERROR:d} then 'a severity that nobody gave'
-    when v.served_by = {ServedBy.RULE_EMPTY:d} and v.severity <> {Severity.SAFE:d} then 'an empty text that is not safe'
+    when (v.severity = {Severity.ERROR}) <> (v.error is not null) then 'an error without a code, or a code without an error'
+    when v.severity = {Severity.SAFE} and v.categories <> 0 then 'safe with categories'
+    when v.served_by = {ServedBy.NOBODY} and v.severity <> {Severity.ERROR} then 'a severity that nobody gave'
+    when v.served_by = {ServedBy.RULE_EMPTY} and v.severity <> {Severity.SAFE} then 'an empty text that is not safe'
   end $$;
 
 create or replace function guardfleet_no_verdict(error text, detail text, evidence jsonb) returns text {SQL} as $$
@@ -75,8 +75,8 @@ create or replace function guardfleet_no_verdict(error text, detail text, eviden
 create or replace function guardfleet_rationale(v verdict, model text) returns text language sql stable parallel safe as $$
   select case
     when guardfleet_unreadable(v) is not null then guardfleet_no_verdict('unreadable', guardfleet_unreadable(v), v.evidence)
-    when v.severity = {Severity.ERROR:d} then guardfleet_no_verdict(v.error, v.error_detail, v.evidence)
-    when v.served_by = {ServedBy.RULE_EMPTY:d} then 'Safe: the text is empty, so there was nothing to judge.'
+    when v.severity = {Severity.ERROR} then guardfleet_no_verdict(v.error, v.error_detail, v.evidence)
+    when v.served_by = {ServedBy.RULE_EMPTY} then 'Safe: the text is empty, so there was nothing to judge.'
     else {_array(LABELS.values())}[v.severity + 1]
       || case v.categories when 0 then ', no category'
                            else ' in ' || array_to_string(guardfleet_categories(v.categories), ', ') end
@@ -86,8 +86,8 @@ create or replace function guardfleet_rationale(v verdict, model text) returns t
                   || ', unsafe ' || guardfleet_probability(v.probabilities, 2), '')
       || coalesce(guardfleet_extent(v.evidence), '')
       || '; judged by ' || model
-      || case v.served_by when {ServedBy.CACHE:d} then ' earlier (cached)'
-                          when {ServedBy.DUPLICATE:d} then ' on the same text in this job' else '' end || '.'
+      || case v.served_by when {ServedBy.CACHE} then ' earlier (cached)'
+                          when {ServedBy.DUPLICATE} then ' on the same text in this job' else '' end || '.'
   end $$;
 """
 

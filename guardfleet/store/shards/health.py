@@ -6,6 +6,7 @@ from sqlalchemy import text
 
 from guardfleet.store.database import Database
 from guardfleet.store.shards.publishing import Route
+from guardfleet.store.words import LEASED_SHARD, READY_SHARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,11 @@ def stalls(db: Database, *, after_s: float) -> list[Stall]:
     """Routes that have stood still for so long. As cheap as the window of doorbells is small."""
     with db.begin() as connection:
         rows = connection.execute(
-            text("""select s.lane, s.model, extract(epoch from now() - min(s.published_at)) as idle_s
-                    from shard s where s.state = 0 and s.published_at is not null
+            text(f"""select s.lane, s.model, extract(epoch from now() - min(s.published_at)) as idle_s
+                    from shard s where {READY_SHARD:s} and s.published_at is not null
                     group by s.lane, s.model
                     having min(s.published_at) < now() - make_interval(secs => :after) and not exists (
-                      select from shard l where l.state = 1 and l.lane = s.lane and l.model is not distinct from s.model)"""),
+                      select from shard l where {LEASED_SHARD:l} and l.lane = s.lane and l.model is not distinct from s.model)"""),
             {"after": after_s},
         )
         return [Stall(Route(row.lane, row.model), float(row.idle_s)) for row in rows]
@@ -42,8 +43,8 @@ def silence(db: Database, job_id: int, *, lease_s: float) -> Silence | None:
     """What dead workers hold of the job: a lease is renewed long before only half of it is left (`settings.LEASE_RENEWALS`)."""
     with db.session() as connection:
         row = connection.execute(
-            text("""select count(*) as shards, extract(epoch from max(lease_until) - now()) as back_s from shard
-                    where state = 1 and job_id = :job and lease_until < now() + make_interval(secs => :half)"""),
+            text(f"""select count(*) as shards, extract(epoch from max(lease_until) - now()) as back_s from shard
+                    where {LEASED_SHARD} and job_id = :job and lease_until < now() + make_interval(secs => :half)"""),
             {"job": job_id, "half": lease_s / 2},
         ).one()
         return Silence(row.shards, max(0.0, float(row.back_s))) if row.shards else None

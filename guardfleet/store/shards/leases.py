@@ -19,6 +19,7 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import UNFLUSHED, Database, fetch
 from guardfleet.store.jobs.views import LANES
+from guardfleet.store.words import LEASED_SHARD, OPEN_JOB, READY_SHARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,11 @@ IN_KEYS = "in (select k.job_id, k.shard_no from unnest(cast(:of_jobs as bigint[]
 AMONG = f"(s.job_id, s.shard_no) {IN_KEYS}"
 NOT_SKIPPED = f"(s.job_id, s.shard_no) not {IN_KEYS}"
 NO_LIMITS = Limits(1 << 14, 1 << 14)
-CLAIM = f"""update shard s set state = 1, token = s.token + 1, claims = s.claims + 1, worker = %(worker)s,
+CLAIM = f"""update shard s set state = {ShardState.LEASED}, token = s.token + 1, claims = s.claims + 1, worker = %(worker)s,
                    lease_until = now() + make_interval(secs => %(lease)s)
             from job j, {UNFLUSHED}
-            where s.job_id = %(job)s and s.shard_no = %(no)s and j.id = s.job_id and j.state in (0, 1) and j.paused_at is null
-              and (s.state = 0 or (s.state = 1 and s.lease_until < now()))
+            where s.job_id = %(job)s and s.shard_no = %(no)s and j.id = s.job_id and {OPEN_JOB:j} and j.paused_at is null
+              and ({READY_SHARD:s} or ({LEASED_SHARD:s} and s.lease_until < now()))
               and s.claims < %(max_claims)s and s.failures < %(max_failures)s
               and (s.model is null or %(model)s::text is null or s.model = %(model)s::text)
             returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
@@ -124,10 +125,10 @@ def renew(db: Database, held: Sequence[Claim], *, lease_s: float) -> None:
         return
     with db.begin() as connection:
         connection.execute(
-            text("""update shard s set lease_until = now() + make_interval(secs => :lease)
+            text(f"""update shard s set lease_until = now() + make_interval(secs => :lease)
                     from unnest(cast(:jobs as bigint[]), cast(:nos as int[]), cast(:tokens as bigint[]))
                       as h (job_id, shard_no, token)
-                    where s.job_id = h.job_id and s.shard_no = h.shard_no and s.token = h.token and s.state = 1"""),
+                    where s.job_id = h.job_id and s.shard_no = h.shard_no and s.token = h.token and {LEASED_SHARD:s}"""),
             {
                 "lease": lease_s,
                 "jobs": [c.job_id for c in held],
@@ -137,10 +138,10 @@ def renew(db: Database, held: Sequence[Claim], *, lease_s: float) -> None:
         )
 
 
-HAND_BACK = """update shard s set lease_until = null, {change},
-               state = case when j.state in (0, 1) then 0 else 3 end
+FREED = f"case when {OPEN_JOB:j} then {ShardState.READY} else {ShardState.CANCELLED} end"  # `j`: the shard's job
+HAND_BACK = f"""update shard s set lease_until = null, {{change}}, state = {FREED}
                from job j
-               where s.job_id = :job and s.shard_no = :no and s.token = :token and s.state = 1 and j.id = s.job_id"""
+               where s.job_id = :job and s.shard_no = :no and s.token = :token and {LEASED_SHARD:s} and j.id = s.job_id"""
 
 
 def release(db: Database, held: Claim) -> bool:
@@ -191,7 +192,7 @@ def bereave(db: Database, worker: str) -> int:
     """End the leases of a worker that is known to be dead, for `rescue`; how many. Were it alive, its work would be fenced."""
     with db.session() as connection:
         result = connection.execute(
-            text("update shard set lease_until = now() where state = 1 and worker = :worker and lease_until > now()"),
+            text(f"update shard set lease_until = now() where {LEASED_SHARD} and worker = :worker and lease_until > now()"),
             {"worker": worker},
         )
         return int(result.rowcount)
@@ -201,7 +202,7 @@ def overdue(db: Database, *, skip: Sequence[ShardKey] = (), limit: int = 100) ->
     """Shards of workers whose lease is over."""
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""select s.job_id, s.shard_no from shard s where s.state = 1 and s.lease_until < now() and {NOT_SKIPPED}
+            text(f"""select s.job_id, s.shard_no from shard s where {LEASED_SHARD:s} and s.lease_until < now() and {NOT_SKIPPED}
                      order by s.lease_until limit :limit"""),
             {"limit": limit, **keys_of(skip)},
         )
@@ -213,9 +214,9 @@ def rescue(db: Database, overdue: Sequence[ShardKey]) -> list[ShardKey]:
     with db.session() as connection:
         rows = connection.execute(
             text(f"""with x as materialized (
-                      select s.job_id, s.shard_no from shard s where s.state = 1 and s.lease_until < now() and {AMONG}
+                      select s.job_id, s.shard_no from shard s where {LEASED_SHARD:s} and s.lease_until < now() and {AMONG}
                       for update skip locked)
-                    update shard s set state = case when j.state in (0, 1) then 0 else 3 end, lease_until = null,
+                    update shard s set state = {FREED}, lease_until = null,
                            published_at = null, last_error = 'lease expired: its worker ' || coalesce(s.worker, '?') || ' is gone'
                     from x join job j on j.id = x.job_id
                     where s.job_id = x.job_id and s.shard_no = x.shard_no returning s.job_id, s.shard_no"""),

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from guardfleet.store.database import Database
 from guardfleet.store.shards.leases import AMONG, NO_LIMITS, NOT_SKIPPED, Limits, ShardKey, keys_of
+from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD, OPEN_JOB, OPEN_SHARD, READY_SHARD, RUNNING_JOB
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Route:
     model: str | None = None
 
 
-IS_OPEN = "(j.state = 1 or j.state = 0 and not j.strict) and j.paused_at is null"
+IS_OPEN = f"({RUNNING_JOB:j} or {INGESTING_JOB:j} and not j.strict) and j.paused_at is null"
 IS_OLD = "s.published_at < now() - make_interval(secs => :age)"
 OF_ROUTE = "s.lane = :lane and s.model is not distinct from cast(:model as text)"
 
@@ -40,11 +41,11 @@ def windows(db: Database) -> dict[Route, int]:
     """The routes of open jobs, each with its shards whose doorbell is out and that nobody has claimed."""
     with db.session() as connection:
         rows = connection.execute(
-            text("""select r.lane, r.model, (
-                      select count(*) from shard s where s.state = 0 and s.published_at is not null
+            text(f"""select r.lane, r.model, (
+                      select count(*) from shard s where {READY_SHARD:s} and s.published_at is not null
                         and s.lane = r.lane and s.model is not distinct from r.model) as n
-                    from (select lane, first_model as model from job where state in (0, 1)
-                          union select lane, second_model from job where state in (0, 1) and second_model is not null) r""")
+                    from (select lane, first_model as model from job where {OPEN_JOB}
+                          union select lane, second_model from job where {OPEN_JOB} and second_model is not null) r""")
         )
         return {Route(row.lane, row.model): row.n for row in rows}
 
@@ -60,8 +61,8 @@ def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS, s
         rows = connection.execute(
             text(f"""with busy as materialized (
                       select job_id, count(*) as n from (
-                        select job_id from shard where state = 1 and lane = :lane
-                        union all select job_id from shard where state = 0 and published_at is not null and lane = :lane) x
+                        select job_id from shard where {LEASED_SHARD} and lane = :lane
+                        union all select job_id from shard where {READY_SHARD} and published_at is not null and lane = :lane) x
                       group by job_id),
                     ready as (
                       select j.id, j.tenant_id, j.priority, s.shard_no, s.publish_no, s.token,
@@ -69,7 +70,7 @@ def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS, s
                       from job j left join busy b on b.job_id = j.id
                       cross join lateral (
                         select s.shard_no, s.publish_no, s.token from shard s
-                        where s.job_id = j.id and s.state = 0 and s.published_at is null and {OF_ROUTE}
+                        where s.job_id = j.id and {READY_SHARD:s} and s.published_at is null and {OF_ROUTE}
                           and s.claims < :claims and s.failures < :failures
                           and (s.next_attempt_at is null or s.next_attempt_at <= now()) and {NOT_SKIPPED}
                         order by s.shard_no limit :limit) s
@@ -95,12 +96,12 @@ def mark_rung(db: Database, rung: Sequence[Doorbell]) -> None:
         return
     with db.begin() as connection:
         connection.execute(
-            text("""with x as materialized (
+            text(f"""with x as materialized (
                       select s.job_id, s.shard_no, r.publish_no
                       from unnest(cast(:jobs as bigint[]), cast(:nos as int[]), cast(:publishes as int[]),
                                   cast(:tokens as bigint[])) as r (job_id, shard_no, publish_no, token)
                       join shard s on s.job_id = r.job_id and s.shard_no = r.shard_no and s.token = r.token
-                      where s.state = 0 for update of s skip locked)
+                      where {READY_SHARD:s} for update of s skip locked)
                     update shard s set published_at = now(), publish_no = x.publish_no
                     from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
             {
@@ -117,7 +118,7 @@ def lost(db: Database, route: Route, *, older_than_s: float, skip: Sequence[Shar
     with db.session() as connection:
         rows = connection.execute(
             text(f"""select s.job_id, s.shard_no from shard s
-                     where s.state = 0 and {OF_ROUTE} and {IS_OLD} and {NOT_SKIPPED}"""),
+                     where {READY_SHARD:s} and {OF_ROUTE} and {IS_OLD} and {NOT_SKIPPED}"""),
             {**asdict(route), "age": older_than_s, **keys_of(skip)},
         )
         return [(row.job_id, row.shard_no) for row in rows]
@@ -128,7 +129,7 @@ def forget_lost(db: Database, lost: Sequence[ShardKey], *, older_than_s: float) 
     with db.begin() as connection:
         return connection.execute(
             text(f"""with x as materialized (
-                      select s.job_id, s.shard_no from shard s where s.state = 0 and {IS_OLD} and {AMONG}
+                      select s.job_id, s.shard_no from shard s where {READY_SHARD:s} and {IS_OLD} and {AMONG}
                       for update skip locked)
                     update shard s set published_at = null
                     from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
@@ -141,7 +142,7 @@ def exhausted(db: Database, limits: Limits, *, skip: Sequence[ShardKey] = (), li
     with db.session() as connection:
         rows = connection.execute(
             text(f"""select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
-                    where s.state = 0 and s.published_at is null and (s.claims > 0 or s.failures > 0)
+                    where {READY_SHARD:s} and s.published_at is null and (s.claims > 0 or s.failures > 0)
                       and (s.claims >= :claims or s.failures >= :failures) and {IS_OPEN}
                       and (s.give_ups = 0 or s.next_attempt_at is null or s.next_attempt_at <= now()) and {NOT_SKIPPED}
                     limit :limit"""),
@@ -153,5 +154,5 @@ def exhausted(db: Database, limits: Limits, *, skip: Sequence[ShardKey] = (), li
 def backlog(db: Database) -> dict[int, int]:
     """Shards not settled, by lane."""
     with db.session() as connection:
-        rows = connection.execute(text("select lane, count(*) as n from shard where state in (0, 1) group by lane"))
+        rows = connection.execute(text(f"select lane, count(*) as n from shard where {OPEN_SHARD} group by lane"))
         return {row.lane: row.n for row in rows}

@@ -1,0 +1,56 @@
+"""Where jobs, shards, deliveries and files stand, as conditions of statements: no statement says a state by its number.
+
+`{OPEN_JOB}` in an f-string is `state in (0, 1)`, `{OPEN_JOB:j}` the same of alias `j`. The numbers become part of the statement,
+not of its values: only so does the planner see that a partial index fits. What a statement sets it says as `{JobState.FAILED}`.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from guardfleet.domain.states import DeliveryState, FileState, JobState, ShardState
+from guardfleet.domain.verdict import ServedBy, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """A column's value is one of these."""
+
+    column: str
+    values: tuple[IntEnum, ...]
+
+    def __format__(self, alias: str, /) -> str:
+        column = f"{alias}.{self.column}" if alias else self.column
+        numbers = ", ".join(map(str, self.values))
+        return f"{column} in ({numbers})" if len(self.values) > 1 else f"{column} = {numbers}"
+
+
+def _state(*values: IntEnum) -> Among:
+    return Among("state", values)
+
+
+INGESTING_JOB = _state(JobState.INGESTING)
+RUNNING_JOB = _state(JobState.RUNNING)
+COMPLETED_JOB = _state(JobState.COMPLETED)
+CANCELLING_JOB = _state(JobState.CANCELLING)
+OPEN_JOB = _state(JobState.INGESTING, JobState.RUNNING)  # its texts are judged
+UNENDED_JOB = _state(JobState.INGESTING, JobState.RUNNING, JobState.CANCELLING)
+ENDED_JOB = _state(*(state for state in JobState if state.is_final))
+GOOD_JOB = _state(JobState.INGESTING, JobState.RUNNING, JobState.COMPLETED)  # who submits the same again is shown it
+
+READY_SHARD = _state(ShardState.READY)
+LEASED_SHARD = _state(ShardState.LEASED)
+DROPPED_SHARD = _state(ShardState.CANCELLED)
+OPEN_SHARD = _state(ShardState.READY, ShardState.LEASED)
+
+PENDING_DELIVERY = _state(DeliveryState.PENDING)
+SENDING_DELIVERY = _state(DeliveryState.SENDING)
+EXHAUSTED_DELIVERY = _state(DeliveryState.EXHAUSTED)
+OPEN_DELIVERY = _state(DeliveryState.PENDING, DeliveryState.SENDING)
+ENDED_DELIVERY = _state(DeliveryState.DELIVERED, DeliveryState.EXHAUSTED)
+
+WHOLE_FILE = _state(FileState.WHOLE)
+UPLOADING_FILE = _state(FileState.UPLOADING)
+KEPT_FILE = _state(FileState.UPLOADING, FileState.WHOLE)
+
+REUSABLE_VERDICT = f"served_by = {ServedBy.MODEL} and severity < {Severity.ERROR}"
+FLAGGED_VERDICT = f"severity >= {Severity.CONTROVERSIAL}"
