@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.http.problems import ProblemError
 from guardfleet.broker.celery_app import MODERATE, Publisher, make_app
+from guardfleet.domain.lanes import Lane
 from guardfleet.errors import OverloadedError, RetryableError
 from guardfleet.jobs.submit import judge_now
 from guardfleet.rows.payload import PayloadRow
@@ -23,7 +24,6 @@ from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, interactive, notify
 from guardfleet.store.jobs.interactive import OnlineJob
-from guardfleet.store.jobs.views import LANES
 from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.verdicts.page import Page
 
@@ -108,7 +108,7 @@ class Online:
                 return False
             if self._publisher is None:
                 self._publisher = Publisher(make_app(self._settings, "guardfleet-api"), self._settings)
-            queue = self._publisher.queues.of_model(LANES["interactive"], model)
+            queue = self._publisher.queues.of_model(Lane.INTERACTIVE, model)
             try:
                 self._publisher.ring(MODERATE, queue, [{"job": job_id, "shard": 0, "publish": 1}])
             except RetryableError:

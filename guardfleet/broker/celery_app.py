@@ -11,7 +11,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import ChannelError, OperationalError
 from redis.exceptions import RedisError
 
-from guardfleet.domain.lanes import Queues
+from guardfleet.domain.lanes import Lane, Queues
 from guardfleet.errors import AwayError, ConfigurationError
 from guardfleet.settings import Settings
 
@@ -42,7 +42,7 @@ def make_app(settings: Settings, name: str, *, model: str | None = None) -> Cele
     is_redis = speaks_redis(url)
     app = Celery(name, broker=url, set_as_current=False)
     queues = Queues.of(settings.namespace)
-    named = [queues.of_model(lane, model) for lane in range(len(queues.lanes))] if model else []
+    named = [queues.of_model(lane, model) for lane in Lane] if model else []
     app.conf.update(
         task_queues=[_queue(queue, queues, is_redis=is_redis) for queue in (*queues.lanes, queues.webhooks, *named)],
         task_default_queue=queues.lanes[0],

@@ -1,15 +1,26 @@
-"""The names of an installation's queues."""
+"""The lanes of an installation's work, and the names of its queues."""
 
 from dataclasses import dataclass
+from enum import IntEnum
 
-LANE_NAMES = ("bulk", "interactive")
+
+class Lane(IntEnum):
+    """Work that waits for no other lane's; stored as its number."""
+
+    BULK = 0
+    INTERACTIVE = 1  # somebody waits
+
+    @property
+    def label(self) -> str:
+        """Lower-case name, as in queues and metrics."""
+        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Queues:
     """The names of one installation's queues."""
 
-    lanes: tuple[str, ...]  # index = lane number; of work that any model may do
+    lanes: tuple[str, ...]  # by Lane; of work that any model may do
     webhooks: str
     dead: str
     dead_exchange: str
@@ -17,9 +28,9 @@ class Queues:
     @classmethod
     def of(cls, namespace: str) -> "Queues":
         """Queues are prefixed with the namespace, so that installations can share a broker."""
-        lanes = tuple(f"{namespace}.{lane}" for lane in LANE_NAMES)
+        lanes = tuple(f"{namespace}.{lane.label}" for lane in Lane)
         return cls(lanes, f"{namespace}.webhooks", f"{namespace}.dead", f"{namespace}.dlx")
 
-    def of_model(self, lane: int, model: str | None) -> str:
+    def of_model(self, lane: Lane, model: str | None) -> str:
         """The queue of a lane's work for one model; the lane's own for None."""
         return self.lanes[lane] if model is None else f"{self.lanes[lane]}@{model}"

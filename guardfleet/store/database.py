@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.rows import kwargs_row
 from psycopg.types.uuid import UUIDBinaryDumper, UUIDDumper
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -192,6 +193,13 @@ def fetch(connection: Connection, statement: str, values: Mapping[str, Any], mak
     """
     raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     with raw.cursor(binary=True, row_factory=lambda _: make) as cursor:
+        return cursor.execute(statement.encode(), values).fetchall()
+
+
+def fetch_named(connection: Connection, statement: str, values: Mapping[str, Any], make: Callable[..., T]) -> list[T]:
+    """As `fetch`, with the values by the names of their columns."""
+    raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    with raw.cursor(binary=True, row_factory=kwargs_row(make)) as cursor:
         return cursor.execute(statement.encode(), values).fetchall()
 
 

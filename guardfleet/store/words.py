@@ -7,6 +7,7 @@ not of its values: only so does the planner see that a partial index fits. What 
 from dataclasses import dataclass
 from enum import IntEnum
 
+from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import DeliveryState, FileState, JobState, ShardState
 from guardfleet.domain.verdict import ServedBy, Severity
 
@@ -41,6 +42,7 @@ READY_SHARD = _state(ShardState.READY)
 LEASED_SHARD = _state(ShardState.LEASED)
 DROPPED_SHARD = _state(ShardState.CANCELLED)
 OPEN_SHARD = _state(ShardState.READY, ShardState.LEASED)
+INTERACTIVE = Among("lane", (Lane.INTERACTIVE,))
 
 PENDING_DELIVERY = _state(DeliveryState.PENDING)
 SENDING_DELIVERY = _state(DeliveryState.SENDING)

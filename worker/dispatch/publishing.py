@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guardfleet.broker.celery_app import DELIVER, MODERATE, Publisher
-from guardfleet.domain.lanes import LANE_NAMES
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
@@ -51,7 +50,7 @@ class Ringer:
             self.isolation.sweep("mark_deliveries", ids[:rung], lambda told: deliveries.mark_rung(self.db, told))
 
     def _ring_route(self, route: Route, out: int) -> int:
-        queue, lane = self.publisher.queues.of_model(route.lane, route.model), LANE_NAMES[route.lane]
+        queue = self.publisher.queues.of_model(route.lane, route.model)
         if self._is_short(queue, out):
             out -= self._forget_lost(route, queue)
         limits = Limits(self.settings.max_claims, self.settings.max_failures)
@@ -63,7 +62,7 @@ class Ringer:
         rung = self.publisher.ring(MODERATE, queue, messages)
         bells = {(bell.job_id, bell.shard_no): bell for bell in ready[:rung]}
         self.isolation.sweep("mark_shards", list(bells), lambda keys: publishing.mark_rung(self.db, [bells[key] for key in keys]))
-        metrics.DOORBELLS.labels(lane, "rung").inc(rung)
+        metrics.DOORBELLS.labels(route.lane.label, "rung").inc(rung)
         get_logger().debug("doorbells_rung", queue=queue, n=rung)
         return rung
 
@@ -74,7 +73,7 @@ class Ringer:
             self.isolation.sweep("forget_lost", keys, lambda some: publishing.forget_lost(self.db, some, older_than_s=age_s))
         )
         if lost:
-            metrics.DOORBELLS.labels(LANE_NAMES[route.lane], "lost").inc(lost)
+            metrics.DOORBELLS.labels(route.lane.label, "lost").inc(lost)
             get_logger().warning("doorbells_lost", queue=queue, n=lost)
         return lost
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.domain.lanes import LANE_NAMES, Queues
+from guardfleet.domain.lanes import Lane, Queues
 from guardfleet.jobs import diagnosis
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
@@ -109,8 +109,8 @@ class Mender:
     def count_backlog(self) -> None:
         """Tell the metrics what waits."""
         backlog = publishing.backlog(self.db)
-        for lane, name in enumerate(LANE_NAMES):
-            metrics.BACKLOG.labels(name).set(backlog.get(lane, 0))
+        for lane in Lane:
+            metrics.BACKLOG.labels(lane.label).set(backlog.get(lane, 0))
 
     def name_stalls(self) -> None:
         """Say once of a queue that it stands still, and that it moves again."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+from guardfleet.domain.lanes import Lane
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings import Settings
@@ -51,7 +52,7 @@ class Judge:
         # No deadline here: the engine settles every request or the watchdog ends the process.
         with metrics.REQUEST_SECONDS.labels("shard").time():
             contents = [rows[i].content for i in asked]
-            judged = self.engine.submit(contents, urgent=held.lane == 1, coverage=coverage_of(held)).result()
+            judged = self.engine.submit(contents, urgent=held.lane is Lane.INTERACTIVE, coverage=coverage_of(held)).result()
         return {i: judgement_of(answer) for i, answer in zip(asked, judged.answers, strict=True)}
 
     def _key(self, held: Claim, digest: bytes) -> Key:

@@ -23,7 +23,7 @@ from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from guardfleet.broker.celery_app import RefusedError, declare, make_app
-from guardfleet.domain.lanes import Queues
+from guardfleet.domain.lanes import Lane, Queues
 from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
 from guardfleet.process import interpreter
 from guardfleet.process.readiness import say_ready
@@ -118,7 +118,7 @@ def queues_of(settings: Settings, model: str) -> list[list[str]]:
     """By lane, where a worker with this model takes work from: jobs that name it and, unless `named_only`, those that name none."""
     queues = Queues.of(settings.namespace)
     models = [model] if settings.named_only else [None, model]
-    return [[queues.of_model(lane, name) for name in models] for lane in range(len(queues.lanes))]
+    return [[queues.of_model(lane, name) for name in models] for lane in Lane]
 
 
 def run_deliverer(settings: Settings) -> int:

@@ -131,7 +131,7 @@ def _texts_of(source: str) -> list[str]:
 def _remove_queues(settings: Settings, models: list[str]) -> None:
     """Leave the broker as it was."""
     from guardfleet.broker.celery_app import make_app
-    from guardfleet.domain.lanes import Queues
+    from guardfleet.domain.lanes import Lane, Queues
 
     queues = Queues.of(settings.namespace)
     with make_app(settings, "bench").connection_for_write() as connection, connection.channel() as channel:
@@ -140,7 +140,7 @@ def _remove_queues(settings: Settings, models: list[str]) -> None:
             for key in list(channel.client.scan_iter(f"{prefix}*")):
                 channel.client.delete(key.decode().removeprefix(prefix))
             return
-        named = [queues.of_model(lane, model) for lane in range(len(queues.lanes)) for model in models]
+        named = [queues.of_model(lane, model) for lane in Lane for model in models]
         for queue in (*queues.lanes, *named, queues.webhooks, queues.dead):
             channel.queue_delete(queue)
         for exchange in (*queues.lanes, *named, queues.webhooks, queues.dead_exchange):

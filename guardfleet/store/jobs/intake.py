@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
+from guardfleet.domain.lanes import Lane
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import LineError, OverloadedError, RejectedError, StatementError
@@ -67,7 +68,7 @@ class OpenJob:
     public_id: uuid.UUID
     tenant_id: int
     day: dt.date
-    lane: int
+    lane: Lane
     data_key: bytes  # wrapped
     model: str | None  # the only one that may judge it; None: any
     token: int = 0
@@ -127,8 +128,16 @@ def create(
         audit(connection, new.tenant_id, "job.create", job_label(public_id))
         if also is not None:
             also(connection, public_id)
-    lane, secret = int(options.interactive), new.callback_secret
-    return OpenJob(job_id, public_id, new.tenant_id, day, lane, data_key, options.model, callback_secret=secret)
+    return OpenJob(
+        id=job_id,
+        public_id=public_id,
+        tenant_id=new.tenant_id,
+        day=day,
+        lane=Lane(options.interactive),
+        data_key=data_key,
+        model=options.model,
+        callback_secret=new.callback_secret,
+    )
 
 
 def _refuse_overload(connection: Connection, max_backlog: int) -> None:

@@ -2,48 +2,63 @@
 
 import datetime as dt
 import uuid
+from typing import Any
 
 from sqlalchemy import text
 
+from guardfleet.domain.lanes import Lane
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake
 from guardfleet.store.jobs.intake import INTAKE_LEASE_S, OpenJob
 from guardfleet.store.words import INGESTING_JOB
 
+# Of OpenJob.
+OPENED = """j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model as model, j.intake_token as token,
+            j.intake_line as line, j.total as texts,
+            (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id) as shards"""
+
 
 def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | None:
     """The unfinished intake of the same input, from now on the caller's; None when there is none, or somebody is at it."""
     with db.begin() as connection:
-        row = connection.execute(
+        found = connection.execute(
             text(f"""with j as (
                       update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
                       where id = (select id from job where tenant_id = :tenant and fingerprint = :fingerprint and {INGESTING_JOB}
                                     and intake_lease_until < now() order by id desc limit 1)
                         and {INGESTING_JOB} and intake_lease_until < now()
                       returning *)
-                    select j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model, j.intake_token, j.intake_line,
-                           j.total, (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id) from j"""),
+                    select {OPENED} from j"""),
             {"tenant": tenant_id, "fingerprint": fingerprint, "lease": INTAKE_LEASE_S},
-        ).one_or_none()
-    return OpenJob(*row) if row else None
+        )
+        row = found.mappings().one_or_none()
+    return _opened(**row) if row else None
 
 
 def take_over_file(db: Database) -> tuple[OpenJob, uuid.UUID] | None:
     """A job whose texts come from an uploaded file and that nobody brings them to, from now on the caller's; and its file."""
     with db.session() as connection:
-        row = connection.execute(
+        found = connection.execute(
             text(f"""with x as materialized (
                       select id from job where {INGESTING_JOB} and input_file_id is not null and intake_lease_until < now()
                       order by intake_lease_until limit 1 for update skip locked),
                     j as (
                       update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
                       from x where job.id = x.id returning job.*)
-                    select j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model, j.intake_token, j.intake_line,
-                           j.total, (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id),
-                           j.input_file_id from j"""),
+                    select {OPENED}, j.input_file_id from j"""),
             {"lease": INTAKE_LEASE_S},
-        ).one_or_none()
-    return (OpenJob(*row[:-1]), row.input_file_id) if row else None
+        )
+        row = found.mappings().one_or_none()
+    return _of_file(**row) if row else None
+
+
+def _opened(*, lane: int, **known: Any) -> OpenJob:
+    """`known` as OPENED names it."""
+    return OpenJob(lane=Lane(lane), **known)
+
+
+def _of_file(*, input_file_id: uuid.UUID, **known: Any) -> tuple[OpenJob, uuid.UUID]:
+    return _opened(**known), input_file_id
 
 
 def intake_of(db: Database, fingerprint: bytes, *, tenant_id: int) -> tuple[uuid.UUID, dt.datetime] | None:

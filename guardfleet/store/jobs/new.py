@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from guardfleet.domain.lanes import Lane
 from guardfleet.domain.options import COLUMNS, JobOptions
 
 AS_JSON = ("metadata", "webhook_metadata")
@@ -24,4 +25,4 @@ def values_of(options: JobOptions) -> dict[str, Any]:
     """Return the parameters for `placeholders`."""
     values = options.stored()
     values |= {column: None if values[column] is None else json.dumps(values[column]) for column in AS_JSON}
-    return values | {"lane": int(options.interactive), "completion_window": options.completion_window or NO_WINDOW}
+    return values | {"lane": Lane(options.interactive), "completion_window": options.completion_window or NO_WINDOW}

@@ -4,22 +4,22 @@ import datetime as dt
 import math
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
-from guardfleet.store.database import Database, fetch
+from guardfleet.store.database import Database, fetch_named
 from guardfleet.store.words import GOOD_JOB
 from guardfleet.verdicts.encoding import severity_and_categories
 
 DEFAULT_TENANT = 1
 EVENT_KINDS = ("batch.completed", "batch.cancelled", "batch.failed", "batch.expired")
-LANES: Mapping[str, int] = {"bulk": 0, "interactive": 1}
 PACE_S = 60.0  # finish() averages the pace over about this long
 STANDSTILL = 1e-3  # texts a second, from which on no estimate is made
 QUIET_S = 5.0  # without a verdict, that an estimate outlives however near the end is
@@ -61,7 +61,7 @@ class JobView:
     escalated: int
     sampled: int
     agreed: int
-    lane: int
+    lane: Lane
     priority: int
     strict: bool
     paused_at: dt.datetime | None
@@ -137,7 +137,7 @@ def parse_label(label: str) -> uuid.UUID:
         raise NotFoundError(f"there is no job {label!r}.") from None
 
 
-# Of JobView, in its order: what is no column of the job itself.
+# Of JobView: what is no column of the job itself.
 NAME = "m.name || '@' || left(m.revision, 12)"
 OF_SEVERAL = "case when cardinality(j.models) > 1 then (select {0} from model m where m.id = any(j.models)) else {1} end"
 MADE = {
@@ -146,14 +146,14 @@ MADE = {
     "models": OF_SEVERAL.format(f"array_agg({NAME} order by m.id)", f"array_remove(array[{NAME}], null)"),
     "is_demo": OF_SEVERAL.format("bool_or(m.is_demo)", "coalesce(m.is_demo, false)"),
 }
-SELECT = f"""select {", ".join(MADE.get(name, f"j.{name}") for name in JobView.__slots__)}
+SELECT = f"""select {", ".join(f"{MADE.get(name, f'j.{name}')} as {name}" for name in JobView.__slots__)}
              from job j left join model m on m.id = j.model_id """
 
 
 def get(db: Database, public_id: uuid.UUID, *, tenant_id: int = DEFAULT_TENANT) -> JobView:
     """The job; raises NotFoundError, for another tenant's job too."""
     with db.session() as connection:
-        found = fetch(
+        found = fetch_named(
             connection,
             SELECT + "where j.public_id = %(id)s and j.tenant_id = %(tenant)s",
             {"id": public_id, "tenant": tenant_id},
@@ -175,7 +175,7 @@ def page(
 ) -> list[JobView]:
     """Up to `limit` jobs of the tenant before the named one, newest first; of these states, with this in their name, if asked."""
     with db.session() as connection:
-        return fetch(
+        return fetch_named(
             connection,
             SELECT
             + """where j.tenant_id = %(tenant)s and not j.online
@@ -198,21 +198,21 @@ def page(
 def get_by_id(db: Database, job_id: int) -> JobView:
     """The job by its internal id, whoever owns it: for guardfleet's own processes."""
     with db.session() as connection:
-        (job,) = fetch(connection, SELECT + "where j.id = %(id)s", {"id": job_id}, _view)
+        (job,) = fetch_named(connection, SELECT + "where j.id = %(id)s", {"id": job_id}, _view)
         return job
 
 
 def get_all(db: Database, job_ids: Sequence[int]) -> dict[int, JobView]:
     """Those of these jobs that there are, whoever owns them, by their internal ids."""
     with db.session() as connection:
-        found = fetch(connection, SELECT + "where j.id = any(%(ids)s::int8[])", {"ids": list(job_ids)}, _view)
+        found = fetch_named(connection, SELECT + "where j.id = any(%(ids)s::int8[])", {"ids": list(job_ids)}, _view)
         return {job.id: job for job in found}
 
 
 def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -> JobView | None:
     """The newest job of the same submission that was not given up."""
     with db.begin() as connection:
-        found = fetch(
+        found = fetch_named(
             connection,
             SELECT
             + f"""where j.tenant_id = %(tenant)s and j.fingerprint = %(fingerprint)s and {GOOD_JOB:j}
@@ -236,11 +236,10 @@ def summary(db: Database, job: JobView) -> dict[tuple[Severity, Category], int]:
         return counts
 
 
-def _view(values: Sequence[Any]) -> JobView:
-    """`values` as SELECT returns them."""
-    known = dict(zip(JobView.__slots__, values, strict=True))
+def _view(**known: Any) -> JobView:
+    """`known` as SELECT names it."""
     shares = {name: round(known[name], 6) for name in ("sure", "sample")}  # stored with seven digits: 0.9 comes back as 0.89999998
-    return JobView(**known | shares | {"state": JobState(known["state"])})
+    return JobView(**known | shares | {"state": JobState(known["state"]), "lane": Lane(known["lane"])})
 
 
 def audit(connection: Connection, tenant_id: int, action: str, subject: str) -> None:

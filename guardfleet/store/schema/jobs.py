@@ -73,7 +73,7 @@ class Job(Base):
     tenant_id: Mapped[int] = mapped_column(BigInteger)
     day: Mapped[dt.date]  # of creation; the partition of all its rows
     state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.JobState
-    lane: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # 0 bulk, 1 interactive
+    lane: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # lanes.Lane
     online: Mapped[bool] = mapped_column(server_default=text("false"))  # a request that waits: in no list, told to no webhook
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # among the tenant's jobs of the lane; higher first
     strict: Mapped[bool] = mapped_column(server_default=text("false"))  # nothing of it runs before all of it is there

@@ -17,9 +17,9 @@ from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.rows import payload
 from guardfleet.store.database import Database, copy_rows, fetch
 from guardfleet.store.jobs.notify import DONE_CHANNEL
-from guardfleet.store.jobs.views import LANES, PACE_S
+from guardfleet.store.jobs.views import PACE_S
 from guardfleet.store.shards.leases import Claim
-from guardfleet.store.words import COMPLETED_JOB, LEASED_SHARD, RUNNING_JOB
+from guardfleet.store.words import COMPLETED_JOB, INTERACTIVE, LEASED_SHARD, RUNNING_JOB
 from guardfleet.verdicts.encoding import Codes, encode
 
 SAVED = (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)
@@ -47,7 +47,7 @@ COUNTED = f"""
              finished_at = case when {RUNNING_JOB} and done + %(n)s = total then now() else finished_at end,
              data_key = case when keeps_nothing and done + %(n)s = total then null else data_key end
       from fenced where id = fenced.job_id returning id, public_id, tenant_id, next_ord, state, done, total, online,
-        case when lane = %(interactive)s then pg_notify(%(channel)s, %(job)s::text)::text end as told),
+        case when {INTERACTIVE} then pg_notify(%(channel)s, %(job)s::text)::text end as told),
     o as (delete from first_opinion f using fenced where f.job_id = fenced.job_id and f.shard_no = %(no)s),
     d as (insert into shard_done (job_id, ord, shard_no, first_seq, n) select id, next_ord, %(no)s, %(first)s, %(n)s from j),
     e as (
@@ -155,7 +155,6 @@ def _counts(
         "token": held.token,
         "first": held.first_seq,
         "day": held.day,
-        "interactive": LANES["interactive"],
         "channel": DONE_CHANNEL,
     }
 

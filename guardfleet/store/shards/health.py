@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
+from guardfleet.domain.lanes import Lane
 from guardfleet.store.database import Database
 from guardfleet.store.shards.publishing import Route
 from guardfleet.store.words import LEASED_SHARD, READY_SHARD
@@ -36,7 +37,7 @@ def stalls(db: Database, *, after_s: float) -> list[Stall]:
                       select from shard l where {LEASED_SHARD:l} and l.lane = s.lane and l.model is not distinct from s.model)"""),
             {"after": after_s},
         )
-        return [Stall(Route(row.lane, row.model), float(row.idle_s)) for row in rows]
+        return [Stall(Route(Lane(row.lane), row.model), float(row.idle_s)) for row in rows]
 
 
 def silence(db: Database, job_id: int, *, lease_s: float) -> Silence | None:

@@ -12,14 +12,14 @@ from typing import Any
 
 from sqlalchemy import text
 
+from guardfleet.domain.lanes import Lane
 from guardfleet.domain.plan import Plan
 from guardfleet.domain.states import ShardState
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import UNFLUSHED, Database, fetch
-from guardfleet.store.jobs.views import LANES
-from guardfleet.store.words import LEASED_SHARD, OPEN_JOB, READY_SHARD
+from guardfleet.store.database import UNFLUSHED, Database, fetch_named
+from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, OPEN_JOB, READY_SHARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Claim:
     shard_no: int
     token: int
     day: dt.date
-    lane: int
+    lane: Lane
     first_seq: int
     n: int
     claims: int
@@ -65,9 +65,9 @@ CLAIM = f"""update shard s set state = {ShardState.LEASED}, token = s.token + 1,
               and (s.model is null or %(model)s::text is null or s.model = %(model)s::text)
             returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
                       j.tenant_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
-                      j.reuse, case when s.lane = %(interactive)s and s.model is null then (
+                      j.reuse, case when {INTERACTIVE:s} and s.model is null then (
                         select p.blob from shard_payload p
-                        where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end, j.keeps_nothing"""
+                        where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end as blob, j.keeps_nothing"""
 
 
 def claim(
@@ -94,15 +94,15 @@ def claim(
         "max_claims": limits.claims,
         "max_failures": limits.failures,
         "model": model,
-        "interactive": LANES["interactive"],
     }
     with db.session() as connection:
-        return next(iter(fetch(connection, CLAIM, values, _claimed)), None)
+        return next(iter(fetch_named(connection, CLAIM, values, _claimed)), None)
 
 
-def _claimed(values: Sequence[Any]) -> Claim:
-    """`values` as CLAIM returns them: those of the claim, of its plan, and what stands behind it."""
-    return Claim(*[*values[:11], Plan(*values[11:16]), *values[16:]])
+def _claimed(*, lane: int, **known: Any) -> Claim:
+    """`known` as CLAIM names it, the plan's parts among it."""
+    plan = Plan(**{name: known.pop(name) for name in Plan.__slots__})
+    return Claim(lane=Lane(lane), plan=plan, **known)
 
 
 def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import text
 
+from guardfleet.domain.lanes import Lane
 from guardfleet.store.database import Database
 from guardfleet.store.shards.leases import AMONG, NO_LIMITS, NOT_SKIPPED, Limits, ShardKey, keys_of
 from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD, OPEN_JOB, OPEN_SHARD, READY_SHARD, RUNNING_JOB
@@ -18,7 +19,7 @@ from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD, OPEN_JOB, OPEN_S
 class Route:
     """Which queue rings for a shard: its lane's, or the one of the model that it names."""
 
-    lane: int
+    lane: Lane
     model: str | None = None
 
 
@@ -47,7 +48,7 @@ def windows(db: Database) -> dict[Route, int]:
                     from (select lane, first_model as model from job where {OPEN_JOB}
                           union select lane, second_model from job where {OPEN_JOB} and second_model is not null) r""")
         )
-        return {Route(row.lane, row.model): row.n for row in rows}
+        return {Route(Lane(row.lane), row.model): row.n for row in rows}
 
 
 def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS, skip: Sequence[ShardKey] = ()) -> list[Doorbell]:
@@ -151,8 +152,8 @@ def exhausted(db: Database, limits: Limits, *, skip: Sequence[ShardKey] = (), li
         return [(row.job_id, row.shard_no) for row in rows]
 
 
-def backlog(db: Database) -> dict[int, int]:
+def backlog(db: Database) -> dict[Lane, int]:
     """Shards not settled, by lane."""
     with db.session() as connection:
         rows = connection.execute(text(f"select lane, count(*) as n from shard where {OPEN_SHARD} group by lane"))
-        return {row.lane: row.n for row in rows}
+        return {Lane(row.lane): row.n for row in rows}
