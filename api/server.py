@@ -27,6 +27,7 @@ from api.services.file_storage import Contents
 from api.services.interactive_moderation import Online
 from api.services.job_watch import Watching
 from guardfleet import __version__
+from guardfleet.domain import ids
 from guardfleet.process import interpreter, ports
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
@@ -137,7 +138,7 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = scope.setdefault("state", {})["request_id"] = f"req_{uuid.uuid4().hex}"
+        request_id = scope.setdefault("state", {})["request_id"] = ids.REQUEST.of(uuid.uuid4())
         started = time.perf_counter()
         status: int | None = None
 

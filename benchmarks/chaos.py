@@ -29,12 +29,13 @@ from benchmarks.chaos_faults import Hit, Tormentor, faults_of, report, wanting
 from benchmarks.chaos_site import Site, site_of
 from benchmarks.chaos_texts import Source, submit, write
 from benchmarks.chaos_witnesses import PATIENCE_S, STEP_S, Reader, Receiver, judge, said
+from guardfleet.domain import ids
 from guardfleet.errors import GuardfleetError
 from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret
 from guardfleet.store import keys
 from guardfleet.store.jobs import views
-from guardfleet.store.jobs.views import JobView, parse_label
+from guardfleet.store.jobs.views import JobView
 
 SECRET = new_secret()
 SHARES = (0.9, 0.1)  # of the texts, in the jobs of the beginning
@@ -140,7 +141,7 @@ def _finished(site: Site, label: str) -> JobView:
     def look() -> bool:
         nonlocal view
         with contextlib.suppress(GuardfleetError):  # the database may be away just now
-            view = views.get(site.db, parse_label(label))
+            view = views.get(site.db, ids.JOB.parse(label))
         return view is not None and view.state.is_final
 
     _until(look, f"the end of {label}")

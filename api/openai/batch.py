@@ -1,7 +1,6 @@
 """A job as OpenAI's Batch, with guardfleet's own counts beside it; and what a caller may ask of one."""
 
 import datetime as dt
-import uuid
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,11 +9,11 @@ from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, Validati
 from api.http.fields import Asked, Metadata
 from api.http.problems import ProblemError
 from api.openai import result_files
+from guardfleet.domain import ids
 from guardfleet.domain.options import WHOLE, WINDOW, JobOptions
 from guardfleet.domain.states import BATCH_STATUS, JobState
 from guardfleet.errors import LineError
 from guardfleet.rows.columns import Columns
-from guardfleet.store.files import file_label
 from guardfleet.store.jobs.views import JobView
 
 METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
@@ -95,11 +94,6 @@ class BatchRequest(BatchOptions):
     webhook_metadata: Metadata | None = Field(None, description="Instead of `metadata` in webhooks.")
 
 
-def batch_label(public_id: uuid.UUID) -> str:
-    """A job's name as a batch."""
-    return f"batch_{public_id.hex}"
-
-
 def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, Any]:
     """The job; `refused` are lines to name in `errors`."""
     errors = [{"code": e.code, "message": e.detail, "param": None, "line": e.line} for e in refused]
@@ -107,10 +101,10 @@ def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, A
         errors = [{"code": "failed", "message": job.reason or "the input could not be taken in.", "param": None, "line": None}]
     ended = _unix(job.finished_at)
     return {
-        "id": batch_label(job.public_id),
+        "id": ids.BATCH.of(job.public_id),
         "object": "batch",
         "endpoint": job.endpoint,
-        "input_file_id": file_label(job.input_file_id) if job.input_file_id else "inline",
+        "input_file_id": ids.FILE.of(job.input_file_id) if job.input_file_id else "inline",
         "completion_window": job.completion_window,
         "status": BATCH_STATUS[job.state],
         "created_at": _unix(job.created_at),

@@ -15,6 +15,7 @@ import orjson
 
 import guardfleet
 from api.openai.categories import result_json
+from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import ERROR_CODES, Model, Severity
 from guardfleet.errors import NotFoundError
@@ -23,18 +24,18 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import unprocessed, views
-from guardfleet.store.jobs.views import JobView, parse_label
+from guardfleet.store.jobs.views import JobView
 from guardfleet.verdicts.encoding import StoredVerdict, canonical_answer
 
-NAME = re.compile(r"file-(out|err)-([0-9a-f]{32})")
+NAME = re.compile(f"(?:{ids.OUTPUT_FILE.prefix}|{ids.ERROR_FILE.prefix})([0-9a-f]{{32}})")
 
 
 def labels(job: JobView) -> dict[str, str | None]:
     """The names of a batch's result files, as far as they are there."""
     ended, left = job.state.is_final and job.state is not JobState.FAILED, job.total - job.done
     return {
-        "output_file_id": f"file-out-{job.public_id.hex}" if ended and job.done > job.error else None,
-        "error_file_id": f"file-err-{job.public_id.hex}" if ended and job.error + job.rejected + left else None,
+        "output_file_id": ids.OUTPUT_FILE.of(job.public_id) if ended and job.done > job.error else None,
+        "error_file_id": ids.ERROR_FILE.of(job.public_id) if ended and job.error + job.rejected + left else None,
     }
 
 
@@ -77,7 +78,7 @@ class Output:
         """The file as OpenAI has it."""
         ended = self.job.finished_at or self.job.created_at
         return {
-            "id": f"file-{'err' if self.is_errors else 'out'}-{self.job.public_id.hex}",
+            "id": (ids.ERROR_FILE if self.is_errors else ids.OUTPUT_FILE).of(self.job.public_id),
             "object": "file",
             "bytes": self.size(),
             "created_at": int(ended.timestamp()),
@@ -116,10 +117,10 @@ def find(db: Database, keyring: Keyring, file_id: str, tenant_id: int) -> Output
     found = NAME.fullmatch(file_id)
     if not found:
         return None
-    job = views.get(db, parse_label(found[2]), tenant_id=tenant_id)
+    job = views.get(db, ids.JOB.parse(found[1]), tenant_id=tenant_id)
     if file_id not in labels(job).values():
-        raise NotFoundError("there is no such file.")
-    return Output(db, keyring, job, is_errors=found[1] == "err")
+        raise NotFoundError(ids.FILE.unknown)
+    return Output(db, keyring, job, is_errors=file_id.startswith(ids.ERROR_FILE.prefix))
 
 
 @lru_cache(256)

@@ -16,8 +16,9 @@ from api.http.fields import DEPRECATED, IGNORED
 from api.http.idempotency import SECRET_HEADER, Once, has_key
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
-from api.openai.batch import BatchOptions, BatchRequest, LineOptions, batch_label, batch_object
+from api.openai.batch import BatchOptions, BatchRequest, LineOptions, batch_object
 from api.routes.files import page_object
+from guardfleet.domain import ids
 from guardfleet.domain.options import OLD_NAMES
 from guardfleet.domain.states import JobState
 from guardfleet.errors import LineError, RejectedError
@@ -27,11 +28,10 @@ from guardfleet.jobs.submit import callback_secret, open_job
 from guardfleet.rows.lines import NumberedLine, take_lines
 from guardfleet.store import files
 from guardfleet.store.database import Database
-from guardfleet.store.files import parse_file_label
 from guardfleet.store.jobs import control, unprocessed, views
 from guardfleet.store.jobs import intake as stored_intake
 from guardfleet.store.jobs.intake import NewJob
-from guardfleet.store.jobs.views import JobView, parse_label
+from guardfleet.store.jobs.views import JobView
 from guardfleet.store.keys import Caller
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -87,7 +87,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
     async with Once.of(request, context.db, caller, body) as once:
         if once.earlier is not None:
             return _made(await _job(once.earlier, context, caller.tenant_id))
-        file = await in_thread(files.get, context.db, parse_file_label(asked.input_file_id), tenant_id=caller.tenant_id)
+        file = await in_thread(files.get, context.db, ids.FILE.parse(asked.input_file_id), tenant_id=caller.tenant_id)
         secret, addresses = await _callback(request, context, caller, asked)
         new = NewJob(
             asked.asked(),
@@ -104,16 +104,16 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             context.settings,
             new,
             addresses=addresses,
-            also=lambda connection, public_id: settle(connection, batch_label(public_id)),
+            also=lambda connection, public_id: settle(connection, ids.BATCH.of(public_id)),
         )
         try:
             await context.throttle.spend(request, caller, file.lines or 0)
         except ProblemError as error:
             await in_thread(stored_intake.abandon, context.db, job.id, error.detail)
-            once.unmade = batch_label(job.public_id)
+            once.unmade = ids.BATCH.of(job.public_id)
             raise
     context.file_intakes.bring(job, file.public_id)
-    made = _made(await _job(batch_label(job.public_id), context, caller.tenant_id), job.callback_secret)
+    made = _made(await _job(ids.BATCH.of(job.public_id), context, caller.tenant_id), job.callback_secret)
     _say_old_names(made, orjson.loads(body))
     if asked.output_expires_after is not None:
         made.headers[IGNORED] = "output_expires_after"
@@ -153,7 +153,7 @@ async def _taken(
             rows = take_lines(lines, max_text_bytes=context.settings.max_text_bytes, columns=options.columns)
             await beside(context.body_threads, intake.add_all, rows)
             lines = await anext(blocks, None)
-        label, settle = batch_label(intake.job.public_id), once.settling(body.digest) if once else None
+        label, settle = ids.BATCH.of(intake.job.public_id), once.settling(body.digest) if once else None
         job = await in_thread(intake.seal, also=(lambda connection: settle(connection, label)) if settle else None)
     except BaseException as error:
         await in_thread(intake.give_up, error)
@@ -204,7 +204,7 @@ async def listing(
 ) -> dict[str, Any]:
     """Your batches, newest first."""
     found = await in_thread(
-        views.page, context.db, tenant_id=caller.tenant_id, after=parse_label(after) if after else None, limit=limit + 1
+        views.page, context.db, tenant_id=caller.tenant_id, after=ids.JOB.parse(after) if after else None, limit=limit + 1
     )
     return page_object([batch_object(job) for job in found[:limit]], has_more=len(found) > limit)
 
@@ -214,7 +214,7 @@ async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) ->
     """Where a batch is, how fast it goes, and what holds it up: as cheap at ten million texts as at ten."""
 
     def found() -> bytes:
-        job = views.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+        job = views.get(context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
         lines = unprocessed.refused(context.db, job, limit=ERRORS_SHOWN) if job.rejected else ()
         refused = [LineError(line["line"], line["code"], line["detail"]) for line in lines]
         return orjson.dumps(batch_object(job, refused) | {"standstill": diagnosis.explain(context.db, job, context.settings)})
@@ -256,7 +256,7 @@ async def _change(batch_id: str, context: Context, caller: Caller, change: Calla
 
 
 async def _job(batch_id: str, context: Context, tenant_id: int) -> JobView:
-    return await in_thread(views.get, context.db, parse_label(batch_id), tenant_id=tenant_id)
+    return await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=tenant_id)
 
 
 def _ended(job: JobView) -> ProblemError:

@@ -17,11 +17,12 @@ from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.openai import result_files
 from api.services.file_storage import Writer
+from guardfleet.domain import ids
 from guardfleet.errors import LineError
 from guardfleet.rows.lines import LineCutter, NumberedLine
 from guardfleet.rows.row import is_row, longest_line, parse_line
 from guardfleet.store import files
-from guardfleet.store.files import StoredFile, parse_file_label
+from guardfleet.store.files import StoredFile
 from guardfleet.store.keys import Caller
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -113,7 +114,7 @@ async def listing(
         files.page,
         context.db,
         tenant_id=caller.tenant_id,
-        after=parse_file_label(after) if after else None,
+        after=ids.FILE.parse(after) if after else None,
         limit=limit + 1,
         purpose=purpose,
         newest_first=order == "desc",
@@ -133,7 +134,7 @@ async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> di
 @router.delete("/{file_id}")
 async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
     """Delete a file, and the key that opens it. Texts of batches made from it are not touched."""
-    public_id = parse_file_label(file_id)
+    public_id = ids.FILE.parse(file_id)
     await in_thread(files.delete, context.db, public_id, tenant_id=caller.tenant_id)
     await in_thread(context.contents.delete, public_id)
     return {"id": file_id, "object": "file", "deleted": True}
@@ -278,4 +279,4 @@ def _check_length(request: Request, max_bytes: int) -> None:
 
 
 async def _file(file_id: str, context: Context, tenant_id: int) -> StoredFile:
-    return await in_thread(files.get, context.db, parse_file_label(file_id), tenant_id=tenant_id)
+    return await in_thread(files.get, context.db, ids.FILE.parse(file_id), tenant_id=tenant_id)

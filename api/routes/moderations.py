@@ -14,6 +14,7 @@ from api.http.fields import JUDGED, Asked
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.openai.categories import result, result_json
+from guardfleet.domain import ids
 from guardfleet.domain.options import ModelName
 from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
 from guardfleet.errors import ContentError, LineError, NotFoundError, RejectedError
@@ -91,7 +92,7 @@ async def create(asked: ModerationRequest, request: Request, context: AppContext
         values = [{**beside, "text": text} for text in asked.input]
         return _json(await _several(request, context, caller, values, asked.model, flag_from))
     job, row, model = await judge(request, context, caller, {**beside, "text": _input(asked)}, asked.model)
-    about = {"id": f"modr-{job.public_id.hex}", "model": model.name}
+    about = {"id": ids.MODERATION.of(job.public_id), "model": model.name}
     return _json(b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], result_json(row, model, flag_from=flag_from)))
 
 
@@ -100,7 +101,7 @@ async def moderate(asked: OwnRequest, request: Request, context: AppContext, cal
     """Judge a text or a conversation while you wait, in the guard's own terms: the verdict as results and exports have it."""
     value = {name: given for name, given in (("text", asked.text), ("messages", asked.messages)) if given is not None}
     job, row, model = await judge(request, context, caller, value, asked.model)
-    about = {"id": f"modr-{job.public_id.hex}", "object": "moderation"}
+    about = {"id": ids.MODERATION.of(job.public_id), "object": "moderation"}
     return _json(b'%b,"verdict":%b}' % (orjson.dumps(about)[:-1], json_object(row, model)))
 
 
@@ -164,7 +165,7 @@ async def _several(
     ]
     for i in errors.keys() - results.keys():
         results[i] = orjson.dumps(result(errors[i], judge_of_all, flag_from, None))
-    about: dict[str, Any] = {"id": f"modr-{job.public_id.hex}", "model": judge_of_all.name}
+    about: dict[str, Any] = {"id": ids.MODERATION.of(job.public_id), "model": judge_of_all.name}
     if errors:
         about["guardfleet"] = {"errors": [_error(i, errors[i]) for i in sorted(errors)]}
     return b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], b",".join(results[i] for i in range(len(values))))

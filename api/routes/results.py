@@ -12,11 +12,12 @@ from api.context import AppContext, BatchesReader
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
 from api.openai.batch import batch_object
+from guardfleet.domain import ids
 from guardfleet.domain.states import BATCH_STATUS
 from guardfleet.errors import RejectedError
 from guardfleet.store import verdicts
 from guardfleet.store.jobs import unprocessed, views
-from guardfleet.store.jobs.views import JobView, parse_label
+from guardfleet.store.jobs.views import JobView
 from guardfleet.verdicts import export
 from guardfleet.verdicts.cursors import pack, unpack
 from guardfleet.verdicts.export import Layout
@@ -58,7 +59,7 @@ async def results(
     deadline = time.monotonic() + wait_s
 
     def page() -> tuple[JobView, bytes, bool]:
-        job = views.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+        job = views.get(context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
         try:
             cursor = unpack(after, job_id=job.id, keys=context.keyring.cursor_keys) if after else Cursor()
         except RejectedError as error:
@@ -99,7 +100,7 @@ async def rejections(
     """Lines of the input that were refused, in order; while lines still come in, those so far. Go on with `after` = `next`."""
 
     def page() -> bytes:
-        job = views.get(context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+        job = views.get(context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
         found = list(unprocessed.refused(context.db, job, limit=limit + 1, after=after))
         data = found[:limit]
         reached = data[-1]["line"] if data else after
@@ -123,7 +124,7 @@ async def download(
 ) -> Response:
     """All verdicts there are, in input order, streamed."""
     place = context.downloads.place(caller.key_id)
-    job = await in_thread(views.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+    job = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
     pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
     encoded = export.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
     first = await beside(context.download_threads, next, encoded, b"")  # what fails there is an answer of its own
@@ -147,7 +148,7 @@ async def events(batch_id: str, context: AppContext, caller: BatchesReader) -> R
     """The batch each time it has come on, as server-sent events, until it has ended."""
     places = context.watching.places
     places.require(caller.key_id)
-    first = await in_thread(views.get, context.db, parse_label(batch_id), tenant_id=caller.tenant_id)
+    first = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
 
     async def stream() -> AsyncIterator[bytes]:
         with places.held(caller.key_id):  # only now: of a stream that never begins nobody would hear

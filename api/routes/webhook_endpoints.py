@@ -15,10 +15,11 @@ from api.http.fields import Asked
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.routes.files import page_object
+from guardfleet.domain import ids
 from guardfleet.domain.options import WHOLE
 from guardfleet.domain.states import DeliveryState
 from guardfleet.store.events import deliveries, endpoints
-from guardfleet.store.events.endpoints import HINT_CHARACTERS, Delivery, Endpoint, parse_endpoint_label
+from guardfleet.store.events.endpoints import HINT_CHARACTERS, Delivery, Endpoint
 from guardfleet.store.jobs.views import EVENT_KINDS
 
 router = APIRouter(tags=["webhooks"])
@@ -107,7 +108,7 @@ async def listing(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
     """Your endpoints, newest first."""
-    start = parse_endpoint_label(after) if after else None
+    start = ids.ENDPOINT.parse(after) if after else None
     found = await in_thread(endpoints.page, context.db, tenant_id=caller.tenant_id, after=start, limit=limit + 1)
     return page_object([endpoint_object(context, each) for each in found[:limit]], has_more=len(found) > limit)
 
@@ -115,14 +116,14 @@ async def listing(
 @router.get("/v1/webhook_endpoints/{endpoint_id}")
 async def retrieve(endpoint_id: str, context: AppContext, caller: WebhooksReader) -> dict[str, Any]:
     """What is known of an endpoint."""
-    public_id = parse_endpoint_label(endpoint_id)
+    public_id = ids.ENDPOINT.parse(endpoint_id)
     return endpoint_object(context, await in_thread(endpoints.get, context.db, public_id, tenant_id=caller.tenant_id))
 
 
 @router.post("/v1/webhook_endpoints/{endpoint_id}")
 async def update(endpoint_id: str, changes: EndpointChanges, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Change an endpoint. Enabling one that was disabled forgets its failures; `recover` sends what was given up."""
-    public_id = parse_endpoint_label(endpoint_id)
+    public_id = ids.ENDPOINT.parse(endpoint_id)
     if changes.url is not None:
         await context.receivers.check(changes.url, tenant_id=caller.tenant_id)
     asked = changes.model_dump(exclude_none=True)
@@ -138,7 +139,7 @@ async def update(endpoint_id: str, changes: EndpointChanges, context: AppContext
 @router.delete("/v1/webhook_endpoints/{endpoint_id}")
 async def delete(endpoint_id: str, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Forget an endpoint, and what was on its way there."""
-    await in_thread(endpoints.delete, context.db, parse_endpoint_label(endpoint_id), tenant_id=caller.tenant_id)
+    await in_thread(endpoints.delete, context.db, ids.ENDPOINT.parse(endpoint_id), tenant_id=caller.tenant_id)
     return {"id": endpoint_id, "object": "webhook_endpoint.deleted", "deleted": True}
 
 
@@ -146,7 +147,7 @@ async def delete(endpoint_id: str, context: AppContext, caller: WebhooksWriter) 
 async def rotate(endpoint_id: str, context: AppContext, caller: WebhooksWriter, rotation: Rotation | None = None) -> dict[str, Any]:
     """A new secret, in this answer and never again. The old one can sign beside it for a day."""
     overlap_s = OVERLAP_S if rotation is not None and rotation.keep_old_secret_active_for_24_hours else 0.0
-    public_id = parse_endpoint_label(endpoint_id)
+    public_id = ids.ENDPOINT.parse(endpoint_id)
     found, secret = await in_thread(
         endpoints.rotate, context.db, context.keyring, public_id, tenant_id=caller.tenant_id, overlap_s=overlap_s
     )
@@ -156,7 +157,7 @@ async def rotate(endpoint_id: str, context: AppContext, caller: WebhooksWriter, 
 @router.post("/v1/webhook_endpoints/{endpoint_id}/test")
 async def test(endpoint_id: str, asked: Test, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Send a made-up event once, as any other. 400 with what came of it where that is not a 2xx."""
-    public_id = parse_endpoint_label(endpoint_id)
+    public_id = ids.ENDPOINT.parse(endpoint_id)
     delivery = await in_thread(endpoints.send_test, context.db, public_id, tenant_id=caller.tenant_id, kind=asked.event_type)
     outcome = None
     for _ in range(int((context.settings.webhook_timeout_s + TEST_MARGIN_S) / LOOK_S)):
@@ -188,7 +189,7 @@ async def sent(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
     """What was sent to an endpoint, newest first, each with its last attempt."""
-    public_id = parse_endpoint_label(endpoint_id)
+    public_id = ids.ENDPOINT.parse(endpoint_id)
     await in_thread(endpoints.get, context.db, public_id, tenant_id=caller.tenant_id)
     found = await in_thread(endpoints.deliveries, context.db, public_id, tenant_id=caller.tenant_id, before=after, limit=limit + 1)
     return page_object([delivery_object(each) for each in found[:limit]], has_more=len(found) > limit)
@@ -197,7 +198,7 @@ async def sent(
 @router.post("/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/retry")
 async def retry(endpoint_id: str, delivery_id: int, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Send one delivery that has ended again, under the same event id."""
-    public_id = parse_endpoint_label(endpoint_id)
+    public_id = ids.ENDPOINT.parse(endpoint_id)
     known = delivery_id if 0 < delivery_id < 1 << 62 else 0
     n = await in_thread(endpoints.resend, context.db, public_id, tenant_id=caller.tenant_id, delivery_id=known)
     return {"object": "webhook_endpoint.recovery", "webhook_endpoint_id": endpoint_id, "deliveries": n}
@@ -206,7 +207,7 @@ async def retry(endpoint_id: str, delivery_id: int, context: AppContext, caller:
 @router.post("/v1/webhook_endpoints/{endpoint_id}/recover")
 async def recover(endpoint_id: str, asked: Recovery, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Send all deliveries that were given up again, of events since then."""
-    public_id = parse_endpoint_label(endpoint_id)
+    public_id = ids.ENDPOINT.parse(endpoint_id)
     await in_thread(endpoints.get, context.db, public_id, tenant_id=caller.tenant_id)
     since = dt.datetime.fromtimestamp(asked.since, dt.UTC)
     n = await in_thread(endpoints.resend, context.db, public_id, tenant_id=caller.tenant_id, since=since)

@@ -9,6 +9,7 @@ import orjson
 
 from guardfleet.client.job import Job, Numbered, RowSource, SubmitOptions, many, not_empty
 from guardfleet.client.verdict import Verdict
+from guardfleet.domain import ids
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import BATCH_STATUS, JobState
 from guardfleet.errors import GuardfleetError, LineError, RetryableError
@@ -23,7 +24,7 @@ from guardfleet.store import installation, migrate, pooler, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, interactive, unprocessed, views
 from guardfleet.store.jobs.intake import NewJob
-from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView, parse_label
+from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView
 from guardfleet.verdicts.filters import Filter
 from guardfleet.verdicts.page import Cursor
 
@@ -141,7 +142,7 @@ class DirectClient:
 
     def jobs(self, *, after: str | None = None, limit: int = 20) -> list[Job]:
         """Return a page of the tenant's jobs, newest first; `after` is the last of the page before."""
-        before = None if after is None else parse_label(after)
+        before = None if after is None else ids.JOB.parse(after)
         return [self._told(job) for job in views.page(self.db, tenant_id=self.tenant_id, after=before, limit=limit)]
 
     def cancel(self, job_id: str) -> Job:
@@ -172,7 +173,7 @@ class DirectClient:
         return verdict
 
     def _view(self, job_id: str) -> JobView:
-        return views.get(self.db, parse_label(job_id), tenant_id=self.tenant_id)
+        return views.get(self.db, ids.JOB.parse(job_id), tenant_id=self.tenant_id)
 
     def _change(self, job_id: str, change: Callable[[Database, int], None]) -> Job:
         change(self.db, self._view(job_id).id)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
+from guardfleet.domain import ids
 from guardfleet.errors import LineError, RejectedError, RetryableError
 from guardfleet.jobs.submit import open_job
 from guardfleet.rows.payload import PayloadRow
@@ -19,7 +20,7 @@ from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake, intake_recovery, views
 from guardfleet.store.jobs.intake import NewJob, SealedShard
-from guardfleet.store.jobs.views import JobView, job_label
+from guardfleet.store.jobs.views import JobView
 
 PIECE_SHARDS = 16  # shards in one COPY transaction
 PIECE_BYTES = 32 << 20
@@ -131,7 +132,7 @@ class Intake:
             if found := intake_recovery.take_over(self._db, fingerprint, tenant_id=tenant_id):
                 return found
             if now != first:
-                raise RejectedError(f"the same input is being submitted already, as {job_label(now[0])}.")
+                raise RejectedError(f"the same input is being submitted already, as {ids.JOB.of(now[0])}.")
             time.sleep(LOOK_AGAIN_S)
         return None
 

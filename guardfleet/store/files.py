@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
+from guardfleet.domain import ids
 from guardfleet.domain.states import FileState
 from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
@@ -37,21 +38,8 @@ class StoredFile:
 
     @property
     def label(self) -> str:
-        """The public name, `file-` and 32 hex digits."""
-        return file_label(self.public_id)
-
-
-def file_label(public_id: uuid.UUID) -> str:
-    """The name that callers see and give back."""
-    return f"file-{public_id.hex}"
-
-
-def parse_file_label(label: str) -> uuid.UUID:
-    """The inverse of `file_label`; raises NotFoundError for what can be no file."""
-    try:
-        return uuid.UUID(label.removeprefix("file-"))
-    except ValueError:
-        raise NotFoundError("there is no such file.") from None
+        """Its public id."""
+        return ids.FILE.of(self.public_id)
 
 
 def create(db: Database, keyring: Keyring, *, tenant_id: int, filename: str) -> StoredFile:
@@ -115,7 +103,7 @@ def get(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> StoredFile:
             {"id": public_id, "tenant": tenant_id},
         ).one_or_none()
     if row is None:
-        raise NotFoundError("there is no such file.")
+        raise NotFoundError(ids.FILE.unknown)
     return StoredFile(*row)
 
 
@@ -145,8 +133,8 @@ def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
             {"id": public_id, "tenant": tenant_id},
         ).rowcount
         if not gone:
-            raise NotFoundError("there is no such file.")
-        audit(connection, tenant_id, "file.delete", file_label(public_id))
+            raise NotFoundError(ids.FILE.unknown)
+        audit(connection, tenant_id, "file.delete", ids.FILE.of(public_id))
 
 
 def expire(db: Database, *, limit: int = 50) -> list[uuid.UUID]:

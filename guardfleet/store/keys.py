@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain import ids
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
@@ -50,8 +51,8 @@ class ApiKey:
 
     @property
     def label(self) -> str:
-        """The public name, `key_` and 32 hex digits: no secret."""
-        return f"key_{self.public_id.hex}"
+        """Its public id: no secret."""
+        return ids.KEY.of(self.public_id)
 
 
 def create(
@@ -88,7 +89,7 @@ def revoke(db: Database, label: str) -> None:
     with db.begin() as connection:
         row = connection.execute(
             text("update api_key set revoked_at = coalesce(revoked_at, now()) where public_id = :id returning tenant_id"),
-            {"id": _parsed(label)},
+            {"id": ids.KEY.parse(label)},
         ).one_or_none()
         if row is None:
             raise _unknown(label)
@@ -103,7 +104,7 @@ def rotate(db: Database, keyring: Keyring, label: str, *, overlap_s: float) -> s
                     update api_key k set expires_at = least(k.expires_at, now() + make_interval(secs => :overlap))
                     from old where k.id = old.id
                     returning old.tenant_id, old.name, old.scopes, extract(epoch from old.expires_at - now()) as left_s"""),
-            {"id": _parsed(label), "overlap": overlap_s},
+            {"id": ids.KEY.parse(label), "overlap": overlap_s},
         ).one_or_none()
         if row is None:
             raise _unknown(label)
@@ -162,19 +163,12 @@ def _insert(
             "expires": expires_s,
         },
     ).scalar_one()
-    audit(connection, tenant_id, "key.create", f"key_{public_id.hex}")
+    audit(connection, tenant_id, "key.create", ids.KEY.of(public_id))
     return api_key
 
 
-def _parsed(label: str) -> uuid.UUID:
-    try:
-        return uuid.UUID(label.removeprefix("key_"))
-    except ValueError:
-        raise _unknown(label) from None
-
-
 def _unknown(label: str) -> NotFoundError:
-    return NotFoundError(f"there is no key {label!r} in use; `guardfleet keys list` shows all.")
+    return NotFoundError(ids.KEY.unknown.format(label))
 
 
 __all__ = ["DEFAULT_TENANT", "SCOPES", "ApiKey", "Caller", "authenticate", "create", "every", "revoke", "rotate"]

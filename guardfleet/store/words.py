@@ -7,6 +7,7 @@ not of its values: only so does the planner see that a partial index fits. What 
 from dataclasses import dataclass
 from enum import IntEnum
 
+from guardfleet.domain import ids
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import DeliveryState, FileState, JobState, ShardState
 from guardfleet.domain.verdict import ServedBy, Severity
@@ -23,6 +24,11 @@ class Among:
         column = f"{alias}.{self.column}" if alias else self.column
         numbers = ", ".join(map(str, self.values))
         return f"{column} in ({numbers})" if len(self.values) > 1 else f"{column} = {numbers}"
+
+
+def public_id(kind: ids.Kind, column: str = "public_id") -> str:
+    """The public id of a row, as an expression."""
+    return f"'{kind.prefix}' || replace({column}::text, '-', '')"
 
 
 def _state(*values: IntEnum) -> Among:

@@ -10,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.server import create_app
+from guardfleet.domain import ids
 from guardfleet.domain.verdict import Model
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
@@ -44,7 +45,7 @@ def lines(n: int) -> bytes:
 
 
 def judge(db: Database, batch: dict[str, Any], *nos: int) -> None:
-    job = views.get(db, views.parse_label(batch["id"]))
+    job = views.get(db, ids.JOB.parse(batch["id"]))
     model_id = verdicts.register_model(db, Model("m", "r", "p"))
     for no in nos:
         held = leases.claim(db, job.id, no, worker="w", lease_s=60)
@@ -264,7 +265,7 @@ def test_a_batch_may_name_its_models_if_somebody_serves_them(client: TestClient,
     both = client.post(f"{again}&sure=0.8", content=lines(1), headers=JSONL)
     assert both.status_code in (400, 422)
     assert "sure is the old name of confidence_threshold" in both.text
-    job = views.get(db, views.parse_label(batch["id"]))
+    job = views.get(db, ids.JOB.parse(batch["id"]))
     assert (job.first_model, job.long_texts) == ("small", "head")
     for wrong in ("sure=0", "sample=2", "long_texts=middle"):
         assert client.post(f"/v1/batches?{wrong}", content=lines(1), headers=JSONL).status_code in (400, 422)

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from api.server import create_app
 from api.services.file_ingestion import FileIntakes
 from api.services.file_storage import PIECE_BYTES, Contents
+from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.security.encryption import SEAL_BYTES, Keyring
@@ -197,7 +198,7 @@ def test_a_retried_upload_makes_one_file(client: TestClient) -> None:
 def test_an_intake_that_its_process_left_is_gone_on_with_by_another(
     client: TestClient, api_settings: Settings, db: Database
 ) -> None:
-    file = files.get(db, files.parse_file_label(upload(client, lines(40))), tenant_id=1)
+    file = files.get(db, ids.FILE.parse(upload(client, lines(40))), tenant_id=1)
     opened = intake.create(db, KEYRING, new_job(name="left", input_file_id=file.public_id), max_backlog=1000)
     contents = Contents(str(api_settings.data_dir / "files"), KEYRING)
     dying = FileIntakes(db, KEYRING, api_settings, contents)
@@ -222,10 +223,10 @@ def test_a_line_without_an_end_is_one_refused_line(client: TestClient) -> None:
 
 def test_a_batch_of_a_file_that_was_deleted_meanwhile_fails(client: TestClient, api_settings: Settings, db: Database) -> None:
     label = upload(client, lines(4))
-    opened = intake.create(db, KEYRING, new_job(name="x", input_file_id=files.parse_file_label(label)), max_backlog=1000)
+    opened = intake.create(db, KEYRING, new_job(name="x", input_file_id=ids.FILE.parse(label)), max_backlog=1000)
     client.delete(f"/v1/files/{label}")
     intakes = FileIntakes(db, KEYRING, api_settings, Contents(str(api_settings.data_dir / "files"), KEYRING))
-    intakes._take(opened, files.parse_file_label(label))
+    intakes._take(opened, ids.FILE.parse(label))
     job = views.get_by_id(db, opened.id)
     assert (job.state, job.reason) == (JobState.FAILED, "there is no such file.")
 

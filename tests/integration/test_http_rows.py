@@ -15,6 +15,7 @@ from api.server import create_app
 from guardfleet.client.direct import DirectClient
 from guardfleet.client.job import SubmitOptions
 from guardfleet.client.protocol import _input_lines, _lines
+from guardfleet.domain import ids
 from guardfleet.domain.options import JobOptions
 from guardfleet.errors import LineError
 from guardfleet.rows.columns import Columns
@@ -73,7 +74,7 @@ def of_file(path: pathlib.Path, asked: dict[str, str]) -> tuple[list[PayloadRow]
 
 
 def of_job(db: Database, keyring: Keyring, label: str) -> list[PayloadRow]:
-    return leases.load(db, keyring, took(db, views.get(db, views.parse_label(label)), 0))
+    return leases.load(db, keyring, took(db, views.get(db, ids.JOB.parse(label)), 0))
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=str)

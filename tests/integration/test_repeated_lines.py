@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from api.body import inline_lines
 from api.http import idempotency as answered
 from api.server import create_app
+from guardfleet.domain import ids
 from guardfleet.jobs import intake
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
@@ -62,7 +63,7 @@ def test_the_same_lines_make_one_batch_however_they_are_packed(client: TestClien
     for packed, encoding in ((body, "identity"), (gzip.compress(body), "gzip"), (zstd.compress(body), "zstd")):
         again = client.post("/v1/batches?name=n", content=packed, headers=KEYED | {"content-encoding": encoding})
         assert (again.status_code, again.json()["id"]) == (200, first)
-    assert [str(job.public_id) for job in views.page(db, tenant_id=1, after=None, limit=9)] == [str(views.parse_label(first))]
+    assert [str(job.public_id) for job in views.page(db, tenant_id=1, after=None, limit=9)] == [str(ids.JOB.parse(first))]
 
 
 @pytest.mark.parametrize("body", [lines("x", "y"), lines("a", "b"), lines("a", "b", "c", "d"), b"", lines("a", "c", "b")])

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Judgement, Model, ServedBy, failure
 from guardfleet.errors import NotFoundError, StatementError
@@ -215,7 +216,7 @@ def test_a_foreign_tenant_sees_no_job(db: Database, keyring: Keyring) -> None:
     with pytest.raises(NotFoundError):
         views.get(db, job.public_id, tenant_id=2)
     with pytest.raises(NotFoundError):
-        views.parse_label("job_nonsense")
+        ids.JOB.parse("job_nonsense")
 
 
 def test_keys_are_stored_as_digests_and_found_by_them(db: Database, keyring: Keyring) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from api.http.connections import make_server
 from api.server import create_app
+from guardfleet.domain import ids
 from guardfleet.domain.verdict import Judgement, Model
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
@@ -61,7 +62,7 @@ def judging(db: Database, keyring: Keyring, *, judgement: Judgement = UNSAFE) ->
 
 def judge(db: Database, batch_id: str, *nos: int, judgement: Judgement = UNSAFE) -> None:
     """Judge shards of a batch (all that are ready) as a worker would."""
-    job = views.get(db, views.parse_label(batch_id))
+    job = views.get(db, ids.JOB.parse(batch_id))
     model_id = verdicts.register_model(db, Model("m", "r", "p"))
     for no in nos or range(1000):
         held = leases.claim(db, job.id, no, worker="w", lease_s=60)

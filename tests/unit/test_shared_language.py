@@ -2,13 +2,14 @@
 
 import pathlib
 import re
+import uuid
 from enum import IntEnum
 
 import pytest
 
-from guardfleet.domain import states
+from guardfleet.domain import ids, states
 from guardfleet.domain.verdict import CATEGORY_NAMES, ERROR_CODES, categories_of, category_names, failure
-from guardfleet.errors import ConfigurationError
+from guardfleet.errors import ConfigurationError, NotFoundError
 from guardfleet.process import packages
 from guardfleet.settings import load_settings
 from guardfleet.telemetry.logs import SLUGS
@@ -25,6 +26,21 @@ def test_every_category_has_a_name_and_finds_back() -> None:
     with pytest.raises(KeyError):
         failure("unheard-of")
     assert ERROR_CODES
+
+
+@pytest.mark.parametrize(
+    "kind", [value for value in vars(ids).values() if isinstance(value, ids.Kind)], ids=lambda kind: kind.prefix
+)
+def test_a_public_id_finds_back_and_nonsense_is_refused(kind: ids.Kind) -> None:
+    public_id = uuid.uuid4()
+    assert kind.parse(kind.of(public_id)) == public_id
+    with pytest.raises(NotFoundError):
+        kind.parse("nonsense {}")
+
+
+def test_a_job_is_found_by_what_the_api_calls_it() -> None:
+    public_id = uuid.uuid4()
+    assert ids.JOB.parse(ids.BATCH.of(public_id)) == public_id
 
 
 def edges(chart: str) -> set[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ A crash between send and record repeats the send with the same event id, which r
 
 import json
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from celery.exceptions import Reject
 
 import guardfleet
 from guardfleet.broker.celery_app import DELIVER, MESSAGE_VERSION, is_newer
+from guardfleet.domain import ids
 from guardfleet.domain.retry import retry_after_s, webhook_delay_s
 from guardfleet.errors import GuardfleetError, RejectedError, RetryableError
 from guardfleet.security.encryption import Keyring
@@ -38,7 +40,7 @@ PAUSE_S = 5.0
 RUN_S = 2.0  # how long a sender stays with one receiver
 SENDERS = 32  # deliveries at once in one process: they wait for others nearly all of their time
 LONGEST_RETRY_S = 86_400.0
-TEST_BATCH = "batch_" + "0" * 32
+TEST_BATCH = ids.BATCH.of(uuid.UUID(int=0))
 END = (1 << 31) - 1  # behind every text
 
 
@@ -113,7 +115,7 @@ class Deliverer:
     def _about(self, job_id: int) -> dict[str, Any]:
         job = views.get_by_id(self.db, job_id)
         return {
-            "id": f"batch_{job.public_id.hex}",
+            "id": ids.BATCH.of(job.public_id),
             "job": job.label,
             "status": job.state.label,
             "request_counts": job.request_counts,

@@ -23,6 +23,7 @@ from guardfleet.cli import DONE, terminal
 from guardfleet.cli.bench import scratch
 from guardfleet.cli.bench.polling import Poller
 from guardfleet.cli.bench.site import answers, free_port, peak_mib, place, start, until, write_texts
+from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.errors import FatalError
 from guardfleet.security.encryption import Keyring
@@ -30,7 +31,7 @@ from guardfleet.settings import Settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
-from guardfleet.store.jobs.views import JobView, parse_label
+from guardfleet.store.jobs.views import JobView
 
 SINGLE_SHARDS = 300
 LOOK_S = 0.25  # between looks whether the job has ended; its times are read off its row
@@ -103,7 +104,7 @@ def _measure(settings: Settings, db: Database, sources: list[pathlib.Path], load
     try:
         until(lambda: answers(port), 30, "the API")
         if load.polls:
-            poller.start(f"batch_{submits[-1][0].public_id.hex}")
+            poller.start(ids.BATCH.of(submits[-1][0].public_id))
         started = time.perf_counter()
         processes.append(start(settings, "dispatcher", "dispatcher"))
         done = [_finished(db, job, processes) for job, _ in submits]
@@ -148,7 +149,7 @@ def submit(settings: Settings, db: Database, source: pathlib.Path) -> tuple[JobV
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise FatalError("the submit failed.")
-    return views.get(db, parse_label(label)), round(usage.ru_maxrss / 1024, 1)
+    return views.get(db, ids.JOB.parse(label)), round(usage.ru_maxrss / 1024, 1)
 
 
 def _of_single_shards(settings: Settings, db: Database, source: pathlib.Path, processes: list[Any]) -> float:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from guardfleet.cli import DONE, progress, terminal
+from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
-from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView, parse_label
+from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def listing(settings: Settings, *, state: str | None, name: str | None, after: s
     else:
         states = None if state is None else _states(state)
         with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=1)) as db:
-            place = parse_label(after) if after else None
+            place = ids.JOB.parse(after) if after else None
             page = views.page(db, tenant_id=DEFAULT_TENANT, after=place, limit=limit, states=states, name=name)
         found = [_line(job) for job in page]
     if as_json:

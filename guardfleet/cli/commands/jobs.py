@@ -10,6 +10,7 @@ from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, terminal
 from guardfleet.cli import progress as show
 from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.cli.input_options import asked_of, opened
+from guardfleet.domain import ids
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import database_of, running_settings
@@ -18,7 +19,7 @@ from guardfleet.jobs import diagnosis
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
-from guardfleet.store.jobs.views import JobView, parse_label
+from guardfleet.store.jobs.views import JobView
 
 if TYPE_CHECKING:
     from guardfleet.client.job import SubmitOptions
@@ -65,7 +66,7 @@ def watch(settings: Settings, label: str) -> int:
 
         return remote.watch(settings, label)
     with database_of(settings) as complete, closing(_watching(complete)) as db:
-        job = views.get(db, parse_label(label))
+        job = views.get(db, ids.JOB.parse(label))
         if not job.state.is_final and settings.is_embedded and running_settings(settings) is None:
             raise ConfigurationError(f"nobody works on {job.label}: start `guardfleet up`, or the same `scan` again.")
         return _follow(db, job)
@@ -90,7 +91,7 @@ def status(settings: Settings, label: str, *, as_json: bool) -> int:
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            job = views.get(db, parse_label(label))
+            job = views.get(db, ids.JOB.parse(label))
             wrong = diagnosis.explain(db, job, complete)
             if as_json:
                 print(json.dumps(_as_dict(job, wrong)))
@@ -109,7 +110,7 @@ def cancel(settings: Settings, label: str) -> int:
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            job = views.get(db, parse_label(label))
+            job = views.get(db, ids.JOB.parse(label))
             control.cancel(db, job.id)
             after = views.get(db, job.public_id)
         finally:
@@ -137,7 +138,7 @@ def _change(settings: Settings, label: str, change: Callable[[Database, int], No
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            job = views.get(db, parse_label(label))
+            job = views.get(db, ids.JOB.parse(label))
             change(db, job.id)
             after = views.get(db, job.public_id)
             terminal.say(f"{after.label}: {'paused' if after.is_paused else after.state.label}, priority {after.priority}")

@@ -1,6 +1,7 @@
 """`results`: a job's verdicts as a file, and the lines of its input that were refused."""
 
 from guardfleet.cli import DONE, terminal
+from guardfleet.domain import ids
 from guardfleet.domain.verdict import Severity
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
@@ -9,7 +10,7 @@ from guardfleet.settings import Settings
 from guardfleet.store import verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import texts, unprocessed, views
-from guardfleet.store.jobs.views import JobView, parse_label
+from guardfleet.store.jobs.views import JobView
 from guardfleet.verdicts import export
 from guardfleet.verdicts.export import Layout
 
@@ -27,7 +28,7 @@ def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_se
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            job = views.get(db, parse_label(label))
+            job = views.get(db, ids.JOB.parse(label))
             if is_flat:
                 layout = flattened(db, job, layout)
             pages = verdicts.in_order(db, job, min_severity=severities[min_severity])
@@ -49,7 +50,7 @@ def refused(settings: Settings, label: str, *, out: str) -> int:
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            n = export.write_jsonl(unprocessed.refused(db, views.get(db, parse_label(label))), out)
+            n = export.write_jsonl(unprocessed.refused(db, views.get(db, ids.JOB.parse(label))), out)
         finally:
             db.close()
     if out != "-":

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain import ids
 from guardfleet.domain.states import DeliveryState
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
@@ -42,8 +43,8 @@ class Endpoint:
 
     @property
     def label(self) -> str:
-        """The public name."""
-        return endpoint_label(self.public_id)
+        """Its public id."""
+        return ids.ENDPOINT.of(self.public_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +62,6 @@ class Delivery:
     latency_ms: int | None
     error: str | None
     attempted_at: dt.datetime | None
-
-
-def endpoint_label(public_id: uuid.UUID) -> str:
-    """`we_` and 32 hex digits."""
-    return f"we_{public_id.hex}"
-
-
-def parse_endpoint_label(label: str) -> uuid.UUID:
-    """The inverse of `endpoint_label`; raises NotFoundError for what can be none."""
-    try:
-        return uuid.UUID(label.removeprefix("we_"))
-    except ValueError:
-        raise _unknown() from None
 
 
 def create(
@@ -101,7 +89,7 @@ def create(
         ).one_or_none()
         if row is None:
             raise RejectedError(f"there are {MOST} webhook endpoints already; delete one.")
-        audit(connection, tenant_id, "endpoint.create", endpoint_label(row.public_id))
+        audit(connection, tenant_id, "endpoint.create", ids.ENDPOINT.of(row.public_id))
     return Endpoint(*row), secret
 
 
@@ -148,7 +136,7 @@ def update(db: Database, public_id: uuid.UUID, *, tenant_id: int, changes: dict[
         ).one_or_none()
         if row is None:
             raise _unknown()
-        audit(connection, tenant_id, "endpoint.update", endpoint_label(public_id))
+        audit(connection, tenant_id, "endpoint.update", ids.ENDPOINT.of(public_id))
     return Endpoint(*row)
 
 
@@ -165,7 +153,7 @@ def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
             text("delete from attempt where delivery_id in (select id from delivery where endpoint_id = :id)"), {"id": row.id}
         )
         connection.execute(text("delete from delivery where endpoint_id = :id"), {"id": row.id})
-        audit(connection, tenant_id, "endpoint.delete", endpoint_label(public_id))
+        audit(connection, tenant_id, "endpoint.delete", ids.ENDPOINT.of(public_id))
 
 
 def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: int, overlap_s: float) -> tuple[Endpoint, str]:
@@ -182,7 +170,7 @@ def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: i
         ).one_or_none()
         if row is None:
             raise _unknown()
-        audit(connection, tenant_id, "endpoint.rotate", endpoint_label(public_id))
+        audit(connection, tenant_id, "endpoint.rotate", ids.ENDPOINT.of(public_id))
     return Endpoint(*row), secret
 
 
@@ -252,4 +240,4 @@ def resend(
 
 
 def _unknown() -> NotFoundError:
-    return NotFoundError("there is no such webhook endpoint.")
+    return NotFoundError(ids.ENDPOINT.unknown)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain import ids
 from guardfleet.domain.options import PRIORITIES
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import RejectedError
 from guardfleet.store.database import Database
-from guardfleet.store.jobs.views import audit, job_label
+from guardfleet.store.jobs.views import audit
 from guardfleet.store.words import CANCELLING_JOB, OPEN_JOB, OPEN_SHARD, READY_SHARD
 
 
@@ -46,7 +47,7 @@ def _end(db: Database, job_id: int, ends_as: JobState, action: str) -> None:
             {"job": job_id, "ends_as": int(ends_as)},
         ).one_or_none()
         if row:
-            audit(connection, row.tenant_id, action, job_label(row.public_id))
+            audit(connection, row.tenant_id, action, ids.JOB.of(row.public_id))
         _settle_cancelled(connection, [job_id])
 
 
@@ -89,7 +90,7 @@ def _mark(connection: Connection, job_id: int, change: str, action: str, **value
     ).one_or_none()
     if row is None:
         raise RejectedError("the job has ended.")
-    audit(connection, row.tenant_id, action, job_label(row.public_id))
+    audit(connection, row.tenant_id, action, ids.JOB.of(row.public_id))
 
 
 def cancelling(db: Database, *, skip: Sequence[int] = (), limit: int = 1000) -> list[int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
+from guardfleet.domain import ids
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState, ShardState
@@ -22,7 +23,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
 from guardfleet.store.database import Database, copy_rows
 from guardfleet.store.jobs.new import columns, placeholders, values_of
-from guardfleet.store.jobs.views import DEFAULT_TENANT, EVENT_KINDS, audit, job_label
+from guardfleet.store.jobs.views import DEFAULT_TENANT, EVENT_KINDS, audit
 from guardfleet.store.partitions import ensure_day
 from guardfleet.store.words import COMPLETED_JOB, INGESTING_JOB, OPEN_JOB, OPEN_SHARD
 
@@ -125,7 +126,7 @@ def create(
         job_id: int = connection.execute(text(INSERT), values).scalar_one()
         if options.callback_url and new.callback_secret:
             _add_callback(connection, job_id, options.callback_url, keyring.seal_secret(new.callback_secret))
-        audit(connection, new.tenant_id, "job.create", job_label(public_id))
+        audit(connection, new.tenant_id, "job.create", ids.JOB.of(public_id))
         if also is not None:
             also(connection, public_id)
     return OpenJob(

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain import ids
 from guardfleet.store import partitions
 from guardfleet.store.database import Database
-from guardfleet.store.words import ENDED_JOB
+from guardfleet.store.words import ENDED_JOB, public_id
 
 Day = tuple[str, dt.date]  # a partitioned table, and a day of it
 LATE_S = 3600.0  # longer than any transaction lasts
@@ -86,8 +87,8 @@ def _forget_jobs(connection: Connection, day: dt.date) -> None:
     for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done"):
         connection.execute(text(f"delete from {table} where job_id {of_day}"), {"day": day})
     connection.execute(
-        text("""with gone as (delete from job where day = :day returning tenant_id, public_id)
+        text(f"""with gone as (delete from job where day = :day returning tenant_id, public_id)
                 insert into audit_event (tenant_id, actor, action, subject)
-                select tenant_id, current_user, 'job.expire', 'job_' || replace(public_id::text, '-', '') from gone"""),
+                select tenant_id, current_user, 'job.expire', {public_id(ids.JOB)} from gone"""),
         {"day": day},
     )

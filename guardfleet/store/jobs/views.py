@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from guardfleet.domain import ids
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Severity
@@ -79,8 +80,8 @@ class JobView:
 
     @property
     def label(self) -> str:
-        """The public name, `job_` and 32 hex digits."""
-        return job_label(self.public_id)
+        """Its public id."""
+        return ids.JOB.of(self.public_id)
 
     @property
     def is_paused(self) -> bool:
@@ -124,19 +125,6 @@ class JobView:
         return max(0.0, (self.seen_at - self.progressed_at).total_seconds()) if self.progressed_at else None
 
 
-def job_label(public_id: uuid.UUID) -> str:
-    """The name that users see and give back."""
-    return f"job_{public_id.hex}"
-
-
-def parse_label(label: str) -> uuid.UUID:
-    """The inverse of `job_label`, for `batch_` too; raises NotFoundError for what can be no job."""
-    try:
-        return uuid.UUID(label.removeprefix("job_").removeprefix("batch_"))
-    except ValueError:
-        raise NotFoundError(f"there is no job {label!r}.") from None
-
-
 # Of JobView: what is no column of the job itself.
 NAME = "m.name || '@' || left(m.revision, 12)"
 OF_SEVERAL = "case when cardinality(j.models) > 1 then (select {0} from model m where m.id = any(j.models)) else {1} end"
@@ -160,7 +148,7 @@ def get(db: Database, public_id: uuid.UUID, *, tenant_id: int = DEFAULT_TENANT) 
             _view,
         )
     if not found:
-        raise NotFoundError(f"there is no job {job_label(public_id)}.")
+        raise NotFoundError(f"there is no job {ids.JOB.of(public_id)}.")
     return found[0]
 
 

@@ -6,7 +6,9 @@ against each other over random rows. Columns are only ever added, at the end: tw
 
 from collections.abc import Iterable, Mapping
 
+from guardfleet.domain import ids
 from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, ERROR_CODES, ServedBy, Severity
+from guardfleet.store.words import public_id
 from guardfleet.verdicts.encoding import ALL_CATEGORIES, CERTAIN, CERTAIN_ODDS, LABELS, UNKNOWN_ODDS
 
 
@@ -136,7 +138,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     ),
     "evidence": ("v.evidence", "Windows of a long text, the one that decided, and what was left out."),
     "job": (
-        "'job_' || replace(j.public_id::text, '-', '')",
+        public_id(ids.JOB, "j.public_id"),
         "The job's name: `guardfleet results JOB`, and over HTTP with batch_.",
     ),
     "tenant_id": ("j.tenant_id", "Whose job it is."),
