@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.routes import batches
+from guardfleet.domain.events import KINDS
 from guardfleet.domain.options import OLD_NAMES
-from guardfleet.store.events.endpoints import KINDS
 
 PROBLEM: dict[str, Any] = {
     "type": "object",

@@ -5,7 +5,7 @@ Deliveries are made by workers. A test goes the same way, and is waited for.
 
 import asyncio
 import datetime as dt
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field, StringConstraints
@@ -16,21 +16,20 @@ from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.routes.files import page_object
 from guardfleet.domain import ids
+from guardfleet.domain.events import KINDS, EventKind
 from guardfleet.domain.options import WHOLE
 from guardfleet.domain.states import DeliveryState
 from guardfleet.store.events import deliveries, endpoints
 from guardfleet.store.events.endpoints import HINT_CHARACTERS, Delivery, Endpoint
-from guardfleet.store.jobs.views import EVENT_KINDS
 
 router = APIRouter(tags=["webhooks"])
 
 OVERLAP_S = 86_400.0
 LOOK_S = 0.05
 TEST_MARGIN_S = 5.0  # beside the time of the delivery itself
-Kind = Literal["batch.completed", "batch.cancelled", "batch.failed", "batch.expired", "batch.progress", "verdict.flagged"]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Url = Annotated[str, StringConstraints(max_length=2000)]
-Kinds = Annotated[list[Kind], Field(min_length=1, max_length=20)]
+Kinds = Annotated[list[EventKind], Field(min_length=1, max_length=20)]
 Pace = Annotated[float, Field(ge=0.001, le=1000, description="Most deliveries a second; null: as many as the receiver takes.")]
 
 
@@ -66,7 +65,7 @@ class Test(Asked):
     """Which event is made up."""
 
     model_config = ConfigDict(strict=True)
-    event_type: Kind
+    event_type: EventKind
 
 
 class Recovery(Asked):
@@ -80,7 +79,7 @@ class Recovery(Asked):
 async def event_types(caller: WebhooksReader) -> dict[str, Any]:
     """What can be listened to. The last two are guardfleet's own: each tenth of a batch, and each shard with unsafe texts."""
     del caller
-    return {"object": "list", "data": [*EVENT_KINDS, *endpoints.OPT_IN_KINDS]}
+    return {"object": "list", "data": list(KINDS)}
 
 
 @router.post("/v1/webhook_endpoints")

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import pytest
 
-from guardfleet.domain import ids, states
+from guardfleet.domain import events, ids, states
 from guardfleet.domain.verdict import CATEGORY_NAMES, ERROR_CODES, categories_of, category_names, failure
 from guardfleet.errors import ConfigurationError, NotFoundError
 from guardfleet.process import packages
@@ -41,6 +41,12 @@ def test_a_public_id_finds_back_and_nonsense_is_refused(kind: ids.Kind) -> None:
 def test_a_job_is_found_by_what_the_api_calls_it() -> None:
     public_id = uuid.uuid4()
     assert ids.JOB.parse(ids.BATCH.of(public_id)) == public_id
+
+
+def test_each_final_state_of_a_job_is_told() -> None:
+    assert events.ENDS.keys() == {state for state in states.JobState if state.is_final}
+    assert tuple(events.ENDS.values()) == events.END_KINDS
+    assert {*events.END_KINDS, events.PROGRESS, events.FLAGGED} == set(events.KINDS)
 
 
 def edges(chart: str) -> set[tuple[str, str, str]]:

@@ -3,9 +3,7 @@
 A crash between send and record repeats the send with the same event id, which receivers are told to expect.
 """
 
-import json
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +14,7 @@ from celery.exceptions import Reject
 
 import guardfleet
 from guardfleet.broker.celery_app import DELIVER, MESSAGE_VERSION, is_newer
-from guardfleet.domain import ids
+from guardfleet.domain import events
 from guardfleet.domain.retry import retry_after_s, webhook_delay_s
 from guardfleet.errors import GuardfleetError, RejectedError, RetryableError
 from guardfleet.security.encryption import Keyring
@@ -40,7 +38,6 @@ PAUSE_S = 5.0
 RUN_S = 2.0  # how long a sender stays with one receiver
 SENDERS = 32  # deliveries at once in one process: they wait for others nearly all of their time
 LONGEST_RETRY_S = 86_400.0
-TEST_BATCH = ids.BATCH.of(uuid.UUID(int=0))
 END = (1 << 31) - 1  # behind every text
 
 
@@ -96,34 +93,22 @@ class Deliverer:
         return self._send(due, headers, body)
 
     def _compose(self, due: DueDelivery) -> bytes:
-        """A thin payload: names and counts, never a text. Fields as the OpenAI SDK's `unwrap` and Standard Webhooks read them."""
-        data: dict[str, Any] = self._about(due.job_id) if due.job_id else {"id": TEST_BATCH}
-        if due.subject:
-            data |= due.subject
+        data = (self._about(due.job_id) if due.job_id else {"id": events.TEST_BATCH}) | (due.subject or {})
         if "ord" in data:  # where the verdicts that it is about begin
             data["after"] = cursors.pack(Cursor(data.pop("ord") - 1, END), job_id=due.job_id, key=self.keyring.cursor_keys[0])
-        event = {
-            "id": due.event_id,
-            "object": "event",
-            "type": due.kind,
-            "created_at": int(due.occurred_at.timestamp()),
-            "timestamp": due.occurred_at.isoformat(),
-            "data": data,
-        }
-        return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+        return events.body(due.event_id, due.kind, due.occurred_at, data)
 
     def _about(self, job_id: int) -> dict[str, Any]:
         job = views.get_by_id(self.db, job_id)
-        return {
-            "id": ids.BATCH.of(job.public_id),
-            "job": job.label,
-            "status": job.state.label,
-            "request_counts": job.request_counts,
-            "severities": job.severities,
-            "model": job.model,
-            "is_demo": job.is_demo,
-            "metadata": job.metadata if job.webhook_metadata is None else job.webhook_metadata,
-        }
+        return events.about_batch(
+            job.public_id,
+            status=job.state.label,
+            request_counts=job.request_counts,
+            severities=job.severities,
+            model=job.model,
+            is_demo=job.is_demo,
+            metadata=job.metadata if job.webhook_metadata is None else job.webhook_metadata,
+        )
 
     def _signed(self, due: DueDelivery, body: bytes) -> dict[str, str]:
         secrets = [self.keyring.open_secret(sealed) for sealed in (due.secret, due.old_secret) if sealed]
@@ -166,7 +151,7 @@ class Deliverer:
             log.info("delivery_made")
             return True
         delay_s = webhook_delay_s(due.attempts, schedule=self.settings.webhook_schedule_s, random=self.random)
-        is_test = bool(due.subject and due.subject.get("test"))
+        is_test = events.is_test(due.subject)
         if outcome.status == GONE or is_test or delay_s is None:
             delay_s = None
             deliveries.settle(self.db, due, outcome, delivered=False)

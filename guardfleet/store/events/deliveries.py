@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from guardfleet.domain.events import TEST
 from guardfleet.domain.states import DeliveryState
 from guardfleet.store.database import Database
 from guardfleet.store.words import OPEN_DELIVERY, PENDING_DELIVERY, SENDING_DELIVERY
@@ -14,7 +15,7 @@ from guardfleet.store.words import OPEN_DELIVERY, PENDING_DELIVERY, SENDING_DELI
 # A delivery `b` that a sender has, or that a message is on its way for.
 UNDER_WAY = f"""{OPEN_DELIVERY:b} and (b.lease_until >= now() or b.lease_until is null
                                       and b.published_at >= now() - make_interval(secs => :again))"""
-IS_TEST = "coalesce(d.subject ->> 'test' = 'true', false)"  # of a delivery `d`
+IS_TEST = f"coalesce(d.subject ->> '{TEST}' = 'true', false)"  # of a delivery `d`
 PACE_WAIT_S = 1.0  # a sender waits so long for an endpoint's turn; where it is further off, nothing is rung for
 
 

@@ -9,17 +9,17 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from guardfleet.domain import ids
+from guardfleet.domain.events import TEST
 from guardfleet.domain.states import DeliveryState
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret
 from guardfleet.store import installation
 from guardfleet.store.database import Database
-from guardfleet.store.jobs.views import EVENT_KINDS, audit
+from guardfleet.store.events.outbox import TEST_ID
+from guardfleet.store.jobs.views import audit
 from guardfleet.store.words import ENDED_DELIVERY, EXHAUSTED_DELIVERY
 
-OPT_IN_KINDS = ("batch.progress", "verdict.flagged")
-KINDS = (*EVENT_KINDS, *OPT_IN_KINDS)
 MOST = 50  # endpoints of one tenant
 HINT_CHARACTERS = 4
 COLUMNS = "public_id, name, url, kinds, enabled, disabled_reason, failing_since, most_per_s, created_at, updated_at, secret"
@@ -194,8 +194,8 @@ def send_test(db: Database, public_id: uuid.UUID, *, tenant_id: int, kind: str) 
     """Put a made-up event on its way to the endpoint, once; returns the delivery."""
     with db.session() as connection:
         found: int | None = connection.execute(
-            text("""insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
-                    select 'evt_test_' || replace(gen_random_uuid()::text, '-', ''), id, 0, :kind, now(), '{"test": true}'
+            text(f"""insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
+                    select {TEST_ID}, id, 0, :kind, now(), jsonb_build_object('{TEST}', true)
                     from endpoint where public_id = :id and tenant_id = :tenant and job_id is null returning id"""),
             {"id": public_id, "tenant": tenant_id, "kind": kind},
         ).scalar_one_or_none()

@@ -9,6 +9,7 @@ from guardfleet.domain.options import PRIORITIES
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import RejectedError
 from guardfleet.store.database import Database
+from guardfleet.store.events.outbox import ENDED, emit
 from guardfleet.store.jobs.views import audit
 from guardfleet.store.words import CANCELLING_JOB, OPEN_JOB, OPEN_SHARD, READY_SHARD
 
@@ -126,9 +127,7 @@ def _settle_cancelled(connection: Connection, job_ids: Sequence[int]) -> int:
                   update job set state = ends_as, finished_at = now()
                   where {CANCELLING_JOB} and id = any(cast(:jobs as bigint[]))
                     and not exists (select from shard where shard.job_id = job.id and {OPEN_SHARD:shard})
-                  returning id, public_id, tenant_id,
-                    case state when {JobState.EXPIRED} then 'expired' else 'cancelled' end as ended)
-                insert into outbox (event_id, tenant_id, job_id, kind)
-                select 'evt_' || replace(public_id::text, '-', '') || '_' || ended, tenant_id, id, 'batch.' || ended from j"""),
+                  returning id, public_id, tenant_id, state)
+                {emit(ENDED)}"""),
         {"jobs": list(job_ids)},
     ).rowcount

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 from guardfleet.domain import ids
+from guardfleet.domain.events import END_KINDS
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState, ShardState
@@ -22,10 +23,11 @@ from guardfleet.rows.row import MODERATIONS
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
 from guardfleet.store.database import Database, copy_rows
+from guardfleet.store.events.outbox import ENDED, emit
 from guardfleet.store.jobs.new import columns, placeholders, values_of
-from guardfleet.store.jobs.views import DEFAULT_TENANT, EVENT_KINDS, audit
+from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
 from guardfleet.store.partitions import ensure_day
-from guardfleet.store.words import COMPLETED_JOB, INGESTING_JOB, OPEN_JOB, OPEN_SHARD
+from guardfleet.store.words import INGESTING_JOB, OPEN_JOB, OPEN_SHARD
 
 DEFAULTS = JobOptions()
 OVERLOAD_PAUSE_S = 60.0  # what a refused caller is told to wait
@@ -156,7 +158,7 @@ def _add_callback(connection: Connection, job_id: int, url: str, sealed: bytes) 
             """insert into endpoint (tenant_id, job_id, url, secret, kinds, key_id)
                select tenant_id, id, :url, :secret, :kinds, key_id from job where id = :job"""
         ),
-        {"job": job_id, "url": url, "secret": sealed, "kinds": list(EVENT_KINDS)},
+        {"job": job_id, "url": url, "secret": sealed, "kinds": list(END_KINDS)},
     )
 
 
@@ -232,9 +234,7 @@ def seal(db: Database, job: OpenJob, *, also: Callable[[Connection], None] | Non
                              sealed_at = now(),
                              finished_at = case when total = done then now() end
                       where id = :job and {INGESTING_JOB} and intake_token = :token returning id, public_id, tenant_id, state),
-                    o as (insert into outbox (event_id, tenant_id, job_id, kind)
-                      select 'evt_' || replace(public_id::text, '-', '') || '_completed', tenant_id, id, 'batch.completed'
-                      from j where {COMPLETED_JOB})
+                    o as ({emit(ENDED)})
                     select count(*) from j"""),
             {"job": job.id, "token": job.token},
         ).scalar_one()
@@ -259,9 +259,8 @@ def abandon(db: Database, job_id: int, reason: str, *, token: int | None = None)
                       update job set state = {JobState.FAILED}, finished_at = now(), purged_at = now(), data_key = null,
                              reason = :reason
                       where id = :job and {INGESTING_JOB} and (cast(:token as bigint) is null or intake_token = :token)
-                      returning id, public_id, tenant_id)
-                    insert into outbox (event_id, tenant_id, job_id, kind)
-                    select 'evt_' || replace(public_id::text, '-', '') || '_failed', tenant_id, id, 'batch.failed' from j"""),
+                      returning id, public_id, tenant_id, state)
+                    {emit(ENDED)}"""),
             {"job": job_id, "reason": reason[:1000], "token": token},
         ).rowcount
         if not failed:

@@ -20,7 +20,6 @@ from guardfleet.store.words import GOOD_JOB
 from guardfleet.verdicts.encoding import severity_and_categories
 
 DEFAULT_TENANT = 1
-EVENT_KINDS = ("batch.completed", "batch.cancelled", "batch.failed", "batch.expired")
 PACE_S = 60.0  # finish() averages the pace over about this long
 STANDSTILL = 1e-3  # texts a second, from which on no estimate is made
 QUIET_S = 5.0  # without a verdict, that an estimate outlives however near the end is

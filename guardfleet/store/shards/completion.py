@@ -16,10 +16,11 @@ from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.rows import payload
 from guardfleet.store.database import Database, copy_rows, fetch
+from guardfleet.store.events.outbox import FINISHED, emit
 from guardfleet.store.jobs.notify import DONE_CHANNEL
 from guardfleet.store.jobs.views import PACE_S
 from guardfleet.store.shards.leases import Claim
-from guardfleet.store.words import COMPLETED_JOB, INTERACTIVE, LEASED_SHARD, RUNNING_JOB
+from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, RUNNING_JOB
 from guardfleet.verdicts.encoding import Codes, encode
 
 SAVED = (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)
@@ -50,17 +51,7 @@ COUNTED = f"""
         case when {INTERACTIVE} then pg_notify(%(channel)s, %(job)s::text)::text end as told),
     o as (delete from first_opinion f using fenced where f.job_id = fenced.job_id and f.shard_no = %(no)s),
     d as (insert into shard_done (job_id, ord, shard_no, first_seq, n) select id, next_ord, %(no)s, %(first)s, %(n)s from j),
-    e as (
-      insert into outbox (event_id, tenant_id, job_id, kind, subject)
-      select 'evt_' || replace(public_id::text, '-', '') || e.mark, tenant_id, id, e.kind, e.subject
-      from j cross join lateral (values
-        ('_completed', 'batch.completed', cast(null as jsonb), {COMPLETED_JOB}),
-        ('_progress' || done, 'batch.progress', jsonb_build_object('done', done, 'total', total),
-         {RUNNING_JOB} and 10::bigint * done / total > 10::bigint * (done - %(n)s) / total),
-        ('_flagged' || next_ord, 'verdict.flagged', jsonb_build_object('unsafe', %(unsafe)s, 'ord', next_ord), %(unsafe)s > 0)
-      ) e (mark, kind, subject, happened)
-      where e.happened and not j.online and (e.kind = 'batch.completed' or exists (
-        select from endpoint p where p.tenant_id = j.tenant_id and p.job_id is null and p.enabled and e.kind = any (p.kinds))))
+    e as ({emit(FINISHED)})
     """
 TAKEN = "select count(*) from fenced"
 FORGOTTEN = """, gone as (
