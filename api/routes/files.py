@@ -137,6 +137,7 @@ async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict
     public_id = ids.FILE.parse(file_id)
     await in_thread(files.delete, context.db, public_id, tenant_id=caller.tenant_id)
     await in_thread(context.contents.delete, public_id)
+    await in_thread(files.removed, context.db, public_id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 

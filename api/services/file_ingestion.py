@@ -1,7 +1,10 @@
 """Batches of uploaded files, taken in beside the requests: whoever asks for one is answered at once.
 
 A process that dies in the middle leaves the intake to any other API process, which goes on behind the last line that is committed:
-the lease and its fencing token are those of every intake. Old files and remembered requests are cleared here too.
+the lease and its fencing token are those of every intake.
+
+When a file's time is over the dispatcher forgets its key: that it can be read no more must not rest on an API being up. The
+bytes are removed here, since only API processes reach the file storage; a fleet that has never had one has no files.
 """
 
 import threading
@@ -18,7 +21,7 @@ from guardfleet.rows.lines import numbered_rows
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import files, idempotency
+from guardfleet.store import files
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake_recovery, views
 from guardfleet.store.jobs.intake import NewJob, OpenJob
@@ -26,8 +29,7 @@ from guardfleet.telemetry.logs import get_logger
 
 THREADS = 2
 LOOK_S = 5.0  # between looks for intakes that another process has left
-CLEAR_S = 60.0
-REMEMBERED_S = 2 * 86_400.0
+REMOVE_S = 60.0  # between looks for contents of files that were forgotten
 
 
 class FileIntakes:
@@ -38,7 +40,7 @@ class FileIntakes:
         self._brought: SimpleQueue[tuple[OpenJob, uuid.UUID] | None] = SimpleQueue()
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._live, name=f"file-intake-{i}", daemon=True) for i in range(THREADS)]
-        self._cleared_at = time.monotonic()
+        self._removed_at = time.monotonic()
 
     def start(self) -> None:
         """Begin to look."""
@@ -64,7 +66,7 @@ class FileIntakes:
                 found = self._next()
                 if found is not None:
                     self._take(*found)
-                self._clear()
+                self._remove_left()
             except RetryableError as error:
                 get_logger().warning("file_intake_paused", reason=str(error))
                 self._stopped.wait(1.0)
@@ -101,10 +103,10 @@ class FileIntakes:
                 raise RetryableError("the process is stopping.")
             yield piece
 
-    def _clear(self) -> None:
-        if time.monotonic() - self._cleared_at < CLEAR_S:
+    def _remove_left(self) -> None:
+        if time.monotonic() - self._removed_at < REMOVE_S:
             return
-        self._cleared_at = time.monotonic()
-        for file_id in files.expire(self._db):
+        self._removed_at = time.monotonic()
+        for file_id in files.left(self._db):
             self._contents.delete(file_id)
-        idempotency.forget_old(self._db, older_than_s=REMEMBERED_S)
+            files.removed(self._db, file_id)

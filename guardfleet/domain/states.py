@@ -63,7 +63,8 @@ class FileState(IntEnum):
 
     UPLOADING = 0  # set by create(); a crash leaves it so, and a day later it expires
     WHOLE = 1  # set by complete(): from now on it is seen
-    DELETED = 2  # set by delete() and expire(): the key that opens its content is gone
+    DELETED = 2  # set by delete() and expire(): the key that opens its content is gone, so what is left of that is noise
+    REMOVED = 3  # set by removed(): its content is gone from the file storage
 
 
 TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], ...]]] = {
@@ -107,5 +108,6 @@ TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], 
         "complete": ((FileState.UPLOADING, FileState.WHOLE),),
         "delete": ((FileState.WHOLE, FileState.DELETED),),
         "expire": ((FileState.UPLOADING, FileState.DELETED), (FileState.WHOLE, FileState.DELETED)),
+        "removed": ((FileState.DELETED, FileState.REMOVED),),
     },
 }

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -15,7 +15,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
 from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import audit
-from guardfleet.store.words import KEPT_FILE, UPLOADING_FILE, WHOLE_FILE
+from guardfleet.store.words import KEPT_FILE, LEFT_FILE, UPLOADING_FILE, WHOLE_FILE
 
 UPLOAD_S = 86_400.0  # an upload that is not whole after so long was cut off
 COLUMNS = "public_id, tenant_id, filename, purpose, size, lines, digest, data_key, created_at, expires_at"
@@ -43,7 +43,7 @@ class StoredFile:
 
 
 def create(db: Database, keyring: Keyring, *, tenant_id: int, filename: str) -> StoredFile:
-    """A file on its way in, what it is for not known yet. A crash leaves it so; `expire` finds it a day later."""
+    """A file on its way in, what it is for not known yet. A crash leaves it so; `overdue` finds it a day later."""
     with db.begin() as connection:
         installation.follow(connection, keyring)
         row = connection.execute(
@@ -137,15 +137,41 @@ def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
         audit(connection, tenant_id, "file.delete", ids.FILE.of(public_id))
 
 
-def expire(db: Database, *, limit: int = 50) -> list[uuid.UUID]:
-    """Forget files whose time is over, and uploads that were cut off; returns them, for their contents to be deleted."""
+def overdue(db: Database, *, skip: Sequence[int] = (), limit: int = 100) -> list[int]:
+    """Files whose time is over, and uploads that were cut off."""
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""with x as materialized (
-                      select id from file where {KEPT_FILE} and expires_at < now()
-                      order by expires_at limit :limit for update skip locked)
-                    update file f set state = {FileState.DELETED}, data_key = null, expires_at = null from x where f.id = x.id
-                    returning f.public_id"""),
-            {"limit": limit},
+            text(f"""select id from file where {KEPT_FILE} and expires_at < now() and id <> all(cast(:skip as bigint[]))
+                     order by expires_at limit :limit"""),
+            {"skip": list(skip), "limit": limit},
         )
-        return [row.public_id for row in rows]
+        return list(rows.scalars())
+
+
+def expire(db: Database, file_ids: Sequence[int]) -> int:
+    """Forget those of these files whose time is over, as delete() would; returns how many."""
+    with db.session() as connection:
+        return connection.execute(
+            text(f"""with x as materialized (
+                      select id from file where {KEPT_FILE} and expires_at < now() and id = any(cast(:files as bigint[]))
+                      for update skip locked)
+                    update file f set state = {FileState.DELETED}, data_key = null, expires_at = null from x where f.id = x.id"""),
+            {"files": list(file_ids)},
+        ).rowcount
+
+
+def left(db: Database, *, limit: int = 50) -> list[uuid.UUID]:
+    """Forgotten files whose contents may still be there; by lot, so that one that cannot be removed holds up no others."""
+    with db.session() as connection:
+        rows = connection.execute(
+            text(f"select public_id from file where {LEFT_FILE} order by random() limit :limit"), {"limit": limit}
+        )
+        return list(rows.scalars())
+
+
+def removed(db: Database, public_id: uuid.UUID) -> None:
+    """The content of a forgotten file is gone."""
+    with db.session() as connection:
+        connection.execute(
+            text(f"update file set state = {FileState.REMOVED} where public_id = :id and {LEFT_FILE}"), {"id": public_id}
+        )

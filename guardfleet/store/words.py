@@ -59,6 +59,7 @@ ENDED_DELIVERY = _state(DeliveryState.DELIVERED, DeliveryState.EXHAUSTED)
 WHOLE_FILE = _state(FileState.WHOLE)
 UPLOADING_FILE = _state(FileState.UPLOADING)
 KEPT_FILE = _state(FileState.UPLOADING, FileState.WHOLE)
+LEFT_FILE = _state(FileState.DELETED)  # its content is there, as far as is known
 
 REUSABLE_VERDICT = f"served_by = {ServedBy.MODEL} and severity < {Severity.ERROR}"
 FLAGGED_VERDICT = f"severity >= {Severity.CONTROVERSIAL}"

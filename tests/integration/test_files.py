@@ -236,11 +236,13 @@ def test_files_go_when_their_time_is_over(client: TestClient, api_settings: Sett
     with db.begin() as connection:
         connection.exec_driver_sql("update file set expires_at = now() - interval '1 second'")
     intakes = FileIntakes(db, KEYRING, api_settings, Contents(str(api_settings.data_dir / "files"), KEYRING))
-    intakes._cleared_at = -1e9
-    intakes._clear()
+    assert files.expire(db, files.overdue(db)) == 1
+    intakes._removed_at = -1e9
+    intakes._remove_left()
     assert client.get(f"/v1/files/{label}").status_code == 404
     assert list((api_settings.data_dir / "files").iterdir()) == []
     assert scalar(db, "select data_key is null from file") is True
+    assert files.left(db) == []
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])

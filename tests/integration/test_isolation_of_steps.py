@@ -17,6 +17,7 @@ from guardfleet.domain.states import JobState
 from guardfleet.errors import ConfigurationError, FatalError, RejectedError, RetryableError, StatementError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
+from guardfleet.store import files
 from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import retention, views
@@ -26,7 +27,7 @@ from guardfleet.store.shards.leases import Limits
 from guardfleet.telemetry import metrics
 from tests.services.fixtures import with_broker
 from tests.services.fleet import until
-from tests.services.poison import UNITS, allow, exhausted_shard, nested_blob, none, refuse, state_of
+from tests.services.poison import UNITS, allow, change, exhausted_shard, nested_blob, none, refuse, state_of
 from tests.services.stored import finish, finished_on, new_job, scalar, submit, take, took
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.poison import TRIES, give_up
@@ -168,6 +169,18 @@ def test_a_day_that_cannot_go_holds_up_no_other(db: Database, keyring: Keyring, 
 
 
 @with_broker("redis")
+def test_a_file_that_cannot_go_holds_up_no_other(dispatcher: Dispatcher, keyring: Keyring) -> None:
+    db = dispatcher.db
+    _, other = (files.create(db, keyring, tenant_id=1, filename=name) for name in ("poisoned", "other"))
+    change(db, "update file set expires_at = now() - interval '1 s'")
+    change(db, "alter table file add check (filename <> 'poisoned' or data_key is not null)")
+    gone = "select count(*) from file where data_key is null and filename = "
+    live(dispatcher, lambda: scalar(db, f"{gone}'other'") == 1, "the end of the other file")
+    assert scalar(db, f"{gone}'poisoned'") == 0
+    assert files.left(db) == [other.public_id]
+
+
+@with_broker("redis")
 def test_no_step_is_without_its_case(dispatcher: Dispatcher) -> None:
     """A new step joins `UNITS`, or says here why it has no units that a row could refuse."""
     elsewhere = {
@@ -176,6 +189,8 @@ def test_no_step_is_without_its_case(dispatcher: Dispatcher) -> None:
         "ring_shards": "mark_shards and forget_lost",
         "count_backlog": "reads only",
         "name_stalls": "reads only",
+        "expire_files": "test_a_file_that_cannot_go_holds_up_no_other",
+        "forget_requests": "one statement",
         "expire_days": "test_a_day_that_cannot_go_holds_up_no_other",
     }
     assert {step.name for step in dispatcher.steps} <= {*UNITS, *elsewhere}

@@ -12,6 +12,7 @@ from guardfleet.domain.lanes import Lane, Queues
 from guardfleet.jobs import diagnosis
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
+from guardfleet.store import files, idempotency
 from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import control, intake_recovery, retention
@@ -25,6 +26,8 @@ from worker.dispatch.poison import give_up
 
 HOUSEKEEPING_S = 5.0  # between purges and backlog counts
 EXPIRY_S = 600.0  # between looks for days that are over
+CLEAR_S = 60.0  # between looks for uploaded files whose time is over, and for remembered requests
+REMEMBERED_S = 2 * 86_400.0  # twice as long as a repeat is answered from memory
 MOST_RELAYS = 20  # in a row: the rest waits for the next tick
 
 
@@ -65,6 +68,8 @@ class Mender:
             Step("name_stalls", HOUSEKEEPING_S, self.name_stalls),
             Step("abandon_idle", HOUSEKEEPING_S, self.abandon_idle),
             Step("purge", HOUSEKEEPING_S, self.purge),
+            Step("expire_files", CLEAR_S, self.expire_files),
+            Step("forget_requests", CLEAR_S, self.forget_requests),
             Step("expire_days", EXPIRY_S, self.expire_days),
         ]
 
@@ -140,6 +145,15 @@ class Mender:
         purged = sum(self.isolation.sweep("purge", jobs, lambda ids: retention.purge(self.db, ids)))
         if purged:
             get_logger().info("jobs_purged", n=purged)
+
+    def expire_files(self) -> None:
+        """Forget the keys of uploaded files whose time is over; their contents are removed by who reaches them."""
+        overdue = files.overdue(self.db, skip=self._aside("expire_files"))
+        self.isolation.sweep("expire_files", overdue, lambda some: files.expire(self.db, some))
+
+    def forget_requests(self) -> None:
+        """Drop remembered requests that nobody repeats any more."""
+        idempotency.forget_old(self.db, older_than_s=REMEMBERED_S)
 
     def expire_days(self) -> None:
         """Drop days that are over."""

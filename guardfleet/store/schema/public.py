@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, SmallInteger, te
 from sqlalchemy.orm import Mapped, mapped_column
 
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
-from guardfleet.store.words import KEPT_FILE
+from guardfleet.store.words import KEPT_FILE, LEFT_FILE
 
 
 class ApiKey(Base):
@@ -45,11 +45,12 @@ class File(Base):
     key_id: Mapped[str]
     data_key: Mapped[bytes | None]  # wrapped; null once deleted
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    expires_at: Mapped[dt.datetime | None]  # then an API process deletes it: its content lies where the dispatcher need not reach
+    expires_at: Mapped[dt.datetime | None]  # then the dispatcher forgets its key, and an API process removes its content
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
         Index("file_tenant", "tenant_id", text("id desc")),
         Index("file_expiring", "expires_at", postgresql_where=text(f"{KEPT_FILE}")),
+        Index("file_left", "id", postgresql_where=text(f"{LEFT_FILE}")),
     )
 
 
