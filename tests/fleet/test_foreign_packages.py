@@ -11,7 +11,7 @@ from guardfleet.errors import ConfigurationError
 from guardfleet.process.packages import NAMES, place_of, require_own
 from guardfleet.process.supervisor import Child
 from guardfleet.settings import load_settings
-from tests.integration.test_commands import data_dir
+from tests.fleet.test_commands import data_dir
 from tests.services.fleet import fleet, until
 
 __all__ = ["data_dir"]

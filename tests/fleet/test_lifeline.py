@@ -10,7 +10,7 @@ from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import EmbeddedValkey, answers
 from guardfleet.security.encryption import new_secret_key
-from tests.integration.test_commands import data_dir
+from tests.fleet.test_commands import data_dir
 from tests.services.fleet import until
 
 __all__ = ["data_dir"]

@@ -15,7 +15,7 @@ from guardfleet.client.direct import DirectClient
 from guardfleet.domain.options import JobOptions
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
-from tests.integration.test_commands import data_dir
+from tests.fleet.test_commands import data_dir
 from tests.services.commands import command, said
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until

@@ -193,7 +193,7 @@ def test_verdict_rows_are_json_lines(settings: Settings, tmp_path: pathlib.Path)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [(row["id"], row["severity"], row["is_demo"]) for row in rows] == [("=cmd()", "safe", True), ("2", "unsafe", True)]
     assert rows[0]["metadata"] == {"a": [1]}
-    assert ",=cmd()," in f",{(tmp_path / 'out.csv').read_text().splitlines()[1]}"  # as it came; test_exports has the safe way
+    assert ",=cmd()," in f",{(tmp_path / 'out.csv').read_text().splitlines()[1]}"  # as it came; test_export has the safe way
     import pyarrow.parquet as pq
 
     assert pq.read_table(tmp_path / "out.parquet").column("severity").to_pylist() == ["safe", "unsafe"]

@@ -13,7 +13,7 @@ from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import installation, keys, rotation
 from guardfleet.store.database import Database
-from tests.integration.test_commands import data_dir
+from tests.fleet.test_commands import data_dir
 from tests.services.commands import command, said
 from tests.services.fixtures import SECRET_KEY, with_broker
 from tests.services.stored import scalar, submit

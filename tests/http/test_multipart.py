@@ -11,7 +11,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
 from guardfleet.store.database import Database
-from tests.property.test_uploads import LINE, form
+from tests.property.test_multipart import LINE, form
 from tests.services.fixtures import SECRET_KEY
 from tests.services.stored import scalar
 

@@ -2,7 +2,7 @@
 
     python -m pytest -q tests/property/test_faces.py -s
 
-prints how many were held against each other; `tests/integration/test_faces.py` does the same through PostgreSQL.
+prints how many were held against each other; `tests/store/test_faces.py` does the same through PostgreSQL.
 """
 
 import datetime as dt

@@ -1,7 +1,7 @@
 """No face of a verdict without the property test: whatever in the source could make one has to say which face it is.
 
 A new module that touches verdicts, a new route, format, command or column of the view fails here until it is listed: with a face of
-`tests/services/faces.py` (pure) or `tests/integration/test_faces.py` (through PostgreSQL), which are held against each other over
+`tests/services/faces.py` (pure) or `tests/store/test_faces.py` (through PostgreSQL), which are held against each other over
 random verdicts, or with why it is none.
 """
 
@@ -19,8 +19,8 @@ from guardfleet.settings import load_settings
 from guardfleet.store.schema.view import COLUMNS
 from guardfleet.verdicts import export
 from guardfleet.verdicts.encoding import Codes, StoredVerdict
-from tests.integration.test_faces import STORED
 from tests.services.faces import PURE
+from tests.store.test_faces import STORED
 
 ROOT = pathlib.Path(__file__).parents[2]
 NO_FACE = "-"  # why it is none stands behind it

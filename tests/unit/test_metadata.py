@@ -11,7 +11,7 @@ import pytest
 from guardfleet.errors import LineError
 from guardfleet.rows.metadata import NOTES
 from guardfleet.rows.payload import PayloadRow
-from tests.unit.test_rows import line, taken
+from tests.unit.test_row import line, taken
 
 
 @pytest.mark.parametrize(
