@@ -12,19 +12,13 @@ import pytest
 
 SHARED = pathlib.Path(os.environ.get("SHARED_DATA", pathlib.Path(__file__).parents[2] / "shared"))
 IN_CI = bool(os.environ.get("CI"))
+SERVERS = ("alembic", "cryptography", "kombu", "orjson", "psycopg", "pydantic_settings", "redis", "sqlalchemy")
 NEEDS = {  # of each plugin, the packages that it imports
+    "tests.services.markers": (),
     "tests.services.examples": ("hypothesis",),
     "tests.services.models": ("torch", "transformers"),
-    "tests.services.fixtures": (
-        "alembic",
-        "cryptography",
-        "kombu",
-        "orjson",
-        "psycopg",
-        "pydantic_settings",
-        "redis",
-        "sqlalchemy",
-    ),
+    "tests.services.fixtures": SERVERS,
+    "tests.services.servers": SERVERS,
 }
 LACKING = {
     plugin: found

@@ -42,14 +42,9 @@ def test_a_worker_resumes_after_rabbitmq_cuts_its_connections(
     survive(settings, module, tmp_path, lambda: cut_rabbitmq(rabbitmq.rsplit("/", 1)[1]))
 
 
-def test_a_worker_resumes_after_redis_cuts_its_connections(database_url: str, tmp_path: pathlib.Path) -> None:
-    server = OwnRedis(tmp_path)
-    server.start()
-    try:
-        settings = fleet_settings(database_url, server.url, tmp_path, instant_ms_per_batch=60.0)
-        survive(settings, "guardfleet", tmp_path, lambda: cut_redis(server.url))
-    finally:
-        server.stop()
+def test_a_worker_resumes_after_redis_cuts_its_connections(database_url: str, own_redis: OwnRedis, tmp_path: pathlib.Path) -> None:
+    settings = fleet_settings(database_url, own_redis.url, tmp_path, instant_ms_per_batch=60.0)
+    survive(settings, "guardfleet", tmp_path, lambda: cut_redis(own_redis.url))
 
 
 def test_liveness_goes_on_after_a_reconnect(rabbitmq: str, database_url: str, tmp_path: pathlib.Path) -> None:
@@ -97,13 +92,11 @@ def survive(settings: Settings, module: str, folder: pathlib.Path, cut: Callable
         producer.db.close()
 
 
-def test_a_flushed_redis_loses_nothing(database_url: str, tmp_path: pathlib.Path) -> None:
-    server = OwnRedis(tmp_path)
-    server.start()
-    settings = fleet_settings(database_url, server.url, tmp_path, instant_ms_per_batch=20.0)
+def test_a_flushed_redis_loses_nothing(database_url: str, own_redis: OwnRedis, tmp_path: pathlib.Path) -> None:
+    settings = fleet_settings(database_url, own_redis.url, tmp_path, instant_ms_per_batch=20.0)
     producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 10}))
     job = producer.submit([f"text {i}" for i in range(600)]).job
-    client = redis.Redis.from_url(server.url)
+    client = redis.Redis.from_url(own_redis.url)
     try:
         with fleet(settings, tmp_path, ("dispatcher",), ("worker",)):
             for n in (50, 150, 300):
@@ -113,7 +106,6 @@ def test_a_flushed_redis_loses_nothing(database_url: str, tmp_path: pathlib.Path
     finally:
         client.close()
         producer.db.close()
-        server.stop()
 
 
 def test_a_message_that_is_none_is_dead_lettered_and_the_worker_goes_on(
@@ -134,12 +126,12 @@ def test_a_message_that_is_none_is_dead_lettered_and_the_worker_goes_on(
         producer.db.close()
 
 
-def test_a_redis_that_takes_no_writes_for_a_while_is_waited_for(database_url: str, tmp_path: pathlib.Path) -> None:
-    server = OwnRedis(tmp_path)
-    server.start()
-    settings = fleet_settings(database_url, server.url, tmp_path, instant_ms_per_batch=20.0)
+def test_a_redis_that_takes_no_writes_for_a_while_is_waited_for(
+    database_url: str, own_redis: OwnRedis, tmp_path: pathlib.Path
+) -> None:
+    settings = fleet_settings(database_url, own_redis.url, tmp_path, instant_ms_per_batch=20.0)
     producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 10}))
-    client = redis.Redis.from_url(server.url)
+    client = redis.Redis.from_url(own_redis.url)
     try:
         with fleet(settings, tmp_path, ("dispatcher",), ("worker",)) as (dispatcher, worker):
             job = producer.submit([f"text {i}" for i in range(600)]).job
@@ -153,7 +145,6 @@ def test_a_redis_that_takes_no_writes_for_a_while_is_waited_for(database_url: st
     finally:
         client.close()
         producer.db.close()
-        server.stop()
 
 
 def test_a_doorbell_handed_back_by_more_restarts_than_rabbitmq_allows_is_rung_again(

@@ -7,6 +7,8 @@ import pathlib
 import subprocess
 from collections.abc import Callable
 
+import pytest
+
 from guardfleet.client.direct import DirectClient
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
@@ -33,13 +35,11 @@ def test_redis_hands_a_slow_shard_out_again_and_nobody_works_on_the_copy(
     assert scalar(db, CLAIMS) == [1, 1]
 
 
-def test_rabbitmq_takes_a_slow_shard_back_and_the_worker_lives_on(database_url: str, db: Database, tmp_path: pathlib.Path) -> None:
-    server = OwnRabbit(tmp_path, "-rabbit consumer_timeout 1500 -rabbit channel_tick_interval 500")
-    server.start()
-    try:
-        worker = run(slow(database_url, server.url, tmp_path), "guardfleet", tmp_path)
-    finally:
-        server.stop()
+@pytest.mark.parametrize("own_rabbitmq", ["-rabbit consumer_timeout 1500 -rabbit channel_tick_interval 500"], indirect=True)
+def test_rabbitmq_takes_a_slow_shard_back_and_the_worker_lives_on(
+    database_url: str, own_rabbitmq: OwnRabbit, db: Database, tmp_path: pathlib.Path
+) -> None:
+    worker = run(slow(database_url, own_rabbitmq.url, tmp_path), "guardfleet", tmp_path)
     assert worker.says("shard_skipped")
     assert scalar(db, CLAIMS) == [1, 1]
     assert "timed out" in "".join(log.read_text() for log in (tmp_path / "rabbit" / "log").glob("*.log"))

@@ -1,7 +1,6 @@
 """What is found out about the broker before it does harm: queues of another shape, settings that lose work, silence."""
 
 import pathlib
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -21,14 +20,6 @@ from tests.services.stored import scalar, submit
 from worker.dispatch.dispatcher import Dispatcher
 
 RUNG = "select count(published_at) from shard"
-
-
-@pytest.fixture
-def own_redis(tmp_path: pathlib.Path) -> Iterator[OwnRedis]:
-    server = OwnRedis(tmp_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 def test_a_queue_of_another_shape_is_named_by_doctor_and_by_the_worker(

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
@@ -132,6 +133,24 @@ class OwnRabbit:
         except (OperationalError, OSError):
             return False
         return True
+
+
+@pytest.fixture
+def own_redis(tmp_path: pathlib.Path) -> Iterator[OwnRedis]:
+    """A Redis that a test may cut, empty or end."""
+    server = OwnRedis(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_rabbitmq(tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[OwnRabbit]:
+    """A RabbitMQ node of the test's own; its parameter is what the Erlang machine is told."""
+    server = OwnRabbit(tmp_path, getattr(request, "param", ""))
+    server.start()
+    yield server
+    server.stop()
 
 
 class OwnPostgres:

@@ -1,0 +1,70 @@
+"""What a test needs, as its markers: read off its fixtures, parameters and folder, so that no file has to say it by hand.
+
+`pytest -m "not rabbitmq"` leaves out whatever talks to a RabbitMQ, the machine's or one of the test's own.
+"""
+
+import importlib.util
+import pathlib
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from tests.conftest import IN_CI, missing
+
+OF_FIXTURE = {
+    "postgres": "postgres",
+    "rabbitmq": "rabbitmq",
+    "own_rabbitmq": "rabbitmq",
+    "redis_broker": "redis",
+    "own_redis": "redis",
+    "demo": "torch",
+    "real_tokenizer": "torch",
+    "babbling": "torch",
+    "data_dir": "torch",  # the embedded servers' commands judge by the demo model
+}
+OF_FOLDER = {"engine": ("torch",), "gpu": ("torch",), "fleet": ("slow",), "faults": ("slow",)}
+SERVERS = {"rabbitmq", "redis"}  # as values of a parameter
+PACKAGES = {"torch": ("torch", "transformers")}
+
+
+def needs(item: pytest.Item) -> set[str]:
+    """The markers of one test."""
+    found = {mark for fixture, mark in OF_FIXTURE.items() if fixture in getattr(item, "fixturenames", ())}
+    found |= {mark for folder in item.path.parts for mark in OF_FOLDER.get(folder, ())}
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return found | {value for value in values if isinstance(value, str) and value in SERVERS}
+
+
+def lacking(mark: str) -> list[str]:
+    """The packages of a marker that are not installed."""
+    return [name for name in PACKAGES.get(mark, ()) if importlib.util.find_spec(name) is None]
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
+    """A room whose files import what is not installed here is left out whole; CI has to have it."""
+    return True if collection_path.name == "engine" and lacking("torch") and not IN_CI else None
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    for item in items:
+        for mark in sorted(needs(item)):
+            item.add_marker(mark)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in PACKAGES:
+        if item.get_closest_marker(mark) and (packages := lacking(mark)):
+            missing(f"{', '.join(packages)} not installed")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was not run, a line for each reason."""
+    skipped = (report.longrepr[2].splitlines()[0] for report in terminalreporter.stats.get("skipped", []))
+    lines = [f"{n} skipped: {reason.removeprefix('Skipped: ')}" for reason, n in Counter(skipped).most_common()]
+    if lacking("torch") and not IN_CI:
+        lines.append(f"tests/engine left out: {', '.join(lacking('torch'))} not installed")
+    if lines:
+        terminalreporter.section("not run here")
+    for line in lines:
+        terminalreporter.write_line(line)
