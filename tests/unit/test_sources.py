@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from guardfleet.cli.commands.evaluate import _labelled
-from guardfleet.client.protocol import CHUNK_BYTES, _input_lines
+from guardfleet.client.protocol import CHUNK_BYTES, _row_lines
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings import Settings
@@ -110,10 +110,10 @@ def test_files_folders_and_patterns_are_one_input_with_numbers_that_go_on(tmp_pa
 
 def test_a_damaged_range_of_a_billion_rows_is_not_held_at_once() -> None:
     rows = [(1, LineError(1, "damaged", "x", last_line=10**9)), (10**9 + 1, PayloadRow("a", "x"))]
-    lines = _input_lines(SimpleNamespace(rows=lambda: iter(rows)))  # type: ignore[arg-type]
+    lines = _row_lines(SimpleNamespace(rows=lambda: iter(rows)))  # type: ignore[arg-type]
     assert all(len(line) <= CHUNK_BYTES for line, _ in zip(lines, range(5), strict=False))
     few = [(3, PayloadRow("a", "x")), (6, PayloadRow("b", "y"))]
-    sent = b"".join(_input_lines(SimpleNamespace(rows=lambda: iter(few))))  # type: ignore[arg-type]
+    sent = b"".join(_row_lines(SimpleNamespace(rows=lambda: iter(few))))  # type: ignore[arg-type]
     assert [at for at, line in enumerate(sent.split(b"\n"), 1) if line] == [3, 6]
 
 
