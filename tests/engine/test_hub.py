@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from huggingface_hub import constants
 from guardfleet.cli import UNUSABLE
 from guardfleet.errors import ConfigurationError
 from worker.engine.model import hub
+from worker.engine.model.loading import load
 from worker.engine.model.model_files import folder_of
 
+ROOT = pathlib.Path(__file__).parents[2]
 NAME = "Some/Guard-0.6B"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NO_SUCH_FILE = (404, {"X-Error-Code": "EntryNotFound"})
@@ -64,11 +67,14 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, dict[s
         thread.join()
 
 
-def cached(cache: pathlib.Path) -> None:
-    """As the hub's library leaves a model behind."""
+def cached(cache: pathlib.Path, files: pathlib.Path | None = None) -> None:
+    """As the hub's library leaves a model behind: all of its files, or the one that is asked for first."""
     model = cache / f"models--{NAME.replace('/', '--')}"
     (model / "refs").mkdir(parents=True)
     (model / "refs" / "main").write_text(COMMIT)
+    if files is not None:
+        shutil.copytree(files, model / "snapshots" / COMMIT)
+        return
     (model / "snapshots" / COMMIT).mkdir(parents=True)
     (model / "snapshots" / COMMIT / "config.json").write_text("{}")
 
@@ -101,6 +107,13 @@ def test_without_the_hub_a_cached_model_serves(cache: pathlib.Path) -> None:
     assert hub.is_only_cached(NAME)
     with pytest.raises(ConfigurationError, match="no copy of such a model"):
         hub.is_only_cached(NAME, "another")
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_a_model_from_the_cache_judges_and_its_revision_is_its_commit(cache: pathlib.Path, revision: str | None) -> None:
+    cached(cache, ROOT / "models" / "demo")
+    found = load(NAME, revision=revision).identity
+    assert (found.name, found.revision) == (NAME, COMMIT)
 
 
 def test_a_hub_in_trouble_is_like_one_that_is_away(endpoint: list[tuple[int, dict[str, str]]], cache: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """Models by a name of the hub: asked for once, briefly, before anything is loaded. Without torch: the command line asks too."""
 
+import pathlib
 import threading
 from concurrent.futures import Future
 
@@ -29,6 +30,14 @@ def is_only_cached(name: str, revision: str | None = None) -> bool:
     if _is_cached(name, revision, ADAPTER):
         raise _adapter(name)
     return True
+
+
+def snapshot_of(name: str, revision: str | None = None) -> pathlib.Path:
+    """The folder of the hub's cache with a model's files, once its first one is there; it is called as the commit is."""
+    found = try_to_load_from_cache(name, CONFIG, revision=revision)
+    if not isinstance(found, str):
+        raise ConfigurationError(f"model {name!r}: the hub's cache does not say of which commit it is; download it into a folder.")
+    return pathlib.Path(found).parent
 
 
 def _is_cached(name: str, revision: str | None, file: str) -> bool:

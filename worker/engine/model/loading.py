@@ -80,6 +80,9 @@ def load(
     with _translating(name, away):
         config = transformers.AutoConfig.from_pretrained(where, **asked)
         require_servable(name, config)
+    files = folder or hub.snapshot_of(name, revision)
+    if not folder:
+        asked["revision"] = files.name  # a branch's name would outlive what it stands for, and may move meanwhile
     on = _device(device)
     as_type = DTYPES[dtype if dtype != "auto" else dtype_for(on, quantized)]
     require_eight_bits(quantized, on)
@@ -103,7 +106,7 @@ def load(
         ) from error
     if folder and digest_of(folder, memory) != found:
         raise ConfigurationError(f"model folder {name!r} changed while it was loaded: start again when it is complete.")
-    revision_found = found or _commit_of(name, network)
+    revision_found = found or files.name
     identity = Model(
         name_of(name),
         f"{quantized}:{revision_found}" if is_quantized else revision_found,  # other numbers, other verdicts
@@ -143,14 +146,6 @@ def _detach(network: Any) -> None:
     for weight in network.parameters():
         if weight.device.type == "cpu":
             weight.data = weight.data.clone()
-
-
-def _commit_of(name: str, network: Any) -> str:
-    """A branch's name would outlive what it stands for."""
-    commit = getattr(network.config, "_commit_hash", None)
-    if commit is None:
-        raise ConfigurationError(f"model {name!r}: the hub's cache does not say of which commit it is; download it into a folder.")
-    return str(commit)
 
 
 def tokenizer_of(name: str) -> Any:
