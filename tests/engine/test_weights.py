@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from guardfleet.errors import ConfigurationError
 from worker.engine.model.loading import load
-from worker.engine.model.weights import require_complete, require_servable
+from worker.engine.model.weights import require_complete, require_servable, require_wide
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 STORED: dict[str, dict[str, Any]] = {  # as the tools of each leave them in a config.json
     "fp8": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
     "awq": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm", "zero_point": True},
@@ -89,6 +91,71 @@ def test_weights_in_part_are_refused(change: Callable[[dict[str, torch.Tensor]],
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(ConfigurationError, match=said):
         load(str(copied))
+
+
+NARROW = {
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "I32": torch.int32,  # as GPTQ packs them
+}
+
+
+@pytest.mark.parametrize("n_files", [1, 2])
+@pytest.mark.parametrize("called", NARROW)
+def test_weights_of_eight_bits_that_no_config_tells_of_are_refused_before_they_are_read(
+    called: str, n_files: int, copied: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library would cast them, and answer with numbers that lack their scales."""
+    narrow(copied, called, n_files)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unread)
+    monkeypatch.setattr("worker.engine.model.loading.digest_of", unread)
+    with pytest.raises(ConfigurationError, match=rf"copied' stores .*\) as {called}, .*16-bit weights") as said:
+        load(str(copied))
+    assert "\n" not in str(said.value)
+
+
+def test_those_in_the_hub_s_cache_are_refused_too(
+    copied: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow(copied, "F8_E4M3", 1)
+    model = tmp_path / "hub" / "models--Some--Guard"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(COMMIT)
+    (model / "snapshots").mkdir()
+    copied.rename(model / "snapshots" / COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigurationError, match=r"'Some/Guard' stores .*\) as F8_E4M3"):
+        load("Some/Guard")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_of_sixteen_bits_and_more_are_taken_whatever_lies_beside_them(dtype: torch.dtype, copied: pathlib.Path) -> None:
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(copied / "model.safetensors").items()}
+    _store(tensors, copied, 1)
+    save_file({"x": torch.ones(2, dtype=torch.int8)}, copied / "model-int8.safetensors")  # not what is read
+    require_wide(str(copied), copied)
+
+
+def narrow(folder: pathlib.Path, called: str, n_files: int) -> None:
+    """Store the matrices as a tool leaves them that keeps their scales elsewhere, or nowhere."""
+    tensors = load_file(folder / "model.safetensors")
+    _store({name: tensor.to(NARROW[called]) if tensor.dim() > 1 else tensor for name, tensor in tensors.items()}, folder, n_files)
+
+
+def _store(tensors: dict[str, torch.Tensor], folder: pathlib.Path, n_files: int) -> None:
+    (folder / "model.safetensors").unlink()
+    if n_files == 1:
+        return save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    names = sorted(tensors)
+    parts = {f"model-{i}.safetensors": names[i::n_files] for i in range(n_files)}
+    for file, part in parts.items():
+        save_file({name: tensors[name] for name in part}, folder / file, metadata={"format": "pt"})
+    weight_map = {name: file for file, part in parts.items() for name in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return None
 
 
 def test_weights_of_another_size_are_named() -> None:

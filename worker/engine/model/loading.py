@@ -22,7 +22,7 @@ from worker.engine.model.memory import Plan, Precision, device_of, plan_for
 from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
 from worker.engine.model.quantize import quantize
 from worker.engine.model.quantize import require as require_eight_bits
-from worker.engine.model.weights import require_complete, require_servable
+from worker.engine.model.weights import require_complete, require_servable, require_wide
 from worker.engine.prompting.prompt import Content, Prompter, messages_of
 from worker.engine.rendering import MAX_NEW_TOKENS
 
@@ -80,6 +80,8 @@ def load(
     with _translating(name, away):
         config = transformers.AutoConfig.from_pretrained(where, **asked)
         require_servable(name, config)
+        if folder:
+            require_wide(name, folder)
     files = folder or hub.snapshot_of(name, revision)
     if not folder:
         asked["revision"] = files.name  # a branch's name would outlive what it stands for, and may move meanwhile
@@ -91,6 +93,8 @@ def load(
     with _translating(name, away):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
         network, report = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=as_type, output_loading_info=True, **asked)
+        if not folder:  # it has them only now
+            require_wide(name, files)
         _check(name, network, tokenizer)
     require_complete(name, report)
     is_quantized = quantized != "none"

@@ -3,12 +3,19 @@
 transformers fills what is missing with random numbers and passes over what it has no place for; either way answers would be noise.
 """
 
+import json
+import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
+
+from safetensors import safe_open
 
 from guardfleet.errors import ConfigurationError
 
 STORED_IN = ("quantization_config", "compression_config")  # fields of a config.json that say so; the latter is an older name
+WIDE = ("F16", "BF16", "F32", "F64")  # what safetensors call the types that can be cast to another and mean the same
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"  # the latter where there are several files
+INSTEAD = "take the model with 16-bit weights, and set GUARDFLEET_QUANTIZE to int8 or fp8 for eight bits."
 SHOWN = 2  # names of weights in a sentence
 
 
@@ -20,8 +27,32 @@ def require_servable(name: str, config: Any) -> None:
     if stored is not None:
         raise ConfigurationError(
             f"model {name!r} is stored quantized ({_method(stored)}, says its config.json), which guardfleet does not read: "
-            "take the model with 16-bit weights, and set GUARDFLEET_QUANTIZE to int8 or fp8 for eight bits."
+            f"{INSTEAD}"
         )
+
+
+def require_wide(name: str, folder: pathlib.Path) -> None:
+    """Refuse, by their files' headers alone, weights in eight bits or whole numbers: what they stand for, a cast does not say."""
+    kinds: dict[str, list[str]] = {}
+    for file in _stored_in(folder):
+        with safe_open(file, "pt") as stored:
+            for key in stored.keys():  # noqa: SIM118 - it is no mapping
+                kinds.setdefault(stored.get_slice(key).get_dtype(), []).append(key)
+    narrow = next((kind for kind in sorted(kinds) if kind not in WIDE), None)
+    if narrow is not None:
+        raise ConfigurationError(
+            f"model {name!r} stores weights ({_some(kinds[narrow])}) as {narrow}, and its config.json has no quantization_config "
+            f"that says what they stand for: {INSTEAD}"
+        )
+
+
+def _stored_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The safetensors that transformers would read."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return [folder / file for file in sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))]
+    return []
 
 
 def _method(stored: Any) -> str:
