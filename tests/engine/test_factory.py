@@ -82,6 +82,15 @@ def test_an_odd_folder_is_refused_in_one_sentence(file: str, field: str, value: 
         _make(str(babbling))
 
 
+@pytest.mark.parametrize("content", [b"", b"  \n", b'{"eos_token_id": ', b"[2]", b"null", b'"x"', b"\xff\xfe{}"])
+def test_a_generation_config_that_is_no_json_object_is_refused_in_one_sentence(content: bytes, babbling: pathlib.Path) -> None:
+    """The library would pass over it, and take from config.json what ends an answer."""
+    (babbling / "generation_config.json").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"generation_config.json is (empty|no JSON object): get .* anew") as said:
+        _make(str(babbling))
+    assert "\n" not in str(said.value)
+
+
 def test_the_demo_model_is_judged_by_the_packed_pass() -> None:
     assert isinstance(_make("demo"), PackedBackend)
 

@@ -4,6 +4,8 @@ Verdicts are greedy, and the engine takes the largest logit as it is. A field th
 ends, is refused by name; so is one that nobody here has heard of, since a newer transformers may obey it.
 """
 
+import json
+import pathlib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -82,6 +84,20 @@ MEANS = (  # how the same numbers are come by
 TOKENS = ("eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")  # the first two are obeyed here as well
 IGNORED = frozenset((*SAMPLING, *BESIDE_OTHERS, *OUTPUT, *MEANS, *TOKENS, "transformers_version"))
 LONGEST_SHOWN = 60  # characters of a value
+FILE = "generation_config.json"
+
+
+def require_readable(name: str, folder: pathlib.Path) -> None:
+    """Raise ConfigurationError for a file that is no JSON object: transformers takes one that it cannot read for none."""
+    path = folder / FILE
+    content = path.read_bytes() if path.is_file() else b"{}"
+    try:
+        is_object = isinstance(json.loads(content), dict)
+    except ValueError:
+        is_object = False
+    if not is_object:
+        found = "no JSON object" if content.strip() else "empty"
+        raise ConfigurationError(f"model {name!r}: its {FILE} is {found}: get the model's files anew, or remove this one.")
 
 
 def require_greedy(name: str, config: GenerationConfig) -> None:
@@ -89,7 +105,7 @@ def require_greedy(name: str, config: GenerationConfig) -> None:
     for field, value, why in _broken(config):
         shown = str(value) if len(str(value)) <= LONGEST_SHOWN else f"{str(value)[:LONGEST_SHOWN]}..."
         raise ConfigurationError(
-            f"model {name!r}: its generation_config.json (or config.json) sets {field} to {shown}, {why}: "
+            f"model {name!r}: its {FILE} (or config.json) sets {field} to {shown}, {why}: "
             f"remove {field} from it (the official model's file has none)."
         )
 

@@ -17,7 +17,7 @@ from guardfleet.domain.verdict import Model
 from guardfleet.errors import ConfigurationError
 from worker.engine.device import has_bf16_units
 from worker.engine.model import hub
-from worker.engine.model.decoding_rules import require_greedy
+from worker.engine.model.decoding_rules import require_greedy, require_readable
 from worker.engine.model.memory import Plan, Precision, device_of, plan_for
 from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
 from worker.engine.model.quantize import quantize
@@ -81,7 +81,7 @@ def load(
         config = transformers.AutoConfig.from_pretrained(where, **asked)
         require_servable(name, config)
         if folder:
-            require_wide(name, folder)
+            _require_sound(name, folder)
     files = folder or hub.snapshot_of(name, revision)
     if not folder:
         asked["revision"] = files.name  # a branch's name would outlive what it stands for, and may move meanwhile
@@ -94,7 +94,7 @@ def load(
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
         network, report = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=as_type, output_loading_info=True, **asked)
         if not folder:  # it has them only now
-            require_wide(name, files)
+            _require_sound(name, files)
         _check(name, network, tokenizer)
     require_complete(name, report)
     is_quantized = quantized != "none"
@@ -204,6 +204,12 @@ def dtype_for(device: torch.device, quantized: str = "none") -> str:
     """
     is_fast = device.type == "cuda" or (device.type == "cpu" and has_bf16_units() and quantized == "none")
     return "bfloat16" if is_fast else "float32"
+
+
+def _require_sound(name: str, folder: pathlib.Path) -> None:
+    """Refuse files that the library would read, or pass over, without a word."""
+    require_wide(name, folder)
+    require_readable(name, folder)
 
 
 def _check(name: str, network: Any, tokenizer: Any) -> None:
