@@ -49,3 +49,8 @@ def test_eight_bits_are_judged_by_the_packed_pass_under_a_revision_of_their_own(
 def test_fp8_without_its_units_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConfigurationError, match="cpu has no fp8 matrix units"):
         load("demo", device="cpu", quantized="fp8")
+
+
+def test_a_device_that_torch_does_not_know_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConfigurationError, match=r"^device 'gpu0' cannot be used: "):
+        load("demo", device="gpu0")

@@ -23,6 +23,14 @@ def make_backend(spec: Spec) -> Backend:
         return pool.submit(_open, spec).result()
 
 
+def require_device(spec: Spec) -> None:
+    """Raise ConfigurationError at once for what would be refused at load: a device that is away, or lacks units for `quantize`."""
+    if spec.kind != "instant":
+        from worker.engine.model.loading import device_for  # noqa: PLC0415 - as below
+
+        device_for(spec.device, spec.quantize)
+
+
 def _open(spec: Spec) -> Backend:
     from worker.engine.opening import opened  # noqa: PLC0415 - torch and transformers: seconds
 

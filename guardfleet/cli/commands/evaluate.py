@@ -22,7 +22,7 @@ from guardfleet.verdicts import export, targets
 from producer.readers import Reading
 from producer.sources import expanded
 from worker.engine.engine import BatchingEngine
-from worker.engine.factory import make_backend
+from worker.engine.factory import make_backend, require_device
 from worker.engine.prompting.prompt import is_blank
 from worker.moderation.interpretation import EMPTY, judgement_of
 from worker.process.main import spec_of
@@ -95,6 +95,8 @@ def evaluate(
         export.ready(csv_path, "csv")
         targets.require_apart([csv_path], expanded(sources)[0])
     other_settings = _in_precision(settings, against) if against else None
+    if other_settings:
+        require_device(spec_of(other_settings))
     rows, labels, left_out = _labelled(sources, reading, settings, limit)
     started = time.perf_counter()
     judged, model = _judge(settings, rows)

@@ -85,9 +85,8 @@ def load(
     files = folder or hub.snapshot_of(name, revision)
     if not folder:
         asked["revision"] = files.name  # a branch's name would outlive what it stands for, and may move meanwhile
-    on = _device(device)
+    on = device_for(device, quantized)
     as_type = DTYPES[dtype if dtype != "auto" else dtype_for(on, quantized)]
-    require_eight_bits(quantized, on)
     plan = plan_for(name, config, Precision(str(as_type).removeprefix("torch."), quantized), device_of(on))
     found = digest_of(folder, memory) if folder else None
     with _translating(name, away):
@@ -189,12 +188,16 @@ def prompter_of(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
     return made
 
 
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device_for(device: str, quantized: str = "none") -> torch.device:
+    """The device that a setting means. Raises ConfigurationError where there is none, or none that multiplies `quantized`."""
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigurationError("device is set to cuda, but this torch sees no GPU: check the driver, or set device to cpu.")
-    return torch.device(device)
+    try:
+        found = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        require_eight_bits(quantized, found)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"device {device!r} cannot be used: {sentence(error)}") from error
+    return found
 
 
 def dtype_for(device: torch.device, quantized: str = "none") -> str:
