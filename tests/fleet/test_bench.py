@@ -8,6 +8,8 @@ import sys
 import psycopg
 import pytest
 
+from guardfleet.cli import UNUSABLE
+from tests.services.commands import said as command_here
 from worker.engine.bench.roofline import flops
 from worker.engine.model.shape import Shape
 
@@ -26,6 +28,36 @@ def test_the_benchmark_prints_one_json_in_its_last_line(shared: pathlib.Path) ->
     assert 0 < slow["one_pass_share"] < 1
     assert found["ceiling"]["engine_gflop_s"] > 0
     assert len(found["soak"]["rss_mib"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--shape", "tiny", "--tokenizer", "./nowhere"], "model folder './nowhere' does not exist"),
+        (["--shape", "tiny", "--tokenizer", "broken"], "model 'broken' cannot be loaded: "),
+        (["--host-only", "--tokenizer", "./nowhere"], "model folder './nowhere' does not exist"),
+        (["--model", "./nowhere"], "model folder './nowhere' does not exist"),
+        (["--texts", "nowhere.jsonl"], "--texts nowhere.jsonl cannot be read: No such file or directory"),
+        (["--texts", "nowhere.json"], "--texts nowhere.json cannot be read: No such file or directory"),
+        (["--texts", "broken"], "--texts broken cannot be read: Is a directory"),
+        (["--texts", "odd.jsonl"], "--texts odd.jsonl holds no texts: give JSONL of rows with a text, or a JSON list of strings"),
+        (["--texts", "odd.json"], "--texts odd.json holds no texts"),
+        (["--texts", "empty.jsonl"], "--texts empty.jsonl holds no texts"),
+        (["--texts", "cut.jsonl"], "--texts cut.jsonl is not JSON"),
+    ],
+)
+def test_what_the_engine_s_benchmark_cannot_read_is_said_in_one_sentence(
+    options: list[str], said: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    for name, content in {"odd.jsonl": '[1]\n"x"\n', "odd.json": '{"a": 1}', "empty.jsonl": "", "cut.jsonl": '{"text": '}.items():
+        (tmp_path / name).write_text(content)
+    done = command_here(tmp_path, "bench", "engine", "--rows", "4", *options)
+    assert done.returncode == UNUSABLE
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"guardfleet: {said}")
 
 
 def test_the_model_shapes_cost_what_their_reference_says() -> None:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from guardfleet.errors import ConfigurationError
 from worker.engine.bench.host_cost import StillBackend, host_cost
 from worker.engine.bench.roofline import ceiling, work_of
 from worker.engine.bench.scripted import SHAPES, RehearsedBackend, random_model
@@ -193,17 +194,29 @@ def _rss_mib() -> int:
 
 
 def texts_of(path: pathlib.Path | None, rows: int) -> list[str]:
-    """Texts of a JSONL file of rows, or of a JSON file of strings; made up ones without a file."""
+    """Texts of a JSONL file of rows, or of a JSON file of strings; made up ones without a file. Raises ConfigurationError."""
     if path is None:
         dice = random.Random(1)
         return [" ".join(f"word{dice.randrange(1000)}" for _ in range(dice.randrange(5, 120))) for _ in range(rows)]
+    try:
+        found = _texts_in(path, rows)
+    except OSError as error:
+        raise ConfigurationError(f"--texts {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigurationError(f"--texts {path} is not JSON ({error}).") from error
+    if not found:
+        raise ConfigurationError(f"--texts {path} holds no texts: give JSONL of rows with a text, or a JSON list of strings.")
+    return found
+
+
+def _texts_in(path: pathlib.Path, rows: int) -> list[str]:
     if path.suffix == ".json":
-        found: list[str] = json.loads(path.read_text())
-        return found[:rows]
+        found = json.loads(path.read_text())
+        return [text for text in found if isinstance(text, str)][:rows] if isinstance(found, list) else []
     with path.open() as file:
         lines = [json.loads(line) for line in file]
     every = max(1, len(lines) // rows)
-    return [row["text"] for row in lines[::every] if "text" in row][:rows]
+    return [row["text"] for row in lines[::every] if isinstance(row, dict) and isinstance(row.get("text"), str)][:rows]
 
 
 def parser() -> argparse.ArgumentParser:

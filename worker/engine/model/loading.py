@@ -152,9 +152,15 @@ def _detach(network: Any) -> None:
 
 
 def tokenizer_of(name: str) -> Any:
-    """The tokenizer, with its chat template, of `demo` or a folder."""
+    """The tokenizer, with its chat template, of `demo`, a folder, which may hold no more than that, or a hub name.
+
+    Raises ConfigurationError.
+    """
     _quiet()
-    return transformers.AutoTokenizer.from_pretrained(str(folder_of(name)) if name == DEMO else name)
+    folder = pathlib.Path(name).expanduser()
+    where = folder if name != DEMO and folder.is_dir() else folder_of(name) or name
+    with _translating(name, ""):
+        return transformers.AutoTokenizer.from_pretrained(str(where))
 
 
 def _quiet() -> None:
