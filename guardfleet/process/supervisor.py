@@ -20,6 +20,8 @@ from guardfleet.telemetry.logs import get_logger
 STOP_TIMEOUT_S = 30.0
 RESTART_S = (0.2, 1.0, 5.0, 15.0)  # pauses before the next start; a process that lived for a minute starts over
 HEALTHY_S = 60.0
+EARLY_DEATHS = 3  # of a process that never could do its work, and will not
+HEARD_S = 1.0  # what it said is there once it has ended, but for a descendant that holds its pipe
 CONFIGURATION_STATUS = 2  # not worth another try: a setting, or a package that cannot be imported
 CANNOT_START = "No module named guardfleet"  # Python itself says it, with status 1
 
@@ -34,8 +36,9 @@ class Child:
         environment: Mapping[str, str],
         log: pathlib.Path | None,
         *,
-        after_death: Callable[[int], None] = lambda pid: None,
+        after_death: Callable[[int], bool] = lambda pid: False,
     ) -> None:
+        """`after_death`: called with the number of a process that died by itself; whether it had work, and so could do it."""
         self.name = name
         self._args, self._environment, self._log = list(args), dict(environment), log
         self._after_death = after_death
@@ -43,6 +46,9 @@ class Child:
         self._lifeline: int | None = None  # closes when this process ends, and with it the child; nothing is written
         self._stopping, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"child-{name}", daemon=True)
+        self._hearing: threading.Thread | None = None  # ends with the process, or once that is ready
+        self._log_from = 0  # bytes that were in the log when the process was started
+        self._worked, self._early_deaths = False, 0  # whether any could ever do its work; how many ended before one could
         self.gave_up: str | None = None  # why it is not started any more
 
     @property
@@ -80,14 +86,17 @@ class Child:
         self._let_go()
 
     def last_words(self) -> str:
-        """The end of its log, for an error message."""
+        """The end of what the latest process wrote to its log, for an error message."""
         if self._log is None or not self._log.exists():
             return ""
-        lines = self._log.read_text(errors="replace").strip().splitlines()
+        with self._log.open(errors="replace") as file:
+            file.seek(self._log_from)
+            lines = file.read().strip().splitlines()
         return lines[-1][-500:] if lines else ""
 
     def _spawn(self) -> None:
         out = self._log.open("ab") if self._log else None
+        self._log_from = out.tell() if out else 0
         hear, say = os.pipe()
         held, lifeline_end = os.pipe()
         try:
@@ -112,7 +121,8 @@ class Child:
         self._let_go()
         self._lifeline = lifeline_end
         self._ready = threading.Event()  # of this process: what the last one said counts no more
-        threading.Thread(target=_hear, args=(hear, self._ready), name=f"hear-{self.name}", daemon=True).start()
+        self._hearing = threading.Thread(target=_hear, args=(hear, self._ready), name=f"hear-{self.name}", daemon=True)
+        self._hearing.start()
         get_logger().info("child_started", child=self.name, pid=self._process.pid)
 
     def _let_go(self) -> None:
@@ -128,18 +138,45 @@ class Child:
             status = self._process.wait()
             if self._stopping.is_set():
                 return
-            self._ready = threading.Event()
             get_logger().warning("child_exited", child=self.name, status=status)
-            if status == CONFIGURATION_STATUS or CANNOT_START in self.last_words():
-                self.gave_up = self.last_words() or f"{self.name} ended with status {status}"
+            self._worked = self._was_ready() or self._worked
+            self.gave_up = self._why_not_again(self._process.pid, status)
+            if self.gave_up is not None:
+                get_logger().error("child_given_up", child=self.name, status=status)
                 return
-            self._after_death(self._process.pid)
-            deaths = 0 if time.monotonic() - started > HEALTHY_S else deaths + 1
+            deaths = 1 if time.monotonic() - started > HEALTHY_S else deaths + 1
             if self._stopping.wait(RESTART_S[min(deaths, len(RESTART_S)) - 1]):
                 return
             self._spawn()
             if self._stopping.is_set():  # stop() may have missed the process just made
                 self.ask_to_stop()
+
+    def _was_ready(self) -> bool:
+        """Whether the process that has ended had said so."""
+        if self._hearing is not None:
+            self._hearing.join(HEARD_S)
+        ready, self._ready = self._ready, threading.Event()
+        return ready.is_set()
+
+    def _why_not_again(self, pid: int, status: int) -> str | None:
+        """What speaks against starting it once more, for the user; settles what the dead process held."""
+        if status == CONFIGURATION_STATUS or CANNOT_START in self.last_words():
+            return self.last_words() or f"{self.name} ended with status {status}"
+        self._worked = self._after_death(pid) or self._worked
+        self._early_deaths += 1
+        if self._worked or self._early_deaths < EARLY_DEATHS:
+            return None
+        rest = "what it wrote is above" if self._log is None else f"the rest is in {self._log}"
+        said = f": {self.last_words()}" if self.last_words() else ", without a word"
+        return f"{self.name} ended {self._early_deaths} times before it could work, the last time {_how(status)}{said}; {rest}."
+
+
+def _how(status: int) -> str:
+    """How a process ended, as `Popen` tells it."""
+    if status >= 0:
+        return f"with status {status}"
+    name = signal.Signals(-status).name
+    return f"by {name} (is the machine out of memory?)" if name == "SIGKILL" else f"by {name}"
 
 
 def _hear(descriptor: int, ready: threading.Event) -> None:
@@ -148,20 +185,23 @@ def _hear(descriptor: int, ready: threading.Event) -> None:
             ready.set()
 
 
-def free_shards(settings: Settings) -> Callable[[int], None]:
+def free_shards(settings: Settings) -> Callable[[int], bool]:
     """What a worker held when it died is taken back at once, and need not wait for its leases; other processes hold nothing.
+
+    The result is called for each death and says whether there was anything.
 
     Whatever goes wrong with that is logged and no more: the leases run out without us, and the next process has to be started.
     """
 
-    def after_death(pid: int) -> None:
+    def after_death(pid: int) -> bool:
         try:
             with closing(Database(settings.required("database_url"), pool_size=1)) as db:
                 freed = leases.bereave(db, leases.holder(pid))
         except Exception as error:  # noqa: BLE001 - see above
             get_logger().warning("shards_not_freed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
-        else:
-            if freed:
-                get_logger().info("shards_freed", count=freed)
+            return False
+        if freed:
+            get_logger().info("shards_freed", count=freed)
+        return bool(freed)
 
     return after_death

@@ -30,7 +30,7 @@ SLUGS = (
     "step_raised", "listening_failed",
     "request", "request_failed", "throttle_away", "watching_paused",
     "file_intake_paused", "file_intake_failed", "file_intake_ended",
-    "child_started", "child_exited", "shards_freed", "shards_not_freed", "workers_stopped",
+    "child_started", "child_exited", "child_given_up", "shards_freed", "shards_not_freed", "workers_stopped",
 )  # fmt: skip
 
 
