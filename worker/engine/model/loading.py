@@ -96,20 +96,10 @@ def load(
             _require_sound(name, files)
         _check(name, network, tokenizer)
     require_complete(name, report)
-    is_quantized = quantized != "none"
-    try:
-        network = network.eval()
-        if is_quantized:
-            quantize(network, quantized, on)
-        network = network.to(on)
-        _detach(network)
-    except torch.OutOfMemoryError as error:
-        raise ConfigurationError(
-            f"model {name!r} does not fit in the memory of {on}: take a smaller one or another device."
-        ) from error
+    network = _placed(name, network, on, quantized)
     if folder and digest_of(folder, memory) != found:
         raise ConfigurationError(f"model folder {name!r} changed while it was loaded: start again when it is complete.")
-    revision_found = found or files.name
+    is_quantized, revision_found = quantized != "none", found or files.name
     identity = Model(
         name_of(name),
         f"{quantized}:{revision_found}" if is_quantized else revision_found,  # other numbers, other verdicts
@@ -119,12 +109,31 @@ def load(
     positions = int(network.config.max_position_embeddings)
     with _translating(name, away):
         prompter = prompter_of(tokenizer, neutralises=neutralises)
-        least = len(prompter.encode([messages_of("a")])[0].ids) + MAX_NEW_TOKENS
+        _require_room(name, prompter, positions)
+    return LoadedModel(network, tokenizer, prompter, on, identity, positions, is_quantized, plan)
+
+
+def _placed(name: str, network: Any, on: torch.device, quantized: str) -> Any:
+    """The network on its device, in eight bits if asked for, and held apart from its files."""
+    try:
+        network = network.eval()
+        if quantized != "none":
+            quantize(network, quantized, on)
+        network = network.to(on)
+        _detach(network)
+    except torch.OutOfMemoryError as error:
+        raise ConfigurationError(
+            f"model {name!r} does not fit in the memory of {on}: take a smaller one or another device."
+        ) from error
+    return network
+
+
+def _require_room(name: str, prompter: Prompter, positions: int) -> None:
+    least = len(prompter.encode([messages_of("a")])[0].ids) + MAX_NEW_TOKENS
     if least > positions:
         raise ConfigurationError(
             f"model {name!r} has {positions} positions (max_position_embeddings); its policy, a word and an answer take {least}."
         )
-    return LoadedModel(network, tokenizer, prompter, on, identity, positions, is_quantized, plan)
 
 
 @contextmanager
