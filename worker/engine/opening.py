@@ -31,7 +31,7 @@ def opened(spec: Spec) -> Backend:
 
 def _opened(spec: Spec) -> Backend:
     keep_freed_memory()
-    model = _loaded(spec)
+    model = loaded(spec)
     reason = why_not(model.network)
     if reason is None:
         made = _packed_or_why_not(spec, model)
@@ -42,12 +42,13 @@ def _opened(spec: Spec) -> Backend:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        model = _loaded(spec)
+        model = loaded(spec)
     logging.getLogger(__name__).warning("engine_fallback: padded generate instead of the packed pass, for %s", reason)
     return _padded(spec, model)
 
 
-def _loaded(spec: Spec) -> LoadedModel:
+def loaded(spec: Spec) -> LoadedModel:
+    """The model as its settings ask for it; raises ConfigurationError."""
     return load(
         spec.model,
         revision=spec.revision,

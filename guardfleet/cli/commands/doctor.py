@@ -158,15 +158,9 @@ def _shutdown() -> str:
 def _model(settings: Settings) -> str:
     if importlib.util.find_spec("torch") is None:
         raise ConfigurationError("torch is not installed: pip install 'guardfleet[worker]'.")
-    from worker.engine.model.loading import load
+    from worker.engine.opening import loaded
+    from worker.process.main import spec_of
 
-    loaded = load(
-        settings.model,
-        revision=settings.model_revision,
-        device=settings.device,
-        dtype=settings.dtype,
-        quantized=settings.quantize,
-        memory=settings.data_dir,
-    )
-    lies = loaded.plan.told(settings.batch_tokens) if loaded.plan else f"on {loaded.device}"
-    return f"{loaded.identity.name}@{loaded.identity.revision[:12]} {lies}; {loaded.max_positions:,} positions"
+    model = loaded(spec_of(settings))
+    lies = model.plan.told(settings.batch_tokens) if model.plan else f"on {model.device}"
+    return f"{model.identity.name}@{model.identity.revision[:12]} {lies}; {model.max_positions:,} positions"
