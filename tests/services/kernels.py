@@ -1,5 +1,6 @@
 """Torch's variable-length attention as its releases offer it: the signatures, and what the kernel behind them asks for."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import torch
 from worker.engine.forward.varlen import Cuts, varlen_by_loop
 
 Kernel = Callable[..., Any]
+SEVEN = ("query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k")  # that each release takes first
 NO_GPU_FOR_IT = "FlashAttention only supports Ampere GPUs or newer."
 
 
@@ -32,60 +34,23 @@ def _attend(given: tuple[Any, ...], *, causal: bool, aux: Aux | None) -> Any:
     return (mixed, lse.masked_fill(lse.isinf(), torch.inf)) if aux and aux.lse else mixed
 
 
-def of_2_10(
-    query: Any,
-    key: Any,
-    value: Any,
-    cu_seq_q: Any,
-    cu_seq_k: Any,
-    max_q: int,
-    max_k: int,
-    is_causal: bool = False,
-    return_aux: Aux | None = None,
-) -> Any:
-    """Causal by a flag."""
-    return _attend((query, key, value, cu_seq_q, cu_seq_k, max_q, max_k), causal=is_causal, aux=return_aux)
+def _kernel(*options: str) -> Kernel:
+    """One that takes these options: causal by a flag or by a window, and unequal numbers of heads announced where they can be."""
 
+    def varlen_attn(*given: Any, **options_given: Any) -> Any:
+        taken = signature.bind(*given, **options_given).arguments
+        window = taken.get("window_size", (-1, -1))
+        assert window in {(-1, -1), (-1, 0)}
+        query, key = given[:2]
+        assert "enable_gqa" not in options or taken.get("enable_gqa") or query.shape[1] == key.shape[1]
+        causal = taken.get("is_causal", window == (-1, 0))
+        return _attend(given, causal=causal, aux=taken.get("return_aux"))
 
-def of_2_11(
-    query: Any,
-    key: Any,
-    value: Any,
-    cu_seq_q: Any,
-    cu_seq_k: Any,
-    max_q: int,
-    max_k: int,
-    *,
-    return_aux: Aux | None = None,
-    scale: float | None = None,
-    window_size: tuple[int, int] = (-1, -1),
-) -> Any:
-    """Causal by a window."""
-    assert window_size in {(-1, -1), (-1, 0)}
-    given = (query, key, value, cu_seq_q, cu_seq_k, max_q, max_k)
-    return _attend(given, causal=window_size == (-1, 0), aux=return_aux)
-
-
-def of_2_13(
-    query: Any,
-    key: Any,
-    value: Any,
-    cu_seq_q: Any,
-    cu_seq_k: Any,
-    max_q: int,
-    max_k: int,
-    *,
-    return_aux: Aux | None = None,
-    scale: float | None = None,
-    window_size: tuple[int, int] = (-1, -1),
-    enable_gqa: bool = False,
-    seqused_k: Any = None,
-    block_table: Any = None,
-    num_splits: int | None = None,
-) -> Any:
-    """Unequal numbers of heads are announced."""
-    assert enable_gqa or query.shape[1] == key.shape[1]
-    return of_2_11(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, return_aux=return_aux, scale=scale, window_size=window_size)
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in SEVEN]
+    parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in options]
+    signature = inspect.Signature(parameters)
+    vars(varlen_attn)["__signature__"] = signature
+    return varlen_attn
 
 
 def without_aux(
@@ -100,4 +65,9 @@ def refusing(*args: Any, return_aux: Aux | None = None, window_size: tuple[int, 
     raise RuntimeError(NO_GPU_FOR_IT)
 
 
-RELEASES: dict[str, Kernel] = {"2.10": of_2_10, "2.11": of_2_11, "2.13": of_2_13}
+OF_2_11 = ("return_aux", "scale", "window_size")
+RELEASES: dict[str, Kernel] = {
+    "2.10": _kernel("is_causal", "return_aux"),
+    "2.11": _kernel(*OF_2_11),
+    "2.13": _kernel(*OF_2_11, "enable_gqa", "seqused_k", "block_table", "num_splits"),
+}
