@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from api.server import create_app
 from guardfleet.client.direct import DirectClient
 from guardfleet.client.job import SubmitOptions
-from guardfleet.client.protocol import _row_lines, _lines
+from guardfleet.client.protocol import _lines, _row_lines
 from guardfleet.domain import ids
 from guardfleet.domain.options import JobOptions
 from guardfleet.errors import LineError
