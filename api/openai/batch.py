@@ -27,7 +27,7 @@ class BatchOptions(Asked, JobOptions):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     warns: ClassVar[bool] = False  # `guardfleet-deprecated` says it
-    name: Annotated[str, StringConstraints(max_length=200)] = Field(default="batch", description="What you call it.")
+    name: Annotated[str, StringConstraints(max_length=200)] = Field(default="batch", description="Name of the batch.")
 
     def asked(self) -> JobOptions:
         """Return the same for whoever knows no HTTP."""

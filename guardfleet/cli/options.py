@@ -13,7 +13,7 @@ from guardfleet.domain.options import OLD_NAMES, JobOptions
 from guardfleet.errors import RejectedError
 
 Secret = Annotated[
-    str | None, typer.Option("--callback-secret", help="Its signing secret, whsec_...; made and printed if left out.")
+    str | None, typer.Option("--callback-secret", help="Secret that signs the webhook, whsec_...; made and printed if left out.")
 ]
 OLD_FLAGS = {**{old: new for old, new in OLD_NAMES.items() if old not in ("purge_hours", "second_model")}, "then": "escalate_to"}
 AS_JSON = ("metadata", "webhook_metadata")
@@ -46,9 +46,9 @@ def job_options(*without: str) -> Callable[..., JobOptions]:
 def _option(name: str) -> Any:
     field = JobOptions.model_fields[name]
     flag = f"--{_flag(name)}"
-    help_text = (field.description or "") + (" As JSON." if name in AS_JSON else "")
+    help_text = (field.description or "") + (" As JSON." if name in AS_JSON else "") + _default(field.default)
     spelled = f"{flag}/--no-{_flag(name)}" if field.default is True else flag
-    return Annotated[_type(name), typer.Option(spelled, help=help_text, show_default=_shown(field.default))]
+    return Annotated[_type(name), typer.Option(spelled, help=help_text)]
 
 
 def _hidden(old: str, new: str) -> Any:
@@ -63,8 +63,10 @@ def _type(name: str) -> Any:
     return (type(default) if default is not None else kinds.get(name, str)) | None
 
 
-def _shown(default: object) -> bool | str:
-    return str(default) if isinstance(default, int | float) and not isinstance(default, bool) else False
+def _default(value: object) -> str:
+    if value is True:
+        return " (default)"
+    return f" (default: {value})" if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
 def _flag(name: str) -> str:

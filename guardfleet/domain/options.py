@@ -54,51 +54,54 @@ class JobOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     warns: ClassVar[bool] = True  # of old names; faces that say it in their own way do not
 
-    name: Annotated[str, StringConstraints(max_length=200), Stored("name")] = Field(
-        default="texts", description="What you call it."
-    )
+    name: Annotated[str, StringConstraints(max_length=200), Stored("name")] = Field(default="texts", description="Name of the job.")
     interactive: Annotated[bool, Stored("lane")] = Field(
-        default=False, description="Before all bulk work: for few texts that somebody waits for."
+        default=False, description="Run before all bulk work: for a few texts that somebody waits for."
     )
     all_or_nothing: Annotated[bool, Stored("strict")] = Field(
-        default=False, description="Nothing is judged before all lines are taken; one that is unusable fails the job."
+        default=False, description="Fail the whole job at the first unusable line; nothing is judged before every line was read."
     )
-    model: Annotated[ModelName | None, Stored("first_model")] = Field(default=None, description="The only model that may judge it.")
+    model: Annotated[ModelName | None, Stored("first_model")] = Field(
+        default=None, description="Let only this model judge the job, by the name that verdicts give it."
+    )
     escalate_to: Annotated[ModelName | None, Stored("second_model")] = Field(
-        default=None, description="A second model, which judges again what the first is unsure of."
+        default=None, description="Second model, which judges again the texts that the first is unsure of."
     )
     confidence_threshold: Annotated[float, Stored("sure")] = Field(
         default=DEFAULT_PLAN.sure,
         gt=0,
         le=1,
-        description="Probability of its severity from which on the first model's word is final.",
+        description="Accept the first model's verdict from this probability of its severity on.",
     )
     audit_fraction: Annotated[float, Stored("sample")] = Field(
-        default=DEFAULT_PLAN.sample, ge=0, le=1, description="Share of the others that the second model is asked too, to compare."
+        default=DEFAULT_PLAN.sample,
+        ge=0,
+        le=1,
+        description="Share of the remaining texts that the second model judges too, for comparison.",
     )
     long_texts: Annotated[Literal["windows", "head", "tail", "ends"] | None, Stored("long_texts")] = Field(
-        default=None, description="What of a text longer than a window is judged: all windows, or only head, tail or ends."
+        default=None, description="Judge all windows of a text that is longer than one, or only its head, tail or ends."
     )
     priority: Annotated[int, Field(ge=PRIORITIES.start, lt=PRIORITIES.stop), WHOLE, Stored("priority")] = Field(
-        default=0, description="-100 to 100, among your jobs of the lane; higher first."
+        default=0, description="Order among your jobs of the same lane, -100 to 100; higher runs first."
     )
     use_cache: Annotated[bool, Stored("reuse")] = Field(
-        default=True, description="Whether verdicts of your other jobs may serve it."
+        default=True, description="Reuse verdicts of your other jobs for equal texts."
     )
     text_retention_hours: Annotated[float | None, Stored("purge_hours")] = Field(
-        default=None, ge=0, le=MOST_RETENTION_HOURS, description="Texts are deleted so long after it ended."
+        default=None, ge=0, le=MOST_RETENTION_HOURS, description="Delete the texts so long after the job has ended."
     )
     completion_window: Annotated[Annotated[str, StringConstraints(pattern=WINDOW)] | None, Stored("completion_window")] = Field(
-        default=None, description="After so long it expires: minutes, hours or days, as 90m, 24h or 7d."
+        default=None, description="Expire the job after this time: minutes, hours or days, such as 90m, 24h or 7d."
     )
     callback_url: Annotated[str, StringConstraints(max_length=2000)] | None = Field(
-        default=None, description="Where a signed webhook goes when it ends."
+        default=None, description="URL that receives a signed webhook when the job ends."
     )
     metadata: Annotated[dict[str, Any] | None, Stored("metadata")] = Field(
-        default=None, description="Kept with it and told in webhooks."
+        default=None, description="Metadata of the job, returned with it and in its webhooks."
     )
     webhook_metadata: Annotated[dict[str, Any] | None, Stored("webhook_metadata")] = Field(
-        default=None, description="Told in webhooks instead of `metadata`."
+        default=None, description="Metadata for webhooks, in place of `metadata`."
     )
 
     @classmethod
