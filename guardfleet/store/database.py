@@ -2,13 +2,13 @@
 
 import math
 import select
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.rows import kwargs_row
 from psycopg.types.uuid import UUIDBinaryDumper, UUIDDumper
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -196,10 +196,18 @@ def fetch(connection: Connection, statement: str, values: Mapping[str, Any], mak
         return cursor.execute(statement.encode(), values).fetchall()
 
 
-def fetch_named(connection: Connection, statement: str, values: Mapping[str, Any], make: Callable[..., T]) -> list[T]:
-    """As `fetch`, with the values by the names of their columns."""
+def fetch_named(connection: Connection, statement: str, values: Mapping[str, Any], make: Callable[[dict[str, Any]], T]) -> list[T]:
+    """As `fetch`, with each row's values by the names of their columns, in a dictionary that is `make`'s own."""
+
+    def rows_of(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], T]:
+        result = cursor.pgresult
+        columns = [result.fname(i) or b"" for i in range(result.nfields)] if result else []
+        # Interned, names are the very strings of `make`'s arguments: Python finds each at once, and else compares it with all.
+        names = [sys.intern(column.decode()) for column in columns]
+        return lambda row: make(dict(zip(names, row, strict=True)))
+
     raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    with raw.cursor(binary=True, row_factory=kwargs_row(make)) as cursor:
+    with raw.cursor(binary=True, row_factory=rows_of) as cursor:
         return cursor.execute(statement.encode(), values).fetchall()
 
 

@@ -223,10 +223,12 @@ def summary(db: Database, job: JobView) -> dict[tuple[Severity, Category], int]:
         return counts
 
 
-def _view(**known: Any) -> JobView:
+def _view(known: dict[str, Any]) -> JobView:
     """`known` as SELECT names it."""
-    shares = {name: round(known[name], 6) for name in ("sure", "sample")}  # stored with seven digits: 0.9 comes back as 0.89999998
-    return JobView(**known | shares | {"state": JobState(known["state"]), "lane": Lane(known["lane"])})
+    known["state"], known["lane"] = JobState(known["state"]), Lane(known["lane"])
+    for name in ("sure", "sample"):
+        known[name] = round(known[name], 6)  # stored with seven digits: 0.9 comes back as 0.89999998
+    return JobView(**known)
 
 
 def audit(connection: Connection, tenant_id: int, action: str, subject: str) -> None:

@@ -99,10 +99,10 @@ def claim(
         return next(iter(fetch_named(connection, CLAIM, values, _claimed)), None)
 
 
-def _claimed(*, lane: int, **known: Any) -> Claim:
+def _claimed(known: dict[str, Any]) -> Claim:
     """`known` as CLAIM names it, the plan's parts among it."""
     plan = Plan(**{name: known.pop(name) for name in Plan.__slots__})
-    return Claim(lane=Lane(lane), plan=plan, **known)
+    return Claim(plan=plan, **known | {"lane": Lane(known["lane"])})
 
 
 def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:
