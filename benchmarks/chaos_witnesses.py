@@ -124,7 +124,7 @@ def judge(site: Site, sources: list[Source], found: list[JobView], readers: list
 
 def said(site: Site) -> dict[str, int]:
     """What the processes wrote of their rescues."""
-    names = {"shard_fenced": "fenced", "shard_rescued": "rescued", "shard_released": "released", "doorbells_lost": "republished",
+    names = {"shard_fenced": "fenced", "shard_rescued": "rescued", "shard_released": "released", "messages_lost": "republished",
              "delivery_failed": "deliveries_refused"}  # fmt: skip
     out = dict.fromkeys(names.values(), 0)
     for process in site.processes:

@@ -223,7 +223,7 @@ def endpoint_object(context: Context, endpoint: Endpoint) -> dict[str, Any]:
         "event_types": endpoint.kinds,
         "created_at": int(endpoint.created_at.timestamp()),
         "updated_at": int(endpoint.updated_at.timestamp()) if endpoint.updated_at else None,
-        "signing_secret_hint": context.keyring.open_secret(endpoint.secret)[-HINT_CHARACTERS:],
+        "signing_secret_hint": context.keyring.decrypt_secret(endpoint.secret)[-HINT_CHARACTERS:],
         "enabled": endpoint.enabled,
         "disabled_reason": endpoint.disabled_reason,
         "max_per_second": endpoint.most_per_s,

@@ -15,7 +15,7 @@ import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from guardfleet.errors import AwayError, ConfigurationError, RetryableError
-from guardfleet.security.encryption import SEAL_BYTES, Keyring
+from guardfleet.security.encryption import OVERHEAD_BYTES, Keyring
 
 PIECE_BYTES = 1 << 20
 
@@ -49,9 +49,9 @@ class Contents:
         with opened as stored:
             for no in range(start // PIECE_BYTES, (stop - 1) // PIECE_BYTES + 1):
                 with _translated():
-                    stored.seek(no * (PIECE_BYTES + SEAL_BYTES))
-                    sealed = stored.read(PIECE_BYTES + SEAL_BYTES)
-                plain = self._keyring.open_bytes(data_key, sealed, place=_place(file_id, no, is_last=no == last))
+                    stored.seek(no * (PIECE_BYTES + OVERHEAD_BYTES))
+                    sealed = stored.read(PIECE_BYTES + OVERHEAD_BYTES)
+                plain = self._keyring.decrypt_bytes(data_key, sealed, place=_place(file_id, no, is_last=no == last))
                 at = no * PIECE_BYTES
                 yield plain[max(0, start - at) : stop - at]
 
@@ -107,7 +107,7 @@ class Writer:
                 end()
 
     def _put(self, plain: bytes, *, is_last: bool) -> None:
-        sealed = self._keyring.seal_bytes(self._data_key, plain, place=_place(self._file_id, self._no, is_last=is_last))
+        sealed = self._keyring.encrypt_bytes(self._data_key, plain, place=_place(self._file_id, self._no, is_last=is_last))
         with _translated():
             self._stored.write(sealed)
         self._no += 1

@@ -1,7 +1,7 @@
-"""Texts judged while the caller waits, by way of the interactive lane: stored, rung for, and heard of when they are done.
+"""Texts judged while the caller waits, by way of the interactive lane: stored, published, and heard of when they are done.
 
 Invariant: whoever waits listens before the job can be done, and looks for itself every second besides: neither a lost notice nor a
-lost doorbell costs more than time. A wait that runs out cancels the job: nobody would read its verdict.
+lost message costs more than time. A wait that runs out cancels the job: nobody would read its verdict.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Online:
         self._waiting: dict[int, asyncio.Event] = {}
         self._reserved: deque[int] = deque()
         self._publisher: Publisher | None = None
-        self._ringing = threading.Lock()
+        self._publishing = threading.Lock()
         self._away_until = 0.0  # by the monotonic clock: the broker did not answer
         self._stopped = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,7 +61,7 @@ class Online:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(5.0)
-        with self._ringing:
+        with self._publishing:
             if self._publisher is not None:
                 self._publisher.close()
 
@@ -97,20 +97,20 @@ class Online:
 
     def _submit(self, job_id: int, rows: Sequence[PayloadRow], tenant_id: int, model: str | None, keeps_nothing: bool) -> OnlineJob:
         job = judge_now(self._db, self._keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
-        if self._settings.broker_url is None or not self._ring(job.id, model):
-            interactive.forget_doorbell(self._db, job.id)  # the dispatcher rings
+        if self._settings.broker_url is None or not self._publish(job.id, model):
+            interactive.forget_message(self._db, job.id)  # the dispatcher publishes it
         return job
 
-    def _ring(self, job_id: int, model: str | None) -> bool:
+    def _publish(self, job_id: int, model: str | None) -> bool:
         """Whether the broker took it. One that is away is left alone for a while: whoever tries waits, and all behind them."""
-        with self._ringing:
+        with self._publishing:
             if time.monotonic() < self._away_until:
                 return False
             if self._publisher is None:
                 self._publisher = Publisher(make_app(self._settings, "guardfleet-api"), self._settings)
             queue = self._publisher.queues.of_model(Lane.INTERACTIVE, model)
             try:
-                self._publisher.ring(MODERATE, queue, [{"job": job_id, "shard": 0, "publish": 1}])
+                self._publisher.publish(MODERATE, queue, [{"job": job_id, "shard": 0, "publish": 1}])
             except RetryableError:
                 self._away_until = time.monotonic() + AWAY_S
                 return False

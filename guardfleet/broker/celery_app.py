@@ -79,7 +79,7 @@ def make_app(settings: Settings, name: str, *, model: str | None = None) -> Cele
 
 
 class Publisher:
-    """Rings doorbells with publisher confirms over one connection of its own. Not thread-safe."""
+    """Publish messages with publisher confirms over one connection of its own. Not thread-safe."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
@@ -88,7 +88,7 @@ class Publisher:
         self._is_redis = speaks_redis(settings.required("broker_url"))
         self.queues = Queues.of(settings.namespace)
 
-    def ring(self, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
+    def publish(self, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
         """Publish one message each; returns how many the broker confirmed before it failed, raises AwayError if none."""
         if queue not in self._app.amqp.queues:  # of a model that a job names
             self._app.amqp.queues.add(_queue(queue, self.queues, is_redis=self._is_redis))
@@ -165,7 +165,7 @@ def declare(app: Celery, settings: Settings, *, make: bool = True) -> None:
     except PreconditionFailed as error:
         raise ConfigurationError(
             f"RabbitMQ has the queue {queue.name} with other arguments: {error.reply_text}. Delete it while nothing runs (the work"
-            " is in PostgreSQL and is rung for again), and set limits of your own by a policy."
+            " is in PostgreSQL and is published again), and set limits of your own by a policy."
         ) from error
     except BROKER_DOWN as error:
         raise _away(settings, error) from error

@@ -162,7 +162,7 @@ class DirectClient:
         row = row_of(1, {"text": value} if isinstance(value, str) else dict(value), max_text_bytes=self.settings.max_text_bytes)
         (job_id,) = interactive.reserve(self.db, 1)
         job = submit.judge_now(self.db, self.keyring, job_id, [row], tenant_id=self.tenant_id, model=None)
-        interactive.forget_doorbell(self.db, job.id)  # the dispatcher publishes it
+        interactive.forget_message(self.db, job.id)  # the dispatcher publishes it
         deadline = time.monotonic() + self.settings.moderation_timeout_s
         while (page := interactive.found(self.db, job)) is None:
             if time.monotonic() > deadline:

@@ -19,7 +19,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake, intake_recovery, views
-from guardfleet.store.jobs.intake import NewJob, SealedShard
+from guardfleet.store.jobs.intake import EncryptedShard, NewJob
 from guardfleet.store.jobs.views import JobView
 
 PIECE_SHARDS = 16  # shards in one COPY transaction
@@ -59,7 +59,7 @@ class Intake:
         self._seen = SeenIds()
         self._rows: list[PayloadRow] = []
         self._row_bytes = 0
-        self._shards: list[SealedShard] = []
+        self._shards: list[EncryptedShard] = []
         self._shard_bytes = 0
         self._rejections: list[LineError] = []
         self._written_at = clock()
@@ -149,8 +149,8 @@ class Intake:
     def _close_shard(self) -> None:
         if not self._rows:
             return
-        blob = self._keyring.seal_rows(self.job.data_key, self._rows, job_id=self.job.id, shard_no=self._shard_no)
-        self._shards.append(SealedShard(self._shard_no, self._taken, len(self._rows), blob))
+        blob = self._keyring.encrypt_rows(self.job.data_key, self._rows, job_id=self.job.id, shard_no=self._shard_no)
+        self._shards.append(EncryptedShard(self._shard_no, self._taken, len(self._rows), blob))
         self._shard_bytes += len(blob)
         self._taken += len(self._rows)
         self._shard_no += 1

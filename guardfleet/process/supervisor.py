@@ -196,7 +196,7 @@ def free_shards(settings: Settings) -> Callable[[int], bool]:
     def after_death(pid: int) -> bool:
         try:
             with closing(Database(settings.required("database_url"), pool_size=1)) as db:
-                freed = leases.bereave(db, leases.holder(pid))
+                freed = leases.expire_leases_of(db, leases.holder(pid))
         except Exception as error:  # noqa: BLE001 - see above
             get_logger().warning("shards_not_freed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
             return False

@@ -28,7 +28,7 @@ T = TypeVar("T")
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random 96-bit nonces: safe for 2^32 seals a key (NIST SP 800-38D); a job has far fewer shards
 VERSION = b"\x01"
-SEAL_BYTES = len(VERSION) + NONCE_BYTES + 16  # what sealing adds: version, nonce, tag
+OVERHEAD_BYTES = len(VERSION) + NONCE_BYTES + 16  # what sealing adds: version, nonce, tag
 ROWS = "zlib-json"  # what the texts of a shard are sealed as
 
 
@@ -116,13 +116,13 @@ class Keyring:
         """A fresh job key, wrapped for storage."""
         return _encrypt(self._current.wrap, secrets.token_bytes(KEY_BYTES), b"data-key")
 
-    def seal_rows(self, wrapped_key: bytes, rows: Sequence[PayloadRow], *, job_id: int, shard_no: int) -> bytes:
+    def encrypt_rows(self, wrapped_key: bytes, rows: Sequence[PayloadRow], *, job_id: int, shard_no: int) -> bytes:
         """Compress and encrypt the rows of one shard; bound to its job and number, so blobs cannot be swapped."""
         plain = payload.dumped(rows)
         return _encrypt(self._data_key(wrapped_key), _packed(plain), _place(job_id, shard_no, ROWS))
 
-    def open_rows(self, wrapped_key: bytes, blob: bytes, *, job_id: int, shard_no: int) -> list[PayloadRow]:
-        """The inverse of `seal_rows`; raises ConfigurationError when key and blob do not belong together."""
+    def decrypt_rows(self, wrapped_key: bytes, blob: bytes, *, job_id: int, shard_no: int) -> list[PayloadRow]:
+        """The inverse of `encrypt_rows`; raises ConfigurationError when key and blob do not belong together."""
         return self._opened(wrapped_key, blob, _place(job_id, shard_no, ROWS), payload.loaded)
 
     def seal(self, wrapped_key: bytes, value: Any, *, kind: str, job_id: int, shard_no: int) -> bytes:
@@ -134,20 +134,20 @@ class Keyring:
         """The inverse of `seal`; raises ConfigurationError when key and blob do not belong together."""
         return self._opened(wrapped_key, blob, _place(job_id, shard_no, kind), json.loads)
 
-    def seal_bytes(self, wrapped_key: bytes, plain: bytes, *, place: bytes) -> bytes:
+    def encrypt_bytes(self, wrapped_key: bytes, plain: bytes, *, place: bytes) -> bytes:
         """Encrypt bytes as they are, bound to `place`."""
         return _encrypt(self._data_key(wrapped_key), plain, place)
 
-    def open_bytes(self, wrapped_key: bytes, sealed: bytes, *, place: bytes) -> bytes:
-        """The inverse of `seal_bytes`; raises ConfigurationError when key, place and bytes do not belong together."""
+    def decrypt_bytes(self, wrapped_key: bytes, sealed: bytes, *, place: bytes) -> bytes:
+        """The inverse of `encrypt_bytes`; raises ConfigurationError when key, place and bytes do not belong together."""
         return _decrypt(self._data_key(wrapped_key), sealed, place)
 
-    def seal_secret(self, value: str) -> bytes:
+    def encrypt_secret(self, value: str) -> bytes:
         """Encrypt a small secret (a webhook's) for its column."""
         return _encrypt(self._current.wrap, value.encode(), b"secret")
 
-    def open_secret(self, sealed: bytes) -> str:
-        """The inverse of `seal_secret`."""
+    def decrypt_secret(self, sealed: bytes) -> str:
+        """The inverse of `encrypt_secret`."""
         return self._unwrap(sealed, b"secret").decode()
 
     def digest(self, tenant_id: int, content: str | list[dict[str, str]]) -> bytes:

@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     shard_bytes: int = Field(4 << 20, ge=1024, le=64 << 20, description="A shard closes early at this many bytes of text.")
     max_text_bytes: int = Field(8 << 20, ge=1, le=256 << 20, description="Longest input line taken, bytes.")
     concurrency: int = Field(4, ge=1, le=64, description="Shards in work at once in one worker process.")
-    prefetch_window: int = Field(32, ge=1, le=10_000, description="Most doorbells out per queue; the rest waits in Postgres.")
+    prefetch_window: int = Field(32, ge=1, le=10_000, description="Most messages out per queue; the rest waits in Postgres.")
     max_backlog_texts: int = Field(
         100_000_000, ge=1, description="Texts of all jobs without a verdict, from which on new jobs are refused for a while."
     )
@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     retry_cap_s: float = Field(300.0, gt=0.0, le=86_400.0, description="Longest retry delay, s.")
     tick_s: float = Field(0.25, ge=0.01, le=60.0, description="The dispatcher's pause when there is nothing to do, s.")
     republish_s: float = Field(
-        10.0, ge=0.2, le=3600.0, description="Age at which a doorbell the broker no longer has is rung again, s."
+        10.0, ge=0.2, le=3600.0, description="Age at which a message the broker no longer has is published again, s."
     )
     cache_hours: float = Field(
         24.0, ge=0.0, le=8760.0, description="How old a verdict may be to serve the same text again; 0: never."
@@ -245,7 +245,7 @@ class Settings(BaseSettings):
 
     @property
     def webhook_again_s(self) -> float:
-        """How long a delivery that was rung for is taken to be under way."""
+        """How long a delivery that was published is taken to be under way."""
         return self.republish_s + self.webhook_timeout_s
 
     @property

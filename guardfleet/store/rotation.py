@@ -101,7 +101,7 @@ def _piece(db: Database, keyring: Keyring, table: str, after: int, found: Pass) 
 
 def _wrapped(keyring: Keyring, table: str, row: Any) -> dict[str, Any] | None:
     """The row's values under the current key; None where they open with none."""
-    anew = keyring.rewrap if table != "endpoint" else lambda sealed: keyring.seal_secret(keyring.open_secret(sealed))
+    anew = keyring.rewrap if table != "endpoint" else lambda sealed: keyring.encrypt_secret(keyring.decrypt_secret(sealed))
     try:
         values = {name: None if getattr(row, name) is None else anew(bytes(getattr(row, name))) for name in SEALED[table]}
     except ConfigurationError:

@@ -23,7 +23,7 @@ SLUGS = (
     "shard_finished", "shard_failed", "shard_raised", "shard_released", "shard_skipped", "shard_fenced", "shard_message_rejected",
     "shard_message_returned", "shard_rescued",
     "shard_halved", "shard_buried", "shard_passed_on", "shard_postponed", "lease_renewal_failed",
-    "dispatcher_leading", "dispatcher_standing_by", "dispatcher_paused", "doorbells_rung", "doorbells_lost",
+    "dispatcher_leading", "dispatcher_standing_by", "dispatcher_paused", "shards_published", "messages_lost",
     "queue_stalled", "queue_moves", "job_abandoned", "job_expired", "jobs_purged", "day_expired",
     "delivery_made", "delivery_failed", "delivery_raised", "delivery_skipped", "delivery_message_rejected",
     "delivery_message_returned", "endpoint_disabled",

@@ -175,7 +175,7 @@ def of_plain(values: Sequence[Any]) -> Judgement:
             evidence,
         )
     except (TypeError, ValueError):
-        return failure("unreadable", "a first opinion of another form")
+        return failure("unreadable", "a provisional verdict of another form")
     found = as_stored(kept)
     return kept if found.error == kept.error else found
 

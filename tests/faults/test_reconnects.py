@@ -118,7 +118,7 @@ def test_a_message_that_is_none_is_dead_lettered_and_the_worker_goes_on(
         with fleet(settings, tmp_path, ("dispatcher",), ("worker",)) as (_, worker):
             worker.until_says("worker_ready")
             for bad in ({"v": 0, "job": 1, "shard": 0}, {"job": "x", "shard": 0}, {}):
-                publisher.ring(MODERATE, publisher.queues.lanes[0], [bad])
+                publisher.publish(MODERATE, publisher.queues.lanes[0], [bad])
             until(lambda: publisher.depth(publisher.queues.dead) == 3, what="three dead letters")
             assert_exactly_once(producer, finished(producer, producer.submit(["fine"]).job))
     finally:

@@ -111,7 +111,7 @@ def test_the_key_is_rotated_under_a_working_fleet(settings: Settings, db: Databa
     assert done.error == 0
     assert scalar(db, f"select max(failures) from shard where job_id = {job.id}") == 0
     sealed = secrets_under(ring, old_ring, db)
-    assert {ring.open_secret(one) for one in sealed} == {secret, "whsec_" + "a" * 32}
+    assert {ring.decrypt_secret(one) for one in sealed} == {secret, "whsec_" + "a" * 32}
     assert keys.authenticate(db, ring, api_key) is not None
     assert (hook.name, file.filename) == ("r", "f")
 
@@ -194,9 +194,11 @@ def test_a_writer_follows_the_pin_in_its_own_transaction(db: Database, keyring: 
 def test_both_keys_open_and_sign_while_both_are_set() -> None:
     old, both, new = Keyring(SECRET_KEY), Keyring(NEW, SECRET_KEY), Keyring(NEW)
     data_key = old.new_data_key()
-    blob = old.seal_rows(data_key, [PayloadRow("1", "x")], job_id=1, shard_no=0)
-    assert both.open_rows(data_key, blob, job_id=1, shard_no=0) == new.open_rows(both.rewrap(data_key), blob, job_id=1, shard_no=0)
-    assert both.open_secret(old.seal_secret("s")) == "s"
+    blob = old.encrypt_rows(data_key, [PayloadRow("1", "x")], job_id=1, shard_no=0)
+    assert both.decrypt_rows(data_key, blob, job_id=1, shard_no=0) == new.decrypt_rows(
+        both.rewrap(data_key), blob, job_id=1, shard_no=0
+    )
+    assert both.decrypt_secret(old.encrypt_secret("s")) == "s"
     signed = pack(Cursor(3, 4), job_id=1, key=old.cursor_keys[0])
     assert unpack(signed, job_id=1, keys=both.cursor_keys) == Cursor(3, 4)
     with pytest.raises(RejectedError):

@@ -107,7 +107,7 @@ def test_a_message_of_a_newer_version_is_handed_back(rabbitmq: str, database_url
     worker = Process(settings, "worker", log=tmp_path / "worker.log")
     try:
         worker.until_says("worker_ready")
-        publisher.ring(MODERATE, publisher.queues.lanes[0], [{"v": 99, "job": 1, "shard": 0, "what": "else"}])
+        publisher.publish(MODERATE, publisher.queues.lanes[0], [{"v": 99, "job": 1, "shard": 0, "what": "else"}])
         worker.until_says("shard_message_returned")
         worker.process.terminate()
         assert worker.wait() == 0

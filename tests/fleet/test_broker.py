@@ -87,7 +87,7 @@ def test_a_broker_that_falls_silent_is_away_and_what_it_did_not_confirm_is_not_m
         settings = fleet_settings(database_url, through, tmp_path)
         publisher = Publisher(make_app(settings, "test"), settings)
         dispatcher = Dispatcher(db, publisher, keyring, settings)
-        assert publisher.ring(DELIVER, publisher.queues.webhooks, [{"delivery": 0}]) == 1  # it is connected
+        assert publisher.publish(DELIVER, publisher.queues.webhooks, [{"delivery": 0}]) == 1  # it is connected
         proxy.freeze()
         submit(db, keyring)
         with pytest.raises(RetryableError, match="did not take a message"):

@@ -21,7 +21,7 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
 from guardfleet.store.shards import completion, handoff, leases, publishing
 from guardfleet.store.shards.completion import Row
-from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import Claim, Limits
 from guardfleet.store.shards.publishing import Route
 from tests.services.fixtures import with_broker
@@ -130,7 +130,7 @@ def claimed(producer: DirectClient, model: str | None = None) -> tuple[Claim, in
 @with_broker("redis")
 def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_opens_nothing(producer: DirectClient) -> None:
     held, model_id = claimed(producer, "instant")
-    opinion = Opinion(model_id, [SURE, UNSURE])
+    opinion = Provisional(model_id, [SURE, UNSURE])
     assert handoff.pass_on(producer.db, producer.keyring, held, opinion)
     assert not handoff.pass_on(producer.db, producer.keyring, held, opinion)  # the claim is spent
     assert leases.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="instant") is None
@@ -146,7 +146,7 @@ def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_op
 @with_broker("redis")
 def test_a_zombie_of_the_first_model_cannot_finish_a_shard_that_was_passed_on(producer: DirectClient) -> None:
     held, model_id = claimed(producer)
-    assert handoff.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
+    assert handoff.pass_on(producer.db, producer.keyring, held, Provisional(model_id, [SURE, UNSURE]))
     assert not completion.finish(producer.db, held, [Row("1", SURE), Row("2", SURE)], model_id=model_id)
     assert leases.states(producer.db, held.job_id) == {ShardState.READY: 1}
 
@@ -155,7 +155,7 @@ def test_a_zombie_of_the_first_model_cannot_finish_a_shard_that_was_passed_on(pr
 def test_a_cancelled_job_is_not_passed_on(producer: DirectClient) -> None:
     held, model_id = claimed(producer)
     control.cancel(producer.db, held.job_id)
-    assert handoff.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
+    assert handoff.pass_on(producer.db, producer.keyring, held, Provisional(model_id, [SURE, UNSURE]))
     assert leases.states(producer.db, held.job_id) == {ShardState.CANCELLED: 1}
     assert control.settle_cancelled(producer.db, control.cancelling(producer.db)) == 1
 
@@ -163,7 +163,7 @@ def test_a_cancelled_job_is_not_passed_on(producer: DirectClient) -> None:
 @with_broker("redis")
 def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of(producer: DirectClient) -> None:
     held, model_id = claimed(producer)
-    handoff.pass_on(producer.db, producer.keyring, held, Opinion(model_id, [SURE, UNSURE]))
+    handoff.pass_on(producer.db, producer.keyring, held, Provisional(model_id, [SURE, UNSURE]))
     for _ in range(2):  # the shard, then its halves
         with producer.db.begin() as connection:
             connection.exec_driver_sql("update shard set claims = 99")

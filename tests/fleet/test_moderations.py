@@ -233,13 +233,13 @@ def test_a_broker_that_falls_silent_costs_one_wait_and_no_request(
     database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rung: list[object] = []
-    ring = Publisher.ring
+    ring = Publisher.publish
 
     def counted(self: Publisher, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
         rung.append(messages)
         return ring(self, task, queue, messages)
 
-    monkeypatch.setattr(Publisher, "ring", counted)
+    monkeypatch.setattr(Publisher, "publish", counted)
     monkeypatch.setattr("guardfleet.broker.celery_app.ANSWER_S", 0.5)
     monkeypatch.setattr("api.services.interactive_moderation.AWAY_S", 60.0)
     headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}

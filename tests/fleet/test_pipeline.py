@@ -170,7 +170,7 @@ def test_no_text_reaches_a_log_or_the_broker(settings: Settings, tmp_path: pathl
         logs = [process.log for process in processes]
     for log in logs:
         assert canary not in log.read_text()
-        assert "shard_finished" in log.read_text() or "doorbells_rung" in log.read_text()
+        assert "shard_finished" in log.read_text() or "shards_published" in log.read_text()
     with producer.db.begin() as connection:
         blobs = connection.exec_driver_sql("select blob from shard_payload").scalars().all()
     assert blobs
@@ -207,7 +207,7 @@ def test_the_broker_says_how_many_doorbells_it_has(settings: Settings) -> None:
     lane = publisher.queues.lanes[0]
     try:
         assert publisher.depth(lane) == 0
-        assert publisher.ring(MODERATE, lane, [{"job": 1, "shard": i} for i in range(3)]) == 3
+        assert publisher.publish(MODERATE, lane, [{"job": 1, "shard": i} for i in range(3)]) == 3
         assert publisher.depth(lane) == 3
     finally:
         publisher.close()
@@ -218,5 +218,5 @@ def test_without_a_fault_no_doorbell_is_called_lost(settings: Settings, tmp_path
     producer = DirectClient.connect(patient.model_copy(update={"shard_texts": 10}))
     with fleet(patient, tmp_path, ("dispatcher",), ("worker",)) as (dispatcher, _):
         finished(producer, producer.submit([f"text {i}" for i in range(400)]).job)
-        assert not dispatcher.says("doorbells_lost")
+        assert not dispatcher.says("messages_lost")
     producer.db.close()

@@ -21,7 +21,7 @@ from api.services.file_storage import PIECE_BYTES, Contents
 from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.errors import ConfigurationError, RetryableError
-from guardfleet.security.encryption import SEAL_BYTES, Keyring
+from guardfleet.security.encryption import OVERHEAD_BYTES, Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import files, keys
 from guardfleet.store.database import Database
@@ -89,7 +89,7 @@ def test_a_content_that_was_meddled_with_does_not_open(tmp_path: pathlib.Path) -
     stored = tmp_path / file_id.hex
     whole = stored.read_bytes()
     assert b"secret" not in whole
-    piece = PIECE_BYTES + SEAL_BYTES
+    piece = PIECE_BYTES + OVERHEAD_BYTES
     for bad in (whole[:-1], whole[piece : 2 * piece] + whole[:piece] + whole[2 * piece :], whole[: 2 * piece]):
         stored.write_bytes(bad)
         with pytest.raises(ConfigurationError):

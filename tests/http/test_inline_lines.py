@@ -159,7 +159,7 @@ def test_a_bomb_is_refused_by_name_in_little_memory(client: TestClient) -> None:
 def test_refused_lines_of_a_range_are_listed_over_http(client: TestClient, tmp_path: pathlib.Path) -> None:
     """A CSV goes over HTTP as its rows and its refusals, each with all the lines that it covers."""
     (tmp_path / "in.csv").write_text('id,text\n1,a\n2,"never closed\n3,b\n4,c\n')
-    body = b"".join(_row_lines(Inputs(str(tmp_path / "in.csv"), max_text_bytes=1 << 20)))
+    body = b"".join(_row_lines(Inputs(str(tmp_path / "in.csv"), max_text_bytes=1 << 20).rows()))
     batch = client.post("/v1/batches", content=body, headers=JSONL).json()
     assert batch["request_counts"] == {"total": 4, "completed": 0, "failed": 3}
     (refused,) = client.get(f"/v1/batches/{batch['id']}/rejections").json()["data"]

@@ -29,7 +29,7 @@ def test_a_dead_receiver_takes_one_place_and_the_others_theirs(db: Database, key
     assert first[:4] == of_well[:4]
     assert len(first) == 5
     assert first[4] in of_dead
-    deliveries.mark_rung(db, first)
+    deliveries.mark_published(db, first)
     assert due(db) == []  # until one of them has ended
 
 
@@ -39,7 +39,7 @@ def test_a_receiver_gets_one_at_a_time_until_it_has_taken_one(
     made, _ = endpoint(db, keyring, receiver.url)
     first, *rest = happened(db, made, 9)
     assert due(db) == [first]
-    deliveries.mark_rung(db, [first, *rest])  # so that its sender does not go on with the others by itself
+    deliveries.mark_published(db, [first, *rest])  # so that its sender does not go on with the others by itself
     deliver(first)
     with db.begin() as connection:
         connection.exec_driver_sql("update delivery set published_at = null")
@@ -57,7 +57,7 @@ def test_receivers_that_fail_share_a_few_places(db: Database, keyring: Keyring, 
     waiting = {delivery: i for i, made in enumerate(many) for delivery in happened(db, made, 3)}
     first = due(db)
     assert len({waiting[delivery] for delivery in first}) == len(first) == 8
-    deliveries.mark_rung(db, first)
+    deliveries.mark_published(db, first)
     assert due(db) == []
     deliver(first[0])
     (next_one,) = due(db)
@@ -72,12 +72,12 @@ def test_tenants_take_turns_with_receivers_that_fail(db: Database, keyring: Keyr
         connection.exec_driver_sql("update endpoint set failing_since = now(), answered_at = now()")
     for made in hanging:
         happened(db, made, 50)
-    deliveries.mark_rung(db, first := due(db))
+    deliveries.mark_published(db, first := due(db))
     (of_other,) = happened(db, other)  # it comes last, and finds all places taken
     assert due(db) == []
     deliver(first[0])
     assert due(db) == [of_other]
-    deliveries.mark_rung(db, [of_other])
+    deliveries.mark_published(db, [of_other])
     tried = set()
     for _ in range(100):  # of one tenant's, each comes to its turn
         with db.begin() as connection:

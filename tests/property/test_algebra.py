@@ -75,15 +75,15 @@ ROWS = st.lists(
 
 @given(ROWS)
 def test_sealed_rows_open_to_what_was_sealed_byte_for_byte(rows: list[PayloadRow]) -> None:
-    blob = KEYRING.seal_rows(DATA_KEY, rows, job_id=5, shard_no=2)
-    assert KEYRING.open_rows(DATA_KEY, blob, job_id=5, shard_no=2) == rows
+    blob = KEYRING.encrypt_rows(DATA_KEY, rows, job_id=5, shard_no=2)
+    assert KEYRING.decrypt_rows(DATA_KEY, blob, job_id=5, shard_no=2) == rows
 
 
 @given(st.none() | st.dictionaries(st.text(max_size=5), st.integers(), min_size=1), st.lists(st.text(), min_size=1).map(tuple))
 def test_notes_travel_so_that_the_version_before_can_open_the_row(metadata: dict[str, int] | None, notes: tuple[str, ...]) -> None:
     row = PayloadRow("1", "x", metadata, notes)
-    blob = KEYRING.seal_rows(DATA_KEY, [row], job_id=1, shard_no=0)
-    assert KEYRING.open_rows(DATA_KEY, blob, job_id=1, shard_no=0) == [row]
+    blob = KEYRING.encrypt_rows(DATA_KEY, [row], job_id=1, shard_no=0)
+    assert KEYRING.decrypt_rows(DATA_KEY, blob, job_id=1, shard_no=0) == [row]
     ((row_id, content, kept),) = KEYRING.open(
         DATA_KEY, blob, kind=encryption.ROWS, job_id=1, shard_no=0
     )  # it knows three values a row
@@ -106,8 +106,8 @@ def test_every_active_secret_signs(body: bytes, moment: int) -> None:
 @given(st.dictionaries(st.text(max_size=5), st.integers()))
 def test_json_values_survive_a_sealed_metadata(metadata: dict[str, int]) -> None:
     row = PayloadRow("1", "x", json.loads(json.dumps(metadata)))
-    blob = KEYRING.seal_rows(DATA_KEY, [row], job_id=1, shard_no=0)
-    assert KEYRING.open_rows(DATA_KEY, blob, job_id=1, shard_no=0) == [row]
+    blob = KEYRING.encrypt_rows(DATA_KEY, [row], job_id=1, shard_no=0)
+    assert KEYRING.decrypt_rows(DATA_KEY, blob, job_id=1, shard_no=0) == [row]
 
 
 @given(st.lists(st.text("ab", min_size=6, max_size=6), max_size=60), st.booleans())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from guardfleet.domain.cascade import compare, doubts_of, is_sure
 from guardfleet.domain.plan import Escalation, Plan
 from guardfleet.domain.verdict import Judgement, ServedBy
-from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.handoff import Provisional
 from tests.services.judged import answered, any_judgement
 
 judgements = st.randoms(use_true_random=False).map(any_judgement)
@@ -53,4 +53,4 @@ def test_an_opinion_survives_its_sealing(said: list[Judgement]) -> None:
     from guardfleet.verdicts.encoding import of_plain, to_plain
 
     back = [of_plain(values) for values in json.loads(json.dumps([to_plain(judgement) for judgement in said]))]
-    assert Opinion(1, back) == Opinion(1, said)
+    assert Provisional(1, back) == Provisional(1, said)

@@ -63,8 +63,8 @@ def check_storable(row: PayloadRow) -> None:
     assert "\\u0000" not in shown
     shown.encode()
     json.dumps([row.id, row.metadata, row.notes], ensure_ascii=False).encode()
-    blob = KEYRING.seal_rows(DATA_KEY, [row], job_id=5, shard_no=2)
-    assert KEYRING.open_rows(DATA_KEY, blob, job_id=5, shard_no=2) == [row]
+    blob = KEYRING.encrypt_rows(DATA_KEY, [row], job_id=5, shard_no=2)
+    assert KEYRING.decrypt_rows(DATA_KEY, blob, job_id=5, shard_no=2) == [row]
     messages_of(row.content) if isinstance(row.content, str) or any(t["content"].strip() for t in row.content) else None
 
 

@@ -13,9 +13,9 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards import completion, handoff, leases, publishing
-from guardfleet.store.shards.bisect import halve
+from guardfleet.store.shards.bisect import bisect
 from guardfleet.store.shards.completion import Row
-from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import Limits
 from tests.services.judged import SAFE, UNSURE
 from tests.services.stored import MODEL, finish, new_job, scalar, submit, took
@@ -68,11 +68,11 @@ def test_the_opinions_of_a_first_model_are_halved_with_their_texts(db: Database,
     verdicts.register_model(db, MODEL)
     job = submit(db, keyring, 4, shard_texts=4, new=new_job(name="cascade", escalate_to=MODEL.name, audit_fraction=0.0))
     first = took(db, job, 0)
-    said = Opinion(verdicts.register_model(db, MODEL), [SAFE, UNSURE, UNSURE, SAFE])
+    said = Provisional(verdicts.register_model(db, MODEL), [SAFE, UNSURE, UNSURE, SAFE])
     assert handoff.pass_on(db, keyring, first, said)
     held = took(db, job, 0)
     texts, opinion = handoff.load(db, keyring, held)
-    assert halve(db, keyring, held, texts, opinion, limits=LIMITS)
+    assert bisect(db, keyring, held, texts, opinion, limits=LIMITS)
     for no, ids, severities in ((0, ["id0", "id1"], [0, 1]), (-1, ["id2", "id3"], [1, 0])):
         half = took(db, job, no)
         texts, opinion = handoff.load(db, keyring, half)
@@ -88,7 +88,7 @@ def test_a_shard_is_halved_while_texts_still_come_in(db: Database, keyring: Keyr
         last = PIECE_SHARDS - 1  # of what has been committed: the next number is the intake's
         held = leases.claim(db, intake.job.id, last, worker="w", lease_s=60)
         assert held is not None
-        assert halve(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
+        assert bisect(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
         intake.add_all(rows[2 * PIECE_SHARDS :])
         job = intake.seal()
     done, _ = run(db, keyring, job, set())
@@ -99,8 +99,8 @@ def test_a_late_holder_is_fenced_from_a_halved_shard(db: Database, keyring: Keyr
     job = submit(db, keyring, 4, shard_texts=4)
     late = took(db, job, 0, lease_s=-1)
     held = took(db, job, 0)
-    assert not halve(db, keyring, late, leases.load(db, keyring, late), None, limits=LIMITS)
-    assert halve(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
+    assert not bisect(db, keyring, late, leases.load(db, keyring, late), None, limits=LIMITS)
+    assert bisect(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
     for claim in (late, held):
         assert not completion.finish(db, claim, [Row("x", SAFE)] * 4, model_id=verdicts.register_model(db, MODEL))
     assert finish(db, took(db, job, -1))
@@ -113,7 +113,7 @@ def test_a_cancelled_jobs_shard_is_halved_into_cancelled_ones(db: Database, keyr
     job = submit(db, keyring, 4, shard_texts=4)
     held = took(db, job, 0)
     control.cancel(db, job.id)
-    assert halve(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
+    assert bisect(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
     assert scalar(db, "select count(*) from shard where state = 3") == 2
     control.settle_cancelled(db, control.cancelling(db))
     assert views.get(db, job.public_id).state is JobState.CANCELLED

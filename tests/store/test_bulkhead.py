@@ -185,8 +185,8 @@ def test_no_step_is_without_its_case(dispatcher: Dispatcher) -> None:
     """A new step joins `UNITS`, or says here why it has no units that a row could refuse."""
     elsewhere = {
         "relay": "test_an_event_that_is_refused_holds_up_no_other",
-        "ring_deliveries": "test_a_delivery_whose_mark_is_refused_holds_up_no_other",
-        "ring_shards": "mark_shards and forget_lost",
+        "publish_deliveries": "test_a_delivery_whose_mark_is_refused_holds_up_no_other",
+        "publish_shards": "mark_shards and forget_lost",
         "count_backlog": "reads only",
         "name_stalls": "reads only",
         "expire_files": "test_a_file_that_cannot_go_holds_up_no_other",
@@ -231,7 +231,7 @@ def harm(db: Database, keyring: Keyring, job: JobView, damage: str) -> None:
             connection.exec_driver_sql(f"update shard_payload set blob = substr(blob, 1, 20) where job_id = {job.id}")
         else:
             place = b"%d/0/zlib-json" % job.id
-            sealed = keyring.seal_bytes(held.data_key, plain, place=place)
+            sealed = keyring.encrypt_bytes(held.data_key, plain, place=place)
             connection.exec_driver_sql("update shard_payload set blob = %s where job_id = %s", (sealed, job.id))
 
 

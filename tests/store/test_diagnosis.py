@@ -49,7 +49,7 @@ def test_a_job_says_why_it_stands_still(db: Database, keyring: Keyring) -> None:
     with campaign(db) as leadership:
         assert leadership.try_lead()
         assert diagnosis.explain(db, job, SETTINGS) is None
-        publishing.mark_rung(db, publishing.due(db, BULK, limit=9))
+        publishing.mark_published(db, publishing.due(db, BULK, limit=9))
         with db.begin() as connection:
             connection.exec_driver_sql("update shard set published_at = now() - interval '7 minutes'")
         said = "no worker has taken work of queue acme.bulk for 7 minutes: is one running for it?"

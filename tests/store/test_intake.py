@@ -150,7 +150,7 @@ def test_a_submit_that_goes_on_says_the_secret_that_the_first_one_made(db: Datab
         producer.submit_rows(Rows(cut_off()), options, how)
     found = producer.submit_rows(Rows(lines(20)), options, how)
     assert (found.resumed_after, found.job.total) == (16, 20)
-    assert found.callback_secret == keyring.open_secret(bytes(scalar(db, "select secret from endpoint")))
+    assert found.callback_secret == keyring.decrypt_secret(bytes(scalar(db, "select secret from endpoint")))
 
 
 def test_only_the_newest_of_two_intakes_writes(db: Database, keyring: Keyring) -> None:

@@ -152,7 +152,7 @@ def test_a_shard_handed_back_to_a_cancelling_job_is_dropped(db: Database, keyrin
 def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     rung = publishing.due(db, BULK, limit=2)
-    publishing.mark_rung(db, rung)
+    publishing.mark_published(db, rung)
     assert (publishing.windows(db)[BULK], [b.shard_no for b in publishing.due(db, BULK, limit=9)]) == (2, [2])
     assert publishing.forget_lost(db, publishing.lost(db, BULK, older_than_s=60), older_than_s=60) == 0
     assert publishing.forget_lost(db, publishing.lost(db, BULK, older_than_s=0), older_than_s=0) == 2
@@ -164,7 +164,7 @@ def test_a_doorbell_answered_before_it_was_noted_is_not_out(db: Database, keyrin
     job = submit(db, keyring, 4)
     rung = publishing.due(db, BULK, limit=9)
     assert leases.fail(db, took(db, job, 0), error="x", delay_s=0)
-    publishing.mark_rung(db, rung)
+    publishing.mark_published(db, rung)
     assert publishing.windows(db)[BULK] == 0
     assert [bell.shard_no for bell in publishing.due(db, BULK, limit=9)] == [0]
 
@@ -183,7 +183,7 @@ def test_a_worker_stopped_in_the_middle_of_a_claim_holds_up_nobody_else(db: Data
     with db.begin() as stopped:
         stopped.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
         stopped.exec_driver_sql("update shard set state = 1, token = token + 1 where shard_no = 0")
-        publishing.mark_rung(db, rung)
+        publishing.mark_published(db, rung)
         assert publishing.windows(db)[BULK] == 2
         assert publishing.forget_lost(db, publishing.lost(db, BULK, older_than_s=0), older_than_s=0) == 2
         assert leases.rescue(db, leases.overdue(db)) == []

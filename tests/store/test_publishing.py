@@ -26,7 +26,7 @@ def other_tenant(db: Database, keyring: Keyring, name: str) -> int:
 def ring(db: Database, n: int) -> list[int]:
     """The jobs of the next `n` shards, which are rung for."""
     bells = publishing.due(db, BULK, limit=n)
-    publishing.mark_rung(db, bells)
+    publishing.mark_published(db, bells)
     return [bell.job_id for bell in bells]
 
 
@@ -50,7 +50,7 @@ def test_slots_that_come_free_one_by_one_are_shared_too(db: Database, keyring: K
         finish(db, took(db, public[job_id], no))
         done[job_id] += 1
         bells = publishing.due(db, BULK, limit=1)
-        publishing.mark_rung(db, bells)
+        publishing.mark_published(db, bells)
         queue += [(bell.job_id, bell.shard_no) for bell in bells]
     assert max(done.values()) - min(done.values()) <= 3
 

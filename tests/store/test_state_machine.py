@@ -113,7 +113,7 @@ class Fleet(RuleBasedStateMachine):
     def ring(self) -> None:
         with self.only():
             bells = [bell for bell in publishing.due(self.db, BULK, limit=99) if bell.job_id == self.job_id]
-            publishing.mark_rung(self.db, bells)
+            publishing.mark_published(self.db, bells)
         assert not bells or self.state() in (JobState.INGESTING, JobState.RUNNING)
 
     @rule()
@@ -122,9 +122,9 @@ class Fleet(RuleBasedStateMachine):
             leases.rescue(self.db, leases.overdue(self.db, limit=10_000))
 
     @rule()
-    def bereave(self) -> None:
+    def expire_leases_of(self) -> None:
         with self.only():
-            leases.bereave(self.db, "w")
+            leases.expire_leases_of(self.db, "w")
 
     @rule()
     def settle_cancelled(self) -> None:
@@ -178,12 +178,12 @@ class Fleet(RuleBasedStateMachine):
 
     @precondition(lambda self: any(held.n > 1 for held in self.claims))
     @rule(at=st.integers(0, 99))
-    def halve(self, at: int) -> None:
+    def bisect(self, at: int) -> None:
         several = [held for held in self.claims if held.n > 1]
         held = several[at % len(several)]
         texts = [PayloadRow(f"{i}", "x") for i in range(held.n)]
-        with self.only("halve"):
-            bisect.halve(self.db, self.keyring, held, texts, None, limits=LIMITS)
+        with self.only("bisect"):
+            bisect.bisect(self.db, self.keyring, held, texts, None, limits=LIMITS)
 
     # who sends the webhooks
 

@@ -18,14 +18,14 @@ def test_a_key_of_the_wrong_length_is_refused() -> None:
 def test_a_sealed_blob_opens_only_in_its_place_and_with_its_key() -> None:
     ring, rows = Keyring(new_secret_key()), [PayloadRow("1", "x")]
     key = ring.new_data_key()
-    blob = ring.seal_rows(key, rows, job_id=1, shard_no=2)
+    blob = ring.encrypt_rows(key, rows, job_id=1, shard_no=2)
     for ring_, key_, place in ((ring, key, (1, 3)), (ring, key, (2, 2)), (ring, ring.new_data_key(), (1, 2))):
         with pytest.raises(ConfigurationError, match="does not open"):
-            ring_.open_rows(key_, blob, job_id=place[0], shard_no=place[1])
+            ring_.decrypt_rows(key_, blob, job_id=place[0], shard_no=place[1])
     with pytest.raises(ConfigurationError, match="does not open"):
-        Keyring(new_secret_key()).open_rows(key, blob, job_id=1, shard_no=2)
+        Keyring(new_secret_key()).decrypt_rows(key, blob, job_id=1, shard_no=2)
     with pytest.raises(ConfigurationError, match="unknown version"):
-        ring.open_rows(key, b"\x09" + blob[1:], job_id=1, shard_no=2)
+        ring.decrypt_rows(key, b"\x09" + blob[1:], job_id=1, shard_no=2)
 
 
 def test_signatures_are_those_of_the_scheme() -> None:

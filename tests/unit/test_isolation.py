@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from worker.moderation.isolation import Quarantine
+from worker.moderation.isolation import Isolation
 
 WAIT_S = 10
 
@@ -17,7 +17,7 @@ def run(target: object) -> threading.Thread:
 
 
 def test_ordinary_shards_run_together() -> None:
-    quarantine, both = Quarantine(), threading.Barrier(2, timeout=WAIT_S)
+    quarantine, both = Isolation(), threading.Barrier(2, timeout=WAIT_S)
     met: list[bool] = []
 
     def ordinary() -> None:
@@ -31,7 +31,7 @@ def test_ordinary_shards_run_together() -> None:
 
 
 def test_a_suspect_waits_for_what_runs_and_nothing_comes_in_until_it_has_left() -> None:
-    quarantine = Quarantine()
+    quarantine = Isolation()
     inside, finish, asked, alone, leave, late = (threading.Event() for _ in range(6))
 
     def ordinary() -> None:
@@ -40,9 +40,9 @@ def test_a_suspect_waits_for_what_runs_and_nothing_comes_in_until_it_has_left() 
             assert finish.wait(WAIT_S)
 
     def suspect() -> None:
-        with quarantine.enter() as be_alone:
+        with quarantine.enter() as wait_for_exclusive:
             asked.set()
-            assert be_alone()
+            assert wait_for_exclusive()
             assert finish.is_set()
             alone.set()
             assert leave.wait(WAIT_S)
@@ -68,14 +68,14 @@ def test_a_suspect_waits_for_what_runs_and_nothing_comes_in_until_it_has_left() 
 
 
 def test_of_two_suspects_the_second_is_turned_away_and_the_first_waits_for_it_to_leave() -> None:
-    quarantine = Quarantine()
+    quarantine = Isolation()
     both, alone, gave_back = threading.Barrier(2), threading.Event(), threading.Event()
     turned_away: list[bool] = []
 
     def suspect() -> None:
-        with quarantine.enter() as be_alone:
+        with quarantine.enter() as wait_for_exclusive:
             both.wait(WAIT_S)
-            if be_alone():
+            if wait_for_exclusive():
                 assert gave_back.is_set()
                 alone.set()
             else:
@@ -90,9 +90,9 @@ def test_of_two_suspects_the_second_is_turned_away_and_the_first_waits_for_it_to
 
 
 def test_a_suspect_that_raises_leaves_the_door_open() -> None:
-    quarantine = Quarantine()
-    with pytest.raises(ValueError), quarantine.enter() as be_alone:  # noqa: PT011, PT012
-        assert be_alone()
+    quarantine = Isolation()
+    with pytest.raises(ValueError), quarantine.enter() as wait_for_exclusive:  # noqa: PT011, PT012
+        assert wait_for_exclusive()
         raise ValueError
-    with quarantine.enter() as be_alone:
-        assert be_alone()
+    with quarantine.enter() as wait_for_exclusive:
+        assert wait_for_exclusive()

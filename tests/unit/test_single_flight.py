@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from guardfleet.domain.verdict import Judgement
 from tests.services.judged import SAFE
-from worker.moderation.single_flight import Twins
+from worker.moderation.single_flight import SingleFlight
 
 
 def test_a_text_belongs_to_the_first_who_takes_it_until_its_scope_ends() -> None:
-    twins = Twins()
+    twins = SingleFlight()
     with twins.scope(1) as first:
         assert first.take(["a", "b"]) == {}
         with twins.scope(2) as second:
@@ -21,7 +21,7 @@ def test_a_text_belongs_to_the_first_who_takes_it_until_its_scope_ends() -> None
 
 
 def test_who_waits_for_a_task_that_fails_is_told_nothing() -> None:
-    twins = Twins()
+    twins = SingleFlight()
     waiting = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         with twins.scope(1) as first:
@@ -39,7 +39,7 @@ def test_who_waits_for_a_task_that_fails_is_told_nothing() -> None:
 
 
 def test_two_that_wait_for_each_other_both_go_on() -> None:
-    twins = Twins()
+    twins = SingleFlight()
     both = threading.Barrier(2, timeout=10)
 
     def work(mine: str, other: str) -> Judgement | None:

@@ -23,7 +23,7 @@ Key = tuple[str, Hashable]
 
 
 @dataclass
-class Isolation:
+class Bulkhead:
     """Who is set aside, by step and unit. `ping` raises AwayError while PostgreSQL is away."""
 
     ping: Callable[[], None]

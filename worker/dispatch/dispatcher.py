@@ -1,6 +1,6 @@
-"""The dispatcher: rings for what is ready, and repairs what was lost. One leads, any number stand by; all it does is idempotent.
+"""The dispatcher: publishes what is ready, and repairs what was lost. One leads, any number stand by; all it does is idempotent.
 
-Each tick in order: what `repairs` has, deliveries to ring, doorbells to ring. All tenants depend on it, so nothing but `stop()`
+Each tick in order: what `repairs` has, deliveries to publish, shards to publish. All tenants depend on it, so nothing but `stop()`
 ends it: what a step or a unit raises is kept to that one (`bulkhead`), and while PostgreSQL or the broker is away it waits.
 """
 
@@ -18,13 +18,13 @@ from guardfleet.store.leader import Leadership, campaign
 from guardfleet.store.sqlstate import DATABASE
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
-from worker.dispatch.bulkhead import Isolation
-from worker.dispatch.publishing import Ringer
+from worker.dispatch.bulkhead import Bulkhead
+from worker.dispatch.publishing import MessagePublisher
 from worker.dispatch.repairs import Mender, Step
 
 REFILLS = 5  # looks in the time of one, while there is work
 AWAY_PAUSE_S = 1.0  # while PostgreSQL or the broker does not answer
-RING = "ring_shards"
+PUBLISH = "publish_shards"
 
 
 @dataclass
@@ -38,18 +38,18 @@ class Dispatcher:
     clock: Callable[[], float] = time.monotonic
     last_tick: float = field(default=0.0, init=False)
     steps: list[Step] = field(init=False)
-    _isolation: Isolation = field(init=False)
+    _bulkhead: Bulkhead = field(init=False)
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
     _ran: dict[str, float] = field(default_factory=dict, init=False)  # by step
 
     def __post_init__(self) -> None:
         """Put the steps in order."""
-        self._isolation = Isolation(self.db.ping, self.clock)
-        ringer = Ringer(self.db, self.publisher, self.settings, self._isolation, self.clock)
+        self._bulkhead = Bulkhead(self.db.ping, self.clock)
+        outgoing = MessagePublisher(self.db, self.publisher, self.settings, self._bulkhead, self.clock)
         self.steps = [
-            *Mender(self.db, self.keyring, self.settings, self._isolation).steps(),
-            Step("ring_deliveries", self.settings.tick_s, ringer.ring_deliveries),
-            Step(RING, 0.0, ringer.ring_shards),
+            *Mender(self.db, self.keyring, self.settings, self._bulkhead).steps(),
+            Step("publish_deliveries", self.settings.tick_s, outgoing.publish_deliveries),
+            Step(PUBLISH, 0.0, outgoing.publish_shards),
         ]
 
     def run(self) -> None:
@@ -86,21 +86,21 @@ class Dispatcher:
         In between nothing else is looked at: on a machine that also judges, each look is time that the model does not have.
         Raises AwayError when PostgreSQL is away, or, once all else is done, the broker: a standby may reach it.
         """
-        rung = 0
+        published = 0
         for step in self.steps:
             if self.clock() - self._ran.get(step.name, float("-inf")) < step.every_s:
                 continue
             self.last_tick = self.clock()
-            done = self._isolation.attempt(step.name, step.run)
+            done = self._bulkhead.attempt(step.name, step.run)
             self._ran[step.name] = self.clock()
-            if step.name == RING and isinstance(done, int):
-                rung = done
-        away, self._isolation.away = self._isolation.away, None
+            if step.name == PUBLISH and isinstance(done, int):
+                published = done
+        away, self._bulkhead.away = self._bulkhead.away, None
         if isinstance(away, AwayError) and away.service != DATABASE:
             raise away
-        if rung > self.settings.prefetch_window // 2:
+        if published > self.settings.prefetch_window // 2:
             return 0.0
-        return self.settings.tick_s / REFILLS if rung else self.settings.tick_s
+        return self.settings.tick_s / REFILLS if published else self.settings.tick_s
 
     def _pause(self, error: Exception) -> None:
         get_logger().warning("dispatcher_paused", **told(error))

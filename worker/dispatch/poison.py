@@ -16,9 +16,9 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.shards import completion, handoff, leases
-from guardfleet.store.shards.bisect import halve
+from guardfleet.store.shards.bisect import bisect
 from guardfleet.store.shards.completion import Row
-from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import Claim, Limits, ShardKey
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
@@ -52,7 +52,7 @@ def _give_up(db: Database, keyring: Keyring, held: Claim, limits: Limits, *, is_
         installation.require_key(db, keyring)  # unless only this process cannot open it
     texts, first = ([], None) if is_last else _contents(db, keyring, held)
     if held.n > 1 and texts:
-        if halve(db, keyring, held, texts, first, limits=limits):
+        if bisect(db, keyring, held, texts, first, limits=limits):
             metrics.SHARDS.labels("halved").inc()
             get_logger().warning("shard_halved", job=held.job_id, shard=held.shard_no, texts=held.n, reason=reason)
         return
@@ -62,7 +62,7 @@ def _give_up(db: Database, keyring: Keyring, held: Claim, limits: Limits, *, is_
         get_logger().error("shard_buried", job=held.job_id, shard=held.shard_no, reason=reason)
 
 
-def _contents(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Opinion | None]:
+def _contents(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Provisional | None]:
     try:
         return handoff.load(db, keyring, held)
     except (ConfigurationError, NotFoundError) as error:  # the texts cannot be read any more: their ids are lost with them
@@ -71,7 +71,7 @@ def _contents(db: Database, keyring: Keyring, held: Claim) -> tuple[list[Payload
         return [], None
 
 
-def _rows(held: Claim, judgement: Judgement, texts: Sequence[PayloadRow], first: Opinion | None, *, nobody: int) -> list[Row]:
+def _rows(held: Claim, judgement: Judgement, texts: Sequence[PayloadRow], first: Provisional | None, *, nobody: int) -> list[Row]:
     """What is written of a shard nobody could finish: what a first model was sure of stands, the others have no verdict."""
     if not texts:
         return [Row(None, judgement, model_id=nobody)] * held.n

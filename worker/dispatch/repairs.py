@@ -1,7 +1,7 @@
 """What a dispatcher mends and clears away, each step on its own: what one job, shard or event raises costs that one alone.
 
 A step finds its units, but for those that are set aside, and does with all in one statement what is due; where PostgreSQL refuses
-that, with each alone (`Isolation.sweep`).
+that, with each alone (`Bulkhead.sweep`).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from guardfleet.store.shards.leases import Limits, ShardKey
 from guardfleet.store.shards.publishing import Route
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
-from worker.dispatch.bulkhead import Isolation
+from worker.dispatch.bulkhead import Bulkhead
 from worker.dispatch.poison import give_up
 
 HOUSEKEEPING_S = 5.0  # between purges and backlog counts
@@ -47,7 +47,7 @@ class Mender:
     db: Database
     keyring: Keyring
     settings: Settings
-    isolation: Isolation
+    bulkhead: Bulkhead
     _stalled: frozenset[Route] = field(default=frozenset(), init=False)
 
     @property
@@ -76,7 +76,7 @@ class Mender:
     def rescue(self) -> None:
         """Take shards back from workers that have died."""
         overdue = leases.overdue(self.db, skip=self._aside("rescue"))
-        for rescued in self.isolation.sweep("rescue", overdue, lambda keys: leases.rescue(self.db, keys)):
+        for rescued in self.bulkhead.sweep("rescue", overdue, lambda keys: leases.rescue(self.db, keys)):
             for job, shard in rescued:
                 get_logger().warning("shard_rescued", job=job, shard=shard)
             metrics.RESCUED.inc(len(rescued))
@@ -87,7 +87,7 @@ class Mender:
         def one(key: ShardKey) -> None:
             give_up(self.db, self.keyring, key, self.limits, lease_s=self.settings.lease_s)
 
-        self.isolation.each("give_up", publishing.exhausted(self.db, self.limits, skip=self._aside("give_up")), one)
+        self.bulkhead.each("give_up", publishing.exhausted(self.db, self.limits, skip=self._aside("give_up")), one)
 
     def relay(self) -> None:
         """Make deliveries of events."""
@@ -95,7 +95,7 @@ class Mender:
             events = deliveries.events(self.db, skip=self._aside("relay"))
             if not events:
                 break
-            self.isolation.sweep("relay", events, lambda ids: deliveries.relay(self.db, ids))
+            self.bulkhead.sweep("relay", events, lambda ids: deliveries.relay(self.db, ids))
 
     def expire_jobs(self) -> None:
         """End jobs whose time is over."""
@@ -104,12 +104,12 @@ class Mender:
             control.expire(self.db, job)
             get_logger().info("job_expired", job=job)
 
-        self.isolation.each("expire_jobs", control.overdue(self.db, skip=self._aside("expire_jobs")), one)
+        self.bulkhead.each("expire_jobs", control.overdue(self.db, skip=self._aside("expire_jobs")), one)
 
     def settle_cancelled(self) -> None:
         """Close cancelled jobs that nobody works on any more."""
         jobs = control.cancelling(self.db, skip=self._aside("settle_cancelled"))
-        self.isolation.sweep("settle_cancelled", jobs, lambda ids: control.settle_cancelled(self.db, ids))
+        self.bulkhead.sweep("settle_cancelled", jobs, lambda ids: control.settle_cancelled(self.db, ids))
 
     def count_backlog(self) -> None:
         """Tell the metrics what waits."""
@@ -136,20 +136,20 @@ class Mender:
             intake_recovery.abandon(self.db, job, token=tokens[job])
             get_logger().warning("job_abandoned", job=job)
 
-        self.isolation.each("abandon_idle", list(tokens), one)
+        self.bulkhead.each("abandon_idle", list(tokens), one)
 
     def purge(self) -> None:
         """Delete texts whose time is over."""
         hours = self.settings.purge_hours
         jobs = retention.purgeable(self.db, older_than_hours=hours, skip=self._aside("purge"))
-        purged = sum(self.isolation.sweep("purge", jobs, lambda ids: retention.purge(self.db, ids)))
+        purged = sum(self.bulkhead.sweep("purge", jobs, lambda ids: retention.purge(self.db, ids)))
         if purged:
             get_logger().info("jobs_purged", n=purged)
 
     def expire_files(self) -> None:
         """Forget the keys of uploaded files whose time is over; their contents are removed by who reaches them."""
         overdue = files.overdue(self.db, skip=self._aside("expire_files"))
-        self.isolation.sweep("expire_files", overdue, lambda some: files.expire(self.db, some))
+        self.bulkhead.sweep("expire_files", overdue, lambda some: files.expire(self.db, some))
 
     def forget_requests(self) -> None:
         """Drop remembered requests that nobody repeats any more."""
@@ -162,7 +162,7 @@ class Mender:
             if retention.expire(self.db, *day):
                 get_logger().info("day_expired", partition=f"{day[0]} {day[1].isoformat()}")
 
-        self.isolation.each("expire_days", retention.over(self.db, verdict_days=self.settings.verdict_days), one)
+        self.bulkhead.each("expire_days", retention.over(self.db, verdict_days=self.settings.verdict_days), one)
 
     def _aside(self, step: str) -> Sequence[Any]:
-        return self.isolation.aside(step)
+        return self.bulkhead.aside(step)

@@ -18,32 +18,32 @@ EMPTY = Judgement(Severity.SAFE, Category.NONE, served_by=ServedBy.RULE_EMPTY)
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """Which rows of a shard need a judgement: `ask` are indices, `twins` point a repeated text at its first row."""
+    """Which rows of a shard need a judgement: `ask` are indices, `duplicates` point a repeated text at its first row."""
 
     ask: list[int]
-    twins: dict[int, int]
+    duplicates: dict[int, int]
     settled: dict[int, Judgement]
 
 
 def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes]) -> Triage:
     """Sort the rows of a shard: empty, repeated, or to be asked. Every index is in exactly one."""
-    ask, twins, settled = [], {}, {}
+    ask, duplicates, settled = [], {}, {}
     first: dict[bytes, int] = {}
     for i, (row, digest) in enumerate(zip(rows, digests, strict=True)):
         if is_blank(row.content):
             settled[i] = EMPTY
         elif digest in first:
-            twins[i] = first[digest]
+            duplicates[i] = first[digest]
         else:
             first[digest] = i
             ask.append(i)
-    return Triage(ask, twins, settled)
+    return Triage(ask, duplicates, settled)
 
 
 def settle(plan: Triage, judged: Mapping[int, Judgement], n: int) -> list[Judgement]:
     """A judgement for each of the shard's `n` rows, in order; `judged` has those of `plan.ask`."""
     out = {**plan.settled, **judged}
-    for twin, first in plan.twins.items():
+    for twin, first in plan.duplicates.items():
         same = out[first]
         out[twin] = same if same.severity is Severity.ERROR else replace(same, served_by=ServedBy.DUPLICATE)
     return [out[i] for i in range(n)]

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 SUSPECT_CLAIMS = 2  # claimed before, without finishing, failing or being released
 
 
-class Quarantine:
+class Isolation:
     """Lets ordinary shards run together and suspects one at a time, alone."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Quarantine:
         """
         is_suspect = False
 
-        def be_alone() -> bool:
+        def wait_for_exclusive() -> bool:
             nonlocal is_suspect
             with self._changed:
                 if self._suspect:
@@ -45,7 +45,7 @@ class Quarantine:
             self._changed.wait_for(lambda: not self._suspect)
             self._inside += 1
         try:
-            yield be_alone
+            yield wait_for_exclusive
         finally:
             with self._changed:
                 self._inside -= 1

@@ -55,7 +55,7 @@ class Scope:
         self._settled.set()
 
 
-class Twins:
+class SingleFlight:
     """What the tasks of one process are having judged. Thread-safe."""
 
     def __init__(self) -> None:

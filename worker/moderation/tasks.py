@@ -28,18 +28,18 @@ from guardfleet.store.database import Database
 from guardfleet.store.shards import completion, handoff
 from guardfleet.store.shards import leases as shards
 from guardfleet.store.shards.completion import Row
-from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import Claim, Limits
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.verdicts.encoding import Codes
-from worker.moderation.isolation import SUSPECT_CLAIMS, Quarantine
+from worker.moderation.isolation import SUSPECT_CLAIMS, Isolation
 from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
-from worker.moderation.single_flight import Scope, Twins
+from worker.moderation.single_flight import Scope, SingleFlight
 
 FINISH_TRIES = 6  # about half a minute of a restarting database; then the lease runs out and another worker starts over
-QUARANTINE_S = 1.0  # how long a shard stays away while a suspect runs alone
+ISOLATION_S = 1.0  # how long a shard stays away while a suspect runs alone
 ANYBODY = 0  # the owner of digests that tenants share
 PAUSE_S = 5.0  # before a message goes back to the broker because PostgreSQL is away
 T = TypeVar("T")
@@ -62,27 +62,27 @@ class Moderator:
     worker: str
     draining: threading.Event
     random: Callable[[], float]
-    quarantine: Quarantine = field(default_factory=Quarantine)
-    twins: Twins = field(default_factory=Twins)
+    isolation: Isolation = field(default_factory=Isolation)
+    duplicates: SingleFlight = field(default_factory=SingleFlight)
     end: Callable[[str], None] = fatal  # ends the process
     dying: threading.Event = field(default_factory=threading.Event)  # the engine is dead, and the process about to be
     tally: "Tally" = field(default_factory=lambda: Tally())  # noqa: PLW0108 - defined below
 
     def __call__(self, job: int, shard: int) -> None:
         """Moderate one shard. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
-        with self.quarantine.enter() as be_alone:
+        with self.isolation.enter() as wait_for_exclusive:
             if self.dying.is_set():  # a claim would be counted against a shard that was never in work
                 raise Reject("the engine died", requeue=True)
             held = self._claim(job, shard)
-            if held is None:  # a duplicate doorbell: somebody holds the shard, it is settled, or it was tried too often
+            if held is None:  # a duplicate message: somebody holds the shard, it is settled, or it was tried too often
                 metrics.SHARDS.labels("skipped").inc()
                 get_logger().debug("shard_skipped", job=job, shard=shard)
                 return
             with metrics.ACTIVE.track_inprogress(), self.leases.keep(held):
-                if held.claims < SUSPECT_CLAIMS or be_alone():
+                if held.claims < SUSPECT_CLAIMS or wait_for_exclusive():
                     self._work(held)
                 else:
-                    self._hand_back(lambda: shards.postpone(self.db, held, delay_s=QUARANTINE_S))
+                    self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
                     metrics.SHARDS.labels("postponed").inc()
 
     def _claim(self, job: int, shard: int) -> Claim | None:
@@ -93,7 +93,7 @@ class Moderator:
         except RetryableError as error:
             self.draining.wait(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
-        except GuardfleetError as error:  # of this shard alone: it is rung for again, once its doorbell counts as lost
+        except GuardfleetError as error:  # of this shard alone: it is published again, once its message counts as lost
             get_logger().warning("shard_failed", job=job, shard=shard, reason=str(error))
             return None
 
@@ -103,7 +103,7 @@ class Moderator:
             texts, first = handoff.load(self.db, self.keyring, held)
             owner = ANYBODY if self.settings.cache_across_tenants else held.tenant_id
             digests = [self.keyring.digest(owner, row.content) for row in texts]
-            with self.twins.scope(held.job_id) as scope:
+            with self.duplicates.scope(held.job_id) as scope:
                 if first is None:
                     judgements = self.judge.judge(held, texts, digests, scope)
                     if doubts_of(held.plan, judgements, digests).asked:
@@ -138,12 +138,12 @@ class Moderator:
 
     def _pass_on(self, held: Claim, judgements: list[Judgement]) -> None:
         """To the second model, with what this one thinks."""
-        mine = self._patiently(lambda: handoff.pass_on(self.db, self.keyring, held, Opinion(self.judge.model_id, judgements)))
+        mine = self._patiently(lambda: handoff.pass_on(self.db, self.keyring, held, Provisional(self.judge.model_id, judgements)))
         metrics.SHARDS.labels("passed_on" if mine else "fenced").inc()
         get_logger().info("shard_passed_on" if mine else "shard_fenced", job=held.job_id, shard=held.shard_no)
 
     def _second(
-        self, held: Claim, texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Opinion, scope: Scope
+        self, held: Claim, texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Provisional, scope: Scope
     ) -> tuple[list[Row], Escalation]:
         """Judge what the first model was unsure of; its word stands for the rest, also where a sample is asked again."""
         doubts = doubts_of(held.plan, first.judgements, digests)
@@ -179,10 +179,10 @@ class Moderator:
         try:
             installation.require_key(self.db, self.keyring)
         except ConfigurationError as wrong:
-            self._hand_back(lambda: shards.postpone(self.db, held, delay_s=QUARANTINE_S))
+            self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
             self.end(str(wrong))
         except GuardfleetError:  # it cannot be told now which of the two it is
-            self._hand_back(lambda: shards.postpone(self.db, held, delay_s=QUARANTINE_S))
+            self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
         else:
             self._fail(held, reason)
 
@@ -210,7 +210,7 @@ def rows_of(texts: Sequence[PayloadRow], digests: Sequence[bytes], judgements: S
     ]
 
 
-def merged(texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Opinion, final: Mapping[int, Judgement]) -> list[Row]:
+def merged(texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Provisional, final: Mapping[int, Judgement]) -> list[Row]:
     """What two models say of a shard: `final` by row where the second has the last word, the first's for the others."""
     judgements = [final.get(i, judgement) for i, judgement in enumerate(first.judgements)]
     return [
@@ -249,11 +249,11 @@ def register(app: Celery, moderate: Moderator) -> Callable[..., None]:
             # A worker of the next version will know what it says. The pause keeps one alone with it from turning in a circle.
             get_logger().warning("shard_message_returned", version=message.get("v"))
             moderate.draining.wait(PAUSE_S)
-            raise Reject("a newer doorbell than this worker understands", requeue=True)
+            raise Reject("a newer message than this worker understands", requeue=True)
         if message.get("v") != MESSAGE_VERSION or not all(isinstance(message.get(key), int) for key in ("job", "shard")):
-            # To the dead-letter queue, where somebody can look; the shard itself is a row and is rung for again.
+            # To the dead-letter queue, where somebody can look; the shard itself is a row and is published again.
             get_logger().error("shard_message_rejected", version=message.get("v"))
-            raise Reject("not a doorbell this worker understands", requeue=False)
+            raise Reject("not a message this worker understands", requeue=False)
         moderate(message["job"], message["shard"])
 
     run: Callable[..., None] = task

@@ -88,7 +88,7 @@ class Express:
         try:
             _, fields, _ = message.payload
             known = {str(key): value for key, value in fields.items()}
-        except Exception:  # noqa: BLE001 - what cannot be read is no doorbell, which the task says
+        except Exception:  # noqa: BLE001 - what cannot be read is no message, which the task says
             known = {}
         self._run(**known)
 

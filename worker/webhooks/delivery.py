@@ -75,7 +75,7 @@ class Deliverer:
         except RetryableError as error:
             self.pause(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
-        except GuardfleetError as error:  # of the row that it was at, whose lease runs out: it is rung for again then
+        except GuardfleetError as error:  # of the row that it was at, whose lease runs out: it is published again then
             metrics.DELIVERIES.labels("refused").inc()
             get_logger().warning("delivery_failed", delivery=delivery_id, **told(error))
 
@@ -111,7 +111,7 @@ class Deliverer:
         )
 
     def _signed(self, due: DueDelivery, body: bytes) -> dict[str, str]:
-        secrets = [self.keyring.open_secret(sealed) for sealed in (due.secret, due.old_secret) if sealed]
+        secrets = [self.keyring.decrypt_secret(sealed) for sealed in (due.secret, due.old_secret) if sealed]
         return {
             "content-type": "application/json",
             "user-agent": f"guardfleet/{guardfleet.__version__}",
@@ -206,8 +206,8 @@ def register(app: Celery, deliver: Deliverer) -> None:
         if is_newer(message):
             get_logger().warning("delivery_message_returned", version=message.get("v"))
             deliver.pause(PAUSE_S)
-            raise Reject("a newer doorbell than this worker understands", requeue=True)
+            raise Reject("a newer message than this worker understands", requeue=True)
         if message.get("v") != MESSAGE_VERSION or not isinstance(message.get("delivery"), int):
             get_logger().error("delivery_message_rejected", version=message.get("v"))
-            raise Reject("not a doorbell this worker understands", requeue=False)
+            raise Reject("not a message this worker understands", requeue=False)
         deliver(message["delivery"])

@@ -145,7 +145,7 @@ def _redis(url: str) -> str:
     if others:
         return Caution("another Celery application uses the same Redis database, and can fill or flush it; have one of your own")
     if not found.get("aof_enabled", 1):
-        return Caution(f"Redis {version} is not append-only: a restart empties the queues, until work is rung for again")
+        return Caution(f"Redis {version} is not append-only: a restart empties the queues, until work is published again")
     return f"Redis {version} answers"
 
 

@@ -16,7 +16,7 @@ from guardfleet.store.words import OPEN_DELIVERY, PENDING_DELIVERY, SENDING_DELI
 UNDER_WAY = f"""{OPEN_DELIVERY:b} and (b.lease_until >= now() or b.lease_until is null
                                       and b.published_at >= now() - make_interval(secs => :again))"""
 IS_TEST = f"coalesce(d.subject ->> '{TEST}' = 'true', false)"  # of a delivery `d`
-PACE_WAIT_S = 1.0  # a sender waits so long for an endpoint's turn; where it is further off, nothing is rung for
+PACE_WAIT_S = 1.0  # a sender waits so long for an endpoint's turn; where it is further off, nothing is published
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def relay(db: Database, events: Sequence[int]) -> int:
 
 
 def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing: int, skip: Sequence[int] = ()) -> list[int]:
-    """Deliveries to ring for: due, or claimed by a sender that died; not rung within `again_after_s`.
+    """Deliveries to publish: due, or claimed by a sender that died; not published within `again_after_s`.
 
     At most `at_once` of an endpoint are out at a time, one of an endpoint that fails or has not taken any yet, and `failing` of all
     that fail together: whoever hangs holds up neither others nor all senders. Those that fail take turns by tenant, and in each by
@@ -125,7 +125,7 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
         return [row.id for row in rows]
 
 
-def mark_rung(db: Database, ids: Sequence[int]) -> None:
+def mark_published(db: Database, ids: Sequence[int]) -> None:
     """Record that the broker was told. One that is being claimed meanwhile is passed over: the dispatcher waits for no sender."""
     if ids:
         with db.begin() as connection:

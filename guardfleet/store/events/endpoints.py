@@ -80,7 +80,7 @@ def create(
                 "tenant": tenant_id,
                 "name": name,
                 "url": url,
-                "secret": keyring.seal_secret(secret),
+                "secret": keyring.encrypt_secret(secret),
                 "kinds": list(kinds),
                 "most_per_s": most_per_s,
                 "most": MOST,
@@ -166,7 +166,7 @@ def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: i
             text(f"""update endpoint set old_secret = secret, old_secret_until = now() + make_interval(secs => :overlap),
                             secret = :secret, updated_at = now()
                      where public_id = :id and tenant_id = :tenant and job_id is null returning {COLUMNS}"""),
-            {"id": public_id, "tenant": tenant_id, "secret": keyring.seal_secret(secret), "overlap": overlap_s},
+            {"id": public_id, "tenant": tenant_id, "secret": keyring.encrypt_secret(secret), "overlap": overlap_s},
         ).one_or_none()
         if row is None:
             raise _unknown()
@@ -183,7 +183,7 @@ def rewrap_endpoint(connection: Connection, keyring: Keyring, public_id: uuid.UU
     ).one_or_none()
     if row is None:
         return
-    secret, old = (None if sealed is None else keyring.seal_secret(keyring.open_secret(bytes(sealed))) for sealed in row[1:])
+    secret, old = (None if sealed is None else keyring.encrypt_secret(keyring.decrypt_secret(bytes(sealed))) for sealed in row[1:])
     connection.execute(
         text("update endpoint set secret = :secret, old_secret = :old, key_id = :key_id where id = :id"),
         {"id": row.id, "secret": secret, "old": old, "key_id": keyring.key_id},

@@ -55,7 +55,7 @@ def _end(db: Database, job_id: int, ends_as: JobState, action: str) -> None:
 def pause(db: Database, job_id: int) -> None:
     """Nothing more of the job is begun; shards in work finish, texts may go on coming in. Safe to call twice.
 
-    RejectedError if it ended. A doorbell that is out already rings in vain: claim() looks at the job.
+    RejectedError if it ended. A message that is out already is in vain: claim() looks at the job.
     """
     with db.begin() as connection:
         connection.execute(

@@ -82,7 +82,7 @@ class OpenJob:
 
 
 @dataclass(frozen=True, slots=True)
-class SealedShard:
+class EncryptedShard:
     """A shard ready for storage: `n` texts from `first_seq` on, in one sealed blob."""
 
     shard_no: int
@@ -127,7 +127,7 @@ def create(
         }
         job_id: int = connection.execute(text(INSERT), values).scalar_one()
         if options.callback_url and new.callback_secret:
-            _add_callback(connection, job_id, options.callback_url, keyring.seal_secret(new.callback_secret))
+            _add_callback(connection, job_id, options.callback_url, keyring.encrypt_secret(new.callback_secret))
         audit(connection, new.tenant_id, "job.create", ids.JOB.of(public_id))
         if also is not None:
             also(connection, public_id)
@@ -166,10 +166,12 @@ def stored_callback_secret(db: Database, keyring: Keyring, job: OpenJob) -> str 
     """What signs the job's callback; None where there is none."""
     with db.begin() as connection:
         sealed = connection.execute(text("select secret from endpoint where job_id = :job"), {"job": job.id}).scalar_one_or_none()
-    return None if sealed is None else keyring.open_secret(bytes(sealed))
+    return None if sealed is None else keyring.decrypt_secret(bytes(sealed))
 
 
-def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejections: Iterable[LineError], *, line: int) -> None:
+def write_piece(
+    db: Database, job: OpenJob, shards: Sequence[EncryptedShard], rejections: Iterable[LineError], *, line: int
+) -> None:
     """Commit all that came up to input line `line`, a sign of life even where that is nothing new.
 
     RejectedError if the job takes no more from the caller.
@@ -182,7 +184,7 @@ def write_piece(db: Database, job: OpenJob, shards: Sequence[SealedShard], rejec
         raise
 
 
-def _write(db: Database, job: OpenJob, shards: Sequence[SealedShard], refused: Sequence[LineError], line: int) -> None:
+def _write(db: Database, job: OpenJob, shards: Sequence[EncryptedShard], refused: Sequence[LineError], line: int) -> None:
     with db.begin() as connection:
         copy_rows(
             connection,

@@ -66,7 +66,7 @@ def create(
     tenant_id: int,
     keeps_nothing: bool = False,
 ) -> OnlineJob:
-    """The job, sealed, its one doorbell counted as rung: who calls this rings it. A new day's first makes its partitions."""
+    """The job, sealed, its one message counted as published: the caller publishes it. A new day's first makes partitions."""
     job = _made(db, keyring, job_id, rows, options, tenant_id=tenant_id, keeps_nothing=keeps_nothing)
     while job is None:  # the secret key was rotated meanwhile
         installation.look(db, keyring)
@@ -94,7 +94,7 @@ def _made(
         "data_key": data_key,
         "n": len(rows),
         "keeps_nothing": keeps_nothing,
-        "blob": keyring.seal_rows(data_key, rows, job_id=job_id, shard_no=0),
+        "blob": keyring.encrypt_rows(data_key, rows, job_id=job_id, shard_no=0),
     }
     try:
         day = _create(db, values)
@@ -123,8 +123,8 @@ def found(db: Database, job: OnlineJob) -> Page | None:
     return page if len(page.rows) == job.n else None
 
 
-def forget_doorbell(db: Database, job_id: int) -> None:
-    """The doorbell could not be rung: the dispatcher is to ring it."""
+def forget_message(db: Database, job_id: int) -> None:
+    """The message could not be published: the dispatcher publishes it."""
     with db.session() as connection:
         connection.execute(
             text(f"update shard set published_at = null where job_id = :job and shard_no = 0 and {READY_SHARD}"), {"job": job_id}

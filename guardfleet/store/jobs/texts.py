@@ -64,4 +64,4 @@ def _rows(db: Database, keyring: Keyring, job: JobView, shard_no: int) -> list[P
         ).one_or_none()
     if found is None:
         return []
-    return keyring.open_rows(bytes(found.data_key), bytes(found.blob), job_id=job.id, shard_no=shard_no)
+    return keyring.decrypt_rows(bytes(found.data_key), bytes(found.blob), job_id=job.id, shard_no=shard_no)

@@ -78,7 +78,7 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # among the tenant's jobs of the lane; higher first
     strict: Mapped[bool] = mapped_column(server_default=text("false"))  # nothing of it runs before all of it is there
     reuse: Mapped[bool] = mapped_column(server_default=text("true"))  # verdicts of other jobs may serve it
-    paused_at: Mapped[dt.datetime | None]  # set by pause(): nothing of it is rung for or claimed until resume()
+    paused_at: Mapped[dt.datetime | None]  # set by pause(): nothing of it is published or claimed until resume()
     name: Mapped[str]  # what the caller calls it; the file's name
     fingerprint: Mapped[bytes | None]  # of the input and the model asked for: the same submission is found again
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
@@ -154,7 +154,7 @@ class Shard(Base):
     token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # fencing token, one higher with each claim
     lease_until: Mapped[dt.datetime | None]  # set by claim(), pushed on by renew()
     worker: Mapped[str | None]  # who holds or last held it
-    published_at: Mapped[dt.datetime | None]  # last doorbell; null: none is out
+    published_at: Mapped[dt.datetime | None]  # last message; null: none is out
     publish_no: Mapped[int] = mapped_column(server_default=ZERO)
     next_attempt_at: Mapped[dt.datetime | None]  # set by fail(); null: due at once
     last_error: Mapped[str | None]

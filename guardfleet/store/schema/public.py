@@ -30,7 +30,7 @@ class ApiKey(Base):
 
 
 class File(Base):
-    """An uploaded file; its content lies sealed under `files_url`, by its public id."""
+    """An uploaded file; its content lies encrypted under `files_url`, by its public id."""
 
     __tablename__ = "file"
     id: Mapped[int] = identity()

@@ -8,14 +8,14 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import Database
 from guardfleet.store.shards import handoff
-from guardfleet.store.shards.handoff import Opinion
+from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import HAND_BACK, Claim, Limits, key_of
 
 KEEP_FIRST_HALF = "n = :n, claims = :claims, failures = :failures, give_ups = 0, published_at = null, next_attempt_at = null"
 
 
-def halve(
-    db: Database, keyring: Keyring, held: Claim, texts: Sequence[PayloadRow], first: Opinion | None, *, limits: Limits
+def bisect(
+    db: Database, keyring: Keyring, held: Claim, texts: Sequence[PayloadRow], first: Provisional | None, *, limits: Limits
 ) -> bool:
     """Put two shards in the place of one that is held, each with one try left, in one commit. False if the claim was lost.
 
@@ -42,13 +42,13 @@ def halve(
         for shard_no, part in ((held.shard_no, slice(0, middle)), (second_no, slice(middle, held.n))):
             _write(connection, keyring, held, shard_no, texts[part])
             if first is not None:
-                opinion = Opinion(first.model_id, first.judgements[part])
-                handoff.write(connection, keyring, held, opinion, shard_no=shard_no)
+                provisional = Provisional(first.model_id, first.judgements[part])
+                handoff.write(connection, keyring, held, provisional, shard_no=shard_no)
     return True
 
 
 def _write(connection: Connection, keyring: Keyring, held: Claim, shard_no: int, texts: Sequence[PayloadRow]) -> None:
-    assert held.data_key is not None  # noqa: S101 - halve() has looked
+    assert held.data_key is not None  # noqa: S101 - bisect() has looked
     connection.execute(
         text("""insert into shard_payload (job_id, shard_no, day, blob) values (:job, :no, :day, :blob)
                 on conflict (job_id, shard_no, day) do update set blob = excluded.blob"""),
@@ -56,6 +56,6 @@ def _write(connection: Connection, keyring: Keyring, held: Claim, shard_no: int,
             "job": held.job_id,
             "no": shard_no,
             "day": held.day,
-            "blob": keyring.seal_rows(held.data_key, texts, job_id=held.job_id, shard_no=shard_no),
+            "blob": keyring.encrypt_rows(held.data_key, texts, job_id=held.job_id, shard_no=shard_no),
         },
     )

@@ -17,15 +17,15 @@ KIND = "first-opinion"
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class Provisional:
     """A judgement for each row of a shard, in order, and the model behind them."""
 
     model_id: int
     judgements: list[Judgement]
 
 
-def pass_on(db: Database, keyring: Keyring, held: Claim, opinion: Opinion) -> bool:
-    """Hand a shard on to the plan's second model: READY for it, the opinion kept, in one commit. False if the claim was lost."""
+def pass_on(db: Database, keyring: Keyring, held: Claim, provisional: Provisional) -> bool:
+    """Hand a shard on to the plan's second model, its provisional verdicts kept, in one commit; False if the claim was lost."""
     if held.data_key is None or held.plan.second_model is None:
         raise NotFoundError("there is no second model to pass the shard on to.")
     change = "claims = 0, failures = 0, published_at = null, next_attempt_at = null, model = :second"
@@ -34,24 +34,24 @@ def pass_on(db: Database, keyring: Keyring, held: Claim, opinion: Opinion) -> bo
             text(HAND_BACK.format(change=change)), key_of(held) | {"second": held.plan.second_model}
         ).rowcount:
             return False
-        write(connection, keyring, held, opinion, shard_no=held.shard_no)
+        write(connection, keyring, held, provisional, shard_no=held.shard_no)
     return True
 
 
-def write(connection: Connection, keyring: Keyring, held: Claim, opinion: Opinion, *, shard_no: int) -> None:
-    """Keep an opinion of the shard, or of a half of it that has a number of its own."""
+def write(connection: Connection, keyring: Keyring, held: Claim, provisional: Provisional, *, shard_no: int) -> None:
+    """Keep a provisional verdict of the shard, or of a half of it that has a number of its own."""
     if held.data_key is None:
         raise NotFoundError("the job's key is gone.")
-    plain = [to_plain(judgement) for judgement in opinion.judgements]
+    plain = [to_plain(judgement) for judgement in provisional.judgements]
     blob = keyring.seal(held.data_key, plain, kind=KIND, job_id=held.job_id, shard_no=shard_no)
     connection.execute(
         text("""insert into first_opinion (job_id, shard_no, model_id, blob) values (:job, :no, :model, :blob)
                 on conflict (job_id, shard_no) do update set blob = excluded.blob"""),
-        {"job": held.job_id, "no": shard_no, "model": opinion.model_id, "blob": blob},
+        {"job": held.job_id, "no": shard_no, "model": provisional.model_id, "blob": blob},
     )
 
 
-def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Opinion | None]:
+def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Provisional | None]:
     """The shard's texts, and what a first model said of them, where one has. Raises as `leases.load`."""
     texts = leases.load(db, keyring, held)
     if held.plan.second_model is None or held.data_key is None:
@@ -64,4 +64,4 @@ def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow],
     if row is None:
         return texts, None
     plain = keyring.open(held.data_key, bytes(row.blob), kind=KIND, job_id=held.job_id, shard_no=held.shard_no)
-    return texts, Opinion(row.model_id, [of_plain(values) for values in plain])
+    return texts, Provisional(row.model_id, [of_plain(values) for values in plain])

@@ -12,7 +12,7 @@ from guardfleet.store.words import LEASED_SHARD, READY_SHARD
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Doorbells of the route have been out for `idle_s` seconds, and no worker holds a shard of it."""
+    """Messages of the route have been out for `idle_s` seconds, and no worker holds a shard of it."""
 
     route: Route
     idle_s: float
@@ -27,7 +27,7 @@ class Silence:
 
 
 def stalls(db: Database, *, after_s: float) -> list[Stall]:
-    """Routes that have stood still for so long. As cheap as the window of doorbells is small."""
+    """Routes that have stood still for so long. As cheap as the window of messages is small."""
     with db.begin() as connection:
         rows = connection.execute(
             text(f"""select s.lane, s.model, extract(epoch from now() - min(s.published_at)) as idle_s

@@ -82,7 +82,7 @@ def claim(
 ) -> Claim | None:
     """Take this shard if it is due, or if its last holder's lease is over; None when held, settled, or tried too often.
 
-    None too when its job ends or is paused, and when the shard waits for another model than `model`: a late doorbell of its first
+    None too when its job ends or is paused, and when the shard waits for another model than `model`: a late message of its first
     round. Without a model, whoever asks may have it. A crash of PostgreSQL may undo a claim: its finish is fenced then. Limits
     are checked here and not only before ringing: a broker that redelivers brings shards nobody rang for.
     """
@@ -116,7 +116,7 @@ def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:
             ).scalar_one_or_none()
     if blob is None or held.data_key is None:
         raise NotFoundError("the shard's texts are not there.")
-    return keyring.open_rows(held.data_key, bytes(blob), job_id=held.job_id, shard_no=held.shard_no)
+    return keyring.decrypt_rows(held.data_key, bytes(blob), job_id=held.job_id, shard_no=held.shard_no)
 
 
 def renew(db: Database, held: Sequence[Claim], *, lease_s: float) -> None:
@@ -188,7 +188,7 @@ def holder(pid: int) -> str:
     return f"worker@{socket.gethostname()}:{pid}"
 
 
-def bereave(db: Database, worker: str) -> int:
+def expire_leases_of(db: Database, worker: str) -> int:
     """End the leases of a worker that is known to be dead, for `rescue`; how many. Were it alive, its work would be fenced."""
     with db.session() as connection:
         result = connection.execute(

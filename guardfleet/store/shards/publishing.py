@@ -1,4 +1,4 @@
-"""Which shards the broker has been told of. The broker's queues can be lost at any time; these rows say what to ring again.
+"""Which shards the broker has been told of. The broker's queues can be lost at any time; these rows say what to publish again.
 
 No statement here waits for a row: one that is locked is being claimed, and a worker that is stopped in the middle of that must
 hold up its own shard only, not the dispatcher.
@@ -17,7 +17,7 @@ from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD, OPEN_JOB, OPEN_S
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which queue rings for a shard: its lane's, or the one of the model that it names."""
+    """The queue of a shard: its lane's, or the one of the model that it names."""
 
     lane: Lane
     model: str | None = None
@@ -29,17 +29,17 @@ OF_ROUTE = "s.lane = :lane and s.model is not distinct from cast(:model as text)
 
 
 @dataclass(frozen=True, slots=True)
-class Doorbell:
+class ShardRef:
     """What a message says: a reference, never a text."""
 
     job_id: int
     shard_no: int
     publish_no: int
-    token: int  # of the last claim before it was rung; not in the message
+    token: int  # of the last claim before it was published; not in the message
 
 
 def windows(db: Database) -> dict[Route, int]:
-    """The routes of open jobs, each with its shards whose doorbell is out and that nobody has claimed."""
+    """The routes of open jobs, each with its shards whose message is out and that nobody has claimed."""
     with db.session() as connection:
         rows = connection.execute(
             text(f"""select r.lane, r.model, (
@@ -51,12 +51,12 @@ def windows(db: Database) -> dict[Route, int]:
         return {Route(Lane(row.lane), row.model): row.n for row in rows}
 
 
-def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS, skip: Sequence[ShardKey] = ()) -> list[Doorbell]:
-    """Shards to ring for, in fair shares; not those that reached a limit, which are `exhausted`.
+def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS, skip: Sequence[ShardKey] = ()) -> list[ShardRef]:
+    """Shards to publish, in fair shares; not those that reached a limit, which are `exhausted`.
 
     Each shard is numbered within its job, from the number of those that the job has out or in work; within its tenant likewise,
-    jobs of higher priority first. The lowest numbers are rung first: of tenants the one with the least in work is next, and of its
-    jobs of one priority the one with the least. So a job of millions of texts holds up neither another tenant nor its own.
+    jobs of higher priority first. The lowest numbers are published first: of tenants the one with the least in work is next, and of
+    its jobs of one priority the one with the least. So a job of millions of texts holds up neither another tenant nor its own.
     """
     with db.session() as connection:
         rows = connection.execute(
@@ -85,15 +85,15 @@ def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS, s
                     select id, shard_no, publish_no + 1, token from shares order by place_of_tenant, id, shard_no limit :limit"""),
             {**asdict(route), **asdict(limits), "limit": limit, **keys_of(skip)},
         )
-        return [Doorbell(*row) for row in rows]
+        return [ShardRef(*row) for row in rows]
 
 
-def mark_rung(db: Database, rung: Sequence[Doorbell]) -> None:
-    """Record doorbells that the broker confirmed. After the publish, so that a crash rings twice rather than never.
+def mark_published(db: Database, published: Sequence[ShardRef]) -> None:
+    """Record messages that the broker confirmed. After the publish, so that a crash publishes twice rather than never.
 
     One that a worker has answered meanwhile is not out any more, also where the shard is ready again.
     """
-    if not rung:
+    if not published:
         return
     with db.begin() as connection:
         connection.execute(
@@ -106,16 +106,16 @@ def mark_rung(db: Database, rung: Sequence[Doorbell]) -> None:
                     update shard s set published_at = now(), publish_no = x.publish_no
                     from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
             {
-                "jobs": [bell.job_id for bell in rung],
-                "nos": [bell.shard_no for bell in rung],
-                "publishes": [bell.publish_no for bell in rung],
-                "tokens": [bell.token for bell in rung],
+                "jobs": [ref.job_id for ref in published],
+                "nos": [ref.shard_no for ref in published],
+                "publishes": [ref.publish_no for ref in published],
+                "tokens": [ref.token for ref in published],
             },
         )
 
 
 def lost(db: Database, route: Route, *, older_than_s: float, skip: Sequence[ShardKey] = ()) -> list[ShardKey]:
-    """Shards of the route whose doorbell was rung this long ago."""
+    """Shards of the route whose message was published this long ago."""
     with db.session() as connection:
         rows = connection.execute(
             text(f"""select s.job_id, s.shard_no from shard s
@@ -126,7 +126,7 @@ def lost(db: Database, route: Route, *, older_than_s: float, skip: Sequence[Shar
 
 
 def forget_lost(db: Database, lost: Sequence[ShardKey], *, older_than_s: float) -> int:
-    """Unmark those of these doorbells that are as old, and that the broker no longer has; the next tick rings them again."""
+    """Unmark those of these messages that are as old, and that the broker no longer has; the next tick publishes them again."""
     with db.begin() as connection:
         return connection.execute(
             text(f"""with x as materialized (
