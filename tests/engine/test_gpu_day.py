@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import gpu_day
 from benchmarks.gpu_day import Day, NotHereError, Options, Step, go_through
+from tests.services.patience import patience
 from worker.engine.interfaces import DeviceLostError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def test_all_steps_are_done_or_named(tmp_path: pathlib.Path) -> None:
     out = tmp_path / "day.json"
     options = ["--all", "--tiny", "--device", "cpu", "--minutes", "0.4", "--seconds", "0.05", "--out", str(out)]
     command = [sys.executable, "-c", BARE, str(ROOT / "benchmarks" / "gpu.py"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(120), check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == json.loads(out.read_text())

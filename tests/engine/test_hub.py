@@ -15,6 +15,7 @@ from huggingface_hub import constants
 
 from guardfleet.cli import UNUSABLE
 from guardfleet.errors import ConfigurationError
+from tests.services.patience import patience
 from worker.engine.model import hub
 from worker.engine.model.loading import load
 from worker.engine.model.model_files import folder_of
@@ -190,7 +191,7 @@ def test_scan_says_it_before_it_starts_anything(tmp_path: pathlib.Path) -> None:
     environ |= {"HF_ENDPOINT": CLOSED, "HF_HOME": str(tmp_path / "hf"), "GUARDFLEET_DATA_DIR": str(tmp_path / "data")}
     done = subprocess.run(
         [sys.executable, "-m", "guardfleet", "scan", str(texts), "--model", NAME],
-        check=False, capture_output=True, text=True, cwd=tmp_path, env=environ, timeout=60,
+        check=False, capture_output=True, text=True, cwd=tmp_path, env=environ, timeout=patience(60),
     )  # fmt: skip
     assert done.returncode == UNUSABLE
     line = done.stderr.splitlines()[-1]

@@ -17,6 +17,7 @@ from api.openai.categories import COVERED, not_safe, result, scores
 from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgement, Severity
 from guardfleet.verdicts.encoding import as_stored
 from tests.services.packed import BUDGET, batched, draft_always, drive, elsewhere, generate
+from tests.services.patience import patience
 from tests.services.stored import MODEL
 from worker.engine.answer import LABELS
 from worker.engine.decoding.model_runner import PackedBackend
@@ -118,7 +119,7 @@ def test_batches_beside_each_other_change_no_answer(asked: list[Content], expect
     beside = [range(start, len(asked), 40) for start in range(0, 40, 4)]
     futures = [engine.submit([asked[i] for i in some], urgent=at % 5 == 0) for at, some in enumerate(beside)]
     for some, future in zip(beside, futures, strict=True):
-        assert [answer.raw for answer in future.result(300).answers] == [expected[i] for i in some]
+        assert [answer.raw for answer in future.result(patience(300)).answers] == [expected[i] for i in some]
     engine.stop()
 
 

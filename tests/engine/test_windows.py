@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guardfleet.domain.verdict import Category, Judgement, Model, Severity
+from tests.services.patience import patience
 from worker.engine.decoding.padded import PromptRow
 from worker.engine.engine import BatchingEngine
 from worker.engine.interfaces import Answer, Pieces, Prepared, Synchronous, Unjudgeable
@@ -75,7 +76,7 @@ def seeker(real_tokenizer: Any) -> Seeker:
 def judge(backend: Any, content: Content) -> Judgement:
     engine = BatchingEngine(backend)
     engine.start()
-    (answer,) = engine.submit([content]).result(120).answers
+    (answer,) = engine.submit([content]).result(patience(120)).answers
     engine.stop()
     return judgement_of(answer)
 

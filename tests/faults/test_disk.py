@@ -13,6 +13,7 @@ from guardfleet.store.database import Database
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
+from tests.services.patience import patience
 from tests.services.servers import OwnPostgres
 
 SIZE_MIB = 200
@@ -44,11 +45,11 @@ def test_a_full_disk_is_waited_out(small_disk: pathlib.Path, redis_broker: str, 
             job = producer.submit([f"text {i}" for i in range(4000)]).job
             progressed(producer, job, 200)
             fill(ballast)
-            worker.until_says("shard_postponed", timeout_s=90)
+            worker.until_says("shard_postponed", timeout_s=patience(90))
             ballast.unlink()
             if not server.is_running():
                 server.start()
-            done = finished(producer, job, timeout_s=120)
+            done = finished(producer, job, timeout_s=patience(120))
             assert (done.state, done.error) == (JobState.COMPLETED, 0)
             assert_exactly_once(producer, done)
     finally:

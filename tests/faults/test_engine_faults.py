@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from guardfleet.errors import DrainingError, FatalError
+from tests.services.patience import patience
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.engine import BatchingEngine
 from worker.engine.interfaces import Answer, BatchReport, DeviceFullError, DeviceLostError, Launched, Prepared
 from worker.engine.model.loading import load
 
-WAIT_S = 60
+WAIT_S = patience(60)
 POISON = 3  # the row at this place fails whatever batch it is in
 
 

@@ -16,6 +16,7 @@ from guardfleet.store.shards import leases
 from tests.services.fixtures import fleet_settings, with_broker
 from tests.services.fleet import Process, fleet, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
+from tests.services.patience import patience
 from tests.services.servers import OwnPostgres, own_broker
 
 WORKER, DISPATCHER, WEBHOOKS = ("worker",), ("dispatcher",), ("worker", "--webhooks")
@@ -55,7 +56,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard_loses_and_doubles_nothing(
         victim.signal(signal.SIGKILL)
         assert victim.wait() == -signal.SIGKILL
         with fleet(settings, tmp_path / "..", WORKER):
-            done = finished(producer, job, timeout_s=90)
+            done = finished(producer, job, timeout_s=patience(90))
     assert done.state is JobState.COMPLETED
     assert_exactly_once(producer, done)
     assert done.safe == len(TEXTS)
@@ -93,7 +94,7 @@ def test_a_broker_killed_and_started_empty_in_the_middle_of_a_job_loses_nothing(
             progressed(producer, job, 100)
             broker.kill(empty=True)
             broker.start()
-            done = finished(producer, job, timeout_s=120)
+            done = finished(producer, job, timeout_s=patience(120))
     finally:
         broker.stop()
     assert done.state is JobState.COMPLETED
@@ -116,7 +117,7 @@ def test_a_database_that_loses_power_is_waited_for(redis_broker: str, tmp_path: 
             progressed(producer, job, 100)
             server.crash()
             server.start()
-            done = finished(producer, job, timeout_s=120)
+            done = finished(producer, job, timeout_s=patience(120))
             assert_exactly_once(producer, done)
     finally:
         server.stop()

@@ -83,9 +83,7 @@ def survive(settings: Settings, module: str, folder: pathlib.Path, cut: Callable
             cut()
         assert_exactly_once(producer, finished(producer, job))
         worker.signal(signal.SIGTERM)
-        started = time.monotonic()
-        assert worker.wait() == 0
-        assert time.monotonic() - started < 20
+        assert worker.wait() == 0  # a worker in the reconnect's deadlock never ends
     finally:
         worker.stop()
         dispatcher.stop()

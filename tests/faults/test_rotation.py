@@ -24,6 +24,7 @@ from guardfleet.verdicts.page import Cursor
 from tests.services.fixtures import SECRET_KEY, with_broker
 from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
+from tests.services.patience import patience
 from tests.services.stored import scalar, submit, took
 
 NEW = new_secret_key()
@@ -43,7 +44,7 @@ def rotate(settings: Settings, ring: Keyring) -> None:
         env=os.environ | settings.as_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(120),
         check=False,
     )
     assert rotated.returncode == 0, rotated.stderr
@@ -103,7 +104,7 @@ def test_the_key_is_rotated_under_a_working_fleet(settings: Settings, db: Databa
         assert refused.wait() == 2
         assert "this installation's secret key is" in refused.log.read_text()
         running.append(Process(new, "worker", log=tmp_path / "new.log"))
-        done = finished(producer, job, timeout_s=120)
+        done = finished(producer, job, timeout_s=patience(120))
     finally:
         for process in running:
             process.stop()
@@ -154,17 +155,17 @@ def test_two_rotations_take_no_turns_but_the_second_is_refused(db: Database, key
 
     def wait(n: int) -> None:
         inside.set()
-        assert leave.wait(30)
+        assert leave.wait(patience(30))
 
     first = threading.Thread(target=rotation.rotate, args=(db, Keyring(NEW, SECRET_KEY), wait))
     first.start()
     try:
-        assert inside.wait(30)
+        assert inside.wait(patience(30))
         with pytest.raises(RejectedError, match="another"):
             rotation.rotate(db, Keyring(NEW, SECRET_KEY))
     finally:
         leave.set()
-        first.join(30)
+        first.join(patience(30))
 
 
 def test_what_a_third_key_sealed_is_counted_and_stops_nothing(db: Database, keyring: Keyring) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from guardfleet.cli import UNUSABLE
 from tests.services.commands import said as command_here
+from tests.services.patience import patience
 from worker.engine.bench.roofline import flops
 from worker.engine.model.shape import Shape
 
@@ -19,7 +20,7 @@ SCRATCH = "select datname from pg_database where datname like 'gfbench_%'"
 def test_the_benchmark_prints_one_json_in_its_last_line(shared: pathlib.Path) -> None:
     command = [sys.executable, "-m", "guardfleet", "bench", "engine", "--texts", str(shared / "data" / "corpus.jsonl")]
     options = ["--rows", "40", "--turns", "1", "--ceiling-seconds", "0.1", "--slow-path", "0.5", "--soak-rows", "80", "--json"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=patience(300), check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert "of the ceiling" in done.stdout
     assert found["padding"] == 0
@@ -74,7 +75,7 @@ def test_the_pipeline_benchmark_puts_a_job_through_and_leaves_nothing_behind(pos
     command = [sys.executable, "-m", "guardfleet", "bench", "pipeline", *servers, *options]
     with psycopg.connect(postgres) as admin:
         before = set(admin.execute(SCRATCH).fetchall())  # a benchmark that somebody killed has left its own
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(300), check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     (run,) = found["runs"]

@@ -23,6 +23,7 @@ from guardfleet.store.database import Database
 from producer.readers import Reading
 from tests.services.commands import command, environment, said
 from tests.services.fleet import until
+from tests.services.patience import patience
 from tests.services.servers import free_port
 
 
@@ -93,7 +94,7 @@ def test_an_interrupted_scan_resumes_where_it_was(data_dir: pathlib.Path, tmp_pa
     log = data_dir / "logs" / "worker.log"
     until(lambda: log.exists() and log.read_text().count("shard_finished") >= 3, what="three finished shards")
     running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=60)
+    _, told = running.communicate(timeout=patience(60))
     assert running.returncode == 3, told
     assert "verdicts are kept" in told
     assert not out.exists()

@@ -8,6 +8,7 @@ from producer.submit import submit_file
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished
+from tests.services.patience import patience
 
 
 @with_broker("rabbitmq")
@@ -15,7 +16,7 @@ def test_every_row_of_the_corpus_gets_exactly_one_verdict(settings: Settings, sh
     producer = DirectClient.connect(settings)
     with fleet(settings, tmp_path, ("worker",), ("dispatcher",)):
         submission = submit_file(producer, str(shared / "data" / "corpus.jsonl"))
-        job = finished(producer, submission.job, timeout_s=120)
+        job = finished(producer, submission.job, timeout_s=patience(120))
     assert (job.total, job.rejected, job.error) == (57_157, 0, 0)
     assert_exactly_once(producer, job)
     producer.db.close()

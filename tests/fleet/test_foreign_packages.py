@@ -13,6 +13,7 @@ from guardfleet.process.supervisor import Child
 from guardfleet.settings import load_settings
 from tests.fleet.test_commands import data_dir
 from tests.services.fleet import fleet, until
+from tests.services.patience import patience
 
 __all__ = ["data_dir"]
 MARK = "THE APPLICATION'S OWN MODULE WAS IMPORTED"
@@ -36,7 +37,9 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"GUARDFLEET_DATA_DIR": str(data), "GUARDFLEET_ENGINE": "instant", **environ}
     command = [sys.executable, *flags, "-m", "guardfleet", *args]
-    return subprocess.run(command, cwd=application, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=application, env=environment, capture_output=True, text=True, timeout=patience(120), check=False
+    )
 
 
 def test_a_scan_in_an_application_s_folder_starts_our_own_processes(application: pathlib.Path, data_dir: pathlib.Path) -> None:

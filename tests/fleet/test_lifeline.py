@@ -12,6 +12,7 @@ from guardfleet.embedded.valkey import EmbeddedValkey, answers
 from guardfleet.security.encryption import new_secret_key
 from tests.fleet.test_commands import data_dir
 from tests.services.fleet import until
+from tests.services.patience import patience
 
 __all__ = ["data_dir"]
 PARENT = """
@@ -42,7 +43,7 @@ def test_a_child_ends_with_its_parent_however_that_ended() -> None:
             assert is_alive(child)
         finally:
             parent.send_signal(signal.SIGKILL)
-    until(lambda: not is_alive(child), timeout_s=20, what="the end of the child")
+    until(lambda: not is_alive(child), timeout_s=patience(20), what="the end of the child")
 
 
 def test_servers_of_a_killed_parent_are_ended_by_the_next(data_dir: pathlib.Path) -> None:

@@ -19,6 +19,7 @@ from tests.fleet.test_commands import data_dir
 from tests.services.commands import command, said
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
+from tests.services.patience import patience
 from tests.services.stored import scalar
 
 __all__ = ["data_dir"]
@@ -160,7 +161,7 @@ def test_jobs_are_listed_and_watched(settings: Settings, db: Database, tmp_path:
     )
     until(lambda: b"guardfleet" in pathlib.Path(f"/proc/{watching.pid}/cmdline").read_bytes(), what="the command")
     with fleet(settings, tmp_path, ("dispatcher",), ("worker",)):
-        _, told = watching.communicate(timeout=90)
+        _, told = watching.communicate(timeout=patience(90))
     assert watching.returncode == 0, told
     assert f"{submitted[0].label}: completed" in told
     assert "start of the worker included" not in told
@@ -178,7 +179,7 @@ def test_ctrl_c_on_a_watch_says_how_to_see_it_again(settings: Settings, db: Data
                and query_start > backend_start + interval '1 s'"""  # it polls: it has come as far as the progress
     until(lambda: scalar(db, looks), what="looks at the job")
     watching.send_signal(signal.SIGINT)
-    _, told = watching.communicate(timeout=60)
+    _, told = watching.communicate(timeout=patience(60))
     assert watching.returncode == 3, told
     assert f"guardfleet watch {job.label}" in told
 

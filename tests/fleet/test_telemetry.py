@@ -12,6 +12,7 @@ from guardfleet.store.shards import leases
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished
+from tests.services.patience import patience
 from tests.services.servers import free_port
 
 WORKER_METRICS = (
@@ -76,7 +77,7 @@ def test_an_interactive_job_does_not_wait_for_a_slot_that_bulk_shards_hold(setti
     try:
         until(lambda: leases.states(producer.db, bulk.id).get(ShardState.LEASED) == slow.concurrency, what="every slot taken")
         for _ in range(3):
-            urgent = finished(producer, producer.submit(["now"], JobOptions(interactive=True)).job, timeout_s=10)
+            urgent = finished(producer, producer.submit(["now"], JobOptions(interactive=True)).job, timeout_s=patience(10))
             assert urgent.done == 1
         assert producer.status(bulk.label).done == 0
         worker.process.terminate()

@@ -16,6 +16,7 @@ from guardfleet.settings import Settings
 from guardfleet.store.database import Database
 from tests.services.commands import environment, said
 from tests.services.fixtures import with_broker
+from tests.services.patience import patience
 
 CLI = pathlib.Path(__file__).parents[2] / "guardfleet" / "cli"
 NAME = "evil[/b] [x] :smile: \x1b[31m\u202e \u6587 [bold]"
@@ -85,7 +86,7 @@ def test_a_database_that_was_not_migrated_and_a_key_that_is_none_say_what_to_do(
 
 def run(stdout: int, *args: str, of: pathlib.Path | Settings) -> subprocess.CompletedProcess[str]:
     call, env = [sys.executable, "-P", "-m", "guardfleet", *args], os.environ | environment(of, {})
-    return subprocess.run(call, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    return subprocess.run(call, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=patience(60), check=False)
 
 
 @with_broker("redis")

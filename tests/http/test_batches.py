@@ -21,6 +21,7 @@ from guardfleet.store.shards import completion, leases
 from guardfleet.store.shards.completion import Row
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import UNSAFE
+from tests.services.patience import patience
 from tests.services.served import served
 
 JSON, JSONL = {"content-type": "application/json"}, {"content-type": "application/jsonl"}
@@ -167,7 +168,7 @@ def test_head_is_the_head_of_what_get_answers(client: TestClient, api_settings: 
     streams = (f"/v1/batches/{batch}/download", f"/v1/files/{file}/content")
     with (
         served(api_settings) as url,
-        contextlib.closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)) as wire,
+        contextlib.closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=patience(20))) as wire,
     ):
         for path in ("/readyz", "/openapi.json", "/v1/batches", f"/v1/batches/{batch}", "/v1/batches/batch_x", *streams):
             got, head = (asked(wire, method, path, client.headers["authorization"]) for method in ("GET", "HEAD"))

@@ -13,9 +13,10 @@ from guardfleet.store import keys
 from guardfleet.store.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import until
+from tests.services.patience import patience
 from tests.services.served import served
 
-PATIENCE_S = 20.0
+PATIENCE_S = patience(20.0)
 
 
 @pytest.fixture

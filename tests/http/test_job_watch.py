@@ -21,6 +21,7 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
 from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import until
+from tests.services.patience import patience
 from tests.services.served import judge, served
 from tests.services.stored import submit
 
@@ -39,7 +40,7 @@ def run(settings: Settings, bearer: str, body: Callable[[AsyncClient], Awaitable
         headers = {"authorization": f"Bearer {bearer}"}
         async with (
             app.router.lifespan_context(app),
-            AsyncClient(transport=ASGITransport(app=app), base_url="http://api", headers=headers, timeout=60) as client,
+            AsyncClient(transport=ASGITransport(app=app), base_url="http://api", headers=headers, timeout=patience(60)) as client,
         ):
             await body(client)
 
@@ -93,7 +94,7 @@ def test_who_comes_while_postgres_answers_is_not_told_that_the_job_has_gone(
 
     def get_all(db: Database, job_ids: Any) -> Any:
         asked.append(list(job_ids))
-        assert goes_on.wait(60)
+        assert goes_on.wait(patience(60))
         return real(db, job_ids)
 
     monkeypatch.setattr(views, "get_all", get_all)
@@ -119,7 +120,7 @@ def test_who_comes_while_postgres_answers_is_not_told_that_the_job_has_gone(
 def test_a_key_has_so_many_places_and_gets_them_back(api_settings: Settings, db: Database, keyring: Keyring) -> None:
     key = keys.create(db, keyring, name="k")
     headers = {"authorization": f"Bearer {key}"}
-    with served(api_settings) as url, httpx2.Client(base_url=url, headers=headers, timeout=60) as client:
+    with served(api_settings) as url, httpx2.Client(base_url=url, headers=headers, timeout=patience(60)) as client:
         batch = client.post("/v1/batches", content=ROWS, headers=JSONL).json()["id"]
         streams = [client.stream("GET", f"/v1/batches/{batch}/events") for _ in range(4)]
         said = [stream.__enter__().iter_lines() for stream in streams]

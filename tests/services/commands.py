@@ -16,6 +16,7 @@ import structlog
 
 from guardfleet import cli
 from guardfleet.settings import Settings
+from tests.services.patience import patience
 
 
 def command(of: pathlib.Path | Settings, *args: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +26,7 @@ def command(of: pathlib.Path | Settings, *args: str, **settings: str) -> subproc
         env=os.environ | environment(of, settings),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=patience(300),
         check=False,
     )
 

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from guardfleet.settings import Settings
+from tests.services.patience import patience
 
-PATIENCE_S = 180.0  # how long a test waits for what has to come: a crowded machine takes a minute to start a worker
+PATIENCE_S = patience(180.0)  # how long a test waits for what has to come: a crowded machine takes a minute to start a worker
 T = TypeVar("T")
 
 
@@ -66,7 +67,7 @@ class Process:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(patience(10))
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

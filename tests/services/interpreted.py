@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tests.services.patience import patience
+
 
 class Outcome(NamedTuple):
     """What a function returned, and its arguments afterwards, copies that share no memory with those it was given."""
@@ -37,7 +39,7 @@ def interpreter() -> Iterator[Callable[[str, tuple[Any, ...]], Outcome]]:
                 future = pool.submit(_call, name, _copied(args))
             finally:
                 os.environ.pop("TRITON_INTERPRET") if before is None else os.environ.update(TRITON_INTERPRET=before)
-            return Outcome(*pickle.loads(future.result(120)))  # noqa: S301
+            return Outcome(*pickle.loads(future.result(patience(120))))  # noqa: S301
 
         yield call
 

@@ -19,6 +19,7 @@ from guardfleet.store.shards import completion, leases
 from guardfleet.store.shards.completion import Row
 from tests.services.fleet import until
 from tests.services.judged import UNSAFE
+from tests.services.patience import patience
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def served(settings: Settings) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(patience(20))
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def judging(db: Database, keyring: Keyring, *, judgement: Judgement = UNSAFE) ->
         yield
     finally:
         ended.set()
-        thread.join(20)
+        thread.join(patience(20))
 
 
 def judge(db: Database, batch_id: str, *nos: int, judgement: Judgement = UNSAFE) -> None:

@@ -27,6 +27,7 @@ from guardfleet.store.shards.leases import Limits
 from guardfleet.telemetry import metrics
 from tests.services.fixtures import with_broker
 from tests.services.fleet import until
+from tests.services.patience import patience
 from tests.services.poison import UNITS, allow, change, exhausted_shard, nested_blob, none, refuse, state_of
 from tests.services.stored import finish, finished_on, new_job, scalar, submit, take, took
 from worker.dispatch.dispatcher import Dispatcher
@@ -51,7 +52,7 @@ def live(dispatcher: Dispatcher, look: Callable[[], bool], what: str) -> None:
         assert thread.is_alive(), "the dispatcher has ended"
     finally:
         dispatcher.stop()
-        thread.join(20)
+        thread.join(patience(20))
 
 
 def fail(kind: type[Exception]) -> None:

@@ -19,6 +19,7 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import JobView
 from tests.services.fixtures import SECRET_KEY, fleet_settings
 from tests.services.moderating import moderator
+from tests.services.patience import patience
 from tests.services.poison import DAMAGES, damaged, exhausted_shard
 from tests.services.served import served
 from tests.services.stored import finish, new_job, took
@@ -78,7 +79,7 @@ def test_the_api_says_nothing_of_what_it_was_sent(
     settings = load_settings(database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path, moderation_timeout_s=0.1)
     headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}
     lines = {"content-type": "application/jsonl", "idempotency-key": AGAIN}
-    with served(settings) as url, httpx2.Client(base_url=url, headers=headers, timeout=60) as client:
+    with served(settings) as url, httpx2.Client(base_url=url, headers=headers, timeout=patience(60)) as client:
         seen = set()
         for table in ("job", "shard", "shard_payload", "repeat", "audit_event"):
             with damaged(db, table, how):

@@ -14,6 +14,7 @@ from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
 from guardfleet.store.shards import leases
 from tests.services.moderating import moderator
+from tests.services.patience import patience
 from tests.services.stored import scalar, submit
 from worker.moderation.leases import LeaseKeeper
 from worker.moderation.tasks import Moderator
@@ -32,7 +33,7 @@ def test_leases_are_renewed_after_whatever_was_raised(db: Database, monkeypatch:
     monkeypatch.setattr(leases, "renew", renew)
     keeper = LeaseKeeper(db, lease_s=0.03)
     keeper.start()
-    assert renewed.wait(10)
+    assert renewed.wait(patience(10))
     keeper.stop()
 
 

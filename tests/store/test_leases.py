@@ -14,6 +14,7 @@ from guardfleet.store.jobs import control, views
 from guardfleet.store.shards import completion, leases, publishing
 from guardfleet.store.shards.completion import Row
 from tests.services.judged import SAFE, UNSAFE
+from tests.services.patience import patience
 from tests.services.stored import BULK, MODEL, finish, scalar, submit, take, took
 
 
@@ -112,7 +113,7 @@ def test_many_workers_finish_every_shard_exactly_once(db: Database, keyring: Key
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(patience(60))
     done = views.get(db, job.public_id)
     assert (done.state, done.done) == (JobState.COMPLETED, 300)
     assert scalar(db, "select count(distinct seq) * 1000 + count(*) from verdict") == 300 * 1001

@@ -20,6 +20,7 @@ from guardfleet.store import migrate
 from guardfleet.store.database import Database
 from guardfleet.store.schema.jobs import Base
 from tests.services.fixtures import SECRET_KEY
+from tests.services.patience import patience
 from tests.services.stored import scalar, submit
 
 
@@ -76,7 +77,7 @@ def test_racing_migrations_take_turns(empty_database_url: str) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(patience(60))
     assert done == [migrate.head()] * 3
 
 
@@ -122,7 +123,7 @@ def test_the_wheel_works_without_the_checkout(tmp_path: pathlib.Path, empty_data
         (tmp_path / f"{name}.py").write_text("raise SystemExit('of the application')\n")
     version = run("-P", "-m", "guardfleet", "--version")
     assert version.stdout == "guardfleet 0.1.0\n", version.stderr
-    started = run("-P", "-c", CHILD, timeout=90)
+    started = run("-P", "-c", CHILD, timeout=patience(90))
     assert started.stdout.splitlines()[-1].split() == ["True", "None", str(site / "guardfleet")], started.stderr
 
 
@@ -131,7 +132,7 @@ def test_partitions_of_a_day_are_made_once_by_whoever_comes_first(db: Database, 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(patience(30))
     today = dt.datetime.now(dt.UTC).date()
     assert scalar(db, f"select count(*) from verdict_{today:%Y%m%d}") == 0
     assert scalar(db, "select count(*) from job where state = 1") == 5

@@ -9,6 +9,7 @@ import pytest
 
 from guardfleet.domain.verdict import Model
 from guardfleet.errors import DrainingError, FatalError
+from tests.services.patience import patience
 from worker.engine.engine import BatchingEngine
 from worker.engine.interfaces import Answer, Judged, Launched, Prepared, Synchronous, Unjudgeable
 from worker.engine.prompting.prompt import Content
@@ -17,7 +18,7 @@ from worker.engine.requests import Request
 from worker.engine.scheduler import ALERT_S, Waiting
 from worker.engine.testing.marked import InstantBackend, Marked
 
-WAIT_S = 10
+WAIT_S = patience(10)
 SHORT = 50  # tokens
 
 

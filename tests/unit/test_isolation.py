@@ -4,9 +4,10 @@ import threading
 
 import pytest
 
+from tests.services.patience import patience
 from worker.moderation.isolation import Isolation
 
-WAIT_S = 10
+WAIT_S = patience(10)
 
 
 def run(target: object) -> threading.Thread:

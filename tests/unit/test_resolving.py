@@ -12,6 +12,7 @@ import pytest
 from api.services import callback_check
 from api.services.callback_check import Receivers
 from guardfleet.errors import RejectedError
+from tests.services.patience import patience
 from tests.services.receiver import raw_server
 from worker.webhooks.egress import CheckedBackend, RefusedAddressError
 
@@ -28,7 +29,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
         if flags & socket.AI_NUMERICHOST or host.replace(".", "").isdigit():
             return real(host, port, *args, flags=flags, **kwargs)
         if host not in known:
-            over.wait(60)
+            over.wait(patience(60))
             raise socket.gaierror
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known[host]]
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from guardfleet.domain.verdict import Judgement
 from tests.services.judged import SAFE
+from tests.services.patience import patience
 from worker.moderation.single_flight import SingleFlight
 
 
@@ -34,13 +35,13 @@ def test_who_waits_for_a_task_that_fails_is_told_nothing() -> None:
                     return owner.judgement("a")
 
             answer = pool.submit(wait)
-            assert waiting.wait(10)
-        assert answer.result(10) is None
+            assert waiting.wait(patience(10))
+        assert answer.result(patience(10)) is None
 
 
 def test_two_that_wait_for_each_other_both_go_on() -> None:
     twins = SingleFlight()
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=patience(10))
 
     def work(mine: str, other: str) -> Judgement | None:
         with twins.scope(1) as scope:
@@ -54,4 +55,4 @@ def test_two_that_wait_for_each_other_both_go_on() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         answers = [pool.submit(work, "a", "b"), pool.submit(work, "b", "a")]
-        assert [answer.result(20) for answer in answers] == [SAFE, SAFE]
+        assert [answer.result(patience(20)) for answer in answers] == [SAFE, SAFE]

@@ -10,6 +10,7 @@ import pytest
 from guardfleet.errors import RejectedError
 from guardfleet.verdicts import export, targets
 from tests.services.commands import said
+from tests.services.patience import patience
 
 ROWS = [{"id": "1"}, {"id": "2"}]
 LINES = b'{"id":"1"}\n{"id":"2"}\n'
@@ -86,7 +87,7 @@ def test_a_pipe_is_written_into_and_stays_one(tmp_path: pathlib.Path) -> None:
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     reader.start()
     export.write_jsonl(ROWS, str(pipe))
-    reader.join(10)
+    reader.join(patience(10))
     assert got == [LINES]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert targets.rejected_beside(str(pipe)) is targets.rejected_beside("-") is None

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.services.patience import patience
 from worker.process.watchdog import STALLED_STATUS, LoopTick, Watchdog
 
 
@@ -18,7 +19,7 @@ def test_what_is_stuck_for_too_long_ends_the_process() -> None:
 
     dog = Watchdog({"engine_stalled": (lambda: 0.0, 0.01), "loop_stalled": (lambda: 0.5, 0.01)}, exit_process=leave)
     dog.start()
-    assert ended.wait(10)
+    assert ended.wait(patience(10))
     dog.stop()
     assert statuses[0] == STALLED_STATUS
 
@@ -36,7 +37,7 @@ def test_what_moves_is_left_alone_however_close_it_comes(slowest: float, ends: b
 
     dog = Watchdog({"loop_stalled": (moves, 0.04)}, exit_process=statuses.append)
     dog.start()
-    assert looked.wait(10)
+    assert looked.wait(patience(10))
     dog.stop()
     assert bool(statuses) is ends
 
