@@ -84,7 +84,7 @@ def test_another_model_under_the_same_name_judges_anew(tmp_path: pathlib.Path) -
 def test_an_interrupted_scan_resumes_where_it_was(data_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps({"id": i, "text": f"text {i}"}) + "\n" for i in range(400)))
-    slow = {"engine": "instant", "instant_ms_per_batch": "150", "shard_texts": "10", "concurrency": "1"}
+    slow = {"engine": "instant", "instant_ms_per_batch": "600", "shard_texts": "10", "concurrency": "1"}
     running = subprocess.Popen(
         [sys.executable, "-m", "guardfleet", "scan", str(source), "-o", str(out)],
         env=os.environ | environment(data_dir, slow),
@@ -92,7 +92,7 @@ def test_an_interrupted_scan_resumes_where_it_was(data_dir: pathlib.Path, tmp_pa
         text=True,
     )
     log = data_dir / "logs" / "worker.log"
-    until(lambda: log.exists() and log.read_text().count("shard_finished") >= 3, what="three finished shards")
+    until(lambda: log.exists() and log.read_text().count("shard_finished") >= 1, what="a finished shard")
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=patience(60))
     assert running.returncode == 3, told

@@ -71,10 +71,10 @@ def test_a_precision_that_the_device_has_no_units_for_is_refused_before_anything
 
 
 def test_real_rows_and_another_precision(shared: pathlib.Path) -> None:
-    done = evaluate(str(shared / "data" / "xstest_prompts.jsonl"), "--limit", "60", "--against", "bfloat16", "--json")
+    done = evaluate(str(shared / "data" / "xstest_prompts.jsonl"), "--limit", "30", "--against", "bfloat16", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["texts"] == 60
+    assert found["texts"] == 30
     assert found["against"]["severity_agreement"] > 0.9
     assert found["model"].startswith("guardfleet-demo@")
 

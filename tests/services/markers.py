@@ -6,7 +6,6 @@
 import importlib.util
 import pathlib
 from collections import Counter
-from collections.abc import Iterable
 
 import pytest
 
@@ -24,6 +23,7 @@ OF_FIXTURE = {
     "data_dir": "torch",  # the embedded servers' commands judge by the demo model
 }
 OF_FOLDER = {"engine": ("torch",), "gpu": ("torch",), "fleet": ("slow",), "faults": ("slow",)}
+ROOMS = ("faults", "fleet", "engine", "contract", "store", "http", "gpu", "property", "unit")  # in the order of their longest file
 SERVERS = {"rabbitmq", "redis"}  # as values of a parameter
 PACKAGES = {"torch": ("torch", "transformers")}
 
@@ -46,10 +46,13 @@ def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
     return True if collection_path.name == "engine" and lacking("torch") and not IN_CI else None
 
 
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them, and put the rooms whose files take longest first: processes that run files beside each other end together then."""
     for item in items:
         for mark in sorted(needs(item)):
             item.add_marker(mark)
+    items.sort(key=lambda item: ROOMS.index(item.path.parent.name) if item.path.parent.name in ROOMS else 0)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
