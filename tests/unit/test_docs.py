@@ -2,10 +2,12 @@
 
 import ast
 import importlib.util
+import json
 import pathlib
 import re
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -13,13 +15,22 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
 
 
-def test_the_settings_page_is_fresh() -> None:
+def generator() -> ModuleType:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "settings.md").read_text() == module.settings_page(), "run `make docs`"
+    return module
+
+
+def test_each_generated_page_is_fresh() -> None:
+    for name, page in generator().PAGES.items():
+        assert (ROOT / "docs" / name).read_text() == page(), f"docs/{name}: run `make docs`"
+
+
+def test_what_the_api_says_of_itself_needs_no_server() -> None:
+    assert "/v1/batches" in json.loads(generator().openapi())["paths"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
