@@ -20,6 +20,7 @@ check: $(STAMP) lint ## linters, types, import contracts, unit and property test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/unit tests/property
 
 lint: $(STAMP)
+	@[ ! -e .git ] || $(BIN)/python .ci/commit_subjects.py
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo || $(BIN)/lint-imports --verbose
