@@ -4,8 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# What `make coverage` runs: the rooms that need no process but PostgreSQL. COVERED=tests asks all of them.
+COVERED ?= tests/unit tests/property tests/store
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint docs clean
+.PHONY: help demo test check lint coverage docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,11 +28,14 @@ lint: $(STAMP)
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo || $(BIN)/lint-imports --verbose
 
+coverage: $(STAMP) ## say which lines and branches tests reach; COVERED=tests asks all rooms
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile $(COVERED) --cov --cov-report term --cov-report xml
+
 docs: $(STAMP) ## write the generated pages again
 	@$(BIN)/python docs/generate.py
 
-clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## remove the virtual environment, caches and what was built
+	rm -rf $(VENV) site .coverage coverage.xml .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # constraints.txt pins torch to the build that installs without CUDA packages, and everything else to what was tested.
 $(STAMP): pyproject.toml constraints.txt

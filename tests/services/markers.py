@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import IN_CI, missing
 
 OF_FIXTURE = {
+    "shared": "shared",
     "postgres": "postgres",
     "rabbitmq": "rabbitmq",
     "own_rabbitmq": "rabbitmq",
