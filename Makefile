@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DOCS   := $(VENV)/.installed-docs
 
 # What `make coverage` runs: the rooms that need no process but PostgreSQL. COVERED=tests asks all of them.
 COVERED ?= tests/unit tests/property tests/store
@@ -31,8 +32,9 @@ lint: $(STAMP)
 coverage: $(STAMP) ## say which lines and branches tests reach; COVERED=tests asks all rooms
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile $(COVERED) --cov --cov-report term --cov-report xml
 
-docs: $(STAMP) ## write the generated pages again
+docs: $(DOCS) ## write the generated pages again and build the site into site/
 	@$(BIN)/python docs/generate.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove the virtual environment, caches and what was built
 	rm -rf $(VENV) site .coverage coverage.xml .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -44,3 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "torch==2.13.0"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[all]" --group dev
 	@touch $(STAMP)
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --group docs
+	@touch $(DOCS)
