@@ -46,20 +46,20 @@ def create_app(settings: Settings) -> FastAPI:
     """The application over configured services; raises ConfigurationError when the schema is not the one it needs."""
     db = Database(settings.required("database_url"), application="guardfleet-api", pool_size=10)
     keyring = Keyring.of(settings)
-    most = settings.api_max_connections
-    limits_url = settings.rate_limit_url.get_secret_value() if settings.rate_limit_url else None
-    contents = Contents(settings.files_url or str(settings.data_dir / "files"), keyring)
+    most = settings.tuning.api_max_connections
+    limits_url = settings.api.rate_limit_url.get_secret_value() if settings.api.rate_limit_url else None
+    contents = Contents(settings.api.files_url or str(settings.data_dir / "files"), keyring)
     intakes = FileIntakes(db, keyring, settings, contents)
     context = Context(
         db,
         keyring,
         settings,
         contents,
-        Throttle(settings.rate_limit, settings.quota, limits_url, namespace=settings.namespace),
+        Throttle(settings.api.rate_limit, settings.api.quota, limits_url, namespace=settings.namespace),
         intakes,
         Online(db, keyring, settings),
-        Receivers(settings.webhook_allow_networks),
-        Watching(db, Places("waiting", of_key=settings.api_max_waiting, in_all=most // 2)),
+        Receivers(settings.webhooks.allow_networks),
+        Watching(db, Places("waiting", of_key=settings.tuning.api_max_waiting, in_all=most // 2)),
         Places("bodies", of_key=BODIES_OF_KEY, in_all=max(1, most // 4)),
         Places("downloads", of_key=DOWNLOADS_OF_KEY, in_all=DOWNLOADS),
     )
@@ -80,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(Bounded, max_bytes=settings.api_max_json_bytes, pause_s=settings.api_pause_s)
+    app.add_middleware(Bounded, max_bytes=settings.tuning.api_max_json_bytes, pause_s=settings.tuning.api_pause_s)
     app.add_middleware(Headed)
     app.add_middleware(Observed)
 
@@ -123,7 +123,7 @@ def _require(context: Context) -> None:
     """Raise ConfigurationError where the process could not do its work."""
     migrate.wait_for_head(context.db)
     pooler.require_prepared(context.db)
-    ports.require_free(context.settings.api_host, context.settings.api_port, "api_port")
+    ports.require_free(context.settings.api.host, context.settings.api.port, "api_port")
     installation.require_key(context.db, context.keyring)
 
 

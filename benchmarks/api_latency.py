@@ -38,7 +38,7 @@ def main() -> int:
     asked = parser.parse_args()
     with place(asked.postgres, asked.broker, engine=asked.engine, shard_texts=256) as settings:
         db, port = Database(settings.required("database_url")), free_port()
-        served = settings.model_copy(update={"api_port": port})
+        served = settings.but(api_port=port)
         processes = [start(settings, "worker", "worker", says="worker_ready"), start(served, "api", "api")]
         processes.append(start(settings, "dispatcher", "dispatcher"))
         try:

@@ -41,7 +41,7 @@ def main() -> int:
     asked = parser.parse_args()
     with place(asked.postgres, asked.broker, engine="instant") as settings:
         db, port = Database(settings.required("database_url")), free_port()
-        process = start(settings.model_copy(update={"api_port": port}), "api", "api")
+        process = start(settings.but(api_port=port), "api", "api")
         try:
             until(lambda: answers(port), 30, "the API")
             auth = {"authorization": f"Bearer {keys.create(db, Keyring(settings.required('secret_key')), name='bench')}"}

@@ -8,19 +8,24 @@ import tempfile
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
 from api.server import create_app
 from guardfleet.domain.options import JobOptions
 from guardfleet.security.encryption import new_secret_key
-from guardfleet.settings import ENV_PREFIX, Settings, load_settings
+from guardfleet.settings import ENV_PREFIX, Settings, Tuning, load_settings, variable_of
+from guardfleet.settings.names import GUARDED, PLACES
 
 HERE = pathlib.Path(__file__).parent
 SETTINGS = """# Settings
 
-Generated from `guardfleet/settings/__init__.py` by `make docs`. Every process reads the same settings, from environment
+Generated from `guardfleet/settings/` by `make docs`. Every process reads the same settings, from environment
 variables. An unknown or wrong one stops the process with a sentence that names the key and what is allowed.
 Secrets are not shown.
 
-| variable | default | what it is |
+"""
+HEAD = """| variable | default | what it is |
 |---|---|---|
 """
 OPTIONS = """# Options of a job
@@ -46,15 +51,40 @@ def row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "&#124;") for cell in cells) + " |\n"
 
 
+RENAMED = """
+## Names before 0.2
+
+Read for one version more, with a warning in the log. What only tests and load runs turn is no setting any more: it comes as
+JSON in `GUARDFLEET_TUNING`, which is refused unless `GUARDFLEET_ALLOW_TUNING=1` stands beside it.
+
+| before | now |
+|---|---|
+"""
+
+
 def settings_page() -> str:
-    """Every setting."""
-    rows = []
+    """Write the page: settings of all processes first, then each group."""
+    rows = [_row(ENV_PREFIX + name.upper(), field) for name, field in Settings.model_fields.items() if not _group(field)]
+    parts = [SETTINGS + HEAD + "\n".join(rows) + "\n"]
     for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=True, validated_data={})
-        default = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        shown = "" if default in (None, "") or name == "data_dir" else f"`{default}`"
-        rows.append(row(f"`{ENV_PREFIX}{name.upper()}`", shown, field.description or ""))
-    return SETTINGS + "".join(rows)
+        if (group := _group(field)) and group is not Tuning:
+            prefix = f"{ENV_PREFIX}{name.upper()}__"
+            rows = [_row(prefix + leaf.upper(), inside) for leaf, inside in group.model_fields.items()]
+            parts.append(f"\n## {name}: {(group.__doc__ or '').rstrip('.')}\n\n" + HEAD + "\n".join(rows) + "\n")
+    old = "\n".join(f"| `{ENV_PREFIX}{name.upper()}` | `{variable_of(name)}` |" for name in PLACES if name not in GUARDED)
+    return "".join(parts) + RENAMED + old + "\n"
+
+
+def _group(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _row(variable: str, field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    default = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    shown = "" if default in (None, "") or variable.endswith("DATA_DIR") else f"`{default}`"
+    return f"| `{variable}` | {shown} | {(field.description or '').replace('|', '&#124;')} |"
 
 
 def options_page() -> str:

@@ -39,7 +39,7 @@ class BodyLines:
         self._request, self._context = request, context
         self._packing = request.headers.get("content-encoding", "identity").lower()
         self._unpack = UNPACK[self._packing]()
-        self._cutter = LineCutter(longest_line(context.settings.max_text_bytes))
+        self._cutter = LineCutter(longest_line(context.settings.intake.max_text_bytes))
         self._came_bytes = self._bytes = self._counted_bytes = 0
         self._digest = hashlib.sha256()
 
@@ -83,7 +83,7 @@ class BodyLines:
     def _count(self, n: int) -> None:
         self._bytes += n
         self._counted_bytes = max(self._bytes, self._came_bytes, self._unpack.parts * PART_BYTES)
-        if self._counted_bytes > self._context.settings.api_max_body_bytes:
+        if self._counted_bytes > self._context.settings.api.max_body_bytes:
             raise too_large(self._context)
         if self._bytes > max(MOST_TIMES_FROM, MOST_TIMES * self._came_bytes):
             raise ProblemError(413, "too_large", f"a body unpacks to at most {MOST_TIMES:,} times its size.")
@@ -106,13 +106,13 @@ def check_headers(request: Request, context: Context) -> None:
         detail = f"send the body as {', '.join(UNPACK)}."
         raise ProblemError(415, "unsupported_encoding", detail, headers={"Accept-Encoding": ", ".join(UNPACK)})
     length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > context.settings.api_max_body_bytes:
+    if length.isdigit() and int(length) > context.settings.api.max_body_bytes:
         raise too_large(context)
 
 
 def too_large(context: Context) -> ProblemError:
     """The refusal."""
-    return ProblemError(413, "too_large", f"a body has at most {context.settings.api_max_body_bytes} bytes.")
+    return ProblemError(413, "too_large", f"a body has at most {context.settings.api.max_body_bytes} bytes.")
 
 
 async def _gathered(chunks: AsyncIterator[bytes], n: int) -> AsyncIterator[bytes]:

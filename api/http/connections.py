@@ -117,12 +117,12 @@ class Server(uvicorn.Server):
 
 def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     """The server around the application."""
-    most = most_connections(settings.api_max_connections)
+    most = most_connections(settings.tuning.api_max_connections)
     config = uvicorn.Config(
         app,
-        host=settings.api_host,
-        port=settings.api_port,
-        http=partial(Waiting, most=most, head_s=settings.api_head_s),  # type: ignore[arg-type]  # whatever makes a protocol
+        host=settings.api.host,
+        port=settings.api.port,
+        http=partial(Waiting, most=most, head_s=settings.tuning.api_head_s),  # type: ignore[arg-type]  # whatever makes a protocol
         backlog=BACKLOG,
         log_config=None,
         access_log=False,

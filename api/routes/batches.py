@@ -150,7 +150,7 @@ async def _taken(
     try:
         while lines is not None:
             await context.throttle.spend(request, caller, len(lines))
-            rows = take_lines(lines, max_text_bytes=context.settings.max_text_bytes, columns=options.columns)
+            rows = take_lines(lines, max_text_bytes=context.settings.intake.max_text_bytes, columns=options.columns)
             await beside(context.body_threads, intake.add_all, rows)
             lines = await anext(blocks, None)
         label, settle = ids.BATCH.of(intake.job.public_id), once.settling(body.digest) if once else None
@@ -179,7 +179,7 @@ async def _callback(request: Request, context: Context, caller: Caller, asked: B
     if url is None:
         return None, ()
     found = await context.receivers.addresses(url, tenant_id=caller.tenant_id, name="callback_url")
-    return callback_secret(url, secret, context.settings.webhook_allow_networks, found), found
+    return callback_secret(url, secret, context.settings.webhooks.allow_networks, found), found
 
 
 def _say_old_names(made: Response, asked: Iterable[str]) -> None:

@@ -62,7 +62,7 @@ async def create(request: Request, context: AppContext, caller: FilesWriter) -> 
 
 
 async def _taken(request: Request, context: Context, caller: Caller) -> dict[str, Any]:
-    max_bytes = context.settings.files_max_bytes
+    max_bytes = context.settings.api.files_max_bytes
     _check_length(request, max_bytes)
     upload = Upload()
     arriving: _Arriving | None = None
@@ -203,7 +203,7 @@ class _Arriving:
         _kept_s(upload.before, is_all=False)
         file = files.create(context.db, context.keyring, tenant_id=caller.tenant_id, filename=upload.filename or "upload")
         writer = context.contents.writer(file.public_id, file.data_key)
-        return cls(file, writer, context.settings.files_max_bytes, context.settings.max_text_bytes)
+        return cls(file, writer, context.settings.api.files_max_bytes, context.settings.intake.max_text_bytes)
 
     def take(self, data: bytes) -> None:
         if self.writer.size + len(data) > self.max_bytes:

@@ -207,7 +207,7 @@ async def _judged(
 
 def _row(i: int, value: dict[str, Any], context: Context, *, param: str = "input") -> PayloadRow:
     try:
-        return row_of(i, {"id": str(i), **value}, max_text_bytes=context.settings.max_text_bytes)
+        return row_of(i, {"id": str(i), **value}, max_text_bytes=context.settings.intake.max_text_bytes)
     except LineError as error:
         raise ProblemError(400, error.code, f"{error.detail}.", param=param) from None
     except RejectedError as error:

@@ -159,7 +159,7 @@ async def test(endpoint_id: str, asked: Test, context: AppContext, caller: Webho
     public_id = ids.ENDPOINT.parse(endpoint_id)
     delivery = await in_thread(endpoints.send_test, context.db, public_id, tenant_id=caller.tenant_id, kind=asked.event_type)
     outcome = None
-    for _ in range(int((context.settings.webhook_timeout_s + TEST_MARGIN_S) / LOOK_S)):
+    for _ in range(int((context.settings.webhooks.timeout_s + TEST_MARGIN_S) / LOOK_S)):
         outcome = await in_thread(deliveries.outcome, context.db, delivery)
         if outcome is not None:
             break

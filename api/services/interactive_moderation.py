@@ -80,7 +80,7 @@ class Online:
         done = self._waiting[job_id] = asyncio.Event()
         try:
             job = await run_in_threadpool(self._submit, job_id, rows, tenant_id, model, keeps_nothing)
-            async with asyncio.timeout(self._settings.moderation_timeout_s):
+            async with asyncio.timeout(self._settings.api.moderation_timeout_s):
                 while True:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(done.wait(), LOOK_S)
@@ -90,7 +90,7 @@ class Online:
                         return job, page
         except TimeoutError:
             await run_in_threadpool(control.cancel, self._db, job_id)
-            detail = f"no verdict in {self._settings.moderation_timeout_s:g} s: is a worker running?"
+            detail = f"no verdict in {self._settings.api.moderation_timeout_s:g} s: is a worker running?"
             raise ProblemError(503, "deadline_exceeded", detail, headers={"Retry-After": str(NOBODY_S)}) from None
         finally:
             del self._waiting[job_id]

@@ -67,7 +67,7 @@ def scan(
     from guardfleet.telemetry import logs
 
     settings = load_settings(model=model)
-    logs.configure(settings.model_copy(update={"log_level": "error", "log_format": "console"}), process="scan")
+    logs.configure(settings.but(log_level="error", log_format="console"), process="scan")
     options.plan.check()
     return Scan(
         settings, sources, out, reading, options, again=again, allow_empty=allow_empty, callback_secret=callback_secret
@@ -255,7 +255,7 @@ def evaluate(
     from guardfleet.telemetry import logs
 
     settings = load_settings(model=model)
-    logs.configure(settings.model_copy(update={"log_format": "console"}), process="evaluate")
+    logs.configure(settings.but(log_format="console"), process="evaluate")
     return command.evaluate(settings, sources, reading, limit=limit, against=against, as_json=as_json, csv_path=csv)
 
 

@@ -159,15 +159,17 @@ class DirectClient:
 
     def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
         """Return the verdict of a text, or of `{"messages": [...]}`, at once; raises RetryableError where no worker answers."""
-        row = row_of(1, {"text": value} if isinstance(value, str) else dict(value), max_text_bytes=self.settings.max_text_bytes)
+        row = row_of(
+            1, {"text": value} if isinstance(value, str) else dict(value), max_text_bytes=self.settings.intake.max_text_bytes
+        )
         (job_id,) = interactive.reserve(self.db, 1)
         job = submit.judge_now(self.db, self.keyring, job_id, [row], tenant_id=self.tenant_id, model=None)
         interactive.forget_message(self.db, job.id)  # the dispatcher publishes it
-        deadline = time.monotonic() + self.settings.moderation_timeout_s
+        deadline = time.monotonic() + self.settings.api.moderation_timeout_s
         while (page := interactive.found(self.db, job)) is None:
             if time.monotonic() > deadline:
                 control.cancel(self.db, job.id)
-                raise RetryableError(f"no verdict in {self.settings.moderation_timeout_s:g} s: is a worker running?")
+                raise RetryableError(f"no verdict in {self.settings.api.moderation_timeout_s:g} s: is a worker running?")
             time.sleep(LOOK_S)
         verdict: Verdict = orjson.loads(next(page.json_objects()))
         return verdict
@@ -196,7 +198,7 @@ class DirectClient:
         for number, value in enumerate(texts, 1):
             row: PayloadRow | LineError
             try:
-                row = row_of(number, columns.placed(value), max_text_bytes=self.settings.max_text_bytes)
+                row = row_of(number, columns.placed(value), max_text_bytes=self.settings.intake.max_text_bytes)
             except LineError as error:
                 row = error.kept()
             yield number, row

@@ -66,16 +66,16 @@ class Stack:
             found: dict[str, object] = {
                 "database_url": SecretStr(postgres.url),
                 "secret_key": self.settings.secret_key or SecretStr(_secret_key(self._folder)),
-                "webhook_allow_networks": self.settings.webhook_allow_networks or LOOPBACK,
+                "webhook_allow_networks": self.settings.webhooks.allow_networks or LOOPBACK,
             }
-            if self.settings.engine == "model" and "shard_texts" not in self.settings.model_fields_set and not GPU.exists():
+            if self.settings.tuning.engine == "model" and "shard_texts" not in self.settings.model_fields_set and not GPU.exists():
                 found["shard_texts"] = CPU_SHARD_TEXTS
             if broker and self.settings.broker_url is None:
                 valkey = EmbeddedValkey(self._folder / "valkey", sockets, owner)
                 self._servers.append(valkey)
                 valkey.start()
                 found["broker_url"] = SecretStr(valkey.url)
-            self.settings = self.settings.model_copy(update=found)
+            self.settings = self.settings.but(**found)
         db = Database(self.settings.required("database_url"), pool_size=1)
         try:
             migrate.upgrade(db)
@@ -168,16 +168,16 @@ def running_settings(settings: Settings) -> Settings | None:
     found: dict[str, Any] = {}
     for key in ("database_url", "broker_url", "secret_key"):
         found[key] = SecretStr(environment[f"GUARDFLEET_{key.upper()}"])
-    if allowed := environment.get("GUARDFLEET_WEBHOOK_ALLOW_NETWORKS"):
+    if allowed := environment.get("GUARDFLEET_WEBHOOKS__ALLOW_NETWORKS"):
         found["webhook_allow_networks"] = tuple(allowed.split(","))
-    if "GUARDFLEET_SHARD_TEXTS" in environment:
-        found["shard_texts"] = int(environment["GUARDFLEET_SHARD_TEXTS"])
+    if "GUARDFLEET_INTAKE__SHARD_TEXTS" in environment:
+        found["shard_texts"] = int(environment["GUARDFLEET_INTAKE__SHARD_TEXTS"])
     db = Database(found["database_url"].get_secret_value(), pool_size=1)
     try:
         _wait_for(db)
     finally:
         db.close()
-    return settings.model_copy(update=found)
+    return settings.but(**found)
 
 
 def _is_locked(folder: pathlib.Path) -> bool:

@@ -27,10 +27,10 @@ def _found(db: Database, job: JobView, settings: Settings) -> str | None:
     """What the fleet lacks, the most likely first."""
     if job.state is not JobState.INGESTING and not leader.is_led(db):
         return "no dispatcher is running: start `guardfleet dispatcher`."
-    for stall in health.stalls(db, after_s=settings.stall_s):
+    for stall in health.stalls(db, after_s=settings.tuning.stall_s):
         if stall.route.lane == job.lane and stall.route.model in (job.first_model, job.second_model):
             return in_words(stall, settings.namespace)
-    if silence := health.silence(db, job.id, lease_s=settings.lease_s):
+    if silence := health.silence(db, job.id, lease_s=settings.tuning.lease_s):
         what = "a shard is" if silence.shards == 1 else f"{silence.shards:,} shards are"
         return f"{what} held by a worker that has not been heard of lately: others can take over in {silence.back_s:.0f} s."
     return None

@@ -102,7 +102,7 @@ class Intake:
             else:
                 self._rows.append(row)
                 self._row_bytes += content_bytes(row.content)
-                if len(self._rows) >= self._settings.shard_texts or self._row_bytes >= self._settings.shard_bytes:
+                if len(self._rows) >= self._settings.intake.shard_texts or self._row_bytes >= self._settings.tuning.shard_bytes:
                     self._close_shard()
         if self._clock() - self._written_at > PIECE_S:
             self._close_shard()

@@ -42,11 +42,11 @@ def open_job(
     plan = options.plan.check()
     if not is_storable(options.name):
         raise RejectedError("the name of a job holds a NUL or half of a surrogate pair.", param="name")
-    secret = callback_secret(options.callback_url, new.callback_secret, settings.webhook_allow_networks, addresses)
+    secret = callback_secret(options.callback_url, new.callback_secret, settings.webhooks.allow_networks, addresses)
     if not new.brings_workers:
         models.require_served(db, plan.model, plan.second_model)
     admitted = replace(new, callback_secret=secret)
-    return intake.create(db, keyring, admitted, max_backlog=settings.max_backlog_texts, also=also)
+    return intake.create(db, keyring, admitted, max_backlog=settings.intake.max_backlog_texts, also=also)
 
 
 def judge_now(

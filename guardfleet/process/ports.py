@@ -4,12 +4,12 @@ import errno
 import socket
 
 from guardfleet.errors import ConfigurationError
-from guardfleet.settings import ENV_PREFIX
+from guardfleet.settings import variable_of
 
 
 def require_free(host: str, port: int, setting: str) -> None:
     """Raise ConfigurationError, naming the port and its setting, where nobody can listen there; 0 is any free port."""
-    name = f"{ENV_PREFIX}{setting.upper()}"
+    name = variable_of(setting)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family, kind, protocol) as probe:

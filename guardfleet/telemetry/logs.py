@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from guardfleet.errors import AwayError, StatementError
-from guardfleet.settings import Settings
+from guardfleet.settings import ENV_PREFIX, Settings, variable_of
 
 FRAMES = 5  # innermost first, of an error that nobody expected
 Logger = Any  # structlog's bound logger; its own type is a lazy proxy
@@ -27,7 +27,7 @@ SLUGS = (
     "queue_stalled", "queue_moves", "job_abandoned", "job_expired", "jobs_purged", "day_expired",
     "delivery_made", "delivery_failed", "delivery_raised", "delivery_skipped", "delivery_message_rejected",
     "delivery_message_returned", "endpoint_disabled",
-    "step_raised", "listening_failed",
+    "setting_renamed", "step_raised", "listening_failed",
     "request", "request_failed", "throttle_away", "watching_paused",
     "file_intake_paused", "file_intake_failed", "file_intake_ended",
     "child_started", "child_exited", "child_given_up", "shards_freed", "shards_not_freed", "workers_stopped",
@@ -65,6 +65,8 @@ def configure(settings: Settings, *, process: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
+    for name in settings.renamed:
+        get_logger().warning("setting_renamed", old=f"{ENV_PREFIX}{name.upper()}", new=variable_of(name))
 
 
 def told(error: BaseException) -> dict[str, str]:

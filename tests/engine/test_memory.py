@@ -79,7 +79,7 @@ def test_the_largest_models_on_the_smallest_gpus() -> None:
     assert str(said.value) == (
         "model 'guard' in bfloat16 does not fit on NVIDIA A4000: it takes at least 17.6 GB, 16.4 GB of them its weights, and "
         "16.0 GB of 16.0 GB are free; take 0.6B (1.2 GB) or 4B (8.0 GB) in bfloat16, or 0.6B (0.8 GB), 4B (4.4 GB) or 8B (9.4 GB) "
-        "in int8 (GUARDFLEET_QUANTIZE)."
+        "in int8 (GUARDFLEET_ENGINE__QUANTIZE)."
     )
 
 
@@ -95,7 +95,9 @@ def test_a_gpu_that_somebody_fills_is_to_be_freed() -> None:
 
 
 def test_fp8_is_named_where_the_gpu_has_it() -> None:
-    with pytest.raises(ConfigurationError, match=r"8B \(9.4 GB\) in int8 \(GUARDFLEET_QUANTIZE\), or .*8B \(9.4 GB\) in fp8"):
+    with pytest.raises(
+        ConfigurationError, match=r"8B \(9.4 GB\) in int8 \(GUARDFLEET_ENGINE__QUANTIZE\), or .*8B \(9.4 GB\) in fp8"
+    ):
         of("8B", BF16, gpu(16, capability=(8, 9)))
 
 
@@ -104,7 +106,7 @@ def test_what_fits_is_named_in_the_type_that_was_asked_for() -> None:
     for dtype, named in (("float16", "0.6B (1.2 GB) in float16, or"), ("float32", "0.6B (1.2 GB) in bfloat16, or")):
         with pytest.raises(ConfigurationError) as said:
             of("4B", Precision(dtype), small)
-        assert f"take {named} 0.6B (0.8 GB) in int8 (GUARDFLEET_QUANTIZE)." in str(said.value)
+        assert f"take {named} 0.6B (0.8 GB) in int8 (GUARDFLEET_ENGINE__QUANTIZE)." in str(said.value)
 
 
 def test_a_cpu_holds_the_weights_as_they_are_loaded() -> None:

@@ -48,7 +48,9 @@ def test_weights_that_are_stored_quantized_are_refused_before_they_are_read(
     (copied / "config.json").write_text(json.dumps({**config, field: STORED[method]}))
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unread)
     monkeypatch.setattr("worker.engine.model.loading.digest_of", unread)
-    with pytest.raises(ConfigurationError, match=rf"stored quantized \({method}, .*16-bit weights.*GUARDFLEET_QUANTIZE") as said:
+    with pytest.raises(
+        ConfigurationError, match=rf"stored quantized \({method}, .*16-bit weights.*GUARDFLEET_ENGINE__QUANTIZE"
+    ) as said:
         load(str(copied))
     assert "\n" not in str(said.value)
 

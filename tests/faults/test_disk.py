@@ -39,7 +39,7 @@ def test_a_full_disk_is_waited_out(small_disk: pathlib.Path, redis_broker: str, 
     server.start()
     migrate.upgrade(made := Database(server.url, pool_size=1))
     made.close()
-    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 25}))
+    producer = DirectClient.connect(settings.but(shard_texts=25))
     try:
         with fleet(settings, tmp_path, ("dispatcher",), ("worker",)) as (_, worker):
             job = producer.submit([f"text {i}" for i in range(4000)]).job

@@ -32,7 +32,7 @@ def producer_of() -> Iterator[MakeProducer]:
     made: list[DirectClient] = []
 
     def make(settings: Settings, shard_texts: int = 25) -> DirectClient:
-        made.append(DirectClient.connect(settings.model_copy(update={"shard_texts": shard_texts})))
+        made.append(DirectClient.connect(settings.but(shard_texts=shard_texts)))
         return made[-1]
 
     yield make
@@ -47,7 +47,7 @@ def leased(db: Database, job_id: int) -> int:
 def test_a_worker_killed_in_the_middle_of_a_shard_loses_and_doubles_nothing(
     settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
-    slow = settings.model_copy(update={"instant_ms_per_batch": 100.0})
+    slow = settings.but(instant_ms_per_batch=100.0)
     producer = producer_of(slow)
     job = producer.submit(TEXTS).job
     with fleet(slow, tmp_path, DISPATCHER, WORKER) as (_, victim):
@@ -66,14 +66,14 @@ def test_a_worker_killed_in_the_middle_of_a_shard_loses_and_doubles_nothing(
 def test_a_stopped_worker_that_comes_back_after_its_lease_is_fenced(
     settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
-    slow = settings.model_copy(update={"instant_ms_per_batch": 300.0, "lease_s": 1.0})
+    slow = settings.but(instant_ms_per_batch=300.0, lease_s=1.0)
     producer = producer_of(slow)
     job = producer.submit(TEXTS[:100]).job
     with fleet(slow, tmp_path, DISPATCHER, WORKER) as (_, zombie):
         until(lambda: leased(producer.db, job.id) == 4, what="all four shards in work, and no transaction open")
         zombie.signal(signal.SIGSTOP)
         (tmp_path / "second").mkdir()
-        with fleet(slow.model_copy(update={"instant_ms_per_batch": 0.0}), tmp_path / "second", WORKER):
+        with fleet(slow.but(instant_ms_per_batch=0.0), tmp_path / "second", WORKER):
             done = finished(producer, job)
             zombie.signal(signal.SIGCONT)
             zombie.until_says("shard_fenced")
@@ -126,7 +126,7 @@ def test_a_database_that_loses_power_is_waited_for(redis_broker: str, tmp_path: 
 def test_sigterm_hands_work_back_at_once_and_counts_no_claim(
     settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
-    slow = settings.model_copy(update={"instant_ms_per_batch": 700.0, "lease_s": 30.0})
+    slow = settings.but(instant_ms_per_batch=700.0, lease_s=30.0)
     producer = producer_of(slow, shard_texts=100)
     texts = [f"{'word ' * 20_000}{i}" for i in range(60)]  # one row a batch, so that a shard is a minute of work
     job = producer.submit(texts).job
@@ -150,7 +150,7 @@ def test_a_hung_device_ends_the_process_with_its_own_status(
 ) -> None:
     producer = producer_of(settings)
     job = producer.submit(["[[hang]]"]).job
-    with fleet(settings.model_copy(update={"engine_stall_s": 1.0}), tmp_path, DISPATCHER, WORKER) as (_, worker):
+    with fleet(settings.but(engine_stall_s=1.0), tmp_path, DISPATCHER, WORKER) as (_, worker):
         assert worker.wait() == 70
         assert worker.says("engine_stalled")
     assert views.get(producer.db, job.public_id).done == 0
@@ -172,7 +172,7 @@ def test_a_lost_device_ends_the_process_and_its_shard_is_taken_back(
 def test_a_text_that_kills_its_process_ends_as_an_error_row(
     deed: str, settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
-    deadly = settings.model_copy(update={"max_claims": 3, "lease_s": 1.0})
+    deadly = settings.but(max_claims=3, lease_s=1.0)
     producer = producer_of(deadly, shard_texts=4)
     job = producer.submit(["before", deed, "behind", "last of the shard", "of another shard"]).job
     with fleet(deadly, tmp_path, DISPATCHER):
@@ -215,7 +215,7 @@ def test_a_second_dispatcher_stands_by_and_takes_over(
 def test_a_shard_whose_texts_are_gone_ends_as_error_rows_after_its_retries(
     settings: Settings, tmp_path: pathlib.Path, producer_of: MakeProducer
 ) -> None:
-    stubborn = settings.model_copy(update={"max_failures": 2})
+    stubborn = settings.but(max_failures=2)
     producer = producer_of(stubborn, shard_texts=2)
     job = producer.submit(["a", "b", "c"]).job
     with producer.db.begin() as connection:

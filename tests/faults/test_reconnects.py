@@ -73,7 +73,7 @@ def ticked_at(port: int) -> float:
 
 def survive(settings: Settings, module: str, folder: pathlib.Path, cut: Callable[[], None]) -> None:
     """Run a job through `ROUNDS` cuts, then end the worker by SIGTERM."""
-    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 10}))
+    producer = DirectClient.connect(settings.but(shard_texts=10))
     job = producer.submit([f"text {i}" for i in range(1200)]).job
     dispatcher = Process(settings, "dispatcher", log=folder / "dispatcher.log", module=module)
     worker = Process(settings, "worker", log=folder / "worker.log", module=module)
@@ -92,7 +92,7 @@ def survive(settings: Settings, module: str, folder: pathlib.Path, cut: Callable
 
 def test_a_flushed_redis_loses_nothing(database_url: str, own_redis: OwnRedis, tmp_path: pathlib.Path) -> None:
     settings = fleet_settings(database_url, own_redis.url, tmp_path, instant_ms_per_batch=20.0)
-    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 10}))
+    producer = DirectClient.connect(settings.but(shard_texts=10))
     job = producer.submit([f"text {i}" for i in range(600)]).job
     client = redis.Redis.from_url(own_redis.url)
     try:
@@ -128,7 +128,7 @@ def test_a_redis_that_takes_no_writes_for_a_while_is_waited_for(
     database_url: str, own_redis: OwnRedis, tmp_path: pathlib.Path
 ) -> None:
     settings = fleet_settings(database_url, own_redis.url, tmp_path, instant_ms_per_batch=20.0)
-    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 10}))
+    producer = DirectClient.connect(settings.but(shard_texts=10))
     client = redis.Redis.from_url(own_redis.url)
     try:
         with fleet(settings, tmp_path, ("dispatcher",), ("worker",)) as (dispatcher, worker):

@@ -34,7 +34,7 @@ def with_keys(settings: Settings, secret: str, previous: str | None = None) -> S
     from pydantic import SecretStr
 
     values = {"secret_key": SecretStr(secret), "previous_secret_key": SecretStr(previous) if previous else None}
-    return settings.model_copy(update=values)
+    return settings.but(**values)
 
 
 def rotate(settings: Settings, ring: Keyring) -> None:
@@ -72,7 +72,7 @@ def secrets_under(ring: Keyring, old_ring: Keyring, db: Database) -> list[bytes]
 
 @with_broker("redis")
 def test_the_key_is_rotated_under_a_working_fleet(settings: Settings, db: Database, tmp_path: pathlib.Path) -> None:
-    settings = settings.model_copy(update={"instant_ms_per_batch": 100.0, "shard_texts": 20, "concurrency": 1, "log_level": "info"})
+    settings = settings.but(instant_ms_per_batch=100.0, shard_texts=20, concurrency=1, log_level="info")
     both, new = with_keys(settings, NEW, SECRET_KEY), with_keys(settings, NEW)
     old_ring, ring = Keyring(SECRET_KEY), Keyring(NEW)
     producer = DirectClient(db, Keyring(SECRET_KEY), settings)

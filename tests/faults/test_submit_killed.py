@@ -50,7 +50,7 @@ def test_a_killed_submit_is_gone_on_with_by_the_same_command(settings: Settings,
 
 @with_broker("rabbitmq")
 def test_a_killed_submit_that_nobody_goes_on_with_is_given_up(settings: Settings, tmp_path: pathlib.Path) -> None:
-    impatient = settings.model_copy(update={"intake_idle_s": 1.0})
+    impatient = settings.but(intake_idle_s=1.0)
     producer = DirectClient.connect(settings)
     submit = Process(impatient, "submit", str(write(tmp_path / "texts.jsonl")), log=tmp_path / "first.log")
     until(lambda: taken(producer.db), what="a part of the texts")

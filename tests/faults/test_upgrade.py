@@ -14,6 +14,7 @@ from guardfleet.client.direct import DirectClient
 from guardfleet.errors import ConfigurationError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
+from guardfleet.settings.names import PLACES
 from guardfleet.store import migrate
 from guardfleet.store.database import Database
 from tests.services.fixtures import SECRET_KEY, fleet_settings
@@ -40,8 +41,13 @@ def old_code(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def _as_json(settings: Settings) -> dict[str, str]:
     """The settings as the old code reads them: lists as JSON."""
-    lists = {name: json.dumps(list(value)) for name, value in settings if isinstance(value, tuple)}
-    return settings.as_environment() | {f"GUARDFLEET_{name.upper()}": text for name, text in lists.items()}
+    out = {key: value for key, value in settings.as_environment().items() if "__" not in key and "TUNING" not in key}
+    for name, (group, leaf) in PLACES.items():
+        inside = getattr(settings, group)
+        if leaf in inside.model_fields_set:
+            value = getattr(inside, leaf)
+            out[f"GUARDFLEET_{name.upper()}"] = json.dumps(list(value)) if isinstance(value, tuple) else str(value)
+    return out
 
 
 class OldProcess(Process):
@@ -71,7 +77,7 @@ def test_a_fleet_is_upgraded_while_it_works(
     assert migrate.current(db) == OLD_REVISION
     old = [OldProcess(old_code, settings, name, log=tmp_path / f"old-{name}.log") for name in ("worker", "dispatcher")]
     new: list[Process] = []
-    producer = DirectClient(db, Keyring(SECRET_KEY), settings.model_copy(update={"shard_texts": 20}))
+    producer = DirectClient(db, Keyring(SECRET_KEY), settings.but(shard_texts=20))
     try:
         old[0].until_says("worker_ready")
         migrate.upgrade(db)  # while the old ones run

@@ -38,7 +38,7 @@ SURE = answered("Safety: Safe\nCategories: None", (0.98, 0.01, 0.01))
 
 @pytest.fixture
 def producer(settings: Settings) -> Iterator[DirectClient]:
-    made = DirectClient.connect(settings.model_copy(update={"shard_texts": 50}))
+    made = DirectClient.connect(settings.but(shard_texts=50))
     yield made
     made.db.close()
 
@@ -94,7 +94,7 @@ def test_only_workers_with_the_model_a_job_names_take_it(
 def test_a_second_worker_killed_in_the_middle_loses_and_doubles_nothing(
     producer: DirectClient, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
-    slow = settings.model_copy(update={"instant_ms_per_batch": 200.0, "lease_s": 1.0})
+    slow = settings.but(instant_ms_per_batch=200.0, lease_s=1.0)
     with fleet(settings, tmp_path, DISPATCHER, FIRST):
         job = producer.submit(texts(500), ASKED, BRINGS).job
         (tmp_path / "victim").mkdir()
@@ -206,7 +206,7 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(plan: Plan, said: str) -> 
 
 @with_broker("redis")
 def test_a_job_can_ask_for_the_head_of_long_texts_only(producer: DirectClient, settings: Settings, tmp_path: pathlib.Path) -> None:
-    short = settings.model_copy(update={"window_tokens": 256, "window_overlap": 16})
+    short = settings.but(window_tokens=256, window_overlap=16)
     text = "word " * 2000 + "[[unsafe]]"
     with fleet(short, tmp_path, DISPATCHER, FIRST):
         head = finished(producer, producer.submit([text], JobOptions(long_texts="head")).job)

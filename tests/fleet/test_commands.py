@@ -131,7 +131,7 @@ def test_refused_lines_are_said_and_written_and_the_status_tells(data_dir: pathl
         (("scan", "notes.txt"), {}, "has no column named text. There are: x."),
         (("scan",), {}, "Missing argument"),
         (("scan", "in.jsonl", "--model", "/nowhere/model"), {}, "model folder '/nowhere/model' does not exist"),
-        (("scan", "in.jsonl"), {"batch_tokens": "-1"}, "GUARDFLEET_BATCH_TOKENS"),
+        (("scan", "in.jsonl"), {"batch_tokens": "-1"}, "GUARDFLEET_ENGINE__BATCH_TOKENS"),
         (("status", "job_nonsense"), {}, "there is no database yet"),
         (("submit", "in.jsonl"), {}, "no fleet is running"),
         (("frobnicate",), {}, "No such command"),

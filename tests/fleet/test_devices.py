@@ -33,8 +33,8 @@ def held_by(db: Database, pid: int) -> int:
 
 @with_broker("rabbitmq")
 def test_each_device_has_a_worker_and_a_dead_one_is_replaced(settings: Settings, tmp_path: pathlib.Path) -> None:
-    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 10}))
-    patient = settings.model_copy(update={"lease_s": 3600.0, "instant_ms_per_batch": 100.0})  # no lease runs out in this test
+    producer = DirectClient.connect(settings.but(shard_texts=10))
+    patient = settings.but(lease_s=3600.0, instant_ms_per_batch=100.0)  # no lease runs out in this test
     with fleet(patient, tmp_path, ("worker", "--devices", "cpu,cpu"), ("dispatcher",)) as (workers, _):
         first = until(lambda: len(found := children(workers.process.pid)) == 2 and found, what="two workers")
         assert first
@@ -55,12 +55,12 @@ def test_each_device_has_a_worker_and_a_dead_one_is_replaced(settings: Settings,
 
 @pytest.mark.parametrize("database", [None, SecretStr("postgresql://nobody@127.0.0.1:1/x")])
 def test_a_supervisor_outlives_a_database_that_is_away(database: SecretStr | None) -> None:
-    free_shards(Settings().model_copy(update={"database_url": database}))(1)
+    free_shards(Settings().but(database_url=database))(1)
 
 
 @with_broker("rabbitmq")
 def test_a_device_that_cannot_be_had_ends_all_of_them_with_its_reason(settings: Settings, tmp_path: pathlib.Path) -> None:
-    wrong = settings.model_copy(update={"engine": "model"})
+    wrong = settings.but(engine="model")
     with fleet(wrong, tmp_path, ("worker", "--devices", "7")) as (workers,):
         assert workers.wait() == 2
         assert "this torch sees no GPU" in workers.log.read_text()

@@ -22,8 +22,8 @@ def served(producer: DirectClient, job: JobView) -> Counter[str]:
 
 @with_broker("redis")
 def test_a_text_repeated_all_over_a_job_is_judged_once(settings: Settings, tmp_path: pathlib.Path) -> None:
-    slow = settings.model_copy(update={"instant_ms_per_batch": 20.0, "cache_hours": 0.0})
-    producer = DirectClient.connect(slow.model_copy(update={"shard_texts": 50}))
+    slow = settings.but(instant_ms_per_batch=20.0, cache_hours=0.0)
+    producer = DirectClient.connect(slow.but(shard_texts=50))
     texts = [f"text {i * 7919 % 300}" for i in range(3000)]
     with fleet(slow, tmp_path, ("dispatcher",), ("worker",)):
         job = finished(producer, producer.submit(texts).job)
@@ -36,7 +36,7 @@ def test_a_text_repeated_all_over_a_job_is_judged_once(settings: Settings, tmp_p
 
 @with_broker("redis")
 def test_verdicts_of_other_jobs_serve_unless_the_job_asks_not_to(settings: Settings, tmp_path: pathlib.Path) -> None:
-    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 50}))
+    producer = DirectClient.connect(settings.but(shard_texts=50))
     texts = [f"text {i}" for i in range(100)]
     with fleet(settings, tmp_path, ("dispatcher",), ("worker",)):
         first = finished(producer, producer.submit(texts).job)
@@ -52,7 +52,7 @@ def test_tenants_share_verdicts_only_where_a_setting_says_so(settings: Settings,
     keys.create(one.db, one.keyring, name="k", tenant="other")
     two = DirectClient(one.db, one.keyring, settings, tenant_id=2)
     for shared in (False, True):
-        values = settings.model_copy(update={"cache_across_tenants": shared})
+        values = settings.but(cache_across_tenants=shared)
         texts = [f"{shared} {i}" for i in range(30)]
         (folder := tmp_path / str(shared)).mkdir()
         with fleet(values, folder, ("dispatcher",), ("worker",)):

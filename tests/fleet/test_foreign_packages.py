@@ -35,7 +35,12 @@ def application(tmp_path: pathlib.Path) -> pathlib.Path:
 def run(
     application: pathlib.Path, data: pathlib.Path, *args: str, flags: tuple[str, ...] = ("-P",), **environ: str
 ) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"GUARDFLEET_DATA_DIR": str(data), "GUARDFLEET_ENGINE": "instant", **environ}
+    environment = os.environ | {
+        "GUARDFLEET_DATA_DIR": str(data),
+        "GUARDFLEET_TUNING": '{"engine": "instant"}',
+        "GUARDFLEET_ALLOW_TUNING": "1",
+        **environ,
+    }
     command = [sys.executable, *flags, "-m", "guardfleet", *args]
     return subprocess.run(
         command, cwd=application, env=environment, capture_output=True, text=True, timeout=patience(120), check=False

@@ -225,7 +225,7 @@ def test_a_lost_doorbell_is_rung_by_the_dispatcher(
 ) -> None:
     settings = fleet_settings(database_url, rabbitmq, tmp_path)
     key = keys.create(db, keyring, name="k")
-    deaf = settings.model_copy(update={"broker_url": None})
+    deaf = settings.but(broker_url=None)
     with fleet(settings, tmp_path, WORKER, DISPATCHER) as (worker, _), served(deaf) as url:
         worker.until_says("worker_ready")  # a request waits for its verdict, not for a worker's start
         answer = httpx2.post(

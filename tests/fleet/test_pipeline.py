@@ -20,7 +20,7 @@ WORKER, DISPATCHER, WEBHOOKS = ("worker",), ("dispatcher",), ("worker", "--webho
 
 
 def test_every_text_gets_exactly_one_verdict_with_its_id(settings: Settings, tmp_path: pathlib.Path) -> None:
-    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 50}))
+    producer = DirectClient.connect(settings.but(shard_texts=50))
     texts = [{"id": f"t{i}", "text": f"text {i}" + (" [[unsafe]]" if i % 10 == 0 else "")} for i in range(1000)]
     with fleet(settings, tmp_path, WORKER, DISPATCHER):
         job = finished(producer, producer.submit(texts).job)
@@ -162,9 +162,9 @@ def test_strict_takes_nothing_of_a_job_with_a_bad_line(settings: Settings, tmp_p
 
 def test_no_text_reaches_a_log_or_the_broker(settings: Settings, tmp_path: pathlib.Path) -> None:
     canary = "canary-2f7c91"
-    producer = DirectClient.connect(settings.model_copy(update={"shard_texts": 3}))
+    producer = DirectClient.connect(settings.but(shard_texts=3))
     texts = [f"{canary} {mark}" for mark in ("", "[[unsafe]]", "[[raise]]", "[[babble]]", "[[alone-oom]]")]
-    debug = settings.model_copy(update={"log_level": "debug"})
+    debug = settings.but(log_level="debug")
     with fleet(debug, tmp_path, WORKER, DISPATCHER) as processes:
         finished(producer, producer.submit([{"id": f"{i}", "text": t} for i, t in enumerate(texts)]).job)
         logs = [process.log for process in processes]
@@ -214,8 +214,8 @@ def test_the_broker_says_how_many_doorbells_it_has(settings: Settings) -> None:
 
 
 def test_without_a_fault_no_doorbell_is_called_lost(settings: Settings, tmp_path: pathlib.Path) -> None:
-    patient = settings.model_copy(update={"instant_ms_per_batch": 200.0, "republish_s": 0.5})
-    producer = DirectClient.connect(patient.model_copy(update={"shard_texts": 10}))
+    patient = settings.but(instant_ms_per_batch=200.0, republish_s=0.5)
+    producer = DirectClient.connect(patient.but(shard_texts=10))
     with fleet(patient, tmp_path, ("dispatcher",), ("worker",)) as (dispatcher, _):
         finished(producer, producer.submit([f"text {i}" for i in range(400)]).job)
         assert not dispatcher.says("messages_lost")

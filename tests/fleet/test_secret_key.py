@@ -56,7 +56,7 @@ def test_every_process_and_command_refuses_another_key(
 def test_the_producer_in_an_application_refuses_another_key(settings: Settings, db: Database, keyring: Keyring) -> None:
     installation.require_key(db, keyring)
     DirectClient.connect(settings).db.close()
-    other = settings.model_copy(update={"secret_key": type(settings.secret_key)(new_secret_key())})  # type: ignore[misc]
+    other = settings.but(secret_key=type(settings.secret_key)(new_secret_key()))  # type: ignore[misc]
     with pytest.raises(ConfigurationError, match="this installation's secret key is"):
         DirectClient.connect(other)
 

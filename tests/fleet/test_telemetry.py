@@ -49,7 +49,7 @@ def test_metrics_have_their_promised_names_on_a_port_of_their_own(
 ) -> None:
     ports = free_port(), free_port()
     settings = fleet_settings(database_url, redis_broker, tmp_path)
-    at = lambda port: settings.model_copy(update={"metrics_port": port})  # noqa: E731
+    at = lambda port: settings.but(metrics_port=port)  # noqa: E731
     producer = DirectClient.connect(settings)
     worker = Process(at(ports[0]), "worker", log=tmp_path / "worker.log")
     dispatcher = Process(at(ports[1]), "dispatcher", log=tmp_path / "dispatcher.log")
@@ -69,13 +69,15 @@ def test_metrics_have_their_promised_names_on_a_port_of_their_own(
 
 
 def test_an_interactive_job_does_not_wait_for_a_slot_that_bulk_shards_hold(settings: Settings, tmp_path: pathlib.Path) -> None:
-    slow = settings.model_copy(update={"instant_ms_per_batch": 300.0, "lease_s": 30.0})
-    producer = DirectClient.connect(slow.model_copy(update={"shard_texts": 100}))
+    slow = settings.but(instant_ms_per_batch=300.0, lease_s=30.0)
+    producer = DirectClient.connect(slow.but(shard_texts=100))
     bulk = producer.submit([f"{'word ' * 40_000}{i}" for i in range(1600)]).job  # one text a batch: half a minute a shard
     worker = Process(slow, "worker", log=tmp_path / "worker.log")
     dispatcher = Process(slow, "dispatcher", log=tmp_path / "dispatcher.log")
     try:
-        until(lambda: leases.states(producer.db, bulk.id).get(ShardState.LEASED) == slow.concurrency, what="every slot taken")
+        until(
+            lambda: leases.states(producer.db, bulk.id).get(ShardState.LEASED) == slow.worker.concurrency, what="every slot taken"
+        )
         for _ in range(3):
             urgent = finished(producer, producer.submit(["now"], JobOptions(interactive=True)).job, timeout_s=patience(10))
             assert urgent.done == 1

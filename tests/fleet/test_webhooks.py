@@ -109,7 +109,7 @@ def test_gone_ends_the_delivery_and_disables_the_endpoint(settings: Settings, tm
 def test_a_private_address_is_refused_unless_the_operator_allows_it(
     settings: Settings, tmp_path: pathlib.Path, receiver: Receiver
 ) -> None:
-    closed = settings.model_copy(update={"webhook_allow_networks": ()})
+    closed = settings.but(webhook_allow_networks=())
     url = receiver.url.replace("127.0.0.1", "localhost")
     with closing(DirectClient.connect(closed).db) as db, pytest.raises(RejectedError, match="private or reserved"):
         DirectClient(db, Keyring.of(closed), closed).submit(["a"], JobOptions(callback_url=url))
@@ -122,7 +122,7 @@ def test_a_private_address_is_refused_unless_the_operator_allows_it(
 @with_broker("redis")
 def test_a_secret_is_never_in_the_database_or_a_log(settings: Settings, tmp_path: pathlib.Path, receiver: Receiver) -> None:
     secret = new_secret()
-    producer, _ = run(settings.model_copy(update={"log_level": "debug"}), tmp_path, receiver.url, secret, 2)
+    producer, _ = run(settings.but(log_level="debug"), tmp_path, receiver.url, secret, 2)
     with producer.db.begin() as connection:
         assert secret.encode() not in bytes(connection.exec_driver_sql("select secret from endpoint").scalar_one())
     assert not any(secret in log.read_text() for log in tmp_path.glob("*.log"))

@@ -200,7 +200,7 @@ def test_probes_need_no_key(client: TestClient) -> None:
 
 def test_an_endless_line_is_one_refused_line(api_settings: Settings, db: Database, keyring: Keyring) -> None:
     key = keys.create(db, keyring, name="test")
-    roomy = api_settings.model_copy(update={"api_max_body_bytes": 1 << 30})
+    roomy = api_settings.but(api_max_body_bytes=1 << 30)
     with TestClient(create_app(roomy), headers={"authorization": f"Bearer {key}"}) as client:
         made = client.post("/v1/batches", content=b'"fine"\n' + b"x" * 10_000_000, headers=JSONL).json()
     assert [(error["line"], error["code"]) for error in made["errors"]["data"]] == [(2, "too_large")]
@@ -210,7 +210,7 @@ def test_an_endless_line_is_one_refused_line(api_settings: Settings, db: Databas
 def test_a_database_that_is_away_is_a_retryable_answer(api_settings: Settings) -> None:
     from pydantic import SecretStr
 
-    away = api_settings.model_copy(update={"database_url": SecretStr("postgresql://postgres@127.0.0.1:1/x")})
+    away = api_settings.but(database_url=SecretStr("postgresql://postgres@127.0.0.1:1/x"))
     with TestClient(create_app(away), raise_server_exceptions=False) as client:
         answer = client.get("/v1/batches/batch_" + "0" * 32, headers={"authorization": "Bearer gf_x"})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
@@ -292,7 +292,7 @@ def test_a_full_house_refuses_at_the_door_and_says_when_to_come_back(
     api_settings: Settings, db: Database, keyring: Keyring
 ) -> None:
     key = keys.create(db, keyring, name="test")
-    small = api_settings.model_copy(update={"max_backlog_texts": 5})
+    small = api_settings.but(max_backlog_texts=5)
     with TestClient(create_app(small), headers={"authorization": f"Bearer {key}"}) as client:
         first = client.post("/v1/batches", content=lines(5), headers=JSONL).json()
         refused = client.post("/v1/batches", content=lines(1), headers=JSONL)

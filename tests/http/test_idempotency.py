@@ -92,7 +92,7 @@ def test_what_is_made_of_a_file_is_made_with_its_record_or_not_at_all(client: Te
 
 
 def test_a_batch_that_a_quota_refuses_may_be_asked_for_again(api_settings: Settings, bearer: dict[str, str], db: Database) -> None:
-    settings = api_settings.model_copy(update={"quota": "1/day"})
+    settings = api_settings.but(quota="1/day")
     with TestClient(create_app(settings), headers=bearer) as client:
         form = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", lines("a", "b"))}}
         asked = {"input_file_id": client.post("/v1/files", **form).json()["id"], "endpoint": "/v1/moderations"}  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def run(settings: Settings, bearer: str, body: Callable[[AsyncClient], Awaitable
 def test_many_who_wait_cost_one_look_and_are_all_told(
     api_settings: Settings, db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = api_settings.model_copy(update={"api_max_waiting": 100})
+    many = api_settings.but(api_max_waiting=100)
     looks: list[int] = []
     real, one_by_one = views.get_all, views.get
     singles: list[int] = []

@@ -112,7 +112,7 @@ def test_a_sender_does_not_go_on_where_enough_are_out(
 ) -> None:
     made, _ = endpoint(db, keyring, receiver.url)
     first, *others = happened(db, made, 10)
-    for delivery in others[: settings.webhook_at_once]:
+    for delivery in others[: settings.tuning.webhook_at_once]:
         assert deliveries.claim(db, delivery, lease_s=60)
     deliver(first)
     assert len(receiver.got) == 1

@@ -162,7 +162,7 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back(
     api_settings: Settings, db: Database, keyring: Keyring, redis_broker: str, shared: bool
 ) -> None:
     together = SecretStr(redis_broker) if shared else None
-    limited = api_settings.model_copy(update={"rate_limit": "5/minute", "rate_limit_url": together})
+    limited = api_settings.but(rate_limit="5/minute", rate_limit_url=together)
     busy, calm = (keys.create(db, keyring, name=name) for name in ("busy", "calm"))
     with TestClient(create_app(limited)) as first, TestClient(create_app(limited)) as second:
         for n in range(5):
@@ -183,7 +183,7 @@ def test_a_quota_counts_texts_whichever_way_they_come(
     api_settings: Settings, db: Database, keyring: Keyring, redis_broker: str, shared: bool
 ) -> None:
     together = SecretStr(redis_broker) if shared else None
-    limited = api_settings.model_copy(update={"quota": "10/day", "rate_limit_url": together})
+    limited = api_settings.but(quota="10/day", rate_limit_url=together)
     headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}
     four = b'{"text": "a"}\n{"text": "b"}\n\n{"text": "c"}\n{"text": "d"}'
     with TestClient(create_app(limited), headers=headers) as client:
@@ -212,7 +212,7 @@ def test_a_quota_counts_texts_whichever_way_they_come(
 
 
 def test_a_limit_whose_store_is_away_refuses_nobody(api_settings: Settings, db: Database, keyring: Keyring) -> None:
-    limited = api_settings.model_copy(update={"rate_limit": "1/minute", "rate_limit_url": SecretStr("redis://127.0.0.1:1/0")})
+    limited = api_settings.but(rate_limit="1/minute", rate_limit_url=SecretStr("redis://127.0.0.1:1/0"))
     headers = {"authorization": f"Bearer {keys.create(db, keyring, name='k')}"}
     with TestClient(create_app(limited)) as client:
         assert [client.get("/v1/batches", headers=headers).status_code for _ in range(3)] == [200, 200, 200]

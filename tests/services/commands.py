@@ -15,7 +15,8 @@ import pytest
 import structlog
 
 from guardfleet import cli
-from guardfleet.settings import Settings
+from guardfleet.settings import Settings, variable_of
+from guardfleet.settings.names import ALLOW_TUNING
 from tests.services.patience import patience
 
 
@@ -60,4 +61,5 @@ def said(of: pathlib.Path | Settings, *args: str, **settings: str) -> subprocess
 def environment(of: pathlib.Path | Settings, changed: Mapping[str, str]) -> dict[str, str]:
     """The settings of a fleet, or those of a data folder alone, as a command finds them in its environment."""
     plain = of.as_environment() if isinstance(of, Settings) else {"GUARDFLEET_DATA_DIR": str(of)}
-    return plain | {f"GUARDFLEET_{key.upper()}": value for key, value in changed.items()}
+    changes = {variable_of(key): value for key, value in changed.items()}
+    return plain | changes | ({ALLOW_TUNING: "1"} if any(key.startswith("GUARDFLEET_TUNING") for key in changes) else {})

@@ -60,7 +60,7 @@ def weather(
 ) -> Seen:
     """Run a job of `texts` through `seconds` without writes."""
     port, seen = free_port(), Seen()
-    settings = settings.model_copy(update={"api_port": port, "shard_texts": 20})
+    settings = settings.but(api_port=port, shard_texts=20)
     migrate.upgrade(made := Database(server.url, pool_size=1))
     made.close()
     producer = DirectClient.connect(settings)
@@ -83,7 +83,7 @@ def weather(
                     ask(client, hook, seen)
                 stood = views.get(producer.db, job.public_id).done
             writable_at = time.monotonic()
-            assert stood - before <= 4 * settings.shard_texts, "writes went on"
+            assert stood - before <= 4 * settings.intake.shard_texts, "writes went on"
             progressed(producer, job, stood + 1)
             seen.goes_on_after_s = round(time.monotonic() - writable_at, 1)
             done = finished(producer, job, timeout_s=240)

@@ -25,7 +25,7 @@ from tests.services.patience import patience
 @contextmanager
 def served(settings: Settings) -> Iterator[str]:
     """The application on a free port of 127.0.0.1; its URL."""
-    server = make_server(create_app(settings), settings.model_copy(update={"api_port": 0}))
+    server = make_server(create_app(settings), settings.but(api_port=0))
     thread = threading.Thread(target=asyncio.run, args=(server.serve(),), daemon=True)
     thread.start()
     until(lambda: server.started or not thread.is_alive(), what="the API")

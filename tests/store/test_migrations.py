@@ -84,7 +84,7 @@ def test_racing_migrations_take_turns(empty_database_url: str) -> None:
 CHILD = """
 import pathlib, time, guardfleet
 from guardfleet.process.supervisor import Child
-child = Child("api", ["api"], {"GUARDFLEET_API_PORT": "0"}, pathlib.Path("child.log"))
+child = Child("api", ["api"], {"GUARDFLEET_API__PORT": "0"}, pathlib.Path("child.log"))
 child.start()
 while not (child.is_ready or child.gave_up):
     time.sleep(0.05)

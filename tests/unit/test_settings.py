@@ -6,8 +6,11 @@ import pytest
 
 from guardfleet.errors import ConfigurationError
 from guardfleet.security.encryption import new_secret_key
-from guardfleet.settings import Settings, load_settings
+from guardfleet.settings import Settings, Tuning, load_settings, variable_of
+from guardfleet.settings.names import ALLOW_TUNING, GUARDED, PLACES
 
+EXAMPLES = {"rate_limit": "1/day", "quota": "1/day", "rate_limit_url": "redis://r", "files_url": "/files", "model_revision": "main",
+            "webhook_schedule_s": "0,5", "webhook_allow_networks": "127.0.0.0/8"}  # fmt: skip
 DATABASE = "postgresql://user:hunter2@db/x"
 
 
@@ -20,10 +23,10 @@ def test_an_unknown_setting_stops_the_process(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("BATCH_TOKENS", "-5", r"GUARDFLEET_BATCH_TOKENS = '-5': Input should be greater than or equal to 0"),
-        ("DEVICE", "gpu", r"GUARDFLEET_DEVICE = 'gpu'"),
-        ("ENGINE", "vllm", r"'model' or 'instant'"),
-        ("QUOTA", "abc", r"GUARDFLEET_QUOTA = 'abc': this is no limit; write one as 600/minute"),
+        ("ENGINE__BATCH_TOKENS", "-5", r"GUARDFLEET_ENGINE__BATCH_TOKENS = '-5': Input should be greater than or equal to 0"),
+        ("ENGINE__DEVICE", "gpu", r"GUARDFLEET_ENGINE__DEVICE = 'gpu'"),
+        ("ENGINE__DTYPE", "int4", r"'auto', 'float32'"),
+        ("API__QUOTA", "abc", r"GUARDFLEET_API__QUOTA = 'abc': not a rate limit; write one as 600/minute"),
         ("BROKER_URL", "kafka://x", r"broker_url has scheme 'kafka'; allowed: amqp"),
         ("DATABASE_URL", DATABASE, r"secret_key is needed with database_url"),
     ],
@@ -38,38 +41,39 @@ def test_a_wrong_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("key", "value", "taken"),
     [
-        ("QUOTA", "", ""),
-        ("QUOTA", "10 per 2 hours", "10 per 2 hours"),
-        ("RATE_LIMIT", "600/minute", "600/minute"),
-        ("WEBHOOK_ALLOW_NETWORKS", "127.0.0.0/8", ("127.0.0.0/8",)),
-        ("WEBHOOK_ALLOW_NETWORKS", " 10.0.0.0/8 , fc00::/7,", ("10.0.0.0/8", "fc00::/7")),
-        ("WEBHOOK_ALLOW_NETWORKS", '["10.0.0.0/8"]', ("10.0.0.0/8",)),
-        ("WEBHOOK_ALLOW_NETWORKS", "", ()),
-        ("WEBHOOK_SCHEDULE_S", "0,5", (0.0, 5.0)),
-        ("WEBHOOK_SCHEDULE_S", "[0, 1.5]", (0.0, 1.5)),
+        ("API__QUOTA", "", ""),
+        ("API__QUOTA", "10 per 2 hours", "10 per 2 hours"),
+        ("API__RATE_LIMIT", "600/minute", "600/minute"),
+        ("WEBHOOKS__ALLOW_NETWORKS", "127.0.0.0/8", ("127.0.0.0/8",)),
+        ("WEBHOOKS__ALLOW_NETWORKS", " 10.0.0.0/8 , fc00::/7,", ("10.0.0.0/8", "fc00::/7")),
+        ("WEBHOOKS__ALLOW_NETWORKS", '["10.0.0.0/8"]', ("10.0.0.0/8",)),
+        ("WEBHOOKS__ALLOW_NETWORKS", "", ()),
+        ("WEBHOOKS__SCHEDULE_S", "0,5", (0.0, 5.0)),
+        ("WEBHOOKS__SCHEDULE_S", "[0, 1.5]", (0.0, 1.5)),
     ],
 )
 def test_a_list_is_taken_with_commas_between(
     monkeypatch: pytest.MonkeyPatch, key: str, value: str, taken: tuple[object, ...]
 ) -> None:
     monkeypatch.setenv(f"GUARDFLEET_{key}", value)
-    assert getattr(load_settings(), key.lower()) == taken
+    group, leaf = key.lower().split("__")
+    assert getattr(getattr(load_settings(), group), leaf) == taken
 
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
         (
-            "WEBHOOK_ALLOW_NETWORKS",
+            "WEBHOOKS__ALLOW_NETWORKS",
             "10.0.0.0/8,nonsense",
-            r"^GUARDFLEET_WEBHOOK_ALLOW_NETWORKS, item 2 = 'nonsense': .*give networks as",
+            r"^GUARDFLEET_WEBHOOKS__ALLOW_NETWORKS, item 2 = 'nonsense': .*give networks as",
         ),
-        ("WEBHOOK_ALLOW_NETWORKS", "10.0.0.1/8", r"host bits set; give networks as"),
-        ("WEBHOOK_ALLOW_NETWORKS", "[1,", r"^GUARDFLEET_WEBHOOK_ALLOW_NETWORKS = '\[1,': "),
-        ("WEBHOOK_SCHEDULE_S", "0,soon", r"^GUARDFLEET_WEBHOOK_SCHEDULE_S, item 2 = 'soon': Input should be a valid number"),
-        ("WEBHOOK_SCHEDULE_S", "0,nan", r"^GUARDFLEET_WEBHOOK_SCHEDULE_S, item 2 = "),
-        ("WEBHOOK_SCHEDULE_S", "0,-1", r"^GUARDFLEET_WEBHOOK_SCHEDULE_S, item 2 = '-1': "),
-        ("WEBHOOK_SCHEDULE_S", "", r"^GUARDFLEET_WEBHOOK_SCHEDULE_S = "),
+        ("WEBHOOKS__ALLOW_NETWORKS", "10.0.0.1/8", r"host bits set; give networks as"),
+        ("WEBHOOKS__ALLOW_NETWORKS", "[1,", r"^GUARDFLEET_WEBHOOKS__ALLOW_NETWORKS = '\[1,': "),
+        ("WEBHOOKS__SCHEDULE_S", "0,soon", r"^GUARDFLEET_WEBHOOKS__SCHEDULE_S, item 2 = 'soon': Input should be a valid number"),
+        ("WEBHOOKS__SCHEDULE_S", "0,nan", r"^GUARDFLEET_WEBHOOKS__SCHEDULE_S, item 2 = "),
+        ("WEBHOOKS__SCHEDULE_S", "0,-1", r"^GUARDFLEET_WEBHOOKS__SCHEDULE_S, item 2 = '-1': "),
+        ("WEBHOOKS__SCHEDULE_S", "", r"^GUARDFLEET_WEBHOOKS__SCHEDULE_S = "),
         ("DATABASE_URL", "mysql://u:hunter2@h/d", r"^GUARDFLEET_DATABASE_URL: the scheme is 'mysql'; allowed: postgresql"),
         ("DATABASE_URL", "postgresql://u:hunter2@h:port/d", r"^GUARDFLEET_DATABASE_URL: this is no URL"),
     ],
@@ -121,3 +125,53 @@ def test_settings_survive_the_way_to_a_child_process(monkeypatch: pytest.MonkeyP
     for key, value in ours.as_environment().items():
         monkeypatch.setenv(key, value)
     assert load_settings() == ours
+
+
+@pytest.mark.parametrize("name", [name for name in PLACES if name not in GUARDED])
+def test_an_old_name_is_read_where_it_belongs_now(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    group, leaf = PLACES[name]
+    field = getattr(Settings(), group).__class__.model_fields[leaf]
+    value = EXAMPLES.get(name) or str(field.get_default())
+    monkeypatch.setenv(f"GUARDFLEET_{name.upper()}", value)
+    found = load_settings()
+    assert found.renamed == (name,)
+    inside = getattr(found, group)
+    assert leaf in inside.model_fields_set
+    assert variable_of(name) == f"GUARDFLEET_{group}__{leaf}".upper()
+    monkeypatch.setenv(variable_of(name), value)
+    monkeypatch.setenv(ALLOW_TUNING, "1")
+    with pytest.raises(ConfigurationError, match=f"is the old name of {variable_of(name)}: set one of them"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"GUARDFLEET_TUNING": '{"engine": "instant"}'},
+        {"GUARDFLEET_TUNING__ENGINE": "instant"},
+        {"GUARDFLEET_TUNING__LEASE_S": "3"},
+    ],
+)
+def test_no_single_variable_reaches_the_engine_that_judges_nothing(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigurationError, match=r"never for production: set GUARDFLEET_ALLOW_TUNING=1 beside it"):
+        load_settings()
+    monkeypatch.setenv(ALLOW_TUNING, "1")
+    assert load_settings().tuning != Tuning()
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_the_old_name_of_that_engine_reaches_nothing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"GUARDFLEET_{name.upper()}", "instant" if name == "engine" else "1")
+    monkeypatch.setenv(ALLOW_TUNING, "1")
+    with pytest.raises(ConfigurationError, match="is no setting any more: leave it out"):
+        load_settings()
+
+
+def test_a_wrong_value_under_an_old_name_is_named_by_its_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDFLEET_BATCH_TOKENS", "-1")
+    with pytest.raises(ConfigurationError, match="GUARDFLEET_ENGINE__BATCH_TOKENS = '-1'"):
+        load_settings()

@@ -48,7 +48,7 @@ class Dispatcher:
         outgoing = MessagePublisher(self.db, self.publisher, self.settings, self._bulkhead, self.clock)
         self.steps = [
             *Mender(self.db, self.keyring, self.settings, self._bulkhead).steps(),
-            Step("publish_deliveries", self.settings.tick_s, outgoing.publish_deliveries),
+            Step("publish_deliveries", self.settings.tuning.tick_s, outgoing.publish_deliveries),
             Step(PUBLISH, 0.0, outgoing.publish_shards),
         ]
 
@@ -75,7 +75,7 @@ class Dispatcher:
                 get_logger().info("dispatcher_leading" if leading else "dispatcher_standing_by")
                 metrics.LEADING.set(int(leading))
                 was_leading = leading
-            pause_s = self.tick() if leading else self.settings.tick_s
+            pause_s = self.tick() if leading else self.settings.tuning.tick_s
             self.last_tick = self.clock()
             self._stopped.wait(pause_s)
 
@@ -98,9 +98,9 @@ class Dispatcher:
         away, self._bulkhead.away = self._bulkhead.away, None
         if isinstance(away, AwayError) and away.service != DATABASE:
             raise away
-        if published > self.settings.prefetch_window // 2:
+        if published > self.settings.tuning.prefetch_window // 2:
             return 0.0
-        return self.settings.tick_s / REFILLS if published else self.settings.tick_s
+        return self.settings.tuning.tick_s / REFILLS if published else self.settings.tuning.tick_s
 
     def _pause(self, error: Exception) -> None:
         get_logger().warning("dispatcher_paused", **told(error))

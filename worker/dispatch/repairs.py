@@ -53,11 +53,11 @@ class Mender:
     @property
     def limits(self) -> Limits:
         """How often a shard is tried."""
-        return Limits(self.settings.max_claims, self.settings.max_failures)
+        return Limits(self.settings.tuning.max_claims, self.settings.tuning.max_failures)
 
     def steps(self) -> list[Step]:
         """All of them, in order."""
-        tick_s = self.settings.tick_s
+        tick_s = self.settings.tuning.tick_s
         return [
             Step("rescue", tick_s, self.rescue),
             Step("give_up", tick_s, self.give_up),
@@ -85,7 +85,7 @@ class Mender:
         """Halve or end shards that were tried too often."""
 
         def one(key: ShardKey) -> None:
-            give_up(self.db, self.keyring, key, self.limits, lease_s=self.settings.lease_s)
+            give_up(self.db, self.keyring, key, self.limits, lease_s=self.settings.tuning.lease_s)
 
         self.bulkhead.each("give_up", publishing.exhausted(self.db, self.limits, skip=self._aside("give_up")), one)
 
@@ -119,7 +119,7 @@ class Mender:
 
     def name_stalls(self) -> None:
         """Say once of a queue that it stands still, and that it moves again."""
-        found = {stall.route: stall for stall in health.stalls(self.db, after_s=self.settings.stall_s)}
+        found = {stall.route: stall for stall in health.stalls(self.db, after_s=self.settings.tuning.stall_s)}
         for route in found.keys() - self._stalled:
             get_logger().warning("queue_stalled", reason=diagnosis.in_words(found[route], self.settings.namespace))
         for route in self._stalled - found.keys():
@@ -130,7 +130,7 @@ class Mender:
 
     def abandon_idle(self) -> None:
         """End jobs whose texts nobody goes on bringing."""
-        tokens = intake_recovery.idle(self.db, idle_s=self.settings.intake_idle_s)
+        tokens = intake_recovery.idle(self.db, idle_s=self.settings.tuning.intake_idle_s)
 
         def one(job: int) -> None:
             intake_recovery.abandon(self.db, job, token=tokens[job])
@@ -140,7 +140,7 @@ class Mender:
 
     def purge(self) -> None:
         """Delete texts whose time is over."""
-        hours = self.settings.purge_hours
+        hours = self.settings.retention.text_hours
         jobs = retention.purgeable(self.db, older_than_hours=hours, skip=self._aside("purge"))
         purged = sum(self.bulkhead.sweep("purge", jobs, lambda ids: retention.purge(self.db, ids)))
         if purged:
@@ -162,7 +162,7 @@ class Mender:
             if retention.expire(self.db, *day):
                 get_logger().info("day_expired", partition=f"{day[0]} {day[1].isoformat()}")
 
-        self.bulkhead.each("expire_days", retention.over(self.db, verdict_days=self.settings.verdict_days), one)
+        self.bulkhead.each("expire_days", retention.over(self.db, verdict_days=self.settings.retention.verdict_days), one)
 
     def _aside(self, step: str) -> Sequence[Any]:
         return self.bulkhead.aside(step)

@@ -43,7 +43,7 @@ class Judge:
         return settle(plan, judged, len(rows))
 
     def _known(self, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Judgement]:
-        max_age_hours = self.settings.cache_hours if held.reuse else 0.0
+        max_age_hours = self.settings.cache.hours if held.reuse else 0.0
         return verdicts.known(self.db, digests, held, model_id=self.model_id, max_age_hours=max_age_hours)
 
     def _ask(self, held: Claim, rows: Sequence[PayloadRow], asked: Sequence[int]) -> dict[int, Judgement]:

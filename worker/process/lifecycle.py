@@ -73,7 +73,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine])
     app = make_app(settings, "guardfleet-worker", model=engine.model.name)
     drain, tick = Drain(), LoopTick()
     drain.watch(engine)
-    leases = LeaseKeeper(db, lease_s=settings.lease_s)
+    leases = LeaseKeeper(db, lease_s=settings.tuning.lease_s)
     worker_name = shards.holder(os.getpid())
     moderator = tasks.Moderator(
         db=db,
@@ -91,7 +91,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine])
     express = Express(app, interactive, task, drain.requested)
     watchdog = Watchdog(
         {
-            "engine_stalled": (engine.busy_s, settings.engine_stall_s),
+            "engine_stalled": (engine.busy_s, settings.tuning.engine_stall_s),
             "loop_stalled": (tick.stuck_s, TICK_LIMIT_S),
             "express_stalled": (express.stuck_s, TICK_LIMIT_S),
         }
@@ -101,11 +101,11 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine])
     express.start()
     probes = start_probes(settings, live=tick.wrong, ready=partial(installation.wrong, db, keyring))
     try:
-        return consume(app, settings.concurrency, settings, bulk, worker_name, drain, tick)
+        return consume(app, settings.worker.concurrency, settings, bulk, worker_name, drain, tick)
     finally:
         drain.request()
-        express.stop(timeout_s=settings.engine_stall_s)
-        engine.stop(timeout_s=settings.engine_stall_s)
+        express.stop(timeout_s=settings.tuning.engine_stall_s)
+        engine.stop(timeout_s=settings.tuning.engine_stall_s)
         watchdog.stop()
         leases.stop()
         if probes:
@@ -117,7 +117,7 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine])
 def queues_of(settings: Settings, model: str) -> list[list[str]]:
     """By lane, where a worker with this model takes work from: jobs that name it and, unless `named_only`, those that name none."""
     queues = Queues.of(settings.namespace)
-    models = [model] if settings.named_only else [None, model]
+    models = [model] if settings.worker.named_only else [None, model]
     return [[queues.of_model(lane, name) for name in models] for lane in Lane]
 
 

@@ -71,18 +71,20 @@ def engine_of(settings: Settings) -> BatchingEngine:
 def spec_of(settings: Settings) -> Spec:
     """What the settings ask to judge with."""
     return Spec(
-        settings.engine,
-        model=settings.model,
-        revision=settings.model_revision,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        streams=settings.streams,
-        quantize=settings.quantize,
-        compile=settings.compile,
-        batch_tokens=settings.batch_tokens,
-        policy=Policy(settings.window_tokens, settings.window_overlap, settings.max_windows, settings.long_texts),
-        instant_ms_per_batch=settings.instant_ms_per_batch,
-        role_labels=settings.role_labels,
+        settings.tuning.engine,
+        model=settings.engine.model,
+        revision=settings.engine.revision,
+        device=settings.engine.device,
+        dtype=settings.engine.dtype,
+        threads=settings.engine.threads,
+        streams=settings.tuning.streams,
+        quantize=settings.engine.quantize,
+        compile=settings.tuning.compile,
+        batch_tokens=settings.engine.batch_tokens,
+        policy=Policy(
+            settings.engine.window_tokens, settings.tuning.window_overlap, settings.tuning.max_windows, settings.engine.long_texts
+        ),
+        instant_ms_per_batch=settings.tuning.instant_ms_per_batch,
+        role_labels=settings.engine.role_labels,
         memory=settings.data_dir,
     )

@@ -59,9 +59,9 @@ class Deliverer:
         Returns when the message is to be acknowledged; raises Reject when it is to go back.
         """
         ends = time.monotonic() + RUN_S
-        lease_s = self.settings.webhook_timeout_s + LEASE_MARGIN_S
+        lease_s = self.settings.webhooks.timeout_s + LEASE_MARGIN_S
         again_after_s = self.settings.webhook_again_s
-        at_once = self.settings.webhook_at_once
+        at_once = self.settings.tuning.webhook_at_once
         try:
             due = deliveries.claim(self.db, delivery_id, lease_s=lease_s)
             if due is None:
@@ -121,7 +121,7 @@ class Deliverer:
     def _send(self, due: DueDelivery, headers: dict[str, str], body: bytes) -> Outcome:
         started = time.perf_counter()
         status, wrong, retry_after_s = None, None, None
-        limit_s = self.settings.webhook_timeout_s
+        limit_s = self.settings.webhooks.timeout_s
         timeouts = {"connect": min(5.0, limit_s), "read": limit_s, "write": limit_s, "pool": limit_s}
         try:
             with self.pool.stream(
@@ -150,7 +150,7 @@ class Deliverer:
             metrics.DELIVERIES.labels("delivered").inc()
             log.info("delivery_made")
             return True
-        delay_s = webhook_delay_s(due.attempts, schedule=self.settings.webhook_schedule_s, random=self.random)
+        delay_s = webhook_delay_s(due.attempts, schedule=self.settings.webhooks.schedule_s, random=self.random)
         is_test = events.is_test(due.subject)
         if outcome.status == GONE or is_test or delay_s is None:
             delay_s = None
@@ -164,7 +164,7 @@ class Deliverer:
         if outcome.status == GONE:
             self._disable(due, "the receiver answered 410 Gone", failing_for_s=0.0)
         else:
-            days = self.settings.webhook_disable_days
+            days = self.settings.tuning.webhook_disable_days
             self._disable(due, f"every delivery failed for {days:g} days", failing_for_s=days * 86_400)
         return False
 
@@ -176,7 +176,7 @@ class Deliverer:
 def make_pool(settings: Settings) -> httpcore2.ConnectionPool:
     """Connections to receivers: checked addresses, no proxies, no redirects, none kept alive for strangers."""
     return httpcore2.ConnectionPool(
-        network_backend=CheckedBackend(settings.webhook_allow_networks, limit_s=settings.webhook_timeout_s),
+        network_backend=CheckedBackend(settings.webhooks.allow_networks, limit_s=settings.webhooks.timeout_s),
         max_connections=SENDERS,
         max_keepalive_connections=0,
     )

@@ -97,7 +97,7 @@ def _measure(settings: Settings, db: Database, sources: list[pathlib.Path], load
     submits = [submit(settings, db, source) for source in sources]
     taken_in = scratch.footprint(db)
     port = free_port()
-    served = settings.model_copy(update={"api_port": port})
+    served = settings.but(api_port=port)
     processes = [start(settings, f"worker{i}", "worker", says="worker_ready") for i in range(load.workers)]
     processes.append(start(served, "api", "api"))
     poller = Poller(port, keys.create(db, Keyring.of(settings), name="bench"))
@@ -158,7 +158,7 @@ def _of_single_shards(settings: Settings, db: Database, source: pathlib.Path, pr
     with source.open() as lines, few.open("w") as out:
         for _, line in zip(range(SINGLE_SHARDS), lines, strict=False):
             out.write(line)
-    job = _finished(db, submit(settings.model_copy(update={"shard_texts": 1, "cache_hours": 0.0}), db, few)[0], processes)
+    job = _finished(db, submit(settings.but(shard_texts=1, cache_hours=0.0), db, few)[0], processes)
     pace = scratch.pace(db, [job])
     return round(1000 * pace.seconds / max(1, pace.texts), 2)
 
@@ -175,11 +175,11 @@ def _engine_alone(settings: Settings, source: pathlib.Path) -> float:
     from worker.process.main import engine_of
 
     contents = [row.content for _, row in read(str(source), max_text_bytes=1 << 20) if not isinstance(row, Exception)]
-    requests = [contents[at : at + settings.shard_texts] for at in range(0, len(contents), settings.shard_texts)]
+    requests = [contents[at : at + settings.intake.shard_texts] for at in range(0, len(contents), settings.intake.shard_texts)]
     engine = engine_of(settings)
     engine.start()
     try:
-        with ThreadPoolExecutor(settings.concurrency) as pool:
+        with ThreadPoolExecutor(settings.worker.concurrency) as pool:
             ends = list(pool.map(lambda request: (engine.submit(request).result(), time.perf_counter())[1], requests))
     finally:
         engine.stop(timeout_s=30)

@@ -69,9 +69,7 @@ def write_texts(path: pathlib.Path, n: int, *, first: int = 0, duplicates: float
 def start(settings: Settings, name: str, *args: str, says: str | None = None) -> Child:
     """A process of the fleet; returns once it has said `says`."""
     log = settings.data_dir / f"{name}.log"
-    child = Child(
-        name, args, settings.model_copy(update={"log_level": "info"}).as_environment() if says else settings.as_environment(), log
-    )
+    child = Child(name, args, settings.but(log_level="info").as_environment() if says else settings.as_environment(), log)
     child.start()
     deadline = time.monotonic() + START_S
     while says and (not log.exists() or f'"{says}"' not in log.read_text(errors="replace")):

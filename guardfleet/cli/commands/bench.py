@@ -21,7 +21,7 @@ def bench_pipeline(
         str, typer.Option("--texts", help="Sizes of the jobs, with commas; 20x10000: twenty of that size, one behind the other.")
     ] = "10000,100000",
     workers: Annotated[str, typer.Option("--workers", help="Worker processes; several with commas.")] = "1",
-    engine: Annotated[str, typer.Option("--engine", help="instant, or model: the one of GUARDFLEET_MODEL.")] = "instant",
+    engine: Annotated[str, typer.Option("--engine", help="instant, or model: the one of GUARDFLEET_ENGINE__MODEL.")] = "instant",
     ms_per_batch: Annotated[
         float, typer.Option("--ms-per-batch", help="What the instant engine sleeps for a batch, as a GPU.")
     ] = 0.0,

@@ -6,7 +6,7 @@ import threading
 from guardfleet.cli import DONE, UNUSABLE
 from guardfleet.errors import ConfigurationError
 from guardfleet.process.supervisor import Child, free_shards
-from guardfleet.settings import ENV_PREFIX, Settings
+from guardfleet.settings import Settings, variable_of
 from guardfleet.telemetry.logs import get_logger
 
 LOOK_S = 1.0
@@ -54,10 +54,10 @@ def devices_of(wanted: str) -> list[str]:
 def environment(settings: Settings, device: str, place: int) -> dict[str, str]:
     """What a worker is told: what the command line says, its device, and a port of its own for metrics where a fixed one is set."""
     out = {
-        f"{ENV_PREFIX}DEVICE": device,
-        f"{ENV_PREFIX}MODEL": settings.model,
-        f"{ENV_PREFIX}NAMED_ONLY": str(settings.named_only),
+        variable_of("device"): device,
+        variable_of("model"): settings.engine.model,
+        variable_of("named_only"): str(settings.worker.named_only),
     }
     if settings.metrics_port:
-        out[f"{ENV_PREFIX}METRICS_PORT"] = str(settings.metrics_port + place)
+        out[variable_of("metrics_port")] = str(settings.metrics_port + place)
     return out

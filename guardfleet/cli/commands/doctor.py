@@ -52,7 +52,7 @@ def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
     if settings.broker_url:
         yield "broker", lambda: _broker(settings)
     yield "shutdown", _shutdown
-    if settings.engine == "model":
+    if settings.tuning.engine == "model":
         yield "model", lambda: _model(settings)
 
 
@@ -70,7 +70,7 @@ def _nearest(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _ports(settings: Settings) -> str:
-    wanted = [("api_port", settings.api_host, settings.api_port), ("metrics_port", settings.metrics_host, settings.metrics_port)]
+    wanted = [("api_port", settings.api.host, settings.api.port), ("metrics_port", settings.metrics_host, settings.metrics_port)]
     for name, host, port in wanted:
         if port:
             ports.require_free(host, port, name)
@@ -162,5 +162,5 @@ def _model(settings: Settings) -> str:
     from worker.process.main import spec_of
 
     model = loaded(spec_of(settings))
-    lies = model.plan.told(settings.batch_tokens) if model.plan else f"on {model.device}"
+    lies = model.plan.told(settings.engine.batch_tokens) if model.plan else f"on {model.device}"
     return f"{model.identity.name}@{model.identity.revision[:12]} {lies}; {model.max_positions:,} positions"

@@ -195,7 +195,7 @@ def _in_precision(settings: Settings, precision: str) -> Settings:
     """The same model as `float32`, `bfloat16`, `float16`, `int8` or `fp8`. Raises RejectedError."""
     for key, values in (("dtype", ("float32", "bfloat16", "float16")), ("quantize", ("int8", "fp8"))):
         if precision in values:
-            return settings.model_copy(update={key: precision})
+            return settings.but(**{key: precision})
     raise RejectedError(f"--against {precision!r}: float32, bfloat16, float16, int8 and fp8 can be compared.")
 
 
@@ -220,7 +220,7 @@ def _labelled(
     rows: list[PayloadRow] = []
     labels: list[bool] = []
     left_out = LeftOut()
-    inputs = opened(sources, reading, max_text_bytes=settings.max_text_bytes, allow_empty=False)
+    inputs = opened(sources, reading, max_text_bytes=settings.intake.max_text_bytes, allow_empty=False)
     for place, line, value in inputs.values():
         try:
             if isinstance(value, LineError):
@@ -229,7 +229,7 @@ def _labelled(
             if not isinstance(label, bool):
                 left_out.add(label, f"{place} line {line}" if len(inputs.paths) > 1 else str(line))
                 continue
-            row = row_of(line, _without_last_turn(value), max_text_bytes=settings.max_text_bytes)
+            row = row_of(line, _without_last_turn(value), max_text_bytes=settings.intake.max_text_bytes)
         except LineError as error:
             raise RejectedError(f"{place}: {error}") from error
         rows.append(row)

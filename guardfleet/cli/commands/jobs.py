@@ -33,7 +33,7 @@ def submit(
     from guardfleet.client.direct import DirectClient
     from producer.submit import submit_input
 
-    inputs = opened(sources, reading, max_text_bytes=settings.max_text_bytes, allow_empty=how.allow_empty)
+    inputs = opened(sources, reading, max_text_bytes=settings.intake.max_text_bytes, allow_empty=how.allow_empty)
     asked = options.under_old_names() | {"callback_secret": how.callback_secret} | asked_of(reading)  # docs/resume.md
     how = replace(how, fingerprint=fingerprint(inputs.paths, "submit", asked))
     if settings.api_url is not None:

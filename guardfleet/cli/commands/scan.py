@@ -45,7 +45,7 @@ class Scan:
         """Do it all; returns the exit status."""
         signal.signal(signal.SIGTERM, _interrupt)
         fmt = self._ready()
-        most = self.settings.max_text_bytes
+        most = self.settings.intake.max_text_bytes
         self._inputs = opened(self.sources, self.reading, max_text_bytes=most, allow_empty=self.allow_empty)
         fingerprint = self._fingerprint()
         running = running_settings(self.settings) if self.settings.is_embedded else None
@@ -102,11 +102,11 @@ class Scan:
 
     def _named(self) -> JobOptions:
         """The options with their models under the names that verdicts give them."""
-        if self.options.escalate_to is None or self.settings.engine != "model":
+        if self.options.escalate_to is None or self.settings.tuning.engine != "model":
             return self.options
         from worker.engine.model.model_files import name_of
 
-        names = {"model": name_of(self.settings.model), "escalate_to": name_of(self.options.escalate_to)}
+        names = {"model": name_of(self.settings.engine.model), "escalate_to": name_of(self.options.escalate_to)}
         return self.options.model_copy(update=names)
 
     def _submit(self, db: Database, fingerprint: bytes | None, *, brings_workers: bool) -> JobView:
@@ -182,16 +182,16 @@ class Scan:
         asked: dict[str, Any] = {
             **options.under_old_names(),
             "again": self.again if again is None else again,
-            "engine": settings.engine,
-            "model": settings.model,
-            "model_revision": settings.model_revision,
-            "coverage": settings.long_texts,
+            "engine": settings.tuning.engine,
+            "model": settings.engine.model,
+            "model_revision": settings.engine.revision,
+            "coverage": settings.engine.long_texts,
             **{name: getattr(settings, name) for name in ("window_tokens", "window_overlap", "max_windows", "role_labels")},
         }
-        if settings.engine == "model":
+        if settings.tuning.engine == "model":
             from worker.engine.model.model_files import digest_of, folder_of
 
-            folders = [folder_of(model) for model in (settings.model, options.escalate_to) if model is not None]
+            folders = [folder_of(model) for model in (settings.engine.model, options.escalate_to) if model is not None]
             asked["digests"] = [digest_of(folder, settings.data_dir) if folder else None for folder in folders]
         return fingerprint(self._inputs.paths, "scan", asked | asked_of(self.reading))
 

@@ -20,11 +20,11 @@ LOOK_S = 0.2
 
 def up(settings: Settings) -> int:
     """Run until Ctrl-C or SIGTERM; a second Ctrl-C leaves at once."""
-    logs.configure(settings.model_copy(update={"log_format": "console"}), process="up")
+    logs.configure(settings.but(log_format="console"), process="up")
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(1) if stopping.is_set() else stopping.set())
-    ports.require_free(settings.api_host, settings.api_port, "api_port")
+    ports.require_free(settings.api.host, settings.api.port, "api_port")
     require_found(settings)
     stack = Stack(settings, log_to_files=True)
     try:
@@ -35,7 +35,7 @@ def up(settings: Settings) -> int:
             ("dispatcher", ["dispatcher"]), ("worker", ["worker"]), ("webhooks", ["worker", "--webhooks"]), ("api", ["api"])
         )
         stack.announce()
-        url = f"http://{complete.api_host}:{complete.api_port}"
+        url = f"http://{complete.api.host}:{complete.api.port}"
         if not _wait(stack, stopping, complete):
             return DONE  # told to stop before that
         terminal.say("guardfleet is up: API at ", (url, "bold"), f", logs in {complete.data_dir / 'logs'}")
@@ -51,7 +51,7 @@ def up(settings: Settings) -> int:
 
 def _wait(stack: Stack, stopping: threading.Event, settings: Settings) -> bool:
     """Wait until a text would get its verdict: every process is ready, the model loaded. False where it is to stop before."""
-    model = settings.model if settings.engine == "model" else settings.engine
+    model = settings.engine.model if settings.tuning.engine == "model" else settings.tuning.engine
     loading = f"loading the model {model}, and starting what goes with it"
     if not terminal.notes.is_terminal:
         terminal.say(loading)

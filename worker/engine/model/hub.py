@@ -67,7 +67,7 @@ def _asked(name: str, revision: str | None) -> str | None:
         has_config, has_adapter = answered.result(PATIENCE_S)
     except errors.RevisionNotFoundError:
         raise ConfigurationError(
-            f"model {name!r} has no revision {revision!r} on the hub: set GUARDFLEET_MODEL_REVISION to one that it has."
+            f"model {name!r} has no revision {revision!r} on the hub: set GUARDFLEET_ENGINE__REVISION to one that it has."
         ) from None
     except errors.GatedRepoError:
         raise ConfigurationError(f"the hub shows model {name!r} to some accounts only: set HF_TOKEN to a token of one.") from None

@@ -168,7 +168,7 @@ def _fitting(precision: Precision, device: Device) -> Iterator[str]:
         plans = {size: plan(sizes, other, device) for size, sizes in PUBLISHED.items()}
         found = [f"{size} ({_size(made.weights)})" for size, made in plans.items() if made.fits]
         if found:
-            how = f"in {other}" if other.quantized == "none" else f"in {other} (GUARDFLEET_QUANTIZE)"
+            how = f"in {other}" if other.quantized == "none" else f"in {other} (GUARDFLEET_ENGINE__QUANTIZE)"
             yield f"{' or '.join([', '.join(found[:-1]), found[-1]] if found[1:] else found)} {how}"
 
 

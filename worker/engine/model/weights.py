@@ -15,7 +15,7 @@ from guardfleet.errors import ConfigurationError
 STORED_IN = ("quantization_config", "compression_config")  # fields of a config.json that say so; the latter is an older name
 WIDE = ("F16", "BF16", "F32", "F64")  # what safetensors call the types that can be cast to another and mean the same
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"  # the latter where there are several files
-INSTEAD = "take the model with 16-bit weights, and set GUARDFLEET_QUANTIZE to int8 or fp8 for eight bits."
+INSTEAD = "take the model with 16-bit weights, and set GUARDFLEET_ENGINE__QUANTIZE to int8 or fp8 for eight bits."
 SHOWN = 2  # names of weights in a sentence
 
 

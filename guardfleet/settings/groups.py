@@ -1,0 +1,133 @@
+"""The settings of each process, in groups: `GUARDFLEET_WEBHOOKS__TIMEOUT_S` is `timeout_s` of `webhooks`."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from guardfleet.settings.parsing import Delay, Limit, Listed, Network
+from guardfleet.settings.server_urls import require_plain
+
+
+class Group(BaseModel):
+    """Settings that belong together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class EngineSettings(Group):
+    """Model, device and prompts of a worker."""
+
+    model: str = Field(default="demo", description="A hub name (`Qwen/Qwen3Guard-Gen-0.6B`), a folder, or `demo`.")
+    revision: str | None = Field(default=None, description="Branch, tag or commit of a hub model; pin it in production.")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` takes the GPU where there is one."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="`auto`: bf16 where the device has units for it."
+    )
+    quantize: Literal["none", "int8", "fp8"] = Field(
+        default="none", description="The layers' matrices in eight bits; measure first: `guardfleet evaluate FILE --against int8`."
+    )
+    batch_tokens: int = Field(
+        default=0,
+        ge=0,
+        le=1_048_576,
+        description="Tokens in one forward pass; 0: what the device has room for, found at the start.",
+    )
+    window_tokens: int = Field(
+        default=8192,
+        ge=256,
+        le=131_072,
+        description="Longest prompt judged at once, tokens, policy included; also the model's positions.",
+    )
+    long_texts: Literal["windows", "head", "tail", "ends"] = Field(
+        default="windows", description="What of a text longer than a window is judged: all of it, its beginning, its end, or both."
+    )
+    role_labels: Literal["neutralise", "keep"] = Field(
+        default="neutralise",
+        description="Lines of a text that look like turns (`USER: ...`): shown to the model so that they are none, or as they are.",
+    )
+    threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the model; 0: all cores.")
+
+
+class WorkerSettings(Group):
+    """How a worker takes work."""
+
+    concurrency: int = Field(default=4, ge=1, le=64, description="Shards in work at once in one worker process.")
+    named_only: bool = Field(
+        default=False, description="Take only jobs that name this worker's model: for the second model of a cascade."
+    )
+
+
+class IntakeSettings(Group):
+    """How texts are taken in, by every process that submits."""
+
+    shard_texts: int = Field(default=1024, ge=1, le=8192, description="Texts in one shard; one shard should take 5-30 s.")
+    max_text_bytes: int = Field(default=8 << 20, ge=1, le=256 << 20, description="Longest input line taken, bytes.")
+    max_backlog_texts: int = Field(
+        default=100_000_000, ge=1, description="Reject new jobs (429) while this many texts of all jobs are pending."
+    )
+
+
+class CacheSettings(Group):
+    """Which stored verdicts serve equal texts."""
+
+    hours: float = Field(
+        default=24.0, ge=0.0, le=8760.0, description="How old a verdict may be to serve the same text again; 0: never."
+    )
+    across_tenants: bool = Field(default=False, description="Verdicts of one tenant may serve another; the same in all workers.")
+
+
+class RetentionSettings(Group):
+    """How long texts and verdicts are kept."""
+
+    text_hours: float = Field(default=24.0, ge=0.0, le=8760.0, description="Delete texts this long after their job ended.")
+    verdict_days: float = Field(
+        default=90.0, ge=1.0, le=36_500.0, description="Drop jobs and their verdicts by day, this long after the day of submission."
+    )
+
+
+class WebhookSettings(Group):
+    """How webhooks are delivered."""
+
+    schedule_s: Annotated[tuple[Delay, ...], NoDecode, Listed] = Field(
+        default=(0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        min_length=1,
+        description="Delays before each attempt, s, with commas between.",
+    )
+    timeout_s: float = Field(default=15.0, gt=0.0, le=120.0, description="Total time of one attempt, s.")
+    allow_networks: Annotated[tuple[Network, ...], NoDecode, Listed] = Field(
+        default=(),
+        description="Private networks that webhooks may reach, as `10.0.0.0/8,fc00::/7`; others that are not public are refused.",
+    )
+
+
+class ApiSettings(Group):
+    """The HTTP API."""
+
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: int = Field(default=8080, ge=0, le=65_535, description="Port of the API; 0: any free one.")
+    max_body_bytes: int = Field(default=512 << 20, ge=1, description="Largest body of a batch, unpacked.")
+    moderation_timeout_s: float = Field(default=30.0, gt=0.0, le=300.0, description="Longest wait of a request for its verdict, s.")
+    files_url: str | None = Field(
+        default=None, description="Where uploaded files lie: a folder, s3://bucket/prefix (with s3fs), ...; empty: in data_dir."
+    )
+    files_max_bytes: int = Field(default=512 << 20, ge=1, description="Largest uploaded file, bytes.")
+    rate_limit: Limit | None = Field(
+        default=None, description="Requests of one API key, as `600/minute`; empty: as many as it likes."
+    )
+    quota: Limit | None = Field(
+        default=None,
+        description="Texts of one API key, as `1000000/day`, also of files when a batch is made of them; empty: no end.",
+    )
+    rate_limit_url: SecretStr | None = Field(
+        default=None, description="redis://... that API processes count in together; empty: each for itself."
+    )
+
+    @field_validator("rate_limit_url", mode="after")
+    @classmethod
+    def _server_is_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            require_plain(url.get_secret_value())
+        return url

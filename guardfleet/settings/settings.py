@@ -1,0 +1,253 @@
+"""Every setting, with its bound. Built once at an entry point and passed down; nothing else reads the environment."""
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, Self, get_args
+
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from guardfleet.errors import ConfigurationError
+from guardfleet.settings.groups import (
+    ApiSettings,
+    CacheSettings,
+    EngineSettings,
+    IntakeSettings,
+    RetentionSettings,
+    WebhookSettings,
+    WorkerSettings,
+)
+from guardfleet.settings.names import ALLOW_TUNING, DELIMITER, ENV_PREFIX, GUARDED, PLACES, placed, variable_of
+from guardfleet.settings.server_urls import require_plain
+from guardfleet.settings.tuning import Tuning
+
+HOMELESS = pathlib.Path("~/.local/share/guardfleet")  # as it stands: there is no home to put in its place
+
+
+def default_data_dir() -> pathlib.Path:
+    """Where the embedded stack keeps its data: the user's data folder, or /var/lib for root (whose home nobody else can read)."""
+    if os.geteuid() == 0:
+        return pathlib.Path("/var/lib/guardfleet")
+    return HOMELESS.expanduser() if _has_home() else HOMELESS
+
+
+def _has_home() -> bool:
+    try:
+        pathlib.Path.home()
+    except RuntimeError:  # HOME is not set, and the user is in no list: as in a container
+        return False
+    return True
+
+
+class Settings(BaseSettings):
+    """Read from `GUARDFLEET_*` variables; unknown keys stop the process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter=DELIMITER, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+    _renamed: tuple[str, ...] = PrivateAttr(default=())  # variables that were read under old names
+
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL 15+, `postgresql://user:password@host/db`. Empty: embedded."
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="`amqp://` (RabbitMQ 3.10+, several joined by `;`) or `redis://` (Redis 6.2+). Empty: embedded Valkey."
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="32 bytes, base64; seals texts and secrets at rest. `guardfleet keys secret` makes one. Embedded: generated.",
+    )
+    previous_secret_key: SecretStr | None = Field(
+        None, description="The key before it, while that is rotated out: what it sealed is opened too (docs/security.md)."
+    )
+    data_dir: pathlib.Path = Field(
+        default_factory=default_data_dir, description="Data of the embedded stack; digests of model files."
+    )
+    namespace: str = Field(
+        "guardfleet", pattern=r"^[a-z][a-z0-9_.-]{0,40}$", description="Prefix of queues, exchanges and Redis keys."
+    )
+
+    engine: EngineSettings = EngineSettings()
+    worker: WorkerSettings = WorkerSettings()
+    intake: IntakeSettings = IntakeSettings()
+    cache: CacheSettings = CacheSettings()
+    retention: RetentionSettings = RetentionSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    api: ApiSettings = ApiSettings()
+    tuning: Tuning = Tuning()
+
+    api_url: str | None = Field(None, description="An API to submit to, instead of the database: http://host:8080.")
+    api_key: SecretStr | None = Field(None, description="The key for it, gf_...")
+    metrics_host: str = Field("127.0.0.1", description="Address of /metrics, /livez and /readyz of a worker or dispatcher.")
+    metrics_port: int | None = Field(None, ge=0, le=65_535, description="Its port; 0: any free one; empty: none.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["json", "console"] = Field("json", description="`console` for people.")
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _folder_is_absolute(cls, folder: pathlib.Path) -> pathlib.Path:
+        if str(folder).startswith("~") and not _has_home():
+            return folder  # whoever needs it says what is wrong
+        return folder.expanduser().absolute()  # the embedded servers run elsewhere
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _databaseis_known(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        scheme = url.get_secret_value().split(":", 1)[0]
+        if scheme not in ("postgresql", "postgresql+psycopg"):
+            raise ValueError(f"the scheme is {scheme[:20]!r}; allowed: postgresql, as postgresql://user:password@host/database")
+        require_plain(url.get_secret_value())
+        return url
+
+    @field_validator("broker_url", mode="after")
+    @classmethod
+    def _servers_are_urls(cls, urls: SecretStr | None) -> SecretStr | None:
+        for url in urls.get_secret_value().split(";") if urls else ():
+            require_plain(url)
+        return urls
+
+    @model_validator(mode="after")
+    def _brokeris_known(self) -> Self:
+        scheme = self.broker_url.get_secret_value().split(":", 1)[0] if self.broker_url else "redis"
+        if scheme not in ("amqp", "amqps", "redis", "rediss", "redis+socket"):
+            raise ValueError(f"broker_url has scheme {scheme!r}; allowed: amqp, amqps, redis, rediss, redis+socket")
+        return self
+
+    @model_validator(mode="after")
+    def _key_with_database(self) -> Self:
+        if self.database_url and not self.secret_key:
+            raise ValueError("secret_key is needed with database_url: make one with `guardfleet keys secret`")
+        return self
+
+    @property
+    def webhook_again_s(self) -> float:
+        """How long a delivery that was published is taken to be under way."""
+        return self.tuning.republish_s + self.webhooks.timeout_s
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this process is to bring up its own PostgreSQL and broker."""
+        return self.database_url is None
+
+    def required(self, name: Literal["database_url", "broker_url", "secret_key"]) -> str:
+        """The value of a setting this process cannot do without; raises ConfigurationError."""
+        value: SecretStr | None = getattr(self, name)
+        if value is None:
+            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is not set; `guardfleet up` and `scan` work without it.")
+        return value.get_secret_value()
+
+    @property
+    def renamed(self) -> tuple[str, ...]:
+        """Variables that were read under names of before 0.2."""
+        return self._renamed
+
+    def read_under(self, old: Iterable[str]) -> Self:
+        """Return itself, noting the old names under which settings were read."""
+        self._renamed = tuple(sorted(old))
+        return self
+
+    def but(self, **changed: object) -> Self:
+        """Return the same with these settings changed, by the names of `names.PLACES` or their own; nothing is checked again."""
+        update: dict[str, object] = {}
+        for name, value in placed(changed).items():
+            group = getattr(self, name)
+            update[name] = group.model_copy(update=value) if isinstance(value, dict) and isinstance(group, BaseModel) else value
+        return self.model_copy(update=update)
+
+    def as_environment(self) -> dict[str, str]:
+        """Return the variables that rebuild these settings in a child process (secrets included)."""
+        out: dict[str, str] = {}
+        for name in self.model_fields_set:
+            value = getattr(self, name)
+            if isinstance(value, Tuning):
+                if value.model_fields_set:
+                    out |= {f"{ENV_PREFIX}TUNING": value.model_dump_json(exclude_unset=True), ALLOW_TUNING: "1"}
+            elif isinstance(value, BaseModel):
+                inside = {f"{name}{DELIMITER}{leaf}": getattr(value, leaf) for leaf in value.model_fields_set}
+                out |= {ENV_PREFIX + leaf.upper(): _plain(found) for leaf, found in inside.items() if found is not None}
+            elif value is not None:
+                out[ENV_PREFIX + name.upper()] = _plain(value)
+        return out
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Build the settings; raises ConfigurationError with one line per wrong key, values of secrets left out.
+
+    `overrides` go by their own names, or by those of before groups (`names.PLACES`).
+    """
+    given = {key: value for key, value in (environ or os.environ).items() if key.startswith(ENV_PREFIX)}
+    old = _under_old_names(given)
+    tuned = sorted(key for key in given if key.startswith(f"{ENV_PREFIX}TUNING"))
+    if gone := next((name for name in GUARDED if name in old), None):
+        raise ConfigurationError(
+            f"{ENV_PREFIX}{gone.upper()} is no setting any more: leave it out; load runs give {ENV_PREFIX}TUNING and {ALLOW_TUNING}=1."
+        )
+    if tuned and given.get(ALLOW_TUNING) != "1":
+        raise ConfigurationError(f"{tuned[0]} is for tests and load runs, never for production: set {ALLOW_TUNING}=1 beside it.")
+    if unknown := [key for key in given if not is_known(key)]:
+        raise ConfigurationError(f"unknown setting {', '.join(sorted(unknown))}; docs/settings.md lists what exists.")
+    values = placed({**old, **{key: value for key, value in overrides.items() if value is not None}})
+    try:
+        made = Settings(**values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors(include_url=False))) from None
+    except SettingsError as error:
+        raise ConfigurationError(f"{error}.") from None
+    return made.read_under(old)
+
+
+def _under_old_names(given: Mapping[str, str]) -> dict[str, str]:
+    found = {name: given[ENV_PREFIX + name.upper()] for name in PLACES if ENV_PREFIX + name.upper() in given}
+    for name in found:
+        if variable_of(name) in given:
+            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is the old name of {variable_of(name)}: set one of them.")
+    return found
+
+
+def is_known(key: str) -> bool:
+    """Return whether an environment variable is a setting, under its own or its old name."""
+    if key == ALLOW_TUNING:
+        return True
+    name = key.removeprefix(ENV_PREFIX).lower()
+    if name in PLACES or (name in Settings.model_fields and (name == "tuning" or not _group(name))):
+        return True
+    group, found, leaf = name.partition(DELIMITER)
+    fields = _group(group)
+    return bool(found) and fields is not None and leaf in fields.model_fields
+
+
+def _group(name: str) -> type[BaseModel] | None:
+    field = Settings.model_fields.get(name)
+    kind = None if field is None else field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _explain(item: dict[str, object]) -> str:
+    where = [str(part) for part in item["loc"] if isinstance(part, str)] if isinstance(item["loc"], tuple) else []
+    places = [part for part in item["loc"] if isinstance(part, int)] if isinstance(item["loc"], tuple) else []
+    shown = "" if not where or _is_secret(where) else f" = {item.get('input')!r}"
+    key = ENV_PREFIX + DELIMITER.join(where).upper() if where else "settings"
+    place = f", item {places[0] + 1}" if places else ""
+    return f"{key}{place}{shown}: {str(item['msg']).removeprefix('Value error, ')}"
+
+
+def _is_secret(where: Sequence[str]) -> bool:
+    fields = Settings.model_fields
+    for name in where:
+        field = fields.get(name)
+        if field is None:
+            return False
+        if SecretStr in get_args(field.annotation):
+            return True
+        group = _group(name)
+        fields = group.model_fields if group else {}
+    return False
