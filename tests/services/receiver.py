@@ -87,5 +87,11 @@ def flood(connection: socket.socket) -> None:
         connection.sendall(b"x" * 1_000_000)
 
 
+def hang(connection: socket.socket) -> None:
+    """Say nothing until the sender has gone."""
+    while connection.recv(65_536):
+        pass
+
+
 def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
