@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
+CODE = ("guardfleet", "worker", "producer", "api")
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
 
 
@@ -38,6 +39,20 @@ def test_links_lead_somewhere(page: pathlib.Path) -> None:
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith(("http://", "https://", "mailto:")):
             assert (page.parent / target).exists(), target
+
+
+def test_every_path_that_a_page_names_exists() -> None:
+    folders = "guardfleet|worker|producer|api|migrations|tests|docs|benchmarks|examples|deploy"
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which tells of what was
+    named = {path for page in pages for path in re.findall(rf"(?<![\w/.-])((?:{folders})/[\w./-]*\w)", page.read_text())}
+    assert len(named) > 50
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    there = {path.parent.relative_to(ROOT).as_posix() for name in CODE for path in (ROOT / name).rglob("__init__.py")} - set(CODE)
+    assert [room for room in sorted(there) if f"`{room}`" not in page] == []
 
 
 def test_every_command_in_the_readme_exists() -> None:
