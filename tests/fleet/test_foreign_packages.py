@@ -12,6 +12,7 @@ from guardfleet.process.packages import NAMES, place_of, require_own
 from guardfleet.process.supervisor import Child
 from guardfleet.settings import load_settings
 from tests.fleet.test_commands import data_dir
+from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import fleet, until
 from tests.services.patience import patience
 
@@ -138,3 +139,35 @@ def test_processes_of_a_fleet_start_in_an_application_s_folder(application: path
     with fleet(settings, application, ("worker",)) as (worker,):
         assert worker.wait() == 2
         assert "GUARDFLEET_DATABASE_URL is not set" in worker.log.read_text()
+
+
+EMBEDS = f"""
+import sys
+sys.path.insert(0, "")
+import api, worker  # the application's own
+from guardfleet import AsyncClient, AsyncDirectClient, Client, DirectClient, JobOptions, Severity, SubmitOptions, Verdict
+assert sorted(name for name in sys.modules if name.split(".")[0] in {NAMES!r}) == ["api", "worker"]
+from guardfleet.settings import load_settings
+with DirectClient.connect(load_settings()) as client:
+    job = client.submit(["one", "two"], JobOptions(name="embedded"))
+    print(client.status(job.id).total, [each.status for each in client.jobs()], client.cancel(job.id).status)
+assert sorted(name for name in sys.modules if name.split(".")[0] in {NAMES!r}) == ["api", "worker"]
+"""
+
+
+def test_an_application_with_packages_of_those_names_embeds_the_client(
+    application: pathlib.Path, database_url: str, tmp_path: pathlib.Path
+) -> None:
+    settings = load_settings(database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", EMBEDS],
+        cwd=application,
+        env=os.environ | settings.as_environment(),
+        capture_output=True,
+        text=True,
+        timeout=patience(60),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(MARK) == 2  # its own were imported, by itself
+    assert done.stdout.splitlines()[-1] == "2 ['in_progress'] cancelled"
