@@ -12,7 +12,7 @@ from guardfleet.cli.output import printable
 from guardfleet.client.direct import DirectClient
 from guardfleet.domain.options import JobOptions
 from guardfleet.security.encryption import new_secret_key
-from guardfleet.settings import Settings
+from guardfleet.settings import Settings, variable_of
 from guardfleet.store.database import Database
 from tests.services.commands import environment, said
 from tests.services.fixtures import with_broker
@@ -48,7 +48,7 @@ def test_doctor_shows_a_folder_as_it_is_called(tmp_path: pathlib.Path) -> None:
 
 def test_nothing_goes_to_the_terminal_but_by_its_module() -> None:
     other = re.compile(r"rich\.markup|from_markup|markup=True|\[/?(bold|red|green|yellow)\]|Console\(|console\.(print|status)")
-    found = [path.name for path in CLI.glob("*.py") if other.search(path.read_text())]
+    found = [path.name for path in CLI.rglob("*.py") if other.search(path.read_text())]
     assert found == ["terminal.py"]
 
 
@@ -69,7 +69,7 @@ def test_only_what_is_obeyed_is_spelled_out() -> None:
 def test_no_part_of_a_password_is_shown(tmp_path: pathlib.Path, name: str, scheme: str, url: str) -> None:
     told = said(tmp_path, "jobs", **{name: f"{scheme}://{url}", "secret_key": new_secret_key()})
     assert told.returncode == 2
-    assert f"GUARDFLEET_{name.upper()}: this is no URL; special characters of a user or password" in told.stderr
+    assert f"{variable_of(name)}: this is no URL; special characters of a user or password" in told.stderr
     assert not any(part in told.stdout + told.stderr for part in ("ec@", "ret", "s/ec"))
 
 
