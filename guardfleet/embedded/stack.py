@@ -68,7 +68,11 @@ class Stack:
                 "secret_key": self.settings.secret_key or SecretStr(_secret_key(self._folder)),
                 "webhook_allow_networks": self.settings.webhooks.allow_networks or LOOPBACK,
             }
-            if self.settings.tuning.engine == "model" and "shard_texts" not in self.settings.model_fields_set and not GPU.exists():
+            if (
+                self.settings.tuning.engine == "model"
+                and "shard_texts" not in self.settings.intake.model_fields_set
+                and not GPU.exists()
+            ):
                 found["shard_texts"] = CPU_SHARD_TEXTS
             if broker and self.settings.broker_url is None:
                 valkey = EmbeddedValkey(self._folder / "valkey", sockets, owner)

@@ -186,7 +186,10 @@ class Scan:
             "model": settings.engine.model,
             "model_revision": settings.engine.revision,
             "coverage": settings.engine.long_texts,
-            **{name: getattr(settings, name) for name in ("window_tokens", "window_overlap", "max_windows", "role_labels")},
+            "window_tokens": settings.engine.window_tokens,
+            "window_overlap": settings.tuning.window_overlap,
+            "max_windows": settings.tuning.max_windows,
+            "role_labels": settings.engine.role_labels,
         }
         if settings.tuning.engine == "model":
             from worker.engine.model.model_files import digest_of, folder_of
