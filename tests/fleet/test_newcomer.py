@@ -60,7 +60,7 @@ def test_a_data_folder_below_a_closed_one_names_the_closed_one(tmp_path: pathlib
     assert "chmod o+x" in done.stderr
 
 
-@pytest.mark.parametrize(("args", "name"), [(("up",), "API_PORT"), (("doctor",), "API_PORT"), (("doctor",), "METRICS_PORT")])
+@pytest.mark.parametrize(("args", "name"), [(("up",), "API__PORT"), (("doctor",), "API__PORT"), (("doctor",), "METRICS_PORT")])
 def test_a_taken_port_is_named_with_its_setting(data_dir: pathlib.Path, args: tuple[str, ...], name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
