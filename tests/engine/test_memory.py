@@ -9,7 +9,7 @@ from transformers import Qwen3Config
 
 from guardfleet.cli.commands import doctor
 from guardfleet.errors import ConfigurationError
-from guardfleet.settings import Settings
+from guardfleet.settings import load_settings
 from worker.engine.bench.scripted import COMMON, SHAPES
 from worker.engine.model import loading, memory
 from worker.engine.model.host_memory import available_bytes
@@ -156,7 +156,7 @@ def test_what_does_not_fit_is_refused_before_its_weights_are_read(monkeypatch: p
 
 
 def test_doctor_shows_the_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    settings = Settings(data_dir=tmp_path, device="cpu", dtype="float32")
+    settings = load_settings(data_dir=tmp_path, device="cpu", dtype="float32")
     assert "guardfleet-demo@" in (line := doctor._model(settings))
     assert " in float32 on cpu: weights 7 MB, " in line
     assert line.endswith(" GB available; 8,192 positions")

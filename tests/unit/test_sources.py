@@ -11,7 +11,7 @@ from guardfleet.cli.commands.evaluate import _labelled
 from guardfleet.client.protocol import CHUNK_BYTES, _row_lines
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows.payload import PayloadRow
-from guardfleet.settings import Settings
+from guardfleet.settings import load_settings
 from guardfleet.verdicts.export import ready
 from producer.readers import AS_FOUND
 from producer.sources import Inputs, expanded
@@ -119,7 +119,7 @@ def test_a_damaged_range_of_a_billion_rows_is_not_held_at_once() -> None:
 def test_a_row_with_odd_metadata_and_no_label_is_passed_over_by_evaluate(tmp_path: pathlib.Path) -> None:
     rows = [{"text": "a", "metadata": [1]}, {"text": "b", "metadata": 5}, {"text": "c", "metadata": {"label": "unsafe"}}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found, labels, _ = _labelled([str(tmp_path / "in.jsonl")], AS_FOUND, Settings(engine="instant"), None)
+    found, labels, _ = _labelled([str(tmp_path / "in.jsonl")], AS_FOUND, load_settings(engine="instant"), None)
     assert ([row.content for row in found], labels) == (["c"], [True])
 
 
