@@ -15,6 +15,7 @@ import argparse
 import functools
 import gc
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -127,4 +128,7 @@ def steps_of(args: argparse.Namespace) -> Iterator[Step]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # a step that was cut off may have left a thread inside torch, which aborts where the interpreter ends first
