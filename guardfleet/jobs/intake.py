@@ -51,6 +51,7 @@ class Intake:
     ) -> None:
         self._db, self._keyring, self._settings = db, keyring, settings
         self._strict, self._on_progress, self._clock = new.options.all_or_nothing, on_progress, clock
+        self._has_callback = new.options.callback_url is not None
         self._can_go_on = new.fingerprint is not None or new.input_file_id is not None
         self.job = opened or self._open(new, addresses)  # one that is opened already is gone on with where it stands
         self.resumed_after = self.job.line  # input lines that an earlier intake has committed
@@ -118,6 +119,8 @@ class Intake:
     @property
     def callback_secret(self) -> str | None:
         """What signs the job's callback: of one that is gone on with, what its first intake made."""
+        if not self._has_callback:
+            return None
         return self.job.callback_secret or intake.stored_callback_secret(self._db, self._keyring, self.job)
 
     def _open(self, new: NewJob, addresses: Sequence[str] | None) -> intake.OpenJob:
