@@ -65,14 +65,14 @@ JSON in `GUARDFLEET_TUNING`, which is refused unless `GUARDFLEET_ALLOW_TUNING=1`
 def settings_page() -> str:
     """Write the page: settings of all processes first, then each group."""
     rows = [_row(ENV_PREFIX + name.upper(), field) for name, field in Settings.model_fields.items() if not _group(field)]
-    parts = [SETTINGS + HEAD + "\n".join(rows) + "\n"]
+    parts = [SETTINGS + HEAD + "".join(rows)]
     for name, field in Settings.model_fields.items():
         if (group := _group(field)) and group is not Tuning:
             prefix = f"{ENV_PREFIX}{name.upper()}__"
             rows = [_row(prefix + leaf.upper(), inside) for leaf, inside in group.model_fields.items()]
-            parts.append(f"\n## {name}: {(group.__doc__ or '').rstrip('.')}\n\n" + HEAD + "\n".join(rows) + "\n")
-    old = "\n".join(f"| `{ENV_PREFIX}{name.upper()}` | `{variable_of(name)}` |" for name in PLACES if name not in GUARDED)
-    return "".join(parts) + RENAMED + old + "\n"
+            parts.append(f"\n## {name}: {(group.__doc__ or '').rstrip('.')}\n\n" + HEAD + "".join(rows))
+    old = "".join(row(f"`{ENV_PREFIX}{name.upper()}`", f"`{variable_of(name)}`") for name in PLACES if name not in GUARDED)
+    return "".join(parts) + RENAMED + old
 
 
 def _group(field: FieldInfo) -> type[BaseModel] | None:
@@ -84,7 +84,7 @@ def _row(variable: str, field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True, validated_data={})
     default = ",".join(map(str, default)) if isinstance(default, tuple) else default
     shown = "" if default in (None, "") or variable.endswith("DATA_DIR") else f"`{default}`"
-    return f"| `{variable}` | {shown} | {(field.description or '').replace('|', '&#124;')} |"
+    return row(f"`{variable}`", shown, field.description or "")
 
 
 def options_page() -> str:

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from guardfleet.client.job import Job, RowSource, SubmitOptions
+from guardfleet.client.job import DEFAULTS, PLAIN, Job, RowSource, SubmitOptions
 from guardfleet.domain.options import JobOptions
 from producer.readers import AS_FOUND, Reading
 from producer.sources import Inputs
 
 MAX_TEXT_BYTES = 8 << 20  # more than any fleet takes: it says itself what is too large for it
-DEFAULTS, PLAIN = JobOptions(), SubmitOptions()
 J_co = TypeVar("J_co", bound=Job, covariant=True)
 
 

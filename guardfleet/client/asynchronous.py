@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self, TypeVar
 
-from guardfleet.client.direct import DEFAULTS, PAGE, PLAIN, DirectClient, Submission
-from guardfleet.client.job import Job, RowSource, SubmitOptions
+from guardfleet.client.direct import PAGE, DirectClient, Submission
+from guardfleet.client.job import DEFAULTS, PLAIN, Job, RowSource, SubmitOptions
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain.options import JobOptions
 from guardfleet.settings import Settings

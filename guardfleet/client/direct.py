@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import orjson
 
-from guardfleet.client.job import Job, Numbered, RowSource, SubmitOptions, many, not_empty
+from guardfleet.client.job import DEFAULTS, PLAIN, Job, Numbered, RowSource, SubmitOptions, many, not_empty
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain import ids
 from guardfleet.domain.options import JobOptions
@@ -30,7 +30,6 @@ from guardfleet.verdicts.page import Cursor
 
 LOOK_S = 0.1  # between looks for a verdict that somebody waits for
 PAGE = 1000
-DEFAULTS, PLAIN = JobOptions(), SubmitOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

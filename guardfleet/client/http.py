@@ -8,14 +8,13 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from guardfleet.client.job import Job, RowSource, SubmitOptions
+from guardfleet.client.job import DEFAULTS, PLAIN, Job, RowSource, SubmitOptions
 from guardfleet.client.protocol import PAGE, Calls, Steps, Wait
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain.options import JobOptions
 
 PATIENCE_S = 900.0
 TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
-DEFAULTS, PLAIN = JobOptions(), SubmitOptions()
 T = TypeVar("T")
 
 

@@ -1,10 +1,11 @@
 """A job as a client sees it, however it is reached."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows.columns import AS_NAMED, Columns
 from guardfleet.rows.payload import PayloadRow
@@ -32,6 +33,9 @@ class SubmitOptions:
     once: bool = False
     brings_workers: bool = False
     on_progress: Callable[[int], None] = lambda n: None
+
+
+DEFAULTS, PLAIN = JobOptions(), SubmitOptions()  # of a submit that asks for nothing of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +93,3 @@ def not_empty(rows: Iterable[T], name: str, *, allow_empty: bool) -> Iterator[T]
     if not allow_empty:
         raise RejectedError(f"the input has no rows: {name} (--allow-empty takes it all the same).")
     return iter(())
-
-
-def sequence_of(texts: Iterable[T]) -> Sequence[T] | None:
-    """Return the texts where they can be read again, else None."""
-    return texts if isinstance(texts, Sequence) else None

@@ -36,7 +36,7 @@ class MessagePublisher:
         return max(self.bulkhead.each("publish_shards", list(out), lambda route: self._publish_route(route, out[route])), default=0)
 
     def publish_deliveries(self) -> None:
-        """Ring for webhooks that are due."""
+        """Publish webhooks that are due."""
         ids = deliveries.due(
             self.db,
             limit=DELIVERY_WINDOW,

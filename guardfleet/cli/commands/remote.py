@@ -41,7 +41,7 @@ def submit(settings: Settings, inputs: Inputs, options: JobOptions, how: SubmitO
 def watch(settings: Settings, label: str) -> int:
     """Show a batch's progress until it has ended."""
     with connect(settings) as client:
-        return _follow(settings, client, client.status(label.replace("job_", "batch_")))
+        return _follow(settings, client, client.status(label))
 
 
 def listing(settings: Settings, *, after: str | None, limit: int) -> "list[Line]":
@@ -49,7 +49,7 @@ def listing(settings: Settings, *, after: str | None, limit: int) -> "list[Line]
     from guardfleet.cli.commands.job_list import Line
 
     with connect(settings) as client:
-        found = client.jobs(after=after and after.replace("job_", "batch_"), limit=limit)
+        found = client.jobs(after=after, limit=limit)
     return [
         Line(
             one.id,
