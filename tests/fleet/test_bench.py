@@ -85,5 +85,7 @@ def test_the_pipeline_benchmark_puts_a_job_through_and_leaves_nothing_behind(pos
     assert run["poll_ms"]["status"]["n"] > 0
     assert run["texts_per_s"] > 0
     assert run["engine_alone_texts_per_s"] > 0
+    assert run["yardstick"].keys() == {"copy_per_s", "json_per_s", "texts_of_copy", "ingest_of_json"}
+    assert all(run["yardstick"][share] > 0 for share in ("texts_of_copy", "ingest_of_json"))
     with psycopg.connect(postgres) as admin:
         assert set(admin.execute(SCRATCH).fetchall()) <= before

@@ -16,11 +16,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from guardfleet.cli import DONE, terminal
-from guardfleet.cli.bench import scratch
+from guardfleet.cli.bench import scratch, yardstick
 from guardfleet.cli.bench.polling import Poller
 from guardfleet.cli.bench.site import answers, free_port, peak_mib, place, start, until, write_texts
 from guardfleet.domain import ids
@@ -121,12 +121,15 @@ def _measure(settings: Settings, db: Database, sources: list[pathlib.Path], load
     pace = scratch.pace(db, done)
     total = sum(job.total for job in done)
     ingest_s = sum((job.sealed_at - job.created_at).total_seconds() for job in done if job.sealed_at)
+    ingest_per_s = total / ingest_s if ingest_s else None
+    machine = yardstick.measure(settings.required("database_url"), done, sources[0])
     return {
         "completed": all(job.state is JobState.COMPLETED for job in done),
         "lost": total - pace.verdicts,
         "model_runs": sum(job.done - job.saved for job in done),
-        "ingest_texts_per_s": round(total / ingest_s) if ingest_s else None,
+        "ingest_texts_per_s": round(ingest_per_s) if ingest_per_s else None,
         "texts_per_s": round(pace.texts_per_s) if pace.texts_per_s else None,
+        "yardstick": asdict(machine) | machine.shares(texts_per_s=pace.texts_per_s, ingest_per_s=ingest_per_s),
         "seconds": round(seconds, 2),
         "poll_ms": latencies,
         "shard_of_one_ms": overhead,
@@ -199,6 +202,10 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt  # so that databases, queues and processes are cleaned up
 
 
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
 def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
     """Medians, a column a load: so that no figure is cut at 80 columns."""
     columns = (
@@ -207,6 +214,8 @@ def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
         "engine",
         "ingest/s",
         "texts/s",
+        "% of JSON",
+        "% of COPY",
         "engine alone",
         "ms/shard of 1",
         "status p99 ms",
@@ -229,6 +238,8 @@ def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
                 load.engine,
                 median(lambda run: run["ingest_texts_per_s"]),
                 median(lambda run: run["texts_per_s"]),
+                median(lambda run: _percent(run["yardstick"]["ingest_of_json"])),
+                median(lambda run: _percent(run["yardstick"]["texts_of_copy"])),
                 median(lambda run: run["engine_alone_texts_per_s"]),
                 median(lambda run: run["shard_of_one_ms"]),
                 median(lambda run: run["poll_ms"].get("status", {}).get("p99")),
