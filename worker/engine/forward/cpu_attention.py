@@ -19,6 +19,9 @@ from worker.engine.model.shape import Shape
 QUERY_BLOCK = 256  # queries at once: their scores stay in the cache, and keys after the block are never looked at
 ROW_QUERY_BLOCK = 192  # the same for all heads of a row in one call
 STEP = 16  # sizes of products are rounded up to this: oneDNN compiles a kernel for each size it has not met
+# Keys are rounded up to this. oneDNN's bf16 product on AMX reads a row of scores in steps of 32 and past its end: with another number of
+# keys, what is not finite in one query's scores makes the query before it not finite (torch 2.13; fp16 and fp32 do not).
+KEY_STEP = 32
 TRIAL_PREFIX, TRIAL_ROWS, TRIAL_TURNS = 60, (20, 40, 60, 90, 130, 300), 6  # tokens: what `fastest` tries, and how often
 
 
@@ -50,8 +53,9 @@ class HeadwiseAttention(_Grouped):
     def __init__(self, workspace: Workspace, rows: Rows) -> None:
         super().__init__(workspace, rows)
         self._product = make_product(workspace.kv)
-        self._keys, self._values = torch.zeros(2, max(rows.keys) + STEP, workspace.shape.head_dim, dtype=workspace.dtype)
-        self._future = future_mask(QUERY_BLOCK + 2 * STEP, self._group, workspace.dtype)
+        self._held = torch.zeros(2, max(rows.keys) + KEY_STEP, workspace.shape.head_dim, dtype=workspace.dtype)
+        self._keys, self._values = self._held
+        self._future = future_mask(QUERY_BLOCK + KEY_STEP, self._group, workspace.dtype)
 
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
         """Head by head, so that a head's keys and values are still in the cache when they are used."""
@@ -68,6 +72,7 @@ class HeadwiseAttention(_Grouped):
                     n = at + len(tokens)
                     self._keys[prefix.n + at : prefix.n + n] = k[tokens.start : tokens.stop]
                     self._values[prefix.n + at : prefix.n + n] = v[tokens.start : tokens.stop]
+                    self._held[:, prefix.n + n : prefix.n + n + KEY_STEP] = 0  # no other row's: 0 times what is not finite is not 0
                     self._row(q, self._out[:, head], queries.stop - n, prefix.n, n - len(queries), n)
         return self._w.out[: self._asked]
 
@@ -78,11 +83,11 @@ class HeadwiseAttention(_Grouped):
         """
         for a in range(first, n, QUERY_BLOCK):
             b = min(a + QUERY_BLOCK, n)
-            last_query, last_key = a + _up(b - a), _up(b)
+            last_query, width = a + _up(b - a, STEP), _up(offset + b, KEY_STEP)
             queries = q[base + a : base + last_query].view(self._group * (last_query - a), -1)
-            scores = self._product(queries, self._keys[: offset + last_key])
-            scores[:, offset + a :].add_(self._future[: len(queries), : last_key - a])
-            mixed = self._product(scores.softmax(-1), self._values[: offset + last_key].t())
+            scores = self._product(queries, self._keys[:width])
+            scores[:, offset + a :].add_(self._future[: len(queries), : width - offset - a])
+            mixed = self._product(scores.softmax(-1), self._values[:width].t())
             out[base + a : base + b] = mixed.view(last_query - a, self._group, -1)[: b - a]
 
 
@@ -174,5 +179,5 @@ def lag_mask(n: int, most: int, group: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(n * group, most + n, dtype=dtype).masked_fill_(later, float("-inf"))
 
 
-def _up(n: int) -> int:
-    return -(-n // STEP) * STEP
+def _up(n: int, step: int) -> int:
+    return -(-n // step) * step
