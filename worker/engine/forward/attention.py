@@ -42,7 +42,7 @@ class Workspace:
         s, tokens = self.shape, -(-(tokens + SPARE) // GROW) * GROW
         self.kv = torch.empty(s.layers, 2, s.kv_heads, tokens, s.head_dim, dtype=self.dtype, device=self.device)
         if self.device.type == "cpu":
-            self.q = torch.zeros(tokens * s.heads * s.head_dim, dtype=self.dtype)  # some behind the last are computed with, and dropped
+            self.q = torch.zeros(tokens * s.heads * s.head_dim, dtype=self.dtype)  # some behind the last are computed, and dropped
             self.out = torch.empty(tokens, s.heads * s.head_dim, dtype=self.dtype)
         self.tokens = tokens
 

@@ -19,8 +19,8 @@ from worker.engine.model.shape import Shape
 QUERY_BLOCK = 256  # queries at once: their scores stay in the cache, and keys after the block are never looked at
 ROW_QUERY_BLOCK = 192  # the same for all heads of a row in one call
 STEP = 16  # sizes of products are rounded up to this: oneDNN compiles a kernel for each size it has not met
-# Keys are rounded up to this. oneDNN's bf16 product on AMX reads a row of scores in steps of 32 and past its end: with another number of
-# keys, what is not finite in one query's scores makes the query before it not finite (torch 2.13; fp16 and fp32 do not).
+# Keys are rounded up to this. oneDNN's bf16 product on AMX reads a row of scores in steps of 32 and past its end: with another
+# number of keys, what is not finite in one query's scores makes the query before it not finite (torch 2.13; fp16 and fp32 do not).
 KEY_STEP = 32
 TRIAL_PREFIX, TRIAL_ROWS, TRIAL_TURNS = 60, (20, 40, 60, 90, 130, 300), 6  # tokens: what `fastest` tries, and how often
 
