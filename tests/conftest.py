@@ -7,6 +7,7 @@ needs a fixture of packages that are not installed is an error, which names it: 
 import importlib.util
 import os
 import pathlib
+import signal
 
 import pytest
 
@@ -32,6 +33,12 @@ pytest_plugins = [plugin for plugin in NEEDS if plugin not in LACKING]
 def pytest_report_header() -> list[str]:
     """What no test can use here."""
     return [f"without {plugin}: {', '.join(packages)} not installed" for plugin, packages in LACKING.items()]
+
+
+def pytest_configure() -> None:
+    """Take SIGINT back where a shell in the background has it ignored: processes that tests interrupt would inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def missing(reason: str) -> None:

@@ -15,6 +15,7 @@ from producer.submit import submit_file
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet
 from tests.services.outcome import assert_exactly_once, finished
+from tests.services.patience import patience
 
 WORKER, DISPATCHER, WEBHOOKS = ("worker",), ("dispatcher",), ("worker", "--webhooks")
 
@@ -214,7 +215,7 @@ def test_the_broker_says_how_many_doorbells_it_has(settings: Settings) -> None:
 
 
 def test_without_a_fault_no_doorbell_is_called_lost(settings: Settings, tmp_path: pathlib.Path) -> None:
-    patient = settings.but(instant_ms_per_batch=200.0, republish_s=0.5)
+    patient = settings.but(instant_ms_per_batch=patience(200.0), republish_s=patience(1.0))  # the last waits for 6 of these
     producer = DirectClient.connect(patient.but(shard_texts=10))
     with fleet(patient, tmp_path, ("dispatcher",), ("worker",)) as (dispatcher, _):
         finished(producer, producer.submit([f"text {i}" for i in range(400)]).job)

@@ -5,6 +5,7 @@ each test spent more on that than on the tests. So rows and partitions are taken
 database that is not the template's twin after that, because the test rebuilt it, is dropped, and the next test gets a clone.
 """
 
+import urllib.parse
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -113,7 +114,7 @@ class Databases:
                 connection.execute(f"select setval('{name}', {last or start}, {last is not None})")
 
     def _connect(self, name: str) -> psycopg.Connection[Any]:
-        return psycopg.connect(self._admin_url.rsplit("/", 1)[0] + f"/{name}", autocommit=True)
+        return psycopg.connect(database_on(self._admin_url, name), autocommit=True)
 
     def _make(self) -> str:
         name = unique()
@@ -125,6 +126,11 @@ class Databases:
     def _drop(self, name: str) -> None:
         with psycopg.connect(self._admin_url, autocommit=True) as admin:
             admin.execute(f"drop database if exists {name} with (force)")
+
+
+def database_on(server_url: str, name: str) -> str:
+    """The URL of another database of the server, however that is reached."""
+    return urllib.parse.urlsplit(server_url)._replace(path=f"/{name}").geturl()
 
 
 def _rows(connection: psycopg.Connection[Any], table: str) -> str | None:

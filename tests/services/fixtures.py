@@ -15,7 +15,7 @@ from guardfleet.settings import Settings, load_settings
 from guardfleet.store import migrate
 from guardfleet.store.database import Database
 from tests.conftest import missing
-from tests.services.databases import Databases, unique
+from tests.services.databases import Databases, database_on, unique
 
 POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
@@ -42,7 +42,7 @@ def template_database(postgres: str) -> Iterator[str]:
     name = unique()
     with psycopg.connect(postgres, autocommit=True) as admin:
         admin.execute(f"create database {name}")
-        db = Database(postgres.rsplit("/", 1)[0] + f"/{name}", pool_size=1)
+        db = Database(database_on(postgres, name), pool_size=1)
         migrate.upgrade(db)
         db.close()
         yield name
@@ -61,7 +61,7 @@ def databases(postgres: str, template_database: str) -> Iterator[Databases]:
 def database_url(postgres: str, databases: Databases) -> Iterator[str]:
     """A migrated database of the test's own."""
     name = databases.take()
-    yield postgres.rsplit("/", 1)[0] + f"/{name}"
+    yield database_on(postgres, name)
     databases.give_back(name)
 
 
@@ -71,7 +71,7 @@ def empty_database_url(postgres: str) -> Iterator[str]:
     name = unique()
     with psycopg.connect(postgres, autocommit=True) as admin:
         admin.execute(f"create database {name} template template0")
-        yield postgres.rsplit("/", 1)[0] + f"/{name}"
+        yield database_on(postgres, name)
         admin.execute(f"drop database {name} with (force)")
 
 

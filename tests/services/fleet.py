@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from guardfleet.settings import Settings
+from tests.services.forked import ForkedProcess
 from tests.services.patience import patience
 
 PATIENCE_S = patience(180.0)  # how long a test waits for what has to come: a crowded machine takes a minute to start a worker
@@ -31,15 +32,10 @@ class Process:
 
     def __init__(self, settings: Settings, *args: str, log: pathlib.Path, module: str = "guardfleet") -> None:
         self.log = log
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, *args],
-                env=os.environ | settings.as_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
+        environment = os.environ | settings.as_environment()
+        self.process = (
+            ForkedProcess(args, environment, log) if module == "guardfleet" else started(module, args, environment, log)
+        )
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -71,6 +67,19 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+def started(module: str, args: Sequence[str], environment: dict[str, str], log: pathlib.Path) -> subprocess.Popen[bytes]:
+    """A new interpreter, for a module that changes what guardfleet does before it runs it."""
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", module, *args],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
 
 
 @contextmanager

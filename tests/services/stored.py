@@ -26,6 +26,7 @@ from tests.services.judged import SAFE
 
 BULK = Route(0)
 MODEL = Model("m", "0123456789abcdef", "p")
+LONG_AGO = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=270)
 
 
 def new_job(name: str = "test", **asked: Any) -> NewJob:

@@ -29,7 +29,7 @@ from tests.services.fixtures import with_broker
 from tests.services.fleet import until
 from tests.services.patience import patience
 from tests.services.poison import UNITS, allow, change, exhausted_shard, nested_blob, none, refuse, state_of
-from tests.services.stored import finish, finished_on, new_job, scalar, submit, take, took
+from tests.services.stored import LONG_AGO, finish, finished_on, new_job, scalar, submit, take, took
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.poison import TRIES, give_up
 
@@ -159,7 +159,7 @@ def test_a_delivery_whose_mark_is_refused_holds_up_no_other(
 
 @with_broker("redis")
 def test_a_day_that_cannot_go_holds_up_no_other(db: Database, keyring: Keyring, dispatcher: Dispatcher) -> None:
-    poisoned, other = (finished_on(db, keyring, day) for day in (dt.date(2026, 3, 1), dt.date(2026, 3, 2)))
+    poisoned, other = (finished_on(db, keyring, day) for day in (LONG_AGO, LONG_AGO + dt.timedelta(days=1)))
     assert retention.purge(db, retention.purgeable(db, older_than_hours=-1)) == 2
     refuse(db, "job", poisoned, "delete")
     before = metrics.RAISED.labels("expire_days")._value.get()

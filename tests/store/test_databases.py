@@ -4,14 +4,14 @@ import pytest
 
 from guardfleet.security.encryption import Keyring
 from guardfleet.store.database import Database
-from tests.services.databases import Databases
+from tests.services.databases import Databases, database_on
 from tests.services.stored import scalar, submit
 
 ROWS = "select (select count(*) from job) + (select count(*) from shard) + (select count(*) from shard_payload)"
 
 
 def over(postgres: str, name: str) -> Database:
-    return Database(postgres.rsplit("/", 1)[0] + f"/{name}", pool_size=1)
+    return Database(database_on(postgres, name), pool_size=1)
 
 
 def test_the_next_test_finds_no_row_of_the_one_before_and_the_same_ids(

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import urllib.parse
 from contextlib import closing
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_partitions_of_a_day_are_made_once_by_whoever_comes_first(db: Database, 
 def test_a_process_that_starts_waits_for_its_database_and_says_at_once_what_it_lacks(
     postgres: str, database_url: str, empty_database_url: str
 ) -> None:
-    name, waits = database_url.rsplit("/", 1)[1], []
+    name, waits = urllib.parse.urlsplit(database_url).path[1:], []
     with psycopg.connect(postgres, autocommit=True) as admin:
         admin.execute(f"alter database {name} rename to {name}_away")
 

@@ -9,9 +9,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import partitions, verdicts
 from guardfleet.store.database import Database
 from guardfleet.store.jobs import retention, views
-from tests.services.stored import finished_on, scalar, submit
-
-LONG_AGO = dt.date(2026, 3, 1)
+from tests.services.stored import LONG_AGO, finished_on, scalar, submit
 
 
 def expire(db: Database, *, verdict_days: float) -> list[str]:

@@ -1,0 +1,91 @@
+"""Processes of guardfleet by way of the fork server, with the part of `subprocess.Popen` that tests use."""
+
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class ForkServer:
+    """The fork server of this process of tests; it ends when this one does."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tests.services.forkserver", str(theirs.fileno())],
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._lines = ours.makefile("rw", encoding="utf-8")
+        self._one_at_a_time = threading.Lock()
+
+    def ask(self, **request: Any) -> Any:
+        """Return its answer; raises EOFError when it has ended."""
+        with self._one_at_a_time:
+            self._lines.write(f"{json.dumps(request)}\n")
+            self._lines.flush()
+            if not (line := self._lines.readline()):
+                raise EOFError(f"the fork server has ended with {self._process.wait()}")
+        return json.loads(line)
+
+
+@functools.cache
+def fork_server() -> ForkServer:
+    """Start it when it is first wanted."""
+    return ForkServer()
+
+
+class ForkedProcess:
+    """A command of guardfleet, running."""
+
+    def __init__(self, args: Sequence[str], environment: Mapping[str, str], log: pathlib.Path) -> None:
+        self.returncode: int | None = None
+        log.touch()  # whoever reads it need not wait for the child
+        self.pid: int = fork_server().ask(args=list(args), environment=dict(environment), log=str(log))
+
+    def poll(self) -> int | None:
+        """Return its exit status, or None while it runs."""
+        if self.returncode is None:
+            self.returncode = fork_server().ask(pid=self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit status once it has ended; raises subprocess.TimeoutExpired."""
+        if self.poll() is None:
+            descriptor = os.pidfd_open(self.pid)  # it stays a zombie until it is asked after, so this is the one
+            try:
+                if not select.select([descriptor], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+            finally:
+                os.close(descriptor)
+        status = self.poll()
+        assert status is not None
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
