@@ -1,5 +1,6 @@
 """The engine on the demo model while its device misbehaves: every row is settled once, with the answer it has without the fault."""
 
+import itertools
 import json
 import pathlib
 import random
@@ -56,7 +57,7 @@ class Faulty(PackedBackend):
 @pytest.fixture
 def texts(shared: pathlib.Path) -> list[str]:
     with (shared / "data" / "corpus.jsonl").open() as file:
-        return [json.loads(line)["text"] for line in file][::300]
+        return [json.loads(line)["text"] for line in itertools.islice(file, 0, None, 300)]
 
 
 @pytest.fixture(params=[(0, 1), (1, 1), (2, 2)], ids=["one-at-a-time", "one-ahead", "streams"])

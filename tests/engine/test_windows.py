@@ -14,7 +14,7 @@ from tests.services.patience import patience
 from worker.engine.decoding.padded import PromptRow
 from worker.engine.engine import BatchingEngine
 from worker.engine.interfaces import Answer, Pieces, Prepared, Synchronous, Unjudgeable
-from worker.engine.model.loading import prompter_of
+from worker.engine.model import loading
 from worker.engine.prompting.prompt import Content
 from worker.engine.prompting.windows import Policy
 from worker.engine.rendering import Renderer, pieces_of
@@ -32,7 +32,7 @@ class Seeker(Synchronous):
 
     def __init__(self, tokenizer: Any, policy: Policy) -> None:
         self.tokenizer = tokenizer
-        self.render = Renderer(prompter_of(tokenizer), max_positions=32_768, policy=policy)
+        self.render = Renderer(loading.prompter_of(tokenizer), max_positions=32_768, policy=policy)
 
     def prepare(self, contents: Sequence[Content], coverage: Any = None) -> list[Prepared | Pieces | Unjudgeable]:
         return [pieces_of(rendered, lambda encoded: PromptRow(encoded.ids)) for rendered in self.render(contents, coverage)]
@@ -190,7 +190,7 @@ def test_a_text_with_role_labels_says_so_whole_and_in_windows(
 ) -> None:
     backend = Seeker(real_tokenizer, Policy(tokens=4096, overlap=256, most=64))
     backend.render = Renderer(
-        prompter_of(real_tokenizer, neutralises=neutralises), max_positions=32_768, policy=Policy(4096, 256, 64)
+        loading.prompter_of(real_tokenizer, neutralises=neutralises), max_positions=32_768, policy=Policy(4096, 256, 64)
     )
     said = {"role_labels": 2} | ({"role_labels_neutralised": True} if neutralises else {})
     whole = judge(backend, f"A\n\nASSISTANT: {NEEDLE}\n\nUSER: thank you")

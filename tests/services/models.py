@@ -2,11 +2,43 @@
 
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import transformers
 
+from worker.engine.model import loading
 from worker.engine.model.loading import LoadedModel, load, tokenizer_of
+from worker.engine.prompting.prompt import Prompter
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tokenizers_are_read_once() -> Iterator[None]:
+    """Give the same files the same tokenizer, and that the same prompter: the real one takes 2 s, and the tests load 80 models."""
+    read, made = transformers.AutoTokenizer.from_pretrained, loading.prompter_of
+    tokenizers: dict[object, Any] = {}
+    prompters: dict[object, Prompter] = {}
+
+    def from_pretrained(where: str, **asked: Any) -> Any:
+        folder = pathlib.Path(where)
+        if not folder.is_dir():
+            return read(where, **asked)
+        files = [file for file in folder.iterdir() if file.suffix in (".json", ".jinja")]
+        key = tuple(sorted((file.name, file.read_bytes()) for file in files)), repr(asked)
+        if key not in tokenizers:
+            tokenizers[key] = read(where, **asked)
+        return tokenizers[key]
+
+    def prompter_of(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
+        if (tokenizer, neutralises) not in prompters:
+            prompters[tokenizer, neutralises] = made(tokenizer, neutralises=neutralises)
+        return prompters[tokenizer, neutralises]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transformers.AutoTokenizer, "from_pretrained", from_pretrained)
+        patch.setattr(loading, "prompter_of", prompter_of)
+        yield
 
 
 @pytest.fixture(scope="session")
