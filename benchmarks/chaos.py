@@ -159,7 +159,7 @@ def _waiting(site: Site) -> int:
 
 def _count(site: Site, question: str, *, otherwise: int) -> int:
     with contextlib.suppress(GuardfleetError), site.db.begin() as connection:
-        return int(connection.exec_driver_sql(question).scalar_one())
+        return int(connection.scalar(question))
     return otherwise
 
 

@@ -122,8 +122,8 @@ def _looks(site: Site) -> Iterator[tuple[list[tuple[Lease, str]], bool]]:
     while True:
         leases: list[tuple[Lease, str]] = []
         with contextlib.suppress(GuardfleetError), site.db.session() as connection:
-            n = connection.exec_driver_sql("select count(*) from shard_done").scalar_one()
-            rows = connection.exec_driver_sql("select job_id, shard_no, token, worker from shard where state = 1").all()
+            n = connection.scalar("select count(*) from shard_done")
+            rows = connection.execute("select job_id, shard_no, token, worker from shard where state = 1").fetchall()
             leases = [((row[0], row[1], row[2]), row[3]) for row in rows]
             if n > done:
                 since = time.monotonic() if done >= 0 else since
@@ -148,8 +148,8 @@ def report(site: Site, hits: list[Hit]) -> dict[str, Any]:
     A shard was cut off where somebody had to claim it again: its token is a later one than the one that was hit.
     """
     with site.db.begin() as connection:
-        last = connection.exec_driver_sql("select extract(epoch from max(done_at)) from verdict").scalar_one()
-        tokens = {(row[0], row[1]): row[2] for row in connection.exec_driver_sql("select job_id, shard_no, token from shard")}
+        last = connection.scalar("select extract(epoch from max(done_at)) from verdict")
+        tokens = {(row[0], row[1]): row[2] for row in connection.execute("select job_id, shard_no, token from shard")}
     out: dict[str, Any] = {}
     for fault, victim in sorted({(hit.fault, hit.victim) for hit in hits}):
         given = [hit for hit in hits if (hit.fault, hit.victim) == (fault, victim)]

@@ -94,20 +94,20 @@ def judge(site: Site, sources: list[Source], found: list[JobView], readers: list
     told = dict.fromkeys(("lost", "double", "wrong_verdicts", "wrong_refusals", "wrong_counters"), 0)
     with site.db.begin() as connection:
         for source, job, reader in zip(sources, found, readers, strict=True):
-            rows, distinct, safe, flagged, failed = connection.exec_driver_sql(
-                f"""select count(*), count(distinct seq), count(*) filter (where severity = 0),
-                           count(*) filter (where severity = 2), count(*) filter (where severity = 3)
+            rows, distinct, safe, flagged, failed = connection.execute(
+                f"""select count(*), count(distinct seq) as seqs, count(*) filter (where severity = 0) as safe,
+                           count(*) filter (where severity = 2) as unsafe, count(*) filter (where severity = 3) as error
                     from verdict where job_id = {job.id}"""  # noqa: S608
-            ).one()
+            ).fetchone()
             right = source.outcomes
             told["lost"] += source.taken - distinct + source.taken - len(reader.seen)
             told["double"] += rows - distinct + sum(n - 1 for n in reader.seen.values())
             told["wrong_verdicts"] += abs(safe - right["safe"]) + abs(flagged - right["flagged"]) + abs(failed - right["failed"])
             told["wrong_refusals"] += abs(job.rejected - right["refused"])
             told["wrong_counters"] += (job.total, job.done, job.safe, job.unsafe, job.error) != (rows, rows, safe, flagged, failed)
-        all_jobs, events = connection.exec_driver_sql(
-            "select (select count(*) from job), (select count(*) from delivery) + (select count(*) from outbox)"
-        ).one()
+        all_jobs, events = connection.execute(
+            "select (select count(*) from job) as jobs, (select count(*) from delivery) + (select count(*) from outbox) as events"
+        ).fetchone()
     return {
         "texts": sum(source.taken for source in sources),
         "refused": sum(source.outcomes["refused"] for source in sources),

@@ -130,7 +130,7 @@ def judge_all(db: Database, keyring: Keyring, ended: threading.Event) -> None:
     model_id = verdicts.register_model(db, Model("m", "r", "p"))
     while not ended.is_set():
         with db.session() as connection:
-            ready = connection.exec_driver_sql("select job_id, shard_no from shard where state = 0 order by lane desc").all()
+            ready = connection.execute("select job_id, shard_no from shard where state = 0 order by lane desc").fetchall()
         for row in ready:
             held = leases.claim(db, row.job_id, row.shard_no, worker="fuzz", lease_s=60)
             if held is not None:

@@ -82,10 +82,10 @@ def measure(settings: Settings, dead: int, seconds: float) -> dict[str, Any]:
             time.sleep(EVERY_S)
         waits = sorted(1000 * (arrived.get(event, float("inf")) - at) for event, at in sent.items())
         with db.begin() as connection:
-            tried = connection.exec_driver_sql(
+            tried = connection.scalar(
                 "select count(*) from attempt a join delivery d on d.id = a.delivery_id"
                 " join endpoint e on e.id = d.endpoint_id where e.name = 'dead'"
-            ).scalar_one()
+            )
     figures = {"p50": statistics.median(waits), "p99": waits[int(0.99 * len(waits))], "max": waits[-1]}
     return {"events": len(waits), "attempts_at_dead": tried, **{key: round(value, 1) for key, value in figures.items()}}
 
@@ -93,7 +93,7 @@ def measure(settings: Settings, dead: int, seconds: float) -> dict[str, Any]:
 def events(db: Database, name: str, n: int) -> list[str]:
     """`n` for each endpoint of this name, as the dispatcher would relay them."""
     with db.begin() as connection:
-        return list(connection.exec_driver_sql(EVENT, {"kind": KIND, "n": n, "name": name}).scalars())
+        return connection.scalars(EVENT, {"kind": KIND, "n": n, "name": name})
 
 
 @contextlib.contextmanager

@@ -6,10 +6,8 @@ Invariant: of several that come at the same time only the one that inserts the r
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
-
 from guardfleet.errors import RejectedError
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 
 LEFT_S = 60.0  # a request that gave no sign of life for so long was cut off
 
@@ -37,21 +35,21 @@ def begin(db: Database, *, tenant_id: int, key: bytes, fingerprint: bytes, memor
     """
     values = {"tenant": tenant_id, "key": key, "fingerprint": fingerprint, "memory": memory_s, "left": LEFT_S}
     with db.begin() as connection:
-        mine = connection.execute(
-            text("""insert into repeat (tenant_id, key, fingerprint) values (:tenant, :key, :fingerprint)
-                    on conflict (tenant_id, key) do update
-                      set fingerprint = excluded.fingerprint, subject = null, body = null, created_at = now(),
-                          token = repeat.token + 1
-                    where repeat.created_at < now() - make_interval(secs => case when repeat.subject is null then :left
-                                                                          else :memory end)
-                    returning token"""),
+        mine = connection.scalar(
+            """insert into repeat (tenant_id, key, fingerprint) values (%(tenant)s, %(key)s, %(fingerprint)s)
+               on conflict (tenant_id, key) do update
+                 set fingerprint = excluded.fingerprint, subject = null, body = null, created_at = now(),
+                     token = repeat.token + 1
+               where repeat.created_at < now() - make_interval(secs => case when repeat.subject is null then %(left)s
+                                                                     else %(memory)s end)
+               returning token""",
             values,
-        ).scalar_one_or_none()
+        )
         if mine is not None:
             return Mine(mine)
         row = connection.execute(
-            text("select fingerprint, subject, body from repeat where tenant_id = :tenant and key = :key"), values
-        ).one_or_none()
+            "select fingerprint, subject, body from repeat where tenant_id = %(tenant)s and key = %(key)s", values
+        ).fetchone()
     return Earlier(bytes(row.fingerprint), row.subject, None if row.body is None else bytes(row.body)) if row else None
 
 
@@ -60,8 +58,8 @@ def renew(db: Database, *, tenant_id: int, key: bytes, token: int) -> bool:
     with db.session() as connection:
         return bool(
             connection.execute(
-                text("""update repeat set created_at = now()
-                        where tenant_id = :tenant and key = :key and token = :token and subject is null"""),
+                """update repeat set created_at = now()
+                   where tenant_id = %(tenant)s and key = %(key)s and token = %(token)s and subject is null""",
                 {"tenant": tenant_id, "key": key, "token": token},
             ).rowcount
         )
@@ -73,8 +71,8 @@ def settle(connection: Connection, *, tenant_id: int, key: bytes, token: int, su
     `body` is the digest of what the fingerprint does not cover.
     """
     settled = connection.execute(
-        text("""update repeat set subject = :subject, body = :body
-                where tenant_id = :tenant and key = :key and token = :token and subject is null"""),
+        """update repeat set subject = %(subject)s, body = %(body)s
+           where tenant_id = %(tenant)s and key = %(key)s and token = %(token)s and subject is null""",
         {"tenant": tenant_id, "key": key, "token": token, "subject": subject, "body": body},
     ).rowcount
     if not settled:
@@ -85,8 +83,8 @@ def forget(db: Database, *, tenant_id: int, key: bytes, token: int, unmade: str 
     """The request made nothing, or `unmade`, which is no more: it may come again."""
     with db.session() as connection:
         connection.execute(
-            text("""delete from repeat where tenant_id = :tenant and key = :key and token = :token
-                      and (subject is null or subject = :unmade)"""),
+            """delete from repeat where tenant_id = %(tenant)s and key = %(key)s and token = %(token)s
+                 and (subject is null or subject = %(unmade)s)""",
             {"tenant": tenant_id, "key": key, "token": token, "unmade": unmade},
         )
 
@@ -95,5 +93,5 @@ def forget_old(db: Database, *, older_than_s: float) -> int:
     """Drop what no repeat is expected of any more; returns how many."""
     with db.session() as connection:
         return connection.execute(
-            text("delete from repeat where created_at < now() - make_interval(secs => :age)"), {"age": older_than_s}
+            "delete from repeat where created_at < now() - make_interval(secs => %(age)s)", {"age": older_than_s}
         ).rowcount

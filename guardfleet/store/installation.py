@@ -3,18 +3,16 @@
 A process with another key could open nothing, and what it sealed nobody else could: each text would end as an error.
 """
 
-from sqlalchemy import Connection, text
-
 from guardfleet.errors import ConfigurationError, GuardfleetError
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 
 CURRENT = "select key_id from installation_key where is_current"
 # A database of an earlier version has jobs and no pin: only a key that some of them are sealed with is believed.
 PIN = """insert into installation_key (key_id, is_current)
-         select :id, true
+         select %(id)s, true
          where not exists (select from installation_key)
-           and (not exists (select from job) or exists (select from job where key_id = :id))
+           and (not exists (select from job) or exists (select from job where key_id = %(id)s))
          on conflict do nothing"""
 
 
@@ -24,9 +22,9 @@ def require_key(db: Database, keyring: Keyring) -> None:
     From now on the ring writes under the pinned key. A rotation that is not finished needs the key before, too.
     """
     with db.begin() as connection:
-        connection.execute(text(PIN), {"id": keyring.key_id})
+        connection.execute(PIN, {"id": keyring.key_id})
         _follow(_pinned(connection), keyring)
-        others = connection.execute(text("select key_id from installation_key where not is_current")).scalars()
+        others = connection.scalars("select key_id from installation_key where not is_current")
         if missing := next((key_id for key_id in others if not keyring.opens(key_id)), None):
             raise ConfigurationError(
                 f"the rotation from secret key {missing} is not finished: set GUARDFLEET_PREVIOUS_SECRET_KEY to it, and run "
@@ -46,7 +44,7 @@ def is_pinned(db: Database, keyring: Keyring) -> bool:
 
 def follow(connection: Connection, keyring: Keyring) -> None:
     """Let the ring write under the pinned key, which does not change before the transaction ends. Raises ConfigurationError."""
-    pinned = connection.execute(text(f"{CURRENT} for share")).scalar_one_or_none()
+    pinned = connection.scalar(f"{CURRENT} for share")
     if pinned is not None and pinned != keyring.key_id:
         _follow(pinned, keyring)
 
@@ -54,7 +52,7 @@ def follow(connection: Connection, keyring: Keyring) -> None:
 def look(db: Database, keyring: Keyring) -> None:
     """The same for what is not written, or in a statement of its own."""
     with db.session() as connection:
-        pinned = connection.execute(text(CURRENT)).scalar_one_or_none()
+        pinned = connection.scalar(CURRENT)
     if pinned is not None:
         _follow(pinned, keyring)
 
@@ -80,9 +78,7 @@ def wrong(db: Database, keyring: Keyring) -> str | None:
 
 def _pinned(connection: Connection) -> str | None:
     """The pinned key's id, else that of the newest job's."""
-    found: str | None = connection.execute(
-        text(f"select coalesce(({CURRENT}), (select key_id from job order by id desc limit 1))")
-    ).scalar_one()
+    found: str | None = connection.scalar(f"select coalesce(({CURRENT}), (select key_id from job order by id desc limit 1))")
     return found
 
 

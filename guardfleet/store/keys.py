@@ -6,13 +6,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from psycopg.rows import class_row
 
 from guardfleet.domain import ids
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
 
 PREFIX = "gf_"  # a fixed prefix helps secret scanners
@@ -69,28 +69,29 @@ def create(
     if unknown or not scopes:
         raise RejectedError(f"scopes are {', '.join(SCOPES)}; {', '.join(unknown) or 'none'} is not one.")
     with db.begin() as connection:
-        connection.execute(text("insert into tenant (name) values (:name) on conflict do nothing"), {"name": tenant})
-        tenant_id: int = connection.execute(text("select id from tenant where name = :name"), {"name": tenant}).scalar_one()
+        connection.execute("insert into tenant (name) values (%(name)s) on conflict do nothing", {"name": tenant})
+        tenant_id: int = connection.scalar("select id from tenant where name = %(name)s", {"name": tenant})
         return _insert(connection, keyring, tenant_id=tenant_id, name=name, scopes=scopes, expires_s=expires_s)
 
 
 def every(db: Database) -> list[ApiKey]:
     """All keys, oldest first; revoked ones too."""
     with db.session() as connection:
-        rows = connection.execute(
-            text("""select k.public_id, t.name, k.name, k.hint, k.scopes, k.created_at, k.expires_at, k.last_used_at, k.revoked_at
-                    from api_key k join tenant t on t.id = k.tenant_id order by k.id""")
-        )
-        return [ApiKey(*row) for row in rows]
+        cursor = connection.cursor(row_factory=class_row(ApiKey))
+        return cursor.execute(
+            """select k.public_id, t.name as tenant, k.name, k.hint, k.scopes, k.created_at, k.expires_at,
+                      k.last_used_at, k.revoked_at
+               from api_key k join tenant t on t.id = k.tenant_id order by k.id"""
+        ).fetchall()
 
 
 def revoke(db: Database, label: str) -> None:
     """The key is taken no more (by an API process that knows it, a few seconds later). Raises NotFoundError; safe to call twice."""
     with db.begin() as connection:
         row = connection.execute(
-            text("update api_key set revoked_at = coalesce(revoked_at, now()) where public_id = :id returning tenant_id"),
+            "update api_key set revoked_at = coalesce(revoked_at, now()) where public_id = %(id)s returning tenant_id",
             {"id": ids.KEY.parse(label)},
-        ).one_or_none()
+        ).fetchone()
         if row is None:
             raise _unknown(label)
         audit(connection, row.tenant_id, "key.revoke", label)
@@ -100,12 +101,12 @@ def rotate(db: Database, keyring: Keyring, label: str, *, overlap_s: float) -> s
     """A successor with the same name, tenant, scopes and end; the old key is taken for `overlap_s` more. Raises NotFoundError."""
     with db.begin() as connection:
         row = connection.execute(
-            text("""with old as (select * from api_key where public_id = :id and revoked_at is null for update)
-                    update api_key k set expires_at = least(k.expires_at, now() + make_interval(secs => :overlap))
-                    from old where k.id = old.id
-                    returning old.tenant_id, old.name, old.scopes, extract(epoch from old.expires_at - now()) as left_s"""),
+            """with old as (select * from api_key where public_id = %(id)s and revoked_at is null for update)
+               update api_key k set expires_at = least(k.expires_at, now() + make_interval(secs => %(overlap)s))
+               from old where k.id = old.id
+               returning old.tenant_id, old.name, old.scopes, extract(epoch from old.expires_at - now()) as left_s""",
             {"id": ids.KEY.parse(label), "overlap": overlap_s},
-        ).one_or_none()
+        ).fetchone()
         if row is None:
             raise _unknown(label)
         audit(connection, row.tenant_id, "key.rotate", label)
@@ -120,12 +121,12 @@ def authenticate(db: Database, keyring: Keyring, api_key: str) -> Caller | None:
     """
     with db.session() as connection:
         row = connection.execute(
-            text("""select id, tenant_id, scopes,
-                           last_used_at is null or last_used_at < now() - make_interval(secs => :used) as stale
-                    from api_key
-                    where digest = any(:digests) and revoked_at is null and (expires_at is null or expires_at > now())"""),
+            """select id, tenant_id, scopes,
+                      last_used_at is null or last_used_at < now() - make_interval(secs => %(used)s) as stale
+               from api_key
+               where digest = any(%(digests)s) and revoked_at is null and (expires_at is null or expires_at > now())""",
             {"digests": keyring.api_key_digests(api_key), "used": USED_S},
-        ).one_or_none()
+        ).fetchone()
     if row is None:
         installation.look(db, keyring)
     elif row.stale:
@@ -138,7 +139,7 @@ def _used(db: Database, keyring: Keyring, key_id: int, api_key: str) -> None:
     with db.begin() as connection:
         installation.follow(connection, keyring)
         connection.execute(
-            text("update api_key set last_used_at = now(), digest = :digest, key_id = :key_id where id = :id"),
+            "update api_key set last_used_at = now(), digest = %(digest)s, key_id = %(key_id)s where id = %(id)s",
             {"id": key_id, "digest": keyring.api_key_digests(api_key)[0], "key_id": keyring.key_id},
         )
 
@@ -148,11 +149,11 @@ def _insert(
 ) -> str:
     api_key = PREFIX + secrets.token_urlsafe(32)
     installation.follow(connection, keyring)
-    public_id: uuid.UUID = connection.execute(
-        text("""insert into api_key (tenant_id, name, digest, hint, scopes, expires_at, key_id)
-                values (:tenant, :name, :digest, :hint, :scopes, now() + make_interval(secs => cast(:expires as double precision)),
-                        :key_id)
-                returning public_id"""),
+    public_id: uuid.UUID = connection.scalar(
+        """insert into api_key (tenant_id, name, digest, hint, scopes, expires_at, key_id)
+           values (%(tenant)s, %(name)s, %(digest)s, %(hint)s, %(scopes)s,
+                   now() + make_interval(secs => cast(%(expires)s as double precision)), %(key_id)s)
+           returning public_id""",
         {
             "tenant": tenant_id,
             "name": name,
@@ -162,7 +163,7 @@ def _insert(
             "scopes": list(scopes),
             "expires": expires_s,
         },
-    ).scalar_one()
+    )
     audit(connection, tenant_id, "key.create", ids.KEY.of(public_id))
     return api_key
 

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, text
-
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 
 LOCK_KEY = 0x6469_7370  # "disp"
 
@@ -18,25 +16,25 @@ class Leadership:
 
     def try_lead(self) -> bool:
         """Whether this process leads now. Re-entrant calls are balanced, so the lock is held once."""
-        held: bool = self._connection.execute(
-            text("""select case when exists (
-                      select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and granted
-                        and ((classid::bigint << 32) | objid::bigint) = :key)
-                    then true else pg_try_advisory_lock(:key) end"""),
+        held: bool = self._connection.scalar(
+            """select case when exists (
+                 select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and granted
+                   and ((classid::bigint << 32) | objid::bigint) = %(key)s)
+               then true else pg_try_advisory_lock(%(key)s) end""",
             {"key": LOCK_KEY},
-        ).scalar_one()
+        )
         return held
 
 
 def is_led(db: Database) -> bool:
     """Whether some dispatcher leads now."""
     with db.session() as connection:
-        led: bool = connection.execute(
-            text("""select exists (select from pg_locks where locktype = 'advisory' and granted
-                      and database = (select oid from pg_database where datname = current_database())
-                      and ((classid::bigint << 32) | objid::bigint) = :key)"""),
+        led: bool = connection.scalar(
+            """select exists (select from pg_locks where locktype = 'advisory' and granted
+                 and database = (select oid from pg_database where datname = current_database())
+                 and ((classid::bigint << 32) | objid::bigint) = %(key)s)""",
             {"key": LOCK_KEY},
-        ).scalar_one()
+        )
         return led
 
 

@@ -6,11 +6,14 @@ Every process looks whether the schema is its own; only one that migrates loads 
 import pathlib
 import time
 from collections.abc import Callable
+from functools import partial
 
-from sqlalchemy import text
+import psycopg
 
 from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.store.connection import Connection, connect
 from guardfleet.store.database import Database
+from guardfleet.store.sqlstate import translated
 
 LOCK_KEY = 0x6775_6172_64  # "guard"
 PACKAGED = pathlib.Path(__file__).parents[1] / "_migrations"
@@ -21,26 +24,39 @@ def upgrade(db: Database, *, timeout_s: float = 120.0) -> str:
     """Bring the schema to the newest revision and return it. Safe to race: others wait their turn."""
     from alembic import command  # noqa: PLC0415 - see above
     from alembic.config import Config  # noqa: PLC0415
+    from sqlalchemy import create_engine  # noqa: PLC0415
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+    from sqlalchemy.pool import NullPool  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
+    engine = create_engine("postgresql+psycopg://", creator=partial(_connection, db), poolclass=NullPool)
     with db.session() as lock:
         _take_lock(lock, timeout_s)
         try:
-            with db.begin() as connection:
+            with engine.begin() as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
+        except DBAPIError as error:
+            raise (translated(error.orig) if isinstance(error.orig, psycopg.Error) else error) from None
         finally:
-            lock.execute(text("select pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
+            lock.execute("select pg_advisory_unlock(%(key)s)", {"key": LOCK_KEY})
     return head()
+
+
+def _connection(db: Database) -> Connection:
+    """Make a connection that SQLAlchemy begins transactions on, and that takes several statements at once."""
+    connection = connect(db.url, application=db.application)
+    connection.autocommit, connection.cursor_factory = False, psycopg.Cursor
+    return connection
 
 
 def current(db: Database) -> str | None:
     """The revision the database is at; None for an empty one."""
     with db.begin() as connection:
-        if connection.execute(text("select to_regclass('alembic_version')")).scalar_one() is None:
+        if connection.scalar("select to_regclass('alembic_version')::text") is None:
             return None
-        found: str | None = connection.execute(text("select version_num from alembic_version")).scalar_one_or_none()
+        found: str | None = connection.scalar("select version_num from alembic_version")
         return found
 
 
@@ -65,7 +81,7 @@ def require_head(db: Database) -> None:
             f"the database is at migration {found}, this guardfleet needs {needed}: run `guardfleet db upgrade`."
         )
     with db.begin() as connection:
-        oldest: str = connection.execute(text("select oldest from schema_support")).scalar_one()
+        oldest: str = connection.scalar("select oldest from schema_support")
     if needed < oldest:
         raise ConfigurationError(
             f"the database is at migration {found}, which this guardfleet ({needed}) is too old for: install a newer one."
@@ -92,10 +108,10 @@ def wait_for_head(
             return
 
 
-def _take_lock(lock: object, timeout_s: float) -> None:
+def _take_lock(lock: Connection, timeout_s: float) -> None:
     # Polled: a session that blocks in pg_advisory_lock deadlocks with CREATE INDEX CONCURRENTLY in the holder.
     deadline = time.monotonic() + timeout_s
-    while not lock.execute(text("select pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}).scalar():  # type: ignore[attr-defined]
+    while not lock.scalar("select pg_try_advisory_lock(%(key)s)", {"key": LOCK_KEY}):
         if time.monotonic() > deadline:
             raise RetryableError(f"another process has been migrating for {timeout_s:.0f} s.")
         time.sleep(0.1)

@@ -1,7 +1,5 @@
 """Models that workers have served, by the name that verdicts and jobs give them."""
 
-from sqlalchemy import text
-
 from guardfleet.errors import NotFoundError
 from guardfleet.store.database import Database
 
@@ -20,4 +18,4 @@ def require_served(db: Database, *asked: str | None) -> None:
 def served(db: Database) -> list[str]:
     """Names of the models that have ever served, sorted."""
     with db.session() as connection:
-        return sorted(connection.execute(text("select distinct name from model where name <> 'nobody'")).scalars())
+        return sorted(connection.scalars("select distinct name from model where name <> 'nobody'"))

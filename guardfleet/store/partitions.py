@@ -2,33 +2,31 @@
 
 import datetime as dt
 
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
+import psycopg
 
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 
 PARTITIONED = ("verdict", "shard_payload")
 PATIENCE_S = 1  # for readers of the table: the one dispatcher waits here, and nothing else is done meanwhile
-LOCKED = "55P03"
 LOCK_KEY = 0x7061_7274  # "part"
 
 
 def ensure_day(connection: Connection, day: dt.date) -> None:
     """Make the day's partitions unless they are there. Creators take turns, since CREATE IF NOT EXISTS alone can collide."""
-    if connection.execute(text("select to_regclass(:name) is not null"), {"name": _name(PARTITIONED[-1], day)}).scalar():
+    if connection.scalar("select to_regclass(%(name)s) is not null", {"name": _name(PARTITIONED[-1], day)}):
         return
-    connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+    connection.execute("select pg_advisory_xact_lock(%(key)s)", {"key": LOCK_KEY})
     for table in PARTITIONED:
-        connection.exec_driver_sql(f"create table if not exists {_name(table, day)} partition of {table} {_bounds(day)}")
+        connection.execute(f"create table if not exists {_name(table, day)} partition of {table} {_bounds(day)}")
 
 
 def existing(db: Database) -> list[tuple[str, dt.date]]:
     """Table and day of each partition there is, oldest first; those too that a drop was cut off in."""
     with db.begin() as connection:
-        names = connection.execute(
-            text("""select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace
-                      and relname ~ '^(verdict|shard_payload)_[0-9]{8}$' order by right(relname, 8), relname""")
-        ).scalars()
+        names = connection.scalars(
+            """select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace
+                 and relname ~ '^(verdict|shard_payload)_[0-9]{8}$' order by right(relname, 8), relname"""
+        )
         return [(name[:-9], dt.datetime.strptime(name[-8:], "%Y%m%d").replace(tzinfo=dt.UTC).date()) for name in names]
 
 
@@ -43,30 +41,28 @@ def drop(db: Database, table: str, day: dt.date) -> bool:
     name = _name(table, day)
     with db.session() as connection:
         attached = connection.execute(
-            text("select inhdetachpending from pg_inherits where inhrelid = to_regclass(:name)"), {"name": name}
-        ).one_or_none()
+            "select inhdetachpending from pg_inherits where inhrelid = to_regclass(%(name)s)", {"name": name}
+        ).fetchone()
         if attached is not None:
             how = "finalize" if attached.inhdetachpending else "concurrently"
-            connection.exec_driver_sql(f"set lock_timeout = '{PATIENCE_S}s'")
+            connection.execute(f"set lock_timeout = '{PATIENCE_S}s'")
             try:
-                connection.exec_driver_sql(f"alter table {table} detach partition {name} {how}")
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) != LOCKED:
-                    raise
+                connection.execute(f"alter table {table} detach partition {name} {how}")
+            except psycopg.errors.LockNotAvailable:
                 return False  # somebody reads for long: what has begun is finished in another turn
             finally:
-                connection.exec_driver_sql("reset lock_timeout")
+                connection.execute("reset lock_timeout")
     with db.begin() as connection:
-        if connection.execute(text("select to_regclass(:name) is null"), {"name": name}).scalar_one():
+        if connection.scalar("select to_regclass(%(name)s) is null", {"name": name}):
             return True
-        connection.exec_driver_sql(f"lock table {name} in access exclusive mode")
-        needed = connection.exec_driver_sql(
+        connection.execute(f"lock table {name} in access exclusive mode")
+        needed = connection.scalar(
             f"select exists (select from {name} x join job j on j.id = x.job_id where j.purged_at is null or '{table}' = 'verdict')"
-        ).scalar_one()
+        )
         if needed:
-            connection.exec_driver_sql(f"alter table {table} attach partition {name} {_bounds(day)}")
+            connection.execute(f"alter table {table} attach partition {name} {_bounds(day)}")
         else:
-            connection.exec_driver_sql(f"drop table {name}")
+            connection.execute(f"drop table {name}")
     return not needed
 
 

@@ -2,18 +2,15 @@
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import psycopg
 from psycopg.pq.abc import PGresult
-from sqlalchemy import Connection
 
 from guardfleet.errors import ConfigurationError
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 
 ROUNDS = 4  # a busy pooler may hand out the right server once by chance
 LOST = ("26000", "42P05")  # the statement is not there; another of its name is
-Raw = psycopg.Connection[Any]
 
 
 def require_prepared(db: Database) -> None:
@@ -23,36 +20,31 @@ def require_prepared(db: Database) -> None:
     was let go last: there the name is taken, or missing, or the other's.
     """
     with db.session() as one, db.session() as other:
-        if not _keep_apart([_raw(one), _raw(other)]):
+        if not _keep_apart([one, other]):
             raise ConfigurationError(
                 "the pooler before PostgreSQL loses prepared statements: have PgBouncer 1.22 or newer with max_prepared_statements "
                 "above 0, or go past it (docs/scaling.md)."
             )
 
 
-def _keep_apart(raws: Sequence[Raw]) -> bool:
+def _keep_apart(connections: Sequence[Connection]) -> bool:
     name = f"guardfleet_{uuid.uuid4().hex}".encode()
-    for number, raw in enumerate(raws):
-        if _result(raw, raw.pgconn.prepare(name, b"select %d" % number)) is None:
+    for number, connection in enumerate(connections):
+        if _result(connection, connection.pgconn.prepare(name, b"select %d" % number)) is None:
             return False
     for _ in range(ROUNDS):
-        for number, raw in enumerate(raws):
-            found = _result(raw, raw.pgconn.exec_prepared(name, None))
+        for number, connection in enumerate(connections):
+            found = _result(connection, connection.pgconn.exec_prepared(name, None))
             if found is None or found.get_value(0, 0) != b"%d" % number:
                 return False
     return True
 
 
-def _raw(connection: Connection) -> Raw:
-    raw: Raw = connection.connection.driver_connection  # type: ignore[assignment]
-    return raw
-
-
-def _result(raw: Raw, result: PGresult) -> PGresult | None:
+def _result(connection: Connection, result: PGresult) -> PGresult | None:
     """None where the statement was lost; any other error is raised."""
     if not result.error_message:
         return result
-    error = psycopg.errors.error_from_result(result, encoding=raw.info.encoding)
+    error = psycopg.errors.error_from_result(result, encoding=connection.info.encoding)
     if error.sqlstate in LOST:
         return None
     raise error

@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
-
 from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
 
 LOCK_KEY = 0x6B65_7973  # "keys"
@@ -61,10 +59,10 @@ def _move_pin(db: Database, keyring: Keyring) -> None:
         return
     old, new = keyring.key_id, keyring.newest_id
     with db.begin() as connection:
-        connection.execute(text("update installation_key set is_current = false where is_current"))  # waits for writers
+        connection.execute("update installation_key set is_current = false where is_current")  # waits for writers
         connection.execute(
-            text("""insert into installation_key (key_id, is_current) values (:id, true)
-                    on conflict (key_id) do update set is_current = true, pinned_at = now()"""),
+            """insert into installation_key (key_id, is_current) values (%(id)s, true)
+               on conflict (key_id) do update set is_current = true, pinned_at = now()""",
             {"id": new},
         )
         audit(connection, DEFAULT_TENANT, "secret_key.rotate", f"{old} to {new}")
@@ -85,15 +83,15 @@ def _piece(db: Database, keyring: Keyring, table: str, after: int, found: Pass) 
     columns = SEALED[table]
     with db.begin() as connection:
         rows = connection.execute(
-            text(f"""select id, {", ".join(columns)} from {table}
-                     where id > :after and key_id is distinct from :key_id and {columns[0]} is not null
-                     order by id limit :piece for no key update"""),
+            f"""select id, {", ".join(columns)} from {table}
+                where id > %(after)s and key_id is distinct from %(key_id)s and {columns[0]} is not null
+                order by id limit %(piece)s for no key update""",
             {"after": after, "key_id": keyring.key_id, "piece": PIECE},
-        ).all()
+        ).fetchall()
         changes = [change for row in rows if (change := _wrapped(keyring, table, row)) is not None]
         if changes:
-            settings = ", ".join(f"{column} = :{column}" for column in (*columns, "key_id"))
-            connection.execute(text(f"update {table} set {settings} where id = :id"), changes)
+            settings = ", ".join(f"{column} = %({column})s" for column in (*columns, "key_id"))
+            connection.cursor().executemany(f"update {table} set {settings} where id = %(id)s", changes)
     found.wrapped += len(changes)
     found.unopened += len(rows) - len(changes)
     return rows[-1].id if rows else None
@@ -112,21 +110,21 @@ def _wrapped(keyring: Keyring, table: str, row: Any) -> dict[str, Any] | None:
 def _close(db: Database, keyring: Keyring) -> int:
     """Forget the old pin, now that it has nothing left that cannot be used anew; how many API keys still are under it."""
     with db.begin() as connection:
-        connection.execute(text("delete from installation_key where not is_current"))
-        left: int = connection.execute(
-            text("""select count(*) from api_key where key_id is distinct from :key_id and revoked_at is null
-                      and (expires_at is null or expires_at > now())"""),
+        connection.execute("delete from installation_key where not is_current")
+        left: int = connection.scalar(
+            """select count(*) from api_key where key_id is distinct from %(key_id)s and revoked_at is null
+                 and (expires_at is null or expires_at > now())""",
             {"key_id": keyring.key_id},
-        ).scalar_one()
+        )
         return left
 
 
 @contextmanager
 def _alone(db: Database) -> Iterator[Connection]:
     with db.session() as connection:
-        if not connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}).scalar_one():
+        if not connection.scalar("select pg_try_advisory_lock(%(key)s)", {"key": LOCK_KEY}):
             raise RejectedError("another `keys rotate-secret` is at work.")
         try:
             yield connection
         finally:
-            connection.execute(text("select pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
+            connection.execute("select pg_advisory_unlock(%(key)s)", {"key": LOCK_KEY})

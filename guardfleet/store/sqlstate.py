@@ -1,4 +1,4 @@
-"""What an SQLSTATE means for who asked: the one table, for SQLAlchemy and the raw driver alike.
+"""What an SQLSTATE means for who asked: the one table.
 
 A driver's message and details can hold the values that were sent ("Failing row contains ..."). Only of errors that are about the
 server, not about a statement, are they passed on.

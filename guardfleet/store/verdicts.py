@@ -1,14 +1,15 @@
 """Verdicts on their way out: known ones for the cache, pages while a job runs, all of them for an export."""
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, text
+from psycopg.rows import args_row
 
 from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
-from guardfleet.store.database import Database, fetch
+from guardfleet.store.database import Connection, Database
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import REUSABLE_VERDICT
@@ -37,15 +38,15 @@ def register_model(db: Database, model: Model) -> int:
     values = {"name": model.name, "revision": model.revision, "policy": model.policy, "demo": model.is_demo}
     with db.begin() as connection:
         connection.execute(
-            text("""insert into model (name, revision, policy, is_demo)
-                    select :name, :revision, :policy, :demo where not exists (
-                      select from model where name = :name and revision = :revision and policy = :policy)
-                    on conflict do nothing"""),
+            """insert into model (name, revision, policy, is_demo)
+               select %(name)s, %(revision)s, %(policy)s, %(demo)s where not exists (
+                 select from model where name = %(name)s and revision = %(revision)s and policy = %(policy)s)
+               on conflict do nothing""",
             values,
         )
-        found: int = connection.execute(
-            text("select id from model where name = :name and revision = :revision and policy = :policy"), values
-        ).scalar_one()
+        found: int = connection.scalar(
+            "select id from model where name = %(name)s and revision = %(revision)s and policy = %(policy)s", values
+        )
         return found
 
 
@@ -64,14 +65,15 @@ def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int,
         "day": held.day,
     }
     with db.session() as connection:
-        found = fetch(connection, KNOWN, values, _known)
+        found = connection.cursor(row_factory=args_row(_known)).execute(KNOWN, values).fetchall()
     return {digest: judgement for digest, judgement in found if judgement.severity is not Severity.ERROR}
 
 
-def _known(row: Sequence[Any]) -> tuple[bytes, Judgement]:
-    digest, is_own, input_tokens, output_tokens, evidence, *codes = row
+def _known(
+    digest: uuid.UUID, is_own: bool, input_tokens: int, output_tokens: int, evidence: dict[str, Any] | None, *codes: Any
+) -> tuple[bytes, Judgement]:
     return digest.bytes, replace(
-        decode(tuple(codes)),
+        decode(codes),
         served_by=ServedBy.DUPLICATE if is_own else ServedBy.CACHE,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
@@ -89,7 +91,7 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filt
     if wanted is not None:
         return _filtered(db, job, cursor, limit, wanted)
     with db.session() as connection:
-        rows = fetch(
+        rows = _read(
             connection,
             f"""select d.ord, {COLUMNS}
                 from (select ord, first_seq, n,
@@ -105,7 +107,6 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filt
                 where coalesce(d.before, 0) < %(limit)s
                 order by d.ord, v.seq limit %(limit)s""",
             {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
-            StoredVerdict._make,
         )
         models = _models(db, connection, rows)
     return Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq) if rows else cursor, len(rows) == limit)
@@ -114,14 +115,12 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filt
 def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Filter) -> Page:
     values: dict[str, Any] = {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit}
     with db.session() as connection:
-        shards = fetch(
-            connection,
+        shards = connection.execute(
             f"""select ord, first_seq, n from shard_done where job_id = %(job)s and ord >= %(ord)s
                 order by ord limit {SHARDS_AT_ONCE}""",
             values,
-            tuple,
-        )
-        rows = fetch(
+        ).fetchall()
+        rows = _read(
             connection,
             f"""select d.ord, {COLUMNS}
                 from (select * from shard_done where job_id = %(job)s and ord between %(ord)s and %(last)s) d
@@ -142,7 +141,6 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
                 "categories": wanted.categories,
                 "since": wanted.since,
             },
-            StoredVerdict._make,
         )
         models = _models(db, connection, rows)
     if len(rows) == limit:
@@ -162,13 +160,12 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
     last = -1
     while True:
         with db.session() as connection:
-            rows = fetch(
+            rows = _read(
                 connection,
                 f"""select 0 as ord, {COLUMNS} from verdict v
                     where v.job_id = %(job)s and v.day = %(day)s and v.seq > %(last)s and v.severity between %(least)s and %(most)s
                     order by v.seq limit %(limit)s""",
                 {"job": job.id, "day": job.day, "last": last, "least": least, "most": most, "limit": EXPORT_PAGE},
-                StoredVerdict._make,
             )
             models = _models(db, connection, rows)
         if rows:
@@ -181,22 +178,21 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
 def metadata_keys(db: Database, job: JobView, *, limit: int) -> list[str]:
     """Names of all members of the job's metadata, sorted, at most so many. Reads all of its verdicts."""
     with db.session() as connection:
-        found = connection.execute(
-            text("""select distinct k from verdict v cross join lateral jsonb_object_keys(v.metadata) k
-                    where v.job_id = :job and v.day = :day and jsonb_typeof(v.metadata) = 'object' limit :limit"""),
+        found = connection.scalars(
+            """select distinct k from verdict v cross join lateral jsonb_object_keys(v.metadata) k
+               where v.job_id = %(job)s and v.day = %(day)s and jsonb_typeof(v.metadata) = 'object' limit %(limit)s""",
             {"job": job.id, "day": job.day, "limit": limit},
         )
-        return sorted(found.scalars())
+        return sorted(found)
 
 
 def of_one_shard(db: Database, job_id: int, day: dt.date) -> Page:
     """All verdicts of a small job, in input order."""
     with db.session() as connection:
-        rows = fetch(
+        rows = _read(
             connection,
             f"select 0 as ord, {COLUMNS} from verdict v where v.job_id = %(job)s and v.day = %(day)s order by v.seq",
             {"job": job_id, "day": day},
-            StoredVerdict._make,
         )
         return Page(rows, _models(db, connection, rows), Cursor(0, len(rows) - 1))
 
@@ -207,9 +203,18 @@ def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dic
         yield from page.fields()
 
 
+def _read(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[StoredVerdict]:
+    return connection.cursor(row_factory=_stored).execute(statement, values).fetchall()
+
+
+def _stored(_: object) -> Callable[[Sequence[Any]], StoredVerdict]:
+    """A row factory, an eighth quicker than psycopg's `args_row(StoredVerdict)` over a page of a thousand."""
+    return StoredVerdict._make
+
+
 def _models(db: Database, connection: Connection, rows: Sequence[StoredVerdict]) -> Mapping[int, Model]:
     """Models by id, at least those of the rows."""
     if not {row.model_id for row in rows} <= db.models.keys():
-        found = connection.execute(text("select id, name, revision, policy, is_demo from model"))
+        found = connection.execute("select id, name, revision, policy, is_demo from model")
         db.models.update({row.id: Model(row.name, row.revision, row.policy, row.is_demo) for row in found})
     return db.models

@@ -188,7 +188,7 @@ def test_cancelled_and_expired_batches_keep_what_they_have(use: Use, db: Databas
                 assert (await client.batches.cancel(batch.id)).status == "cancelled"
             else:
                 with db.begin() as connection:
-                    connection.exec_driver_sql("update job set expires_at = now() where state = 1")
+                    connection.execute("update job set expires_at = now() where state = 1")
                 (overdue,) = control.overdue(db)
                 control.expire(db, overdue)
             ended = ends[end] = await client.batches.retrieve(batch.id)

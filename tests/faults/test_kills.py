@@ -136,7 +136,7 @@ def test_sigterm_hands_work_back_at_once_and_counts_no_claim(
         assert worker.wait() == 0
         assert worker.says("shard_released")
         with producer.db.begin() as connection:
-            held, claims = connection.exec_driver_sql("select count(*) filter (where state = 1), sum(claims) from shard").one()
+            held, claims = connection.execute("select count(*) filter (where state = 1), sum(claims) from shard").fetchone()
         assert (held, claims) == (0, 0)
         (tmp_path / "second").mkdir()
         with fleet(settings, tmp_path / "second", WORKER):
@@ -219,7 +219,7 @@ def test_a_shard_whose_texts_are_gone_ends_as_error_rows_after_its_retries(
     producer = producer_of(stubborn, shard_texts=2)
     job = producer.submit(["a", "b", "c"]).job
     with producer.db.begin() as connection:
-        connection.exec_driver_sql("delete from shard_payload where shard_no = 0")
+        connection.execute("delete from shard_payload where shard_no = 0")
     with fleet(stubborn, tmp_path, DISPATCHER, WORKER):
         done = finished(producer, job)
     rows = list(verdicts.export(producer.db, done))

@@ -58,10 +58,8 @@ def secrets_under(ring: Keyring, old_ring: Keyring, db: Database) -> list[bytes]
     for table in ("job", "file", "endpoint", "api_key"):
         assert scalar(db, f"select count(*) from {table} where key_id is distinct from '{ring.key_id}'") == 0, table
     with db.begin() as connection:
-        wrapped = [
-            bytes(row[0]) for row in connection.exec_driver_sql("select data_key from job union all select data_key from file")
-        ]
-        sealed = [bytes(row[0]) for row in connection.exec_driver_sql("select secret from endpoint")]
+        wrapped = [bytes(row[0]) for row in connection.execute("select data_key from job union all select data_key from file")]
+        sealed = [bytes(row[0]) for row in connection.execute("select secret from endpoint")]
     assert len(wrapped) == 2
     for data_key in wrapped:
         ring.rewrap(data_key)
@@ -172,7 +170,7 @@ def test_what_a_third_key_sealed_is_counted_and_stops_nothing(db: Database, keyr
     submit(db, keyring, 4)
     submit(db, Keyring(new_secret_key()), 4)
     with db.begin() as connection:
-        connection.exec_driver_sql("delete from installation_key")
+        connection.execute("delete from installation_key")
     installation.require_key(db, keyring)
     done = rotation.rotate(db, Keyring(NEW, SECRET_KEY))
     assert (done.data_keys, done.unopened) == (1, 1)
@@ -215,7 +213,7 @@ def test_nothing_is_given_up_by_a_dispatcher_that_lacks_the_key(db: Database, ke
     installation.require_key(db, keyring)
     rotation.rotate(db, Keyring(NEW, SECRET_KEY))
     with db.begin() as connection:
-        connection.exec_driver_sql("update shard set failures = 9")
+        connection.execute("update shard set failures = 9")
     with pytest.raises(ConfigurationError):
         give_up(db, keyring, (job.id, 0), Limits(6, 5), lease_s=5)
     assert scalar(db, "select count(*) from verdict") == 0

@@ -25,7 +25,7 @@ def write(path: pathlib.Path) -> pathlib.Path:
 
 def taken(db: Database) -> int:
     with db.begin() as connection:
-        return int(connection.exec_driver_sql("select coalesce(sum(total), 0) from job").scalar_one())
+        return int(connection.scalar("select coalesce(sum(total), 0) from job"))
 
 
 @with_broker("rabbitmq")
@@ -57,7 +57,7 @@ def test_a_killed_submit_that_nobody_goes_on_with_is_given_up(settings: Settings
     submit.signal(signal.SIGKILL)
     submit.wait()
     with producer.db.begin() as connection:  # ten seconds later
-        connection.exec_driver_sql("update job set intake_lease_until = now() - interval '2 s'")
+        connection.execute("update job set intake_lease_until = now() - interval '2 s'")
     with fleet(impatient, tmp_path, ("dispatcher",)):
         job = finished(producer, only_job(producer))
     assert (job.state, job.reason) == (JobState.FAILED, "its submit ended before all of its texts were in")
@@ -66,5 +66,5 @@ def test_a_killed_submit_that_nobody_goes_on_with_is_given_up(settings: Settings
 
 def only_job(producer: DirectClient) -> views.JobView:
     with producer.db.begin() as connection:
-        (public_id,) = connection.exec_driver_sql("select public_id from job").one()
+        (public_id,) = connection.execute("select public_id from job").fetchone()
     return views.get(producer.db, public_id)

@@ -99,10 +99,10 @@ def test_a_fleet_is_upgraded_while_it_works(
 
 def test_code_accepts_a_newer_schema_until_that_is_no_longer_good_for_it(db: Database) -> None:
     with db.begin() as connection:
-        connection.exec_driver_sql("update alembic_version set version_num = '9998'")
+        connection.execute("update alembic_version set version_num = '9998'")
     migrate.require_head(db)
     with db.begin() as connection:
-        connection.exec_driver_sql("update schema_support set oldest = '9998'")
+        connection.execute("update schema_support set oldest = '9998'")
     with pytest.raises(ConfigurationError, match="too old for: install a newer one"):
         migrate.require_head(db)
 

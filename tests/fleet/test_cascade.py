@@ -79,7 +79,7 @@ def test_the_second_model_has_the_last_word_where_the_first_is_unsure_and_nowher
     assert job.agreed == sum(1 for key in sampled if "[[overruled]]" not in TEXTS[key])
     assert rows_of(producer, plain)["x"]["model"] == "instant"
     with producer.db.begin() as connection:
-        assert connection.exec_driver_sql("select count(*) from first_opinion").scalar_one() == 0
+        assert connection.scalar("select count(*) from first_opinion") == 0
 
 
 def test_only_workers_with_the_model_a_job_names_take_it(
@@ -111,12 +111,12 @@ def test_a_second_worker_killed_in_the_middle_loses_and_doubles_nothing(
 
 def opinions_waiting(db: Database) -> int:
     with db.begin() as connection:
-        return int(connection.exec_driver_sql("select count(*) from first_opinion").scalar_one())
+        return int(connection.scalar("select count(*) from first_opinion"))
 
 
 def leased_by_second(db: Database) -> int:
     with db.begin() as connection:
-        return int(connection.exec_driver_sql("select count(*) from shard where state = 1 and model = 'large'").scalar_one())
+        return int(connection.scalar("select count(*) from shard where state = 1 and model = 'large'"))
 
 
 def claimed(producer: DirectClient, model: str | None = None) -> tuple[Claim, int]:
@@ -166,7 +166,7 @@ def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of
     handoff.pass_on(producer.db, producer.keyring, held, Provisional(model_id, [SURE, UNSURE]))
     for _ in range(2):  # the shard, then its halves
         with producer.db.begin() as connection:
-            connection.exec_driver_sql("update shard set claims = 99")
+            connection.execute("update shard set claims = 99")
         for key in publishing.exhausted(producer.db, Limits(6, 5)):
             give_up(producer.db, producer.keyring, key, Limits(6, 5), lease_s=60)
     done = views.get_by_id(producer.db, held.job_id)

@@ -221,8 +221,8 @@ def test_the_embedded_database_survives_a_crash_and_a_foreign_pid(data_dir: path
     server.start()
     db = Database(server.url, pool_size=1)
     with db.begin() as connection:
-        connection.exec_driver_sql("create table kept (x int)")
-        connection.exec_driver_sql("insert into kept values (7)")
+        connection.execute("create table kept (x int)")
+        connection.execute("insert into kept values (7)")
     db.close()
     pid_file = data_dir / "postgres" / "postmaster.pid"
     os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)
@@ -234,7 +234,7 @@ def test_the_embedded_database_survives_a_crash_and_a_foreign_pid(data_dir: path
         server.start()
         db = Database(server.url, pool_size=1)
         with db.begin() as connection:
-            assert connection.exec_driver_sql("select x from kept").scalar_one() == 7
+            assert connection.scalar("select x from kept") == 7
         db.close()
     finally:
         stranger.kill()

@@ -159,4 +159,4 @@ def test_a_submit_whose_answer_was_lost_is_found_again(settings: Settings, db: D
         assert transport.lost == 1
         assert batch.total == 2
     with db.begin() as connection:
-        assert connection.exec_driver_sql("select count(*) from job").scalar_one() == 1
+        assert connection.scalar("select count(*) from job") == 1

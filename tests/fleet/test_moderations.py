@@ -113,11 +113,12 @@ def test_perspectives_do_not_store_deletes_the_text_in_the_commit_of_its_verdict
         assert gone.headers["guardfleet-ignored"] == "sessionId, communityId, context"
         assert (gone.json()["attributeScores"], gone.json()["languages"]) == (kept.json()["attributeScores"], ["en"])
         assert client.post("/comments:analyze", json=asked | {"doNotKeep": True}).status_code == 422
-    found = """select count(p.job_id), count(j.data_key), count(v.digest), count(v.job_id) from job j
+    found = """select count(p.job_id) as texts, count(j.data_key) as keys, count(v.digest) as digests, count(v.job_id) as verdicts
+                 from job j
                  join verdict v on v.job_id = j.id left join shard_payload p on p.job_id = j.id where j.keeps_nothing = """
     with db.begin() as connection:
-        assert tuple(connection.exec_driver_sql(f"{found} false").one()) == (1, 1, 1, 1)
-        assert tuple(connection.exec_driver_sql(f"{found} true").one()) == (0, 0, 0, 1)
+        assert tuple(connection.execute(f"{found} false").fetchone()) == (1, 1, 1, 1)
+        assert tuple(connection.execute(f"{found} true").fetchone()) == (0, 0, 0, 1)
     assert retention.purge(db, retention.purgeable(db, older_than_hours=24, limit=100)) == 2
 
 

@@ -153,11 +153,11 @@ def test_strict_takes_nothing_of_a_job_with_a_bad_line(settings: Settings, tmp_p
     with pytest.raises(Exception, match="line 2"):
         submit_file(producer, str(file), JobOptions(all_or_nothing=True))
     with producer.db.begin() as connection:
-        assert connection.exec_driver_sql("select state, reason from job").one() == (
+        assert connection.execute("select state, reason from job").fetchone() == (
             5,
             "line 2: Expecting property name enclosed in double quotes at column 2 (invalid_json)",
         )
-        assert connection.exec_driver_sql("select count(*) from shard").scalar_one() == 0
+        assert connection.scalar("select count(*) from shard") == 0
     producer.db.close()
 
 
@@ -173,7 +173,7 @@ def test_no_text_reaches_a_log_or_the_broker(settings: Settings, tmp_path: pathl
         assert canary not in log.read_text()
         assert "shard_finished" in log.read_text() or "shards_published" in log.read_text()
     with producer.db.begin() as connection:
-        blobs = connection.exec_driver_sql("select blob from shard_payload").scalars().all()
+        blobs = connection.scalars("select blob from shard_payload")
     assert blobs
     assert not any(canary.encode() in bytes(blob) for blob in blobs)
     producer.db.close()

@@ -76,7 +76,7 @@ def test_db_upgrade_pins_the_key_that_it_is_run_with(
 def test_an_installation_of_before_is_pinned_to_a_key_of_its_jobs(db: Database, keyring: Keyring) -> None:
     submit(db, keyring, 4)
     with db.begin() as connection:
-        connection.exec_driver_sql("delete from installation_key")
+        connection.execute("delete from installation_key")
     other = Keyring(new_secret_key())
     for look in (installation.require_key, installation.is_pinned):
         with pytest.raises(ConfigurationError, match=f"secret key is {keyring.key_id}, and the one set here is {other.key_id}"):

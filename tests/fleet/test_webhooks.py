@@ -31,12 +31,12 @@ WORKER, DISPATCHER, WEBHOOKS = ("worker",), ("dispatcher",), ("worker", "--webho
 
 def attempts(db: Database) -> list[tuple[int | None, str | None]]:
     with db.begin() as connection:
-        return [tuple(row) for row in connection.exec_driver_sql("select status, error from attempt order by id").all()]  # type: ignore[misc]
+        return [tuple(row) for row in connection.execute("select status, error from attempt order by id").fetchall()]  # type: ignore[misc]
 
 
 def delivery_state(db: Database) -> int | None:
     with db.begin() as connection:
-        return connection.exec_driver_sql("select state from delivery").scalar_one_or_none()
+        return connection.scalar("select state from delivery")
 
 
 def run(
@@ -101,7 +101,7 @@ def test_gone_ends_the_delivery_and_disables_the_endpoint(settings: Settings, tm
     producer, _ = run(settings, tmp_path, receiver.url, new_secret(), 3)
     assert attempts(producer.db) == [(410, None)]
     with producer.db.begin() as connection:
-        assert connection.exec_driver_sql("select enabled from endpoint").scalar_one() is False
+        assert connection.scalar("select enabled from endpoint") is False
     producer.db.close()
 
 
@@ -124,7 +124,7 @@ def test_a_secret_is_never_in_the_database_or_a_log(settings: Settings, tmp_path
     secret = new_secret()
     producer, _ = run(settings.but(log_level="debug"), tmp_path, receiver.url, secret, 2)
     with producer.db.begin() as connection:
-        assert secret.encode() not in bytes(connection.exec_driver_sql("select secret from endpoint").scalar_one())
+        assert secret.encode() not in bytes(connection.scalar("select secret from endpoint"))
     assert not any(secret in log.read_text() for log in tmp_path.glob("*.log"))
     producer.db.close()
 

@@ -22,6 +22,7 @@ from guardfleet.store.shards.completion import Row
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import UNSAFE
 from tests.services.patience import patience
+from tests.services.poison import change
 from tests.services.served import served
 
 JSON, JSONL = {"content-type": "application/json"}, {"content-type": "application/jsonl"}
@@ -220,12 +221,12 @@ def test_a_database_that_is_away_is_a_retryable_answer(api_settings: Settings) -
 
 @pytest.mark.parametrize("sqlstate", ["57014", "53300"])
 def test_a_statement_time_out_or_no_connection_is_a_retryable_answer(client: TestClient, db: Database, sqlstate: str) -> None:
-    with db.begin() as connection:
-        connection.exec_driver_sql(
-            f"""create function refuse() returns trigger language plpgsql as
+    change(
+        db,
+        f"""create function refuse() returns trigger language plpgsql as
                   $f$ begin raise exception using errcode = '{sqlstate}'; end $f$;
-                create trigger refuse before insert on job for each row execute function refuse()"""
-        )
+                create trigger refuse before insert on job for each row execute function refuse()""",
+    )
     for answer in (client.post("/v1/batches", content=lines(1), headers=JSONL), client.post("/v1/moderate", json={"text": "x"})):
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
 
@@ -233,7 +234,7 @@ def test_a_statement_time_out_or_no_connection_is_a_retryable_answer(client: Tes
 def test_a_defect_is_a_problem_with_a_request_id(client: TestClient, db: Database) -> None:
     batch = client.post("/v1/batches", content=lines(1), headers=JSONL).json()["id"]
     with db.begin() as connection:
-        connection.exec_driver_sql("drop table shard_done")
+        connection.execute("drop table shard_done")
     answer = client.get(f"/v1/batches/{batch}/results")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert answer.headers["x-request-id"].startswith("req_")

@@ -234,7 +234,7 @@ def test_a_batch_of_a_file_that_was_deleted_meanwhile_fails(client: TestClient, 
 def test_files_go_when_their_time_is_over(client: TestClient, api_settings: Settings, db: Database) -> None:
     label = upload(client, lines(1))
     with db.begin() as connection:
-        connection.exec_driver_sql("update file set expires_at = now() - interval '1 second'")
+        connection.execute("update file set expires_at = now() - interval '1 second'")
     intakes = FileIntakes(db, KEYRING, api_settings, Contents(str(api_settings.data_dir / "files"), KEYRING))
     assert files.expire(db, files.overdue(db)) == 1
     intakes._removed_at = -1e9

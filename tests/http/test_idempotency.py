@@ -80,7 +80,7 @@ def test_what_is_made_of_a_file_is_made_with_its_record_or_not_at_all(client: Te
     form = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", lines("a"))}}
     file_id = client.post("/v1/files", **form).json()["id"]  # type: ignore[arg-type]
     with db.begin() as connection:  # what records it ends here
-        connection.exec_driver_sql("alter table repeat add check (subject is null or token < 0) not valid")
+        connection.execute("alter table repeat add check (subject is null or token < 0) not valid")
     asked = {"input_file_id": file_id, "endpoint": "/v1/moderations", "completion_window": "24h"}
     keyed = {"idempotency-key": "k"}
     answer = (
@@ -169,7 +169,7 @@ def test_a_repeat_is_refused_as_long_as_the_first_is_at_it_and_one_that_breaks_o
             first = asyncio.create_task(client.post("/v1/batches", content=slow(), headers=KEYED))
             await begun.wait()
             with db.begin() as connection:
-                connection.exec_driver_sql("update repeat set created_at = now() - interval '59 seconds'")
+                connection.execute("update repeat set created_at = now() - interval '59 seconds'")
             await come_true(db, "select created_at > now() - interval '50 seconds' from repeat")
             meanwhile = await client.post("/v1/batches", content=lines("a", "b"), headers=KEYED)
             assert (meanwhile.status_code, meanwhile.json()["error"]["code"]) == (409, "in_progress")
@@ -202,7 +202,7 @@ def test_one_that_was_silent_for_too_long_makes_no_second_batch(
             await begun.wait()
             await come_true(db, "select count(*) from repeat")
             with db.begin() as connection:
-                connection.exec_driver_sql("update repeat set created_at = now() - interval '61 seconds'")
+                connection.execute("update repeat set created_at = now() - interval '61 seconds'")
             second = await client.post("/v1/batches", content=lines("a"), headers=KEYED)
             goes_on.set()
             assert (second.status_code, (await first).status_code) == (200, 400)

@@ -22,8 +22,8 @@ def test_a_dead_receiver_takes_one_place_and_the_others_theirs(db: Database, key
     dead, _ = endpoint(db, keyring, "http://127.0.0.1:1/")
     well, _ = endpoint(db, keyring, receiver.url)
     with db.begin() as connection:
-        connection.exec_driver_sql(f"update endpoint set failing_since = now() where public_id = '{dead.public_id}'")
-        connection.exec_driver_sql(f"update endpoint set answered_at = now() where public_id = '{well.public_id}'")
+        connection.execute(f"update endpoint set failing_since = now() where public_id = '{dead.public_id}'")
+        connection.execute(f"update endpoint set answered_at = now() where public_id = '{well.public_id}'")
     of_dead, of_well = set(happened(db, dead, 500)), happened(db, well, 10)
     first = due(db)
     assert first[:4] == of_well[:4]
@@ -42,7 +42,7 @@ def test_a_receiver_gets_one_at_a_time_until_it_has_taken_one(
     deliveries.mark_published(db, [first, *rest])  # so that its sender does not go on with the others by itself
     deliver(first)
     with db.begin() as connection:
-        connection.exec_driver_sql("update delivery set published_at = null")
+        connection.execute("update delivery set published_at = null")
     assert due(db) == rest[:4]
     endpoints.update(db, made.public_id, tenant_id=1, changes={"name": "another name"})
     assert due(db) == rest[:4]
@@ -53,7 +53,7 @@ def test_a_receiver_gets_one_at_a_time_until_it_has_taken_one(
 def test_receivers_that_fail_share_a_few_places(db: Database, keyring: Keyring, deliver: Deliverer) -> None:
     many = [endpoint(db, keyring, "http://127.0.0.1:1/")[0] for _ in range(12)]
     with db.begin() as connection:
-        connection.exec_driver_sql("update endpoint set failing_since = now(), answered_at = now()")
+        connection.execute("update endpoint set failing_since = now(), answered_at = now()")
     waiting = {delivery: i for i, made in enumerate(many) for delivery in happened(db, made, 3)}
     first = due(db)
     assert len({waiting[delivery] for delivery in first}) == len(first) == 8
@@ -69,7 +69,7 @@ def test_tenants_take_turns_with_receivers_that_fail(db: Database, keyring: Keyr
     keys.create(db, keyring, name="k", tenant="another")
     other, _ = endpoints.create(db, keyring, tenant_id=2, name="r", url="http://127.0.0.1:1/", kinds=KINDS)
     with db.begin() as connection:
-        connection.exec_driver_sql("update endpoint set failing_since = now(), answered_at = now()")
+        connection.execute("update endpoint set failing_since = now(), answered_at = now()")
     for made in hanging:
         happened(db, made, 50)
     deliveries.mark_published(db, first := due(db))
@@ -81,7 +81,7 @@ def test_tenants_take_turns_with_receivers_that_fail(db: Database, keyring: Keyr
     tried = set()
     for _ in range(100):  # of one tenant's, each comes to its turn
         with db.begin() as connection:
-            connection.exec_driver_sql("update delivery set published_at = null, lease_until = null where endpoint_id <= 12")
+            connection.execute("update delivery set published_at = null, lease_until = null where endpoint_id <= 12")
         tried |= {scalar(db, f"select endpoint_id from delivery where id = {delivery}") for delivery in due(db)}
         if len(tried) == len(hanging):
             break
@@ -96,7 +96,7 @@ def test_a_sender_goes_on_with_what_waits_for_the_same_receiver(
     happened(db, other)
     first, second, *_, last = happened(db, made, 20)
     with db.begin() as connection:  # a message for this one is on its way: another sender will take it
-        connection.exec_driver_sql(f"update delivery set published_at = now() where id = {second}")
+        connection.execute(f"update delivery set published_at = now() where id = {second}")
     receiver.answer = lambda n: (500 if n == 18 else 204, {})
     deliver(first)
     assert len(receiver.got) == 18  # and stops at a failure
@@ -142,7 +142,7 @@ def test_a_receiver_gets_no_more_in_a_second_than_its_owner_wants(
 
 def turn_at(db: Database, moment: str) -> None:
     with db.begin() as connection:
-        connection.exec_driver_sql(f"update endpoint set paced_until = {moment}")
+        connection.execute(f"update endpoint set paced_until = {moment}")
 
 
 def _id(db: Database, made: Endpoint) -> object:

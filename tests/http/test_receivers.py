@@ -132,15 +132,15 @@ def test_days_of_failures_disable_an_endpoint_and_one_success_forgets_them(
     receiver.answer = lambda n: (500, {}) if n != 2 else (200, {})
     first, second, third, waiting = happened(db, made, 4)
     with db.begin() as connection:  # each has a message of its own: no sender goes on with the next by itself
-        connection.exec_driver_sql("update delivery set published_at = now()")
+        connection.execute("update delivery set published_at = now()")
     deliver(first)
     assert endpoints.get(db, made.public_id, tenant_id=1).failing_since is not None
     deliver(second)
     assert endpoints.get(db, made.public_id, tenant_id=1).failing_since is None
     deliver(third)
     with db.begin() as connection:
-        connection.exec_driver_sql("update endpoint set failing_since = now() - interval '6 days'")
-        connection.exec_driver_sql(f"update delivery set next_attempt_at = now() where id = {third}")
+        connection.execute("update endpoint set failing_since = now() - interval '6 days'")
+        connection.execute(f"update delivery set next_attempt_at = now() where id = {third}")
     deliver(third)
     found = endpoints.get(db, made.public_id, tenant_id=1)
     assert (found.enabled, found.disabled_reason) == (False, "every delivery failed for 5 days")

@@ -230,7 +230,7 @@ def test_of_the_same_request_at_the_same_time_one_goes_on(db: Database) -> None:
 
     def grow_old() -> None:
         with db.begin() as connection:
-            connection.exec_driver_sql("update repeat set created_at = now() - interval '61 seconds'")
+            connection.execute("update repeat set created_at = now() - interval '61 seconds'")
 
     assert begin() == idempotency.Mine(0)
     assert begin() == idempotency.Earlier(asked, None, None)  # while the first is at it

@@ -6,6 +6,7 @@ from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.store import installation
 from guardfleet.store.database import Database
 from guardfleet.telemetry import metrics
+from tests.services.poison import change
 from tests.services.receiver import Receiver, receiver
 from tests.services.stored import scalar
 from tests.services.webhooks import deliver, endpoint, happened, settings
@@ -24,7 +25,7 @@ def test_a_secret_that_does_not_open_costs_its_own_deliveries(
     installation.require_key(db, keyring)
     damaged, fine = (endpoint(db, keyring, receiver.url)[0] for _ in range(2))
     with db.begin() as connection:
-        connection.exec_driver_sql(f"update endpoint set secret = '\\x00' where public_id = '{damaged.public_id}'")
+        connection.execute(f"update endpoint set secret = '\\x00' where public_id = '{damaged.public_id}'")
     (poisoned,), (other,) = happened(db, damaged), happened(db, fine)
     before = counted("deferred")
     for delivery in (poisoned, other):
@@ -47,7 +48,7 @@ def test_a_process_that_lacks_the_installations_key_gives_no_delivery_up(
     forgotten(delivery)
     assert scalar(db, "select count(*) from attempt") == 0
     with db.begin() as connection:
-        connection.exec_driver_sql("update delivery set lease_until = now() - interval '1 s'")  # a while later
+        connection.execute("update delivery set lease_until = now() - interval '1 s'")  # a while later
     deliver(delivery)
     assert scalar(db, f"select state from delivery where id = {delivery}") == 2
 
@@ -59,12 +60,12 @@ def test_a_delivery_whose_rows_are_refused_is_counted_and_costs_no_other(
     made = endpoint(db, keyring, receiver.url)[0]
     poisoned, other = happened(db, made, 2)
     table, column = {"update": ("delivery", "id"), "insert": ("attempt", "delivery_id")}[when]
-    with db.begin() as connection:
-        connection.exec_driver_sql(
-            f"""create function refuse() returns trigger language plpgsql as $f$ begin
+    change(
+        db,
+        f"""create function refuse() returns trigger language plpgsql as $f$ begin
                   if new.{column} = {poisoned} then raise exception using errcode = 'XX000'; end if; return new; end $f$;
-                create trigger refuse before {when} on {table} for each row execute function refuse()"""
-        )
+                create trigger refuse before {when} on {table} for each row execute function refuse()""",
+    )
     before = counted("refused")
     for delivery in (poisoned, other):
         deliver(delivery)

@@ -31,7 +31,7 @@ def assert_exactly_once(producer: DirectClient, job: JobView) -> None:
     assert job.done == job.total == len(rows)
     assert job.safe + job.controversial + job.unsafe + job.error == job.total
     with producer.db.begin() as connection:
-        events = connection.exec_driver_sql(f"select count(*) from outbox where job_id = {job.id}").scalar_one()
-        logged = connection.exec_driver_sql(f"select sum(n) from shard_done where job_id = {job.id}").scalar_one()
+        events = connection.scalar(f"select count(*) from outbox where job_id = {job.id}")
+        logged = connection.scalar(f"select sum(n) from shard_done where job_id = {job.id}")
     assert events <= 1
     assert (logged or 0) == job.total

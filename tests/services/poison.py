@@ -40,7 +40,7 @@ def damaged(db: Database, table: str, how: str) -> Iterator[None]:
 def change(db: Database, sql: str) -> None:
     """Change rows, or their table, behind everybody's back."""
     with db.begin() as connection:
-        connection.exec_driver_sql(sql)
+        connection.cursor().execute(sql, binary=False)  # of several statements at once
 
 
 def refuse(db: Database, table: str, job: JobView, when: str = "update or delete", code: str = "XX000") -> None:
@@ -133,5 +133,5 @@ def nested_blob(db: Database, keyring: Keyring, job: JobView, depths: range) -> 
     sealed = keyring.encrypt_bytes(held.data_key, zlib.compress(plain.encode()), place=b"%d/0/zlib-json" % job.id)
     assert leases.release(db, held)
     with db.begin() as connection:
-        connection.exec_driver_sql("update shard_payload set blob = %s where job_id = %s and shard_no = 0", (sealed, job.id))
+        connection.execute("update shard_payload set blob = %s where job_id = %s and shard_no = 0", (sealed, job.id))
     return rows

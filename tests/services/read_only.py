@@ -130,7 +130,7 @@ def _status(client: httpx2.Client, path: str) -> str:
 
 def _count(producer: DirectClient, job_id: int, texts: int, seen: Seen) -> None:
     with producer.db.begin() as connection:
-        rows, distinct = connection.exec_driver_sql(
-            f"select count(*), count(distinct seq) from verdict where job_id = {job_id}"
-        ).one()
+        rows, distinct = connection.execute(
+            f"select count(*), count(distinct seq) as n_seqs from verdict where job_id = {job_id}"
+        ).fetchone()
     seen.lost, seen.double = texts - distinct, rows - distinct

@@ -45,7 +45,7 @@ def judging(db: Database, keyring: Keyring, *, judgement: Judgement = UNSAFE) ->
     def work() -> None:
         while not ended.wait(0.02):
             with db.session() as connection:
-                ready = connection.exec_driver_sql("select job_id, shard_no from shard where state = 0").all()
+                ready = connection.execute("select job_id, shard_no from shard where state = 0").fetchall()
             for row in ready:
                 held = leases.claim(db, row.job_id, row.shard_no, worker="w", lease_s=60)
                 if held is not None:

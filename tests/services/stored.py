@@ -83,7 +83,7 @@ def finished_on(db: Database, keyring: Keyring, day: dt.date) -> JobView:
     with db.begin() as connection:
         ensure_day(connection, day)
         for table, column in (("job", "id"), ("shard", "job_id"), ("shard_payload", "job_id")):
-            connection.exec_driver_sql(f"update {table} set day = '{day}' where {column} = {job.id}")
+            connection.execute(f"update {table} set day = '{day}' where {column} = {job.id}")
     job = views.get(db, job.public_id)
     for no in (0, 1):
         finish(db, took(db, job, no))
@@ -93,4 +93,4 @@ def finished_on(db: Database, keyring: Keyring, day: dt.date) -> JobView:
 def scalar(db: Database, sql: str) -> Any:
     """The one value of a query."""
     with db.begin() as connection:
-        return connection.exec_driver_sql(sql).scalar_one()
+        return connection.scalar(sql)

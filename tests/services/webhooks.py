@@ -50,11 +50,11 @@ def happened(db: Database, made: Endpoint, n: int = 1) -> list[int]:
     """Events that are no test, and so are tried again."""
     with db.begin() as connection:
         return list(
-            connection.exec_driver_sql(
+            connection.scalars(
                 "insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at) "
                 f"select 'evt_' || gen_random_uuid(), id, 0, 'batch.completed', now() from endpoint, generate_series(1, {n}) "
                 f"where public_id = '{made.public_id}' returning id"
-            ).scalars()
+            )
         )
 
 

@@ -29,7 +29,7 @@ def run(db: Database, keyring: Keyring, job: JobView, deadly: set[int]) -> tuple
     deaths = 0
     while not views.get(db, job.public_id).state.is_final:
         with db.begin() as connection:
-            ready = connection.exec_driver_sql(f"select shard_no from shard where job_id = {job.id} and state = 0").scalars().all()
+            ready = connection.scalars(f"select shard_no from shard where job_id = {job.id} and state = 0")
         for no in ready:
             held = leases.claim(db, job.id, no, worker="w", lease_s=-1, limits=LIMITS)
             if held is None:

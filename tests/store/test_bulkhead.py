@@ -225,15 +225,15 @@ def harm(db: Database, keyring: Keyring, job: JobView, damage: str) -> None:
     plain = {"no zlib": b"x", "no JSON": zlib.compress(b"[[")}.get(damage)
     with db.begin() as connection:
         if damage == "no blob":
-            connection.exec_driver_sql(f"delete from shard_payload where job_id = {job.id}")
+            connection.execute(f"delete from shard_payload where job_id = {job.id}")
         elif damage == "another key":
-            connection.exec_driver_sql("update job set data_key = %s where id = %s", (Keyring(OTHER_KEY).new_data_key(), job.id))
+            connection.execute("update job set data_key = %s where id = %s", (Keyring(OTHER_KEY).new_data_key(), job.id))
         elif plain is None:
-            connection.exec_driver_sql(f"update shard_payload set blob = substr(blob, 1, 20) where job_id = {job.id}")
+            connection.execute(f"update shard_payload set blob = substr(blob, 1, 20) where job_id = {job.id}")
         else:
             place = b"%d/0/zlib-json" % job.id
             sealed = keyring.encrypt_bytes(held.data_key, plain, place=place)
-            connection.exec_driver_sql("update shard_payload set blob = %s where job_id = %s", (sealed, job.id))
+            connection.execute("update shard_payload set blob = %s where job_id = %s", (sealed, job.id))
 
 
 OTHER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -242,19 +242,19 @@ OTHER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 def test_a_shard_whose_rows_cannot_be_written_ends_without_them(db: Database, keyring: Keyring) -> None:
     job, limits = submit(db, keyring, 1), Limits(6, 5)
     exhausted_shard(db, job)
-    with db.begin() as connection:
-        connection.exec_driver_sql(
-            """create function refuse() returns trigger language plpgsql as
+    change(
+        db,
+        """create function refuse() returns trigger language plpgsql as
                $f$ begin if new.id is not null then raise exception using errcode = '22P05'; end if; return new; end $f$;
-               create trigger refuse before insert on verdict for each row execute function refuse()"""
-        )
+               create trigger refuse before insert on verdict for each row execute function refuse()""",
+    )
     for _ in range(TRIES):
         assert publishing.exhausted(db, limits) == [(job.id, 0)]
         with pytest.raises(StatementError):
             give_up(db, keyring, (job.id, 0), limits, lease_s=60)
         assert publishing.exhausted(db, limits) == []  # also for a standby that takes over
         with db.begin() as connection:
-            connection.exec_driver_sql("update shard set next_attempt_at = now()")
+            connection.execute("update shard set next_attempt_at = now()")
     give_up(db, keyring, (job.id, 0), limits, lease_s=60)
     assert state_of(db, job) is JobState.COMPLETED
     assert scalar(db, "select count(*) from verdict where id is null and error = 'abandoned'") == 1

@@ -38,7 +38,7 @@ def test_a_database_that_was_rebuilt_is_given_to_nobody(postgres: str, databases
     name = databases.take()
     db = over(postgres, name)
     with db.begin() as connection:
-        connection.exec_driver_sql(change)
+        connection.execute(change)
     db.close()
     databases.give_back(name)
     another = databases.take()

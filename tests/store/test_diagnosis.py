@@ -20,7 +20,7 @@ SETTINGS = load_settings(namespace="acme")
 def later(db: Database, seconds: float) -> None:
     """Let time pass for the job's clock."""
     with db.begin() as connection:
-        connection.exec_driver_sql(
+        connection.execute(
             f"""update job set started_at = started_at - interval '{seconds} s',
                                progressed_at = progressed_at - interval '{seconds} s'"""
         )
@@ -51,7 +51,7 @@ def test_a_job_says_why_it_stands_still(db: Database, keyring: Keyring) -> None:
         assert diagnosis.explain(db, job, SETTINGS) is None
         publishing.mark_published(db, publishing.due(db, BULK, limit=9))
         with db.begin() as connection:
-            connection.exec_driver_sql("update shard set published_at = now() - interval '7 minutes'")
+            connection.execute("update shard set published_at = now() - interval '7 minutes'")
         said = "no worker has taken work of queue acme.bulk for 7 minutes: is one running for it?"
         assert diagnosis.explain(db, job, SETTINGS) == said
         (stall,) = health.stalls(db, after_s=300)
@@ -80,11 +80,11 @@ def test_a_dead_workers_shards_are_said_to_wait_for_their_lease(db: Database, ke
             return diagnosis.explain(db, views.get(db, job.public_id), SETTINGS)
 
         with db.begin() as connection:  # renewed a moment ago
-            connection.exec_driver_sql("update shard set lease_until = now() + interval '40 s' where state = 1")
+            connection.execute("update shard set lease_until = now() + interval '40 s' where state = 1")
         assert said() is None
         with db.begin() as connection:
-            connection.exec_driver_sql("update shard set lease_until = now() + interval '12 s' where shard_no = 1")
+            connection.execute("update shard set lease_until = now() + interval '12 s' where shard_no = 1")
         assert said() == "a shard is held by a worker that has not been heard of lately: others can take over in 12 s."
         with db.begin() as connection:
-            connection.exec_driver_sql("update shard set lease_until = now() + interval '9 s' where shard_no = 2")
+            connection.execute("update shard set lease_until = now() + interval '9 s' where shard_no = 2")
         assert "2 shards are held" in str(said())

@@ -114,7 +114,7 @@ def test_metadata_can_have_columns_of_its_own(db: Database, keyring: Keyring, tm
 def test_texts_that_are_purged_are_asked_for_in_vain(db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> None:
     job = judged(db, keyring, list(LINES))
     with db.begin() as connection:
-        connection.exec_driver_sql("update job set finished_at = now() - interval '2 days'")
+        connection.execute("update job set finished_at = now() - interval '2 days'")
     retention.purge(db, retention.purgeable(db, older_than_hours=24))
     with pytest.raises(RejectedError, match="were purged on"):
         texts.require_kept(views.get(db, job.public_id))

@@ -58,9 +58,9 @@ Face = Callable[[Finished], list[Said]]
 
 def _view(done: Finished) -> list[Said]:
     with done.db.begin() as connection:
-        rows = connection.exec_driver_sql(
+        rows = connection.execute(
             f"select severity, categories, refusal from verdicts where job = '{done.job.label}' order by seq"
-        ).all()
+        ).fetchall()
     return [Said(SEVERITIES[severity], categories, refusal) for severity, categories, refusal in rows]
 
 
@@ -216,13 +216,13 @@ def test_a_row_that_nobody_understands_is_an_error_everywhere_and_costs_no_other
     done = finished(db, keyring, [UNSAFE] * n, completion.FEW)
     with db.begin() as connection:
         for seq, change in enumerate(BROKEN):
-            connection.exec_driver_sql(f"update verdict set {change} where seq = {seq}")
+            connection.execute(f"update verdict set {change} where seq = {seq}")
     done = replace(done, judged=[replace(UNSAFE, severity=Severity.ERROR, categories=Category.NONE)] * len(BROKEN) + [UNSAFE])
     assert _view(done) == _export(done) == done.meant
     with db.begin() as connection:
-        details = connection.exec_driver_sql(
+        details = connection.execute(
             "select error, error_detail, rationale, served_by, p_safe from verdicts order by seq"
-        ).all()
+        ).fetchall()
     ours = [
         (row["error"], row["error_detail"], row["rationale"], row["served_by"], row["p_safe"])
         for row in verdicts.export(db, done.job)
@@ -251,8 +251,8 @@ def test_a_row_that_nobody_understands_is_an_error_everywhere_and_costs_no_other
 
 def test_every_column_of_the_view_says_what_it_is(db: Database) -> None:
     with db.begin() as connection:
-        silent = connection.exec_driver_sql(
+        silent = connection.execute(
             """select attname from pg_attribute
                where attrelid = 'verdicts'::regclass and attnum > 0 and col_description(attrelid, attnum) is null"""
-        ).all()
+        ).fetchall()
     assert silent == []

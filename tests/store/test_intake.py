@@ -35,7 +35,7 @@ def lines(n: int) -> Iterator[tuple[int, Line]]:
 def forget_lease(db: Database) -> None:
     """As if the lease of a killed intake had run out."""
     with db.begin() as connection:
-        connection.exec_driver_sql("update job set intake_lease_until = now()")
+        connection.execute("update job set intake_lease_until = now()")
 
 
 def view(db: Database, intake: Intake) -> JobView:

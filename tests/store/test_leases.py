@@ -65,7 +65,7 @@ def test_a_shard_whose_texts_are_gone_says_so(db: Database, keyring: Keyring) ->
     job = submit(db, keyring, 4)
     held = took(db, job, 0)
     with db.begin() as connection:
-        connection.exec_driver_sql("delete from shard_payload")
+        connection.execute("delete from shard_payload")
     with pytest.raises(NotFoundError, match="texts are not there"):
         leases.load(db, keyring, held)
 
@@ -182,8 +182,8 @@ def test_a_worker_stopped_in_the_middle_of_a_claim_holds_up_nobody_else(db: Data
     job = submit(db, keyring)
     rung = publishing.due(db, BULK, limit=9)
     with db.begin() as stopped:
-        stopped.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
-        stopped.exec_driver_sql("update shard set state = 1, token = token + 1 where shard_no = 0")
+        stopped.execute("set local idle_in_transaction_session_timeout = 0")
+        stopped.execute("update shard set state = 1, token = token + 1 where shard_no = 0")
         publishing.mark_published(db, rung)
         assert publishing.windows(db)[BULK] == 2
         assert publishing.forget_lost(db, publishing.lost(db, BULK, older_than_s=0), older_than_s=0) == 2

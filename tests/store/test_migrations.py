@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
 
 from guardfleet.errors import ConfigurationError
 from guardfleet.security.encryption import Keyring
@@ -31,10 +32,12 @@ def test_migrations_make_what_the_models_say(empty_database_url: str) -> None:
     with pytest.raises(ConfigurationError, match="guardfleet db upgrade"):
         migrate.require_head(db)
     assert migrate.upgrade(db) == migrate.head() == migrate.current(db)
-    with db.begin() as connection:
+    db.close()
+    engine = create_engine(empty_database_url)
+    with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
-    db.close()
+    engine.dispose()
 
 
 def described(url: str) -> dict[str, Any]:
@@ -56,8 +59,6 @@ def described(url: str) -> dict[str, Any]:
 
 
 def test_a_database_made_from_the_models_is_the_migrated_one_to_the_last_index(database_url: str, empty_database_url: str) -> None:
-    from sqlalchemy import create_engine
-
     engine = create_engine(empty_database_url)
     Base.metadata.create_all(engine)
     engine.dispose()

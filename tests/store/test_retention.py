@@ -42,10 +42,10 @@ def test_a_long_reader_of_verdicts_holds_up_no_dispatcher(db: Database, keyring:
     finished_on(db, keyring, LONG_AGO)
     retention.purge(db, retention.purgeable(db, older_than_hours=-1))
     with db.begin() as reader:
-        reader.exec_driver_sql("select count(*) from verdict")
+        reader.execute("select count(*) from verdict")
         assert f"verdict {LONG_AGO}" not in expire(db, verdict_days=30)
         with db.session() as connection:
-            assert connection.exec_driver_sql("show lock_timeout").scalar_one() == "15s"
+            assert connection.scalar("show lock_timeout") == "15s"
     assert f"verdict {LONG_AGO}" in expire(db, verdict_days=30)
 
 
@@ -54,7 +54,7 @@ def test_a_day_with_an_open_job_stays(db: Database, keyring: Keyring) -> None:
     retention.purge(db, retention.purgeable(db, older_than_hours=-1))
     job = submit(db, keyring, 1)
     with db.begin() as connection:
-        connection.exec_driver_sql(f"update job set day = '{LONG_AGO}' where id = {job.id}")
+        connection.execute(f"update job set day = '{LONG_AGO}' where id = {job.id}")
     assert expire(db, verdict_days=1) == []
     assert len(days(db)) == 2
 
@@ -65,8 +65,8 @@ def test_a_drop_that_was_cut_off_is_finished(cut: str, db: Database, keyring: Ke
     retention.purge(db, retention.purgeable(db, older_than_hours=-1))
     with db.session() as connection:
         if cut == "detached":
-            connection.exec_driver_sql(f"alter table verdict detach partition verdict_{LONG_AGO:%Y%m%d} concurrently")
+            connection.execute(f"alter table verdict detach partition verdict_{LONG_AGO:%Y%m%d} concurrently")
         else:
-            connection.exec_driver_sql("delete from job")
+            connection.execute("delete from job")
     assert len(expire(db, verdict_days=30)) == 2
     assert days(db) == []

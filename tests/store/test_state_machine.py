@@ -59,7 +59,7 @@ class Fleet(RuleBasedStateMachine):
 
     def place(self) -> Place:
         with self.db.begin() as connection:
-            rows = connection.exec_driver_sql(
+            rows = connection.execute(
                 f"""select 'job' as kind, 0::bigint as no, state from job where id = {self.job_id}
                     union all select 'shard', shard_no, state from shard where job_id = {self.job_id}
                     union all select 'delivery', id, state from delivery where job_id = {self.job_id}"""
@@ -212,15 +212,15 @@ class Fleet(RuleBasedStateMachine):
     def rows_and_counters_agree(self) -> None:
         job = views.get_by_id(self.db, self.job_id)
         with self.db.begin() as connection:
-            verdicts, distinct, logged, events, n_done, n_open = connection.exec_driver_sql(
-                f"""select (select count(*) from verdict where job_id = {job.id}),
-                           (select count(distinct seq) from verdict where job_id = {job.id}),
-                           (select coalesce(sum(n), 0) from shard_done where job_id = {job.id}),
+            verdicts, distinct, logged, events, n_done, n_open = connection.execute(
+                f"""select (select count(*) from verdict where job_id = {job.id}) as verdicts,
+                           (select count(distinct seq) from verdict where job_id = {job.id}) as seqs,
+                           (select coalesce(sum(n), 0) from shard_done where job_id = {job.id}) as logged,
                            (select count(*) from outbox where job_id = {job.id})
-                             + (select count(*) from delivery where job_id = {job.id}),
-                           (select coalesce(sum(n), 0) from shard where job_id = {job.id} and state = 2),
-                           (select count(*) from shard where job_id = {job.id} and state in (0, 1))"""
-            ).one()
+                             + (select count(*) from delivery where job_id = {job.id}) as events,
+                           (select coalesce(sum(n), 0) from shard where job_id = {job.id} and state = 2) as done,
+                           (select count(*) from shard where job_id = {job.id} and state in (0, 1)) as open"""
+            ).fetchone()
         assert verdicts == distinct == logged == n_done == job.done == job.safe
         assert events == int(job.state.is_final)
         assert (job.state is JobState.COMPLETED) <= (job.done == job.total)

@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from psycopg.rows import dict_row
 
 from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
@@ -52,7 +53,7 @@ def test_a_job_of_a_worker_of_before_names_its_last_model(db: Database, keyring:
     job = submit(db, keyring, 4, shard_texts=4)
     finish(db, took(db, job, 0))
     with db.begin() as connection:
-        connection.exec_driver_sql("update job set models = '{}'")  # what code without the column leaves
+        connection.execute("update job set models = '{}'")  # what code without the column leaves
     assert views.get(db, job.public_id).models == ["m@0123456789ab"]
 
 
@@ -158,9 +159,8 @@ def test_pages_and_exports_say_word_for_word_what_the_view_says(db: Database, ke
         }
     names = [name for name in FIELDS if name != "category_probabilities"]
     with db.begin() as connection:
-        shown = connection.exec_driver_sql(
-            f"select {', '.join(names)} from verdicts where job_id = {job.id} order by seq"
-        ).mappings()
+        shown = connection.cursor(row_factory=dict_row)
+        shown.execute(f"select {', '.join(names)} from verdicts where job_id = {job.id} order by seq")
         for ours, theirs in zip(exported, shown, strict=True):
             assert {name: ours[name] for name in names} == {
                 name: float(value) if name.startswith("p_") and value is not None else value for name, value in theirs.items()
@@ -174,7 +174,7 @@ def test_the_categories_of_the_view_are_those_of_the_code(db: Database) -> None:
 
     for bits in (*(1 << i for i in range(9)), 0, 511):
         with db.begin() as connection:
-            names = connection.exec_driver_sql(f"select guardfleet_categories({bits}::smallint)").scalar_one()
+            names = connection.scalar(f"select guardfleet_categories({bits}::smallint)")
         assert names == category_names(Category(bits))
 
 
@@ -205,7 +205,7 @@ def test_the_cache_knows_a_text_only_for_its_tenant_model_and_time(db: Database,
     assert verdicts.known(db, [mine], later, model_id=model_id + 1, max_age_hours=1) == {}
     assert verdicts.known(db, [mine], later, model_id=model_id, max_age_hours=0) == {}
     with db.begin() as connection:
-        connection.exec_driver_sql("update verdict set done_at = now() - interval '2 hours'")
+        connection.execute("update verdict set done_at = now() - interval '2 hours'")
     assert verdicts.known(db, [mine], later, model_id=model_id, max_age_hours=1) == {}
     (own,) = verdicts.known(db, [mine], held, model_id=model_id, max_age_hours=0).values()
     assert own.served_by is ServedBy.DUPLICATE
@@ -227,7 +227,7 @@ def test_keys_are_stored_as_digests_and_found_by_them(db: Database, keyring: Key
     assert keys.authenticate(db, keyring, key + "x") is None
     assert key.encode() not in bytes(scalar(db, "select digest from api_key"))
     with db.begin() as connection:
-        connection.exec_driver_sql("update api_key set revoked_at = now()")
+        connection.execute("update api_key set revoked_at = now()")
     assert keys.authenticate(db, keyring, key) is None
 
 
@@ -235,7 +235,7 @@ def test_audit_rows_cannot_be_changed_or_deleted(db: Database, keyring: Keyring)
     submit(db, keyring, 1)
     for statement in ("update audit_event set actor = 'x'", "delete from audit_event", "truncate audit_event"):
         with pytest.raises(StatementError, match="P0001"), db.begin() as connection:
-            connection.exec_driver_sql(statement)
+            connection.execute(statement)
     assert scalar(db, "select action from audit_event") == "job.create"
 
 

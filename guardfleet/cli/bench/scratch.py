@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
-from sqlalchemy import text
 
 from guardfleet.errors import ConfigurationError
 from guardfleet.store.database import Database
@@ -40,16 +39,16 @@ def scratch_database(admin_url: str) -> Iterator[tuple[str, str]]:
 def footprint(db: Database) -> Footprint:
     """What the database takes now."""
     with db.begin() as connection:
-        row = connection.execute(
-            text("select pg_database_size(current_database()) as size, pg_current_wal_lsn() - '0/0'::pg_lsn as wal")
-        ).one()
+        (row,) = connection.execute(
+            "select pg_database_size(current_database()) as size, pg_current_wal_lsn() - '0/0'::pg_lsn as wal"
+        )
         return Footprint(int(row.size), int(row.wal))
 
 
 def served_models(db: Database) -> list[str]:
     """The models that workers have served, whose queues they declared."""
     with db.begin() as connection:
-        return list(connection.execute(text("select distinct name from model")).scalars())
+        return connection.scalars("select distinct name from model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +70,9 @@ def pace(db: Database, jobs: Sequence[JobView]) -> Pace:
     ran = [(job.started_at, job.progressed_at, job.id) for job in jobs if job.started_at and job.progressed_at]
     began, _, first = min(ran)
     with db.begin() as connection:
-        verdicts: int = connection.execute(
-            text("select count(*) from verdict where job_id = any(:jobs) and day = any(:days)"),
+        verdicts: int = connection.scalar(
+            "select count(*) from verdict where job_id = any(%(jobs)s) and day = any(%(days)s)",
             {"jobs": [job.id for job in jobs], "days": [job.day for job in jobs]},
-        ).scalar_one()
-        n: int = connection.execute(
-            text("select n from shard_done where job_id = :job order by ord limit 1"), {"job": first}
-        ).scalar_one()
+        )
+        n: int = connection.scalar("select n from shard_done where job_id = %(job)s order by ord limit 1", {"job": first})
     return Pace(verdicts, sum(job.total for job in jobs) - n, (max(ended for _, ended, _ in ran) - began).total_seconds())

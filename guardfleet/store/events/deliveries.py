@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
+from psycopg.rows import class_row
 
 from guardfleet.domain.events import TEST
 from guardfleet.domain.states import DeliveryState
@@ -14,7 +14,7 @@ from guardfleet.store.words import OPEN_DELIVERY, PENDING_DELIVERY, SENDING_DELI
 
 # A delivery `b` that a sender has, or that a message is on its way for.
 UNDER_WAY = f"""{OPEN_DELIVERY:b} and (b.lease_until >= now() or b.lease_until is null
-                                      and b.published_at >= now() - make_interval(secs => :again))"""
+                                      and b.published_at >= now() - make_interval(secs => %(again)s))"""
 IS_TEST = f"coalesce(d.subject ->> '{TEST}' = 'true', false)"  # of a delivery `d`
 PACE_WAIT_S = 1.0  # a sender waits so long for an endpoint's turn; where it is further off, nothing is published
 
@@ -51,30 +51,29 @@ class Outcome:
 def events(db: Database, *, skip: Sequence[int] = (), limit: int = 100) -> list[int]:
     """Outbox events that wait to be relayed, oldest first."""
     with db.session() as connection:
-        rows = connection.execute(
-            text("select id from outbox where id <> all(cast(:skip as bigint[])) order by id limit :limit"),
+        return connection.scalars(
+            "select id from outbox where id <> all(cast(%(skip)s as bigint[])) order by id limit %(limit)s",
             {"skip": list(skip), "limit": limit},
         )
-        return list(rows.scalars())
 
 
 def relay(db: Database, events: Sequence[int]) -> int:
     """Turn these outbox events into deliveries, one for each endpoint that listens. Claims by row, never by `id > last`."""
     with db.session() as connection:
-        n: int = connection.execute(
-            text("""with x as materialized (
-                      select id from outbox where id = any(cast(:events as bigint[])) order by id for update skip locked),
-                    o as (delete from outbox b using x where b.id = x.id returning b.*),
-                    d as (insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
-                      select o.event_id, e.id, o.job_id, o.kind, o.created_at, o.subject from o cross join lateral (
-                        select id from endpoint where job_id = o.job_id and enabled and o.kind = any (kinds)
-                        union all
-                        select id from endpoint where tenant_id = o.tenant_id and job_id is null and enabled
-                          and o.kind = any (kinds)) e
-                      on conflict do nothing)
-                    select count(*) from o"""),
+        n: int = connection.scalar(
+            """with x as materialized (
+                 select id from outbox where id = any(cast(%(events)s as bigint[])) order by id for update skip locked),
+               o as (delete from outbox b using x where b.id = x.id returning b.*),
+               d as (insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
+                 select o.event_id, e.id, o.job_id, o.kind, o.created_at, o.subject from o cross join lateral (
+                   select id from endpoint where job_id = o.job_id and enabled and o.kind = any (kinds)
+                   union all
+                   select id from endpoint where tenant_id = o.tenant_id and job_id is null and enabled
+                     and o.kind = any (kinds)) e
+                 on conflict do nothing)
+               select count(*) from o""",
             {"events": list(events)},
-        ).scalar_one()
+        )
         return n
 
 
@@ -86,33 +85,33 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
     lot: whoever waited longest would be those with the longest queues, again and again.
     """
     with db.session() as connection:
-        rows = connection.execute(
-            text(f"""with out as (
-                      select b.endpoint_id, e.tenant_id, e.failing_since is not null as fails, count(*) as n
-                      from delivery b join endpoint e on e.id = b.endpoint_id where {UNDER_WAY} group by 1, 2, 3),
-                    ready as (
-                      select d.id, d.endpoint_id, e.tenant_id, d.next_attempt_at, e.failing_since is not null as fails,
-                             case when e.failing_since is null and e.answered_at is not null
-                               then least(:at_once, ceil(coalesce(e.most_per_s, :at_once))) else 1 end as most,
-                             row_number() over (partition by d.endpoint_id order by d.next_attempt_at, d.id) as place
-                      from delivery d join endpoint e on e.id = d.endpoint_id
-                      where {OPEN_DELIVERY:d} and d.next_attempt_at <= now() and e.enabled and d.id <> all(cast(:skip as bigint[]))
-                        and (e.paced_until is null or e.paced_until <= now() + make_interval(secs => :wait) or {IS_TEST})
-                        and (d.lease_until is null or d.lease_until < now())
-                        and (d.published_at is null or d.published_at < now() - make_interval(secs => :again))),
-                    allowed as (
-                      select r.*, case when r.fails then
-                               row_number() over (partition by r.tenant_id, r.fails order by r.place, random())
-                                 + (select coalesce(sum(o.n), 0) from out o where o.tenant_id = r.tenant_id and o.fails)
-                             end as of_tenant
-                      from ready r left join out on out.endpoint_id = r.endpoint_id where r.place + coalesce(out.n, 0) <= r.most),
-                    turns as (
-                      select id, fails,
-                             row_number() over (partition by fails order by of_tenant, place, next_attempt_at) as turn
-                      from allowed)
-                    select id from turns
-                    where not fails or turn <= :failing - (select coalesce(sum(n), 0) from out where fails)
-                    order by fails, turn limit :limit"""),
+        return connection.scalars(
+            f"""with out as (
+                 select b.endpoint_id, e.tenant_id, e.failing_since is not null as fails, count(*) as n
+                 from delivery b join endpoint e on e.id = b.endpoint_id where {UNDER_WAY} group by 1, 2, 3),
+               ready as (
+                 select d.id, d.endpoint_id, e.tenant_id, d.next_attempt_at, e.failing_since is not null as fails,
+                        case when e.failing_since is null and e.answered_at is not null
+                          then least(%(at_once)s, ceil(coalesce(e.most_per_s, %(at_once)s))) else 1 end as most,
+                        row_number() over (partition by d.endpoint_id order by d.next_attempt_at, d.id) as place
+                 from delivery d join endpoint e on e.id = d.endpoint_id
+                 where {OPEN_DELIVERY:d} and d.next_attempt_at <= now() and e.enabled and d.id <> all(cast(%(skip)s as bigint[]))
+                   and (e.paced_until is null or e.paced_until <= now() + make_interval(secs => %(wait)s) or {IS_TEST})
+                   and (d.lease_until is null or d.lease_until < now())
+                   and (d.published_at is null or d.published_at < now() - make_interval(secs => %(again)s))),
+               allowed as (
+                 select r.*, case when r.fails then
+                          row_number() over (partition by r.tenant_id, r.fails order by r.place, random())
+                            + (select coalesce(sum(o.n), 0) from out o where o.tenant_id = r.tenant_id and o.fails)
+                        end as of_tenant
+                 from ready r left join out on out.endpoint_id = r.endpoint_id where r.place + coalesce(out.n, 0) <= r.most),
+               turns as (
+                 select id, fails,
+                        row_number() over (partition by fails order by of_tenant, place, next_attempt_at) as turn
+                 from allowed)
+               select id from turns
+               where not fails or turn <= %(failing)s - (select coalesce(sum(n), 0) from out where fails)
+               order by fails, turn limit %(limit)s""",
             {
                 "limit": limit,
                 "again": again_after_s,
@@ -122,7 +121,6 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
                 "skip": list(skip),
             },
         )
-        return [row.id for row in rows]
 
 
 def mark_published(db: Database, ids: Sequence[int]) -> None:
@@ -130,24 +128,25 @@ def mark_published(db: Database, ids: Sequence[int]) -> None:
     if ids:
         with db.begin() as connection:
             connection.execute(
-                text("""with x as materialized (select id from delivery where id = any(:ids) for update skip locked)
-                        update delivery d set published_at = now() from x where d.id = x.id"""),
+                """with x as materialized (select id from delivery where id = any(%(ids)s) for update skip locked)
+                   update delivery d set published_at = now() from x where d.id = x.id""",
                 {"ids": list(ids)},
             )
 
 
 def claim(db: Database, delivery_id: int, *, lease_s: float) -> DueDelivery | None:
     """Take the delivery for one attempt; None when it is settled, not due, or somebody holds it."""
-    return _take(db, ":id", {"id": delivery_id, "lease": lease_s})
+    return _take(db, "%(id)s", {"id": delivery_id, "lease": lease_s})
 
 
 def claim_next(db: Database, endpoint_id: int, *, lease_s: float, again_after_s: float, at_once: int) -> DueDelivery | None:
     """Take the next that waits for this endpoint and that no message is on its way for, if fewer than `at_once` are out."""
-    which = f"""(select n.id from delivery n where n.endpoint_id = :endpoint and {PENDING_DELIVERY:n} and n.next_attempt_at <= now()
-                  and (n.published_at is null or n.published_at < now() - make_interval(secs => :again))
-                  and (select count(*) from delivery b where b.endpoint_id = :endpoint and {UNDER_WAY}) < :at_once
+    which = f"""(select n.id from delivery n
+                where n.endpoint_id = %(endpoint)s and {PENDING_DELIVERY:n} and n.next_attempt_at <= now()
+                  and (n.published_at is null or n.published_at < now() - make_interval(secs => %(again)s))
+                  and (select count(*) from delivery b where b.endpoint_id = %(endpoint)s and {UNDER_WAY}) < %(at_once)s
                   and not exists (select from endpoint p
-                                  where p.id = :endpoint and p.paced_until > now() + make_interval(secs => :wait))
+                                  where p.id = %(endpoint)s and p.paced_until > now() + make_interval(secs => %(wait)s))
                 order by n.next_attempt_at, n.id limit 1 for update skip locked)"""
     limits = {"again": again_after_s, "at_once": at_once, "wait": PACE_WAIT_S}
     return _take(db, which, {"endpoint": endpoint_id, "lease": lease_s, **limits})
@@ -156,43 +155,43 @@ def claim_next(db: Database, endpoint_id: int, *, lease_s: float, again_after_s:
 def pace(db: Database, endpoint_id: int) -> float:
     """Take the endpoint's next place in time; returns how long until then, s: a little more than PACE_WAIT_S at most."""
     with db.begin() as connection:
-        wait_s: float | None = connection.execute(
-            text("""update endpoint
-                    set paced_until = greatest(coalesce(paced_until, now()), now()) + make_interval(secs => 1 / most_per_s)
-                    where id = :id and most_per_s is not null
-                    returning cast(extract(epoch from paced_until - now()) - 1 / most_per_s as float8)"""),
+        wait_s: float | None = connection.scalar(
+            """update endpoint
+               set paced_until = greatest(coalesce(paced_until, now()), now()) + make_interval(secs => 1 / most_per_s)
+               where id = %(id)s and most_per_s is not null
+               returning cast(extract(epoch from paced_until - now()) - 1 / most_per_s as float8)""",
             {"id": endpoint_id},
-        ).scalar_one_or_none()
+        )
     return max(0.0, wait_s or 0.0)
 
 
 def _take(db: Database, which: str, values: Mapping[str, object]) -> DueDelivery | None:
     with db.begin() as connection:
-        row = connection.execute(
-            text(f"""update delivery d set state = {DeliveryState.SENDING}, attempts = d.attempts + 1, token = d.token + 1,
-                            lease_until = now() + make_interval(secs => :lease)
-                     from endpoint e
-                     where d.id = {which} and e.id = d.endpoint_id and {OPEN_DELIVERY:d} and d.next_attempt_at <= now()
-                       and (d.lease_until is null or d.lease_until < now())
-                       and e.enabled
-                     returning d.id, d.token, d.attempts, d.event_id, d.kind, d.occurred_at, e.url, e.secret,
-                               case when e.old_secret_until > now() then e.old_secret end, d.job_id, d.subject, e.id,
-                               e.most_per_s is not null and not {IS_TEST}"""),
+        cursor = connection.cursor(row_factory=class_row(DueDelivery))
+        return cursor.execute(
+            f"""update delivery d set state = {DeliveryState.SENDING}, attempts = d.attempts + 1, token = d.token + 1,
+                       lease_until = now() + make_interval(secs => %(lease)s)
+                from endpoint e
+                where d.id = {which} and e.id = d.endpoint_id and {OPEN_DELIVERY:d} and d.next_attempt_at <= now()
+                  and (d.lease_until is null or d.lease_until < now())
+                  and e.enabled
+                returning d.id, d.token, d.attempts, d.event_id, d.kind, d.occurred_at, e.url, e.secret,
+                          case when e.old_secret_until > now() then e.old_secret end as old_secret,
+                          d.job_id, d.subject, d.endpoint_id, e.most_per_s is not null and not {IS_TEST} as is_paced""",
             values,
-        ).one_or_none()
-    return DueDelivery(*row) if row else None
+        ).fetchone()
 
 
 def settle(db: Database, due: DueDelivery, outcome: Outcome, *, delivered: bool) -> bool:
     """End the delivery, delivered or exhausted, and log the attempt. False if the claim was lost."""
     ended = DeliveryState.DELIVERED if delivered else DeliveryState.EXHAUSTED
-    return _record(db, due, outcome, "state = :state, lease_until = null", {"state": int(ended)}, failed=not delivered)
+    return _record(db, due, outcome, "state = %(state)s, lease_until = null", {"state": int(ended)}, failed=not delivered)
 
 
 def defer(db: Database, due: DueDelivery, outcome: Outcome, *, delay_s: float) -> bool:
     """Plan the next attempt and log this one. False if the claim was lost."""
     change = f"""state = {DeliveryState.PENDING}, lease_until = null, published_at = null,
-                 next_attempt_at = now() + make_interval(secs => :delay)"""
+                 next_attempt_at = now() + make_interval(secs => %(delay)s)"""
     return _record(db, due, outcome, change, {"delay": delay_s}, failed=True)
 
 
@@ -200,15 +199,15 @@ def disable(db: Database, due: DueDelivery, reason: str, *, failing_for_s: float
     """Send nothing more to the endpoint of the delivery, if it has failed for so long; what waits for it is given up."""
     with db.begin() as connection:
         row = connection.execute(
-            text("""update endpoint e set enabled = false, disabled_reason = :reason, updated_at = now()
-                    from delivery d where d.id = :id and e.id = d.endpoint_id and e.enabled
-                      and (e.failing_since <= now() - make_interval(secs => :since) or :since = 0) returning e.id"""),
+            """update endpoint e set enabled = false, disabled_reason = %(reason)s, updated_at = now()
+               from delivery d where d.id = %(id)s and e.id = d.endpoint_id and e.enabled
+                 and (e.failing_since <= now() - make_interval(secs => %(since)s) or %(since)s = 0) returning e.id""",
             {"id": due.id, "reason": reason, "since": failing_for_s},
-        ).one_or_none()
+        ).fetchone()
         if row:
             connection.execute(
-                text(f"""update delivery set state = {DeliveryState.EXHAUSTED}, lease_until = null
-                         where endpoint_id = :endpoint and {PENDING_DELIVERY}"""),
+                f"""update delivery set state = {DeliveryState.EXHAUSTED}, lease_until = null
+                    where endpoint_id = %(endpoint)s and {PENDING_DELIVERY}""",
                 {"endpoint": row.id},
             )
     return row is not None
@@ -217,41 +216,41 @@ def disable(db: Database, due: DueDelivery, reason: str, *, failing_for_s: float
 def outcome(db: Database, delivery_id: int) -> Outcome | None:
     """What the last attempt came to; None before the first."""
     with db.session() as connection:
-        row = connection.execute(
-            text("select status, latency_ms, error from attempt where delivery_id = :id order by id desc limit 1"),
+        cursor = connection.cursor(row_factory=class_row(Outcome))
+        return cursor.execute(
+            "select status, latency_ms, error from attempt where delivery_id = %(id)s order by id desc limit 1",
             {"id": delivery_id},
-        ).one_or_none()
-    return Outcome(*row) if row else None
+        ).fetchone()
 
 
 def unsent(db: Database, job_id: int) -> int:
     """Events and deliveries of the job that have not had a first attempt."""
     with db.begin() as connection:
-        n: int = connection.execute(
-            text(f"""select (select count(*) from outbox where job_id = :job)
-                         + (select count(*) from delivery where job_id = :job
-                              and ({SENDING_DELIVERY} or {PENDING_DELIVERY} and attempts = 0))"""),
+        n: int = connection.scalar(
+            f"""select (select count(*) from outbox where job_id = %(job)s)
+                    + (select count(*) from delivery where job_id = %(job)s
+                         and ({SENDING_DELIVERY} or {PENDING_DELIVERY} and attempts = 0))""",
             {"job": job_id},
-        ).scalar_one()
+        )
         return n
 
 
 def _record(db: Database, due: DueDelivery, outcome: Outcome, change: str, values: Mapping[str, object], *, failed: bool) -> bool:
     with db.begin() as connection:
-        mine = connection.execute(
-            text(f"update delivery set {change} where id = :id and token = :token and {SENDING_DELIVERY} returning endpoint_id"),
+        mine = connection.scalar(
+            f"update delivery set {change} where id = %(id)s and token = %(token)s and {SENDING_DELIVERY} returning endpoint_id",
             {"id": due.id, "token": due.token, **values},
-        ).scalar_one_or_none()
+        )
         connection.execute(
-            text("""insert into attempt (delivery_id, attempt_no, status, latency_ms, error)
-                    values (:id, :no, :status, :latency, :error)"""),
+            """insert into attempt (delivery_id, attempt_no, status, latency_ms, error)
+               values (%(id)s, %(no)s, %(status)s, %(latency)s, %(error)s)""",
             {"id": due.id, "no": due.attempts, "status": outcome.status, "latency": outcome.latency_ms, "error": outcome.error},
         )
         if mine is not None:  # only where it changes: the row is shared by all senders
             connection.execute(
-                text("""update endpoint set failing_since = case when :failed then now() end,
-                               answered_at = case when :failed then answered_at else coalesce(answered_at, now()) end
-                        where id = :id and ((failing_since is null) = :failed or not :failed and answered_at is null)"""),
+                """update endpoint set failing_since = case when %(failed)s then now() end,
+                          answered_at = case when %(failed)s then answered_at else coalesce(answered_at, now()) end
+                   where id = %(id)s and ((failing_since is null) = %(failed)s or not %(failed)s and answered_at is null)""",
                 {"id": mine, "failed": failed},
             )
     return mine is not None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from psycopg.rows import class_row
 
 from guardfleet.domain import ids
 from guardfleet.domain.events import TEST
@@ -15,14 +15,16 @@ from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret
 from guardfleet.store import installation
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 from guardfleet.store.events.outbox import TEST_ID
 from guardfleet.store.jobs.views import audit
 from guardfleet.store.words import ENDED_DELIVERY, EXHAUSTED_DELIVERY
 
 MOST = 50  # endpoints of one tenant
 HINT_CHARACTERS = 4
-COLUMNS = "public_id, name, url, kinds, enabled, disabled_reason, failing_since, most_per_s, created_at, updated_at, secret"
+# A `real` in binary has the digits of a float8: 0.9 would be 0.8999999761581421.
+COLUMNS = """public_id, name, url, kinds, enabled, disabled_reason, failing_since, most_per_s::text::float8 as most_per_s,
+             created_at, updated_at, secret"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,12 @@ def create(
     secret = new_secret()
     with db.begin() as connection:
         installation.follow(connection, keyring)
-        row = connection.execute(
-            text(f"""insert into endpoint (tenant_id, name, url, secret, kinds, most_per_s, key_id)
-                     select :tenant, :name, :url, :secret, :kinds, cast(:most_per_s as float8), :key_id
-                     where (select count(*) from endpoint where tenant_id = :tenant and job_id is null) < :most
-                     returning {COLUMNS}"""),
+        cursor = connection.cursor(row_factory=class_row(Endpoint))
+        endpoint = cursor.execute(
+            f"""insert into endpoint (tenant_id, name, url, secret, kinds, most_per_s, key_id)
+                select %(tenant)s, %(name)s, %(url)s, %(secret)s, %(kinds)s, cast(%(most_per_s)s as float8), %(key_id)s
+                where (select count(*) from endpoint where tenant_id = %(tenant)s and job_id is null) < %(most)s
+                returning {COLUMNS}""",
             {
                 "tenant": tenant_id,
                 "name": name,
@@ -86,36 +89,37 @@ def create(
                 "most": MOST,
                 "key_id": keyring.key_id,
             },
-        ).one_or_none()
-        if row is None:
+        ).fetchone()
+        if endpoint is None:
             raise RejectedError(f"there are {MOST} webhook endpoints already; delete one.")
-        audit(connection, tenant_id, "endpoint.create", ids.ENDPOINT.of(row.public_id))
-    return Endpoint(*row), secret
+        audit(connection, tenant_id, "endpoint.create", ids.ENDPOINT.of(endpoint.public_id))
+    return endpoint, secret
 
 
 def get(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> Endpoint:
     """The endpoint; NotFoundError for another tenant's too, and for the callback of a job."""
     with db.session() as connection:
-        row = connection.execute(
-            text(f"select {COLUMNS} from endpoint where public_id = :id and tenant_id = :tenant and job_id is null"),
+        cursor = connection.cursor(row_factory=class_row(Endpoint))
+        endpoint = cursor.execute(
+            f"select {COLUMNS} from endpoint where public_id = %(id)s and tenant_id = %(tenant)s and job_id is null",
             {"id": public_id, "tenant": tenant_id},
-        ).one_or_none()
-    if row is None:
+        ).fetchone()
+    if endpoint is None:
         raise _unknown()
-    return Endpoint(*row)
+    return endpoint
 
 
 def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -> list[Endpoint]:
     """Up to `limit` endpoints before the named one, newest first."""
     with db.session() as connection:
-        rows = connection.execute(
-            text(f"""select {COLUMNS} from endpoint where tenant_id = :tenant and job_id is null
-                       and (cast(:after as uuid) is null
-                            or id < (select id from endpoint where public_id = :after and tenant_id = :tenant))
-                     order by id desc limit :limit"""),
+        cursor = connection.cursor(row_factory=class_row(Endpoint))
+        return cursor.execute(
+            f"""select {COLUMNS} from endpoint where tenant_id = %(tenant)s and job_id is null
+                  and (cast(%(after)s as uuid) is null
+                       or id < (select id from endpoint where public_id = %(after)s and tenant_id = %(tenant)s))
+                order by id desc limit %(limit)s""",
             {"tenant": tenant_id, "after": after, "limit": limit},
-        ).all()
-    return [Endpoint(*row) for row in rows]
+        ).fetchall()
 
 
 def update(db: Database, public_id: uuid.UUID, *, tenant_id: int, changes: dict[str, Any]) -> Endpoint:
@@ -123,36 +127,37 @@ def update(db: Database, public_id: uuid.UUID, *, tenant_id: int, changes: dict[
     values: dict[str, Any] = {"name": None, "url": None, "kinds": None, "enabled": None, "most_per_s": None} | changes
     values["is_paced"] = "most_per_s" in changes
     with db.begin() as connection:
-        row = connection.execute(
-            text(f"""update endpoint set name = coalesce(:name, name), url = coalesce(:url, url),
-                            kinds = coalesce(cast(:kinds as text[]), kinds), enabled = coalesce(:enabled, enabled),
-                            answered_at = case when coalesce(:url, url) = url then answered_at end,
-                            most_per_s = case when :is_paced then cast(:most_per_s as float8) else most_per_s end,
-                            paced_until = case when :is_paced then null else paced_until end,
-                            failing_since = case when :enabled then null else failing_since end,
-                            disabled_reason = case when :enabled then null else disabled_reason end, updated_at = now()
-                     where public_id = :id and tenant_id = :tenant and job_id is null returning {COLUMNS}"""),
+        cursor = connection.cursor(row_factory=class_row(Endpoint))
+        endpoint = cursor.execute(
+            f"""update endpoint set name = coalesce(%(name)s, name), url = coalesce(%(url)s, url),
+                       kinds = coalesce(cast(%(kinds)s as text[]), kinds), enabled = coalesce(%(enabled)s, enabled),
+                       answered_at = case when coalesce(%(url)s, url) = url then answered_at end,
+                       most_per_s = case when %(is_paced)s then cast(%(most_per_s)s as float8) else most_per_s end,
+                       paced_until = case when %(is_paced)s then null else paced_until end,
+                       failing_since = case when %(enabled)s then null else failing_since end,
+                       disabled_reason = case when %(enabled)s then null else disabled_reason end, updated_at = now()
+                where public_id = %(id)s and tenant_id = %(tenant)s and job_id is null returning {COLUMNS}""",
             {"id": public_id, "tenant": tenant_id, **values},
-        ).one_or_none()
-        if row is None:
+        ).fetchone()
+        if endpoint is None:
             raise _unknown()
         audit(connection, tenant_id, "endpoint.update", ids.ENDPOINT.of(public_id))
-    return Endpoint(*row)
+    return endpoint
 
 
 def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
     """Forget the endpoint and what was on its way to it."""
     with db.begin() as connection:
         row = connection.execute(
-            text("delete from endpoint where public_id = :id and tenant_id = :tenant and job_id is null returning id"),
+            "delete from endpoint where public_id = %(id)s and tenant_id = %(tenant)s and job_id is null returning id",
             {"id": public_id, "tenant": tenant_id},
-        ).one_or_none()
+        ).fetchone()
         if row is None:
             raise _unknown()
         connection.execute(
-            text("delete from attempt where delivery_id in (select id from delivery where endpoint_id = :id)"), {"id": row.id}
+            "delete from attempt where delivery_id in (select id from delivery where endpoint_id = %(id)s)", {"id": row.id}
         )
-        connection.execute(text("delete from delivery where endpoint_id = :id"), {"id": row.id})
+        connection.execute("delete from delivery where endpoint_id = %(id)s", {"id": row.id})
         audit(connection, tenant_id, "endpoint.delete", ids.ENDPOINT.of(public_id))
 
 
@@ -162,30 +167,31 @@ def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: i
     with db.begin() as connection:
         installation.follow(connection, keyring)
         rewrap_endpoint(connection, keyring, public_id)  # both secrets of a row are under one key
-        row = connection.execute(
-            text(f"""update endpoint set old_secret = secret, old_secret_until = now() + make_interval(secs => :overlap),
-                            secret = :secret, updated_at = now()
-                     where public_id = :id and tenant_id = :tenant and job_id is null returning {COLUMNS}"""),
+        cursor = connection.cursor(row_factory=class_row(Endpoint))
+        endpoint = cursor.execute(
+            f"""update endpoint set old_secret = secret, old_secret_until = now() + make_interval(secs => %(overlap)s),
+                       secret = %(secret)s, updated_at = now()
+                where public_id = %(id)s and tenant_id = %(tenant)s and job_id is null returning {COLUMNS}""",
             {"id": public_id, "tenant": tenant_id, "secret": keyring.encrypt_secret(secret), "overlap": overlap_s},
-        ).one_or_none()
-        if row is None:
+        ).fetchone()
+        if endpoint is None:
             raise _unknown()
         audit(connection, tenant_id, "endpoint.rotate", ids.ENDPOINT.of(public_id))
-    return Endpoint(*row), secret
+    return endpoint, secret
 
 
 def rewrap_endpoint(connection: Connection, keyring: Keyring, public_id: uuid.UUID) -> None:
     """Seal an endpoint's secrets with the current key, unless they are."""
     row = connection.execute(
-        text("""select id, secret, old_secret from endpoint
-                where public_id = :id and key_id is distinct from :key_id for update"""),
+        """select id, secret, old_secret from endpoint
+           where public_id = %(id)s and key_id is distinct from %(key_id)s for update""",
         {"id": public_id, "key_id": keyring.key_id},
-    ).one_or_none()
+    ).fetchone()
     if row is None:
         return
     secret, old = (None if sealed is None else keyring.encrypt_secret(keyring.decrypt_secret(bytes(sealed))) for sealed in row[1:])
     connection.execute(
-        text("update endpoint set secret = :secret, old_secret = :old, key_id = :key_id where id = :id"),
+        "update endpoint set secret = %(secret)s, old_secret = %(old)s, key_id = %(key_id)s where id = %(id)s",
         {"id": row.id, "secret": secret, "old": old, "key_id": keyring.key_id},
     )
 
@@ -193,12 +199,12 @@ def rewrap_endpoint(connection: Connection, keyring: Keyring, public_id: uuid.UU
 def send_test(db: Database, public_id: uuid.UUID, *, tenant_id: int, kind: str) -> int:
     """Put a made-up event on its way to the endpoint, once; returns the delivery."""
     with db.session() as connection:
-        found: int | None = connection.execute(
-            text(f"""insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
-                    select {TEST_ID}, id, 0, :kind, now(), jsonb_build_object('{TEST}', true)
-                    from endpoint where public_id = :id and tenant_id = :tenant and job_id is null returning id"""),
+        found: int | None = connection.scalar(
+            f"""insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
+               select {TEST_ID}, id, 0, %(kind)s, now(), jsonb_build_object('{TEST}', true)
+               from endpoint where public_id = %(id)s and tenant_id = %(tenant)s and job_id is null returning id""",
             {"id": public_id, "tenant": tenant_id, "kind": kind},
-        ).scalar_one_or_none()
+        )
     if found is None:
         raise _unknown()
     return found
@@ -207,17 +213,17 @@ def send_test(db: Database, public_id: uuid.UUID, *, tenant_id: int, kind: str) 
 def deliveries(db: Database, public_id: uuid.UUID, *, tenant_id: int, before: int | None, limit: int) -> list[Delivery]:
     """Up to `limit` deliveries of the endpoint before the named one, newest first, each with its last attempt."""
     with db.session() as connection:
-        rows = connection.execute(
-            text("""select d.id, d.event_id, d.kind, d.state, d.attempts, d.occurred_at, d.next_attempt_at,
-                           a.status, a.latency_ms, a.error, a.at
-                    from delivery d join endpoint e on e.id = d.endpoint_id
-                    left join lateral (select * from attempt where delivery_id = d.id order by id desc limit 1) a on true
-                    where e.public_id = :id and e.tenant_id = :tenant and e.job_id is null
-                      and (cast(:before as bigint) is null or d.id < :before)
-                    order by d.id desc limit :limit"""),
+        cursor = connection.cursor(row_factory=class_row(Delivery))
+        return cursor.execute(
+            """select d.id, d.event_id, d.kind, d.state, d.attempts, d.occurred_at, d.next_attempt_at,
+                      a.status, a.latency_ms, a.error, a.at as attempted_at
+               from delivery d join endpoint e on e.id = d.endpoint_id
+               left join lateral (select * from attempt where delivery_id = d.id order by id desc limit 1) a on true
+               where e.public_id = %(id)s and e.tenant_id = %(tenant)s and e.job_id is null
+                 and (cast(%(before)s as bigint) is null or d.id < %(before)s)
+               order by d.id desc limit %(limit)s""",
             {"id": public_id, "tenant": tenant_id, "before": before, "limit": limit},
-        ).all()
-    return [Delivery(*row) for row in rows]
+        ).fetchall()
 
 
 def resend(
@@ -226,12 +232,12 @@ def resend(
     """Send one delivery again, or all that were given up and happened since then; how many. NotFoundError for one that is not."""
     with db.begin() as connection:
         n = connection.execute(
-            text(f"""update delivery d set state = {DeliveryState.PENDING}, attempts = 0, next_attempt_at = now(),
-                           published_at = null, lease_until = null
-                    from endpoint e
-                    where e.id = d.endpoint_id and e.public_id = :id and e.tenant_id = :tenant and e.job_id is null and e.enabled
-                      and {ENDED_DELIVERY:d}
-                      and (d.id = :delivery or {EXHAUSTED_DELIVERY:d} and d.occurred_at >= :since)"""),
+            f"""update delivery d set state = {DeliveryState.PENDING}, attempts = 0, next_attempt_at = now(),
+                      published_at = null, lease_until = null
+               from endpoint e
+               where e.id = d.endpoint_id and e.public_id = %(id)s and e.tenant_id = %(tenant)s and e.job_id is null and e.enabled
+                 and {ENDED_DELIVERY:d}
+                 and (d.id = %(delivery)s or {EXHAUSTED_DELIVERY:d} and d.occurred_at >= %(since)s)""",
             {"id": public_id, "tenant": tenant_id, "delivery": delivery_id, "since": since},
         ).rowcount
     if not n and delivery_id is not None:

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, text
-
 from guardfleet.domain import ids
 from guardfleet.domain.options import PRIORITIES
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import RejectedError
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 from guardfleet.store.events.outbox import ENDED, emit
 from guardfleet.store.jobs.views import audit
 from guardfleet.store.words import CANCELLING_JOB, OPEN_JOB, OPEN_SHARD, READY_SHARD
@@ -22,12 +20,11 @@ def cancel(db: Database, job_id: int) -> None:
 def overdue(db: Database, *, skip: Sequence[int] = (), limit: int = 20) -> list[int]:
     """Jobs whose completion window is over."""
     with db.session() as connection:
-        rows = connection.execute(
-            text(f"""select id from job where {OPEN_JOB} and expires_at is not null and expires_at <= now()
-                      and id <> all(cast(:skip as bigint[])) order by expires_at limit :limit"""),
+        return connection.scalars(
+            f"""select id from job where {OPEN_JOB} and expires_at is not null and expires_at <= now()
+                 and id <> all(cast(%(skip)s as bigint[])) order by expires_at limit %(limit)s""",
             {"skip": list(skip), "limit": limit},
         )
-        return list(rows.scalars())
 
 
 def expire(db: Database, job_id: int) -> None:
@@ -38,15 +35,15 @@ def expire(db: Database, job_id: int) -> None:
 def _end(db: Database, job_id: int, ends_as: JobState, action: str) -> None:
     with db.begin() as connection:
         connection.execute(
-            text(f"""update shard set state = {ShardState.CANCELLED}, published_at = null
-                     where job_id = :job and {READY_SHARD}"""),
+            f"""update shard set state = {ShardState.CANCELLED}, published_at = null
+                where job_id = %(job)s and {READY_SHARD}""",
             {"job": job_id},
         )
         row = connection.execute(
-            text(f"""update job set state = {JobState.CANCELLING}, ends_as = :ends_as, cancelling_at = now()
-                    where id = :job and {OPEN_JOB} returning tenant_id, public_id"""),
+            f"""update job set state = {JobState.CANCELLING}, ends_as = %(ends_as)s, cancelling_at = now()
+               where id = %(job)s and {OPEN_JOB} returning tenant_id, public_id""",
             {"job": job_id, "ends_as": int(ends_as)},
-        ).one_or_none()
+        ).fetchone()
         if row:
             audit(connection, row.tenant_id, action, ids.JOB.of(row.public_id))
         _settle_cancelled(connection, [job_id])
@@ -59,7 +56,7 @@ def pause(db: Database, job_id: int) -> None:
     """
     with db.begin() as connection:
         connection.execute(
-            text(f"update shard set published_at = null where job_id = :job and {READY_SHARD} and published_at is not null"),
+            f"update shard set published_at = null where job_id = %(job)s and {READY_SHARD} and published_at is not null",
             {"job": job_id},
         )
         _mark(connection, job_id, "paused_at = coalesce(paused_at, now())", "job.pause")
@@ -74,7 +71,7 @@ def resume(db: Database, job_id: int) -> None:
 def prioritise(db: Database, job_id: int, priority: int) -> None:
     """Put a job before (higher) or after its tenant's others of the lane; RejectedError if it ended, or out of PRIORITIES."""
     with db.begin() as connection:
-        _mark(connection, job_id, "priority = :priority", "job.prioritise", priority=check_priority(priority))
+        _mark(connection, job_id, "priority = %(priority)s", "job.prioritise", priority=check_priority(priority))
 
 
 def check_priority(priority: int) -> int:
@@ -86,9 +83,9 @@ def check_priority(priority: int) -> int:
 
 def _mark(connection: Connection, job_id: int, change: str, action: str, **values: object) -> None:
     row = connection.execute(
-        text(f"update job set {change} where id = :job and {OPEN_JOB} returning tenant_id, public_id"),
+        f"update job set {change} where id = %(job)s and {OPEN_JOB} returning tenant_id, public_id",
         {"job": job_id, **values},
-    ).one_or_none()
+    ).fetchone()
     if row is None:
         raise RejectedError("the job has ended.")
     audit(connection, row.tenant_id, action, ids.JOB.of(row.public_id))
@@ -97,12 +94,11 @@ def _mark(connection: Connection, job_id: int, change: str, action: str, **value
 def cancelling(db: Database, *, skip: Sequence[int] = (), limit: int = 1000) -> list[int]:
     """Jobs that are being cancelled."""
     with db.session() as connection:
-        rows = connection.execute(
-            text(f"""select id from job where {CANCELLING_JOB} and id <> all(cast(:skip as bigint[]))
-                     order by cancelling_at limit :limit"""),
+        return connection.scalars(
+            f"""select id from job where {CANCELLING_JOB} and id <> all(cast(%(skip)s as bigint[]))
+                order by cancelling_at limit %(limit)s""",
             {"skip": list(skip), "limit": limit},
         )
-        return list(rows.scalars())
 
 
 def settle_cancelled(db: Database, job_ids: Sequence[int]) -> int:
@@ -114,20 +110,20 @@ def settle_cancelled(db: Database, job_ids: Sequence[int]) -> int:
 def _settle_cancelled(connection: Connection, job_ids: Sequence[int]) -> int:
     # A ready shard in a cancelling job came back from a lease that ended between cancel() and now: it is dropped here.
     connection.execute(
-        text(f"""with x as materialized (
-                  select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
-                  where {CANCELLING_JOB:j} and j.id = any(cast(:jobs as bigint[])) and {READY_SHARD:s}
-                  for update of s skip locked)
-                update shard s set state = {ShardState.CANCELLED}, published_at = null
-                from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
+        f"""with x as materialized (
+             select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
+             where {CANCELLING_JOB:j} and j.id = any(cast(%(jobs)s as bigint[])) and {READY_SHARD:s}
+             for update of s skip locked)
+           update shard s set state = {ShardState.CANCELLED}, published_at = null
+           from x where s.job_id = x.job_id and s.shard_no = x.shard_no""",
         {"jobs": list(job_ids)},
     )
     return connection.execute(
-        text(f"""with j as (
-                  update job set state = ends_as, finished_at = now()
-                  where {CANCELLING_JOB} and id = any(cast(:jobs as bigint[]))
-                    and not exists (select from shard where shard.job_id = job.id and {OPEN_SHARD:shard})
-                  returning id, public_id, tenant_id, state)
-                {emit(ENDED)}"""),
+        f"""with j as (
+             update job set state = ends_as, finished_at = now()
+             where {CANCELLING_JOB} and id = any(cast(%(jobs)s as bigint[]))
+               and not exists (select from shard where shard.job_id = job.id and {OPEN_SHARD:shard})
+             returning id, public_id, tenant_id, state)
+           {emit(ENDED)}""",
         {"jobs": list(job_ids)},
     ).rowcount

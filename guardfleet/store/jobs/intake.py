@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, text
+import psycopg
 from uuid_utils.compat import uuid7
 
 from guardfleet.domain import ids
@@ -22,7 +22,7 @@ from guardfleet.errors import LineError, OverloadedError, RejectedError, Stateme
 from guardfleet.rows.row import MODERATIONS
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
-from guardfleet.store.database import Database, copy_rows
+from guardfleet.store.database import Connection, Database, copy_rows
 from guardfleet.store.events.outbox import ENDED, emit
 from guardfleet.store.jobs.new import columns, placeholders, values_of
 from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
@@ -93,8 +93,9 @@ class EncryptedShard:
 
 OWN_COLUMNS = ("public_id", "tenant_id", "day", "fingerprint", "key_id", "data_key", "input_file_id", "endpoint")
 INSERT = f"""insert into job ({columns()}, {", ".join(OWN_COLUMNS)}, expires_at, intake_lease_until)
-             values ({placeholders(":{}")}, {", ".join(f":{name}" for name in OWN_COLUMNS)},
-                     now() + make_interval(secs => cast(:window_s as double precision)), now() + make_interval(secs => :lease))
+             values ({placeholders()}, {", ".join(f"%({name})s" for name in OWN_COLUMNS)},
+                     now() + make_interval(secs => cast(%(window_s)s as double precision)),
+                     now() + make_interval(secs => %(lease)s))
              returning id"""
 
 
@@ -111,7 +112,7 @@ def create(
         installation.follow(connection, keyring)
         data_key = keyring.new_data_key()
         _refuse_overload(connection, max_backlog)
-        day = connection.execute(text("select (now() at time zone 'utc')::date")).scalar_one()
+        day = connection.scalar("select (now() at time zone 'utc')::date")
         ensure_day(connection, day)
         values = values_of(options) | {
             "public_id": public_id,
@@ -125,7 +126,7 @@ def create(
             "window_s": options.window_s,
             "lease": INTAKE_LEASE_S,
         }
-        job_id: int = connection.execute(text(INSERT), values).scalar_one()
+        job_id: int = connection.scalar(INSERT, values)
         if options.callback_url and new.callback_secret:
             _add_callback(connection, job_id, options.callback_url, keyring.encrypt_secret(new.callback_secret))
         audit(connection, new.tenant_id, "job.create", ids.JOB.of(public_id))
@@ -144,7 +145,7 @@ def create(
 
 
 def _refuse_overload(connection: Connection, max_backlog: int) -> None:
-    waiting = connection.execute(text(f"select coalesce(sum(total - done), 0) from job where {OPEN_JOB}")).scalar_one()
+    waiting = connection.scalar(f"select coalesce(sum(total - done), 0) from job where {OPEN_JOB}")
     if waiting >= max_backlog:
         raise OverloadedError(
             f"{waiting:,} texts wait for their verdict already, and {max_backlog:,} is the limit: come back later.",
@@ -154,10 +155,8 @@ def _refuse_overload(connection: Connection, max_backlog: int) -> None:
 
 def _add_callback(connection: Connection, job_id: int, url: str, sealed: bytes) -> None:
     connection.execute(
-        text(
-            """insert into endpoint (tenant_id, job_id, url, secret, kinds, key_id)
-               select tenant_id, id, :url, :secret, :kinds, key_id from job where id = :job"""
-        ),
+        """insert into endpoint (tenant_id, job_id, url, secret, kinds, key_id)
+          select tenant_id, id, %(url)s, %(secret)s, %(kinds)s, key_id from job where id = %(job)s""",
         {"job": job_id, "url": url, "secret": sealed, "kinds": list(END_KINDS)},
     )
 
@@ -165,7 +164,7 @@ def _add_callback(connection: Connection, job_id: int, url: str, sealed: bytes) 
 def stored_callback_secret(db: Database, keyring: Keyring, job: OpenJob) -> str | None:
     """What signs the job's callback; None where there is none."""
     with db.begin() as connection:
-        sealed = connection.execute(text("select secret from endpoint where job_id = :job"), {"job": job.id}).scalar_one_or_none()
+        sealed = connection.scalar("select secret from endpoint where job_id = %(job)s", {"job": job.id})
     return None if sealed is None else keyring.decrypt_secret(bytes(sealed))
 
 
@@ -195,9 +194,9 @@ def _write(db: Database, job: OpenJob, shards: Sequence[EncryptedShard], refused
         copy_rows(connection, "shard_payload", PAYLOAD_COLUMNS, ((job.id, shard.shard_no, job.day, shard.blob) for shard in shards))
         copy_rows(connection, "rejection", REJECTION_COLUMNS, (_rejection(job.id, error) for error in refused))
         taken = connection.execute(
-            text(f"""update job set total = total + :n, rejected = least(rejected + cast(:refused as bigint), 2147483647),
-                           intake_line = :line, intake_lease_until = now() + make_interval(secs => :lease)
-                    where id = :job and {INGESTING_JOB} and intake_token = :token"""),
+            f"""update job set total = total + %(n)s, rejected = least(rejected + cast(%(refused)s as bigint), 2147483647),
+                      intake_line = %(line)s, intake_lease_until = now() + make_interval(secs => %(lease)s)
+               where id = %(job)s and {INGESTING_JOB} and intake_token = %(token)s""",
             {
                 "job": job.id,
                 "token": job.token,
@@ -212,10 +211,10 @@ def _write(db: Database, job: OpenJob, shards: Sequence[EncryptedShard], refused
 
 def _is_ours(db: Database, job: OpenJob) -> bool:
     with db.session() as connection:
-        found = connection.execute(
-            text(f"select exists (select from job where id = :job and {INGESTING_JOB} and intake_token = :token)"),
+        found = connection.scalar(
+            f"select exists (select from job where id = %(job)s and {INGESTING_JOB} and intake_token = %(token)s)",
             {"job": job.id, "token": job.token},
-        ).scalar_one()
+        )
     return bool(found)
 
 
@@ -230,16 +229,16 @@ def seal(db: Database, job: OpenJob, *, also: Callable[[Connection], None] | Non
     `also` is done in the same transaction.
     """
     with db.begin() as connection:
-        taken = connection.execute(
-            text(f"""with j as (
-                      update job set state = case when total = done then {JobState.COMPLETED} else {JobState.RUNNING} end,
-                             sealed_at = now(),
-                             finished_at = case when total = done then now() end
-                      where id = :job and {INGESTING_JOB} and intake_token = :token returning id, public_id, tenant_id, state),
-                    o as ({emit(ENDED)})
-                    select count(*) from j"""),
+        taken = connection.scalar(
+            f"""with j as (
+                 update job set state = case when total = done then {JobState.COMPLETED} else {JobState.RUNNING} end,
+                        sealed_at = now(),
+                        finished_at = case when total = done then now() end
+                 where id = %(job)s and {INGESTING_JOB} and intake_token = %(token)s returning id, public_id, tenant_id, state),
+               o as ({emit(ENDED)})
+               select count(*) from j""",
             {"job": job.id, "token": job.token},
-        ).scalar_one()
+        )
         _require(taken)
         if also is not None:
             also(connection)
@@ -252,23 +251,22 @@ def abandon(db: Database, job_id: int, reason: str, *, token: int | None = None)
     """
     with db.begin() as connection:
         connection.execute(
-            text(f"""update shard set state = {ShardState.CANCELLED}, published_at = null
-                     where job_id = :job and {OPEN_SHARD}"""),
+            f"""update shard set state = {ShardState.CANCELLED}, published_at = null
+                where job_id = %(job)s and {OPEN_SHARD}""",
             {"job": job_id},
         )
         failed = connection.execute(
-            text(f"""with j as (
-                      update job set state = {JobState.FAILED}, finished_at = now(), purged_at = now(), data_key = null,
-                             reason = :reason
-                      where id = :job and {INGESTING_JOB} and (cast(:token as bigint) is null or intake_token = :token)
-                      returning id, public_id, tenant_id, state)
-                    {emit(ENDED)}"""),
+            f"""with j as (
+                 update job set state = {JobState.FAILED}, finished_at = now(), purged_at = now(), data_key = null,
+                        reason = %(reason)s
+                 where id = %(job)s and {INGESTING_JOB} and (cast(%(token)s as bigint) is null or intake_token = %(token)s)
+                 returning id, public_id, tenant_id, state)
+               {emit(ENDED)}""",
             {"job": job_id, "reason": reason[:1000], "token": token},
         ).rowcount
         if not failed:
-            connection.rollback()
-            return
-        connection.execute(text("delete from shard_payload where job_id = :job"), {"job": job_id})
+            raise psycopg.Rollback
+        connection.execute("delete from shard_payload where job_id = %(job)s", {"job": job_id})
 
 
 def _require(taken: int | bool) -> None:

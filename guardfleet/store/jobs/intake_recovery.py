@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from typing import Any
 
-from sqlalchemy import text
+from psycopg.rows import kwargs_row
 
 from guardfleet.domain.lanes import Lane
 from guardfleet.store.database import Database
@@ -21,35 +21,33 @@ OPENED = """j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_m
 def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | None:
     """The unfinished intake of the same input, from now on the caller's; None when there is none, or somebody is at it."""
     with db.begin() as connection:
-        found = connection.execute(
-            text(f"""with j as (
-                      update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
-                      where id = (select id from job where tenant_id = :tenant and fingerprint = :fingerprint and {INGESTING_JOB}
-                                    and intake_lease_until < now() order by id desc limit 1)
-                        and {INGESTING_JOB} and intake_lease_until < now()
-                      returning *)
-                    select {OPENED} from j"""),
+        cursor = connection.cursor(row_factory=kwargs_row(_opened))
+        return cursor.execute(
+            f"""with j as (
+                 update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => %(lease)s)
+                 where id = (select id from job where tenant_id = %(tenant)s and fingerprint = %(fingerprint)s and {INGESTING_JOB}
+                               and intake_lease_until < now() order by id desc limit 1)
+                   and {INGESTING_JOB} and intake_lease_until < now()
+                 returning *)
+               select {OPENED} from j""",
             {"tenant": tenant_id, "fingerprint": fingerprint, "lease": INTAKE_LEASE_S},
-        )
-        row = found.mappings().one_or_none()
-    return _opened(**row) if row else None
+        ).fetchone()
 
 
 def take_over_file(db: Database) -> tuple[OpenJob, uuid.UUID] | None:
     """A job whose texts come from an uploaded file and that nobody brings them to, from now on the caller's; and its file."""
     with db.session() as connection:
-        found = connection.execute(
-            text(f"""with x as materialized (
-                      select id from job where {INGESTING_JOB} and input_file_id is not null and intake_lease_until < now()
-                      order by intake_lease_until limit 1 for update skip locked),
-                    j as (
-                      update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => :lease)
-                      from x where job.id = x.id returning job.*)
-                    select {OPENED}, j.input_file_id from j"""),
+        cursor = connection.cursor(row_factory=kwargs_row(_of_file))
+        return cursor.execute(
+            f"""with x as materialized (
+                 select id from job where {INGESTING_JOB} and input_file_id is not null and intake_lease_until < now()
+                 order by intake_lease_until limit 1 for update skip locked),
+               j as (
+                 update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => %(lease)s)
+                 from x where job.id = x.id returning job.*)
+               select {OPENED}, j.input_file_id from j""",
             {"lease": INTAKE_LEASE_S},
-        )
-        row = found.mappings().one_or_none()
-    return _of_file(**row) if row else None
+        ).fetchone()
 
 
 def _opened(*, lane: int, **known: Any) -> OpenJob:
@@ -65,10 +63,10 @@ def intake_of(db: Database, fingerprint: bytes, *, tenant_id: int) -> tuple[uuid
     """The job whose intake of the same input is not finished, and until when that is somebody's."""
     with db.begin() as connection:
         row = connection.execute(
-            text(f"""select public_id, intake_lease_until from job where tenant_id = :tenant and fingerprint = :fingerprint
-                      and {INGESTING_JOB} order by id desc limit 1"""),
+            f"""select public_id, intake_lease_until from job where tenant_id = %(tenant)s and fingerprint = %(fingerprint)s
+                 and {INGESTING_JOB} order by id desc limit 1""",
             {"tenant": tenant_id, "fingerprint": fingerprint},
-        ).one_or_none()
+        ).fetchone()
     return (row.public_id, row.intake_lease_until) if row else None
 
 
@@ -76,7 +74,7 @@ def let_go(db: Database, job: OpenJob) -> None:
     """Leave an unfinished intake to whoever goes on with it, at once."""
     with db.begin() as connection:
         connection.execute(
-            text(f"update job set intake_lease_until = now() where id = :job and {INGESTING_JOB} and intake_token = :token"),
+            f"update job set intake_lease_until = now() where id = %(job)s and {INGESTING_JOB} and intake_token = %(token)s",
             {"job": job.id, "token": job.token},
         )
 
@@ -85,8 +83,8 @@ def idle(db: Database, *, idle_s: float) -> dict[int, int]:
     """Jobs whose intake nobody has gone on with for so long, each with its intake's token."""
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""select id, intake_token from job where {INGESTING_JOB}
-                       and intake_lease_until < now() - make_interval(secs => :idle)"""),
+            f"""select id, intake_token from job where {INGESTING_JOB}
+                  and intake_lease_until < now() - make_interval(secs => %(idle)s)""",
             {"idle": idle_s},
         )
         return {row.id: row.intake_token for row in rows}

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from guardfleet.domain.options import JobOptions
@@ -15,7 +14,7 @@ from guardfleet.errors import StatementError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation, verdicts
-from guardfleet.store.database import UNFLUSHED, Database, fetch
+from guardfleet.store.database import UNFLUSHED, Database
 from guardfleet.store.jobs.new import columns, placeholders, values_of
 from guardfleet.store.partitions import ensure_day
 from guardfleet.store.words import READY_SHARD
@@ -26,7 +25,7 @@ CREATE = f"""with j as (
                insert into job ({columns()}, id, public_id, tenant_id, day, online, key_id, data_key,
                                 state, total, sealed_at, keeps_nothing)
                overriding system value
-               select {placeholders("%({})s")}, %(id)s, %(public_id)s, %(tenant)s, {TODAY}, true, %(key_id)s, %(data_key)s,
+               select {placeholders()}, %(id)s, %(public_id)s, %(tenant)s, {TODAY}, true, %(key_id)s, %(data_key)s,
                       {JobState.RUNNING}, %(n)s, now(), %(keeps_nothing)s
                where not exists (select from installation_key where is_current and key_id <> %(key_id)s) returning id, day),
              s as (insert into shard (job_id, shard_no, day, lane, first_seq, n, model, published_at, publish_no)
@@ -49,11 +48,7 @@ class OnlineJob:
 def reserve(db: Database, n: int) -> list[int]:
     """Ids for jobs to come: whoever waits can listen for one before it exists."""
     with db.session() as connection:
-        return list(
-            connection.execute(
-                text("select nextval(pg_get_serial_sequence('job', 'id')) from generate_series(1, :n)"), {"n": n}
-            ).scalars()
-        )
+        return connection.scalars("select nextval(pg_get_serial_sequence('job', 'id')) from generate_series(1, %(n)s)", {"n": n})
 
 
 def create(
@@ -102,19 +97,15 @@ def _made(
         if error.sqlstate != NO_PARTITION:
             raise
         with db.begin() as connection:
-            ensure_day(connection, connection.execute(text(f"select {TODAY}")).scalar_one())
+            ensure_day(connection, connection.scalar(f"select {TODAY}"))
         day = _create(db, values)
     return None if day is None else OnlineJob(job_id, public_id, day, len(rows))
 
 
 def _create(db: Database, values: Mapping[str, Any]) -> dt.date | None:
     with db.session() as connection:
-        return next(iter(fetch(connection, CREATE, values, _day)), None)
-
-
-def _day(row: Sequence[Any]) -> dt.date:
-    day: dt.date = row[0]
-    return day
+        day: dt.date | None = connection.scalar(CREATE, values)
+        return day
 
 
 def found(db: Database, job: OnlineJob) -> Page | None:
@@ -127,5 +118,5 @@ def forget_message(db: Database, job_id: int) -> None:
     """The message could not be published: the dispatcher publishes it."""
     with db.session() as connection:
         connection.execute(
-            text(f"update shard set published_at = null where job_id = :job and shard_no = 0 and {READY_SHARD}"), {"job": job_id}
+            f"update shard set published_at = null where job_id = %(job)s and shard_no = 0 and {READY_SHARD}", {"job": job_id}
         )

@@ -15,9 +15,9 @@ def columns() -> str:
     return ", ".join(COLUMNS.values())
 
 
-def placeholders(form: str) -> str:
-    """Return their values in the same order, each as `form` has a parameter, such as `:{}`."""
-    each = ((column, form.format(column)) for column in COLUMNS.values())
+def placeholders() -> str:
+    """Return the parameters of their values, in the same order."""
+    each = ((column, f"%({column})s") for column in COLUMNS.values())
     return ", ".join(f"cast({value} as jsonb)" if column in AS_JSON else value for column, value in each)
 
 

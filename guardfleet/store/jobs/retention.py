@@ -6,11 +6,9 @@ All of it is done by the dispatcher, off the path of the work; each step can be 
 import datetime as dt
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, text
-
 from guardfleet.domain import ids
 from guardfleet.store import partitions
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 from guardfleet.store.words import ENDED_JOB, public_id
 
 Day = tuple[str, dt.date]  # a partitioned table, and a day of it
@@ -20,26 +18,25 @@ LATE_S = 3600.0  # longer than any transaction lasts
 def purgeable(db: Database, *, older_than_hours: float, skip: Sequence[int] = (), limit: int = 10) -> list[int]:
     """Jobs that ended this long ago, or as long as they say themselves, and still have their texts."""
     with db.session() as connection:
-        rows = connection.execute(
-            text(f"""select id from job
-                    where purged_at is null and {ENDED_JOB} and id <> all(cast(:skip as bigint[]))
-                      and finished_at < now() - coalesce(purge_hours, :hours) * interval '1 hour'
-                    order by finished_at limit :limit"""),
+        return connection.scalars(
+            f"""select id from job
+               where purged_at is null and {ENDED_JOB} and id <> all(cast(%(skip)s as bigint[]))
+                 and finished_at < now() - coalesce(purge_hours, %(hours)s) * interval '1 hour'
+               order by finished_at limit %(limit)s""",
             {"hours": older_than_hours, "skip": list(skip), "limit": limit},
         )
-        return list(rows.scalars())
 
 
 def purge(db: Database, job_ids: Sequence[int]) -> int:
     """Delete the texts, shards and data keys of these jobs, which have ended; verdicts stay. Returns how many jobs."""
     with db.begin() as connection:
         return connection.execute(
-            text("""with x as materialized (
-                      select id, day from job where id = any(cast(:jobs as bigint[])) and purged_at is null for update skip locked),
-                    p as (delete from shard_payload s using x where s.job_id = x.id and s.day = x.day),
-                    s as (delete from shard s using x where s.job_id = x.id),
-                    o as (delete from first_opinion f using x where f.job_id = x.id)
-                    update job set purged_at = now(), data_key = null from x where job.id = x.id"""),
+            """with x as materialized (
+                 select id, day from job where id = any(cast(%(jobs)s as bigint[])) and purged_at is null for update skip locked),
+               p as (delete from shard_payload s using x where s.job_id = x.id and s.day = x.day),
+               s as (delete from shard s using x where s.job_id = x.id),
+               o as (delete from first_opinion f using x where f.job_id = x.id)
+               update job set purged_at = now(), data_key = null from x where job.id = x.id""",
             {"jobs": list(job_ids)},
         ).rowcount
 
@@ -50,9 +47,9 @@ def over(db: Database, *, verdict_days: float) -> list[Day]:
     The database's clock decides. A day counts for an hour longer: what began on it may not be committed yet.
     """
     with db.session() as connection:
-        today: dt.date = connection.execute(
-            text("select cast((now() - make_interval(secs => :late)) at time zone 'utc' as date)"), {"late": LATE_S}
-        ).scalar_one()
+        today: dt.date = connection.scalar(
+            "select cast((now() - make_interval(secs => %(late)s)) at time zone 'utc' as date)", {"late": LATE_S}
+        )
     ends = {"shard_payload": today, "verdict": today - dt.timedelta(days=verdict_days)}
     return [(table, day) for table, day in partitions.existing(db) if day < ends[table]]
 
@@ -72,23 +69,19 @@ def expire(db: Database, table: str, day: dt.date) -> bool:
 
 
 def _is_purged(connection: Connection, day: dt.date) -> bool:
-    left: bool = connection.execute(
-        text("select exists (select from job where day = :day and purged_at is null)"), {"day": day}
-    ).scalar_one()
+    left: bool = connection.scalar("select exists (select from job where day = %(day)s and purged_at is null)", {"day": day})
     return not left
 
 
 def _forget_jobs(connection: Connection, day: dt.date) -> None:
     """Delete the day's jobs with all that hangs on them, which are purged."""
-    of_day = "in (select id from job where day = :day)"
-    connection.execute(
-        text(f"delete from attempt where delivery_id in (select id from delivery where job_id {of_day})"), {"day": day}
-    )
+    of_day = "in (select id from job where day = %(day)s)"
+    connection.execute(f"delete from attempt where delivery_id in (select id from delivery where job_id {of_day})", {"day": day})
     for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done"):
-        connection.execute(text(f"delete from {table} where job_id {of_day}"), {"day": day})
+        connection.execute(f"delete from {table} where job_id {of_day}", {"day": day})
     connection.execute(
-        text(f"""with gone as (delete from job where day = :day returning tenant_id, public_id)
-                insert into audit_event (tenant_id, actor, action, subject)
-                select tenant_id, current_user, 'job.expire', {public_id(ids.JOB)} from gone"""),
+        f"""with gone as (delete from job where day = %(day)s returning tenant_id, public_id)
+           insert into audit_event (tenant_id, actor, action, subject)
+           select tenant_id, current_user, 'job.expire', {public_id(ids.JOB)} from gone""",
         {"day": day},
     )

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import text
-
 from guardfleet.errors import RejectedError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -48,8 +46,8 @@ def _open(db: Database, keyring: Keyring, job: JobView, wanted: Sequence[int], k
 def _shards(db: Database, job: JobView, first: int, last: int) -> list[tuple[int, int]]:
     with db.session() as connection:
         found = connection.execute(
-            text("""select shard_no, first_seq from shard
-                    where job_id = :job and first_seq <= :last and first_seq + n > :first order by first_seq"""),
+            """select shard_no, first_seq from shard
+               where job_id = %(job)s and first_seq <= %(last)s and first_seq + n > %(first)s order by first_seq""",
             {"job": job.id, "first": first, "last": last},
         )
         return [(row.shard_no, row.first_seq) for row in found]
@@ -58,10 +56,10 @@ def _shards(db: Database, job: JobView, first: int, last: int) -> list[tuple[int
 def _rows(db: Database, keyring: Keyring, job: JobView, shard_no: int) -> list[PayloadRow]:
     with db.session() as connection:
         found: Any = connection.execute(
-            text("""select p.blob, j.data_key from shard_payload p join job j on j.id = p.job_id
-                    where p.job_id = :job and p.shard_no = :no and p.day = :day and j.data_key is not null"""),
+            """select p.blob, j.data_key from shard_payload p join job j on j.id = p.job_id
+               where p.job_id = %(job)s and p.shard_no = %(no)s and p.day = %(day)s and j.data_key is not null""",
             {"job": job.id, "no": shard_no, "day": job.day},
-        ).one_or_none()
+        ).fetchone()
     if found is None:
         return []
     return keyring.decrypt_rows(bytes(found.data_key), bytes(found.blob), job_id=job.id, shard_no=shard_no)

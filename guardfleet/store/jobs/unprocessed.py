@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import text
+from psycopg.rows import dict_row
 
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -20,15 +20,16 @@ def refused(db: Database, job: JobView, *, limit: int | None = None, after: int 
     while left is None or left > 0:
         n = LINES_AT_ONCE if left is None else min(left, LINES_AT_ONCE)
         with db.session() as connection:
-            rows = connection.execute(
-                text("""select line, code, detail, row_id, last_line from rejection where job_id = :job and line > :last
-                        order by line limit :limit"""),
+            cursor = connection.cursor(row_factory=dict_row)
+            rows = cursor.execute(
+                """select line, code, detail, row_id, last_line from rejection where job_id = %(job)s and line > %(last)s
+                   order by line limit %(limit)s""",
                 {"job": job.id, "last": last, "limit": n},
-            ).all()
-        yield from (dict(row._mapping) for row in rows)  # noqa: SLF001 - SQLAlchemy's public name for it
+            ).fetchall()
+        yield from rows
         if len(rows) < n:
             return
-        last = rows[-1].line
+        last = rows[-1]["line"]
         left = None if left is None else left - n
 
 
@@ -38,13 +39,13 @@ def dropped(db: Database, keyring: Keyring, job: JobView) -> Iterator[tuple[int,
     while True:
         with db.session() as connection:
             row = connection.execute(
-                text(f"""select s.shard_no, s.first_seq, p.blob, j.data_key
-                        from shard s join job j on j.id = s.job_id
-                        join shard_payload p on p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day
-                        where s.job_id = :job and {DROPPED_SHARD:s} and s.shard_no > :last and j.data_key is not null
-                        order by s.shard_no limit 1"""),
+                f"""select s.shard_no, s.first_seq, p.blob, j.data_key
+                   from shard s join job j on j.id = s.job_id
+                   join shard_payload p on p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day
+                   where s.job_id = %(job)s and {DROPPED_SHARD:s} and s.shard_no > %(last)s and j.data_key is not null
+                   order by s.shard_no limit 1""",
                 {"job": job.id, "last": last},
-            ).one_or_none()
+            ).fetchone()
         if row is None:
             return
         last = row.shard_no

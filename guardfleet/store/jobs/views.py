@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from psycopg.rows import args_row
 
 from guardfleet.domain import ids
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
-from guardfleet.store.database import Database, fetch_named
+from guardfleet.store.database import Connection, Database
 from guardfleet.store.words import GOOD_JOB
 from guardfleet.verdicts.encoding import severity_and_categories
 
@@ -140,15 +140,13 @@ SELECT = f"""select {", ".join(f"{MADE.get(name, f'j.{name}')} as {name}" for na
 def get(db: Database, public_id: uuid.UUID, *, tenant_id: int = DEFAULT_TENANT) -> JobView:
     """The job; raises NotFoundError, for another tenant's job too."""
     with db.session() as connection:
-        found = fetch_named(
-            connection,
-            SELECT + "where j.public_id = %(id)s and j.tenant_id = %(tenant)s",
-            {"id": public_id, "tenant": tenant_id},
-            _view,
-        )
-    if not found:
+        cursor = connection.cursor(row_factory=args_row(_view))
+        job = cursor.execute(
+            SELECT + "where j.public_id = %(id)s and j.tenant_id = %(tenant)s", {"id": public_id, "tenant": tenant_id}
+        ).fetchone()
+    if job is None:
         raise NotFoundError(f"there is no job {ids.JOB.of(public_id)}.")
-    return found[0]
+    return job
 
 
 def page(
@@ -162,8 +160,8 @@ def page(
 ) -> list[JobView]:
     """Up to `limit` jobs of the tenant before the named one, newest first; of these states, with this in their name, if asked."""
     with db.session() as connection:
-        return fetch_named(
-            connection,
+        cursor = connection.cursor(row_factory=args_row(_view))
+        return cursor.execute(
             SELECT
             + """where j.tenant_id = %(tenant)s and not j.online
                    and (%(after)s::uuid is null
@@ -178,43 +176,41 @@ def page(
                 "states": None if states is None else list(states),
                 "name": name,
             },
-            _view,
-        )
+        ).fetchall()
 
 
 def get_by_id(db: Database, job_id: int) -> JobView:
     """The job by its internal id, whoever owns it: for guardfleet's own processes."""
     with db.session() as connection:
-        (job,) = fetch_named(connection, SELECT + "where j.id = %(id)s", {"id": job_id}, _view)
+        (job,) = connection.cursor(row_factory=args_row(_view)).execute(SELECT + "where j.id = %(id)s", {"id": job_id})
         return job
 
 
 def get_all(db: Database, job_ids: Sequence[int]) -> dict[int, JobView]:
     """Those of these jobs that there are, whoever owns them, by their internal ids."""
     with db.session() as connection:
-        found = fetch_named(connection, SELECT + "where j.id = any(%(ids)s::int8[])", {"ids": list(job_ids)}, _view)
-        return {job.id: job for job in found}
+        cursor = connection.cursor(row_factory=args_row(_view))
+        cursor.execute(SELECT + "where j.id = any(%(ids)s::int8[])", {"ids": list(job_ids)})
+        return {job.id: job for job in cursor}
 
 
 def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -> JobView | None:
     """The newest job of the same submission that was not given up."""
     with db.begin() as connection:
-        found = fetch_named(
-            connection,
+        cursor = connection.cursor(row_factory=args_row(_view))
+        return cursor.execute(
             SELECT
             + f"""where j.tenant_id = %(tenant)s and j.fingerprint = %(fingerprint)s and {GOOD_JOB:j}
                  order by j.id desc limit 1""",
             {"tenant": tenant_id, "fingerprint": fingerprint},
-            _view,
-        )
-    return found[0] if found else None
+        ).fetchone()
 
 
 def summary(db: Database, job: JobView) -> dict[tuple[Severity, Category], int]:
     """Texts by what was said of them; one pass over the job's verdicts."""
     with db.begin() as connection:
         rows = connection.execute(
-            text("select severity, categories, count(*) as n from verdict where job_id = :job and day = :day group by 1, 2"),
+            "select severity, categories, count(*) as n from verdict where job_id = %(job)s and day = %(day)s group by 1, 2",
             {"job": job.id, "day": job.day},
         )
         counts: Counter[tuple[Severity, Category]] = Counter()
@@ -223,8 +219,9 @@ def summary(db: Database, job: JobView) -> dict[tuple[Severity, Category], int]:
         return counts
 
 
-def _view(known: dict[str, Any]) -> JobView:
-    """`known` as SELECT names it."""
+def _view(*values: Any) -> JobView:
+    """The job of a row of SELECT."""
+    known = dict(zip(JobView.__slots__, values, strict=True))
     known["state"], known["lane"] = JobState(known["state"]), Lane(known["lane"])
     for name in ("sure", "sample"):
         known[name] = round(known[name], 6)  # stored with seven digits: 0.9 comes back as 0.89999998
@@ -234,6 +231,6 @@ def _view(known: dict[str, Any]) -> JobView:
 def audit(connection: Connection, tenant_id: int, action: str, subject: str) -> None:
     """Write down who did what, in the transaction that does it; never a text."""
     connection.execute(
-        text("insert into audit_event (tenant_id, actor, action, subject) values (:tenant, current_user, :action, :subject)"),
+        "insert into audit_event (tenant_id, actor, action, subject) values (%(tenant)s, current_user, %(action)s, %(subject)s)",
         {"tenant": tenant_id, "action": action, "subject": subject},
     )

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, text
-
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 from guardfleet.store.shards import handoff
 from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import HAND_BACK, Claim, Limits, key_of
 
-KEEP_FIRST_HALF = "n = :n, claims = :claims, failures = :failures, give_ups = 0, published_at = null, next_attempt_at = null"
+KEEP_FIRST_HALF = (
+    "n = %(n)s, claims = %(claims)s, failures = %(failures)s, give_ups = 0, published_at = null, next_attempt_at = null"
+)
 
 
 def bisect(
@@ -28,17 +28,17 @@ def bisect(
     middle = held.n // 2
     left = {"claims": min(held.claims, limits.claims) - 1, "failures": min(held.failures, limits.failures - 1)}
     with db.begin() as connection:
-        if not connection.execute(text(HAND_BACK.format(change=KEEP_FIRST_HALF)), key_of(held) | left | {"n": middle}).rowcount:
+        if not connection.execute(HAND_BACK.format(change=KEEP_FIRST_HALF), key_of(held) | left | {"n": middle}).rowcount:
             return False
         # The job's lock makes the next number nobody else's.
-        connection.execute(text("select from job where id = :job for update"), {"job": held.job_id})
-        second_no: int = connection.execute(
-            text("""insert into shard (job_id, shard_no, day, lane, first_seq, n, state, claims, failures, last_error, model)
-                    select job_id, (select least(min(shard_no), 0) - 1 from shard where job_id = :job), day, lane, :first_seq, :n,
-                           state, claims, failures, last_error, model
-                    from shard where job_id = :job and shard_no = :no returning shard_no"""),
+        connection.execute("select from job where id = %(job)s for update", {"job": held.job_id})
+        second_no: int = connection.scalar(
+            """insert into shard (job_id, shard_no, day, lane, first_seq, n, state, claims, failures, last_error, model)
+               select job_id, (select least(min(shard_no), 0) - 1 from shard where job_id = %(job)s), day, lane,
+                      %(first_seq)s, %(n)s, state, claims, failures, last_error, model
+               from shard where job_id = %(job)s and shard_no = %(no)s returning shard_no""",
             {"job": held.job_id, "no": held.shard_no, "first_seq": held.first_seq + middle, "n": held.n - middle},
-        ).scalar_one()
+        )
         for shard_no, part in ((held.shard_no, slice(0, middle)), (second_no, slice(middle, held.n))):
             _write(connection, keyring, held, shard_no, texts[part])
             if first is not None:
@@ -50,8 +50,8 @@ def bisect(
 def _write(connection: Connection, keyring: Keyring, held: Claim, shard_no: int, texts: Sequence[PayloadRow]) -> None:
     assert held.data_key is not None  # noqa: S101 - bisect() has looked
     connection.execute(
-        text("""insert into shard_payload (job_id, shard_no, day, blob) values (:job, :no, :day, :blob)
-                on conflict (job_id, shard_no, day) do update set blob = excluded.blob"""),
+        """insert into shard_payload (job_id, shard_no, day, blob) values (%(job)s, %(no)s, %(day)s, %(blob)s)
+           on conflict (job_id, shard_no, day) do update set blob = excluded.blob""",
         {
             "job": held.job_id,
             "no": shard_no,

@@ -15,7 +15,7 @@ from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.rows import payload
-from guardfleet.store.database import Database, copy_rows, fetch
+from guardfleet.store.database import Database, copy_rows
 from guardfleet.store.events.outbox import FINISHED, emit
 from guardfleet.store.jobs.notify import DONE_CHANNEL
 from guardfleet.store.jobs.views import PACE_S
@@ -106,18 +106,13 @@ def _finish(
         by_column = zip(*_verdict_rows(held, rows, codes, model_id), strict=True)
         values = values | {f"{name}_s": list(column) for name, column in zip(VERDICT_COLUMNS, by_column, strict=True)}
         with db.session() as connection:
-            (mine,) = fetch(connection, FORGETFUL if held.keeps_nothing else AT_ONCE, values, _first)
-        return mine
+            return bool(connection.scalar(FORGETFUL if held.keeps_nothing else AT_ONCE, values))
     with db.begin() as connection:
-        if not fetch(connection, FENCE, values, _first):
+        if connection.scalar(FENCE, values) is None:
             return False
         copy_rows(connection, "verdict", VERDICT_COLUMNS, _verdict_rows(held, rows, codes, model_id))
-        fetch(connection, MANY, values, _first)
+        connection.execute(MANY, values)
     return True
-
-
-def _first(row: Sequence[Any]) -> bool:
-    return bool(row[0])
 
 
 def _counts(

@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
-
 from guardfleet.domain.verdict import Judgement
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Database
+from guardfleet.store.database import Connection, Database
 from guardfleet.store.shards import leases
 from guardfleet.store.shards.leases import HAND_BACK, Claim, key_of
 from guardfleet.verdicts.encoding import of_plain, to_plain
@@ -28,11 +26,9 @@ def pass_on(db: Database, keyring: Keyring, held: Claim, provisional: Provisiona
     """Hand a shard on to the plan's second model, its provisional verdicts kept, in one commit; False if the claim was lost."""
     if held.data_key is None or held.plan.second_model is None:
         raise NotFoundError("there is no second model to pass the shard on to.")
-    change = "claims = 0, failures = 0, published_at = null, next_attempt_at = null, model = :second"
+    change = "claims = 0, failures = 0, published_at = null, next_attempt_at = null, model = %(second)s"
     with db.begin() as connection:
-        if not connection.execute(
-            text(HAND_BACK.format(change=change)), key_of(held) | {"second": held.plan.second_model}
-        ).rowcount:
+        if not connection.execute(HAND_BACK.format(change=change), key_of(held) | {"second": held.plan.second_model}).rowcount:
             return False
         write(connection, keyring, held, provisional, shard_no=held.shard_no)
     return True
@@ -45,8 +41,8 @@ def write(connection: Connection, keyring: Keyring, held: Claim, provisional: Pr
     plain = [to_plain(judgement) for judgement in provisional.judgements]
     blob = keyring.seal(held.data_key, plain, kind=KIND, job_id=held.job_id, shard_no=shard_no)
     connection.execute(
-        text("""insert into first_opinion (job_id, shard_no, model_id, blob) values (:job, :no, :model, :blob)
-                on conflict (job_id, shard_no) do update set blob = excluded.blob"""),
+        """insert into first_opinion (job_id, shard_no, model_id, blob) values (%(job)s, %(no)s, %(model)s, %(blob)s)
+           on conflict (job_id, shard_no) do update set blob = excluded.blob""",
         {"job": held.job_id, "no": shard_no, "model": provisional.model_id, "blob": blob},
     )
 
@@ -58,9 +54,9 @@ def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow],
         return texts, None
     with db.begin() as connection:
         row = connection.execute(
-            text("select model_id, blob from first_opinion where job_id = :job and shard_no = :no"),
+            "select model_id, blob from first_opinion where job_id = %(job)s and shard_no = %(no)s",
             {"job": held.job_id, "no": held.shard_no},
-        ).one_or_none()
+        ).fetchone()
     if row is None:
         return texts, None
     plain = keyring.open(held.data_key, bytes(row.blob), kind=KIND, job_id=held.job_id, shard_no=held.shard_no)

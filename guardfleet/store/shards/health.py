@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import text
-
 from guardfleet.domain.lanes import Lane
 from guardfleet.store.database import Database
 from guardfleet.store.shards.publishing import Route
@@ -30,11 +28,11 @@ def stalls(db: Database, *, after_s: float) -> list[Stall]:
     """Routes that have stood still for so long. As cheap as the window of messages is small."""
     with db.begin() as connection:
         rows = connection.execute(
-            text(f"""select s.lane, s.model, extract(epoch from now() - min(s.published_at)) as idle_s
-                    from shard s where {READY_SHARD:s} and s.published_at is not null
-                    group by s.lane, s.model
-                    having min(s.published_at) < now() - make_interval(secs => :after) and not exists (
-                      select from shard l where {LEASED_SHARD:l} and l.lane = s.lane and l.model is not distinct from s.model)"""),
+            f"""select s.lane, s.model, extract(epoch from now() - min(s.published_at)) as idle_s
+               from shard s where {READY_SHARD:s} and s.published_at is not null
+               group by s.lane, s.model
+               having min(s.published_at) < now() - make_interval(secs => %(after)s) and not exists (
+                 select from shard l where {LEASED_SHARD:l} and l.lane = s.lane and l.model is not distinct from s.model)""",
             {"after": after_s},
         )
         return [Stall(Route(Lane(row.lane), row.model), float(row.idle_s)) for row in rows]
@@ -43,9 +41,9 @@ def stalls(db: Database, *, after_s: float) -> list[Stall]:
 def silence(db: Database, job_id: int, *, lease_s: float) -> Silence | None:
     """What dead workers hold of the job: a lease is renewed long before only half of it is left (`settings.LEASE_RENEWALS`)."""
     with db.session() as connection:
-        row = connection.execute(
-            text(f"""select count(*) as shards, extract(epoch from max(lease_until) - now()) as back_s from shard
-                    where {LEASED_SHARD} and job_id = :job and lease_until < now() + make_interval(secs => :half)"""),
+        (row,) = connection.execute(
+            f"""select count(*) as shards, extract(epoch from max(lease_until) - now()) as back_s from shard
+               where {LEASED_SHARD} and job_id = %(job)s and lease_until < now() + make_interval(secs => %(half)s)""",
             {"job": job_id, "half": lease_s / 2},
-        ).one()
+        )
         return Silence(row.shards, max(0.0, float(row.back_s))) if row.shards else None

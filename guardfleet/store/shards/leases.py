@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
+from psycopg.rows import kwargs_row
 
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.plan import Plan
@@ -18,7 +18,7 @@ from guardfleet.domain.states import ShardState
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import UNFLUSHED, Database, fetch_named
+from guardfleet.store.database import UNFLUSHED, Database
 from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, OPEN_JOB, READY_SHARD
 
 
@@ -52,7 +52,9 @@ class Limits:
 
 
 ShardKey = tuple[int, int]  # job and number
-IN_KEYS = "in (select k.job_id, k.shard_no from unnest(cast(:of_jobs as bigint[]), cast(:of_nos as int[])) k (job_id, shard_no))"
+IN_KEYS = (
+    "in (select k.job_id, k.shard_no from unnest(cast(%(of_jobs)s as bigint[]), cast(%(of_nos)s as int[])) k (job_id, shard_no))"
+)
 AMONG = f"(s.job_id, s.shard_no) {IN_KEYS}"
 NOT_SKIPPED = f"(s.job_id, s.shard_no) not {IN_KEYS}"
 NO_LIMITS = Limits(1 << 14, 1 << 14)
@@ -96,10 +98,10 @@ def claim(
         "model": model,
     }
     with db.session() as connection:
-        return next(iter(fetch_named(connection, CLAIM, values, _claimed)), None)
+        return connection.cursor(row_factory=kwargs_row(_claimed)).execute(CLAIM, values).fetchone()
 
 
-def _claimed(known: dict[str, Any]) -> Claim:
+def _claimed(**known: Any) -> Claim:
     """`known` as CLAIM names it, the plan's parts among it."""
     plan = Plan(**{name: known.pop(name) for name in Plan.__slots__})
     return Claim(plan=plan, **known | {"lane": Lane(known["lane"])})
@@ -110,10 +112,10 @@ def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:
     blob = held.blob
     if blob is None:
         with db.session() as connection:
-            blob = connection.execute(
-                text("select blob from shard_payload where job_id = :job and shard_no = :no and day = :day"),
+            blob = connection.scalar(
+                "select blob from shard_payload where job_id = %(job)s and shard_no = %(no)s and day = %(day)s",
                 {"job": held.job_id, "no": held.shard_no, "day": held.day},
-            ).scalar_one_or_none()
+            )
     if blob is None or held.data_key is None:
         raise NotFoundError("the shard's texts are not there.")
     return keyring.decrypt_rows(held.data_key, bytes(blob), job_id=held.job_id, shard_no=held.shard_no)
@@ -125,10 +127,10 @@ def renew(db: Database, held: Sequence[Claim], *, lease_s: float) -> None:
         return
     with db.begin() as connection:
         connection.execute(
-            text(f"""update shard s set lease_until = now() + make_interval(secs => :lease)
-                    from unnest(cast(:jobs as bigint[]), cast(:nos as int[]), cast(:tokens as bigint[]))
-                      as h (job_id, shard_no, token)
-                    where s.job_id = h.job_id and s.shard_no = h.shard_no and s.token = h.token and {LEASED_SHARD:s}"""),
+            f"""update shard s set lease_until = now() + make_interval(secs => %(lease)s)
+               from unnest(cast(%(jobs)s as bigint[]), cast(%(nos)s as int[]), cast(%(tokens)s as bigint[]))
+                 as h (job_id, shard_no, token)
+               where s.job_id = h.job_id and s.shard_no = h.shard_no and s.token = h.token and {LEASED_SHARD:s}""",
             {
                 "lease": lease_s,
                 "jobs": [c.job_id for c in held],
@@ -141,45 +143,41 @@ def renew(db: Database, held: Sequence[Claim], *, lease_s: float) -> None:
 FREED = f"case when {OPEN_JOB:j} then {ShardState.READY} else {ShardState.CANCELLED} end"  # `j`: the shard's job
 HAND_BACK = f"""update shard s set lease_until = null, {{change}}, state = {FREED}
                from job j
-               where s.job_id = :job and s.shard_no = :no and s.token = :token and {LEASED_SHARD:s} and j.id = s.job_id"""
+               where s.job_id = %(job)s and s.shard_no = %(no)s and s.token = %(token)s and {LEASED_SHARD:s} and j.id = s.job_id"""
 
 
 def release(db: Database, held: Claim) -> bool:
     """Hand an untouched shard back (a drain): it is due at once and the claim does not count. False if the claim was lost."""
     with db.begin() as connection:
-        return bool(connection.execute(text(HAND_BACK.format(change="claims = greatest(s.claims - 1, 0)")), key_of(held)).rowcount)
+        return bool(connection.execute(HAND_BACK.format(change="claims = greatest(s.claims - 1, 0)"), key_of(held)).rowcount)
 
 
 def fail(db: Database, held: Claim, *, error: str, delay_s: float) -> bool:
     """Hand a shard back to be tried again after `delay_s`; `error` never holds a text. False if the claim was lost."""
-    change = """claims = greatest(s.claims - 1, 0), failures = s.failures + 1, published_at = null, last_error = :error,
-                next_attempt_at = now() + make_interval(secs => :delay)"""
+    change = """claims = greatest(s.claims - 1, 0), failures = s.failures + 1, published_at = null, last_error = %(error)s,
+                next_attempt_at = now() + make_interval(secs => %(delay)s)"""
     with db.begin() as connection:
         return bool(
-            connection.execute(
-                text(HAND_BACK.format(change=change)), key_of(held) | {"error": error[:500], "delay": delay_s}
-            ).rowcount
+            connection.execute(HAND_BACK.format(change=change), key_of(held) | {"error": error[:500], "delay": delay_s}).rowcount
         )
 
 
 def postpone(db: Database, held: Claim, *, delay_s: float, error: str | None = None) -> bool:
     """Hand an untouched shard back for a while; neither a claim nor a failure counts. False if the claim was lost."""
-    change = """claims = greatest(s.claims - 1, 0), published_at = null, last_error = coalesce(:error, s.last_error),
-                next_attempt_at = now() + make_interval(secs => :delay)"""
+    change = """claims = greatest(s.claims - 1, 0), published_at = null, last_error = coalesce(%(error)s, s.last_error),
+                next_attempt_at = now() + make_interval(secs => %(delay)s)"""
     with db.begin() as connection:
-        return bool(
-            connection.execute(text(HAND_BACK.format(change=change)), key_of(held) | {"delay": delay_s, "error": error}).rowcount
-        )
+        return bool(connection.execute(HAND_BACK.format(change=change), key_of(held) | {"delay": delay_s, "error": error}).rowcount)
 
 
 def begin_giving_up(db: Database, held: Claim) -> int:
     """How often a dispatcher has begun to give the shard up, this time included. Committed first, so that a crash counts too."""
     with db.begin() as connection:
-        begun: int | None = connection.execute(
-            text("""update shard set give_ups = give_ups + 1 where job_id = :job and shard_no = :no and token = :token
-                    returning give_ups"""),
+        begun: int | None = connection.scalar(
+            """update shard set give_ups = give_ups + 1 where job_id = %(job)s and shard_no = %(no)s and token = %(token)s
+               returning give_ups""",
             key_of(held),
-        ).scalar_one_or_none()
+        )
         return begun or 0
 
 
@@ -192,7 +190,7 @@ def expire_leases_of(db: Database, worker: str) -> int:
     """End the leases of a worker that is known to be dead, for `rescue`; how many. Were it alive, its work would be fenced."""
     with db.session() as connection:
         result = connection.execute(
-            text(f"update shard set lease_until = now() where {LEASED_SHARD} and worker = :worker and lease_until > now()"),
+            f"update shard set lease_until = now() where {LEASED_SHARD} and worker = %(worker)s and lease_until > now()",
             {"worker": worker},
         )
         return int(result.rowcount)
@@ -202,8 +200,8 @@ def overdue(db: Database, *, skip: Sequence[ShardKey] = (), limit: int = 100) ->
     """Shards of workers whose lease is over."""
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""select s.job_id, s.shard_no from shard s where {LEASED_SHARD:s} and s.lease_until < now() and {NOT_SKIPPED}
-                     order by s.lease_until limit :limit"""),
+            f"""select s.job_id, s.shard_no from shard s where {LEASED_SHARD:s} and s.lease_until < now() and {NOT_SKIPPED}
+                order by s.lease_until limit %(limit)s""",
             {"limit": limit, **keys_of(skip)},
         )
         return [(row.job_id, row.shard_no) for row in rows]
@@ -213,13 +211,13 @@ def rescue(db: Database, overdue: Sequence[ShardKey]) -> list[ShardKey]:
     """Take those of these shards back whose lease is over; returns which."""
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""with x as materialized (
-                      select s.job_id, s.shard_no from shard s where {LEASED_SHARD:s} and s.lease_until < now() and {AMONG}
-                      for update skip locked)
-                    update shard s set state = {FREED}, lease_until = null,
-                           published_at = null, last_error = 'lease expired: its worker ' || coalesce(s.worker, '?') || ' is gone'
-                    from x join job j on j.id = x.job_id
-                    where s.job_id = x.job_id and s.shard_no = x.shard_no returning s.job_id, s.shard_no"""),
+            f"""with x as materialized (
+                 select s.job_id, s.shard_no from shard s where {LEASED_SHARD:s} and s.lease_until < now() and {AMONG}
+                 for update skip locked)
+               update shard s set state = {FREED}, lease_until = null,
+                      published_at = null, last_error = 'lease expired: its worker ' || coalesce(s.worker, '?') || ' is gone'
+               from x join job j on j.id = x.job_id
+               where s.job_id = x.job_id and s.shard_no = x.shard_no returning s.job_id, s.shard_no""",
             keys_of(overdue),
         )
         return [(row.job_id, row.shard_no) for row in rows]
@@ -238,7 +236,5 @@ def key_of(held: Claim) -> dict[str, object]:
 def states(db: Database, job_id: int) -> dict[ShardState, int]:
     """How many shards of the job are in each state."""
     with db.begin() as connection:
-        rows = connection.execute(
-            text("select state, count(*) as n from shard where job_id = :job group by state"), {"job": job_id}
-        )
+        rows = connection.execute("select state, count(*) as n from shard where job_id = %(job)s group by state", {"job": job_id})
         return {ShardState(row.state): row.n for row in rows}

@@ -7,8 +7,6 @@ hold up its own shard only, not the dispatcher.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import text
-
 from guardfleet.domain.lanes import Lane
 from guardfleet.store.database import Database
 from guardfleet.store.shards.leases import AMONG, NO_LIMITS, NOT_SKIPPED, Limits, ShardKey, keys_of
@@ -24,8 +22,8 @@ class Route:
 
 
 IS_OPEN = f"({RUNNING_JOB:j} or {INGESTING_JOB:j} and not j.strict) and j.paused_at is null"
-IS_OLD = "s.published_at < now() - make_interval(secs => :age)"
-OF_ROUTE = "s.lane = :lane and s.model is not distinct from cast(:model as text)"
+IS_OLD = "s.published_at < now() - make_interval(secs => %(age)s)"
+OF_ROUTE = "s.lane = %(lane)s and s.model is not distinct from cast(%(model)s as text)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +40,11 @@ def windows(db: Database) -> dict[Route, int]:
     """The routes of open jobs, each with its shards whose message is out and that nobody has claimed."""
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""select r.lane, r.model, (
-                      select count(*) from shard s where {READY_SHARD:s} and s.published_at is not null
-                        and s.lane = r.lane and s.model is not distinct from r.model) as n
-                    from (select lane, first_model as model from job where {OPEN_JOB}
-                          union select lane, second_model from job where {OPEN_JOB} and second_model is not null) r""")
+            f"""select r.lane, r.model, (
+                 select count(*) from shard s where {READY_SHARD:s} and s.published_at is not null
+                   and s.lane = r.lane and s.model is not distinct from r.model) as n
+               from (select lane, first_model as model from job where {OPEN_JOB}
+                     union select lane, second_model from job where {OPEN_JOB} and second_model is not null) r"""
         )
         return {Route(Lane(row.lane), row.model): row.n for row in rows}
 
@@ -60,29 +58,29 @@ def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS, s
     """
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""with busy as materialized (
-                      select job_id, count(*) as n from (
-                        select job_id from shard where {LEASED_SHARD} and lane = :lane
-                        union all select job_id from shard where {READY_SHARD} and published_at is not null and lane = :lane) x
-                      group by job_id),
-                    ready as (
-                      select j.id, j.tenant_id, j.priority, s.shard_no, s.publish_no, s.token,
-                             coalesce(b.n, 0) + row_number() over (partition by j.id order by s.shard_no) as place
-                      from job j left join busy b on b.job_id = j.id
-                      cross join lateral (
-                        select s.shard_no, s.publish_no, s.token from shard s
-                        where s.job_id = j.id and {READY_SHARD:s} and s.published_at is null and {OF_ROUTE}
-                          and s.claims < :claims and s.failures < :failures
-                          and (s.next_attempt_at is null or s.next_attempt_at <= now()) and {NOT_SKIPPED}
-                        order by s.shard_no limit :limit) s
-                      where {IS_OPEN} and j.lane = :lane),
-                    shares as (
-                      select r.*, coalesce(t.n, 0) + row_number() over (
-                               partition by r.tenant_id order by r.priority desc, r.place, r.id) as place_of_tenant
-                      from ready r left join (
-                        select j.tenant_id, sum(b.n) as n from busy b join job j on j.id = b.job_id group by j.tenant_id) t
-                        on t.tenant_id = r.tenant_id)
-                    select id, shard_no, publish_no + 1, token from shares order by place_of_tenant, id, shard_no limit :limit"""),
+            f"""with busy as materialized (
+                 select job_id, count(*) as n from (
+                   select job_id from shard where {LEASED_SHARD} and lane = %(lane)s
+                   union all select job_id from shard where {READY_SHARD} and published_at is not null and lane = %(lane)s) x
+                 group by job_id),
+               ready as (
+                 select j.id, j.tenant_id, j.priority, s.shard_no, s.publish_no, s.token,
+                        coalesce(b.n, 0) + row_number() over (partition by j.id order by s.shard_no) as place
+                 from job j left join busy b on b.job_id = j.id
+                 cross join lateral (
+                   select s.shard_no, s.publish_no, s.token from shard s
+                   where s.job_id = j.id and {READY_SHARD:s} and s.published_at is null and {OF_ROUTE}
+                     and s.claims < %(claims)s and s.failures < %(failures)s
+                     and (s.next_attempt_at is null or s.next_attempt_at <= now()) and {NOT_SKIPPED}
+                   order by s.shard_no limit %(limit)s) s
+                 where {IS_OPEN} and j.lane = %(lane)s),
+               shares as (
+                 select r.*, coalesce(t.n, 0) + row_number() over (
+                          partition by r.tenant_id order by r.priority desc, r.place, r.id) as place_of_tenant
+                 from ready r left join (
+                   select j.tenant_id, sum(b.n) as n from busy b join job j on j.id = b.job_id group by j.tenant_id) t
+                   on t.tenant_id = r.tenant_id)
+               select id, shard_no, publish_no + 1, token from shares order by place_of_tenant, id, shard_no limit %(limit)s""",
             {**asdict(route), **asdict(limits), "limit": limit, **keys_of(skip)},
         )
         return [ShardRef(*row) for row in rows]
@@ -97,14 +95,14 @@ def mark_published(db: Database, published: Sequence[ShardRef]) -> None:
         return
     with db.begin() as connection:
         connection.execute(
-            text(f"""with x as materialized (
-                      select s.job_id, s.shard_no, r.publish_no
-                      from unnest(cast(:jobs as bigint[]), cast(:nos as int[]), cast(:publishes as int[]),
-                                  cast(:tokens as bigint[])) as r (job_id, shard_no, publish_no, token)
-                      join shard s on s.job_id = r.job_id and s.shard_no = r.shard_no and s.token = r.token
-                      where {READY_SHARD:s} for update of s skip locked)
-                    update shard s set published_at = now(), publish_no = x.publish_no
-                    from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
+            f"""with x as materialized (
+                 select s.job_id, s.shard_no, r.publish_no
+                 from unnest(cast(%(jobs)s as bigint[]), cast(%(nos)s as int[]), cast(%(publishes)s as int[]),
+                             cast(%(tokens)s as bigint[])) as r (job_id, shard_no, publish_no, token)
+                 join shard s on s.job_id = r.job_id and s.shard_no = r.shard_no and s.token = r.token
+                 where {READY_SHARD:s} for update of s skip locked)
+               update shard s set published_at = now(), publish_no = x.publish_no
+               from x where s.job_id = x.job_id and s.shard_no = x.shard_no""",
             {
                 "jobs": [ref.job_id for ref in published],
                 "nos": [ref.shard_no for ref in published],
@@ -118,8 +116,8 @@ def lost(db: Database, route: Route, *, older_than_s: float, skip: Sequence[Shar
     """Shards of the route whose message was published this long ago."""
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""select s.job_id, s.shard_no from shard s
-                     where {READY_SHARD:s} and {OF_ROUTE} and {IS_OLD} and {NOT_SKIPPED}"""),
+            f"""select s.job_id, s.shard_no from shard s
+                where {READY_SHARD:s} and {OF_ROUTE} and {IS_OLD} and {NOT_SKIPPED}""",
             {**asdict(route), "age": older_than_s, **keys_of(skip)},
         )
         return [(row.job_id, row.shard_no) for row in rows]
@@ -129,11 +127,11 @@ def forget_lost(db: Database, lost: Sequence[ShardKey], *, older_than_s: float) 
     """Unmark those of these messages that are as old, and that the broker no longer has; the next tick publishes them again."""
     with db.begin() as connection:
         return connection.execute(
-            text(f"""with x as materialized (
-                      select s.job_id, s.shard_no from shard s where {READY_SHARD:s} and {IS_OLD} and {AMONG}
-                      for update skip locked)
-                    update shard s set published_at = null
-                    from x where s.job_id = x.job_id and s.shard_no = x.shard_no"""),
+            f"""with x as materialized (
+                 select s.job_id, s.shard_no from shard s where {READY_SHARD:s} and {IS_OLD} and {AMONG}
+                 for update skip locked)
+               update shard s set published_at = null
+               from x where s.job_id = x.job_id and s.shard_no = x.shard_no""",
             {"age": older_than_s, **keys_of(lost)},
         ).rowcount
 
@@ -142,11 +140,11 @@ def exhausted(db: Database, limits: Limits, *, skip: Sequence[ShardKey] = (), li
     """Ready shards that were tried too often, and that no dispatcher has set aside."""
     with db.session() as connection:
         rows = connection.execute(
-            text(f"""select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
-                    where {READY_SHARD:s} and s.published_at is null and (s.claims > 0 or s.failures > 0)
-                      and (s.claims >= :claims or s.failures >= :failures) and {IS_OPEN}
-                      and (s.give_ups = 0 or s.next_attempt_at is null or s.next_attempt_at <= now()) and {NOT_SKIPPED}
-                    limit :limit"""),
+            f"""select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
+               where {READY_SHARD:s} and s.published_at is null and (s.claims > 0 or s.failures > 0)
+                 and (s.claims >= %(claims)s or s.failures >= %(failures)s) and {IS_OPEN}
+                 and (s.give_ups = 0 or s.next_attempt_at is null or s.next_attempt_at <= now()) and {NOT_SKIPPED}
+               limit %(limit)s""",
             {**asdict(limits), "limit": limit, **keys_of(skip)},
         )
         return [(row.job_id, row.shard_no) for row in rows]
@@ -155,5 +153,5 @@ def exhausted(db: Database, limits: Limits, *, skip: Sequence[ShardKey] = (), li
 def backlog(db: Database) -> dict[Lane, int]:
     """Shards not settled, by lane."""
     with db.session() as connection:
-        rows = connection.execute(text(f"select lane, count(*) as n from shard where {OPEN_SHARD} group by lane"))
+        rows = connection.execute(f"select lane, count(*) as n from shard where {OPEN_SHARD} group by lane")
         return {Lane(row.lane): row.n for row in rows}

@@ -1,0 +1,37 @@
+"""A database's URL as the driver's keywords."""
+
+from typing import Any
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from guardfleet.store.connection import keywords
+
+
+@pytest.mark.parametrize(
+    ("url", "known"),
+    [
+        ("postgresql://user:pass%40%2Fw@db/x", {"user": "user", "password": "pass@/w", "host": "db", "dbname": "x"}),
+        ("postgresql+psycopg://u@db:5433/x", {"user": "u", "host": "db", "port": "5433", "dbname": "x"}),
+        (
+            "postgresql://u@[::1]:5433/x?sslmode=require",
+            {"user": "u", "host": "::1", "port": "5433", "dbname": "x", "sslmode": "require"},
+        ),
+        ("postgresql://postgres@/postgres?host=%2Frun%2Fpg", {"user": "postgres", "host": "/run/pg", "dbname": "postgres"}),
+        (
+            "postgresql://u@/x?host=db1:5432&host=db2:5433&target_session_attrs=read-write",
+            {"user": "u", "host": "db1,db2", "port": "5432,5433", "dbname": "x", "target_session_attrs": "read-write"},
+        ),
+        ("postgresql://u@/x?host=db1&host=db2:5433", {"user": "u", "host": "db1,db2", "port": ",5433", "dbname": "x"}),
+        ("postgresql:///x", {"dbname": "x"}),
+    ],
+)
+def test_a_url_is_read_as_documented(url: str, known: dict[str, Any]) -> None:
+    assert keywords(url) == known
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://user:p%40ss@db:5433/x?sslmode=require", "postgresql://u@/x?host=/run/pg", "postgresql://h/d"]
+)
+def test_it_says_what_libpq_would_read(url: str) -> None:
+    assert keywords(url) == conninfo_to_dict(url)
