@@ -9,12 +9,23 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-HEAVY = ("torch", "transformers", "celery", "kombu", "fastapi", "uvicorn", "httpx2", "httpcore2", "pyarrow", "redis")
+HEAVY = (
+    "torch",
+    "transformers",
+    "celery",
+    "kombu",
+    "fastapi",
+    "uvicorn",
+    "httpx2",
+    "httpcore2",
+    "pyarrow",
+    "redis",
+    "sqlalchemy",
+    "alembic",
+)
 HUB = ("httpx2", "httpcore2", "typer")  # what transformers itself brings along
 DATA = (
-    "sqlalchemy",
     "psycopg",
-    "alembic",
     "pydantic",
     "pydantic_settings",
     "structlog",

@@ -1,4 +1,4 @@
-"""Statements speak in words: none says a state, a lane or a severity by its number."""
+"""Statements speak in words, none says a state, a lane or a severity by its number; and they speak one dialect."""
 
 import ast
 import pathlib
@@ -10,6 +10,8 @@ import pytest
 from guardfleet.store import words
 
 ROOT = pathlib.Path(__file__).parents[2]
+# Alembic brings SQLAlchemy with it; the tables that migrations are compared with are its models.
+SPEAK_SQLALCHEMY = ("migrations", "guardfleet/store/schema", "guardfleet/store/migrate.py", "tests/store/test_migrations.py")
 MODULES = [path for part in ("guardfleet", "worker", "producer", "api") for path in sorted((ROOT / part).rglob("*.py"))]
 RAW = re.compile(
     r"\b(state|lane|status|severity|served_by|ends_as)\b\s*(=|<>|<=?|>=?|in|not in|between|not between|when)\s*\(?\s*\d",
@@ -28,6 +30,13 @@ def strings(module: ast.Module) -> Iterator[str]:
             yield node.value
 
 
+def imported(module: ast.Module) -> set[str]:
+    """Names of the packages that it imports, wherever."""
+    nodes = list(ast.walk(module))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.split(".")[0] for name in names | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}}
+
+
 def raw_numbers(source: str) -> list[str]:
     return [found[0] for text in strings(ast.parse(source)) for found in RAW.finditer(text)]
 
@@ -35,6 +44,14 @@ def raw_numbers(source: str) -> list[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_statement_says_a_state_by_its_number(path: pathlib.Path) -> None:
     assert raw_numbers(path.read_text()) == []
+
+
+def test_psycopg_is_the_one_dialect() -> None:
+    rooms = ("guardfleet", "worker", "producer", "api", "tests", "benchmarks", "docs", "examples", "migrations")
+    modules = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    found = [str(path.relative_to(ROOT)) for path in modules if "sqlalchemy" in imported(ast.parse(path.read_text(), path))]
+    assert [name for name in found if not name.startswith(SPEAK_SQLALCHEMY)] == []
+    assert len(found) > len(SPEAK_SQLALCHEMY)  # the look finds what there is
 
 
 @pytest.mark.parametrize(
