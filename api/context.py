@@ -20,8 +20,8 @@ from api.services.job_watch import Watching
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.keys import Caller
+from guardfleet.store.postgres.database import Database
 
 KNOWN_S = 5.0  # so long a key goes on working after it was revoked
 MOST_KNOWN = 10_000

@@ -31,8 +31,9 @@ from guardfleet.domain import ids
 from guardfleet.process import interpreter, ports
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import installation, migrate, pooler
-from guardfleet.store.database import Database
+from guardfleet.store import installation, migrate
+from guardfleet.store.postgres import pooler
+from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.telemetry.probes import ProbeServer

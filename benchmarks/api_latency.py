@@ -19,8 +19,8 @@ from guardfleet.cli.bench.pipeline import submit
 from guardfleet.cli.bench.site import answers, free_port, place, start, until, write_texts
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
+from guardfleet.store.postgres.database import Database
 from worker.process.main import engine_of
 
 WARM = 10

@@ -19,7 +19,7 @@ import psycopg
 from guardfleet.cli.bench.site import answers, free_port, peak_mib, place, start, until
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 
 UPLOAD_BYTES = 200 << 20
 LINE = json.dumps({"custom_id": "r%012d", "method": "POST", "url": "/v1/moderations", "body": {"input": "x" * 300}}) + "\n"

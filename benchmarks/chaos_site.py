@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import migrate
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.services.proxy import Proxy
 from tests.services.servers import OwnPostgres, OwnRabbit, OwnRedis, free_port, own_broker
 

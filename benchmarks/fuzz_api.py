@@ -27,8 +27,8 @@ from guardfleet.domain.verdict import Model
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys, migrate, verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
 from guardfleet.store.shards.completion import Row
 from guardfleet.telemetry import logs

@@ -28,7 +28,7 @@ from guardfleet.process.supervisor import Child
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys, migrate
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 
 DESCRIPTORS = 1024
 BODIES = {  # each a megabyte or less as it comes

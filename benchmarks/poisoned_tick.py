@@ -17,7 +17,7 @@ from typing import Any
 
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys, migrate
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.services.fleet import fleet, until
 from tests.services.poison import UNITS, nested_blob, refuse
 from tests.services.servers import own_servers

@@ -20,8 +20,8 @@ from typing import Any
 from guardfleet.cli.bench.site import place, start, until
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
 from guardfleet.store.events import endpoints
+from guardfleet.store.postgres.database import Database
 
 WELL = 4  # receivers that are well
 EVERY_S = 0.05  # an event for each of them

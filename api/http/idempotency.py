@@ -21,8 +21,8 @@ from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from guardfleet.errors import RetryableError
 from guardfleet.store import idempotency
-from guardfleet.store.database import Database
 from guardfleet.store.keys import Caller
+from guardfleet.store.postgres.database import Database
 
 KEY_CHARACTERS = 255
 KEY_MEMORY_S = 86_400.0

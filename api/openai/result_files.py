@@ -22,9 +22,9 @@ from guardfleet.errors import NotFoundError
 from guardfleet.rows.row import MODERATIONS
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import unprocessed, views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.encoding import StoredVerdict, canonical_answer
 
 NAME = re.compile(f"(?:{ids.OUTPUT_FILE.prefix}|{ids.ERROR_FILE.prefix})([0-9a-f]{{32}})")

@@ -27,12 +27,12 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.jobs.submit import callback_secret, open_job
 from guardfleet.rows.lines import NumberedLine, take_lines
 from guardfleet.store import files
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, unprocessed, views
 from guardfleet.store.jobs import intake as stored_intake
 from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.keys import Caller
+from guardfleet.store.postgres.database import Database
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 

@@ -22,9 +22,9 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import files
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake_recovery, views
 from guardfleet.store.jobs.intake import NewJob, OpenJob
+from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry.logs import get_logger
 
 THREADS = 2

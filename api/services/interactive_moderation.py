@@ -21,9 +21,9 @@ from guardfleet.jobs.submit import judge_now
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, interactive, notify
 from guardfleet.store.jobs.interactive import OnlineJob
+from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.verdicts.page import Page
 

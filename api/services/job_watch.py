@@ -10,9 +10,9 @@ from starlette.concurrency import run_in_threadpool
 
 from api.http.long_requests import Places
 from guardfleet.errors import NotFoundError, RetryableError
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry.logs import get_logger, told
 
 LOOK_S = 0.25

@@ -20,11 +20,12 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import row_of
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import installation, migrate, pooler, verdicts
-from guardfleet.store.database import Database
+from guardfleet.store import installation, migrate, verdicts
 from guardfleet.store.jobs import control, interactive, unprocessed, views
 from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView
+from guardfleet.store.postgres import pooler
+from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.filters import Filter
 from guardfleet.verdicts.page import Cursor
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from guardfleet.embedded.ownership import Owner
 from guardfleet.errors import ConfigurationError, FatalError, RetryableError
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 
 OLDEST_MAJOR = 15
 START_TIMEOUT_S = 60

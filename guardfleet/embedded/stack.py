@@ -26,7 +26,7 @@ from guardfleet.process.supervisor import Child, free_shards
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import ENV_PREFIX, Settings
 from guardfleet.store import installation, migrate
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry.logs import get_logger
 
 SOCKET_PATH_LIMIT = 80  # sockaddr_un holds 107 bytes, and the servers append their own names

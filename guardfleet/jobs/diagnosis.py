@@ -3,9 +3,9 @@
 from guardfleet.domain.lanes import Queues
 from guardfleet.domain.states import JobState
 from guardfleet.settings import Settings
-from guardfleet.store import leader
-from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres import leader
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import health
 from guardfleet.store.shards.health import Stall
 

@@ -17,10 +17,10 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import SeenIds, content_bytes
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake, intake_recovery, views
 from guardfleet.store.jobs.intake import EncryptedShard, NewJob
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 
 PIECE_SHARDS = 16  # shards in one COPY transaction
 PIECE_BYTES = 32 << 20

@@ -18,10 +18,10 @@ from guardfleet.security.signing import is_secret, new_secret
 from guardfleet.security.ssrf import addresses_of, check_addresses, receiver_of
 from guardfleet.settings import Settings
 from guardfleet.store import models
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake, interactive
 from guardfleet.store.jobs.intake import NewJob, OpenJob
 from guardfleet.store.jobs.interactive import OnlineJob
+from guardfleet.store.postgres.database import Database
 
 
 def open_job(

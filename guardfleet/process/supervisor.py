@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from guardfleet.process import lifeline
 from guardfleet.process.readiness import DESCRIPTOR
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases
 from guardfleet.telemetry.logs import get_logger
 

@@ -13,8 +13,8 @@ from guardfleet.domain.states import FileState
 from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
-from guardfleet.store.database import Connection, Database
 from guardfleet.store.jobs.views import audit
+from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import KEPT_FILE, LEFT_FILE, UPLOADING_FILE, WHOLE_FILE
 
 UPLOAD_S = 86_400.0  # an upload that is not whole after so long was cut off

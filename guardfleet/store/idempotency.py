@@ -7,7 +7,7 @@ Invariant: of several that come at the same time only the one that inserts the r
 from dataclasses import dataclass
 
 from guardfleet.errors import RejectedError
-from guardfleet.store.database import Connection, Database
+from guardfleet.store.postgres.database import Connection, Database
 
 LEFT_S = 60.0  # a request that gave no sign of life for so long was cut off
 

@@ -5,7 +5,7 @@ A process with another key could open nothing, and what it sealed nobody else co
 
 from guardfleet.errors import ConfigurationError, GuardfleetError
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Connection, Database
+from guardfleet.store.postgres.database import Connection, Database
 
 CURRENT = "select key_id from installation_key where is_current"
 # A database of an earlier version has jobs and no pin: only a key that some of them are sealed with is believed.

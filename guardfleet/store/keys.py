@@ -12,8 +12,8 @@ from guardfleet.domain import ids
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
-from guardfleet.store.database import Connection, Database
 from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
+from guardfleet.store.postgres.database import Connection, Database
 
 PREFIX = "gf_"  # a fixed prefix helps secret scanners
 HINT_CHARACTERS = 4

@@ -11,9 +11,9 @@ from functools import partial
 import psycopg
 
 from guardfleet.errors import ConfigurationError, RetryableError
-from guardfleet.store.connection import Connection, connect
-from guardfleet.store.database import Database
-from guardfleet.store.sqlstate import translated
+from guardfleet.store.postgres.connection import Connection, connect
+from guardfleet.store.postgres.database import Database
+from guardfleet.store.postgres.sqlstate import translated
 
 LOCK_KEY = 0x6775_6172_64  # "guard"
 PACKAGED = pathlib.Path(__file__).parents[1] / "_migrations"

@@ -1,7 +1,7 @@
 """Models that workers have served, by the name that verdicts and jobs give them."""
 
 from guardfleet.errors import NotFoundError
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 
 
 def require_served(db: Database, *asked: str | None) -> None:

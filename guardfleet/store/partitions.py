@@ -4,7 +4,7 @@ import datetime as dt
 
 import psycopg
 
-from guardfleet.store.database import Connection, Database
+from guardfleet.store.postgres.database import Connection, Database
 
 PARTITIONED = ("verdict", "shard_payload")
 PATIENCE_S = 1  # for readers of the table: the one dispatcher waits here, and nothing else is done meanwhile

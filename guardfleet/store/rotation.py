@@ -12,8 +12,8 @@ from typing import Any
 from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
-from guardfleet.store.database import Connection, Database
 from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
+from guardfleet.store.postgres.database import Connection, Database
 
 LOCK_KEY = 0x6B65_7973  # "keys"
 PIECE = 50  # rows of a transaction: a job's finish waits for as long as one takes

@@ -9,8 +9,8 @@ from typing import Any
 from psycopg.rows import args_row
 
 from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
-from guardfleet.store.database import Connection, Database
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import REUSABLE_VERDICT
 from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode

@@ -13,7 +13,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret, sign
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.conftest import missing
 from tests.services.fixtures import SECRET_KEY
 from tests.services.patience import patience

@@ -14,8 +14,8 @@ from api.server import create_app
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import failed
 from tests.services.served import judge, served

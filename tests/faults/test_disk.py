@@ -9,7 +9,7 @@ import pytest
 from guardfleet.client.direct import DirectClient
 from guardfleet.domain.states import JobState
 from guardfleet.store import migrate
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished, progressed

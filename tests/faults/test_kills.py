@@ -10,8 +10,8 @@ from guardfleet.client.direct import DirectClient
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.settings import Settings
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases
 from tests.services.fixtures import fleet_settings, with_broker
 from tests.services.fleet import Process, fleet, until

@@ -16,8 +16,8 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings
 from guardfleet.store import files, installation, keys, rotation
-from guardfleet.store.database import Database
 from guardfleet.store.events import endpoints
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases
 from guardfleet.verdicts.cursors import pack, unpack
 from guardfleet.verdicts.page import Cursor

@@ -11,7 +11,7 @@ import pytest
 
 from guardfleet.client.direct import DirectClient
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.services import impatient
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import Process, until

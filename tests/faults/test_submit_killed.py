@@ -7,8 +7,8 @@ import signal
 from guardfleet.client.direct import DirectClient
 from guardfleet.domain.states import JobState
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import with_broker
 from tests.services.fleet import Process, fleet, until
 from tests.services.outcome import assert_exactly_once, finished

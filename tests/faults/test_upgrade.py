@@ -16,7 +16,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.settings.names import PLACES
 from guardfleet.store import migrate
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY, fleet_settings
 from tests.services.fleet import Process, until
 from tests.services.outcome import assert_exactly_once, finished, progressed

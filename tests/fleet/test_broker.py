@@ -11,7 +11,7 @@ from guardfleet.broker.celery_app import DELIVER, Publisher, make_app
 from guardfleet.cli.commands import doctor
 from guardfleet.errors import RetryableError
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet
 from tests.services.proxy import in_front_of

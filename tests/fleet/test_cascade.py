@@ -17,8 +17,8 @@ from guardfleet.domain.verdict import Model
 from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff, leases, publishing
 from guardfleet.store.shards.completion import Row
 from guardfleet.store.shards.handoff import Provisional

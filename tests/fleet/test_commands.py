@@ -19,7 +19,7 @@ from guardfleet.embedded.ownership import Owner
 from guardfleet.embedded.postgres import EmbeddedPostgres
 from guardfleet.embedded.valkey import EmbeddedValkey
 from guardfleet.settings import load_settings
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from producer.readers import Reading
 from tests.services.commands import command, environment, said
 from tests.services.fleet import until

@@ -12,7 +12,7 @@ from guardfleet.client.direct import DirectClient
 from guardfleet.errors import ConfigurationError
 from guardfleet.process.supervisor import free_shards
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.leases import holder
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until

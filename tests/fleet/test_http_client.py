@@ -17,7 +17,7 @@ from guardfleet.errors import NotFoundError, RejectedError, RetryableError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from producer.submit import submit_file
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet

@@ -16,8 +16,8 @@ from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import CATEGORY_NAMES
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import retention
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
 from tests.services.outcome import finished

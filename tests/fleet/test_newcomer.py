@@ -14,7 +14,7 @@ import pytest
 from guardfleet.client.direct import DirectClient
 from guardfleet.domain.options import JobOptions
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.fleet.test_commands import data_dir
 from tests.services.commands import command, said
 from tests.services.fixtures import with_broker

@@ -12,7 +12,7 @@ from guardfleet.errors import ConfigurationError
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import installation, keys, rotation
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.fleet.test_commands import data_dir
 from tests.services.commands import command, said
 from tests.services.fixtures import SECRET_KEY, with_broker

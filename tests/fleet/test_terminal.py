@@ -13,7 +13,7 @@ from guardfleet.client.direct import DirectClient
 from guardfleet.domain.options import JobOptions
 from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings, variable_of
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.services.commands import environment, said
 from tests.services.fixtures import with_broker
 from tests.services.patience import patience

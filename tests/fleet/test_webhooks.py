@@ -18,7 +18,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret
 from guardfleet.settings import Settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import fleet_settings, with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import finished

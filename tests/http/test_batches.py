@@ -15,8 +15,8 @@ from guardfleet.domain.verdict import Model
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys, verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
 from guardfleet.store.shards.completion import Row
 from tests.services.fixtures import SECRET_KEY

@@ -15,7 +15,7 @@ from guardfleet.errors import RetryableError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 
 CHUNK = b"x" * (32 << 10)

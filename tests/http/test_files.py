@@ -24,8 +24,8 @@ from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.security.encryption import OVERHEAD_BYTES, Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import files, keys
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake, views
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import until
 from tests.services.stored import new_job, scalar

@@ -23,8 +23,8 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases
 from producer.readers import Input, Reading
 from producer.sources import Inputs

@@ -17,8 +17,8 @@ from api.services.job_watch import Watching
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import until
 from tests.services.patience import patience

@@ -10,7 +10,7 @@ from api.server import create_app
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.property.test_multipart import LINE, form
 from tests.services.fixtures import SECRET_KEY
 from tests.services.stored import scalar

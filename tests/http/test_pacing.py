@@ -7,9 +7,9 @@ from dataclasses import replace
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries, endpoints
 from guardfleet.store.events.endpoints import Endpoint
+from guardfleet.store.postgres.database import Database
 from tests.services.receiver import Receiver, receiver
 from tests.services.stored import scalar
 from tests.services.webhooks import KINDS, deliver, due, endpoint, happened, settings

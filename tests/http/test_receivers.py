@@ -18,8 +18,8 @@ from standardwebhooks import Webhook
 from guardfleet.security import ssrf
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries, endpoints
+from guardfleet.store.postgres.database import Database
 from tests.services.judged import SAFE, UNSAFE
 from tests.services.receiver import Receiver, drip, flood, hang, raw_server, receiver, reset
 from tests.services.stored import finish, scalar, submit, took

@@ -18,7 +18,7 @@ from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from producer.readers import AS_FOUND
 from producer.submit import submit_input
 from tests.services.fixtures import SECRET_KEY

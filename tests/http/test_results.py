@@ -22,9 +22,9 @@ from guardfleet.errors import RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import idempotency, keys
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import SAFE, answered, failed
 from tests.services.served import judge

@@ -4,7 +4,7 @@ import pytest
 
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.store import installation
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry import metrics
 from tests.services.poison import change
 from tests.services.receiver import Receiver, receiver

@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import migrate
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.conftest import missing
 from tests.services.databases import Databases, database_on, unique
 

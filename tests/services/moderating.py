@@ -8,7 +8,7 @@ import pytest
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from worker.engine.engine import BatchingEngine
 from worker.engine.testing.marked import InstantBackend
 from worker.moderation.judge import Judge

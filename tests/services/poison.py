@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from guardfleet.domain.states import JobState
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases, publishing
 from tests.services.stored import finish, scalar, take
 

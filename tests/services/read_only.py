@@ -16,8 +16,8 @@ from guardfleet.domain.states import JobState
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys, migrate
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
+from guardfleet.store.postgres.database import Database
 from tests.services.fleet import fleet, until
 from tests.services.outcome import finished, progressed
 from tests.services.receiver import Receiver

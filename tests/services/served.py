@@ -13,8 +13,8 @@ from guardfleet.domain.verdict import Judgement, Model
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
 from guardfleet.store.shards.completion import Row
 from tests.services.fleet import until

@@ -13,11 +13,11 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.partitions import ensure_day
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
 from guardfleet.store.shards.completion import Row
 from guardfleet.store.shards.leases import Claim

@@ -8,9 +8,9 @@ import pytest
 
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries, endpoints
 from guardfleet.store.events.endpoints import Endpoint
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 from worker.webhooks.delivery import Deliverer, make_pool
 

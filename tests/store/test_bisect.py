@@ -9,9 +9,9 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff, leases, publishing
 from guardfleet.store.shards.bisect import bisect
 from guardfleet.store.shards.completion import Row

@@ -18,10 +18,10 @@ from guardfleet.errors import ConfigurationError, FatalError, RejectedError, Ret
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import files
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import retention, views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases, publishing
 from guardfleet.store.shards.leases import Limits
 from guardfleet.telemetry import metrics

@@ -15,8 +15,8 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY, fleet_settings
 from tests.services.moderating import moderator
 from tests.services.patience import patience

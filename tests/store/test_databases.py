@@ -3,7 +3,7 @@
 import pytest
 
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from tests.services.databases import Databases, database_on
 from tests.services.stored import scalar, submit
 

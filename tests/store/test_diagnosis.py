@@ -8,9 +8,9 @@ import pytest
 from guardfleet.jobs import diagnosis
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
-from guardfleet.store.leader import campaign
+from guardfleet.store.postgres.database import Database
+from guardfleet.store.postgres.leader import campaign
 from guardfleet.store.shards import health, publishing
 from tests.services.stored import BULK, finish, submit, take, took
 

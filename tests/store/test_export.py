@@ -18,9 +18,9 @@ from guardfleet.rows.lines import numbered_rows
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import keys, verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import retention, texts, views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
 from guardfleet.verdicts import export
 from guardfleet.verdicts.export import Layout

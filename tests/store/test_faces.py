@@ -20,10 +20,10 @@ from guardfleet.cli.evaluation import confusion
 from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
 from guardfleet.verdicts.encoding import as_stored, of_plain, to_plain

@@ -10,8 +10,8 @@ from api.services.job_watch import Watching
 from guardfleet.errors import AwayError, StatementError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases
 from tests.services.moderating import moderator
 from tests.services.patience import patience

@@ -16,10 +16,10 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, intake_recovery, unprocessed, views
 from guardfleet.store.jobs import intake as stored_intake
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases, publishing
 from tests.services.stored import BULK, Rows, finish, new_job, scalar, take, took
 

@@ -5,8 +5,8 @@ import pytest
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.keys import Caller
+from guardfleet.store.postgres.database import Database
 from tests.services.stored import scalar
 
 

@@ -9,8 +9,8 @@ from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases, publishing
 from guardfleet.store.shards.completion import Row
 from tests.services.judged import SAFE, UNSAFE

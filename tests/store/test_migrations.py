@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 from guardfleet.errors import ConfigurationError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import migrate
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.schema.jobs import Base
 from tests.services.fixtures import SECRET_KEY
 from tests.services.patience import patience

@@ -9,7 +9,7 @@ from celery.exceptions import Reject
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import RetryableError
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion
 from guardfleet.telemetry import metrics
 from tests.services.moderating import moderator

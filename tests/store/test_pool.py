@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from guardfleet.errors import AwayError
-from guardfleet.store import pool as pools
-from guardfleet.store.database import Database
+from guardfleet.store.postgres import pool as pools
+from guardfleet.store.postgres.database import Database
 
 PID = "select pg_backend_pid()"
 

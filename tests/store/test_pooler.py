@@ -9,8 +9,8 @@ import pytest
 from guardfleet.cli import UNUSABLE, main
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
-from guardfleet.store import pooler
-from guardfleet.store.database import Database
+from guardfleet.store.postgres import pooler
+from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import fleet_settings
 from tests.services.pooler import pooled
 from tests.services.proxy import in_front_of

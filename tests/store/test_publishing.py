@@ -5,9 +5,9 @@ import pytest
 from guardfleet.errors import RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import publishing
 from tests.services.stored import BULK, finish, new_job, submit, take, took
 

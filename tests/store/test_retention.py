@@ -7,7 +7,6 @@ import pytest
 from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import partitions, verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import retention, views
 from tests.services.stored import LONG_AGO, finished_on, scalar, submit
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from guardfleet.errors import AwayError, GuardfleetError, StatementError
-from guardfleet.store import connection as connections
-from guardfleet.store.database import Connection, Database, copy_rows
-from guardfleet.store.sqlstate import MEANINGS
+from guardfleet.store.postgres import connection as connections
+from guardfleet.store.postgres.database import Connection, Database, copy_rows
+from guardfleet.store.postgres.sqlstate import MEANINGS
 from tests.services.proxy import in_front_of
 
 CANARY = "canary-7c1d"

@@ -15,10 +15,10 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.events.deliveries import DueDelivery, Outcome
 from guardfleet.store.jobs import control, intake, views
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import bisect, leases, publishing
 from guardfleet.store.shards.leases import Claim, Limits
 from tests.services.stored import BULK, finish, new_job

@@ -13,9 +13,9 @@ from guardfleet.domain.verdict import Category, Judgement, Model, ServedBy, fail
 from guardfleet.errors import NotFoundError, StatementError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys, verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import retention, views
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
 from guardfleet.verdicts.page import Cursor

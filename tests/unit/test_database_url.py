@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from guardfleet.store.connection import keywords
+from guardfleet.store.postgres.connection import keywords
 
 
 @pytest.mark.parametrize(

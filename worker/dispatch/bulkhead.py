@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from guardfleet.errors import AwayError, RetryableError
-from guardfleet.store.sqlstate import DATABASE
+from guardfleet.store.postgres.sqlstate import DATABASE
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 

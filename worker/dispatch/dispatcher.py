@@ -13,9 +13,9 @@ from guardfleet.broker.celery_app import Publisher
 from guardfleet.errors import AwayError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
-from guardfleet.store.leader import Leadership, campaign
-from guardfleet.store.sqlstate import DATABASE
+from guardfleet.store.postgres.database import Database
+from guardfleet.store.postgres.leader import Leadership, campaign
+from guardfleet.store.postgres.sqlstate import DATABASE
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 from worker.dispatch.bulkhead import Bulkhead

@@ -14,7 +14,7 @@ from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation, verdicts
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff, leases
 from guardfleet.store.shards.bisect import bisect
 from guardfleet.store.shards.completion import Row

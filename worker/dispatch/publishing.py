@@ -6,8 +6,8 @@ from typing import Any
 
 from guardfleet.broker.celery_app import DELIVER, MODERATE, Publisher
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import publishing
 from guardfleet.store.shards.leases import Limits
 from guardfleet.store.shards.publishing import Route

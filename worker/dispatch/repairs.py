@@ -13,9 +13,9 @@ from guardfleet.jobs import diagnosis
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import files, idempotency
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import control, intake_recovery, retention
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import health, leases, publishing
 from guardfleet.store.shards.leases import Limits, ShardKey
 from guardfleet.store.shards.publishing import Route

@@ -9,7 +9,7 @@ from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings import Settings
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.leases import Claim
 from guardfleet.telemetry import metrics
 from worker.engine.interfaces import Engine

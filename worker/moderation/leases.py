@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from guardfleet.errors import RetryableError, StatementError
 from guardfleet.settings import LEASE_RENEWALS
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases
 from guardfleet.store.shards.leases import Claim
 from guardfleet.telemetry.logs import get_logger, told

@@ -24,7 +24,7 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import installation
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff
 from guardfleet.store.shards import leases as shards
 from guardfleet.store.shards.completion import Row

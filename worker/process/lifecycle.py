@@ -29,8 +29,9 @@ from guardfleet.process import interpreter
 from guardfleet.process.readiness import say_ready
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import installation, migrate, pooler, verdicts
-from guardfleet.store.database import Database
+from guardfleet.store import installation, migrate, verdicts
+from guardfleet.store.postgres import pooler
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases as shards
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import ProbeServer

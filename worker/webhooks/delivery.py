@@ -21,10 +21,10 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import sign
 from guardfleet.settings import Settings
 from guardfleet.store import installation
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.events.deliveries import DueDelivery, Outcome
 from guardfleet.store.jobs import views
+from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.verdicts import cursors

@@ -29,9 +29,9 @@ from guardfleet.errors import FatalError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 
 SINGLE_SHARDS = 300
 LOOK_S = 0.25  # between looks whether the job has ended; its times are read off its row

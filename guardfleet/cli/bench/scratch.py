@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import psycopg
 
 from guardfleet.errors import ConfigurationError
-from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from guardfleet.process.supervisor import Child
 from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import migrate
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 
 START_S = 120.0
 WORDS = "the quick brown fox jumps over lazy dogs while seven wizards box with grey liquid and nobody seems to mind".split()  # noqa: SIM905

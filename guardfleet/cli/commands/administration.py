@@ -16,7 +16,7 @@ def db_upgrade() -> int:
     """Bring the schema to the newest migration, and pin the secret key. Safe to run from several places at once."""
     from guardfleet.security.encryption import Keyring
     from guardfleet.store import installation, migrate
-    from guardfleet.store.database import Database
+    from guardfleet.store.postgres.database import Database
 
     settings = load_settings()
     with closing(Database(settings.required("database_url"), pool_size=1)) as db:
@@ -29,7 +29,7 @@ def db_upgrade() -> int:
 def db_current() -> int:
     """Print the schema's migration and the one this version needs."""
     from guardfleet.store import migrate
-    from guardfleet.store.database import Database
+    from guardfleet.store.postgres.database import Database
 
     with closing(Database(load_settings().required("database_url"), pool_size=1)) as db:
         found = migrate.current(db)

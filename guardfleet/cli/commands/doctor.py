@@ -96,8 +96,9 @@ def _embedded() -> str:
 
 
 def _database(settings: Settings) -> str:
-    from guardfleet.store import migrate, pooler
-    from guardfleet.store.database import Database
+    from guardfleet.store import migrate
+    from guardfleet.store.postgres import pooler
+    from guardfleet.store.postgres.database import Database
 
     with closing(Database(settings.required("database_url"), pool_size=1)) as db:
         migrate.require_head(db)
@@ -108,7 +109,7 @@ def _database(settings: Settings) -> str:
 def _secret(settings: Settings) -> str:
     from guardfleet.security.encryption import Keyring
     from guardfleet.store import installation, migrate
-    from guardfleet.store.database import Database
+    from guardfleet.store.postgres.database import Database
 
     keyring = Keyring.of(settings)
     with closing(Database(settings.required("database_url"), pool_size=1)) as db:

@@ -14,9 +14,9 @@ from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView
+from guardfleet.store.postgres.database import Database
 
 
 @dataclass(frozen=True, slots=True)

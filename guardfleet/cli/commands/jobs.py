@@ -17,9 +17,9 @@ from guardfleet.embedded.stack import database_of, running_settings
 from guardfleet.errors import ConfigurationError
 from guardfleet.jobs import diagnosis
 from guardfleet.settings import Settings
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import control, views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 
 if TYPE_CHECKING:
     from guardfleet.client.job import SubmitOptions

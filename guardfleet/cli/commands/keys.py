@@ -10,8 +10,8 @@ from guardfleet.embedded.stack import database_of
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import installation, keys
-from guardfleet.store.database import Database
 from guardfleet.store.keys import ApiKey
+from guardfleet.store.postgres.database import Database
 
 
 def create(settings: Settings, *, name: str, tenant: str, scopes: Sequence[str], days: float | None) -> int:

@@ -8,9 +8,9 @@ from guardfleet.errors import RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import texts, unprocessed, views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts import export
 from guardfleet.verdicts.export import Layout
 

@@ -16,10 +16,10 @@ from guardfleet.embedded.stack import Stack, running_settings
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import models, verdicts
-from guardfleet.store.database import Database
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import unprocessed, views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts import export, targets
 
 if TYPE_CHECKING:

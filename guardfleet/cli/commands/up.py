@@ -12,7 +12,7 @@ from guardfleet.process import ports
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry import logs
 
 LOOK_S = 0.2

@@ -9,7 +9,7 @@ from psycopg.rows import class_row
 
 from guardfleet.domain.events import TEST
 from guardfleet.domain.states import DeliveryState
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import OPEN_DELIVERY, PENDING_DELIVERY, SENDING_DELIVERY
 
 # A delivery `b` that a sender has, or that a message is on its way for.

@@ -15,9 +15,9 @@ from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret
 from guardfleet.store import installation
-from guardfleet.store.database import Connection, Database
 from guardfleet.store.events.outbox import TEST_ID
 from guardfleet.store.jobs.views import audit
+from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import ENDED_DELIVERY, EXHAUSTED_DELIVERY
 
 MOST = 50  # endpoints of one tenant

@@ -6,9 +6,9 @@ from guardfleet.domain import ids
 from guardfleet.domain.options import PRIORITIES
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import RejectedError
-from guardfleet.store.database import Connection, Database
 from guardfleet.store.events.outbox import ENDED, emit
 from guardfleet.store.jobs.views import audit
+from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import CANCELLING_JOB, OPEN_JOB, OPEN_SHARD, READY_SHARD
 
 

@@ -22,11 +22,11 @@ from guardfleet.errors import LineError, OverloadedError, RejectedError, Stateme
 from guardfleet.rows.row import MODERATIONS
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation
-from guardfleet.store.database import Connection, Database, copy_rows
 from guardfleet.store.events.outbox import ENDED, emit
 from guardfleet.store.jobs.new import columns, placeholders, values_of
 from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
 from guardfleet.store.partitions import ensure_day
+from guardfleet.store.postgres.database import Connection, Database, copy_rows
 from guardfleet.store.words import INGESTING_JOB, OPEN_JOB, OPEN_SHARD
 
 DEFAULTS = JobOptions()

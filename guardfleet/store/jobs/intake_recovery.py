@@ -7,9 +7,9 @@ from typing import Any
 from psycopg.rows import kwargs_row
 
 from guardfleet.domain.lanes import Lane
-from guardfleet.store.database import Database
 from guardfleet.store.jobs import intake
 from guardfleet.store.jobs.intake import INTAKE_LEASE_S, OpenJob
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import INGESTING_JOB
 
 # Of OpenJob.

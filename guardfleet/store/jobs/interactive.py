@@ -14,9 +14,9 @@ from guardfleet.errors import StatementError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation, verdicts
-from guardfleet.store.database import UNFLUSHED, Database
 from guardfleet.store.jobs.new import columns, placeholders, values_of
 from guardfleet.store.partitions import ensure_day
+from guardfleet.store.postgres.database import UNFLUSHED, Database
 from guardfleet.store.words import READY_SHARD
 from guardfleet.verdicts.page import Page
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 
 DONE_CHANNEL = "guardfleet_done"
 

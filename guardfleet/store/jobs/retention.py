@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from guardfleet.domain import ids
 from guardfleet.store import partitions
-from guardfleet.store.database import Connection, Database
+from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import ENDED_JOB, public_id
 
 Day = tuple[str, dt.date]  # a partitioned table, and a day of it

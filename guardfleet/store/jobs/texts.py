@@ -7,8 +7,8 @@ from typing import Any
 from guardfleet.errors import RejectedError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.page import Page
 
 Shards = dict[tuple[int, int], list[PayloadRow]]  # by number and first place

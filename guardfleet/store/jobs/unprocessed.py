@@ -7,8 +7,8 @@ from psycopg.rows import dict_row
 
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Database
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import DROPPED_SHARD
 
 LINES_AT_ONCE = 5_000

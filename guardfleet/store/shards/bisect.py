@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Connection, Database
+from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards import handoff
 from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import HAND_BACK, Claim, Limits, key_of

@@ -15,10 +15,10 @@ from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.rows import payload
-from guardfleet.store.database import Database, copy_rows
 from guardfleet.store.events.outbox import FINISHED, emit
 from guardfleet.store.jobs.notify import DONE_CHANNEL
 from guardfleet.store.jobs.views import PACE_S
+from guardfleet.store.postgres.database import Database, copy_rows
 from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, RUNNING_JOB
 from guardfleet.verdicts.encoding import Codes, encode

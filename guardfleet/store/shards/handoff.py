@@ -6,7 +6,7 @@ from guardfleet.domain.verdict import Judgement
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import Connection, Database
+from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards import leases
 from guardfleet.store.shards.leases import HAND_BACK, Claim, key_of
 from guardfleet.verdicts.encoding import of_plain, to_plain

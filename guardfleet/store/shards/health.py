@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from guardfleet.domain.lanes import Lane
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.publishing import Route
 from guardfleet.store.words import LEASED_SHARD, READY_SHARD
 

@@ -18,7 +18,7 @@ from guardfleet.domain.states import ShardState
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store.database import UNFLUSHED, Database
+from guardfleet.store.postgres.database import UNFLUSHED, Database
 from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, OPEN_JOB, READY_SHARD
 
 

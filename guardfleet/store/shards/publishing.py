@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from guardfleet.domain.lanes import Lane
-from guardfleet.store.database import Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.leases import AMONG, NO_LIMITS, NOT_SKIPPED, Limits, ShardKey, keys_of
 from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD, OPEN_JOB, OPEN_SHARD, READY_SHARD, RUNNING_JOB
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from guardfleet.store.database import Connection, Database
+from guardfleet.store.postgres.database import Connection, Database
 
 LOCK_KEY = 0x6469_7370  # "disp"
 

@@ -1,7 +1,7 @@
 """The pool of connections: which of them are kept, for how long, and when one is believed to be there.
 
-psycopg's own pool connects in the background, so that whose server is away waits for the pool's timeout and is never told why;
-SQLAlchemy's takes 130 ms of the start of each process and 13 MiB of its memory.
+psycopg's own pool connects in the background, so that a caller whose server is away waits for the pool's timeout and is never told
+why; SQLAlchemy's takes 130 ms of the start of each process and 13 MiB of its memory.
 """
 
 import math
@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import psycopg
 
 from guardfleet.errors import AwayError
-from guardfleet.store.connection import Connection
-from guardfleet.store.sqlstate import DATABASE, meaning_of
+from guardfleet.store.postgres.connection import Connection
+from guardfleet.store.postgres.sqlstate import DATABASE, meaning_of
 
 OVERFLOW = 5  # connections that may be lent beside those that are kept
 WAIT_S = 10.0  # for a connection that another caller has

@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 
 from guardfleet.errors import AwayError, GuardfleetError
-from guardfleet.store.connection import Connection, connect, copy_rows
-from guardfleet.store.pool import Pool
-from guardfleet.store.sqlstate import DATABASE, MEANINGS, translated
+from guardfleet.store.postgres.connection import Connection, connect, copy_rows
+from guardfleet.store.postgres.pool import Pool
+from guardfleet.store.postgres.sqlstate import DATABASE, MEANINGS, translated
 
 # In a FROM list: the statement's commit is not waited for until it is on disk. For what a crash of PostgreSQL may undo.
 UNFLUSHED = "(select set_config('synchronous_commit', 'off', true)) unflushed"

@@ -7,7 +7,7 @@ import psycopg
 from psycopg.pq.abc import PGresult
 
 from guardfleet.errors import ConfigurationError
-from guardfleet.store.database import Connection, Database
+from guardfleet.store.postgres.database import Connection, Database
 
 ROUNDS = 4  # a busy pooler may hand out the right server once by chance
 LOST = ("26000", "42P05")  # the statement is not there; another of its name is
