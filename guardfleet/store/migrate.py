@@ -13,7 +13,6 @@ import psycopg
 from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.store.postgres.connection import Connection, connect
 from guardfleet.store.postgres.database import Database
-from guardfleet.store.postgres.sqlstate import translated
 
 LOCK_KEY = 0x6775_6172_64  # "guard"
 PACKAGED = pathlib.Path(__file__).parents[1] / "_migrations"
@@ -38,7 +37,7 @@ def upgrade(db: Database, *, timeout_s: float = 120.0) -> str:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except DBAPIError as error:
-            raise (translated(error.orig) if isinstance(error.orig, psycopg.Error) else error) from None
+            raise (error.orig or error) from None  # the driver's own, which the session translates
         finally:
             lock.execute("select pg_advisory_unlock(%(key)s)", {"key": LOCK_KEY})
     return head()

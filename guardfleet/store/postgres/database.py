@@ -26,17 +26,17 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """One transaction: committed on leaving, rolled back on an exception. Raises AwayError and StatementError."""
+        """Run one transaction: commit on leaving, roll back on an exception. Raises AwayError and StatementError."""
         with self.session() as connection, connection.transaction():
             yield connection
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
-        """One connection outside any transaction: every statement commits by itself. Raises as `begin`.
+        """Lend a connection outside any transaction: every statement commits by itself. Raises as `begin`.
 
         For session locks, and for reads that are polled: BEGIN and COMMIT would be two more round trips for one.
         """
-        with translating(), self._pool.lend() as connection:
+        with _translating(), self._pool.lend() as connection:
             yield connection
 
     def ping(self) -> None:
@@ -47,7 +47,7 @@ class Database:
             raise AwayError(DATABASE, f"{MEANINGS['25006'].says}.")
 
     def wrong(self) -> str | None:
-        """What is wrong with the database, or None."""
+        """Return what is wrong with the database, or None."""
         try:
             self.ping()
         except GuardfleetError as error:
@@ -60,7 +60,7 @@ class Database:
 
 
 @contextmanager
-def translating() -> Iterator[None]:
+def _translating() -> Iterator[None]:
     """Raise the driver's errors as guardfleet's.
 
     The cause is not kept: the driver's exception holds the values that were sent, and a traceback would print them.
@@ -71,4 +71,4 @@ def translating() -> Iterator[None]:
         raise translated(error) from None
 
 
-__all__ = ["UNFLUSHED", "Connection", "Database", "copy_rows", "translating"]
+__all__ = ["UNFLUSHED", "Connection", "Database", "copy_rows"]
