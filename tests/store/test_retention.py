@@ -8,6 +8,7 @@ from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import partitions, verdicts
 from guardfleet.store.jobs import retention, views
+from guardfleet.store.postgres.database import Database
 from tests.services.stored import LONG_AGO, finished_on, scalar, submit
 
 
