@@ -1,1 +1,1 @@
-"""What a row of input means: its text, id, metadata or its line-numbered error. Values in, values out: no I/O."""
+"""What a row of input means: its text, id and metadata, or an error with its line number. Pure values, no I/O."""

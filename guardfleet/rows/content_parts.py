@@ -1,4 +1,4 @@
-"""Contents in parts as one text, as chat clients of several makers write them. What is no text is refused by its name."""
+"""Contents in parts as one text, in the formats of several vendors' chat clients. Parts that are not text are refused by name."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +17,7 @@ NOT_JUDGED = {
     "video_url": "videos", "input_video": "videos", "file": "files", "input_file": "files", "fileData": "files",
     "file_data": "files", "document": "documents", "redacted_thinking": "redacted thoughts",
 }  # fmt: skip
-# Members that say something about a message, a part or a call, and are no words of it, where they are scalars or objects of these.
+# Members that describe a message, a part or a call. They are not part of its words as long as they are scalars or objects of these.
 ABOUT = frozenset({
     "id", "type", "name", "object", "status", "timestamp", "time", "date", "created", "created_at", "createdAt",
     "create_time", "update_time", "updated_at", "updatedAt", "lang", "language", "model", "provider", "finish_reason",
@@ -29,7 +29,7 @@ ABOUT = frozenset({
 
 
 def text_of(content: object, where: str) -> str:
-    """A string as it is, parts joined by line ends, nothing for null. Raises ContentError."""
+    """Return a string as it is, parts joined by newlines, and "" for null. Raises ContentError."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -38,7 +38,7 @@ def text_of(content: object, where: str) -> str:
 
 
 def pieces_of(content: object, where: str) -> Iterable[str]:
-    """The text of each part of a list, or of one part alone."""
+    """Return the text of each part of a list, or of a single part."""
     if isinstance(content, Mapping):
         return [_part(content, where)]
     if not isinstance(content, list | tuple):
@@ -53,23 +53,23 @@ def _part(part: object, where: str) -> str:
     kind = part.get("type")
     for name in (kind,) if kind else part:
         if isinstance(name, str) and name in NOT_JUDGED:
-            raise ContentError("unsupported_content", f"{where} has a part {name!r}: {NOT_JUDGED[name]} are not judged here")
+            raise ContentError("unsupported_content", f"{where} has a part {name!r}: {NOT_JUDGED[name]} cannot be judged")
     name = "text" if kind in TEXTS else kind or next((key for key in part if key in _READ), None)
     if not isinstance(name, str) or name not in _READ:
-        raise ContentError("unsupported_content", f"{where} has a part {called(kind)}, which is not judged here")
+        raise ContentError("unsupported_content", f"{where} has a part {called(kind)}, which cannot be judged")
     read, members = _READ[name]
     refuse_unread(part, members, where)
     return read(part, where)
 
 
 def refuse_repeated(value: object, where: str) -> None:
-    """Raise ContentError for an object whose keys are ambiguous."""
+    """Raise ContentError for an object with repeated keys."""
     if isinstance(value, Repeated):
         raise ContentError("repeated_key", f"{where} has the member {called(min(value.names))} more than once")
 
 
 def refuse_unread(value: Mapping[str, Any], read: Iterable[str], where: str) -> None:
-    """Raise ContentError where a member that nobody reads holds words."""
+    """Raise ContentError if a member that is not read holds words."""
     for key, inner in value.items():
         if key not in read and not _is_about(key, inner) and holds_words(inner):
             raise ContentError("unknown_member", f"{where} has a member {called(key)} with text in it, which would not be judged")
@@ -84,9 +84,9 @@ def _is_about(key: str, inner: object) -> bool:
 
 
 def call_of(call: object, where: str) -> str:
-    """A call of a tool: its name, and its arguments as they are."""
+    """Return a tool call as text: its name and its arguments, unchanged."""
     if not isinstance(call, Mapping):
-        raise ContentError("wrong_type", f"{where} has a call that is no object")
+        raise ContentError("wrong_type", f"{where} has a call that is not an object")
     refuse_repeated(call, where)
     within = next((name for name in _CALLS if isinstance(call.get(name), Mapping)), None)
     inner = call if within is None else call[within]
@@ -96,21 +96,21 @@ def call_of(call: object, where: str) -> str:
     refuse_unread(inner, _ARGUMENTS, where)
     name = inner.get("name")
     if not is_scalar(name):
-        raise ContentError("wrong_type", f"{where} has a call whose name is no string")
+        raise ContentError("wrong_type", f"{where} has a call whose name is not a string")
     given = [json_of(inner[key], where) for key in _ARGUMENTS if inner.get(key) is not None]
     said = [name if isinstance(name, str) else "", *given]
     return " ".join(["[tool call]", *filter(None, said)]) if any(said) else ""
 
 
 def result_of(text: str, name: object = None) -> str:
-    """What a tool gave back, as a quotation."""
+    """Return a tool's result as a quotation."""
     if not text or text.isspace():
         return ""
     return f"[tool result{f' of {name}' if isinstance(name, str) and name else ''}]\n{text}"
 
 
 def json_of(value: object, where: str) -> str:
-    """A string as it is, anything else as JSON. Raises ContentError."""
+    """Return a string as it is, anything else as JSON. Raises ContentError."""
     if isinstance(value, str):
         return value
     refuse_repeated(next((inner for inner in values_in(value) if isinstance(inner, Repeated)), None), where)
@@ -123,11 +123,11 @@ def json_of(value: object, where: str) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     except (TypeError, ValueError):
-        raise ContentError("wrong_type", f"{where} has arguments that are no JSON") from None
+        raise ContentError("wrong_type", f"{where} has arguments that are not JSON") from None
 
 
 def _depth(value: object) -> int:
-    """Levels of lists and objects, as far as they matter."""
+    """Count levels of lists and objects, up to one more than DEEPEST."""
     level, depth = [value], 0
     while level and depth <= DEEPEST:
         depth += 1
@@ -140,7 +140,7 @@ def _string(key: str) -> Callable[[Mapping[str, Any], str], str]:
     def read(part: Mapping[str, Any], where: str) -> str:
         text = part.get(key)
         if text is not None and not isinstance(text, str):
-            raise ContentError("wrong_type", f"{where} has a part whose {key} is no string")
+            raise ContentError("wrong_type", f"{where} has a part whose {key} is not a string")
         return text or ""
 
     return read
@@ -158,7 +158,7 @@ def _response(key: str) -> Callable[[Mapping[str, Any], str], str]:
     def read(part: Mapping[str, Any], where: str) -> str:
         inner = part.get(key)
         if not isinstance(inner, Mapping):
-            raise ContentError("wrong_type", f"{where} has a function's response that is no object")
+            raise ContentError("wrong_type", f"{where} has a function's response that is not an object")
         refuse_repeated(inner, where)
         refuse_unread(inner, ("response",), where)
         return result_of(json_of(inner.get("response"), where), inner.get("name"))
@@ -166,9 +166,9 @@ def _response(key: str) -> Callable[[Mapping[str, Any], str], str]:
     return read
 
 
-_CALLS = ("function", "custom", "functionCall", "function_call")  # members in which a call may stand
+_CALLS = ("function", "custom", "functionCall", "function_call")  # members that may hold a call
 _ARGUMENTS = ("arguments", "args", "input", "parameters")
-# By the part's type, or by the member that it has where it has no type: how it is read, and which members that reads.
+# By the part's type, or by the member it has if it has no type: the reader, and the members that the reader reads.
 _READ: Mapping[str, tuple[Callable[[Mapping[str, Any], str], str], tuple[str, ...]]] = {
     "text": (_string("text"), ("text",)),
     "refusal": (_string("refusal"), ("refusal",)),

@@ -1,7 +1,7 @@
-"""Conversations as their writers keep them, as the turns that a guard is shown: docs/rows.md has the mapping.
+"""Conversations in their writers' formats, as turns for the guard model: docs/rows.md has the mapping.
 
-The guard's template knows a system message in front, users and assistants, and silently drops what is none of them. So every word
-is brought into such a turn, or refused by the name of what holds it; nothing is left out quietly.
+The guard's template knows one leading system message, users and assistants, and silently drops anything else. So every word is
+moved into such a turn, or the member that holds it is refused by name; nothing is dropped silently.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from guardfleet.rows.json_text import JsonError, parse
 from guardfleet.rows.words import called
 
 Turn = dict[str, str]
-CONVERSATIONS = ("messages", "conversations", "conversation", "contents")  # names that one has in a row, instead of a text
-OTHERS = CONVERSATIONS[1:]  # those of other tools, which call ids and titles so too: beside a text, what is no list is metadata
+CONVERSATIONS = ("messages", "conversations", "conversation", "contents")  # members that may hold a conversation instead of a text
+OTHERS = CONVERSATIONS[1:]  # also other tools' names for ids and titles: beside a text, what is no list is metadata
 PLAIN = ("system", "user", "assistant")
 ROLES = {
     "system": "system", "developer": "system",
@@ -30,18 +30,18 @@ READ = frozenset({"role", "from", *THOUGHTS, *CONTENTS, "refusal", "audio", "too
 
 
 def turns_of(messages: object) -> list[Turn]:
-    """Messages as turns of `role` and `content`, of which the last is judged. Raises ContentError.
+    """Return messages as turns of `role` and `content`, the last of which is judged. Raises ContentError.
 
-    `messages` may be the JSON of a list too, as tables have it.
+    `messages` may also be the JSON text of a list, as in tables.
     """
     messages = listed(messages)
     if not isinstance(messages, list | tuple) or not messages:
-        raise ContentError("wrong_type", "messages is a list of at least one message")
+        raise ContentError("wrong_type", "messages must be a list of at least one message")
     return plain(messages) or _shown([_turn(message, f"message {at}") for at, message in enumerate(messages)])
 
 
 def plain(messages: Sequence[Any]) -> list[Turn] | None:
-    """The messages, where they are just what the guard is shown and the last says something; None where there is more to it."""
+    """Return the messages if the guard can be shown them unchanged and the last is not blank; else None."""
     turns: list[Turn] = []
     for message in messages:
         if type(message) is not dict or len(message) != 2:  # noqa: PLR2004 - role and content
@@ -56,25 +56,25 @@ def plain(messages: Sequence[Any]) -> list[Turn] | None:
 
 
 def is_blank(content: str | list[Turn]) -> bool:
-    """Whether nothing is there to be judged."""
+    """Return whether there is nothing to judge."""
     if isinstance(content, str):
         return not content or content.isspace()
     return all(is_blank(turn["content"]) for turn in content)
 
 
 def listed(messages: object) -> object:
-    """Messages as they are, or as the JSON says that a table has in their place. Raises ContentError."""
+    """Return the messages, parsed if a table holds them as JSON text. Raises ContentError."""
     if not isinstance(messages, str):
         return messages
     try:
         return parse(messages.encode("utf-8", "surrogatepass"))
     except JsonError:
-        raise ContentError("wrong_type", "messages is a string that is no JSON") from None
+        raise ContentError("wrong_type", "messages is a string that is not JSON") from None
 
 
 def _turn(message: object, where: str) -> Turn:
     if not isinstance(message, Mapping):
-        raise ContentError("wrong_type", f"{where} is no object")
+        raise ContentError("wrong_type", f"{where} is not an object")
     refuse_repeated(message, where)
     refuse_unread(message, READ, where)
     role, text = _role(message, where), _text(message, where)
@@ -88,7 +88,7 @@ def _turn(message: object, where: str) -> Turn:
 def _role(message: Mapping[str, Any], where: str) -> str:
     given = {str(message[key]).strip().lower() for key in ("role", "from") if message.get(key) is not None}
     if not given and "parts" in message:
-        return "user"  # of Gemini's, where it is left out
+        return "user"  # Gemini omits the role
     if len(given) != 1:
         raise ContentError("unknown_role", f"{where} has {'two roles' if given else 'no role'}")
     (role,) = given
@@ -98,7 +98,7 @@ def _role(message: Mapping[str, Any], where: str) -> str:
 
 
 def _text(message: Mapping[str, Any], where: str) -> str:
-    """All that the message says, each thing once: it often stands in two members."""
+    """Return all that the message says, each text once: writers often store it in two members."""
     said: list[str] = []
     for key in THOUGHTS:
         thought = text_of(message.get(key), where)
@@ -119,7 +119,7 @@ def _transcript(audio: object, where: str) -> str:
     if audio is None:
         return ""
     if not isinstance(audio, Mapping) or not audio.get("transcript"):
-        raise ContentError("unsupported_content", f"{where} has audio without a transcript: audio is not judged here")
+        raise ContentError("unsupported_content", f"{where} has audio without a transcript: audio cannot be judged")
     refuse_repeated(audio, where)
     refuse_unread(audio, ("transcript", "data", "format"), where)
     return text_of(audio["transcript"], where)
@@ -135,7 +135,7 @@ def _calls(message: Mapping[str, Any]) -> list[object]:
 
 
 def _shown(turns: list[Turn]) -> list[Turn]:
-    """The turns in an order that the template shows whole, up to the last that says something."""
+    """Return the turns, up to the last that is not blank, in an order that the template shows completely."""
     if is_blank(turns):
         return turns
     while is_blank(turns[-1]["content"]):

@@ -1,7 +1,7 @@
-"""JSON from strangers as Python values, or why it cannot be read: never another exception, and never one that depends on who calls.
+"""Parse untrusted JSON. The only exception is JsonError, whatever the input and however deep the caller's stack is.
 
-The quick parser takes what most lines are. It keeps the last of two equal keys and rounds numbers beyond 64 bits, so whatever could
-hold either is read again by a careful one, which marks repeated keys.
+A fast parser handles most lines. It keeps the last of two equal keys and rounds numbers beyond 64 bits, so a line that may have
+either is parsed again by a careful parser, which marks repeated keys.
 """
 
 import json
@@ -12,15 +12,15 @@ from typing import Any, Self
 
 import orjson
 
-DEEPEST = 80  # levels that the careful parser goes down: more than metadata may have, and far less than the interpreter's stack
-MOST_DIGITS = 600  # of a whole number; beyond an id's length
-EXACT = 2.0**63  # from here on the quick parser rounds whole numbers
+DEEPEST = 80  # levels that the careful parser descends: more than metadata may have, and far fewer than the interpreter's stack
+MOST_DIGITS = 600  # of a whole number; longer than an id may be
+EXACT = 2.0**63  # from here on the fast parser rounds whole numbers
 BOM = b"\xef\xbb\xbf"
-_TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]++|[\]}]++', re.DOTALL)  # brackets that follow each other are one
+_TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]++|[\]}]++', re.DOTALL)  # adjacent brackets are one token
 
 
 class JsonError(ValueError):
-    """The bytes are no JSON; the message says where. `code`: what the row's error is then."""
+    """The bytes are not JSON; the message says where. `code` becomes the code of the row's error."""
 
     def __init__(self, detail: str, code: str = "invalid_json") -> None:
         super().__init__(detail)
@@ -28,38 +28,38 @@ class JsonError(ValueError):
 
 
 class Repeated(dict[str, Any]):
-    """An object in which keys came more than once: it has the last of each, and `names` are those keys."""
+    """An object with repeated keys: it holds the last value of each, and `names` are the repeated keys."""
 
     names: frozenset[str]
 
     @classmethod
     def marking(cls, members: Mapping[str, Any], names: Iterable[str]) -> Self:
-        """The members as an object in which these came more than once."""
+        """Return the members as an object in which `names` are marked as repeated."""
         marked = cls(members)
         marked.names = frozenset(names)
         return marked
 
 
 def parse(raw: bytes) -> Any:
-    """The value of a JSON text in UTF-8. Raises JsonError.
+    """Parse a JSON text in UTF-8. Raises JsonError.
 
-    What lies deeper than DEEPEST levels may come as a string in its place, and a number that no float can hold as infinity.
+    Values deeper than DEEPEST levels may be replaced by a string, and numbers too large for a float by infinity.
     """
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return _careful(raw)
-    # Each key has one colon, and each colon of a text is there too, unless it is escaped: with none left over no key was repeated.
+    # A key has one colon, and a colon in a text appears as itself unless escaped: if none is left over, no key was repeated.
     if _colons(value, 0) == raw.count(b":") and b"\\u003" not in raw:
         return value
     return _careful(raw)
 
 
 def _colons(value: Any, level: int) -> float:
-    """Colons that the JSON of a value has: keys, and those in texts. Infinity for a number that may have been rounded."""
+    """Count the colons in a value's JSON: keys, and colons in texts. Infinity for a number that may have been rounded."""
     kind = type(value)
     if kind is dict and level < DEEPEST:
-        n: float = len(value)  # a colon in a key is not looked for: then the careful parser is asked
+        n: float = len(value)  # colons in keys are not counted: the careful parser is used then
         for inner in value.values():
             if type(inner) is str:
                 n += inner.count(":")
@@ -77,7 +77,7 @@ def _colons(value: Any, level: int) -> float:
 
 def _careful(raw: bytes) -> Any:
     try:
-        text = raw.removeprefix(BOM).decode("utf-8", "surrogatepass")  # a lone surrogate stays what it is
+        text = raw.removeprefix(BOM).decode("utf-8", "surrogatepass")  # keep a lone surrogate as it is
     except UnicodeDecodeError as error:
         place = f"byte {error.start + 1} of it is 0x{error.object[error.start]:02x}"
         raise JsonError(f"the line is not UTF-8: {place}", "invalid_encoding") from None
@@ -106,9 +106,9 @@ _DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 def first_value(text: str, at: int = 0) -> tuple[Any, int]:
-    """The value that begins at this place of a text, and where it ends; however deep, and whatever its numbers are.
+    """Return the value that begins at `at` in a text, and where it ends, whatever its depth and its numbers.
 
-    Raises JSONDecodeError, whose place is the end of the text where the value goes on behind it.
+    Raises JSONDecodeError; its position is the end of the text if the value is cut off there.
     """
     try:
         return _DECODER.raw_decode(text, at)
@@ -120,7 +120,7 @@ def first_value(text: str, at: int = 0) -> tuple[Any, int]:
 
 
 def _end_of(text: str, at: int) -> int | None:
-    """Where the list or object ends that begins here; None if that is not in the text."""
+    """Return where the list or object that begins here ends; None if it is cut off."""
     depth = 0
     for found in _TOKENS.finditer(text, at):
         if found[0][0] in "[{":
@@ -133,7 +133,7 @@ def _end_of(text: str, at: int) -> int | None:
 
 
 def _pruned(text: str) -> str:
-    """The same with a string in place of what lies deeper than DEEPEST levels, so that parsing needs a bounded stack."""
+    """Replace what lies deeper than DEEPEST levels by a string, so that parsing needs a bounded stack."""
     out: list[str] = []
     depth = kept = 0
     for found in _TOKENS.finditer(text):

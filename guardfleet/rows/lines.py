@@ -1,4 +1,4 @@
-"""Bytes into numbered lines, as they come: a file, a body or a pipe, one piece and one line of it in memory."""
+"""Split a byte stream (a file, a body, a pipe) into numbered lines, holding one chunk and one line of it in memory."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,30 +8,30 @@ from guardfleet.rows.columns import AS_NAMED, Columns
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import longest_line, take_line
 
-NumberedLine = tuple[int, bytes | None]  # from 1; None in place of one that is too long, which is not held
-SPARSE_BYTES = 16  # a row has more: where lines have less, they may be blank for the most part
+NumberedLine = tuple[int, bytes | None]  # from 1; None for a line that is too long and not held
+SPARSE_BYTES = 16  # rows are longer: where lines are shorter on average, most may be blank
 NOT_BLANK = re.compile(rb"\S[^\n]*")
 
 
 class LineCutter:
-    """Cuts pieces into lines, each of at most `longest` bytes without the blanks before it and its end.
+    """Splits chunks into lines, each of at most `longest` bytes without leading blanks and line end.
 
-    Blank lines count, and are dropped without an object being made of each: a piece can be a million of them.
+    Blank lines are counted and dropped without creating an object for each: a chunk can consist of a million of them.
     """
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
-        self._number = 0  # of the last line that has ended
-        self._open: list[bytes] | None = []  # of the line that goes on; None once it is too long
-        self._size = 0  # of that
+        self._number = 0  # of the last complete line
+        self._open: list[bytes] | None = []  # parts of the incomplete line; None once it is too long
+        self._size = 0  # of the incomplete line
 
     @property
     def is_too_long(self) -> bool:
-        """Whether the line that has not ended yet is so already."""
+        """Whether the incomplete line is too long already."""
         return self._open is None
 
     def cut(self, piece: bytes) -> list[NumberedLine]:
-        """The lines that end in this piece."""
+        """Return the lines that end in this chunk."""
         first, last = piece.find(b"\n"), piece.rfind(b"\n")
         if first < 0:
             self._go_on(piece)
@@ -44,11 +44,11 @@ class LineCutter:
         return found
 
     def end(self) -> list[NumberedLine]:
-        """The last line, where it has no end."""
+        """Return the last line, if it has no line end."""
         return self._close() if self._size else []
 
     def _between(self, lines: bytes) -> list[NumberedLine]:
-        """Whole lines, the last one without its end."""
+        """Return complete lines; the last one comes without its line end."""
         number, n = self._number + 1, lines.count(b"\n")
         self._number = number + n
         if n * SPARSE_BYTES > len(lines):
@@ -61,7 +61,7 @@ class LineCutter:
         ]
 
     def _sparse(self, lines: bytes, number: int) -> Iterator[NumberedLine]:
-        """The same where most lines may be blank: these are searched through, at the rate of a scan."""
+        """Do the same where most lines may be blank: skip them at the speed of a regular expression."""
         done = 0
         for found in NOT_BLANK.finditer(lines):
             number += lines.count(b"\n", done, found.start())
@@ -87,7 +87,7 @@ class LineCutter:
 def numbered_rows(
     pieces: Iterable[bytes], *, max_text_bytes: int, url: str | None = None
 ) -> Iterator[tuple[int, PayloadRow | LineError]]:
-    """Every line that is not blank as `take_lines` takes it."""
+    """Yield every line that is not blank, as `take_lines` does."""
     cutter = LineCutter(longest_line(max_text_bytes))
     for piece in pieces:
         yield from take_lines(cutter.cut(piece), max_text_bytes=max_text_bytes, url=url)
@@ -97,7 +97,7 @@ def numbered_rows(
 def take_lines(
     lines: Iterable[NumberedLine], *, max_text_bytes: int, url: str | None = None, columns: Columns = AS_NAMED
 ) -> Iterator[tuple[int, PayloadRow | LineError]]:
-    """Each line as its row or as the error that it is. With `url`, a request to another one is an error."""
+    """Yield each line as its row or as its error. With `url`, a request to another URL is an error."""
     for number, line in lines:
         if line is None:
             yield number, LineError(number, "too_large", f"the line has more than {longest_line(max_text_bytes)} bytes")

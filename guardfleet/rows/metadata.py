@@ -1,4 +1,4 @@
-"""Metadata as JSON that PostgreSQL keeps: what cannot be kept is left out with a note, and never costs the text its verdict."""
+"""Metadata as JSON that PostgreSQL can store. What it cannot store is left out with a note, and the text is still judged."""
 
 import datetime as dt
 import decimal
@@ -15,16 +15,16 @@ from guardfleet.rows.words import called
 MAX_CHARACTERS = 16_384
 MAX_LEVELS = 64
 MAX_NOTES, MAX_NOTE_CHARACTERS = 8, 200
-NOTES = "guardfleet_notes"  # the member under which notes travel in sealed metadata (sealing.py), so nobody's own
+NOTES = "guardfleet_notes"  # the member that carries notes inside encrypted metadata (payload.py); reserved
 _SIMPLE = frozenset({str, int, bool, type(None)})
 _INT64 = range(-(2**63), 2**64)
 _SCALARS = (dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID)
 
-Kept = tuple[dict[str, Any] | None, tuple[str, ...]]  # what is stored of it, and what is to be said of the rest
+Kept = tuple[dict[str, Any] | None, tuple[str, ...]]  # what is stored, and the notes on what was left out
 
 
 def is_storable(text: str) -> bool:
-    """Whether PostgreSQL takes it: no NUL, no lone surrogate."""
+    """Return whether PostgreSQL can store the text: no NUL, no lone surrogate."""
     if text.isprintable():
         return True
     if "\0" in text:
@@ -37,7 +37,7 @@ def is_storable(text: str) -> bool:
 
 
 def kept(value: object) -> Kept:
-    """An object as it is stored, dates in ISO 8601, decimals and UUIDs as text, what is no number as null; and the notes on it."""
+    """Return an object as it is stored, with notes: dates in ISO 8601, decimals and UUIDs as text, NaN and infinity as null."""
     if value is None:
         return None, ()
     if type(value) is dict and _is_plain(value):
@@ -46,7 +46,7 @@ def kept(value: object) -> Kept:
 
 
 def _is_plain(value: dict[Any, Any]) -> bool:
-    """Whether a look at each member is enough: most metadata is a few words."""
+    """Return whether checking each member is enough: most metadata is a few words."""
     size = 0
     for key, inner in value.items():
         if type(key) is not str or not key.isprintable() or type(inner) not in _SIMPLE:
@@ -62,7 +62,7 @@ def _is_plain(value: dict[Any, Any]) -> bool:
 
 
 class _LeftOutError(Exception):
-    """A value cannot be kept; the message says why."""
+    """A value cannot be stored; the message says why."""
 
 
 @dataclass
@@ -83,7 +83,7 @@ class _Keeping:
         for key, inner in value.items():
             try:
                 name = _key(key)
-                if name == NOTES:  # of a producer that left something out before it sent the row
+                if name == NOTES:  # a producer left something out before it sent the row
                     self.notes += _told(inner)
                     continue
                 found[name] = self._kept(inner, name, 2)
@@ -122,7 +122,7 @@ class _Keeping:
 
 
 def _object_of(value: object) -> Mapping[Any, Any]:
-    """Metadata that is the JSON of an object, as tables have it, or a list of pairs, as maps come from Parquet, is that object."""
+    """Return metadata as an object. JSON text (from tables) and a list of pairs (Parquet maps) are converted."""
     if isinstance(value, Mapping):
         return value
     if isinstance(value, str) and value.lstrip()[:1] == "{":
@@ -134,7 +134,7 @@ def _object_of(value: object) -> Mapping[Any, Any]:
             return found
     if isinstance(value, Sequence) and value and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):  # noqa: PLR2004
         return {_key(key): inner for key, inner in value}
-    raise _LeftOutError(f"is no object but {kind_of(value)}")
+    raise _LeftOutError(f"is not an object but {kind_of(value)}")
 
 
 def _of_size(value: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _key(key: object) -> str:
 
 
 def _digits(value: int) -> str:
-    """A number beyond 64 bits as text: JSON has it, most readers of JSON have not."""
+    """Return a number beyond 64 bits as text: JSON allows it, most JSON readers do not."""
     try:
         return str(int(value))
     except ValueError:
@@ -165,23 +165,23 @@ def _digits(value: int) -> str:
 
 
 def _plainer(value: Any) -> Any:
-    """One step from a Python value towards JSON."""
+    """Convert a Python value one step towards JSON."""
     try:
         if hasattr(value, "dtype") and hasattr(value, "tolist"):  # numpy's scalars and arrays
             found = value.tolist()
             if found is not value and not hasattr(found, "dtype"):
                 return found
         elif isinstance(value, dt.date | dt.time):
-            return None if value != value else value.isoformat()  # noqa: PLR0124 - pandas has a time that is none
+            return None if value != value else value.isoformat()  # noqa: PLR0124 - pandas' NaT
         elif isinstance(value, _SCALARS):
             return str(value) if not isinstance(value, decimal.Decimal) or value.is_finite() else math.nan
-    except Exception:  # noqa: BLE001 - whatever a stranger's class raises, the text is judged
+    except Exception:  # noqa: BLE001 - whatever a foreign class raises, the text is judged
         raise _LeftOutError("could not be read") from None
     raise _LeftOutError(f"is {kind_of(value)}")
 
 
 def kind_of(value: object) -> str:
-    """What a value is, in words of JSON where it has them."""
+    """Describe a value's type, in JSON's words where it has them."""
     names = {
         dict: "an object",
         list: "a list",

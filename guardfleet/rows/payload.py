@@ -1,7 +1,7 @@
-"""The texts of a shard as JSON. What one row carries along costs no other row: not its shard, not its verdict.
+"""The texts of a shard as JSON. A row with bad metadata costs no other row its verdict, nor the shard.
 
-Intake bounds how deep metadata may be nested; blobs of older versions can hold more than an interpreter reads in one go, which is
-less the deeper the stack of whoever asks. Such metadata is left out, and the text is judged as any other.
+Intake limits how deep metadata may be nested. Blobs of older versions can be nested deeper than the interpreter can read, which
+also depends on the depth of the caller's stack. Such metadata is left out, and the text is judged as any other.
 """
 
 import json
@@ -13,17 +13,17 @@ from typing import Any
 from guardfleet.rows.metadata import MAX_LEVELS, NOTES
 
 LEFT_OUT = f"metadata is nested deeper than {MAX_LEVELS} levels: it is left out"
-MARGIN = 32  # levels to spare, since what can be written here may be written further down a stack
+MARGIN = 32  # spare levels, since what can be written here may have to be written deeper in a stack
 TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 ROW, FIELD = 1, 2  # depths: a list of lists
 
 
-@dataclass(slots=True)  # frozen, making one would cost four times as much; nobody changes one
+@dataclass(slots=True)  # frozen would make construction four times slower; nobody changes a row
 class PayloadRow:
     """One text as it waits for a worker. `content` is a string or a list of {"role", "content"} messages.
 
-    `notes`: what was left out of the metadata, for the verdict's evidence. `lines`: how many of the input's lines it covers; known
-    while it is taken in only.
+    `notes`: what was left out of the metadata, for the verdict's evidence. `lines`: how many of the input's lines the row spans,
+    known during intake only.
     """
 
     id: str
@@ -34,9 +34,9 @@ class PayloadRow:
 
 
 def dumped(rows: Sequence[PayloadRow]) -> str:
-    """The rows as JSON; metadata that cannot be written is left out, with a note.
+    """Return the rows as JSON; metadata that cannot be written is left out, with a note.
 
-    Notes travel inside the metadata: a worker of the version before knows rows of three values only, and stores them so.
+    Notes travel inside the metadata: workers of the previous version know rows of three values only.
     """
     try:
         return _json([[row.id, row.content, _noted(row)] for row in rows])
@@ -46,7 +46,7 @@ def dumped(rows: Sequence[PayloadRow]) -> str:
 
 
 def loaded(plain: str) -> list[PayloadRow]:
-    """The inverse of `dumped`; metadata that cannot be read is left out, with a note."""
+    """Return the rows from JSON, the inverse of `dumped`; metadata that cannot be read is left out, with a note."""
     try:
         rows = json.loads(plain)
     except RecursionError:
@@ -66,7 +66,7 @@ def _opened(row_id: str, content: Any, metadata: dict[str, Any] | None) -> Paylo
 
 
 def is_writable(metadata: object) -> bool:
-    """Whether it can be made JSON wherever somebody has to."""
+    """Return whether the value can be written as JSON with MARGIN levels to spare."""
     for _ in range(MARGIN):
         metadata = [metadata]
     try:
@@ -83,7 +83,7 @@ def _row(plain: str, fields: Sequence[tuple[int, int, int]]) -> PayloadRow:
 
 
 def _spans(plain: str) -> Iterator[list[tuple[int, int, int]]]:
-    """For each row, where its fields begin and end and how deep they are nested, found without recursion."""
+    """Find, without recursion, where each row's fields begin and end and how deep they are nested."""
     fields: list[tuple[int, int, int]] = []
     depth = start = deepest = 0
     for token in TOKEN.finditer(plain):

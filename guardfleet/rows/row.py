@@ -1,4 +1,4 @@
-"""One input row as a payload row, or a line-numbered error that says what is wrong with it and never quotes it."""
+"""An input row as a payload row, or as an error with its line number that says what is wrong and never quotes the row."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,11 +28,11 @@ __all__ = [
     "take_line",
 ]
 
-PLACED = frozenset({"id", "custom_id", "metadata", "method", "url", "key"})  # of which each has its own place, and none is a text
+PLACED = frozenset({"id", "custom_id", "metadata", "method", "url", "key"})  # each has a meaning of its own, and is never the text
 USED = PLACED | {"text", "body", "request", *CONVERSATIONS}
-VERDICT = frozenset({"severity", "categories", "rationale"})  # of an object of ours
-SYSTEM = ("system_instruction", "systemInstruction")  # beside Gemini's contents
-# Members of a row that say something about a text, and are none: beside an empty text they hide nothing where they are scalars.
+VERDICT = frozenset({"severity", "categories", "rationale"})  # members of one of our verdict objects
+SYSTEM = ("system_instruction", "systemInstruction")  # beside Gemini's `contents`
+# Members of a row that describe a text. Scalars in them may stand beside an empty text: they hide no text.
 ABOUT = frozenset({
     "lang", "language", "locale", "label", "labels", "category", "categories", "source", "split", "author", "user",
     "username", "user_id", "author_id", "conversation_id", "thread_id", "parent_id", "post_id", "comment_id", "created",
@@ -42,12 +42,12 @@ ABOUT = frozenset({
 
 
 def longest_line(max_text_bytes: int) -> int:
-    """Bytes of the longest line that can hold a text of so many: a byte of text is at most six in JSON, where it is escaped."""
+    """Return the bytes of the longest line that can hold a text of this size: JSON escapes one byte as at most six."""
     return 6 * max_text_bytes + (1 << 16)
 
 
 def parse_line(line: int, raw: bytes) -> Any:
-    """The JSON value of a line; raises LineError."""
+    """Return the JSON value of a line. Raises LineError."""
     try:
         return parse(raw)
     except JsonError as error:
@@ -57,7 +57,7 @@ def parse_line(line: int, raw: bytes) -> Any:
 def take_line(
     line: int, raw: bytes, *, max_text_bytes: int, url: str | None = None, columns: Columns = AS_NAMED
 ) -> PayloadRow | LineError:
-    """A line of JSONL as a row, or the error that it is. With `url`, a request to another one is an error."""
+    """Return a JSONL line as a row, or as its error. With `url`, a request to another URL is an error."""
     value: Any = None
     try:
         value = parse_line(line, raw)
@@ -68,29 +68,29 @@ def take_line(
     except LineError as error:
         row = error.kept()
     if url is not None and isinstance(value, Mapping) and is_openais(value) and value.get("url", url) != url:
-        row = LineError(line, "url_mismatch", f"the batch is of requests to {url}", _known_id(line, value))
+        row = LineError(line, "url_mismatch", f"this batch takes requests to {url} only", _known_id(line, value))
     return row
 
 
 def is_row(value: object) -> bool:
-    """Whether it is a row at all, usable or not: a text, or an object that has anything a row has."""
+    """Return whether the value is a row at all, usable or not: a text, or an object with any member of a row."""
     return isinstance(value, str) or (isinstance(value, Mapping) and not USED.isdisjoint(value))
 
 
 def row_of(line: int, value: object, *, max_text_bytes: int) -> PayloadRow:
-    """Take a parsed row: a string, an object with a text or a conversation, or an OpenAI batch line. Raises LineError."""
+    """Convert a parsed row: a string, an object with a text or a conversation, or a batch line. Raises LineError."""
     try:
         row = _row(line, value)
     except ContentError as error:
         raise LineError(line, error.code, error.detail, _known_id(line, value)) from None
     size = content_bytes(row.content)
     if size > max_text_bytes:
-        raise LineError(line, "too_large", f"the text has {size} bytes, at most {max_text_bytes} are taken", row.id)
+        raise LineError(line, "too_large", f"the text has {size} bytes, more than the limit of {max_text_bytes}", row.id)
     return row
 
 
 def content_bytes(content: str | list[Turn]) -> int:
-    """Size of a content in UTF-8; roles are not counted."""
+    """Return the size of a content in UTF-8; roles are not counted."""
     if isinstance(content, str):
         return len(content) if content.isascii() else len(content.encode("utf-8", "surrogatepass"))
     return sum([content_bytes(message["content"]) for message in content])
@@ -101,7 +101,7 @@ def _row(line: int, value: object) -> PayloadRow:
         if isinstance(value, str):
             return PayloadRow(invented(line), value)
         if not isinstance(value, Mapping):
-            raise ContentError("wrong_type", f"a row is an object, this is {kind_of(value)}")
+            raise ContentError("wrong_type", f"a row must be an object, this is {kind_of(value)}")
         if isinstance(value, Repeated):
             _refuse_repeated(value)
     if "custom_id" in value and is_openais(value):
@@ -114,14 +114,14 @@ def _row(line: int, value: object) -> PayloadRow:
 
 
 def _refuse_repeated(value: Repeated) -> None:
-    """What is only passed on may come twice; a text, an id or a request may not."""
+    """Raise ContentError for a repeated text, id or request; what is only passed through may repeat."""
     twice = sorted(value.names & (USED - {"metadata"}))
     if twice:
-        raise ContentError("repeated_key", f"the member {twice[0]!r} is there more than once")
+        raise ContentError("repeated_key", f"the member {twice[0]!r} occurs more than once")
 
 
 def _requested(value: Mapping[str, Any], name: str, request: Mapping[str, Any]) -> str | list[Turn]:
-    """What the request of a line is about."""
+    """Return the content of a line's request."""
     content = _content(request)
     if is_blank(content):
         _refuse_unseen(value, (name,))
@@ -130,11 +130,11 @@ def _requested(value: Mapping[str, Any], name: str, request: Mapping[str, Any]) 
 
 def _content(value: Mapping[str, Any]) -> str | list[Turn]:
     if "rationale" in value and value.keys() >= VERDICT:
-        raise ContentError("already_judged", f"this is a verdict already: it has {', '.join(sorted(VERDICT))}")
+        raise ContentError("already_judged", f"this is a verdict: it has {', '.join(sorted(VERDICT))}")
     text, messages = value.get("text"), value.get("messages")
     if messages is None:
         if type(text) is str and text and not text.isspace() and value.keys().isdisjoint(OTHERS):
-            return text  # as most rows are
+            return text  # the case of most rows
     elif text is None and type(messages) is list and value.keys().isdisjoint(OTHERS) and (turns := plain(messages)):
         return turns
     content, read = _looked_for(value)
@@ -144,9 +144,9 @@ def _content(value: Mapping[str, Any]) -> str | list[Turn]:
 
 
 def _looked_for(value: Mapping[str, Any]) -> tuple[str | list[Turn], tuple[str, ...]]:
-    """The content, and the members that it was read from."""
+    """Return the content, and the members it was read from."""
     text = value.get("text")
-    found = [name for name in OTHERS if isinstance(value.get(name), list | tuple)]  # other things are called so too
+    found = [name for name in OTHERS if isinstance(value.get(name), list | tuple)]  # the name is also used for other things
     if value.get("messages") is not None:
         found.insert(0, "messages")
     if text is not None and found:
@@ -162,7 +162,7 @@ def _looked_for(value: Mapping[str, Any]) -> tuple[str | list[Turn], tuple[str, 
     if isinstance(text, bytes):
         return _decoded(text), ("text",)
     if not isinstance(text, str):
-        raise ContentError("wrong_type", f"text is a string, this is {kind_of(text)}")
+        raise ContentError("wrong_type", f"text must be a string, this is {kind_of(text)}")
     return text, ("text",)
 
 
@@ -178,7 +178,7 @@ def _decoded(text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError:
-        raise ContentError("wrong_type", "text is bytes that are no UTF-8") from None
+        raise ContentError("wrong_type", "text is bytes that are not UTF-8") from None
 
 
 def _no_text(value: Mapping[str, Any]) -> ContentError:
@@ -190,7 +190,7 @@ def _no_text(value: Mapping[str, Any]) -> ContentError:
 
 
 def _refuse_unseen(value: Mapping[str, Any], read: tuple[str, ...]) -> None:
-    """Raise ContentError where the text is empty and another member holds one: an empty text is called safe unseen."""
+    """Raise ContentError if the text is empty and another member holds one: an empty text would be called safe unread."""
     for key, inner in value.items():
         is_known = key in read or key == "metadata" or (key in PLACED and is_scalar(inner)) or (key in ABOUT and is_remark(inner))
         if not is_known and holds_words(inner):
@@ -200,7 +200,7 @@ def _refuse_unseen(value: Mapping[str, Any], read: tuple[str, ...]) -> None:
 
 
 def _known_id(line: int, value: object) -> str | None:
-    """The id of a row that is refused for something else."""
+    """Return the id of a row that is refused for another reason."""
     if not isinstance(value, Mapping):
         return None
     first, second = ("custom_id", "id") if is_openais(value) else ("id", "custom_id")

@@ -1,4 +1,4 @@
-"""Ids of rows: which are taken, what a row without one is called, and finding those that come twice."""
+"""Row ids: which are accepted, which id a row without one gets, and how repeated ids are found."""
 
 import hashlib
 import math
@@ -12,33 +12,33 @@ from guardfleet.errors import ContentError, LineError
 from guardfleet.rows.metadata import is_storable, kind_of
 
 MAX_CHARACTERS = 512
-EXACT = 2**53  # from here on a float may stand for several whole numbers
+EXACT = 2**53  # from here on a float may stand for several integers
 UUID_BYTES = 16
 _INVENTED = re.compile(r"line:(\d+)")
 ENTRY_BYTES = 10  # six of the hash, four of the line
 
 
 def invented(line: int) -> str:
-    """The id of a row that has none. No other line may bring it, so it collides with none that is given."""
+    """Return the id of a row that has none. No other line may use it, so it cannot collide."""
     return f"line:{line}"
 
 
 def id_of(line: int, value: object) -> str:
-    """The id that a row gives, or the invented one where that is missing, null, empty or NaN. Raises ContentError."""
+    """Return the row's id, or the invented one if it is missing, null, empty or NaN. Raises ContentError."""
     text = value if type(value) is str else _text(value)
     if not text:
         return invented(line)
     if len(text) > MAX_CHARACTERS:
-        raise ContentError("invalid_id", f"id has {len(text)} characters, 1 to {MAX_CHARACTERS} are taken")
+        raise ContentError("invalid_id", f"id has {len(text)} characters, 1 to {MAX_CHARACTERS} are allowed")
     if not is_storable(text):
         raise ContentError("invalid_id", "id holds a NUL byte or a lone surrogate")
     if text.startswith("line:") and (found := _INVENTED.fullmatch(text)) and found[1] != str(line):
-        raise ContentError("invalid_id", "ids like line:1 are kept for rows without an id, each for the one of that line")
+        raise ContentError("invalid_id", "ids like line:1 are reserved for rows without an id, each for its own line")
     return text
 
 
 def _text(value: Any) -> str:
-    if hasattr(value, "dtype") and hasattr(value, "item"):  # numpy's scalars
+    if hasattr(value, "dtype") and hasattr(value, "item"):  # numpy scalars
         value = value.item()
     if value is None:
         return ""
@@ -50,33 +50,33 @@ def _text(value: Any) -> str:
         return str(value)
     if isinstance(value, bytes) and len(value) == UUID_BYTES:
         return str(uuid.UUID(bytes=value))
-    raise ContentError("invalid_id", f"id is a string or a whole number, this is {kind_of(value)}")
+    raise ContentError("invalid_id", f"id must be a string or a whole number, this is {kind_of(value)}")
 
 
 def _digits(value: int) -> str:
     try:
         return str(value)
-    except ValueError:  # more digits than the interpreter turns into text
+    except ValueError:  # more digits than the interpreter converts to text
         raise ContentError("invalid_id", f"id is a number of more than {MAX_CHARACTERS} digits") from None
 
 
 def _whole(value: float | Decimal) -> str:
-    """A float is taken where it is a whole number and surely the one that was meant: pandas makes floats of ids with a gap."""
+    """Accept a float if it is certainly the whole number that was meant: pandas makes floats of ids when one is missing."""
     if math.isnan(value):
         return ""
     if not math.isfinite(value) or not -EXACT < value < EXACT:
-        raise ContentError("invalid_id", "id is a number that is not known to its last digit: give it as text")
+        raise ContentError("invalid_id", "id is a number whose last digit is uncertain: give it as text")
     if value != int(value):
-        raise ContentError("invalid_id", f"id is {value}, not whole" if len(str(value)) < 30 else "id is no whole number")  # noqa: PLR2004
+        raise ContentError("invalid_id", f"id is {value}, not whole" if len(str(value)) < 30 else "id is not a whole number")  # noqa: PLR2004
     return str(int(value))
 
 
 class SeenIds:
-    """Finds repeated ids and where they were first, in 11 bytes of memory each and 4 MB in all.
+    """Finds repeated ids and their first line, in 11 bytes of memory for each id plus 4 MB.
 
-    Of each id it keeps a hash of 8 bytes: two choose the bucket, six lie in it, one behind the other, each with its line. Among 10
-    million ids a false alarm has odds of 3 in a million. The hash is salted anew each time, so that nobody can choose ids that
-    share a bucket.
+    It keeps an 8-byte hash of each id: two bytes choose the bucket, six are stored in it with the line. Among 10 million ids the
+    probability of a false alarm is 3 in a million. The hash is salted anew each time, so that nobody can choose ids that share a
+    bucket.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class SeenIds:
         self._buckets = [bytearray() for _ in range(1 << 16)]
 
     def check(self, line: int, row_id: str) -> None:
-        """Raise LineError if the id came before."""
+        """Raise LineError if the id was seen before."""
         hashed = self._salted.copy()
         hashed.update(row_id.encode())
         mark = hashed.digest()
@@ -93,6 +93,6 @@ class SeenIds:
         while at >= 0:
             if at % ENTRY_BYTES == 0:
                 first = int.from_bytes(bucket[at + len(rest) : at + ENTRY_BYTES])
-                raise LineError(line, "duplicate_id", f"this id came before, in line {first}")
-            at = bucket.find(rest, at + 1)  # a line's number, or the end of one entry and the beginning of the next
+                raise LineError(line, "duplicate_id", f"this id was used before, in line {first}")
+            at = bucket.find(rest, at + 1)  # matched a line number, or the border of two entries
         bucket += rest + (line & 0xFFFFFFFF).to_bytes(4)

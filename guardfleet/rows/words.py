@@ -1,4 +1,4 @@
-"""Whether a value holds words that somebody could read, and what a member may be called in an error message."""
+"""Whether a value holds readable words, and how error messages name a member."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,12 +9,12 @@ _QUIET = (type(None), bool, int, float, complex, Mapping, list, tuple)
 
 
 def holds_words(value: Any) -> bool:
-    """Whether a text that is not blank lies anywhere in it. What is neither JSON nor a number counts as one: nobody has read it."""
+    """Return whether a text that is not blank lies inside. What is neither JSON nor a number counts as one: nobody has read it."""
     return any(bool(inner.strip()) if isinstance(inner, str) else not isinstance(inner, _QUIET) for inner in values_in(value))
 
 
 def values_in(value: Any) -> Iterator[Any]:
-    """It and every value inside it, lists and objects once each: a Python value may hold itself."""
+    """Yield the value and every value inside it, lists and objects once each: a Python value may contain itself."""
     waiting, seen = [value], set()
     while waiting:
         inner = waiting.pop()
@@ -27,15 +27,15 @@ def values_in(value: Any) -> Iterator[Any]:
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether nothing is inside it."""
+    """Return whether the value contains no other values."""
     return not isinstance(value, Mapping | list | tuple)
 
 
 def is_remark(value: Any) -> bool:
-    """Whether it may be a remark on a text, such as a label or a date: a scalar, or a list of them."""
+    """Return whether the value may describe a text, such as a label or a date: a scalar, or a list of scalars."""
     return all(map(is_scalar, value if isinstance(value, list | tuple) else (value,)))
 
 
 def called(key: object) -> str:
-    """A member's name, where it looks like one: a key may be anything, a text too."""
+    """Return a member's name if it looks like one: a key can be anything, even a text."""
     return f"'{key}'" if isinstance(key, str) and _NAME.fullmatch(key) else "of another name"

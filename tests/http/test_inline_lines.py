@@ -110,7 +110,7 @@ def test_a_column_that_cannot_be_one_is_refused(client: TestClient, name: str, v
     [
         ("moderate", {"messages": [{"role": "user", "content": "", "note": "words"}]}, "unknown_member", "'note'"),
         ("moderate", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "unsupported_content",
-         "images are not judged"),
+         "images cannot be judged"),
         ("moderate", {"messages": [{"role": "captain", "content": "words"}]}, "unknown_role", "'captain'"),
         ("moderate", {"messages": [{"role": "user", "content": "x"}], "text": "y"}, "missing_text", "has both"),
         ("moderations", {"input": [{"type": "text", "text": "", "content": "words"}]}, "unknown_member", "'content'"),

@@ -126,8 +126,8 @@ def test_every_word_is_in_a_turn_that_the_template_shows(messages: list[Any], tu
         ({"role": "user", "content": [{"type": "text", "text": "x", "alt": "words"}]}, "unknown_member", "'alt'"),
         ({"role": "assistant", "tool_calls": [{**CALL, "comment": "words"}]}, "unknown_member", "'comment'"),
         ({"role": "user", "content": 5}, "wrong_type", "neither a string nor"),
-        ({"role": "user", "content": [{"type": "text", "text": 5}]}, "wrong_type", "no string"),
-        ("hello", "wrong_type", "no object"),
+        ({"role": "user", "content": [{"type": "text", "text": 5}]}, "wrong_type", "not a string"),
+        ("hello", "wrong_type", "not an object"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_by_its_name(message: Any, code: str, named: str) -> None:
@@ -146,7 +146,7 @@ def test_a_member_without_words_is_in_nobodys_way(empty: Any) -> None:
 def test_messages_may_be_the_json_of_a_list() -> None:
     assert turns_of('[{"role": "user", "content": "hi"}]') == [{"role": "user", "content": "hi"}]
     for bad in ("[", '"hi"', "{}", "hello"):
-        with pytest.raises(ContentError, match="messages is"):
+        with pytest.raises(ContentError, match="messages (must be|is a string that is not JSON)"):
             turns_of(bad)
 
 

@@ -55,9 +55,9 @@ def nested(levels: int) -> Any:
         ({"a": 1, "b": nested(64)}, {"a": 1}, "'b' is nested deeper than 64 levels"),
         ({"b": b"\xff"}, None, "'b' is bytes"),
         ({"a": "y" * 17_000}, None, "more than 16384 characters"),
-        ("plain", None, "no object but a string"),
-        ([1, 2], None, "no object but a list"),
-        (5, None, "no object but a number"),
+        ("plain", None, "not an object but a string"),
+        ([1, 2], None, "not an object but a list"),
+        (5, None, "not an object but a number"),
     ],
 )
 def test_what_cannot_be_kept_is_left_out_with_a_note(given: Any, kept: Any, said: str) -> None:

@@ -65,12 +65,12 @@ def test_ids_are_taken_as_what_they_are(given: Any, shown: str) -> None:
     ("raw", "said"),
     [
         ('{"id": 1.5, "text": "x"}', "id is 1.5, not whole"),
-        ('{"id": 1e300, "text": "x"}', "not known to its last digit"),
-        ('{"id": 9007199254740993.0, "text": "x"}', "not known to its last digit"),
+        ('{"id": 1e300, "text": "x"}', "last digit is uncertain"),
+        ('{"id": 9007199254740993.0, "text": "x"}', "last digit is uncertain"),
         ('{"id": true, "text": "x"}', "this is a boolean"),
         ('{"id": [1], "text": "x"}', "this is a list"),
         ('{"id": "' + "9" * 513 + '", "text": "x"}', "513 characters"),
-        ('{"id": ' + "9" * 5000 + ', "text": "x"}', "not known to its last digit"),
+        ('{"id": ' + "9" * 5000 + ', "text": "x"}', "last digit is uncertain"),
         ('{"id": "a\\u0000b", "text": "x"}', "NUL"),
         ('{"id": "a\\ud800b", "text": "x"}', "surrogate"),
     ],
@@ -94,7 +94,7 @@ def test_a_repeated_id_is_refused_with_the_line_of_the_first() -> None:
     seen.check(17, "a")
     seen.check(70_000, "b")
     for row_id, first in (("a", 17), ("b", 70_000)):
-        with pytest.raises(LineError, match=f"came before, in line {first} ") as caught:
+        with pytest.raises(LineError, match=f"used before, in line {first} ") as caught:
             seen.check(80_000, row_id)
         assert caught.value.line == 80_000
 
@@ -150,8 +150,8 @@ def test_a_batch_line_takes_what_chat_clients_write() -> None:
 @pytest.mark.parametrize(
     ("value", "code", "said"),
     [
-        ({"url": "/v1/moderations", "body": {"input": ["one", "two"]}}, "wrong_type", "one input a line: this one has 2"),
-        ({"url": "/v1/moderations", "body": {"input": []}}, "wrong_type", "input is a string"),
+        ({"url": "/v1/moderations", "body": {"input": ["one", "two"]}}, "wrong_type", "a line has one input, this one has 2"),
+        ({"url": "/v1/moderations", "body": {"input": []}}, "wrong_type", "input must be a string"),
         ({"url": "/v1/moderations", "body": {"input": [1, 2, 3]}}, "wrong_type", "a list of text parts"),
         ({"url": "/v1/moderations", "body": {"input": [{"type": "image_url", "image_url": {}}]}}, "unsupported_content", "images"),
         ({"url": "/v1/moderations", "body": {"input": "", "prompt": "words"}}, "unknown_member", "'prompt'"),
@@ -161,8 +161,8 @@ def test_a_batch_line_takes_what_chat_clients_write() -> None:
         ({"url": "/v1/chat/completions", "body": {"messages": None}}, "missing_text", "body has no messages"),
         ({"url": "/v1/responses", "body": {"input": "one"}}, "wrong_type", "whose url is"),
         ({"body": {"input": "one"}}, "wrong_type", "whose url is"),
-        ({"url": "/v1/moderations", "method": "GET", "body": {"input": "one"}}, "wrong_type", "is a POST"),
-        ({"url": "/v1/moderations", "body": "one"}, "wrong_type", "body is an object"),
+        ({"url": "/v1/moderations", "method": "GET", "body": {"input": "one"}}, "wrong_type", "must be a POST"),
+        ({"url": "/v1/moderations", "body": "one"}, "wrong_type", "body must be an object"),
         ({"response": {"status_code": 200, "body": {"output": "words"}}, "error": None}, "already_judged", "no request"),
     ],
 )
@@ -291,5 +291,5 @@ def test_numpys_and_pandas_values_are_taken_for_what_they_are() -> None:
 def test_a_repeated_member_is_told_whatever_the_text_is_called() -> None:
     value = parse_line(3, b'{"comment": "one", "comment": "two", "nr": 1}')
     for columns in (Columns("comment", "nr"), Columns("comment", "nr", is_told=True)):
-        with pytest.raises(LineError, match="'text' is there more than once"):
+        with pytest.raises(LineError, match="'text' occurs more than once"):
             taken(columns.row(value))
