@@ -9,24 +9,24 @@ from guardfleet.errors import RejectedError
 from guardfleet.verdicts.page import Cursor
 
 MARK_BYTES = 8
-PLACE = struct.Struct(">iq")  # ordinal, sequence number
+PLACE = struct.Struct(">iq")  # ordinal of the shard, sequence number in it
 
 
 def pack(cursor: Cursor, *, job_id: int, key: bytes) -> str:
-    """The cursor as text for a URL."""
+    """Encode a cursor as text for a URL."""
     place = PLACE.pack(cursor.ord, cursor.seq)
     return base64.urlsafe_b64encode(place + _mark(place, job_id, key)).rstrip(b"=").decode()
 
 
 def unpack(text: str, *, job_id: int, keys: Sequence[bytes]) -> Cursor:
-    """The inverse of `pack` under any of the keys; raises RejectedError for anything else."""
+    """Decode a cursor that any of the keys signed, the inverse of `pack`. Raises RejectedError for anything else."""
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         raw = b""
     place, mark = raw[: PLACE.size], raw[PLACE.size :]
     if len(place) != PLACE.size or not any(hmac.compare_digest(mark, _mark(place, job_id, key)) for key in keys):
-        raise RejectedError("after is not a cursor of this batch; take it from `next` of the page before.")
+        raise RejectedError("after is not a cursor of this batch: take it from `next` of the previous page.")
     return Cursor(*PLACE.unpack(place))
 
 

@@ -1,7 +1,7 @@
-"""What the columns of the table `verdict` mean: the one way from a judgement to a row, and from a row to any face.
+"""What the columns of the table `verdict` mean: the only way from a judgement to a row, and from a row to any output.
 
-No code has a default: what is unknown or contradicts itself is an error verdict, never safe. Nothing here raises over what a row
-holds, so that such a row costs no other of its page. Standard library only, as `guardfleet.domain.verdict`.
+No code has a default: unknown or contradictory codes are an error verdict, never safe. Nothing here raises because of a row's
+content, so a bad row costs no other row of its page. Standard library only, as `guardfleet.domain.verdict`.
 """
 
 import datetime as dt
@@ -23,31 +23,31 @@ from guardfleet.domain.verdict import (
 
 KNOWN_CODES = 16_384  # about 10 MiB of judgements at most
 ALL_CATEGORIES = sum(CATEGORY_NAMES)
-CERTAIN = 255  # of a probability's byte; 0 is 0
-CERTAIN_ODDS, UNKNOWN_ODDS = 254, 255  # of the byte of a category's odds
+CERTAIN = 255  # byte of probability 1; 0 is 0
+CERTAIN_ODDS, UNKNOWN_ODDS = 254, 255  # bytes of a category's probability
 PROBABILITIES = [byte / CERTAIN for byte in range(256)]
 ODDS = [*(byte / CERTAIN_ODDS for byte in range(UNKNOWN_ODDS)), None]
 JUDGED: tuple[Severity, ...] = (Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE)
-LABELS = {severity: severity.name.capitalize() for severity in JUDGED}  # as the model says them
+LABELS = {severity: severity.name.capitalize() for severity in JUDGED}  # in the model's spelling
 REFUSALS = {None: "", True: "\nRefusal: Yes", False: "\nRefusal: No"}
 
 
 class Codes(NamedTuple):
-    """The columns that say something, as they are stored. Nobody but this module reads them; all others take `decode`."""
+    """The columns that hold the judgement, as stored. Only this module reads them; everybody else calls `decode`."""
 
     severity: int  # the number of a Severity
     categories: int  # bits of Category
     refusal: bool | None
     probabilities: bytes | None  # P(safe), P(controversial), P(unsafe)
     served_by: int  # the number of a ServedBy
-    raw: str | None  # null: the model's answer was, to the letter, `canonical_answer` of the other columns
+    raw: str | None  # null: the model's answer was exactly `canonical_answer` of the other columns
     error: str | None
     error_detail: str | None
-    category_odds: bytes | None  # of each of CATEGORY_CHOICES
+    category_odds: bytes | None  # one byte for each of CATEGORY_CHOICES
 
 
 class StoredVerdict(NamedTuple):
-    """A row of `verdict`: the values of READ_COLUMNS, in their order. What it says is `judgement`; `metadata` is JSON text."""
+    """A row of `verdict`: the values of READ_COLUMNS, in their order. `judgement` decodes them; `metadata` is JSON text."""
 
     ord: int
     seq: int
@@ -70,12 +70,12 @@ class StoredVerdict(NamedTuple):
 
     @property
     def codes(self) -> tuple[Any, ...]:
-        """The values of `Codes`: equal for very many verdicts, so they are what is remembered by."""
+        """The values of `Codes`. Very many verdicts have equal ones, so caches are keyed by them."""
         return self[SAID]  # type: ignore[return-value]
 
     @property
     def judgement(self) -> Judgement:
-        """What the row says, without its tokens and its evidence."""
+        """The decoded judgement, without token counts and evidence."""
         return decode(self.codes)
 
 
@@ -84,7 +84,7 @@ SAID = slice(READ_COLUMNS.index(Codes._fields[0]), READ_COLUMNS.index(Codes._fie
 
 
 def encode(judgement: Judgement) -> Codes:
-    """The judgement as it is stored. One that contradicts itself, or whose numbers are none, is stored as an error."""
+    """Encode a judgement for storage. One that contradicts itself, or whose probabilities are invalid, is stored as an error."""
     try:
         codes = Codes(
             int(judgement.severity),
@@ -99,7 +99,7 @@ def encode(judgement: Judgement) -> Codes:
             if judgement.category_odds is None
             else bytes([UNKNOWN_ODDS if p is None else round(CERTAIN_ODDS * p) for p in judgement.category_odds]),
         )
-    except (ValueError, OverflowError):  # NaN, infinite, or no probability
+    except (ValueError, OverflowError):  # NaN, infinite, or outside 0 to 1
         return encode(failure("unreadable", "its probabilities are none", raw=judgement.raw))
     reason = _wrong(codes)
     return codes if reason is None else encode(failure("unreadable", reason, raw=judgement.raw))
@@ -107,7 +107,7 @@ def encode(judgement: Judgement) -> Codes:
 
 @functools.lru_cache(KNOWN_CODES)
 def decode(codes: tuple[Any, ...]) -> Judgement:
-    """What stored codes say. Those that this version does not know, or that contradict each other, say `error`."""
+    """Decode stored codes. Codes that this version does not know, or that contradict each other, become an error."""
     found = Codes._make(codes)
     reason = _wrong(found)
     if reason is not None:
@@ -127,13 +127,13 @@ def decode(codes: tuple[Any, ...]) -> Judgement:
 
 
 def severity_and_categories(severity: int, categories: int) -> tuple[Severity, Category]:
-    """What these two columns say where the others are not at hand."""
+    """Decode these two columns where the others are not at hand."""
     said = decode(Codes(severity, categories, None, None, ServedBy.MODEL, None, *_error_of(severity), None))
     return said.severity, said.categories
 
 
 def as_stored(judgement: Judgement) -> Judgement:
-    """The judgement as whoever reads it later has it."""
+    """Return the judgement as later readers get it."""
     return replace(
         decode(encode(judgement)),
         input_tokens=judgement.input_tokens,
@@ -143,12 +143,12 @@ def as_stored(judgement: Judgement) -> Judgement:
 
 
 def canonical_answer(severity: Severity, categories: Category, refusal: bool | None) -> str:
-    """The model's answer that says these and nothing else. Raises KeyError for an error: the model has no word for it."""
+    """Return the model's answer that says exactly this. Raises KeyError for an error: the model has no word for it."""
     return f"Safety: {LABELS[severity]}\nCategories: {', '.join(category_names(categories)) or 'None'}{REFUSALS[refusal]}"
 
 
 def to_plain(judgement: Judgement) -> list[Any]:
-    """A judgement that is to be kept in a sealed blob, as JSON, its probabilities unrounded."""
+    """Return a judgement as JSON for an encrypted blob, its probabilities unrounded."""
     odds = [judgement.probabilities, judgement.category_odds]
     said = [int(judgement.severity), int(judgement.categories), judgement.refusal, int(judgement.served_by), judgement.raw]
     return [
@@ -157,7 +157,7 @@ def to_plain(judgement: Judgement) -> list[Any]:
 
 
 def of_plain(values: Sequence[Any]) -> Judgement:
-    """The judgement of `to_plain`; an error where it is none that this version knows."""
+    """Return the judgement from `to_plain`'s JSON; an error if this version does not know its form."""
     try:
         severity, categories, refusal, served_by, raw, error, detail, n_in, n_out, probabilities, odds, evidence = values
         kept = Judgement(
@@ -181,7 +181,7 @@ def of_plain(values: Sequence[Any]) -> Judgement:
 
 
 def _wrong(codes: Codes) -> str | None:
-    """Why the codes say nothing; None where they do. The view `verdicts` asks the same, in the same order and words."""
+    """Return why the codes are invalid, or None. The view `verdicts` checks the same, in the same order and words."""
     p, odds = codes.probabilities, codes.category_odds
     lengths = None if p is None else len(p), None if odds is None else len(odds)
     return _wrong_of(codes.severity, codes.categories, codes.served_by, codes.error is not None, *lengths)
@@ -227,5 +227,5 @@ def _error_of(severity: int) -> tuple[str | None, None]:
 
 
 def _storable(value: str) -> str:
-    """PostgreSQL's text takes neither NUL nor lone surrogates; an answer that holds one is shown with U+FFFD instead."""
+    """Replace what PostgreSQL's text cannot store, NUL and lone surrogates, by U+FFFD."""
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Verdicts on their way to a file: JSONL, CSV or Parquet, streamed."""
+"""Export verdicts to a file: JSONL, CSV or Parquet, streamed."""
 
 import csv
 import io
@@ -18,18 +18,18 @@ from guardfleet.verdicts.rendering import FIELDS
 FORMATS = ("jsonl", "csv", "parquet")
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 FLAT = tuple(name for name in FIELDS if name != "seq")
-NESTED = ("metadata", "category_probabilities", "evidence")  # one JSON each in CSV and Parquet
-TEXTS = ("text", "messages")  # of a verdict one, the conversation as JSON
-PARQUET_PAGES = 4  # in a row group: 20,000 verdicts
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins so
+NESTED = ("metadata", "category_probabilities", "evidence")  # as JSON text in CSV and Parquet
+TEXTS = ("text", "messages")  # a verdict has one of them, the conversation as JSON
+PARQUET_PAGES = 4  # per row group: 20,000 verdicts
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets execute cells that begin with one of these
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a file has beside its verdicts.
+    """What a file holds besides the verdicts.
 
-    `metadata_keys`: columns of their own in CSV and Parquet, in place of one with all metadata. `is_spreadsheet_safe`: an
-    apostrophe before what a spreadsheet would run as a formula, ids included.
+    `metadata_keys`: write these as columns of their own in CSV and Parquet, instead of one column with all metadata.
+    `is_spreadsheet_safe`: put an apostrophe before what a spreadsheet would execute as a formula, ids included.
     """
 
     with_text: bool = False
@@ -38,7 +38,7 @@ class Layout:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of a flat file."""
+        """The columns of a flat file."""
         if self.metadata_keys is None:
             names = FLAT
         else:
@@ -51,32 +51,32 @@ PLAIN = Layout()
 
 
 def format_of(path: str, wanted: str | None = None) -> str:
-    """The format to write: the one asked for, else by the file's suffix, JSONL where it has none. Raises RejectedError."""
+    """Return the format to write: the requested one, else by the suffix, JSONL if there is none. Raises RejectedError."""
     suffix = pathlib.Path(path).suffix.lower()
     chosen = wanted or (SUFFIXES.get(suffix) if suffix else "jsonl")
     if chosen is None:
-        raise RejectedError(f"{path}: {', '.join(SUFFIXES)} are written.")
+        raise RejectedError(f"{path}: the suffix names no known format; use one of {', '.join(SUFFIXES)}.")
     if chosen not in FORMATS:
-        raise RejectedError(f"format {chosen!r} is unknown; {', '.join(FORMATS)} are written.")
+        raise RejectedError(f"format {chosen!r} is unknown; use one of {', '.join(FORMATS)}.")
     return chosen
 
 
 def ready(path: str, wanted: str | None = None) -> str:
-    """The format to write there, once it is sure that this can be done: nobody is to judge a night long for a file that cannot be.
+    """Return the format to write, after checking that the file can be written: a long run must not fail at its end.
 
-    Raises RejectedError, and ConfigurationError where a package is missing.
+    Raises RejectedError, and ConfigurationError if a package is missing.
     """
     fmt = format_of(path, wanted)
     if fmt == "parquet":
         _pyarrow()
         if path == targets.STANDARD:
-            raise RejectedError("Parquet needs a file to write to.")
+            raise RejectedError("Parquet cannot be written to standard output: name a file.")
     targets.require_writable(path)
     return fmt
 
 
 def write(pages: Iterable[Page], path: str, fmt: str, layout: Layout = PLAIN) -> int:
-    """Write all verdicts to `path` (`-`: standard output) and return how many."""
+    """Write all verdicts to `path` (`-`: standard output) and return their number."""
     n = 0
 
     def counted() -> Iterator[Page]:
@@ -91,12 +91,12 @@ def write(pages: Iterable[Page], path: str, fmt: str, layout: Layout = PLAIN) ->
 
 
 def encode(pages: Iterable[Page], fmt: str, layout: Layout = PLAIN) -> Iterator[bytes]:
-    """The verdicts in one of `FORMATS`, piece by piece, as pages come."""
+    """Yield the verdicts as bytes in one of `FORMATS`, page by page."""
     return {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[fmt](pages, layout)
 
 
 def write_jsonl(rows: Iterable[Mapping[str, Any]], path: str) -> int:
-    """Write plain objects, one a line (`-`: to standard output), and return how many."""
+    """Write plain objects, one per line (`-`: to standard output), and return their number."""
     n = 0
     with targets.whole(path) as file:
         for n, row in enumerate(rows, 1):  # noqa: B007 - the last number is the count
@@ -116,12 +116,12 @@ def _member(content: Content | None) -> bytes:
     name = b"messages" if isinstance(content, list) else b"text"
     try:
         return b',"%b":%b' % (name, orjson.dumps(content))
-    except TypeError:  # a lone surrogate: escaped, it stays what it is
+    except TypeError:  # escape a lone surrogate, so that it stays what it is
         return b',"%b":%b' % (name, json.dumps(content).encode())
 
 
 def _flat(page: Page, layout: Layout) -> Iterator[dict[str, Any]]:
-    """Each verdict by the columns of the layout."""
+    """Yield each verdict by the layout's columns."""
     for row, content in zip(page.fields(), page.contents or [None] * len(page.rows), strict=True):
         if layout.metadata_keys is not None:
             metadata = row["metadata"] or {}
@@ -133,7 +133,7 @@ def _flat(page: Page, layout: Layout) -> Iterator[dict[str, Any]]:
 
 
 def _shown(text: str) -> str:
-    """The text as UTF-8 has it: a lone surrogate becomes U+FFFD, as it was judged."""
+    """Return the text in valid UTF-8: a lone surrogate becomes U+FFFD, as the model saw it."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -148,7 +148,7 @@ def _csv(pages: Iterable[Page], layout: Layout) -> Iterator[bytes]:
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
-    yield buffer.getvalue().encode()  # the header alone, where there were no pages
+    yield buffer.getvalue().encode()  # only the header, if there were no pages
 
 
 def _cell(value: Any) -> Any:
@@ -191,7 +191,7 @@ def _parquet(pages: Iterable[Page], layout: Layout) -> Iterator[bytes]:
     written = _Written()
     with pq.ParquetWriter(written, schema) as writer:
         group: list[Any] = []
-        for page in pages:  # as rows of Python, which take ten times as much, only one page of a group is held
+        for page in pages:  # hold only one page of a group as Python rows: they take ten times the memory
             group.append(pa.RecordBatch.from_pylist([_typed(row, layout.columns) for row in _flat(page, layout)], schema))
             if len(group) == PARQUET_PAGES:
                 writer.write_table(pa.Table.from_batches(group, schema))
@@ -214,12 +214,12 @@ def _nested(value: Any) -> str | None:
 
 
 def _scalar(value: Any) -> str | None:
-    """A member of the metadata as text: its type may differ from row to row."""
+    """Return a member of the metadata as text: its type may differ from row to row."""
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 class _Written(io.RawIOBase):
-    """A file that is read off while it is written."""
+    """A file whose content is taken out while it is written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class _Written(io.RawIOBase):
         return len(self._parts[-1])
 
     def taken(self) -> bytes:
-        """What was written since the last time."""
+        """Return what was written since the last call."""
         out = b"".join(self._parts)
         self._parts.clear()
         return out

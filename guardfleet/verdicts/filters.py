@@ -1,4 +1,4 @@
-"""Which of a job's verdicts a reader wants."""
+"""Which of a job's verdicts a reader asks for."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ CATEGORIES: Mapping[str, Category] = MappingProxyType({name: category for catego
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which verdicts are wanted: of these severities, in any of these categories (0: whatever), since then (Unix seconds)."""
+    """The verdicts to return: of these severities, in any of these categories (0: all), since this time (Unix seconds)."""
 
     severities: Sequence[int]
     categories: int = 0
@@ -30,7 +30,7 @@ class Filter:
         status: str | None = None,
         since: float | None = None,
     ) -> "Filter | None":
-        """Make a filter of names; None where nothing is asked. Raises RejectedError for a name that there is not."""
+        """Make a filter from names; None if nothing is asked for. Raises RejectedError for an unknown name."""
         if severity is None and status is not None:
             severity = _known(status, STATUSES, "status")
         if severity is None and category is None and since is None:
@@ -41,5 +41,5 @@ class Filter:
 
 def _known(name: str, there: Mapping[str, T], what: str) -> T:
     if name not in there:
-        raise RejectedError(f"{what} is one of: {', '.join(there)}.", param=what)
+        raise RejectedError(f"{what} must be one of: {', '.join(there)}.", param=what)
     return there[name]

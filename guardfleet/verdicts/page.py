@@ -1,4 +1,4 @@
-"""Stored verdicts as readers get them: a page of them, and where to go on."""
+"""A page of stored verdicts, as readers get it, and the cursor of the next page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Content = str | list[dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a reader of partial results stands: the ordinal of a finished shard, and the last text seen in it."""
+    """A reader's position in partial results: the ordinal of a finished shard, and the last text seen in it."""
 
     ord: int = 0
     seq: int = -1
@@ -21,7 +21,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Verdicts, the models that judged them by id, and where to go on; with the text of each where texts.beside put it there."""
+    """Verdicts, the models that judged them by id, and the next cursor; with each one's text if `texts.beside` added it."""
 
     rows: list[StoredVerdict]
     models: Mapping[int, Model]
@@ -30,9 +30,9 @@ class Page:
     contents: Sequence[Content | None] | None = None
 
     def json_objects(self) -> Iterator[bytes]:
-        """Each verdict as a JSON object."""
+        """Yield each verdict as a JSON object."""
         return (json_object(row, self.models[row.model_id]) for row in self.rows)
 
     def fields(self) -> Iterator[dict[str, Any]]:
-        """Each verdict in words."""
+        """Yield each verdict as a dictionary of fields."""
         return (fields(row, self.models[row.model_id]) for row in self.rows)

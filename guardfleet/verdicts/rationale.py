@@ -1,6 +1,6 @@
 """A verdict's evidence as a sentence, for pages and exports.
 
-The view `verdicts` says the same in SQL; a test holds the two against each other, word by word.
+The view `verdicts` builds the same sentence in SQL; a test compares the two word by word.
 """
 
 import functools
@@ -15,7 +15,7 @@ REFUSED = {True: "; the response is a refusal", False: "; the response is no ref
 
 
 def rationale(said: Judgement, evidence: Mapping[str, Any] | None, model: Model) -> str:
-    """The sentence."""
+    """Return the sentence that explains a verdict."""
     extent = _extent(evidence) if evidence else ""
     if said.severity is Severity.ERROR:
         return f"No verdict: {reason_of(said)}{extent}."
@@ -31,7 +31,7 @@ def rationale(said: Judgement, evidence: Mapping[str, Any] | None, model: Model)
 
 
 def reason_of(said: Judgement) -> str:
-    """Why a judgement is an error, without a full stop."""
+    """Return why a judgement is an error, without a full stop."""
     detail = "" if said.error_detail is None else f" ({said.error_detail})"
     return f"{ERROR_CODES.get(said.error or '', said.error or 'unknown')}{detail}"
 

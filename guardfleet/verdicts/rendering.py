@@ -1,6 +1,6 @@
-"""A stored verdict as callers see it: a JSON object for HTTP and JSONL, flat fields for CSV, Parquet and Python.
+"""Render a stored verdict: a JSON object for HTTP and JSONL, flat fields for CSV, Parquet and Python.
 
-Millions of them are read, so most of an object is made once for all verdicts that say the same: 1 us instead of 20 a verdict.
+Millions are read, so the part that equal verdicts share is rendered once and cached: 1 us instead of 20 per verdict.
 """
 
 import functools
@@ -42,7 +42,7 @@ KNOWN_VERDICTS = 65_536  # about 40 MiB of rendered text at most
 
 
 def json_object(row: StoredVerdict, model: Model) -> bytes:
-    """The verdict as a JSON object in UTF-8, on one line."""
+    """Return the verdict as a JSON object in UTF-8, on one line."""
     said = _said(row.codes, model) if row.evidence is None else _said_json(row.judgement, model, row.evidence)
     metadata = b"" if row.metadata is None else b',"metadata":' + row.metadata.encode()
     return b'{"id":%b,%b,"tokens":{"input":%d,"output":%d},"done_at":%b%b}' % (
@@ -56,7 +56,7 @@ def json_object(row: StoredVerdict, model: Model) -> bytes:
 
 
 def fields(row: StoredVerdict, model: Model) -> dict[str, Any]:
-    """The verdict in words, by `FIELDS`, as the view `verdicts` has it."""
+    """Return the verdict by `FIELDS`, as the view `verdicts` has it."""
     said = row.judgement
     p_safe, p_controversial, p_unsafe = _shown(said.probabilities) or (None, None, None)
     return {
@@ -96,7 +96,7 @@ def _said_json(said: Judgement, model: Model, evidence: Mapping[str, Any] | None
 
 
 def said_object(said: Judgement, model: Model, evidence: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The members of a verdict's object that do not depend on whom it is about."""
+    """Return the members of a verdict's object that do not depend on the row."""
     shown = _shown(said.probabilities)
     return {
         "severity": said.severity.label,
@@ -124,5 +124,5 @@ def _shown(probabilities: tuple[float, float, float] | None) -> tuple[float, flo
 
 
 def _named(odds: Sequence[float | None] | None) -> dict[str, float] | None:
-    """Category to probability; what rounds to nothing and what is not known is left out."""
+    """Map category to probability; values that round to zero and unknown ones are left out."""
     return None if odds is None else {name: round(p, 3) for name, p in zip(CATEGORY_CHOICES, odds, strict=True) if p}

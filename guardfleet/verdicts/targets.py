@@ -1,4 +1,4 @@
-"""Where a command writes to: checked before anything is read, never one of its inputs, and replaced only once all is written."""
+"""Where a command writes its output: checked before anything is read, never an input, replaced only when it is complete."""
 
 import os
 import pathlib
@@ -15,17 +15,17 @@ STANDARD = "-"  # input or output
 
 
 def rejected_beside(path: str) -> str | None:
-    """Where the refused lines go; None where nothing has a place beside it: standard output, a pipe, a device."""
+    """Return where refused lines go; None if nothing can stand beside the path: standard output, a pipe, a device."""
     return f"{path}.rejected.jsonl" if path != STANDARD and _is_file(path) else None
 
 
 def require_writable(path: str) -> None:
-    """Raise RejectedError unless a file can be written there. Leaves it as it is; opens no pipe, for whose reader that is all."""
+    """Raise RejectedError unless the path can be written. Changes nothing, and opens no pipe: its reader would see its end."""
     if path == STANDARD:
         return
     if not path:
-        raise RejectedError("the name of the output is empty.")
-    if os.path.isdir(path):  # noqa: PTH112 - as the rest of this module: names that the system resolves
+        raise RejectedError("the name of the output file is empty.")
+    if os.path.isdir(path):  # noqa: PTH112 - as in the rest of this module: the system resolves the names
         raise RejectedError(f"{path} is a folder: name a file to write to.")
     try:
         if os.path.exists(path) and not os.access(path, os.W_OK):  # noqa: PTH110
@@ -39,21 +39,21 @@ def require_writable(path: str) -> None:
 
 
 def require_apart(outputs: Iterable[str], inputs: Sequence[str]) -> None:
-    """Raise RejectedError where an output is the same file as an input, by whatever names, links included."""
+    """Raise RejectedError if an output is the same file as an input, under any name, links included."""
     read = {identity: path for path in inputs if (identity := _identity(path, sys.stdin))}
     for path in outputs:
         if (identity := _identity(path, sys.stdout)) in read:
             first = read[identity]
             also = "" if first == path else f" ({first})"
-            raise RejectedError(f"{path} is read as an input{also}, and would be written over: name another file to write to.")
+            raise RejectedError(f"{path} is an input{also} and would be overwritten: name another output file.")
 
 
 @contextmanager
 def whole(path: str) -> Iterator[BinaryIO]:
-    """A file to write to, which takes its place once all is written, with the mode of what was there; gone if that fails.
+    """Yield a file that replaces the target once it is written completely, and keeps the target's mode; removed on failure.
 
-    Links are followed. What is no regular file, as standard output, a pipe or a device, is written straight into. Raises
-    RejectedError, but for what standard output raises.
+    Links are followed. Anything but a regular file (standard output, a pipe, a device) is written directly. Raises
+    RejectedError, except for errors of standard output.
     """
     if path == STANDARD:
         yield sys.stdout.buffer
@@ -77,11 +77,11 @@ def whole(path: str) -> Iterator[BinaryIO]:
 
 
 def _is_file(path: str) -> bool:
-    """Whether a regular file is there, or one can be made."""
+    """Return whether the path is a regular file, or can become one."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
     except OSError:
-        return True  # making it says what is wrong
+        return True  # creating it will raise the reason
 
 
 def _place(path: str) -> pathlib.Path:
@@ -89,7 +89,7 @@ def _place(path: str) -> pathlib.Path:
 
 
 def _part(target: pathlib.Path) -> tuple[pathlib.Path, int]:
-    """A new file beside the target, open for writing. A killed command leaves its own, which is in nobody's way."""
+    """Create a new file beside the target, open for writing. A killed command leaves its own behind, which disturbs nobody."""
     part = target.with_name(f"{target.name}.part{secrets.token_hex(4)}")
     found = target.stat() if target.exists() else None
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if found is None else 0o600)
@@ -101,10 +101,10 @@ def _part(target: pathlib.Path) -> tuple[pathlib.Path, int]:
 
 
 def _identity(path: str, standard: object) -> tuple[int, int] | None:
-    """What all names of one regular file have in common; None for anything else, which has no content to lose."""
+    """Return what all names of one regular file share; None for anything else, which has no content to lose."""
     try:
         found = os.fstat(standard.fileno()) if path == STANDARD else os.stat(path)  # type: ignore[attr-defined]  # noqa: PTH116
-    except (OSError, ValueError, AttributeError):  # not there; or closed, or none of the system's
+    except (OSError, ValueError, AttributeError):  # does not exist; or is closed, or is not a system file
         return None
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 

@@ -149,7 +149,7 @@ def test_a_target_that_is_ready_is_left_as_it_was(tmp_path: pathlib.Path) -> Non
     assert export.ready(str(tmp_path / "new.PARQUET")) == "parquet"
     assert export.ready(str(tmp_path / "new"), "csv") == "csv"
     assert export.ready("-") == "jsonl"
-    with pytest.raises(RejectedError, match="Parquet needs a file"):
+    with pytest.raises(RejectedError, match="Parquet cannot be written to standard output"):
         export.ready("-", "parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
     assert (tmp_path / "out.csv").read_text() == "kept"
