@@ -1,6 +1,6 @@
 """guardfleet: a queue-driven batch moderation worker fleet.
 
-What applications embed is named here, and imported when it is asked for: `from guardfleet import Client, JobOptions`.
+The public names that applications import, each loaded on first use: `from guardfleet import Client, JobOptions`.
 """
 
 from importlib import import_module

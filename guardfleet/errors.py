@@ -1,18 +1,18 @@
-"""The one error tree: what a caller can do about a failure decides its class."""
+"""The one error tree. An error's class says what the caller can do about it."""
 
 from typing import Self
 
 
 class GuardfleetError(Exception):
-    """Anything guardfleet raises on purpose; its message is a sentence for the user."""
+    """Base of all errors that guardfleet raises on purpose; the message is a sentence for the user."""
 
 
 class RetryableError(GuardfleetError):
-    """Nothing was lost; the same call may succeed later (a service is away, a lease was lost)."""
+    """Nothing was lost; the same call may succeed later (a service is down, a lease was lost)."""
 
 
 class RejectedError(GuardfleetError):
-    """The input is at fault; the same call will fail again. `param`: which of a request's parameters it is, where that is known."""
+    """The input is at fault; the same call will fail again. `param` names the request's parameter, if known."""
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class NotFoundError(RejectedError):
 
 
 class AwayError(RetryableError):
-    """A service does not do its work now. Anybody may be told `service`; `str()`, which can name hosts and users, is for logs."""
+    """A service is unavailable. `service` may be told to anybody; `str()`, which can name hosts and users, is for logs."""
 
     def __init__(self, service: str, detail: str) -> None:
         super().__init__(detail)
@@ -32,7 +32,7 @@ class AwayError(RetryableError):
 
 
 class OverloadedError(RetryableError):
-    """Refused at the door; `retry_after_s` says when to come back."""
+    """The request was refused because of load; `retry_after_s` says when to try again."""
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
@@ -40,11 +40,11 @@ class OverloadedError(RetryableError):
 
 
 class ConfigurationError(GuardfleetError):
-    """A setting, a file or the machine is not as it must be; the process does not start."""
+    """A setting, a file or the machine is not as required; the process does not start."""
 
 
 class StatementError(GuardfleetError):
-    """PostgreSQL refused a statement: a defect of ours, or a value that it cannot hold. Says which rule, never a value."""
+    """PostgreSQL refused a statement: a defect of ours, or a value it cannot store. Names the rule, never a value."""
 
     def __init__(self, message: str, *, sqlstate: str | None) -> None:
         super().__init__(message)
@@ -52,15 +52,15 @@ class StatementError(GuardfleetError):
 
 
 class FatalError(GuardfleetError):
-    """The process cannot go on: its supervisor is to start a fresh one."""
+    """The process cannot go on: its supervisor must start a new one."""
 
 
 class DrainingError(RetryableError):
-    """The engine is shutting down and hands the work back untouched."""
+    """The engine is shutting down and returns the work untouched."""
 
 
 class ContentError(RejectedError):
-    """What a row holds cannot be taken as it is; `code` is one of LineError's, `detail` quotes no text."""
+    """A row's content cannot be accepted; `code` is one of LineError's, `detail` quotes no text."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{detail} ({code})")
@@ -68,12 +68,12 @@ class ContentError(RejectedError):
 
 
 class LineError(RejectedError):
-    """Input lines are unusable, one as a rule; the rest of the file goes on.
+    """Input lines, usually one, are unusable; the rest of the file goes on.
 
     `code` is stable: `invalid_json`, `wrong_type`, `missing_text`, `invalid_id`, `duplicate_id`, `invalid_metadata`, `invalid_csv`,
     `invalid_encoding`, `damaged`, `too_large`, `url_mismatch`, `repeated_key`, `unknown_role`, `unknown_member`,
-    `unsupported_content`, `already_judged`. `row_id` is the line's id, where it had a usable one. `last_line` ends the range that
-    is refused with it; `place` is where that is, if there are several inputs.
+    `unsupported_content`, `already_judged`. `row_id` is the line's id, if it has a usable one. `last_line` ends the refused range;
+    `place` says where it is if there are several inputs.
     """
 
     def __init__(
@@ -95,16 +95,16 @@ class LineError(RejectedError):
         return f"{self.place or many}: {self.detail} ({self.code})"
 
     def kept(self) -> Self:
-        """Itself, to be held: without the frames that it was raised in, each of which holds it and what it was raised for."""
+        """Return the error without its traceback and causes, whose frames would keep the input alive."""
         self.__traceback__ = self.__context__ = self.__cause__ = None
         return self
 
     @property
     def told(self) -> str:
-        """The detail with its place, where there are several inputs."""
+        """The detail, with its place if there are several inputs."""
         return f"{self.place}: {self.detail}" if self.place else self.detail
 
     @property
     def n_lines(self) -> int:
-        """How many lines it refuses."""
+        """How many lines the error refuses."""
         return self.last_line - self.line + 1

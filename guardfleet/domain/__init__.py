@@ -1,1 +1,1 @@
-"""What a row means: pure functions and values, no I/O."""
+"""What the words of guardfleet mean: values and pure functions, no I/O."""

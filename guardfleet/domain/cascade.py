@@ -1,6 +1,6 @@
-"""A second model for what the first is unsure of: which rows of a shard it is asked, and what both say together.
+"""The cascade: which rows of a shard a second model is asked about, and how its answers are compared.
 
-A pure function of what the first said, of the plan and of the rows' digests: whoever takes the shard up again asks the same rows.
+A pure function of the first model's judgements, the plan and the rows' digests: whoever takes the shard over asks the same rows.
 """
 
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from guardfleet.domain.plan import Escalation, Plan
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 
-DIGEST_BITS = 32  # of a row's digest, an HMAC: as good as a die, and the same for the same text
+DIGEST_BITS = 32  # of a row's digest, an HMAC: as good as random, and equal for equal texts
 
 
 @dataclass(frozen=True, slots=True)
 class Doubts:
-    """Rows for the second model: those the first was `unsure` of, and others, `sampled`, for comparison alone."""
+    """Rows for the second model: those the first was `unsure` of, and others, `sampled`, for comparison only."""
 
     unsure: list[int]
     sampled: list[int]
 
     @property
     def asked(self) -> list[int]:
-        """All of them, in order."""
+        """All of these rows, in order."""
         return sorted([*self.unsure, *self.sampled])
 
 
 def doubts_of(plan: Plan, first: Sequence[Judgement], digests: Sequence[bytes]) -> Doubts:
-    """What a first model's judgements leave for the second; nothing without one in the plan."""
+    """Choose the rows of a first model's judgements for the second; none if the plan has no second model."""
     if plan.second_model is None:
         return Doubts([], [])
     unsure = [i for i, judgement in enumerate(first) if not is_sure(judgement, plan.sure)]
@@ -41,7 +41,7 @@ def doubts_of(plan: Plan, first: Sequence[Judgement], digests: Sequence[bytes]) 
 
 
 def is_sure(judgement: Judgement, least: float) -> bool:
-    """Whether the first model's word is enough. A row without a verdict, or without odds, is not sure."""
+    """Return whether the first model's answer is final. A row without a verdict or without probabilities is not."""
     if judgement.served_by is ServedBy.RULE_EMPTY:
         return True
     if judgement.severity is Severity.ERROR or judgement.probabilities is None:
@@ -50,6 +50,6 @@ def is_sure(judgement: Judgement, least: float) -> bool:
 
 
 def compare(doubts: Doubts, first: Sequence[Judgement], second: dict[int, Judgement]) -> Escalation:
-    """The figures of one shard; `second` holds the second model's judgement of every asked row."""
+    """Count one shard's escalations; `second` holds the second model's judgement of every asked row."""
     agreed = sum(first[i].severity is second[i].severity for i in doubts.sampled)
     return Escalation(len(doubts.unsure), len(doubts.sampled), agreed)

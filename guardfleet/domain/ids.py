@@ -1,4 +1,4 @@
-"""Public ids: what a row is called outside. A prefix says what it is of, 32 hex digits which one."""
+"""Public ids: a prefix that names the kind, and 32 hex digits of the row's UUID."""
 
 import uuid
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ class Kind:
     """The ids of one kind of thing."""
 
     prefix: str
-    unknown: str = "there is no {!r}."  # said of an id that can be none of these
-    also: tuple[str, ...] = ()  # prefixes that are taken too
+    unknown: str = "there is no {!r}."  # message for an id that cannot be one of these
+    also: tuple[str, ...] = ()  # further accepted prefixes
 
     def of(self, public_id: uuid.UUID) -> str:
-        """The id that users see and give back."""
+        """Return the public id that users see and send."""
         return self.prefix + public_id.hex
 
     def parse(self, label: str) -> uuid.UUID:
-        """The inverse of `of`; raises NotFoundError for what can be none."""
+        """Parse a public id, the inverse of `of`. Raises NotFoundError for what cannot be one."""
         digits = label
         for prefix in (self.prefix, *self.also):
             digits = digits.removeprefix(prefix)
@@ -32,8 +32,8 @@ class Kind:
 BATCH = Kind("batch_")  # a job, as the API calls it
 JOB = Kind("job_", "there is no job {!r}.", also=(BATCH.prefix,))
 FILE = Kind("file-", "there is no such file.")
-OUTPUT_FILE, ERROR_FILE = Kind("file-out-"), Kind("file-err-")  # of a job, in no table: rendered when they are asked for
+OUTPUT_FILE, ERROR_FILE = Kind("file-out-"), Kind("file-err-")  # of a job, in no table: rendered on request
 ENDPOINT = Kind("we_", "there is no such webhook endpoint.")
 KEY = Kind("key_", "there is no key {!r} in use; `guardfleet keys list` shows all.")
-EVENT = Kind("evt_")  # of a job: what has happened, and which time, stands behind the digits
-MODERATION, REQUEST = Kind("modr-"), Kind("req_")  # answers; nobody gives them back
+EVENT = Kind("evt_")  # of a job: the digits are followed by the event and its number
+MODERATION, REQUEST = Kind("modr-"), Kind("req_")  # of answers; never sent back

@@ -5,7 +5,7 @@ from enum import IntEnum
 
 
 class Lane(IntEnum):
-    """Work that waits for no other lane's; stored as its number."""
+    """A class of work that never waits for another one; stored as its number."""
 
     BULK = 0
     INTERACTIVE = 1  # somebody waits
@@ -20,17 +20,17 @@ class Lane(IntEnum):
 class Queues:
     """The names of one installation's queues."""
 
-    lanes: tuple[str, ...]  # by Lane; of work that any model may do
+    lanes: tuple[str, ...]  # by Lane; for work that any model may do
     webhooks: str
     dead: str
     dead_exchange: str
 
     @classmethod
     def of(cls, namespace: str) -> "Queues":
-        """Queues are prefixed with the namespace, so that installations can share a broker."""
+        """Name the queues with the namespace as prefix, so that installations can share a broker."""
         lanes = tuple(f"{namespace}.{lane.label}" for lane in Lane)
         return cls(lanes, f"{namespace}.webhooks", f"{namespace}.dead", f"{namespace}.dlx")
 
     def of_model(self, lane: Lane, model: str | None) -> str:
-        """The queue of a lane's work for one model; the lane's own for None."""
+        """Return the queue of a lane's work for one model; the lane's own queue for None."""
         return self.lanes[lane] if model is None else f"{self.lanes[lane]}@{model}"

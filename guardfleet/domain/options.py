@@ -1,4 +1,4 @@
-"""What may be asked of a job. Every face is made from this one model: command line, HTTP, clients, and the INSERT.
+"""The options of a job. Command line, HTTP, clients and the INSERT are all made from this one model.
 
 A new option is one field here and one column of the table `job`.
 """
@@ -19,7 +19,7 @@ PRIORITIES = range(-100, 101)
 WINDOW = r"^[1-9][0-9]{0,3}[mhd]$"
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 MOST_RETENTION_HOURS = 8760
-# Names of options before 0.2, taken for one version more. They are also what the columns and the keys of resume are called.
+# Option names before 0.2, accepted for one more version. The columns and the resume keys still use them.
 OLD_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "strict": "all_or_nothing",
@@ -43,7 +43,7 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# A JSON number without a fraction is an integer, however it is written; a boolean is none. To stand behind the field's limits.
+# A JSON number without a fraction is an integer, however it is written; a boolean is not. Must follow the field's limits.
 WHOLE = BeforeValidator(_whole)
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
 
@@ -52,7 +52,7 @@ class JobOptions(BaseModel):
     """How a job is to be run. Immutable; an unknown name or a value out of bounds raises pydantic's ValidationError."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    warns: ClassVar[bool] = True  # of old names; faces that say it in their own way do not
+    warns: ClassVar[bool] = True  # about old names; faces with a warning of their own turn it off
 
     name: Annotated[str, StringConstraints(max_length=200), Stored("name")] = Field(default="texts", description="Name of the job.")
     interactive: Annotated[bool, Stored("lane")] = Field(
@@ -89,7 +89,7 @@ class JobOptions(BaseModel):
         default=True, description="Reuse verdicts of your other jobs for equal texts."
     )
     text_retention_hours: Annotated[float | None, Stored("purge_hours")] = Field(
-        default=None, ge=0, le=MOST_RETENTION_HOURS, description="Delete the texts so long after the job has ended."
+        default=None, ge=0, le=MOST_RETENTION_HOURS, description="Delete the texts this many hours after the job ended."
     )
     completion_window: Annotated[Annotated[str, StringConstraints(pattern=WINDOW)] | None, Stored("completion_window")] = Field(
         default=None, description="Expire the job after this time: minutes, hours or days, such as 90m, 24h or 7d."
@@ -106,7 +106,7 @@ class JobOptions(BaseModel):
 
     @classmethod
     def of(cls, **given: Any) -> Self:
-        """Make the options of values that a person typed; raises RejectedError with a sentence that names the first wrong one."""
+        """Build options from values that a person typed. Raises RejectedError that names the first wrong one."""
         try:
             return cls(**given)
         except ValidationError as error:
@@ -117,32 +117,32 @@ class JobOptions(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _under_old_names(cls, given: Any) -> Any:
-        """Take what was asked for under an old name; under both is refused."""
+        """Accept options under their old names; refuse an option that is given under both."""
         if not isinstance(given, Mapping) or not (old := OLD_NAMES.keys() & given.keys()):
             return given
         if twice := next((name for name in old if OLD_NAMES[name] in given), None):
-            raise PydanticCustomError("repeated", f"{twice} is the old name of {OLD_NAMES[twice]}: give one of them")
+            raise PydanticCustomError("repeated", f"{twice} is the old name of {OLD_NAMES[twice]}: give only one of them")
         for name in old if cls.warns else ():
-            warnings.warn(f"{name} is called {OLD_NAMES[name]} now", DeprecationWarning, stacklevel=2)
+            warnings.warn(f"{name} is deprecated: use {OLD_NAMES[name]}", DeprecationWarning, stacklevel=2)
         return {OLD_NAMES.get(name, name): value for name, value in given.items()}
 
     @property
     def plan(self) -> Plan:
-        """Who is to judge, as workers are told. What the fields alone cannot tell is checked by `Plan.check`."""
+        """How the job is judged, as workers read it. `Plan.check` checks what a single field cannot tell."""
         return Plan(self.model, self.escalate_to, self.confidence_threshold, self.audit_fraction, self.long_texts)
 
     @property
     def window_s(self) -> float | None:
-        """Seconds until it expires; None: never."""
+        """Seconds until the job expires; None: never."""
         window = self.completion_window
         return None if window is None else float(int(window[:-1]) * UNITS_S[window[-1]])
 
     def stored(self) -> dict[str, Any]:
-        """What each column of the table `job` gets."""
+        """Return the value of each column of the table `job`."""
         return {column: getattr(self, name) for name, column in COLUMNS.items()}
 
     def under_old_names(self) -> dict[str, Any]:
-        """All but the name, under the names that keys of resume are made of: they outlive releases (docs/resume.md)."""
+        """Return all options but the name under their old names, which resume keys are made of: those outlive releases."""
         new = {new: old for old, new in OLD_NAMES.items()}
         return {new.get(name, name): getattr(self, name) for name in type(self).model_fields if name != "name"}
 

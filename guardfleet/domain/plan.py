@@ -1,4 +1,4 @@
-"""How a job is to be judged: by which model, by a second one where the first is unsure, and how much of long texts."""
+"""How a job is judged: by which model, by which second model if the first is unsure, and how much of long texts."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ NAME_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a caller asks of the judging; None where it is left to the workers.
+    """How a caller wants a job judged; None leaves it to the workers.
 
-    `model`: only workers with this model take the job. `second_model`: judges again what the first gave its severity a probability
-    below `sure`, and a random share `sample` of the rest, which is only compared: what the first was sure of is final.
+    `model`: only workers with this model take the job. `second_model`: judges again the texts whose severity got a probability
+    below `sure` from the first, and a random share `sample` of the rest. The latter is only compared: the first answer stands.
     `long_texts`: as the setting of the same name.
     """
 
@@ -24,18 +24,18 @@ class Plan:
     long_texts: str | None = None
 
     def check(self) -> "Plan":
-        """Itself; raises RejectedError for what cannot be carried out."""
+        """Validate the plan and return it. Raises RejectedError."""
         for name in (self.model, self.second_model):
             if name is not None and not (0 < len(name) <= NAME_CHARS and name.isprintable()):
-                raise RejectedError("a model's name is printable and has 1 to 200 characters.")
+                raise RejectedError("a model's name must have 1 to 200 characters, all printable.")
         if self.second_model is not None and self.second_model == self.model:
-            raise RejectedError("the second model is to be another than the first.")
+            raise RejectedError("the second model must differ from the first.")
         if not 0 < self.sure <= 1:
-            raise RejectedError("sure is a probability: more than 0, at most 1.")
+            raise RejectedError("confidence_threshold must be a probability: more than 0, at most 1.")
         if not 0 <= self.sample <= 1:
-            raise RejectedError("sample is a share: 0 to 1.")
+            raise RejectedError("audit_fraction must be a share: 0 to 1.")
         if self.long_texts is not None and self.long_texts not in COVERAGES:
-            raise RejectedError(f"long_texts is one of {', '.join(COVERAGES)}.")
+            raise RejectedError(f"long_texts must be one of {', '.join(COVERAGES)}.")
         return self
 
 
@@ -44,9 +44,9 @@ DEFAULT_PLAN = Plan()
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """What a second model was asked, in texts: `escalated` the first was unsure of, `sampled` it was sure of.
+    """How many texts a second model judged: `escalated`, which the first was unsure of, and `sampled`, which it was sure of.
 
-    `agreed` of the sampled got the same severity from both.
+    Of the sampled texts, `agreed` got the same severity from both.
     """
 
     escalated: int = 0

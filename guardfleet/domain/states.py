@@ -1,6 +1,6 @@
-"""The states of jobs, shards, deliveries and uploaded files, and the moves between them.
+"""The states of jobs, shards, deliveries and uploaded files, and the transitions between them.
 
-`TRANSITIONS` is the one table: the store's verbs are its edges, and docs/states.md is held against it by a test.
+`TRANSITIONS` is the one table: its keys are functions of the store, and a test compares docs/states.md with it.
 """
 
 from collections.abc import Mapping
@@ -8,15 +8,15 @@ from enum import IntEnum
 
 
 class JobState(IntEnum):
-    """Where a job is; stored as its number."""
+    """The state of a job; stored as its number."""
 
-    INGESTING = 0  # set by create(); a crash leaves it so, until resume() or, given up, abandon()
+    INGESTING = 0  # set by create(); a crash leaves it so until resume(), or abandon() after giving up
     RUNNING = 1  # set by seal(): every shard is committed
-    COMPLETED = 2  # set by the finish() that settles the last text
+    COMPLETED = 2  # set by the finish() that records the last text's verdict
     CANCELLING = 3  # set by cancel() and expire() while shards are still leased
     CANCELLED = 4  # set by cancel(), or by the dispatcher once the last lease is gone
-    FAILED = 5  # set by abandon(): the input could not be taken in
-    EXPIRED = 6  # set by expire() and settle_cancelled(), as CANCELLED is: its completion window was over
+    FAILED = 5  # set by abandon(): the input could not be read to its end
+    EXPIRED = 6  # set by expire() and settle_cancelled(), like CANCELLED: its completion window is over
 
     @property
     def label(self) -> str:
@@ -25,11 +25,11 @@ class JobState(IntEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen to the job."""
+        """Whether the job has ended for good."""
         return self in (JobState.COMPLETED, JobState.CANCELLED, JobState.FAILED, JobState.EXPIRED)
 
 
-BATCH_STATUS: Mapping[JobState, str] = {  # what OpenAI calls them
+BATCH_STATUS: Mapping[JobState, str] = {  # OpenAI's words
     JobState.INGESTING: "validating",
     JobState.RUNNING: "in_progress",
     JobState.COMPLETED: "completed",
@@ -41,30 +41,30 @@ BATCH_STATUS: Mapping[JobState, str] = {  # what OpenAI calls them
 
 
 class ShardState(IntEnum):
-    """Where a shard is; stored as its number."""
+    """The state of a shard; stored as its number."""
 
-    READY = 0  # set at ingest, by fail(), release(), postpone() and rescue(); due when next_attempt_at has passed
-    LEASED = 1  # set by claim(); a crash leaves it so until lease_until, then rescue() takes it back
-    DONE = 2  # set by finish(): its verdicts are in the same commit
+    READY = 0  # set at intake, by fail(), release(), postpone() and rescue(); due once next_attempt_at has passed
+    LEASED = 1  # set by claim(); a crash leaves it so until lease_until, then rescue() sets READY
+    DONE = 2  # set by finish(), in the same commit as its verdicts
     CANCELLED = 3  # set by cancel() and abandon(), and by fail/release/rescue once the job is ending
 
 
 class DeliveryState(IntEnum):
-    """Where one webhook delivery is; stored as its number."""
+    """The state of one webhook delivery; stored as its number."""
 
-    PENDING = 0  # set by relay() and defer(); due when next_attempt_at has passed
+    PENDING = 0  # set by relay() and defer(); due once next_attempt_at has passed
     SENDING = 1  # set by claim(); a crash leaves it so until lease_until, then it is due again
     DELIVERED = 2  # set by settle() after a 2xx
     EXHAUSTED = 3  # set by settle() after the last attempt, or after 410 Gone
 
 
 class FileState(IntEnum):
-    """Where an uploaded file is; stored as its number."""
+    """The state of an uploaded file; stored as its number."""
 
-    UPLOADING = 0  # set by create(); a crash leaves it so, and a day later it expires
-    WHOLE = 1  # set by complete(): from now on it is seen
-    DELETED = 2  # set by delete() and expire(): the key that opens its content is gone, so what is left of that is noise
-    REMOVED = 3  # set by removed(): its content is gone from the file storage
+    UPLOADING = 0  # set by create(); a crash leaves it so, and it expires a day later
+    WHOLE = 1  # set by complete(): from now on it is listed
+    DELETED = 2  # set by delete() and expire(): the key of its content is gone, so the rest is noise
+    REMOVED = 3  # set by removed(): the file storage has deleted its content
 
 
 TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], ...]]] = {

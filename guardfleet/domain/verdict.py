@@ -1,6 +1,6 @@
-"""The verdict: what is known about one text, and the names every part of guardfleet uses for it.
+"""The verdict: the answer for one text, and the names that every part of guardfleet uses for it.
 
-Standard library only: the engine runs on machines that have nothing else of guardfleet's dependencies.
+Standard library only: the engine runs on machines that have none of guardfleet's other dependencies.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Severity(IntEnum):
-    """How bad a text is; stored as its number. `ERROR` is not a severity but the honest lack of one, and never safe."""
+    """How harmful a text is; stored as its number. `ERROR` is not a severity but the lack of one, and never safe."""
 
     SAFE = 0
     CONTROVERSIAL = 1
@@ -49,8 +49,8 @@ CATEGORY_NAMES: Mapping[Category, str] = {
     Category.COPYRIGHT: "Copyright Violation",
     Category.JAILBREAK: "Jailbreak",
 }
-PLAIN_BITS = [(int(bit), name) for bit, name in CATEGORY_NAMES.items()]  # `&` of a Flag takes as long as twenty of integers
-CATEGORY_CHOICES = ("None", *CATEGORY_NAMES.values())  # what the model chooses from for the first category: the order of all odds
+PLAIN_BITS = [(int(bit), name) for bit, name in CATEGORY_NAMES.items()]  # `&` of a Flag takes twenty times as long as of integers
+CATEGORY_CHOICES = ("None", *CATEGORY_NAMES.values())  # what the model chooses its first category from; orders all category odds
 
 
 class ServedBy(IntEnum):
@@ -59,8 +59,8 @@ class ServedBy(IntEnum):
     MODEL = 0
     CACHE = 1  # an earlier verdict of the same tenant, model revision and policy
     DUPLICATE = 2  # the same text elsewhere in the same job
-    RULE_EMPTY = 3  # nothing to judge: empty or only spaces
-    NOBODY = 4  # no verdict could be had; the row is an error
+    RULE_EMPTY = 3  # nothing to judge: empty or blank
+    NOBODY = 4  # no verdict could be given; the row is an error
 
     @property
     def label(self) -> str:
@@ -80,15 +80,15 @@ ERROR_CODES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the guard said of one text, before it is bound to a row.
+    """The guard's answer for one text, before it is bound to a row.
 
-    `probabilities` are P(safe), P(controversial), P(unsafe) at the label's position, summing to 1; None where no model ran.
-    `raw` is the model's answer where it differs from `canonical_answer` of the other fields, or is no answer; else None.
-    `category_odds`: P of each of `CATEGORY_CHOICES` to be named first, had the answer been unsafe in one of them, whatever it was;
-    None where the tokenizer gives none.
+    `probabilities` are P(safe), P(controversial), P(unsafe) at the label's position, summing to 1; None if no model ran.
+    `raw` is the model's answer if it differs from `canonical_answer` of the other fields, or cannot be parsed; else None.
+    `category_odds`: the probability of each of `CATEGORY_CHOICES` to be named first, given an answer that the text is unsafe in one
+    of them, whatever the answer was; None if the tokenizer allows none.
     `evidence`: for long texts the windows, the one that decided, and what was left out (docs/long-texts.md); how many lines of
-    the text look like turns (`role_labels`), and whether the model was shown them so that they are none; and `notes`
-    of what was left out of its row.
+    the text look like turns (`role_labels`), and whether they were neutralised for the model; and `notes` on what was left out
+    of the row.
     """
 
     severity: Severity
@@ -107,7 +107,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What judged: the identity a verdict is tied to. `policy` is the digest of the chat template (the policy text)."""
+    """The identity that a verdict is tied to. `policy` is the digest of the chat template (the policy text)."""
 
     name: str
     revision: str
@@ -116,25 +116,25 @@ class Model:
 
 
 def failure(code: str, detail: str | None = None, *, served_by: ServedBy = ServedBy.NOBODY, **known: Any) -> Judgement:
-    """An error judgement; `code` is a key of `ERROR_CODES`."""
+    """Return an error judgement; `code` is a key of `ERROR_CODES`."""
     if code not in ERROR_CODES:
         raise KeyError(code)
     return Judgement(Severity.ERROR, served_by=served_by, error=code, error_detail=detail, **known)
 
 
 def with_notes(judgement: Judgement, notes: Sequence[str]) -> Judgement:
-    """The same, saying in its evidence what of the row that it is about was left out."""
+    """Return the judgement with notes in its evidence on what of its row was left out."""
     return replace(judgement, evidence={**(judgement.evidence or {}), "notes": list(notes)}) if notes else judgement
 
 
 def category_names(categories: Category) -> list[str]:
-    """The set bits in the model's spelling, in the policy's order."""
+    """Return the names of the set bits in the model's spelling, in the policy's order."""
     bits = int(categories)
     return [name for bit, name in PLAIN_BITS if bits & bit]
 
 
 def categories_of(names: Iterable[str]) -> Category:
-    """The bits of category names; raises KeyError for a name that is none."""
+    """Return the bits of category names. Raises KeyError for an unknown name."""
     bits = {name: bit for bit, name in CATEGORY_NAMES.items()}
     out = Category.NONE
     for name in names:

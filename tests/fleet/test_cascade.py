@@ -192,7 +192,7 @@ def untouched() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        (Plan("a", "a"), "another than the first"),
+        (Plan("a", "a"), "must differ from the first"),
         (Plan("\n"), "printable"),
         (Plan(sure=0), "more than 0"),
         (Plan(sample=1.5), "0 to 1"),

@@ -128,7 +128,7 @@ def test_what_a_file_is_asked_over_http_is_what_the_row_has(over_http: TestClien
 @pytest.mark.parametrize("old", sorted(OLD_NAMES))
 def test_an_old_name_is_taken_with_a_warning_and_never_beside_the_new_one(old: str) -> None:
     new = OLD_NAMES[old]
-    with pytest.warns(DeprecationWarning, match=f"{old} is called {new} now"):
+    with pytest.warns(DeprecationWarning, match=f"{old} is deprecated: use {new}"):
         assert getattr(JobOptions(**{old: ASKED[new]}), new) == ASKED[new]
     with pytest.raises(ValidationError, match="the old name"):
         JobOptions(**{old: ASKED[new], new: ASKED[new]})
@@ -139,8 +139,8 @@ def test_an_old_name_is_taken_with_a_warning_and_never_beside_the_new_one(old: s
 
 def test_an_old_flag_is_taken_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
     assert job_options()(then="large").escalate_to == "large"
-    assert "--then is called --escalate-to now" in capsys.readouterr().err
-    with pytest.raises(RejectedError, match="give one of them"):
+    assert "--then is deprecated and goes with the next version: use --escalate-to" in capsys.readouterr().err
+    with pytest.raises(RejectedError, match="give only one of them"):
         job_options()(sure=0.5, confidence_threshold=0.6)
 
 
