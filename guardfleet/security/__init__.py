@@ -1,1 +1,1 @@
-"""Encryption at rest, signatures, and which addresses may be called. Keys come in as arguments."""
+"""Encryption at rest, signatures, and which addresses may be called. Keys are passed in as arguments."""

@@ -7,16 +7,16 @@ import secrets
 from collections.abc import Sequence
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the scheme's public prefix
-SECRET_BYTES = 24  # 32 base64 characters without padding: valid in strict and in lenient readers
+SECRET_BYTES = 24  # 32 base64 characters without padding: accepted by strict and lenient readers
 
 
 def new_secret() -> str:
-    """A fresh signing secret, `whsec_` and 32 base64 characters."""
+    """Return a new signing secret: `whsec_` and 32 base64 characters."""
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
 def is_secret(value: str) -> bool:
-    """Whether `value` is a secret that every Standard Webhooks reader takes: prefix, padded base64, 24-64 bytes."""
+    """Return whether every Standard Webhooks reader accepts `value`: prefix, padded base64, 24-64 bytes."""
     try:
         return value.startswith(SECRET_PREFIX) and 24 <= len(_key(value)) <= 64  # noqa: PLR2004 - the scheme's limits
     except ValueError:
@@ -24,7 +24,7 @@ def is_secret(value: str) -> bool:
 
 
 def sign(secrets_active: Sequence[str], *, event_id: str, timestamp_s: int, body: bytes) -> dict[str, str]:
-    """The three headers of one attempt; one signature per active secret, so that receivers can rotate."""
+    """Return the three headers of one attempt, with one signature per active secret so that receivers can rotate."""
     message = b".".join((event_id.encode(), str(timestamp_s).encode(), body))
     marks = (base64.b64encode(hmac.digest(_key(secret), message, hashlib.sha256)).decode() for secret in secrets_active)
     return {

@@ -118,7 +118,7 @@ def test_an_interrupted_intake_is_gone_on_with_at_once(db: Database, keyring: Ke
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("ftp://receiver.example/", "callback_url is to begin with https:// or http://"),
+        ("ftp://receiver.example/", "callback_url must begin with https:// or http://"),
         ("https://", "and a host"),
         ("https://me:secret@receiver.example/", "user name or password"),
         ("http://10.0.0.1/", "private or reserved address"),
