@@ -1,1 +1,1 @@
-"""Messages: the one Celery configuration. What a message means belongs to whoever sends or takes it."""
+"""Messages: the one Celery configuration. What a message means belongs to its sender and its receiver."""

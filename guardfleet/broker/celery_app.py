@@ -1,4 +1,4 @@
-"""The one Celery configuration: messages, and the settings without which they lose work. Reasons stand at the settings."""
+"""The one Celery configuration: messages, and the settings that keep them from getting lost, each with its reason."""
 
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -17,27 +17,27 @@ from guardfleet.settings import Settings
 
 MESSAGE_VERSION = 1
 MODERATE, DELIVER = "guardfleet.moderate", "guardfleet.deliver"
-DELIVERY_LIMIT = 20  # guards what fails before the claim; a drain's requeues count too, so it is not small
-VISIBILITY_TIMEOUT_S = 300  # Redis: longest silence before a message is handed to another worker; leases make that harmless
+DELIVERY_LIMIT = 20  # for failures before the claim; a drain's requeues count too, so it is not small
+VISIBILITY_TIMEOUT_S = 300  # Redis redelivers a message after this silence; leases make that harmless
 MISSING_QUEUE = (NotFound, ChannelError)
 BROKER_DOWN = (OperationalError, AMQPError, RedisError, OSError)
-ANSWER_S = 5.0  # a broker that takes bytes and says nothing (half-open connection, frozen machine, memory alarm) is away after this
-REFUSED = (403, 530)  # of AMQP: a wrong user or password; a virtual host that is not there, or not this user's
+ANSWER_S = 5.0  # after this a broker that accepts bytes and answers nothing counts as down: half-open, frozen, memory alarm
+REFUSED = (403, 530)  # AMQP codes: wrong user or password; a virtual host that does not exist or is not this user's
 
 
 def speaks_redis(url: str) -> bool:
-    """Whether a broker of this URL is Redis or Valkey, by TCP, TLS or a socket; else it is RabbitMQ."""
+    """Return whether the broker's URL is Redis or Valkey, by TCP, TLS or a socket; otherwise it is RabbitMQ."""
     return url.startswith("redis")
 
 
 def is_newer(message: Mapping[str, Any]) -> bool:
-    """Whether the message is of a version after this code's: while a fleet is upgraded, workers of both take from one queue."""
+    """Return whether the message has a newer version than this code: during an upgrade, workers of both share a queue."""
     version = message.get("v")
     return isinstance(version, int) and version > MESSAGE_VERSION
 
 
 def make_app(settings: Settings, name: str, *, model: str | None = None) -> Celery:
-    """A configured application, which with `model` knows the queues of work for it too; connects to nothing yet."""
+    """Build the configured application, with the queues of `model`'s work if given; does not connect yet."""
     url = settings.required("broker_url")
     is_redis = speaks_redis(url)
     app = Celery(name, broker=url, set_as_current=False)
@@ -54,9 +54,9 @@ def make_app(settings: Settings, name: str, *, model: str | None = None) -> Cele
         task_reject_on_worker_lost=True,
         task_ignore_result=True,  # results are rows
         worker_prefetch_multiplier=1,  # hold only what runs
-        worker_enable_prefetch_count_reduction=False,  # with True a reconnect deadlocked the threads pool in 6 of 8 runs
-        worker_cancel_long_running_tasks_on_connection_loss=False,  # threads cannot be cancelled; leases keep the copy out
-        broker_channel_error_retry=True,  # else one channel error (READONLY, consumer timeout) ends the worker
+        worker_enable_prefetch_count_reduction=False,  # True deadlocked the threads pool after a reconnect in 6 of 8 runs
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # threads cannot be cancelled; leases hold off the second copy
+        broker_channel_error_retry=True,  # otherwise one channel error (READONLY, consumer timeout) ends the worker
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # the default gives up for good after 100
@@ -67,7 +67,7 @@ def make_app(settings: Settings, name: str, *, model: str | None = None) -> Cele
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_detect_quorum_queues=True,
-        worker_soft_shutdown_timeout=0,  # a soft shutdown loses messages with threads; lifecycle drains instead
+        worker_soft_shutdown_timeout=0,  # a soft shutdown loses messages with the threads pool; lifecycle drains instead
         visibility_timeout=VISIBILITY_TIMEOUT_S,
         result_backend_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_S},
         redis_socket_timeout=30,
@@ -79,17 +79,17 @@ def make_app(settings: Settings, name: str, *, model: str | None = None) -> Cele
 
 
 class Publisher:
-    """Publish messages with publisher confirms over one connection of its own. Not thread-safe."""
+    """Publishes messages with publisher confirms over a connection of its own. Not thread-safe."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._connection: Connection | None = None
-        self._channel: Any = None  # of that connection, for publishing
+        self._channel: Any = None  # on that connection, for publishing
         self._is_redis = speaks_redis(settings.required("broker_url"))
         self.queues = Queues.of(settings.namespace)
 
     def publish(self, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
-        """Publish one message each; returns how many the broker confirmed before it failed, raises AwayError if none."""
+        """Publish messages and return how many the broker confirmed before it failed. Raises AwayError if none."""
         if queue not in self._app.amqp.queues:  # of a model that a job names
             self._app.amqp.queues.add(_queue(queue, self.queues, is_redis=self._is_redis))
         confirmed = 0
@@ -99,8 +99,8 @@ class Publisher:
                 self._channel = connection.channel()
             producer = self._app.amqp.Producer(self._channel)
             for message in messages:
-                # Straight into the queue (an anonymous exchange), so that lost bindings lose nothing. Celery declares the queue
-                # once a connection, so an empty broker has it before its first consumer comes back.
+                # Straight into the queue (an anonymous exchange), so that a lost binding loses nothing. Celery declares the queue
+                # once per connection, so an emptied broker has it before its first consumer reconnects.
                 kwargs = {"v": MESSAGE_VERSION, **message}
                 self._app.send_task(task, kwargs=kwargs, queue=queue, producer=producer, ignore_result=True, retry=False)
                 confirmed += 1
@@ -111,10 +111,10 @@ class Publisher:
         return confirmed
 
     def depth(self, queue: str) -> int:
-        """Messages of the queue that no consumer holds; 0 when the queue does not exist. Raises AwayError."""
+        """Return how many messages of the queue no consumer holds; 0 if the queue does not exist. Raises AwayError."""
         try:
             with self._connect().channel() as channel:
-                if self._is_redis:  # a passive declare looks for the list under its name without the prefix, and finds none
+                if self._is_redis:  # a passive declare looks for the list without the key prefix and never finds it
                     return int(channel.client.llen(queue))
                 return int(channel.queue_declare(queue=queue, passive=True).message_count)
         except MISSING_QUEUE:
@@ -125,14 +125,14 @@ class Publisher:
             raise AwayError("broker", f"the broker does not answer: {type(error).__name__}") from error
 
     def close(self) -> None:
-        """Let go of the connection; the next call makes a new one. Safe to call twice."""
+        """Close the connection; the next call opens a new one. Safe to call twice."""
         if self._connection is not None:
             connection, self._connection, self._channel = self._connection, None, None
             with suppress(*BROKER_DOWN):
                 connection.release()
 
     def _drop(self) -> None:
-        """Close without a word of farewell, for whose answer a broker that stands silent would be waited for once more."""
+        """Drop the connection without a closing handshake, which would wait once more for a broker that is silent."""
         if self._connection is not None and not self._is_redis:
             with suppress(*BROKER_DOWN):
                 self._connection.collect()
@@ -145,10 +145,10 @@ class Publisher:
 
 
 def declare(app: Celery, settings: Settings, *, make: bool = True) -> None:
-    """Make what the application consumes, the dead letters first: RabbitMQ silently drops what it cannot dead-letter.
+    """Declare the application's queues, the dead-letter queue first: RabbitMQ silently drops what it cannot dead-letter.
 
-    Without `make` only what is there is held against what this version declares. Raises AwayError while the broker is away,
-    ConfigurationError when one of the queues is there with other arguments.
+    Without `make`, only compare existing queues with what this version declares. Raises AwayError if the broker is down,
+    ConfigurationError if a queue exists with other arguments.
     """
     queues = Queues.of(settings.namespace)
     exchange = Exchange(queues.dead_exchange, type="direct")
@@ -165,7 +165,7 @@ def declare(app: Celery, settings: Settings, *, make: bool = True) -> None:
     except PreconditionFailed as error:
         raise ConfigurationError(
             f"RabbitMQ has the queue {queue.name} with other arguments: {error.reply_text}. Delete it while nothing runs (the work"
-            " is in PostgreSQL and is published again), and set limits of your own by a policy."
+            " is in PostgreSQL and is published again), and set limits of your own with a policy."
         ) from error
     except BROKER_DOWN as error:
         raise _away(settings, error) from error
@@ -181,18 +181,18 @@ def _exists(connection: Connection, queue: str) -> bool:
 
 
 def connected(app: Celery, *, max_retries: int) -> Connection:
-    """A connection on which no call waits longer than ANSWER_S for the broker. Raises one of BROKER_DOWN."""
+    """Return a connection whose calls wait at most ANSWER_S for the broker. Raises one of BROKER_DOWN."""
     is_redis = speaks_redis(str(app.conf.broker_url))
     options = {"socket_timeout": ANSWER_S, "retry_on_timeout": False} if is_redis else {}
     connection = app.connection_for_write(transport_options=options)
     connection.ensure_connection(max_retries=max_retries, interval_start=0.1, timeout=5)
     if not is_redis:
-        connection.connection.transport.sock.settimeout(ANSWER_S)  # the library's own bounds a read only between two frames
+        connection.connection.transport.sock.settimeout(ANSWER_S)  # the library's own timeout covers only reads between two frames
     return connection
 
 
 def _away(settings: Settings, error: Exception) -> AwayError:
-    """With what RabbitMQ says of it, as of a wrong password or virtual host."""
+    """Return the error, with RabbitMQ's own reason such as a wrong password or virtual host."""
     where = urllib.parse.urlsplit(settings.required("broker_url").split(";")[0])
     cause = error.__cause__ or error
     said = getattr(cause, "reply_text", None)
@@ -202,7 +202,7 @@ def _away(settings: Settings, error: Exception) -> AwayError:
 
 
 class RefusedError(AwayError):
-    """The broker is there, and does not let this user in. It may later; a process that starts has most likely a wrong setting."""
+    """The broker runs but refuses this user. It may accept it later; at a process's start, a setting is probably wrong."""
 
 
 def _queue(name: str, queues: Queues, *, is_redis: bool) -> Queue:

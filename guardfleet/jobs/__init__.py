@@ -1,1 +1,1 @@
-"""Use cases: a job is submitted, taken in, explained. SQL belongs in `guardfleet/store`, faces in `api`, `producer` and `cli`."""
+"""Use cases: submitting, taking in and explaining a job. SQL belongs in `guardfleet/store`, faces in `api`, `producer`, `cli`."""

@@ -1,4 +1,4 @@
-"""Why a job does not move, in a sentence that says what to do."""
+"""Why a job makes no progress, in a sentence that says what to do."""
 
 from guardfleet.domain.lanes import Queues
 from guardfleet.domain.states import JobState
@@ -9,22 +9,22 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import health
 from guardfleet.store.shards.health import Stall
 
-MOVING_S = 10.0  # since its last verdicts; no question is asked of a job that moves
+MOVING_S = 10.0  # since its last verdicts; a job that progresses needs no diagnosis
 
 
 def explain(db: Database, job: JobView, settings: Settings) -> str | None:
-    """The reason for which nobody works on the job, or None: it moves, or has ended."""
+    """Return why nobody works on the job; None if it progresses or has ended."""
     if job.state.is_final:
         return None
     if job.is_paused:
-        return f"paused since {job.paused_at:%Y-%m-%d %H:%M} UTC: `guardfleet resume {job.label}`."
+        return f"paused since {job.paused_at:%Y-%m-%d %H:%M} UTC: run `guardfleet resume {job.label}`."
     if job.idle_s is not None and job.idle_s < MOVING_S:
         return None
     return _found(db, job, settings)
 
 
 def _found(db: Database, job: JobView, settings: Settings) -> str | None:
-    """What the fleet lacks, the most likely first."""
+    """Return what the fleet lacks, the most likely cause first."""
     if job.state is not JobState.INGESTING and not leader.is_led(db):
         return "no dispatcher is running: start `guardfleet dispatcher`."
     for stall in health.stalls(db, after_s=settings.tuning.stall_s):
@@ -37,6 +37,6 @@ def _found(db: Database, job: JobView, settings: Settings) -> str | None:
 
 
 def in_words(stall: Stall, namespace: str) -> str:
-    """The sentence about a queue."""
+    """Describe a stalled queue in a sentence."""
     queue = Queues.of(namespace).of_model(stall.route.lane, stall.route.model)
-    return f"no worker has taken work of queue {queue} for {stall.idle_s / 60:,.0f} minutes: is one running for it?"
+    return f"no worker has taken work from queue {queue} for {stall.idle_s / 60:,.0f} minutes: is one running for it?"

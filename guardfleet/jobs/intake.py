@@ -1,7 +1,7 @@
-"""Texts becoming a job, whoever brings them: rows gathered into sealed shards, shards into pieces, memory flat.
+"""Take texts in as a job: rows are gathered into encrypted shards, shards into commits, with constant memory.
 
-Pieces are committed as they fill, and published from then on (a strict job's once it is sealed). A piece ends between two shards,
-so it says exactly how far the input has been taken: an intake that is killed can be gone on with from there.
+Shards are committed as they fill, and published from then on (those of an `all_or_nothing` job once the intake is closed). A commit
+ends between two shards, so it records exactly how far the input was read: a killed intake can be resumed from there.
 """
 
 import time
@@ -25,16 +25,16 @@ from guardfleet.store.postgres.database import Database
 PIECE_SHARDS = 16  # shards in one COPY transaction
 PIECE_BYTES = 32 << 20
 PIECE_REJECTIONS = 10_000
-PIECE_S = 2.0  # a piece of a slow input ends early, so that work on it starts
+PIECE_S = 2.0  # commit early if the input is slow, so that work on it starts
 LOOK_AGAIN_S = 0.2
-FIRST_REJECTED = 5  # enough to see what is wrong
+FIRST_REJECTED = 5  # enough to show what is wrong
 
 
 class Intake:
-    """One job on its way in.
+    """One job while its texts are taken in. A context manager.
 
-    A context manager. Leaving it by an exception gives the job up; a job with a fingerprint that was interrupted, or lost its
-    database, is left to be gone on with instead: the next intake of the same input takes it over.
+    Leaving it by an exception abandons the job. A job with a fingerprint that was interrupted, or lost its database, can be resumed
+    instead: the next intake of the same input takes it over.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Intake:
         self._strict, self._on_progress, self._clock = new.options.all_or_nothing, on_progress, clock
         self._has_callback = new.options.callback_url is not None
         self._can_go_on = new.fingerprint is not None or new.input_file_id is not None
-        self.job = opened or self._open(new, addresses)  # one that is opened already is gone on with where it stands
-        self.resumed_after = self.job.line  # input lines that an earlier intake has committed
+        self.job = opened or self._open(new, addresses)  # one that is open already is resumed where it stands
+        self.resumed_after = self.job.line  # input lines that an earlier intake committed
         self.first_rejected: list[LineError] = []
         self._taken, self._shard_no, self._line = self.job.texts, self.job.shards, self.job.line
         self._seen = SeenIds()
@@ -73,20 +73,20 @@ class Intake:
             self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
-        """Let the job go after an error: to whoever brings the same input next, or for good."""
-        with suppress(RetryableError):  # with PostgreSQL away its lease runs out, and the dispatcher gives it up in the end
+        """Release the job after an error: to the next intake of the same input if it can be resumed, else for good."""
+        with suppress(RetryableError):  # if PostgreSQL is down, the lease runs out and the dispatcher abandons the job in the end
             if self._can_go_on and isinstance(error, KeyboardInterrupt | RetryableError):
                 intake_recovery.let_go(self._db, self.job)
             else:
                 intake.abandon(self._db, self.job.id, str(error) or type(error).__name__, token=self.job.token)
 
     def add_all(self, numbered: Iterable[tuple[int, PayloadRow | LineError]]) -> None:
-        """Take rows in, in order; of a strict job the first unusable one raises RejectedError."""
+        """Take rows in, in order. With `all_or_nothing`, raise RejectedError for the first unusable one."""
         for line, row in numbered:
             self.add(line, row)
 
     def add(self, line: int, row: PayloadRow | LineError) -> None:
-        """Take one row in, or note its refusal. A line that an earlier intake has committed is only looked at for its id."""
+        """Take one row in, or record its refusal. Of a line that an earlier intake committed, only the id is checked."""
         if not isinstance(row, LineError):
             try:
                 self._seen.check(line, row.id)
@@ -110,7 +110,7 @@ class Intake:
             self._flush(alive=True)
 
     def seal(self, *, also: Callable[[Any], None] | None = None) -> JobView:
-        """Commit what is left: the job will complete. `also` is done with the connection of the same transaction."""
+        """Commit the rest and close the intake. `also` runs with the connection of the same transaction."""
         self._close_shard()
         self._flush()
         intake.seal(self._db, self.job, also=also)
@@ -118,7 +118,7 @@ class Intake:
 
     @property
     def callback_secret(self) -> str | None:
-        """What signs the job's callback: of one that is gone on with, what its first intake made."""
+        """The secret that signs the job's callback; for a resumed job, the one that its first intake made."""
         if not self._has_callback:
             return None
         return self.job.callback_secret or intake.stored_callback_secret(self._db, self._keyring, self.job)
@@ -129,13 +129,13 @@ class Intake:
         return open_job(self._db, self._keyring, self._settings, new, addresses=addresses)
 
     def _go_on(self, fingerprint: bytes, tenant_id: int) -> intake.OpenJob | None:
-        """The unfinished intake of the same input. One that was killed a moment ago is waited for: its lease runs out."""
+        """Resume the unfinished intake of the same input. Wait for one that was killed a moment ago: its lease must run out."""
         first = intake_recovery.intake_of(self._db, fingerprint, tenant_id=tenant_id)
         while (now := intake_recovery.intake_of(self._db, fingerprint, tenant_id=tenant_id)) and first:
             if found := intake_recovery.take_over(self._db, fingerprint, tenant_id=tenant_id):
                 return found
             if now != first:
-                raise RejectedError(f"the same input is being submitted already, as {ids.JOB.of(now[0])}.")
+                raise RejectedError(f"the same input is already being submitted, as {ids.JOB.of(now[0])}.")
             time.sleep(LOOK_AGAIN_S)
         return None
 
@@ -162,7 +162,7 @@ class Intake:
             self._flush()
 
     def _flush(self, *, alive: bool = False) -> None:
-        """Commit what there is, which reaches exactly to the last line seen: no row is left over outside a shard."""
+        """Commit everything up to exactly the last line seen: no row is left outside a shard."""
         if self._shards or self._rejections or alive:
             intake.write_piece(self._db, self.job, self._shards, self._rejections, line=self._line)
             self._shards, self._rejections, self._shard_bytes = [], [], 0

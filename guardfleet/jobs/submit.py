@@ -1,7 +1,7 @@
-"""The one way in: a job is looked at, then made. Files, bodies, tables, iterables and single texts all come through here.
+"""The one way to submit a job, for files, bodies, tables, iterables and single texts alike.
 
-The rules of a submit, in the order in which they are asked: what the plan cannot mean, a name that cannot be stored, a callback
-that cannot be called, a model that nobody serves, and a fleet with too much to do. Quotas are a key's, and are asked by the API.
+The checks, in order: a plan that makes no sense, a name that cannot be stored, a callback that cannot be called, a model that
+nobody serves, and a fleet with too large a backlog. Quotas belong to API keys, so the API checks them.
 """
 
 import uuid
@@ -33,15 +33,15 @@ def open_job(
     addresses: Sequence[str] | None = None,
     also: Callable[[Any, uuid.UUID], None] | None = None,
 ) -> OpenJob:
-    """Make a job that takes texts from now on, its callback signed with the secret given, or with a fresh one.
+    """Make a job that is open for texts, with the given or a new secret for its callback.
 
-    `addresses`: where the callback leads, from a caller that has looked that up. `also` is done in the same transaction, with the
+    `addresses`: the callback's addresses, from a caller that has resolved them. `also` runs in the same transaction, with the
     job's public id. Raises RejectedError, NotFoundError for a model that nobody serves, OverloadedError.
     """
     options = new.options
     plan = options.plan.check()
     if not is_storable(options.name):
-        raise RejectedError("the name of a job holds a NUL or half of a surrogate pair.", param="name")
+        raise RejectedError("the name of a job must not contain a NUL or a lone surrogate.", param="name")
     secret = callback_secret(options.callback_url, new.callback_secret, settings.webhooks.allow_networks, addresses)
     if not new.brings_workers:
         models.require_served(db, plan.model, plan.second_model)
@@ -59,10 +59,10 @@ def judge_now(
     model: str | None,
     keeps_nothing: bool = False,
 ) -> OnlineJob:
-    """Make a job of a few texts that somebody waits for, whole from the start: nothing of it is left once it was answered.
+    """Make a job of a few texts that somebody waits for, complete from the start; nothing of it stays once it was answered.
 
-    `job_id` was reserved, so that the caller can listen for its end before it exists. Raises NotFoundError for a model that nobody
-    serves.
+    `job_id` is reserved beforehand, so that the caller can listen for the job's end before it exists. Raises NotFoundError for a
+    model that nobody serves.
     """
     if model is not None:
         models.require_served(db, model)
@@ -73,14 +73,14 @@ def judge_now(
 def callback_secret(
     url: str | None, secret: str | None, allowed: Sequence[str], addresses: Sequence[str] | None = None
 ) -> str | None:
-    """Return the secret that signs a job's callback: the one given, else a fresh one; None without a URL.
+    """Return the secret that signs a job's callback: the given one, else a new one; None without a URL.
 
-    Raises RejectedError where either is none, or the URL leads to a private network that is not one of those `allowed`.
+    Raises RejectedError if either is invalid, or if the URL leads to a private network that is not `allowed`.
     """
     if url is None:
         return None
     host, port = receiver_of(url, name="callback_url")
     check_addresses(addresses_of(host, port) if addresses is None else addresses, allowed, name="callback_url")
     if secret is not None and not is_secret(secret):
-        raise RejectedError("callback_secret is to be whsec_ and 24 to 64 bytes in base64.", param="callback_secret")
+        raise RejectedError("callback_secret must be whsec_ and 24 to 64 bytes in base64.", param="callback_secret")
     return secret or new_secret()

@@ -52,7 +52,7 @@ def test_a_job_says_why_it_stands_still(db: Database, keyring: Keyring) -> None:
         publishing.mark_published(db, publishing.due(db, BULK, limit=9))
         with db.begin() as connection:
             connection.execute("update shard set published_at = now() - interval '7 minutes'")
-        said = "no worker has taken work of queue acme.bulk for 7 minutes: is one running for it?"
+        said = "no worker has taken work from queue acme.bulk for 7 minutes: is one running for it?"
         assert diagnosis.explain(db, job, SETTINGS) == said
         (stall,) = health.stalls(db, after_s=300)
         assert stall.route == BULK
