@@ -1,4 +1,4 @@
-"""The client with the database's address, for an event loop: each call runs in a thread."""
+"""The direct client (which has the database's address) for an event loop: each call runs in a thread."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ class AsyncDirectClient:
 
     @classmethod
     async def connect(cls, settings: Settings) -> Self:
-        """Make a client for configured services, as `DirectClient.connect`."""
+        """Connect to configured services, as `DirectClient.connect`."""
         return cls(await asyncio.to_thread(DirectClient.connect, settings))
 
     async def __aenter__(self) -> Self:
@@ -39,15 +39,15 @@ class AsyncDirectClient:
     async def submit(
         self, texts: Iterable[str | Mapping[str, Any]], options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN
     ) -> Submission:
-        """Take texts in, as `DirectClient.submit`; they are read in the thread."""
+        """Submit texts, as `DirectClient.submit`; they are read in a thread."""
         return await asyncio.to_thread(self.client.submit, texts, options, how)
 
     async def submit_rows(self, source: RowSource, options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> Submission:
-        """Take rows in, as `DirectClient.submit_rows`."""
+        """Submit rows, as `DirectClient.submit_rows`."""
         return await asyncio.to_thread(self.client.submit_rows, source, options, how)
 
     async def status(self, job_id: str) -> Job:
-        """Return where a job is; raises NotFoundError."""
+        """Return a job's status. Raises NotFoundError."""
         return await asyncio.to_thread(self.client.status, job_id)
 
     async def results(
@@ -59,13 +59,13 @@ class AsyncDirectClient:
         status: str | None = None,
         since: float | None = None,
     ) -> AsyncIterator[Verdict]:
-        """Give verdicts, as `DirectClient.results`."""
+        """Yield verdicts, as `DirectClient.results`."""
         found = self.client.results(job_id, severity=severity, category=category, status=status, since=since)
         async for verdict in _apart(found):
             yield verdict
 
     async def refused(self, job_id: str, *, limit: int | None = None) -> AsyncIterator[dict[str, Any]]:
-        """Give refused lines, as `DirectClient.refused`."""
+        """Yield refused lines, as `DirectClient.refused`."""
         async for line in _apart(await asyncio.to_thread(self.client.refused, job_id, limit=limit)):
             yield line
 
@@ -74,24 +74,24 @@ class AsyncDirectClient:
         return await asyncio.to_thread(self.client.jobs, after=after, limit=limit)
 
     async def cancel(self, job_id: str) -> Job:
-        """Stop a job; verdicts it has stay."""
+        """Cancel a job; existing verdicts are kept."""
         return await asyncio.to_thread(self.client.cancel, job_id)
 
     async def pause(self, job_id: str) -> Job:
-        """Let a job rest."""
+        """Pause a job."""
         return await asyncio.to_thread(self.client.pause, job_id)
 
     async def resume(self, job_id: str) -> Job:
-        """Take a paused job up again."""
+        """Resume a paused job."""
         return await asyncio.to_thread(self.client.resume, job_id)
 
     async def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
-        """Return the verdict of a text, or of `{"messages": [...]}`, at once."""
+        """Judge a text, or `{"messages": [...]}`, while the caller waits."""
         return await asyncio.to_thread(self.client.moderate, value)
 
 
 async def _apart(found: Iterator[T]) -> AsyncIterator[T]:
-    """Give what an iterator has, which blocks: a page at a time in a thread."""
+    """Iterate over a blocking iterator, a page at a time in a thread."""
     while page := await asyncio.to_thread(lambda: list(islice(found, PAGE))):
         for each in page:
             yield each

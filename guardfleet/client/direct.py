@@ -1,4 +1,4 @@
-"""The client with the database's address: texts are written straight to PostgreSQL, and the dispatcher publishes them."""
+"""The direct client: writes texts straight to PostgreSQL, from where the dispatcher publishes them."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,23 +29,23 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.filters import Filter
 from guardfleet.verdicts.page import Cursor
 
-LOOK_S = 0.1  # between looks for a verdict that somebody waits for
+LOOK_S = 0.1  # between polls for a verdict that somebody waits for
 PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission(Job):
-    """A job that was just submitted, with its row: `rejected` are the first refused lines."""
+    """A job that was just submitted, with its row; `rejected` are the first refused lines."""
 
     job: JobView
     rejected: list[LineError] = field(default_factory=list)
-    resumed_after: int = 0  # input lines that an earlier submit had brought
-    is_new: bool = True  # not found as it was submitted before
+    resumed_after: int = 0  # input lines that an earlier submit committed
+    is_new: bool = True  # False: the same submit was made before, and its job found
 
 
 @dataclass(frozen=True)
 class DirectClient:
-    """A client beside the fleet's database. A context manager; thread-safe."""
+    """A client with the fleet's database. A context manager; thread-safe."""
 
     db: Database
     keyring: Keyring
@@ -54,7 +54,7 @@ class DirectClient:
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
-        """Make a client for configured services; raises ConfigurationError where schema, pooler or secret key will not do."""
+        """Connect to configured services. Raises ConfigurationError if schema, pooler or secret key do not fit."""
         db = Database(settings.required("database_url"), application="guardfleet-client")
         keyring = Keyring.of(settings)
         try:
@@ -79,16 +79,16 @@ class DirectClient:
     def submit(
         self, texts: Iterable[str | Mapping[str, Any]], options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN
     ) -> Submission:
-        """Take texts in, in order: strings, or objects with `text` or `messages`, which may have an `id`.
+        """Submit texts, in order: strings, or objects with `text` or `messages`, and optionally an `id`.
 
         All other members are metadata. Unusable rows are refused one by one and the rest goes on; with `all_or_nothing` the first
-        of them raises RejectedError and nothing of the job runs. Work starts while texts still come in; the job completes only once
-        all are committed, when this returns.
+        of them raises RejectedError and nothing of the job runs. Work starts while texts still come in; the job can complete once
+        all are committed, which is when this returns.
         """
         return self._submit(self._numbered(many(texts), how.columns), options, how)
 
     def submit_rows(self, source: RowSource, options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> Submission:
-        """Take rows in that a reader has numbered and checked. Raises RejectedError where there are none, before a job exists."""
+        """Submit rows that a reader has numbered and checked. Raises RejectedError if there are none, before a job exists."""
         return self._submit(not_empty(source.rows(), source.name, allow_empty=how.allow_empty), options, how)
 
     def _submit(self, rows: Iterable[Numbered], options: JobOptions, how: SubmitOptions) -> Submission:
@@ -110,7 +110,7 @@ class DirectClient:
         return self._told(job, callback_secret=secret, rejected=intake.first_rejected, resumed_after=intake.resumed_after)
 
     def status(self, job_id: str) -> Job:
-        """Return where a job is; raises NotFoundError."""
+        """Return a job's status. Raises NotFoundError."""
         return self._told(self._view(job_id))
 
     def results(
@@ -122,7 +122,7 @@ class DirectClient:
         status: str | None = None,
         since: float | None = None,
     ) -> Iterator[Verdict]:
-        """Give verdicts as they come, each once, until the job has ended: all, or those of a filter. Flat in memory."""
+        """Yield verdicts as they come, each once, until the job has ended: all, or those of a filter. Needs constant memory."""
         wanted = Filter.of([severity] if isinstance(severity, str) else severity, category, status, since)
         at = Cursor()
         while True:
@@ -137,28 +137,28 @@ class DirectClient:
             time.sleep(LOOK_S)
 
     def refused(self, job_id: str, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Give input lines that were refused, in order: `line`, `code`, `detail`, `row_id`."""
+        """Yield refused input lines, in order: `line`, `code`, `detail`, `row_id`."""
         return unprocessed.refused(self.db, self._view(job_id), limit=limit)
 
     def jobs(self, *, after: str | None = None, limit: int = 20) -> list[Job]:
-        """Return a page of the tenant's jobs, newest first; `after` is the last of the page before."""
+        """Return a page of the tenant's jobs, newest first; `after` is the last id of the previous page."""
         before = None if after is None else ids.JOB.parse(after)
         return [self._told(job) for job in views.page(self.db, tenant_id=self.tenant_id, after=before, limit=limit)]
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job; verdicts it has stay."""
+        """Cancel a job; existing verdicts are kept."""
         return self._change(job_id, control.cancel)
 
     def pause(self, job_id: str) -> Job:
-        """Let a job rest."""
+        """Pause a job."""
         return self._change(job_id, control.pause)
 
     def resume(self, job_id: str) -> Job:
-        """Take a paused job up again."""
+        """Resume a paused job."""
         return self._change(job_id, control.resume)
 
     def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
-        """Return the verdict of a text, or of `{"messages": [...]}`, at once; raises RetryableError where no worker answers."""
+        """Judge a text, or `{"messages": [...]}`, while the caller waits. Raises RetryableError if no worker answers."""
         row = row_of(
             1, {"text": value} if isinstance(value, str) else dict(value), max_text_bytes=self.settings.intake.max_text_bytes
         )

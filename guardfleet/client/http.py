@@ -1,4 +1,4 @@
-"""Clients over HTTP, for callers without the database's address: the direct one's methods, sync and async."""
+"""Clients over HTTP, sync and async, with the direct client's methods; for callers without access to the database."""
 
 import asyncio
 import random
@@ -38,15 +38,15 @@ class Client:
         self._client.close()
 
     def submit(self, texts: Iterable[str | Mapping[str, Any]], options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> Job:
-        """Take texts in, as a direct client does. Returns once all are committed; work has begun by then."""
+        """Submit texts, as `DirectClient.submit`. Returns once all are committed; work has begun by then."""
         return self._run(self._calls.submit(texts, options, how))
 
     def submit_rows(self, source: RowSource, options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> Job:
-        """Take rows in that a reader has numbered and checked. Raises RejectedError where there are none."""
+        """Submit rows that a reader has numbered and checked. Raises RejectedError if there are none."""
         return self._run(self._calls.submit_rows(source, options, how))
 
     def status(self, job_id: str) -> Job:
-        """Return where a job is; raises NotFoundError."""
+        """Return a job's status. Raises NotFoundError."""
         return self._run(self._calls.status(job_id))
 
     def results(
@@ -58,7 +58,7 @@ class Client:
         status: str | None = None,
         since: float | None = None,
     ) -> Iterator[Verdict]:
-        """Give verdicts as they come, each once, until the job has ended: all, or those of a filter (docs/api.md)."""
+        """Yield verdicts as they come, each once, until the job has ended: all, or those of a filter (docs/api.md)."""
         filters = _filters(severity, category, status, since)
         after: str | None = None
         while True:
@@ -69,7 +69,7 @@ class Client:
                 return
 
     def refused(self, job_id: str, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Give input lines that were refused, in order: `line`, `code`, `detail`, `row_id`."""
+        """Yield refused input lines, in order: `line`, `code`, `detail`, `row_id`."""
         after, left = None, limit
         while left is None or left > 0:
             page = self._run(self._calls.refused(job_id, after, PAGE if left is None else min(PAGE, left)))
@@ -79,23 +79,23 @@ class Client:
                 return
 
     def jobs(self, *, after: str | None = None, limit: int = 20) -> list[Job]:
-        """Return a page of the key's jobs, newest first; `after` is the last of the page before."""
+        """Return a page of the key's jobs, newest first; `after` is the last id of the previous page."""
         return self._run(self._calls.jobs(after, limit))
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job; verdicts it has stay."""
+        """Cancel a job; existing verdicts are kept."""
         return self._run(self._calls.change(job_id, "cancel"))
 
     def pause(self, job_id: str) -> Job:
-        """Let a job rest."""
+        """Pause a job."""
         return self._run(self._calls.change(job_id, "pause"))
 
     def resume(self, job_id: str) -> Job:
-        """Take a paused job up again."""
+        """Resume a paused job."""
         return self._run(self._calls.change(job_id, "resume"))
 
     def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
-        """Return the verdict of a text, or of `{"messages": [...]}`, at once."""
+        """Judge a text, or `{"messages": [...]}`, while the caller waits."""
         return self._run(self._calls.moderate(value))
 
     def _run(self, steps: Steps[T]) -> T:
@@ -118,7 +118,7 @@ class Client:
 
 
 class AsyncClient:
-    """The same for an event loop. An async context manager."""
+    """`Client` for an event loop. An async context manager."""
 
     def __init__(
         self, url: str, api_key: str, *, patience_s: float = PATIENCE_S, transport: httpx2.AsyncBaseTransport | None = None
@@ -139,15 +139,15 @@ class AsyncClient:
     async def submit(
         self, texts: Iterable[str | Mapping[str, Any]], options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN
     ) -> Job:
-        """Take texts in, as `Client.submit`. The texts are read on the event loop: give what does not block."""
+        """Submit texts, as `Client.submit`. They are read on the event loop, so reading them must not block."""
         return await self._run(self._calls.submit(texts, options, how))
 
     async def submit_rows(self, source: RowSource, options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> Job:
-        """Take rows in, as `Client.submit_rows`."""
+        """Submit rows, as `Client.submit_rows`."""
         return await self._run(self._calls.submit_rows(source, options, how))
 
     async def status(self, job_id: str) -> Job:
-        """Return where a job is; raises NotFoundError."""
+        """Return a job's status. Raises NotFoundError."""
         return await self._run(self._calls.status(job_id))
 
     async def results(
@@ -159,7 +159,7 @@ class AsyncClient:
         status: str | None = None,
         since: float | None = None,
     ) -> AsyncIterator[Verdict]:
-        """Give verdicts, as `Client.results`."""
+        """Yield verdicts, as `Client.results`."""
         filters = _filters(severity, category, status, since)
         after: str | None = None
         while True:
@@ -171,7 +171,7 @@ class AsyncClient:
                 return
 
     async def refused(self, job_id: str, *, limit: int | None = None) -> AsyncIterator[dict[str, Any]]:
-        """Give refused lines, as `Client.refused`."""
+        """Yield refused lines, as `Client.refused`."""
         after, left = None, limit
         while left is None or left > 0:
             page = await self._run(self._calls.refused(job_id, after, PAGE if left is None else min(PAGE, left)))
@@ -186,19 +186,19 @@ class AsyncClient:
         return await self._run(self._calls.jobs(after, limit))
 
     async def cancel(self, job_id: str) -> Job:
-        """Stop a job; verdicts it has stay."""
+        """Cancel a job; existing verdicts are kept."""
         return await self._run(self._calls.change(job_id, "cancel"))
 
     async def pause(self, job_id: str) -> Job:
-        """Let a job rest."""
+        """Pause a job."""
         return await self._run(self._calls.change(job_id, "pause"))
 
     async def resume(self, job_id: str) -> Job:
-        """Take a paused job up again."""
+        """Resume a paused job."""
         return await self._run(self._calls.change(job_id, "resume"))
 
     async def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
-        """Return the verdict of a text, or of `{"messages": [...]}`, at once."""
+        """Judge a text, or `{"messages": [...]}`, while the caller waits."""
         return await self._run(self._calls.moderate(value))
 
     async def _run(self, steps: Steps[T]) -> T:

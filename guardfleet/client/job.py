@@ -1,4 +1,4 @@
-"""A job as a client sees it, however it is reached."""
+"""A job as all clients see it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ FINAL = ("completed", "failed", "cancelled", "expired")
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """How a submit itself goes: nothing of it is stored with the job.
+    """How a submit itself is carried out. None of it is stored with the job.
 
-    `callback_secret`: signs the callback; made where it is left out. `columns`: which members of objects hold text, id and
-    metadata. `allow_empty`: an input without a row is a job all the same. `fingerprint`: of the input and what is asked of it; a
-    submit with it that was cut off is gone on with by the next, and with `once` one that went through is found again.
-    `brings_workers`: the caller starts workers with the models that the job names. `on_progress` is told the texts committed so
-    far; only a direct client has it, and `brings_workers`.
+    `callback_secret`: signs the callback; generated if left out. `columns`: which members of objects hold text, id and metadata.
+    `allow_empty`: make a job even of an input without rows. `fingerprint`: of the input and the options; the next submit with it
+    resumes one that was interrupted, and with `once` finds the job of one that succeeded. `brings_workers`: the caller starts
+    workers with the models that the job names. `on_progress` gets the number of texts committed so far. Only direct clients
+    support `on_progress` and `brings_workers`.
     """
 
     callback_secret: str | None = field(default=None, repr=False)
@@ -35,15 +35,15 @@ class SubmitOptions:
     on_progress: Callable[[int], None] = lambda n: None
 
 
-DEFAULTS, PLAIN = JobOptions(), SubmitOptions()  # of a submit that asks for nothing of its own
+DEFAULTS, PLAIN = JobOptions(), SubmitOptions()  # of a submit without any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Where a job is. `raw` is all that the fleet tells of it, as the API's batch object.
+    """The status of a job. `raw` is all that the fleet says about it, as the API's batch object.
 
     `status`: validating, in_progress, completed, cancelling, cancelled, failed or expired. `total`, `done` and `failed` count
-    lines: those refused have failed. `callback_secret` is told once, with the submit that made it.
+    lines; refused ones count as failed. `callback_secret` is returned only by the submit that generated it.
     """
 
     id: str
@@ -54,12 +54,12 @@ class Job:
     texts_per_s: float
     eta_s: float | None
     callback_secret: str | None = field(default=None, repr=False)
-    warnings: list[str] = field(default_factory=list)  # rows to look at, although nothing is wrong with them
+    warnings: list[str] = field(default_factory=list)  # about rows worth a look, although nothing is wrong with them
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the job has ended for good."""
         return self.status in FINAL
 
 
@@ -68,28 +68,28 @@ class RowSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What a job of it is called."""
+        """The name of a job made from it."""
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether `rows` can be asked again."""
+        """Whether `rows` can be called again."""
 
     def rows(self) -> Iterator[Numbered]:
-        """Give every row with its number."""
+        """Yield every row with its number."""
 
 
 def many(texts: Iterable[str | Mapping[str, Any]]) -> Iterable[str | Mapping[str, Any]]:
-    """Return the texts; raises RejectedError for what is one text only."""
+    """Return the texts. Raises RejectedError for a single text."""
     if isinstance(texts, str | bytes | Mapping):
-        raise RejectedError("texts are many: give a list of strings or rows, of one too.")
+        raise RejectedError("texts must be an iterable of strings or rows: put a single text into a list.")
     return texts
 
 
 def not_empty(rows: Iterable[T], name: str, *, allow_empty: bool) -> Iterator[T]:
-    """Return the same rows, the first of them looked for now; raises RejectedError where there is none, unless that is allowed."""
+    """Return the rows, after looking for the first. Raises RejectedError if there is none, unless `allow_empty`."""
     rows = iter(rows)
     for first in rows:
         return chain((first,), rows)
     if not allow_empty:
-        raise RejectedError(f"the input has no rows: {name} (--allow-empty takes it all the same).")
+        raise RejectedError(f"the input has no rows: {name} (use --allow-empty to accept that).")
     return iter(())

@@ -1,6 +1,6 @@
-"""What a client sends over HTTP, and when it sends it again: written once, as generators of steps that know no network.
+"""What a client sends over HTTP, and when it retries: written once, as generators of steps that know no network.
 
-`http` has the drivers that take them. Every request that makes something has an idempotency key, so it can be repeated.
+`http` has the drivers that run them. Every request that creates something has an idempotency key, so it can be repeated.
 """
 
 import json
@@ -26,7 +26,7 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.refusals import line_of
 from guardfleet.rows.row import row_of
 
-ATTEMPTS = 6  # that fail; being told to come back later is no failure
+ATTEMPTS = 6  # failed ones; being told to come back later is not a failure
 BASE_S, CAP_S = 0.5, 30.0
 PAGE = 1000
 LONG_POLL_S = 30
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A request to be sent. `body` makes its bytes anew each time."""
+    """A request to send. `body` makes its bytes anew each time."""
 
     method: str
     path: str
@@ -49,7 +49,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A pause, s."""
+    """A pause, in seconds."""
 
     seconds: float
 
@@ -58,18 +58,18 @@ Steps = Generator[Send | Wait, httpx2.Response | httpx2.TransportError | None, T
 
 
 class Calls:
-    """What each method sends; reads no clock but the one it is given."""
+    """The steps of each client method; the clock is passed in."""
 
     def __init__(self, *, patience_s: float, clock: Callable[[], float], rng: Callable[[], float]) -> None:
         self._patience_s, self._clock, self._rng = patience_s, clock, rng
 
     def submit(self, texts: Iterable[str | Mapping[str, Any]], options: JobOptions, how: SubmitOptions) -> Steps[Job]:
-        """Send texts as a batch. An iterator can be sent once only, so a cut connection ends it; a list is sent again."""
+        """Send texts as a batch. A list is sent again after a lost connection; an iterator, readable only once, is not."""
         is_repeatable = isinstance(many(texts), Sequence)
         return self._submit(lambda: _lines(texts, how.columns), options, how, is_repeatable=is_repeatable)
 
     def submit_rows(self, source: RowSource, options: JobOptions, how: SubmitOptions) -> Steps[Job]:
-        """Send rows as a batch; read again if it has to be sent again. Raises RejectedError where there are none."""
+        """Send rows as a batch, read anew for each attempt. Raises RejectedError if there are none."""
 
         def lines() -> Iterator[bytes]:
             return not_empty(_row_lines(source.rows()), source.name, allow_empty=how.allow_empty)
@@ -77,22 +77,22 @@ class Calls:
         return self._submit(lines, options, how, is_repeatable=source.is_repeatable)
 
     def status(self, batch_id: str) -> Steps[Job]:
-        """Where a batch is."""
+        """Get a batch's status."""
         found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}"))
         return job_of(found.content)
 
     def jobs(self, after: str | None, limit: int) -> Steps[list[Job]]:
-        """A page of batches, newest first."""
+        """Get a page of batches, newest first."""
         found = yield from self._ask(Send("GET", "/v1/batches", {"limit": limit} | ({"after": after} if after else {})))
         return [job_of(orjson.dumps(one)) for one in orjson.loads(found.content)["data"]]
 
     def change(self, batch_id: str, verb: str) -> Steps[Job]:
-        """Cancel, pause or resume."""
+        """Cancel, pause or resume a batch."""
         found = yield from self._ask(Send("POST", f"/v1/batches/{batch_id}/{verb}"))
         return job_of(found.content)
 
     def page(self, batch_id: str, after: str | None, params: Mapping[str, Any]) -> Steps[dict[str, Any]]:
-        """The next verdicts; waits a while for them to come."""
+        """Get the next verdicts; waits a while for them."""
         asked = {**params, "limit": PAGE} | ({"after": after} if after else {})
         headers = {"Prefer": f"wait={LONG_POLL_S}"}
         found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}/results", asked, headers))
@@ -100,7 +100,7 @@ class Calls:
         return page
 
     def refused(self, batch_id: str, after: str | None, limit: int) -> Steps[dict[str, Any]]:
-        """The next lines that were refused."""
+        """Get the next refused lines."""
         asked = {"limit": limit} | ({"after": after} if after else {})
         found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}/rejections", asked))
         page: dict[str, Any] = orjson.loads(found.content)
@@ -126,7 +126,7 @@ class Calls:
         return job_of(found.content)
 
     def _ask(self, send: Send, *, is_repeatable: bool = True) -> Steps[httpx2.Response]:
-        """Send until it is answered. Raises RejectedError for an answer that will be the same again, else RetryableError."""
+        """Send until there is a final answer. Raises RejectedError for one that would be the same again, else RetryableError."""
         failures, deadline = 0, self._clock() + self._patience_s
         while True:
             said = yield send
@@ -151,7 +151,7 @@ class Calls:
 
 
 def job_of(content: bytes) -> Job:
-    """Read what an answer tells of a batch."""
+    """Parse an answer about a batch."""
     raw = orjson.loads(content)
     counts = raw["request_counts"]
     return Job(
@@ -174,15 +174,15 @@ def _lines(texts: Iterable[str | Mapping[str, Any]], columns: Columns) -> Iterat
             continue
         try:
             yield _line({"text": value} if isinstance(value, str) else value)
-        except (TypeError, ValueError, RecursionError):  # dates, UUIDs and what else JSON has not
+        except (TypeError, ValueError, RecursionError):  # dates, UUIDs and other values that JSON lacks
             yield _refused_or_plain(number, columns.placed(value))
 
 
 def _row_lines(rows: Iterator[Numbered]) -> Iterator[bytes]:
-    """Give rows as JSONL, whatever they were. A row keeps its number; one that is refused here goes as its refusal."""
+    """Yield rows as JSONL. A row keeps its number; one that is refused here is sent as its refusal."""
     reached = 0
     for number, row in rows:
-        for done in range(reached, number - 1, CHUNK_BYTES):  # so that rows keep their numbers
+        for done in range(reached, number - 1, CHUNK_BYTES):  # empty lines, so that rows keep their numbers
             yield b"\n" * min(CHUNK_BYTES, number - 1 - done)
         reached = number
         if isinstance(row, LineError):
@@ -192,9 +192,9 @@ def _row_lines(rows: Iterator[Numbered]) -> Iterator[bytes]:
 
 
 def _refused_or_plain(number: int, value: object) -> bytes:
-    """A row of Python values as the line that stands for it; one that is unusable as its refusal."""
+    """Return the line for a row of Python values, or its refusal if it is unusable."""
     try:
-        return _row_line(row_of(number, value, max_text_bytes=sys.maxsize))  # how long a text may be, the API says
+        return _row_line(row_of(number, value, max_text_bytes=sys.maxsize))  # the API limits the length of texts
     except LineError as error:
         return _line(line_of(error))
 

@@ -1,10 +1,10 @@
-"""A verdict as callers get it, over HTTP and directly."""
+"""A verdict as callers get it, over HTTP or directly."""
 
 from typing import Any, NotRequired, TypedDict
 
 
 class Probabilities(TypedDict):
-    """Of each severity, 0 to 1."""
+    """Probability of each severity, 0 to 1."""
 
     safe: float
     controversial: float
@@ -12,21 +12,21 @@ class Probabilities(TypedDict):
 
 
 class Tokens(TypedDict):
-    """What the model read and wrote for it."""
+    """How many tokens the model read and wrote."""
 
     input: int
     output: int
 
 
 class Failure(TypedDict):
-    """Why there is no severity: a code, and a detail that holds no text."""
+    """Why there is no severity: a code, and a detail without any text of the row."""
 
     code: str
     detail: str | None
 
 
 class Verdict(TypedDict):
-    """What is known of one text. `severity` is safe, controversial, unsafe or error: an error is never safe."""
+    """The answer for one text. `severity` is safe, controversial, unsafe or error: an error is never safe."""
 
     id: str
     severity: str
