@@ -21,32 +21,32 @@ class EngineSettings(Group):
     model: str = Field(default="demo", description="A hub name (`Qwen/Qwen3Guard-Gen-0.6B`), a folder, or `demo`.")
     revision: str | None = Field(default=None, description="Branch, tag or commit of a hub model; pin it in production.")
     device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` takes the GPU where there is one."
+        default="auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` uses the GPU if there is one."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="`auto`: bf16 where the device has units for it."
+        default="auto", description="`auto`: bf16 if the device computes in it."
     )
     quantize: Literal["none", "int8", "fp8"] = Field(
-        default="none", description="The layers' matrices in eight bits; measure first: `guardfleet evaluate FILE --against int8`."
+        default="none", description="Hold the layers' matrices in 8 bits; measure first: `guardfleet evaluate FILE --against int8`."
     )
     batch_tokens: int = Field(
         default=0,
         ge=0,
         le=1_048_576,
-        description="Tokens in one forward pass; 0: what the device has room for, found at the start.",
+        description="Tokens in one forward pass; 0: as many as fit on the device, determined at the start.",
     )
     window_tokens: int = Field(
         default=8192,
         ge=256,
         le=131_072,
-        description="Longest prompt judged at once, tokens, policy included; also the model's positions.",
+        description="Longest prompt judged at once, in tokens, policy included; also the number of the model's positions.",
     )
     long_texts: Literal["windows", "head", "tail", "ends"] = Field(
-        default="windows", description="What of a text longer than a window is judged: all of it, its beginning, its end, or both."
+        default="windows", description="How to judge a text longer than a window: all of it, its beginning, its end, or both."
     )
     role_labels: Literal["neutralise", "keep"] = Field(
         default="neutralise",
-        description="Lines of a text that look like turns (`USER: ...`): shown to the model so that they are none, or as they are.",
+        description="Lines of a text that look like turns (`USER: ...`): neutralise them for the model, or keep them as they are.",
     )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the model; 0: all cores.")
 
@@ -54,7 +54,7 @@ class EngineSettings(Group):
 class WorkerSettings(Group):
     """How a worker takes work."""
 
-    concurrency: int = Field(default=4, ge=1, le=64, description="Shards in work at once in one worker process.")
+    concurrency: int = Field(default=4, ge=1, le=64, description="Shards that one worker process works on at once.")
     named_only: bool = Field(
         default=False, description="Take only jobs that name this worker's model: for the second model of a cascade."
     )
@@ -64,19 +64,19 @@ class IntakeSettings(Group):
     """How texts are taken in, by every process that submits."""
 
     shard_texts: int = Field(default=1024, ge=1, le=8192, description="Texts in one shard; one shard should take 5-30 s.")
-    max_text_bytes: int = Field(default=8 << 20, ge=1, le=256 << 20, description="Longest input line taken, bytes.")
+    max_text_bytes: int = Field(default=8 << 20, ge=1, le=256 << 20, description="Largest text accepted, bytes.")
     max_backlog_texts: int = Field(
         default=100_000_000, ge=1, description="Reject new jobs (429) while this many texts of all jobs are pending."
     )
 
 
 class CacheSettings(Group):
-    """Which stored verdicts serve equal texts."""
+    """Which stored verdicts are reused for equal texts."""
 
     hours: float = Field(
-        default=24.0, ge=0.0, le=8760.0, description="How old a verdict may be to serve the same text again; 0: never."
+        default=24.0, ge=0.0, le=8760.0, description="Reuse verdicts up to this age for the same text; 0: never."
     )
-    across_tenants: bool = Field(default=False, description="Verdicts of one tenant may serve another; the same in all workers.")
+    across_tenants: bool = Field(default=False, description="Reuse one tenant's verdicts for another; the same in all workers.")
 
 
 class RetentionSettings(Group):
@@ -94,12 +94,12 @@ class WebhookSettings(Group):
     schedule_s: Annotated[tuple[Delay, ...], NoDecode, Listed] = Field(
         default=(0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
         min_length=1,
-        description="Delays before each attempt, s, with commas between.",
+        description="Delays before each attempt, s, separated by commas.",
     )
     timeout_s: float = Field(default=15.0, gt=0.0, le=120.0, description="Total time of one attempt, s.")
     allow_networks: Annotated[tuple[Network, ...], NoDecode, Listed] = Field(
         default=(),
-        description="Private networks that webhooks may reach, as `10.0.0.0/8,fc00::/7`; others that are not public are refused.",
+        description="Private networks that webhooks may reach, as `10.0.0.0/8,fc00::/7`; other non-public addresses are refused.",
     )
 
 
@@ -108,21 +108,21 @@ class ApiSettings(Group):
 
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8080, ge=0, le=65_535, description="Port of the API; 0: any free one.")
-    max_body_bytes: int = Field(default=512 << 20, ge=1, description="Largest body of a batch, unpacked.")
-    moderation_timeout_s: float = Field(default=30.0, gt=0.0, le=300.0, description="Longest wait of a request for its verdict, s.")
+    max_body_bytes: int = Field(default=512 << 20, ge=1, description="Largest body of a batch, decompressed, bytes.")
+    moderation_timeout_s: float = Field(default=30.0, gt=0.0, le=300.0, description="Longest wait for a verdict, s.")
     files_url: str | None = Field(
-        default=None, description="Where uploaded files lie: a folder, s3://bucket/prefix (with s3fs), ...; empty: in data_dir."
+        default=None, description="Where uploaded files are: a folder, s3://bucket/prefix (with s3fs), ...; empty: in data_dir."
     )
     files_max_bytes: int = Field(default=512 << 20, ge=1, description="Largest uploaded file, bytes.")
     rate_limit: Limit | None = Field(
-        default=None, description="Requests of one API key, as `600/minute`; empty: as many as it likes."
+        default=None, description="Requests of one API key, as `600/minute`; empty: unlimited."
     )
     quota: Limit | None = Field(
         default=None,
-        description="Texts of one API key, as `1000000/day`, also of files when a batch is made of them; empty: no end.",
+        description="Texts of one API key, as `1000000/day`, counted for files when a batch is made of them; empty: unlimited.",
     )
     rate_limit_url: SecretStr | None = Field(
-        default=None, description="redis://... that API processes count in together; empty: each for itself."
+        default=None, description="redis://... that API processes share their counts in; empty: each counts for itself."
     )
 
     @field_validator("rate_limit_url", mode="after")

@@ -1,4 +1,4 @@
-"""What settings were called before 0.2, and where each is now. Old names are read for one version more, with a warning."""
+"""The settings' names before 0.2, and where each is now. Old names are read for one more version, with a warning."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -38,17 +38,17 @@ PLACES: Mapping[str, tuple[str, str]] = MappingProxyType(
         **_same("tuning", "api_max_json_bytes", "api_max_connections", "api_max_waiting", "api_head_s", "api_pause_s"),
     }
 )
-GUARDED = ("engine", "instant_ms_per_batch")  # never by an old name alone: `instant` judges nothing
+GUARDED = ("engine", "instant_ms_per_batch")  # not accepted under an old name: `instant` judges nothing
 
 
 def variable_of(name: str) -> str:
-    """Return the environment variable of a setting by its old name, or by its own if it has no group."""
+    """Return the environment variable of a setting, given its old name, or its own if it has no group."""
     group, leaf = PLACES.get(name, ("", name))
     return ENV_PREFIX + (f"{group}{DELIMITER}{leaf}" if group else leaf).upper()
 
 
 def placed(values: Mapping[str, object]) -> dict[str, object]:
-    """Return values by old or own names as the groups they belong to."""
+    """Group values that are given by old or by own names."""
     out: dict[str, object] = {}
     for name, value in values.items():
         group, leaf = PLACES.get(name, ("", name))

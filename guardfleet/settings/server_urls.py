@@ -1,10 +1,10 @@
-"""URLs of servers, as settings give them."""
+"""Server URLs in settings."""
 
 import urllib.parse
 
 
 def require_plain(url: str) -> None:
-    """Raise ValueError, quoting nothing of it, where a password could be taken for a part of the host or the path."""
+    """Raise ValueError, quoting nothing, if a password could be mistaken for a part of the host or the path."""
     try:
         parts = urllib.parse.urlsplit(url)
         behind = parts.path + parts.fragment + ("" if "@" in parts.netloc else parts.query)
@@ -12,4 +12,4 @@ def require_plain(url: str) -> None:
     except ValueError:
         is_plain = False
     if not is_plain:
-        raise ValueError("this is no URL; special characters of a user or password are to be percent-encoded")
+        raise ValueError("this is not a valid URL; percent-encode special characters of a user or password")

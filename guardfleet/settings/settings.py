@@ -22,11 +22,11 @@ from guardfleet.settings.names import ALLOW_TUNING, DELIMITER, ENV_PREFIX, GUARD
 from guardfleet.settings.server_urls import require_plain
 from guardfleet.settings.tuning import Tuning
 
-HOMELESS = pathlib.Path("~/.local/share/guardfleet")  # as it stands: there is no home to put in its place
+HOMELESS = pathlib.Path("~/.local/share/guardfleet")  # kept literally: there is no home to replace ~ by
 
 
 def default_data_dir() -> pathlib.Path:
-    """Where the embedded stack keeps its data: the user's data folder, or /var/lib for root (whose home nobody else can read)."""
+    """Return where the embedded stack keeps its data: the user's data folder; for root /var/lib, as others cannot read its home."""
     if os.geteuid() == 0:
         return pathlib.Path("/var/lib/guardfleet")
     return HOMELESS.expanduser() if _has_home() else HOMELESS
@@ -35,18 +35,18 @@ def default_data_dir() -> pathlib.Path:
 def _has_home() -> bool:
     try:
         pathlib.Path.home()
-    except RuntimeError:  # HOME is not set, and the user is in no list: as in a container
+    except RuntimeError:  # HOME is not set, and the user is not in passwd: as in a container
         return False
     return True
 
 
 class Settings(BaseSettings):
-    """Read from `GUARDFLEET_*` variables; unknown keys stop the process."""
+    """The settings, read from `GUARDFLEET_*` variables; unknown names stop the process."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter=DELIMITER, frozen=True, extra="forbid", hide_input_in_errors=True
     )
-    _renamed: tuple[str, ...] = PrivateAttr(default=())  # variables that were read under old names
+    _renamed: tuple[str, ...] = PrivateAttr(default=())  # variables that were given under old names
 
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL 15+, `postgresql://user:password@host/db`. Empty: embedded."
@@ -56,13 +56,13 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(
         None,
-        description="32 bytes, base64; seals texts and secrets at rest. `guardfleet keys secret` makes one. Embedded: generated.",
+        description="32 bytes, base64; encrypts texts and secrets at rest. Make one with `guardfleet keys secret`. Embedded: made.",
     )
     previous_secret_key: SecretStr | None = Field(
-        None, description="The key before it, while that is rotated out: what it sealed is opened too (docs/security.md)."
+        None, description="The previous key, while it is being rotated out; still decrypts what it encrypted (docs/security.md)."
     )
     data_dir: pathlib.Path = Field(
-        default_factory=default_data_dir, description="Data of the embedded stack; digests of model files."
+        default_factory=default_data_dir, description="Folder for the embedded stack's data and for digests of model files."
     )
     namespace: str = Field(
         "guardfleet", pattern=r"^[a-z][a-z0-9_.-]{0,40}$", description="Prefix of queues, exchanges and Redis keys."
@@ -77,19 +77,19 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     tuning: Tuning = Tuning()
 
-    api_url: str | None = Field(None, description="An API to submit to, instead of the database: http://host:8080.")
-    api_key: SecretStr | None = Field(None, description="The key for it, gf_...")
-    metrics_host: str = Field("127.0.0.1", description="Address of /metrics, /livez and /readyz of a worker or dispatcher.")
-    metrics_port: int | None = Field(None, ge=0, le=65_535, description="Its port; 0: any free one; empty: none.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
-    log_format: Literal["json", "console"] = Field("json", description="`console` for people.")
+    api_url: str | None = Field(None, description="API to submit to, instead of the database: http://host:8080.")
+    api_key: SecretStr | None = Field(None, description="API key for it, gf_...")
+    metrics_host: str = Field("127.0.0.1", description="Address of a worker's or dispatcher's /metrics, /livez and /readyz.")
+    metrics_port: int | None = Field(None, ge=0, le=65_535, description="Their port; 0: any free one; empty: not served.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
+    log_format: Literal["json", "console"] = Field("json", description="`json` for machines, `console` for people.")
 
     @field_validator("data_dir", mode="after")
     @classmethod
     def _folder_is_absolute(cls, folder: pathlib.Path) -> pathlib.Path:
         if str(folder).startswith("~") and not _has_home():
-            return folder  # whoever needs it says what is wrong
-        return folder.expanduser().absolute()  # the embedded servers run elsewhere
+            return folder  # whoever needs the folder reports it
+        return folder.expanduser().absolute()  # the embedded servers run in another directory
 
     @field_validator("database_url", mode="after")
     @classmethod
@@ -124,33 +124,33 @@ class Settings(BaseSettings):
 
     @property
     def webhook_again_s(self) -> float:
-        """How long a delivery that was published is taken to be under way."""
+        """How long a published delivery is assumed to be under way, in seconds."""
         return self.tuning.republish_s + self.webhooks.timeout_s
 
     @property
     def is_embedded(self) -> bool:
-        """Whether this process is to bring up its own PostgreSQL and broker."""
+        """Whether this process starts its own PostgreSQL and broker."""
         return self.database_url is None
 
     def required(self, name: Literal["database_url", "broker_url", "secret_key"]) -> str:
-        """The value of a setting this process cannot do without; raises ConfigurationError."""
+        """Return a setting that this process cannot do without. Raises ConfigurationError."""
         value: SecretStr | None = getattr(self, name)
         if value is None:
-            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is not set; `guardfleet up` and `scan` work without it.")
+            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is not set: set it, or use `guardfleet up` or `scan`.")
         return value.get_secret_value()
 
     @property
     def renamed(self) -> tuple[str, ...]:
-        """Variables that were read under names of before 0.2."""
+        """The variables that were given under names from before 0.2."""
         return self._renamed
 
     def read_under(self, old: Iterable[str]) -> Self:
-        """Return itself, noting the old names under which settings were read."""
+        """Record the old names under which settings were given; returns the settings."""
         self._renamed = tuple(sorted(old))
         return self
 
     def but(self, **changed: object) -> Self:
-        """Return the same with these settings changed, by the names of `names.PLACES` or their own; nothing is checked again."""
+        """Return a copy with settings changed, by the names of `names.PLACES` or their own; does not validate again."""
         update: dict[str, object] = {}
         for name, value in placed(changed).items():
             group = getattr(self, name)
@@ -174,22 +174,22 @@ class Settings(BaseSettings):
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
-    """Build the settings; raises ConfigurationError with one line per wrong key, values of secrets left out.
+    """Build the settings. Raises ConfigurationError with one line per wrong name, without values of secrets.
 
-    `overrides` go by their own names, or by those of before groups (`names.PLACES`).
+    `overrides` are given by their own names, or by those from before the groups (`names.PLACES`).
     """
     given = {key: value for key, value in (environ or os.environ).items() if key.startswith(ENV_PREFIX)}
     old = _under_old_names(given)
     tuned = sorted(key for key in given if key.startswith(f"{ENV_PREFIX}TUNING"))
     if gone := next((name for name in GUARDED if name in old), None):
         raise ConfigurationError(
-            f"{ENV_PREFIX}{gone.upper()} is no setting any more: leave it out. "
-            f"Load runs give {ENV_PREFIX}TUNING with {ALLOW_TUNING}=1."
+            f"{ENV_PREFIX}{gone.upper()} is no longer a setting: remove it. "
+            f"Load runs set {ENV_PREFIX}TUNING with {ALLOW_TUNING}=1."
         )
     if tuned and given.get(ALLOW_TUNING) != "1":
-        raise ConfigurationError(f"{tuned[0]} is for tests and load runs, never for production: set {ALLOW_TUNING}=1 beside it.")
+        raise ConfigurationError(f"{tuned[0]} is for tests and load runs only: set {ALLOW_TUNING}=1 too.")
     if unknown := [key for key in given if not is_known(key)]:
-        raise ConfigurationError(f"unknown setting {', '.join(sorted(unknown))}; docs/settings.md lists what exists.")
+        raise ConfigurationError(f"unknown setting {', '.join(sorted(unknown))}; docs/settings.md lists all.")
     values = placed({**old, **{key: value for key, value in overrides.items() if value is not None}})
     try:
         made = Settings(**values)  # type: ignore[arg-type]
@@ -204,7 +204,7 @@ def _under_old_names(given: Mapping[str, str]) -> dict[str, str]:
     found = {name: given[ENV_PREFIX + name.upper()] for name in PLACES if ENV_PREFIX + name.upper() in given}
     for name in found:
         if variable_of(name) in given:
-            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is the old name of {variable_of(name)}: set one of them.")
+            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is the old name of {variable_of(name)}: set only one of them.")
     return found
 
 

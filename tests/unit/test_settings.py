@@ -26,7 +26,7 @@ def test_an_unknown_setting_stops_the_process(monkeypatch: pytest.MonkeyPatch) -
         ("ENGINE__BATCH_TOKENS", "-5", r"GUARDFLEET_ENGINE__BATCH_TOKENS = '-5': Input should be greater than or equal to 0"),
         ("ENGINE__DEVICE", "gpu", r"GUARDFLEET_ENGINE__DEVICE = 'gpu'"),
         ("ENGINE__DTYPE", "int4", r"'auto', 'float32'"),
-        ("API__QUOTA", "abc", r"GUARDFLEET_API__QUOTA = 'abc': not a rate limit; write one as 600/minute"),
+        ("API__QUOTA", "abc", r"GUARDFLEET_API__QUOTA = 'abc': this is not a valid rate limit; write it as 600/minute"),
         ("BROKER_URL", "kafka://x", r"broker_url has scheme 'kafka'; allowed: amqp"),
         ("DATABASE_URL", DATABASE, r"secret_key is needed with database_url"),
     ],
@@ -66,16 +66,16 @@ def test_a_list_is_taken_with_commas_between(
         (
             "WEBHOOKS__ALLOW_NETWORKS",
             "10.0.0.0/8,nonsense",
-            r"^GUARDFLEET_WEBHOOKS__ALLOW_NETWORKS, item 2 = 'nonsense': .*give networks as",
+            r"^GUARDFLEET_WEBHOOKS__ALLOW_NETWORKS, item 2 = 'nonsense': .*write networks as",
         ),
-        ("WEBHOOKS__ALLOW_NETWORKS", "10.0.0.1/8", r"host bits set; give networks as"),
+        ("WEBHOOKS__ALLOW_NETWORKS", "10.0.0.1/8", r"host bits set; write networks as"),
         ("WEBHOOKS__ALLOW_NETWORKS", "[1,", r"^GUARDFLEET_WEBHOOKS__ALLOW_NETWORKS = '\[1,': "),
         ("WEBHOOKS__SCHEDULE_S", "0,soon", r"^GUARDFLEET_WEBHOOKS__SCHEDULE_S, item 2 = 'soon': Input should be a valid number"),
         ("WEBHOOKS__SCHEDULE_S", "0,nan", r"^GUARDFLEET_WEBHOOKS__SCHEDULE_S, item 2 = "),
         ("WEBHOOKS__SCHEDULE_S", "0,-1", r"^GUARDFLEET_WEBHOOKS__SCHEDULE_S, item 2 = '-1': "),
         ("WEBHOOKS__SCHEDULE_S", "", r"^GUARDFLEET_WEBHOOKS__SCHEDULE_S = "),
         ("DATABASE_URL", "mysql://u:hunter2@h/d", r"^GUARDFLEET_DATABASE_URL: the scheme is 'mysql'; allowed: postgresql"),
-        ("DATABASE_URL", "postgresql://u:hunter2@h:port/d", r"^GUARDFLEET_DATABASE_URL: this is no URL"),
+        ("DATABASE_URL", "postgresql://u:hunter2@h:port/d", r"^GUARDFLEET_DATABASE_URL: this is not a valid URL"),
     ],
 )
 def test_a_wrong_item_or_url_is_one_sentence(monkeypatch: pytest.MonkeyPatch, key: str, value: str, said: str) -> None:
@@ -140,7 +140,7 @@ def test_an_old_name_is_read_where_it_belongs_now(monkeypatch: pytest.MonkeyPatc
     assert variable_of(name) == f"GUARDFLEET_{group}__{leaf}".upper()
     monkeypatch.setenv(variable_of(name), value)
     monkeypatch.setenv(ALLOW_TUNING, "1")
-    with pytest.raises(ConfigurationError, match=f"is the old name of {variable_of(name)}: set one of them"):
+    with pytest.raises(ConfigurationError, match=f"is the old name of {variable_of(name)}: set only one of them"):
         load_settings()
 
 
@@ -157,7 +157,7 @@ def test_no_single_variable_reaches_the_engine_that_judges_nothing(
 ) -> None:
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
-    with pytest.raises(ConfigurationError, match=r"never for production: set GUARDFLEET_ALLOW_TUNING=1 beside it"):
+    with pytest.raises(ConfigurationError, match=r"for tests and load runs only: set GUARDFLEET_ALLOW_TUNING=1 too"):
         load_settings()
     monkeypatch.setenv(ALLOW_TUNING, "1")
     assert load_settings().tuning != Tuning()
@@ -167,7 +167,7 @@ def test_no_single_variable_reaches_the_engine_that_judges_nothing(
 def test_the_old_name_of_that_engine_reaches_nothing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"GUARDFLEET_{name.upper()}", "instant" if name == "engine" else "1")
     monkeypatch.setenv(ALLOW_TUNING, "1")
-    with pytest.raises(ConfigurationError, match="is no setting any more: leave it out"):
+    with pytest.raises(ConfigurationError, match="is no longer a setting: remove it"):
         load_settings()
 
 
