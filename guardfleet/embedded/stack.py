@@ -1,6 +1,6 @@
-"""The whole stack in one place: servers where none are configured, and guardfleet's processes over them.
+"""The whole stack in one place: servers for what is not configured, and guardfleet's processes on top.
 
-Start: lock, PostgreSQL, broker, migration, processes. Stop: processes first (they hand their work back), then the servers.
+Start: lock, PostgreSQL, broker, migration, processes. Stop: processes first (they return their work), then the servers.
 """
 
 import errno
@@ -30,15 +30,15 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry.logs import get_logger
 
 SOCKET_PATH_LIMIT = 80  # sockaddr_un holds 107 bytes, and the servers append their own names
-PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+-]+")  # servers and libraries put it into URLs and lists
+PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+-]+")  # servers and libraries use it in URLs and lists
 GPU = pathlib.Path("/proc/driver/nvidia")
 CPU_SHARD_TEXTS = 64  # a shard should take seconds: 0.3 s with the demo model on 2 cores, a minute and a half with 0.6B
-RESTART_S = 30.0  # a server that died is started again within this
+RESTART_S = 30.0  # a server that died is restarted within this time
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 class Stack:
-    """Servers and processes of one data folder. `settings` are complete once it has started."""
+    """Servers and processes of one data folder. `settings` are complete once the servers run."""
 
     def __init__(self, settings: Settings, *, log_to_files: bool) -> None:
         self.settings = settings
@@ -50,11 +50,11 @@ class Stack:
 
     @property
     def owns_data(self) -> bool:
-        """Whether this stack holds the data folder's lock: nobody else can be writing to its database."""
+        """Whether this stack holds the data folder's lock: nobody else can write to its database."""
         return self._lock is not None
 
     def start_servers(self, *, broker: bool = True) -> Settings:
-        """Bring up what is not configured, migrate, return the settings to use. ConfigurationError if another holds the folder."""
+        """Start what is not configured, migrate, and return the settings. Raises ConfigurationError if another stack runs here."""
         if self.settings.is_embedded:
             make_folder(self._folder)
             self._take_lock()
@@ -89,21 +89,21 @@ class Stack:
         return self.settings
 
     def start_processes(self, *commands: tuple[str, Sequence[str]]) -> None:
-        """Start guardfleet processes by (name, arguments)."""
+        """Start guardfleet processes, given as (name, arguments)."""
         environment = self.settings.as_environment()
         logs = self._folder / "logs"
         if self._log_to_files:
             logs.mkdir(parents=True, exist_ok=True)
         for place, (name, args) in enumerate(commands):
             log = logs / f"{name}.log" if self._log_to_files else None
-            if self.settings.metrics_port:  # each its own
+            if self.settings.metrics_port:  # one for each
                 environment[f"{ENV_PREFIX}METRICS_PORT"] = str(self.settings.metrics_port + place)
             child = Child(name, args, environment, log, after_death=free_shards(self.settings))
             self.children.append(child)
             child.start()
 
     def announce(self) -> None:
-        """Write where an embedded stack is, so that other commands of this user find it."""
+        """Record where the embedded stack runs, so that this user's other commands find it."""
         if not self.owns_data:
             return
         runtime = self._folder / "runtime.json"
@@ -127,18 +127,18 @@ class Stack:
             self._lock = None
 
     def tend(self) -> None:
-        """Start a server again that has died; what it had committed is there."""
+        """Restart a server that has died; what it had committed is still there."""
         for server in self._servers:
             if not server.is_running():
                 get_logger().warning("child_exited", child=type(server).__name__)
                 server.start()
 
     def waits_for(self) -> list[str]:
-        """Names of the processes that cannot do their work yet."""
+        """Return the names of processes that are not ready yet."""
         return [child.name for child in self.children if not child.is_ready]
 
     def broken(self) -> str | None:
-        """Why the stack cannot work, or None: a child that will not be started again."""
+        """Return why the stack cannot work, or None: a child was given up."""
         return next((child.gave_up for child in self.children if child.gave_up), None)
 
     def _take_lock(self) -> None:
@@ -150,15 +150,15 @@ class Stack:
             self._lock = None
             if error.errno == errno.EWOULDBLOCK:
                 raise ConfigurationError(
-                    f"another guardfleet is at work in {self._folder}: wait for it, or set GUARDFLEET_DATA_DIR."
+                    f"another guardfleet is running in {self._folder}: wait for it, or set GUARDFLEET_DATA_DIR."
                 ) from None
             raise
 
 
 def running_settings(settings: Settings) -> Settings | None:
-    """The settings of the stack that `guardfleet up` runs over the same data folder; None when there is none.
+    """Return the settings of the stack that `guardfleet up` runs in the same data folder; None if there is none.
 
-    A database that is being started again is waited for; raises RetryableError if it stays away.
+    Waits for a database that is being restarted. Raises RetryableError if it stays down.
     """
     runtime = settings.data_dir / "runtime.json"
     try:
@@ -167,7 +167,7 @@ def running_settings(settings: Settings) -> Settings | None:
     except (OSError, ValueError, KeyError):
         return None
     if not _is_locked(settings.data_dir):
-        return None  # a crash left the file, and the number has gone to another process
+        return None  # a crash left the file behind, and another process has the pid now
     environment = known["environment"]
     found: dict[str, Any] = {}
     for key in ("database_url", "broker_url", "secret_key"):
@@ -185,7 +185,7 @@ def running_settings(settings: Settings) -> Settings | None:
 
 
 def _is_locked(folder: pathlib.Path) -> bool:
-    """Whether a stack holds the folder."""
+    """Return whether a stack holds the folder."""
     try:
         with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -209,9 +209,9 @@ def _wait_for(db: Database) -> None:
 
 @contextmanager
 def database_of(settings: Settings) -> Iterator[Settings]:
-    """Settings with a database behind them: configured, of a running stack, or embedded for as long as the block lasts."""
+    """Yield settings with a database: the configured one, a running stack's, or one embedded for as long as the block lasts."""
     if settings.secret_key is not None:
-        Keyring.of(settings)  # one that is none is said, also where nothing is opened with it
+        Keyring.of(settings)  # report an invalid key even if nothing is decrypted with it
     if not settings.is_embedded:
         yield settings
         return
@@ -243,12 +243,12 @@ def _secret_key(folder: pathlib.Path) -> str:
 
 
 def _socket_folder(folder: pathlib.Path) -> pathlib.Path:
-    """In the data folder, or one that is named for it where the path is too long for a socket, or no plain part of a URL."""
+    """Return a folder in the data folder, or a temporary one if that path is too long for a socket or unsafe in a URL."""
     mark = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
     for place in (folder.resolve() / "run", pathlib.Path(tempfile.gettempdir()).resolve() / f"guardfleet-{mark}"):
         if len(str(place)) <= SOCKET_PATH_LIMIT and PLAIN_PATH.fullmatch(str(place)):
             return place
     raise ConfigurationError(
-        f"no socket can be made below {folder} or {tempfile.gettempdir()}, whose paths are too long or have characters that no URL "
-        "has: set GUARDFLEET_DATA_DIR or TMPDIR to a shorter one."
+        f"cannot make a socket below {folder} or {tempfile.gettempdir()}, whose paths are too long or have characters that no URL "
+        "have: set GUARDFLEET_DATA_DIR or TMPDIR to a shorter one."
     )

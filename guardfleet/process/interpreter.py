@@ -1,21 +1,21 @@
-"""How Python is set in processes whose threads wait for each other: the engine's for a shard that is read, a poll for a page."""
+"""GIL and GC tuning for processes with latency-sensitive threads, such as the engine's or one that answers a poll."""
 
 import gc
 import sys
 
-SWITCH_S = 0.0001  # Python's own 5 ms is what a thread waits for another that computes, at each of its steps
-YOUNG_OBJECTS = 10_000  # new containers between two looks for cycles, of which a shard or a page leaves hardly any
+SWITCH_S = 0.0001  # a waiting thread waits this long for one that computes, at each step; Python's default is 5 ms
+YOUNG_OBJECTS = 10_000  # new containers between two collections; a shard or a page leaves hardly any behind
 
 
 def hand_over_often() -> None:
-    """Let waiting threads have the interpreter after a tenth of a millisecond."""
+    """Switch threads every tenth of a millisecond."""
     sys.setswitchinterval(SWITCH_S)
 
 
 def keep_what_is_loaded() -> None:
-    """To be called once all is imported and loaded: from now on the collector looks at new objects only.
+    """Make the collector look at new objects only; call once everything is imported and loaded.
 
-    A collection that walks the half million objects of a worker stops all its threads for 0.2 s, once in a few seconds.
+    A collection that walks a worker's half million objects stops all its threads for 0.2 s, every few seconds.
     """
     gc.collect()
     gc.freeze()

@@ -1,7 +1,8 @@
-"""`worker`, `producer` and `api` as Python would import them: ours, or an application's that is found first.
+"""Check that Python would import our `worker`, `producer` and `api`, and not packages of an application.
 
-The wheel brings three packages with common names. Children start with `python -P`, so that the working directory is not searched;
-this look, before any of them is imported, covers what is left: PYTHONPATH, and `python -m guardfleet` in an application's folder.
+The wheel installs three packages with common names. Children start with `python -P`, so that the working directory is not
+searched. This check, before any of them is imported, covers the rest: PYTHONPATH, and `python -m guardfleet` in an
+application's folder.
 """
 
 import importlib.util
@@ -18,19 +19,19 @@ def require_own() -> None:
     for name in NAMES:
         found, ours = place_of(name), HOME / name
         if found is None:
-            raise ConfigurationError(f"the package `{name}` is missing beside {HOME / 'guardfleet'}: install guardfleet again.")
+            raise ConfigurationError(f"the package `{name}` is missing beside {HOME / 'guardfleet'}: reinstall guardfleet.")
         if found != ours:
             raise ConfigurationError(
-                f"the package `{name}` that Python finds first is {found}, and guardfleet needs its own, {ours}: "
-                "take the former's folder out of PYTHONPATH, or start from another folder."
+                f"Python would import the package `{name}` from {found}, but guardfleet needs its own, {ours}: "
+                "remove the former's folder from PYTHONPATH, or start from another folder."
             )
 
 
 def place_of(name: str) -> pathlib.Path | None:
-    """The folder or file that `import name` would take; None where there is none."""
+    """Return the folder or file that `import name` would use; None if there is none."""
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:  # somebody has put a module without a spec under this name
+    except ValueError:  # there is a module without a spec under this name
         return pathlib.Path("an unknown place")
     if spec is None:
         return None

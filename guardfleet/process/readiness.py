@@ -1,13 +1,13 @@
-"""Whether a process can do its work by now, told to the one that started it: a byte through a pipe that was handed down for it."""
+"""Tell a process's parent that it is ready to work: one byte through an inherited pipe."""
 
 import os
 from contextlib import suppress
 
-DESCRIPTOR = "READY_FD"  # the name of the variable that says which one
+DESCRIPTOR = "READY_FD"  # environment variable with the descriptor's number
 
 
 def say_ready() -> None:
-    """Tell whoever started this process, if that asked to be told. What this process starts itself must not answer for it."""
+    """Tell the parent, if it asked to be told. Processes that this one starts must not answer for it."""
     descriptor = os.environ.pop(DESCRIPTOR, None)
     if descriptor is None:
         return

@@ -1,4 +1,4 @@
-"""Guardfleet's own processes as children: started, watched, started again when they die, stopped in order."""
+"""Run guardfleet's own processes as children: start, watch, restart and stop them in order."""
 
 import os
 import pathlib
@@ -18,16 +18,16 @@ from guardfleet.store.shards import leases
 from guardfleet.telemetry.logs import get_logger
 
 STOP_TIMEOUT_S = 30.0
-RESTART_S = (0.2, 1.0, 5.0, 15.0)  # pauses before the next start; a process that lived for a minute starts over
+RESTART_S = (0.2, 1.0, 5.0, 15.0)  # pauses before a restart; a process that lived for a minute starts over at the first
 HEALTHY_S = 60.0
-EARLY_DEATHS = 3  # of a process that never could do its work, and will not
-HEARD_S = 1.0  # what it said is there once it has ended, but for a descendant that holds its pipe
-CONFIGURATION_STATUS = 2  # not worth another try: a setting, or a package that cannot be imported
-CANNOT_START = "No module named guardfleet"  # Python itself says it, with status 1
+EARLY_DEATHS = 3  # of a process that was never ready; it is not started again
+HEARD_S = 1.0  # its output is there once it has ended, unless a descendant holds the pipe
+CONFIGURATION_STATUS = 2  # not worth a retry: a wrong setting, or a package that cannot be imported
+CANNOT_START = "No module named guardfleet"  # Python's own message, with status 1
 
 
 class Child:
-    """One supervised process. In a session of its own, so that Ctrl-C reaches the parent alone; it ends with the parent."""
+    """One supervised process, in a session of its own so that Ctrl-C reaches only the parent; it ends with the parent."""
 
     def __init__(
         self,
@@ -38,31 +38,31 @@ class Child:
         *,
         after_death: Callable[[int], bool] = lambda pid: False,
     ) -> None:
-        """`after_death`: called with the number of a process that died by itself; whether it had work, and so could do it."""
+        """`after_death`: called with the pid of a process that died by itself; returns whether it held work, and so could work."""
         self.name = name
         self._args, self._environment, self._log = list(args), dict(environment), log
         self._after_death = after_death
         self._process: subprocess.Popen[bytes] | None = None
-        self._lifeline: int | None = None  # closes when this process ends, and with it the child; nothing is written
+        self._lifeline: int | None = None  # closes when this process ends, and the child ends with it; nothing is written
         self._stopping, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"child-{name}", daemon=True)
         self._hearing: threading.Thread | None = None  # ends with the process, or once that is ready
-        self._log_from = 0  # bytes that were in the log when the process was started
-        self._worked, self._early_deaths = False, 0  # whether any could ever do its work; how many ended before one could
-        self.gave_up: str | None = None  # why it is not started any more
+        self._log_from = 0  # size of the log when the process was started
+        self._worked, self._early_deaths = False, 0  # whether any process was ever able to work; how many ended before
+        self.gave_up: str | None = None  # why it is not started again
 
     @property
     def pid(self) -> int | None:
-        """The process now running."""
+        """The pid of the running process."""
         return self._process.pid if self._process else None
 
     @property
     def is_ready(self) -> bool:
-        """Whether the process now running has said that it can do its work."""
+        """Whether the running process has reported that it is ready."""
         return self._ready.is_set()
 
     def start(self) -> None:
-        """Start it and watch it from a thread."""
+        """Start the process and watch it from a thread."""
         self._spawn()
         self._thread.start()
 
@@ -74,7 +74,7 @@ class Child:
                 self._process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL after a while; safe to call twice."""
+        """Send SIGTERM, then SIGKILL after a while; safe to call twice."""
         self.ask_to_stop()
         if self._process is None:
             return
@@ -86,7 +86,7 @@ class Child:
         self._let_go()
 
     def last_words(self) -> str:
-        """The end of what the latest process wrote to its log, for an error message."""
+        """Return the last line that the latest process wrote to its log, for an error message."""
         if self._log is None or not self._log.exists():
             return ""
         with self._log.open(errors="replace") as file:
@@ -120,13 +120,13 @@ class Child:
                 out.close()
         self._let_go()
         self._lifeline = lifeline_end
-        self._ready = threading.Event()  # of this process: what the last one said counts no more
+        self._ready = threading.Event()  # of this process: the last one's report no longer counts
         self._hearing = threading.Thread(target=_hear, args=(hear, self._ready), name=f"hear-{self.name}", daemon=True)
         self._hearing.start()
         get_logger().info("child_started", child=self.name, pid=self._process.pid)
 
     def _let_go(self) -> None:
-        """Close the lifeline of a process that is dead."""
+        """Close the lifeline of a dead process."""
         held, self._lifeline = self._lifeline, None
         if held is not None:
             os.close(held)
@@ -148,18 +148,18 @@ class Child:
             if self._stopping.wait(RESTART_S[min(deaths, len(RESTART_S)) - 1]):
                 return
             self._spawn()
-            if self._stopping.is_set():  # stop() may have missed the process just made
+            if self._stopping.is_set():  # stop() may have missed the process just started
                 self.ask_to_stop()
 
     def _was_ready(self) -> bool:
-        """Whether the process that has ended had said so."""
+        """Return whether the process that ended had reported that it was ready."""
         if self._hearing is not None:
             self._hearing.join(HEARD_S)
         ready, self._ready = self._ready, threading.Event()
         return ready.is_set()
 
     def _why_not_again(self, pid: int, status: int) -> str | None:
-        """What speaks against starting it once more, for the user; settles what the dead process held."""
+        """Return why it should not be started again, for the user; also release what the dead process held."""
         if status == CONFIGURATION_STATUS or CANNOT_START in self.last_words():
             return self.last_words() or f"{self.name} ended with status {status}"
         self._worked = self._after_death(pid) or self._worked
@@ -168,11 +168,11 @@ class Child:
             return None
         rest = "what it wrote is above" if self._log is None else f"the rest is in {self._log}"
         said = f": {self.last_words()}" if self.last_words() else ", without a word"
-        return f"{self.name} ended {self._early_deaths} times before it could work, the last time {_how(status)}{said}; {rest}."
+        return f"{self.name} ended {self._early_deaths} times before it was ready, the last time {_how(status)}{said}; {rest}."
 
 
 def _how(status: int) -> str:
-    """How a process ended, as `Popen` tells it."""
+    """Say how a process ended, from `Popen`'s status."""
     if status >= 0:
         return f"with status {status}"
     name = signal.Signals(-status).name
@@ -181,16 +181,15 @@ def _how(status: int) -> str:
 
 def _hear(descriptor: int, ready: threading.Event) -> None:
     with os.fdopen(descriptor, "rb") as pipe:
-        if pipe.read(1):  # nothing: it ended first
+        if pipe.read(1):  # nothing is read if the process ended first
             ready.set()
 
 
 def free_shards(settings: Settings) -> Callable[[int], bool]:
-    """What a worker held when it died is taken back at once, and need not wait for its leases; other processes hold nothing.
+    """Return a callback that takes back at once the shards that a dead worker held; other processes hold none.
 
-    The result is called for each death and says whether there was anything.
-
-    Whatever goes wrong with that is logged and no more: the leases run out without us, and the next process has to be started.
+    It is called for each death and returns whether there were any. Its errors are only logged: the leases run out anyway, and
+    the next process must be started.
     """
 
     def after_death(pid: int) -> bool:

@@ -1,1 +1,1 @@
-"""What guardfleet says of itself: logs, metrics, probes. Never a text, never a secret."""
+"""How guardfleet reports on itself: logs, metrics, probes. Never a text, never a secret."""

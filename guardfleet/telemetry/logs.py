@@ -1,4 +1,4 @@
-"""Logs: a fixed slug and fields, JSON for machines or lines for people, on stderr."""
+"""Logs: a fixed slug and fields on stderr, as JSON for machines or as lines for people."""
 
 import contextlib
 import logging
@@ -12,10 +12,10 @@ import structlog
 from guardfleet.errors import AwayError, StatementError
 from guardfleet.settings import ENV_PREFIX, Settings, variable_of
 
-FRAMES = 5  # innermost first, of an error that nobody expected
+FRAMES = 5  # innermost first, of an unexpected error
 Logger = Any  # structlog's bound logger; its own type is a lazy proxy
 
-# Every slug there is: a test holds the code against it.
+# Every slug that exists: a test compares the code with it.
 SLUGS = (
     "worker_starting", "worker_ready", "worker_stopped", "model_loaded", "engine_stalled", "loop_stalled",
     "express_stalled", "express_reconnecting",
@@ -56,7 +56,7 @@ def configure(settings: Settings, *, process: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(level, logging.WARNING))  # libraries speak up only when something is wrong
+    root.setLevel(max(level, logging.WARNING))  # libraries are logged only when something is wrong
     logging.getLogger("guardfleet").setLevel(level)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -70,7 +70,7 @@ def configure(settings: Settings, *, process: str) -> None:
 
 
 def told(error: BaseException) -> dict[str, str]:
-    """What a log says of an error that nobody expected: which, and where. Not its message, which can hold a caller's values."""
+    """Describe an unexpected error for a log: class and place. Not its message, which can hold a caller's values."""
     frames = [frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if frame.filename != contextlib.__file__][
         :FRAMES
     ]
@@ -79,5 +79,5 @@ def told(error: BaseException) -> dict[str, str]:
 
 
 def get_logger() -> Logger:
-    """The logger of guardfleet's own events."""
+    """Return the logger of guardfleet's own events."""
     return structlog.get_logger("guardfleet")

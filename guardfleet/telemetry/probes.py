@@ -1,4 +1,4 @@
-"""One small HTTP server a process: /metrics, /livez, /readyz. On loopback unless told otherwise."""
+"""A small HTTP server for each process: /metrics, /livez, /readyz. On loopback unless told otherwise."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -9,11 +9,11 @@ from prometheus_client import make_wsgi_app
 
 from guardfleet.errors import ConfigurationError
 
-Check = Callable[[], str | None]  # None: fine; else a sentence that says what is wrong
+Check = Callable[[], str | None]  # None if fine, else a sentence that says what is wrong
 
 
 class ProbeServer:
-    """Serves from a daemon thread; `port` is the real one once started."""
+    """Serves from a daemon thread; `port` is the actual one."""
 
     def __init__(self, host: str, port: int, *, live: Check, ready: Check) -> None:
         self._checks = {"/livez": live, "/readyz": ready}
@@ -22,7 +22,7 @@ class ProbeServer:
             self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
         except OSError as error:
             raise ConfigurationError(
-                f"port {port} at {host} cannot be listened on ({error.strerror}): set GUARDFLEET_METRICS_PORT to another."
+                f"cannot listen on port {port} at {host} ({error.strerror}): set GUARDFLEET_METRICS_PORT to another."
             ) from error
         self.port: int = self._server.server_port
         self._thread = threading.Thread(
@@ -57,4 +57,4 @@ class _Server(WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Scrapes are not news."""
+        """Log nothing: scrapes are not news."""

@@ -109,7 +109,7 @@ def test_refused_lines_are_said_and_written_and_the_status_tells(data_dir: pathl
     source.write_text('id,text,lang\na,fine,en\na,again,en\nb,"bro\nken [[unsafe]]",de\n')
     done = command(data_dir, "scan", str(source), "-o", str(out), engine="instant")
     assert done.returncode == 1, done.stderr
-    assert "line 3: this id came before, in line 2 (duplicate_id)" in done.stderr
+    assert "line 3: this id was used before, in line 2 (duplicate_id)" in done.stderr
     assert json.loads((tmp_path / "out.parquet.rejected.jsonl").read_text())["line"] == 3
     assert "1 line was refused" in done.stderr
     import pyarrow.parquet as pq
@@ -187,7 +187,7 @@ def test_up_serves_api_and_command_line_until_it_is_told_to_stop(data_dir: pathl
         assert "completed, 2 of 2" in command(data_dir, "cancel", job).stderr
         busy = command(data_dir, "up")
         assert busy.returncode == 2
-        assert "another guardfleet is at work" in busy.stderr
+        assert "another guardfleet is running" in busy.stderr
     finally:
         running.send_signal(signal.SIGTERM)
         assert running.wait() == 0

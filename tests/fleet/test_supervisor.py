@@ -51,7 +51,7 @@ def test_one_that_dies_before_it_could_ever_work_is_given_up_with_its_last_words
     sentence = until(lambda: child.gave_up, what="giving up")
     assert starts(tmp_path) == supervisor.EARLY_DEATHS == 3
     assert sentence == (
-        "worker ended 3 times before it could work, the last time with status 1: RuntimeError: the weights are damaged; "
+        "worker ended 3 times before it was ready, the last time with status 1: RuntimeError: the weights are damaged; "
         f"the rest is in {tmp_path / 'child.log'}."
     )
 
@@ -63,7 +63,7 @@ def test_the_last_words_are_its_own_and_a_signal_is_called_by_its_name(
     (tmp_path / "child.log").write_text("what an earlier one said\n")
     child = start(KILLED, log=log)
     sentence = until(lambda: child.gave_up, what="giving up")
-    assert "3 times before it could work, the last time by SIGKILL (is the machine out of memory?), without a word" in sentence
+    assert "3 times before it was ready, the last time by SIGKILL (is the machine out of memory?), without a word" in sentence
     assert "earlier" not in sentence
     assert (str(tmp_path) in sentence) == (log is not None)
 
