@@ -4,16 +4,16 @@ import sys
 
 DONE, FAILED_ROWS, UNUSABLE, INTERRUPTED, DEFECT = 0, 1, 2, 3, 4
 OURS = ("guardfleet", "worker", "producer", "api")
-READER_GONE = 141  # what a shell says of a command that SIGPIPE ended
-CTRL_C = 130  # what Typer makes of a KeyboardInterrupt
+READER_GONE = 141  # a shell's status for a command that SIGPIPE ended
+CTRL_C = 130  # Typer's status for a KeyboardInterrupt
 OF_A_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
 def main() -> None:
-    """Run the command; 0 done, 1 finished with failed rows, 2 usage or configuration, 3 interrupted (run it again to go on).
+    """Run a command. Exit statuses: 0 done, 1 finished with failed rows, 2 usage or configuration, 3 interrupted (run it again).
 
-    4 is a defect of guardfleet, with its traceback: what Python gives by itself, 1, means something else here. 141: whoever read
-    standard output has gone, as `head` does.
+    4 is a defect of guardfleet, shown with its traceback (Python itself would use 1, which is taken). 141: the reader of standard
+    output is gone, as with `head`.
     """
     from guardfleet.cli import output
     from guardfleet.process import lifeline
@@ -32,7 +32,7 @@ def main() -> None:
     except output.ReaderGoneError:
         output.finish()
         sys.exit(READER_GONE)
-    except Exception as error:  # noqa: BLE001 - here it is decided what the caller is told
+    except Exception as error:  # noqa: BLE001 - the place that decides what the user is told
         output.finish()
         sentence = _sentence(error)
         if sentence is None:
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What went wrong, for its user; empty where all is said already; None for what nobody foresaw."""
+    """Return what went wrong, for the user; empty if everything was said already; None for an unforeseen error."""
     from guardfleet.errors import GuardfleetError
 
     if isinstance(error, GuardfleetError):
@@ -56,7 +56,7 @@ def _sentence(error: Exception) -> str | None:
         return _of_import(error)
     if isinstance(error, OF_A_PATH) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
-    usage = getattr(error, "format_message", None)  # click's own; of a bare group of commands, whose help was shown, it is empty
+    usage = getattr(error, "format_message", None)  # click's own; empty for a bare group of commands, whose help was shown
     if usage is None:
         return None
     said = usage()
@@ -66,7 +66,7 @@ def _sentence(error: Exception) -> str | None:
 def _of_import(error: ImportError) -> str:
     package = (error.name or "").split(".")[0]
     if package in OURS:
-        return f"this installation is incomplete ({error}): install guardfleet again."
+        return f"this installation is incomplete ({error}): reinstall guardfleet."
     if isinstance(error, ModuleNotFoundError):
-        return f"this command needs {error.name}: pip install 'guardfleet[all]', or the extra for it."
-    return f"{package or 'a library'} cannot be imported ({error}): install it again, or guardfleet with it."
+        return f"this command needs {error.name}: pip install 'guardfleet[all]', or the extra with it."
+    return f"{package or 'a library'} cannot be imported ({error}): reinstall it, or guardfleet with it."

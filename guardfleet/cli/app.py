@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is in the modules beside this one."""
+"""The commands and their options; the modules beside this one implement them."""
 
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from guardfleet.settings import load_settings
 
 ASKED = JobOptions()
 NOT_OF_SCANS = ("name", "interactive", "model", "priority", "use_cache", "completion_window", "metadata", "webhook_metadata")
-WITHOUT_PACKAGES = ("doctor", "version")  # doctor says it among other things
+WITHOUT_PACKAGES = ("doctor", "version")  # doctor reports it among other things
 
 app = typer.Typer(
     name="guardfleet",
@@ -34,7 +34,7 @@ def guardfleet(
     context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """What comes before every command."""
+    """Run before every command."""
     if show_version:
         print(f"guardfleet {__version__}")
         raise typer.Exit
@@ -45,24 +45,24 @@ def guardfleet(
         packages.require_own()
 
 
-JobLabel = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, job_...")]
-Model = Annotated[str | None, typer.Option("--model", help="demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")]
-Url = Annotated[str | None, typer.Option("--url", help="Over HTTP, with the key in GUARDFLEET_API_KEY.")]
+JobLabel = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, job_...")]
+Model = Annotated[str | None, typer.Option("--model", help="Model: demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")]
+Url = Annotated[str | None, typer.Option("--url", help="Use the API at this URL, with the key in GUARDFLEET_API_KEY.")]
 
 
 @app.command()
 @takes(options=job_options(*NOT_OF_SCANS), reading=reading_of)
 def scan(
     sources: Sources,
-    out: Annotated[str, typer.Option("-o", "--out", help="Where the verdicts go: .jsonl, .csv or .parquet.")] = "verdicts.jsonl",
+    out: Annotated[str, typer.Option("-o", "--out", help="File for the verdicts: .jsonl, .csv or .parquet.")] = "verdicts.jsonl",
     model: Model = None,
-    again: Annotated[bool, typer.Option("--again", help="Judge every text anew, also what was judged before.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Judge every text again, even if it has a verdict.")] = False,
     options: JobOptions = ASKED,
     callback_secret: Secret = None,
     reading: Any = None,
     allow_empty: AllowEmpty = False,
 ) -> int:
-    """Submit, work and export in one go; needs no services. Ctrl-C keeps what is done: run it again to resume."""
+    """Submit, judge and export in one go; needs no services. Ctrl-C keeps finished work: run it again to resume."""
     from guardfleet.cli.commands.scan import Scan
     from guardfleet.telemetry import logs
 
@@ -89,12 +89,12 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
     options: JobOptions = ASKED,
     callback_secret: Secret = None,
-    once: Annotated[bool, typer.Option("--once", help="Name the job of an earlier submit of the same, if there is one.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Return the job of an identical earlier submit, if any.")] = False,
     url: Url = None,
     reading: Any = None,
     allow_empty: AllowEmpty = False,
 ) -> int:
-    """Submit a job to a running fleet. If it is cut off, run it again: it goes on where it was."""
+    """Submit a job to a running fleet. If it is interrupted, run it again: it resumes where it stopped."""
     from guardfleet.cli.commands import jobs
     from guardfleet.client.job import SubmitOptions
 
@@ -104,8 +104,8 @@ def submit(
 
 
 @app.command()
-def status(job: JobLabel, as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> int:
-    """Show where a job is."""
+def status(job: JobLabel, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> int:
+    """Show a job's state and progress."""
     from guardfleet.cli.commands import jobs
 
     return jobs.status(load_settings(), job, as_json=as_json)
@@ -113,14 +113,14 @@ def status(job: JobLabel, as_json: Annotated[bool, typer.Option("--json", help="
 
 @app.command()
 def jobs(
-    state: Annotated[str | None, typer.Option("--state", help="Only these: ingesting, running, completed, cancelled, ...")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Only those with this in their name.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="Most jobs in a page.")] = 20,
-    after: Annotated[str | None, typer.Option("--after", metavar="JOB", help="Those before this one: the next page.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    state: Annotated[str | None, typer.Option("--state", help="Only jobs in this state: running, completed, failed, ...")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Only jobs whose name contains this.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="Most jobs in one page.")] = 20,
+    after: Annotated[str | None, typer.Option("--after", metavar="JOB", help="Show the page after this job.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     url: Url = None,
 ) -> int:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
     from guardfleet.cli.commands.job_list import listing
 
     return listing(load_settings(api_url=url), state=state, name=name, after=after, limit=limit, as_json=as_json)
@@ -128,7 +128,7 @@ def jobs(
 
 @app.command()
 def watch(job: JobLabel, url: Url = None) -> int:
-    """Show a job's progress until it has ended. Ctrl-C leaves it alone."""
+    """Show a job's progress until it has ended. Ctrl-C only stops watching."""
     from guardfleet.cli.commands import jobs as commands
 
     return commands.watch(load_settings(api_url=url), job)
@@ -137,19 +137,19 @@ def watch(job: JobLabel, url: Url = None) -> int:
 @app.command()
 def results(
     job: JobLabel,
-    out: Annotated[str, typer.Option("-o", "--out", help="A file; - for standard output.")] = "-",
-    fmt: Annotated[str | None, typer.Option("--format", help="jsonl, csv or parquet; default by the file's suffix.")] = None,
+    out: Annotated[str, typer.Option("-o", "--out", help="File to write; - for standard output.")] = "-",
+    fmt: Annotated[str | None, typer.Option("--format", help="jsonl, csv or parquet; by default from the file's suffix.")] = None,
     min_severity: Annotated[str, typer.Option("--min-severity", help="safe (all), controversial, unsafe; errors always.")] = "safe",
-    with_text: Annotated[bool, typer.Option("--with-text", help="With the text of each, as long as it is not purged.")] = False,
+    with_text: Annotated[bool, typer.Option("--with-text", help="Add each text, as long as it is not deleted.")] = False,
     flat_metadata: Annotated[
-        bool, typer.Option("--flat-metadata", help="In CSV and Parquet, a column for each member of the metadata.")
+        bool, typer.Option("--flat-metadata", help="In CSV and Parquet, write a column for each member of the metadata.")
     ] = False,
     spreadsheet_safe: Annotated[
-        bool, typer.Option("--spreadsheet-safe", help="In CSV, an apostrophe before what a spreadsheet would run, ids too.")
+        bool, typer.Option("--spreadsheet-safe", help="In CSV, put an apostrophe before what a spreadsheet would run.")
     ] = False,
-    refused: Annotated[bool, typer.Option("--refused", help="Instead, the input lines that were refused, as JSONL.")] = False,
+    refused: Annotated[bool, typer.Option("--refused", help="Write the refused input lines instead, as JSONL.")] = False,
 ) -> int:
-    """Write a job's verdicts, in input order; of a running job, those there are."""
+    """Write a job's verdicts in input order; for a running job, those it has so far."""
     from guardfleet.cli.commands import results as command
     from guardfleet.verdicts.export import Layout
 
@@ -161,7 +161,7 @@ def results(
 
 @app.command()
 def cancel(job: JobLabel) -> int:
-    """Stop a job; verdicts it already has stay."""
+    """Cancel a job; existing verdicts are kept."""
     from guardfleet.cli.commands import jobs
 
     return jobs.cancel(load_settings(), job)
@@ -169,7 +169,7 @@ def cancel(job: JobLabel) -> int:
 
 @app.command()
 def pause(job: JobLabel) -> int:
-    """Let a job rest: nothing more of it is begun; what is in work finishes."""
+    """Pause a job: no further shard of it is started; running ones finish."""
     from guardfleet.cli.commands import jobs
 
     return jobs.pause(load_settings(), job)
@@ -177,15 +177,15 @@ def pause(job: JobLabel) -> int:
 
 @app.command()
 def resume(job: JobLabel) -> int:
-    """Take a paused job up again."""
+    """Resume a paused job."""
     from guardfleet.cli.commands import jobs
 
     return jobs.resume(load_settings(), job)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # a priority may begin with a dash
-def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, max=100, help="Higher first.")]) -> int:
-    """Put a job before or after the other jobs of its owner."""
+def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, max=100, help="Higher runs first.")]) -> int:
+    """Change a job's priority among its owner's jobs."""
     from guardfleet.cli.commands import jobs
 
     return jobs.prioritise(load_settings(), job, priority)
@@ -196,7 +196,7 @@ def worker(
     model: Model = None,
     named_only: Annotated[bool, typer.Option("--named-only", help="Take only jobs that name this model.")] = False,
     webhooks: Annotated[bool, typer.Option("--webhooks", help="Deliver webhooks instead of moderating; needs no torch.")] = False,
-    devices: Annotated[str | None, typer.Option("--devices", help="One process each on: all (GPUs), or 0,1,...")] = None,
+    devices: Annotated[str | None, typer.Option("--devices", help="Run one process on each device: all (GPUs), or 0,1,...")] = None,
 ) -> int:
     """Run one worker process (one device), or one for each of several devices."""
     from guardfleet.telemetry import logs
@@ -214,7 +214,7 @@ def worker(
 
 @app.command()
 def dispatcher() -> int:
-    """Run one dispatcher process; any number may stand by."""
+    """Run one dispatcher process; further ones stand by."""
     from guardfleet.telemetry import logs
 
     settings = load_settings()
@@ -241,16 +241,16 @@ def api() -> int:
 def evaluate(
     sources: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rows with a label (safe, unsafe); - for stdin.")],
     model: Model = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Take the first so many labelled rows.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N labelled rows.")] = None,
     against: Annotated[
         str | None,
         typer.Option("--against", help="Judge again in this precision (bfloat16, int8, ...) and report the agreement."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON.")] = False,
-    csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write the figures there too, by category.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write the figures by category too.")] = None,
     reading: Any = None,
 ) -> int:
-    """Precision, recall, F1 and false-positive rate on labelled rows; needs no services."""
+    """Measure precision, recall, F1 and false-positive rate on labelled rows; needs no services."""
     from guardfleet.cli.commands import evaluate as command
     from guardfleet.telemetry import logs
 
@@ -261,7 +261,7 @@ def evaluate(
 
 @app.command()
 def doctor() -> int:
-    """Say what would stop this machine from working, before it does."""
+    """Check this machine for everything that would stop guardfleet."""
     from guardfleet.cli.commands.doctor import examine
 
     return examine(load_settings())

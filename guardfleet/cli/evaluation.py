@@ -1,6 +1,6 @@
 """How good verdicts are on labelled texts: the usual figures, for both readings of `controversial`, and by category.
 
-A figure whose divisor is 0 is undefined, and None: a 0 would be read as a bad one, a 1 as a good one.
+A figure whose divisor is 0 is undefined and None: 0 would be read as a bad figure, 1 as a good one.
 """
 
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from guardfleet.domain.verdict import Judgement, Severity, category_names
 
-UNNAMED = "none"  # flagged under no category of the policy
+UNNAMED = "none"  # flagged without a category of the policy
 FIGURES = ("precision", "recall", "f1", "false_positive_rate")
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Texts by what they are and what was said of them; `unsafe` is the positive class."""
+    """Counts of texts by label and verdict; `unsafe` is the positive class."""
 
     true_positive: int = 0
     false_positive: int = 0
@@ -23,12 +23,12 @@ class Confusion:
 
     @property
     def precision(self) -> float | None:
-        """Of what was called unsafe, how much is."""
+        """Share of unsafe texts among those called unsafe."""
         return _share(self.true_positive, self.true_positive + self.false_positive)
 
     @property
     def recall(self) -> float | None:
-        """Of what is unsafe, how much was called so."""
+        """Share called unsafe among the unsafe texts."""
         return _share(self.true_positive, self.true_positive + self.false_negative)
 
     @property
@@ -38,12 +38,12 @@ class Confusion:
 
     @property
     def false_positive_rate(self) -> float | None:
-        """Of what is safe, how much was called unsafe."""
+        """Share called unsafe among the safe texts."""
         return _share(self.false_positive, self.false_positive + self.true_negative)
 
 
 def confusion(labels: Sequence[bool], severities: Sequence[Severity], *, strict: bool) -> Confusion:
-    """Strict counts `controversial` as unsafe, loose as safe. Texts without a verdict are left out: report them apart."""
+    """Count texts. Strict counts `controversial` as unsafe, loose as safe; texts without a verdict must be reported separately."""
     from_severity = {Severity.SAFE: False, Severity.CONTROVERSIAL: strict, Severity.UNSAFE: True}
     pairs = [
         (label, from_severity[severity])
@@ -54,9 +54,9 @@ def confusion(labels: Sequence[bool], severities: Sequence[Severity], *, strict:
 
 
 def by_category(labels: Sequence[bool], judged: Sequence[Judgement], *, strict: bool) -> dict[str, Confusion]:
-    """Of each category that flagged texts were put into, how many of them are unsafe and how many are safe; the largest first.
+    """Count the unsafe and the safe texts among those flagged under each category, the largest category first.
 
-    Nobody labelled categories, so there is no recall: what a category missed is not known.
+    Nobody labelled categories, so there is no recall: what a category missed is unknown.
     """
     flagged = (Severity.CONTROVERSIAL, Severity.UNSAFE) if strict else (Severity.UNSAFE,)
     said = [
@@ -70,7 +70,7 @@ def by_category(labels: Sequence[bool], judged: Sequence[Judgement], *, strict: 
 
 
 def agreement(one: Sequence[object], other: Sequence[object]) -> float | None:
-    """Share of texts of which two runs say the same."""
+    """Return the share of texts for which two runs agree."""
     return _share(sum(a == b for a, b in zip(one, other, strict=True)), len(one))
 
 

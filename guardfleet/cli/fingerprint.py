@@ -1,8 +1,8 @@
-"""What makes two submissions the same: the input's bytes, and what is asked of it.
+"""The resume key of a submission: the input's bytes, and the options it was given.
 
-The key is SHA-256 over the input's bytes followed by a canonical form of what is asked: JSON with sorted names, no spaces, in which
-what was not asked for is left out. So a release that knows more to ask gives old commands their old keys, and a submit that was cut
-off before an upgrade goes on after it. docs/resume.md lists the names.
+The key is SHA-256 over the input's bytes followed by the options in canonical form: JSON with sorted names and no spaces, without
+options that were not given. So a release with new options gives old commands their old keys, and resumes a submit that was
+interrupted before an upgrade. docs/resume.md lists the names.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ from typing import Any
 
 from guardfleet.errors import RejectedError
 
-FORM = 1  # raised where a name is to mean something else
-# What is as if it had not been asked for. Constants of the form, whatever the defaults of a release are.
+FORM = 1  # raised when a name changes its meaning
+# Values that count as not given. Constants of the form, whatever a release's defaults are.
 UNASKED: Mapping[str, Any] = {
     "strict": False,
     "interactive": False,
@@ -27,7 +27,7 @@ UNASKED: Mapping[str, Any] = {
 
 
 def fingerprint(paths: Sequence[str], command: str, asked: Mapping[str, Any]) -> bytes | None:
-    """32 bytes; None with standard input or a pipe, which come once. Raises RejectedError for a file that cannot be read."""
+    """Return 32 bytes; None for standard input or a pipe, which come only once. Raises RejectedError for an unreadable file."""
     from producer.text.decompression import comes_once
 
     if any(comes_once(path) for path in paths):
@@ -47,7 +47,7 @@ def fingerprint(paths: Sequence[str], command: str, asked: Mapping[str, Any]) ->
 
 
 def canonical(command: str, asked: Mapping[str, Any]) -> bytes:
-    """What is asked, as bytes that depend on nothing else. Values are what JSON has: TypeError for anything else."""
+    """Return the options as bytes that depend on nothing else. Values must be JSON's: TypeError otherwise."""
     said = {name: value for name, value in asked.items() if value is not None and value != UNASKED.get(name)}
     return json.dumps(
         {"form": FORM, "command": command, "asked": said}, sort_keys=True, separators=(",", ":"), allow_nan=False

@@ -1,4 +1,4 @@
-"""How the commands are told of their input: which files, what they are, which columns count."""
+"""The options that describe a command's input: its files, their format, the columns that matter."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 SOURCES = "Files, folders or patterns: JSONL, JSON, CSV, TSV, Parquet or Arrow, gzip or zstd; - for standard input."
 Sources = Annotated[list[str], typer.Argument(metavar="IN...", help=SOURCES)]
 Format = Annotated[
-    str | None, typer.Option("--format", help="jsonl, json, csv, tsv, parquet or arrow, where the content does not tell.")
+    str | None, typer.Option("--format", help="jsonl, json, csv, tsv, parquet or arrow; by default from the content.")
 ]
-Encoding = Annotated[str | None, typer.Option("--encoding", help="Of text that is not UTF-8: gbk, windows-1252, shift_jis, ...")]
-TextColumn = Annotated[str | None, typer.Option("--text-column", help="The column or key that holds the text, if not text.")]
-IdColumn = Annotated[str | None, typer.Option("--id-column", help="The one that holds the id, if not id.")]
+Encoding = Annotated[str | None, typer.Option("--encoding", help="Encoding, if not UTF-8: gbk, windows-1252, shift_jis, ...")]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column or key of the text (default: text).")]
+IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column or key of the id (default: id).")]
 MetadataColumns = Annotated[
-    str | None, typer.Option("--metadata-columns", help="Passed through as metadata: all others (the default), none, or a,b,c.")
+    str | None, typer.Option("--metadata-columns", help="Columns to keep as metadata: all others (the default), none, or a,b,c.")
 ]
-AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="An input without a row is no error.")]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept an input without rows.")]
 
 
 def reading_of(
@@ -33,7 +33,7 @@ def reading_of(
     fmt: Format = None,
     encoding: Encoding = None,
 ) -> Any:
-    """What was asked, as the reader takes it: a Reading. Raises RejectedError."""
+    """Build a Reading from the options. Raises RejectedError."""
     from guardfleet.rows.columns import Columns
     from producer.readers import Reading
 
@@ -41,18 +41,18 @@ def reading_of(
 
 
 def opened(sources: Sequence[str], reading: "Reading", *, max_text_bytes: int, allow_empty: bool) -> "Inputs":
-    """The input, looked at; how it is read is said. Raises RejectedError where it cannot be, or holds nothing."""
+    """Open the input and print how it is read. Raises RejectedError if it cannot be read, or has no rows."""
     from producer.sources import Inputs
 
     inputs = Inputs(sources, reading, max_text_bytes=max_text_bytes)
     terminal.say(inputs.said)
     if inputs.is_repeatable and not allow_empty and next(inputs.rows(), None) is None:
-        raise RejectedError(f"the input has no rows: {inputs.name} (--allow-empty takes it all the same).")
+        raise RejectedError(f"the input has no rows: {inputs.name} (use --allow-empty to accept that).")
     return inputs
 
 
 def asked_of(reading: "Reading") -> dict[str, Any]:
-    """What of it makes another input of the same bytes, for the fingerprint; nothing where it is read as it is found."""
+    """Return the reading options that make another input of the same bytes, for the fingerprint; empty if there are none."""
     from producer.readers import AS_FOUND
 
     if reading == AS_FOUND:

@@ -1,10 +1,10 @@
-"""The models that a command is to load, looked for before it starts anything."""
+"""Check that a command's models exist, before it starts anything."""
 
 from guardfleet.settings import Settings
 
 
 def require_found(settings: Settings, second_model: str | None = None) -> None:
-    """Raise ConfigurationError for one that is neither a folder, nor on the hub, nor in the hub's cache."""
+    """Raise ConfigurationError for a model that is neither a folder, nor on the hub, nor in the hub's cache."""
     if settings.tuning.engine != "model":
         return
     from worker.engine.model.model_files import folder_of

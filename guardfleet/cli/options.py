@@ -1,4 +1,4 @@
-"""Options that several commands share, declared once: the parameters of a maker. The command takes what that makes of them."""
+"""Options that several commands share, declared once as parameters of a maker; the command gets what the maker returns."""
 
 import functools
 import inspect
@@ -13,14 +13,14 @@ from guardfleet.domain.options import OLD_NAMES, JobOptions
 from guardfleet.errors import RejectedError
 
 Secret = Annotated[
-    str | None, typer.Option("--callback-secret", help="Secret that signs the webhook, whsec_...; made and printed if left out.")
+    str | None, typer.Option("--callback-secret", help="Secret that signs the webhook, whsec_...; by default made and printed.")
 ]
 OLD_FLAGS = {**{old: new for old, new in OLD_NAMES.items() if old not in ("purge_hours", "second_model")}, "then": "escalate_to"}
 AS_JSON = ("metadata", "webhook_metadata")
 
 
 def job_options(*without: str) -> Callable[..., JobOptions]:
-    """Make a maker of `JobOptions`, which has an option for each field but those named, and hidden ones for old names."""
+    """Return a maker of `JobOptions` with an option for each field except `without`, and hidden ones for old names."""
     fields = {name: field for name, field in JobOptions.model_fields.items() if name not in without}
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name)) for name in fields
@@ -33,9 +33,9 @@ def job_options(*without: str) -> Callable[..., JobOptions]:
         asked = {name: value for name, value in given.items() if value is not None}
         for old in OLD_FLAGS.keys() & asked.keys():
             new = OLD_FLAGS[old]
-            terminal.say(f"--{_flag(old)} is called --{_flag(new)} now; the old name goes with the next version.")
+            terminal.say(f"--{_flag(old)} is deprecated and goes with the next version: use --{_flag(new)}.")
             if new in asked:
-                raise RejectedError(f"--{_flag(old)} is the old name of --{_flag(new)}: give one of them.")
+                raise RejectedError(f"--{_flag(old)} is the old name of --{_flag(new)}: give only one of them.")
             asked[new] = asked.pop(old)
         return JobOptions.of(**asked | {name: _json(name, asked[name]) for name in AS_JSON if name in asked})
 
@@ -57,7 +57,7 @@ def _hidden(old: str, new: str) -> Any:
 
 
 def _type(name: str) -> Any:
-    """What a command line has of it, or None where it is not asked for."""
+    """Return the type of an option's value on the command line, with None for an option that is not given."""
     default = JobOptions.model_fields[name].default
     kinds = {"text_retention_hours": float}
     return (type(default) if default is not None else kinds.get(name, str)) | None
@@ -79,12 +79,12 @@ def _json(name: str, value: str) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise RejectedError(f'--{_flag(name)} is a JSON object, such as \'{{"team": "safety"}}\'.', param=name)
+        raise RejectedError(f'--{_flag(name)} must be a JSON object, such as \'{{"team": "safety"}}\'.', param=name)
     return found
 
 
 def takes(**makers: Callable[..., Any]) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command, in place of each parameter named here, the options that its maker takes."""
+    """Give a command, instead of each parameter named here, the options that its maker takes."""
     asked = {name: inspect.signature(maker, eval_str=True).parameters for name, maker in makers.items()}
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:

@@ -1,4 +1,4 @@
-"""Standard output, which may be full, closed or a pipe that nobody reads any more; and what may be shown on a terminal."""
+"""Standard output, which may be full, closed or a pipe without a reader; and what is safe to show on a terminal."""
 
 import io
 import os
@@ -8,16 +8,16 @@ import unicodedata
 from guardfleet.errors import GuardfleetError, RejectedError
 
 STDOUT = 1
-UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control characters, marks that turn text around, surrogates, line separators
-JOINERS = "\u200c\u200d"  # of scripts and of emoji
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control characters, marks that change text direction, surrogates, line separators
+JOINERS = "\u200c\u200d"  # used in scripts and emoji
 
 
 class ReaderGoneError(GuardfleetError):
-    """Whoever read standard output has enough: `| head`. Nothing to tell."""
+    """The reader of standard output is gone, as with `| head`. There is nothing to report."""
 
 
 class _Standard(io.RawIOBase):
-    """The descriptor itself: what cannot be written there is said to be of standard output, and of no file."""
+    """The descriptor itself; a failed write is reported for standard output, not for a file."""
 
     def writable(self) -> bool:
         return True
@@ -34,15 +34,15 @@ class _Standard(io.RawIOBase):
         except BrokenPipeError as error:
             raise ReaderGoneError from error
         except OSError as error:
-            raise RejectedError(f"standard output cannot be written: {error.strerror}.") from error
+            raise RejectedError(f"cannot write to standard output: {error.strerror}.") from error
 
 
 def take_over() -> None:
-    """Let writing to standard output raise GuardfleetErrors, also where it was closed before we started."""
+    """Make writes to standard output raise GuardfleetErrors, even if it was closed before we started."""
     if sys.stdout is not sys.__stdout__:
-        return  # somebody reads it within this process
+        return  # replaced by somebody in this process
     if sys.stdout is None:
-        closed = os.open(os.devnull, os.O_RDONLY)  # no other file may get the number; writing to this one fails
+        closed = os.open(os.devnull, os.O_RDONLY)  # keeps other files from getting its number; writing to this one fails
         os.dup2(closed, STDOUT)
         encoding = "utf-8"
     else:
@@ -52,7 +52,7 @@ def take_over() -> None:
 
 
 def finish() -> None:
-    """Write what is left; drop what cannot be written, which Python would try again at its end."""
+    """Write what is left; drop what cannot be written, which Python would try again at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -61,7 +61,7 @@ def finish() -> None:
 
 
 def printable(text: str, *, line_breaks: bool = True) -> str:
-    """The text with escapes in place of what a terminal obeys and does not show."""
+    """Return the text with escapes for characters that a terminal obeys instead of showing."""
     if text.isprintable():
         return text
     return "".join(

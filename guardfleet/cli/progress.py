@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from guardfleet.client.direct import Submission
 
 POLL_S = 0.2
-PLAIN_EVERY_S = 10.0  # a line this often where there is no terminal
+PLAIN_EVERY_S = 10.0  # how often a line is printed without a terminal
 STYLES = {Severity.SAFE: "green", Severity.CONTROVERSIAL: "yellow", Severity.UNSAFE: "red", Severity.ERROR: "magenta"}
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Texts a second over the last seconds."""
+        """Render texts per second over the last seconds."""
         return Text(f"{task.speed:,.0f} texts/s" if task.speed else "- texts/s", style="progress.data.speed")
 
 
 def follow(
     look: Callable[[], JobView], *, broken: Callable[[], str | None] = lambda: None, waiting: str = "waiting for a worker"
 ) -> JobView:
-    """Show progress until the job has ended, `waiting` until its first verdict. FatalError when its stack cannot go on."""
+    """Show progress until the job has ended; `waiting` is shown until its first verdict. FatalError if the stack is broken."""
     job = look()
     columns = (
         SpinnerColumn(),
@@ -71,13 +71,13 @@ def follow(
 
 
 def submitted(submission: "Submission") -> None:
-    """Say what was there already, which lines were refused, and what the callback is signed with if the caller does not know."""
+    """Report an earlier equal submit, refused lines, and the callback's secret if the caller does not know it."""
     job, first = submission.job, submission.rejected
     if not submission.is_new:
-        say(f"the same was submitted on {job.created_at:%Y-%m-%d %H:%M} UTC: {job.label} is {job.state.label}")
+        say(f"the same input was submitted on {job.created_at:%Y-%m-%d %H:%M} UTC: {job.label} is {job.state.label}")
         return
     if submission.resumed_after:
-        say(f"an earlier submit had been cut off after line {submission.resumed_after:,}: {job.label} was gone on with")
+        say(f"an earlier submit was interrupted after line {submission.resumed_after:,}: {job.label} is resumed")
     if job.rejected:
         say((f"{job.rejected:,} {'line was' if job.rejected == 1 else 'lines were'} refused", "yellow"), "; the rest goes on:")
         for error in first:
@@ -92,15 +92,15 @@ def submitted(submission: "Submission") -> None:
 
 
 def look_at(warning: str) -> None:
-    """What was taken, and deserves a look."""
-    say(("look at this", "yellow"), f": {warning}")
+    """Print a warning about accepted input."""
+    say(("warning", "yellow"), f": {warning}")
 
 
 def progress(job: JobView, wrong: str | None, *, to: Console = answers) -> None:
-    """How far a job is that has not ended: texts, pace, time to go, and why it stands still."""
+    """Print the progress of a job that has not ended: texts, rate, time left, and why it is blocked."""
     parts = [f"{job.done:,} of {job.total:,} texts done"]
     if job.state is JobState.INGESTING:
-        parts.append("more are coming in")
+        parts.append("more are being read")
     if job.texts_per_s > STANDSTILL:
         parts.append(f"{job.texts_per_s:,.0f} texts/s")
     if job.eta_s is not None:
@@ -111,7 +111,7 @@ def progress(job: JobView, wrong: str | None, *, to: Console = answers) -> None:
 
 
 def duration(seconds: float) -> str:
-    """In the words of a clock, as exact as anybody cares."""
+    """Format a duration, no more exact than needed."""
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{seconds:.0f} s" if seconds < 120 else f"{hours} h {minutes} min" if hours else f"{minutes} min"  # noqa: PLR2004
 
@@ -120,14 +120,14 @@ Counts = Mapping[tuple[Severity, Category], int]
 
 
 def summary(job: JobView, counts: Counts, *, seconds: float | None, with_start: bool = False, to: Console = notes) -> None:
-    """The table of severities and categories, and the figures under it; whether `seconds` are with the start of a worker."""
+    """Print the table of severities and categories, and the figures below; `with_start`: `seconds` include a worker's start."""
     demo = " - judged by the DEMO model, not for real use" if job.is_demo else ""
     say((job.label, "bold"), f": {job.state.label}{demo}", to=to)
     if counts:
         say(_table(job, counts), to=to)
     parts = [f"{job.done:,} texts"]
     if seconds:
-        start = ", start of the worker included" if with_start else ""
+        start = ", including the worker's start" if with_start else ""
         parts[0] += f" in {seconds:,.1f} s ({job.done / seconds:,.0f} texts/s{start})"
     parts += [
         f"{job.saved:,} without a model run (cache, duplicates, empty)",

@@ -1,4 +1,4 @@
-"""The one way to the terminal: what a command was asked for on stdout, progress and notes on stderr, no text of it markup."""
+"""The one way to the terminal: results on stdout, progress and notes on stderr, and never text interpreted as markup."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,16 +12,16 @@ from rich.text import Text
 from guardfleet.cli.output import printable
 
 LEAST_CUT = 4  # characters
-WIDEST = 100_000  # a list that is no terminal's is not cut
+WIDEST = 100_000  # lists that do not go to a terminal are not cut
 PLAIN = {"highlight": False, "markup": False, "emoji": False}
 
 notes = Console(stderr=True, **PLAIN)  # type: ignore[arg-type]
 answers = Console(**PLAIN)  # type: ignore[arg-type]
-Part = str | tuple[str, str]  # with a style
+Part = str | tuple[str, str]  # with or without a style
 
 
 def say(*parts: Part | Table, to: Console = notes) -> None:
-    """Print a line of these parts, or a table."""
+    """Print a line made of these parts, or a table."""
     if len(parts) == 1 and isinstance(parts[0], Table):
         (to if to.is_terminal else Console(file=to.file, width=WIDEST, **PLAIN)).print(parts[0])  # type: ignore[arg-type]
         return
@@ -30,7 +30,7 @@ def say(*parts: Part | Table, to: Console = notes) -> None:
 
 @contextmanager
 def busy(text: str) -> Iterator[Callable[[str], None]]:
-    """Show that something is under way; gives what changes the text."""
+    """Show that something is in progress; yields a function that changes the text."""
     with notes.status(_text([text])) as status:
         yield lambda now: status.update(_text([now]))
 
@@ -38,7 +38,7 @@ def busy(text: str) -> Iterator[Callable[[str], None]]:
 def listed(
     names: Sequence[str], rows: Sequence[Sequence[str]], *, to: Console, numbers: Sequence[str] = (), cut: str | None = None
 ) -> Table:
-    """A list: no cell of it is cut or folded but, on a terminal that is too narrow, those of the column `cut`."""
+    """Build a list. No cell is cut or folded, except those of the column `cut` on a terminal that is too narrow."""
     cells = [[printable(cell, line_breaks=False) for cell in row] for row in rows]
     out = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     widths = [max(Text(row[at]).cell_len for row in [names, *cells]) for at in range(len(names))]
@@ -54,7 +54,7 @@ def listed(
 
 
 def warn(text: str) -> None:
-    """A sentence on stderr."""
+    """Print a warning on stderr."""
     print(f"guardfleet: {printable(text)}", file=sys.stderr)
 
 

@@ -42,7 +42,7 @@ def test_a_killed_submit_is_gone_on_with_by_the_same_command(settings: Settings,
         again = Process(settings, "submit", source, log=tmp_path / "second.log")
         assert again.wait() == 1  # lines were refused
         done = finished(producer, only_job(producer))
-    assert "an earlier submit had been cut off after line" in (tmp_path / "second.log").read_text()
+    assert "an earlier submit was interrupted after line" in (tmp_path / "second.log").read_text()
     assert (done.total, done.rejected) == (N - N // 1000, N // 1000)
     assert_exactly_once(producer, done)
     producer.db.close()

@@ -86,7 +86,7 @@ def test_rows_that_are_in_no_figure_are_counted_and_named(tmp_path: pathlib.Path
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = evaluate(str(source), "--json", engine="instant")
     assert done.returncode == 1, done.stderr
-    assert "3 rows left out, with a label that is none of safe, unsafe, true and false: line 2, 3, 4\n" in done.stderr
+    assert "3 rows left out, with a label other than safe, unsafe, true and false: line 2, 3, 4\n" in done.stderr
     assert "9 rows left out, with no label: line 5, 7, 8, 9, 10 and 4 more\n" in done.stderr
     assert "benign" not in done.stdout + done.stderr
     found = json.loads(done.stdout)

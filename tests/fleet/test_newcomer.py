@@ -66,7 +66,7 @@ def test_a_taken_port_is_named_with_its_setting(data_dir: pathlib.Path, args: tu
         port = str(taken.getsockname()[1])
         done = said(data_dir, *args, engine="instant", **{name.lower(): port})
     assert done.returncode == 2, done.stderr
-    assert f"port {port} at 127.0.0.1 is taken: set GUARDFLEET_{name} to another" in done.stdout + done.stderr
+    assert f"port {port} at 127.0.0.1 is in use: set GUARDFLEET_{name} to another" in done.stdout + done.stderr
     assert not (data_dir / "postgres").exists(), "servers were started first"
 
 
@@ -164,7 +164,7 @@ def test_jobs_are_listed_and_watched(settings: Settings, db: Database, tmp_path:
         _, told = watching.communicate(timeout=patience(90))
     assert watching.returncode == 0, told
     assert f"{submitted[0].label}: completed" in told
-    assert "start of the worker included" not in told
+    assert "the worker's start" not in told
 
 
 @with_broker("redis")

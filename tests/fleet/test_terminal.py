@@ -69,7 +69,7 @@ def test_only_what_is_obeyed_is_spelled_out() -> None:
 def test_no_part_of_a_password_is_shown(tmp_path: pathlib.Path, name: str, scheme: str, url: str) -> None:
     told = said(tmp_path, "jobs", **{name: f"{scheme}://{url}", "secret_key": new_secret_key()})
     assert told.returncode == 2
-    assert f"{variable_of(name)}: this is no URL; special characters of a user or password" in told.stderr
+    assert f"{variable_of(name)}: this is not a valid URL; percent-encode special characters" in told.stderr
     assert not any(part in told.stdout + told.stderr for part in ("ec@", "ret", "s/ec"))
 
 
@@ -101,7 +101,7 @@ def test_a_full_or_closed_standard_output_is_one_sentence_and_a_pipe_that_ends_n
             told = run(full.fileno(), *args, of=of)
             assert (told.returncode, told.stderr) == (
                 2,
-                "guardfleet: standard output cannot be written: No space left on device.\n",
+                "guardfleet: cannot write to standard output: No space left on device.\n",
             )
     hear, say = os.pipe()
     os.close(hear)
@@ -111,7 +111,7 @@ def test_a_full_or_closed_standard_output_is_one_sentence_and_a_pipe_that_ends_n
     closed = subprocess.run(
         ["sh", "-c", '"$0" -P -m guardfleet version >&-', sys.executable], capture_output=True, text=True, check=False
     )
-    assert (closed.returncode, closed.stderr) == (2, "guardfleet: standard output cannot be written: Bad file descriptor.\n")
+    assert (closed.returncode, closed.stderr) == (2, "guardfleet: cannot write to standard output: Bad file descriptor.\n")
 
 
 @pytest.mark.parametrize("fmt", ["jsonl", "csv"])

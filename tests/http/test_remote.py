@@ -66,7 +66,7 @@ def test_jobs_are_listed_and_watched_over_http(
     assert [line["job"] for line in said(capsys)] == [first.id]
     with pytest.raises(NotFoundError):
         command.watch(away, "job_" + "0" * 32)
-    with pytest.raises(RejectedError, match="not asked over HTTP"):
+    with pytest.raises(RejectedError, match="do not work over HTTP"):
         ask(away, state="running")
 
 
@@ -77,7 +77,7 @@ def test_an_empty_input_makes_a_job_only_where_that_is_allowed(
     path = tmp_path / name
     path.write_text(data)
     for settings in (beside, away):
-        with pytest.raises(RejectedError, match=r"the input has no rows: .* \(--allow-empty takes it all the same\)"):
+        with pytest.raises(RejectedError, match=r"the input has no rows: .* \(use --allow-empty to accept that\)"):
             command.submit(settings, [str(path)], JobOptions(), SubmitOptions(), AS_FOUND, wait=False)
     assert scalar(db, "select count(*) from job") == 0
     assert command.submit(away, [str(path)], JobOptions(), EMPTY, AS_FOUND, wait=False) == 0

@@ -146,7 +146,7 @@ def test_a_member_without_words_is_in_nobodys_way(empty: Any) -> None:
 def test_messages_may_be_the_json_of_a_list() -> None:
     assert turns_of('[{"role": "user", "content": "hi"}]') == [{"role": "user", "content": "hi"}]
     for bad in ("[", '"hi"', "{}", "hello"):
-        with pytest.raises(ContentError, match="messages (must be|is a string that is not JSON)"):
+        with pytest.raises(ContentError, match=r"messages (must be|is a string that is not JSON)"):
             turns_of(bad)
 
 

@@ -1,1 +1,1 @@
-"""`guardfleet bench pipeline`: what a run costs on this machine. Nothing that production needs may stand here."""
+"""`guardfleet bench pipeline`: the cost of a run on this machine. Production code does not belong here."""

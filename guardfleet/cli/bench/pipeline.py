@@ -1,8 +1,8 @@
-"""`guardfleet bench pipeline`: how fast a job goes through the whole of it, and what that takes.
+"""`guardfleet bench pipeline`: measure how fast a job passes through the whole pipeline, and what it costs.
 
-Each run has three parts on the same rows: the submits (with nothing else at work), the work (one dispatcher, N workers, an API that
-is polled all the while), and a short job of one text a shard, which shows what a shard costs beside its texts. A job of ten shards
-is over before its pace can be told: many of that size, one behind the other, show what a text of such a job costs.
+Each run has three parts on the same rows: the submits (with nothing else running), the work (one dispatcher, N workers, an API
+that is polled meanwhile), and a short job of one text per shard, which shows a shard's fixed cost. A job of ten shards ends before
+its rate can be measured: many of that size, one after the other, show what a text of such a job costs.
 """
 
 import json
@@ -34,16 +34,16 @@ from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 
 SINGLE_SHARDS = 300
-LOOK_S = 0.25  # between looks whether the job has ended; its times are read off its row
-ROUND_FROM = 100  # larger figures are shown without decimals
+LOOK_S = 0.25  # between polls for the job's end; its times are read from its row
+ROUND_FROM = 100  # from here on figures are shown without decimals
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is put through."""
+    """What one run puts through the pipeline."""
 
     texts: int
-    jobs: int = 1  # of so many texts each
+    jobs: int = 1  # each with `texts` texts
     workers: int = 1
     engine: str = "instant"
     ms_per_batch: float = 0.0
@@ -55,12 +55,12 @@ class Load:
 
     @property
     def size(self) -> str:
-        """As the table and `--texts` have it."""
+        """The size as the table and `--texts` show it."""
         return f"{self.jobs}x{self.texts:,}" if self.jobs > 1 else f"{self.texts:,}"
 
 
 def bench(loads: list[Load], *, postgres: str | None, broker: str | None, turns: int, as_json: bool) -> int:
-    """Run each load `turns` times, one after the other in turn; medians in the table, every run in the JSON of the last line."""
+    """Run each load `turns` times, in turn; print medians in the table, and every run in the JSON of the last line."""
     signal.signal(signal.SIGTERM, _interrupt)
     runs: list[dict[str, Any]] = []
     for turn in range(turns):
@@ -74,7 +74,7 @@ def bench(loads: list[Load], *, postgres: str | None, broker: str | None, turns:
 
 
 def run(load: Load, *, postgres: str | None, broker: str | None) -> dict[str, Any]:
-    """One run in a place of its own."""
+    """Run one load on servers of its own."""
     values = {"engine": load.engine, "instant_ms_per_batch": load.ms_per_batch, "shard_texts": load.shard_texts}
     with place(postgres, broker, **values) as settings:
         sources = [settings.data_dir / f"texts{i}.jsonl" for i in range(load.jobs)]
@@ -84,7 +84,7 @@ def run(load: Load, *, postgres: str | None, broker: str | None) -> dict[str, An
         try:
             alone = [_engine_alone_apart(settings, sources[0])] if load.beside_engine else []
             found = _measure(settings, db, sources, load)
-            if load.beside_engine:  # before and after: the machine may have changed its speed meanwhile
+            if load.beside_engine:  # before and after: the machine's speed may have changed meanwhile
                 alone.append(_engine_alone_apart(settings, sources[0]))
             mean = round(statistics.mean(alone), 1) if alone else None
             return {**vars(load), "engine_alone_texts_per_s": mean, "engine_alone_each": alone, **found}
@@ -144,7 +144,7 @@ def _measure(settings: Settings, db: Database, sources: list[pathlib.Path], load
 
 
 def submit(settings: Settings, db: Database, source: pathlib.Path) -> tuple[JobView, float]:
-    """Submit in a process of its own; the job, and the most memory that took, MiB."""
+    """Submit in a process of its own; return the job and the process's peak memory in MiB."""
     command = [sys.executable, "-P", "-m", "guardfleet", "submit", str(source)]
     with subprocess.Popen(command, env=os.environ | settings.as_environment(), stdout=subprocess.PIPE, text=True) as process:
         label = process.stdout.readline().strip() if process.stdout else ""
@@ -156,7 +156,7 @@ def submit(settings: Settings, db: Database, source: pathlib.Path) -> tuple[JobV
 
 
 def _of_single_shards(settings: Settings, db: Database, source: pathlib.Path, processes: list[Any]) -> float:
-    """Milliseconds a shard of one text takes, when there are many."""
+    """Return the milliseconds that a shard of one text takes, if there are many."""
     few = source.with_name("few.jsonl")
     with source.open() as lines, few.open("w") as out:
         for _, line in zip(range(SINGLE_SHARDS), lines, strict=False):
@@ -167,13 +167,13 @@ def _of_single_shards(settings: Settings, db: Database, source: pathlib.Path, pr
 
 
 def _engine_alone_apart(settings: Settings, source: pathlib.Path) -> float:
-    """In a process of its own, which gives everything back."""
+    """Measure the engine in a process of its own, which releases all its memory."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_engine_alone, settings, source).result()
 
 
 def _engine_alone(settings: Settings, source: pathlib.Path) -> float:
-    """Texts a second of the engine with nothing around it: the same rows in requests of a shard's size, as many as in a worker."""
+    """Return texts per second of the bare engine: the same rows in requests of a shard's size, as many at once as in a worker."""
     from producer.readers import read
     from worker.process.main import engine_of
 
@@ -207,7 +207,7 @@ def _percent(share: float | None) -> float | None:
 
 
 def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
-    """Medians, a column a load: so that no figure is cut at 80 columns."""
+    """Print medians, one column per load, so that no figure is cut at 80 columns."""
     columns = (
         "texts",
         "workers",

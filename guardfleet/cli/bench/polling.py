@@ -1,4 +1,4 @@
-"""The client of a benchmark: polls the API while a job runs, and says how long that took."""
+"""A benchmark's client: polls the API while a job runs, and measures the latency."""
 
 import http.client
 import json
@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-POLLS = (("status", "", 0.05), ("page", "/results?limit=1000", 0.25))  # what is asked, how often (s)
+POLLS = (("status", "", 0.05), ("page", "/results?limit=1000", 0.25))  # what is polled, and how often (s)
 
 
 @dataclass
 class Poller:
-    """A client that polls the API while a job runs; latencies in seconds, by what was asked."""
+    """Polls the API while a job runs; collects latencies in seconds, by what was polled."""
 
     port: int
     key: str
@@ -30,7 +30,7 @@ class Poller:
             self._threads[-1].start()
 
     def stop(self) -> dict[str, Any]:
-        """End; p50 and p99 in milliseconds."""
+        """Stop polling; return p50 and p99 in milliseconds."""
         self._stopped.set()
         for thread in self._threads:
             thread.join(30)
@@ -50,7 +50,7 @@ class Poller:
 
 
 def _next(page: bytes) -> str:
-    """Where a page says to go on: read off its head, so that this client's own work delays none of its polls."""
+    """Read a page's next cursor from its head only, so that this client's own work delays none of its polls."""
     return str(json.loads(page[: page.index(b',"data":')] + b"}")["next"])
 
 

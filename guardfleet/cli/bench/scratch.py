@@ -1,4 +1,4 @@
-"""A database for one benchmark, and what that took: bytes on disk, bytes of WAL, rows."""
+"""A database for one benchmark, and what that used: bytes on disk, bytes of WAL, rows."""
 
 import uuid
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from guardfleet.store.postgres.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes that the database has, and that its server has written to the WAL so far (all of its databases)."""
+    """Size of the database, and bytes that its server has written to the WAL so far (for all its databases)."""
 
     size: int
     wal: int
@@ -22,12 +22,12 @@ class Footprint:
 
 @contextmanager
 def scratch_database(admin_url: str) -> Iterator[tuple[str, str]]:
-    """A fresh database on the server of `admin_url`, dropped at the end: its name and URL. Raises ConfigurationError."""
+    """Yield name and URL of a new database on the server of `admin_url`, dropped at the end. Raises ConfigurationError."""
     name = f"gfbench_{uuid.uuid4().hex[:10]}"
     try:
         admin = psycopg.connect(admin_url, autocommit=True, connect_timeout=5)
     except psycopg.OperationalError as error:
-        raise ConfigurationError(f"no PostgreSQL to measure on: {str(error).strip().splitlines()[-1]}") from None
+        raise ConfigurationError(f"cannot connect to PostgreSQL: {str(error).strip().splitlines()[-1]}") from None
     with admin:
         admin.execute(f"create database {name}")
         try:
@@ -37,7 +37,7 @@ def scratch_database(admin_url: str) -> Iterator[tuple[str, str]]:
 
 
 def footprint(db: Database) -> Footprint:
-    """What the database takes now."""
+    """Return the database's current footprint."""
     with db.begin() as connection:
         (row,) = connection.execute(
             "select pg_database_size(current_database()) as size, pg_current_wal_lsn() - '0/0'::pg_lsn as wal"
@@ -46,27 +46,27 @@ def footprint(db: Database) -> Footprint:
 
 
 def served_models(db: Database) -> list[str]:
-    """The models that workers have served, whose queues they declared."""
+    """Return the models that workers have served, whose queues they declared."""
     with db.begin() as connection:
         return connection.scalars("select distinct name from model")
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What finished jobs took together, from the first finish of a shard to the last."""
+    """What finished jobs took together, from the first finished shard to the last."""
 
     verdicts: int  # rows
-    texts: int  # that finished after the first shard
+    texts: int  # those that finished after the first shard
     seconds: float
 
     @property
     def texts_per_s(self) -> float | None:
-        """Too high for few shards: what was half done at the first finish counts whole."""
+        """Texts per second. Too high for few shards: texts half done when the first shard finished count fully."""
         return self.texts / self.seconds if self.seconds else None
 
 
 def pace(db: Database, jobs: Sequence[JobView]) -> Pace:
-    """Of finished jobs with texts."""
+    """Measure finished jobs with texts."""
     ran = [(job.started_at, job.progressed_at, job.id) for job in jobs if job.started_at and job.progressed_at]
     began, _, first = min(ran)
     with db.begin() as connection:

@@ -1,4 +1,4 @@
-"""Where a benchmark runs: a database and queues of its own, a file of texts, processes whose memory is read."""
+"""Where a benchmark runs: its own database and queues, a file of texts, processes whose memory is measured."""
 
 import http.client
 import json
@@ -28,9 +28,9 @@ WORDS = "the quick brown fox jumps over lazy dogs while seven wizards box with g
 
 @contextmanager
 def place(postgres: str | None, broker: str | None, **values: Any) -> Iterator[Settings]:
-    """Complete settings over services of the benchmark's own, migrated; embedded ones where none are named."""
+    """Yield complete settings for migrated servers of the benchmark's own; embedded ones if none are named."""
     with tempfile.TemporaryDirectory() as folder:
-        pathlib.Path(folder).chmod(0o755)  # the embedded servers' user has to pass
+        pathlib.Path(folder).chmod(0o755)  # the embedded servers' user must be able to enter
         common = {"data_dir": folder, "log_level": "warning", **values}
         if postgres is None:
             stack = Stack(load_settings(**common), log_to_files=True)
@@ -40,7 +40,7 @@ def place(postgres: str | None, broker: str | None, **values: Any) -> Iterator[S
                 stack.stop()
             return
         if broker is None:
-            raise ConfigurationError("with --postgres, --broker is needed too.")
+            raise ConfigurationError("--postgres needs --broker too.")
         with scratch_database(postgres) as (name, url):
             settings = load_settings(database_url=url, broker_url=broker, secret_key=new_secret_key(), namespace=name, **common)
             db = Database(url, pool_size=1)
@@ -53,9 +53,9 @@ def place(postgres: str | None, broker: str | None, **values: Any) -> Iterator[S
 
 
 def write_texts(path: pathlib.Path, n: int, *, first: int = 0, duplicates: float = 0.0, source: str | None = None) -> None:
-    """A JSONL file of `n` rows. A share `duplicates` of them repeats earlier texts; those of `source` get a number to differ.
+    """Write a JSONL file of `n` rows. A share `duplicates` of them repeats earlier texts; texts of `source` get a number to differ.
 
-    Numbers go up from `first`, so that files of different ranges share no text.
+    Numbers count up from `first`, so that files of different ranges share no text.
     """
     rng = random.Random(7)
     texts = _texts_of(source) if source else [" ".join(rng.choices(WORDS, k=rng.randint(8, 60))) for _ in range(1000)]
@@ -67,7 +67,7 @@ def write_texts(path: pathlib.Path, n: int, *, first: int = 0, duplicates: float
 
 
 def start(settings: Settings, name: str, *args: str, says: str | None = None) -> Child:
-    """A process of the fleet; returns once it has said `says`."""
+    """Start a process of the fleet; return once its log has the event `says`."""
     log = settings.data_dir / f"{name}.log"
     child = Child(name, args, settings.but(log_level="info").as_environment() if says else settings.as_environment(), log)
     child.start()
@@ -81,7 +81,7 @@ def start(settings: Settings, name: str, *args: str, says: str | None = None) ->
 
 
 def peak_mib(pid: int | None) -> float | None:
-    """Most memory that the process has had resident, MiB."""
+    """Return the peak resident memory of a process in MiB."""
     with suppress(OSError, TypeError):
         found = re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text())
         return round(int(found[1]) / 1024, 1) if found else None
@@ -89,7 +89,7 @@ def peak_mib(pid: int | None) -> float | None:
 
 
 def until(look: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait for something; raises FatalError when it does not come."""
+    """Wait until `look` returns true. Raises FatalError after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not look():
         if time.monotonic() > deadline:
@@ -98,7 +98,7 @@ def until(look: Callable[[], bool], timeout_s: float, what: str) -> None:
 
 
 def answers(port: int) -> bool:
-    """Whether an API is up on this port."""
+    """Return whether an API answers on this port."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
         connection.request("GET", "/livez")
@@ -110,7 +110,7 @@ def answers(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has now."""
+    """Return a port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -127,7 +127,7 @@ def _texts_of(source: str) -> list[str]:
 
 
 def _remove_queues(settings: Settings, models: list[str]) -> None:
-    """Leave the broker as it was."""
+    """Delete the benchmark's queues from the broker."""
     from guardfleet.broker.celery_app import make_app
     from guardfleet.domain.lanes import Lane, Queues
 

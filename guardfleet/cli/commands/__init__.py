@@ -1,1 +1,1 @@
-"""What each command does, one module a command. Options that several share belong in `guardfleet/cli`."""
+"""The implementation of each command, one module per command. Options that several share belong in `guardfleet/cli`."""

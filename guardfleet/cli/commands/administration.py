@@ -13,7 +13,7 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys and the installation
 
 @db_app.command("upgrade")
 def db_upgrade() -> int:
-    """Bring the schema to the newest migration, and pin the secret key. Safe to run from several places at once."""
+    """Migrate the schema to the newest version, and pin the secret key. Safe to run concurrently."""
     from guardfleet.security.encryption import Keyring
     from guardfleet.store import installation, migrate
     from guardfleet.store.postgres.database import Database
@@ -27,7 +27,7 @@ def db_upgrade() -> int:
 
 @db_app.command("current")
 def db_current() -> int:
-    """Print the schema's migration and the one this version needs."""
+    """Print the schema's migration and the one that this version needs."""
     from guardfleet.store import migrate
     from guardfleet.store.postgres.database import Database
 
@@ -39,7 +39,7 @@ def db_current() -> int:
 
 @keys_app.command("secret")
 def keys_secret() -> int:
-    """Print a fresh secret key for GUARDFLEET_SECRET_KEY."""
+    """Print a new secret key for GUARDFLEET_SECRET_KEY."""
     from guardfleet.security.encryption import new_secret_key
 
     print(new_secret_key())
@@ -48,7 +48,7 @@ def keys_secret() -> int:
 
 @keys_app.command("rotate-secret")
 def keys_rotate_secret() -> int:
-    """Make GUARDFLEET_SECRET_KEY the installation's key in place of GUARDFLEET_PREVIOUS_SECRET_KEY; see docs/security.md first."""
+    """Replace GUARDFLEET_PREVIOUS_SECRET_KEY by GUARDFLEET_SECRET_KEY as the installation's key; read docs/security.md first."""
     from guardfleet.cli.commands import keys
 
     return keys.rotate_secret(load_settings())
@@ -57,27 +57,27 @@ def keys_rotate_secret() -> int:
 @keys_app.command("create")
 def keys_create(
     name: Annotated[str, typer.Argument(help="What the key is for.")] = "key",
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose jobs it sees.")] = "default",
-    scope: Annotated[list[str] | None, typer.Option("--scope", help="What it may do, as batches:read; may be repeated.")] = None,
-    days: Annotated[float | None, typer.Option("--days", min=0.0, help="How long it is taken; without: until revoked.")] = None,
+    tenant: Annotated[str, typer.Option("--tenant", help="Tenant whose jobs the key can see.")] = "default",
+    scope: Annotated[list[str] | None, typer.Option("--scope", help="Permission, such as batches:read; repeatable.")] = None,
+    days: Annotated[float | None, typer.Option("--days", min=0.0, help="Days until the key expires; default: never.")] = None,
 ) -> int:
-    """Make an API key and print it, once."""
+    """Create an API key and print it, once."""
     from guardfleet.cli.commands import keys
 
     return keys.create(load_settings(), name=name, tenant=tenant, scopes=scope or ["all"], days=days)
 
 
 @keys_app.command("list")
-def keys_list(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> int:
-    """Show all keys, by what is no secret of them."""
+def keys_list(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False) -> int:
+    """List all API keys, without their secrets."""
     from guardfleet.cli.commands import keys
 
     return keys.listing(load_settings(), as_json=as_json)
 
 
 @keys_app.command("revoke")
-def keys_revoke(key: Annotated[str, typer.Argument(help="As `keys list` shows it: key_...")]) -> int:
-    """Take a key no more."""
+def keys_revoke(key: Annotated[str, typer.Argument(help="Id of the key as in `keys list`: key_...")]) -> int:
+    """Revoke an API key."""
     from guardfleet.cli.commands import keys
 
     return keys.revoke(load_settings(), key)
@@ -85,10 +85,10 @@ def keys_revoke(key: Annotated[str, typer.Argument(help="As `keys list` shows it
 
 @keys_app.command("rotate")
 def keys_rotate(
-    key: Annotated[str, typer.Argument(help="As `keys list` shows it: key_...")],
-    hours: Annotated[float, typer.Option("--overlap-hours", min=0.0, help="How long the old one is taken beside it.")] = 24.0,
+    key: Annotated[str, typer.Argument(help="Id of the key as in `keys list`: key_...")],
+    hours: Annotated[float, typer.Option("--overlap-hours", min=0.0, help="Hours that the old key stays valid.")] = 24.0,
 ) -> int:
-    """Make a key's successor and print it, once."""
+    """Create a key's successor and print it, once."""
     from guardfleet.cli.commands import keys
 
     return keys.rotate(load_settings(), key, overlap_hours=hours)

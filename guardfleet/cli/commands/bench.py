@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Reproducible figures of this machine.")
+app = typer.Typer(no_args_is_help=True, help="Reproducible measurements of this machine.")
 
 
 @app.command("engine", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench_engine(context: typer.Context) -> int:
-    """Time the engine against what this machine can compute; `guardfleet bench engine --help` has its options."""
+    """Time the engine and compare it with what this machine can compute; see `guardfleet bench engine --help`."""
     from worker.engine.bench import cli
 
     return cli.main(context.args)
@@ -18,28 +18,28 @@ def bench_engine(context: typer.Context) -> int:
 @app.command("pipeline")
 def bench_pipeline(
     texts: Annotated[
-        str, typer.Option("--texts", help="Sizes of the jobs, with commas; 20x10000: twenty of that size, one behind the other.")
+        str, typer.Option("--texts", help="Sizes of the jobs, separated by commas; 20x10000: twenty in a row.")
     ] = "10000,100000",
-    workers: Annotated[str, typer.Option("--workers", help="Worker processes; several with commas.")] = "1",
-    engine: Annotated[str, typer.Option("--engine", help="instant, or model: the one of GUARDFLEET_ENGINE__MODEL.")] = "instant",
+    workers: Annotated[str, typer.Option("--workers", help="Numbers of worker processes, separated by commas.")] = "1",
+    engine: Annotated[str, typer.Option("--engine", help="instant, or model (the one of GUARDFLEET_ENGINE__MODEL).")] = "instant",
     ms_per_batch: Annotated[
-        float, typer.Option("--ms-per-batch", help="What the instant engine sleeps for a batch, as a GPU.")
+        float, typer.Option("--ms-per-batch", help="Time the instant engine sleeps per batch, as a GPU would compute.")
     ] = 0.0,
-    shard_texts: Annotated[int, typer.Option("--shard-texts", help="Texts in a shard.")] = 1024,
-    duplicates: Annotated[str, typer.Option("--duplicates", help="Share of texts that repeat others; several with commas.")] = "0",
-    source: Annotated[str | None, typer.Option("--input", help="Take texts from this file, over and over.")] = None,
+    shard_texts: Annotated[int, typer.Option("--shard-texts", help="Texts per shard.")] = 1024,
+    duplicates: Annotated[str, typer.Option("--duplicates", help="Shares of texts that repeat others, separated by commas.")] = "0",
+    source: Annotated[str | None, typer.Option("--input", help="Take texts from this file, repeatedly.")] = None,
     beside_engine: Annotated[
-        bool, typer.Option("--beside-engine", help="Time the engine alone on the rows of the first job.")
+        bool, typer.Option("--beside-engine", help="Also time the bare engine on the rows of the first job.")
     ] = False,
-    polls: Annotated[bool, typer.Option("--polls/--no-polls", help="Whether a client polls the API meanwhile.")] = True,
+    polls: Annotated[bool, typer.Option("--polls/--no-polls", help="Poll the API meanwhile.")] = True,
     postgres: Annotated[
-        str | None, typer.Option("--postgres", help="A server to make a database on; embedded if left out.")
+        str | None, typer.Option("--postgres", help="Server to create a database on; embedded by default.")
     ] = None,
-    broker: Annotated[str | None, typer.Option("--broker", help="amqp:// or redis://; embedded if left out.")] = None,
-    turns: Annotated[int, typer.Option("--turns", help="How often each is run.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="The last line of stdout is one JSON.")] = False,
+    broker: Annotated[str | None, typer.Option("--broker", help="amqp:// or redis://; embedded by default.")] = None,
+    turns: Annotated[int, typer.Option("--turns", help="How often to run each load.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> int:
-    """Time whole jobs: submit, dispatch, work, polls meanwhile; and what they take of disk, WAL and memory."""
+    """Time whole jobs (submit, dispatch, work, with polls meanwhile) and measure the disk, WAL and memory they use."""
     from guardfleet.cli.bench.pipeline import Load, bench
     from guardfleet.settings import load_settings
     from guardfleet.telemetry import logs
@@ -53,5 +53,5 @@ def bench_pipeline(
             for share in duplicates.split(",")
         ]
     except ValueError:
-        raise typer.BadParameter("--texts, --workers and --duplicates take numbers with commas between them.") from None
+        raise typer.BadParameter("--texts, --workers and --duplicates take numbers separated by commas.") from None
     return bench(loads, postgres=postgres, broker=broker, turns=turns, as_json=as_json)

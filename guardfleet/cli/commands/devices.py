@@ -1,4 +1,4 @@
-"""`guardfleet worker --devices`: one supervised worker process a device. A process owns one device; a host may have several."""
+"""`guardfleet worker --devices`: one supervised worker process per device. A host may have several devices."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ LOOK_S = 1.0
 
 
 def run(settings: Settings, wanted: str) -> int:
-    """Run until SIGTERM or Ctrl-C; a worker that dies is started again, one that cannot be configured ends all of them."""
+    """Run until SIGTERM or Ctrl-C. A worker that dies is restarted; one that cannot be configured ends all of them."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
@@ -37,22 +37,22 @@ def run(settings: Settings, wanted: str) -> int:
 
 
 def devices_of(wanted: str) -> list[str]:
-    """Device names: `all` GPUs of the host, or a list such as `0,1` or `cuda:0,cpu`. Raises ConfigurationError."""
+    """Return device names for `all` GPUs of the host, or a list such as `0,1` or `cuda:0,cpu`. Raises ConfigurationError."""
     if wanted == "all":
         from worker.engine.device import gpus
 
         found = gpus()
         if not found:
-            raise ConfigurationError("--devices all: this machine has no GPU that torch sees; leave it out to run on the CPU.")
+            raise ConfigurationError("--devices all: torch sees no GPU on this machine; leave the option out to run on the CPU.")
         return found
     names = [name.strip() for name in wanted.split(",")]
     if not all(names):
-        raise ConfigurationError(f"--devices {wanted!r}: give `all`, or names or numbers with commas between, such as 0,1.")
+        raise ConfigurationError(f"--devices {wanted!r}: give `all`, or names or numbers separated by commas, such as 0,1.")
     return [f"cuda:{name}" if name.isdigit() else name for name in names]
 
 
 def environment(settings: Settings, device: str, place: int) -> dict[str, str]:
-    """What a worker is told: what the command line says, its device, and a port of its own for metrics where a fixed one is set."""
+    """Return a worker's variables: the command line's options, its device, and its own metrics port if a fixed one is set."""
     out = {
         variable_of("device"): device,
         variable_of("model"): settings.engine.model,

@@ -1,4 +1,4 @@
-"""`guardfleet doctor`: each thing that would stop this machine, looked at before it does."""
+"""`guardfleet doctor`: check everything that would stop this machine."""
 
 import importlib.util
 import os
@@ -14,18 +14,18 @@ from guardfleet.process import packages, ports
 from guardfleet.settings import Settings
 
 LEAST_DISK_BYTES = 2 << 30
-LEAST_REDIS = (6, 2)  # Celery's own
-OF_ANOTHER = ("celery", "_kombu.binding.celery", "unacked", "unacked_index")  # Celery's names where an application has no prefix
+LEAST_REDIS = (6, 2)  # Celery's own limit
+OF_ANOTHER = ("celery", "_kombu.binding.celery", "unacked", "unacked_index")  # Celery's names in an application without a prefix
 
 
 class Caution(str):
-    """What works, and is worth a word."""
+    """A check's result that works, but deserves a warning."""
 
     __slots__ = ()
 
 
 def examine(settings: Settings) -> int:
-    """Print one line a check; 2 if any failed."""
+    """Print one line per check; return 2 if any failed."""
     failed = 0
     packages.require_own()  # the checks import them
     for name, check in _checks(settings):
@@ -60,12 +60,12 @@ def _disk(settings: Settings) -> str:
     folder = _nearest(settings.data_dir)
     free = shutil.disk_usage(folder).free
     if free < LEAST_DISK_BYTES:
-        raise ConfigurationError(f"{free >> 20} MiB free at {folder}; have at least {LEAST_DISK_BYTES >> 20}.")
+        raise ConfigurationError(f"only {free >> 20} MiB are free at {folder}; at least {LEAST_DISK_BYTES >> 20} are needed.")
     return f"{free >> 30} GiB free at {folder}"
 
 
 def _nearest(folder: pathlib.Path) -> pathlib.Path:
-    """The folder, or what there is above it."""
+    """Return the folder, or its nearest existing parent."""
     return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), pathlib.Path("/"))
 
 
@@ -74,7 +74,7 @@ def _ports(settings: Settings) -> str:
     for name, host, port in wanted:
         if port:
             ports.require_free(host, port, name)
-    return ", ".join(f"{port} at {host} is free" for _, host, port in wanted if port) or "any will do"
+    return ", ".join(f"{port} at {host} is free" for _, host, port in wanted if port) or "any free port"
 
 
 def _data_folder(settings: Settings) -> str:
@@ -84,7 +84,7 @@ def _data_folder(settings: Settings) -> str:
             return f"{folder}"
     except OSError as error:
         raise ConfigurationError(
-            f"{folder} cannot be made or written ({error.strerror}): set GUARDFLEET_DATA_DIR to a folder you own."
+            f"cannot make or write {folder} ({error.strerror}): set GUARDFLEET_DATA_DIR to a folder you own."
         ) from error
 
 
@@ -116,7 +116,7 @@ def _secret(settings: Settings) -> str:
         migrate.require_head(db)
         if installation.is_pinned(db, keyring):
             return f"key {keyring.key_id} is the installation's"
-    return Caution(f"key {keyring.key_id} becomes the installation's with the first process that starts with it")
+    return Caution(f"key {keyring.key_id} becomes the installation's when the first process starts with it")
 
 
 def _broker(settings: Settings) -> str:
@@ -126,7 +126,7 @@ def _broker(settings: Settings) -> str:
     url = settings.required("broker_url")
     if celery_app.speaks_redis(url):
         return _redis(url)
-    return "answers, and has no queue that is not as it should be"
+    return "answers, and its queues are as they should be"
 
 
 def _redis(url: str) -> str:
@@ -136,15 +136,15 @@ def _redis(url: str) -> str:
         with redis.Redis.from_url(url.replace("redis+socket://", "unix://")) as client:
             found, others = client.info(), client.exists(*OF_ANOTHER)
     except redis.RedisError as error:
-        raise RetryableError(f"Redis answers, and not what it was asked: {type(error).__name__}.") from error
+        raise RetryableError(f"Redis answers, but not to INFO: {type(error).__name__}.") from error
     version = found["redis_version"]
     if tuple(map(int, version.split(".")[:2])) < LEAST_REDIS:
-        raise ConfigurationError(f"Redis {version} is too old; have at least {'.'.join(map(str, LEAST_REDIS))}.")
+        raise ConfigurationError(f"Redis {version} is too old; at least {'.'.join(map(str, LEAST_REDIS))} is needed.")
     policy = found.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        raise ConfigurationError(f"maxmemory-policy is {policy}, and an evicted key is a lost queue; set noeviction.")
+        raise ConfigurationError(f"maxmemory-policy is {policy}, and an evicted key is a lost queue: set noeviction.")
     if others:
-        return Caution("another Celery application uses the same Redis database, and can fill or flush it; have one of your own")
+        return Caution("another Celery application uses the same Redis database, and can fill or flush it; use a separate one")
     if not found.get("aof_enabled", 1):
         return Caution(f"Redis {version} is not append-only: a restart empties the queues, until work is published again")
     return f"Redis {version} answers"

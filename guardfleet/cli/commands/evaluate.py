@@ -1,4 +1,4 @@
-"""`guardfleet evaluate`: how good a model's verdicts are on labelled rows, and how far another precision agrees with it."""
+"""`guardfleet evaluate`: how good a model's verdicts are on labelled rows, and how far another precision agrees with them."""
 
 import csv
 import io
@@ -31,23 +31,23 @@ REQUEST_TEXTS = 1024
 READINGS = (("strict", True), ("loose", False))
 MEANS = {"strict": "unsafe (strict)", "loose": "safe (loose)"}
 UNLABELLED, UNKNOWN = "unlabelled", "label_unknown"
-SHOWN = 5  # lines
+SHOWN = 5  # line numbers
 COLUMNS = ("reading", "category", *(field.name for field in fields(Confusion)), *FIGURES)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the model said of each labelled text."""
+    """The model's answers for the labelled texts, and the figures made of them."""
 
     model: str
     labels: list[bool]
     judged: list[Judgement]
-    readings: dict[str, Confusion]  # of `controversial`: strict and loose
+    readings: dict[str, Confusion]  # by how they count `controversial`: strict and loose
     categories: dict[str, dict[str, Confusion]]
 
     @classmethod
     def of(cls, model: str, labels: list[bool], judged: list[Judgement]) -> "Report":
-        """The figures."""
+        """Compute the figures."""
         severities = [judgement.severity for judgement in judged]
         readings = {name: confusion(labels, severities, strict=strict) for name, strict in READINGS}
         categories = {name: by_category(labels, judged, strict=strict) for name, strict in READINGS}
@@ -55,26 +55,26 @@ class Report:
 
     @property
     def failed(self) -> int:
-        """Texts without a verdict."""
+        """How many texts got no verdict."""
         return sum(judgement.severity is Severity.ERROR for judgement in self.judged)
 
 
 class LeftOut:
-    """Rows that are in no figure, by what is wrong with their label: how many, and where the first are."""
+    """Rows that count in no figure, by what is wrong with their label: how many, and the lines of the first."""
 
     def __init__(self) -> None:
         self.counts = {UNLABELLED: 0, UNKNOWN: 0}
         self._first: dict[str, list[str]] = {UNLABELLED: [], UNKNOWN: []}
 
     def add(self, why: str, line: str) -> None:
-        """Count one."""
+        """Count one row."""
         self.counts[why] += 1
         if len(self._first[why]) < SHOWN:
             self._first[why].append(line)
 
     def say(self) -> None:
-        """A line for each kind there is; no label is quoted, which may be anything."""
-        for why, means in ((UNLABELLED, "no label"), (UNKNOWN, "a label that is none of safe, unsafe, true and false")):
+        """Print a line for each kind of label that is missing or unknown. Labels are not quoted: they can be anything."""
+        for why, means in ((UNLABELLED, "no label"), (UNKNOWN, "a label other than safe, unsafe, true and false")):
             if n := self.counts[why]:
                 more = f" and {n - SHOWN:,} more" if n > SHOWN else ""
                 terminal.say((f"{n:,} rows left out", "yellow"), f", with {means}: line {', '.join(self._first[why])}{more}")
@@ -90,7 +90,7 @@ def evaluate(
     as_json: bool,
     csv_path: str | None = None,
 ) -> int:
-    """Judge every row that has a label, without services, and report; 1 where one got no verdict, or has an odd label."""
+    """Judge every labelled row, without services, and report; return 1 if one got no verdict, or has an unknown label."""
     if csv_path is not None:
         export.ready(csv_path, "csv")
         targets.require_apart([csv_path], expanded(sources)[0])
@@ -123,11 +123,11 @@ def _show(report: Report, seconds: float, to: Console) -> None:
     terminal.say(table, to=to)
     if any(report.categories.values()):
         terminal.say(_by_category(report), to=to)
-    terminal.say(f"{report.failed} without a verdict, left out above; {seconds:.1f} s with loading the model", to=to)
+    terminal.say(f"{report.failed} without a verdict, left out above; {seconds:.1f} s including loading the model", to=to)
 
 
 def _by_category(report: Report) -> Table:
-    """Of what was flagged under each category, how many texts are unsafe, for both readings."""
+    """Build the table of texts flagged under each category, and the share that is unsafe, for both readings."""
     table = Table(title="Flagged texts by category, and the share that is labelled unsafe", title_justify="left")
     table.add_column("category")
     for name in report.categories:
@@ -164,7 +164,7 @@ def _counted(report: Report, reading: str) -> dict[str, dict[str, int]]:
 
 
 def _write(report: Report, path: str) -> None:
-    """One line for each reading, and for each category in it; a cell is empty where its figure is undefined or not known."""
+    """Write a line for each reading and for each category in it; a cell is empty if its figure is undefined or unknown."""
     with targets.whole(path) as raw:
         file = io.TextIOWrapper(raw, encoding="utf-8", newline="", write_through=True)
         writer = csv.DictWriter(file, COLUMNS)
@@ -181,7 +181,7 @@ def _compared(judged: list[Judgement], others: list[Judgement], precision: str, 
     same = agreement([j.severity for j in judged], [j.severity for j in others])
     whole = agreement(*([(j.severity, j.categories, j.refusal) for j in run] for run in (judged, others)))
     terminal.say(
-        f"{precision} says the same severity of {_percent(same)} of the texts, the same verdict of {_percent(whole)}",
+        f"{precision} gives the same severity for {_percent(same)} of the texts, and the same verdict for {_percent(whole)}",
         to=to,
     )
     return {"precision": precision, "severity_agreement": _rounded(same, 5), "verdict_agreement": _rounded(whole, 5)}
@@ -192,11 +192,11 @@ def _percent(share: float | None) -> str:
 
 
 def _in_precision(settings: Settings, precision: str) -> Settings:
-    """The same model as `float32`, `bfloat16`, `float16`, `int8` or `fp8`. Raises RejectedError."""
+    """Return settings for the same model in `float32`, `bfloat16`, `float16`, `int8` or `fp8`. Raises RejectedError."""
     for key, values in (("dtype", ("float32", "bfloat16", "float16")), ("quantize", ("int8", "fp8"))):
         if precision in values:
             return settings.but(**{key: precision})
-    raise RejectedError(f"--against {precision!r}: float32, bfloat16, float16, int8 and fp8 can be compared.")
+    raise RejectedError(f"--against {precision!r} is unknown; use float32, bfloat16, float16, int8 or fp8.")
 
 
 def _judge(settings: Settings, rows: list[PayloadRow]) -> tuple[list[Judgement], str]:
@@ -216,7 +216,7 @@ def _judge(settings: Settings, rows: list[PayloadRow]) -> tuple[list[Judgement],
 def _labelled(
     sources: list[str], reading: Reading, settings: Settings, limit: int | None
 ) -> tuple[list[PayloadRow], list[bool], LeftOut]:
-    """Rows that say whether they are unsafe: `label` as `safe`, `unsafe` or a boolean, or `labels.unsafe`."""
+    """Return the rows that are labelled unsafe or not: `label` as `safe`, `unsafe` or a boolean, or `labels.unsafe`."""
     rows: list[PayloadRow] = []
     labels: list[bool] = []
     left_out = LeftOut()
@@ -243,7 +243,7 @@ def _labelled(
 
 
 def _without_last_turn(value: Any) -> Any:
-    """Evaluation sets often carry the last turn as text beside the conversation."""
+    """Drop the text beside a conversation: evaluation sets often repeat the last turn there."""
     if "messages" not in value:
         return value
     return {name: inner for name, inner in value.items() if name != "text"}

@@ -1,4 +1,4 @@
-"""`guardfleet jobs`: the newest first, a page at a time, of a database or over HTTP."""
+"""`guardfleet jobs`: list jobs, newest first, a page at a time, from a database or over HTTP."""
 
 import datetime as dt
 import json
@@ -21,7 +21,7 @@ from guardfleet.store.postgres.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A job as a list shows it."""
+    """A job as the list shows it."""
 
     job: str
     name: str
@@ -33,12 +33,12 @@ class Line:
 
 
 def listing(settings: Settings, *, state: str | None, name: str | None, after: str | None, limit: int, as_json: bool) -> int:
-    """Print a page."""
+    """Print one page."""
     if settings.api_url is not None:
         from guardfleet.cli.commands import remote
 
         if state or name:
-            raise RejectedError("--state and --name are not asked over HTTP: leave them out, or list at the database.")
+            raise RejectedError("--state and --name do not work over HTTP: leave them out, or list at the database.")
         found = remote.listing(settings, after=after, limit=limit)
     else:
         states = None if state is None else _states(state)
@@ -59,7 +59,7 @@ def listing(settings: Settings, *, state: str | None, name: str | None, after: s
 def _states(label: str) -> list[int]:
     known = {state.label: int(state) for state in JobState}
     if label not in known:
-        raise RejectedError(f"state {label!r} is unknown; {', '.join(known)} are.")
+        raise RejectedError(f"state {label!r} is unknown; use one of {', '.join(known)}.")
     return [known[label]]
 
 
@@ -69,7 +69,7 @@ def _line(job: JobView) -> Line:
 
 
 def _table(found: Sequence[Line]) -> Table:
-    """Numbers and names of jobs are never cut; at 80 columns the caller's own name is."""
+    """Build the table. Ids and numbers are never cut; at 80 columns only the caller's own name is."""
     now = dt.datetime.now(dt.UTC)
     rows = [
         (

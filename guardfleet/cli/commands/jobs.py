@@ -1,4 +1,4 @@
-"""`submit`, `status`, `cancel`: jobs of a running fleet, or of the embedded database."""
+"""`submit`, `status`, `watch`, `cancel`, `pause`, `resume`: jobs of a running fleet, or of the embedded database."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def submit(
     settings: Settings, sources: Sequence[str], options: JobOptions, how: "SubmitOptions", reading: "Reading", *, wait: bool
 ) -> int:
-    """Submit a file; print the job's name on stdout. One whose submit was cut off is gone on with."""
+    """Submit a file; print the job's id on stdout. An interrupted submit of the same is resumed."""
     from guardfleet.client.direct import DirectClient
     from producer.submit import submit_input
 
@@ -50,7 +50,7 @@ def submit(
 
 
 def _of_fleet(settings: Settings) -> Settings:
-    """The settings of the fleet that is to work on a job; raises ConfigurationError where none is running."""
+    """Return the settings of the fleet that will work on a job. Raises ConfigurationError if none is running."""
     found = running_settings(settings) if settings.is_embedded else settings
     if found is None:
         raise ConfigurationError(
@@ -60,7 +60,7 @@ def _of_fleet(settings: Settings) -> Settings:
 
 
 def watch(settings: Settings, label: str) -> int:
-    """Show a job's progress until it has ended; Ctrl-C leaves it alone."""
+    """Show a job's progress until it has ended; Ctrl-C only stops watching."""
     if settings.api_url is not None:
         from guardfleet.cli.commands import remote
 
@@ -80,14 +80,14 @@ def _follow(db: Database, job: JobView) -> int:
     try:
         job = show.follow(lambda: views.get(db, job.public_id))
     except KeyboardInterrupt:
-        terminal.say(f"\nThe job goes on. To see it again: guardfleet watch {job.label}")
+        terminal.say(f"\nThe job goes on. To watch it again: guardfleet watch {job.label}")
         return INTERRUPTED
     show.summary(job, views.summary(db, job), seconds=_seconds(job))
     return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
 
 
 def status(settings: Settings, label: str, *, as_json: bool) -> int:
-    """Print where a job is."""
+    """Print a job's state and progress."""
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
@@ -120,17 +120,17 @@ def cancel(settings: Settings, label: str) -> int:
 
 
 def pause(settings: Settings, label: str) -> int:
-    """Let a job rest."""
+    """Pause a job."""
     return _change(settings, label, control.pause)
 
 
 def resume(settings: Settings, label: str) -> int:
-    """Take a paused job up again."""
+    """Resume a paused job."""
     return _change(settings, label, control.resume)
 
 
 def prioritise(settings: Settings, label: str, priority: int) -> int:
-    """Put a job before or after others."""
+    """Change a job's priority."""
     return _change(settings, label, lambda db, job_id: control.prioritise(db, job_id, priority))
 
 

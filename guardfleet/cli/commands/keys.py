@@ -15,7 +15,7 @@ from guardfleet.store.postgres.database import Database
 
 
 def create(settings: Settings, *, name: str, tenant: str, scopes: Sequence[str], days: float | None) -> int:
-    """Make one."""
+    """Create a key and print it."""
     with _store(settings) as (db, keyring):
         expires_s = None if days is None else days * 86_400
         print(keys.create(db, keyring, name=name, tenant=tenant, scopes=scopes, expires_s=expires_s))
@@ -23,7 +23,7 @@ def create(settings: Settings, *, name: str, tenant: str, scopes: Sequence[str],
 
 
 def listing(settings: Settings, *, as_json: bool) -> int:
-    """Show all."""
+    """List all keys."""
     with _store(settings) as (db, _):
         found = keys.every(db)
     if as_json:
@@ -44,36 +44,36 @@ def listing(settings: Settings, *, as_json: bool) -> int:
 
 
 def revoke(settings: Settings, label: str) -> int:
-    """End one."""
+    """Revoke a key."""
     with _store(settings) as (db, _):
         keys.revoke(db, label)
-    terminal.say(f"{label} is revoked; an API process that knows it stops taking it within seconds")
+    terminal.say(f"{label} is revoked; API processes that have cached it refuse it within seconds")
     return DONE
 
 
 def rotate(settings: Settings, label: str, *, overlap_hours: float) -> int:
-    """Make a successor."""
+    """Create a key's successor and print it."""
     with _store(settings) as (db, keyring):
         print(keys.rotate(db, keyring, label, overlap_s=overlap_hours * 3600))
     return DONE
 
 
 def rotate_secret(settings: Settings) -> int:
-    """Wrap everything by the new secret key."""
+    """Wrap every data key with the new secret key."""
     from guardfleet.store import rotation
 
     with _store(settings) as (db, keyring):
-        with terminal.busy("wrapping data keys anew") as change:
-            done = rotation.rotate(db, keyring, lambda n: change(f"wrapping data keys anew: {n:,}"))
+        with terminal.busy("rewrapping data keys") as change:
+            done = rotation.rotate(db, keyring, lambda n: change(f"rewrapping data keys: {n:,}"))
         terminal.say(
             f"{keyring.key_id} is the installation's secret key: {done.data_keys:,} data keys and the secrets of "
-            f"{done.endpoints:,} webhook endpoints were wrapped anew.",
+            f"{done.endpoints:,} webhook endpoints were rewrapped.",
         )
         if done.unopened:
-            terminal.warn(f"{done.unopened:,} values open with neither key, and were left as they are: a third key sealed them.")
+            terminal.warn(f"{done.unopened:,} values were left unchanged: neither key decrypts them, a third one encrypted them.")
         if done.api_keys_left:
             terminal.say(
-                f"{done.api_keys_left:,} API keys have not been used since: they are taken for as long as "
+                f"{done.api_keys_left:,} API keys have not been used since: they are valid for as long as "
                 "GUARDFLEET_PREVIOUS_SECRET_KEY is set at the API, and for good once they were used there.",
             )
     return DONE

@@ -21,11 +21,11 @@ SHOWN = 5  # refused lines
 
 
 def submit(settings: Settings, inputs: Inputs, options: JobOptions, how: SubmitOptions, *, wait: bool) -> int:
-    """Submit a file; print the batch's name on stdout."""
+    """Submit a file; print the batch's id on stdout."""
     with connect(settings) as client:
         batch = submit_input(client, inputs, options, how)
         print(batch.id, flush=True)
-        taken = f"{batch.total - batch.failed:,} texts taken" + (f", {batch.failed:,} lines refused" if batch.failed else "")
+        taken = f"{batch.total - batch.failed:,} texts accepted" + (f", {batch.failed:,} lines refused" if batch.failed else "")
         terminal.say(taken)
         for line in client.refused(batch.id, limit=SHOWN) if batch.failed else ():
             terminal.say(f"  line {line['line']}: {line['detail']} ({line['code']})")
@@ -45,7 +45,7 @@ def watch(settings: Settings, label: str) -> int:
 
 
 def listing(settings: Settings, *, after: str | None, limit: int) -> "list[Line]":
-    """A page of batches, newest first."""
+    """Return a page of batches, newest first."""
     from guardfleet.cli.commands.job_list import Line
 
     with connect(settings) as client:
@@ -65,11 +65,11 @@ def listing(settings: Settings, *, after: str | None, limit: int) -> "list[Line]
 
 
 def connect(settings: Settings) -> "Client":
-    """A client of the fleet at `api_url`; raises ConfigurationError without a key."""
+    """Return a client of the fleet at `api_url`. Raises ConfigurationError without a key."""
     from guardfleet.client.http import Client
 
     if settings.api_url is None or settings.api_key is None:
-        raise ConfigurationError("set GUARDFLEET_API_KEY to a key of that fleet: `guardfleet keys create` there makes one.")
+        raise ConfigurationError("set GUARDFLEET_API_KEY to a key of that fleet: make one there with `guardfleet keys create`.")
     return Client(settings.api_url, settings.api_key.get_secret_value())
 
 
@@ -82,7 +82,7 @@ def _follow(settings: Settings, client: "Client", batch: Job) -> int:
             terminal.say(f"{batch.done + batch.failed:,} of {batch.total:,}, {batch.texts_per_s:,.0f} texts/s{left}")
     except KeyboardInterrupt:
         again = f"guardfleet watch {batch.id} --url {settings.api_url}"
-        terminal.say(f"\nThe job goes on. To see it again: {again}")
+        terminal.say(f"\nThe job goes on. To watch it again: {again}")
         return INTERRUPTED
     terminal.say(f"{batch.id}: {batch.status}")
     return FAILED_ROWS if batch.failed or batch.status != "completed" else DONE

@@ -1,4 +1,4 @@
-"""`results`: a job's verdicts as a file, and the lines of its input that were refused."""
+"""`results`: write a job's verdicts, or its refused input lines, to a file."""
 
 from guardfleet.cli import DONE, terminal
 from guardfleet.domain import ids
@@ -21,7 +21,7 @@ def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_se
     """Write a job's verdicts; with `is_flat`, a column for each member of the metadata."""
     severities = {severity.label: int(severity) for severity in Severity}
     if min_severity not in severities:
-        raise RejectedError(f"min-severity {min_severity!r} is unknown; {', '.join(severities)} are.")
+        raise RejectedError(f"min-severity {min_severity!r} is unknown; use one of {', '.join(severities)}.")
     chosen = export.ready(out, fmt)
     if is_flat and chosen == "jsonl":
         raise RejectedError("--flat-metadata is for CSV and Parquet: in JSONL the metadata is an object.")
@@ -44,7 +44,7 @@ def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_se
 
 
 def refused(settings: Settings, label: str, *, out: str) -> int:
-    """Write the input lines of a job that were refused, as JSONL."""
+    """Write a job's refused input lines, as JSONL."""
     if export.ready(out) != "jsonl":
         raise RejectedError("refused lines are written as JSONL.")
     with database_of(settings) as complete:
@@ -59,7 +59,7 @@ def refused(settings: Settings, label: str, *, out: str) -> int:
 
 
 def flattened(db: Database, job: JobView, layout: Layout) -> Layout:
-    """The layout with a column for each member that the job's metadata has. Raises RejectedError where they are very many."""
+    """Return the layout with a column for each member of the job's metadata. Raises RejectedError if there are too many."""
     keys = verdicts.metadata_keys(db, job, limit=MAX_METADATA_COLUMNS + 1)
     if len(keys) > MAX_METADATA_COLUMNS:
         raise RejectedError(f"the metadata has more than {MAX_METADATA_COLUMNS} different members: leave out --flat-metadata.")

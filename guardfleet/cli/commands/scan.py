@@ -1,4 +1,4 @@
-"""`guardfleet scan`: the stack up, the file in, the verdicts out, the stack down."""
+"""`guardfleet scan`: start the stack, take the file in, write the verdicts, stop the stack."""
 
 import pathlib
 import signal
@@ -42,7 +42,7 @@ class Scan:
     callback_secret: str | None = field(default=None, repr=False)
 
     def run(self) -> int:
-        """Do it all; returns the exit status."""
+        """Run everything; return the exit status."""
         signal.signal(signal.SIGTERM, _interrupt)
         fmt = self._ready()
         most = self.settings.intake.max_text_bytes
@@ -64,7 +64,7 @@ class Scan:
             stack.stop()
 
     def _ready(self) -> str:
-        """The format of the output, once it and the file for refused lines can be written, and are none of the inputs."""
+        """Return the output's format, after checking that it and the file of refused lines are writable and no inputs."""
         from producer.sources import expanded
 
         fmt, beside = export.ready(self.out), targets.rejected_beside(self.out)
@@ -80,7 +80,7 @@ class Scan:
         if job is None or not job.state.is_final:
             if not has_fleet:
                 stack.start_processes(*self._processes())
-            elif job is not None:  # a new one is looked at as it is made
+            elif job is not None:  # a new job is checked when it is made
                 named = self._named()
                 models.require_served(db, named.model, named.escalate_to)
             try:
@@ -101,7 +101,7 @@ class Scan:
         return [*out, ("webhooks", ["worker", "--webhooks"])] if self.options.callback_url else out
 
     def _named(self) -> JobOptions:
-        """The options with their models under the names that verdicts give them."""
+        """Return the options with their models under the names that verdicts use."""
         if self.options.escalate_to is None or self.settings.tuning.engine != "model":
             return self.options
         from worker.engine.model.model_files import name_of
@@ -129,19 +129,19 @@ class Scan:
         return submission.job
 
     def _earlier(self, db: Database, fingerprint: bytes | None) -> JobView | None:
-        """The job of an earlier run of the same command, if it can be used."""
+        """Return the job of an earlier run of the same command, if it can be used."""
         job = views.find(db, fingerprint) if fingerprint else None
         if fingerprint and not self.again and (anew := self._fingerprint(again=True)):
             found = [one for one in (job, views.find(db, anew)) if one is not None and one.state is not JobState.INGESTING]
             job = max(found, key=lambda one: one.id, default=job)
         if job is None or (self.again and job.state.is_final):
             return None
-        if job.state is JobState.INGESTING:  # its submit was cut off, or is at it elsewhere: the intake finds out
+        if job.state is JobState.INGESTING:  # its submit was interrupted, or still runs elsewhere: the intake finds out
             return None
         if job.state is JobState.COMPLETED:
             terminal.say(
                 f"The same texts were judged by the same model on {job.created_at:%Y-%m-%d %H:%M} UTC ({job.label}): "
-                "nothing to do. The verdicts come from the database; --again judges anew.",
+                "nothing to do. The verdicts come from the database; use --again to judge them again.",
             )
         else:
             terminal.say(f"Resuming {job.label}: {job.done:,} of {job.total:,} texts have their verdict.")
@@ -158,7 +158,7 @@ class Scan:
         return INTERRUPTED
 
     def _await_callback(self, db: Database, job: JobView) -> None:
-        """Give the webhook a moment, since the stack goes down with us; what is not delivered now is at the next start."""
+        """Give the webhook a moment, since the stack stops with us; what is not delivered now is at the next start."""
         deadline = time.monotonic() + CALLBACK_PATIENCE_S
         while self.options.callback_url and deliveries.unsent(db, job.id) and time.monotonic() < deadline:
             time.sleep(progress.POLL_S)
@@ -172,12 +172,12 @@ class Scan:
                 if job.rejected:
                     export.write_jsonl(unprocessed.refused(db, job), beside)
                     terminal.say(f"{job.rejected:,} refused lines are in ", (beside, "bold"))
-                else:  # those of an earlier run that wrote to the same file
+                else:  # left by an earlier run that wrote to the same file
                     pathlib.Path(beside).unlink(missing_ok=True)
         return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
 
     def _fingerprint(self, *, again: bool | None = None) -> bytes | None:
-        """What makes two runs the same: the file's bytes and what is to judge them. None for standard input."""
+        """Return what makes two runs the same: the file's bytes and how they are judged. None for standard input."""
         settings, options = self.settings, self.options
         asked: dict[str, Any] = {
             **options.under_old_names(),

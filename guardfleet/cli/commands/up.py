@@ -19,7 +19,7 @@ LOOK_S = 0.2
 
 
 def up(settings: Settings) -> int:
-    """Run until Ctrl-C or SIGTERM; a second Ctrl-C leaves at once."""
+    """Run until Ctrl-C or SIGTERM; a second Ctrl-C exits at once."""
     logs.configure(settings.but(log_format="console"), process="up")
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -37,22 +37,22 @@ def up(settings: Settings) -> int:
         stack.announce()
         url = f"http://{complete.api.host}:{complete.api.port}"
         if not _wait(stack, stopping, complete):
-            return DONE  # told to stop before that
+            return DONE  # stopped before it was ready
         terminal.say("guardfleet is up: API at ", (url, "bold"), f", logs in {complete.data_dir / 'logs'}")
         terminal.say("API key: ", (str(key), "bold"))
         terminal.say("Try: guardfleet submit examples/texts.jsonl --wait     Stop: Ctrl-C")
         while not stopping.wait(1.0):
             _tend(stack)
-        terminal.say("stopping: work in progress is handed back")
+        terminal.say("stopping: work in progress is returned to the queue")
         return DONE
     finally:
         stack.stop()
 
 
 def _wait(stack: Stack, stopping: threading.Event, settings: Settings) -> bool:
-    """Wait until a text would get its verdict: every process is ready, the model loaded. False where it is to stop before."""
+    """Wait until every process is ready and the model loaded, so that a text gets its verdict. False if stopped before."""
     model = settings.engine.model if settings.tuning.engine == "model" else settings.tuning.engine
-    loading = f"loading the model {model}, and starting what goes with it"
+    loading = f"loading the model {model} and starting the other processes"
     if not terminal.notes.is_terminal:
         terminal.say(loading)
     with terminal.busy(loading):
@@ -70,7 +70,7 @@ def _tend(stack: Stack) -> None:
 
 
 def _api_key(settings: Settings) -> str:
-    """The key of this data folder: made at the first start, kept where only this user can read it."""
+    """Return the API key of this data folder: made at the first start, stored so that only this user can read it."""
     path = settings.data_dir / "api_key"
     if path.exists():
         return path.read_text().strip()
