@@ -1,1 +1,1 @@
-"""The producer: texts in, a job out."""
+"""The producer: turn files and tables into jobs."""

@@ -1,4 +1,4 @@
-"""What a file is: by its first bytes, whatever it is called; a name is believed only where they leave it open."""
+"""Detect a file's format from its first bytes, whatever its name; the name only decides where they are ambiguous."""
 
 import json
 import pathlib
@@ -25,12 +25,12 @@ TABLES = {b"PAR1": "parquet", b"ARROW1\0\0": "arrow", b"\xff\xff\xff\xff": "arro
 FOREIGN = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save it as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook: save it as CSV",
-    b"BZh": "compressed with bzip2: gzip and zstd are read",
-    b"\xfd7zXZ\0": "compressed with xz: gzip and zstd are read",
+    b"BZh": "compressed with bzip2: decompress it, or use gzip or zstd",
+    b"\xfd7zXZ\0": "compressed with xz: decompress it, or use gzip or zstd",
     b"%PDF": "a PDF",
     b"SQLite format 3\0": "an SQLite database: export its table as CSV",
-    b"ORC": "an ORC file: Parquet, Arrow, CSV and JSON are read",
-    b"Obj\x01": "an Avro file: Parquet, Arrow, CSV and JSON are read",
+    b"ORC": "an ORC file: use Parquet, Arrow, CSV or JSON",
+    b"Obj\x01": "an Avro file: use Parquet, Arrow, CSV or JSON",
     b"FEA1": "a Feather file of version 1: write it as version 2",
     b"PARE": "an encrypted Parquet file",
 }
@@ -40,7 +40,7 @@ WRAPPER = re.compile(r'\s*\{\s*"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*[{"\]]')
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A format; of JSON Lines, whether its lines end with commas; of JSON, the name of the list that holds the rows."""
+    """A format. `comma`: JSON Lines whose lines end with commas; `within`: the JSON member with the list of rows."""
 
     format: str
     comma: bool = False
@@ -48,23 +48,23 @@ class Kind:
 
 
 def suffix_of(name: str) -> str:
-    """The suffix that tells of the format, without that of a compression."""
+    """Return the suffix that names the format, without that of a compression."""
     path = pathlib.PurePath(name.lower())
     return (path.with_suffix("") if path.suffix in PACKED else path).suffix
 
 
 def table_of(head: bytes, name: str) -> str | None:
-    """`parquet` or `arrow`, else None. Raises RejectedError for what is known to be something else."""
+    """Return `parquet` or `arrow`, else None. Raises RejectedError for formats known to be unsupported."""
     for magic, what in FOREIGN.items():
         if head.startswith(magic):
             raise RejectedError(f"{name} is {what}.")
     if head[TAR_AT:].startswith(TAR):
-        raise RejectedError(f"{name} is a tar archive: unpack it and name the folder.")
+        raise RejectedError(f"{name} is a tar archive: unpack it and give the folder.")
     return next((table for magic, table in TABLES.items() if head.startswith(magic)), None)
 
 
 def kind_of(text: str, name: str, columns: Columns, *, is_whole: bool) -> Kind:
-    """What text that begins so is; `is_whole`: it is all there is."""
+    """Return the kind of a file whose text begins so; `is_whole`: this is all of it."""
     suffix = SUFFIXES.get(suffix_of(name))
     body = text.lstrip().removeprefix("\ufeff")
     if body[:1] in ("{", "["):
@@ -103,7 +103,7 @@ def _json(body: str, columns: Columns, *, is_whole: bool) -> Kind:
 
 
 def _is_object(text: str) -> bool:
-    """Whether its first line is one whole object, as a line of JSON Lines is."""
+    """Return whether the first line is one complete object, as in JSON Lines."""
     line = text.lstrip().split("\n", 1)[0].rstrip()
     try:
         value, end = first_value(line)
@@ -113,7 +113,7 @@ def _is_object(text: str) -> bool:
 
 
 def _is_open(body: str) -> bool:
-    """Whether a value goes on over its first line's end: it is whole, or breaks off with what was read."""
+    """Return whether a value continues beyond its first line: it is complete, or cut off by the end of what was read."""
     try:
         first_value(body)
     except json.JSONDecodeError as error:
@@ -122,7 +122,7 @@ def _is_open(body: str) -> bool:
 
 
 def _spread(body: str, columns: Columns) -> Kind:
-    """JSON over several lines, or too long for one: a list, an object that holds one, or objects one behind the other."""
+    """Return the kind of JSON spread over lines, or too long for one: a list, an object with a list, or several objects."""
     found = WRAPPER.match(body)
     if found and not _is_row_key(found[1], columns) and not _begins_rows(body, columns):
         return Kind("json", within=json.loads(f'"{found[1]}"'))
@@ -131,7 +131,7 @@ def _spread(body: str, columns: Columns) -> Kind:
 
 
 def _begins_rows(body: str, columns: Columns) -> bool:
-    """Whether the object that it begins with is a row, and none that holds rows: it ends, and others follow, or it is one."""
+    """Return whether the first object is a row itself: others follow it, or it does not hold rows."""
     try:
         value, end = first_value(body)
     except json.JSONDecodeError:
@@ -140,7 +140,7 @@ def _begins_rows(body: str, columns: Columns) -> bool:
 
 
 def _only_list(value: dict[str, Any], columns: Columns) -> str | None:
-    """The member that holds rows: the only list, in what is no row itself; of objects, or all that there is."""
+    """Return the member that holds the rows: the only list of an object that is no row, of objects or the only member."""
     lists = [name for name, inner in value.items() if isinstance(inner, list)]
     return lists[0] if len(lists) == 1 and _holds_rows(value, lists[0], columns) else None
 

@@ -1,23 +1,23 @@
-"""How an input is read: decided once, said once. And where its physical lines went."""
+"""Items of a reader, and the count of an input's physical lines."""
 
 from dataclasses import dataclass
 from typing import Any
 
-Item = tuple[int, int, Any]  # first line, last line, and the row or the LineError that they are
+Item = tuple[int, int, Any]  # first line, last line, and the row or the LineError that they hold
 
 
 @dataclass
 class Tally:
-    """Where the physical lines of a file went: `header + blank + taken + refused` are all of them."""
+    """What became of a file's physical lines; `header + blank + taken + refused` are all of them."""
 
     header: int = 0
     blank: int = 0
-    taken: int = 0  # a row of a CSV may have several
+    taken: int = 0  # a CSV row may span several
     refused: int = 0
 
     @property
     def lines(self) -> int:
-        """All of them."""
+        """How many lines there are."""
         return self.header + self.blank + self.taken + self.refused
 
     def __add__(self, other: "Tally") -> "Tally":

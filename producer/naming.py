@@ -1,4 +1,4 @@
-"""Which of the names found in an input are meant by the columns asked for; what is not there is refused with what is."""
+"""Match the columns asked for with the names in an input; a missing one is refused together with the names that exist."""
 
 import difflib
 import shlex
@@ -9,18 +9,18 @@ from guardfleet.errors import RejectedError
 from guardfleet.rows.columns import AS_NAMED, Columns
 from guardfleet.rows.conversations import CONVERSATIONS
 
-# Names that texts often have elsewhere: offered in a refusal, never taken for granted.
+# Names that texts often have elsewhere: suggested in a refusal, never assumed.
 USUAL = ("content", "body", "comment", "message", "tweet", "post", "prompt", "sentence", "review", "input", "question", "title")
 SHOWN_NAMES = 20
-SHOWN_CHARACTERS = 40  # of a name: a file without a header has texts there
+SHOWN_CHARACTERS = 40  # of a name: a file without a header has texts instead
 
 
 def resolve(asked: Columns, names: Sequence[str], source: str) -> Columns:
-    """The columns under the names that they have in `source`. Raises RejectedError for one that it has not."""
+    """Return the columns under the names that `source` uses. Raises RejectedError for a missing one."""
     text = find(asked.text, names)
     if len(alike := _alike(asked.text, names)) > 1 and not asked.is_told:
         shown = " and ".join(_shown(name) for name in alike)
-        raise RejectedError(f"{source} has columns named {shown}: --text-column NAME says which one is to be judged.")
+        raise RejectedError(f"{source} has columns named {shown}: choose the one to judge with --text-column NAME.")
     if text is None and (asked.text != AS_NAMED.text or not any(name in CONVERSATIONS for name in names)):
         raise _missing("--text-column", asked.text, names, source)
     row_id = find(asked.id, names)
@@ -33,7 +33,7 @@ def resolve(asked: Columns, names: Sequence[str], source: str) -> Columns:
 
 
 def find(wanted: str, names: Collection[str]) -> str | None:
-    """The name that is meant: the same one, else the only one that differs in case or spaces alone."""
+    """Return the matching name: the same one, else the only one that differs only in case or spaces."""
     if wanted in names:
         return wanted
     alike = _alike(wanted, names)
@@ -48,12 +48,12 @@ def _missing(option: str, wanted: str, names: Sequence[str], source: str) -> Rej
     shown = ", ".join(_shown(name) for name in names[:SHOWN_NAMES])
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     near = _nearest(wanted, [name for name in names if name.strip()])
-    advice = f"{option} {shlex.quote(_shown(near))} would take that one" if near else f"{option} NAME says which one it is"
-    return RejectedError(f"{source} has no column named {wanted}. There are: {shown or 'none'}{more}. {advice}.")
+    advice = f"Use {option} {shlex.quote(_shown(near))} to take that one" if near else f"Name it with {option} NAME"
+    return RejectedError(f"{source} has no column named {wanted}. Its columns: {shown or 'none'}{more}. {advice}.")
 
 
 def _nearest(wanted: str, names: Sequence[str]) -> str | None:
-    """The name that was probably meant."""
+    """Return the name that was probably meant."""
     folded = {name.strip().lower(): name for name in names}
     alike = difflib.get_close_matches(wanted.lower(), folded, 1)
     within = [name for name in folded if wanted.lower() in name]

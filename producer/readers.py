@@ -1,6 +1,6 @@
-"""Files as numbered rows, streamed: what an input is, is decided once, before a job exists, and said once.
+"""Read files as numbered rows, streamed. How an input is read is decided once, before a job exists, and reported once.
 
-Memory is flat in the input's size. Every physical line ends in a row, in a refusal that names it, in the header, or is blank.
+Memory is constant. Every physical line ends up in a row, in a refusal that names it, in the header, or is blank.
 """
 
 import dataclasses
@@ -27,22 +27,22 @@ from producer.text.lines import Lines, line_end_of, row_end_of
 
 Line = PayloadRow | LineError
 Numbered = tuple[int, Line]  # the line from 1; of a table the row, of a JSON list the element
-LOOKED_AT = 100  # rows of JSON whose members say which columns there are
-MANY = 10  # lines, none of which is JSON: it is no JSON
+LOOKED_AT = 100  # JSON rows whose members tell which columns there are
+MANY = 10  # if this many first lines are all not JSON, the file is not JSON
 
 
 class Format(Protocol):
-    """What reads one format."""
+    """A reader of one format."""
 
     tally: Tally
 
     def items(self) -> Iterator[Item]:
-        """Rows as they are found, with the lines they cover."""
+        """Yield rows as they are found, with the lines they span."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a caller says of an input; None: it is found out."""
+    """What a caller says about an input; None: detect it."""
 
     format: str | None = None
     encoding: str | None = None
@@ -50,20 +50,20 @@ class Reading:
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in detection.FORMATS:
-            raise RejectedError(f"--format {self.format!r} is not known; {', '.join(detection.FORMATS)} are read.")
+            raise RejectedError(f"--format {self.format!r} is unknown; use one of {', '.join(detection.FORMATS)}.")
 
 
 AS_FOUND = Reading()
 
 
 class Input:
-    """One file (`-`: standard input), opened and looked at. Raises RejectedError where it cannot be read as a whole."""
+    """One file (`-`: standard input), opened and inspected. Raises RejectedError if it cannot be read at all."""
 
     def __init__(self, path: str, reading: Reading = AS_FOUND, *, max_text_bytes: int) -> None:
         self.name = "standard input" if path == STDIN else shown(path)
         self._path, self._asked, self._max_text_bytes = path, reading, max_text_bytes
-        self.encoding: Encoding | None = None  # of text
-        self._n_refused = 0  # lines of rows that were read well and are no rows of ours
+        self.encoding: Encoding | None = None  # for text formats
+        self._n_refused = 0  # lines of rows that were parsed, but are not rows of ours
         self._stream = Stream(path)
         try:
             self._format, self.how = self._decide()
@@ -73,21 +73,21 @@ class Input:
 
     @property
     def tally(self) -> Tally:
-        """Where its lines went, once all are read."""
+        """What became of the lines, once all are read."""
         found = self._format.tally
         more = self._n_refused
         return dataclasses.replace(found, taken=found.taken - more, refused=found.refused + more)
 
     @property
     def warnings(self) -> list[str]:
-        """What should be looked at, although nothing is wrong with it."""
+        """What deserves a look, although nothing is wrong with it."""
         return self._format.suspects.told if isinstance(self._format, Delimited) else []
 
     def values(self) -> Iterator[Item]:
-        """Every row under the names that guardfleet knows, or the error that it is; with the lines it covers. Once."""
+        """Yield every row under guardfleet's names, or its error, with the lines it spans. Can be called once."""
         columns, found = self._columns, self._format.items()
         try:
-            if isinstance(self._format, Delimited):  # which knows the columns by their places
+            if isinstance(self._format, Delimited):  # knows the columns by position
                 yield from found
                 return
             for first, last, value in found:
@@ -96,7 +96,7 @@ class Input:
             self.close()
 
     def rows(self, *, before: int = 0, place: str | None = None) -> Iterator[Numbered]:
-        """Every row as it is taken, or the error that it is. Once. Numbers go on behind `before`; errors name the `place`."""
+        """Yield every row, or its error. Can be called once. Numbers continue after `before`; errors name the `place`."""
         most = self._max_text_bytes
         for first, last, value in self.values():
             row: Line = value if type(value) is LineError else _taken(first + before, value, most)
@@ -109,7 +109,7 @@ class Input:
             yield first + before, row
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._stream.close()
 
     def _decide(self) -> tuple[Format, str]:
@@ -140,11 +140,11 @@ class Input:
     def _table(self, kind: str) -> tuple[Format, str]:
         self._stream.close()
         if comes_once(self._path) or self._stream.compression:
-            raise RejectedError(f"{self.name} is {kind.title()}, which is read from a file, as it was written.")
+            raise RejectedError(f"{self.name} is {kind.title()}: give it as an uncompressed file, not as a stream.")
         parts = (arrow.ParquetParts if kind == "parquet" else arrow.ArrowParts)(self._path)
         names = parts.schema.names
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise RejectedError(f"{self.name} has two columns named {twice}: which of them is meant cannot be told.")
+            raise RejectedError(f"{self.name} has two columns named {twice}: rename one of them.")
         self._columns = resolve(self._asked.columns, names, self.name)
         arrow.check_types(parts.schema, self._columns, self.name)
         return arrow.Tables(parts, self._columns), self._sentence([kind], names)
@@ -157,7 +157,7 @@ class Input:
         header = self._header(kind, encoding, self._whole_lines(head, end), end)
         self._columns = resolve(self._asked.columns, header.names, self.name)
         if set(header.names) >= VERDICT and not self._columns.is_told:
-            raise RejectedError(f"{self.name} holds verdicts already; --text-column text judges its texts again.")
+            raise RejectedError(f"{self.name} already holds verdicts; use --text-column text to judge its texts again.")
         stream = self._stream
         lines = Lines(
             encoding.pieces(stream.pieces()),
@@ -178,18 +178,18 @@ class Input:
             for line in lines[: header.lines]:
                 encoding.decode(line)
         except ValueError as error:
-            raise RejectedError(f"the header of {self.name} cannot be read: {error}; --encoding names another one.") from None
+            raise RejectedError(f"the header of {self.name} cannot be read: {error}; name its encoding with --encoding.") from None
         return header
 
     def _keys(self, kind: detection.Kind, encoding: Encoding, whole: bytes, end: bytes) -> tuple[Columns, list[str]]:
-        """The columns of JSON, and the names that its first rows have. Raises RejectedError where none of them has a text."""
+        """Return the columns of JSON, and the names in its first rows. Raises RejectedError if none of them has a text."""
         looked = self._first_values(kind, encoding, whole, end)
         rows = [value for value in looked if isinstance(value, dict)]
         if len(looked) >= MANY and all(isinstance(value, LineError) for value in looked):
-            raise RejectedError(f"{self.name} is not JSON: none of its first {len(looked)} lines is. --format csv reads CSV.")
+            raise RejectedError(f"{self.name} is not JSON: none of its first {len(looked)} lines is. Use --format csv for CSV.")
         columns = self._asked.columns
         if not rows or any(isinstance(value, str) for value in looked) or any(columns.is_request(row) for row in rows):
-            return columns, []  # a text may be alone in its line, and is where it is in a request of a batch
+            return columns, []  # a line may be a bare text, and a batch request has its text elsewhere
         names = list(dict.fromkeys(name for row in rows for name in row))
         return resolve(self._asked.columns, names, self.name), names
 
@@ -206,7 +206,7 @@ class Input:
         columns = self._columns
         text = f"the text from {columns.text}" if columns.text != "text" else ""
         row_id = f"the id from {columns.id}" if columns.id != "id" else ""
-        numbered = "rows are numbered, having no id" if names and columns.id not in names else ""
+        numbered = "rows are numbered because they have no id" if names and columns.id not in names else ""
         others = columns.others(filter(None, names))
         more = f" and {len(others) - SHOWN_NAMES} more" if len(others) > SHOWN_NAMES else ""
         kept = f"{', '.join(others[:SHOWN_NAMES])}{more} as metadata" if others else ""
@@ -215,9 +215,9 @@ class Input:
 
 
 def read(path: str, *, max_text_bytes: int, reading: Reading = AS_FOUND) -> Iterator[Numbered]:
-    """The rows of a file (`-`: of standard input), each with its line, as a payload row or as the error of its lines.
+    """Yield the rows of a file (`-`: standard input), each with its line, as a payload row or as its lines' error.
 
-    Raises RejectedError when the file as a whole cannot be read.
+    Raises RejectedError if the file cannot be read at all.
     """
     yield from Input(path, reading, max_text_bytes=max_text_bytes).rows()
 

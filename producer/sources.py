@@ -1,4 +1,4 @@
-"""Several files, folders and patterns as one input: in an order that stays the same, with numbers that go on."""
+"""Several files, folders and patterns as one input, in a stable order and numbered through."""
 
 import glob
 import os
@@ -13,13 +13,13 @@ from producer.layout import Tally
 from producer.readers import AS_FOUND, Input, Numbered, Reading
 from producer.text.decompression import STDIN, comes_once, identity_of, shown
 
-HIDDEN = (".", "_")  # names that begin so are no data: .crc, _SUCCESS
+HIDDEN = (".", "_")  # names that begin so are not data: .crc, _SUCCESS
 
 
 class Inputs:
-    """Everything that makes one job, looked at before it is read. Raises RejectedError where a file of it cannot be.
+    """Everything that makes up one job, inspected before it is read. Raises RejectedError if a file cannot be read.
 
-    `left_out`: files of folders that are none by their names. `warnings` and `tally` are known once it was read.
+    `left_out`: files in folders that are not data by their names. `warnings` and `tally` are known once everything was read.
     """
 
     def __init__(self, sources: str | Sequence[str], reading: Reading = AS_FOUND, *, max_text_bytes: int) -> None:
@@ -27,7 +27,7 @@ class Inputs:
         self.paths, self.left_out = expanded([sources] if isinstance(sources, str) else sources)
         self.warnings: list[str] = []
         self.tally = Tally()
-        self._held: dict[str, Input] = {}  # looked at and not read yet: what comes once, and what is alone
+        self._held: dict[str, Input] = {}  # inspected but not read yet: streams, and a single file
         self._how: Counter[str] = Counter()
         try:
             for path in self.paths:
@@ -43,28 +43,28 @@ class Inputs:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether it can be read again."""
+        """Whether the input can be read again."""
         return not any(comes_once(path) for path in self.paths)
 
     @property
     def name(self) -> str:
-        """What a job of it is called."""
+        """The name of a job made from it."""
         first = shown(pathlib.PurePath(self.paths[0]).name)
         return first if len(self.paths) == 1 else f"{first} and {len(self.paths) - 1} more"
 
     @property
     def said(self) -> str:
-        """How it is read, in a line."""
+        """One line that says how the input is read."""
         if len(self.paths) == 1:
             found = f"reading {'standard input' if self.paths == [STDIN] else self.paths[0]}: {next(iter(self._how))}"
         else:
             found = f"reading {len(self.paths)} files: " + "; ".join(f"{n} {how}" for how, n in self._how.items())
         names = ", ".join(pathlib.PurePath(path).name for path in self.left_out[:3])
-        more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""  # noqa: PLR2004 - names shown
+        more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""  # noqa: PLR2004 - number of names shown
         return f"{found}; left out: {names}{more}" if self.left_out else found
 
     def rows(self) -> Iterator[Numbered]:
-        """Every row of every file, numbered through; errors of several files name theirs."""
+        """Yield every row of every file, numbered through; with several files, errors name theirs."""
         before = 0
         self.warnings, self.tally = [], Tally()
         for path in self.paths:
@@ -78,22 +78,22 @@ class Inputs:
             self.warnings += [f"{place}: {warning}" if place else warning for warning in source.warnings]
 
     def values(self) -> Iterator[tuple[str, int, Any]]:
-        """Every row as it was read, or the LineError that it is, with its file and its line there."""
+        """Yield every row as it was read, or its LineError, with its file and its line there."""
         for path in self.paths:
             source = self._take(path)
             for first, _, value in source.values():
                 yield source.name, first, value
 
     def close(self) -> None:
-        """Let go of what was opened and not read."""
+        """Close what was opened and not read."""
         while self._held:
             self._held.popitem()[1].close()
 
     def _take(self, path: str) -> Input:
-        """The input, opened. Raises RejectedError for one that comes once and was taken: it would seem to be empty, or hang."""
+        """Return the opened input. Raises RejectedError for a stream that was read already: it would seem empty, or hang."""
         held = self._held.pop(path, None)
         if held is None and comes_once(path):
-            raise RejectedError(f"{path} comes once only, and was read already.")
+            raise RejectedError(f"{path} is a stream and was read already.")
         return held or self._open(path)
 
     def _open(self, path: str) -> Input:
@@ -101,7 +101,7 @@ class Inputs:
 
 
 def expanded(sources: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files that are meant, and those of folders that are left out. Raises RejectedError where nothing is found."""
+    """Return the files that are meant, and those of folders that are left out. Raises RejectedError if there are none."""
     paths: list[str] = []
     left_out: list[str] = []
     for source in sources:
@@ -111,11 +111,11 @@ def expanded(sources: Sequence[str]) -> tuple[list[str], list[str]]:
         if source != STDIN and path.is_dir():
             taken, others = _within(path)
             if not taken:
-                raise RejectedError(f"{source} has no file with a suffix that is read: {', '.join(sorted(SUFFIXES))}.")
+                raise RejectedError(f"{source} has no file with a known suffix: {', '.join(sorted(SUFFIXES))}.")
         elif source != STDIN and glob.has_magic(source) and not path.exists():
             taken, others = _matching(source)
             if not taken:
-                raise RejectedError(f"no file is called {source}.")
+                raise RejectedError(f"no file matches {source}.")
         else:
             taken, others = [source], []
         paths += taken
@@ -131,12 +131,12 @@ def _refuse_twice(paths: Sequence[str]) -> None:
         identity = identity_of(path)
         if identity in names:
             first = names[identity]
-            raise RejectedError(f"{path} is there twice{'' if first == path else f', as {first} too'}.")
+            raise RejectedError(f"{path} is given twice{'' if first == path else f', also as {first}'}.")
         names[identity] = path
 
 
 def _matching(pattern: str) -> tuple[list[str], list[str]]:
-    """What a pattern matches, of folders what is in them; and what is left out of these, or has a hidden name."""
+    """Return what a pattern matches, with the files in matched folders; and what is left out there or has a hidden name."""
     shown = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns too
     hidden = sorted(set(glob.glob(pattern, recursive=True, include_hidden=True)).difference(shown))  # noqa: PTH207
     taken, others = _of_each(shown)
@@ -146,7 +146,7 @@ def _matching(pattern: str) -> tuple[list[str], list[str]]:
 
 
 def _of_each(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """These files and those of these folders, each once, however many of the folders hold it."""
+    """Return these files and those in these folders, each once, even if several folders hold it."""
     taken: dict[str, None] = {}
     others: dict[str, None] = {}
     for path in map(pathlib.Path, names):
@@ -157,12 +157,12 @@ def _of_each(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _within(folder: pathlib.Path) -> tuple[list[str], list[str]]:
-    """Files of a folder and of those in it, by their paths: those that are read, and the others but for hidden ones of no data."""
+    """Return the files in a folder and below, sorted: those that are read, and the others except hidden ones that are not data."""
     taken: list[pathlib.Path] = []
     others: list[pathlib.Path] = []
     for where, folders, names in os.walk(folder, onerror=_unreadable):
         files = [pathlib.Path(where, name) for name in names]
-        linked = [path for path in (pathlib.Path(where, name) for name in folders) if path.is_symlink()]  # not gone into
+        linked = [path for path in (pathlib.Path(where, name) for name in folders) if path.is_symlink()]  # not followed
         for path in (*files, *linked):
             is_hidden = any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts)
             if path.is_file() and _is_data(path) and not is_hidden:
@@ -173,7 +173,7 @@ def _within(folder: pathlib.Path) -> tuple[list[str], list[str]]:
 
 
 def _is_data(path: pathlib.Path) -> bool:
-    """Whether its name is that of a file that is read."""
+    """Return whether a file of this name is read."""
     return suffix_of(path.name) in SUFFIXES or (path.suffix in PACKED and not suffix_of(path.name))
 
 

@@ -1,4 +1,4 @@
-"""Files and tables handed to a client, whichever it is: direct or over HTTP."""
+"""Submit files and tables through any client, direct or over HTTP."""
 
 import os
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from guardfleet.domain.options import JobOptions
 from producer.readers import AS_FOUND, Reading
 from producer.sources import Inputs
 
-MAX_TEXT_BYTES = 8 << 20  # more than any fleet takes: it says itself what is too large for it
+MAX_TEXT_BYTES = 8 << 20  # more than any fleet accepts: the fleet itself says what is too large for it
 J_co = TypeVar("J_co", bound=Job, covariant=True)
 
 
 class TakesRows(Protocol[J_co]):
-    """A client."""
+    """A client that accepts rows."""
 
     def submit_rows(self, source: RowSource, options: JobOptions = ..., how: SubmitOptions = ...) -> J_co:
-        """Take rows in."""
+        """Submit rows."""
 
 
 def submit_file(
@@ -30,15 +30,15 @@ def submit_file(
     reading: Reading = AS_FOUND,
     max_text_bytes: int = MAX_TEXT_BYTES,
 ) -> J_co:
-    """Take a file in, or files, folders and patterns as one job (`-`: standard input); docs/input.md says what is read."""
+    """Submit a file, or files, folders and patterns, as one job (`-`: standard input); docs/input.md lists the formats."""
     sources = os.fspath(path) if isinstance(path, os.PathLike) else path
     return submit_input(client, Inputs(sources, reading, max_text_bytes=max_text_bytes), options, how)
 
 
 def submit_input(client: TakesRows[J_co], inputs: Inputs, options: JobOptions = DEFAULTS, how: SubmitOptions = PLAIN) -> J_co:
-    """Take an input in that was looked at already, under its own name where none is asked.
+    """Submit an input that is already open; the job gets the input's name if `options` has none.
 
-    Raises RejectedError where nothing is in it, before a job exists.
+    Raises RejectedError if the input is empty, before a job exists.
     """
     if "name" not in options.model_fields_set:
         options = options.model_copy(update={"name": inputs.name})

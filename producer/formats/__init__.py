@@ -1,1 +1,1 @@
-"""One module a format: its bytes or lines become rows. Which format a file has is decided in `producer/detection`."""
+"""One module per format: turn its bytes or lines into rows. `producer/detection` decides which format a file has."""

@@ -1,4 +1,4 @@
-"""Parquet and Arrow: typed columns, read a few thousand rows at a time. A part that is damaged costs its own rows."""
+"""Read Parquet and Arrow: typed columns, a few thousand rows at a time. A damaged part costs only its own rows."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,13 +10,13 @@ from guardfleet.rows.columns import METADATA, Columns, object_of
 from guardfleet.rows.conversations import CONVERSATIONS
 from producer.layout import Item, Tally
 
-ROWS = 4096  # at once
+ROWS = 4096  # read at once
 NO_PYARROW = "Parquet and Arrow need pyarrow: pip install 'guardfleet[producer]'."
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that are read together: a row group, or a record batch. `rows` of None: not known before they are read."""
+    """Rows that are read together: a row group, or a record batch. `rows` is None if unknown before reading."""
 
     n: int
     rows: int | None
@@ -30,22 +30,22 @@ class ParquetParts:
         try:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
-            raise RejectedError(f"{path} is no whole Parquet file: {_short(error)}.") from error
+            raise RejectedError(f"{path} is not a complete Parquet file: {_short(error)}.") from error
         self.schema = self._file.schema_arrow
         groups = [self._file.metadata.row_group(n) for n in range(self._file.metadata.num_row_groups)]
         self.parts = [Part(n, group.num_rows) for n, group in enumerate(groups)]
 
     def batches(self, part: Part, names: Sequence[str]) -> Iterator[Any]:
-        """What a part holds, in batches."""
+        """Yield the rows of a part, in batches."""
         yield from self._file.iter_batches(batch_size=ROWS, row_groups=[part.n], columns=list(names))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
 class ArrowParts:
-    """The record batches of an Arrow (Feather) file, or of a stream of them."""
+    """The record batches of an Arrow (Feather) file, or of an Arrow stream."""
 
     def __init__(self, path: str) -> None:
         pa, _ = _pyarrow()
@@ -62,18 +62,18 @@ class ArrowParts:
                 self._get = None
         except (pa.ArrowException, OSError) as error:
             self._source.close()
-            raise RejectedError(f"{path} is no whole Arrow file: {_short(error)}.") from error
+            raise RejectedError(f"{path} is not a complete Arrow file: {_short(error)}.") from error
         self.schema = self._reader.schema
 
     def batches(self, part: Part, names: Sequence[str]) -> Iterator[Any]:
-        """What a part holds, in batches."""
+        """Yield the rows of a part, in batches."""
         for batch in self._reader if self._get is None else (self._get(part.n),):
             chosen = batch.select(list(names))
             for at in range(0, chosen.num_rows, ROWS):
                 yield chosen.slice(at, ROWS)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._source.close()
 
 
@@ -86,7 +86,7 @@ class Tables:
     tally: Tally = field(default_factory=Tally)
 
     def items(self) -> Iterator[Item]:
-        """Every row."""
+        """Yield every row."""
         pa, _ = _pyarrow()
         wanted = [name for name in self.parts.schema.names if self._is_read(name)]
         number = 0
@@ -106,7 +106,7 @@ class Tables:
         self.parts.close()
 
     def _is_read(self, name: str) -> bool:
-        """Whether it is used, or could hold a text where the text's own column has none."""
+        """Return whether the column is used, or may hold a text where the text column has none."""
         return not self.columns.is_told or name in self.columns.used or bool(self.columns.others([name]))
 
     def _row(self, number: int, value: dict[str, Any]) -> Any:
@@ -126,13 +126,13 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A cell of which Python, or JSON, has no value: nobody has seen what is in it."""
+    """A cell that has no value in Python or JSON, so nobody can judge it."""
 
     what: str
 
 
 def check_types(schema: Any, columns: Columns, name: str) -> None:
-    """Raise RejectedError where the text's column is of a type that holds no text."""
+    """Raise RejectedError if the text column has a type that cannot hold text."""
     pa, _ = _pyarrow()
     if columns.text not in schema.names:
         return
@@ -141,7 +141,7 @@ def check_types(schema: Any, columns: Columns, name: str) -> None:
     texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     raw = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
     if not any(matches(kind) for matches in (*texts, *raw)):
-        raise RejectedError(f"{name}: the column {columns.text} holds {kind}, no text.")
+        raise RejectedError(f"{name}: the column {columns.text} holds {kind} instead of text.")
 
 
 def _values(batch: Any) -> Iterator[dict[str, Any]]:
@@ -151,35 +151,35 @@ def _values(batch: Any) -> Iterator[dict[str, Any]]:
 
 
 def _python(column: Any) -> list[Any]:
-    """A column's values as Python's own; where there are others among them, each by itself."""
+    """Return a column as Python values; convert one by one if some have no equivalent."""
     try:
         values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
-    except Exception:  # noqa: BLE001 - of one value, and by its type one of a dozen kinds
+    except Exception:  # noqa: BLE001 - raised for a single value; its type is one of a dozen
         values = [_one(scalar) for scalar in column]
     return values
 
 
 def _one(scalar: Any) -> Any:
-    """What Python has no value for (nanoseconds, the year 10,000) as text, text that is no UTF-8 as bytes."""
+    """Convert one value: to text what Python cannot represent (nanoseconds, the year 10,000), to bytes what is not UTF-8."""
     pa, _ = _pyarrow()
     with suppress(Exception):
         return scalar.as_py(maps_as_pydicts="strict")
     with suppress(Exception):
         is_text = str(scalar.type).endswith(("string", "string_view"))
         found = scalar.cast(pa.binary() if is_text else pa.string()).as_py()
-        if is_text or not found.startswith("<value out of range"):  # as Arrow spells what it cannot either
+        if is_text or not found.startswith("<value out of range"):  # how Arrow writes what it cannot represent either
             return found
-    return Unreadable(f"{scalar.type} that has no value here, or a key more than once")
+    return Unreadable(f"{scalar.type} without an equivalent value, or a repeated key")
 
 
 def _short(error: Exception) -> str:
-    """What pyarrow says, without what follows it."""
+    """Return the first line of pyarrow's message."""
     return str(error).split("\n", 1)[0].strip().rstrip(".")[:200] or type(error).__name__
 
 
 def _pyarrow() -> tuple[Any, Any]:
     try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra; JSON and CSV do without
+        import pyarrow as pa  # noqa: PLC0415 - an extra; JSON and CSV work without it
         import pyarrow.parquet as pq  # noqa: PLC0415
     except ImportError:
         raise ConfigurationError(NO_PYARROW) from None

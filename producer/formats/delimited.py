@@ -1,7 +1,7 @@
-"""CSV and its kin: rows of exactly as many fields as the header has, each with the physical lines it covers.
+"""Read CSV and similar formats: rows with exactly as many fields as the header, each with the physical lines it spans.
 
-Nothing is dropped and nothing cut: a row of another number of fields is refused, and so are all lines of a row whose quotes do not
-end as they must. Reading goes on behind them.
+Nothing is dropped and nothing truncated: a row with another number of fields is refused, and so are all lines of a row whose quotes
+are wrong. Reading continues behind them.
 """
 
 import csv
@@ -17,12 +17,12 @@ from producer.formats.stray_quotes import Suspects
 from producer.layout import Item, Tally
 from producer.text.lines import QUOTE, RETURN, Lines
 
-TOO_LONG = "field larger"  # how the csv module begins to say that a field is over its limit
+TOO_LONG = "field larger"  # how the csv module's message for an overlong field begins
 
 
 @dataclass
 class Delimited:
-    """The rows of one file under its header."""
+    """The rows of one file, under its header."""
 
     header: Header
     columns: Columns
@@ -32,10 +32,10 @@ class Delimited:
 
     def __post_init__(self) -> None:
         self.suspects = Suspects(self.header, self.columns)
-        self._offset = 0  # lines that were taken without the parser
+        self._offset = 0  # lines that were consumed without the parser
 
     def items(self) -> Iterator[Item]:
-        """Every row in order, blank lines left out."""
+        """Yield every row in order, without blank lines."""
         csv.field_size_limit(max(csv.field_size_limit(), self.max_text_bytes + 1))
         source = iter(self.lines)
         for _ in range(self.header.lines):
@@ -73,7 +73,7 @@ class Delimited:
         return LineError(first, code, detail, last_line=last)
 
     def _behind(self, source: Iterator[str], first: int, last: int, error: csv.Error) -> int:
-        """The line with which a row ends that cannot be parsed. One that is too long goes on to its closing quote, unheld."""
+        """Return the last line of a row that cannot be parsed. An overlong row is skipped up to its closing quote, unheld."""
         if not str(error).startswith(TOO_LONG):
             return last
         is_open = (last > first) != (self.lines.line(last).count(QUOTE) % 2 == 1)
@@ -85,7 +85,7 @@ class Delimited:
 
 
 def _picker(names: Sequence[str], columns: Columns) -> Callable[[int, list[str]], Any]:
-    """What makes a row of a line's fields. Empty cells but the text are left out, and columns without a name."""
+    """Return a function that makes a row of a line's fields. Empty cells (except the text) and unnamed columns are left out."""
     at = {name: place for place, name in enumerate(names)}
     text, row_id, metadata = at.get(columns.text), at.get(columns.id), at.get(METADATA)
     lists = [(name, at[name]) for name in CONVERSATIONS if name in at and name not in (columns.text, columns.id)]
@@ -106,7 +106,7 @@ def _picker(names: Sequence[str], columns: Columns) -> Callable[[int, list[str]]
                 (row if isinstance(held, list) else extra)[name] = held
         if row.get("text") == "" and any(name in row for name, _ in lists):
             del row["text"]
-        if not columns.is_told and not _has_text(row):  # whoever takes the row is to see what is beside the empty text
+        if not columns.is_told and not _has_text(row):  # keep the other columns, so that what stands beside an empty text is seen
             row = {name: fields[place] for name, place in beside_text if fields[place]} | row
         if metadata is not None and fields[metadata]:
             extra = beside(extra, object_of(fields[metadata]))
@@ -135,7 +135,7 @@ def _explained(error: csv.Error, first: int, last: int) -> str:
     if said.startswith("unexpected end"):
         return f"{opened} is never closed"
     if said.startswith(TOO_LONG):
-        return f"{opened} is not closed within the longest text there may be" if last > first else "a field is too long"
+        return f"{opened} is not closed within the longest allowed text" if last > first else "a field is too long"
     if "expected after" in said:
         return f"{opened} is followed by text in line {last}" if last > first else "a closing quote is followed by text"
-    return "a line feed stands in a field without quotes" if "new-line" in said else said
+    return "a field without quotes contains a line feed" if "new-line" in said else said

@@ -1,4 +1,4 @@
-"""The first row of a CSV: its delimiter, and the names of its columns."""
+"""The header of a CSV: its delimiter, and the names of its columns."""
 
 import csv
 import re
@@ -16,18 +16,18 @@ SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\s*', re.IGNORECASE)  # Excel's own f
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """How the fields of a file are called and told apart. `lines` are the physical lines that it ends with."""
+    """The column names and the delimiter of a file. `lines`: how many physical lines end with the header."""
 
     names: tuple[str, ...]
     delimiter: str
     lines: int
-    n_blank: int = 0  # of these
+    n_blank: int = 0  # blank ones among them
 
 
 def header_of(lines: Sequence[str], name: str, asked: Columns, *, delimiter: str | None = None) -> Header:
-    """The header among a file's first lines: under the delimiter with which it has the column asked for, or most columns.
+    """Find the header in a file's first lines, with the delimiter that yields the asked column, or most columns.
 
-    Raises RejectedError where there is none, or two columns have one name.
+    Raises RejectedError if there is none, or if two columns have the same name.
     """
     before = n_blank = next((n for n, line in enumerate(lines) if line.strip()), len(lines))
     named = SEPARATOR.fullmatch(lines[before]) if before < len(lines) else None
@@ -37,10 +37,10 @@ def header_of(lines: Sequence[str], name: str, asked: Columns, *, delimiter: str
     found = [_parsed(lines[before:], mark, before, n_blank) for mark in ([chosen] if chosen else DELIMITERS)]
     headers = [header for header in found if header is not None]
     if not headers:
-        raise RejectedError(f"{name} has no header: its first line is to name the columns, within 64 KiB.")
+        raise RejectedError(f"{name} has no header: its first line must name the columns, within 64 KiB.")
     best = max(headers, key=lambda header: (find(asked.text, header.names) is not None, len(header.names)))
     if twice := [column for column, n in Counter(best.names).items() if n > 1 and column]:
-        raise RejectedError(f"{name} has two columns named {twice[0]}: which of them is meant cannot be told.")
+        raise RejectedError(f"{name} has two columns named {twice[0]}: rename one of them.")
     return best
 
 

@@ -1,4 +1,4 @@
-"""JSON Lines: one value a line, blank lines left out; lines keep their numbers."""
+"""Read JSON Lines: one value per line, without blank lines; lines keep their numbers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from producer.text.encodings import Encoding
 
 @dataclass
 class JsonLines:
-    """The values of one stream. With `comma`, each line may end with one, as the elements of a list do."""
+    """The values of one stream. With `comma`, each line may end with a comma, like the elements of a list."""
 
     stream: Source
     encoding: Encoding
@@ -23,7 +23,7 @@ class JsonLines:
     tally: Tally = field(default_factory=Tally)
 
     def items(self) -> Iterator[Item]:
-        """Every line that is not blank."""
+        """Yield every line that is not blank."""
         tally, n = self.tally, 0
         for lines in self._cut():
             for number, line in lines:
@@ -36,7 +36,7 @@ class JsonLines:
         tally.blank = self._n_lines - n
 
     def _cut(self) -> Iterator[Sequence[tuple[int, bytes | LineError | None]]]:
-        """The lines that are not blank, as many at a time as a piece holds."""
+        """Yield the lines that are not blank, as many at a time as a chunk holds."""
         cutter = LineCutter(longest_line(self.max_text_bytes))
         self._n_lines, is_whole = 0, True
         for piece in self.encoding.pieces(self.stream.pieces()):
@@ -45,7 +45,7 @@ class JsonLines:
             is_whole = cut[-1:] == b"\n" if cut else is_whole
             yield cutter.cut(cut)
         self._n_lines += not is_whole
-        if broken := self.stream.damage:  # and what there is of the last line with it
+        if broken := self.stream.damage:  # and with it what was read of the last line
             self._n_lines += is_whole
             yield [(self._n_lines, LineError(self._n_lines, "damaged", broken))]
             return

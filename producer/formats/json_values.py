@@ -1,4 +1,4 @@
-"""JSON that is no JSON Lines: a list, an object that holds one, or values one behind the other. Streamed, element by element."""
+"""Read JSON that is not JSON Lines (a list, an object with a list, or consecutive values), streamed by element."""
 
 import codecs
 import json
@@ -13,7 +13,7 @@ from producer.layout import Item, Tally
 from producer.text.decompression import Source
 from producer.text.encodings import MARK, Encoding
 
-NEAR = 16  # characters before its end, within which what was read may be cut off in a token
+NEAR = 16  # characters before the end within which the text read may be cut off inside a token
 BETWEEN = re.compile(r"[\s,\ufeff]*")
 IN_STRING, IN_VALUE = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL), re.compile(r'[^"\[\]{}]*+')  # up to a mark
 OPENING = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[')
@@ -21,7 +21,7 @@ OPENING = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[')
 
 @dataclass
 class JsonValues:
-    """The elements of one stream, numbered from 1: lines mean nothing here."""
+    """The elements of one stream, numbered from 1, since lines mean nothing here."""
 
     stream: Source
     encoding: Encoding
@@ -30,7 +30,7 @@ class JsonValues:
     tally: Tally = field(default_factory=Tally)
 
     def items(self) -> Iterator[Item]:
-        """Every element. One that is no JSON ends it: where the next begins cannot be told."""
+        """Yield every element. Invalid JSON ends the stream, because the start of the next element is unknown."""
         text = _Text(self.stream, self.encoding)
         text.skip(OPENING if self.within else BETWEEN)
         is_list = self.within is not None or text.take("[")
@@ -59,7 +59,7 @@ class JsonValues:
         while True:
             try:
                 end = first_value(text.buffer, text.at)[1]
-                is_cut = end == len(text.buffer)  # a number may go on
+                is_cut = end == len(text.buffer)  # a number may continue
             except json.JSONDecodeError as error:
                 end, is_cut, said = 0, may_go_on(error, text.buffer), error.msg.removesuffix(" at")
             if not (is_cut and len(text.buffer) - text.at <= longest and text.more()):
@@ -70,7 +70,7 @@ class JsonValues:
             return LineError(number, "too_large", f"the element has more than {longest} bytes")
         if self.stream.damage and text.is_read:
             said = self.stream.damage
-        return LineError(number, "damaged", f"element {number} is not whole ({said}); nothing behind it was read")
+        return LineError(number, "damaged", f"element {number} is incomplete ({said}); nothing after it was read")
 
     def _parsed(self, number: int, element: str) -> object:
         try:
@@ -81,22 +81,22 @@ class JsonValues:
             return error.kept()
 
     def _ending(self, text: "_Text", *, is_list: bool) -> str | None:
-        """What is wrong with what stands behind the last element."""
+        """Return what is wrong with the text behind the last element, or None."""
         if self.stream.damage:
             return self.stream.damage
         if not is_list:
             return None
         if not text.take("]"):
-            return "the list is not closed: what follows is missing"
+            return "the list is not closed: the rest is missing"
         text.skip(BETWEEN)
         if self.within is not None and not text.take("}"):
-            return f"more stands beside {self.within}: it was not read"
+            return f"there is more beside {self.within}: it was not read"
         text.skip(BETWEEN)
-        return None if text.is_at_end else "more stands behind the list: it was not read"
+        return None if text.is_at_end else "there is more after the list: it was not read"
 
 
 class _Text:
-    """A stretch of the text, and the place in it."""
+    """A section of the text, and the position in it."""
 
     def __init__(self, stream: Source, encoding: Encoding) -> None:
         self.buffer, self.at, self.is_read = "", 0, False
@@ -108,7 +108,7 @@ class _Text:
         return self.at >= len(self.buffer) and not self.more()
 
     def more(self) -> bool:
-        """Read on, as much again as there is; False at the end."""
+        """Read on, as much again as is held; return False at the end."""
         parts: list[str] = []
         wanted = max(1, len(self.buffer) - self.at)
         while sum(map(len, parts)) < wanted and not self.is_read:
@@ -121,7 +121,7 @@ class _Text:
         return True
 
     def skip(self, pattern: re.Pattern[str]) -> None:
-        """Go behind what matches."""
+        """Move behind whatever matches the pattern."""
         while True:
             found = pattern.match(self.buffer, self.at)
             if (found and found.end() < len(self.buffer)) or not self.more():
@@ -132,21 +132,21 @@ class _Text:
         return self.buffer[self.at : self.at + 1]
 
     def take(self, sign: str) -> bool:
-        """Go behind this sign, if it stands here."""
+        """Move behind this character and return True if it is the next one."""
         is_here = self.peek() == sign
         self.at += is_here
         return is_here
 
     def pass_over(self) -> bool:
-        """Go behind the string, list or object that begins here, with a piece of it in memory. False where none does, or ends."""
+        """Move behind the string, list or object that begins here, holding one chunk of it. Return False if none begins or ends."""
         if self.peek() not in tuple('"[{'):
             return False
         depth, is_string = 0, False
         while True:
             found = (IN_STRING if is_string else IN_VALUE).match(self.buffer, self.at)
-            self.at = found.end() if found else self.at  # each matches nothing too
+            self.at = found.end() if found else self.at  # both patterns also match nothing
             mark = self.peek()
-            if mark in ("", "\\"):  # what is escaped, or all that follows, is still to be read
+            if mark in ("", "\\"):  # an escaped character, or all that follows, must still be read
                 if not self.more():
                     return False
                 continue
@@ -162,5 +162,5 @@ class _Text:
 
 
 def may_go_on(error: json.JSONDecodeError, text: str) -> bool:
-    """Return whether the value may only be cut off at the end of what has been read of it."""
+    """Return whether the error may only come from the end of what has been read of the value."""
     return error.pos >= len(text) - NEAR or error.msg.startswith("Unterminated string")

@@ -1,4 +1,4 @@
-"""Rows that a stray quote may have swallowed: formally a quoted text of several lines, but its lines look like rows."""
+"""Find rows that a stray quote may have swallowed: one quoted text of several lines that look like rows."""
 
 import re
 from dataclasses import dataclass, field
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
     from producer.formats.header import Header
 
 FIRST_TOLD = 5
-SIGNS = 64  # of an id; longer ones are text
+SIGNS = 64  # of an id; longer cells are text
 
 
 @dataclass
 class Suspects:
-    """Remembers the lines of such rows."""
+    """Collects the lines of such rows."""
 
     header: "Header"
     columns: Columns
-    told: list[str] = field(default_factory=list)  # sentences, of the first ones
+    told: list[str] = field(default_factory=list)  # a warning for each of the first ones
     n: int = 0
 
     def look(self, first: int, last: int, fields: list[str]) -> None:
-        """Note the row of these lines, if a line inside one of its fields has the shape of a row."""
+        """Record the row of these lines if a line inside one of its fields has the shape of a row."""
         names, delimiter = self.header.names, self.header.delimiter
         mark = names.index(self.columns.id) if self.columns.id in names else 0
         mine = shape(fields[mark])
@@ -41,11 +41,11 @@ class Suspects:
     def _note(self, first: int, last: int) -> None:
         self.n += 1
         if len(self.told) < FIRST_TOLD:
-            self.told.append(f"lines {first}-{last} are one row, though lines in its text look like rows: is a quote astray?")
+            self.told.append(f"lines {first}-{last} are one row, but lines in its text look like rows: is there a stray quote?")
 
 
 def shape(cell: str) -> str | None:
-    """What an id looks like, without its letters and digits: equal of ids that one program has made; None of what is no id."""
+    """Return an id's shape, without its letters and digits: equal for ids that one program made; None if it is no id."""
     if not cell or len(cell) > SIGNS or " " in cell.strip():
         return None
     return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", cell.strip()))

@@ -1,1 +1,1 @@
-"""Bytes become lines: decompressed, decoded, numbered. What a line means belongs in `producer/formats`."""
+"""Turn bytes into lines: decompress, decode, number. What a line means belongs in `producer/formats`."""

@@ -1,6 +1,6 @@
-"""Bytes of one input, inflated as they come: what it is compressed with is seen in its first bytes, whatever it is called.
+"""Decompress an input as it comes; the compression is detected from its first bytes, whatever its name.
 
-Memory is flat however far a stream inflates: it is pulled a piece at a time. One that is damaged gives what is before the damage.
+Memory is constant however far a stream inflates: it is pulled chunk by chunk. A damaged stream yields what precedes the damage.
 """
 
 import gzip
@@ -18,34 +18,34 @@ if sys.version_info >= (3, 14):
 else:
     try:
         from backports import zstd
-    except ImportError:  # an extra; most files are not compressed with it
+    except ImportError:  # an extra; most files are not zstd
         zstd = None  # type: ignore[assignment]
 
-PIECE_BYTES = 256 << 10  # of a file, or what a pipe has by now
-HEAD_BYTES = 64 << 10  # looked at before anything is decided
+PIECE_BYTES = 256 << 10  # of a file, or what a pipe has so far
+HEAD_BYTES = 64 << 10  # inspected before anything is decided
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-SKIPPABLE = b"\x2a\x4d\x18"  # after one byte of 50 to 5f: a zstd frame that holds no data
+SKIPPABLE = b"\x2a\x4d\x18"  # preceded by a byte from 50 to 5f: a zstd frame without data
 STDIN = "-"
-WINDOW_LOG = 27  # 128 MiB, as the command line's --long has it
+WINDOW_LOG = 27  # 128 MiB, like --long on zstd's command line
 
 
 def shown(name: str) -> str:
-    """The name of a file as text that can be kept and shown: it may be in no encoding."""
+    """Return a file's name as text that can be stored and shown, even if it has no valid encoding."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def comes_once(path: str) -> bool:
-    """Whether it can be read a single time: standard input, a pipe, a device, whatever is no regular file."""
+    """Return whether the input can be read only once: standard input, a pipe, a device, anything but a regular file."""
     if path == STDIN:
         return True
     try:
         return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - as it is opened
     except OSError:
-        return False  # opening it says what is wrong
+        return False  # opening it raises the reason
 
 
 def identity_of(path: str) -> object:
-    """What two names of one input have in common. Raises OSError."""
+    """Return what two names of one input share. Raises OSError."""
     if not comes_once(path):
         return path
     found = os.fstat(_stdin()) if path == STDIN else os.stat(path)  # noqa: PTH116
@@ -53,7 +53,7 @@ def identity_of(path: str) -> object:
 
 
 def _stdin() -> int:
-    """The descriptor of standard input. Raises RejectedError where it was closed."""
+    """Return the descriptor of standard input. Raises RejectedError if it is closed."""
     if sys.stdin is None:
         raise RejectedError("standard input is closed.")
     return sys.stdin.fileno()
@@ -64,28 +64,28 @@ class _Readable(Protocol):
 
 
 class Source(Protocol):
-    """Whatever gives bytes; `damage` says, once all were given, what broke them off."""
+    """Anything that yields bytes; `damage` says, once all were read, what cut them off."""
 
     damage: str | None
 
     def pieces(self) -> Iterator[bytes]:
-        """All of them, once."""
+        """Yield all bytes, once."""
 
 
 class Head:
-    """The first bytes of a source, as if they were all."""
+    """The first bytes of a source, as if they were all of it."""
 
     def __init__(self, head: bytes) -> None:
         self.damage: str | None = None
         self._head = head
 
     def pieces(self) -> Iterator[bytes]:
-        """The one piece."""
+        """Yield the only chunk."""
         return iter((self._head,))
 
 
 class Stream:
-    """One input, opened. `head` are its first bytes, inflated; `damage` says, once all was read, what broke it off."""
+    """An open input. `head` are its first bytes, decompressed; `damage` says, once all was read, what cut it off."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -99,14 +99,14 @@ class Stream:
         self.head = self._look()
 
     def pieces(self) -> Iterator[bytes]:
-        """All of it, from the beginning; once."""
+        """Yield everything from the beginning, once."""
         with self._file:
             if self.head:
                 yield self.head
             yield from self._pieces
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _look(self) -> bytes:
@@ -118,7 +118,7 @@ class Stream:
                 break
             head += piece
             if self._comes_once and b"\n" in head:
-                break  # whoever writes into a pipe line by line is not kept waiting
+                break  # do not keep a writer waiting that writes into a pipe line by line
         return bytes(head)
 
     def _inflated(self) -> Iterator[bytes]:
@@ -127,19 +127,19 @@ class Stream:
             yield from pieces
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             kind = "ends in the middle" if isinstance(error, EOFError) else "is damaged"
-            self.damage = f"the {self.compression} stream {kind}: what follows is missing"
+            self.damage = f"the {self.compression} stream {kind}: the rest is missing"
         except OSError as error:
             raise RejectedError(f"{self.path} cannot be read: {error.strerror or type(error).__name__}.") from error
 
 
 class _Resumed:
-    """A file whose first bytes were taken already."""
+    """A file whose first bytes were read already."""
 
     def __init__(self, start: bytes, file: BinaryIO) -> None:
         self._start, self._file = start, file
 
     def read(self, n: int = -1, /) -> bytes:
-        """Up to `n` bytes, what there is by now."""
+        """Read up to `n` bytes, as many as are available."""
         if self._start:
             out, self._start = self._start[:n] if n >= 0 else self._start, self._start[n:] if n >= 0 else b""
             return out
@@ -154,7 +154,7 @@ def _opened(path: str) -> BinaryIO:
 
 
 def _first(file: BinaryIO) -> bytes:
-    """Enough bytes to see what it is; fewer only at the end."""
+    """Read enough bytes to detect the compression; fewer only at the end of the file."""
     out = b""
     try:
         while len(out) < len(ZSTD) and (more := file.read(len(ZSTD) - len(out))):
@@ -167,7 +167,7 @@ def _first(file: BinaryIO) -> bytes:
 def _compression(start: bytes) -> str | None:
     if start.startswith(GZIP):
         return "gzip"
-    if start == ZSTD or (start[1:] == SKIPPABLE and start[0] >> 4 == 5):  # noqa: PLR2004 - of the format
+    if start == ZSTD or (start[1:] == SKIPPABLE and start[0] >> 4 == 5):  # noqa: PLR2004 - defined by the format
         return "zstd"
     return None
 
@@ -177,13 +177,13 @@ def _plain(file: _Readable) -> Iterator[bytes]:
 
 
 def _gunzip(file: Any) -> Iterator[bytes]:
-    """Members that follow each other are one stream; zeros behind the last are padding."""
+    """Decompress consecutive members as one stream; zeros after the last are padding."""
     with gzip.GzipFile(fileobj=file) as whole:
         yield from iter(lambda: whole.read1(PIECE_BYTES), b"")
 
 
 def _unzstd(file: Any) -> Iterator[bytes]:
-    """Frames that follow each other are one stream."""
+    """Decompress consecutive frames as one stream."""
     if zstd is None:
         raise ConfigurationError("zstd needs backports.zstd: pip install 'guardfleet[producer]'.")
     try:

@@ -1,6 +1,6 @@
-"""What the bytes of a text file stand for: by its byte-order mark, as the caller says, else UTF-8. Never guessed, always strict.
+"""Decode a text file: by its byte-order mark, else the caller's encoding, else UTF-8. Never guessed, always strict.
 
-A line that is not in its file's encoding is refused: nothing is judged on characters that a reader made up.
+A line that is not in its file's encoding is refused: nothing is judged on characters that a reader invented.
 """
 
 import codecs
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from guardfleet.errors import RejectedError
 
-BOMS = (  # UTF-32's little-endian one begins like UTF-16's
+BOMS = (  # UTF-32's little-endian mark begins like UTF-16's
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -27,7 +27,7 @@ codecs.register_error(MARK, lambda error: ("\udcff", getattr(error, "end", 1))) 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a file's bytes are read. `codec` is what lines are decoded with, once `pieces` has brought them that far."""
+    """How a file's bytes are decoded. `codec` decodes lines after `pieces` has prepared the bytes."""
 
     name: str
     bom_bytes: int = 0
@@ -39,11 +39,11 @@ class Encoding:
 
     @property
     def codec(self) -> str:
-        """The codec of a line."""
+        """The codec that decodes a line."""
         return "utf-8" if self.is_wide else self.name
 
     def pieces(self, raw: Iterator[bytes]) -> Iterator[bytes]:
-        """The bytes without their mark; of wide encodings as UTF-8, with a byte that is never UTF-8 for what could not be read."""
+        """Yield the bytes without their mark; wide encodings come as UTF-8, with an invalid byte for what could not be decoded."""
         left = self.bom_bytes
         machine = codecs.getincrementaldecoder(self.name)(MARK) if self.is_wide else None
         for piece in raw:
@@ -54,7 +54,7 @@ class Encoding:
             yield last.encode("utf-8", "surrogateescape")
 
     def decode(self, line: bytes) -> str:
-        """A line as text. Raises ValueError with what is wrong, which quotes a byte at most."""
+        """Decode a line. Raises ValueError that says what is wrong, quoting a byte at most."""
         try:
             return line.decode(self.codec)
         except UnicodeDecodeError as error:
@@ -63,38 +63,38 @@ class Encoding:
 
 
 def encoding_of(head: bytes, name: str, wanted: str | None) -> Encoding:
-    """The encoding of a file that begins so. Raises RejectedError where that is known not to be it, or is no encoding."""
+    """Return the encoding of a file that begins so. Raises RejectedError if it is unknown or contradicts the first bytes."""
     mark, marked = next((found for found in BOMS if head.startswith(found[0])), (b"", None))
     if wanted is not None:
         asked = _known(wanted)
         if marked is not None and marked.split("-")[:2] != asked.split("-")[:2]:
-            raise RejectedError(f"{name} begins with the byte-order mark of {marked.upper()}, and --encoding says {wanted}.")
+            raise RejectedError(f"{name} begins with the byte-order mark of {marked.upper()}, but --encoding is {wanted}.")
         if marked is None and asked in NEED_MARK:
-            raise RejectedError(f"{name} has no byte-order mark: --encoding {asked}-le or {asked}-be says which of them it is.")
+            raise RejectedError(f"{name} has no byte-order mark: give --encoding {asked}-le or {asked}-be.")
         return Encoding(marked or asked, len(mark))
     if marked is None and (meant := _unmarked(head)):
-        raise RejectedError(f"{name} looks like {meant.upper()} without a byte-order mark: --encoding {meant} reads it as that.")
+        raise RejectedError(f"{name} looks like {meant.upper()} without a byte-order mark: try --encoding {meant}.")
     return Encoding(marked or "utf-8", len(mark))
 
 
 def _known(wanted: str) -> str:
-    """The codec's own name; RejectedError for what is none, or is none of text."""
+    """Return the codec's own name. Raises RejectedError for an unknown one, or one that is not for text."""
     sample = ASCII.decode()
     try:
         found = codecs.lookup(wanted).name.removesuffix("-sig")
         is_text = sample.encode(found).decode(found) == sample and _is_by_line(found)
         codecs.getincrementaldecoder(found)(MARK).decode(b"" if found in NEED_MARK else bytes(range(256)).replace(b"\\", b""))
-    except (LookupError, ValueError):  # no codec, or none of text
+    except (LookupError, ValueError):  # no codec, or not for text
         is_text = False
     if not is_text:
-        raise RejectedError(f"--encoding {wanted!r} is not known; utf-8, gbk, shift_jis, windows-1252, utf-16 are some.")
+        raise RejectedError(f"--encoding {wanted!r} is unknown; try utf-8, gbk, shift_jis, windows-1252 or utf-16.")
     return found
 
 
 def _is_by_line(codec: str) -> bool:
-    """Whether each line says all that it takes to read it: ISO-2022-KR says once, in the first, what the signs of all stand for."""
+    """Return whether each line can be decoded alone: ISO-2022-KR declares its character set once, in the first line."""
     if Encoding(codec).is_wide:
-        return True  # read through before it is cut
+        return True  # decoded before it is cut
     for sign in SIGNS:
         with suppress(UnicodeEncodeError):
             lines = f"{sign}\n{sign}\n".encode(codec).split(b"\n")
@@ -104,5 +104,5 @@ def _is_by_line(codec: str) -> bool:
 
 
 def _unmarked(head: bytes) -> str | None:
-    """UTF-16 or 32 without a mark: zeros between the first letters, which are ASCII in JSON and as a rule in a header."""
+    """Detect UTF-16 or 32 without a mark: zeros between the first letters, which are ASCII in JSON and usually in a header."""
     return UNMARKED.get("".join("-0"[byte == 0] for byte in head[:4]))

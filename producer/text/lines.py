@@ -1,4 +1,4 @@
-"""Physical lines of a text file, decoded block by block, with their numbers; those that cannot be judged are known by them."""
+"""Physical lines of a text file, decoded block by block, with their numbers; lines that cannot be judged are recorded."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -7,18 +7,18 @@ from itertools import chain
 from producer.text.encodings import Encoding
 
 QUOTE = '"'
-RETURN = "\udc0d"  # stands for a carriage return that ends no line while a row is parsed: no line that was decoded holds it
+RETURN = "\udc0d"  # replaces a carriage return that ends no line while a row is parsed; no decoded line contains it
 _WITHIN = re.compile(r"\r(?!\r*(?:\n|\Z))")
-_ROW = re.compile(rb'(?:(?<![^,;\t|])"(?:[^"]|"")*+"|[^\r\n])*+')  # a quote opens a field at its beginning only
+_ROW = re.compile(rb'(?:(?<![^,;\t|])"(?:[^"]|"")*+"|[^\r\n])*+')  # a quote opens a field only at its beginning
 
 
 def line_end_of(head: bytes) -> bytes:
-    """A line feed (a carriage return before it belongs to the line); in a file that has none, the carriage return of old Macs."""
+    """Return a line feed (preceded or not by a carriage return); for a file without any, the carriage return of old Macs."""
     return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
 
 
 def row_end_of(head: bytes) -> bytes:
-    """The same of a table, whose fields may hold either: what its first row ends with."""
+    """Return the same for a table, whose fields may hold either: what its first row ends with."""
     text = head.lstrip()
     row = _ROW.match(text)
     rest = text[row.end() :] if row else b""
@@ -26,10 +26,10 @@ def row_end_of(head: bytes) -> bytes:
 
 
 class Lines:
-    """An iterator of lines with their ends. `bad` has the code and detail of those that are to be refused, by number.
+    """Iterates over lines with their ends. `bad` has the code and detail of refused lines, by number.
 
-    A carriage return within a line comes as RETURN, once `has_returns`: it would end a field that has no quotes. A bad line stands
-    there as far as quotes go, so that whoever parses it keeps its place; its text is none that was written.
+    A carriage return within a line is replaced by RETURN and sets `has_returns`, because it would end an unquoted field. A bad line
+    is replaced by one with the same parity of quotes, so that a parser keeps its position; its text is not what was written.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Lines:
         damage: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.bad: dict[int, tuple[str, str]] = {}
-        self.n = 0  # lines of the blocks before this one
+        self.n = 0  # lines in earlier blocks
         self.has_returns = False
         self._pieces, self._encoding, self._end, self._longest = pieces, encoding, end, longest
-        self._damage = damage  # what broke the input off, once it has ended
+        self._damage = damage  # what cut the input off, once it has ended
         self._block: list[str] = []
         self._lines = chain.from_iterable(self._blocks())
 
@@ -53,24 +53,24 @@ class Lines:
         return self._lines
 
     def line(self, number: int) -> str:
-        """A line that was taken a moment ago, of the block that is being read."""
+        """Return a line that was yielded a moment ago, from the current block."""
         return self._block[number - self.n - 1]
 
     def first_bad(self, first: int, last: int) -> tuple[str, str] | None:
-        """Why these lines cannot be judged; None if they can. What lies before them is forgotten."""
+        """Return why these lines cannot be judged; None if they can. Forgets earlier lines."""
         found = [self.bad[number] for number in sorted(self.bad) if first <= number <= last]
         self.bad = {number: why for number, why in self.bad.items() if number > last}
         return found[0] if found else None
 
     def _blocks(self) -> Iterator[list[str]]:
-        held: list[bytes] = []  # of the line that goes on
+        held: list[bytes] = []  # parts of the incomplete line
         size = quotes = 0
         for piece in self._pieces:
             cut = piece.rfind(self._end) + 1
             if not cut:
                 held.append(piece)
                 size += len(piece)
-                if size > self._longest:  # not held: its quotes are counted
+                if size > self._longest:  # no longer held: only its quotes are counted
                     quotes += sum(part.count(b'"') for part in held)
                     held = []
                 continue
@@ -82,7 +82,7 @@ class Lines:
                 yield self._take(self._split(b"".join([*held, piece[:cut]])))
             held, size = [piece[cut:]], len(piece) - cut
         if broken := self._damage():
-            yield self._refused("damaged", broken)  # and what there is of the last line with it
+            yield self._refused("damaged", broken)  # and with it what was read of the last line
         elif size > self._longest:
             yield self._too_long(quotes + sum(part.count(b'"') for part in held))
         elif size:

@@ -128,7 +128,7 @@ def test_refused_lines_are_said_and_written_and_the_status_tells(data_dir: pathl
     ("args", "settings", "sentence"),
     [
         (("scan", "missing.jsonl"), {}, "missing.jsonl cannot be read: No such file or directory"),
-        (("scan", "notes.txt"), {}, "has no column named text. There are: x."),
+        (("scan", "notes.txt"), {}, "has no column named text. Its columns: x."),
         (("scan",), {}, "Missing argument"),
         (("scan", "in.jsonl", "--model", "/nowhere/model"), {}, "model folder '/nowhere/model' does not exist"),
         (("scan", "in.jsonl"), {"batch_tokens": "-1"}, "GUARDFLEET_ENGINE__BATCH_TOKENS"),

@@ -136,10 +136,10 @@ METADATA: list[tuple[str, str, bytes, Any, int]] = [
 ]
 WHOLE: list[tuple[str, str, bytes, str]] = [
     ("c04", "a.csv", b"id,text,text\n1,a,b\n", "has two columns named text"),
-    ("c12", "a.csv", b"id,body\n1,a\n", "There are: id, body. --text-column body would take that one"),
-    ("c12", "a.jsonl", b'{"body": "a"}\n', "There are: body. --text-column body"),
-    ("c12", "a.parquet", table(body=["a"]), "There are: body. --text-column body"),
-    ("c19", "a.json", b'[{"id": 1, "data": {"body": "a"}}]', "There are: id, data"),
+    ("c12", "a.csv", b"id,body\n1,a\n", "Its columns: id, body. Use --text-column body to take that one"),
+    ("c12", "a.jsonl", b'{"body": "a"}\n', "Its columns: body. Use --text-column body"),
+    ("c12", "a.parquet", table(body=["a"]), "Its columns: body. Use --text-column body"),
+    ("c19", "a.json", b'[{"id": 1, "data": {"body": "a"}}]', "Its columns: id, data"),
 ]
 
 

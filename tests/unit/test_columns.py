@@ -68,7 +68,7 @@ def test_a_member_that_comes_twice_in_a_cell_costs_its_row(tmp_path: pathlib.Pat
 @pytest.mark.parametrize("fmt", ["parquet", "csv"])
 def test_of_two_columns_called_alike_one_has_to_be_named(tmp_path: pathlib.Path, fmt: str) -> None:
     rows = [{"id": "a", "text": "ok", "Text": "words"}]
-    with pytest.raises(RejectedError, match="has columns named text and Text: --text-column NAME says which"):
+    with pytest.raises(RejectedError, match="has columns named text and Text: choose the one to judge with --text-column NAME"):
         read(tmp_path, fmt, rows)
     (row,) = read(tmp_path, fmt, rows, "Text")
     assert isinstance(row, PayloadRow)

@@ -62,7 +62,7 @@ def test_a_named_pipe_is_opened_once(tmp_path: pathlib.Path) -> None:
     inputs = opened([str(path)], AS_FOUND, max_text_bytes=MOST, allow_empty=False)
     assert contents(inputs) == ["a", "b"]
     writer.join()
-    with pytest.raises(RejectedError, match="comes once only, and was read already"):
+    with pytest.raises(RejectedError, match="is a stream and was read already"):
         next(inputs.rows())
 
 
@@ -70,7 +70,7 @@ def test_a_pipe_under_two_names_and_a_table_in_a_pipe_are_refused(piped: Piped, 
     path = piped(b'"a"\n')
     again = tmp_path / "again.jsonl"
     again.symlink_to(path)
-    with pytest.raises(RejectedError, match="is there twice, as /dev/fd/"):
+    with pytest.raises(RejectedError, match="is given twice, also as /dev/fd/"):
         Inputs([path, str(again)], max_text_bytes=MOST)
-    with pytest.raises(RejectedError, match="is Parquet, which is read from a file"):
+    with pytest.raises(RejectedError, match="is Parquet: give it as an uncompressed file"):
         Inputs([piped(b"PAR1....")], max_text_bytes=MOST)

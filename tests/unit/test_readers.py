@@ -65,7 +65,7 @@ def told(errors: list[LineError]) -> list[str]:
         (b'id,text\r\n1,a\rb\r\n2,"c\rd"\r\n3,\re\rf\r\r\n4,g,\rh\n', ["a\rb", "c\rd", "\re\rf"],
          ["line 5: too many fields: 3, the header has 2"]),
         (b'id,text\r1,"a\nb"\r2,c\r', ["a\nb", "c"], []),
-        (b'"i""d\nx",text\r1,"a\nb"\r2,c\nd\r3,e', ["a\nb", "e"], ["line 3: a line feed stands in a field without quotes"]),
+        (b'"i""d\nx",text\r1,"a\nb"\r2,c\nd\r3,e', ["a\nb", "e"], ["line 3: a field without quotes contains a line feed"]),
         (b"id,text\n1,a\rcaf\xe9\n2,b\rc", ["b\rc"], ["line 2: the line is not UTF-8: byte 8 of it is 0xe9"]),
         (b"id,text\n1,caf\xe9\n2,ok\n", ["ok"], ["line 2: the line is not UTF-8: byte 6 of it is 0xe9"]),
         (b'id,text\n1,"x\ncaf\xe9\ny"\n2,ok\n', ["ok"], ["lines 2-4: the line is not UTF-8: byte 4 of it is 0xe9"]),
@@ -107,7 +107,7 @@ def test_a_field_over_the_limit_goes_on_to_its_closing_quote(read: Read) -> None
 
 def test_rows_that_a_quote_has_swallowed_are_noticed(read: Read) -> None:
     swallowed = b'id,text\n1,a\n2,"open\n3,a row\n4,and one"\n5,b\n'
-    assert read(swallowed)[2].warnings == ["lines 3-5 are one row, though lines in its text look like rows: is a quote astray?"]
+    assert read(swallowed)[2].warnings == ["lines 3-5 are one row, but lines in its text look like rows: is there a stray quote?"]
     assert read(b'id,text\n1,"Dear all,\nthank you, and\nso on, yours"\n')[2].warnings == []
 
 
@@ -116,13 +116,13 @@ def test_rows_that_a_quote_has_swallowed_are_noticed(read: Read) -> None:
     [
         ("a.csv", b"id,text,text\n1,a,b\n", "has two columns named text"),
         ("a.csv", b"id, text,text\n1,a,b\n", "has two columns named text"),
-        ("a.csv", b"id,body\n1,a\n", "has no column named text. There are: id, body. --text-column body would take that one"),
+        ("a.csv", b"id,body\n1,a\n", "has no column named text. Its columns: id, body. Use --text-column body to take that one"),
         ("a.jsonl", b'{"id": 1, "comment_text": "a"}\n' * 3, "--text-column comment_text would"),
         ("a.csv", b"id,t\xe9xt\n1,a\n", "the header of"),
-        ("a.csv", "id,text\n1,a\n".encode("utf-16-le"), "looks like UTF-16-LE without a byte-order mark: --encoding utf-16-le"),
+        ("a.csv", "id,text\n1,a\n".encode("utf-16-le"), "looks like UTF-16-LE without a byte-order mark: try --encoding utf-16-le"),
         ("a.csv", b"PK\x03\x04rest", "is a ZIP archive or an Excel workbook"),
-        ("a.json", b'[{"id": 1, "data": {"body": "a"}}]', "There are: id, data"),
-        ("a.parquet", b"PAR1 and no more", "is no whole Parquet file"),
+        ("a.json", b'[{"id": 1, "data": {"body": "a"}}]', "Its columns: id, data"),
+        ("a.parquet", b"PAR1 and no more", "is not a complete Parquet file"),
         ("a.jsonl", b"no JSON\n" * 10, "is not JSON: none of its first 10 lines is"),
     ],
 )
@@ -187,7 +187,7 @@ def test_a_list_that_breaks_off_says_so(read: Read) -> None:
     assert [row.content for row in taken] == [row["text"] for row in ROWS[: len(taken)]]
     assert [(error.line, error.code) for error in errors] == [(len(taken) + 1, "damaged")]
     two = json.dumps({"a": [{"text": "x"}], "b": [{"text": "y"}]}, indent=1).encode()
-    assert told(read(two, "a.json")[1]) == ["line 2: more stands beside a: it was not read (damaged)"]
+    assert told(read(two, "a.json")[1]) == ["line 2: there is more beside a: it was not read (damaged)"]
 
 
 def test_an_encoding_that_is_named_is_read_strictly(read: Read) -> None:
@@ -202,7 +202,7 @@ def test_an_encoding_that_is_named_is_read_strictly(read: Read) -> None:
     assert [row.content for row in read(b"text\ncaf\xe9\n", "a.csv", Reading(encoding="windows-1252"))[0]] == ["café"]
     with pytest.raises(RejectedError, match="rot13"):
         read(data, "a.csv", Reading(encoding="rot13"))
-    with pytest.raises(RejectedError, match="byte-order mark of UTF-16-LE, and --encoding says gbk"):
+    with pytest.raises(RejectedError, match="byte-order mark of UTF-16-LE, but --encoding is gbk"):
         read("text\nx\n".encode("utf-16"), "a.csv", asked)
 
 
@@ -233,7 +233,7 @@ def test_other_columns_are_metadata_by_one_rule_in_all_formats(read: Read, tmp_p
 @pytest.mark.parametrize("option", [("nope", None, None), ("body", "nope", None), ("body", None, "nope")])
 @pytest.mark.parametrize(("name", "data"), [("a.csv", b"key,body\n1,x\n"), ("a.jsonl", b'{"key": 1, "body": "x"}\n')])
 def test_a_column_that_is_not_there_refuses_the_file(read: Read, name: str, data: bytes, option: tuple[Any, ...]) -> None:
-    with pytest.raises(RejectedError, match=r"has no column named nope\. There are: key, body"):
+    with pytest.raises(RejectedError, match=r"has no column named nope\. Its columns: key, body"):
         read(data, name, Reading(columns=Columns.of(*option)))
 
 

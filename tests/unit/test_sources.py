@@ -62,9 +62,9 @@ def test_a_pattern_takes_the_folders_that_it_matches(
 
 def test_a_codec_that_reads_no_text_is_refused_by_name() -> None:
     for name in ("punycode", "idna", "undefined", "hex_codec"):
-        with pytest.raises(RejectedError, match="is not known"):
+        with pytest.raises(RejectedError, match="is unknown"):
             encoding_of(b"text\nx\n", "a.csv", name)
-    with pytest.raises(RejectedError, match="has no byte-order mark: --encoding utf-16-le or utf-16-be"):
+    with pytest.raises(RejectedError, match="has no byte-order mark: give --encoding utf-16-le or utf-16-be"):
         encoding_of("text\nx\n".encode("utf-16-le"), "a.csv", "utf-16")
     found = encoding_of("text\n".encode("utf-16"), "a.csv", "utf-16")
     assert b"".join(found.pieces(iter(("text\n".encode("utf-16"),)))).decode() == "text\n"
@@ -101,9 +101,9 @@ def test_files_folders_and_patterns_are_one_input_with_numbers_that_go_on(tmp_pa
         assert str(rows[3][1]).startswith(f"{folder}/b.jsonl:3: ")
         assert next(inputs.rows())[0] == 2  # again, as for a request that is sent again
     assert "left out: notes.md" in Inputs(str(folder), max_text_bytes=MOST).said
-    with pytest.raises(RejectedError, match="no file is called"):
+    with pytest.raises(RejectedError, match="no file matches"):
         Inputs([str(folder / "*.csvx")], max_text_bytes=MOST)
-    with pytest.raises(RejectedError, match="is there twice"):
+    with pytest.raises(RejectedError, match="is given twice"):
         Inputs([str(folder), str(folder / "a.csv")], max_text_bytes=MOST)
 
 

@@ -106,7 +106,7 @@ def test_an_object_whose_first_member_is_a_list_is_a_row_where_it_has_a_text(rea
     (row,) = read(alone, "a.json", text="body")
     assert isinstance(row, PayloadRow)
     assert row.content == "words"
-    with pytest.raises(RejectedError, match="There are: tags, comment"):
+    with pytest.raises(RejectedError, match="Its columns: tags, comment"):
         read(b'{"tags": ["a", "b"], "comment": "words"}', "a.json")
 
 
