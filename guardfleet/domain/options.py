@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from guardfleet.domain.plan import DEFAULT_PLAN, NAME_CHARS, Plan
@@ -41,6 +51,14 @@ class Stored:
 
 def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _priority(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return check(value)
+    except ValidationError:
+        limits = {"least": PRIORITIES[0], "most": PRIORITIES[-1]}
+        raise PydanticCustomError("priority", "a priority must be a whole number from {least} to {most}", limits) from None
 
 
 # A JSON number without a fraction is an integer, however it is written; a boolean is not. Must follow the field's limits.
@@ -82,9 +100,9 @@ class JobOptions(BaseModel):
     long_texts: Annotated[Literal["windows", "head", "tail", "ends"] | None, Stored("long_texts")] = Field(
         default=None, description="Judge all windows of a text that is longer than one, or only its head, tail or ends."
     )
-    priority: Annotated[int, Field(ge=PRIORITIES.start, lt=PRIORITIES.stop), WHOLE, Stored("priority")] = Field(
-        default=0, description="Order among your jobs of the same lane, -100 to 100; higher runs first."
-    )
+    priority: Annotated[
+        int, Field(ge=PRIORITIES.start, le=PRIORITIES.stop - 1), WHOLE, WrapValidator(_priority), Stored("priority")
+    ] = Field(default=0, description="Order among your jobs of the same lane, -100 to 100; higher runs first.")
     use_cache: Annotated[bool, Stored("reuse")] = Field(
         default=True, description="Reuse verdicts of your other jobs for equal texts."
     )

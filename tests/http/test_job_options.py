@@ -145,7 +145,8 @@ def test_an_old_flag_is_taken_with_a_note(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"), [({"priority": 1000}, "priority"), ({"metadata": "[1]"}, "JSON object"), ({"confidence_threshold": 0}, "0")]
+    ("typed", "said"),
+    [({"priority": 1000}, "-100 to 100"), ({"metadata": "[1]"}, "JSON object"), ({"confidence_threshold": 0}, "0")],
 )
 def test_a_wrong_value_is_one_sentence(typed: dict[str, Any], said: str) -> None:
     with pytest.raises(RejectedError, match=said):
