@@ -1,4 +1,4 @@
-"""What every request needs: the database, the keys, and who is asking."""
+"""What every request needs: the database, the keys, and the caller."""
 
 import time
 from dataclasses import dataclass, field
@@ -23,16 +23,16 @@ from guardfleet.store import keys
 from guardfleet.store.keys import Caller
 from guardfleet.store.postgres.database import Database
 
-KNOWN_S = 5.0  # so long a key goes on working after it was revoked
+KNOWN_S = 5.0  # a revoked key keeps working for this long
 MOST_KNOWN = 10_000
-BODY_THREADS = 8  # bodies that are unpacked, cut and written at once
-DOWNLOAD_THREADS = 2  # pages of verdicts made into files at once
+BODY_THREADS = 8  # bodies that are decompressed, cut and written at once
+DOWNLOAD_THREADS = 2  # pages of verdicts converted into files at once
 NEWS_THREADS = 4  # pages read at once for callers that waited for them
 
 
 @dataclass(frozen=True)
 class Context:
-    """Lives as long as the application."""
+    """What lives as long as the application."""
 
     db: Database
     keyring: Keyring
@@ -45,20 +45,20 @@ class Context:
     watching: Watching
     bodies: Places  # for bodies of lines and files
     downloads: Places
-    known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when they are believed
+    known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when each is trusted
     body_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))
     download_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(DOWNLOAD_THREADS))
     news_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(NEWS_THREADS))
 
 
 def context_of(request: Request) -> Context:
-    """The application's context."""
+    """Return the application's context."""
     found: Context = request.app.state.context
     return found
 
 
 async def caller_of(request: Request, in_query: str | None = None) -> Caller:
-    """Who is asking; 401 without a valid key. The key is never in a log, and in a URL only where `in_query` says so."""
+    """Return the caller; 401 without a valid key. Keys are never logged, and taken from the URL only through `in_query`."""
     scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
     given = api_key if scheme.lower() == "bearer" else in_query
     if given:
@@ -72,17 +72,17 @@ async def caller_of(request: Request, in_query: str | None = None) -> Caller:
 
 
 async def admitted(request: Request, scope: str, in_query: str | None = None) -> Caller:
-    """The caller, if the key may do this and has not done it too often."""
+    """Return the caller if its key has the scope and is within its rate limit."""
     caller = await caller_of(request, in_query)
     if not caller.may(scope):
-        detail = f"this key has not the scope {scope}."
+        detail = f"this key lacks the scope {scope}: create one that has it."
         raise ProblemError(403, "insufficient_scope", detail, headers={"x-should-retry": "false"})
     await context_of(request).throttle.count(request, caller)
     return caller
 
 
 async def _authenticated(context: Context, api_key: str) -> Caller | None:
-    """The key's owner, looked up again every few seconds: who polls asks with the same key each time."""
+    """Return the key's owner, cached for a few seconds: a polling client sends the same key each time."""
     caller, until = context.known.get(api_key, (None, 0.0))
     if caller is not None and time.monotonic() < until:
         return caller
@@ -97,14 +97,14 @@ async def _authenticated(context: Context, api_key: str) -> Caller | None:
 
 
 async def _context_of(request: Request) -> Context:
-    return context_of(request)  # awaited, since FastAPI asks every function that is not async in a thread
+    return context_of(request)  # awaited, because FastAPI runs functions that are not async in a thread
 
 
 AppContext = Annotated[Context, Depends(_context_of)]
 
 
 def allowed(scope: str) -> Any:
-    """A dependency: who may do this."""
+    """Return a dependency that admits callers with this scope."""
 
     async def dependency(request: Request) -> Caller:
         caller = await admitted(request, scope)

@@ -1,4 +1,4 @@
-"""The description of the API: what FastAPI finds out, with what it cannot know: our errors, the key, the webhooks, examples."""
+"""The description of the API: FastAPI's own, plus what it cannot know: our errors, the key, the webhooks, examples."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from guardfleet.domain.options import OLD_NAMES
 
 PROBLEM: dict[str, Any] = {
     "type": "object",
-    "description": "RFC 9457, with the `error` that OpenAI's clients read.",
+    "description": "RFC 9457, with the `error` object that OpenAI's clients read.",
     "required": ["type", "title", "status", "detail", "error"],
     "properties": {
         "type": {"type": "string", "examples": ["urn:guardfleet:problem:not_found"]},
@@ -34,10 +34,10 @@ EVENT: dict[str, Any] = {
     "type": "object",
     "required": ["id", "object", "type", "created_at", "timestamp", "data"],
     "properties": {
-        "id": {"type": "string", "description": "The same at each attempt: what to tell repeats by."},
+        "id": {"type": "string", "description": "The same at each attempt; use it to recognise repeats."},
         "object": {"const": "event"},
         "type": {"enum": list(KINDS)},
-        "created_at": {"type": "integer", "description": "Events come in any order: this and the counts order them."},
+        "created_at": {"type": "integer", "description": "Events arrive in any order: order them by this and by their counts."},
         "timestamp": {"type": "string", "format": "date-time"},
         "data": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
     },
@@ -46,7 +46,7 @@ UNCHECKED = ("/livez", "/readyz")
 
 
 def install(app: FastAPI) -> None:
-    """Have the application describe itself so."""
+    """Install this description in the application."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -57,7 +57,7 @@ def install(app: FastAPI) -> None:
 
 
 def _tell_old_names(parameters: list[dict[str, Any]]) -> None:
-    """Add each option under its old name, which is taken for one version more."""
+    """Add each option under its old name, which is accepted for one more version."""
     by_name = {parameter["name"]: parameter for parameter in parameters}
     for old, new in OLD_NAMES.items():
         said = {"name": old, "deprecated": True, "description": f"The old name of `{new}`."}
@@ -74,7 +74,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
     _tell_old_names(found["paths"]["/v1/batches"]["post"]["parameters"])
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "`gf_...`"}}
     problem = {
-        "description": "A problem.",
+        "description": "An error.",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     for path, operations in found["paths"].items():
@@ -88,8 +88,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
     found["webhooks"] = {
         "event": {
             "post": {
-                "summary": "Word of a batch",
-                "description": "Signed as Standard Webhooks v1. A 2xx within 15 s is received; 410 ends all deliveries.",
+                "summary": "An event of a batch",
+                "description": "Signed as Standard Webhooks v1. Answer 2xx within 15 s to confirm it; 410 stops all deliveries.",
                 "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Event"}}}},
                 "responses": {"2XX": {"description": "Received."}},
             }

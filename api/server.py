@@ -40,11 +40,11 @@ from guardfleet.telemetry.probes import ProbeServer
 
 BODIES_OF_KEY = 64  # of lines and files at once; each may hold a line of some MiB in memory
 DOWNLOADS_OF_KEY, DOWNLOADS = 8, 16  # of verdicts at once; Parquet holds 20,000 of each in memory
-FAILED = 500  # of a request that was not answered
+FAILED = 500  # status of a request that was not answered
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application over configured services; raises ConfigurationError when the schema is not the one it needs."""
+    """Build the application on configured services. Raises ConfigurationError if the schema does not fit."""
     db = Database(settings.required("database_url"), application="guardfleet-api", pool_size=10)
     keyring = Keyring.of(settings)
     most = settings.tuning.api_max_connections
@@ -87,12 +87,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.get("/livez", tags=["probes"], response_class=PlainTextResponse)
     async def livez() -> str:
-        """The process turns its loop."""
+        """Report that the process runs its event loop."""
         return "ok\n"
 
     @app.get("/readyz", tags=["probes"], response_class=PlainTextResponse)
     async def readyz(context: AppContext) -> Response:
-        """The database answers, takes writes, and has this process's secret key."""
+        """Report whether the database answers, accepts writes, and has this process's secret key."""
         wrong = await in_thread(installation.wrong, context.db, context.keyring)
         return PlainTextResponse("the database cannot be used\n", 503) if wrong else PlainTextResponse("ok\n")
 
@@ -121,7 +121,7 @@ def serve(settings: Settings) -> int:
 
 
 def _require(context: Context) -> None:
-    """Raise ConfigurationError where the process could not do its work."""
+    """Raise ConfigurationError if the process could not work."""
     migrate.wait_for_head(context.db)
     pooler.require_prepared(context.db)
     ports.require_free(context.settings.api.host, context.settings.api.port, "api_port")
@@ -129,7 +129,7 @@ def _require(context: Context) -> None:
 
 
 class Observed:
-    """A request id, one log line and one observation for each request; neither query nor body is logged."""
+    """Gives each request an id, one log line and one observation; neither query nor body is logged."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -153,11 +153,11 @@ class Observed:
 
         try:
             await self._app(scope, receive, named)
-        except ClientDisconnect:  # in the middle of its body: there is nobody to answer, and nothing is wrong here
+        except ClientDisconnect:  # in the middle of its body: nobody is left to answer, and nothing is wrong here
             await problems.failed()(scope, receive, named)
-        except Exception as error:  # noqa: BLE001 - ends here: the server would log the message, which can hold a caller's values
+        except Exception as error:  # noqa: BLE001 - the server would log the message, which can hold a caller's values
             get_logger().error("request_failed", request=request_id, route=_route(scope), **told(error))
-            if status is None:  # else the server sees that the answer is not whole, and cuts the connection
+            if status is None:  # else the server sees that the answer is incomplete, and closes the connection
                 await problems.failed()(scope, receive, named)
         finally:
             seconds = time.perf_counter() - started

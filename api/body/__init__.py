@@ -1,1 +1,1 @@
-"""Request bodies while they arrive: bounded, cut into lines or parts, checked. What a line means belongs in `guardfleet/rows`."""
+"""Request bodies while they arrive: limited, cut into lines or parts, checked. What a line means belongs in `guardfleet/rows`."""

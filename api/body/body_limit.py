@@ -1,7 +1,7 @@
-"""How much of a body is read, how slowly, and from whom.
+"""Limit how much of a body is read, how slowly, and from whom.
 
-The framework reads it before it asks who sends it, and to its end, wherever that is. So it is asked here: none is waited for
-without a valid key.
+FastAPI reads a body completely, and before it checks who sends it. So this middleware checks the key first: it waits for no body
+without a valid one.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from api.http import request_head
 from api.http.problems import ProblemError, unavailable
 from guardfleet.errors import RetryableError
 
-STREAMED = (("POST", "/v1/files"), ("POST", "/v1/batches"))  # these read by themselves, after the key, and know their bounds
-LEAST_BYTES = 1024  # of a body that goes on, in each `pause_s` that was waited for it
+STREAMED = (("POST", "/v1/files"), ("POST", "/v1/batches"))  # these read the body themselves, after the key, and know their limits
+LEAST_BYTES = 1024  # of an incomplete body, for each `pause_s` spent waiting for it
 
 
 class Bounded:
-    """Ends a request whose head is refused, or whose body is, or says it is, larger than it may be, or hardly comes at all."""
+    """Ends a request whose head is refused, or whose body is too large, says it is, or comes too slowly."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, pause_s: float) -> None:
         self._app, self._max_bytes, self._pause_s = app, max_bytes, pause_s
@@ -50,11 +50,11 @@ class Bounded:
                 try:
                     await caller_of(request, request.headers.get("x-goog-api-key", request.query_params.get("key")))
                 except RetryableError as error:
-                    raise unavailable(request, error) from error  # any other error would count as one of the body
+                    raise unavailable(request, error) from error  # any other error would be reported as one of the body
                 is_known = True
                 refuse_packed(request)
             if size > self._max_bytes:
-                raise ProblemError(413, "too_large", f"a body has at most {self._max_bytes} bytes here.")
+                raise ProblemError(413, "too_large", f"the body is too large: at most {self._max_bytes} bytes are allowed here.")
 
         async def sized() -> Message:
             nonlocal size, received
@@ -70,12 +70,12 @@ class Bounded:
 
 
 def paced(receive: Receive, pause_s: float) -> Receive:
-    """The same, but for a body of which too little comes while it is waited for: ProblemError 408."""
+    """Wrap `receive` so that it raises ProblemError 408 for a body that comes too slowly while it is waited for."""
     waited_s, n, is_whole = 0.0, 0, False
 
     async def next_message() -> Message:
         nonlocal waited_s, n, is_whole
-        if is_whole:  # only the end of the connection is to come
+        if is_whole:  # only the end of the connection can follow
             return await receive()
         started = asyncio.get_running_loop().time()
         try:
@@ -96,5 +96,5 @@ def paced(receive: Receive, pause_s: float) -> Receive:
 
 
 def _too_slow(pause_s: float) -> ProblemError:
-    detail = f"a body that goes on brings at least {LEAST_BYTES} bytes in {pause_s:g} s."
+    detail = f"the body comes too slowly: send at least {LEAST_BYTES} bytes in {pause_s:g} s."
     return ProblemError(408, "too_slow", detail, headers={"Connection": "close"})

@@ -1,4 +1,4 @@
-"""Bodies of JSON in which a member stands twice: which of the two is meant cannot be told, so neither is judged."""
+"""Refuse JSON bodies with repeated members: it is unclear which one is meant, so neither is judged."""
 
 from fastapi import Request
 
@@ -10,17 +10,17 @@ from guardfleet.rows.words import called
 
 
 async def unambiguous(request: Request) -> None:
-    """Raise ProblemError where any object of the body, which the framework has read, has a member twice."""
+    """Raise ProblemError if an object in the body, which the framework has read, repeats a member."""
     raw = await request.body()
     if raw and (name := await beside(context_of(request).body_threads, _repeated, raw)) is not None:
-        raise ProblemError(400, "repeated_key", f"the member {called(name)} is there more than once.")
+        raise ProblemError(400, "repeated_key", f"the member {called(name)} occurs more than once.")
 
 
 def _repeated(raw: bytes) -> str | None:
-    """A member that is there more than once."""
+    """Return a repeated member's name, or None."""
     try:
         waiting = [parse(raw)]
-    except JsonError:  # the framework says so
+    except JsonError:  # the framework reports it
         return None
     while waiting:
         value = waiting.pop()

@@ -1,6 +1,6 @@
-"""Lines of a request's body, numbered as they come: compressed or not, unpacked and cut beside the event loop, a block at a time.
+"""Read a body as numbered lines while it arrives, compressed or not; decompressed and cut beside the event loop, block by block.
 
-What a body costs is bounded by what it says it is: bytes as they came, bytes unpacked, and the parts that it is packed in.
+The cost of a body is limited by its bytes as received, its bytes decompressed, and the number of its compressed parts.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ else:
     from backports import zstd
 
 CONTENT_TYPES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines")
-BLOCK_BYTES = 256 << 10  # unpacked, cut and taken in together: about 2,000 lines
-PACKED_BYTES = 64 << 10  # the same, packed
-PART_BYTES = 4096  # what a gzip member or a zstd frame counts at least: an empty one has 20 bytes and takes as long
-WINDOW_LOG = 27  # 128 MiB, as the command line's --long has it
-MOST_TIMES, MOST_TIMES_FROM = 1000, 32 << 20  # deflate reaches 1,032; zstd 30,000, of what says nothing
+BLOCK_BYTES = 256 << 10  # decompressed, cut and taken in together: about 2,000 lines
+PACKED_BYTES = 64 << 10  # the same, compressed
+PART_BYTES = 4096  # counted at least for a gzip member or a zstd frame: an empty one has 20 bytes and takes as long
+WINDOW_LOG = 27  # 128 MiB, like --long on zstd's command line
+MOST_TIMES, MOST_TIMES_FROM = 1000, 32 << 20  # deflate reaches 1,032; zstd 30,000, for content without information
 
 
 class BodyLines:
-    """The lines of one body; to be read once. `digest` is that of the body, however it is packed, once all of it was read."""
+    """The lines of one body; can be read once. `digest` is that of the decompressed body, once all of it was read."""
 
     def __init__(self, request: Request, context: Context) -> None:
         self._request, self._context = request, context
@@ -49,7 +49,7 @@ class BodyLines:
         return self._digest.digest()
 
     async def blocks(self) -> AsyncIterator[list[NumberedLine]]:
-        """Some lines at a time. Raises ProblemError where there is too much of it, or it is not whole."""
+        """Yield some lines at a time. Raises ProblemError if the body is too large or incomplete."""
         async for came in _gathered(self._request.stream(), self._unpack.block_bytes):
             self._came_bytes += len(came)
             pieces = self._unpack.pieces(came)
@@ -61,12 +61,12 @@ class BodyLines:
         yield self._cutter.end()
 
     async def read(self) -> None:
-        """Read all of it for its digest."""
+        """Read the whole body for its digest."""
         async for _ in self.blocks():
             pass
 
     def _next(self, pieces: Iterator[bytes]) -> list[NumberedLine] | None:
-        """The lines of the next piece, with pieces that hold nothing taken together; None where there are no more."""
+        """Return the lines of the next chunk, skipping chunks without any; None at the end."""
         found: list[NumberedLine] = []
         until = self._counted_bytes + BLOCK_BYTES
         try:
@@ -86,16 +86,16 @@ class BodyLines:
         if self._counted_bytes > self._context.settings.api.max_body_bytes:
             raise too_large(self._context)
         if self._bytes > max(MOST_TIMES_FROM, MOST_TIMES * self._came_bytes):
-            raise ProblemError(413, "too_large", f"a body unpacks to at most {MOST_TIMES:,} times its size.")
+            raise ProblemError(413, "too_large", f"a body may decompress to at most {MOST_TIMES:,} times its size.")
 
     def _damaged(self) -> ProblemError:
-        return ProblemError(400, "invalid_encoding", f"the body is not whole as {self._packing}.")
+        return ProblemError(400, "invalid_encoding", f"the body is incomplete or damaged as {self._packing}.")
 
 
 def refuse_packed(request: Request) -> None:
-    """Raise ProblemError for a body that is packed where only lines may be."""
+    """Raise ProblemError for a compressed body where only lines may be compressed."""
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        detail = "send this body as it is, without a Content-Encoding: only lines, to POST /v1/batches, may be packed."
+        detail = "send this body without a Content-Encoding: only lines sent to POST /v1/batches may be compressed."
         raise ProblemError(415, "unsupported_encoding", detail, headers={"Accept-Encoding": "identity"})
 
 
@@ -103,7 +103,7 @@ def check_headers(request: Request, context: Context) -> None:
     """Raise ProblemError for what can be refused before the body is read."""
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding not in UNPACK:
-        detail = f"send the body as {', '.join(UNPACK)}."
+        detail = f"this Content-Encoding is not supported: use {', '.join(UNPACK)}."
         raise ProblemError(415, "unsupported_encoding", detail, headers={"Accept-Encoding": ", ".join(UNPACK)})
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > context.settings.api.max_body_bytes:
@@ -111,12 +111,12 @@ def check_headers(request: Request, context: Context) -> None:
 
 
 def too_large(context: Context) -> ProblemError:
-    """The refusal."""
-    return ProblemError(413, "too_large", f"a body has at most {context.settings.api.max_body_bytes} bytes.")
+    """Return the refusal of a body that is too large."""
+    return ProblemError(413, "too_large", f"the body is too large: at most {context.settings.api.max_body_bytes} bytes.")
 
 
 async def _gathered(chunks: AsyncIterator[bytes], n: int) -> AsyncIterator[bytes]:
-    """The same bytes in blocks of `n`, however they came: each costs the same whatever it holds. Of a slow body, what there is."""
+    """Regroup a stream into blocks of `n` bytes, so that each costs the same; of a slow body, yield what has arrived."""
     block, begun = bytearray(), time.monotonic()
     async for chunk in chunks:
         for at in range(0, len(chunk), n):
@@ -129,14 +129,14 @@ async def _gathered(chunks: AsyncIterator[bytes], n: int) -> AsyncIterator[bytes
 
 
 class Unpacking(Protocol):
-    """One way in which a body can be packed. `parts` have begun so far; `is_whole` is whether the last one has ended."""
+    """A way to decompress a body. `parts`: how many have begun; `is_whole`: the last one has ended."""
 
     block_bytes: int
     parts: int
     is_whole: bool
 
     def pieces(self, block: bytes) -> Iterator[bytes]:
-        """The next bytes, unpacked, at most BLOCK_BYTES at once."""
+        """Yield the next bytes, decompressed, at most BLOCK_BYTES at once."""
 
 
 class _Plain:
@@ -147,7 +147,7 @@ class _Plain:
 
 
 class _Gzip:
-    """One member or more, as they may follow each other."""
+    """One or more consecutive members."""
 
     block_bytes = PACKED_BYTES
 
@@ -166,7 +166,7 @@ class _Gzip:
 
 
 class _Zstd:
-    """One frame or more."""
+    """One or more frames."""
 
     block_bytes = PACKED_BYTES
 

@@ -1,6 +1,6 @@
-"""Multipart uploads as they come over the wire: fields, and one file, whose bytes go on at once and are never kept.
+"""Read multipart uploads as they arrive: fields, and one file, whose bytes are passed on at once and never held.
 
-The parts may come in any order, cut anywhere: what is said of them does not depend on it.
+The parts may come in any order and be cut anywhere: neither changes the result.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -13,16 +13,16 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from api.http.problems import ProblemError
 
 MAX_FIELDS, MAX_FIELD_BYTES, MAX_HEADER_BYTES = 16, 4096, 8192
-FORM_BYTES = 256 << 10  # of a form beside its file: all fields and headers
+FORM_BYTES = 256 << 10  # of a form besides its file: all fields and headers
 
 
 @dataclass
 class Upload:
-    """What a multipart body has said so far."""
+    """What has been read of a multipart body."""
 
     fields: dict[str, str] = field(default_factory=dict)
-    before: dict[str, str] = field(default_factory=dict)  # those that came before the file
-    filename: str | None = None  # of the part `file`, once that has begun
+    before: dict[str, str] = field(default_factory=dict)  # fields that came before the file
+    filename: str | None = None  # of the part `file`, once it has begun
     is_whole: bool = False
     _header: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
     _headers: dict[str, bytes] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Upload:
     _data: list[bytes] = field(default_factory=list)
 
     async def file_bytes(self, request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
-        """The bytes of the part `file`, as they come, with `filename` and `before` set; with the last, all `fields` are."""
+        """Yield the bytes of the part `file` as they arrive, with `filename` and `before` set; at the end, all `fields` are."""
         kind, options = parse_options_header(request.headers.get("content-type", ""))
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise ProblemError(415, "unsupported_content_type", "send the file as multipart/form-data.")
@@ -43,7 +43,7 @@ class Upload:
         async for chunk in request.stream():
             received += len(chunk)
             wrong = too_large(max_bytes) if received > max_bytes + FORM_BYTES else self._parse(parser.write, chunk)
-            if self._data:  # before what is wrong behind it
+            if self._data:  # before an error further on
                 data, self._data = b"".join(self._data), []
                 yield data
             if wrong:
@@ -51,7 +51,7 @@ class Upload:
         if wrong := self._parse(parser.finalize):
             raise wrong
         if not self.is_whole or self.filename is None:
-            raise ProblemError(400, "missing_file", "the body has no whole part `file`.", param="file")
+            raise ProblemError(400, "missing_file", "the body has no complete part `file`.", param="file")
 
     @staticmethod
     def _parse(step: Callable[..., object], *args: bytes) -> ProblemError | None:
@@ -110,8 +110,8 @@ class Upload:
 
 
 def too_large(max_bytes: int) -> ProblemError:
-    """The refusal of a file."""
-    return ProblemError(413, "too_large", f"a file has at most {max_bytes} bytes.", param="file")
+    """Return the refusal of a file that is too large."""
+    return ProblemError(413, "too_large", f"the file is too large: at most {max_bytes} bytes are allowed.", param="file")
 
 
 def _malformed() -> ProblemError:
@@ -119,10 +119,10 @@ def _malformed() -> ProblemError:
 
 
 def _too_many() -> ProblemError:
-    return ProblemError(413, "too_large", f"a form has at most {MAX_FIELDS} fields of {MAX_FIELD_BYTES} bytes.")
+    return ProblemError(413, "too_large", f"a form may have at most {MAX_FIELDS} fields of {MAX_FIELD_BYTES} bytes.")
 
 
 def _plain_name(raw: bytes) -> str:
-    """A file name without folders and control characters."""
+    """Return a file name without folders and control characters."""
     name = raw.decode("utf-8", "replace").replace("\\", "/").rsplit("/", 1)[-1]
     return "".join(char for char in name if char.isprintable())[:200] or "upload"

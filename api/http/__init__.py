@@ -1,1 +1,1 @@
-"""What HTTP asks of every route: heads, errors, limits, idempotency. Knows no job, verdict or file of guardfleet."""
+"""What HTTP needs in every route: heads, errors, limits, idempotency. Knows no job, verdict or file of guardfleet."""

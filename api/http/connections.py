@@ -1,8 +1,8 @@
-"""Connections: how many there are, how long one may be open without a request, and which go when there are too many.
+"""Limit connections: how many there are, how long one may be open without a request, and which are closed if there are too many.
 
-uvicorn bounds requests, not connections, and knows no time for a head or a reader: a thousand callers that say nothing, or read
-nothing, for which none needs a key, would take every descriptor. So those that have been waited for longest make room for the
-newest. No request is safe from that before its key is known.
+uvicorn limits requests, not connections, and has no timeout for a head or a reader: a thousand callers that send nothing, or read
+nothing, would take every descriptor without any key. So those that have kept the server waiting longest make room for the newest. A
+request is safe from that only once its key is known.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from api.http.problems import problem
 from guardfleet.process.readiness import say_ready
 from guardfleet.settings import Settings
 
-DRAIN_S = 120.0  # for a body that goes on after its answer, so that its sender gets to read that
-UNREAD_S = 120.0  # for a caller that takes nothing of its answer
+DRAIN_S = 120.0  # for a body that goes on after its answer, so that its sender gets to read the answer
+UNREAD_S = 120.0  # for a caller that does not read its answer
 BACKLOG = 128  # connections accepted before the first of them can be counted
-OTHERS = 256  # descriptors of PostgreSQL, the broker, files and logs
+OTHERS = 256  # descriptors for PostgreSQL, the broker, files and logs
 
 
 class Waiting(H11Protocol):
-    """A connection that is closed when it has had no request for `head_s`, or when it was waited for longest of too many."""
+    """A connection that is closed if it has no request for `head_s`, or if there are too many and it has waited longest."""
 
     def __init__(self, *, most: int, head_s: float, **given: Any) -> None:
         super().__init__(**given)
@@ -42,11 +42,11 @@ class Waiting(H11Protocol):
 
     @property
     def is_kept(self) -> bool:
-        """Whether a request of a caller whose key is known is being answered on it, and the answer taken."""
+        """Whether a request with a known key is being answered on it, and the caller reads the answer."""
         return self.is_busy and self._timer is None and "caller" in self.cycle.scope["state"]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a head; of too many the one that was waited for longest goes, those with a request last."""
+        """Start waiting for a head. If there are too many connections, drop the longest-waiting one, those with a request last."""
         super().connection_made(transport)
         self._wait(self._head_s)
         if len(self.connections) > self._most:
@@ -54,43 +54,43 @@ class Waiting(H11Protocol):
             min(others, key=lambda other: (other is self, other.is_busy, other.waiting_since)).drop()
 
     def data_received(self, data: bytes) -> None:
-        """Stop the clock once the head is whole; a head that comes byte by byte does not stop it."""
+        """Stop the timer once the head is complete; a head that comes byte by byte does not stop it."""
         super().data_received(data)
         if self.is_busy:
             self._stop_waiting()
 
     def on_response_complete(self) -> None:
-        """Wait for the next one."""
+        """Wait for the next request."""
         super().on_response_complete()
-        if not self.is_busy:  # the next one may have been there already
+        if not self.is_busy:  # the next request may have arrived already
             self._wait(DRAIN_S if self.conn.their_state is h11.SEND_BODY else self._head_s)
 
     def pause_writing(self) -> None:
-        """Wait for a caller that does not read."""
+        """Start the timer for a caller that does not read."""
         super().pause_writing()
         self._wait(UNREAD_S)
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """Stop the timer: the caller reads again."""
         super().resume_writing()
         if self.is_busy:
             self._stop_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the timer."""
         super().connection_lost(exc)
         self._stop_waiting()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request as every other error is answered."""
-        answer = problem(400, "invalid_http", "this is no request of HTTP/1.1 that could be read.", headers={"Connection": "close"})
+        """Answer a malformed request in the same form as every other error."""
+        answer = problem(400, "invalid_http", "this is not a valid HTTP/1.1 request.", headers={"Connection": "close"})
         head = h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request")
         for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
     def drop(self) -> None:
-        """Close it at once, and count it no more."""
+        """Close the connection at once, and stop counting it."""
         self._stop_waiting()
         self.connections.discard(self)
         self.transport.abort()
@@ -107,22 +107,22 @@ class Waiting(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Says that it is ready once it listens."""
+    """Reports that it is ready once it listens."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
+        """Start listening, and report it."""
         await super().startup(sockets)
         say_ready()
 
 
 def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
-    """The server around the application."""
+    """Build the server around the application."""
     most = most_connections(settings.tuning.api_max_connections)
     config = uvicorn.Config(
         app,
         host=settings.api.host,
         port=settings.api.port,
-        http=partial(Waiting, most=most, head_s=settings.tuning.api_head_s),  # type: ignore[arg-type]  # whatever makes a protocol
+        http=partial(Waiting, most=most, head_s=settings.tuning.api_head_s),  # type: ignore[arg-type]  # anything that makes a protocol
         backlog=BACKLOG,
         log_config=None,
         access_log=False,
@@ -132,7 +132,7 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
 
 
 def most_connections(wanted: int) -> int:
-    """So many as there are descriptors for, the soft limit raised where the hard one allows it."""
+    """Return as many connections as there are descriptors for, after raising the soft limit as far as the hard one allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + BACKLOG + OTHERS
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -1,4 +1,4 @@
-"""Files on their way out: their tag, the part of one that a caller asks for, and the first piece read before an answer begins."""
+"""Serve files: ETag, ranges, and the first chunk read before the answer begins."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,13 +10,13 @@ from fastapi.responses import Response, StreamingResponse
 
 from api.http.threads import in_thread
 
-MOST_DIGITS = 18  # of a place in a file: none is so large, and one with more is behind the end all the more
+MOST_DIGITS = 18  # of a position in a file; a longer one is behind the end of any file
 
 
 async def serve(
     request: Request, etag: str, filename: str, size: Callable[[], int], read: Callable[[int, int | None], Iterator[bytes]]
 ) -> Response:
-    """The bytes that `read` gives, whole, or the part that `Range` names; 304 for who has them already."""
+    """Serve the bytes that `read` yields, completely or the part that `Range` names; 304 if the caller has them already."""
     headers = {
         "ETag": f'"{etag}"',
         "Accept-Ranges": "bytes",
@@ -38,12 +38,12 @@ async def serve(
 
 
 async def _begun(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, the first read already: what fails there is an answer of its own, and no 200 that breaks off."""
+    """Return the same iterator with its first chunk read, so that an early failure is an error and not a 200 that breaks off."""
     return chain((await in_thread(next, pieces, b""),), pieces)
 
 
 def _part(wanted: str, total: int) -> tuple[int, int] | None:
-    """First byte and the one behind the last of a single range; None where it names none of the file's."""
+    """Return first byte and end (exclusive) of a single range; None if it contains none of the file's bytes."""
     found = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", wanted)
     if not found or not any(found.groups()):
         return None

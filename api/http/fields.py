@@ -6,43 +6,43 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-# PostgreSQL keeps no NUL in its JSON.
+# PostgreSQL cannot store NUL in JSON.
 Metadata = Annotated[
     dict[
         Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00]*$")],
         Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
     ],
-    Field(max_length=16, json_schema_extra={"additionalProperties": False}),  # names with a NUL are none of the pattern
+    Field(max_length=16, json_schema_extra={"additionalProperties": False}),  # no name with a NUL matches the pattern
 ]
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Marks a field whose strings are judged, and so kept as they came, whatever they hold."""
+    """Marks a field whose strings are judged, and therefore kept as they came, whatever they hold."""
 
 
 JUDGED = _Kept()
-DEPRECATED = "guardfleet-deprecated"  # the header that names members under old names, each with its new one
-IGNORED = "guardfleet-ignored"  # the header that names members which were taken and do nothing
-UNSTORABLE = "unstorable"  # the type of the error
+DEPRECATED = "guardfleet-deprecated"  # header that lists members under old names, each with its new one
+IGNORED = "guardfleet-ignored"  # header that lists members that were accepted and have no effect
+UNSTORABLE = "unstorable"  # type of the error
 
 
 class Asked(BaseModel):
-    """What every request says in a model of its own: no string of it, but those that are judged, holds what cannot be stored.
+    """Base of every request model: its strings, except those to judge, must be storable.
 
-    PostgreSQL keeps no NUL, and half a surrogate pair is in no encoding that an answer could have.
+    PostgreSQL cannot store NUL, and a lone surrogate cannot be encoded in an answer.
     """
 
     @field_validator("*", mode="after")
     @classmethod
     def _is_storable(cls, value: Any, info: ValidationInfo) -> Any:
         if JUDGED not in cls.model_fields[info.field_name or ""].metadata and not is_storable(value):
-            raise PydanticCustomError(UNSTORABLE, "a NUL or half of a surrogate pair is taken in texts only")
+            raise PydanticCustomError(UNSTORABLE, "a NUL or a lone surrogate is allowed in texts only")
         return value
 
 
 def is_storable(value: object) -> bool:
-    """Whether PostgreSQL and UTF-8 can hold every string in it."""
+    """Return whether PostgreSQL and UTF-8 can represent every string in the value."""
     if isinstance(value, str):
         return "\0" not in value and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""HEAD of whatever can be got: the head of the answer to GET, and no more of it is made than that takes."""
+"""Serve HEAD for everything that has GET: the head of that answer, producing as little of the body as possible."""
 
 from contextlib import suppress
 
@@ -9,7 +9,7 @@ NOTHING: Message = {"type": "http.response.body", "body": b"", "more_body": Fals
 
 
 class Headed:
-    """Serves HEAD as GET up to the first piece of the body."""
+    """Serves HEAD as GET, up to the first chunk of the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -24,7 +24,7 @@ class Headed:
         async def headed(message: Message) -> None:
             nonlocal has_ended
             if has_ended:
-                raise ClientDisconnect  # as if nobody listened any more: a stream ends itself
+                raise ClientDisconnect  # as if the client had left: a stream ends itself
             if message["type"] == "http.response.start":
                 await send(message)
             has_ended = message["type"] == "http.response.body" or not _has_length(message)
@@ -38,5 +38,5 @@ class Headed:
 
 
 def _has_length(message: Message) -> bool:
-    """Whether it is known now how long the body is; of a stream without an end it is not waited for the first piece."""
+    """Return whether the body's length is known now; of an endless stream, the first chunk is not waited for."""
     return any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))

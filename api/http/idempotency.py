@@ -1,10 +1,10 @@
-"""The same request twice makes one thing: by `Idempotency-Key`, and without one for the retries that the openai SDK sends unasked.
+"""Make a repeated request create one thing only: by `Idempotency-Key`, or for retries that the openai SDK sends unasked.
 
-That SDK repeats a POST whose answer it lost and marks it only by `x-stainless-retry-count`. So every request that makes something
-is remembered by key, route and body for a quarter of an hour; a marked repeat gets what the first one made.
+That SDK repeats a POST whose answer it lost and marks it only by `x-stainless-retry-count`. So every request that creates something
+is remembered by key, route and body for a quarter of an hour; a marked repeat gets what the first request created.
 
-A body that is a stream of lines is not known before it was read: its digest is recorded with what was made of it, and a repeat is
-read to its end and compared before it is told.
+A body of streamed lines is unknown until it was read: its digest is recorded with what was created from it, and a repeat is read to
+its end and compared before it is answered.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ from guardfleet.store.postgres.database import Database
 KEY_CHARACTERS = 255
 KEY_MEMORY_S = 86_400.0
 RETRY_MEMORY_S = 900.0
-SECRET_HEADER = "guardfleet-callback-secret"  # noqa: S105 - its name
-ALIVE_S = idempotency.LEFT_S / 4  # between two signs of life
+SECRET_HEADER = "guardfleet-callback-secret"  # noqa: S105 - name of the header
+ALIVE_S = idempotency.LEFT_S / 4  # between two renewals
 
 
 def has_key(request: Request) -> bool:
-    """Whether it is to make something once, whoever asks for it how often."""
+    """Return whether the request has an idempotency key."""
     return "idempotency-key" in request.headers
 
 
 @dataclass
 class Once:
-    """One request that makes something. An async context manager; it makes that in one transaction with what `settling` gives."""
+    """One request that creates something, in one transaction with what `settling` returns. An async context manager."""
 
     db: Database
     tenant_id: int
@@ -46,23 +46,23 @@ class Once:
     fingerprint: bytes
     memory_s: float
     is_keyed: bool
-    earlier: str | None = None  # what the same request made before
-    unmade: str | None = None  # what it has made and given up
+    earlier: str | None = None  # what the same request created before
+    unmade: str | None = None  # what this request created and abandoned
     _earlier_body: bytes | None = None
-    _token: int | None = None  # None: of two requests without a key that came together, the one that is not remembered
+    _token: int | None = None  # None: of two simultaneous requests without a key, the one that is not remembered
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
     def of(cls, request: Request, db: Database, caller: Caller, asked: bytes) -> Self:
-        """The request, `asked` being all that makes it the same as another, beside what signs its callbacks."""
+        """Build from a request; `asked` are the bytes that identify it, besides the callback secret."""
         header = request.headers.get("idempotency-key")
         if header is not None and not (0 < len(header) <= KEY_CHARACTERS and header.isprintable()):
-            detail = f"an Idempotency-Key has 1 to {KEY_CHARACTERS} printable characters."
+            detail = f"an Idempotency-Key must have 1 to {KEY_CHARACTERS} printable characters."
             raise ProblemError(400, "invalid_idempotency_key", detail)
         secret = request.headers.get(SECRET_HEADER)
         fingerprint = hashlib.sha256(asked if secret is None else b"%b\0%b" % (asked, secret.encode())).digest()
         name = header.encode() if header is not None else b"body/" + fingerprint
-        whose = b"%d" % caller.key_id if header is None else b"tenant/%d" % caller.tenant_id  # its next key tries the same again
+        whose = b"%d" % caller.key_id if header is None else b"tenant/%d" % caller.tenant_id  # its next key can retry
         retries = request.headers.get("x-stainless-retry-count", "0")
         is_first = header is None and retries in ("", "0")
         return cls(
@@ -96,12 +96,12 @@ class Once:
         return self
 
     def require_same(self, body: bytes) -> None:
-        """Raise ProblemError unless the earlier request had a body of this digest too."""
-        if self._earlier_body not in (body, None):  # None: of the version before, which knew only the rest
+        """Raise ProblemError unless the earlier request had a body with this digest."""
+        if self._earlier_body not in (body, None):  # None: recorded by the previous version, without the body
             raise _reused()
 
     def settling(self, body: bytes | None = None) -> Callable[[Any, str], None]:
-        """What records a subject inside the transaction that makes it; `body`: the digest of lines that it was made of."""
+        """Return a function that records a subject in the transaction that creates it; `body`: the digest of its lines."""
         token = self._token
         if token is None:
             return lambda connection, subject: None
@@ -119,7 +119,7 @@ class Once:
             )
 
     async def _stay(self, token: int) -> None:
-        """Be known to be at it, however long a body takes to come."""
+        """Keep the request alive, however long its body takes to arrive."""
         while True:
             await asyncio.sleep(ALIVE_S)
             with suppress(RetryableError):
@@ -127,5 +127,5 @@ class Once:
 
 
 def _reused() -> ProblemError:
-    detail = "this Idempotency-Key was used for another request."
+    detail = "this Idempotency-Key was already used for a different request: use a new one."
     return ProblemError(422, "idempotency_key_reused", detail, headers={"x-should-retry": "false"})

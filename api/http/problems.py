@@ -37,7 +37,7 @@ RETRY_AFTER_S = 5
 
 
 class ProblemError(HTTPException):
-    """An answer other than success, decided in a route, or while its body is read: the framework lets only its own kind through."""
+    """An answer other than success, raised by a route or while its body is read (where only HTTPException gets through)."""
 
     def __init__(
         self, status: int, code: str, detail: str, *, param: str | None = None, headers: dict[str, str] | None = None
@@ -49,7 +49,7 @@ class ProblemError(HTTPException):
 def problem(
     status: int, code: str, detail: str, *, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """The response. What it quotes of the request may be in no encoding: it is spelled out then."""
+    """Build the response. Quoted parts of the request that cannot be encoded are escaped."""
     detail, param = _encodable(detail), None if param is None else _encodable(param)
     title = TITLES.get(status, "Error")
     kind = "server_error" if status >= 500 else KINDS.get(status, "invalid_request_error")  # noqa: PLR2004
@@ -101,20 +101,20 @@ def install(app: FastAPI) -> None:
 
 
 def failed() -> JSONResponse:
-    """The answer to a request that a defect has ended."""
-    return problem(500, "internal_error", "guardfleet failed on this request; its log has the request id.")
+    """Return the answer to a request that failed because of a defect."""
+    return problem(500, "internal_error", "guardfleet failed on this request: look for the request id in its log.")
 
 
 def unavailable(request: Request, error: RetryableError) -> ProblemError:
-    """The answer while a service is away, said in the log too: only there with what it has said itself."""
+    """Return the answer while a service is down. Details of the failure go to the log only."""
     get_logger().warning("request_failed", route=request.url.path, reason=str(error))
     service = error.service if isinstance(error, AwayError) else "service"
-    detail = f"the {service} cannot be used now; nothing was lost."
+    detail = f"the {service} is not available now; nothing was lost, try again."
     return ProblemError(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 async def _of_another_key(request: Request, error: Exception) -> JSONResponse:
-    """The answer of a process that was not restarted when the secret key was rotated. Any other such error is a defect here."""
+    """Answer for a process that was not restarted after the secret key was rotated. Any other such error is a defect."""
     context = request.app.state.context
     try:
         is_foreign = await run_in_threadpool(installation.is_foreign, context.db, context.keyring)
@@ -123,12 +123,12 @@ async def _of_another_key(request: Request, error: Exception) -> JSONResponse:
     if not is_foreign:
         raise error
     get_logger().warning("request_failed", route=request.url.path, reason=str(error))
-    detail = "this server has not the installation's secret key, which was rotated: its operator has to restart it with that."
+    detail = "this server lacks the installation's secret key, which was rotated: its operator must restart it with that key."
     return problem(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 async def _of_wrong_form(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for nothing else
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for nothing else
     found = _nearest(error)
     if not found.param and "json" not in request.headers.get("content-type", ""):
         return problem(415, "unsupported_content_type", "send Content-Type: application/json.")
@@ -137,7 +137,7 @@ async def _of_wrong_form(request: Request, error: Exception) -> JSONResponse:
 
 @dataclass(frozen=True)
 class _Fault:
-    """What is wrong with a request's form. Of what the schema could not say it is 400, else 422."""
+    """What is wrong with a request's form: 400 for what the schema could not express, else 422."""
 
     status: int
     detail: str
@@ -145,7 +145,7 @@ class _Fault:
 
 
 def _nearest(error: RequestValidationError) -> _Fault:
-    """The first fault; of a field that may be one of several things, that of the one which what came is most like."""
+    """Return the first fault; for a field with alternatives, that of the alternative closest to the input."""
     faults = [(_path(each, error.body), each) for each in error.errors()]
     field = faults[0][0][:1]
     deepest = max(len(path) for path, _ in faults if path[:1] == field)
@@ -157,12 +157,12 @@ def _nearest(error: RequestValidationError) -> _Fault:
 
 
 def _named(path: Sequence[int | str]) -> str:
-    """A place as a caller would write it: `input[1].text`."""
+    """Format a path as a caller would write it: `input[1].text`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def _path(error: Mapping[str, Any], body: object) -> tuple[int | str, ...]:
-    """Where it is in what came: without the names that stand for the branches of a union."""
+    """Return the fault's path in the body, without the names of a union's branches."""
     source, *place = error["loc"]
     if source != "body" or body is None:
         return tuple(place)
@@ -179,7 +179,7 @@ def _encodable(text: str) -> str:
 
 
 def _methods(app: FastAPI, request: Request) -> list[str]:
-    """All methods of the path: several routes can have it, of which the framework names the first one's."""
+    """Return all methods of the path: several routes may share it, and the framework names only the first one's."""
     found: set[str] = set()
     for path, operations in app.openapi()["paths"].items():
         pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))

@@ -1,4 +1,4 @@
-"""What a key may have: so many requests (its rate) and texts (its quota) in a window, counted in Redis where processes share it."""
+"""Limits of a key: requests (its rate) and texts (its quota) per window, counted in Redis if processes share them."""
 
 import time
 from collections.abc import Collection
@@ -16,12 +16,12 @@ from guardfleet.errors import ConfigurationError
 from guardfleet.store.keys import Caller
 from guardfleet.telemetry.logs import get_logger
 
-RETRIED_S = 120  # a client of OpenAI's does not wait longer than this, and is told not to try
+RETRIED_S = 120  # OpenAI's clients do not wait longer than this, and are told not to retry
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a key has left of one limit."""
+    """What is left of one limit of a key."""
 
     unit: str  # `requests` or `texts`
     amount: int
@@ -31,17 +31,17 @@ class Allowance:
 
     @property
     def policy(self) -> str:
-        """The limit, as the IETF draft puts it."""
+        """The limit, in the IETF draft's notation."""
         return f'"{self.unit}";q={self.amount};w={self.window_s}'
 
     @property
     def left(self) -> str:
-        """What is left of it, likewise."""
+        """The remainder, in the same notation."""
         return f'"{self.unit}";r={self.remaining};t={self.reset_s}'
 
 
 class Throttle:
-    """Counts by key. With the shared store away nobody is refused: a limit is no reason to be down."""
+    """Counts by key. If the shared store is down, nobody is refused: a limit is no reason for an outage."""
 
     def __init__(self, rate: str | None, quota: str | None, url: str | None, *, namespace: str) -> None:
         self._is_local = url is None
@@ -51,11 +51,11 @@ class Throttle:
         self._limiter = SlidingWindowCounterRateLimiter(storage)
 
     async def count(self, request: Request, caller: Caller) -> None:
-        """Count one request; ProblemError 429 when it is one too many."""
+        """Count one request. Raises ProblemError 429 if it exceeds the rate."""
         await self._spend(request, caller, "requests", 1, "rate_limit_exceeded")
 
     async def spend(self, request: Request, caller: Caller, texts: int) -> None:
-        """Take texts off the key's quota; ProblemError 429 when it has not so many left, and then none is taken."""
+        """Take texts off the key's quota. Raises ProblemError 429, and takes none, if the quota does not suffice."""
         if texts:
             await self._spend(request, caller, "texts", texts, "insufficient_quota")
 
@@ -74,10 +74,10 @@ class Throttle:
         known = {**getattr(request.state, "allowances", {}), unit: allowance}
         request.state.allowances, request.state.headers = known, _headers(known.values())
         if not is_allowed:
-            may = f"this key may have {allowance.amount:,} {unit} in {allowance.window_s:,} s"
-            detail = f"{may}; {allowance.remaining:,} are left, and this takes {n:,}."
+            may = f"this key is limited to {allowance.amount:,} {unit} in {allowance.window_s:,} s"
+            detail = f"{may}; {allowance.remaining:,} are left, and this request needs {n:,}."
             if n > allowance.amount:
-                raise ProblemError(429, code, f"{detail} It never will be.", headers={"x-should-retry": "false"})
+                raise ProblemError(429, code, f"{detail} Split it: it can never be admitted.", headers={"x-should-retry": "false"})
             retry_s = max(1, allowance.reset_s)
             should_retry = "true" if retry_s <= RETRIED_S else "false"
             raise ProblemError(429, code, detail, headers={"Retry-After": str(retry_s), "x-should-retry": should_retry})
@@ -91,7 +91,7 @@ class Throttle:
 
 
 def _headers(known: Collection[Allowance]) -> dict[str, str]:
-    """As the IETF draft (RateLimit) and OpenAI's clients (x-ratelimit) read them."""
+    """Build the headers that the IETF draft (RateLimit) and OpenAI's clients (x-ratelimit) define."""
     headers = {
         "RateLimit-Policy": ", ".join(allowance.policy for allowance in known),
         "RateLimit": ", ".join(allowance.left for allowance in known),
@@ -109,4 +109,4 @@ def _parsed(limit: str) -> RateLimitItem:
     try:
         return parse(limit)
     except ValueError as error:
-        raise ConfigurationError(f"{limit!r} is no limit; write one as `600/minute` or `1000000/day`.") from error
+        raise ConfigurationError(f"{limit!r} is not a valid rate limit; write it as `600/minute` or `1000000/day`.") from error

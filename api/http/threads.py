@@ -1,4 +1,4 @@
-"""Blocking calls beside the event loop."""
+"""Run blocking calls beside the event loop."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a store function, which blocks, beside the event loop: one store serves the API and the workers."""
+    """Run a blocking store function beside the event loop: the API and the workers share one store."""
     return await run_in_threadpool(function, *args, **kwargs)
 
 
 async def beside(limiter: anyio.CapacityLimiter, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `in_thread`, but one of the few threads that do this and nothing else: of those that all requests share none is taken."""
+    """Run a function like `in_thread`, but in one of the few threads reserved for its kind, so that it takes no shared one."""
     return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=limiter)

@@ -1,4 +1,4 @@
-"""A job as OpenAI's Batch, with guardfleet's own counts beside it; and what a caller may ask of one."""
+"""A job as OpenAI's Batch, with guardfleet's own counts; and the options of a batch."""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -17,25 +17,25 @@ from guardfleet.rows.columns import Columns
 from guardfleet.store.jobs.views import JobView
 
 METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
-MOST_METADATA = 1000  # characters of up to 12 bytes in a URL, which has at most 64 KiB with all that is asked
+MOST_METADATA = 1000  # characters of up to 12 bytes in a URL, which may have at most 64 KiB with all options
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 AS_JSON = "A JSON object of at most 16 strings"
 
 
 class BatchOptions(Asked, JobOptions):
-    """What may be asked of every batch, beside its texts. All of it is guardfleet's own."""
+    """The options of every batch, besides its texts. All of them are guardfleet's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    warns: ClassVar[bool] = False  # `guardfleet-deprecated` says it
+    warns: ClassVar[bool] = False  # the header `guardfleet-deprecated` reports old names instead
     name: Annotated[str, StringConstraints(max_length=200)] = Field(default="batch", description="Name of the batch.")
 
     def asked(self) -> JobOptions:
-        """Return the same for whoever knows no HTTP."""
+        """Return the options without HTTP's own."""
         return JobOptions(**{name: getattr(self, name) for name in JobOptions.model_fields})
 
 
 class LineOptions(BatchOptions):
-    """What may be asked of a batch whose lines are the body, and so in the URL."""
+    """The options of a batch whose lines are the body, so that options are in the URL."""
 
     metadata: Annotated[str, StringConstraints(max_length=MOST_METADATA)] | None = Field(  # type: ignore[assignment]
         None, description=AS_JSON
@@ -44,21 +44,21 @@ class LineOptions(BatchOptions):
         None, description=f"Instead of `metadata` in webhooks: {AS_JSON}"
     )
 
-    text_column: Column | None = Field(None, description="The member of a line that holds its text, if not text.")
-    id_column: Column | None = Field(None, description="The one that holds its id, if not id.")
+    text_column: Column | None = Field(None, description="Member of a line that holds its text (default: text).")
+    id_column: Column | None = Field(None, description="Member of a line that holds its id (default: id).")
     metadata_columns: Annotated[str, StringConstraints(min_length=1, max_length=MOST_METADATA)] | None = Field(
-        None, description="Passed through as metadata: all others (the default), none, or a,b,c."
+        None, description="Members to keep as metadata: all others (the default), none, or a,b,c."
     )
 
-    allow_empty: bool = Field(False, description="A body without a line is no error.")
+    allow_empty: bool = Field(False, description="Accept a body without lines.")
 
     @property
     def columns(self) -> Columns:
-        """Where the lines have what counts."""
+        """Which members of the lines hold text, id and metadata."""
         return Columns.of(self.text_column, self.id_column, self.metadata_columns)
 
     def asked(self) -> JobOptions:
-        """Return the same with both metadata as what they stand for; raises ProblemError 400 where one is none."""
+        """Return the options with both kinds of metadata parsed. Raises ProblemError 400 if one is invalid."""
         values = {name: getattr(self, name) for name in JobOptions.model_fields}
         return JobOptions(**values | {name: _parsed(values[name], name) for name in ("metadata", "webhook_metadata")})
 
@@ -71,7 +71,7 @@ def _parsed(value: str | None, name: str) -> dict[str, str] | None:
 
 
 class Expiry(Asked):
-    """After how long OpenAI would delete the files of results."""
+    """When OpenAI would delete the result files."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     anchor: Literal["created_at"]
@@ -79,26 +79,26 @@ class Expiry(Asked):
 
 
 class BatchRequest(BatchOptions):
-    """A batch of an uploaded file, as the openai SDK asks for one."""
+    """A batch of an uploaded file, as the openai SDK requests it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     input_file_id: Annotated[str, StringConstraints(max_length=100)]
-    endpoint: Literal["/v1/moderations", "/v1/chat/completions"] = Field(description="What its lines are requests to.")
+    endpoint: Literal["/v1/moderations", "/v1/chat/completions"] = Field(description="Endpoint that the file's lines are for.")
     completion_window: Annotated[str, StringConstraints(pattern=WINDOW)] = Field(
-        "24h", description="After so long it expires: minutes, hours or days."
+        "24h", description="Expire the batch after this time: minutes, hours or days."
     )
     output_expires_after: Expiry | None = Field(
-        None, description="Taken, without effect: results are kept as long as verdicts. `guardfleet-ignored` says so."
+        None, description="Accepted without effect: results are kept as long as verdicts. Reported in `guardfleet-ignored`."
     )
     metadata: Metadata | None = None
     webhook_metadata: Metadata | None = Field(None, description="Instead of `metadata` in webhooks.")
 
 
 def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, Any]:
-    """The job; `refused` are lines to name in `errors`."""
+    """Return the batch; `refused` are lines to report in `errors`."""
     errors = [{"code": e.code, "message": e.detail, "param": None, "line": e.line} for e in refused]
     if job.state is JobState.FAILED and not errors:
-        errors = [{"code": "failed", "message": job.reason or "the input could not be taken in.", "param": None, "line": None}]
+        errors = [{"code": "failed", "message": job.reason or "the input could not be read.", "param": None, "line": None}]
     ended = _unix(job.finished_at)
     return {
         "id": ids.BATCH.of(job.public_id),

@@ -1,15 +1,15 @@
 """Verdicts in the terms of OpenAI's moderations.
 
-Qwen3Guard has nine categories, OpenAI thirteen, and they do not match one to one. What the model says is given under the name that
-is nearest; what it has no category for is `false`, 0.0 and applied to no input, never guessed:
+Qwen3Guard has nine categories and OpenAI thirteen, which do not match one to one. Each category of the model is reported under the
+nearest name. OpenAI's categories that the model lacks are `false`, score 0.0 and apply to no input; they are never guessed:
 
 - `violence`, `illicit`, `sexual`, `self-harm`: Violent, Non-violent Illegal Acts, Sexual Content, Suicide & Self-Harm.
 - `harassment` and `hate`: Unethical Acts, which the model does not tell apart (bias, hate speech, insults, threats, defamation).
 - the sub-categories (`harassment/threatening`, `sexual/minors`, ...): none.
-- `pii`, `political`, `copyright`, `jailbreak`: what the model has and OpenAI has no name for, under names of our own.
+- `pii`, `political`, `copyright`, `jailbreak`: the model's categories without an OpenAI name, under names of our own.
 
-A score ranks; it is no calibrated probability (`score` says where it comes from). A text without a verdict is flagged, all its
-scores are 1, and they applied to no input.
+A score ranks; it is not a calibrated probability (see `scores`). A text without a verdict is flagged, all its scores are 1, and
+they apply to no input.
 """
 
 import functools
@@ -59,7 +59,7 @@ KNOWN = 65_536
 
 
 def result_json(row: StoredVerdict, model: Model, *, flag_from: Severity = Severity.UNSAFE) -> bytes:
-    """One of `results` of a moderation, as JSON."""
+    """Return one of a moderation's `results`, as JSON."""
     if row.evidence is None:
         return _known(row.codes, model, flag_from)
     return orjson.dumps(result(row.judgement, model, flag_from, row.evidence))
@@ -71,7 +71,7 @@ def _known(codes: tuple[Any, ...], model: Model, flag_from: Severity) -> bytes:
 
 
 def result(said: Judgement, model: Model, flag_from: Severity, evidence: Mapping[str, Any] | None) -> dict[str, Any]:
-    """One of `results`. An error is above every severity: it is flagged, whatever is flagged."""
+    """Return one of a moderation's `results`. An error is above every severity, so it is always flagged."""
     is_flagged, is_error = said.severity >= flag_from, said.severity is Severity.ERROR
     named, ranked = set(category_names(said.categories)) if is_flagged else set(), scores(said)
     return {
@@ -84,16 +84,16 @@ def result(said: Judgement, model: Model, flag_from: Severity, evidence: Mapping
 
 
 def score(said: Judgement, category: Category) -> float:
-    """How high the text ranks in the category, 0 to 1."""
+    """Return how high the text ranks in the category, 0 to 1."""
     return scores(said)[category]
 
 
 def scores(said: Judgement) -> dict[Category, float]:
-    """How high the text ranks in each category, 0 to 1: the highest of the nine is P(not safe), of every text.
+    """Return how high the text ranks in each category, 0 to 1; the highest of the nine is always P(not safe).
 
-    A category that the model named has all of P(not safe). Any other has it in proportion to its odds: those of being named first,
-    had the answer been `Unsafe`, over the highest of the nine. Where no odds are known nothing says how to divide the doubt, so
-    that it counts in full in each.
+    A category that the model named scores P(not safe). Any other scores in proportion to its probability of being named first,
+    given the answer `Unsafe`, divided by the highest of the nine. If these probabilities are unknown, nothing says how to divide
+    P(not safe), so each category scores all of it.
     """
     doubt = not_safe(said)
     odds = [p or 0.0 for p in said.category_odds[1:]] if said.category_odds else [0.0] * len(CATEGORY_NAMES)
@@ -107,7 +107,7 @@ def scores(said: Judgement) -> dict[Category, float]:
 
 
 def not_safe(said: Judgement) -> float:
-    """P(not safe); where the model's probabilities are not known, or are of no verdict, what the severity alone says."""
+    """Return P(not safe); without usable probabilities, 0 or 1 by the severity alone."""
     if said.severity is Severity.ERROR or said.probabilities is None:
         return float(said.severity is not Severity.SAFE)
     return 1 - said.probabilities[0]

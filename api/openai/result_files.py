@@ -1,7 +1,7 @@
-"""The result files of a batch: its verdicts as OpenAI's batch lines, rendered while they are read, never stored.
+"""The result files of a batch: its verdicts as OpenAI's batch lines, rendered when they are read, never stored.
 
-Verdicts that ended well are in the output file; errors, refused lines and texts that a cancelled or expired batch never came to
-are in the error file. A file that would be empty is not there.
+The output file has the verdicts; the error file has errors, refused lines, and texts that a cancelled or expired batch never
+reached. A file that would be empty does not exist.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ NAME = re.compile(f"(?:{ids.OUTPUT_FILE.prefix}|{ids.ERROR_FILE.prefix})([0-9a-f
 
 
 def labels(job: JobView) -> dict[str, str | None]:
-    """The names of a batch's result files, as far as they are there."""
+    """Return the ids of a batch's result files; None for those that do not exist."""
     ended, left = job.state.is_final and job.state is not JobState.FAILED, job.total - job.done
     return {
         "output_file_id": ids.OUTPUT_FILE.of(job.public_id) if ended and job.done > job.error else None,
@@ -50,17 +50,17 @@ class Output:
 
     @property
     def filename(self) -> str:
-        """What a browser would save it as."""
+        """The name under which a browser would save it."""
         return f"{'errors' if self.is_errors else 'output'}_{self.job.public_id.hex}.jsonl"
 
     @property
     def etag(self) -> str:
-        """Of the bytes: verdicts of an ended batch stay as they are, and one version writes them in one way."""
+        """A tag of the content: verdicts of an ended batch do not change, and a version renders them in one way only."""
         known = f"{self.filename}/{self.job.done}/{self.job.purged_at}/{guardfleet.__version__}"
         return hashlib.sha256(known.encode()).hexdigest()[:32]
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Its bytes, a page of verdicts at a time; what lies before `start` is rendered and left out."""
+        """Yield its bytes, a page of verdicts at a time; what precedes `start` is rendered and dropped."""
         at = 0
         for piece in self._pieces():
             end = at + len(piece)
@@ -71,11 +71,11 @@ class Output:
             at = end
 
     def size(self) -> int:
-        """Its bytes, counted by rendering it once."""
+        """Return the file's size, counted by rendering it once."""
         return _size(self)
 
     def file_object(self) -> dict[str, Any]:
-        """The file as OpenAI has it."""
+        """Return the file as OpenAI's object."""
         ended = self.job.finished_at or self.job.created_at
         return {
             "id": (ids.ERROR_FILE if self.is_errors else ids.OUTPUT_FILE).of(self.job.public_id),
@@ -109,11 +109,11 @@ class Output:
         code = "batch_expired" if job.state is JobState.EXPIRED else "batch_cancelled"
         for first_seq, rows in unprocessed.dropped(db, self.keyring, job):
             for place, row in enumerate(rows, first_seq):
-                yield _failed_line(job, str(place), row.id, code, "the batch ended before this request was begun.")
+                yield _failed_line(job, str(place), row.id, code, "the batch ended before this request was processed.")
 
 
 def find(db: Database, keyring: Keyring, file_id: str, tenant_id: int) -> Output | None:
-    """The result file of that name; None where it is the name of no result file. Raises NotFoundError."""
+    """Return the result file with this id; None if the id is not one of a result file. Raises NotFoundError."""
     found = NAME.fullmatch(file_id)
     if not found:
         return None
@@ -129,7 +129,7 @@ def _size(output: Output) -> int:
 
 
 def _output_line(job: JobView, row: StoredVerdict, model: Model, render: Callable[[JobView, StoredVerdict, Model], bytes]) -> bytes:
-    """A line of the output file; one that was counted as completed but cannot be understood says so in its place."""
+    """Render a line of the output file; a verdict that was counted as completed but cannot be decoded becomes an error line."""
     return _error_line(job, row) if row.judgement.severity is Severity.ERROR else render(job, row, model)
 
 
@@ -148,9 +148,9 @@ def _moderation_line(job: JobView, row: StoredVerdict, model: Model) -> bytes:
 
 
 def _completion_line(job: JobView, row: StoredVerdict, model: Model) -> bytes:
-    """For lines that asked for a chat completion, as they would of the guard model itself: the canonical answer.
+    """Render the answer to a chat completion request, as the guard model itself would give it: the canonical answer.
 
-    Not the answer to the letter (`raw`), which may be of one window of a long text and so say less than the verdict.
+    Not the literal answer (`raw`): that may be about one window of a long text, and so say less than the verdict.
     """
     job_id, said = job.public_id.hex, row.judgement
     n_in, n_out = row.input_tokens, row.output_tokens
@@ -179,7 +179,7 @@ def _failed_line(job: JobView, no: str, row_id: str | None, code: str, message: 
 
 
 def _refused_line(job: JobView, refused: dict[str, Any]) -> bytes:
-    """A line that was never taken: what an immediate request would have been answered."""
+    """Render a refused line: what an immediate request would have been answered."""
     error = {
         "message": f"line {refused['line']}: {refused['detail']}",
         "type": "invalid_request_error",

@@ -1,4 +1,4 @@
-"""Batches: what the rest of guardfleet calls jobs, in OpenAI's shape. Made of an uploaded file, or of lines in the body."""
+"""Batches: jobs in OpenAI's shape, made from an uploaded file or from lines in the body."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Annotated, Any
@@ -39,7 +39,7 @@ router = APIRouter(prefix="/v1/batches", tags=["batches"])
 MAX_REQUEST_BYTES = 64 << 10
 ERRORS_SHOWN = 20
 _, _SCHEMAS = models_json_schema([(BatchRequest, "validation")], ref_template="#/components/schemas/{model}")
-SCHEMAS = _SCHEMAS["$defs"]  # the body is read by the route itself, so that the framework does not know of them
+SCHEMAS = _SCHEMAS["$defs"]  # the route reads the body itself, so the framework does not know them
 SCHEMAS["BatchRequest"]["properties"] |= {
     old: SCHEMAS["BatchRequest"]["properties"][new] | {"deprecated": True, "description": f"The old name of `{new}`."}
     for old, new in OLD_NAMES.items()
@@ -59,7 +59,7 @@ BODY = {
 async def create(
     request: Request, context: AppContext, caller: BatchesWriter, options: Annotated[LineOptions, Query()]
 ) -> Response:
-    """A batch of an uploaded file (JSON), or of the lines in the body (JSONL): one `{"id", "text"}` or request of a batch each."""
+    """Create a batch from an uploaded file (JSON), or from lines in the body (JSONL): `{"id", "text"}` or a batch request each."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "application/json":
         return await _of_file(request, context, caller)
@@ -73,13 +73,13 @@ async def create(
 async def _of_file(request: Request, context: Context, caller: Caller) -> Response:
     refuse_packed(request)
     if request.url.query:
-        detail = "with a JSON body, what is asked of the batch stands in the body: nothing in the URL counts."
+        detail = "with a JSON body, put all options into the body: parameters in the URL are not read."
         raise ProblemError(400, "invalid_parameter", detail, param=next(iter(request.query_params), None))
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_REQUEST_BYTES:
-            raise ProblemError(413, "too_large", f"a request has at most {MAX_REQUEST_BYTES} bytes.")
+            raise ProblemError(413, "too_large", f"the request is too large: at most {MAX_REQUEST_BYTES} bytes are allowed.")
     try:
         asked = BatchRequest.model_validate_json(body)
     except ValidationError as error:
@@ -141,7 +141,7 @@ async def _read(request: Request, context: Context, caller: Caller, options: Lin
 async def _taken(
     request: Request, context: Context, caller: Caller, options: LineOptions, body: BodyLines, once: Once | None = None
 ) -> Response:
-    """The batch of all lines of the body, which is remembered as it is sealed."""
+    """Create a batch of all lines in the body; the idempotency record is written when its intake is closed."""
     secret, addresses = await _callback(request, context, caller, options)
     new = NewJob(options.asked(), caller.tenant_id, callback_secret=secret)
     blocks = body.blocks()
@@ -164,17 +164,17 @@ async def _taken(
 
 
 async def _first(blocks: AsyncIterator[list[NumberedLine]], options: LineOptions) -> list[NumberedLine]:
-    """The first lines; ProblemError where there are none, before there is a batch, unless that is allowed."""
+    """Return the first lines. Raises ProblemError if there are none, before the batch exists, unless that is allowed."""
     async for lines in blocks:
         if lines:
             return lines
     if not options.allow_empty:
-        raise ProblemError(400, "empty_body", "the body has no rows; ?allow_empty=true takes it all the same.")
+        raise ProblemError(400, "empty_body", "the body has no rows: add ?allow_empty=true to accept that.")
     return []
 
 
 async def _callback(request: Request, context: Context, caller: Caller, asked: BatchOptions) -> tuple[str | None, Sequence[str]]:
-    """What signs the callback, and where it leads, looked up once: a mistake shows before anything of the input is read."""
+    """Return the callback's secret and addresses, resolved once, so that a mistake shows before any input is read."""
     url, secret = asked.callback_url, request.headers.get(SECRET_HEADER)
     if url is None:
         return None, ()
@@ -183,7 +183,7 @@ async def _callback(request: Request, context: Context, caller: Caller, asked: B
 
 
 def _say_old_names(made: Response, asked: Iterable[str]) -> None:
-    """Name in a header what was asked for under a name that the next version does not know."""
+    """List in a header the options given under deprecated names."""
     if old := sorted(OLD_NAMES.keys() & set(asked)):
         made.headers[DEPRECATED] = ", ".join(f"{name}={OLD_NAMES[name]}" for name in old)
 
@@ -202,7 +202,7 @@ async def listing(
     after: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
-    """Your batches, newest first."""
+    """List your batches, newest first."""
     found = await in_thread(
         views.page, context.db, tenant_id=caller.tenant_id, after=ids.JOB.parse(after) if after else None, limit=limit + 1
     )
@@ -211,7 +211,7 @@ async def listing(
 
 @router.get("/{batch_id}")
 async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
-    """Where a batch is, how fast it goes, and what holds it up: as cheap at ten million texts as at ten."""
+    """Return a batch's status, speed, and what blocks it; costs the same for ten million texts as for ten."""
 
     def found() -> bytes:
         job = views.get(context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
@@ -224,7 +224,7 @@ async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) ->
 
 @router.post("/{batch_id}/cancel")
 async def cancel(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
-    """Stop a batch; verdicts it already has stay."""
+    """Cancel a batch; existing verdicts are kept."""
     job = await _job(batch_id, context, caller.tenant_id)
     if job.state in (JobState.COMPLETED, JobState.FAILED, JobState.EXPIRED):
         raise _ended(job)
@@ -234,13 +234,13 @@ async def cancel(batch_id: str, context: AppContext, caller: BatchesWriter) -> d
 
 @router.post("/{batch_id}/pause")
 async def pause(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
-    """Let a batch rest: nothing more of it is begun; what is in work finishes."""
+    """Pause a batch: no further shard of it is started; running ones finish."""
     return await _change(batch_id, context, caller, control.pause)
 
 
 @router.post("/{batch_id}/resume")
 async def resume(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
-    """Take a paused batch up again."""
+    """Resume a paused batch."""
     return await _change(batch_id, context, caller, control.resume)
 
 

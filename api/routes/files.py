@@ -1,4 +1,4 @@
-"""Files, in OpenAI's shape: uploaded as a stream, sealed, listed, read in parts, deleted. Results of batches are files too."""
+"""Files in OpenAI's shape: uploaded as a stream, encrypted, listed, read in parts, deleted. Result files of batches too."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -55,7 +55,7 @@ FORM = {
 
 @router.post("", openapi_extra=FORM)
 async def create(request: Request, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
-    """Take a file of batch lines. Of fields that come before the file, what is wrong is said before it is sent."""
+    """Upload a file of batch lines. Fields sent before the file are checked before the file is read."""
     refuse_packed(request)
     with context.bodies.taken(caller.key_id):
         return await _taken(request, context, caller)
@@ -109,7 +109,7 @@ async def listing(
     order: Literal["asc", "desc"] = "desc",
     purpose: Annotated[str | None, Query(max_length=100)] = None,
 ) -> dict[str, Any]:
-    """Uploaded files, newest first. Result files are found through their batches."""
+    """List uploaded files, newest first. Batches name their result files."""
     found = await in_thread(
         files.page,
         context.db,
@@ -125,7 +125,7 @@ async def listing(
 
 @router.get("/{file_id}")
 async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> dict[str, Any]:
-    """What is known of a file."""
+    """Return a file's description."""
     if output := await in_thread(result_files.find, context.db, context.keyring, file_id, caller.tenant_id):
         return await in_thread(output.file_object)
     return file_object(await _file(file_id, context, caller.tenant_id))
@@ -133,7 +133,7 @@ async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> di
 
 @router.delete("/{file_id}")
 async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
-    """Delete a file, and the key that opens it. Texts of batches made from it are not touched."""
+    """Delete a file and the key that decrypts it. Texts of batches made from it are kept."""
     public_id = ids.FILE.parse(file_id)
     await in_thread(files.delete, context.db, public_id, tenant_id=caller.tenant_id)
     await in_thread(context.contents.delete, public_id)
@@ -147,7 +147,7 @@ async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict
     responses={200: {"content": {"application/octet-stream": {}}}, 206: {"content": {"application/octet-stream": {}}}},
 )
 async def content(file_id: str, request: Request, context: AppContext, caller: FilesReader) -> Response:
-    """The bytes, streamed; whole, or the part that `Range` names. `ETag` stays the same as long as the bytes do."""
+    """Return the content, streamed; completely, or the part that `Range` names. `ETag` changes only with the content."""
     if output := await in_thread(result_files.find, context.db, context.keyring, file_id, caller.tenant_id):
         return await serve(request, output.etag, output.filename, output.size, output.read)
     file = await _file(file_id, context, caller.tenant_id)
@@ -161,7 +161,7 @@ async def content(file_id: str, request: Request, context: AppContext, caller: F
 
 
 def file_object(file: StoredFile) -> dict[str, Any]:
-    """A file as OpenAI has it."""
+    """Return a file as OpenAI's object."""
     return {
         "id": file.label,
         "object": "file",
@@ -176,14 +176,14 @@ def file_object(file: StoredFile) -> dict[str, Any]:
 
 
 def page_object(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """A page of a list as OpenAI has it."""
+    """Return a page of a list as OpenAI's object."""
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}
 
 
 @dataclass
 class _Arriving:
-    """An upload in progress, its first line checked: what is no batch at all is refused before all of it is sent."""
+    """An upload in progress. Its first line is checked early, so that a file which is no batch is refused before it is complete."""
 
     file: StoredFile
     writer: Writer
@@ -191,8 +191,8 @@ class _Arriving:
     max_text_bytes: int
     is_kept: bool = False
     lines: int = 0
-    _is_checked: bool = False  # the first line
-    _ends: bool = True  # with a line's end, as far as it has come
+    _is_checked: bool = False  # the first line was checked
+    _ends: bool = True  # the last byte received ended a line
 
     def __post_init__(self) -> None:
         self._cutter = LineCutter(longest_line(self.max_text_bytes))
@@ -223,49 +223,49 @@ class _Arriving:
         return self.writer.close()
 
     def _check_first(self, lines: Iterable[NumberedLine]) -> None:
-        """Raise ProblemError where the first line that is not blank is none of a batch."""
+        """Raise ProblemError if the first line that is not blank is not a batch line."""
         first = next(iter(lines), None)
         line = first[1] if first else b""
         if line is None or (not line and self._cutter.is_too_long):
-            raise ProblemError(400, "invalid_jsonl", "the first line does not end.", param="file")
+            raise ProblemError(400, "invalid_jsonl", "the first line is too long.", param="file")
         if not line:
             return
         try:
             is_usable = is_row(parse_line(1, line))
-            reason = "it has nothing that a row has"
+            reason = "it has no member of a row"
         except LineError as error:
             is_usable, reason = False, error.detail
         if not is_usable:
-            detail = f"the file is no JSONL of batch lines; its first line: {reason}."
+            detail = f"the file is not a JSONL batch file; its first line: {reason}."
             raise ProblemError(400, "invalid_jsonl", detail, param="file")
         self._is_checked = True
 
 
 def _purpose(fields: Mapping[str, str]) -> str | None:
-    """What the file is for, as far as it is said; raises ProblemError for what no file is for."""
+    """Return the purpose, if it was sent yet. Raises ProblemError for an unknown purpose or field."""
     if unread := [name for name in fields if name != "purpose" and not name.startswith(EXPIRY)]:
-        detail = f"a form has purpose, {ANCHOR}, {SECONDS} and file: no other field is read."
+        detail = f"this field is unknown: send purpose, {ANCHOR}, {SECONDS} and file."
         raise ProblemError(400, "unknown_parameter", detail, param=unread[0])
     purpose = fields.get("purpose")
     if purpose is not None and purpose not in PURPOSES:
-        raise ProblemError(400, "invalid_purpose", f"purpose is to be {' or '.join(PURPOSES)}.", param="purpose")
+        raise ProblemError(400, "invalid_purpose", f"purpose must be {' or '.join(PURPOSES)}.", param="purpose")
     return purpose
 
 
 def _kept_s(fields: Mapping[str, str], *, is_all: bool = True) -> float:
-    """The seconds that the file is to be kept; raises ProblemError for what is no expiry, however little of it is said."""
+    """Return how many seconds to keep the file. Raises ProblemError for an invalid expiry; it may be partial unless `is_all`."""
     said = {name: value for name, value in fields.items() if name.startswith(EXPIRY)}
     if not said:
         return 30 * DAY_S
     seconds = said.get(SECONDS)
     if said.get(ANCHOR, "created_at") != "created_at":
-        raise _no_expiry("expires_after.anchor is to be created_at.")
+        raise _no_expiry("expires_after.anchor must be created_at.")
     if said.keys() - {ANCHOR, SECONDS} or (seconds is None and is_all):
-        raise _no_expiry(f"an expiry is said by the fields {ANCHOR} and {SECONDS}.")
+        raise _no_expiry(f"an expiry needs both fields, {ANCHOR} and {SECONDS}.")
     if seconds is None:
         return 0.0
     if not seconds.isascii() or not seconds.isdigit() or len(seconds) > 9 or int(seconds) not in EXPIRY_S:  # noqa: PLR2004
-        raise _no_expiry(f"expires_after.seconds is to be {EXPIRY_S.start} to {EXPIRY_S.stop - 1}.")
+        raise _no_expiry(f"expires_after.seconds must be {EXPIRY_S.start} to {EXPIRY_S.stop - 1}.")
     return float(seconds)
 
 

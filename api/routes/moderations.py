@@ -1,4 +1,4 @@
-"""Moderations at once: in OpenAI's terms, and in the guard's own."""
+"""Moderations while the caller waits: in OpenAI's terms, and in the guard's own."""
 
 from typing import Annotated, Any, Literal
 
@@ -33,19 +33,19 @@ router = APIRouter(prefix="/v1", tags=["moderations"], dependencies=[Depends(una
 
 MOST_INPUTS = 256
 MOST_MESSAGES = 1000
-THEIRS = ("omni-moderation", "text-moderation")  # names of OpenAI's models stand for whatever model there is
-UNFIT = ("too_long", "invalid_conversation")  # what the caller can mend
+THEIRS = ("omni-moderation", "text-moderation")  # names of OpenAI's models stand for any model
+UNFIT = ("too_long", "invalid_conversation")  # what the caller can fix
 FLAG_FROM = {"controversial": Severity.CONTROVERSIAL, "unsafe": Severity.UNSAFE}
 
 
 def _text_only(kind: object) -> object:
     if isinstance(kind, str) and kind != "text":
-        raise PydanticCustomError("not_text", "only text is judged, no image or other part: send parts of the type 'text'")
+        raise PydanticCustomError("not_text", "only text can be judged, no image or other part: send parts of the type 'text'")
     return kind
 
 
 class TextPart(Asked):
-    """A part of one input."""
+    """One part of an input."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     type: Annotated[Literal["text"], BeforeValidator(_text_only)]
@@ -53,7 +53,7 @@ class TextPart(Asked):
 
 
 class ModerationRequest(Asked):
-    """What is to be judged: a text, or a list of texts; a list of parts is one input."""
+    """The input to judge: a text, or a list of texts; a list of parts is one input."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     input: Annotated[
@@ -63,7 +63,7 @@ class ModerationRequest(Asked):
         JUDGED,
     ]
     model: ModelName | None = None
-    flag_from: Literal["controversial", "unsafe"] = Field("unsafe", description="What is `flagged`; guardfleet's own.")
+    flag_from: Literal["controversial", "unsafe"] = Field("unsafe", description="Lowest severity to flag; guardfleet's own option.")
 
 
 class OwnRequest(Asked):
@@ -73,7 +73,7 @@ class OwnRequest(Asked):
     text: Annotated[str | None, JUDGED] = None
     messages: Annotated[
         Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_MESSAGES)] | None,
-        Field(description="As chat clients write them: docs/rows.md has what is taken."),
+        Field(description="A conversation in any common chat format: see docs/rows.md."),
         JUDGED,
     ] = None
     model: ModelName | None = None
@@ -81,10 +81,10 @@ class OwnRequest(Asked):
 
 @router.post("/moderations")
 async def create(asked: ModerationRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
-    """Judge texts while you wait. What the model has no category for is 0 and applied to no input: docs/api.md says which.
+    """Judge texts while you wait. Categories that the model lacks are 0 and apply to no input: docs/api.md lists them.
 
-    Of several texts each is answered for itself: one that has no verdict is flagged, its `guardfleet.error` says why, and the
-    answer's `guardfleet.errors` names its place. A text that comes alone and has no verdict is an error of the request.
+    With several texts, each has its own result: one without a verdict is flagged, its `guardfleet.error` says why, and the answer's
+    `guardfleet.errors` gives its index. A single text without a verdict is an error of the request.
     """
     flag_from = FLAG_FROM[asked.flag_from]
     beside = _beside(asked.model_extra or {})
@@ -98,7 +98,7 @@ async def create(asked: ModerationRequest, request: Request, context: AppContext
 
 @router.post("/moderate")
 async def moderate(asked: OwnRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
-    """Judge a text or a conversation while you wait, in the guard's own terms: the verdict as results and exports have it."""
+    """Judge a text or a conversation while you wait, in the guard's own terms: a verdict as in results and exports."""
     value = {name: given for name, given in (("text", asked.text), ("messages", asked.messages)) if given is not None}
     job, row, model = await judge(request, context, caller, value, asked.model)
     about = {"id": ids.MODERATION.of(job.public_id), "object": "moderation"}
@@ -107,7 +107,7 @@ async def moderate(asked: OwnRequest, request: Request, context: AppContext, cal
 
 @router.get("/models")
 async def models(context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
-    """Models that have served verdicts here."""
+    """List the models that have served verdicts."""
     del caller
     names = await in_thread(served, context.db)
     return {"object": "list", "data": [_model_object(name) for name in names]}
@@ -115,7 +115,7 @@ async def models(context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
 
 @router.get("/models/{model:path}")
 async def retrieve(model: str, context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
-    """One of them, by its name, which may have slashes."""
+    """Return one model by its name, which may contain slashes."""
     del caller
     if model not in await in_thread(served, context.db):
         raise NotFoundError("no model of this name has served a verdict here.")
@@ -129,7 +129,7 @@ def _model_object(name: str) -> dict[str, Any]:
 async def judge(
     request: Request, context: Context, caller: Caller, value: dict[str, Any], model: str | None, *, keeps_nothing: bool = False
 ) -> tuple[OnlineJob, StoredVerdict, Model]:
-    """The job, its one verdict, and what judged. Raises ProblemError where there is none, and never will be for this text."""
+    """Return the job, its only verdict, and the model. Raises ProblemError if there is no verdict and never will be."""
     job, page = await _judged(request, context, caller, [_row(0, value, context)], model, keeps_nothing=keeps_nothing)
     (row,) = page.rows
     said = row.judgement
@@ -143,7 +143,7 @@ async def judge(
 async def _several(
     request: Request, context: Context, caller: Caller, values: list[dict[str, Any]], model: str | None, flag_from: Severity
 ) -> bytes:
-    """The answer for texts of which each has its own result, whatever becomes of the others."""
+    """Build the answer for several texts, each with its own result, even if others have no verdict."""
     rows: dict[int, PayloadRow] = {}
     results: dict[int, bytes] = {}
     errors: dict[int, Judgement] = {}
@@ -172,7 +172,7 @@ async def _several(
 
 
 def _beside(extra: dict[str, Any]) -> dict[str, Any]:
-    """What is seen where a text is empty, of which nothing makes the row another one. Raises ProblemError for another text."""
+    """Return the other members, checked if the text is empty, without changing the row. Raises ProblemError for a second text."""
     try:
         refuse_beside(extra, "the request")
     except ContentError as error:
@@ -182,7 +182,7 @@ def _beside(extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def _input(asked: ModerationRequest) -> str:
-    """The one text of a request, as a line of a batch has it."""
+    """Return the only text of a request, as in a batch line."""
     given = [part.model_dump() if isinstance(part, TextPart) else part for part in asked.input]
     try:
         return asked.input if isinstance(asked.input, str) else input_text(given)
@@ -191,7 +191,7 @@ def _input(asked: ModerationRequest) -> str:
 
 
 def _error(i: int, said: Judgement) -> dict[str, Any]:
-    """What the answer as a whole says of a text without a verdict: sent again, it has none again."""
+    """Return the error of a text without a verdict; `final`: sending it again gives none either."""
     return {"index": i, "param": f"input[{i}]", "code": said.error, "message": f"{reason_of(said)}.", "final": True}
 
 
@@ -200,7 +200,7 @@ async def _judged(
 ) -> tuple[OnlineJob, Page]:
     named = None if model is None or model.startswith(THEIRS) else model
     if named is not None:
-        await in_thread(require_served, context.db, named)  # `judge_now` asks too; here it is asked before it costs quota
+        await in_thread(require_served, context.db, named)  # `judge_now` checks it too; here before it costs quota
     await context.throttle.spend(request, caller, len(rows))
     return await context.online.judge(rows, tenant_id=caller.tenant_id, model=named, keeps_nothing=keeps_nothing)
 

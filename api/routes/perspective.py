@@ -1,8 +1,8 @@
-"""A drop-in for Perspective's `comments:analyze`, as far as the guard's categories carry it.
+"""A drop-in replacement for Perspective's `comments:analyze`, as far as the guard's categories allow.
 
 The guard does not tell insults, attacks on identity and other unethical speech apart: INSULT and IDENTITY_ATTACK are both its
-Unethical Acts. It has nothing for PROFANITY: that is left out, and said so, never made up. Callers of that service send their key
-in the URL, so this one route takes it from there; queries are in no log.
+Unethical Acts. It has nothing for PROFANITY, which is left out and reported, never invented. Callers of that service send their
+key in the URL, so this one route accepts it there; queries are not logged.
 """
 
 import re
@@ -33,14 +33,14 @@ ATTRIBUTES = {
 }
 MOST_ATTRIBUTES = 30
 WITHOUT_EFFECT = ("sessionId", "communityId", "spanAnnotations", "context")
-UNKNOWN_LANGUAGE = "und"  # BCP 47's: the guard judges 119 languages and names none
+UNKNOWN_LANGUAGE = "und"  # of BCP 47: the guard judges 119 languages and names none
 NAME_CHARS = 50
-PLAIN_NAME = re.compile(rf"[A-Z_]{{1,{NAME_CHARS}}}")  # any other is in the body alone: a header holds no other characters
+PLAIN_NAME = re.compile(rf"[A-Z_]{{1,{NAME_CHARS}}}")  # other names are in the body only: a header cannot hold other characters
 UNSUPPORTED = "guardfleet-unsupported-attributes"
 
 
 class Comment(Asked):
-    """What is to be judged."""
+    """The text to judge."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     text: Annotated[str, JUDGED]
@@ -48,7 +48,7 @@ class Comment(Asked):
 
 
 class Wanted(Asked):
-    """How an attribute is wanted."""
+    """How an attribute is requested."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     scoreType: Literal["PROBABILITY", "SCORE_TYPE_UNSPECIFIED"] = "PROBABILITY"  # noqa: N815 - their name
@@ -56,9 +56,9 @@ class Wanted(Asked):
 
 
 class AnalyzeRequest(Asked):
-    """A comment, and the attributes that are asked for.
+    """A comment, and the requested attributes.
 
-    Members of Perspective that do nothing here are taken, and named in the header `guardfleet-ignored` of the answer.
+    Members of Perspective without an effect here are accepted, and listed in the answer's header `guardfleet-ignored`.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -69,7 +69,7 @@ class AnalyzeRequest(Asked):
     ]
     languages: Annotated[list[Annotated[str, StringConstraints(max_length=35)]], Field(max_length=20)] | None = None
     clientToken: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
-    doNotStore: bool = Field(False, description="The text is deleted in the commit of its verdict.")  # noqa: N815
+    doNotStore: bool = Field(False, description="Delete the text in the commit of its verdict.")  # noqa: N815
     sessionId: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
     communityId: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
     spanAnnotations: bool | None = None  # noqa: N815
@@ -78,9 +78,9 @@ class AnalyzeRequest(Asked):
 
 async def caller_by_url(
     request: Request,
-    key: Annotated[str | None, Query(max_length=200, description="Your key, where it is not in the header.")] = None,
+    key: Annotated[str | None, Query(max_length=200, description="Your key, if it is not in a header.")] = None,
 ) -> Caller:
-    """Who is asking, by a header or by the URL."""
+    """Return the caller, by a header or by the URL."""
     return await admitted(request, "moderate", request.headers.get("x-goog-api-key", key))
 
 
@@ -91,16 +91,16 @@ async def analyze(
     response: Response,
     context: AppContext,
     caller: Annotated[Caller, Depends(caller_by_url)],
-    strict: Annotated[bool, Query(description="Refuse a request that asks for an attribute which is not answered.")] = False,
+    strict: Annotated[bool, Query(description="Refuse a request for an attribute that cannot be answered.")] = False,
 ) -> dict[str, Any]:
-    """Score a comment. The span is what decided of a long one, and all of any other.
+    """Score a comment. The span is the part of a long comment that decided, and all of any other.
 
-    Attributes that no category carries are left out of `attributeScores` and named in `unsupportedAttributes` and a header.
+    Attributes without a matching category are left out of `attributeScores` and listed in `unsupportedAttributes` and in a header.
     """
     unsupported = [name for name in asked.requestedAttributes if name not in ATTRIBUTES]
     if unsupported and (strict or len(unsupported) == len(asked.requestedAttributes)):
         name = unsupported[0][:NAME_CHARS]
-        detail = f"attribute {name!r} is not carried by the guard's categories; there are {', '.join(ATTRIBUTES)}."
+        detail = f"attribute {name!r} matches none of the guard's categories; use {', '.join(ATTRIBUTES)}."
         raise ProblemError(400, "attribute_not_supported", detail, param=f"requestedAttributes.{name}")
     _, row, _ = await judge(request, context, caller, {"text": asked.comment.text}, None, keeps_nothing=asked.doNotStore)
     shown = {}
@@ -123,7 +123,7 @@ async def analyze(
 
 
 def attribute(row: StoredVerdict, name: str, length: int) -> dict[str, Any]:
-    """The scores of one attribute: the likeliest of its categories; of SEVERE_TOXICITY as far as the text is unsafe."""
+    """Return the scores of one attribute: its highest category; for SEVERE_TOXICITY, the part of it that is unsafe."""
     said = row.judgement
     value = max(score(said, category) for category in ATTRIBUTES[name])
     if name == "SEVERE_TOXICITY" and said.probabilities is not None:

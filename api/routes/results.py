@@ -1,4 +1,4 @@
-"""What a batch has found: pages with filters while it runs, downloads, and word of its progress without asking again."""
+"""The results of a batch: pages with filters while it runs, downloads, and its progress as a stream of events."""
 
 import time
 from collections.abc import AsyncIterator
@@ -28,8 +28,8 @@ router = APIRouter(prefix="/v1/batches", tags=["results"])
 
 MAX_PAGE = 5000
 LONGEST_WAIT_S = 60
-GONE_S = 1.0  # between looks for whether the caller still waits
-BEAT_S = 15.0  # a stream says something at least so often, so that proxies keep it
+GONE_S = 1.0  # between checks whether the caller still waits
+BEAT_S = 15.0  # a stream sends something at least this often, so that proxies keep it open
 MEDIA = {"jsonl": "application/jsonl", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 SeverityName = Literal["safe", "controversial", "unsafe", "error"]
 CategoryName = Annotated[str, Query(max_length=100, json_schema_extra={"enum": list(CATEGORIES)})]
@@ -44,16 +44,16 @@ async def results(
     after: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
     severity: Annotated[list[SeverityName] | None, Query(max_length=4)] = None,
-    status: Annotated[Literal["completed", "failed"] | None, Query(description="`failed`: those without a verdict.")] = None,
+    status: Annotated[Literal["completed", "failed"] | None, Query(description="`failed`: texts without a verdict.")] = None,
     category: CategoryName | None = None,
-    since: Annotated[float | None, Query(ge=0, le=1e11, description="Unix time of the verdict.")] = None,
+    since: Annotated[float | None, Query(ge=0, le=1e11, description="Only verdicts since this Unix time.")] = None,
 ) -> Response:
-    """Verdicts in the order they were committed, while the batch runs too. Go on with `after` = `next` until `complete`.
+    """Return verdicts in the order they were committed, also while the batch runs. Pass `next` as `after` until `complete`.
 
-    With `Prefer: wait=30` the answer to an empty page waits so many seconds for verdicts to come.
+    With `Prefer: wait=30`, an empty page waits up to that many seconds for verdicts.
     """
     if category is not None and category not in CATEGORIES:
-        raise ProblemError(400, "unknown_category", f"category is one of: {', '.join(CATEGORIES)}.", param="category")
+        raise ProblemError(400, "unknown_category", f"category must be one of: {', '.join(CATEGORIES)}.", param="category")
     wanted = Filter.of(severity, category, status, since)
     wait_s = _wait_s(request)
     deadline = time.monotonic() + wait_s
@@ -94,10 +94,10 @@ async def rejections(
     batch_id: str,
     context: AppContext,
     caller: BatchesReader,
-    after: Annotated[int, Query(ge=0, le=2**62, description="The `next` of the page before.")] = 0,
+    after: Annotated[int, Query(ge=0, le=2**62, description="The `next` of the previous page.")] = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
 ) -> Response:
-    """Lines of the input that were refused, in order; while lines still come in, those so far. Go on with `after` = `next`."""
+    """Return refused input lines, in order; while lines still come in, those so far. Pass `next` as `after` for more."""
 
     def page() -> bytes:
         job = views.get(context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
@@ -120,20 +120,20 @@ async def download(
     caller: BatchesReader,
     fmt: Annotated[Literal["jsonl", "csv", "parquet"], Query(alias="format")] = "jsonl",
     min_severity: SeverityName = "safe",
-    spreadsheet_safe: Annotated[bool, Query(description="CSV: an apostrophe before what a spreadsheet would run.")] = False,
+    spreadsheet_safe: Annotated[bool, Query(description="CSV: put an apostrophe before what a spreadsheet would run.")] = False,
 ) -> Response:
-    """All verdicts there are, in input order, streamed."""
+    """Stream all verdicts so far, in input order."""
     place = context.downloads.place(caller.key_id)
     job = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
     pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
     encoded = export.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
-    first = await beside(context.download_threads, next, encoded, b"")  # what fails there is an answer of its own
+    first = await beside(context.download_threads, next, encoded, b"")  # a failure here is an error response
 
     async def pieces() -> AsyncIterator[bytes]:
         piece: bytes | None = first
         try:
             while piece is not None:
-                if piece:  # else a page that is held for its group: between two of them a caller that has gone is noticed
+                if piece:  # else the page is held for its row group; in between, a caller that has left is noticed
                     yield piece
                 piece = await beside(context.download_threads, next, encoded, None)
         finally:
@@ -145,13 +145,13 @@ async def download(
 
 @router.get("/{batch_id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
 async def events(batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
-    """The batch each time it has come on, as server-sent events, until it has ended."""
+    """Stream the batch as server-sent events, each time it changes, until it has ended."""
     places = context.watching.places
     places.require(caller.key_id)
     first = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
 
     async def stream() -> AsyncIterator[bytes]:
-        with places.held(caller.key_id):  # only now: of a stream that never begins nobody would hear
+        with places.held(caller.key_id):  # only now: nobody would learn of a stream that never begins
             job = first
             yield _event(job)
             while not job.state.is_final:
@@ -169,7 +169,7 @@ def _event(job: JobView) -> bytes:
 
 
 def _wait_s(request: Request) -> int:
-    """Seconds of `Prefer: wait=N`, at most a minute."""
+    """Return the seconds of `Prefer: wait=N`, at most a minute."""
     for preference in request.headers.get("prefer", "").split(","):
         name, _, value = preference.strip().partition("=")
         if name == "wait" and value.isascii() and value.isdigit() and len(value) < 6:  # noqa: PLR2004

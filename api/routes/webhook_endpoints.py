@@ -1,6 +1,6 @@
-"""Webhook endpoints, in OpenAI's shape: made, changed, rotated, tested; what was sent there, and sending it again.
+"""Webhook endpoints in OpenAI's shape: created, changed, rotated, tested; what was sent to them, and sending it again.
 
-Deliveries are made by workers. A test goes the same way, and is waited for.
+Workers make the deliveries. A test is delivered the same way, and waited for.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ router = APIRouter(tags=["webhooks"])
 
 OVERLAP_S = 86_400.0
 LOOK_S = 0.05
-TEST_MARGIN_S = 5.0  # beside the time of the delivery itself
+TEST_MARGIN_S = 5.0  # besides the time of the delivery itself
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Url = Annotated[str, StringConstraints(max_length=2000)]
 Kinds = Annotated[list[EventKind], Field(min_length=1, max_length=20)]
-Pace = Annotated[float, Field(ge=0.001, le=1000, description="Most deliveries a second; null: as many as the receiver takes.")]
+Pace = Annotated[float, Field(ge=0.001, le=1000, description="Most deliveries per second; null: unlimited.")]
 
 
 class NewEndpoint(Asked):
-    """An endpoint to be made."""
+    """A new endpoint."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     name: Name
@@ -44,7 +44,7 @@ class NewEndpoint(Asked):
 
 
 class EndpointChanges(Asked):
-    """What is to be another; the rest stays. `enabled` and `max_per_second` are guardfleet's own."""
+    """Fields to change; omitted fields keep their value. `enabled` and `max_per_second` are guardfleet's own."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     name: Name | None = None
@@ -55,36 +55,36 @@ class EndpointChanges(Asked):
 
 
 class Rotation(Asked):
-    """How a secret is changed."""
+    """How to change a secret."""
 
     model_config = ConfigDict(strict=True)
     keep_old_secret_active_for_24_hours: bool = False
 
 
 class Test(Asked):
-    """Which event is made up."""
+    """The event to send as a test."""
 
     model_config = ConfigDict(strict=True)
     event_type: EventKind
 
 
 class Recovery(Asked):
-    """Which deliveries are made again."""
+    """Which deliveries to make again."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    since: Annotated[int, Field(ge=0, le=100_000_000_000, description="Unix time of the events."), WHOLE]
+    since: Annotated[int, Field(ge=0, le=100_000_000_000, description="Only events since this Unix time."), WHOLE]
 
 
 @router.get("/v1/webhook_event_types")
 async def event_types(caller: WebhooksReader) -> dict[str, Any]:
-    """What can be listened to. The last two are guardfleet's own: each tenth of a batch, and each shard with unsafe texts."""
+    """List the event types. The last two are guardfleet's own: each tenth of a batch, and each shard with unsafe texts."""
     del caller
     return {"object": "list", "data": list(KINDS)}
 
 
 @router.post("/v1/webhook_endpoints")
 async def create(new: NewEndpoint, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
-    """Make an endpoint. Its `signing_secret` is in this answer and never again."""
+    """Create an endpoint. Its `signing_secret` is in this answer and never shown again."""
     url = await context.receivers.check(new.url, tenant_id=caller.tenant_id)
     made, secret = await in_thread(
         endpoints.create,
@@ -106,7 +106,7 @@ async def listing(
     after: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
-    """Your endpoints, newest first."""
+    """List your endpoints, newest first."""
     start = ids.ENDPOINT.parse(after) if after else None
     found = await in_thread(endpoints.page, context.db, tenant_id=caller.tenant_id, after=start, limit=limit + 1)
     return page_object([endpoint_object(context, each) for each in found[:limit]], has_more=len(found) > limit)
@@ -114,14 +114,14 @@ async def listing(
 
 @router.get("/v1/webhook_endpoints/{endpoint_id}")
 async def retrieve(endpoint_id: str, context: AppContext, caller: WebhooksReader) -> dict[str, Any]:
-    """What is known of an endpoint."""
+    """Return an endpoint's description."""
     public_id = ids.ENDPOINT.parse(endpoint_id)
     return endpoint_object(context, await in_thread(endpoints.get, context.db, public_id, tenant_id=caller.tenant_id))
 
 
 @router.post("/v1/webhook_endpoints/{endpoint_id}")
 async def update(endpoint_id: str, changes: EndpointChanges, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
-    """Change an endpoint. Enabling one that was disabled forgets its failures; `recover` sends what was given up."""
+    """Change an endpoint. Enabling a disabled one resets its failures; use `recover` to send what was given up."""
     public_id = ids.ENDPOINT.parse(endpoint_id)
     if changes.url is not None:
         await context.receivers.check(changes.url, tenant_id=caller.tenant_id)
@@ -137,14 +137,14 @@ async def update(endpoint_id: str, changes: EndpointChanges, context: AppContext
 
 @router.delete("/v1/webhook_endpoints/{endpoint_id}")
 async def delete(endpoint_id: str, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
-    """Forget an endpoint, and what was on its way there."""
+    """Delete an endpoint and its pending deliveries."""
     await in_thread(endpoints.delete, context.db, ids.ENDPOINT.parse(endpoint_id), tenant_id=caller.tenant_id)
     return {"id": endpoint_id, "object": "webhook_endpoint.deleted", "deleted": True}
 
 
 @router.post("/v1/webhook_endpoints/{endpoint_id}/rotate_secret")
 async def rotate(endpoint_id: str, context: AppContext, caller: WebhooksWriter, rotation: Rotation | None = None) -> dict[str, Any]:
-    """A new secret, in this answer and never again. The old one can sign beside it for a day."""
+    """Create a new secret, shown in this answer only. The old one can keep signing beside it for a day."""
     overlap_s = OVERLAP_S if rotation is not None and rotation.keep_old_secret_active_for_24_hours else 0.0
     public_id = ids.ENDPOINT.parse(endpoint_id)
     found, secret = await in_thread(
@@ -155,7 +155,7 @@ async def rotate(endpoint_id: str, context: AppContext, caller: WebhooksWriter, 
 
 @router.post("/v1/webhook_endpoints/{endpoint_id}/test")
 async def test(endpoint_id: str, asked: Test, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
-    """Send a made-up event once, as any other. 400 with what came of it where that is not a 2xx."""
+    """Send a test event once, like any other. Answers 400 with the outcome unless the receiver answers 2xx."""
     public_id = ids.ENDPOINT.parse(endpoint_id)
     delivery = await in_thread(endpoints.send_test, context.db, public_id, tenant_id=caller.tenant_id, kind=asked.event_type)
     outcome = None
@@ -187,7 +187,7 @@ async def sent(
     after: Annotated[int | None, Query(ge=1, lt=1 << 62)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
-    """What was sent to an endpoint, newest first, each with its last attempt."""
+    """List an endpoint's deliveries, newest first, each with its last attempt."""
     public_id = ids.ENDPOINT.parse(endpoint_id)
     await in_thread(endpoints.get, context.db, public_id, tenant_id=caller.tenant_id)
     found = await in_thread(endpoints.deliveries, context.db, public_id, tenant_id=caller.tenant_id, before=after, limit=limit + 1)
@@ -196,7 +196,7 @@ async def sent(
 
 @router.post("/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/retry")
 async def retry(endpoint_id: str, delivery_id: int, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
-    """Send one delivery that has ended again, under the same event id."""
+    """Repeat one ended delivery, under the same event id."""
     public_id = ids.ENDPOINT.parse(endpoint_id)
     known = delivery_id if 0 < delivery_id < 1 << 62 else 0
     n = await in_thread(endpoints.resend, context.db, public_id, tenant_id=caller.tenant_id, delivery_id=known)
@@ -205,7 +205,7 @@ async def retry(endpoint_id: str, delivery_id: int, context: AppContext, caller:
 
 @router.post("/v1/webhook_endpoints/{endpoint_id}/recover")
 async def recover(endpoint_id: str, asked: Recovery, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
-    """Send all deliveries that were given up again, of events since then."""
+    """Repeat all deliveries that were given up, for events since then."""
     public_id = ids.ENDPOINT.parse(endpoint_id)
     await in_thread(endpoints.get, context.db, public_id, tenant_id=caller.tenant_id)
     since = dt.datetime.fromtimestamp(asked.since, dt.UTC)
@@ -214,7 +214,7 @@ async def recover(endpoint_id: str, asked: Recovery, context: AppContext, caller
 
 
 def endpoint_object(context: Context, endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint as OpenAI has it, with its health beside."""
+    """Return an endpoint as OpenAI's object, with its health."""
     return {
         "id": endpoint.label,
         "object": "webhook_endpoint",
@@ -232,7 +232,7 @@ def endpoint_object(context: Context, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def delivery_object(delivery: Delivery) -> dict[str, Any]:
-    """A delivery and its last attempt."""
+    """Return a delivery and its last attempt."""
     attempt = None
     if delivery.attempted_at is not None:
         attempt = {

@@ -1,1 +1,1 @@
-"""What the API does beside its requests: stores files, ingests them, waits for verdicts. Answers over HTTP do not belong here."""
+"""What the API does besides requests: stores files, ingests them, waits for verdicts. HTTP answers do not belong here."""

@@ -1,7 +1,7 @@
-"""Receivers of webhooks, looked at when they are named: a mistake shows now, not with the first delivery.
+"""Check the receivers of webhooks when they are named, so that a mistake shows now and not with the first delivery.
 
-A resolver that is slow for one tenant's names holds up no other: names are looked up in threads of their own, a few for each
-tenant, and waited for without one. What is not known in time is taken: the address is checked again where the connection is made.
+A slow resolver of one tenant's names delays no other tenant: names are resolved in threads of their own, a few per tenant, and
+awaited. A name that is not resolved in time is accepted: the address is checked again when connecting.
 """
 
 import asyncio
@@ -10,30 +10,30 @@ from collections.abc import Sequence
 
 from guardfleet.security.ssrf import LOOK_UP_S, check_addresses, look_up, receiver_of, spelled
 
-AT_ONCE = 4  # names of one tenant; one that never answers keeps its place until the resolver gives up
+AT_ONCE = 4  # names of one tenant; one that never resolves keeps its slot until the resolver gives up
 IN_ALL = 64
 
 
 class Receivers:
-    """What is being looked up for whom. To be used on one event loop."""
+    """The pending look-ups, by tenant. For one event loop only."""
 
     def __init__(self, allowed: Sequence[str]) -> None:
         self._allowed = allowed
-        self._looking: Counter[int] = Counter()  # names by tenant
+        self._looking: Counter[int] = Counter()  # pending names by tenant
 
     async def check(self, url: str, *, tenant_id: int, name: str = "url") -> str:
-        """The URL, if events may go there as far as can be told now; raises RejectedError."""
+        """Return the URL if events may be sent there, as far as that is known now. Raises RejectedError."""
         check_addresses(await self.addresses(url, tenant_id=tenant_id, name=name), self._allowed, name=name)
         return url
 
     async def addresses(self, url: str, *, tenant_id: int, name: str = "url") -> list[str]:
-        """Where the URL leads, as far as is known in time; raises RejectedError for one that webhooks cannot be sent to."""
+        """Return the URL's addresses, as far as they resolve in time. Raises RejectedError for an unusable URL."""
         host, port = receiver_of(url, name=name)
         found = spelled(host, port)
         return await self._looked_up(host, port, tenant_id) if found is None else found
 
     async def _looked_up(self, host: str, port: int, tenant_id: int) -> list[str]:
-        """The addresses of a name; none where nothing is known in time."""
+        """Resolve a name; none if that takes too long."""
         if self._looking[tenant_id] >= AT_ONCE or self._looking.total() >= IN_ALL:
             return []
         self._looking[tenant_id] += 1
@@ -46,6 +46,6 @@ class Receivers:
 
     def _done(self, tenant_id: int, found: "asyncio.Future[list[str]]") -> None:
         if not found.cancelled():
-            found.exception()  # looked at, though nobody waits for it any more
+            found.exception()  # retrieve it, though nobody waits for it any more
         self._looking[tenant_id] -= 1
-        self._looking += Counter()  # without tenants that have none
+        self._looking += Counter()  # drop tenants without look-ups

@@ -1,10 +1,10 @@
-"""Batches of uploaded files, taken in beside the requests: whoever asks for one is answered at once.
+"""Ingest uploaded files of batches in the background, so that the request is answered at once.
 
-A process that dies in the middle leaves the intake to any other API process, which goes on behind the last line that is committed:
-the lease and its fencing token are those of every intake.
+If a process dies meanwhile, any other API process resumes after the last committed line: lease and fencing token are those of
+every intake.
 
-When a file's time is over the dispatcher forgets its key: that it can be read no more must not rest on an API being up. The
-bytes are removed here, since only API processes reach the file storage; a fleet that has never had one has no files.
+When a file expires, the dispatcher deletes its key, so that this does not depend on a running API. The bytes are removed here,
+since only API processes reach the file storage; a fleet that never had an API has no files.
 """
 
 import threading
@@ -28,12 +28,12 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry.logs import get_logger
 
 THREADS = 2
-LOOK_S = 5.0  # between looks for intakes that another process has left
-REMOVE_S = 60.0  # between looks for contents of files that were forgotten
+LOOK_S = 5.0  # between polls for intakes that another process left behind
+REMOVE_S = 60.0  # between polls for contents of deleted files
 
 
 class FileIntakes:
-    """A few threads of one API process."""
+    """The ingestion threads of one API process."""
 
     def __init__(self, db: Database, keyring: Keyring, settings: Settings, contents: Contents) -> None:
         self._db, self._keyring, self._settings, self._contents = db, keyring, settings, contents
@@ -43,12 +43,12 @@ class FileIntakes:
         self._removed_at = time.monotonic()
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def stop(self, *, timeout_s: float = 10.0) -> None:
-        """Leave what is in work to others, at once."""
+        """Stop at once and leave unfinished intakes to others."""
         self._stopped.set()
         for _ in self._threads:
             self._brought.put(None)
@@ -57,7 +57,7 @@ class FileIntakes:
                 thread.join(timeout_s)
 
     def bring(self, job: OpenJob, file_id: uuid.UUID) -> None:
-        """A job that was just made, and its file. Should this process be too busy, its lease runs out and others see it."""
+        """Hand over a new job and its file. If this process is too busy, the job's lease runs out and another takes it."""
         self._brought.put((job, file_id))
 
     def _live(self) -> None:
@@ -70,7 +70,7 @@ class FileIntakes:
             except RetryableError as error:
                 get_logger().warning("file_intake_paused", reason=str(error))
                 self._stopped.wait(1.0)
-            except Exception as error:  # noqa: BLE001 - one bad file must not end the thread that takes all others
+            except Exception as error:  # noqa: BLE001 - one bad file must not end the thread that ingests all others
                 get_logger().error("file_intake_failed", reason=type(error).__name__)
                 self._stopped.wait(1.0)
 

@@ -1,7 +1,7 @@
-"""The contents of uploaded files: sealed piece by piece, kept wherever `files_url` points (a folder, s3://bucket/prefix, ...).
+"""Store the contents of uploaded files: encrypted chunk by chunk, at `files_url` (a folder, s3://bucket/prefix, ...).
 
-A piece is bound to its file, its number and whether it is the last: none can be swapped, left out or cut off unnoticed. Pieces have
-one size, so that any part of a file can be read without what lies before it.
+A chunk is bound to its file, its number and whether it is the last, so none can be swapped, dropped or cut off unnoticed. Chunks
+have one size, so that any part of a file can be read without what precedes it.
 """
 
 import hashlib
@@ -21,25 +21,25 @@ PIECE_BYTES = 1 << 20
 
 
 class Contents:
-    """Files by public id under one URL; ConfigurationError where fsspec cannot serve it. Blocking: not for the event loop."""
+    """Contents by public id under one URL. Raises ConfigurationError if fsspec cannot serve it. Blocks: not for the event loop."""
 
     def __init__(self, url: str, keyring: Keyring) -> None:
         try:
             self._fs, self._root = fsspec.url_to_fs(url)
-        except (ImportError, ValueError) as error:  # fsspec says which package it lacks, and which protocols it has
+        except (ImportError, ValueError) as error:  # names the missing package, or the known protocols
             raise ConfigurationError(f"files_url: {error}") from error
-        self._makes_folders = isinstance(self._fs, LocalFileSystem)  # elsewhere that would make a bucket of a mistyped name
+        self._makes_folders = isinstance(self._fs, LocalFileSystem)  # elsewhere this would create a bucket for a mistyped name
         self._keyring = keyring
 
     def writer(self, file_id: uuid.UUID, data_key: bytes) -> "Writer":
-        """A new file's content, to be filled; a context manager that deletes what it wrote unless it is closed."""
+        """Return a writer of a new content; a context manager that deletes what it wrote unless it is closed."""
         with _translated():
             if self._makes_folders:
                 self._fs.makedirs(self._root, exist_ok=True)
             return Writer(self._fs, self._path(file_id), self._keyring, data_key, file_id)
 
     def read(self, file_id: uuid.UUID, data_key: bytes, *, size: int, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Bytes `start` to `stop` of a content of `size` bytes, a piece at a time."""
+        """Yield bytes `start` to `stop` of a content of `size` bytes, chunk by chunk."""
         stop = size if stop is None else min(stop, size)
         if start >= stop:
             return
@@ -65,7 +65,7 @@ class Contents:
 
 
 class Writer:
-    """One content on its way in; holds at most one piece in memory."""
+    """Writes one content; holds at most one chunk in memory."""
 
     def __init__(self, fs: Any, path: str, keyring: Keyring, data_key: bytes, file_id: uuid.UUID) -> None:
         self._fs, self._path, self._keyring, self._data_key, self._file_id = fs, path, keyring, data_key, file_id
@@ -84,16 +84,16 @@ class Writer:
             self.discard()
 
     def write(self, data: bytes) -> None:
-        """Append."""
+        """Append data."""
         self.size += len(data)
         self._digest.update(data)
         self._piece += data
-        while len(self._piece) > PIECE_BYTES:  # a full piece waits, since it may be the last
+        while len(self._piece) > PIECE_BYTES:  # a full chunk waits, since it may be the last
             self._put(bytes(self._piece[:PIECE_BYTES]), is_last=False)
             del self._piece[:PIECE_BYTES]
 
     def close(self) -> bytes:
-        """Make the content whole; its SHA-256."""
+        """Complete the content and return its SHA-256."""
         self._put(bytes(self._piece), is_last=True)
         with _translated():
             self._stored.close()
@@ -115,7 +115,7 @@ class Writer:
 
 @contextmanager
 def _translated(*told: type[Exception]) -> Iterator[None]:
-    """Storage that fails is a RetryableError, whatever its library raises, but for the errors that the caller wants `told`."""
+    """Turn any error of the storage into a RetryableError, except those that the caller wants `told`."""
     try:
         yield
     except told:

@@ -1,7 +1,7 @@
-"""Texts judged while the caller waits, by way of the interactive lane: stored, published, and heard of when they are done.
+"""Judge texts while the caller waits: stored and published in the interactive lane, and notified when they are done.
 
-Invariant: whoever waits listens before the job can be done, and looks for itself every second besides: neither a lost notice nor a
-lost message costs more than time. A wait that runs out cancels the job: nobody would read its verdict.
+Invariant: a waiting request listens before its job can be done, and also polls every second, so a lost notification or message
+only costs time. A wait that times out cancels the job: nobody would read its verdict.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from guardfleet.verdicts.page import Page
 LOOK_S = 1.0
 LISTEN_S = 0.5
 RECONNECT_S = 1.0
-AWAY_S = 5.0  # how long a broker that did not answer is left alone
+AWAY_S = 5.0  # how long a broker that did not answer is not tried again
 MOST_WAITING = 512
-RESERVED = 64  # job ids at once
+RESERVED = 64  # job ids reserved at once
 RETRY_S = 1.0
 NOBODY_S = 1
 
@@ -46,18 +46,18 @@ class Online:
         self._reserved: deque[int] = deque()
         self._publisher: Publisher | None = None
         self._publishing = threading.Lock()
-        self._away_until = 0.0  # by the monotonic clock: the broker did not answer
+        self._away_until = 0.0  # monotonic time until which the broker is not tried: it did not answer
         self._stopped = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._listen, name="online-listen", daemon=True)
 
     def start(self) -> None:
-        """Begin to listen; call it on the event loop."""
+        """Start listening; call it on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def stop(self) -> None:
-        """End listening; who still waits goes on looking."""
+        """Stop listening; waiting requests keep polling."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(5.0)
@@ -68,12 +68,12 @@ class Online:
     async def judge(
         self, rows: Sequence[PayloadRow], *, tenant_id: int, model: str | None, keeps_nothing: bool = False
     ) -> tuple[OnlineJob, Page]:
-        """The verdicts of these texts, in order. ProblemError 503 when they are not there in time.
+        """Return the verdicts of these texts, in order. Raises ProblemError 503 if they do not come in time.
 
         With `keeps_nothing` the texts are deleted in the commit of their verdicts.
         """
         if len(self._waiting) >= MOST_WAITING:
-            raise OverloadedError(f"{MOST_WAITING} requests wait for their verdict already.", retry_after_s=RETRY_S)
+            raise OverloadedError(f"{MOST_WAITING} requests already wait for their verdict.", retry_after_s=RETRY_S)
         if not self._reserved:
             self._reserved.extend(await run_in_threadpool(interactive.reserve, self._db, RESERVED))
         job_id = self._reserved.popleft()
@@ -102,7 +102,7 @@ class Online:
         return job
 
     def _publish(self, job_id: int, model: str | None) -> bool:
-        """Whether the broker took it. One that is away is left alone for a while: whoever tries waits, and all behind them."""
+        """Publish, and return whether the broker took it. One that is down is not tried for a while: every caller would wait."""
         with self._publishing:
             if time.monotonic() < self._away_until:
                 return False
@@ -124,7 +124,7 @@ class Online:
                         return
                     if job_id is not None and job_id in self._waiting and self._loop is not None:
                         self._loop.call_soon_threadsafe(self._tell, job_id)
-            except Exception as error:  # noqa: BLE001 - waits go on without it, and longer: this thread must not end
+            except Exception as error:  # noqa: BLE001 - requests keep polling without it: this thread must not end
                 if not isinstance(error, RetryableError):
                     get_logger().error("listening_failed", **told(error))
                 self._stopped.wait(RECONNECT_S)

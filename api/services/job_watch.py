@@ -1,6 +1,6 @@
-"""Jobs that callers wait for news of: one look at all of them at once, however many wait, instead of one each.
+"""Watch jobs for callers that wait for news: one query for all of them, however many wait.
 
-Invariant: whoever waits is told of a change at the latest LOOK_S behind it, and of none that it has seen already.
+Invariant: a caller learns of a change at most LOOK_S after it, and never of one that it has seen already.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ LOOK_S = 0.25
 
 @dataclass
 class _Watched:
-    view: JobView | None  # None: it is there no more
+    view: JobView | None  # None: the job no longer exists
     waiting: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Watching:
-    """The watched jobs of one API process, and who has a place among those that wait. To be used on one event loop."""
+    """The watched jobs of one API process, and the slots of those that wait. For one event loop only."""
 
     def __init__(self, db: Database, places: Places) -> None:
         self.places = places
@@ -35,7 +35,7 @@ class Watching:
         self._looking: asyncio.Task[None] | None = None
 
     async def news(self, job: JobView, *, within_s: float) -> JobView:
-        """The job once it has come on since `job` was read, or as it was when the time is over; NotFoundError where it has gone."""
+        """Return the job once it has changed since `job` was read, or `job` when time is up. NotFoundError if it is gone."""
         watched = self._watched.setdefault(job.id, _Watched(job))
         watched.waiting += 1
         if self._looking is None or self._looking.done():
@@ -55,20 +55,20 @@ class Watching:
         return watched.view
 
     def stop(self) -> None:
-        """End looking; safe to call twice."""
+        """Stop watching; safe to call twice."""
         if self._looking is not None:
             self._looking.cancel()
 
     async def _look(self) -> None:
         while self._watched:
             await asyncio.sleep(LOOK_S)
-            asked = list(self._watched)  # others come while PostgreSQL answers, and are not in what it says
+            asked = list(self._watched)  # more may come while PostgreSQL answers, and are not in its answer
             try:
                 found = await run_in_threadpool(views.get_all, self._db, asked)
             except RetryableError as error:
                 get_logger().warning("watching_paused", reason=str(error))
                 continue
-            except Exception as error:  # noqa: BLE001 - all who wait do so for this one task
+            except Exception as error:  # noqa: BLE001 - all waiting callers depend on this one task
                 get_logger().error("watching_paused", **told(error))
                 continue
             for job_id, watched in self._watched.items():
@@ -79,7 +79,7 @@ class Watching:
 
 
 def mark(job: JobView) -> tuple[int, int, int, bool]:
-    """What is news of a job where it differs."""
+    """Return what makes news of a job when it changes."""
     return job.state, job.done, job.total, job.is_paused
 
 

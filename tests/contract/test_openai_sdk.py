@@ -261,7 +261,7 @@ def test_a_retry_that_the_sdk_sends_makes_no_second_batch(use: Use) -> None:
         assert await create() != first
         keyed = await create(**{"Idempotency-Key": "k1"})
         assert await create(**{"Idempotency-Key": "k1"}) == keyed
-        with pytest.raises(openai.UnprocessableEntityError, match="used for another request"):
+        with pytest.raises(openai.UnprocessableEntityError, match="used for a different request"):
             await client.batches.create(
                 input_file_id=file_id, endpoint="/v1/moderations", completion_window="1h", extra_headers={"Idempotency-Key": "k1"}
             )

@@ -109,7 +109,7 @@ def test_an_api_that_was_left_with_the_old_key_says_so_and_is_not_ready(database
             client.get("/v1/files", headers={"authorization": f"Bearer {moved}"}),
         ):
             assert (answer.status_code, answer.headers.get("retry-after")) == (503, "5"), answer.text
-            assert "its operator has to restart it" in answer.json()["detail"]
+            assert "its operator must restart it" in answer.json()["detail"]
             assert keyring.key_id not in answer.text
         assert client.get("/readyz").status_code == 503
         assert client.get("/livez").status_code == 200

@@ -152,7 +152,7 @@ def test_a_bomb_is_refused_by_name_in_little_memory(client: TestClient) -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
-    assert "unpacks to at most 1,000 times its size" in answer.json()["detail"]
+    assert "may decompress to at most 1,000 times its size" in answer.json()["detail"]
     assert most < 32 << 20
 
 
