@@ -96,9 +96,9 @@ def scores(said: Judgement) -> dict[Category, float]:
     P(not safe), so each category scores all of it.
     """
     doubt = not_safe(said)
-    odds = [p or 0.0 for p in said.category_odds[1:]] if said.category_odds else [0.0] * len(CATEGORY_NAMES)
-    most = max(odds)
-    shares = [p / most for p in odds] if most else [0.0 if said.categories else 1.0] * len(CATEGORY_NAMES)
+    by_category = [p or 0.0 for p in said.category_odds[1:]] if said.category_odds else [0.0] * len(CATEGORY_NAMES)
+    most = max(by_category)
+    shares = [p / most for p in by_category] if most else [0.0 if said.categories else 1.0] * len(CATEGORY_NAMES)
     named = category_names(said.categories)
     return {
         category: round(doubt if name in named else doubt * share, 3)

@@ -50,7 +50,7 @@ CATEGORY_NAMES: Mapping[Category, str] = {
     Category.JAILBREAK: "Jailbreak",
 }
 PLAIN_BITS = [(int(bit), name) for bit, name in CATEGORY_NAMES.items()]  # `&` of a Flag takes twenty times as long as of integers
-CATEGORY_CHOICES = ("None", *CATEGORY_NAMES.values())  # what the model chooses its first category from; orders all category odds
+CATEGORY_CHOICES = ("None", *CATEGORY_NAMES.values())  # the model's choices for the first category, in column order
 
 
 class ServedBy(IntEnum):

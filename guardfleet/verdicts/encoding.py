@@ -26,7 +26,7 @@ ALL_CATEGORIES = sum(CATEGORY_NAMES)
 CERTAIN = 255  # byte of probability 1; 0 is 0
 CERTAIN_ODDS, UNKNOWN_ODDS = 254, 255  # bytes of a category's probability
 PROBABILITIES = [byte / CERTAIN for byte in range(256)]
-ODDS = [*(byte / CERTAIN_ODDS for byte in range(UNKNOWN_ODDS)), None]
+CATEGORY_PROBABILITIES = [*(byte / CERTAIN_ODDS for byte in range(UNKNOWN_ODDS)), None]
 JUDGED: tuple[Severity, ...] = (Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE)
 LABELS = {severity: severity.name.capitalize() for severity in JUDGED}  # in the model's spelling
 REFUSALS = {None: "", True: "\nRefusal: Yes", False: "\nRefusal: No"}
@@ -112,7 +112,7 @@ def decode(codes: tuple[Any, ...]) -> Judgement:
     reason = _wrong(found)
     if reason is not None:
         return failure("unreadable", reason, raw=found.raw)
-    p, odds = found.probabilities, found.category_odds
+    p, by_category = found.probabilities, found.category_odds
     return Judgement(
         Severity(found.severity),
         Category(found.categories),
@@ -122,7 +122,7 @@ def decode(codes: tuple[Any, ...]) -> Judgement:
         found.raw,
         error=found.error,
         error_detail=found.error_detail,
-        category_odds=None if odds is None else tuple([ODDS[byte] for byte in odds]),
+        category_odds=None if by_category is None else tuple([CATEGORY_PROBABILITIES[byte] for byte in by_category]),
     )
 
 
@@ -149,17 +149,18 @@ def canonical_answer(severity: Severity, categories: Category, refusal: bool | N
 
 def to_plain(judgement: Judgement) -> list[Any]:
     """Return a judgement as JSON for an encrypted blob, its probabilities unrounded."""
-    odds = [judgement.probabilities, judgement.category_odds]
+    probabilities = [judgement.probabilities, judgement.category_odds]
     said = [int(judgement.severity), int(judgement.categories), judgement.refusal, int(judgement.served_by), judgement.raw]
     return [
-        *said, judgement.error, judgement.error_detail, judgement.input_tokens, judgement.output_tokens, *odds, judgement.evidence,
+        *said, judgement.error, judgement.error_detail, judgement.input_tokens, judgement.output_tokens, *probabilities,
+        judgement.evidence,
     ]  # fmt: skip
 
 
 def of_plain(values: Sequence[Any]) -> Judgement:
     """Return the judgement from `to_plain`'s JSON; an error if this version does not know its form."""
     try:
-        severity, categories, refusal, served_by, raw, error, detail, n_in, n_out, probabilities, odds, evidence = values
+        severity, categories, refusal, served_by, raw, error, detail, n_in, n_out, probabilities, by_category, evidence = values
         kept = Judgement(
             Severity(severity),
             Category(categories),
@@ -171,7 +172,7 @@ def of_plain(values: Sequence[Any]) -> Judgement:
             n_out,
             error,
             detail,
-            None if odds is None else tuple(odds),
+            None if by_category is None else tuple(by_category),
             evidence,
         )
     except (TypeError, ValueError):
@@ -182,21 +183,21 @@ def of_plain(values: Sequence[Any]) -> Judgement:
 
 def _wrong(codes: Codes) -> str | None:
     """Return why the codes are invalid, or None. The view `verdicts` checks the same, in the same order and words."""
-    p, odds = codes.probabilities, codes.category_odds
-    lengths = None if p is None else len(p), None if odds is None else len(odds)
+    p, by_category = codes.probabilities, codes.category_odds
+    lengths = None if p is None else len(p), None if by_category is None else len(by_category)
     return _wrong_of(codes.severity, codes.categories, codes.served_by, codes.error is not None, *lengths)
 
 
 @functools.lru_cache(KNOWN_CODES)
 def _wrong_of(
-    severity: int, categories: int, served_by: int, has_error: bool, n_probabilities: int | None, n_odds: int | None
+    severity: int, categories: int, served_by: int, has_error: bool, n_probabilities: int | None, n_categories: int | None
 ) -> str | None:
-    return _unknown(severity, categories, served_by, n_probabilities, n_odds) or _contradiction(
+    return _unknown(severity, categories, served_by, n_probabilities, n_categories) or _contradiction(
         severity, categories, served_by, has_error=has_error
     )
 
 
-def _unknown(severity: int, categories: int, served_by: int, n_probabilities: int | None, n_odds: int | None) -> str | None:
+def _unknown(severity: int, categories: int, served_by: int, n_probabilities: int | None, n_categories: int | None) -> str | None:
     if not 0 <= severity <= Severity.ERROR:
         return f"severity {severity}"
     if not 0 <= categories <= ALL_CATEGORIES:
@@ -205,8 +206,8 @@ def _unknown(severity: int, categories: int, served_by: int, n_probabilities: in
         return f"served by {served_by}"
     if n_probabilities not in (None, len(LABELS)):
         return f"{n_probabilities} probabilities"
-    if n_odds not in (None, len(CATEGORY_CHOICES)):
-        return f"{n_odds} category odds"
+    if n_categories not in (None, len(CATEGORY_CHOICES)):
+        return f"{n_categories} category odds"
     return None
 
 

@@ -21,13 +21,13 @@ def rationale(said: Judgement, evidence: Mapping[str, Any] | None, model: Model)
         return f"No verdict: {reason_of(said)}{extent}."
     if said.served_by is ServedBy.RULE_EMPTY:
         return "Safe: the text is empty, so there was nothing to judge."
-    odds = ""
+    chances = ""
     if said.probabilities is not None:
         safe, controversial, unsafe = said.probabilities
-        odds = f"; probability safe {safe:.3f}, controversial {controversial:.3f}, unsafe {unsafe:.3f}"
+        chances = f"; probability safe {safe:.3f}, controversial {controversial:.3f}, unsafe {unsafe:.3f}"
     earlier = EARLIER.get(said.served_by, "")
     judged_by = f"{model.name}@{model.revision[:12]}"
-    return f"{_verdict(said.severity, said.categories)}{REFUSED[said.refusal]}{odds}{extent}; judged by {judged_by}{earlier}."
+    return f"{_verdict(said.severity, said.categories)}{REFUSED[said.refusal]}{chances}{extent}; judged by {judged_by}{earlier}."
 
 
 def reason_of(said: Judgement) -> str:

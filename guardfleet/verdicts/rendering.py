@@ -123,6 +123,8 @@ def _shown(probabilities: tuple[float, float, float] | None) -> tuple[float, flo
     return round(safe, 3), round(controversial, 3), round(unsafe, 3)
 
 
-def _named(odds: Sequence[float | None] | None) -> dict[str, float] | None:
+def _named(probabilities: Sequence[float | None] | None) -> dict[str, float] | None:
     """Map category to probability; values that round to zero and unknown ones are left out."""
-    return None if odds is None else {name: round(p, 3) for name, p in zip(CATEGORY_CHOICES, odds, strict=True) if p}
+    if probabilities is None:
+        return None
+    return {name: round(p, 3) for name, p in zip(CATEGORY_CHOICES, probabilities, strict=True) if p}

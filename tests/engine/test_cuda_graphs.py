@@ -106,7 +106,7 @@ def fixed(ordinary: PackedBackend) -> Callable[[Size, int], tuple[FixedPass, Any
         if (size, mode) not in found:
             workspace = ordinary.workspace()
             prefix = ordinary.modes[mode].prefix
-            found[size, mode] = FixedPass(ordinary.network, ordinary._odds, workspace, size, prefix), workspace
+            found[size, mode] = FixedPass(ordinary.network, ordinary._label_tokens, workspace, size, prefix), workspace
         return found[size, mode]
 
     return of
@@ -238,9 +238,9 @@ def test_a_recording_that_disagrees_with_the_ordinary_pass_is_not_used(
     bug: str, ordinary: PackedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    found = record(ordinary.network, ordinary._odds, ordinary.workspace(), ordinary.modes, STALE[bug])
+    found = record(ordinary.network, ordinary._label_tokens, ordinary.workspace(), ordinary.modes, STALE[bug])
     assert found is None
-    assert "does not agree with the ordinary one" in caplog.text
+    assert "disagrees with the ordinary one" in caplog.text
 
 
 def test_only_where_launching_takes_longer_than_computing() -> None:

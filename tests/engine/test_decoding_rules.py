@@ -176,7 +176,7 @@ def test_values_that_change_nothing_are_accepted(field: str) -> None:
 
 @pytest.mark.parametrize("value", [True, 0, 1.5, "yes", [1]])
 def test_a_field_of_a_transformers_to_come_is_refused(value: Any, copied: pathlib.Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"sets vote_among to .*, which guardfleet does not know and might not obey"):
+    with pytest.raises(ConfigurationError, match=r"sets vote_among to .*, which guardfleet does not know and may not obey"):
         load(write(copied, vote_among=value))
 
 

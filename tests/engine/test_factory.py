@@ -66,9 +66,9 @@ def test_a_pass_that_disagrees_with_the_model_is_not_used(
 @pytest.mark.parametrize(
     ("file", "field", "value", "said"),
     [
-        ("config.json", "max_position_embeddings", 64, "its policy, a word and an answer take"),
-        ("generation_config.json", "eos_token_id", "2", "no token's id nor a list"),
-        ("generation_config.json", "eos_token_id", [[2]], "no token's id nor a list"),
+        ("config.json", "max_position_embeddings", 64, "its policy, a word and an answer need"),
+        ("generation_config.json", "eos_token_id", "2", "not a token id or a list"),
+        ("generation_config.json", "eos_token_id", [[2]], "not a token id or a list"),
         ("config.json", "compression_config", "zip", "cannot be loaded"),
         ("tokenizer_config.json", "chat_template", "Safety: {% raise %}", "cannot be"),
     ],
@@ -86,7 +86,7 @@ def test_an_odd_folder_is_refused_in_one_sentence(file: str, field: str, value: 
 def test_a_generation_config_that_is_no_json_object_is_refused_in_one_sentence(content: bytes, babbling: pathlib.Path) -> None:
     """The library would pass over it, and take from config.json what ends an answer."""
     (babbling / "generation_config.json").write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"generation_config.json is (empty|no JSON object): get .* anew") as said:
+    with pytest.raises(ConfigurationError, match=r"generation_config.json is (empty|not a JSON object): download .* again") as said:
         _make(str(babbling))
     assert "\n" not in str(said.value)
 

@@ -149,7 +149,7 @@ def test_an_adapter_on_the_hub_is_refused_by_name(
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (404, "RepoNotFound", "no folder 'Some/Guard-0.6B', and no such model on the hub: look at the spelling"),
+        (404, "RepoNotFound", "no folder 'Some/Guard-0.6B', and no such model on the hub: check the spelling"),
         (401, "RepoNotFound", "no such model on the hub"),
         (403, "GatedRepo", "set HF_TOKEN"),
         (404, "RevisionNotFound", "no revision 'v9'"),
@@ -179,7 +179,7 @@ def test_a_mistyped_folder_is_told_the_one_beside_it(tmp_path: pathlib.Path, mon
     for name in ("models/gaurd", "models/guard-", str(tmp_path / "models" / "gaurd")):
         with pytest.raises(ConfigurationError, match=r"does not exist; .*models/guard does\."):
             folder_of(name)
-    with pytest.raises(ConfigurationError, match=r"is a file: give the folder that it is in\."):
+    with pytest.raises(ConfigurationError, match=r"is a file: give its folder\."):
         folder_of("models/guard/config.json")
     assert folder_of("Qwen/Qwen3Guard-Gen-0.6B") is None
 

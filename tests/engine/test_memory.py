@@ -77,8 +77,8 @@ def test_the_largest_models_on_the_smallest_gpus() -> None:
     with pytest.raises(ConfigurationError) as said:
         of("8B", BF16, gpu(16, "NVIDIA A4000", capability=(8, 6)))
     assert str(said.value) == (
-        "model 'guard' in bfloat16 does not fit on NVIDIA A4000: it takes at least 17.6 GB, 16.4 GB of them its weights, and "
-        "16.0 GB of 16.0 GB are free; take 0.6B (1.2 GB) or 4B (8.0 GB) in bfloat16, or 0.6B (0.8 GB), 4B (4.4 GB) or 8B (9.4 GB) "
+        "model 'guard' in bfloat16 does not fit on NVIDIA A4000: it needs at least 17.6 GB, 16.4 GB of them its weights, and "
+        "16.0 GB of 16.0 GB are free; use 0.6B (1.2 GB) or 4B (8.0 GB) in bfloat16, or 0.6B (0.8 GB), 4B (4.4 GB) or 8B (9.4 GB) "
         "in int8 (GUARDFLEET_ENGINE__QUANTIZE)."
     )
 
@@ -88,9 +88,9 @@ def of(size: str, precision: Precision, device: Device) -> Any:
 
 
 def test_a_gpu_that_somebody_fills_is_to_be_freed() -> None:
-    with pytest.raises(ConfigurationError, match=r"and 3.0 GB of 80.0 GB are free; free its memory, or take 0.6B \(1.2 GB\) in bf"):
+    with pytest.raises(ConfigurationError, match=r"and 3.0 GB of 80.0 GB are free; free its memory, or use 0.6B \(1.2 GB\) in bf"):
         of("8B", BF16, gpu(80, free_gb=3))
-    with pytest.raises(ConfigurationError, match=r"are free; free its memory, or take another device\.$"):
+    with pytest.raises(ConfigurationError, match=r"are free; free its memory, or use another device\.$"):
         of("8B", BF16, gpu(80, free_gb=0.4))
 
 
@@ -106,7 +106,7 @@ def test_what_fits_is_named_in_the_type_that_was_asked_for() -> None:
     for dtype, named in (("float16", "0.6B (1.2 GB) in float16, or"), ("float32", "0.6B (1.2 GB) in bfloat16, or")):
         with pytest.raises(ConfigurationError) as said:
             of("4B", Precision(dtype), small)
-        assert f"take {named} 0.6B (0.8 GB) in int8 (GUARDFLEET_ENGINE__QUANTIZE)." in str(said.value)
+        assert f"use {named} 0.6B (0.8 GB) in int8 (GUARDFLEET_ENGINE__QUANTIZE)." in str(said.value)
 
 
 def test_a_cpu_holds_the_weights_as_they_are_loaded() -> None:
@@ -115,8 +115,8 @@ def test_a_cpu_holds_the_weights_as_they_are_loaded() -> None:
     with pytest.raises(ConfigurationError) as said:
         of("4B", Precision("float32", "int8"), cpu)
     assert str(said.value) == (
-        "model 'guard' in int8 does not fit on cpu: it takes at least 17.6 GB to load its weights, and 10.0 GB are free; "
-        "take 0.6B (3.0 GB) in float32, or 0.6B (1.5 GB) or 4B (8.8 GB) in bfloat16."
+        "model 'guard' in int8 does not fit on cpu: it needs at least 17.6 GB to load its weights, and 10.0 GB are free; "
+        "use 0.6B (3.0 GB) in float32, or 0.6B (1.5 GB) or 4B (8.8 GB) in bfloat16."
     )
 
 
@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_refused_before_its_weights_are_read(monkeypatch: p
     monkeypatch.setattr(loading, "digest_of", unread)
     monkeypatch.setattr(loading, "device_of", lambda on: Device("cpu", 10**6, 10**6))
     with pytest.raises(
-        ConfigurationError, match=r"model 'demo' in float32 does not fit on cpu: .* and 1 MB are free; take another"
+        ConfigurationError, match=r"model 'demo' in float32 does not fit on cpu: .* and 1 MB are free; use another"
     ):
         loading.load("demo", device="cpu")
 

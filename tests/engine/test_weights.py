@@ -49,7 +49,7 @@ def test_weights_that_are_stored_quantized_are_refused_before_they_are_read(
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unread)
     monkeypatch.setattr("worker.engine.model.loading.digest_of", unread)
     with pytest.raises(
-        ConfigurationError, match=rf"stored quantized \({method}, .*16-bit weights.*GUARDFLEET_ENGINE__QUANTIZE"
+        ConfigurationError, match=rf"its config.json says {method}\), .*16-bit weights.*GUARDFLEET_ENGINE__QUANTIZE"
     ) as said:
         load(str(copied))
     assert "\n" not in str(said.value)
@@ -57,7 +57,7 @@ def test_weights_that_are_stored_quantized_are_refused_before_they_are_read(
 
 def test_a_config_of_the_librarys_own_class_is_understood() -> None:
     config = transformers.Qwen3Config(quantization_config=transformers.BitsAndBytesConfig(load_in_8bit=True))
-    with pytest.raises(ConfigurationError, match=r"stored quantized \(bitsandbytes"):
+    with pytest.raises(ConfigurationError, match=r"stored quantized \(its config.json says bitsandbytes"):
         require_servable("x", config)
     require_servable("x", transformers.Qwen3Config())
 
@@ -81,8 +81,8 @@ def with_scales(tensors: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (without, r"lacks weights \(model.layers.0.self_attn.q_proj.weight, .* and 1 more\): get its files anew"),
-        (with_scales, r"has no place for \(model.layers.0.self_attn.q_proj.weight_scale\): .*16-bit weights"),
+        (without, r"lacks weights \(model.layers.0.self_attn.q_proj.weight, .* and 1 more\): download its files again"),
+        (with_scales, r"a Qwen3 lacks \(model.layers.0.self_attn.q_proj.weight_scale\): .*16-bit weights"),
     ],
 )
 def test_weights_in_part_are_refused(change: Callable[[dict[str, torch.Tensor]], None], said: str, copied: pathlib.Path) -> None:

@@ -66,7 +66,7 @@ def test_a_table_that_cannot_be_written_is_refused_before_anything_is_read(tmp_p
 def test_a_precision_that_the_device_has_no_units_for_is_refused_before_anything_is_read(tmp_path: pathlib.Path) -> None:
     done = evaluate(str(tmp_path / "nowhere.jsonl"), "--against", "fp8", device="cpu")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("quantize fp8: cpu has no fp8 matrix units; int8 runs everywhere.")
+    assert done.stderr.splitlines()[-1].endswith("quantize fp8: cpu has no fp8 matrix units: use int8, which runs everywhere.")
     assert "nowhere.jsonl" in evaluate(str(tmp_path / "nowhere.jsonl"), "--against", "int8", device="cpu").stderr
 
 

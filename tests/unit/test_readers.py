@@ -117,7 +117,7 @@ def test_rows_that_a_quote_has_swallowed_are_noticed(read: Read) -> None:
         ("a.csv", b"id,text,text\n1,a,b\n", "has two columns named text"),
         ("a.csv", b"id, text,text\n1,a,b\n", "has two columns named text"),
         ("a.csv", b"id,body\n1,a\n", "has no column named text. Its columns: id, body. Use --text-column body to take that one"),
-        ("a.jsonl", b'{"id": 1, "comment_text": "a"}\n' * 3, "--text-column comment_text would"),
+        ("a.jsonl", b'{"id": 1, "comment_text": "a"}\n' * 3, "Use --text-column comment_text to take"),
         ("a.csv", b"id,t\xe9xt\n1,a\n", "the header of"),
         ("a.csv", "id,text\n1,a\n".encode("utf-16-le"), "looks like UTF-16-LE without a byte-order mark: try --encoding utf-16-le"),
         ("a.csv", b"PK\x03\x04rest", "is a ZIP archive or an Excel workbook"),

@@ -11,14 +11,14 @@ import torch
 
 from worker.engine.interfaces import DeviceFullError, DeviceLostError
 
-LARGEST_HEAP_BLOCK = 32 << 20  # bytes; glibc maps what is larger from the system each time, at the price of a fault per page
+LARGEST_HEAP_BLOCK = 32 << 20  # bytes; glibc maps larger blocks from the system each time, at a page fault per page
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of mallopt(3)
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_SUPPORTED")
 
 
 @contextmanager
 def translating_faults(device: torch.device) -> Iterator[None]:
-    """Turn torch's errors into DeviceFullError and DeviceLostError; whatever else is raised is the batch's own fault."""
+    """Turn torch's errors into DeviceFullError and DeviceLostError; any other error is the batch's own fault."""
     try:
         yield
     except RuntimeError as error:
@@ -32,7 +32,7 @@ def translating_faults(device: torch.device) -> Iterator[None]:
 
 
 def probe(device: torch.device, error: RuntimeError) -> None:
-    """A CUDA error can spoil the context for good: ask it for something trivial. Raises DeviceLostError."""
+    """Check that the device still works, since a CUDA error can break its context for good. Raises DeviceLostError."""
     if device.type != "cuda":
         return
     try:
@@ -43,13 +43,13 @@ def probe(device: torch.device, error: RuntimeError) -> None:
 
 
 def tensor_of(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
-    """An array on a device, of its own type, without waiting for the device."""
+    """Move an array to a device, keeping its type, without waiting for the device."""
     made = torch.from_numpy(values)
     return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made
 
 
 def to_host(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Start to copy a tensor from its device; what is returned waits until it is there."""
+    """Start copying a tensor to the host; the returned function waits for it."""
     if tensor.device.type != "cuda":
         return lambda: tensor
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
@@ -64,9 +64,9 @@ def to_host(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc's malloc reuse what a batch freed instead of giving it back and faulting it in again for the next.
+    """Make glibc's malloc reuse what a batch freed, instead of returning it and faulting it in again for the next.
 
-    Call it before the engine's threads start. The process keeps its high-water mark; other C libraries are left as they are.
+    Call it before the engine's threads start. The process keeps its high-water mark; other C libraries are not affected.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -76,11 +76,11 @@ def keep_freed_memory() -> None:
 
 
 def has_bf16_units() -> bool:
-    """Whether this CPU multiplies bf16 in units of its own (AVX512_BF16, AMX): twice as fast as fp32; without them it is slower."""
+    """Return whether this CPU has units for bf16 (AVX512_BF16, AMX): twice as fast as fp32; without them bf16 is slower."""
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
 def gpus() -> list[str]:
-    """Names of the GPUs that torch sees; asking does not take any of them."""
+    """Return the names of the GPUs that torch sees; does not occupy any."""
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]

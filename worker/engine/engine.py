@@ -1,11 +1,11 @@
-"""One thread owns the model; rows of all requests in flight share its batches, urgent ones first.
+"""The engine: one thread owns the model; rows of all pending requests share its batches, urgent ones first.
 
-Invariants: a row is settled exactly once; a request's future resolves when its last row is settled, or fails once with all its
-rows dropped; the thread that dies fails every future and then ends the process through `on_fatal`, so no caller waits for ever.
+Invariants: a row is settled exactly once; a request's future resolves when its last row is settled, or fails once with all its rows
+dropped; a dying thread fails every future and then ends the process through `on_fatal`, so that no caller waits for ever.
 
-A device gets its next batch before the answers to the last one are read, so that it never waits for Python. On a CPU batches run
-beside each other (`streams`) and are settled as they end, all by this one thread. An urgent row waits for the first batch to end;
-those that have not begun are taken back for it, and none is put behind it that would delay its further passes.
+A device gets its next batch before the answers of the last one are read, so that it never waits for Python. On a CPU, batches run
+in parallel (`streams`) and are settled as they end, all by this one thread. An urgent row waits for the first batch to end; batches
+that have not begun are taken back for it, and none is launched behind it that would delay its further passes.
 """
 
 import itertools
@@ -40,17 +40,17 @@ from worker.engine.scheduler import Waiting, is_urgent
 
 @dataclass(eq=False, slots=True)
 class _Flight:
-    """A batch on the device, or next there."""
+    """A batch on the device, or next in line."""
 
     batch: list[Row]
     launched: Launched
-    began: float  # perf_counter; of one that waits for a stream: until now
+    began: float  # perf_counter; for a batch that waits for a stream: until now
 
 
 class BatchingEngine:
-    """Drives a backend. `on_batch(report)` is called after each batch, `on_fatal(reason)` before giving up.
+    """Drives a backend. Calls `on_batch(report)` after each batch, and `on_fatal(reason)` before giving up.
 
-    `patience_s`: as `scheduler.Waiting`, where somebody may come who waits.
+    `patience_s`: as in `scheduler.Waiting`; set it where a text may come that somebody waits for.
     """
 
     def __init__(
@@ -65,20 +65,20 @@ class BatchingEngine:
         self._on_batch, self._on_fatal = on_batch, on_fatal
         self._changed = threading.Condition()
         self._arrived: deque[list[Row]] = deque()  # bounded by the callers: one request per task thread
-        self._unsettled: dict[int, Request] = {}  # whoever waits, wherever the rows are; guarded by _changed
-        self._bell: Future[None] = Future()  # rung where the engine thread is to look up from the device; guarded by _changed
+        self._unsettled: dict[int, Request] = {}  # requests that wait, wherever their rows are; guarded by _changed
+        self._bell: Future[None] = Future()  # set to make the engine thread look up from the device; guarded by _changed
         self._has_idle_stream = False  # while the engine thread waits for the device; guarded by _changed
         self._draining = False
         self._dead = False
         self._thread: threading.Thread | None = None
-        self._waiting = Waiting(backend, patience_s=patience_s)  # engine thread only, as are the next
+        self._waiting = Waiting(backend, patience_s=patience_s)  # used by the engine thread only, as are the next
         self._flying: list[_Flight] = []
         self._launching_since: float | None = None
         self._landed_at = 0.0
 
     @property
     def model(self) -> Model:
-        """What judges."""
+        """The model that judges."""
         return self._backend.model
 
     def submit(self, contents: Sequence[Content], *, urgent: bool = False, coverage: Coverage | None = None) -> "Future[Judged]":
@@ -116,7 +116,7 @@ class BatchingEngine:
                 self._thread.start()
 
     def drain(self) -> None:
-        """Take no more; hand back what has not begun on the device."""
+        """Accept no more; hand back what has not begun on the device."""
         with self._changed:
             self._draining = True
             self._ring()
@@ -129,7 +129,7 @@ class BatchingEngine:
             self._thread.join(timeout_s)
 
     def busy_s(self) -> float:
-        """Age of the oldest batch on the device."""
+        """Return the age of the oldest batch on the device."""
         oldest = self._flying[:1]
         since = oldest[0].began if oldest else self._launching_since
         return 0.0 if since is None else time.perf_counter() - since
@@ -152,7 +152,7 @@ class BatchingEngine:
             self._fail_all(DrainingError("the engine is shutting down."), dead=False)
 
     def _take(self) -> bool:
-        """Plan what has come; waits for it where there is nothing else to do. False once draining."""
+        """Plan what has arrived; wait if there is nothing else to do. Return False once draining."""
         with self._changed:
             while not (self._draining or self._arrived or self._flying or self._waiting):
                 self._changed.wait()
@@ -171,14 +171,14 @@ class BatchingEngine:
         return True
 
     def _has_room(self) -> bool:
-        """Whether to launch another batch. Only urgent ones wait behind urgent ones, whose rows may need a further pass at once."""
+        """Return whether to launch another batch. Only urgent ones queue behind urgent ones, which may soon need a further pass."""
         if len(self._flying) < self._backend.streams:
             return True
         behind_urgent = any(is_urgent(flight.batch) for flight in self._flying)
         return len(self._flying) <= self._backend.ahead and (not behind_urgent or self._waiting.has_urgent())
 
     def _recall(self) -> None:
-        """Take back what waits for a stream, unless it is urgent: what came is to be first."""
+        """Take back batches that wait for a stream, unless urgent: what arrived goes first."""
         waiting = self._flying[self._backend.streams :]
         back = [flight for flight in waiting if not is_urgent(flight.batch) and flight.launched.recall()]
         self._flying = [flight for flight in self._flying if flight not in back]
@@ -195,7 +195,7 @@ class BatchingEngine:
         self._launching_since = None
 
     def _land(self) -> None:
-        """Wait for a batch that is done, and settle its rows; returns too when the bell rings first."""
+        """Wait for a batch and settle its rows; also return when new work arrives first."""
         with self._changed:
             self._has_idle_stream = len(self._flying) < self._backend.streams
             if self._has_idle_stream and self._arrived:
@@ -210,7 +210,7 @@ class BatchingEngine:
             answers = flight.launched.collect()
         now = time.perf_counter()
         seconds, self._landed_at = now - max(flight.began, self._landed_at), now
-        for begins in self._flying[self._backend.streams - 1 : self._backend.streams]:  # it waited for the stream that is free now
+        for begins in self._flying[self._backend.streams - 1 : self._backend.streams]:  # waited for the stream that is free now
             begins.began = now
         if answers is not None:
             self._report(flight.batch, answers, seconds)
@@ -218,7 +218,7 @@ class BatchingEngine:
 
     @contextmanager
     def _isolating(self, batch: list[Row]) -> Iterator[None]:
-        """Whatever a row provokes must not take its neighbours along: a batch that fails is given again in halves."""
+        """Keep a bad row from failing its neighbours: a batch that fails is run again in halves."""
         try:
             yield
         except DeviceLostError:

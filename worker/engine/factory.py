@@ -1,4 +1,4 @@
-"""The engine that a configuration asks for."""
+"""Build the engine that a configuration asks for."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,22 +9,22 @@ from worker.engine.model.model_files import DEMO
 from worker.engine.spec import Spec
 from worker.engine.testing.marked import NAME, InstantBackend
 
-PATIENCE_S = 0.3  # that a text which somebody waits for may wait for the device
+PATIENCE_S = 0.3  # how long a text that somebody waits for may wait for the device
 
 
 def make_backend(spec: Spec) -> Backend:
-    """`instant`, or the model; raises ConfigurationError. torch is imported only where a model is asked for."""
+    """Build the `instant` backend or the model's. Raises ConfigurationError. Imports torch only for a model."""
     if spec.kind == "instant":
         name = NAME if spec.model == DEMO else spec.model
         return InstantBackend(name=name, ms_per_batch=spec.instant_ms_per_batch, policy=spec.policy)
     with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
-        # A thread that has run OpenMP keeps a team of workers, and two teams on the cores of one make both of them sleep between
-        # loops (measured: a sixth of the speed). So models are loaded by a thread that ends, and run by the engine's alone.
+        # A thread that has run OpenMP keeps a team of workers, and two teams on the same cores put each other to sleep between
+        # loops (measured: a sixth of the speed). So a thread that ends loads the model, and only the engine's thread runs it.
         return pool.submit(_open, spec).result()
 
 
 def require_device(spec: Spec) -> None:
-    """Raise ConfigurationError at once for what would be refused at load: a device that is away, or lacks units for `quantize`."""
+    """Raise ConfigurationError early for what loading would refuse: a missing device, or one that cannot compute `quantize`."""
     if spec.kind != "instant":
         from worker.engine.model.loading import device_for  # noqa: PLC0415 - as below
 
@@ -32,11 +32,11 @@ def require_device(spec: Spec) -> None:
 
 
 def _open(spec: Spec) -> Backend:
-    from worker.engine.opening import opened  # noqa: PLC0415 - torch and transformers: seconds
+    from worker.engine.opening import opened  # noqa: PLC0415 - torch and transformers take seconds
 
     return opened(spec)
 
 
 def make_engine(backend: Backend, *, on_batch: Callable[[BatchReport], None], on_fatal: Callable[[str], None]) -> BatchingEngine:
-    """An engine over the backend, not started, as a worker has it: its interactive lane is always open."""
+    """Build an engine over the backend, not started, as a worker uses it: its interactive lane is always open."""
     return BatchingEngine(backend, on_batch=on_batch, on_fatal=on_fatal, patience_s=PATIENCE_S)

@@ -1,6 +1,6 @@
-"""What the engine promises, and what the thing inside it must offer.
+"""What the engine promises, and what its backend must offer.
 
-`Engine` is what task threads see. `Backend` is what the engine thread drives; replacing it changes speed, never meaning.
+`Engine` is what task threads use. `Backend` is what the engine thread drives; replacing it changes the speed, never the meaning.
 """
 
 from abc import ABC, abstractmethod
@@ -19,11 +19,11 @@ class DeviceFullError(Exception):
 
 
 class SelfTestError(Exception):
-    """The packed pass does not agree with transformers' own, or with itself, on this model and device."""
+    """The packed pass disagrees with transformers' own, or with itself, on this model and device."""
 
 
 class DeviceLostError(Exception):
-    """The device cannot be used by this process any more; only a new process can."""
+    """This process can no longer use the device; only a new process can."""
 
 
 class Prepared(Protocol):
@@ -36,7 +36,7 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unjudgeable:
-    """A row that never reaches the device: a code of `verdict.ERROR_CODES`, and a detail that holds no text."""
+    """A row that never reaches the device: a code of `verdict.ERROR_CODES`, and a detail without any text of the row."""
 
     code: str
     detail: str
@@ -44,9 +44,9 @@ class Unjudgeable:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """A content that takes several rows: the characters each of them shows, and what was left out (`rendering`).
+    """A content that takes several rows: the characters that each of them shows, and what was left out (`rendering`).
 
-    Without `spans`: one row that shows all of it, with notes.
+    Without `spans`: a single row that shows all of it, with notes.
     """
 
     rows: "list[Prepared]"
@@ -54,17 +54,17 @@ class Pieces:
     notes: Mapping[str, Any]
 
 
-@dataclass(slots=True)  # frozen, making one would cost four times as much; nobody changes one
+@dataclass(slots=True)  # frozen would make construction four times slower; nobody changes one
 class Answer:
-    """What the model said of one text.
+    """The model's answer for one text.
 
-    `probabilities`: P(safe), P(controversial), P(unsafe) from the label's position, summing to 1; None if it was not reached.
-    `categories`: P of each of `verdict.CATEGORY_CHOICES` to be named first, had the answer been unsafe in one of them, whatever it
-    was: they sum to 1, that of `None` is 0; an entry is None where the tokenizer gives no odds. `passes`: forward passes it took.
-    `is_close`: some token won by so little that another batch could turn it in this precision. `responds`: the mode that was asked,
-    whose grammar the answer has to be in. `flaw`: why it is no answer however well it reads, as one that did not end. `failure` is
-    set instead of `raw` when there is no answer. A content in pieces has `windows`, the answer to each with its characters, instead
-    of all of these. `notes`: what was left out, and what else there is to say of the text.
+    `probabilities`: P(safe), P(controversial), P(unsafe) at the label's position, summing to 1; None if it was not reached.
+    `categories`: P of each of `verdict.CATEGORY_CHOICES` to be named first, given an answer that the text is unsafe in one of them,
+    whatever the answer was. They sum to 1, that of `None` is 0; an entry is None if the tokenizer allows no probability.
+    `passes`: forward passes it took. `is_close`: some token won by so little that another batch could change it at this precision.
+    `responds`: the mode that was asked for, whose grammar the answer must match. `flaw`: why it is invalid however well it reads,
+    for example because it did not end. `failure` is set instead of `raw` if there is no answer. A content in pieces has `windows`,
+    the answer for each with its characters, instead of all of these. `notes`: what was left out, and other remarks on the text.
     """
 
     raw: str
@@ -83,7 +83,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Timings:
-    """Where a request's time went, in seconds. `device_s` is the sum over the batches that its rows rode in."""
+    """Where a request's time went, in seconds. `device_s` is the sum over the batches that had rows of it."""
 
     tokenise_s: float = 0.0
     wait_s: float = 0.0
@@ -93,7 +93,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The outcome of one request: an answer per text, in order."""
+    """The outcome of one request: an answer for each text, in order."""
 
     answers: list[Answer]
     timings: Timings = field(default_factory=Timings)
@@ -101,7 +101,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """One batch in figures: `settled` of its rows have their answer now, `close` of these by a hair's breadth."""
+    """Figures of one batch: `settled` of its rows now have their answer, `close` of these by a narrow lead."""
 
     rows: int
     tokens: int
@@ -110,54 +110,54 @@ class BatchReport:
     close: int
 
 
-Collect = Callable[[], Sequence[Answer | Prepared]]  # waits for a batch: for every row its answer, or the row that goes on with it
+Collect = Callable[[], Sequence[Answer | Prepared]]  # waits for a batch; returns each row's answer, or the row that continues it
 NOW: "Future[Any]" = Future()
 NOW.set_result(None)
 
 
 class Launched(NamedTuple):
-    """A batch that the device has been given. It can be collected at any time, without waiting once `done` is."""
+    """A batch that the device was given. It can be collected at any time, without waiting once `done` is done."""
 
     collect: Collect
-    done: "Future[Any]" = NOW  # where batches that run beside each other end in any order; elsewhere the oldest is the first
-    recall: Callable[[], bool] = lambda: False  # takes it back if the device has not begun; False: it has, and is to be collected
+    done: "Future[Any]" = NOW  # for batches that run in parallel and end in any order; elsewhere the oldest ends first
+    recall: Callable[[], bool] = lambda: False  # take it back if the device has not begun; False: it has begun, collect it
 
 
 class Backend(Protocol):
-    """The model behind the engine. `prepare` is called from many threads, `launch` and what it returns from the engine's only."""
+    """The model behind the engine. `prepare` is called by many threads, `launch` and what it returns by the engine's only."""
 
     model: Model
     device: str  # as torch names it
     budget_tokens: int
     max_rows: int
     padded: bool  # whether a batch costs rows x longest, or the sum of its lengths
-    ahead: int  # batches that may be launched before one is collected; 0 where launching does all the work
-    streams: int  # batches that run beside each other
+    ahead: int  # batches that may be launched before one is collected; 0 if launching does all the work
+    streams: int  # batches that run in parallel
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> Sequence[Prepared | Pieces | Unjudgeable]:
-        """Tokenise; a content that cannot be judged becomes `Unjudgeable`, the others go on. `coverage`: of long ones."""
+        """Tokenise; a content that cannot be judged becomes `Unjudgeable`. `coverage`: how much of long ones is judged."""
 
     def launch(self, batch: Sequence[Prepared]) -> Launched:
         """Give the device a batch.
 
-        Either step raises DeviceFullError, DeviceLostError, or anything for a bad row; the same rows can then be given again.
+        Launching and collecting may raise DeviceFullError, DeviceLostError, or anything for a bad row; the rows can be given again.
         """
 
     def memory_bytes(self) -> int:
-        """Device memory in use."""
+        """Return the device memory in use."""
 
 
 class Synchronous(ABC):
-    """Half a backend: one whose `run` returns the answers."""
+    """Base of backends whose `run` returns the answers."""
 
     ahead, streams = 0, 1
 
     @abstractmethod
     def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
-        """An answer for every row, in order."""
+        """Return an answer for every row, in order."""
 
     def launch(self, batch: Sequence[Prepared]) -> Launched:
-        """As `Backend.launch`; it has all been done by then."""
+        """As `Backend.launch`; all work is done on return."""
         answers = self.run(batch)
         return Launched(lambda: answers)
 
@@ -167,22 +167,22 @@ class Engine(Protocol):
 
     @property
     def model(self) -> Model:
-        """What judges."""
+        """The model that judges."""
 
     def submit(self, contents: Sequence[Content], *, urgent: bool = False, coverage: Coverage | None = None) -> "Future[Judged]":
-        """Judge the texts; the future resolves once all are settled. Raises DrainingError when the engine takes no more.
+        """Judge the texts; the future resolves once all are settled. Raises DrainingError if the engine accepts no more.
 
-        `coverage`: what of long texts is judged; None: what the engine was made for.
+        `coverage`: how much of long texts is judged; None: as the engine is configured.
         """
 
     def start(self) -> None:
         """Start the engine thread. Safe to call twice."""
 
     def drain(self) -> None:
-        """Finish the batch on the device; every other request fails with DrainingError. Returns at once; safe to call twice."""
+        """Finish the batch on the device; all other requests fail with DrainingError. Returns at once; safe to call twice."""
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Drain and wait for the thread. Safe to call twice."""
 
     def busy_s(self) -> float:
-        """How long the batch on the device has been running; 0 when there is none."""
+        """Return how long the batch on the device has been running; 0 if there is none."""

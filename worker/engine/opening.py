@@ -1,4 +1,4 @@
-"""Opens a model: the packed pass where it runs and agrees with transformers' own, padded generate where not, or one sentence."""
+"""Open a model: the packed pass if it runs and agrees with transformers' own, otherwise padded generate, or an error."""
 
 import gc
 import logging
@@ -20,7 +20,7 @@ from worker.engine.verification.self_test import hold
 
 
 def opened(spec: Spec) -> Backend:
-    """The engine's inside for a model; raises ConfigurationError, whatever is wrong with it."""
+    """Open a backend for a model. Raises ConfigurationError, whatever is wrong with it."""
     try:
         return _opened(spec)
     except ConfigurationError:
@@ -43,12 +43,12 @@ def _opened(spec: Spec) -> Backend:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         model = loaded(spec)
-    logging.getLogger(__name__).warning("engine_fallback: padded generate instead of the packed pass, for %s", reason)
+    logging.getLogger(__name__).warning("engine_fallback: padded generate instead of the packed pass, because of %s", reason)
     return _padded(spec, model)
 
 
 def loaded(spec: Spec) -> LoadedModel:
-    """The model as its settings ask for it; raises ConfigurationError."""
+    """Load the model as configured. Raises ConfigurationError."""
     return load(
         spec.model,
         revision=spec.revision,
@@ -62,12 +62,12 @@ def loaded(spec: Spec) -> LoadedModel:
 
 
 def _packed_or_why_not(spec: Spec, model: LoadedModel) -> PackedBackend | str:
-    """The packed pass, held against transformers' own, or what speaks against it."""
+    """Return the packed pass, checked against transformers' own, or the reason against it."""
     try:
         return _compiled(spec, model) if spec.compile else _held(spec, model)
     except (ConfigurationError, DeviceLostError):
         raise
-    except Exception as error:  # noqa: BLE001 - a kernel that is missing or refuses this GPU raises whatever it likes
+    except Exception as error:  # noqa: BLE001 - a missing kernel, or one that refuses this GPU, raises anything
         if isinstance(error, RuntimeError):
             _require_device(model, error)
         traceback.clear_frames(error.__traceback__)  # they hold the model
@@ -80,7 +80,7 @@ def _require_device(model: LoadedModel, error: RuntimeError) -> None:
     try:
         probe(model.device, error)
     except DeviceLostError as lost:
-        raise ConfigurationError(f"{model.device} failed while the model was tried on it, and cannot go on: {lost}.") from lost
+        raise ConfigurationError(f"{model.device} failed while trying the model and cannot be used again: {lost}.") from lost
 
 
 def _held(spec: Spec, model: LoadedModel, *, is_compiled: bool = False) -> PackedBackend:
@@ -91,14 +91,14 @@ def _held(spec: Spec, model: LoadedModel, *, is_compiled: bool = False) -> Packe
 
 
 def _compiled(spec: Spec, model: LoadedModel) -> PackedBackend:
-    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - a second to import
+    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - takes a second to import
 
     started = time.perf_counter()
     try:
         made = _held(spec, model, is_compiled=True)
     except TorchDynamoException as error:
         raise ConfigurationError(
-            f"compile: torch.compile gives up ({type(error).__name__}): it needs a C++ compiler on CPUs and Triton on GPUs."
+            f"compile: torch.compile failed ({type(error).__name__}): it needs a C++ compiler on CPUs and Triton on GPUs."
         ) from error
     seconds = time.perf_counter() - started
     logging.getLogger(__name__).warning("engine_compiled: setting up took %.1f s, compiling included", seconds)
@@ -106,7 +106,7 @@ def _compiled(spec: Spec, model: LoadedModel) -> PackedBackend:
 
 
 def _padded(spec: Spec, model: LoadedModel) -> GenerateBackend:
-    """It runs everywhere that torch does, and is asked once whether it does here."""
+    """Return the backend that runs wherever torch does, after checking that it does here."""
     made = GenerateBackend(model, budget_tokens=spec.batch_tokens, policy=spec.policy)
     try:
         made.run([row for row in made.prepare(["a"]) if not isinstance(row, Pieces | Unjudgeable)])

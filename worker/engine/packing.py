@@ -1,4 +1,4 @@
-"""Which rows share a forward pass: a function of lengths and nothing else."""
+"""Which rows share a forward pass: a function of their lengths only."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ def pack(lengths: Sequence[int], *, budget_tokens: int, max_rows: int, padded: b
 
     A batch costs the sum of its lengths or, if it is `padded`, its rows times the longest.
 
-    Sorted by length, so that rows of a batch are about equal and padding is small; longest first, so that a batch that does not
-    fit in memory shows itself early. A row over the budget travels alone. Every index is in exactly one batch. Where batches run
-    on several `streams`, too little for a full one on each is shared out.
+    Rows are sorted by length, so that padding is small; longest first, so that a batch that does not fit in memory shows early. A
+    row over the budget gets a batch of its own. Every index is in exactly one batch. With several `streams`, work that does not
+    fill a batch on each is shared between them.
     """
     if streams > 1:
         budget_tokens = min(budget_tokens, max(SHARE_TOKENS, -(-sum(lengths) // streams)))
@@ -31,9 +31,9 @@ def pack(lengths: Sequence[int], *, budget_tokens: int, max_rows: int, padded: b
 
 
 def halve(batch: Sequence[int], lengths: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Two parts of about equal tokens, for a batch that was too large; both non-empty when it has two rows or more."""
+    """Split a batch that was too large into two parts of about equal tokens; both non-empty if it has two rows or more."""
     total, taken, cut = sum(lengths[i] for i in batch), 0, 0
-    for cut, i in enumerate(batch[:-1], 1):  # noqa: B007 - the place where the loop stops is the answer
+    for cut, i in enumerate(batch[:-1], 1):  # noqa: B007 - the index where the loop stops is the result
         taken += lengths[i]
         if 2 * taken >= total:
             break

@@ -1,4 +1,4 @@
-"""From contents to prompts a backend takes, or the reason why one cannot be judged.
+"""Turn contents into prompts for a backend, or into the reason why one cannot be judged.
 
 A conversation that is too long loses its oldest turns; a last turn that is too long on its own is judged in overlapping windows.
 What was left out is noted, and ends up in the rationale.
@@ -13,15 +13,15 @@ from worker.engine.prompting.prompt import Content, Encoded, InvalidConversation
 from worker.engine.prompting.windows import Coverage, Policy, Span, covered, cut, gaps
 
 MAX_NEW_TOKENS = 128  # as in the model's own evaluation
-MARGIN = 32  # tokens that a piece may have more of alone than within its text, and the answer's draft
-CONTEXT_SHARE = 4  # of a window, at most one part in so many goes to the user's turn before a long response
+MARGIN = 32  # for tokens that a piece may have more on its own than within its text, and for the answer's draft
+CONTEXT_SHARE = 4  # at most this fraction of a window goes to the user's turn before a long response
 
 
 @dataclass(frozen=True, slots=True)
 class LongPrompt:
-    """A content in pieces: a prompt and the characters of the last turn it shows, for each; and what was left out.
+    """A content in pieces: a prompt for each with the characters of the last turn that it shows; and what was left out.
 
-    Without spans it is one prompt that shows all, of which there is something to note.
+    Without spans it is a single prompt that shows everything, with notes.
     """
 
     prompts: list[Encoded]
@@ -37,9 +37,9 @@ class Renderer:
         self.max_prompt_tokens = min(max_positions - MAX_NEW_TOKENS, policy.tokens)
 
     def __call__(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Encoded | LongPrompt | Unjudgeable]:
-        """The prompt or prompts of each content, in order; all of them are tokenised in one call.
+        """Return the prompt or prompts of each content, in order, all tokenised in one call.
 
-        `coverage` says what of long ones is judged, the policy where it does not.
+        `coverage`: how much of long contents is judged; None: as the policy says.
         """
         coverage = coverage or self._policy.coverage
         out: list[Encoded | LongPrompt | Unjudgeable | None] = [None] * len(contents)
@@ -53,13 +53,13 @@ class Renderer:
         for (at, turns), encoded in zip(usable, prompter.encode([turns for _, turns in usable]), strict=True):
             try:
                 fitted = encoded if len(encoded.ids) <= self.max_prompt_tokens else self._shortened(turns, coverage)
-            except InvalidConversationError as error:  # the template shows all of the turns, and not those that are kept
+            except InvalidConversationError as error:  # the template accepts all of the turns, but not those that are kept
                 fitted = _invalid(error)
             out[at] = self._noted(fitted, sum(prompter.labels.count(text) for _, text in turns))
         return [row for row in out if row is not None]
 
     def _noted(self, fitted: Encoded | LongPrompt | Unjudgeable, n_labels: int) -> Encoded | LongPrompt | Unjudgeable:
-        """With the lines of it that look like turns."""
+        """Add a note on lines that look like turns."""
         if not n_labels or isinstance(fitted, Unjudgeable):
             return fitted
         notes: dict[str, Any] = {"role_labels": n_labels}
@@ -70,9 +70,9 @@ class Renderer:
         return replace(fitted, notes={**fitted.notes, **notes})
 
     def _shortened(self, turns: Turns, coverage: Coverage) -> LongPrompt | Unjudgeable:
-        """Without the oldest turns, if that is enough; else the last turn in windows."""
+        """Drop the oldest turns if that is enough; otherwise split the last turn into windows."""
         lengths = [self._prompter.length(text) for _, text in turns]
-        # Where no turn is a user's, a system message is what the response answers.
+        # If no turn is a user's, the response answers a system message.
         first = (
             len(turns) - 1 if turns[-1][0] == "user" else max((i for i, (role, _) in enumerate(turns) if role == "user"), default=0)
         )
@@ -85,7 +85,7 @@ class Renderer:
         return self._windows(turns, first, coverage)
 
     def _encoded(self, conversations: Sequence[Turns]) -> list[Encoded]:
-        """Of what is left of turns that were taken; raises InvalidConversationError where the template shows less than that."""
+        """Encode what is left of accepted turns. Raises InvalidConversationError if the template does not show all of that."""
         return self._prompter.encode([self._prompter.shown_whole(turns) for turns in conversations])
 
     def _windows(self, turns: Turns, first: int, coverage: Coverage) -> LongPrompt | Unjudgeable:
@@ -124,7 +124,7 @@ def _invalid(error: InvalidConversationError) -> Unjudgeable:
 def pieces_of(
     rendered: Encoded | LongPrompt | Unjudgeable, row_of: Callable[[Encoded], Prepared]
 ) -> Prepared | Pieces | Unjudgeable:
-    """What a backend prepares of it."""
+    """Prepare rows for a backend."""
     if isinstance(rendered, Unjudgeable):
         return rendered
     if isinstance(rendered, Encoded):

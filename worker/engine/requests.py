@@ -1,4 +1,4 @@
-"""One submit() on its way: how many of its rows are still open, and what its caller gets once none is."""
+"""One submit() under way: how many of its rows are open, and what its caller gets once none is."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from worker.engine.interfaces import Answer, Judged, Pieces, Prepared, Timings, 
 
 
 class Request:
-    """The rows of one submit(); touched by the engine thread only, once queued."""
+    """The rows of one submit(); once queued, used by the engine thread only."""
 
     def __init__(self, prepared: Sequence[Prepared | Pieces | Unjudgeable], *, urgent: bool) -> None:
         self.future: Future[Judged] = Future()
@@ -21,29 +21,29 @@ class Request:
         self.queued_at = time.perf_counter()
 
     def settle(self, index: int, answer: Answer) -> None:
-        """The answer to one row, once."""
+        """Record the answer of one row, once."""
         if self.answers[index] is None:
             self.answers[index] = answer
             self.left -= 1
 
     def resolve(self) -> None:
-        """Tell the caller if nothing is left to do."""
+        """Resolve the future if no row is open."""
         if not self.left and not self.future.done():
             answers = iter([answer for answer in self.answers if answer is not None])
             joined = [_joined(pieces, answers) if pieces else next(answers) for pieces in self._prepared]
             self.future.set_result(Judged(joined, self.timings))
 
 
-Row = tuple[Request, int, Prepared]  # and its place in the request
+Row = tuple[Request, int, Prepared]  # and its index in the request
 
 
 def requests_of(batch: Sequence[Row]) -> list[Request]:
-    """Each request that has rows in the batch, once."""
+    """Return each request that has rows in the batch, once."""
     return list({id(request): request for request, _, _ in batch}.values())
 
 
 def _joined(pieces: Pieces, answers: Iterator[Answer]) -> Answer:
-    """One answer for a content that took several rows."""
+    """Join the answers of a content that took several rows."""
     several = [next(answers) for _ in pieces.rows]
     if not pieces.spans:
         return replace(several[0], notes=pieces.notes)

@@ -1,11 +1,11 @@
-"""What waits for the device: packed into batches, urgent rows in front, then older requests before younger ones.
+"""What waits for the device: packed into batches, urgent rows first, then older requests before younger ones.
 
 A row that needs a further pass comes back as another row. Such rows are few and short: they wait in a pool until they fill a batch,
 the device would idle, or the oldest has waited long enough.
 
-A pass cannot be interrupted. Where urgent rows may come at any time, batches of the others take no longer than such a row may wait
-for the device, by the rate that is measured. Elsewhere, after one has come another may: for a while batches are small. Either way
-the windows of a long text are spread over several, and rows that are longer than these are on all streams but one at most.
+A pass cannot be interrupted. If urgent rows may come at any time, other batches are made so small that such a row waits only
+`patience_s` for the device, by the measured rate. Otherwise batches are small for a while after an urgent row, since another may
+follow. In both cases the windows of a long text are spread over several batches, and longer rows leave at least one stream free.
 """
 
 import itertools
@@ -19,20 +19,20 @@ from worker.engine.requests import Row
 
 WINDOW_BATCHES = 4  # tokens that are sorted by length together, in batches: enough to keep padding small
 POOL_PATIENCE = 8  # batches that a row waits for others that need a further pass too
-SHRINK, GROW, GROW_AFTER = 0.75, 1.1, 64  # of the token budget after memory ran out; batches without it before it is raised
-ALERT_S, ALERT_SHARE = 30.0, 1 / 4  # since the last urgent row came: how much of the budget a batch of the others takes
-LEAST_TOKENS = 256  # of a batch that is short: a slow device would lose more than a tenth of its rate with fewer
-SMOOTHING = 0.2  # of the rate that is measured: what a batch counts
-REPACK = 1.25  # times longer or shorter than planned: plan anew
+SHRINK, GROW, GROW_AFTER = 0.75, 1.1, 64  # of the token budget when memory ran out; batches without that before it is raised
+ALERT_S, ALERT_SHARE = 30.0, 1 / 4  # since the last urgent row: the share of the budget that other batches take
+LEAST_TOKENS = 256  # of a short batch: with fewer, a slow device would lose more than a tenth of its rate
+SMOOTHING = 0.2  # weight of one batch in the measured rate
+REPACK = 1.25  # plan again if this much longer or shorter than planned
 LEAST = 1 / 16  # of the budget: one enormous row must not make all batches small for long
 
 
 class Waiting:
-    """Belongs to the engine thread. `patience_s`: how long an urgent row may wait for the device; None: as long as it takes."""
+    """The waiting rows; belongs to the engine thread. `patience_s`: how long an urgent row may wait; None: no limit."""
 
     def __init__(self, backend: Backend, clock: Callable[[], float] = time.perf_counter, patience_s: float | None = None) -> None:
         self._backend, self._clock, self._patience_s = backend, clock, patience_s
-        self._rate = 0.0  # tokens a second of a batch on the device; 0 before the first
+        self._rate = 0.0  # tokens per second of a batch on the device; 0 before the first
         self._planned_short = 0
         self._alert_until = float("-inf")
         self._plan: deque[list[Row]] = deque()
@@ -45,7 +45,7 @@ class Waiting:
         return bool(self._plan or self._again or self._pool)
 
     def add(self, arrived: Sequence[Row]) -> None:
-        """Pack what waits anew with what came."""
+        """Pack the waiting rows again, together with the new ones."""
         rows = sorted([*itertools.chain.from_iterable(self._plan), *arrived], key=lambda row: row[0].queued_at)
         self._plan.clear()
         self._planned_short = self._short
@@ -60,15 +60,15 @@ class Waiting:
                 self._plan.extend([window[i] for i in batch] for batch in batches)
 
     def give_back(self, batches: Sequence[list[Row]]) -> None:
-        """Batches to be given again as they are: halves of one that failed, or one that had not begun."""
+        """Take back batches to run as they are: halves of a failed one, or one that had not begun."""
         self._again.extendleft(reversed(batches))
 
     def pool(self, row: Row) -> None:
-        """A row that needs a further pass."""
+        """Keep a row that needs a further pass."""
         self._pool.append(row)
 
     def next(self, flying: Sequence[Sequence[Row]]) -> list[Row] | None:
-        """The next batch, if there is one, beside those on the device. The pool waits for what these may bring to it."""
+        """Return the next batch, if any, beside those on the device. The pool waits for rows that these may add to it."""
         holds_back = self._holds_back(flying)
         again = self._first(self._again, holds_back=holds_back)
         if again is not None and (is_urgent(self._again[again]) or not self.has_urgent()):
@@ -84,7 +84,7 @@ class Waiting:
         return _taken(self._plan, place)
 
     def is_long(self, batch: Sequence[Row]) -> bool:
-        """Whether a batch is one that an urgent row should not have to wait for."""
+        """Return whether an urgent row should not have to wait for this batch."""
         return not is_urgent(batch) and sum(row[2].n_tokens for row in batch) > self._short
 
     @property
@@ -94,35 +94,35 @@ class Waiting:
             return int(ALERT_SHARE * self._budget) if self._clock() < self._alert_until else self._budget
         if not self._rate:
             return min(self._budget, LEAST_TOKENS)
-        ahead = 1 + (self._backend.ahead if self._backend.streams == 1 else 0)  # what waits for a stream is taken back
+        ahead = 1 + (self._backend.ahead if self._backend.streams == 1 else 0)  # batches that wait for a stream are taken back
         return min(self._budget, max(LEAST_TOKENS, int(self._rate * self._patience_s / ahead)))
 
     def _holds_back(self, flying: Sequence[Sequence[Row]]) -> bool:
-        """Whether a stream would be left to no one but long rows."""
+        """Return whether launching more would leave streams to long rows only."""
         is_alert = self._clock() < self._alert_until
         return is_alert and 1 < self._backend.streams <= 1 + sum(self.is_long(batch) for batch in flying)
 
     def _first(self, batches: Sequence[list[Row]], *, holds_back: bool) -> int | None:
-        """The place of the first batch that may go."""
+        """Return the index of the first batch that may run."""
         return next((i for i, batch in enumerate(batches) if not (holds_back and self.is_long(batch))), None)
 
     def has_urgent(self) -> bool:
-        """Whether the next batch is one that somebody waits for."""
+        """Return whether somebody waits for the next batch."""
         return bool(self._plan and is_urgent(self._plan[0])) or is_urgent(self._pool)
 
     def clear(self) -> None:
-        """Forget it all."""
+        """Drop everything."""
         self._plan.clear()
         self._again.clear()
         self._pool.clear()
 
     def shrink(self) -> None:
-        """Memory ran out: smaller batches from now on, also of what is planned already."""
+        """Make batches smaller after memory ran out, including those already planned."""
         self._budget, self._good_batches = int(max(LEAST * self._backend.budget_tokens, SHRINK * self._budget)), 0
         self.add([])
 
     def went_well(self, tokens: int, seconds: float) -> None:
-        """A batch did. Once the budget has sufficed for long: try larger ones again."""
+        """Record a successful batch. After enough of them, try larger batches again."""
         if seconds > 0:
             rate = tokens / seconds
             self._rate += (rate - self._rate) * (SMOOTHING if self._rate else 1)
@@ -140,7 +140,7 @@ class Waiting:
         return self._pool_age >= POOL_PATIENCE or sum(row[2].n_tokens for row in self._pool) >= self._budget
 
     def _from_pool(self) -> list[Row]:
-        """As many of the oldest as a batch takes."""
+        """Return as many of the oldest rows as a batch takes."""
         total = itertools.accumulate(row[2].n_tokens for row in self._pool)
         n = min(self._backend.max_rows, max(1, sum(tokens <= self._budget for tokens in total)))
         batch, self._pool = self._pool[:n], self._pool[n:]
@@ -148,10 +148,10 @@ class Waiting:
         return batch
 
     def _windows(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Whole requests in order, together until they fill a few batches.
+        """Yield whole requests in order, together until they fill a few batches.
 
-        Sorting all that waits by length would finish all shards at the same moment: progress in jumps, and a device that waits
-        while every one of them is written. Small requests still share batches.
+        Sorting all waiting rows by length would finish all shards at the same moment: progress would jump, and the device would
+        wait while every one of them is written. Small requests still share batches.
         """
         window: list[Row] = []
         tokens = 0
@@ -172,5 +172,5 @@ def _taken(batches: deque[list[Row]], place: int) -> list[Row]:
 
 
 def is_urgent(rows: Sequence[Row]) -> bool:
-    """Whether somebody waits for any of them."""
+    """Return whether somebody waits for any of the rows."""
     return any(request.urgent for request, _, _ in rows)

@@ -1,4 +1,4 @@
-"""What an engine is to be made of."""
+"""What to build an engine from."""
 
 import pathlib
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from worker.engine.prompting.windows import Policy
 
 @dataclass(frozen=True)
 class Spec:
-    """What is to judge: `kind` is `model` or `instant`; the other fields are settings of the same names."""
+    """The engine to build: `kind` is `model` or `instant`; the other fields are settings of the same names."""
 
     kind: str = "model"
     model: str = DEMO

@@ -1,7 +1,7 @@
-"""Passes beside each other on the cores of a CPU, each on some of them.
+"""Parallel passes on the cores of a CPU, each on some of them.
 
-A step that several cores share ends when the last of them ends: whatever else runs on one, all wait for. Passes on cores of their
-own wait for nobody, and while one of them is at the Python between its steps, or its answers are being read, the others go on.
+A parallel region ends with its slowest core, so one preempted core stalls all of them. Passes on disjoint cores do not wait for
+each other, and while one runs the Python between its steps, or its answers are read, the others go on.
 """
 
 import functools
@@ -11,22 +11,22 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-MOST = 4  # streams that are chosen by themselves: each has its own batch, with its keys and values, in memory
+MOST = 4  # default maximum: each stream has a batch, with keys and values, in memory
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def streams_for(device: torch.device, wanted: int) -> int:
-    """How many: those wanted, or as many as there are threads; a GPU takes one pass after the other."""
+    """Return the number of streams: as wanted, or one per thread; a GPU runs one pass after the other."""
     if device.type != "cpu":
         return 1
     return wanted or min(MOST, torch.get_num_threads())
 
 
 def ahead_of(device: torch.device, streams: int) -> int:
-    """Batches launched before one is collected: one more than run, so that whatever ends has its successor waiting.
+    """Return how many batches to launch before one is collected: one more than run, so that a successor is always ready.
 
-    One stream of a CPU runs in the thread that launches, which has done all by then.
+    A single stream of a CPU runs in the thread that launches, which has finished by then.
     """
     if device.type == "cuda":
         return 1
@@ -34,7 +34,7 @@ def ahead_of(device: torch.device, streams: int) -> int:
 
 
 def open_streams(streams: int) -> Executor:
-    """Where passes run: `streams` at once, which share torch's threads among them; one alone runs in the thread that submits it."""
+    """Return an executor for `streams` passes at once, which divide torch's threads; a single one runs in the caller's thread."""
     if streams == 1:
         return _Here()
     each = max(1, torch.get_num_threads() // streams)
@@ -43,7 +43,7 @@ def open_streams(streams: int) -> Executor:
 
 class _Here(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """What it raises is raised here: the caller knows of it before it goes on."""
+        """Run now, and raise what it raises here, so that the caller learns of it before it goes on."""
         done: Future[T] = Future()
         done.set_result(fn(*args, **kwargs))
         return done

@@ -1,1 +1,1 @@
-"""How fast the engine is, beside what the machine can do. Nothing that serves verdicts may import it."""
+"""Measure the engine's speed against what the machine can do. Nothing that serves verdicts may import it."""

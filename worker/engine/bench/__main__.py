@@ -1,4 +1,4 @@
-"""`python -m worker.engine.bench`, where nothing but torch and transformers is installed."""
+"""`python -m worker.engine.bench`, for machines where only torch and transformers are installed."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Times the engine against what the machine can do. Needs torch and transformers, nothing else of guardfleet's dependencies.
+"""Time the engine against what the machine can do. Needs torch and transformers, none of guardfleet's other dependencies.
 
-For random weights the answers are scripted (`scripted`). `slow_path` is the share of rows whose script leaves the draft at the
+With random weights the answers are scripted (`scripted`). `slow_path` is the share of rows whose script leaves the draft at the
 severity.
 """
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def measure(backend: PackedBackend, texts: Sequence[str], request_texts: int) -> dict[str, Any]:
-    """One run over the texts through the engine, in requests as task threads make them."""
+    """Run the texts through the engine once, in requests as task threads make them."""
     reports: list[BatchReport] = []
     engine = BatchingEngine(backend, on_batch=reports.append)
     started = time.perf_counter()
@@ -58,7 +58,7 @@ def measure(backend: PackedBackend, texts: Sequence[str], request_texts: int) ->
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """The whole benchmark; prints as it goes."""
+    """Run the whole benchmark; prints as it goes."""
     if args.threads:
         torch.set_num_threads(args.threads)
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_host_only(args: argparse.Namespace) -> dict[str, Any]:
-    """What a process pays for each text, however fast its device is: medians of several turns at each share of slow rows."""
+    """Measure a process's cost per text, however fast its device is: medians of several turns for each share of slow rows."""
     loaded = random_model("tiny", args.tokenizer, "cpu", "float32")
     texts = texts_of(args.texts, args.rows)
     out: dict[str, Any] = {"benchmark": "engine --host-only", "texts": len(texts), "turns": args.turns, "runs": []}
@@ -129,7 +129,7 @@ def run_host_only(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _aside(work: Callable[[], T]) -> T:
-    """In a thread that ends, as in make.make_backend: the engine's alone is to compute."""
+    """Run in a thread that ends, as make_backend does: only the engine's thread may compute."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
 
@@ -147,7 +147,7 @@ def _set_up(args: argparse.Namespace, device: str, dtype: str) -> PackedBackend:
 
 
 def _turns(backend: PackedBackend, texts: Sequence[str], args: argparse.Namespace, work: float) -> list[dict[str, Any]]:
-    """Medians of several turns, each share of slow rows once a turn, between two measurements of the ceiling."""
+    """Return medians of several turns; each turn runs every share of slow rows once, between two measurements of the ceiling."""
     shares = [0.0, *([args.slow_path] if args.slow_path else [])]
     turns: dict[float, list[dict[str, Any]]] = {share: [] for share in shares}
     measure(backend, texts[: max(8, len(texts) // 4)], args.request_texts)  # compiles kernels, grows the workspace
@@ -177,7 +177,7 @@ def _top(backend: PackedBackend, args: argparse.Namespace) -> dict[str, float]:
 
 
 def soak(backend: PackedBackend, texts: Sequence[str], rows: int, request_texts: int) -> dict[str, Any]:
-    """Judge the texts over and over; resident memory after each tenth, which must not grow."""
+    """Judge the texts repeatedly; return resident memory after each tenth, which must not grow."""
     rss: list[int] = []
     done = 0
     for tenth in range(1, 11):
@@ -194,7 +194,7 @@ def _rss_mib() -> int:
 
 
 def texts_of(path: pathlib.Path | None, rows: int) -> list[str]:
-    """Texts of a JSONL file of rows, or of a JSON file of strings; made up ones without a file. Raises ConfigurationError."""
+    """Return texts of a JSONL file of rows or a JSON list of strings; made-up ones without a file. Raises ConfigurationError."""
     if path is None:
         dice = random.Random(1)
         return [" ".join(f"word{dice.randrange(1000)}" for _ in range(dice.randrange(5, 120))) for _ in range(rows)]
@@ -220,7 +220,7 @@ def _texts_in(path: pathlib.Path, rows: int) -> list[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of `guardfleet bench engine`."""
+    """Build the command line of `guardfleet bench engine`."""
     made = argparse.ArgumentParser(prog="guardfleet bench engine", description="Time the engine against the machine's ceiling.")
     what = made.add_mutually_exclusive_group()
     what.add_argument("--model", default="demo", help="demo, a folder, or a hub name (default: demo)")
@@ -230,24 +230,24 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rows", type=int, default=256)
     made.add_argument("--device", default="auto")
     made.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
-    made.add_argument("--quantize", default="none", choices=("none", "int8", "fp8"), help="matrices of the layers in eight bits")
+    made.add_argument("--quantize", default="none", choices=("none", "int8", "fp8"), help="hold the layers' matrices in eight bits")
     made.add_argument("--threads", type=int, default=0, help="0: all cores")
-    made.add_argument("--streams", type=int, default=0, help="passes beside each other on a CPU; 0: as many as threads")
+    made.add_argument("--streams", type=int, default=0, help="passes in parallel on a CPU; 0: as many as threads")
     made.add_argument("--budgets", type=lambda value: [int(part) for part in value.split(",")], default=[8192])
     made.add_argument("--slow-path", type=float, help="also time with this share of the rows forced off the draft")
     made.add_argument("--scripted", action="store_true", help="script the answers (folders with random weights)")
-    made.add_argument("--compile", action="store_true", help="with torch.compile between the matrix products; prints its cost")
-    made.add_argument("--turns", type=int, default=3, help="medians are of so many")
+    made.add_argument("--compile", action="store_true", help="use torch.compile between the matrix products; prints its cost")
+    made.add_argument("--turns", type=int, default=3, help="take medians of this many turns")
     made.add_argument("--request-texts", type=int, default=1024)
     made.add_argument("--ceiling-seconds", type=float, default=3.0)
-    made.add_argument("--soak-rows", type=int, default=0, help="go on for so many rows and report memory")
-    made.add_argument("--host-only", action="store_true", help="the engine thread's cost per text instead, nothing computed")
-    made.add_argument("--json", action="store_true", help="the last line of stdout is one JSON")
+    made.add_argument("--soak-rows", type=int, default=0, help="continue for this many rows and report memory")
+    made.add_argument("--host-only", action="store_true", help="measure the engine thread's cost per text, computing nothing")
+    made.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     return made
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, run, print."""
+    """Parse the arguments, run, print."""
     args = parser().parse_args(argv)
     out = run_host_only(args) if args.host_only else run(args)
     if args.json:

@@ -1,6 +1,6 @@
-"""What the engine's thread costs per text, with the device's arithmetic left out: the bound of a process, however fast its GPU is.
+"""Measure what the engine's thread costs per text without the device's arithmetic: the limit of a process with any GPU.
 
-On the thread's own clock, through the whole engine as task threads use it: queueing, packing, index lists, what is read, answers.
+Measured on the thread's own clock, through the whole engine: queueing, packing, index lists, reading results, answers.
 """
 
 import time
@@ -18,19 +18,19 @@ from worker.engine.interfaces import BatchReport
 
 
 class StillBackend(RehearsedBackend):
-    """Prepares each pass as for a GPU, and computes none of it."""
+    """Prepares each pass as for a GPU, and computes nothing."""
 
     def _pass(self, ids: Ints, positions: Ints, reads: Ints, attention: Callable[[], Attention]) -> Reads:
         attention()
         for values in (ids, positions, reads):
             tensor_of(values, self.network.device)
-        found = Reads(self._odds)
-        found.take(torch.ones(len(reads), 3 + self._odds.width))
+        found = Reads(self._label_tokens)
+        found.take(torch.ones(len(reads), 3 + self._label_tokens.width))
         return found
 
 
 def host_cost(backend: StillBackend, texts: Sequence[str], request_texts: int) -> dict[str, float]:
-    """Microseconds per text, of the engine's thread and of those that tokenise."""
+    """Return microseconds per text of the engine's thread, and of the threads that tokenise."""
     clock: list[float] = []
 
     def noted(_: BatchReport) -> None:

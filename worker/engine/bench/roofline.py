@@ -1,4 +1,4 @@
-"""What a pass costs in floating-point operations, and what the machine does of them in a second at best."""
+"""How many floating-point operations a pass costs, and how many the machine can do per second."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ LEAST_REPEATS = 3
 
 
 def flops(shape: Shape, prefix: int, own: int, reads: int) -> float:
-    """What one row costs in one pass, 2 for a multiply-add: the last layer's queries and feed-forward only where it is read."""
+    """Return one row's cost in one pass, 2 per multiply-add; the last layer's queries and feed-forward count only where read."""
     keys_values = 4 * shape.hidden * shape.kv_heads * shape.head_dim
     rest = 4 * shape.hidden * shape.heads * shape.head_dim + 6 * shape.hidden * shape.intermediate
     pair = 4 * shape.heads * shape.head_dim
@@ -26,7 +26,7 @@ def flops(shape: Shape, prefix: int, own: int, reads: int) -> float:
 
 
 def ceiling(backend: PackedBackend, seconds: float) -> dict[str, float]:
-    """GFLOP/s of nothing but the model's own matrix products: as the engine calls them, and as torch's linear does."""
+    """Return GFLOP/s of the model's own matrix products alone: as the engine calls them, and as torch's linear does."""
     network, shape = backend.network, backend.network.shape
     rows = network.chunk if isinstance(network, CpuNetwork) else 8192
 
@@ -57,7 +57,7 @@ def ceiling(backend: PackedBackend, seconds: float) -> dict[str, float]:
 
 
 def _rate(work: Callable[[], None], flop: float, seconds: float, device: torch.device) -> float:
-    """The median of repeats."""
+    """Return the median rate of repeats."""
     work()
     rates: list[float] = []
     end = time.perf_counter() + seconds
@@ -76,7 +76,7 @@ def _wait(device: torch.device) -> None:
 
 
 def work_of(backend: PackedBackend, texts: Sequence[str]) -> float:
-    """FLOPs of the first passes over the texts."""
+    """Return the FLOPs of the first passes over the texts."""
     mode = backend.modes[0]
     rows = [row for row in backend.prepare(texts) if isinstance(row, PromptRow)]
     reads = 1 + len(mode.draft.tokens) + bool(mode.aside.tokens)

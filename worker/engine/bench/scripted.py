@@ -1,7 +1,7 @@
-"""A model of random weights that answers by a script, for timing shapes whose weights are not at hand.
+"""A model with random weights and scripted answers, for timing shapes whose weights are not at hand.
 
-Random weights do not speak the answer grammar, so the answers are scripted: the pass does all of its work, the argmax included,
-and then takes the scripted token.
+Random weights do not produce the answer grammar, so answers are scripted: the pass does all of its work, including the argmax, and
+then takes the scripted token.
 """
 
 import random
@@ -31,13 +31,13 @@ SHAPES: dict[str, dict[str, Any]] = {
     for size, sizes in PUBLISHED.items()
 }
 TINY = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8, "tie_word_embeddings": True}
-SHAPES["tiny"] = TINY  # where arithmetic is not what is timed
+SHAPES["tiny"] = TINY  # for timing everything but arithmetic
 POSITIONS = 32_768
 COMMON = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": POSITIONS, "rope_theta": 1e6}
 
 
 class RehearsedBackend(PackedBackend):
-    """Takes each token from a script after having computed it. The drafts do not learn, so that slow rows stay slow."""
+    """Takes each token from a script after computing it. The drafts do not learn, so that slow rows stay slow."""
 
     def __init__(self, loaded: LoadedModel, budget_tokens: int, **options: Any) -> None:
         super().__init__(loaded, budget_tokens=budget_tokens, **options)
@@ -68,9 +68,9 @@ class RehearsedBackend(PackedBackend):
 
 
 def random_model(name: str, tokenizer_folder: str, device: str, dtype: str, quantized: str = "none") -> LoadedModel:
-    """A network of the given shape with random weights, behind a tokenizer and template from a folder or `demo`."""
+    """Build a network of the given shape with random weights, with a tokenizer and template from a folder or `demo`."""
     tokenizer = tokenizer_of(tokenizer_folder)
-    from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415 - seconds to import
+    from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415 - takes seconds to import
 
     on = torch.device(device)
     as_type = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]

@@ -1,1 +1,1 @@
-"""From prompts to answers: drafts, passes, and what the logits say. Arithmetic belongs in `forward`."""
+"""From prompts to answers: drafts, passes, and reading the logits. Arithmetic belongs in `forward`."""

@@ -1,6 +1,6 @@
-"""What the model is likely to answer, as token ids: drafts that one forward pass verifies instead of a pass per token.
+"""Likely answers of the model, as token ids: drafts that one forward pass verifies, instead of a pass per token.
 
-A draft never changes an answer, only how many passes it takes. The tree starts from the grammar and learns from what it sees.
+A draft never changes an answer, only how many passes it takes. The tree starts from the grammar and learns from real answers.
 """
 
 import heapq
@@ -12,12 +12,12 @@ from guardfleet.domain.verdict import CATEGORY_NAMES, Category
 from worker.engine.answer import LABELS, Parsed, render
 from worker.engine.forward.tree import Tree
 
-SEED_WEIGHT = 1.0  # a never seen answer of the grammar; safe and none begins with more, it is what most texts are
+SEED_WEIGHT = 1.0  # of an unseen answer of the grammar; safe answers start higher, as most texts are safe
 SAFE_WEIGHT = 100.0
-FORGET_AT = 20_000.0  # observed weight at which all weights are halved: the tree follows a change of the texts
+FORGET_AT = 20_000.0  # observed weight at which all weights are halved, so that the tree follows a change of the texts
 MAX_NODES = 4096
-TREE_NODES = 16  # of a row in a further pass
-WORTHWHILE = 0.02  # a node less likely than this is not drafted: it would cost more than it saves
+TREE_NODES = 16  # per row in a further pass
+WORTHWHILE = 0.02  # a less likely node is not drafted: it would cost more than it saves
 
 
 @dataclass(slots=True)
@@ -32,19 +32,19 @@ class Drafts:
     def __init__(self, seeds: Iterable[tuple[Sequence[int], float]]) -> None:
         self._root = _Node()
         self._nodes = 1
-        self._trees: dict[tuple[int, ...], Tree] = {}  # until the next answer is learned
+        self._trees: dict[tuple[int, ...], Tree] = {}  # valid until the next answer is learned
         for tokens, weight in seeds:
             self._add(tokens, weight)
 
     def observe(self, tokens: Sequence[int], times: int = 1) -> None:
-        """Learn from a complete answer, its end token included, that was seen so often."""
+        """Learn from a complete answer, including its end token, that was seen `times` times."""
         self._trees.clear()
         self._add(tokens, float(times))
         if self._root.weight > FORGET_AT:
             self._halve(self._root)
 
     def chain(self) -> Tree:
-        """The likeliest answer, without its end token: that one is predicted, not fed."""
+        """Return the likeliest answer without its end token, which is predicted, not fed."""
         out, node = [], self._root
         while node.next:
             token, node = max(node.next.items(), key=lambda item: (item[1].weight, -item[0]))
@@ -52,9 +52,9 @@ class Drafts:
         return Tree.chain(out[:-1])
 
     def tree(self, begun: Sequence[int], most: int) -> Tree:
-        """At most `most` likely nodes after an answer's beginning, likeliest first; empty where nothing like it was seen.
+        """Return at most `most` likely nodes after the beginning of an answer, likeliest first; empty if none was seen.
 
-        One and the same for all rows that have begun alike.
+        Rows with the same beginning share one tree.
         """
         key = (most, *begun)
         if key not in self._trees:
@@ -69,7 +69,7 @@ class Drafts:
             node = node.next[token]
         tokens: list[int] = []
         parents: list[int] = [-1]
-        order = itertools.count()  # a tie of weights is broken by age: nodes are not compared
+        order = itertools.count()  # breaks ties of weights by age, because nodes cannot be compared
         open_nodes = [(-child.weight, next(order), token, 0, child) for token, child in node.next.items() if child.next]
         heapq.heapify(open_nodes)
         while open_nodes and len(tokens) < most:
@@ -102,7 +102,7 @@ class Drafts:
 
 
 def grammar(encode: Callable[[str], Sequence[int]], end: int, *, responds: bool) -> list[tuple[list[int], float]]:
-    """Every answer with one severity and at most one category, as tokens with the end, and its weight before anything was seen."""
+    """Return every answer with one severity and at most one category, as tokens with the end, and its initial weight."""
     out = []
     for severity in LABELS.values():
         for category in (Category.NONE, *CATEGORY_NAMES):

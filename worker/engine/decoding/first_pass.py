@@ -1,6 +1,6 @@
-"""A first pass: prompts with what is drafted behind them, and the answers of all rows that turn out to be the drafted one.
+"""A first pass: prompts with their drafts, and the answers of all rows that match their draft.
 
-Most rows are: these are found and written for all rows of a mode at once, since the engine's thread pays for each by itself.
+Most rows do. They are found and answered for all rows of a mode at once, since the engine's thread pays for each separate step.
 """
 
 import functools
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.engine.answer import parse
-from worker.engine.decoding.logits import Odds, Reads
+from worker.engine.decoding.logits import LabelTokens, Reads
 from worker.engine.decoding.modes import Aside, Mode
 from worker.engine.decoding.partial_answers import Begun, Ending, PromptRow
 from worker.engine.forward.geometry import Ints, Rows
@@ -23,7 +23,7 @@ from worker.engine.rendering import MAX_NEW_TOKENS
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one mode, neighbours in the pass: `places` in the batch that was given, and what is fed behind each of them."""
+    """Rows of one mode, adjacent in the pass: their `places` in the given batch, and what is fed behind each of them."""
 
     mode: Mode
     draft: Tree
@@ -33,17 +33,17 @@ class Part:
 
     @functools.cached_property
     def fed(self) -> npt.NDArray[np.int32]:
-        """Draft and aside."""
+        """The tokens of draft and aside."""
         return np.array([*self.draft.tokens, *self.aside.tokens], np.int32)
 
     @property
     def n_reads(self) -> int:
-        """Of each row."""
+        """Read positions of each row."""
         return len(self.draft.parents) + bool(self.aside.tokens)
 
 
 class FirstPass:
-    """Rows sorted by mode and prefix, their geometry and all their tokens."""
+    """Rows sorted by mode and prefix, with their geometry and all their tokens."""
 
     def __init__(self, rows: Sequence[PromptRow]) -> None:
         by_mode: dict[int, list[int]] = {}
@@ -69,11 +69,11 @@ def _part(rows: Sequence[PromptRow], places: Sequence[int]) -> Part:
 
 
 def answers_as_drafted(
-    part: Part, reads: Reads, first: Ints, chosen: Ints, ending: Ending, odds: Odds
+    part: Part, reads: Reads, first: Ints, chosen: Ints, ending: Ending, label_tokens: LabelTokens
 ) -> tuple[npt.NDArray[np.bool_], list[Answer]]:
-    """Which rows chose the whole draft and then an end, and their answers, in order.
+    """Return which rows chose the whole draft and then an end, and their answers, in order.
 
-    `first`: where each row's reads begin; `chosen`: what it chose at its root and behind each drafted token.
+    `first`: where each row's reads begin; `chosen`: the token chosen at its root and behind each drafted token.
     """
     drafted, places = len(part.draft.tokens), first[:, None] + np.arange(len(part.draft.parents))
     ends = chosen[:, drafted]
@@ -88,10 +88,10 @@ def answers_as_drafted(
     if like.flaw is None and parse(like.raw, responds=like.responds) is not None:
         part.mode.observe(tokens, len(first))
     is_close = (reads.gaps(places).min(1) < ending.close).tolist()
-    label_at = len(odds.label_prefix)
+    label_at = len(label_tokens.label_prefix)
     labels: Iterable[tuple[float, float, float] | None] = itertools.repeat(None)
     categories: Iterable[tuple[float | None, ...] | None] = itertools.repeat(None)
-    if part.draft.tokens[:label_at] == odds.label_prefix:
+    if part.draft.tokens[:label_at] == label_tokens.label_prefix:
         labels = ((safe, controversial, unsafe) for safe, controversial, unsafe in reads.all_labels(first + label_at))
         categories = reads.all_categories(first + part.aside.read_at(part.draft))
     return is_whole, [

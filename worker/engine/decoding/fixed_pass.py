@@ -1,7 +1,7 @@
-"""A first pass of a fixed size over buffers that stay where they are, so that its kernels can be recorded (`cuda_graphs`).
+"""A first pass of a fixed size over buffers that never move, so that its kernels can be recorded (`cuda_graphs`).
 
-What differs between two passes is numbers in the buffers, nothing is a shape. What rows leave free of the size is filled up with
-tokens, and reads, that are a sequence of their own behind those of the rows: it changes nothing for them.
+Two passes differ only in the numbers in the buffers, never in a shape. What rows leave free is filled with tokens and reads that
+form a sequence of their own behind the rows, which does not affect them.
 """
 
 from typing import NamedTuple
@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from worker.engine.decoding.first_pass import FirstPass
-from worker.engine.decoding.logits import Odds
+from worker.engine.decoding.logits import LabelTokens
 from worker.engine.forward.attention import Asking, Behind, Workspace
 from worker.engine.forward.geometry import Ints, Prefix, Rows
 from worker.engine.forward.network import PackedNetwork
 from worker.engine.forward.varlen import Cuts, varlen_for
 
-# Of a size, for each row and each read: a short text has 120 behind its prefix, and 10 reads. Attention's grid has a block for all
-# rows that may come and every 128 tokens that each may have, there or not.
+# Per row and per read: a short text has 120 tokens behind its prefix, and 10 reads. Attention's grid has a block for every possible
+# row and every 128 tokens that it may have, used or not.
 ROW_TOKENS, READ_TOKENS = 128, 8
 PARTS = 3  # of a row: its own tokens, its aside, and what the aside does not see
 
@@ -29,20 +29,20 @@ class Size(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Fillers apart."""
+        """Number of rows, without the fillers."""
         return self.tokens // ROW_TOKENS
 
     @property
     def reads(self) -> int:
-        """Tokens that are read, those of asides included."""
+        """Number of tokens that are read, including those of asides."""
         return self.tokens // READ_TOKENS
 
     def takes(self, rows: Rows) -> bool:
-        """Whether a pass over these rows fits."""
+        """Return whether a pass over these rows fits."""
         return rows.tokens <= self.tokens and len(rows.lengths) <= self.rows and rows.n_reads <= self.reads
 
     def bounds(self, own: Ints, aside: Ints, rest: Ints, end: int) -> Ints:
-        """Where the parts of each row end, those of rows that are not there too, and at last the fillers, at `end`."""
+        """Return where each row's parts end (also for missing rows), and finally the fillers, at `end`."""
         ends = np.cumsum(np.stack([own, aside, rest], 1))
         out = np.full(self.bounds_of_parts, ends[-1])
         out[0], out[1 : len(ends) + 1], out[-1] = 0, ends, end
@@ -50,14 +50,14 @@ class Size(NamedTuple):
 
     @property
     def bounds_of_parts(self) -> int:
-        """How many numbers that is."""
+        """How many bounds there are."""
         return PARTS * self.rows + 2
 
 
 class FixedAttention(Asking):
-    """As `attention.VarlenAttention`, of rows with one prefix. The bounds are tensors (PARTS * rows + 2,) of any content.
+    """As `attention.VarlenAttention`, for rows with one prefix. The bounds are tensors (PARTS * rows + 2,) of any content.
 
-    Asides are asked with all other queries, which see no keys there: how many asides there are would be a shape.
+    Asides are computed with all other queries, which see no keys there: the number of asides would be a shape.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class FixedAttention(Asking):
         super().__init__(workspace, size.tokens)
         self._tokens = size.tokens
         self._varlen = varlen_for(workspace.device)
-        # The longest are no more than limits, and part of what is recorded: the largest that may come.
+        # The longest lengths only matter as limits, and are part of the recording: use the largest possible.
         self._keys, self._seen = Cuts(tokens, size.tokens), Cuts(seen, size.tokens)
         self._asking = {False: self._keys, True: Cuts(reads, size.reads)}
         self._behind = {
@@ -75,7 +75,7 @@ class FixedAttention(Asking):
         }
 
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
-        """Own keys, then what asides see of their rows, then the prefix."""
+        """Attend to own keys, then to what asides see of their rows, then to the prefix."""
         q, asking = self._asked(), self._asking[reads_only]
         k, v = self.room(layer, self._tokens)
         out, lse = self._varlen(q, k, v, asking, self._keys, causal=True)
@@ -86,14 +86,14 @@ class FixedAttention(Asking):
 
 
 class FixedPass:
-    """One size behind one prefix. `fill` it, then `logits` or `table` say what is read; keys and values are in the workspace.
+    """One size with one prefix. After `fill`, `logits` or `table` return what is read; keys and values are in the workspace.
 
-    It may be filled again once what it says has been read.
+    It may be filled again once its result has been read.
     """
 
-    def __init__(self, network: PackedNetwork, odds: Odds, workspace: Workspace, size: Size, prefix: Prefix) -> None:
+    def __init__(self, network: PackedNetwork, label_tokens: LabelTokens, workspace: Workspace, size: Size, prefix: Prefix) -> None:
         self.size = size
-        self._network, self._odds = network, odds
+        self._network, self._label_tokens = network, label_tokens
         self._longs = [size.tokens, size.tokens, size.reads]
         self._ints = [size.bounds_of_parts] * 3
         words = sum(self._longs) + -(-sum(self._ints) // 2)
@@ -103,7 +103,7 @@ class FixedPass:
         self._attention = FixedAttention(workspace, size, prefix, *bounds)
 
     def fill(self, first: FirstPass) -> None:
-        """Give it rows that its size takes: one copy, which the device may not have made yet on return."""
+        """Load rows that fit the size: one copy, which the device may not have finished on return."""
         rows, size = first.geometry, self.size
         none, own = np.zeros_like(rows.lengths), rows.middles - rows.starts
         seen = own - rows.skips
@@ -121,15 +121,15 @@ class FixedPass:
         self._there.copy_(self._host, non_blocking=True)
 
     def logits(self) -> torch.Tensor:
-        """(reads, vocabulary); those of fillers come last and say nothing."""
+        """Return logits (reads, vocabulary); those of fillers come last and mean nothing."""
         hidden = self._network.forward(self._ids, self._positions, self._reads, self._attention)
         return self._network.logits(hidden)
 
     def table(self) -> torch.Tensor:
-        """As `Odds.table`, of the logits."""
-        return self._odds.table(self.logits())
+        """Return `LabelTokens.table` of the logits."""
+        return self._label_tokens.table(self.logits())
 
     def _parts(self, words: torch.Tensor) -> list[torch.Tensor]:
-        """Ids, positions and reads; where tokens, reads and what asides see are cut, in 32 bits."""
+        """Split the buffer: ids, positions and reads; then the bounds of tokens, reads and what asides see, in 32 bits."""
         longs, ints = words[: sum(self._longs)], words[sum(self._longs) :].view(torch.int32)
         return [*torch.split(longs, self._longs), *torch.split(ints[: sum(self._ints)], self._ints)]

@@ -1,4 +1,4 @@
-"""A further pass: of each answer begun its last token, and a tree of what may come after it."""
+"""A further pass: the last token of each begun answer, and a tree of possible continuations."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from worker.engine.forward.tree import Tree
 
 
 class FurtherPass:
-    """All tokens of it, and where they stand. `behind`: each row's prefix, and its own keys and values."""
+    """All its tokens and their positions. `behind`: each row's prefix, and its own keys and values."""
 
     def __init__(self, rows: Sequence[Continuation], trees: Sequence[Tree]) -> None:
         counts = [len(tree.parents) for tree in trees]

@@ -1,9 +1,9 @@
 """Exact greedy answers in one pass: packed rows, the constant prefix computed once, the answer drafted and verified in place.
 
-Pass 1 reads prompt and draft together: where the model's own choice at each position is the drafted token, the answer is done. A
-row that leaves the draft comes back as a `Continuation`, which the engine pools with others; its pass verifies a tree of likely
-continuations behind the keys and values it kept. A tree may be empty: that is plain greedy decoding, a token a pass. Whatever is
-drafted, the answer is the one that `generate` would give token by token.
+Pass 1 reads prompt and draft together: if the model's choice at each position is the drafted token, the answer is complete. A row
+that leaves the draft becomes a `Continuation`, which the engine pools with others; its next pass verifies a tree of likely
+continuations behind its stored keys and values. An empty tree is plain greedy decoding, a token per pass. Whatever is drafted, the
+answer is the one that `generate` would give token by token.
 """
 
 import functools
@@ -18,11 +18,11 @@ import torch
 from guardfleet.domain.verdict import Model
 from worker.engine.answer import parse
 from worker.engine.decoding import batch_budget
-from worker.engine.decoding.cuda_graphs import Capture, record
+from worker.engine.decoding.cuda_graphs import Capture, Graphs, record
 from worker.engine.decoding.drafts import TREE_NODES, Drafts, grammar
 from worker.engine.decoding.first_pass import FirstPass, Part, answers_as_drafted
 from worker.engine.decoding.further_pass import FurtherPass
-from worker.engine.decoding.logits import Odds, Reads, encoder_of
+from worker.engine.decoding.logits import LabelTokens, Reads, encoder_of
 from worker.engine.decoding.modes import PROBES, Mode, shared_beginning
 from worker.engine.decoding.partial_answers import Begun, Continuation, Ending, PromptRow
 from worker.engine.device import has_bf16_units, tensor_of, translating_faults
@@ -43,7 +43,7 @@ from worker.engine.streams import ahead_of, open_streams, streams_for
 
 
 class PackedBackend:
-    """The engine's fast inside, for the networks that `network.why_not` has nothing against."""
+    """The engine's fast backend, for networks that `network.why_not` accepts."""
 
     padded = False
 
@@ -55,10 +55,10 @@ class PackedBackend:
         policy: Policy = DEFAULT_POLICY,
         max_rows: int = 4096,
         is_compiled: bool = False,
-        ahead: int | None = None,  # as `interfaces.Backend.ahead`; None: so that the device always has one to begin with
-        streams: int = 0,  # passes beside each other on a CPU; 0: as many as it has threads, up to a few
-        as_on_cuda: bool | None = None,  # whichever the device is; None: as it is
-        capture: Capture | None = None,  # records small passes of CUDA; None: each kernel is launched by itself
+        ahead: int | None = None,  # as `interfaces.Backend.ahead`; None: enough for the device never to wait
+        streams: int = 0,  # passes in parallel on a CPU; 0: as many as it has threads, up to a few
+        as_on_cuda: bool | None = None,  # behave as on CUDA, on any device; None: as the device is
+        capture: Capture | None = None,  # records small passes on CUDA; None: launch each kernel by itself
     ) -> None:
         self.model: Model = loaded.identity
         self.device = str(loaded.device)
@@ -67,7 +67,7 @@ class PackedBackend:
         self.max_prompt_tokens = self._render.max_prompt_tokens
         self.encode = encoder_of(loaded.tokenizer)
         self._ending = Ending(loaded.network, loaded.tokenizer, is_quantized=loaded.is_quantized)
-        self._odds = Odds(self.encode, loaded.device)
+        self._label_tokens = LabelTokens(self.encode, loaded.device)
         self.close, self.tree_nodes = self._ending.close, TREE_NODES
         probes = [loaded.prompter.encode([messages_of(probe) for probe in PROBES[responds]]) for responds in (False, True)]
         is_cuda = loaded.device.type == "cuda" if as_on_cuda is None else as_on_cuda
@@ -86,39 +86,42 @@ class PackedBackend:
         if not is_cuda:
             self.causal = fastest(shape, self._kept, opened, self.streams)
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
-        self._graphs = record(self.network, self._odds, self.workspace(), self.modes, capture) if capture and is_cuda else None
+        self._graphs: Graphs | None = None
+        if capture and is_cuda:
+            self._graphs = record(self.network, self._label_tokens, self.workspace(), self.modes, capture)
         if not budget_tokens:
             self.budget_tokens = batch_budget.first_guess(self.network, streams=self.streams, ahead=self.ahead)
         if loaded.device.type == "cuda":
             batch_budget.warm_up(self)
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
-        """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
+        """Tokenise all contents in one call; unusable conversations become `Unjudgeable`, long contents `Pieces`."""
         return [pieces_of(rendered, self.row) for rendered in self._render(contents, coverage)]
 
     @property
     def choices(self) -> tuple[int, list[int], list[int], list[int | None]]:
-        """Behind how many of a draft's tokens the label is read, and what is chosen from (`logits.Odds`)."""
-        return len(self._odds.label_prefix), self._odds.label_tokens, self._odds.category_tokens, self._odds.columns
+        """After how many draft tokens the label is read, and what is chosen from there (`logits.LabelTokens`)."""
+        found = self._label_tokens
+        return len(found.label_prefix), found.severity_tokens, found.category_tokens, found.columns
 
     def workspace(self) -> Workspace:
-        """Room for another pass."""
+        """Return memory for another pass."""
         return Workspace(self.network.shape, self.network.device, self._kept)
 
     def row(self, encoded: Encoded) -> PromptRow:
-        """A prompt behind what all of its mode begin with, if it begins so too."""
+        """Return a prompt's row, without its mode's common prefix if it has that."""
         mode = self.modes[encoded.responds]
         prefix = mode.prefix if encoded.ids[: mode.prefix.n] == mode.prefix.ids else self._nothing
         own = np.array(encoded.ids[prefix.n :], np.int32)
         return PromptRow(own, mode, prefix, len(own) + mode.n_drafted, len(encoded.ids))
 
     def run(self, batch: Sequence[Prepared]) -> Sequence[Answer | Prepared]:
-        """An answer for each row that is done, a `Continuation` for each that is not, in order."""
+        """Return an answer for each complete row and a `Continuation` for each other, in order."""
         return self.launch(batch).collect()
 
     @torch.inference_mode()
     def launch(self, batch: Sequence[Prepared]) -> Launched:
-        """As `interfaces.Backend.launch`. A pass has its workspace to itself until it is collected."""
+        """As `interfaces.Backend.launch`. A pass owns its workspace until it is collected."""
         fresh = [row for row in batch if isinstance(row, PromptRow)]
         if 0 < len(fresh) < len(batch):
             return self._one_after_the_other(batch)
@@ -136,7 +139,7 @@ class PackedBackend:
         )
 
     def _recall(self, done: "Future[Any]", workspace: Workspace) -> bool:
-        """A pass that waits for a stream can be taken back."""
+        """Take back a pass that still waits for a stream."""
         if not done.cancel():
             return False
         self._free.append(workspace)
@@ -153,7 +156,7 @@ class PackedBackend:
                 mode.redraft()
 
     def _one_after_the_other(self, batch: Sequence[Prepared]) -> Launched:
-        """Prompts and continuations in one batch, as after a failure: no work is shared."""
+        """Run prompts and continuations of one batch separately, as after a failure."""
         done: dict[int, Answer | Prepared] = {}
         for is_fresh in (True, False):
             part = {i: row for i, row in enumerate(batch) if isinstance(row, PromptRow) is is_fresh}
@@ -161,11 +164,11 @@ class PackedBackend:
         return Launched(lambda: [done[i] for i in range(len(batch))])
 
     def memory_bytes(self) -> int:
-        """What torch has allocated on the GPU; 0 elsewhere."""
+        """Return what torch has allocated on the GPU; 0 elsewhere."""
         return torch.cuda.memory_allocated(self.network.device) if self.network.device.type == "cuda" else 0
 
     def _first_pass(self, rows: Sequence[PromptRow], workspace: Workspace) -> Launched:
-        """Prompts, drafts and asides; each is a chain, so that plain causal attention is all that is needed."""
+        """Launch prompts with drafts and asides; each is a chain, so plain causal attention suffices."""
         first = FirstPass(rows)
         geometry = first.geometry
         flight = self._graphs.launch(first) if self._graphs else None
@@ -183,7 +186,7 @@ class PackedBackend:
             for part in first.parts:
                 begins = geometry.first_reads[at : at + len(part.rows)]
                 chosen = self._choices(part.rows, reads.tokens[begins[:, None] + np.arange(len(part.draft.parents))])
-                is_whole, answers = answers_as_drafted(part, reads, begins, chosen, self._ending, self._odds)
+                is_whole, answers = answers_as_drafted(part, reads, begins, chosen, self._ending, self._label_tokens)
                 whole = iter(answers)
                 for i, is_done in enumerate(is_whole.tolist()):
                     out[part.places[i]] = (
@@ -197,14 +200,14 @@ class PackedBackend:
         return Launched(flight.until(collect) if flight else collect, done)
 
     def _left_draft(self, part: Part, i: int, reads: Reads, at: int, workspace: Workspace, start: int) -> Answer | Prepared:
-        """A row whose answer is another than the drafted one; it takes the keys and values of what is right of it along."""
+        """Handle a row whose answer differs from the draft; it keeps the keys and values of the part that matched."""
         row = part.rows[i]
         begun = Begun(categories=reads.categories(at + part.aside.read_at(part.draft)))
         end = start + len(row.ids) + len(self._verify(reads, at, part.draft, row, begun)) - 1
         return self._settled(row, begun) or Continuation(row, begun, workspace.kv[:, :, :, start:end].clone())
 
     def _further_pass(self, batch: Sequence[Prepared], workspace: Workspace) -> Launched:
-        """Behind each row's own keys and values: its last token, and a tree of what may come after it."""
+        """Launch continuations: behind each row's own keys and values, its last token and a tree of possible next ones."""
         places = {i: row for i, row in enumerate(batch) if isinstance(row, Continuation)}
         order = sorted(places, key=lambda i: id(places[i].row.prefix))
         rows = [places[i] for i in order]
@@ -230,31 +233,31 @@ class PackedBackend:
 
     @torch.inference_mode()
     def _pass(self, ids: Ints, positions: Ints, reads: Ints, attention: Callable[[], Attention]) -> Reads:
-        """On a stream: nothing that learns is touched here."""
+        """Compute a pass on a stream; must not touch anything that learns."""
         hidden = self.hidden(ids, positions, reads, attention())
-        found = Reads(self._odds)
+        found = Reads(self._label_tokens)
         for at in range(0, len(reads), self.network.head_rows):
             part = hidden[at : at + self.network.head_rows]
             found.add(self.network.logits(part)[: len(reads) - at])
         return found
 
     def hidden(self, ids: Ints, positions: Ints, reads: Ints, attention: Attention, depth: int | None = None) -> torch.Tensor:
-        """What the head reads at `reads`, with fillers behind; `depth`: of a network of so many layers."""
+        """Return the head's input at `reads`, followed by fillers; `depth`: use only this many layers."""
         step, device = self.network.step, self.network.device
         filled = (np.pad(values, (0, -len(values) % step)) if step > 1 else values for values in (ids, positions, reads))
         on_device = [tensor_of(values, device) for values in filled]
         return self.network.forward(on_device[0], on_device[1], on_device[2], attention, depth)
 
     def _verify(self, reads: Reads, at: int, tree: Tree, row: PromptRow, begun: Begun) -> list[int]:
-        """Append to `begun` what the model chose from the root on, as far as the tree foresaw it, and one token more.
+        """Append to `begun` what the model chose from the root on, as far as the tree foresaw it, and one more token.
 
-        Returns the nodes that were right, root included: those whose keys and values belong to the answer. `at` is the root's
-        place among the reads.
+        Returns the correct nodes, root included: those whose keys and values belong to the answer. `at` is the root's index among
+        the reads.
         """
         visited = [0]
         while True:
             index = at + visited[-1]
-            begun.note(reads, index, self._odds)
+            begun.note(reads, index, self._label_tokens)
             token = self._choice(row, begun.tokens, int(reads.tokens[index]))
             begun.tokens.append(token)
             child = None if self._ending.is_reached(begun) else tree.child(visited[-1], token)
@@ -263,24 +266,24 @@ class PackedBackend:
             visited.append(child)
 
     def _choices(self, rows: Sequence[PromptRow], likeliest: Ints) -> Ints:
-        """The same at the root and behind each token of a draft, (rows, tokens)."""
+        """Return the choices at the root and behind each token of a draft, (rows, tokens)."""
         return likeliest
 
     def _choice(self, row: PromptRow, begun: Sequence[int], likeliest: int) -> int:
-        """The answer's next token: greedy."""
+        """Return the answer's next token: greedy."""
         return likeliest
 
     def _settled(self, row: PromptRow, begun: Begun) -> Answer | None:
-        """The answer, if it is complete."""
+        """Return the answer if it is complete."""
         answer = self._ending.answer(begun, row.n_prompt, responds=row.mode.responds)
         if answer and answer.flaw is None and parse(answer.raw, responds=answer.responds) is not None:
             row.mode.observe(begun.tokens)
         return answer
 
     def _mode(self, prompts: Sequence[Sequence[int]], *, responds: bool) -> Mode:
-        """What these prompts begin with, its keys and values, and the answers there are."""
+        """Build a mode: the prompts' common beginning with its keys and values, and its possible answers."""
         seeds = grammar(self.encode, min(self._ending.ids), responds=responds)
-        return Mode(self._prefix(shared_beginning(prompts)), Drafts(seeds), responds, self._odds.unsafe_prefix)
+        return Mode(self._prefix(shared_beginning(prompts)), Drafts(seeds), responds, self._label_tokens.unsafe_prefix)
 
     @torch.inference_mode()
     def _prefix(self, ids: tuple[int, ...]) -> Prefix:

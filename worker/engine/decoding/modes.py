@@ -1,4 +1,4 @@
-"""Prompt mode and response mode: what the prompts of each begin with, and what the answers of each look like."""
+"""Prompt mode and response mode: what the prompts of each begin with, and what its answers look like."""
 
 import functools
 import itertools
@@ -10,7 +10,7 @@ from worker.engine.forward.geometry import Prefix
 from worker.engine.forward.tree import Tree
 from worker.engine.prompting.prompt import Content
 
-PROBES: dict[bool, tuple[Content, ...]] = {  # conversations whose prompts show what a mode's prompts begin with
+PROBES: dict[bool, tuple[Content, ...]] = {  # conversations whose prompts show the common beginning of a mode's prompts
     False: (
         "a",
         "Zwei\n",
@@ -25,57 +25,57 @@ PROBES: dict[bool, tuple[Content, ...]] = {  # conversations whose prompts show 
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """What is asked beside a draft: `tokens` in place of the draft's after the first `at`; none where the draft says the same."""
+    """A question beside a draft: `tokens` that replace the draft's after the first `at`; empty if the draft says the same."""
 
     tokens: tuple[int, ...]
     at: int
 
     def read_at(self, draft: Tree) -> int:
-        """Where the answer to it is read, among the reads of a draft and its aside."""
+        """Return where its answer is read, among the reads of a draft and its aside."""
         return len(draft.parents) if self.tokens else self.at
 
 
 @functools.lru_cache(maxsize=64)
 def beside(draft: Tree, question: tuple[int, ...]) -> Aside:
-    """What of a question a drafted chain does not hold."""
+    """Return the part of a question that a drafted chain does not contain."""
     at = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(draft.tokens, question, strict=False)))
     return Aside(question[at:], at)
 
 
 @dataclass(eq=False)
 class Mode:
-    """What prompts begin with, computed once, the answer that is drafted behind each of them, and what is asked beside it."""
+    """What a mode's prompts begin with, computed once; the answer drafted behind each, and what is asked beside it."""
 
     prefix: Prefix
     drafts: Drafts
     responds: bool
-    question: tuple[int, ...]  # the beginning of an answer, behind which the odds of the categories are read
-    learns: bool = True  # off where a benchmark or a test wants the same drafts throughout
+    question: tuple[int, ...]  # the beginning of an answer, behind which the probabilities of the categories are read
+    learns: bool = True  # off if a benchmark or a test needs constant drafts
 
     def __post_init__(self) -> None:
         self.draft = self.drafts.chain()
 
     @property
     def aside(self) -> Aside:
-        """What is asked beside the present draft."""
+        """The question beside the current draft."""
         return beside(self.draft, self.question)
 
     @property
     def n_drafted(self) -> int:
-        """Tokens behind a prompt."""
+        """How many tokens are fed behind a prompt."""
         return len(self.draft.tokens) + len(self.aside.tokens)
 
     def observe(self, answer: Sequence[int], times: int = 1) -> None:
-        """Learn from an answer, its end token included, that so many rows have."""
+        """Learn from an answer, including its end token, that `times` rows have."""
         if self.learns:
             self.drafts.observe(answer, times)
 
     def redraft(self) -> None:
-        """Draft the likeliest answer from now on."""
+        """Use the likeliest answer as the draft from now on."""
         if self.learns:
             self.draft = self.drafts.chain()
 
 
 def shared_beginning(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The ids that all prompts begin with."""
+    """Return the ids that all prompts begin with."""
     return tuple(column[0] for column in itertools.takewhile(lambda c: len(set(c)) == 1, zip(*prompts, strict=False)))

@@ -1,4 +1,4 @@
-"""Greedy answers of a transformers model: left-padded batches, one prefill, then a token a step."""
+"""Greedy answers of a transformers model: left-padded batches, one prefill, then a token per step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from guardfleet.domain.verdict import Model
-from worker.engine.decoding.logits import Odds, Reads, encoder_of
+from worker.engine.decoding.logits import LabelTokens, Reads, encoder_of
 from worker.engine.decoding.partial_answers import Begun, Ending
 from worker.engine.device import translating_faults
 from worker.engine.interfaces import Answer, Pieces, Prepared, Synchronous, Unjudgeable
@@ -16,7 +16,7 @@ from worker.engine.prompting.prompt import Content, Encoded
 from worker.engine.prompting.windows import DEFAULT_POLICY, Coverage, Policy
 from worker.engine.rendering import Renderer, pieces_of
 
-PADDED_TOKENS = 8192  # of a batch, where nothing else was asked for
+PADDED_TOKENS = 8192  # per batch, unless configured
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class PromptRow:
 
     @property
     def n_tokens(self) -> int:
-        """Length of the prompt."""
+        """Length of the prompt in tokens."""
         return len(self.ids)
 
 
 class GenerateBackend(Synchronous):
-    """Correct on every device that torch knows: for what the packed pass does not cover, and the reference it is held against."""
+    """Correct on every device that torch knows: for what the packed pass does not cover, and the reference it is compared with."""
 
     padded = True
 
@@ -47,10 +47,10 @@ class GenerateBackend(Synchronous):
         self.max_prompt_tokens = self._render.max_prompt_tokens
         self._pad = loaded.tokenizer.pad_token_id or 0
         self._ending = Ending(loaded.network, loaded.tokenizer, is_quantized=loaded.is_quantized)
-        self._odds = Odds(encoder_of(loaded.tokenizer), loaded.device)
+        self._label_tokens = LabelTokens(encoder_of(loaded.tokenizer), loaded.device)
 
     def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
-        """Tokenise all contents in one call; unusable conversations are told apart, long ones come in pieces."""
+        """Tokenise all contents in one call; unusable conversations become `Unjudgeable`, long contents `Pieces`."""
         return [pieces_of(rendered, self._row) for rendered in self._render(contents, coverage)]
 
     @staticmethod
@@ -59,7 +59,7 @@ class GenerateBackend(Synchronous):
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared]) -> list[Answer]:
-        """Greedy answers, with the odds read off the steps that decide them."""
+        """Return greedy answers, with the probabilities read at the steps that decide."""
         rows = [row for row in batch if isinstance(row, PromptRow)]
         with translating_faults(self._device):
             several = self._decode(rows)
@@ -69,7 +69,7 @@ class GenerateBackend(Synchronous):
         return [answer for answer in answers if answer is not None]
 
     def memory_bytes(self) -> int:
-        """What torch has allocated on the GPU; 0 elsewhere."""
+        """Return what torch has allocated on the GPU; 0 elsewhere."""
         return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else 0
 
     def _decode(self, rows: Sequence[PromptRow]) -> list[Begun]:
@@ -89,7 +89,7 @@ class GenerateBackend(Synchronous):
                 self._ask_aside(answers, attention_mask, position_ids[:, -1:], cache)
             for i, begun in enumerate(answers):
                 if not self._ending.is_reached(begun):
-                    begun.note(reads, i, self._odds)
+                    begun.note(reads, i, self._label_tokens)
                     begun.tokens.append(int(reads.tokens[i]))
                     begun.passes = len(begun.tokens)
             if all(self._ending.is_reached(begun) for begun in answers):
@@ -99,8 +99,8 @@ class GenerateBackend(Synchronous):
             attention_mask = torch.nn.functional.pad(attention_mask, (0, 1), value=1)
 
     def _ask_aside(self, answers: Sequence[Begun], attention_mask: torch.Tensor, last: torch.Tensor, cache: DynamicCache) -> None:
-        """The odds of the categories, if the answers were `Unsafe`; the cache is left as it was."""
-        question = torch.tensor(self._odds.unsafe_prefix, device=self._device)
+        """Read the category probabilities as if the answers were `Unsafe`; leaves the cache as it was."""
+        question = torch.tensor(self._label_tokens.unsafe_prefix, device=self._device)
         n = len(question)
         mask = torch.nn.functional.pad(attention_mask, (0, n), value=1)
         positions = last + torch.arange(1, n + 1, device=self._device)
@@ -112,7 +112,7 @@ class GenerateBackend(Synchronous):
     def _read(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor, cache: DynamicCache
     ) -> Reads:
-        """What the model says behind these tokens, one position for each row."""
+        """Return what the model says behind these tokens, one position for each row."""
         out = self._network(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -121,7 +121,7 @@ class GenerateBackend(Synchronous):
             use_cache=True,
             logits_to_keep=1,
         )
-        reads = Reads(self._odds)
+        reads = Reads(self._label_tokens)
         reads.add(out.logits[:, -1])  # (rows, vocabulary)
         reads.wait()
         return reads

@@ -1,10 +1,10 @@
-"""Attention over packed rows: each row sees the prefix of its mode and its own tokens up to itself, nothing of its neighbours.
+"""Attention over packed rows: each row sees its mode's prefix and its own tokens up to itself, nothing of its neighbours.
 
-`cpu_attention` is for CPUs, `VarlenAttention` for CUDA, `tree_attention` for the further passes of rows that left the draft. Keys
-and values of a pass are written to a workspace that is allocated once, so that a row can take its own along afterwards.
+`cpu_attention` is for CPUs, `VarlenAttention` for CUDA, `tree_attention` for further passes of rows that left the draft. Keys and
+values of a pass are written to a workspace that is allocated once, so that a row can take its own along afterwards.
 
-A constant prefix is never copied to each of its rows: all of them ask its keys in one dense attention, their own in another, and
-the two are merged (`steps.merge`). That is softmax over both, whatever their order.
+The constant prefix is never copied to its rows: all of them attend to its keys in one dense attention, to their own keys in
+another, and the two are merged (`steps.merge`). The result equals softmax over both, in any order.
 """
 
 from typing import NamedTuple
@@ -18,14 +18,14 @@ from worker.engine.forward.steps import steps_for
 from worker.engine.forward.varlen import Cuts, Varlen, varlen_for
 from worker.engine.model.shape import Shape
 
-GROW = 1024  # the workspace grows by whole multiples of this many tokens
-SPARE = 64  # tokens of room beyond a batch, for sizes that are rounded up
+GROW = 1024  # the workspace grows in multiples of this many tokens
+SPARE = 64  # extra tokens of room, for sizes that are rounded up
 
 
 class Workspace:
-    """Room for the keys and values of one batch, (layers, 2, kv_heads, tokens, head_dim), grown to the largest seen and kept.
+    """Memory for one batch's keys and values, (layers, 2, kv_heads, tokens, head_dim); grows to the largest batch and stays.
 
-    On CPUs also for its queries, in whatever order, and for what attention gives: (tokens, heads * head_dim).
+    On CPUs also for its queries, in any order, and for attention's output: (tokens, heads * head_dim).
     """
 
     def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
@@ -34,10 +34,10 @@ class Workspace:
         self.kv = self.q = self.out = torch.empty(0, dtype=dtype, device=device)
 
     def fit(self, tokens: int) -> None:
-        """Make room for a batch of so many tokens."""
+        """Make room for a batch of this many tokens."""
         if tokens + SPARE <= self.tokens:
             return
-        self.kv = self.q = self.out = torch.empty(0)  # let go of the old before asking for the new
+        self.kv = self.q = self.out = torch.empty(0)  # free the old memory before allocating the new
         self.tokens = 0
         s, tokens = self.shape, -(-(tokens + SPARE) // GROW) * GROW
         self.kv = torch.empty(s.layers, 2, s.kv_heads, tokens, s.head_dim, dtype=self.dtype, device=self.device)
@@ -47,12 +47,12 @@ class Workspace:
         self.tokens = tokens
 
     def taken(self, tokens: Ints) -> torch.Tensor:
-        """A copy of the keys and values of some of the pass's tokens."""
+        """Return a copy of the keys and values of some of the pass's tokens."""
         return self.kv.index_select(3, tensor_of(tokens, self.device))
 
 
 class Storing:
-    """What the kinds of attention have in common: keys and values of the pass stay in the workspace, by head."""
+    """Base of all kinds of attention: keys and values of the pass stay in the workspace, by head."""
 
     def __init__(self, workspace: Workspace, tokens: int) -> None:
         self._w = workspace
@@ -70,7 +70,7 @@ class Storing:
 
 
 class Asking(Storing):
-    """Those that keep the queries as they come: (n, heads, head_dim), in chunks."""
+    """Base of the kinds that keep queries as they come: (n, heads, head_dim), in chunks."""
 
     def __init__(self, workspace: Workspace, tokens: int) -> None:
         super().__init__(workspace, tokens)
@@ -86,7 +86,7 @@ class Asking(Storing):
 
 
 class Behind(NamedTuple):
-    """Queries, next to each other, that all ask one prefix."""
+    """Adjacent queries that all attend to one prefix."""
 
     prefix: Prefix
     asking: slice
@@ -95,7 +95,7 @@ class Behind(NamedTuple):
 
     @classmethod
     def each(cls, rows: list[tuple[Prefix, slice]], counts: Ints, device: torch.device) -> "list[Behind]":
-        """Of groups of rows that ask so many queries each; a prefix without tokens is not asked."""
+        """Build from groups of rows with `counts` queries each; a prefix without tokens is skipped."""
         bounds = np.concatenate([starts_of(counts), [counts.sum()]])
         out = []
         for prefix, some in rows:
@@ -106,25 +106,25 @@ class Behind(NamedTuple):
         return out
 
     def found(self, q: torch.Tensor, layer: int, varlen: Varlen) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the prefix says to them: mixture and log-sum-exp."""
+        """Return what the prefix gives them: mixture and log-sum-exp."""
         k, v = self.prefix.kv[layer].transpose(1, 2)
         return varlen(q[self.asking], k, v, self.cut_q, self.cut_k, causal=False)
 
 
 class _Asked(NamedTuple):
-    """Who asks in a layer: all tokens, or those that are read."""
+    """The queries of a layer: of all tokens, or of those that are read."""
 
     own: Cuts
     behind: list[Behind]
-    asides: torch.Tensor | None  # which of the queries are of asides
+    asides: torch.Tensor | None  # which queries belong to asides
     asides_cut: Cuts | None
 
 
 class VarlenAttention(Asking):
-    """For CUDA: variable-length flash attention over the keys where they lie.
+    """Attention for CUDA: variable-length flash attention over the keys in place.
 
-    An aside's tokens see the row's before the part whose place they take: these are asked apart, in sequences between which lie
-    others without queries.
+    An aside's tokens see the row's tokens before the part they replace. They are computed separately, in sequences that alternate
+    with sequences without queries.
     """
 
     def __init__(self, workspace: Workspace, rows: Rows) -> None:
@@ -133,7 +133,7 @@ class VarlenAttention(Asking):
         self._tokens = rows.tokens
         self._varlen = varlen_for(device)
         self._cut_k = Cuts.of(_alternate(rows.middles - rows.starts, rows.asides), device)
-        seen = rows.middles - rows.starts - rows.skips  # of a row by its aside
+        seen = rows.middles - rows.starts - rows.skips  # how much of a row its aside sees
         self._seen = Cuts.of(_alternate(seen, rows.lengths - seen), device) if len(rows.aside_tokens) else None
         one = rows.is_aside.astype(np.int64)
         self._of = {
@@ -151,7 +151,7 @@ class VarlenAttention(Asking):
         )
 
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
-        """Own keys, then what asides see of their rows, then the prefixes."""
+        """Attend to own keys, then to what asides see of their rows, then to the prefixes."""
         q, asked = self._asked(), self._of[reads_only]
         k, v = self.room(layer, self._tokens)
         out, lse = self._varlen(q, k, v, asked.own, self._cut_k, causal=True)

@@ -1,7 +1,7 @@
-"""Attention over packed rows on CPUs, in two ways. Which is the faster depends on the processor and on the network's shape.
+"""Attention over packed rows on CPUs, in two ways. Which is faster depends on the processor and on the network's shape.
 
-Where the matrix kernels inside torch's attention are slow (MKL on AMD), oneDNN's products win; with few or small heads, and on
-Intel's processors, a call a row wins (docs/decisions/0005). `fastest` asks the machine.
+If the matrix kernels inside torch's attention are slow (MKL on AMD), oneDNN's products win; with few or small heads, and on Intel's
+processors, one call per row wins (docs/decisions/0005). `fastest` measures it.
 """
 
 import functools
@@ -16,17 +16,17 @@ from worker.engine.forward.geometry import Prefix, Rows
 from worker.engine.forward.linear import make_product
 from worker.engine.model.shape import Shape
 
-QUERY_BLOCK = 256  # queries at once: their scores stay in the cache, and keys after the block are never looked at
+QUERY_BLOCK = 256  # queries at once: their scores stay in the cache, and keys after the block are skipped
 ROW_QUERY_BLOCK = 192  # the same for all heads of a row in one call
-STEP = 16  # sizes of products are rounded up to this: oneDNN compiles a kernel for each size it has not met
-# Keys are rounded up to this. oneDNN's bf16 product on AMX reads a row of scores in steps of 32 and past its end: with another
-# number of keys, what is not finite in one query's scores makes the query before it not finite (torch 2.13; fp16 and fp32 do not).
+STEP = 16  # sizes of products are rounded up to this: oneDNN compiles a kernel for each new size
+# Keys are rounded up to this: oneDNN's bf16 product on AMX reads a row of scores in steps of 32 and past its end. With another
+# number of keys, a query whose scores are not finite makes the query before it not finite (torch 2.13; fp16 and fp32 do not).
 KEY_STEP = 32
 TRIAL_PREFIX, TRIAL_ROWS, TRIAL_TURNS = 60, (20, 40, 60, 90, 130, 300), 6  # tokens: what `fastest` tries, and how often
 
 
 class _Grouped(Storing):
-    """Queries by head of keys, so that all that look at the same keys lie together."""
+    """Groups queries by head of keys, so that all queries of the same keys are adjacent."""
 
     def __init__(self, workspace: Workspace, rows: Rows) -> None:
         super().__init__(workspace, rows.tokens)
@@ -40,7 +40,7 @@ class _Grouped(Storing):
         self._runs = {False: rows.runs, True: rows.read_runs}
 
     def ask(self, start: int, q: torch.Tensor) -> None:
-        """Keep queries, scaled."""
+        """Store scaled queries."""
         s = self._w.shape
         grouped = q.view(len(q), s.kv_heads, self._group, s.head_dim).transpose(0, 1)
         torch.mul(grouped, s.head_dim**-0.5, out=self._q[:, start : start + len(q)])
@@ -48,7 +48,7 @@ class _Grouped(Storing):
 
 
 class HeadwiseAttention(_Grouped):
-    """One head of one row at a time, as two matrix products around a softmax, all of it within the caches."""
+    """Computes one head of one row at a time: two matrix products around a softmax, all within the caches."""
 
     def __init__(self, workspace: Workspace, rows: Rows) -> None:
         super().__init__(workspace, rows)
@@ -58,7 +58,7 @@ class HeadwiseAttention(_Grouped):
         self._future = future_mask(QUERY_BLOCK + KEY_STEP, self._group, workspace.dtype)
 
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
-        """Head by head, so that a head's keys and values are still in the cache when they are used."""
+        """Attend head by head, so that a head's keys and values are still in the cache when they are used."""
         several = self._runs[reads_only]
         for head in range(self._w.shape.kv_heads):
             held: Prefix | None = None
@@ -77,9 +77,9 @@ class HeadwiseAttention(_Grouped):
         return self._w.out[: self._asked]
 
     def _row(self, q: torch.Tensor, out: torch.Tensor, base: int, offset: int, first: int, n: int) -> None:
-        """Queries first..n of a row; token t's query and output are at base + t, its key at offset + t.
+        """Compute queries first..n of a row; token t's query and output are at base + t, its key at offset + t.
 
-        What is computed beyond n by rounding up is either hidden by the mask (keys) or not copied out (queries).
+        Rounding up computes more than n: the mask hides the extra keys, and extra queries are not copied out.
         """
         for a in range(first, n, QUERY_BLOCK):
             b = min(a + QUERY_BLOCK, n)
@@ -92,7 +92,7 @@ class HeadwiseAttention(_Grouped):
 
 
 class RowwiseAttention(_Grouped):
-    """One row at a time, all heads in one call of torch's attention."""
+    """Computes one row at a time, all heads in one call of torch's attention."""
 
     def __init__(self, workspace: Workspace, rows: Rows) -> None:
         super().__init__(workspace, rows)
@@ -102,7 +102,7 @@ class RowwiseAttention(_Grouped):
         self._mask = lag_mask(ROW_QUERY_BLOCK, self._most, self._group, workspace.dtype)
 
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
-        """Row by row behind their prefix, which stays in place for all rows that have it."""
+        """Attend row by row behind the prefix, which stays in place for all rows that have it."""
         held: Prefix | None = None
         k, v = self._w.kv[layer]
         for i in self._order:
@@ -118,7 +118,7 @@ class RowwiseAttention(_Grouped):
         return self._w.out[: self._asked]
 
     def _row(self, base: int, offset: int, first: int, n: int) -> None:
-        """As `HeadwiseAttention._row`, of all heads."""
+        """As `HeadwiseAttention._row`, for all heads."""
         for a in range(first, n, ROW_QUERY_BLOCK):
             b, seen = min(a + ROW_QUERY_BLOCK, n), offset + a
             mixed = functional.scaled_dot_product_attention(
@@ -133,13 +133,13 @@ class RowwiseAttention(_Grouped):
 
 Kind = type[HeadwiseAttention] | type[RowwiseAttention]
 KINDS: tuple[Kind, ...] = (HeadwiseAttention, RowwiseAttention)
-_FOUND: dict[tuple[Shape, torch.dtype, int], Kind] = {}  # the machine does not change; tests load models over and over
+_FOUND: dict[tuple[Shape, torch.dtype, int], Kind] = {}  # the machine does not change; tests load models repeatedly
 
 
 def fastest(shape: Shape, dtype: torch.dtype, streams: Executor, n: int) -> Kind:
-    """The kind that is faster here for this shape, found by trying both for a fraction of a second, on all `n` streams at once.
+    """Return the faster kind for this shape, found by trying both for a fraction of a second on all `n` streams at once.
 
-    In turn, and the best turn of each: a library's first calls, and whatever else the machine does, must not decide.
+    They take turns and the best turn of each counts, so that first calls and other load on the machine do not decide.
     """
     if (shape, dtype, n) not in _FOUND:
         attentions = {kind: [_trial(kind, shape._replace(layers=1), dtype) for _ in range(n)] for kind in KINDS}
@@ -164,16 +164,16 @@ def _trial(kind: Kind, shape: Shape, dtype: torch.dtype) -> HeadwiseAttention | 
 
 @functools.lru_cache(maxsize=4)
 def future_mask(n: int, group: int, dtype: torch.dtype) -> torch.Tensor:
-    """(n * group, n): -inf where a key comes after its query, else 0; `group` queries in turn are of one token."""
+    """Return (n * group, n): -inf where a key comes after its query, else 0; `group` consecutive queries belong to one token."""
     later = torch.ones(n, n, dtype=torch.bool).triu(1).repeat_interleave(group, 0)
     return torch.zeros(n * group, n, dtype=dtype).masked_fill_(later, float("-inf"))
 
 
 @functools.lru_cache(maxsize=4)
 def lag_mask(n: int, most: int, group: int, dtype: torch.dtype) -> torch.Tensor:
-    """(n * group, most + n): query i sees all columns up to most + i, `group` rows in turn are of one query.
+    """Return (n * group, most + n): query i sees all columns up to most + i; `group` consecutive rows belong to one query.
 
-    The columns from `most - seen` on are the mask of queries that stand behind `seen` keys.
+    The columns from `most - seen` on are the mask of queries that come after `seen` keys.
     """
     later = torch.ones(n, most + n, dtype=torch.bool).triu(most + 1).repeat_interleave(group, 0)
     return torch.zeros(n * group, most + n, dtype=dtype).masked_fill_(later, float("-inf"))

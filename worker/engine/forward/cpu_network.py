@@ -1,4 +1,4 @@
-"""The pass on CPUs: tokens in chunks whose activations stay in the caches, and products by oneDNN."""
+"""The pass on CPUs: tokens in chunks whose activations stay in the caches, products by oneDNN."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,8 +11,8 @@ from worker.engine.forward.linear import Linear, Linears, make_linear
 from worker.engine.forward.network import Attention, Product, Tables, Taken, products_of
 from worker.engine.model.shape import shape_of
 
-CHUNK_BYTES = 8 << 20  # widest activation of one chunk: it stays in the caches
-STEPS = 64  # sizes that the last chunk of a pass can have: oneDNN compiles its kernels anew for each
+CHUNK_BYTES = 8 << 20  # widest activation of one chunk, so that it stays in the caches
+STEPS = 64  # possible sizes of a pass's last chunk: oneDNN compiles kernels for each
 
 
 QUERIES, KEYS_VALUES = slice(0, 1), slice(1, 3)
@@ -30,7 +30,7 @@ class _Layer(NamedTuple):
 
 
 class CpuNetwork:
-    """As `network.PackedNetwork`: the matrices are laid out anew, layer by layer, and the originals are freed."""
+    """As `network.PackedNetwork`. The matrices are repacked layer by layer, and the originals freed."""
 
     def __init__(self, network: Any, *, is_compiled: bool = False) -> None:
         self.shape = shape_of(network.config)
@@ -43,7 +43,7 @@ class CpuNetwork:
         widest = max(self.shape.intermediate, self.shape.heads * self.shape.head_dim)
         self.head_rows = max(16, LARGEST_HEAP_BLOCK // (4 * self.shape.vocabulary) // 16 * 16)
         rows = min(4096, max(256, 1 << int(math.log2(CHUNK_BYTES // (widest * 4)))))
-        self.chunk = rows - 16  # no power of two: the feed-forward's outputs would lie on the same lines of the caches
+        self.chunk = rows - 16  # not a power of two: the feed-forward's outputs would share cache lines
         self.step = max(16, rows // STEPS)
 
     def forward(
@@ -87,7 +87,7 @@ class CpuNetwork:
         return self._do.rotate(self._heads(projected), norm, cos, sin)
 
     def _finish(self, layer: _Layer, x: torch.Tensor, mixed: torch.Tensor) -> None:
-        """Add attention's output and the feed-forward network to `x`, in place."""
+        """Add the attention's output and the feed-forward network to `x`, in place."""
         x.add_(layer.o(mixed))
         gate, up = layer.gate_up(self._do.norm(x, layer.mlp_norm))
         x.add_(layer.down(self._do.gate(gate, up)))

@@ -1,4 +1,4 @@
-"""What a pass does between its matrix products: norms, rotary positions, the gate. Memory traffic: each read counts."""
+"""The steps between a pass's matrix products: norms, rotary positions, the gate. Bound by memory: each read counts."""
 
 import functools
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from worker.engine.forward.steps import norm
 
 
 class HeadNorm(NamedTuple):
-    """Weights of the norm per head, and the same with its halves swapped, as the rotation takes them."""
+    """Weights of the norm per head, and the same with swapped halves, as the rotation needs them."""
 
     weight: torch.Tensor
     swapped: torch.Tensor
 
     @classmethod
     def of(cls, weight: torch.Tensor) -> "HeadNorm":
-        """Both, of the norm's weight."""
+        """Build from the norm's weight."""
         return cls(weight, weight.roll(len(weight) // 2))
 
 
 class Elementwise(NamedTuple):
-    """One way to do it. The rotation takes x (n, heads, head_dim) with cos and sin (n, head_dim), the sine's first half negated."""
+    """An implementation. `rotate` takes x (n, heads, head_dim) with cos and sin (n, head_dim), the sine's first half negated."""
 
     norm: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # x, weight
     rotate: Callable[[torch.Tensor, HeadNorm, torch.Tensor, torch.Tensor], torch.Tensor]  # x, norm, cos, sin
@@ -31,7 +31,7 @@ class Elementwise(NamedTuple):
 
 
 def elementwise_for(device: torch.device, dtype: torch.dtype, eps: float, *, is_compiled: bool = False) -> Elementwise:
-    """The fastest for a device, with the norms' `eps`; compiled by inductor if asked for, at the first pass of each kind."""
+    """Return the fastest for a device, with the norms' `eps`; if compiled, inductor works at the first pass of each kind."""
     if is_compiled:
         one, two, three = (torch.compile(step, dynamic=True) for step in (norm, rotate, gate))
     elif device.type == "cpu" and dtype is torch.float32:
@@ -42,14 +42,14 @@ def elementwise_for(device: torch.device, dtype: torch.dtype, eps: float, *, is_
 
 
 def rotate(x: torch.Tensor, head: HeadNorm, cos: torch.Tensor, sin: torch.Tensor, eps: float) -> torch.Tensor:
-    """RMSNorm per head, then the rotary position."""
+    """Apply RMSNorm per head, then the rotary position."""
     half = x.shape[-1] // 2
     x = functional.rms_norm(x, (x.shape[-1],), head.weight, eps)
     return x * cos[:, None] + torch.cat([x[..., half:], x[..., :half]], -1) * sin[:, None]
 
 
 def gate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """SiLU of the gate, times the other."""
+    """Return SiLU of the gate, times the other."""
     return functional.silu(gate) * up
 
 
@@ -59,7 +59,7 @@ def cpu_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def cpu_rotate(x: torch.Tensor, head: HeadNorm, cos: torch.Tensor, sin: torch.Tensor, eps: float) -> torch.Tensor:
-    """As `rotate`, the norm's weights taken into the table; overwrites x."""
+    """As `rotate`, with the norm's weights merged into the table; overwrites x."""
     half = x.shape[-1] // 2
     x.mul_(_scale(x, eps))
     out = x * (cos * head.weight)[:, None]
@@ -75,6 +75,6 @@ def cpu_gate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
 
 def _scale(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """1 / rms, by one read of x."""
+    """Return 1 / rms, reading x once."""
     squares: torch.Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
     return squares.div_(x.shape[-1]).add_(eps).rsqrt_()

@@ -1,7 +1,7 @@
-"""The pass on CUDA: few kernels a layer, since at 0.6B memory traffic and launches are what takes the time, not arithmetic.
+"""The pass on CUDA: few kernels per layer, since at 0.6B memory traffic and launches take the time, not arithmetic.
 
-Queries, keys and values are one product, gate and up another; what lies between products is one step each (`steps`), and keys and
-values are written where they are kept.
+Queries, keys and values are one product, gate and up another. The work between products is one step each (`steps`), and keys and
+values are written where they are stored.
 """
 
 import itertools
@@ -20,7 +20,7 @@ HEAD_ROWS = 1024
 
 class _Layer(NamedTuple):
     qkv: Linear
-    q: Linear  # of the last layer, whose queries are of few tokens; the same weights
+    q: Linear  # of the last layer, which has few queries; shares the weights
     kv: Linear
     o: Linear
     gate_up: Linear
@@ -32,7 +32,7 @@ class _Layer(NamedTuple):
 
 
 class FusedNetwork:
-    """As `network.PackedNetwork`; the originals of what is joined are freed, layer by layer."""
+    """As `network.PackedNetwork`; originals of joined matrices are freed, layer by layer."""
 
     step = 1
     head_rows = HEAD_ROWS
@@ -78,12 +78,12 @@ class FusedNetwork:
         keys: torch.Tensor | None,
         values: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Keys and values go to their places, the queries are returned."""
+        """Write keys and values to their places and return the queries."""
         tables = self._tables
         return self._do.rotate(projected, layer.q_norm, layer.k_norm, tables.cos, tables.sin, positions, self._eps, keys, values)
 
     def _finish(self, layer: _Layer, x: torch.Tensor, mixed: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
-        """Add attention's output and the feed-forward network to `x`, in place; gives its norm, as the next layer takes it."""
+        """Add the attention's output and the feed-forward network to `x`, in place; return its norm for the next layer."""
         h = self._do.add_norm(x, layer.o(mixed), layer.mlp_norm, self._eps)
         return self._do.add_norm(x, layer.down(self._do.gate(layer.gate_up(h))), norm, self._eps)
 

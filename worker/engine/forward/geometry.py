@@ -1,6 +1,6 @@
-"""Where the rows of a packed pass lie: which tokens belong to which row, what each of them sees, and which are read.
+"""The layout of a packed pass: which tokens belong to which row, what each of them sees, and which are read.
 
-Everything that is counted by token is made by numpy: a batch has tens of thousands of them, and the engine's thread only one core.
+Everything per token is computed by numpy: a batch has tens of thousands of them, and the engine's thread only one core.
 """
 
 import functools
@@ -29,9 +29,9 @@ class Prefix:
 
 
 class Run(NamedTuple):
-    """Tokens of a row that see all before them in it: `tokens` of the batch, the first of them at `at` in the row.
+    """Consecutive tokens of a row that see everything before them: `tokens` of the batch, the first one at `at` in the row.
 
-    `queries` of the batch, or of its reads, ask in it: those of the row's last tokens, up to the run's end.
+    `queries` of the batch, or of its reads, attend in it: those of the row's last tokens, up to the run's end.
     """
 
     tokens: range
@@ -40,15 +40,15 @@ class Run(NamedTuple):
 
     @property
     def n(self) -> int:
-        """How many tokens of the row the last of the run sees, itself included."""
+        """How many tokens of the row the run's last token sees, including itself."""
         return self.at + len(self.tokens)
 
 
 class Rows:
-    """The geometry of a packed batch: per row its tokens, how many of the last ones are read, and the prefix it continues.
+    """The geometry of a packed batch: for each row its tokens, how many of the last ones are read, and its prefix.
 
-    A row may end in an aside: `asides[i]` tokens that take the place of the `skips[i]` before them, whom they do not see and who do
-    not see them. Its last token is read, and counted by no tail.
+    A row may end in an aside: `asides[i]` tokens that replace the `skips[i]` tokens before them; the two do not see each other. The
+    aside's last token is read, and does not count in the tail.
     """
 
     def __init__(
@@ -72,33 +72,33 @@ class Rows:
 
     @property
     def tokens(self) -> int:
-        """Of the whole batch."""
+        """How many tokens the whole batch has."""
         return int(self.ends[-1]) if len(self.ends) else 0
 
     @property
     def n_reads(self) -> int:
-        """Tokens of the whole batch that are read."""
+        """How many tokens of the whole batch are read."""
         return int((self.tails + self.is_aside).sum())
 
     @functools.cached_property
     def aside_tokens(self) -> Ints:
-        """Places of the tokens of all asides."""
+        """Indices of all asides' tokens."""
         return spread(self.middles, self.asides)
 
     @functools.cached_property
     def aside_reads(self) -> Ints:
-        """Places among the reads of what the asides' last tokens say."""
+        """Indices, among the reads, of the asides' last tokens."""
         return (self.first_reads + self.tails)[self.is_aside]
 
     def positions(self) -> Ints:
-        """Each token's position in its own prompt."""
+        """Return each token's position in its own prompt."""
         before = np.fromiter((prefix.n for prefix in self.prefixes), np.int64, len(self.prefixes))
         out = np.arange(self.tokens) + np.repeat(before - self.starts, self.lengths)
         out[self.aside_tokens] -= np.repeat(self.skips, self.asides)
         return out
 
     def reads(self) -> Ints:
-        """Places of the tokens that are read: of each row the tail, and the last of the aside."""
+        """Return the indices of the tokens that are read: each row's tail, and the last token of its aside."""
         out = np.empty(self.n_reads, np.int64)
         out[spread(self.first_reads, self.tails)] = spread(self.middles - self.tails, self.tails)
         out[self.aside_reads] = self.ends[self.is_aside] - 1
@@ -106,7 +106,7 @@ class Rows:
 
     @functools.cached_property
     def groups(self) -> list[tuple[Prefix, slice]]:
-        """Neighbours that have their prefix in common: which it is, and which rows."""
+        """Adjacent rows with the same prefix: the prefix, and which rows."""
         out: list[tuple[Prefix, slice]] = []
         for at, prefix in enumerate(self.prefixes):
             if out and out[-1][0] is prefix:
@@ -117,7 +117,7 @@ class Rows:
 
     @functools.cached_property
     def runs(self) -> list[list[Run]]:
-        """Of each row its run, and its aside's; all tokens of the batch ask, in order."""
+        """Each row's run, and its aside's, if all tokens of the batch are queries, in order."""
         out = []
         for start, middle, end, skip in zip(*self._listed(self.starts, self.middles, self.ends, self.skips), strict=True):
             out.append([Run(range(start, middle), 0, range(start, middle))])
@@ -127,7 +127,7 @@ class Rows:
 
     @functools.cached_property
     def read_runs(self) -> list[list[Run]]:
-        """The same where only the tokens that are read ask, in order."""
+        """The same if only the tokens that are read are queries, in order."""
         out = []
         for runs, tail, at in zip(self.runs, *self._listed(self.tails, self.first_reads), strict=True):
             first, *aside = runs
@@ -137,7 +137,7 @@ class Rows:
 
     @functools.cached_property
     def keys(self) -> list[int]:
-        """How many keys the tokens of each row see at most."""
+        """The maximum number of keys that a row's tokens see."""
         return [prefix.n + max(run.n for run in runs) for prefix, runs in zip(self.prefixes, self.runs, strict=True)]
 
     @staticmethod
@@ -146,10 +146,10 @@ class Rows:
 
 
 def starts_of(lengths: Ints) -> Ints:
-    """Where each of several spans begins that lie one behind the other."""
+    """Return where each of several consecutive spans begins."""
     return np.cumsum(lengths) - lengths
 
 
 def spread(starts: Ints, counts: Ints) -> Ints:
-    """The integers of the ranges start, start + 1, … of so many each, one range behind the other."""
+    """Return the integers start, start + 1, … of `counts` each, one range after the other."""
     return np.repeat(starts - starts_of(counts), counts) + np.arange(int(counts.sum()))

@@ -1,7 +1,7 @@
-"""y = x Wᵀ at the machine's best rate, for one weight or for several that share their input.
+"""Compute y = x Wᵀ at the machine's best rate, for one weight or for several with the same input.
 
-On CPUs, oneDNN with weights laid out once for its kernels reaches about twice what `torch.nn.functional.linear` reaches on AMD
-processors, whose AVX-512 units MKL leaves idle (docs/decisions/0005). Elsewhere the library's own linear is as good.
+On CPUs, oneDNN with weights packed once for its kernels is about twice as fast as `torch.nn.functional.linear` on AMD processors,
+whose AVX-512 units MKL leaves idle (docs/decisions/0005). Elsewhere the library's own linear is as good.
 """
 
 import functools
@@ -19,19 +19,19 @@ ALL = slice(None)
 
 
 def weight_of(module: Any) -> Weight:
-    """Of a linear of transformers' network."""
+    """Return the weight of a linear layer of transformers' network."""
     found: Weight = module.matrix if isinstance(module, EightBitLinear) else module.weight
     return found
 
 
 def joined(weights: Sequence[Weight]) -> Weight:
-    """One whose product is theirs, side by side."""
+    """Return one weight whose product is all of theirs, side by side."""
     matrices = [weight for weight in weights if isinstance(weight, Matrix)]
     return Matrix.joined(matrices) if matrices else torch.cat([weight for weight in weights if isinstance(weight, torch.Tensor)])
 
 
 def has_onednn(weight: torch.Tensor) -> bool:
-    """Whether oneDNN's prepacked linear serves weights like this one; in bf16 a CPU needs AVX-512 or AVX_NE_CONVERT for it."""
+    """Return whether oneDNN's prepacked linear supports such weights; in bf16 the CPU needs AVX-512 or AVX_NE_CONVERT."""
     return (
         weight.device.type == "cpu"
         and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _has_bf16_kernels()))
@@ -48,19 +48,19 @@ def _has_bf16_kernels() -> bool:
 
 
 def make_linear(weight: Weight) -> Linear:
-    """A function (n, in) -> (n, out). What it keeps of the weight may be a copy in another layout."""
+    """Return a function (n, in) -> (n, out). It may hold a copy of the weight in another layout."""
     if isinstance(weight, Matrix):
         rounding, product = make_eight_bit(weight)
         return lambda x: product(rounding(x))
     if not has_onednn(weight):
         return lambda x: functional.linear(x, weight)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS_HINT)  # noqa: SLF001 - its only name
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS_HINT)  # noqa: SLF001 - it has no public name
     apply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
     return lambda x: apply(x, packed, None, "none", [], "")
 
 
 class Linears:
-    """Functions (n, in) -> (n, out) of several weights with one input, which is rounded once where they are of eight bits."""
+    """Functions (n, in) -> (n, out) of several weights with one input, which is rounded once if they have eight bits."""
 
     def __init__(self, weights: Sequence[Weight]) -> None:
         eight = [make_eight_bit(weight) for weight in weights if isinstance(weight, Matrix)]
@@ -68,7 +68,7 @@ class Linears:
         self._each: list[Callable[[Any], torch.Tensor]] = [product for _, product in eight] or [make_linear(w) for w in weights]
 
     def __call__(self, x: torch.Tensor, which: slice = ALL) -> list[torch.Tensor]:
-        """Of all of them, or of some."""
+        """Apply all of them, or some."""
         into = self._rounding(x)
         return [product(into) for product in self._each[which]]
 
@@ -78,7 +78,7 @@ def _as_it_is(x: torch.Tensor) -> Any:
 
 
 def make_product(like: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """A function (n, k), (m, k) -> (n, m): x yᵀ for two tensors that are both new, such as queries and keys."""
+    """Return a function (n, k), (m, k) -> (n, m): x yᵀ of two tensors that are both new, such as queries and keys."""
     if not has_onednn(like):
         return functional.linear
     apply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001

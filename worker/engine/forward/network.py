@@ -1,7 +1,7 @@
-"""Qwen3's forward pass over packed rows, of which there are two kinds: `cpu_network` and `fused_network`, for CUDA.
+"""Qwen3's forward pass over packed rows. There are two kinds: `cpu_network`, and `fused_network` for CUDA.
 
-No padding, no cache object, and the last layer and the head only where they are read. The weights are taken out of transformers'
-module, whose logits the pass is held against at load (`self_test`).
+There is no padding and no cache object, and the last layer and the head run only where they are read. The weights are taken from
+transformers' module, and the pass is compared with its logits at load (`self_test`).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Product = Callable[[torch.Tensor], object]
 
 
 def why_not(network: Any) -> str | None:
-    """What of this network the packed pass does not cover; None when it covers all of it."""
+    """Return what the packed pass does not support about this network; None if it supports all of it."""
     config = network.config
     if config.model_type != "qwen3":
         return f"architecture {config.model_type}"
@@ -33,53 +33,53 @@ def why_not(network: Any) -> str | None:
 
 
 class Attention(Protocol):
-    """What a pass does between projecting queries, keys and values and reading the mixture. One object serves one pass."""
+    """The steps between projecting queries, keys and values and reading the mixture. One object serves one pass."""
 
     def store(self, layer: int, start: int, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Take keys and values of the tokens from `start` on, (n, kv_heads, head_dim) each; keys are rotated."""
+        """Store keys and values of the tokens from `start` on, (n, kv_heads, head_dim) each; keys are rotated."""
 
     def room(self, layer: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where keys and values of the first n tokens go, (n, kv_heads, head_dim) each, for who writes them there itself."""
+        """Return where to write keys and values of the first n tokens, (n, kv_heads, head_dim) each."""
 
     def ask(self, start: int, q: torch.Tensor) -> None:
-        """Take rotated queries (n, heads, head_dim) from `start` on, of tokens or, in the last layer, of reads."""
+        """Store rotated queries (n, heads, head_dim) from `start` on, of tokens or, in the last layer, of reads."""
 
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:
-        """The values mixed for each query asked: (queries, heads * head_dim)."""
+        """Return the mixed values for each query: (queries, heads * head_dim)."""
 
 
 class PackedNetwork(Protocol):
-    """The weights of a Qwen3 causal LM, ready for packed passes. Made of a module that it takes apart."""
+    """The weights of a Qwen3 causal LM, ready for packed passes. Made from a module that it takes apart."""
 
     shape: Shape
     device: torch.device
     dtype: torch.dtype
-    step: int  # numbers of tokens and of reads are best multiples of it: fillers at the end change nothing for the others
-    head_rows: int  # of `logits` at once, at most
+    step: int  # numbers of tokens and reads should be multiples of it: fillers at the end do not affect the others
+    head_rows: int  # maximum rows of `logits` at once
 
     def forward(
         self, ids: torch.Tensor, positions: torch.Tensor, reads: torch.Tensor, attention: Attention, depth: int | None = None
     ) -> torch.Tensor:
-        """What the head reads, (reads, hidden), of the tokens at the indices `reads`; `ids` and `positions` are (tokens,).
+        """Return the head's input, (reads, hidden), at the indices `reads`; `ids` and `positions` are (tokens,).
 
-        `depth`: of a network without the layers behind the first few.
+        `depth`: use only the first few layers.
         """
 
     def logits(self, read: torch.Tensor) -> torch.Tensor:
-        """(n, vocabulary) for (n, hidden)."""
+        """Return (n, vocabulary) for (n, hidden)."""
 
     def products(self) -> list[tuple[int, Product]]:
-        """Its products of all layers, each with the width of what it takes: what the machine's rate is taken of."""
+        """Return the products of all layers, each with its input's width, for measuring the machine's rate."""
 
 
 def products_of(shape: Shape, layers: Sequence[tuple[Product, Product, Product, Product]]) -> list[tuple[int, Product]]:
-    """As `PackedNetwork.products`, of each layer's products for q, k and v, attention's output, gate and up, and down."""
+    """As `PackedNetwork.products`, from each layer's products for q, k and v, attention's output, gate and up, and down."""
     widths = (shape.hidden, shape.heads * shape.head_dim, shape.hidden, shape.intermediate)
     return [pair for products in layers for pair in zip(widths, products, strict=True)]
 
 
 class Taken(NamedTuple):
-    """What a layer of transformers' network consists of; the module keeps nothing of it."""
+    """The parts of a layer of transformers' network, removed from the module."""
 
     q: Weight
     k: Weight
@@ -95,7 +95,7 @@ class Taken(NamedTuple):
 
     @classmethod
     def of(cls, layer: Any) -> "Taken":
-        """Take it apart."""
+        """Take a layer apart."""
         attention, mlp = layer.self_attn, layer.mlp
 
         def take(owner: Any, name: str) -> Weight:
@@ -119,9 +119,9 @@ class Taken(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What is looked up by token or by position: embeddings (vocabulary, hidden), cosines and sines (positions, head_dim).
+    """Tables indexed by token or position: embeddings (vocabulary, hidden), cosines and sines (positions, head_dim).
 
-    The sine's first half is negated: rotating a half is then a plain swap.
+    The sine's first half is negated, so that rotating a half is a plain swap.
     """
 
     embedding: torch.Tensor
@@ -130,7 +130,7 @@ class Tables(NamedTuple):
 
     @classmethod
     def of(cls, network: Any) -> "Tables":
-        """Of transformers' network."""
+        """Build from transformers' network."""
         embedding = network.model.embed_tokens.weight
         positions = torch.arange(network.config.max_position_embeddings, device=network.device)
         cos, sin = network.model.rotary_emb(embedding[:1], positions[None])

@@ -1,4 +1,4 @@
-"""The steps of a pass between its products and its attentions, each one call: kernels on CUDA, or the same in plain torch."""
+"""The steps of a pass between its products and its attentions, one call each: kernels on CUDA, or the same in plain torch."""
 
 import functools
 import logging
@@ -9,11 +9,11 @@ import torch
 from torch.nn import functional
 
 Tensor = torch.Tensor
-MISSING = (ImportError, OSError, RuntimeError)  # no Triton, no folder for its cache, no C compiler or a GPU that it does not know
+MISSING = (ImportError, OSError, RuntimeError)  # no Triton, no folder for its cache, no C compiler, or an unknown GPU
 
 
 class Steps(NamedTuple):
-    """One way to take them; each function below says what it does.
+    """One implementation of the steps; each function below documents its step.
 
     All compute in fp32 and round once, to the dtype of their input. Sizes may be 0, last strides are 1, attentions are contiguous.
     """
@@ -28,7 +28,7 @@ class Steps(NamedTuple):
 
 @functools.cache
 def steps_for(device: torch.device, *, is_compiled: bool = False) -> Steps:
-    """The fastest for a device: fused kernels on CUDA where Triton runs, which is tried out; by inductor if asked for."""
+    """Return the fastest for a device: fused kernels on CUDA if Triton works, which is tried out; compiled if asked for."""
     if is_compiled:
         by_inductor = functools.partial(torch.compile, dynamic=True)
         return Steps(by_inductor(norm), by_inductor(add_norm), by_inductor(rotate), by_inductor(gate), by_inductor(merge))
@@ -42,17 +42,17 @@ def steps_for(device: torch.device, *, is_compiled: bool = False) -> Steps:
             )
         except MISSING as error:
             log = logging.getLogger(__name__)
-            log.warning("engine_unfused: plain torch between the products, for %s: %s", type(error).__name__, error)
+            log.warning("engine_unfused: plain torch between the products, because of %s: %s", type(error).__name__, error)
     return Steps(norm, add_norm, rotate, gate, merge)
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm over the last dimension of x (n, hidden)."""
+    """Apply RMSNorm over the last dimension of x (n, hidden)."""
     return functional.rms_norm(x, (x.shape[-1],), weight, eps)
 
 
 def add_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Add `delta` to x in place, both (n, hidden), and give the norm of the rounded sum."""
+    """Add `delta` to x in place, both (n, hidden), and return the norm of the rounded sum."""
     return norm(x.add_(delta), weight, eps)
 
 
@@ -67,12 +67,12 @@ def rotate(
     keys: Tensor | None,
     values: Tensor | None,
 ) -> Tensor:
-    """Norm per head and rotary position of queries and keys; keys and values go to their places, the queries are returned.
+    """Apply norm per head and rotary position to queries and keys; write keys and values to their places, return the queries.
 
     `projected` (n, (heads + 2 * kv_heads) * head_dim) holds queries, keys, values, in that order. `keys` and `values` are views
-    (n, kv_heads, head_dim) to write to: None where only queries were projected; where only keys and values were, what is returned
-    has no heads. `cos` and `sin`, the sine's first half negated, are contiguous tables (any, head_dim), looked up at `positions`
-    (n,): 8 bytes a token read instead of two rows of a table made for the pass.
+    (n, kv_heads, head_dim) to write to: None if only queries were projected; if only keys and values were, the result has no
+    heads. `cos` and `sin`, the sine's first half negated, are contiguous tables (any, head_dim), indexed by `positions` (n,): this
+    reads 8 bytes per token, instead of two rows of a table made for the pass.
     """
     dim = cos.shape[-1]
     kv_heads = 0 if keys is None else keys.shape[1]
@@ -86,9 +86,9 @@ def rotate(
 
 
 def gate(gate_up: Tensor) -> Tensor:
-    """SiLU of the first half of (n, 2 * intermediate), times the second.
+    """Return SiLU of the first half of (n, 2 * intermediate), times the second.
 
-    The product alone is rounded. `silu(gate) * up` on 16 bit rounds SiLU as well: up to half a unit in the last place more.
+    Only the product is rounded. In 16 bits `silu(gate) * up` also rounds SiLU: up to half a unit in the last place more.
     """
     gate, up = gate_up.float().chunk(2, -1)
     return (functional.silu(gate) * up).to(gate_up.dtype)
@@ -97,8 +97,8 @@ def gate(gate_up: Tensor) -> Tensor:
 def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor, index: Tensor | None) -> None:
     """Merge two attentions of the same queries over disjoint keys, in place: `out` (n, heads, head_dim), `lse` (heads, n) in fp32.
 
-    With `index` (m,), of which no two are equal, the other is one of m queries and merged at these. An `lse` of either infinity
-    means no keys: torch's flash attention gives +inf. Where neither has any, `out` becomes 0 and `lse` -inf.
+    With `index` (m,), without repeats, the other has m queries and is merged at these. An `lse` of either infinity means no keys:
+    torch's flash attention gives +inf. If neither has any, `out` becomes 0 and `lse` -inf.
     """
     places = slice(None) if index is None else index
     mine, theirs = (part.masked_fill(part == torch.inf, -torch.inf) for part in (lse[:, places], other_lse))
@@ -115,6 +115,6 @@ def _turned(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> 
 
 
 def _weighted(out: Tensor, log_weight: Tensor) -> Tensor:
-    """An attention times its weight (heads, n); what has none may be anything, NaN too."""
+    """Return an attention times its weight (heads, n); where the weight is 0, the value may be anything, even NaN."""
     weight = log_weight.exp().T[..., None]
     return (out.float() * weight).masked_fill(weight == 0, 0.0)

@@ -1,4 +1,4 @@
-"""A tree of drafted tokens, as attention sees it: which node stands behind which."""
+"""A tree of drafted tokens, as attention sees it: which node follows which."""
 
 import functools
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Tree:
 
     @classmethod
     def chain(cls, tokens: Sequence[int]) -> "Tree":
-        """One answer, no branches."""
+        """Build the tree of one answer, without branches."""
         return cls(tuple(tokens), tuple(range(-1, len(tokens))))
 
     @functools.cached_property
@@ -43,5 +43,5 @@ class Tree:
         return out
 
     def child(self, node: int, token: int) -> int | None:
-        """The node that drafts this token after a node."""
+        """Return the node that drafts this token after a node."""
         return self._children.get((node, token))

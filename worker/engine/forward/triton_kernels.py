@@ -1,6 +1,6 @@
-"""`steps.Steps` as Triton kernels: each reads its inputs once and writes its outputs once. Alone in importing Triton.
+"""`steps.Steps` as Triton kernels: each reads its inputs once and writes its outputs once. The only module to import Triton.
 
-What a kernel is compiled for does not depend on the batch: the first pass compiles all, and nothing is tuned at run time.
+How a kernel is compiled does not depend on the batch: the first pass compiles all of them, and nothing is tuned at run time.
 """
 
 import subprocess
@@ -12,12 +12,12 @@ import triton.language as tl
 from triton.errors import TritonError
 
 Tensor = torch.Tensor
-TOKENS = 16  # a program of `merge`: one head of so many tokens, whose lse lie side by side
+TOKENS = 16  # a program of `merge`: one head of this many tokens, whose lse are adjacent
 COLUMNS = 1024  # a program of `gate`: 4 warps of 16-byte loads
 
 
 def try_out(device: torch.device) -> None:
-    """Raise OSError or RuntimeError where a kernel cannot be compiled or launched."""
+    """Raise OSError or RuntimeError if a kernel cannot be compiled or launched."""
     try:
         norm(torch.ones(1, 1, device=device), torch.ones(1, device=device), 0.0)
     except (TritonError, subprocess.SubprocessError) as error:
@@ -66,9 +66,9 @@ def rotate(
     heads = projected.shape[1] // dim - 2 * kv_heads
     _check((projected, (n, (heads + 2 * kv_heads) * dim)), (q_norm, (dim,)), (k_norm, (dim,)), (positions, (n,)))
     if not (cos.is_contiguous() and sin.is_contiguous() and sin.shape == cos.shape):
-        raise ValueError("the tables of cosines and sines are to be contiguous, and of one shape")
+        raise ValueError("the tables of cosines and sines must be contiguous and have the same shape")
     q = projected.new_empty(n, heads, dim)
-    # All heads of a token in one program: it reads its row of the tables once, and has some KB to wait for at a time.
+    # All heads of a token in one program: it reads its row of the tables once, and waits for some KB at a time.
     _launch(
         _rotate,
         (n,),
@@ -90,7 +90,7 @@ def rotate(
         Q_ROWS=triton.next_power_of_2(heads),
         KV_ROWS=triton.next_power_of_2(kv_heads),
         HALF=triton.next_power_of_2(dim // 2),
-        num_warps=min(4, _warps(max(heads, kv_heads) * dim // 2)),  # with more, loads of the few keys and values get narrow
+        num_warps=min(4, _warps(max(heads, kv_heads) * dim // 2)),  # more warps would make loads of the few keys and values narrow
     )
     return q
 
@@ -110,14 +110,14 @@ def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor, index: Ten
     _check((lse, (heads, n)), (other, (m, heads, dim)), (other_lse, (heads, m)))
     _check((out, (m, heads, dim)) if index is None else (index, (m,)))
     if not (out.is_contiguous() and other.is_contiguous()):
-        raise ValueError("attentions to merge are to be contiguous")
+        raise ValueError("attentions to merge must be contiguous")
     grid = triton.cdiv(m, TOKENS), heads
     strides, cols = (lse.stride(0), other_lse.stride(0)), triton.next_power_of_2(dim)
     _launch(_merge, grid, out, lse, other, other_lse, index, m, *strides, heads, DIM=dim, COLS=cols, TOKENS=TOKENS, num_warps=4)
 
 
 def _check(*expected: tuple[Tensor, tuple[int, ...]]) -> None:
-    """A kernel would read and write beyond tensors of other shapes."""
+    """Raise ValueError for tensors of other shapes, beyond which a kernel would read and write."""
     for tensor, shape in expected:
         if tensor.shape != shape or (tensor.stride(-1) != 1 and tensor.shape[-1] > 1):
             raise ValueError(f"expected {shape} with a last stride of 1, got {tuple(tensor.shape)} with strides {tensor.stride()}")
@@ -126,11 +126,11 @@ def _check(*expected: tuple[Tensor, tuple[int, ...]]) -> None:
 def _launch(kernel: Any, grid: tuple[int, ...], *args: object, **meta: int) -> None:
     # Triton launches on the thread's current device, wherever the tensors are.
     with torch.cuda.device_of(args[0]):  # type: ignore[no-untyped-call]
-        kernel[grid](*args, enable_fp_fusion=True, **meta)  # said, as its default changes from one Triton to the next
+        kernel[grid](*args, enable_fp_fusion=True, **meta)  # explicit, because its default changes between Triton versions
 
 
 def _warps(values: int) -> int:
-    """So many that a thread has 8 values, one load of 16 bytes in 16 bit; more than 8 warps wait too long for each other."""
+    """Return as many warps as give a thread 8 values, a 16-byte load in 16 bits; more than 8 wait too long for each other."""
     return min(8, max(1, int(triton.next_power_of_2(values)) // 256))
 
 
@@ -190,7 +190,7 @@ def _rotate(
     source = projected + row * row_stride
     place = tl.load(positions + row).to(tl.int64) * DIM
     cols = tl.arange(0, HALF)[None, :]
-    # All is read before anything is written: the compiler moves no read before a write, and each wait would be one of its own.
+    # Read everything before writing: the compiler moves no read before a write, and each would be waited for separately.
     if HEADS > 0:
         q_heads = tl.arange(0, Q_ROWS)[:, None]
         q_inside = (q_heads < HEADS) & (cols < DIM // 2)
@@ -278,7 +278,7 @@ def _merge(
 
     my_part = _weighted(tl.load(out, mask=inside, other=0.0), (my_weight / divisor)[:, None])
     their_part = _weighted(tl.load(other, mask=inside, other=0.0), (their_weight / divisor)[:, None])
-    tl.debug_barrier()  # several warps may read the same lse: none writes before all have read
+    tl.debug_barrier()  # several warps may read the same lse: none may write before all have read
     tl.store(lse, tl.where(total == 0.0, none, base + tl.log(divisor)), mask=known)
     tl.store(out, (my_part + their_part).to(out.dtype.element_ty), mask=inside)
 

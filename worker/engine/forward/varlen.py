@@ -1,6 +1,6 @@
-"""Attention over many sequences that lie in one tensor, one behind the other, of any lengths: torch's kernel, or a loop.
+"""Attention over many sequences of any lengths, concatenated in one tensor: torch's kernel, or a loop.
 
-Besides the mixture it gives the log-sum-exp of each query's scores, by which mixtures over disjoint keys are merged.
+Besides the mixture it returns the log-sum-exp of each query's scores, which is needed to merge mixtures over disjoint keys.
 """
 
 import functools
@@ -14,7 +14,7 @@ import torch
 from worker.engine.device import tensor_of
 from worker.engine.forward.geometry import Ints
 
-LEAST_LONGEST = 2  # flash attention, told that the longest sequence asks one query, takes it that each asks one; some ask none
+LEAST_LONGEST = 2  # if the longest sequence has one query, flash attention assumes that each has one; some have none
 
 
 class Cuts(NamedTuple):
@@ -25,7 +25,7 @@ class Cuts(NamedTuple):
 
     @classmethod
     def of(cls, lengths: Ints | Sequence[int], device: torch.device) -> "Cuts":
-        """Of sequences of these lengths; any may be 0."""
+        """Build from the sequences' lengths; any may be 0."""
         lengths = np.asarray(lengths, np.int64)
         return cls(tensor_of(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), device), int(lengths.max(initial=0)))
 
@@ -33,7 +33,7 @@ class Cuts(NamedTuple):
 class Varlen(Protocol):
     """q (queries, heads, head_dim); k and v (keys, kv_heads, head_dim) -> mixture like q, log-sum-exp (heads, queries) in fp32.
 
-    Sequence i asks with its part of the queries for its part of the keys. `causal`: the last query sees all of its keys, the one
+    Sequence i attends with its part of the queries to its part of the keys. `causal`: the last query sees all of its keys, the one
     before it all but the last, and so on: aligned at the bottom right.
     """
 
@@ -43,15 +43,15 @@ class Varlen(Protocol):
 
 
 def varlen_for(device: torch.device) -> Varlen:
-    """The kernel on CUDA, a loop elsewhere. Raises NotImplementedError where this torch has no kernel."""
+    """Return the kernel on CUDA, a loop elsewhere. Raises NotImplementedError if this torch has no kernel."""
     return flash_varlen() if device.type == "cuda" else varlen_by_loop
 
 
 def flash_varlen() -> Varlen:
-    """Torch's own variable-length flash attention, called as this release wants it: its signature changes from one to the next.
+    """Return torch's own variable-length flash attention with the arguments of this release: its signature keeps changing.
 
-    2.10 says `is_causal` where later ones have a window; from 2.12 on, unequal numbers of heads have to be announced. Raises
-    NotImplementedError where it is missing, or cannot give the log-sum-exp.
+    2.10 says `is_causal` where later releases have a window; from 2.12 on, unequal numbers of heads must be declared. Raises
+    NotImplementedError if it is missing, or cannot return the log-sum-exp.
     """
     try:
         from torch.nn.attention import varlen  # noqa: PLC0415 - from 2.10 on
@@ -88,7 +88,7 @@ def _flash(
 def varlen_by_loop(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cut_q: Cuts, cut_k: Cuts, *, causal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in a loop over the sequences, in fp32 within."""
+    """Do the same in a loop over the sequences, computing in fp32."""
     out, lse = torch.zeros_like(q), q.new_full((q.shape[1], len(q)), float("-inf"), dtype=torch.float32)
     bounds_q, bounds_k = cut_q.bounds.tolist(), cut_k.bounds.tolist()
     for a, b, c, d in zip(bounds_q, bounds_q[1:], bounds_k, bounds_k[1:], strict=False):
@@ -99,7 +99,7 @@ def varlen_by_loop(
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of one sequence, (..., tokens, heads, head_dim) each; `hidden` (..., queries, keys): -inf where a key is not seen, else 0.
+    """Attend in one sequence, (..., tokens, heads, head_dim) each; `hidden` (..., queries, keys): -inf where unseen, else 0.
 
     Returns mixture and log-sum-exp, (..., heads, queries).
     """
@@ -115,5 +115,5 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tens
 
 
 def hidden_keys(queries: int, keys: int, device: torch.device) -> torch.Tensor:
-    """(queries, keys): -inf where a key comes after its query, aligned at the bottom right."""
+    """Return (queries, keys): -inf where a key comes after its query, aligned at the bottom right."""
     return torch.full((queries, keys), float("-inf"), device=device).triu(keys - queries + 1)

@@ -1,7 +1,7 @@
-"""What a model's generation_config.json may say: nothing that greedy `generate` would obey and the engine would not.
+"""Check a model's generation_config.json: nothing in it may be obeyed by greedy `generate` and ignored by the engine.
 
 Verdicts are greedy, and the engine takes the largest logit as it is. A field that changes which token that is, or where an answer
-ends, is refused by name; so is one that nobody here has heard of, since a newer transformers may obey it.
+ends, is refused by name; so is an unknown field, since a newer transformers may obey it.
 """
 
 import json
@@ -15,8 +15,8 @@ from transformers import GenerationConfig
 from guardfleet.errors import ConfigurationError
 from worker.engine.rendering import MAX_NEW_TOKENS
 
-NOTHING: tuple[Any, ...] = ([], {})  # rules that rule nothing
-OBEYED: Mapping[str, tuple[Any, ...]] = MappingProxyType(  # by greedy `generate`: beside None, the values that change no answer
+NOTHING: tuple[Any, ...] = ([], {})  # rules without content
+OBEYED: Mapping[str, tuple[Any, ...]] = MappingProxyType(  # obeyed by greedy `generate`: values besides None that change no answer
     {
         "repetition_penalty": (1.0,),
         "encoder_repetition_penalty": (1.0,),
@@ -50,14 +50,14 @@ OBEYED: Mapping[str, tuple[Any, ...]] = MappingProxyType(  # by greedy `generate
         "prompt_lookup_num_tokens": (),
         "assistant_early_exit": (),
         "is_assistant": (False,),
-        "cache_implementation": ("dynamic", "static", "offloaded", "offloaded_static"),  # not `quantized`: other numbers
+        "cache_implementation": ("dynamic", "static", "offloaded", "offloaded_static"),  # not `quantized`: it changes the numbers
     }
 )
-LIMITS = ("max_length", "max_new_tokens")  # of the answer: callers of `generate` name the engine's, which must not be longer
-# The official model's file has do_sample, temperature, top_p and top_k. A verdict that is drawn by lot is none: they are ignored on
+LIMITS = ("max_length", "max_new_tokens")  # of the answer: callers of `generate` pass the engine's limit, which must not be longer
+# The official model's file has do_sample, temperature, top_p and top_k. A sampled verdict is worthless: they are ignored on
 # purpose, as greedy `generate` ignores them.
 SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
-BESIDE_OTHERS = (  # without effect but beside a field that is refused: of beams, of contrastive search, of assistants
+BESIDE_OTHERS = (  # without effect except beside a refused field: of beams, of contrastive search, of assistants
     "early_stopping",
     "length_penalty",
     "diversity_penalty",
@@ -73,7 +73,7 @@ BESIDE_OTHERS = (  # without effect but beside a field that is refused: of beams
     "cache_config",
 )
 OUTPUT = ("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate")
-MEANS = (  # how the same numbers are come by
+MEANS = (  # how the same numbers are computed
     "use_cache",
     "max_cache_len",
     "prefill_chunk_size",
@@ -88,7 +88,7 @@ FILE = "generation_config.json"
 
 
 def require_readable(name: str, folder: pathlib.Path) -> None:
-    """Raise ConfigurationError for a file that is no JSON object: transformers takes one that it cannot read for none."""
+    """Raise ConfigurationError for a file that is not a JSON object: transformers treats an unreadable one as missing."""
     path = folder / FILE
     content = path.read_bytes() if path.is_file() else b"{}"
     try:
@@ -96,12 +96,12 @@ def require_readable(name: str, folder: pathlib.Path) -> None:
     except ValueError:
         is_object = False
     if not is_object:
-        found = "no JSON object" if content.strip() else "empty"
-        raise ConfigurationError(f"model {name!r}: its {FILE} is {found}: get the model's files anew, or remove this one.")
+        found = "not a JSON object" if content.strip() else "empty"
+        raise ConfigurationError(f"model {name!r}: its {FILE} is {found}: download the model's files again, or remove this one.")
 
 
 def require_greedy(name: str, config: GenerationConfig) -> None:
-    """Raise ConfigurationError for the first field that would make other answers than the engine's, by its name and value."""
+    """Raise ConfigurationError for the first field that would make answers differ from the engine's, with name and value."""
     for field, value, why in _broken(config):
         shown = str(value) if len(str(value)) <= LONGEST_SHOWN else f"{str(value)[:LONGEST_SHOWN]}..."
         raise ConfigurationError(
@@ -111,7 +111,7 @@ def require_greedy(name: str, config: GenerationConfig) -> None:
 
 
 def _broken(config: GenerationConfig) -> Iterator[tuple[str, Any, str]]:
-    """Field, value, and what is wrong with it."""
+    """Yield each bad field, its value, and what is wrong with it."""
     defaults = vars(GenerationConfig())
     for field, value in vars(config).items():
         if value is None or field.startswith("_") or field in IGNORED or value == defaults.get(field):
@@ -120,6 +120,6 @@ def _broken(config: GenerationConfig) -> Iterator[tuple[str, Any, str]]:
             if not isinstance(value, int) or value < MAX_NEW_TOKENS:
                 yield field, value, f"which would end answers before their {MAX_NEW_TOKENS} tokens"
         elif field not in OBEYED:
-            yield field, value, "which guardfleet does not know and might not obey"
+            yield field, value, "which guardfleet does not know and may not obey"
         elif value not in OBEYED[field]:
-            yield field, value, "which changes answers, and verdicts are the model's own greedy ones"
+            yield field, value, "which changes answers, but verdicts must be the model's own greedy ones"

@@ -1,4 +1,4 @@
-"""How much memory this machine has to give: the kernel's estimate, or what a container's limit leaves, if that is less."""
+"""How much memory this machine can give: the kernel's estimate, or what a container's limit leaves, if that is less."""
 
 import pathlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ ROOT = pathlib.Path("/")
 
 
 class _Files(NamedTuple):
-    """What a control group's files are called, and its cached files that are given up first."""
+    """File names of a control group, and the name of its cached file memory, which is reclaimed first."""
 
     limit: str
     used: str
@@ -20,7 +20,7 @@ V2 = _Files("memory.max", "memory.current", "inactive_file")
 
 
 def available_bytes(root: pathlib.Path = ROOT) -> int | None:
-    """Bytes that can be had without swapping; None where no Linux tells."""
+    """Return the bytes available without swapping; None where it is not Linux that tells."""
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
@@ -30,7 +30,7 @@ def available_bytes(root: pathlib.Path = ROOT) -> int | None:
 
 
 def _left_by_groups(root: pathlib.Path) -> Iterator[int]:
-    """Of each group that this process is in, and of those around it: a limit of any of them binds."""
+    """Yield what each control group of this process, and each around it, leaves: any of their limits binds."""
     for mount, path, files in _groups(root):
         inner = mount / path
         for group in (inner, *inner.parents):

@@ -1,4 +1,4 @@
-"""Models by a name of the hub: asked for once, briefly, before anything is loaded. Without torch: the command line asks too."""
+"""Models by hub name: looked up once, briefly, before anything is loaded. Without torch, because the command line uses it too."""
 
 import pathlib
 import threading
@@ -9,23 +9,23 @@ from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url,
 from guardfleet.errors import ConfigurationError
 from worker.engine.model.model_files import ADAPTER
 
-ANSWER_S = 4.0  # of each step of a request
-PATIENCE_S = 8.0  # of all of it: looking a name up knows no timeout
+ANSWER_S = 4.0  # for each step of a request
+PATIENCE_S = 8.0  # for the whole look-up: resolving a name has no timeout
 CONFIG = "config.json"
 
 
 def is_only_cached(name: str, revision: str | None = None) -> bool:
-    """Whether the model is to come from the hub's cache, as the hub cannot be asked.
+    """Return whether the model must come from the hub's cache, because the hub cannot be reached.
 
-    Raises ConfigurationError if it is nowhere, or an adapter: transformers would leave that out where peft is not installed.
+    Raises ConfigurationError if it is nowhere, or an adapter, which transformers would silently skip without peft.
     """
     wrong = "HF_HUB_OFFLINE is set" if is_offline_mode() else _asked(name, revision)
     if wrong is None:
         return False
     if not _is_cached(name, revision, CONFIG):
         raise ConfigurationError(
-            f"there is no folder {name!r}, no copy of such a model in the hub's cache, and {wrong}: give the model's folder, set "
-            f"HF_ENDPOINT to a mirror that can be reached, or run `hf download {name}` where there is network."
+            f"there is no folder {name!r} and no copy of such a model in the hub's cache, and {wrong}: give the model's folder, set"
+            f" HF_ENDPOINT to a reachable mirror, or run `hf download {name}` where there is network."
         )
     if _is_cached(name, revision, ADAPTER):
         raise _adapter(name)
@@ -33,10 +33,10 @@ def is_only_cached(name: str, revision: str | None = None) -> bool:
 
 
 def snapshot_of(name: str, revision: str | None = None) -> pathlib.Path:
-    """The folder of the hub's cache with a model's files, once its first one is there; it is called as the commit is."""
+    """Return the folder of the hub's cache with a model's files, after the first was loaded; its name is the commit."""
     found = try_to_load_from_cache(name, CONFIG, revision=revision)
     if not isinstance(found, str):
-        raise ConfigurationError(f"model {name!r}: the hub's cache does not say of which commit it is; download it into a folder.")
+        raise ConfigurationError(f"model {name!r}: the hub's cache does not name its commit: download the model into a folder.")
     return pathlib.Path(found).parent
 
 
@@ -51,13 +51,13 @@ def _adapter(name: str) -> ConfigurationError:
 
 
 def _asked(name: str, revision: str | None) -> str | None:
-    """Why the hub cannot be asked; None where it has the model. Raises ConfigurationError where it says that it has none."""
+    """Return why the hub cannot be asked; None if it has the model. Raises ConfigurationError if it says that it has none."""
     answered: Future[tuple[bool, bool]] = Future()
 
     def ask() -> None:
         try:
             found = _has(name, revision, CONFIG), _has(name, revision, ADAPTER)
-        except Exception as error:  # noqa: BLE001 - handed on
+        except Exception as error:  # noqa: BLE001 - passed on
             answered.set_exception(error)
         else:
             answered.set_result(found)
@@ -67,20 +67,20 @@ def _asked(name: str, revision: str | None) -> str | None:
         has_config, has_adapter = answered.result(PATIENCE_S)
     except errors.RevisionNotFoundError:
         raise ConfigurationError(
-            f"model {name!r} has no revision {revision!r} on the hub: set GUARDFLEET_ENGINE__REVISION to one that it has."
+            f"model {name!r} has no revision {revision!r} on the hub: set GUARDFLEET_ENGINE__REVISION to an existing one."
         ) from None
     except errors.GatedRepoError:
-        raise ConfigurationError(f"the hub shows model {name!r} to some accounts only: set HF_TOKEN to a token of one.") from None
+        raise ConfigurationError(f"the hub restricts access to model {name!r}: set HF_TOKEN to a token that has access.") from None
     except errors.RepositoryNotFoundError:
         raise ConfigurationError(
-            f"there is no folder {name!r}, and no such model on the hub: look at the spelling; a private one needs HF_TOKEN."
+            f"there is no folder {name!r}, and no such model on the hub: check the spelling; a private model needs HF_TOKEN."
         ) from None
-    except Exception as error:  # noqa: BLE001 - whatever else it is, the cache may have the model
+    except Exception as error:  # noqa: BLE001 - whatever it is, the cache may have the model
         return f"the hub at {constants.ENDPOINT} does not answer ({type(error).__name__})"
     if has_adapter:
         raise _adapter(name)
     if not has_config:
-        raise ConfigurationError(f"{name!r} on the hub has no {CONFIG}: it is no model that could be loaded.")
+        raise ConfigurationError(f"{name!r} on the hub has no {CONFIG}: it is not a model that can be loaded.")
     return None
 
 

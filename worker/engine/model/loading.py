@@ -1,4 +1,4 @@
-"""A model from a folder or the hub, checked before it is trusted: every failure is one sentence with its cause and its fix."""
+"""Load a model from a folder or the hub, checked before it is trusted: every failure is one sentence with cause and fix."""
 
 import functools
 import hashlib
@@ -36,7 +36,7 @@ PROBES: tuple[Content, ...] = (  # what byte-level tokenizers join, split or nor
     [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "no!"}],
     [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b\n"}, {"role": "user", "content": " c"}],
 )
-PROMPTING = "2"  # how contents become tokens: raised with each change, so that no cached verdict of another way is served
+PROMPTING = "2"  # how contents become tokens: raised with each change, so that verdicts cached under another way are not reused
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -51,7 +51,7 @@ class LoadedModel:
     identity: Model
     max_positions: int
     is_quantized: bool = False
-    plan: Plan | None = None  # of the device's memory, where it could be made
+    plan: Plan | None = None  # of the device's memory, if it could be made
 
 
 def load(
@@ -65,10 +65,10 @@ def load(
     memory: pathlib.Path | None = None,
     neutralises: bool = True,
 ) -> LoadedModel:
-    """Load `name` (`demo`, a folder, or a hub name), `quantized` to int8 or fp8 if asked for; raises ConfigurationError.
+    """Load `name` (`demo`, a folder, or a hub name), `quantized` to int8 or fp8 if asked for. Raises ConfigurationError.
 
-    `dtype`: `auto` is bf16 where the device has units for it. `memory`: where digests of a folder's files are remembered;
-    `neutralises`: as `Prompter`.
+    `dtype`: `auto` is bf16 if the device has units for it. `memory`: folder that remembers digests of model files;
+    `neutralises`: as in `Prompter`.
     """
     _quiet()
     if threads:
@@ -76,7 +76,7 @@ def load(
     folder = folder_of(name)
     where = str(folder) if folder else name
     asked = {"revision": revision, "local_files_only": folder is None and hub.is_only_cached(name, revision)}
-    away = " from the hub's cache, the hub being away" if asked["local_files_only"] else ""
+    away = " from the hub's cache, because the hub cannot be reached" if asked["local_files_only"] else ""
     with _translating(name, away):
         config = transformers.AutoConfig.from_pretrained(where, **asked)
         require_servable(name, config)
@@ -84,7 +84,7 @@ def load(
             _require_sound(name, folder)
     files = folder or hub.snapshot_of(name, revision)
     if not folder:
-        asked["revision"] = files.name  # a branch's name would outlive what it stands for, and may move meanwhile
+        asked["revision"] = files.name  # a branch name may move meanwhile, and means nothing later
     on = device_for(device, quantized)
     as_type = DTYPES[dtype if dtype != "auto" else dtype_for(on, quantized)]
     plan = plan_for(name, config, Precision(str(as_type).removeprefix("torch."), quantized), device_of(on))
@@ -92,7 +92,7 @@ def load(
     with _translating(name, away):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
         network, report = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=as_type, output_loading_info=True, **asked)
-        if not folder:  # it has them only now
+        if not folder:  # only now it has them
             _require_sound(name, files)
         _check(name, network, tokenizer)
     require_complete(name, report)
@@ -114,7 +114,7 @@ def load(
 
 
 def _placed(name: str, network: Any, on: torch.device, quantized: str) -> Any:
-    """The network on its device, in eight bits if asked for, and held apart from its files."""
+    """Move the network to its device, in eight bits if asked for, and detach it from its files."""
     try:
         network = network.eval()
         if quantized != "none":
@@ -123,7 +123,7 @@ def _placed(name: str, network: Any, on: torch.device, quantized: str) -> Any:
         _detach(network)
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
-            f"model {name!r} does not fit in the memory of {on}: take a smaller one or another device."
+            f"model {name!r} does not fit in the memory of {on}: use a smaller model or another device."
         ) from error
     return network
 
@@ -132,13 +132,13 @@ def _require_room(name: str, prompter: Prompter, positions: int) -> None:
     least = len(prompter.encode([messages_of("a")])[0].ids) + MAX_NEW_TOKENS
     if least > positions:
         raise ConfigurationError(
-            f"model {name!r} has {positions} positions (max_position_embeddings); its policy, a word and an answer take {least}."
+            f"model {name!r} has {positions} positions (max_position_embeddings); its policy, a word and an answer need {least}."
         )
 
 
 @contextmanager
 def _translating(name: str, away: str) -> Iterator[None]:
-    """The library raises many classes for one thing: this model cannot be used."""
+    """Turn the library's many error classes into one: this model cannot be used."""
     try:
         yield
     except ConfigurationError:
@@ -148,20 +148,20 @@ def _translating(name: str, away: str) -> Iterator[None]:
 
 
 def _policy_of(tokenizer: Any, *, neutralises: bool) -> str:
-    """Of the template and of how texts are put into it: whatever makes another prompt of a text makes another policy."""
+    """Return a digest of the template and of how texts are put into it: whatever changes a prompt changes the policy."""
     parts = (str(tokenizer.chat_template), PROMPTING, f"neutralises={neutralises}")
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _detach(network: Any) -> None:
-    """Weights of the folder's own type lie in memory that is the file's: whoever writes to it later would change what judges."""
+    """Copy weights that are memory-mapped from the file: whoever writes to it later would change what judges."""
     for weight in network.parameters():
         if weight.device.type == "cpu":
             weight.data = weight.data.clone()
 
 
 def tokenizer_of(name: str) -> Any:
-    """The tokenizer, with its chat template, of `demo`, a folder, which may hold no more than that, or a hub name.
+    """Return the tokenizer and chat template of `demo`, a folder (which needs no more than these), or a hub name.
 
     Raises ConfigurationError.
     """
@@ -175,14 +175,14 @@ def tokenizer_of(name: str) -> Any:
 def _quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    for noisy in ("torchao", "torch.utils._pytree"):  # where transformers finds it: kernels for other GPUs; internal deprecations
+    for noisy in ("torchao", "torch.utils._pytree"):  # transformers warns of kernels for other GPUs, and of deprecations
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def prompter_of(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
-    """A prompter on clones of the tokenizer's core, so that nobody else's padding or truncation settings reach it.
+    """Return a prompter on clones of the tokenizer's core, so that nobody else's padding or truncation settings reach it.
 
-    The one for contents knows no added tokens: those that are `special` could be spelled out by a setting, `<think>` could not.
+    The clone for contents has no added tokens. A setting could spell out those marked `special`, but not `<think>`.
     """
     from tokenizers import Tokenizer  # noqa: PLC0415 - comes with transformers; not needed to read this module
 
@@ -192,7 +192,7 @@ def prompter_of(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
     added = tokenizer.added_tokens_decoder
     for found in plain.encode_batch([str(token) for token in added.values()], add_special_tokens=False):
         if not added.keys().isdisjoint(found.ids):
-            raise ConfigurationError("the model's tokenizer cannot spell its control tokens out: a text could end the prompt.")
+            raise ConfigurationError("the model's tokenizer cannot spell out its control tokens, so a text could end the prompt.")
     for clone in (plain, control):
         clone.no_padding()
         clone.no_truncation()
@@ -204,9 +204,9 @@ def prompter_of(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
 
 
 def device_for(device: str, quantized: str = "none") -> torch.device:
-    """The device that a setting means. Raises ConfigurationError where there is none, or none that multiplies `quantized`."""
+    """Return the device that a setting names. Raises ConfigurationError if it does not exist or cannot compute `quantized`."""
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigurationError("device is set to cuda, but this torch sees no GPU: check the driver, or set device to cpu.")
+        raise ConfigurationError("device is set to cuda, but torch sees no GPU: check the driver, or set device to cpu.")
     try:
         found = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         require_eight_bits(quantized, found)
@@ -216,16 +216,16 @@ def device_for(device: str, quantized: str = "none") -> torch.device:
 
 
 def dtype_for(device: torch.device, quantized: str = "none") -> str:
-    """What is computed in where nothing else is asked for: what the device is fast at.
+    """Return the dtype to compute in by default: the one that the device is fast at.
 
-    Beside products of eight bits a CPU's units for bf16 have nothing to do (measured: 4 % slower than fp32, and less exact).
+    With eight-bit products, a CPU's bf16 units have nothing to do (measured: 4 % slower than fp32, and less exact).
     """
     is_fast = device.type == "cuda" or (device.type == "cpu" and has_bf16_units() and quantized == "none")
     return "bfloat16" if is_fast else "float32"
 
 
 def _require_sound(name: str, folder: pathlib.Path) -> None:
-    """Refuse files that the library would read, or pass over, without a word."""
+    """Refuse files that the library would silently read wrongly or skip."""
     require_wide(name, folder)
     require_readable(name, folder)
 
@@ -234,21 +234,21 @@ def _check(name: str, network: Any, tokenizer: Any) -> None:
     ends = network.generation_config.eos_token_id
     if not all(end is None or type(end) is int for end in (ends if isinstance(ends, list) else [ends])):
         raise ConfigurationError(
-            f"model {name!r}: eos_token_id of its generation_config.json is {ends!r}, no token's id nor a list."
+            f"model {name!r}: eos_token_id in its generation_config.json is {ends!r}, which is not a token id or a list of them."
         )
     if getattr(network, "_hf_peft_config_loaded", False):
-        raise ConfigurationError(f"model {name!r} has an adapter beside its weights: merge it into them.")
+        raise ConfigurationError(f"model {name!r} has an adapter besides its weights: merge it into them.")
     if not tokenizer.chat_template or "Safety:" not in str(tokenizer.chat_template):
-        raise ConfigurationError(f"model {name!r} has no guard chat template: without its policy, any answer would be noise.")
+        raise ConfigurationError(f"model {name!r} has no guard chat template: without its policy, its answers would be noise.")
     if len(tokenizer) > network.config.vocab_size:
         raise ConfigurationError(
-            f"model {name!r}: its tokenizer has {len(tokenizer)} entries, its weights {network.config.vocab_size}."
+            f"model {name!r}: its tokenizer has {len(tokenizer)} entries, but its weights {network.config.vocab_size}."
         )
     require_greedy(name, network.generation_config)
 
 
 def sentence(error: Exception) -> str:
-    """A library's first line, the next too where that only announces it, behind the error's class where it says little."""
+    """Return the first line of a library's error, plus the next if it only announces it, and its class if it says little."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     said = " ".join(lines[: 1 + lines[0].endswith(":")])[:300]
     speaks = bool(said) and isinstance(error, OSError | ValueError | RuntimeError)

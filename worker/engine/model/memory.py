@@ -1,4 +1,4 @@
-"""Whether a model fits on a device, and how large its batches can be there: arithmetic on sizes, before any weight is read."""
+"""Whether a model fits on a device, and how large its batches can be: computed from sizes before any weight is read."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from worker.engine.model.host_memory import available_bytes
 from worker.engine.model.quantize import FP8_CAPABILITY
 from worker.engine.model.shape import Shape, shape_of
 
-GPU_TOKENS = 65_536  # beyond this, larger batches only make requests wait
+GPU_TOKENS = 65_536  # larger batches only make requests wait
 LEAST_TOKENS = 512
 WORKSPACES = 2  # keys and values of two batches: one runs, the next is launched
 POOLED = 1  # budgets of keys and values of rows that wait for a further pass (`scheduler.Waiting._pool_is_due`)
-RESERVED = 1 << 29  # bytes: the driver's context, cuBLAS's workspaces, kernels as they are first used
-HEAD_ROWS = 1024  # whose logits are there at once (`PackedNetwork.head_rows`)
+RESERVED = 1 << 29  # bytes: the driver's context, cuBLAS's workspaces, kernels when they are first used
+HEAD_ROWS = 1024  # rows whose logits exist at once (`PackedNetwork.head_rows`)
 SHARE = 0.85  # of what is left; the rest is for gaps between blocks of unequal sizes
 
 
@@ -35,7 +35,7 @@ PUBLISHED = {  # Qwen3Guard-Gen
 
 
 class Precision(NamedTuple):
-    """What numbers are held as; `quantized` (`none`, `int8`, `fp8`) is about the layers' matrices alone."""
+    """The type of numbers; `quantized` (`none`, `int8`, `fp8`) concerns the layers' matrices only."""
 
     dtype: str
     quantized: str = "none"
@@ -52,7 +52,7 @@ class Precision(NamedTuple):
 
 @dataclass(frozen=True)
 class Device:
-    """What a model is to run on; `capability` is of CUDA devices alone."""
+    """The device a model is to run on; only CUDA devices have a `capability`."""
 
     name: str
     total: int  # bytes
@@ -61,12 +61,12 @@ class Device:
 
     @property
     def is_cuda(self) -> bool:
-        """Whether it is a GPU, whose memory batches are fitted to."""
+        """Whether it is a GPU, to whose memory batches are fitted."""
         return self.capability is not None
 
 
 def device_of(on: torch.device) -> Device | None:
-    """The device as it is now; None where nobody tells what it holds."""
+    """Return the device's current state; None if its memory is unknown."""
     if on.type == "cuda":
         free, total = torch.cuda.mem_get_info(on)
         return Device(torch.cuda.get_device_name(on), total, free, torch.cuda.get_device_capability(on))
@@ -76,21 +76,21 @@ def device_of(on: torch.device) -> Device | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a model takes of a device. `budget_tokens` is of a batch, below `LEAST_TOKENS` where it does not fit; 0 on CPUs."""
+    """What a model takes of a device. `budget_tokens` is per batch; below `LEAST_TOKENS` if it does not fit, 0 on CPUs."""
 
     precision: Precision
     device: Device
     weights: int  # bytes
-    least: int  # bytes: with the smallest batch
+    least: int  # bytes, with the smallest batch
     budget_tokens: int
 
     @property
     def fits(self) -> bool:
-        """Whether the device holds it beside what it holds already."""
+        """Whether it fits beside what the device already holds."""
         return self.least <= self.device.free
 
     def told(self, asked_tokens: int = 0) -> str:
-        """For people; `asked_tokens`: of a batch, where a setting says so."""
+        """Describe the plan for people; `asked_tokens`: of a batch, if a setting fixes them."""
         where = f"in {self.precision} on {self.device.name}"
         if not self.device.is_cuda:
             return f"{where}: weights {_size(self.weights)}, {_size(self.device.free)} available"
@@ -99,9 +99,9 @@ class Plan:
 
 
 def plan(sizes: Sizes, precision: Precision, device: Device) -> Plan:
-    """How a network of these sizes would lie on a device."""
+    """Plan a network of these sizes on a device."""
     if not device.is_cuda:
-        # oneDNN's layout of a head that is the embedding is a copy of it; eight bits are made of weights that were loaded whole.
+        # oneDNN copies a head that is the embedding; eight bits are made from weights that were loaded completely.
         weights = weights_bytes(sizes._replace(is_tied=False), Precision(precision.dtype))
         return Plan(precision, device, weights, weights, 0)
     weights, item = weights_bytes(sizes, precision), precision.item
@@ -111,13 +111,13 @@ def plan(sizes: Sizes, precision: Precision, device: Device) -> Plan:
 
 
 def batch_tokens(shape: Shape, item: int, free: int) -> int:
-    """Tokens of the largest batch for which so many bytes of a GPU suffice, beside the weights."""
+    """Return the tokens of the largest batch that fits into `free` bytes of a GPU, beside the weights."""
     room = SHARE * (free - RESERVED - logits_bytes(shape, item))
     return max(0, min(GPU_TOKENS, int(room / token_bytes(shape, item))))
 
 
 def weights_bytes(sizes: Sizes, precision: Precision) -> int:
-    """Of the matrices of the layers, which may be quantized, and of embedding, head and norms, which stay."""
+    """Return bytes of the layers' matrices, which may be quantized, and of embedding, head and norms, which are not."""
     shape = sizes.shape
     matrices = shape.hidden * (2 * (shape.heads + shape.kv_heads) * shape.head_dim + 3 * shape.intermediate)
     norms = (2 * shape.hidden + 2 * shape.head_dim) * shape.layers + shape.hidden
@@ -127,26 +127,26 @@ def weights_bytes(sizes: Sizes, precision: Precision) -> int:
 
 
 def kept_bytes(shape: Shape, item: int) -> int:
-    """Keys and values of a token, in all layers."""
+    """Return bytes of a token's keys and values in all layers."""
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * item
 
 
 def token_bytes(shape: Shape, item: int) -> int:
-    """What a token of a budget takes: its keys and values wherever they are kept, and the widest activations of one layer.
+    """Return bytes per token of a budget: its keys and values wherever they are stored, and one layer's widest activations.
 
-    Of those there are the stream and its norm, queries, keys, values and their mixture, gate and up and their product.
+    The latter are the stream and its norm, queries, keys, values and their mixture, gate and up and their product.
     """
     passing = item * (6 * shape.hidden + 3 * shape.intermediate + 6 * shape.heads * shape.head_dim)
     return (WORKSPACES + POOLED) * kept_bytes(shape, item) + passing
 
 
 def logits_bytes(shape: Shape, item: int) -> int:
-    """Of the rows whose logits are there at once."""
+    """Return bytes of the rows whose logits exist at once."""
     return HEAD_ROWS * shape.vocabulary * item
 
 
 def plan_for(name: str, config: Any, precision: Precision, device: Device | None) -> Plan | None:
-    """The plan of a model by its config.json; None where nobody knows the device. Raises ConfigurationError if it does not fit."""
+    """Plan a model from its config.json; None if the device is unknown. Raises ConfigurationError if it does not fit."""
     if device is None:
         return None
     sizes = Sizes(shape_of(config), bool(getattr(config, "tie_word_embeddings", False)))
@@ -157,13 +157,13 @@ def plan_for(name: str, config: Any, precision: Precision, device: Device | None
     of_weights = f", {_size(made.weights)} of them its weights" if device.is_cuda else " to load its weights"
     freed = "free its memory, or " if device.is_cuda and made.least <= device.total else ""
     raise ConfigurationError(
-        f"model {name!r} in {precision} does not fit on {device.name}: it takes at least {_size(made.least)}{of_weights}, and "
-        f"{_size(device.free)}{whole} are free; {freed}take {', or '.join(_fitting(precision, device)) or 'another device'}."
+        f"model {name!r} in {precision} does not fit on {device.name}: it needs at least {_size(made.least)}{of_weights}, and "
+        f"{_size(device.free)}{whole} are free; {freed}use {', or '.join(_fitting(precision, device)) or 'another device'}."
     )
 
 
 def _fitting(precision: Precision, device: Device) -> Iterator[str]:
-    """What of the published sizes the device holds, by precision."""
+    """Yield the published sizes that fit on the device, by precision."""
     for other in _precisions(precision, device):
         plans = {size: plan(sizes, other, device) for size, sizes in PUBLISHED.items()}
         found = [f"{size} ({_size(made.weights)})" for size, made in plans.items() if made.fits]

@@ -1,8 +1,8 @@
-"""Where a model's files are, and what tells revisions apart: a hash of all their bytes, computed once for each state of a file.
+"""Where a model's files are, and what distinguishes revisions: a hash of all their bytes, computed once per state of a file.
 
-A file is known again by its device, inode, size and times of change. Its time of last status change (ctime) cannot be set by hand,
-so no change keeps them all; but clocks tick, and a file that was changed just now may change again within the same tick: such a one
-is hashed anew each time. Without torch: the command line asks too.
+A file's state is its device, inode, size and times of change. Its ctime cannot be set by hand, so no change keeps them all. But
+clocks tick, and a file that was changed just now may change again within the same tick: such a file is hashed each time. Without
+torch, because the command line uses it too.
 """
 
 import difflib
@@ -23,15 +23,15 @@ DEMO = "demo"
 PACKAGE = pathlib.Path(__file__).parents[3]
 DEMO_FOLDERS = (PACKAGE / "models" / "demo", PACKAGE / "guardfleet" / "_demo_model")
 ADAPTER = "adapter_config.json"
-SETTLED_S = 10.0  # since a file's last change, for its digest to be remembered; network file systems may tick in seconds
+SETTLED_S = 10.0  # since a file's last change, before its digest is remembered; network file systems may tick in seconds
 READERS = 4  # files hashed at once: a disk reads faster than a core hashes
 REMEMBERED = "model-digests.json"
-HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")  # what is none can only be a folder
+HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")  # any other name can only be a folder
 PROSE = (".md",)  # not read by anything that judges
 
 
 class _State(NamedTuple):
-    """A file as it was found."""
+    """The state of a file."""
 
     device: int
     inode: int
@@ -40,11 +40,11 @@ class _State(NamedTuple):
     ctime_ns: int
 
 
-_SEEN: dict[_State, str] = {}  # by this process
+_SEEN: dict[_State, str] = {}  # in this process
 
 
 def folder_of(name: str) -> pathlib.Path | None:
-    """The folder that a model's name means; None for a hub name. Raises ConfigurationError when it cannot be one."""
+    """Return the folder that a model's name means; None for a hub name. Raises ConfigurationError if it is neither."""
     if name == DEMO:
         folder = next((folder for folder in DEMO_FOLDERS if (folder / "config.json").is_file()), None)
         if folder is None:
@@ -57,20 +57,20 @@ def folder_of(name: str) -> pathlib.Path | None:
                 f"model folder {name!r} holds an adapter ({ADAPTER}): merge it into the weights, or move it away."
             )
         if not (folder / "config.json").is_file():
-            raise ConfigurationError(f"model folder {name!r} has no config.json: give the folder that from_pretrained would take.")
+            raise ConfigurationError(f"model folder {name!r} has no config.json: give the folder that from_pretrained accepts.")
         return folder
     if folder.exists():
-        raise ConfigurationError(f"model {name!r} is a file: give the folder that it is in.")
+        raise ConfigurationError(f"model {name!r} is a file: give its folder.")
     near = _nearest(folder)
     if near or not HUB_NAME.fullmatch(name):
         raise ConfigurationError(
-            f"model folder {name!r} does not exist" + (f"; {near} does." if near else ": look at the spelling.")
+            f"model folder {name!r} does not exist" + (f"; {near} does." if near else ": check the spelling.")
         )
     return None
 
 
 def _nearest(folder: pathlib.Path) -> pathlib.Path | None:
-    """A model's folder of nearly that name beside where it would be: what was probably meant."""
+    """Return a model folder beside it with a similar name, which was probably meant."""
     with suppress(OSError):
         beside = {path.name: path for path in folder.parent.iterdir() if (path / "config.json").is_file()}
         return next((beside[name] for name in difflib.get_close_matches(folder.name, beside, 1)), None)
@@ -78,16 +78,16 @@ def _nearest(folder: pathlib.Path) -> pathlib.Path | None:
 
 
 def name_of(model: str) -> str:
-    """What verdicts and jobs call a model: a folder's own name, a hub name as it is."""
+    """Return the name of a model in verdicts and jobs: a folder's own name, or the hub name."""
     folder = folder_of(model)
     return "guardfleet-demo" if model == DEMO else folder.name if folder else model
 
 
 def digest_of(folder: pathlib.Path, memory: pathlib.Path | None = None) -> str:
-    """SHA-256 over the name and the content of each file of a model's folder.
+    """Return SHA-256 over the name and content of each file in a model's folder.
 
-    `memory`: a folder in which digests are remembered beyond this process, where it can be written; it need not exist.
-    Raises ConfigurationError for a file that cannot be read, or that changes meanwhile.
+    `memory`: a folder that remembers digests beyond this process, if it is writable; it need not exist. Raises ConfigurationError
+    for a file that cannot be read, or changes meanwhile.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and _counts(path.relative_to(folder)))
     known = {**_read(memory), **_SEEN}
@@ -115,7 +115,7 @@ def _digest(path: pathlib.Path, known: Mapping[_State, str]) -> tuple[_State, st
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     if after != before:
-        raise ConfigurationError(f"{path} changes while it is read: start again when it is complete.")
+        raise ConfigurationError(f"{path} changed while it was read: start again when it is complete.")
     return before, content
 
 
@@ -133,14 +133,14 @@ def _remember(memory: pathlib.Path | None, found: Mapping[_State, str]) -> None:
         return
     lines = [[*state, digest] for state, digest in {**kept, **settled}.items()]
     draft = memory / f"{REMEMBERED}.{os.getpid()}"
-    with suppress(OSError):  # then they are computed anew at the next start
+    with suppress(OSError):  # then they are computed again at the next start
         memory.mkdir(parents=True, exist_ok=True)
         draft.write_text(json.dumps(lines))
         draft.replace(memory / REMEMBERED)
 
 
 def _read(memory: pathlib.Path | None) -> dict[_State, str]:
-    """What was remembered; nothing of a file that is missing or damaged."""
+    """Return what was remembered; nothing if the file is missing or damaged."""
     if memory is None:
         return {}
     try:

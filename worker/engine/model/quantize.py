@@ -1,7 +1,7 @@
-"""Matrices in eight bits, and their products: an option, off by default.
+"""Eight-bit matrices and their products: an option, off by default.
 
-Weights are scaled by output, activations by row, so that a text's answer does not depend on its neighbours in the batch. What it
-changes in the verdicts is to be measured first, on one's own labelled texts: `guardfleet evaluate FILE --against int8`.
+Weights are scaled per output and activations per row, so that a text's answer does not depend on its neighbours in the batch.
+Measure the effect on verdicts first, on your own labelled texts: `guardfleet evaluate FILE --against int8`.
 """
 
 import functools
@@ -16,11 +16,11 @@ from guardfleet.errors import ConfigurationError
 FP8_CAPABILITY = (8, 9)  # Ada and Hopper: the first NVIDIA GPUs with fp8 matrix units
 ROWS_HINT = 512  # the size of x that oneDNN's layout is chosen for; others work as well
 LEVELS, MIDDLE = 127, 128
-LEAST_ROWS = 32  # of a product on CUDA, whose int8 kernels take no fewer than 17
+LEAST_ROWS = 32  # of a product on CUDA, whose int8 kernels need at least 17
 
 
 class Rounded(NamedTuple):
-    """An input (n, in) as `values` times `scale` (n, 1) in fp32, and the type that it had."""
+    """An input (n, in) as `values` times `scale` (n, 1) in fp32, and its original type."""
 
     values: torch.Tensor
     scale: torch.Tensor
@@ -39,7 +39,7 @@ class Matrix(NamedTuple):
 
     @classmethod
     def of(cls, weight: torch.Tensor, kind: str) -> "Matrix":
-        """The nearest in `int8` or `fp8`."""
+        """Round a weight to `int8` or `fp8`."""
         wide = weight.detach().float()
         top = wide.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny)
         if kind == "int8":
@@ -50,20 +50,20 @@ class Matrix(NamedTuple):
 
     @classmethod
     def joined(cls, several: Sequence["Matrix"]) -> "Matrix":
-        """Whose product is theirs, side by side."""
+        """Return one matrix whose product is all of theirs, side by side."""
         return cls(torch.cat([one.values for one in several]), torch.cat([one.scale for one in several]))
 
     def part(self, outputs: slice) -> "Matrix":
-        """Some of its outputs; no copy."""
+        """Return some of its outputs, without a copy."""
         return Matrix(self.values[outputs], self.scale[outputs])
 
     def exact(self) -> torch.Tensor:
-        """What it stands for, (out, in) in fp32."""
+        """Return what it represents, (out, in) in fp32."""
         return self.values.float() * self.scale[:, None]
 
 
 class EightBitLinear(torch.nn.Module):
-    """In the place of a linear of transformers' network. `is_exact`: activations are not rounded, for `reference`."""
+    """Replaces a linear layer of transformers' network. `is_exact`: do not round activations, for `reference`."""
 
     def __init__(self, matrix: Matrix) -> None:
         super().__init__()
@@ -80,15 +80,15 @@ class EightBitLinear(torch.nn.Module):
 
 
 def require(kind: str, device: torch.device) -> None:
-    """Raise ConfigurationError where `int8` or `fp8` cannot be had; `none` can always."""
+    """Raise ConfigurationError if the device cannot compute `int8` or `fp8`; `none` always works."""
     if kind == "fp8" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < FP8_CAPABILITY):
-        raise ConfigurationError(f"quantize fp8: {device} has no fp8 matrix units; int8 runs everywhere.")
+        raise ConfigurationError(f"quantize fp8: {device} has no fp8 matrix units: use int8, which runs everywhere.")
 
 
 def quantize(network: Any, kind: str, device: torch.device) -> None:
-    """Turn the matrices of the network's layers into `int8` or `fp8`, each on its way to the device; embedding and head stay.
+    """Convert the matrices of the network's layers to `int8` or `fp8`, each on its way to the device; embedding and head stay.
 
-    So a device that has room for eight bits need not have it for sixteen.
+    So a device with room for eight bits need not have it for sixteen.
     """
     for layer in network.model.layers:
         for owner in (layer.self_attn, layer.mlp):
@@ -98,7 +98,7 @@ def quantize(network: Any, kind: str, device: torch.device) -> None:
 
 
 def make_eight_bit(matrix: Matrix) -> tuple[Rounding, Product]:
-    """How an input (n, in) is rounded, and what is made of it: (n, out), of the input's type."""
+    """Return how to round an input (n, in), and the product (n, out) of the rounded input, in the input's type."""
     if matrix.values.dtype is torch.float8_e4m3fn:
         return _to_fp8, functools.partial(_fp8, matrix)
     if matrix.values.device.type == "cuda":
@@ -114,12 +114,12 @@ def _to_fp8(x: torch.Tensor) -> Rounded:
 
 
 def _fp8(matrix: Matrix, x: Rounded) -> torch.Tensor:
-    out: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - its only name
+    out: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - it has no public name
         x.values,
         matrix.values.t(),
         scale_a=x.scale,
         scale_b=matrix.scale[None],
-        out_dtype=torch.bfloat16,  # none other is offered
+        out_dtype=torch.bfloat16,  # the only one offered
     )
     return out.to(x.dtype)
 
@@ -132,7 +132,7 @@ def _to_int8(x: torch.Tensor) -> Rounded:
 def _int8_on_cuda(matrix: Matrix, x: Rounded) -> torch.Tensor:
     n, fill = len(x.values), LEAST_ROWS - len(x.values)
     values = functional.pad(x.values, (0, 0, 0, fill)) if fill > 0 else x.values
-    out = torch._int_mm(values, matrix.values.t())[:n]  # noqa: SLF001 - its only name
+    out = torch._int_mm(values, matrix.values.t())[:n]  # noqa: SLF001 - it has no public name
     scaled: torch.Tensor = out * (x.scale * matrix.scale)
     return scaled.to(x.dtype)
 
@@ -142,9 +142,9 @@ def _int8(matrix: Matrix, x: Rounded) -> torch.Tensor:
 
 
 def _to_bytes(x: torch.Tensor) -> Rounded:
-    """Unsigned, around the middle of their range, which is what the units of CPUs multiply."""
+    """Round to unsigned bytes around the middle of their range, which CPU units multiply."""
     top, levels = _top(x), levels_here()
-    signed = (x * (levels / top)).round_().to(torch.int8)  # straight to unsigned takes nine times as long
+    signed = (x * (levels / top)).round_().to(torch.int8)  # directly to unsigned takes nine times as long
     values = signed.view(torch.uint8).bitwise_xor_(MIDDLE) if levels == LEVELS else signed.add_(levels + 1).view(torch.uint8)
     return Rounded(values, top.div_(levels), x.dtype)
 
@@ -162,13 +162,13 @@ def _onednn(matrix: Matrix) -> Product:
 
 
 def _top(x: torch.Tensor) -> torch.Tensor:
-    """(n, 1) in fp32: the largest of each row, never 0."""
+    """Return (n, 1) in fp32: the largest value of each row, never 0."""
     return torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)).float().clamp_min_(1e-12)
 
 
 @functools.cache
 def levels_here() -> int:
-    """`LEVELS`, or 63 where this CPU's products of bytes overflow: without VNNI, pairs of them are added up in 16 bits."""
+    """Return `LEVELS`, or 63 if this CPU's byte products overflow: without VNNI, pairs of them are added in 16 bits."""
     rows, width = 32, 64
     weight = torch.full((rows, width), 127, dtype=torch.int8)
     packed = torch.ops.onednn.qlinear_prepack(weight, [rows, width])

@@ -1,10 +1,10 @@
-"""The sizes of a network, as its configuration names them."""
+"""The sizes of a network, named as its configuration names them."""
 
 from typing import Any, NamedTuple
 
 
 class Shape(NamedTuple):
-    """The sizes of a network, named as its configuration names them."""
+    """The sizes of a network."""
 
     layers: int
     heads: int
@@ -16,7 +16,7 @@ class Shape(NamedTuple):
 
 
 def shape_of(config: Any) -> Shape:
-    """The shape in a transformers configuration of Qwen3."""
+    """Return the shape in a transformers configuration of Qwen3."""
     return Shape(
         config.num_hidden_layers,
         config.num_attention_heads,

@@ -1,6 +1,6 @@
-"""Which weights are taken: all of a Qwen3's, in 16 or 32 bit, and nothing beside them.
+"""Check a model's weights: all of a Qwen3's, in 16 or 32 bits, and nothing else.
 
-transformers fills what is missing with random numbers and passes over what it has no place for; either way answers would be noise.
+transformers fills missing weights with random numbers and skips those it has no place for; either would make answers noise.
 """
 
 import json
@@ -12,42 +12,42 @@ from safetensors import safe_open
 
 from guardfleet.errors import ConfigurationError
 
-STORED_IN = ("quantization_config", "compression_config")  # fields of a config.json that say so; the latter is an older name
-WIDE = ("F16", "BF16", "F32", "F64")  # what safetensors call the types that can be cast to another and mean the same
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"  # the latter where there are several files
-INSTEAD = "take the model with 16-bit weights, and set GUARDFLEET_ENGINE__QUANTIZE to int8 or fp8 for eight bits."
-SHOWN = 2  # names of weights in a sentence
+STORED_IN = ("quantization_config", "compression_config")  # fields of a config.json that say so; the second is an older name
+WIDE = ("F16", "BF16", "F32", "F64")  # safetensors' names of the types that can be cast to one another without changing meaning
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"  # the second if there are several files
+INSTEAD = "use the model with 16-bit weights, and set GUARDFLEET_ENGINE__QUANTIZE to int8 or fp8 for eight bits."
+SHOWN = 2  # names of weights in a message
 
 
 def require_servable(name: str, config: Any) -> None:
-    """Refuse, by its config.json alone, a network of another type, and weights that are stored in fewer bits."""
+    """Refuse, by its config.json alone, a network of another type, and weights stored in fewer bits."""
     if config.model_type != "qwen3":
         raise ConfigurationError(f"model {name!r} is of type {config.model_type!r}; guardfleet serves Qwen3Guard-Gen (qwen3).")
     stored = next((found for field in STORED_IN if (found := getattr(config, field, None))), None)
     if stored is not None:
         raise ConfigurationError(
-            f"model {name!r} is stored quantized ({_method(stored)}, says its config.json), which guardfleet does not read: "
+            f"model {name!r} is stored quantized (its config.json says {_method(stored)}), which guardfleet does not read: "
             f"{INSTEAD}"
         )
 
 
 def require_wide(name: str, folder: pathlib.Path) -> None:
-    """Refuse, by their files' headers alone, weights in eight bits or whole numbers: what they stand for, a cast does not say."""
+    """Refuse, by their files' headers alone, weights in eight bits or integers: a cast would not give what they represent."""
     kinds: dict[str, list[str]] = {}
     for file in _stored_in(folder):
         with safe_open(file, "pt") as stored:
-            for key in stored.keys():  # noqa: SIM118 - it is no mapping
+            for key in stored.keys():  # noqa: SIM118 - it is not a mapping
                 kinds.setdefault(stored.get_slice(key).get_dtype(), []).append(key)
     narrow = next((kind for kind in sorted(kinds) if kind not in WIDE), None)
     if narrow is not None:
         raise ConfigurationError(
-            f"model {name!r} stores weights ({_some(kinds[narrow])}) as {narrow}, and its config.json has no quantization_config "
-            f"that says what they stand for: {INSTEAD}"
+            f"model {name!r} stores weights ({_some(kinds[narrow])}) as {narrow}, but its config.json has no quantization_config "
+            f"that says what they represent: {INSTEAD}"
         )
 
 
 def _stored_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The safetensors that transformers would read."""
+    """Return the safetensors files that transformers would read."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
@@ -56,7 +56,7 @@ def _stored_in(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _method(stored: Any) -> str:
-    """What the field calls it; bitsandbytes by its bits, as its configs name nothing else in older versions."""
+    """Return the method's name; bitsandbytes is recognised by its bits, since older configs name nothing else."""
     fields = stored if isinstance(stored, Mapping) else stored.to_dict()
     method = fields.get("quant_method") or fields.get("quant_algo")
     if method is None:
@@ -65,17 +65,17 @@ def _method(stored: Any) -> str:
 
 
 def require_complete(name: str, report: Mapping[str, Collection[Any]]) -> None:
-    """Refuse what the library could load in part only; `report` is its own, of `output_loading_info`."""
+    """Refuse what the library could load only partly; `report` is its own, from `output_loading_info`."""
     for finding, said in (
         ("missing_keys", "lacks weights"),
         ("mismatched_keys", "has weights of other sizes than its config.json says"),
     ):
         if report.get(finding):
-            raise ConfigurationError(f"model {name!r} {said} ({_some(report[finding])}): get its files anew.")
+            raise ConfigurationError(f"model {name!r} {said} ({_some(report[finding])}): download its files again.")
     if report.get("unexpected_keys"):
         raise ConfigurationError(
-            f"model {name!r} holds what a Qwen3 has no place for ({_some(report['unexpected_keys'])}): merge an adapter into its "
-            "weights, take 16-bit weights instead of quantized ones, and leave out what was only for training."
+            f"model {name!r} holds weights that a Qwen3 lacks ({_some(report['unexpected_keys'])}): merge an adapter into its "
+            "weights, use 16-bit weights instead of quantized ones, and leave out what was only for training."
         )
 
 

@@ -1,1 +1,1 @@
-"""From contents to token ids, and where long texts are cut. No tensor stands here."""
+"""From contents to token ids, and where long texts are cut. No tensors here."""

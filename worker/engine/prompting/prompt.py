@@ -1,10 +1,9 @@
 """Conversations as token ids, through the model's own chat template.
 
-The template is rendered once per shape of conversation with a marker in place of each content, and cut at the markers. Constant
-pieces are tokenised as the template means them, control tokens included; contents are tokenised with control tokens spelled out, so
-that no text can end the prompt, and their lines that look like turns so that they are none (`role_labels`). A cut keeps the space
-before a content and the newlines after it with the content, the only places where byte-level BPE with Qwen's splitting rules gives
-the same ids as the whole prompt would.
+The template is rendered once per shape of conversation with a marker in place of each content, and cut at the markers. The constant
+parts are tokenised with control tokens; contents are tokenised with control tokens spelled out, so that no text can end the prompt,
+and with lines that look like turns neutralised (`role_labels`). A cut keeps the space before a content and the newlines after it
+with the content, the only places where byte-level BPE with Qwen's splitting rules gives the same ids as the whole prompt would.
 """
 
 import functools
@@ -18,7 +17,7 @@ from worker.engine.prompting.role_labels import labels_of
 Message = Mapping[str, str]
 Content = str | Sequence[Message]
 ROLES = ("system", "user", "assistant")
-MARKER = "\ue000{}\ue001"  # private-use characters: in no template
+MARKER = "\ue000{}\ue001"  # private-use characters, which no template contains
 MARKED = re.compile("\ue000(\\d+)\ue001")
 SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_TURNS = 256
@@ -30,7 +29,7 @@ class InvalidConversationError(ValueError):
 
 
 class FastTokenizer(Protocol):
-    """What is needed of a `tokenizers.Tokenizer`."""
+    """The part of `tokenizers.Tokenizer` that is needed."""
 
     def encode_batch(  # noqa: D102
         self,
@@ -42,17 +41,17 @@ class FastTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt ready for the model. `responds` tells response mode (the last message is the assistant's)."""
+    """A prompt ready for the model. `responds`: response mode (the last message is the assistant's)."""
 
     ids: tuple[int, ...]
     responds: bool
 
 
 def messages_of(content: Content) -> Turns:
-    """A text or a list of messages as (role, content) pairs; raises InvalidConversationError for what the template would lose.
+    """Return a text or messages as (role, content) pairs. Raises InvalidConversationError for what the template would lose.
 
-    Qwen3Guard's template drops a leading assistant message, tool messages, and a system message that is not first, without a
-    word: judged quietly, they would be a hole.
+    Qwen3Guard's template silently drops a leading assistant message, tool messages, and a system message that is not first. Judging
+    such conversations would be a loophole.
     """
     if isinstance(content, str):
         return (("user", content),)
@@ -60,12 +59,12 @@ def messages_of(content: Content) -> Turns:
     if not turns:
         raise InvalidConversationError("there are no messages")
     if len(turns) > MAX_TURNS:
-        raise InvalidConversationError(f"{len(turns)} messages, at most {MAX_TURNS} are taken")
+        raise InvalidConversationError(f"{len(turns)} messages, at most {MAX_TURNS} are allowed")
     for at, (role, text) in enumerate(turns):
         if role not in ROLES:
             raise InvalidConversationError(f"message {at} has a role other than {', '.join(ROLES)}")
         if not isinstance(text, str):
-            raise InvalidConversationError(f"message {at} has content that is no string")
+            raise InvalidConversationError(f"message {at} has content that is not a string")
         if role == "system" and at > 0:
             raise InvalidConversationError(f"message {at} is a system message; only the first may be")
     if turns[0][0] == "assistant":
@@ -76,7 +75,7 @@ def messages_of(content: Content) -> Turns:
 
 
 def is_blank(content: Content) -> bool:
-    """Whether there is nothing to judge: only spaces, in a text or in every message of a valid conversation."""
+    """Return whether there is nothing to judge: a blank text, or only blank messages in a valid conversation."""
     if isinstance(content, str):
         return not content.strip()
     texts = (message.get("content") for message in content)
@@ -90,7 +89,7 @@ def is_blank(content: Content) -> bool:
 
 
 def readable(text: str) -> str:
-    """The text as Unicode the tokenizer takes: a surrogate becomes U+FFFD, everything else stays, and so does the length."""
+    """Return the text as Unicode that the tokenizer accepts: a surrogate becomes U+FFFD, and the length stays the same."""
     return text if text.isascii() else SURROGATE.sub("\ufffd", text)
 
 
@@ -98,7 +97,7 @@ class Prompter:
     """Renders and tokenises conversations for one model. Thread-safe once built.
 
     `render` turns messages into the model's prompt; `plain` spells control tokens out, `control` keeps them. `neutralises`: no
-    text can add a turn; otherwise one that holds the template's labels does, as in the model's published use.
+    text can add a turn; otherwise a text with the template's labels does, as in the model's published use.
     """
 
     def __init__(self, render: Any, *, plain: FastTokenizer, control: FastTokenizer, neutralises: bool = True) -> None:
@@ -108,7 +107,7 @@ class Prompter:
         self.in_segments = True
 
     def check(self, conversations: Sequence[Turns]) -> bool:
-        """Whether segments give the same ids as whole prompts do, for these; if not, whole prompts are tokenised from now on.
+        """Return whether segments give the same ids as whole prompts; if not, whole prompts are tokenised from now on.
 
         True for byte-level BPE with Qwen's splitting rules. A tokenizer that joins characters across a cut would make other prompts
         than the model was trained on.
@@ -119,12 +118,12 @@ class Prompter:
         return self.in_segments
 
     def shown_whole(self, turns: Turns) -> Turns:
-        """The turns; raises InvalidConversationError where the template does not show each of them."""
+        """Return the turns. Raises InvalidConversationError if the template does not show each of them."""
         self._pieces(tuple(role for role, _ in turns))
         return turns
 
     def encode(self, conversations: Sequence[Turns]) -> list[Encoded]:
-        """Token ids of each conversation, in order; of those only that `shown_whole` takes."""
+        """Return the token ids of each conversation, in order; only for those that `shown_whole` accepts."""
         if self.in_segments:
             return self._encode_segments(conversations)
         return [
@@ -137,7 +136,7 @@ class Prompter:
         return tuple(self._control.encode_batch([rendered], add_special_tokens=False)[0].ids)
 
     def _is_plain(self, turns: Turns) -> bool:
-        """Whether no content holds a control token: whole, it could end the prompt."""
+        """Return whether no content holds a control token, which could end a prompt that is tokenised as a whole."""
         texts = [self._shown(text) for _, text in turns]
         plain, control = (
             [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
@@ -146,7 +145,7 @@ class Prompter:
         return plain == control
 
     def _encode_segments(self, conversations: Sequence[Turns]) -> list[Encoded]:
-        """Contents of all conversations are tokenised in one call."""
+        """Tokenise the contents of all conversations in one call."""
         shapes = [tuple(role for role, _ in turns) for turns in conversations]
         segments = [
             "".join(part if isinstance(part, str) else self._shown(turns[part][1]) for part in segment)
@@ -157,15 +156,15 @@ class Prompter:
         return [self._join(shape, ids) for shape in shapes]
 
     def length(self, text: str) -> int:
-        """Tokens of a content on its own."""
+        """Return the number of tokens of a content on its own."""
         return len(self._plain.encode_batch([self._shown(text)], add_special_tokens=False)[0].ids)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """The characters of each token of a content on its own; a character of several tokens belongs to each."""
+        """Return the characters of each token of a content on its own; a character of several tokens belongs to each."""
         return list(self._plain.encode_batch([self._shown(text)], add_special_tokens=False)[0].offsets)
 
     def _shown(self, text: str) -> str:
-        """What the model is shown of a text: character for character as long."""
+        """Return the text as the model sees it; it has the same length in characters."""
         return self.labels.neutralised(readable(text)) if self.neutralises else readable(text)
 
     def _join(self, shape: tuple[str, ...], contents: Any) -> Encoded:
@@ -179,8 +178,8 @@ class Prompter:
     def _cut(self, shape: tuple[str, ...]) -> "_Cut":
         try:
             marked = self._render([{"role": role, "content": MARKER.format(at)} for at, role in enumerate(shape)])
-        except Exception as error:  # the template's own; it costs texts of this shape and no others
-            raise InvalidConversationError(f"the model's template takes no {'/'.join(shape)}") from error
+        except Exception as error:  # raised by the template; it costs only texts of this shape
+            raise InvalidConversationError(f"the model's template does not accept {'/'.join(shape)}") from error
         parts = MARKED.split(marked)
         texts, order = list(parts[0::2]), [int(at) for at in parts[1::2]]
         if sorted(order) != list(range(len(shape))):
@@ -192,7 +191,7 @@ class Prompter:
             after = texts[i + 1][: len(texts[i + 1]) - len(texts[i + 1].lstrip("\n"))]
             rest = texts[i + 1][len(after) :]
             constants[-1] = constants[-1][: len(constants[-1]) - len(before)]
-            if segments and not constants[-1]:  # nothing but blank lines since the last content: no place to cut
+            if segments and not constants[-1]:  # nothing but blank lines since the last content: nowhere to cut
                 segments[-1] += [before, at, after]
                 constants[-1] = rest
             else:
@@ -204,7 +203,7 @@ class Prompter:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A rendered shape: `constants` stand around `segments`; a segment's parts are literal text or the index of a message."""
+    """A rendered shape: `constants` surround `segments`; a segment's parts are literal text or the index of a message."""
 
     constants: tuple[tuple[int, ...], ...]
     segments: tuple[tuple[str | int, ...], ...]

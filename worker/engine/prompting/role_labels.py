@@ -1,7 +1,7 @@
-"""The lines by which a model's template tells turns apart, and texts that hold such lines themselves.
+"""The labels by which a model's template separates turns, and texts that contain such lines themselves.
 
-A text with `USER: ...` on a line of its own gives the same tokens as a conversation of two turns, and the template asks about the
-last one alone. Which lines these are is found by rendering, not written down here.
+A text with `USER: ...` on a line of its own gives the same tokens as a conversation of two turns, and the template asks only about
+the last one. The labels are found by rendering, not hard-coded.
 """
 
 import functools
@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
-UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"  # of no width, and so no protection
-DOT = "\u00b7"  # what the last character of a label becomes: one for one, so that offsets stay, and no colon in any script
+UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width, so they give no protection
+DOT = "\u00b7"  # replaces the last character of a label: one for one, so that offsets stay; not a colon in any script
 SHAPES = (("user",), ("user", "assistant"), ("user", "assistant", "user"), ("system", "user"))
 MARKED = re.compile("\ue000\\d+\ue001")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The beginnings of lines that make a turn, or begin or end the conversation, in one model's prompts."""
+    """The line beginnings that start a turn, or begin or end the conversation, in one model's prompts."""
 
     lines: tuple[str, ...]
 
@@ -28,11 +28,11 @@ class Labels:
         return re.compile(rf"(?:\A|(?<=[{LINE_ENDS}]))(?:[^\S{LINE_ENDS}]|[{UNSEEN}])*(?:{either})")
 
     def count(self, text: str) -> int:
-        """How many lines of a text begin like a turn."""
+        """Count the lines of a text that begin like a turn."""
         return len(self._pattern.findall(text)) if self._may_have_some(text) else 0
 
     def neutralised(self, text: str) -> str:
-        """The text with a dot in place of the last character of each label: as long as before, and no turn."""
+        """Replace the last character of each label by a dot: the length stays the same, and no turn begins."""
         return self._pattern.sub(lambda found: found[0][:-1] + DOT, text) if self._may_have_some(text) else text
 
     def _may_have_some(self, text: str) -> bool:
@@ -40,12 +40,12 @@ class Labels:
 
 
 def labels_of(render: Callable[[Sequence[Mapping[str, str]]], str]) -> Labels:
-    """What stands before each message, before the first and behind the last, by the model's template."""
+    """Find what the model's template puts before each message, before the first and after the last."""
     found: dict[str, None] = {}
     for shape in SHAPES:
         try:
             marked = render([{"role": role, "content": f"\ue000{at}\ue001"} for at, role in enumerate(shape)])
-        except Exception:  # noqa: BLE001, S112 - the template's own: it takes no such conversation, and so has no labels of it
+        except Exception:  # noqa: BLE001, S112 - raised by the template: it accepts no such conversation, so has no labels for it
             continue
         parts = MARKED.split(marked)
         for before in parts[:-1]:

@@ -1,16 +1,16 @@
-"""Where a text that is too long for one prompt is cut: a function of its tokens' offsets and nothing else."""
+"""Where to cut a text that is too long for one prompt: a function of its tokens' offsets only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Coverage = Literal["windows", "head", "tail", "ends"]  # all of it, or what the caller asked to be judged
+Coverage = Literal["windows", "head", "tail", "ends"]  # all of it, or the part that the caller wants judged
 Span = tuple[int, int]  # characters, end exclusive
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long texts are judged. `tokens`: of one prompt, policy and all; `overlap`: tokens that neighbouring windows share."""
+    """How long texts are judged. `tokens`: of one prompt, including the policy; `overlap`: tokens that adjacent windows share."""
 
     tokens: int = 8192
     overlap: int = 512
@@ -22,17 +22,17 @@ DEFAULT_POLICY = Policy()
 
 
 def cut(offsets: Sequence[Span], n_chars: int, *, size: int, overlap: int) -> list[Span]:
-    """Windows of at most `size` tokens over a text of `n_chars` characters, neighbours sharing at least `overlap` tokens.
+    """Return windows of at most `size` tokens over a text of `n_chars` characters; adjacent ones share at least `overlap` tokens.
 
-    `offsets` are each token's characters, in order. Every character lies in some window, and whatever is no longer than `overlap`
-    tokens lies whole in one. As few windows as that takes, and all neighbours share about as much. Raises ValueError when windows
-    would not advance.
+    `offsets` are each token's characters, in order. Every character is in some window, and anything up to `overlap` tokens is
+    completely in one. There are as few windows as possible, with about equal overlaps. Raises ValueError if windows would not
+    advance.
     """
     if not 0 < overlap < size:
         raise ValueError(f"windows of {size} tokens cannot overlap by {overlap}")
     if len(offsets) <= size:
         return [(0, n_chars)]
-    rest = len(offsets) - size  # tokens behind the first window, and where the last begins
+    rest = len(offsets) - size  # tokens after the first window; also where the last begins
     more = -(-rest // (size - overlap))
     starts = [i * rest // more for i in range(more + 1)]
     spans = [(offsets[at][0], offsets[at + size - 1][1]) for at in starts]
@@ -42,7 +42,7 @@ def cut(offsets: Sequence[Span], n_chars: int, *, size: int, overlap: int) -> li
 
 
 def covered(spans: Sequence[Span], coverage: Coverage) -> list[Span]:
-    """The windows that are judged."""
+    """Return the windows to judge."""
     if coverage == "head":
         return [spans[0]]
     if coverage == "tail":
@@ -53,7 +53,7 @@ def covered(spans: Sequence[Span], coverage: Coverage) -> list[Span]:
 
 
 def gaps(spans: Sequence[Span], n_chars: int) -> list[Span]:
-    """What no window holds."""
+    """Return what no window covers."""
     out: list[Span] = []
     reached = 0
     for start, end in spans:

@@ -1,1 +1,1 @@
-"""An engine without a model, for load runs and fault tests. Production never reaches it."""
+"""An engine without a model, for load runs and fault tests. Production never uses it."""

@@ -1,7 +1,7 @@
-"""An engine backend that runs no model: for load runs and fault tests. It judges by marks in the text and says so in its name.
+"""An engine backend without a model, for load runs and fault tests. It judges by marks in the text and says so in its name.
 
-`[[unsafe]]`, `[[controversial]]`, `[[babble]]` choose the answer; `[[doubt]]` is judged with little certainty and `[[overruled]]`
-wrongly by the engine of that name, both as unsafe by one of another name. `[[raise]]` fails its batch; `[[oom]]` fits in no batch
+`[[unsafe]]`, `[[controversial]]`, `[[babble]]` choose the answer. `[[doubt]]` is judged with low certainty and `[[overruled]]`
+wrongly by the engine of this name, both as unsafe by one of another name. `[[raise]]` fails its batch; `[[oom]]` fits in no batch
 of two; `[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills the process.
 """
 
@@ -26,13 +26,13 @@ ANSWERS = {
 FIRST_THOUGHTS = {"[[doubt]]": ("Safety: Controversial\nCategories: Unethical Acts", (0.3, 0.5, 0.2))}
 SECOND_THOUGHTS = dict.fromkeys(("[[doubt]]", "[[overruled]]"), ANSWERS["[[unsafe]]"])
 NAME = "instant"
-CHARS_PER_TOKEN = 4  # about what a byte-level BPE makes of English
+CHARS_PER_TOKEN = 4  # about as in byte-level BPE of English
 ANSWER_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A row of the instant engine: its length, and the text's marks where it has any."""
+    """A row of the instant engine: its length, and the text if it has marks."""
 
     n_tokens: int
     judged: str
@@ -70,7 +70,7 @@ class InstantBackend(Synchronous):
         return [self._answer(row, len(batch)) for row in batch if isinstance(row, Marked)]
 
     def memory_bytes(self) -> int:
-        """None is used."""
+        """Return 0: it uses no memory."""
         return 0
 
     def _prepare(self, content: Content, coverage: Coverage) -> Prepared | Pieces | Unjudgeable:

@@ -1,1 +1,1 @@
-"""Whether the packed pass agrees with the reference on this machine, asked at load. Serves no verdict."""
+"""Check at load that the packed pass agrees with the reference on this machine. Serves no verdict."""

@@ -1,7 +1,7 @@
-"""Whether attention sees the keys that it should, and no others: numbers made up so that each key can be told from the others.
+"""Check that attention sees the right keys and no others, with numbers that make each key distinguishable.
 
-In a network's logits one key of a thousand drowns in what 16 bits round off. Here queries are large, so that each looks at few
-keys: where one of these is missing, or one too many is there, the mixture is another altogether.
+In a network's logits, one key of a thousand is lost in the rounding of 16 bits. Here queries are large, so that each looks at few
+keys: if one of these is missing, or there is one too many, the mixture is entirely different.
 """
 
 from typing import NamedTuple
@@ -23,23 +23,23 @@ LAST_WITHOUT_PREFIX = 2  # rows
 CONTEXTS = (1, 120, 3000, 60)
 TREES = (Tree(), Tree.chain([1, 2, 3]), Tree((1, 2, 3, 4), (-1, 0, 0, 1, 2)), Tree((1, 2), (-1, 0, 0)))
 SHARP = 4.0  # the queries' size
-SAMPLED = 8  # queries of a row that are looked at, beside its first and as many of its last
-STEPS = 8  # of the format that a mixture may be off, of what its values weigh; parts are rounded before they are merged
-LEAST = 2.0**-12  # the same where the format is finer than the scores
+SAMPLED = 8  # queries per row that are checked, besides its first and as many of its last
+STEPS = 8  # of the format that a mixture may be off, relative to its weighted values; parts are rounded before they are merged
+LEAST = 2.0**-12  # the same if the format is finer than the scores
 
 
 Causal = type[VarlenAttention | HeadwiseAttention | RowwiseAttention]
 
 
 class _Query(NamedTuple):
-    """A query's place, and the places of the keys it should see."""
+    """A query's index, and the indices of the keys it should see."""
 
     at: int
     keys: list[int]
 
 
 def misses(causal: Causal, like: Workspace) -> str | None:
-    """What is wrong with the attention of first passes, or of further ones; None: nothing. `like`: what keys are kept in."""
+    """Return what is wrong with the attention of first or further passes; None: nothing. `like`: a workspace to imitate."""
     shape = like.shape._replace(layers=1)
     dice = torch.Generator(device=like.device).manual_seed(1)
     for name, wrong in (("of prompts", _prompts(causal, like, shape, dice)), ("of trees", _trees(like, shape, dice))):
@@ -71,7 +71,7 @@ def _prompts(causal: Causal, like: Workspace, shape: Shape, dice: torch.Generato
 
 
 def _read() -> list[list[int]]:
-    """The tokens of each row that are read."""
+    """Return the tokens of each row that are read."""
     out, start = [], 0
     for length, tail, aside in zip(LENGTHS, TAILS, ASIDES, strict=True):
         middle = start + length - aside
@@ -81,7 +81,7 @@ def _read() -> list[list[int]]:
 
 
 def _seen() -> list[list[_Query]]:
-    """Some tokens of each row, with the keys they should see: those of the prefix are the first."""
+    """Return some tokens of each row, with the keys they should see; the prefix's come first."""
     dice, out, start = np.random.default_rng(1), [], 0
     for i, (length, aside, skip) in enumerate(zip(LENGTHS, ASIDES, SKIPS, strict=True)):
         prefix = list(range(PREFIX)) if i < len(LENGTHS) - LAST_WITHOUT_PREFIX else []
@@ -122,7 +122,7 @@ def _trees(like: Workspace, shape: Shape, dice: torch.Generator) -> str | None:
 
 
 def _off(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, found: torch.Tensor, sampled: list[_Query]) -> str | None:
-    """Where a mixture is off by more than rounding explains."""
+    """Return where a mixture is off by more than rounding explains, or None."""
     allowed = STEPS * torch.finfo(q.dtype).eps + LEAST
     for at, seen in sampled:
         k, v = keys[seen].float(), values[seen].float()
@@ -134,7 +134,7 @@ def _off(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, found: torch
 
 
 def _normal(sizes: tuple[int, ...], like: Workspace, dice: torch.Generator) -> torch.Tensor:
-    """Ordinary numbers, (*sizes, head_dim)."""
+    """Return normally distributed numbers, (*sizes, head_dim)."""
     made = torch.randn(*sizes, like.shape.head_dim, generator=dice, device=like.device)
     return made.to(like.dtype)
 

@@ -1,7 +1,7 @@
-"""What transformers' own pass says of a model's probes, asked at load, before the network is taken apart, for `self_test`.
+"""What transformers' own pass says about a model's probes, asked at load, before the network is taken apart, for `self_test`.
 
-Each probe is asked twice: in the model's precision, and in fp32 with the layers widened one at a time, so that a model which fills
-its device in 16 bits can be asked as well.
+Each probe is asked twice: in the model's precision, and in fp32 with the layers widened one at a time, so that this also works
+for a model that fills its device in 16 bits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import torch
 
 from guardfleet.errors import ConfigurationError
 from worker.engine.decoding.drafts import TREE_NODES, Drafts, grammar
-from worker.engine.decoding.logits import Odds, encoder_of, end_ids
+from worker.engine.decoding.logits import LabelTokens, encoder_of, end_ids
 from worker.engine.decoding.modes import PROBES
 from worker.engine.decoding.padded import GenerateBackend
 from worker.engine.forward.tree import Tree
@@ -21,10 +21,10 @@ from worker.engine.model.loading import LoadedModel
 from worker.engine.model.quantize import EightBitLinear
 from worker.engine.prompting.prompt import Content, Encoded, messages_of
 
-LENGTHS = (1, 2, 17, 300, 3000)  # tokens of the probes that are no prompts
+LENGTHS = (1, 2, 17, 300, 3000)  # tokens of the probes that are not prompts
 PATIENCE_FLOP = {"cpu": 3e11}  # what transformers' passes may cost; a GPU does all of them in a second
-FEW, SHORT = 2, 64  # layers where all would cost more, and tokens of the probes that have a tree there
-TEXTS, AT_ONCE = 50, 25  # keys and values of all of them would be 3 GB at 8B
+FEW, SHORT = 2, 64  # layers if all would cost more, and tokens of the probes that get a tree then
+TEXTS, AT_ONCE = 50, 25  # keys and values of all at once would be 3 GB at 8B
 MAX_PATHS = 3  # of a tree, to its deepest nodes
 SENTENCES = (
     "How do I sharpen a kitchen knife?",
@@ -41,10 +41,10 @@ SENTENCES = (
 
 
 class Probe(NamedTuple):
-    """Tokens, the draft behind them in a first pass, the tree of a further one, and what transformers says there.
+    """Tokens, their draft in a first pass, the tree of a further one, and what transformers says there.
 
-    `near` is in the model's precision, `exact` in fp32: (positions, vocabulary), those behind the tokens and each token of the
-    draft, then the one behind the question, then those of the tree's `nodes`, which has its root in the draft's first token.
+    `near` is in the model's precision, `exact` in fp32: (positions, vocabulary). The positions are those after the tokens and after
+    each token of the draft, then the one after the question, then those of the tree's `nodes`; its root is the draft's first token.
     """
 
     encoded: Encoded
@@ -57,7 +57,7 @@ class Probe(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """All that the packed pass is held against. `depth`: logits are of a network of so many layers; None: of all."""
+    """What the packed pass is compared with. `depth`: logits are of a network of this many layers; None: all."""
 
     probes: list[Probe]
     depth: int | None
@@ -66,7 +66,7 @@ class Reference(NamedTuple):
 
 
 def ask_transformers(loaded: LoadedModel) -> Reference:
-    """Ask for it; on a CPU of a large network only what takes about as long as reading it."""
+    """Ask transformers; for a large network on a CPU, only what takes about as long as reading it."""
     network = loaded.network
     weights = sum(weight.numel() for weight in network.model.layers.parameters())
     contents = [content for responds in (False, True) for content in PROBES[responds]]
@@ -84,7 +84,7 @@ def ask_transformers(loaded: LoadedModel) -> Reference:
 
 
 def texts_of(n: int) -> list[Content]:
-    """Of many lengths and in both modes."""
+    """Return texts of many lengths, in both modes."""
     out: list[Content] = []
     for i in range(n):
         text = " ".join(SENTENCES[(i + j) % len(SENTENCES)] for j in range(1 + i % 4))
@@ -105,7 +105,7 @@ class _Asking:
     def __init__(self, loaded: LoadedModel, depth: int | None) -> None:
         self._network, self._depth, self._is_quantized = loaded.network, depth, loaded.is_quantized
         encode = encoder_of(loaded.tokenizer)
-        self._question = Odds(encode, loaded.device).unsafe_prefix
+        self._question = LabelTokens(encode, loaded.device).unsafe_prefix
         end = min(end_ids(loaded.network, loaded.tokenizer))
         self._drafts = [Drafts(grammar(encode, end, responds=responds)) for responds in (False, True)]
 
@@ -132,7 +132,7 @@ class _Asking:
 
     @torch.inference_mode()
     def _logits(self, rows: Sequence[Sequence[int]], read: Sequence[tuple[int, int]]) -> torch.Tensor:
-        """(positions, vocabulary) in fp32: padded on the right, whom nobody before it sees."""
+        """Return (positions, vocabulary) in fp32; rows are padded on the right, where no earlier token sees it."""
         longest = max(map(len, rows))
         ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=self._network.device)
         with shortened(self._network, self._depth):
@@ -143,7 +143,7 @@ class _Asking:
 
 
 def paths_of(tree: Tree) -> list[list[int]]:
-    """The nodes on the way to each of a tree's deepest leaves, its root left out."""
+    """Return the nodes on the way to each of a tree's deepest leaves, without the root."""
     leaves = sorted(set(range(1, len(tree.parents))) - set(tree.parents), key=lambda node: -tree.depths[node])
     out = []
     for leaf in leaves[:MAX_PATHS]:
@@ -156,7 +156,7 @@ def paths_of(tree: Tree) -> list[list[int]]:
 
 @contextmanager
 def shortened(network: Any, depth: int | None) -> Iterator[None]:
-    """The network without the layers behind the first few."""
+    """Cut the network off after the first few layers."""
     layers = network.model.layers
     if depth is not None:
         network.model.layers = layers[:depth]
@@ -168,9 +168,9 @@ def shortened(network: Any, depth: int | None) -> Iterator[None]:
 
 @contextmanager
 def in_fp32(network: Any) -> Iterator[None]:
-    """The network's own code in fp32: what it embeds is widened, and each module while it runs. 16 bits survive that exactly.
+    """Run the network's own code in fp32: widen the embedding's output, and each module while it runs; exact for 16 bits.
 
-    Matrices of eight bits are taken for what they stand for, with inputs that are not rounded.
+    Eight-bit matrices are replaced by what they represent, with inputs that are not rounded.
     """
     dtype = network.dtype
     rounding = [module for module in network.modules() if isinstance(module, EightBitLinear)]

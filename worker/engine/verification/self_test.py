@@ -1,8 +1,8 @@
-"""Holds the packed pass against transformers' own at each load, on this model, device and precision.
+"""Compare the packed pass with transformers' own at each load, on this model, device and precision.
 
-*Logits* may be off from fp32's by no more than `SLACK` times what transformers itself is off in this precision: a bound in steps of
-the format would have to allow for what gross errors look like in 16 bits. *Answers*, of texts whose drafts hold and whose drafts
-fail, are to be `generate`'s but for near ties. What single keys attention sees is looked at apart (`attention_probe`): one key of a
+*Logits* may be off from fp32's by at most `SLACK` times what transformers itself is off in this precision: a bound in steps of the
+format would have to allow what looks like a gross error in 16 bits. *Answers*, for texts whose drafts hold and whose drafts fail,
+must be `generate`'s except for near ties. Which keys attention sees is checked separately (`attention_probe`): one key of a
 thousand changes a logit by less than 16 bits do.
 """
 
@@ -23,16 +23,16 @@ from worker.engine.prompting.prompt import Content
 from worker.engine.verification.attention_probe import misses
 from worker.engine.verification.reference import Probe, Reference
 
-SLACK = 3.0  # of the precision's own spread: sound passes reach 1.2, where few activations dominate 2.5, the mildest bug 14
-FLOOR = 2.0**-14  # of the logits' own size: the spread of fp32, which is measured against nothing finer
-ODDS_SLACK, LEAST_ODDS = 4.0, 0.02  # of the precision's own, and what the odds may be off beside it
-FEW_TEXTS = 8  # that take a token a pass, nearly: their keys and values are put together again and again
+SLACK = 3.0  # of the precision's own spread: sound passes reach 1.2, or 2.5 if few activations dominate; the mildest bug 14
+FLOOR = 2.0**-14  # of the logits' own size: the spread of fp32, which cannot be compared with anything finer
+PROBABILITY_SLACK, LEAST_PROBABILITY = 4.0, 0.02  # of the precision's own, and what probabilities may be off besides
+FEW_TEXTS = 8  # texts that take nearly a pass per token: their keys and values are concatenated again and again
 MAX_CLOSE = 0.2  # of the answers that may differ where they are near ties
 
 
 @torch.inference_mode()
 def hold(backend: PackedBackend, reference: Reference) -> None:
-    """Compare; raises SelfTestError with what differs."""
+    """Compare. Raises SelfTestError with what differs."""
     missed = misses(backend.causal, backend.workspace())
     if missed:
         raise SelfTestError(f"the packed pass's attention {missed}")
@@ -40,7 +40,7 @@ def hold(backend: PackedBackend, reference: Reference) -> None:
     for probe, logits in zip(reference.probes, found, strict=True):
         off, allowed = spread(logits, probe)
         if not off <= allowed:
-            raise SelfTestError(f"the packed pass is off by {off:.3g} from the model's own, {allowed:.3g} are this precision's")
+            raise SelfTestError(f"the packed pass is off by {off:.3g} from the model's own; this precision allows {allowed:.3g}")
     if reference.depth is None:
         _hold_readings(backend, [probe for probe in reference.probes if probe.is_prompt])
     failing = reference.probes[0].tree.tokens[:1]
@@ -49,11 +49,11 @@ def hold(backend: PackedBackend, reference: Reference) -> None:
         pairs = list(zip(answers, reference.answers[:n], strict=True))
         wrong = [(mine, other) for mine, other in pairs if mine.raw != other.raw]
         if any(not (mine.is_close or other.is_close) for mine, other in wrong) or len(wrong) > MAX_CLOSE * len(pairs):
-            raise SelfTestError(f"the packed pass answers {len(wrong)} of {len(pairs)} texts otherwise than generate")
+            raise SelfTestError(f"the packed pass answers {len(wrong)} of {len(pairs)} texts differently than generate")
 
 
 def spread(logits: torch.Tensor, probe: Probe) -> tuple[float, float]:
-    """How far these are from fp32's, and how far they may be: roots of mean squares."""
+    """Return how far these are from fp32's, and how far they may be: roots of mean squares."""
 
     def size(values: torch.Tensor) -> float:
         return float(values.square().mean().sqrt())
@@ -96,14 +96,14 @@ def logits_of(backend: PackedBackend, probes: Sequence[Probe], depth: int | None
 
 
 def _hold_readings(backend: PackedBackend, probes: Sequence[Probe]) -> None:
-    """What is read off the logits beside the answer: the odds, and whether a call was a close one, where all was as drafted."""
+    """Check what is read besides the answer: probabilities, and whether a call was close, where all was as drafted."""
     at, labels, categories, columns = backend.choices
     known = [column for column in columns if column is not None]
     for probe, answer in zip(probes, _settled(backend, [backend.row(probe.encoded) for probe in probes]), strict=True):
         named = [p for p in (answer.categories or ())[1:] if p is not None]
         behind_draft = len(probe.draft.parents)
-        _hold_odds(probe, at, labels, list(range(len(labels))), answer.probabilities or ())
-        _hold_odds(probe, behind_draft, categories, known, named)
+        _hold_probabilities(probe, at, labels, list(range(len(labels))), answer.probabilities or ())
+        _hold_probabilities(probe, behind_draft, categories, known, named)
         best, second = probe.exact[: len(probe.draft.parents)].topk(2).values.unbind(-1)
         lead = float((best - second).min())
         if answer.passes == 1 and answer.is_close and lead > 2 * backend.close + 1e-3:
@@ -112,18 +112,18 @@ def _hold_readings(backend: PackedBackend, probes: Sequence[Probe]) -> None:
             raise SelfTestError("the packed pass takes close calls for clear ones")
 
 
-def _hold_odds(probe: Probe, position: int, tokens: list[int], columns: list[int], found: Sequence[float]) -> None:
-    """Whether these are the odds of some of the tokens at a position of the probe's."""
+def _hold_probabilities(probe: Probe, position: int, tokens: list[int], columns: list[int], found: Sequence[float]) -> None:
+    """Check the probabilities of some tokens at a position of the probe."""
     near, exact = (logits[position, tokens].softmax(-1)[columns] for logits in (probe.near, probe.exact))
-    allowed = ODDS_SLACK * float((near - exact).abs().max()) + LEAST_ODDS
+    allowed = PROBABILITY_SLACK * float((near - exact).abs().max()) + LEAST_PROBABILITY
     if found and not float((torch.tensor(found) - exact.cpu()).abs().max()) <= allowed:
-        raise SelfTestError("the packed pass reads other odds than the model's own logits say")
+        raise SelfTestError("the packed pass reads other probabilities than the model's own logits say")
 
 
 def judged(
     backend: PackedBackend, texts: Sequence[Content], draft: Sequence[int] | None, tree_nodes: int = TREE_NODES
 ) -> list[Answer]:
-    """Their answers with a draft behind each of them (None: the likely one) and trees of so many nodes in further passes."""
+    """Return the answers with a draft behind each text (None: the likely one) and trees of `tree_nodes` in further passes."""
     kept = [(mode.learns, mode.draft) for mode in backend.modes]
     backend.tree_nodes = tree_nodes
     for mode in backend.modes:
@@ -138,7 +138,7 @@ def judged(
 
 
 def _settled(backend: PackedBackend, rows: Sequence[Prepared]) -> list[Answer]:
-    """Their answers, in as many passes as they take."""
+    """Return the rows' answers, in as many passes as they take."""
     out: dict[int, Answer] = {}
     todo = dict(enumerate(rows))
     while todo:
