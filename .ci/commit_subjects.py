@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Hold subjects of commits to one form: `type(scope): verb ...` or `type: verb ...`, imperative, at most 72 characters.
+"""Check that commit subjects have one form: `type(scope): verb ...` or `type: verb ...`, imperative, at most 72 characters.
 
-Without arguments it judges the commits made on top of the one that added this file; with the path of a message, that message.
+Without arguments, checks the commits after the one that added this file; with the path of a message, that message.
 """
 
 import pathlib
@@ -13,14 +13,14 @@ HERE = pathlib.Path(__file__).resolve()
 MAX_CHARS = 72
 TYPES = ("bench", "build", "chore", "ci", "docs", "feat", "fix", "perf", "refactor", "revert", "style", "test")
 FORM = re.compile(rf"(?:{'|'.join(TYPES)})(?:\([a-z0-9][a-z0-9._/-]*\))?!?: (?P<verb>\S+)(?: .*)?")
-# What a verb in another form ends in, and imperatives that end so too.
+# Endings of verbs in another form, and imperatives that end so too.
 ENDINGS = ("ed", "ing", "s")
 IMPERATIVE = re.compile(r"(?:em)?bed|exceed|feed|need|proceed|seed|shed|speed|bring|ping|ring|string|swing|focus|\w*ss|alias|bias")
 TO_BE_FOLDED = ("fixup! ", "squash! ", "amend! ", "Merge ")
 
 
 def fault(subject: str) -> str | None:
-    """What is wrong with a subject, or None."""
+    """Return what is wrong with a subject, or None."""
     if len(subject) > MAX_CHARS:
         return f"has {len(subject)} characters: {MAX_CHARS} at most"
     match = FORM.fullmatch(subject)
@@ -35,12 +35,12 @@ def fault(subject: str) -> str | None:
 
 
 def git(*args: str) -> str:
-    """Ask git about the checkout that this file is in."""
+    """Run git in the checkout that this file is in."""
     return subprocess.run(["git", "-C", str(HERE.parent), *args], capture_output=True, text=True, check=True).stdout
 
 
 def commits() -> list[tuple[str, str]]:
-    """Id and subject of each commit on top of the one that added this file; none where git has no such history."""
+    """Return id and subject of each commit after the one that added this file; none if git has no such history."""
     added = git("log", "--diff-filter=A", "--format=%H", "--", str(HERE)).split()
     if not added:
         return []
@@ -49,7 +49,7 @@ def commits() -> list[tuple[str, str]]:
 
 
 def main(message: str | None = None) -> int:
-    """Say what is wrong; 1 where something is."""
+    """Print what is wrong; return 1 if anything is."""
     if message is not None:
         lines = pathlib.Path(message).read_text().splitlines()
         subject = next((line for line in lines if line.strip() and not line.startswith("#")), "")

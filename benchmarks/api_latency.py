@@ -1,9 +1,9 @@
-"""How long `POST /v1/moderations` takes over what the engine takes, one request after the other, alone or beside a bulk job.
+"""Measure how much longer `POST /v1/moderations` takes than the engine, one request after the other, alone or beside a bulk job.
 
     python benchmarks/api_latency.py --postgres URL --broker URL --engine instant --requests 300
     python benchmarks/api_latency.py --postgres URL --broker URL --engine model --bulk 20000 --requests 60
 
-Prints one JSON; times in milliseconds. Each text is another one, so that none is answered from the cache.
+Prints one JSON; times in milliseconds. All texts differ, so that none is answered from the cache.
 """
 
 import argparse
@@ -28,7 +28,7 @@ LOOK_S = 0.1
 
 
 def main() -> int:
-    """Run it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--postgres", required=True)
     parser.add_argument("--broker", required=True)
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def asking(port: int, key: str) -> Callable[[str], object]:
-    """A client that asks for one verdict."""
+    """Return a client that asks for one verdict."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
 
@@ -84,7 +84,7 @@ def asking(port: int, key: str) -> Callable[[str], object]:
 
 
 def timed(call: Callable[[str], object], n: int) -> dict[str, float]:
-    """Milliseconds of `n` calls, the first few left out."""
+    """Return the milliseconds of `n` calls, without the first few."""
     found = []
     for i in range(n + WARM):
         started = time.perf_counter()

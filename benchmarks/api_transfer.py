@@ -1,8 +1,8 @@
-"""A 200 MB upload made into a batch, and the output file of millions of verdicts: MB/s, and the memory of the API.
+"""Measure a 200 MB upload with its batch, and the output file of millions of verdicts: MB/s, and the API's memory.
 
     python benchmarks/api_transfer.py --postgres URL --broker URL --rows 5000000
 
-The verdicts of the big batch are made in SQL. Prints one JSON.
+The verdicts of the big batch are created in SQL. Prints one JSON.
 """
 
 import argparse
@@ -33,7 +33,7 @@ LOOK_S = 0.2
 
 
 def main() -> int:
-    """Run it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--postgres", required=True)
     parser.add_argument("--broker", required=True)
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def upload(port: int, auth: dict[str, str]) -> dict[str, Any]:
-    """A file of batch lines, and a batch of it."""
+    """Upload a file of batch lines, and create a batch of it."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     size = len(HEAD) + LINES * len(LINE % 0) + len(TAIL)
     headers = {"content-type": "multipart/form-data; boundary=b", "content-length": str(size)}
@@ -87,7 +87,7 @@ def upload(port: int, auth: dict[str, str]) -> dict[str, Any]:
 
 
 def download(port: int, auth: dict[str, str], path: str, rows: int) -> dict[str, Any]:
-    """All of it, thrown away."""
+    """Download everything and discard it."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     started = time.perf_counter()
     connection.request("GET", path, headers=auth)
@@ -99,7 +99,7 @@ def download(port: int, auth: dict[str, str], path: str, rows: int) -> dict[str,
 
 
 def many_verdicts(url: str, n: int) -> uuid.UUID:
-    """A finished batch of `n` safe texts, of today as the one before it."""
+    """Create a finished batch of `n` safe texts, on the day of the latest job."""
     public_id = uuid.uuid4()
     with psycopg.connect(url, autocommit=True) as connection:
         model = connection.execute(

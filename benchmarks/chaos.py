@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Put a fleet under load and break it, over and over; the rows say whether anything was lost or done twice.
+"""Put a fleet under load and break it repeatedly; the rows show whether anything was lost or done twice.
 
     python benchmarks/chaos.py --texts 200000 --kills 40 --broker rabbitmq
 
-Runs twice, without faults and with: three workers, two dispatchers, the API, a sender of webhooks, their own RabbitMQ or Redis, and
-their own PostgreSQL, each behind a proxy. Submits are killed and given again, readers page through the API all the while, a tenth
-of the rows is hostile. Faults come in a random order (`--seed`): SIGKILL, SIGTERM, SIGSTOP for longer than a lease, connections
-that go half-open and are cut, brokers killed and started (some of them empty), PostgreSQL crashed and started, queues emptied.
+Runs twice, without faults and with them: three workers, two dispatchers, the API, a webhook sender, their own RabbitMQ or Redis,
+and their own PostgreSQL, each behind a proxy. Submits are killed and repeated, readers page through the API all the time, a tenth
+of the rows is hostile. Faults come in random order (`--seed`): SIGKILL, SIGTERM, SIGSTOP for longer than a lease, connections that
+become half-open and are cut, brokers killed and restarted (some of them empty), PostgreSQL crashed and restarted, queues emptied.
 
-Each fault waits for a moment at which verdicts are being written, one of a worker until that worker holds a shard; texts are fed
-until all faults were given. A run in which one was not, or in which not most of the killed workers lost a shard, fails: it proved
-nothing. So does one in which a dispatcher, the API or the sender of webhooks ended by itself. The last line is one JSON.
+Each fault waits for a moment at which verdicts are being written, and a fault of a worker until that worker holds a shard; texts
+are fed until all faults have happened. A run fails, because it proved nothing, if a fault did not happen, or if most of the killed
+workers held no shard; and also if a dispatcher, the API or the webhook sender ended by itself. The last line is one JSON.
 """
 
 import argparse
@@ -38,9 +38,9 @@ from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
 
 SECRET = new_secret()
-SHARES = (0.9, 0.1)  # of the texts, in the jobs of the beginning
+SHARES = (0.9, 0.1)  # of the texts, in the initial jobs
 KILL_SUBMIT_S = 1.2
-RESERVE_S = 20.0  # of work that waits while faults are still to come: a submit takes seconds
+RESERVE_S = 20.0  # of work in reserve while faults are still to come: a submit takes seconds
 BATCH_ROWS = 512  # of the instant engine
 STARTING_S = 4.0  # both runs begin with processes that are up
 FAULTLESS = ("lost", "double", "wrong_verdicts", "wrong_refusals", "wrong_counters")
@@ -54,13 +54,13 @@ class Traffic:
     callback: str
     key: str
     pool: ThreadPoolExecutor
-    is_killed: bool  # whether each submit is killed once, in the middle
+    is_killed: bool  # whether each submit is killed once, halfway
     sources: list[Source] = field(default_factory=list)
     arriving: list[threading.Event] = field(default_factory=list)
     passages: "list[Future[tuple[JobView, Reader]]]" = field(default_factory=list)
 
     def add(self, n: int) -> None:
-        """A job of `n` rows."""
+        """Add a job of `n` rows."""
         source = write(self.site.folder / f"job{len(self.sources)}.jsonl", n)
         arrived = threading.Event()
         self.sources.append(source)
@@ -82,7 +82,7 @@ class Traffic:
 
 
 def one_run(args: argparse.Namespace, faults: list[str]) -> dict[str, Any]:
-    """All jobs from nothing to their last delivery."""
+    """Run all jobs from the start to their last delivery."""
     rng, hits, ended = random.Random(args.seed + 1), list[Hit](), threading.Event()
     receiver = Receiver(random.Random(args.seed + 2))
     with site_of(args.broker, args.workers, args.ms_per_batch, args.shard_texts) as site, receiver as callback, tended(site):
@@ -113,7 +113,7 @@ def one_run(args: argparse.Namespace, faults: list[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def tended(site: Site) -> Any:
-    """The processes, as an orchestrator runs them: what has ended is started again."""
+    """Run the processes as an orchestrator does: what has ended is restarted."""
     done = threading.Event()
 
     def tend() -> None:
@@ -135,12 +135,12 @@ def tended(site: Site) -> Any:
 
 
 def _finished(site: Site, label: str) -> JobView:
-    """The job, once it has ended."""
+    """Return the job once it has ended."""
     view: JobView | None = None
 
     def look() -> bool:
         nonlocal view
-        with contextlib.suppress(GuardfleetError):  # the database may be away just now
+        with contextlib.suppress(GuardfleetError):  # the database may be down at the moment
             view = views.get(site.db, ids.JOB.parse(label))
         return view is not None and view.state.is_final
 
@@ -172,25 +172,25 @@ def _until(look: Callable[[], bool], what: str) -> None:
 
 
 def pace(run: dict[str, Any]) -> float:
-    """Texts with a verdict in a second."""
+    """Return texts with a verdict per second."""
     return float(run["texts"] / run["seconds"])
 
 
 def unforeseen(run: dict[str, Any]) -> list[str]:
-    """Who ended by itself and never may. A worker may: it is ended by its own watchdog, and its supervisor starts a fresh one."""
+    """Return who ended by itself and never may. A worker may: its watchdog ends it, and its supervisor restarts it."""
     return sorted(name for name in run["ended_by_itself"] if not name.startswith("worker"))
 
 
 def main() -> int:
     """Run, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=200_000, help="rows at the beginning; more follow until all faults were given")
+    parser.add_argument("--texts", type=int, default=200_000, help="initial rows; more follow until all faults have happened")
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--broker-restarts", type=int, default=5)
     parser.add_argument("--postgres-restarts", type=int, default=3)
     parser.add_argument("--broker", choices=["rabbitmq", "redis"], default="rabbitmq")
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--ms-per-batch", type=float, default=700.0, help="what a batch takes on the pretended GPU")
+    parser.add_argument("--ms-per-batch", type=float, default=700.0, help="time per batch on the simulated GPU")
     parser.add_argument("--shard-texts", type=int, default=256)
     parser.add_argument("--pause-s", type=float, default=1.0, help="mean time before each fault")
     parser.add_argument("--seed", type=int, default=1)

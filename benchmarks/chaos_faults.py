@@ -1,4 +1,4 @@
-"""The faults, each given while verdicts are being written, and what it hit: a fault that meets idle processes proves nothing."""
+"""The faults, each injected while verdicts are being written, and what it hit: a fault that hits idle processes proves nothing."""
 
 import contextlib
 import itertools
@@ -19,16 +19,16 @@ from guardfleet.errors import GuardfleetError
 from guardfleet.store.shards.leases import holder
 from tests.services.servers import OwnRedis
 
-Lease = tuple[int, int, int]  # job, shard, token
+Lease = tuple[int, int, int]  # job, shard, fencing token
 VICTIMS = ("worker", "worker", "worker", "dispatcher", "api", "webhooks")  # of a SIGKILL
-WRITING_S = 3.0  # a shard was finished so lately: verdicts are being written
+WRITING_S = 3.0  # verdicts are being written if a shard was finished within this time
 STANDSTILL_S = 120.0
 STEP_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A fault that was given at a time (Unix, s), and the leases it hit: the victim's own, for a server those of all workers."""
+    """A fault injected at a time (Unix, s), and the leases it hit: the victim's own, or for a server those of all workers."""
 
     fault: str
     victim: str
@@ -37,7 +37,7 @@ class Hit:
 
 
 def faults_of(kills: int, broker_restarts: int, postgres_restarts: int, rng: random.Random) -> list[str]:
-    """Which faults, in which order."""
+    """Return the faults, in random order."""
     faults = [f"kill {victim}" for victim in itertools.islice(itertools.cycle(VICTIMS), kills)]
     faults += ["restart_broker"] * broker_restarts + ["restart_postgres"] * postgres_restarts
     faults += ["stop"] * 4 + ["term"] * 4 + ["half_open_broker"] * 2 + ["half_open_postgres"] * 2 + ["empty_broker"] * 2
@@ -47,7 +47,7 @@ def faults_of(kills: int, broker_restarts: int, postgres_restarts: int, rng: ran
 
 @dataclass
 class Tormentor:
-    """Gives faults to a site, each at a moment at which verdicts are being written; `hits` says which it has given."""
+    """Injects faults into a site, each at a moment when verdicts are being written; `hits` records them."""
 
     site: Site
     rng: random.Random
@@ -55,7 +55,7 @@ class Tormentor:
     ended: threading.Event
 
     def give(self, faults: list[str], *, pause_s: float) -> None:
-        """All of them, with a pause of `pause_s` seconds in the mean before each. Raises TimeoutError if nothing is written."""
+        """Inject all faults, with a mean pause of `pause_s` seconds before each. Raises TimeoutError if nothing is written."""
         try:
             for fault in faults:
                 time.sleep(self.rng.uniform(0.5, 1.5) * pause_s)
@@ -103,7 +103,7 @@ class Tormentor:
         return hit
 
     def _moment(self, victim: Process | None) -> tuple[float, tuple[Lease, ...]]:
-        """Wait until verdicts are being written and the victim, where it is a worker, is at a shard; the leases that it holds."""
+        """Wait until verdicts are written and the victim, if it is a worker, holds a shard; return the time and its leases."""
         deadline = time.monotonic() + STANDSTILL_S
         for leases, is_writing in _looks(self.site):
             if victim is not None and victim.name.startswith("worker"):
@@ -117,7 +117,7 @@ class Tormentor:
 
 
 def _looks(site: Site) -> Iterator[tuple[list[tuple[Lease, str]], bool]]:
-    """Again and again: the leases that are held, by whom, and whether a shard was finished lately."""
+    """Yield repeatedly the leases that are held, by whom, and whether a shard was finished lately."""
     done, since = -1, float("-inf")
     while True:
         leases: list[tuple[Lease, str]] = []
@@ -133,7 +133,7 @@ def _looks(site: Site) -> Iterator[tuple[list[tuple[Lease, str]], bool]]:
 
 
 def empty(site: Site) -> None:
-    """All messages of the broker are gone, its queues too."""
+    """Delete all messages and queues of the broker."""
     with contextlib.suppress(OSError, kombu.exceptions.OperationalError), kombu.Connection(site.broker.url) as connection:
         if isinstance(site.broker, OwnRedis):
             connection.default_channel.client.flushdb()
@@ -143,9 +143,9 @@ def empty(site: Site) -> None:
 
 
 def report(site: Site, hits: list[Hit]) -> dict[str, Any]:
-    """By fault and victim: how many were given, how many before the last verdict, how many cut shards off in the middle.
+    """Count, by fault and victim: how many were injected, how many before the last verdict, how many interrupted shards.
 
-    A shard was cut off where somebody had to claim it again: its token is a later one than the one that was hit.
+    A shard was interrupted if somebody had to claim it again: its fencing token is later than the one that was hit.
     """
     with site.db.begin() as connection:
         last = connection.scalar("select extract(epoch from max(done_at)) from verdict")
@@ -164,7 +164,7 @@ def report(site: Site, hits: list[Hit]) -> dict[str, Any]:
 
 
 def wanting(told: dict[str, Any], asked: list[str]) -> list[str]:
-    """What of the faults was not as it should be: each given while verdicts were written, most worker kills in mid-shard."""
+    """Return what the faults failed to do: happen while verdicts were written, and most worker kills in mid-shard."""
     out = []
     for fault, n in Counter(fault.split()[0] for fault in asked).items():
         for what in ("given", "before_the_last_verdict", "hit_shards_in_work"):

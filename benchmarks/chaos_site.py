@@ -1,4 +1,4 @@
-"""What chaos breaks: servers behind proxies, the processes of a fleet over them, each started again when it ends."""
+"""What chaos breaks: servers behind proxies, and the processes of a fleet, each restarted when it ends."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ FATAL = (signal.SIGKILL, signal.SIGTERM)
 
 @dataclass
 class Process:
-    """One process of the fleet, started again whenever it ends. `own_ends`: how it ended where no signal from here ended it."""
+    """A process of the fleet, restarted whenever it ends. `own_ends`: how it ended without a signal from here."""
 
     name: str
     args: list[str]
@@ -38,18 +38,18 @@ class Process:
 
     @property
     def log(self) -> pathlib.Path:
-        """Where it writes."""
+        """Its log file."""
         return self.folder / f"{self.name}.log"
 
     @property
     def pid(self) -> int | None:
-        """Its number, while it runs and is not about to end."""
+        """Its pid, while it runs and is not about to end."""
         if self.running is None or self.is_doomed or self.running.poll() is not None:
             return None
         return self.running.pid
 
     def start(self) -> None:
-        """Start it."""
+        """Start the process."""
         self.is_doomed = False
         with self.log.open("ab") as out:
             self.running = subprocess.Popen(
@@ -63,20 +63,20 @@ class Process:
         self.starts += 1
 
     def tend(self) -> None:
-        """Start it again if it has ended."""
+        """Restart the process if it has ended."""
         if self.running is None or self.running.poll() is not None:
             if self.running is not None and not self.is_doomed:
                 self.own_ends.append(f"status {self.running.returncode}: {self.log.read_text(errors='replace')[-600:]}")
             self.start()
 
     def send(self, number: signal.Signals) -> None:
-        """Signal it, if it is there."""
+        """Send a signal if the process exists."""
         if self.running is not None and self.running.poll() is None:
             self.is_doomed = self.is_doomed or number in FATAL
             self.running.send_signal(number)
 
     def stop(self) -> None:
-        """End it, kindly first."""
+        """Stop the process, with SIGTERM first."""
         for number in (signal.SIGCONT, signal.SIGTERM):
             self.send(number)
         if self.running is not None:
@@ -89,7 +89,7 @@ class Process:
 
 @dataclass
 class Site:
-    """Servers behind proxies, and the processes over them."""
+    """Servers behind proxies, and the processes that use them."""
 
     postgres: OwnPostgres
     broker: OwnRabbit | OwnRedis
@@ -102,13 +102,13 @@ class Site:
     api_port: int
 
     def one(self, prefix: str, rng: random.Random) -> Process:
-        """One of the processes whose names begin so."""
+        """Return a random process whose name begins with `prefix`."""
         return rng.choice([process for process in self.processes if process.name.startswith(prefix)])
 
 
 @contextlib.contextmanager
 def site_of(kind: str, workers: int, ms_per_batch: float, shard_texts: int) -> Iterator[Site]:
-    """Bring everything up but the processes."""
+    """Start everything except the processes."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
         folder.chmod(0o755)

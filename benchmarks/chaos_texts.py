@@ -1,4 +1,4 @@
-"""What chaos submits: rows whose outcome is known beforehand, some of them such as a careless or hostile producer sends."""
+"""What chaos submits: rows with a known outcome, some of them as a careless or hostile producer sends them."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from benchmarks.chaos_site import Site
 
-FLAGGED_EVERY = 97  # so that verdicts are checked for what they say and not only counted
+FLAGGED_EVERY = 97  # so that the content of verdicts is checked, not only their number
 HOSTILE_EVERY = 10
-DEADLY_EVERY = 20_000  # a text that fails its batch: the engine has to find it among its neighbours, which takes passes
+DEADLY_EVERY = 20_000  # a text that fails its batch: the engine must find it among its neighbours, which takes passes
 SUBMIT_S = 1800.0
 STEP_S = 0.3
 
@@ -27,7 +27,7 @@ def _raw(i: int, members: str) -> bytes:
     return b'{"id": "%d", %s}' % (i, members.encode())
 
 
-HOSTILE: dict[str, tuple[Callable[[int], bytes], str]] = {  # what it is: the row, and what is to come of it
+HOSTILE: dict[str, tuple[Callable[[int], bytes], str]] = {  # name: the row, and its expected outcome
     "a cut line": (lambda i: _row(i)[:-4], "refused"),
     "no text": (lambda i: _raw(i, '"note": "no text"'), "refused"),
     "a text that is a number": (lambda i: _row(i, text=7), "refused"),
@@ -48,19 +48,19 @@ KINDS = list(HOSTILE)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file to submit, and what has to come of its rows: `safe`, `flagged`, `failed` and `refused`, in rows."""
+    """A file to submit, and the expected outcome of its rows: numbers of `safe`, `flagged`, `failed` and `refused` rows."""
 
     path: pathlib.Path
     outcomes: Counter[str]
 
     @property
     def taken(self) -> int:
-        """Rows that have to have a verdict, an error row among them."""
+        """Number of rows that must get a verdict, including error rows."""
         return self.outcomes.total() - self.outcomes["refused"]
 
 
 def write(path: pathlib.Path, n: int) -> Source:
-    """Texts that differ; some are marked as unsafe, every tenth is hostile, one in 20,000 fails its batch."""
+    """Write texts that differ; some are marked unsafe, every tenth is hostile, one in 20,000 fails its batch."""
     outcomes: Counter[str] = Counter()
     with path.open("wb") as file:
         for i in range(n):
@@ -82,7 +82,7 @@ def _choose(i: int, name: str) -> tuple[bytes, str]:
 
 
 def submit(site: Site, source: Source, callback: str, secret: str, *, kill_after_s: float | None) -> str:
-    """Submit through a process that is killed once, and give it again until it has gone through; the job's label."""
+    """Submit through a process that is killed once, and repeat it until it succeeds; return the job's label."""
     command = [sys.executable, "-P", "-m", "guardfleet", "submit", str(source.path), "--once"]
     command += ["--callback-url", callback, "--callback-secret", secret]
     environment = os.environ | site.settings.as_environment()
@@ -98,7 +98,7 @@ def submit(site: Site, source: Source, callback: str, secret: str, *, kill_after
         out, err = process.communicate(timeout=SUBMIT_S)
         if out.startswith("job_") and process.returncode in (0, 1):  # 1: lines were refused
             return out.split()[0]
-        if "Traceback" in err:  # whatever is away: a submit says so in a sentence
+        if "Traceback" in err:  # whatever is down, a submit reports it in a sentence
             break
         time.sleep(STEP_S)
     raise RuntimeError(f"a submit did not go through: {err[-500:]}")

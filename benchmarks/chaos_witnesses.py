@@ -1,4 +1,4 @@
-"""Who watches while a fleet is broken: a receiver of webhooks, a reader of results, and what the rows and logs say in the end."""
+"""Observers of a fleet while it is broken: a webhook receiver, a reader of results, and the final state of rows and logs."""
 
 import contextlib
 import http.client
@@ -17,12 +17,12 @@ from guardfleet.store.jobs.views import JobView
 
 PATIENCE_S = 1800.0
 STEP_S = 0.3
-REFUSED = 0.2  # of the webhooks, so that they are sent again
+REFUSED = 0.2  # share of the webhooks that is refused, so that they are sent again
 
 
 @dataclass
 class Receiver:
-    """Takes webhooks; refuses one in five, so that they are sent again. Counts events by id."""
+    """Accepts webhooks, but refuses one in five, so that they are sent again. Counts events by id."""
 
     rng: random.Random
     taken: Counter[str] = field(default_factory=Counter)
@@ -40,7 +40,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *args: object) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -90,7 +90,7 @@ class Reader:
 
 
 def judge(site: Site, sources: list[Source], found: list[JobView], readers: list[Reader], receiver: Receiver) -> dict[str, Any]:
-    """What the rows say, against what was submitted: every input row is in exactly one count, and in the right one."""
+    """Compare the rows with what was submitted: every input row must be in exactly one count, and in the right one."""
     told = dict.fromkeys(("lost", "double", "wrong_verdicts", "wrong_refusals", "wrong_counters"), 0)
     with site.db.begin() as connection:
         for source, job, reader in zip(sources, found, readers, strict=True):
@@ -123,7 +123,7 @@ def judge(site: Site, sources: list[Source], found: list[JobView], readers: list
 
 
 def said(site: Site) -> dict[str, int]:
-    """What the processes wrote of their rescues."""
+    """Count what the processes logged about rescues."""
     names = {"shard_fenced": "fenced", "shard_rescued": "rescued", "shard_released": "released", "messages_lost": "republished",
              "delivery_failed": "deliveries_refused"}  # fmt: skip
     out = dict.fromkeys(names.values(), 0)

@@ -5,8 +5,8 @@
     python benchmarks/compare_peers.py /tmp/model --peers ../shared/peers --vllm-python /tmp/vllm/bin/python --rows 96
 
 vLLM's CPU build and OpenVINO need environments of their own (see the peers' README); without `--vllm-python`, or
-`--openvino-python` and `--openvino-model`, they are left out. The engine runs in fp32 and, beside OpenVINO's int8, in int8. Answers
-are scripted here and forced to eight tokens there: random weights do not speak the grammar.
+`--openvino-python` and `--openvino-model`, they are skipped. The engine runs in fp32 and, beside OpenVINO's int8, in int8. Answers
+are scripted here and forced to eight tokens there, because random weights do not produce the grammar.
 """
 
 import argparse
@@ -24,7 +24,7 @@ OURS, OURS_IN_EIGHT_BITS = "guardfleet", "guardfleet int8"
 
 
 def main() -> None:
-    """Alternate, and report."""
+    """Run the contenders in turns, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path, help="folder written by make_model.py")
     parser.add_argument("--peers", type=pathlib.Path, required=True, help="folder of the peers' scripts")
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--openvino-python")
     parser.add_argument("--openvino-model", help="folder that optimum-cli exported with --weight-format int8")
     parser.add_argument("--rows", type=int, default=96)
-    parser.add_argument("--generate-rows", type=int, default=32, help="transformers is slow: its rate is taken on fewer rows")
+    parser.add_argument("--generate-rows", type=int, default=32, help="fewer rows for transformers, which is slow")
     parser.add_argument("--generate-batches", type=lambda value: [int(part) for part in value.split(",")], default=[8, 32])
     parser.add_argument("--budgets", default="2048")
     parser.add_argument("--turns", type=int, default=3)
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def last_json(command: Sequence[str]) -> dict[str, Any]:
-    """The JSON object in the last line that holds one; raises when the command fails."""
+    """Return the JSON object in the last line that holds one. Raises SystemExit if the command fails."""
     environ = os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=TURN_LIMIT_S, env=environ, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

@@ -1,11 +1,11 @@
-"""Spoilt and random requests against the whole OpenAPI, with a real database and a worker that judges at once.
+"""Send malformed and random requests to the whole OpenAPI, with a real database and a worker that judges at once.
 
-First every parameter and field with NUL, half a surrogate pair, depth, 5,000 digits and the like (`tests/services/hostile.py`), of
-which none may be answered 5xx; then schemathesis with all of its checks.
+First every parameter and field with NUL, a lone surrogate, depth, 5,000 digits and the like (`tests/services/hostile.py`), of which
+none may be answered 5xx; then schemathesis with all of its checks.
 
     python benchmarks/fuzz_api.py --postgres postgresql://postgres@127.0.0.1:5432/postgres --cases 10000
 
-Ends with the number of cases and of failures as one JSON; 1 as its status if there were any.
+Ends with the numbers of cases and failures as one JSON; exits with 1 if there were failures.
 """
 
 import argparse
@@ -43,10 +43,10 @@ EXAMPLES = 100  # of each operation and phase in one run
 
 
 def main() -> int:
-    """Run it."""
+    """Run the fuzzer."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--postgres", required=True, help="a server on which a database may be made and dropped")
-    parser.add_argument("--cases", type=int, default=10_000, help="at least so many")
+    parser.add_argument("--postgres", required=True, help="server on which a database may be created and dropped")
+    parser.add_argument("--cases", type=int, default=10_000, help="minimum number of cases")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, scratch_database(asked.postgres) as (_, url):
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def fuzz(settings: Settings, *, cases: int, seed: int) -> int:
-    """Examples for each operation until there were enough; 0 if all went well."""
+    """Run examples of each operation until there are enough; return 0 if all went well."""
     logs.configure(settings, process="fuzz")
     db, keyring = Database(settings.required("database_url")), Keyring(settings.required("secret_key"))
     migrate.upgrade(db)
@@ -85,8 +85,8 @@ def fuzz(settings: Settings, *, cases: int, seed: int) -> int:
 
 
 def spoilt(settings: Settings, key: str, known: dict[str, str]) -> tuple[int, int]:
-    """Every parameter, field, body and content type spoilt in every way; requests sent, and failures of the server."""
-    app = create_app(settings.but(moderation_timeout_s=0.001))  # nobody is to wait for these
+    """Malform every parameter, field, body and content type in every way; return requests sent, and failures of the server."""
+    app = create_app(settings.but(moderation_timeout_s=0.001))  # nobody must wait for these
     known |= {"delivery_id": "1", "model": "m"}
     with TestClient(app, raise_server_exceptions=False, headers={"authorization": f"Bearer {key}"}) as client:
         sent = list(requests_of(client.get("/openapi.json").json(), known))
@@ -96,7 +96,7 @@ def spoilt(settings: Settings, key: str, known: dict[str, str]) -> tuple[int, in
 
 
 def one_run(url: str, key: str, *, examples: int, seed: int) -> tuple[int, int]:
-    """One run of schemathesis over an API that has one of everything; cases generated, and failures."""
+    """Run schemathesis once over an API that has one of everything; return cases generated, and failures."""
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
         named = "".join(f'"path.{name}" = "{value}"\n' for name, value in one_of_everything(url, key).items())
         config.write(f"[parameters]\n{named}\n{CONFIG.read_text()}")
@@ -105,7 +105,7 @@ def one_run(url: str, key: str, *, examples: int, seed: int) -> tuple[int, int]:
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", config.name, "run", f"{url}/openapi.json"),
             *("--header", f"Authorization: Bearer {key}", "--max-examples", str(examples), "--seed", str(seed), "--no-color"),
             *("--checks", "all", "--continue-on-failure", "--workers", "1", "--request-timeout", "30"),
-            *("--exclude-path-regex", "/events$|/test$"),  # they go on until something happens
+            *("--exclude-path-regex", "/events$|/test$"),  # these go on until something happens
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -115,7 +115,7 @@ def one_run(url: str, key: str, *, examples: int, seed: int) -> tuple[int, int]:
 
 
 def one_of_everything(url: str, key: str) -> dict[str, str]:
-    """A batch, a file and an endpoint, by the names of their parameters."""
+    """Create a batch, a file and an endpoint; return their ids by parameter name."""
     line = b'{"custom_id": "1", "method": "POST", "url": "/v1/moderations", "body": {"input": "x"}}'
     with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as client:
         batch = client.post("/v1/batches", content=line, headers={"content-type": "application/jsonl"}).json()["id"]
@@ -126,7 +126,7 @@ def one_of_everything(url: str, key: str) -> dict[str, str]:
 
 
 def judge_all(db: Database, keyring: Keyring, ended: threading.Event) -> None:
-    """A worker in a few lines: whatever is ready is safe."""
+    """Act as a minimal worker: whatever is ready is safe."""
     model_id = verdicts.register_model(db, Model("m", "r", "p"))
     while not ended.is_set():
         with db.session() as connection:

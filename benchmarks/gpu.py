@@ -4,11 +4,11 @@
     python benchmarks/gpu.py --shapes 0.6b,8b --texts FILE --tokenizer FOLDER --out results.json
     python benchmarks/gpu.py --all --texts FILE --out day.json
 
-`--all` finds out in 8 minutes (`--minutes`) what there is to know of a GPU, most important first: whether kernels, attention, self
-test and answers hold, how fast they and whole passes are, what takes the time, and how long one text waits. Its file is written
-after each step; `--resume` goes on with one. `--device cpu --tiny` tries the steps themselves where there is no GPU.
+`--all` measures in 8 minutes (`--minutes`) what there is to know about a GPU, most important first: whether kernels, attention,
+self test and answers hold, how fast they and whole passes are, what takes the time, and how long one text waits. It writes its file
+after each step; `--resume` continues one. `--device cpu --tiny` tries the steps themselves without a GPU.
 
-Needs torch and transformers alone. generate gets the same prompts, whole, sorted and padded, and is forced to eight tokens each.
+Needs only torch and transformers. generate gets the same prompts, whole, sorted and padded, and is forced to eight tokens each.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from worker.engine.device import keep_freed_memory
 
 
 def main() -> int:
-    """Shape by shape: the engine first, then generate at each batch size. Or the whole day."""
+    """Measure shape by shape: the engine first, then generate at each batch size. Or run the whole day."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", type=lambda value: value.split(","), default=["0.6b", "8b"])
     parser.add_argument("--tokenizer", default="demo")
@@ -50,14 +50,14 @@ def main() -> int:
     parser.add_argument("--out", type=pathlib.Path)
     day = parser.add_argument_group("the whole day")
     day.add_argument(
-        "--all", action="store_true", help="all steps; of the options above it takes texts, tokenizer, device, dtype, out"
+        "--all", action="store_true", help="run all steps; uses texts, tokenizer, device, dtype, out"
     )
-    day.add_argument("--minutes", type=float, default=8, help="steps that do not fit any more are named (default: 8)")
-    day.add_argument("--seconds", type=float, default=3, help="of a measurement (default: 3)")
-    day.add_argument("--equal-texts", type=int, default=2000, help="of --texts whose answers are compared (default: 2000)")
-    day.add_argument("--only", default="", help="steps whose names begin with one of these, by comma")
-    day.add_argument("--resume", nargs="?", const="anew", help="go on with --out: what is done there stays")
-    day.add_argument("--tiny", action="store_true", help="the smallest sizes, in place of the shapes")
+    day.add_argument("--minutes", type=float, default=8, help="skip steps that no longer fit (default: 8)")
+    day.add_argument("--seconds", type=float, default=3, help="per measurement (default: 3)")
+    day.add_argument("--equal-texts", type=int, default=2000, help="texts of --texts whose answers are compared (default: 2000)")
+    day.add_argument("--only", default="", help="only steps whose names begin with one of these, separated by commas")
+    day.add_argument("--resume", nargs="?", const="anew", help="continue --out: finished steps are kept")
+    day.add_argument("--tiny", action="store_true", help="use the smallest sizes instead of the shapes")
     args = parser.parse_args()
     unknown = set(args.shapes) - set(SHAPES)
     if unknown:
@@ -72,13 +72,13 @@ def main() -> int:
 
 
 def measured(shape: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The engine's figures in a shape, and how many times generate's rate they are."""
+    """Return the engine's figures in a shape, and how many times generate's rate they are."""
     options = f"--shape {shape} --tokenizer {args.tokenizer} --rows {args.rows} --device {args.device} --dtype {args.dtype}"
     options += f" --budgets {args.budgets} --slow-path 0.1 --turns {args.turns}"
     texts = ["--texts", str(args.texts)] if args.texts else []
     found = cli.run(cli.parser().parse_args([*options.split(), *texts]))
     best = max(run["device_texts_s"] for run in found["runs"] if not run["slow_path"])
-    gc.collect()  # the engine's copy of the model makes room
+    gc.collect()  # free the engine's copy of the model
     loaded = random_model(shape, args.tokenizer, args.device, args.dtype)
     prompts = prompts_of(loaded, cli.texts_of(args.texts, args.generate_rows))
     found["generate"] = {}
@@ -90,7 +90,7 @@ def measured(shape: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def whole_day(args: argparse.Namespace) -> int:
-    """All steps; 1 where one failed or what is to hold does not."""
+    """Run all steps; return 1 if one failed, or something that must hold does not."""
     keep_freed_memory()
     device = torch.device(args.device)
     options = Options(device, args.dtype, args.tokenizer, args.texts, args.tiny, args.seconds)
@@ -101,7 +101,7 @@ def whole_day(args: argparse.Namespace) -> int:
 
 
 def steps_of(args: argparse.Namespace) -> Iterator[Step]:
-    """Most important first. Those of one model are neighbours: it is made once."""
+    """Yield the steps, most important first. Steps of one model are adjacent, so that it is made once."""
     small, large, middle = ("tiny",) * 3 if args.tiny else ("0.6b", "8b", "4b")
     shapes = tuple(dict.fromkeys((small, large)))
     do = functools.partial
@@ -131,4 +131,4 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # a step that was cut off may have left a thread inside torch, which aborts where the interpreter ends first
+    os._exit(status)  # a step that was cut off may have left a thread inside torch, which aborts if the interpreter ends first

@@ -1,4 +1,4 @@
-"""What is to hold on the device, and how fast the parts of a pass are, for `gpu.py --all`."""
+"""What must hold on the device, and how fast the parts of a pass are, for `gpu.py --all`."""
 
 import functools
 import inspect
@@ -34,7 +34,7 @@ SMALL = on_device.GQA._replace(heads=4, kv_heads=2, head_dim=32)
 
 
 def shape_of(name: str) -> Shape:
-    """A published shape, or the tiny one."""
+    """Return a published shape, or the tiny one."""
     sizes = SHAPES[name]
     return Shape(
         sizes["num_hidden_layers"],
@@ -48,7 +48,7 @@ def shape_of(name: str) -> Shape:
 
 
 def environment(day: Day) -> dict[str, Any]:
-    """What it all runs on."""
+    """Describe the machine."""
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -72,7 +72,7 @@ def environment(day: Day) -> dict[str, Any]:
 
 
 def driver() -> str | None:
-    """What the driver's own tool says, where it is installed."""
+    """Return what the driver's own tool reports, if it is installed."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
@@ -81,7 +81,7 @@ def driver() -> str | None:
 
 
 def milliseconds(day: Day, work: Callable[[], object]) -> float:
-    """Of one call, in the mean of several that the device was given at once."""
+    """Return milliseconds per call, the mean of several given to the device at once."""
     repeats = 2 if day.options.is_tiny else REPEATS
     for _ in range(1 if day.options.is_tiny else WARM_UPS):
         work()
@@ -94,7 +94,7 @@ def milliseconds(day: Day, work: Callable[[], object]) -> float:
 
 
 def kernels(day: Day, shapes: tuple[str, ...]) -> dict[str, Any]:
-    """The fused steps beside the plain ones: how far off, how fast, and what of the memory's rate that is."""
+    """Compare the fused steps with the plain ones: the difference, the speed, and the share of the memory's rate."""
     device, dtype = day.options.device, getattr(torch, day.options.dtype)
     found = steps
     if device.type == "cuda":
@@ -116,7 +116,7 @@ def kernels(day: Day, shapes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def attention(day: Day, shapes: tuple[str, ...]) -> dict[str, Any]:
-    """Attention over sequences, and of prompts and trees, beside plain arithmetic; its rate on rows as they come."""
+    """Compare attention over sequences, prompts and trees with plain arithmetic; measure its rate on typical rows."""
     device = day.options.device
     varlen = varlen_for(device)
     out: dict[str, Any] = {"off": {}, "misses": {}}
@@ -134,7 +134,7 @@ def attention(day: Day, shapes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def attention_rates(day: Day, shape: Shape) -> dict[str, float]:
-    """TFLOP/s of rows' own keys, and of the prefix that all of them ask."""
+    """Return TFLOP/s of the rows' own keys, and of the prefix that all of them share."""
     device, dtype = day.options.device, getattr(torch, day.options.dtype)
     rows, own, prefix = (4, 16, 24) if day.options.is_tiny else (400, 160, 201)
     q = torch.randn(rows * own, shape.heads, shape.head_dim, device=device, dtype=dtype)
@@ -153,7 +153,7 @@ def attention_rates(day: Day, shape: Shape) -> dict[str, float]:
 
 
 def self_test(day: Day, dtype: str) -> dict[str, Any]:
-    """Of the demo model: what of the precision's own spread each probe takes, and whether all holds."""
+    """Test the demo model: the share of the allowed spread that each probe takes, and whether everything holds."""
     backend, asked = on_device.opened(dtype, str(day.options.device))
     out: dict[str, Any] = {"sentence": None, "holds": True}
     out["ratios"] = [{"tokens": tokens, "of_allowed": round(ratio, 4)} for tokens, ratio in on_device.spreads(backend, asked)]
@@ -165,7 +165,7 @@ def self_test(day: Day, dtype: str) -> dict[str, Any]:
 
 
 def equality(day: Day, n: int) -> dict[str, Any]:
-    """The demo model's answers in 16 bit on the device beside those of fp32 on the CPU."""
+    """Compare the demo model's answers in 16 bits on the device with those in fp32 on the CPU."""
     options = day.options
     texts = options.some_texts(n) if options.texts else on_device.TEXTS
     near = on_device.packed(load("demo", device=str(options.device), dtype=options.dtype))
@@ -176,7 +176,7 @@ def equality(day: Day, n: int) -> dict[str, Any]:
 
 
 def load_time(day: Day, shape: str) -> dict[str, Any]:
-    """Seconds of a load from a folder, and the self test's share. Answers are left out: random weights never end one."""
+    """Measure the seconds of a load from a folder, and the self test's share. No answers: random weights never end one."""
     options = day.options
     day.let_go()
     out: dict[str, Any] = {}

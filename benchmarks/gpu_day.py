@@ -1,6 +1,6 @@
-"""A day on a GPU in minutes: steps in the order of their worth, each within what is left, and a file of what there is so far.
+"""A day on a GPU in minutes: steps in order of importance, each within the time left, and a file with the results so far.
 
-A step that fails leaves its reason, and the others go on. Where one has cost the process its device, another process goes on.
+A failed step leaves its reason, and the others go on. If one costs the process its device, another process continues.
 """
 
 import argparse
@@ -30,42 +30,42 @@ from worker.engine.model.quantize import require
 from worker.engine.verification import attention_probe, reference
 
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 16, "tie_word_embeddings": True}
-PATIENCE, GRACE_S = 3.0, 10.0  # of what a step was expected to take: it is cut off then
+PATIENCE, GRACE_S = 3.0, 10.0  # relative to a step's expected time, after which it is cut off
 TAIL_LINES = 12
 MOST_TEXTS = 16_384
 
 
 class NotHereError(Exception):
-    """What a step is about is not to be had on this machine: it is named as left out, with this reason."""
+    """A step needs something that this machine lacks; it is skipped with this reason."""
 
 
 class TooLongError(Exception):
-    """A step took what belongs to others."""
+    """A step took time that belongs to others."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; figures that a tiny run makes smaller have a property."""
+    """The options; figures that a tiny run reduces are properties."""
 
     device: torch.device
     dtype: str
     tokenizer: str
     texts: pathlib.Path | None
     is_tiny: bool
-    seconds: float  # of a measurement
+    seconds: float  # per measurement
 
     @property
     def budgets(self) -> list[int]:
-        """Tokens of a batch."""
+        """Tokens of a batch, for each run."""
         return [512, 1024] if self.is_tiny else [16_384, 65_536]
 
     @property
     def request_texts(self) -> int:
-        """Of a bulk request."""
+        """Texts of a bulk request."""
         return 16 if self.is_tiny else 1024
 
     def some_texts(self, n: int) -> list[str]:
-        """So many, from the beginning again where there are fewer; any number of them is of all kinds that there are."""
+        """Return `n` texts, repeated if there are fewer; any number of them is a mix of all kinds."""
         found = _mixed(self.texts)
         return [found[i % len(found)] for i in range(n)]
 
@@ -79,14 +79,14 @@ def _mixed(path: pathlib.Path | None) -> list[str]:
 
 @dataclass
 class Day:
-    """What the steps share: what was asked for, what was found, and the model that is on the device."""
+    """What the steps share: options, results, and the model on the device."""
 
     options: Options
-    steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name, in the order they were taken
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name, in the order they ran
     _model: tuple[tuple[str, str, bool], RehearsedBackend] | None = None
 
     def backend(self, shape: str, quantize: str = "none", *, compiled: bool = False) -> RehearsedBackend:
-        """Random weights in a shape; the last one is kept, and let go of before another is made."""
+        """Return random weights in a shape; the last backend is kept, and freed before another is made."""
         wanted, options = (shape, quantize, compiled), self.options
         if self._model is None or self._model[0] != wanted:
             self.let_go()
@@ -96,7 +96,7 @@ class Day:
         return self._model[1]
 
     def _require(self, quantize: str) -> None:
-        from guardfleet.errors import ConfigurationError  # noqa: PLC0415 - for this alone
+        from guardfleet.errors import ConfigurationError  # noqa: PLC0415 - only needed here
 
         try:
             require(quantize, self.options.device)
@@ -104,21 +104,21 @@ class Day:
             raise NotHereError(str(error)) from None
 
     def let_go(self) -> None:
-        """Of the model, and of what torch keeps of its memory."""
+        """Free the model, and the memory that torch caches."""
         self._model = None
         gc.collect()
         if self.options.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def wait(self) -> None:
-        """Until the device has done all that it was given."""
+        """Wait until the device has finished its work."""
         if self.options.device.type == "cuda":
             torch.cuda.synchronize(self.options.device)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to find out. `takes_s`: on an H200, and of a tiny run on a CPU; estimates."""
+    """One measurement. `takes_s`: estimates for an H200, and for a tiny run on a CPU."""
 
     name: str
     take: Callable[[Day], dict[str, Any]]
@@ -126,7 +126,7 @@ class Step:
 
 
 def go_through(steps: Sequence[Step], day: Day, args: argparse.Namespace) -> dict[str, Any]:
-    """Take the steps in order; gives what the file holds in the end. `args`: minutes, out, resume, and the options named there."""
+    """Run the steps in order; return the final content of the file. `args`: minutes, out, resume, and their options."""
     began, out = time.time(), {"benchmark": "gpu day", "options": {key: str(value) for key, value in vars(args).items()}}
     if args.resume and args.out and args.out.exists():
         kept = json.loads(args.out.read_text())
@@ -153,14 +153,14 @@ def go_through(steps: Sequence[Step], day: Day, args: argparse.Namespace) -> dic
 
 
 def shrink() -> None:
-    """Another shape, and shorter probes: what a GPU does in a second takes a CPU a minute."""
+    """Use a smaller shape and shorter probes: a GPU's second is a CPU's minute."""
     SHAPES["tiny"] = TINY
     attention_probe.LENGTHS, attention_probe.CONTEXTS = (1, 2, 40, 300, 400, 130), (1, 120, 300, 60)
     reference.LENGTHS, reference.TEXTS = (1, 2, 17, 60), 10
 
 
 def gone_on(args: argparse.Namespace) -> int:
-    """What another process makes of the steps that are left; this one has no device any more."""
+    """Let another process run the remaining steps, since this one has lost the device; return its status."""
     if args.out is None:
         print(json.dumps({"lost": "the device; with --out another process would go on"}))
         return 1
@@ -169,7 +169,7 @@ def gone_on(args: argparse.Namespace) -> int:
 
 
 def taken(step: Step, day: Day, limit_s: float) -> dict[str, Any]:
-    """What a step found, or why it did not."""
+    """Return a step's results, or why it has none."""
     started = time.perf_counter()
     found: dict[str, Any] = {}
     try:
@@ -189,7 +189,7 @@ def taken(step: Step, day: Day, limit_s: float) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """As JSON has it, which knows neither infinities nor what is no number."""
+    """Convert to what JSON allows, which has neither infinities nor NaN."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -198,7 +198,7 @@ def plain(value: Any) -> Any:
 
 
 def is_lost(device: torch.device, error: BaseException) -> bool:
-    """Whether this process can use the device no more."""
+    """Return whether this process can no longer use the device."""
     if not isinstance(error, RuntimeError | DeviceLostError):
         return False
     try:
@@ -210,7 +210,7 @@ def is_lost(device: torch.device, error: BaseException) -> bool:
 
 @contextmanager
 def limited(limit_s: float) -> Iterator[None]:
-    """Raise TooLongError in the block once it has taken so long; what waits within a library is reached when that returns."""
+    """Raise TooLongError in the block once it has taken so long; what waits inside a library is interrupted when that returns."""
 
     def raise_it(*_: object) -> None:
         raise TooLongError(f"cut off after {limit_s:.0f} s")
@@ -225,7 +225,7 @@ def limited(limit_s: float) -> Iterator[None]:
 
 
 def write(path: pathlib.Path | None, out: dict[str, Any]) -> None:
-    """Whole or not at all."""
+    """Write the file atomically."""
     if path is not None:
         beside = path.with_name(f"{path.name}.part")
         beside.write_text(json.dumps(out, indent=1))

@@ -1,4 +1,4 @@
-"""What others make of the same prompts on the device: transformers' generate, and vLLM where it is installed."""
+"""How fast others handle the same prompts on the device: transformers' generate, and vLLM if it is installed."""
 
 import importlib.util
 import json
@@ -23,13 +23,13 @@ VLLM_LIMIT_S = 240
 
 
 def prompts_of(loaded: LoadedModel, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Whole prompts, shortest first."""
+    """Return whole prompts, shortest first."""
     return sorted((encoded.ids for encoded in loaded.prompter.encode([messages_of(text) for text in texts])), key=len)
 
 
 @torch.inference_mode()
 def generate(loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], batch: int) -> float:
-    """Texts per second."""
+    """Return texts per second."""
     wait = torch.cuda.synchronize if loaded.device.type == "cuda" else lambda: None
     wait()
     started = time.perf_counter()
@@ -46,7 +46,7 @@ def generate(loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], batch: int
 
 
 def generate_rates(day: Day, shape: str) -> dict[str, Any]:
-    """Texts per second at two batch sizes, few rows each, and how many times that the engine's rate is."""
+    """Measure texts per second at two batch sizes on few rows, and the ratio to the engine's rate."""
     options = day.options
     day.let_go()
     loaded = random_model(shape, options.tokenizer, str(options.device), options.dtype)
@@ -60,13 +60,13 @@ def generate_rates(day: Day, shape: str) -> dict[str, Any]:
 
 
 def times(day: Day, shape: str, texts_s: float) -> float | None:
-    """How many times this rate the engine's best in the shape is; None where that was not found before."""
+    """Return how many times this rate the engine's best in the shape is; None if that was not measured."""
     runs = day.steps.get(f"rates {shape}", {}).get("runs", [])
     return max(run["device_texts_s"] for run in runs if not run["slow_path"]) / texts_s if runs else None
 
 
 def vllm(day: Day, shape: str) -> dict[str, Any]:
-    """Of a process of its own, which takes the device's memory for itself."""
+    """Measure vLLM in a process of its own, which takes all of the device's memory."""
     if importlib.util.find_spec("vllm") is None:
         raise NotHereError("vllm is not installed")
     options = day.options

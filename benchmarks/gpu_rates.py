@@ -1,4 +1,4 @@
-"""How fast shapes of random weights are on the device, what takes the time, and how long one text waits, for `gpu.py --all`."""
+"""How fast shapes with random weights are on the device, what takes the time, and how long one text waits, for `gpu.py --all`."""
 
 import random
 import statistics
@@ -18,14 +18,14 @@ from worker.engine.decoding.partial_answers import PromptRow
 from worker.engine.engine import BatchingEngine
 
 SLOW_PATHS = (0.0, 0.1)
-LEAST_BATCHES = 4  # of a measurement: the first is tokenised and launched alone
+LEAST_BATCHES = 4  # per measurement: the first is tokenised and launched alone
 TOP = 15
 URGENT_TOKENS = 60
-BULK_REQUESTS = 4  # in flight
+BULK_REQUESTS = 4  # concurrent
 
 
 def rates(day: Day, shape: str, quantize: str = "none", *, compiled: bool = False) -> dict[str, Any]:
-    """Texts a second at each budget and share of slow rows, and what of the device's matrix rate that is."""
+    """Measure texts per second at each budget and share of slow rows, and the share of the device's matrix rate."""
     options, started = day.options, time.perf_counter()
     on_gpu = options.device.type == "cuda"
     backend = day.backend(shape, quantize, compiled=compiled)
@@ -62,12 +62,12 @@ def rates(day: Day, shape: str, quantize: str = "none", *, compiled: bool = Fals
 
 
 def tokens_of(backend: RehearsedBackend, texts: list[str]) -> float:
-    """Of a text in a batch, in the mean."""
+    """Return the mean tokens of a text in a batch."""
     return statistics.mean(row.n_tokens for row in backend.prepare(texts) if isinstance(row, PromptRow))
 
 
 def profile(day: Day, shape: str) -> dict[str, Any]:
-    """The kernels that take most of a batch's time, and how much of it the device computes at all."""
+    """Return the kernels that take most of a batch's time, and how much of it the device computes at all."""
     backend, budget = day.backend(shape), max(day.options.budgets)
     backend.slow_path = 0.0
     rows = [row for row in backend.prepare(day.options.some_texts(budget // 64)) if isinstance(row, PromptRow)]
@@ -88,7 +88,7 @@ def profile(day: Day, shape: str) -> dict[str, Any]:
 
 
 def kernels_of(traced: Any, wall_us: float, *, on_gpu: bool) -> dict[str, Any]:
-    """Of all kernels, or of torch's operators on a CPU: time, number, and those that take most."""
+    """Summarise all kernels, or torch's operators on a CPU: time, number, and the most expensive ones."""
     events = [event for event in traced.key_averages() if not on_gpu or event.device_type is DeviceType.CUDA]
     spent = {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in events}
     calls, total = {event.key: event.count for event in events}, sum(spent.values()) or 1.0
@@ -102,7 +102,7 @@ def kernels_of(traced: Any, wall_us: float, *, on_gpu: bool) -> dict[str, Any]:
 
 
 def interactive(day: Day, shape: str) -> dict[str, Any]:
-    """Milliseconds from a text to its answer, alone and while bulk requests run."""
+    """Measure milliseconds from a text to its answer, alone and while bulk requests run."""
     options = day.options
     backend = day.backend(shape)
     backend.slow_path, backend.budget_tokens = 0.0, max(options.budgets)
@@ -120,7 +120,7 @@ def interactive(day: Day, shape: str) -> dict[str, Any]:
 
 
 def one_at_a_time(engine: BatchingEngine, text: str, times: int) -> list[float]:
-    """Milliseconds of each."""
+    """Return the milliseconds of each text."""
     out = []
     for _ in range(times):
         started = time.perf_counter()
@@ -130,7 +130,7 @@ def one_at_a_time(engine: BatchingEngine, text: str, times: int) -> list[float]:
 
 
 def beside_bulk(engine: BatchingEngine, text: str, day: Day) -> list[float]:
-    """The same while there is always more to do."""
+    """Measure the same while there is always more to do."""
     options, dice = day.options, random.Random(1)
     bulk = options.some_texts(options.request_texts)
     flying: list[Future[Any]] = []
@@ -145,7 +145,7 @@ def beside_bulk(engine: BatchingEngine, text: str, day: Day) -> list[float]:
 
 
 def of(milliseconds: list[float]) -> dict[str, float]:
-    """Median, and the slow end."""
+    """Return the median and the slow end."""
     ordered = sorted(milliseconds)
     return {
         "n": len(ordered),
@@ -156,7 +156,7 @@ def of(milliseconds: list[float]) -> dict[str, float]:
 
 
 def text_of(backend: RehearsedBackend, tokens: int) -> str:
-    """Of so many tokens, or one or two fewer."""
+    """Return a text of this many tokens, or one or two fewer."""
     words: list[str] = []
     while len(backend.encode(" ".join([*words, "house"]))) <= tokens:
         words.append("house")

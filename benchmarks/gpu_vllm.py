@@ -9,7 +9,7 @@ WARM_UP = 64  # prompts
 
 
 def main() -> None:
-    """The last line is one JSON."""
+    """Measure, and print one JSON as the last line."""
     from vllm import LLM, SamplingParams  # noqa: PLC0415 - its workers import this file again
 
     folder, tokens = pathlib.Path(sys.argv[1]), int(sys.argv[2])

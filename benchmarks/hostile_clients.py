@@ -1,9 +1,9 @@
-"""What hostile clients cost everybody else: bodies of newlines, of refused lines, of values; idle connections, many who wait.
+"""Measure what hostile clients cost others: bodies of newlines, of refused lines, of values; idle and waiting connections.
 
     python benchmarks/hostile_clients.py --postgres postgresql://postgres@127.0.0.1:5432/postgres
 
-Starts an API of its own with 1,024 descriptors, what most systems give a process. Prints one JSON: seconds of `/livez` at worst,
-milliseconds of a listing at the median with and without those who wait, the API's most memory.
+Starts an API of its own with 1,024 descriptors, the usual limit of a process. Prints one JSON: the worst seconds of `/livez`, the
+median milliseconds of a listing with and without waiting clients, and the API's peak memory.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from guardfleet.store import keys, migrate
 from guardfleet.store.postgres.database import Database
 
 DESCRIPTORS = 1024
-BODIES = {  # each a megabyte or less as it comes
+BODIES = {  # each a megabyte or less as sent
     "newlines": zstd.compress(b"\n" * (30 << 20)),
     "refused lines": zstd.compress(b"{bad\n" * 200_000),
     "values": b'{"input": "a", "x": [' + b"[]," * 24_000 + b"0]}",
@@ -50,7 +50,7 @@ class Api:
         self.port, self._headers = port, {"Authorization": f"Bearer {key}"}
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, float]:
-        """Status, body and seconds of one request on a connection of its own; status 0 where it was not answered."""
+        """Return status, body and seconds of one request on a connection of its own; status 0 if it was not answered."""
         connection, began = self.begin(method, path, body, **headers), time.monotonic()
         with contextlib.closing(connection):
             try:
@@ -60,7 +60,7 @@ class Api:
                 return 0, b"", time.monotonic() - began
 
     def begin(self, method: str, path: str, body: bytes | None = None, **headers: str) -> http.client.HTTPConnection:
-        """A request whose answer is not read yet."""
+        """Send a request without reading its answer yet."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         with contextlib.suppress(OSError):
@@ -69,7 +69,7 @@ class Api:
 
     @contextlib.contextmanager
     def probed(self) -> Iterator[list[float]]:
-        """Meanwhile `/livez` is asked twenty times a second; the seconds of each probe, infinite where it failed."""
+        """Probe `/livez` twenty times a second meanwhile; yields the seconds of each probe, infinite if it failed."""
         seconds: list[float] = []
         ended = threading.Event()
 
@@ -88,10 +88,10 @@ class Api:
 
 
 def main() -> int:
-    """Run it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--postgres", required=True, help="a server on which a database may be made and dropped")
-    parser.add_argument("--bodies", type=int, default=5, help="of 30 MiB of newlines each, at the same time")
+    parser.add_argument("--postgres", required=True, help="server on which a database may be created and dropped")
+    parser.add_argument("--bodies", type=int, default=5, help="number of bodies with 30 MiB of newlines each, sent concurrently")
     parser.add_argument("--idle", type=int, default=1_100, help="connections that send nothing")
     parser.add_argument("--waiting", type=int, default=300, help="clients that wait for news of a batch")
     asked = parser.parse_args()
@@ -107,7 +107,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def under_attack(asked: argparse.Namespace) -> Iterator[tuple[Api, Child]]:
-    """An API over a database of its own. The places of a key are as many as those who will wait."""
+    """Start an API with a database of its own. A key has as many slots as there will be waiting clients."""
     with tempfile.TemporaryDirectory() as folder, scratch_database(asked.postgres) as (_, url):
         port, secret = free_port(), new_secret_key()
         settings = load_settings(
@@ -115,7 +115,7 @@ def under_attack(asked: argparse.Namespace) -> Iterator[tuple[Api, Child]]:
         )
         key = _prepared(settings)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))  # of the process that is started now
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))  # for the process that is started now
         child = start(settings, "api", "api")
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * asked.idle)), hard))
         try:
@@ -135,14 +135,14 @@ def _prepared(settings: Settings) -> str:
 
 
 def calm(api: Api) -> dict[str, Any]:
-    """The worst probe while nothing happens."""
+    """Return the worst probe while nothing happens."""
     with api.probed() as probes:
         time.sleep(HELD_S)
     return {"livez_worst_s": round(max(probes), 3)}
 
 
 def bodies(api: Api, name: str, n: int) -> dict[str, Any]:
-    """So many of one kind at a time: newlines that unpack to 30 MiB, lines that are all refused, JSON of very many values."""
+    """Send `n` bodies of one kind at once: newlines that decompress to 30 MiB, refused lines, or JSON with very many values."""
     statuses: list[int] = []
     lines = {"content_type": "application/jsonl", "content_encoding": "zstd"}
     path, headers = ("/v1/moderations", {"content_type": "application/json"}) if name == "values" else ("/v1/batches", lines)
@@ -153,12 +153,12 @@ def bodies(api: Api, name: str, n: int) -> dict[str, Any]:
 
     with api.probed() as probes:
         _all_at_once(send, n)
-    worst = round(max(probes, default=0.0), 3)  # without a probe all was answered before the first
+    worst = round(max(probes, default=0.0), 3)  # without a probe, all were answered before the first
     return {"bodies": n, "bytes_each": len(BODIES[name]), "statuses": sorted(statuses), "livez_worst_s": worst}
 
 
 def idle(api: Api, n: int) -> dict[str, Any]:
-    """Connections on which nothing is ever sent."""
+    """Open connections on which nothing is ever sent."""
     held = []
     try:
         with contextlib.suppress(OSError):
@@ -173,7 +173,7 @@ def idle(api: Api, n: int) -> dict[str, Any]:
 
 
 def waiting(api: Api, n: int) -> dict[str, Any]:
-    """Half of them as server-sent events, half as long polls, of a batch that nobody judges."""
+    """Wait for a batch that nobody judges: half as server-sent events, half as long polls."""
     _, made, _ = api.ask("POST", "/v1/batches", LINE, content_type="application/jsonl")
     batch = json.loads(made)["id"]
     before = _listing_ms(api)

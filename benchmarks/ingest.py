@@ -1,10 +1,10 @@
-r"""What taking texts in costs: the same rows as JSONL and as CSV, by this code and, in turn, by that of another checkout.
+r"""Measure what submitting texts costs: the same rows as JSONL and as CSV, by this code and in turn by another checkout's.
 
     python benchmarks/ingest.py --postgres postgresql://postgres@127.0.0.1:5432/postgres \
         --broker amqp://guest:guest@127.0.0.1:5672// --texts 1000000 --turns 3 --beside ../before/.venv/bin/python
 
-Each run is one `guardfleet submit` over a database of its own, with nothing else at work. Prints one JSON: for each code and format
-the texts a second of every turn, from the making of the job to its last row, their median, and the most memory resident in MiB.
+Each run is one `guardfleet submit` into a database of its own, with nothing else running. Prints one JSON: for each code and format
+the texts per second of every turn (from the job's creation to its last row), their median, and the peak resident memory in MiB.
 """
 
 import argparse
@@ -29,14 +29,14 @@ PACE = "select total, extract(epoch from sealed_at - created_at)::float from job
 
 
 def main() -> int:
-    """Print the rates; 1 where a run lost a text."""
+    """Print the rates; return 1 if a run lost a text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--postgres", required=True)
     parser.add_argument("--broker", required=True)
     parser.add_argument("--texts", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--formats", default=",".join(FORMATS))
-    parser.add_argument("--beside", help="the Python of another checkout's virtual environment")
+    parser.add_argument("--beside", help="Python of another checkout's virtual environment")
     given = parser.parse_args()
     codes = {"this": sys.executable} | ({"beside": given.beside} if given.beside else {})
     found: dict[str, list[tuple[float, float]]] = {}
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def write(sources: dict[str, pathlib.Path], n: int) -> None:
-    """The same rows in each format."""
+    """Write the same rows in each format."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         lines = pathlib.Path(folder) / "texts.jsonl"
         write_texts(lines, n)
@@ -83,7 +83,7 @@ def write(sources: dict[str, pathlib.Path], n: int) -> None:
 
 
 def submit(python: str, source: pathlib.Path, postgres: str, broker: str) -> tuple[float, float, int]:
-    """Take the file in with this Python's guardfleet: texts a second, most memory in MiB, texts taken."""
+    """Submit the file with this Python's guardfleet; return texts per second, peak memory in MiB, and texts accepted."""
     with scratch_database(postgres) as (name, url):
         settings = {
             "DATABASE_URL": url,

@@ -1,9 +1,9 @@
-"""What one tenant's poisoned rows cost the others: nested metadata, and rows at which each step of the dispatcher's tick raises.
+"""Measure what one tenant's poisoned rows cost others: nested metadata, and rows on which each step of a dispatcher's tick raises.
 
     python benchmarks/poisoned_tick.py --jobs 40
 
-The same jobs of another tenant twice, without the poison and beside it, in real processes over servers of their own. Prints one
-JSON; 1 as its status where the dispatcher ended, a step did not raise, or the others took more than twice as long.
+Runs the same jobs of another tenant twice, without the poison and beside it, in real processes on servers of their own. Prints one
+JSON; exits with 1 if the dispatcher ended, a step did not raise, or the others took more than twice as long.
 """
 
 import argparse
@@ -34,7 +34,7 @@ PATIENCE_S = 120.0
 
 
 def main() -> int:
-    """Run it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=40)
     parser.add_argument("--broker", choices=("redis", "rabbitmq"), default="rabbitmq")
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def one_run(asked: argparse.Namespace, *, is_poisoned: bool) -> dict[str, Any]:
-    """The others' jobs from their submit to their last verdict."""
+    """Run the others' jobs from their submit to their last verdict."""
     with own_servers(asked.broker, instant_ms_per_batch=50.0) as (settings, server, folder), closing(Database(server.url)) as db:
         migrate.upgrade(db)
         keyring = Keyring(settings.required("secret_key"))
@@ -77,7 +77,7 @@ def one_run(asked: argparse.Namespace, *, is_poisoned: bool) -> dict[str, Any]:
 
 
 def poison(db: Database, keyring: Keyring) -> None:
-    """A job for each step, whose rows cannot be changed any more, and nine nested rows."""
+    """Create a job for each step, whose rows cannot be changed any more, and nine nested rows."""
     for prepare, table, _ in UNITS.values():
         job = submit(db, keyring, 8, shard_texts=4)
         prepare(db, job)
@@ -88,7 +88,7 @@ def poison(db: Database, keyring: Keyring) -> None:
 
 
 def raised(log: pathlib.Path) -> Counter[str]:
-    """How often each step raised, by the dispatcher's own log."""
+    """Count how often each step raised, from the dispatcher's log."""
     out: Counter[str] = Counter()
     for line in log.read_text(errors="replace").splitlines():
         if '"step_raised"' in line:

@@ -1,4 +1,4 @@
-"""PostgreSQL of its own turns read-only in the middle of a job, for as long as is asked; what the fleet does. Prints one JSON.
+"""Turn a PostgreSQL read-only in the middle of a job, for as long as asked, and see what the fleet does. Prints one JSON.
 
 python benchmarks/read_only.py --seconds 25 --texts 20000
 """
@@ -14,7 +14,7 @@ from tests.services.servers import own_servers
 
 
 def main() -> int:
-    """Run it; 0 where nothing was lost or ended."""
+    """Run the experiment; return 0 if nothing was lost or ended."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=25.0)
     parser.add_argument("--texts", type=int, default=20_000)

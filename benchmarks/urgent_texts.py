@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""How long a text that somebody waits for takes while bulk runs, and what bulk loses by it; in turns, the last line as one JSON.
+"""Measure how long an urgent text takes while bulk runs, and what bulk loses by it; in turns, the last line as one JSON.
 
     python benchmarks/urgent_texts.py --model demo --texts ../shared/data/corpus.jsonl --rows 4000
 
-Three kinds of turn: bulk alone in whole batches, bulk in batches as short as a worker's, and the same with urgent texts one by one.
+Three kinds of turns: bulk alone in whole batches, bulk in batches as short as a worker's, and the same with urgent texts one by
+one.
 """
 
 import argparse
@@ -28,7 +29,7 @@ URGENT = "Is this text one that somebody waits for, and if so, for how long?"
 
 
 def main() -> None:
-    """Alternate, and report."""
+    """Run the kinds in turns, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--dtype", default="auto")
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def turn(backend: Backend, texts: Sequence[str], patience_s: float | None, every_s: float | None) -> tuple[float, list[float]]:
-    """Bulk texts per second, and the seconds from each urgent text's submit to its answer."""
+    """Return bulk texts per second, and the seconds from each urgent text's submit to its answer."""
     engine = BatchingEngine(backend, patience_s=patience_s)
     ended, waits = threading.Event(), list[float]()
 

@@ -1,9 +1,9 @@
-"""What dead receivers cost the others: the time from an event to its arrival at receivers that are well, with and without bad ones.
+"""Measure what dead receivers cost the others: time from an event to its arrival at healthy receivers, with and without bad ones.
 
     python benchmarks/webhooks.py --postgres URL --broker URL --dead 12 --seconds 30 --turns 3
 
-One dispatcher, one process of senders. Each of the bad receivers (hang, drip, flood, reset, redirect, 500, in turn) has a hundred
-deliveries waiting when it begins, and hangs for as long as the default deadline lets it. Prints one JSON; times in milliseconds.
+One dispatcher, one webhook sender. Each bad receiver (hang, drip, flood, reset, redirect, 500, in turn) has a hundred deliveries
+waiting at the start, and hangs for as long as the default deadline allows. Prints one JSON; times in milliseconds.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from guardfleet.settings import Settings
 from guardfleet.store.events import endpoints
 from guardfleet.store.postgres.database import Database
 
-WELL = 4  # receivers that are well
-EVERY_S = 0.05  # an event for each of them
+WELL = 4  # healthy receivers
+EVERY_S = 0.05  # between events for each of them
 BACKLOG = 100  # deliveries that wait for each bad one
 KIND = "batch.completed"
-LAST_S = 20.0  # for the last arrivals
+LAST_S = 20.0  # wait for the last arrivals
 EVENT = """insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at)
            select 'evt_' || gen_random_uuid(), e.id, 0, %(kind)s, now()
            from endpoint e, generate_series(1, %(n)s) where e.name = %(name)s returning event_id"""
@@ -35,7 +35,7 @@ Say = Callable[[socket.socket], object]
 
 
 def main() -> int:
-    """Run it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--postgres", required=True)
     parser.add_argument("--broker", required=True)
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def measure(settings: Settings, dead: int, seconds: float) -> dict[str, Any]:
-    """One turn."""
+    """Run one turn."""
     arrived: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         db = Database(settings.required("database_url"), pool_size=2)
@@ -91,14 +91,14 @@ def measure(settings: Settings, dead: int, seconds: float) -> dict[str, Any]:
 
 
 def events(db: Database, name: str, n: int) -> list[str]:
-    """`n` for each endpoint of this name, as the dispatcher would relay them."""
+    """Create `n` events for each endpoint of this name, as the dispatcher would relay them."""
     with db.begin() as connection:
         return connection.scalars(EVENT, {"kind": KIND, "n": n, "name": name})
 
 
 @contextlib.contextmanager
 def receiving(say: Say) -> Iterator[str]:
-    """A receiver that says what it likes on each connection, in a thread of its own."""
+    """Start a receiver that handles each connection with `say`, in a thread of its own."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 
     def speak(connection: socket.socket) -> None:
@@ -119,7 +119,7 @@ def receiving(say: Say) -> Iterator[str]:
 
 
 def well(connection: socket.socket, arrived: dict[str, float]) -> None:
-    """Take one delivery after the other."""
+    """Accept one delivery after the other."""
     with connection.makefile("rb") as file:
         while file.readline():
             headers = {}
@@ -132,13 +132,13 @@ def well(connection: socket.socket, arrived: dict[str, float]) -> None:
 
 
 def hang(connection: socket.socket) -> None:
-    """Take it and say nothing, until the sender leaves."""
+    """Accept it and answer nothing until the sender leaves."""
     while connection.recv(65_536):
         pass
 
 
 def drip(connection: socket.socket) -> None:
-    """A byte of a header now and then."""
+    """Send a byte of a header now and then."""
     connection.recv(65_536)
     connection.sendall(b"HTTP/1.1 200 OK\r\nx-long: ")
     while True:
@@ -147,7 +147,7 @@ def drip(connection: socket.socket) -> None:
 
 
 def flood(connection: socket.socket) -> None:
-    """20 MB, with an error."""
+    """Send 20 MB, with an error."""
     connection.recv(65_536)
     connection.sendall(b"HTTP/1.1 503 No\r\ncontent-length: 20000000\r\n\r\n")
     for _ in range(20):
@@ -155,19 +155,19 @@ def flood(connection: socket.socket) -> None:
 
 
 def reset(connection: socket.socket) -> None:
-    """Cut the connection."""
+    """Reset the connection."""
     connection.recv(65_536)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
 
 
 def redirect(connection: socket.socket) -> None:
-    """Somewhere else."""
+    """Redirect somewhere else."""
     connection.recv(65_536)
     connection.sendall(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n")
 
 
 def fail(connection: socket.socket) -> None:
-    """An error."""
+    """Answer with an error."""
     connection.recv(65_536)
     connection.sendall(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")
 

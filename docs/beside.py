@@ -1,7 +1,7 @@
-"""Put pages that lie beside `docs/` on the site, and have links lead there, whichever page they stand on.
+"""Put pages from outside `docs/` on the site, and make links lead there from any page.
 
-Links name files as they lie in the repository, so that they work there too. One to what is in the repository and not on the site
-becomes plain text; one to what is in neither is left to mkdocs, which refuses it.
+Links name files as in the repository, so that they work there too. A link to a file that is in the repository but not on the site
+becomes plain text; a link to a file that is in neither is left to mkdocs, which refuses it.
 """
 
 import os
@@ -20,7 +20,7 @@ LINK = re.compile(r"\[([^\]]+)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages beside."""
+    """Add the pages from outside `docs/`."""
     for pattern in BESIDE:
         for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()

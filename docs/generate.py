@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the pages that are generated from the code and from other pages. A test holds those that are in git against it."""
+"""Write the pages that are generated from code and from other pages. A test checks that those in git are current."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ HERE = pathlib.Path(__file__).parent
 SETTINGS = """# Settings
 
 Generated from `guardfleet/settings/` by `make docs`. Every process reads the same settings, from environment
-variables. An unknown or wrong one stops the process with a sentence that names the key and what is allowed.
+variables. An unknown or invalid one stops the process with a message that names it and what is allowed.
 Secrets are not shown.
 
 """
@@ -30,8 +30,8 @@ HEAD = """| variable | default | what it is |
 """
 OPTIONS = """# Options of a job
 
-Generated from `guardfleet/domain/options.py` by `make docs`. Every face takes all of them: `JobOptions` in Python, a field or
-a parameter of the URL over HTTP, and the same name with dashes on the command line.
+Generated from `guardfleet/domain/options.py` by `make docs`. Every face accepts all of them: `JobOptions` in Python, a field or
+a URL parameter over HTTP, and the same name with dashes on the command line.
 
 | option | flag | default | what it does |
 |---|---|---|---|
@@ -47,15 +47,15 @@ DECISION = re.compile(r"# (.+)\n\nStatus: (.+)\. Date: (\d{4}-\d\d-\d\d)\.\n")
 
 
 def row(*cells: str) -> str:
-    """One line of a table."""
+    """Return one line of a table."""
     return "| " + " | ".join(cell.replace("|", "&#124;") for cell in cells) + " |\n"
 
 
 RENAMED = """
 ## Names before 0.2
 
-Read for one version more, with a warning in the log. What only tests and load runs turn is no setting any more: it comes as
-JSON in `GUARDFLEET_TUNING`, which is refused unless `GUARDFLEET_ALLOW_TUNING=1` stands beside it.
+Read for one more version, with a warning in the log. What only tests and load runs change is no longer a setting: it comes as
+JSON in `GUARDFLEET_TUNING`, which is refused unless `GUARDFLEET_ALLOW_TUNING=1` is set too.
 
 | before | now |
 |---|---|
@@ -63,7 +63,7 @@ JSON in `GUARDFLEET_TUNING`, which is refused unless `GUARDFLEET_ALLOW_TUNING=1`
 
 
 def settings_page() -> str:
-    """Write the page: settings of all processes first, then each group."""
+    """Return the page of settings: those of all processes first, then each group."""
     rows = [_row(ENV_PREFIX + name.upper(), field) for name, field in Settings.model_fields.items() if not _group(field)]
     parts = [SETTINGS + HEAD + "".join(rows)]
     for name, field in Settings.model_fields.items():
@@ -88,7 +88,7 @@ def _row(variable: str, field: FieldInfo) -> str:
 
 
 def options_page() -> str:
-    """Every option of a job."""
+    """Return the page of a job's options."""
     rows = []
     for name, field in JobOptions.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
@@ -98,7 +98,7 @@ def options_page() -> str:
 
 
 def decisions_page() -> str:
-    """Every decision; raises ValueError for one that does not begin with its title, status and date."""
+    """Return the page of decisions. Raises ValueError for one that does not begin with its title, status and date."""
     rows = []
     for page in sorted((HERE / "decisions").glob("[0-9]*.md")):
         head = DECISION.match(page.read_text())
@@ -110,7 +110,7 @@ def decisions_page() -> str:
 
 
 def openapi() -> str:
-    """What `/openapi.json` says, without a server."""
+    """Return the content of `/openapi.json`, without a server."""
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings(database_url="postgresql://nobody@127.0.0.1:1/none", secret_key=new_secret_key(), data_dir=folder)
         return json.dumps(create_app(settings).openapi(), indent=1)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The main job on a few hundred real texts, end to end: what `make demo` runs.
+"""Run the main job on a few hundred real texts, end to end: what `make demo` runs.
 
-Starts a webhook receiver of its own, then calls `guardfleet scan` the way you would.
+Starts a webhook receiver of its own, then calls `guardfleet scan` as you would.
 """
 
 import base64
@@ -19,7 +19,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def main() -> int:
-    """Run the demo; returns guardfleet's exit status."""
+    """Run the demo; return guardfleet's exit status."""
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
     events: list[dict[str, Any]] = []
     receiver = make_receiver(secret, events.append)

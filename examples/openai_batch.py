@@ -1,4 +1,4 @@
-"""A batch of moderations with the unmodified openai SDK: upload a file, make a batch of it, wait, read its output.
+"""Run a batch of moderations with the unmodified openai SDK: upload a file, create a batch of it, wait, read its output.
 
 OPENAI_API_KEY=gf_... python examples/openai_batch.py http://127.0.0.1:8080/v1
 """

@@ -19,7 +19,7 @@ MAX_BYTES = 65_536
 
 
 def is_authentic(secret: str, headers: Any, body: bytes) -> bool:
-    """Whether the body was signed with the secret a moment ago (Standard Webhooks, scheme v1)."""
+    """Return whether the body was signed with the secret a moment ago (Standard Webhooks, scheme v1)."""
     event_id, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not stamp.isdigit() or abs(time.time() - int(stamp)) > TOLERANCE_S:
         return False
@@ -30,7 +30,7 @@ def is_authentic(secret: str, headers: Any, body: bytes) -> bool:
 
 
 def make_receiver(secret: str, on_event: Callable[[dict[str, Any]], None], port: int = 0) -> ThreadingHTTPServer:
-    """A server on loopback that calls `on_event` once for each authentic event, however often it is delivered."""
+    """Make a server on loopback that calls `on_event` once for each authentic event, however often it is delivered."""
     seen: set[str] = set()
 
     class Handler(BaseHTTPRequestHandler):
@@ -40,12 +40,12 @@ def make_receiver(secret: str, on_event: Callable[[dict[str, Any]], None], port:
             self.send_response(204 if authentic else 401)
             self.end_headers()
             event_id = self.headers.get("webhook-id", "")
-            if authentic and event_id not in seen:  # at least once means sometimes twice: the id tells
+            if authentic and event_id not in seen:  # at least once can mean twice: the id shows it
                 seen.add(event_id)
                 on_event(json.loads(body))
 
         def log_message(self, *args: object) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     return ThreadingHTTPServer(("127.0.0.1", port), Handler)
 

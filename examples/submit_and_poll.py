@@ -19,7 +19,7 @@ def main(url: str) -> None:
     """Submit, and print each verdict in the order they are made."""
     with Client(url, os.environ["GUARDFLEET_API_KEY"]) as client:
         batch = client.submit(TEXTS, JobOptions(name="example"))
-        print(f"{batch.id}: {batch.total} texts taken")
+        print(f"{batch.id}: {batch.total} texts accepted")
         for verdict in client.results(batch.id):
             print(f"{verdict['id']}: {verdict['rationale']}")
         print(client.status(batch.id).status)

@@ -1,4 +1,4 @@
-"""What the demo guard is taught: labelled rows of the shared data as prompts and answers in the grammar."""
+"""What the demo guard learns: labelled rows of the shared data as prompts and answers in the grammar."""
 
 import hashlib
 import json
@@ -72,7 +72,7 @@ class Example:
 
     @property
     def held_out(self) -> bool:
-        """Whether the row is kept away from training."""
+        """Whether the row is kept out of training."""
         return hashlib.sha256(self.id.encode()).digest()[0] < 26
 
 
@@ -82,7 +82,7 @@ def load(path: pathlib.Path) -> list[dict]:
 
 
 def prompts(data: pathlib.Path, rng: random.Random) -> Iterator[Example]:
-    """Prompt-mode examples with a known label."""
+    """Yield prompt-mode examples with a known label."""
     safe: dict[str, list[dict]] = {}
     for row in load(data / "corpus.jsonl"):
         source, unsafe = row["labels"]["src"], row["labels"]["unsafe"]
@@ -106,12 +106,12 @@ def prompts(data: pathlib.Path, rng: random.Random) -> Iterator[Example]:
 
 
 def prompt(row: dict, severity: str, category: str) -> Example:
-    """One user turn."""
+    """Make an example of one user turn."""
     return Example(row["id"], (("user", row["text"]),), severity, category)
 
 
 def responses(data: pathlib.Path, prompt_examples: list[Example], rng: random.Random) -> Iterator[Example]:
-    """Response-mode examples: real completions, dialogues, and pairs made of rows on the same side of the split."""
+    """Yield response-mode examples: real completions, dialogues, and pairs made of rows on the same side of the split."""
     for row in load(data / "xstest_completions.jsonl"):
         refused = row["labels"]["refusal"] != "1_full_compliance"
         unsafe = row["labels"]["prompt_unsafe"] and not refused
@@ -138,5 +138,5 @@ def responses(data: pathlib.Path, prompt_examples: list[Example], rng: random.Ra
 
 
 def turns(row: dict) -> tuple[tuple[str, str], ...]:
-    """The row's messages as (role, content) pairs."""
+    """Return the row's messages as (role, content) pairs."""
     return tuple((message["role"], message["content"]) for message in row["messages"])

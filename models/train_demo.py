@@ -21,14 +21,14 @@ from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 from examples import Example, load, prompts, responses
 
 VOCAB_SIZE = 4096
-MAX_TRAIN_TOKENS = 640  # longer prompts are cropped in the text, so one batch never dominates a step
+MAX_TRAIN_TOKENS = 640  # longer prompts are cropped in the text, so that one batch never dominates a step
 BATCH_TOKENS = 12_288
 ANSWER_END = "<|im_end|>"
 TEMPLATE = pathlib.Path(__file__).parent / "demo" / "chat_template.jinja"
 
 
 def train_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
-    """A byte-level BPE with Qwen's splitting rules and control tokens, `VOCAB_SIZE` entries."""
+    """Train a byte-level BPE with Qwen's splitting rules and control tokens, `VOCAB_SIZE` entries."""
     template = TEMPLATE.read_text()
     constant = [piece for piece in re.findall(r'"([^"]*)"', template) if len(piece) > 20] * 3000
     blank = Qwen2Tokenizer()
@@ -44,7 +44,7 @@ def train_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
 
 
 def encode(tokenizer: Qwen2Tokenizer, example: Example, rng: random.Random) -> tuple[list[int], list[int]]:
-    """Prompt ids and answer ids; a long conversation loses characters of its longest turn."""
+    """Return prompt ids and answer ids; a long conversation loses characters of its longest turn."""
     messages = [{"role": role, "content": content} for role, content in example.messages]
     cap = MAX_TRAIN_TOKENS if rng.random() < 0.97 else 4 * MAX_TRAIN_TOKENS
     while True:
@@ -57,7 +57,7 @@ def encode(tokenizer: Qwen2Tokenizer, example: Example, rng: random.Random) -> t
 
 
 def batches(rows: list[tuple[list[int], list[int]]], rng: random.Random) -> list[list[tuple[list[int], list[int]]]]:
-    """Length-sorted batches under `BATCH_TOKENS` padded tokens, in random order."""
+    """Return length-sorted batches under `BATCH_TOKENS` padded tokens, in random order."""
     out: list[list[tuple[list[int], list[int]]]] = [[]]
     for row in sorted(rows, key=lambda row: len(row[0]) + len(row[1]) + rng.random() * 16):
         longest = max((len(p) + len(a) for p, a in [*out[-1], row]), default=0)
@@ -69,7 +69,7 @@ def batches(rows: list[tuple[list[int], list[int]]], rng: random.Random) -> list
 
 
 def loss_of(model: Qwen3ForCausalLM, batch: list[tuple[list[int], list[int]]]) -> torch.Tensor:
-    """Mean cross-entropy over the answer tokens; right padding needs no mask under causal attention."""
+    """Return mean cross-entropy over the answer tokens; right padding needs no mask under causal attention."""
     longest = max(len(p) + len(a) for p, a in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
     where, targets = [], []
@@ -84,7 +84,7 @@ def loss_of(model: Qwen3ForCausalLM, batch: list[tuple[list[int], list[int]]]) -
 def train(
     model: Qwen3ForCausalLM, rows: list[tuple[list[int], list[int]]], epochs: int, rng: random.Random, minutes: float
 ) -> None:
-    """AdamW with warm-up and cosine decay over `epochs`; stops the schedule early only past `minutes`."""
+    """Train with AdamW, warm-up and cosine decay over `epochs`; stop the schedule early only after `minutes`."""
     schedule = [batch for _ in range(epochs) for batch in batches(rows, rng)]
     decay = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() <= 1]
@@ -110,7 +110,7 @@ def train(
 
 @torch.inference_mode()
 def evaluate(model: Qwen3ForCausalLM, tokenizer: Qwen2Tokenizer, examples: list[Example]) -> dict[str, float]:
-    """Held-out figures of greedy answers: share on the grammar, F1 of unsafe (strict and loose), refusal accuracy."""
+    """Return held-out figures of greedy answers: share in the grammar, F1 of unsafe (strict and loose), refusal accuracy."""
     grammar = re.compile(r"Safety: (Safe|Unsafe|Controversial)\nCategories: ([^\n]+)(?:\nRefusal: (Yes|No))?")
     found: list[tuple[Example, re.Match[str] | None]] = []
     order = sorted(examples, key=lambda e: sum(len(c) for _, c in e.messages))
@@ -168,7 +168,7 @@ def main() -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    config.guardfleet_demo = True  # whoever prints a verdict of it says that it is a demo
+    config.guardfleet_demo = True  # whoever prints one of its verdicts says that it is a demo
     model = Qwen3ForCausalLM(config)
     print(
         f"{len(rows)} rows, mean {sum(len(p) for p, _ in rows) / len(rows):.0f} tokens, {model.num_parameters():,} parameters",
