@@ -49,9 +49,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=pathlib.Path)
     day = parser.add_argument_group("the whole day")
-    day.add_argument(
-        "--all", action="store_true", help="run all steps; uses texts, tokenizer, device, dtype, out"
-    )
+    day.add_argument("--all", action="store_true", help="run all steps; uses texts, tokenizer, device, dtype, out")
     day.add_argument("--minutes", type=float, default=8, help="skip steps that no longer fit (default: 8)")
     day.add_argument("--seconds", type=float, default=3, help="per measurement (default: 3)")
     day.add_argument("--equal-texts", type=int, default=2000, help="texts of --texts whose answers are compared (default: 2000)")

@@ -73,9 +73,7 @@ class IntakeSettings(Group):
 class CacheSettings(Group):
     """Which stored verdicts are reused for equal texts."""
 
-    hours: float = Field(
-        default=24.0, ge=0.0, le=8760.0, description="Reuse verdicts up to this age for the same text; 0: never."
-    )
+    hours: float = Field(default=24.0, ge=0.0, le=8760.0, description="Reuse verdicts up to this age for the same text; 0: never.")
     across_tenants: bool = Field(default=False, description="Reuse one tenant's verdicts for another; the same in all workers.")
 
 
@@ -114,9 +112,7 @@ class ApiSettings(Group):
         default=None, description="Where uploaded files are: a folder, s3://bucket/prefix (with s3fs), ...; empty: in data_dir."
     )
     files_max_bytes: int = Field(default=512 << 20, ge=1, description="Largest uploaded file, bytes.")
-    rate_limit: Limit | None = Field(
-        default=None, description="Requests of one API key, as `600/minute`; empty: unlimited."
-    )
+    rate_limit: Limit | None = Field(default=None, description="Requests of one API key, as `600/minute`; empty: unlimited.")
     quota: Limit | None = Field(
         default=None,
         description="Texts of one API key, as `1000000/day`, counted for files when a batch is made of them; empty: unlimited.",

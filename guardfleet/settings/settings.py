@@ -183,8 +183,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
     tuned = sorted(key for key in given if key.startswith(f"{ENV_PREFIX}TUNING"))
     if gone := next((name for name in GUARDED if name in old), None):
         raise ConfigurationError(
-            f"{ENV_PREFIX}{gone.upper()} is no longer a setting: remove it. "
-            f"Load runs set {ENV_PREFIX}TUNING with {ALLOW_TUNING}=1."
+            f"{ENV_PREFIX}{gone.upper()} is no longer a setting: remove it. Load runs set {ENV_PREFIX}TUNING with {ALLOW_TUNING}=1."
         )
     if tuned and given.get(ALLOW_TUNING) != "1":
         raise ConfigurationError(f"{tuned[0]} is for tests and load runs only: set {ALLOW_TUNING}=1 too.")

@@ -32,9 +32,7 @@ def bench_pipeline(
         bool, typer.Option("--beside-engine", help="Also time the bare engine on the rows of the first job.")
     ] = False,
     polls: Annotated[bool, typer.Option("--polls/--no-polls", help="Poll the API meanwhile.")] = True,
-    postgres: Annotated[
-        str | None, typer.Option("--postgres", help="Server to create a database on; embedded by default.")
-    ] = None,
+    postgres: Annotated[str | None, typer.Option("--postgres", help="Server to create a database on; embedded by default.")] = None,
     broker: Annotated[str | None, typer.Option("--broker", help="amqp:// or redis://; embedded by default.")] = None,
     turns: Annotated[int, typer.Option("--turns", help="How often to run each load.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,

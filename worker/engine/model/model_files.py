@@ -63,9 +63,7 @@ def folder_of(name: str) -> pathlib.Path | None:
         raise ConfigurationError(f"model {name!r} is a file: give its folder.")
     near = _nearest(folder)
     if near or not HUB_NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"model folder {name!r} does not exist" + (f"; {near} does." if near else ": check the spelling.")
-        )
+        raise ConfigurationError(f"model folder {name!r} does not exist" + (f"; {near} does." if near else ": check the spelling."))
     return None
 
 
