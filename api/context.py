@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import anyio
 from fastapi import Depends, Request
 
-from api.http.long_requests import Places
+from api.http.long_requests import Slots
 from api.http.problems import ProblemError
 from api.http.query import require_known
 from api.http.rate_limit import Throttle
@@ -43,8 +43,8 @@ class Context:
     online: Online
     receivers: Receivers
     watching: Watching
-    bodies: Places  # for bodies of lines and files
-    downloads: Places
+    bodies: Slots  # for bodies of lines and files
+    downloads: Slots
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when each is trusted
     body_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))
     download_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(DOWNLOAD_THREADS))

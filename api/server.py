@@ -17,7 +17,7 @@ from api.context import AppContext, Context
 from api.http import problems
 from api.http.connections import make_server
 from api.http.head_method import Headed
-from api.http.long_requests import Places
+from api.http.long_requests import Slots
 from api.http.rate_limit import Throttle
 from api.http.threads import in_thread
 from api.routes import batches, files, moderations, perspective, results, webhook_endpoints
@@ -60,9 +60,9 @@ def create_app(settings: Settings) -> FastAPI:
         intakes,
         Online(db, keyring, settings),
         Receivers(settings.webhooks.allow_networks),
-        Watching(db, Places("waiting", of_key=settings.tuning.api_max_waiting, in_all=most // 2)),
-        Places("bodies", of_key=BODIES_OF_KEY, in_all=max(1, most // 4)),
-        Places("downloads", of_key=DOWNLOADS_OF_KEY, in_all=DOWNLOADS),
+        Watching(db, Slots("waiting", of_key=settings.tuning.api_max_waiting, in_all=most // 2)),
+        Slots("bodies", of_key=BODIES_OF_KEY, in_all=max(1, most // 4)),
+        Slots("downloads", of_key=DOWNLOADS_OF_KEY, in_all=DOWNLOADS),
     )
 
     @asynccontextmanager

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guardfleet.cli.bench.pipeline import submit
-from guardfleet.cli.bench.site import answers, free_port, place, start, until, write_texts
+from guardfleet.cli.bench.site import answers, environment, free_port, start, until, write_texts
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
 from guardfleet.store.jobs import views
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--bulk", type=int, default=0, help="texts of a job that runs meanwhile")
     asked = parser.parse_args()
-    with place(asked.postgres, asked.broker, engine=asked.engine, shard_texts=256) as settings:
+    with environment(asked.postgres, asked.broker, engine=asked.engine, shard_texts=256) as settings:
         db, port = Database(settings.required("database_url")), free_port()
         served = settings.but(api_port=port)
         processes = [start(settings, "worker", "worker", says="worker_ready"), start(served, "api", "api")]

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from guardfleet.cli.bench.site import answers, free_port, peak_mib, place, start, until
+from guardfleet.cli.bench.site import answers, environment, free_port, peak_mib, start, until
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
 from guardfleet.store.postgres.database import Database
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--broker", required=True)
     parser.add_argument("--rows", type=int, default=5_000_000)
     asked = parser.parse_args()
-    with place(asked.postgres, asked.broker, engine="instant") as settings:
+    with environment(asked.postgres, asked.broker, engine="instant") as settings:
         db, port = Database(settings.required("database_url")), free_port()
         process = start(settings.but(api_port=port), "api", "api")
         try:

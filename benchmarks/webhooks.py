@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from guardfleet.cli.bench.site import place, start, until
+from guardfleet.cli.bench.site import environment, start, until
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store.events import endpoints
@@ -46,7 +46,7 @@ def main() -> int:
     runs = []
     for _ in range(asked.turns):
         for dead in (0, asked.dead):
-            with place(asked.postgres, asked.broker, engine="instant", webhook_allow_networks=("127.0.0.0/8",)) as settings:
+            with environment(asked.postgres, asked.broker, engine="instant", webhook_allow_networks=("127.0.0.0/8",)) as settings:
                 runs.append({"dead": dead, **measure(settings, dead, asked.seconds)})
             print(json.dumps(runs[-1]), file=sys.stderr)
     print(json.dumps({"well": WELL, "events_per_s": WELL / EVERY_S, "runs": runs}))

@@ -120,7 +120,7 @@ class Input:
         if table is not None and asked.format in (None, table):
             return self._table(table)
         encoding = self.encoding = encoding_of(stream.head, self.name, asked.encoding)
-        head = b"".join(encoding.pieces(iter((stream.head,))))
+        head = b"".join(encoding.chunks(iter((stream.head,))))
         end = line_end_of(head)
         whole = self._whole_lines(head, end)
         text = whole.decode(encoding.codec, "replace").replace(end.decode(), "\n")
@@ -160,7 +160,7 @@ class Input:
             raise RejectedError(f"{self.name} already holds verdicts; use --text-column text to judge its texts again.")
         stream = self._stream
         lines = Lines(
-            encoding.pieces(stream.pieces()),
+            encoding.chunks(stream.chunks()),
             encoding,
             end=end,
             longest=longest_line(self._max_text_bytes),

@@ -15,7 +15,7 @@ from fastapi import Request
 from api.context import Context
 from api.http.problems import ProblemError
 from api.http.threads import beside
-from guardfleet.jobs.intake import PIECE_S
+from guardfleet.jobs.intake import COMMIT_S
 from guardfleet.rows.lines import LineCutter, NumberedLine
 from guardfleet.rows.row import longest_line
 
@@ -52,8 +52,8 @@ class BodyLines:
         """Yield some lines at a time. Raises ProblemError if the body is too large or incomplete."""
         async for came in _gathered(self._request.stream(), self._unpack.block_bytes):
             self._came_bytes += len(came)
-            pieces = self._unpack.pieces(came)
-            while (lines := await beside(self._context.body_threads, self._next, pieces)) is not None:
+            chunks = self._unpack.chunks(came)
+            while (lines := await beside(self._context.body_threads, self._next, chunks)) is not None:
                 if lines:
                     yield lines
         if not self._unpack.is_whole:
@@ -65,15 +65,15 @@ class BodyLines:
         async for _ in self.blocks():
             pass
 
-    def _next(self, pieces: Iterator[bytes]) -> list[NumberedLine] | None:
+    def _next(self, chunks: Iterator[bytes]) -> list[NumberedLine] | None:
         """Return the lines of the next chunk, skipping chunks without any; None at the end."""
         found: list[NumberedLine] = []
         until = self._counted_bytes + BLOCK_BYTES
         try:
-            for piece in pieces:
-                self._count(len(piece))
-                self._digest.update(piece)
-                found += self._cutter.cut(piece)
+            for chunk in chunks:
+                self._count(len(chunk))
+                self._digest.update(chunk)
+                found += self._cutter.cut(chunk)
                 if found or self._counted_bytes >= until:
                     return found
         except (zlib.error, zstd.ZstdError):
@@ -121,7 +121,7 @@ async def _gathered(chunks: AsyncIterator[bytes], n: int) -> AsyncIterator[bytes
     async for chunk in chunks:
         for at in range(0, len(chunk), n):
             block += chunk[at : at + n]
-            if len(block) >= n or time.monotonic() - begun > PIECE_S:
+            if len(block) >= n or time.monotonic() - begun > COMMIT_S:
                 yield bytes(block)
                 block, begun = bytearray(), time.monotonic()
     if block:
@@ -135,14 +135,14 @@ class Unpacking(Protocol):
     parts: int
     is_whole: bool
 
-    def pieces(self, block: bytes) -> Iterator[bytes]:
+    def chunks(self, block: bytes) -> Iterator[bytes]:
         """Yield the next bytes, decompressed, at most BLOCK_BYTES at once."""
 
 
 class _Plain:
     block_bytes, parts, is_whole = BLOCK_BYTES, 0, True
 
-    def pieces(self, block: bytes) -> Iterator[bytes]:
+    def chunks(self, block: bytes) -> Iterator[bytes]:
         yield block
 
 
@@ -155,14 +155,14 @@ class _Gzip:
         self.is_whole, self.parts = False, 1
         self._machine = zlib.decompressobj(31)
 
-    def pieces(self, block: bytes) -> Iterator[bytes]:
+    def chunks(self, block: bytes) -> Iterator[bytes]:
         while block:
             if self._machine.eof:
                 self._machine, self.parts = zlib.decompressobj(31), self.parts + 1
-            piece = self._machine.decompress(block, BLOCK_BYTES)
+            chunk = self._machine.decompress(block, BLOCK_BYTES)
             block = self._machine.unused_data if self._machine.eof else self._machine.unconsumed_tail
             self.is_whole = self._machine.eof
-            yield piece
+            yield chunk
 
 
 class _Zstd:
@@ -174,14 +174,14 @@ class _Zstd:
         self.is_whole, self.parts = False, 1
         self._machine = self._fresh()
 
-    def pieces(self, block: bytes) -> Iterator[bytes]:
+    def chunks(self, block: bytes) -> Iterator[bytes]:
         while block or not (self._machine.needs_input or self._machine.eof):
             if self._machine.eof:
                 self._machine, self.parts = self._fresh(), self.parts + 1
-            piece = self._machine.decompress(block, BLOCK_BYTES)
+            chunk = self._machine.decompress(block, BLOCK_BYTES)
             block = self._machine.unused_data if self._machine.eof else b""
             self.is_whole = self._machine.eof
-            yield piece
+            yield chunk
 
     @staticmethod
     def _fresh() -> Any:

@@ -37,9 +37,9 @@ async def serve(
     return StreamingResponse(await _begun(read(0, None)), 200, headers, media_type="application/octet-stream")
 
 
-async def _begun(pieces: Iterator[bytes]) -> Iterator[bytes]:
+async def _begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Return the same iterator with its first chunk read, so that an early failure is an error and not a 200 that breaks off."""
-    return chain((await in_thread(next, pieces, b""),), pieces)
+    return chain((await in_thread(next, chunks, b""),), chunks)
 
 
 def _part(wanted: str, total: int) -> tuple[int, int] | None:

@@ -38,7 +38,7 @@ def has_key(request: Request) -> bool:
 
 @dataclass
 class Once:
-    """One request that creates something, in one transaction with what `settling` returns. An async context manager."""
+    """One request that creates something, in one transaction with what `recording` returns. An async context manager."""
 
     db: Database
     tenant_id: int
@@ -49,7 +49,7 @@ class Once:
     earlier: str | None = None  # what the same request created before
     unmade: str | None = None  # what this request created and abandoned
     _earlier_body: bytes | None = None
-    _token: int | None = None  # None: of two simultaneous requests without a key, the one that is not remembered
+    _fencing_token: int | None = None  # None: of two simultaneous requests without a key, the one that is not remembered
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
@@ -84,7 +84,7 @@ class Once:
             memory_s=self.memory_s,
         )
         if isinstance(known, idempotency.Mine):
-            self._token = known.token
+            self._fencing_token = known.token
             self._tasks.append(asyncio.create_task(self._stay(known.token)))
             return self
         if known is not None and known.fingerprint != self.fingerprint:
@@ -100,9 +100,9 @@ class Once:
         if self._earlier_body not in (body, None):  # None: recorded by the previous version, without the body
             raise _reused()
 
-    def settling(self, body: bytes | None = None) -> Callable[[Any, str], None]:
+    def recording(self, body: bytes | None = None) -> Callable[[Any, str], None]:
         """Return a function that records a subject in the transaction that creates it; `body`: the digest of its lines."""
-        token = self._token
+        token = self._fencing_token
         if token is None:
             return lambda connection, subject: None
         self._tasks[0].cancel()
@@ -113,9 +113,9 @@ class Once:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for task in self._tasks:
             task.cancel()
-        if self._token is not None and error is not None:
+        if self._fencing_token is not None and error is not None:
             await in_thread(
-                idempotency.forget, self.db, tenant_id=self.tenant_id, key=self.key, token=self._token, unmade=self.unmade
+                idempotency.forget, self.db, tenant_id=self.tenant_id, key=self.key, token=self._fencing_token, unmade=self.unmade
             )
 
     async def _stay(self, token: int) -> None:

@@ -9,7 +9,7 @@ from api.http.problems import ProblemError
 RETRY_S = 5
 
 
-class Places:
+class Slots:
     """Counts the slots each key holds. For one event loop only."""
 
     def __init__(self, what: str, *, of_key: int, in_all: int) -> None:
@@ -31,19 +31,19 @@ class Places:
         with self.held(key_id):
             yield
 
-    def place(self, key_id: int) -> "Place":
+    def slot(self, key_id: int) -> "Slot":
         """Return a slot, held until it is freed or forgotten; ProblemError 429 if none is free."""
         self.require(key_id)
-        return Place(self, key_id)
+        return Slot(self, key_id)
 
     @contextmanager
     def held(self, key_id: int) -> Iterator[None]:
         """Hold a slot that was required before."""
-        place = Place(self, key_id)
+        slot = Slot(self, key_id)
         try:
             yield
         finally:
-            place.free()
+            slot.free()
 
     def move(self, key_id: int, by: int) -> None:
         """Change the count of a key."""
@@ -52,18 +52,18 @@ class Places:
             del self._taken[key_id]
 
 
-class Place:
+class Slot:
     """A slot that is held. A stream that never begins never leaves its `with`, so deleting the slot frees it too."""
 
-    def __init__(self, places: Places, key_id: int) -> None:
-        self._places, self._key_id, self._is_free = places, key_id, False
-        places.move(key_id, 1)
+    def __init__(self, slots: Slots, key_id: int) -> None:
+        self._slots, self._key_id, self._is_free = slots, key_id, False
+        slots.move(key_id, 1)
 
     def free(self) -> None:
         """Free the slot; safe to call twice."""
         if not self._is_free:
             self._is_free = True
-            self._places.move(self._key_id, -1)
+            self._slots.move(self._key_id, -1)
 
     def __del__(self) -> None:
         """Free the slot."""

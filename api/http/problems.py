@@ -163,15 +163,15 @@ def _named(path: Sequence[int | str]) -> str:
 
 def _path(error: Mapping[str, Any], body: object) -> tuple[int | str, ...]:
     """Return the fault's path in the body, without the names of a union's branches."""
-    source, *place = error["loc"]
+    source, *position = error["loc"]
     if source != "body" or body is None:
-        return tuple(place)
+        return tuple(position)
     path: list[int | str] = []
-    for part in place:
+    for part in position:
         if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int)):
             body = body[part]
             path.append(part)
-    return (*path, place[-1]) if error["type"] == "missing" and place else tuple(path)
+    return (*path, position[-1]) if error["type"] == "missing" and position else tuple(path)
 
 
 def _encodable(text: str) -> str:

@@ -62,12 +62,12 @@ class Output:
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield its bytes, a page of verdicts at a time; what precedes `start` is rendered and dropped."""
         at = 0
-        for piece in self._pieces():
-            end = at + len(piece)
+        for chunk in self._chunks():
+            end = at + len(chunk)
             if stop is not None and at >= stop:
                 return
             if end > start:
-                yield piece[max(0, start - at) : None if stop is None else max(0, stop - at)]
+                yield chunk[max(0, start - at) : None if stop is None else max(0, stop - at)]
             at = end
 
     def size(self) -> int:
@@ -95,7 +95,7 @@ class Output:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Output) and self.etag == other.etag
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _chunks(self) -> Iterator[bytes]:
         db, job = self.db, self.job
         if not self.is_errors:
             render = _moderation_line if job.endpoint == MODERATIONS else _completion_line
@@ -108,8 +108,8 @@ class Output:
             yield _refused_line(job, line)
         code = "batch_expired" if job.state is JobState.EXPIRED else "batch_cancelled"
         for first_seq, rows in unprocessed.dropped(db, self.keyring, job):
-            for place, row in enumerate(rows, first_seq):
-                yield _failed_line(job, str(place), row.id, code, "the batch ended before this request was processed.")
+            for seq, row in enumerate(rows, first_seq):
+                yield _failed_line(job, str(seq), row.id, code, "the batch ended before this request was processed.")
 
 
 def find(db: Database, keyring: Keyring, file_id: str, tenant_id: int) -> Output | None:

@@ -96,7 +96,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             input_file_id=file.public_id,
             endpoint=asked.endpoint,
         )
-        settle = once.settling()
+        record = once.recording()
         job = await in_thread(
             open_job,
             context.db,
@@ -104,7 +104,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             context.settings,
             new,
             addresses=addresses,
-            also=lambda connection, public_id: settle(connection, ids.BATCH.of(public_id)),
+            also=lambda connection, public_id: record(connection, ids.BATCH.of(public_id)),
         )
         try:
             await context.throttle.spend(request, caller, file.lines or 0)
@@ -153,8 +153,8 @@ async def _taken(
             rows = take_lines(lines, max_text_bytes=context.settings.intake.max_text_bytes, columns=options.columns)
             await beside(context.body_threads, intake.add_all, rows)
             lines = await anext(blocks, None)
-        label, settle = ids.BATCH.of(intake.job.public_id), once.settling(body.digest) if once else None
-        job = await in_thread(intake.seal, also=(lambda connection: settle(connection, label)) if settle else None)
+        label, record = ids.BATCH.of(intake.job.public_id), once.recording(body.digest) if once else None
+        job = await in_thread(intake.seal, also=(lambda connection: record(connection, label)) if record else None)
     except BaseException as error:
         await in_thread(intake.give_up, error)
         raise

@@ -81,7 +81,7 @@ async def _taken(request: Request, context: Context, caller: Caller) -> dict[str
         async with Once.of(request, context.db, caller, asked) as once:
             if once.earlier is not None:
                 return file_object(await _file(once.earlier, context, caller.tenant_id))
-            settle, label = once.settling(), arriving.file.label
+            record, label = once.recording(), arriving.file.label
             stored = await in_thread(
                 files.complete,
                 context.db,
@@ -91,7 +91,7 @@ async def _taken(request: Request, context: Context, caller: Caller) -> dict[str
                 lines=arriving.lines,
                 digest=digest,
                 expires_s=expires_s,
-                also=lambda connection: settle(connection, label),
+                also=lambda connection: record(connection, label),
             )
             arriving.is_kept = True
         return file_object(stored)

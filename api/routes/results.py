@@ -80,7 +80,7 @@ async def results(
 
     job, body, is_news = await in_thread(page)
     if wait_s and not is_news:
-        with context.watching.places.taken(caller.key_id):
+        with context.watching.slots.taken(caller.key_id):
             while (left_s := deadline - time.monotonic()) > 0 and not is_news and not await request.is_disconnected():
                 newer = await context.watching.news(job, within_s=min(left_s, GONE_S))
                 if newer is not job:
@@ -123,35 +123,35 @@ async def download(
     spreadsheet_safe: Annotated[bool, Query(description="CSV: put an apostrophe before what a spreadsheet would run.")] = False,
 ) -> Response:
     """Stream all verdicts so far, in input order."""
-    place = context.downloads.place(caller.key_id)
+    slot = context.downloads.slot(caller.key_id)
     job = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
     pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
     encoded = export.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
     first = await beside(context.download_threads, next, encoded, b"")  # a failure here is an error response
 
-    async def pieces() -> AsyncIterator[bytes]:
-        piece: bytes | None = first
+    async def chunks() -> AsyncIterator[bytes]:
+        chunk: bytes | None = first
         try:
-            while piece is not None:
-                if piece:  # else the page is held for its row group; in between, a caller that has left is noticed
-                    yield piece
-                piece = await beside(context.download_threads, next, encoded, None)
+            while chunk is not None:
+                if chunk:  # else the page is held for its row group; in between, a caller that has left is noticed
+                    yield chunk
+                chunk = await beside(context.download_threads, next, encoded, None)
         finally:
-            place.free()
+            slot.free()
 
     headers = {"Content-Disposition": f'attachment; filename="{job.label}.{fmt}"'}
-    return StreamingResponse(pieces(), media_type=MEDIA[fmt], headers=headers)
+    return StreamingResponse(chunks(), media_type=MEDIA[fmt], headers=headers)
 
 
 @router.get("/{batch_id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
 async def events(batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
     """Stream the batch as server-sent events, each time it changes, until it has ended."""
-    places = context.watching.places
-    places.require(caller.key_id)
+    slots = context.watching.slots
+    slots.require(caller.key_id)
     first = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
 
     async def stream() -> AsyncIterator[bytes]:
-        with places.held(caller.key_id):  # only now: nobody would learn of a stream that never begins
+        with slots.held(caller.key_id):  # only now: nobody would learn of a stream that never begins
             job = first
             yield _event(job)
             while not job.state.is_final:

@@ -94,14 +94,14 @@ class FileIntakes:
 
     def _rows(self, file_id: uuid.UUID, tenant_id: int, url: str) -> Iterator[tuple[int, PayloadRow | LineError]]:
         file = files.get(self._db, file_id, tenant_id=tenant_id)
-        pieces = self._until_stopped(self._contents.read(file_id, file.data_key, size=file.size))
-        return numbered_rows(pieces, max_text_bytes=self._settings.intake.max_text_bytes, url=url)
+        chunks = self._until_stopped(self._contents.read(file_id, file.data_key, size=file.size))
+        return numbered_rows(chunks, max_text_bytes=self._settings.intake.max_text_bytes, url=url)
 
-    def _until_stopped(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
+    def _until_stopped(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
             if self._stopped.is_set():
                 raise RetryableError("the process is stopping.")
-            yield piece
+            yield chunk
 
     def _remove_left(self) -> None:
         if time.monotonic() - self._removed_at < REMOVE_S:

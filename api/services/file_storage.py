@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from guardfleet.errors import AwayError, ConfigurationError, RetryableError
 from guardfleet.security.encryption import OVERHEAD_BYTES, Keyring
 
-PIECE_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 class Contents:
@@ -43,16 +43,18 @@ class Contents:
         stop = size if stop is None else min(stop, size)
         if start >= stop:
             return
-        last = max(0, size - 1) // PIECE_BYTES
+        last = max(0, size - 1) // CHUNK_BYTES
         with _translated(FileNotFoundError):
             opened = self._fs.open(self._path(file_id), "rb")
         with opened as stored:
-            for no in range(start // PIECE_BYTES, (stop - 1) // PIECE_BYTES + 1):
+            for no in range(start // CHUNK_BYTES, (stop - 1) // CHUNK_BYTES + 1):
                 with _translated():
-                    stored.seek(no * (PIECE_BYTES + OVERHEAD_BYTES))
-                    sealed = stored.read(PIECE_BYTES + OVERHEAD_BYTES)
-                plain = self._keyring.decrypt_bytes(data_key, sealed, place=_place(file_id, no, is_last=no == last))
-                at = no * PIECE_BYTES
+                    stored.seek(no * (CHUNK_BYTES + OVERHEAD_BYTES))
+                    sealed = stored.read(CHUNK_BYTES + OVERHEAD_BYTES)
+                plain = self._keyring.decrypt_bytes(
+                    data_key, sealed, associated_data=_associated_data(file_id, no, is_last=no == last)
+                )
+                at = no * CHUNK_BYTES
                 yield plain[max(0, start - at) : stop - at]
 
     def delete(self, file_id: uuid.UUID) -> None:
@@ -70,7 +72,7 @@ class Writer:
     def __init__(self, fs: Any, path: str, keyring: Keyring, data_key: bytes, file_id: uuid.UUID) -> None:
         self._fs, self._path, self._keyring, self._data_key, self._file_id = fs, path, keyring, data_key, file_id
         self._stored = fs.open(path, "wb")
-        self._piece = bytearray()
+        self._chunk = bytearray()
         self._no = 0
         self._digest = hashlib.sha256()
         self._is_closed = False
@@ -87,14 +89,14 @@ class Writer:
         """Append data."""
         self.size += len(data)
         self._digest.update(data)
-        self._piece += data
-        while len(self._piece) > PIECE_BYTES:  # a full chunk waits, since it may be the last
-            self._put(bytes(self._piece[:PIECE_BYTES]), is_last=False)
-            del self._piece[:PIECE_BYTES]
+        self._chunk += data
+        while len(self._chunk) > CHUNK_BYTES:  # a full chunk waits, since it may be the last
+            self._put(bytes(self._chunk[:CHUNK_BYTES]), is_last=False)
+            del self._chunk[:CHUNK_BYTES]
 
     def close(self) -> bytes:
         """Complete the content and return its SHA-256."""
-        self._put(bytes(self._piece), is_last=True)
+        self._put(bytes(self._chunk), is_last=True)
         with _translated():
             self._stored.close()
         self._is_closed = True
@@ -107,7 +109,9 @@ class Writer:
                 end()
 
     def _put(self, plain: bytes, *, is_last: bool) -> None:
-        sealed = self._keyring.encrypt_bytes(self._data_key, plain, place=_place(self._file_id, self._no, is_last=is_last))
+        sealed = self._keyring.encrypt_bytes(
+            self._data_key, plain, associated_data=_associated_data(self._file_id, self._no, is_last=is_last)
+        )
         with _translated():
             self._stored.write(sealed)
         self._no += 1
@@ -124,5 +128,5 @@ def _translated(*told: type[Exception]) -> Iterator[None]:
         raise AwayError("file storage", f"the file storage did not answer: {type(error).__name__}") from error
 
 
-def _place(file_id: uuid.UUID, no: int, *, is_last: bool) -> bytes:
+def _associated_data(file_id: uuid.UUID, no: int, *, is_last: bool) -> bytes:
     return b"file/%s/%d/%d" % (file_id.hex.encode(), no, is_last)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from starlette.concurrency import run_in_threadpool
 
-from api.http.long_requests import Places
+from api.http.long_requests import Slots
 from guardfleet.errors import NotFoundError, RetryableError
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
@@ -28,8 +28,8 @@ class _Watched:
 class Watching:
     """The watched jobs of one API process, and the slots of those that wait. For one event loop only."""
 
-    def __init__(self, db: Database, places: Places) -> None:
-        self.places = places
+    def __init__(self, db: Database, slots: Slots) -> None:
+        self.slots = slots
         self._db = db
         self._watched: dict[int, _Watched] = {}
         self._looking: asyncio.Task[None] | None = None

@@ -222,9 +222,9 @@ class AsyncClient:
             return found
 
 
-async def _async_bytes(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
+async def _async_bytes(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
 
 
 def _filters(severity: Sequence[str] | None, category: str | None, status: str | None, since: float | None) -> dict[str, Any]:

@@ -94,10 +94,10 @@ class Stack:
         logs = self._folder / "logs"
         if self._log_to_files:
             logs.mkdir(parents=True, exist_ok=True)
-        for place, (name, args) in enumerate(commands):
+        for rank, (name, args) in enumerate(commands):
             log = logs / f"{name}.log" if self._log_to_files else None
             if self.settings.metrics_port:  # one for each
-                environment[f"{ENV_PREFIX}METRICS_PORT"] = str(self.settings.metrics_port + place)
+                environment[f"{ENV_PREFIX}METRICS_PORT"] = str(self.settings.metrics_port + rank)
             child = Child(name, args, environment, log, after_death=free_shards(self.settings))
             self.children.append(child)
             child.start()
@@ -245,9 +245,9 @@ def _secret_key(folder: pathlib.Path) -> str:
 def _socket_folder(folder: pathlib.Path) -> pathlib.Path:
     """Return a folder in the data folder, or a temporary one if that path is too long for a socket or unsafe in a URL."""
     mark = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-    for place in (folder.resolve() / "run", pathlib.Path(tempfile.gettempdir()).resolve() / f"guardfleet-{mark}"):
-        if len(str(place)) <= SOCKET_PATH_LIMIT and PLAIN_PATH.fullmatch(str(place)):
-            return place
+    for candidate in (folder.resolve() / "run", pathlib.Path(tempfile.gettempdir()).resolve() / f"guardfleet-{mark}"):
+        if len(str(candidate)) <= SOCKET_PATH_LIMIT and PLAIN_PATH.fullmatch(str(candidate)):
+            return candidate
     raise ConfigurationError(
         f"cannot make a socket below {folder} or {tempfile.gettempdir()}, whose paths are too long or have characters that no URL "
         "have: set GUARDFLEET_DATA_DIR or TMPDIR to a shorter one."

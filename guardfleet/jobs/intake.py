@@ -22,10 +22,10 @@ from guardfleet.store.jobs.intake import EncryptedShard, NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 
-PIECE_SHARDS = 16  # shards in one COPY transaction
-PIECE_BYTES = 32 << 20
-PIECE_REJECTIONS = 10_000
-PIECE_S = 2.0  # commit early if the input is slow, so that work on it starts
+COMMIT_SHARDS = 16  # shards in one COPY transaction
+COMMIT_BYTES = 32 << 20
+COMMIT_REJECTIONS = 10_000
+COMMIT_S = 2.0  # commit early if the input is slow, so that work on it starts
 LOOK_AGAIN_S = 0.2
 FIRST_REJECTED = 5  # enough to show what is wrong
 
@@ -105,7 +105,7 @@ class Intake:
                 self._row_bytes += content_bytes(row.content)
                 if len(self._rows) >= self._settings.intake.shard_texts or self._row_bytes >= self._settings.tuning.shard_bytes:
                     self._close_shard()
-        if self._clock() - self._written_at > PIECE_S:
+        if self._clock() - self._written_at > COMMIT_S:
             self._close_shard()
             self._flush(alive=True)
 
@@ -145,7 +145,7 @@ class Intake:
         self._rejections.append(error)
         if len(self.first_rejected) < FIRST_REJECTED:
             self.first_rejected.append(error)
-        if len(self._rejections) >= PIECE_REJECTIONS:
+        if len(self._rejections) >= COMMIT_REJECTIONS:
             self._close_shard()
             self._flush()
 
@@ -158,7 +158,7 @@ class Intake:
         self._taken += len(self._rows)
         self._shard_no += 1
         self._rows, self._row_bytes = [], 0
-        if len(self._shards) >= PIECE_SHARDS or self._shard_bytes >= PIECE_BYTES:
+        if len(self._shards) >= COMMIT_SHARDS or self._shard_bytes >= COMMIT_BYTES:
             self._flush()
 
     def _flush(self, *, alive: bool = False) -> None:

@@ -36,5 +36,5 @@ def place_of(name: str) -> pathlib.Path | None:
     if spec is None:
         return None
     folders = list(spec.submodule_search_locations or ())
-    place = folders[0] if folders else spec.origin
-    return pathlib.Path(place or "an unknown place").resolve()
+    path = folders[0] if folders else spec.origin
+    return pathlib.Path(path or "an unknown place").resolve()

@@ -34,10 +34,10 @@ def text_of(content: object, where: str) -> str:
         return ""
     if isinstance(content, str):
         return content
-    return "\n".join(piece for piece in pieces_of(content, where) if piece)
+    return "\n".join(text for text in texts_of(content, where) if text)
 
 
-def pieces_of(content: object, where: str) -> Iterable[str]:
+def texts_of(content: object, where: str) -> Iterable[str]:
     """Return the text of each part of a list, or of a single part."""
     if isinstance(content, Mapping):
         return [_part(content, where)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardfleet.errors import ContentError
-from guardfleet.rows.content_parts import call_of, pieces_of, refuse_repeated, refuse_unread, result_of, text_of
+from guardfleet.rows.content_parts import call_of, refuse_repeated, refuse_unread, result_of, text_of, texts_of
 from guardfleet.rows.json_text import JsonError, parse
 from guardfleet.rows.words import called
 
@@ -108,11 +108,11 @@ def _text(message: Mapping[str, Any], where: str) -> str:
         if isinstance(given := message.get(key), str):
             said.append(given)
         elif given is not None:
-            said.append("\n".join(piece for piece in pieces_of(given, where) if piece))
+            said.append("\n".join(text for text in texts_of(given, where) if text))
     said.append(text_of(message.get("refusal"), where))
     said.append(_transcript(message.get("audio"), where))
     said += [call_of(call, where) for call in _calls(message)]
-    return "\n".join(dict.fromkeys(piece for piece in said if piece))
+    return "\n".join(dict.fromkeys(text for text in said if text))
 
 
 def _transcript(audio: object, where: str) -> str:

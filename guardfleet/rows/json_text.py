@@ -79,8 +79,8 @@ def _careful(raw: bytes) -> Any:
     try:
         text = raw.removeprefix(BOM).decode("utf-8", "surrogatepass")  # keep a lone surrogate as it is
     except UnicodeDecodeError as error:
-        place = f"byte {error.start + 1} of it is 0x{error.object[error.start]:02x}"
-        raise JsonError(f"the line is not UTF-8: {place}", "invalid_encoding") from None
+        where = f"byte {error.start + 1} of it is 0x{error.object[error.start]:02x}"
+        raise JsonError(f"the line is not UTF-8: {where}", "invalid_encoding") from None
     if text.count("[") + text.count("{") > DEEPEST:
         text = _pruned(text)
     try:

@@ -30,17 +30,17 @@ class LineCutter:
         """Whether the incomplete line is too long already."""
         return self._open is None
 
-    def cut(self, piece: bytes) -> list[NumberedLine]:
+    def cut(self, chunk: bytes) -> list[NumberedLine]:
         """Return the lines that end in this chunk."""
-        first, last = piece.find(b"\n"), piece.rfind(b"\n")
+        first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
         if first < 0:
-            self._go_on(piece)
+            self._go_on(chunk)
             return []
-        self._go_on(piece[:first])
+        self._go_on(chunk[:first])
         found = self._close()
         if first < last:
-            found += self._between(piece[first + 1 : last])
-        self._go_on(piece[last + 1 :])
+            found += self._between(chunk[first + 1 : last])
+        self._go_on(chunk[last + 1 :])
         return found
 
     def end(self) -> list[NumberedLine]:
@@ -85,12 +85,12 @@ class LineCutter:
 
 
 def numbered_rows(
-    pieces: Iterable[bytes], *, max_text_bytes: int, url: str | None = None
+    chunks: Iterable[bytes], *, max_text_bytes: int, url: str | None = None
 ) -> Iterator[tuple[int, PayloadRow | LineError]]:
     """Yield every line that is not blank, as `take_lines` does."""
     cutter = LineCutter(longest_line(max_text_bytes))
-    for piece in pieces:
-        yield from take_lines(cutter.cut(piece), max_text_bytes=max_text_bytes, url=url)
+    for chunk in chunks:
+        yield from take_lines(cutter.cut(chunk), max_text_bytes=max_text_bytes, url=url)
     yield from take_lines(cutter.end(), max_text_bytes=max_text_bytes, url=url)
 
 

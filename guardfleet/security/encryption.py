@@ -119,28 +119,28 @@ class Keyring:
     def encrypt_rows(self, wrapped_key: bytes, rows: Sequence[PayloadRow], *, job_id: int, shard_no: int) -> bytes:
         """Compress and encrypt the rows of one shard; bound to its job and number, so blobs cannot be swapped."""
         plain = payload.dumped(rows)
-        return _encrypt(self._data_key(wrapped_key), _packed(plain), _place(job_id, shard_no, ROWS))
+        return _encrypt(self._data_key(wrapped_key), _packed(plain), _associated_data(job_id, shard_no, ROWS))
 
     def decrypt_rows(self, wrapped_key: bytes, blob: bytes, *, job_id: int, shard_no: int) -> list[PayloadRow]:
         """Decrypt what `encrypt_rows` made. Raises ConfigurationError if key and blob do not belong together."""
-        return self._opened(wrapped_key, blob, _place(job_id, shard_no, ROWS), payload.loaded)
+        return self._opened(wrapped_key, blob, _associated_data(job_id, shard_no, ROWS), payload.loaded)
 
     def seal(self, wrapped_key: bytes, value: Any, *, kind: str, job_id: int, shard_no: int) -> bytes:
         """Compress and encrypt a JSON value, bound to its kind and to one shard."""
         plain = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return _encrypt(self._data_key(wrapped_key), _packed(plain), _place(job_id, shard_no, kind))
+        return _encrypt(self._data_key(wrapped_key), _packed(plain), _associated_data(job_id, shard_no, kind))
 
     def open(self, wrapped_key: bytes, blob: bytes, *, kind: str, job_id: int, shard_no: int) -> Any:
         """Decrypt what `seal` made. Raises ConfigurationError if key and blob do not belong together."""
-        return self._opened(wrapped_key, blob, _place(job_id, shard_no, kind), json.loads)
+        return self._opened(wrapped_key, blob, _associated_data(job_id, shard_no, kind), json.loads)
 
-    def encrypt_bytes(self, wrapped_key: bytes, plain: bytes, *, place: bytes) -> bytes:
-        """Encrypt bytes as they are, bound to `place`."""
-        return _encrypt(self._data_key(wrapped_key), plain, place)
+    def encrypt_bytes(self, wrapped_key: bytes, plain: bytes, *, associated_data: bytes) -> bytes:
+        """Encrypt bytes as they are, bound to `associated_data`."""
+        return _encrypt(self._data_key(wrapped_key), plain, associated_data)
 
-    def decrypt_bytes(self, wrapped_key: bytes, sealed: bytes, *, place: bytes) -> bytes:
-        """Decrypt what `encrypt_bytes` made. Raises ConfigurationError if key, place and bytes do not belong together."""
-        return _decrypt(self._data_key(wrapped_key), sealed, place)
+    def decrypt_bytes(self, wrapped_key: bytes, sealed: bytes, *, associated_data: bytes) -> bytes:
+        """Decrypt what `encrypt_bytes` made. Raises ConfigurationError if key, associated_data and bytes do not belong together."""
+        return _decrypt(self._data_key(wrapped_key), sealed, associated_data)
 
     def encrypt_secret(self, value: str) -> bytes:
         """Encrypt a small secret (a webhook's) for its column."""
@@ -161,9 +161,11 @@ class Keyring:
         """Return the digests under which an API key may be stored, the current key's first."""
         return [hmac.digest(root.api_key_pepper, api_key.encode(), "sha256") for root in self._each()]
 
-    def _opened(self, wrapped_key: bytes, blob: bytes, place: bytes, read: Callable[[str], T]) -> T:
+    def _opened(self, wrapped_key: bytes, blob: bytes, associated_data: bytes, read: Callable[[str], T]) -> T:
         try:
-            return read(zlib.decompress(_decrypt(self._data_key(wrapped_key), blob, place)).decode("utf-8", "surrogatepass"))
+            return read(
+                zlib.decompress(_decrypt(self._data_key(wrapped_key), blob, associated_data)).decode("utf-8", "surrogatepass")
+            )
         except RecursionError:
             raise ConfigurationError("an encrypted value is nested deeper than this version reads.") from None
         except (zlib.error, ValueError, TypeError) as error:
@@ -172,14 +174,14 @@ class Keyring:
     def _data_key(self, wrapped: bytes) -> AESGCM:
         return AESGCM(self._unwrap(wrapped, b"data-key"))
 
-    def _unwrap(self, sealed: bytes, place: bytes) -> bytes:
+    def _unwrap(self, sealed: bytes, associated_data: bytes) -> bytes:
         first, *others = self._each()
         for root in others:
             try:
-                return _decrypt(root.wrap, sealed, place)
+                return _decrypt(root.wrap, sealed, associated_data)
             except ConfigurationError:
                 continue
-        return _decrypt(first.wrap, sealed, place)
+        return _decrypt(first.wrap, sealed, associated_data)
 
     def _each(self) -> list[Root]:
         return sorted(self._roots.values(), key=lambda root: root is not self._current)
@@ -189,7 +191,7 @@ def _derive(root: bytes, label: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=label).derive(root)
 
 
-def _place(job_id: int, shard_no: int, kind: str) -> bytes:
+def _associated_data(job_id: int, shard_no: int, kind: str) -> bytes:
     return b"%d/%d/%s" % (job_id, shard_no, kind.encode())
 
 
@@ -197,15 +199,15 @@ def _packed(plain: str) -> bytes:
     return zlib.compress(plain.encode("utf-8", "surrogatepass"), 1)  # surrogatepass: keep a lone surrogate as it came
 
 
-def _encrypt(key: AESGCM, plain: bytes, place: bytes) -> bytes:
+def _encrypt(key: AESGCM, plain: bytes, associated_data: bytes) -> bytes:
     nonce = secrets.token_bytes(NONCE_BYTES)
-    return VERSION + nonce + key.encrypt(nonce, plain, place)
+    return VERSION + nonce + key.encrypt(nonce, plain, associated_data)
 
 
-def _decrypt(key: AESGCM, blob: bytes, place: bytes) -> bytes:
+def _decrypt(key: AESGCM, blob: bytes, associated_data: bytes) -> bytes:
     if blob[:1] != VERSION:
         raise ConfigurationError("an encrypted value has an unknown version: a newer guardfleet wrote it.")
     try:
-        return key.decrypt(blob[1 : 1 + NONCE_BYTES], blob[1 + NONCE_BYTES :], place)
+        return key.decrypt(blob[1 : 1 + NONCE_BYTES], blob[1 + NONCE_BYTES :], associated_data)
     except InvalidTag as error:
         raise ConfigurationError("an encrypted value cannot be decrypted: was secret_key changed?") from error

@@ -233,11 +233,11 @@ def _plain(value: object) -> str:
 
 def _explain(item: dict[str, object]) -> str:
     where = [str(part) for part in item["loc"] if isinstance(part, str)] if isinstance(item["loc"], tuple) else []
-    places = [part for part in item["loc"] if isinstance(part, int)] if isinstance(item["loc"], tuple) else []
+    positions = [part for part in item["loc"] if isinstance(part, int)] if isinstance(item["loc"], tuple) else []
     shown = "" if not where or _is_secret(where) else f" = {item.get('input')!r}"
     key = ENV_PREFIX + DELIMITER.join(where).upper() if where else "settings"
-    place = f", item {places[0] + 1}" if places else ""
-    return f"{key}{place}{shown}: {str(item['msg']).removeprefix('Value error, ')}"
+    position = f", item {positions[0] + 1}" if positions else ""
+    return f"{key}{position}{shown}: {str(item['msg']).removeprefix('Value error, ')}"
 
 
 def _is_secret(where: Sequence[str]) -> bool:

@@ -9,13 +9,13 @@ from guardfleet.errors import RejectedError
 from guardfleet.verdicts.page import Cursor
 
 MARK_BYTES = 8
-PLACE = struct.Struct(">iq")  # ordinal of the shard, sequence number in it
+POSITION = struct.Struct(">iq")  # ordinal of the shard, sequence number in it
 
 
 def pack(cursor: Cursor, *, job_id: int, key: bytes) -> str:
     """Encode a cursor as text for a URL."""
-    place = PLACE.pack(cursor.ord, cursor.seq)
-    return base64.urlsafe_b64encode(place + _mark(place, job_id, key)).rstrip(b"=").decode()
+    position = POSITION.pack(cursor.ord, cursor.seq)
+    return base64.urlsafe_b64encode(position + _mark(position, job_id, key)).rstrip(b"=").decode()
 
 
 def unpack(text: str, *, job_id: int, keys: Sequence[bytes]) -> Cursor:
@@ -24,11 +24,11 @@ def unpack(text: str, *, job_id: int, keys: Sequence[bytes]) -> Cursor:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         raw = b""
-    place, mark = raw[: PLACE.size], raw[PLACE.size :]
-    if len(place) != PLACE.size or not any(hmac.compare_digest(mark, _mark(place, job_id, key)) for key in keys):
+    position, mark = raw[: POSITION.size], raw[POSITION.size :]
+    if len(position) != POSITION.size or not any(hmac.compare_digest(mark, _mark(position, job_id, key)) for key in keys):
         raise RejectedError("after is not a cursor of this batch: take it from `next` of the previous page.")
-    return Cursor(*PLACE.unpack(place))
+    return Cursor(*POSITION.unpack(position))
 
 
-def _mark(place: bytes, job_id: int, key: bytes) -> bytes:
-    return hmac.digest(key, b"%d|" % job_id + place, "sha256")[:MARK_BYTES]
+def _mark(position: bytes, job_id: int, key: bytes) -> bytes:
+    return hmac.digest(key, b"%d|" % job_id + position, "sha256")[:MARK_BYTES]

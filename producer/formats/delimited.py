@@ -86,28 +86,28 @@ class Delimited:
 
 def _picker(names: Sequence[str], columns: Columns) -> Callable[[int, list[str]], Any]:
     """Return a function that makes a row of a line's fields. Empty cells (except the text) and unnamed columns are left out."""
-    at = {name: place for place, name in enumerate(names)}
+    at = {name: position for position, name in enumerate(names)}
     text, row_id, metadata = at.get(columns.text), at.get(columns.id), at.get(METADATA)
     lists = [(name, at[name]) for name in CONVERSATIONS if name in at and name not in (columns.text, columns.id)]
     others = [(name, at[name]) for name in columns.others(names)]
-    beside_text = [(name, place) for place, name in enumerate(names) if name not in columns.used]
+    beside_text = [(name, position) for position, name in enumerate(names) if name not in columns.used]
 
     def picked(line: int, fields: list[str]) -> Any:
         row: dict[str, Any] = {} if text is None else {"text": fields[text]}
         if row_id is not None and fields[row_id]:
             row["id"] = fields[row_id]
-        extra: dict[str, Any] = {name: fields[place] for name, place in others if fields[place]} if others else {}
-        for name, place in lists:
-            if fields[place]:
+        extra: dict[str, Any] = {name: fields[position] for name, position in others if fields[position]} if others else {}
+        for name, position in lists:
+            if fields[position]:
                 try:
-                    held = columns.conversation(name, fields[place], has_text=_has_text(row))
+                    held = columns.conversation(name, fields[position], has_text=_has_text(row))
                 except ValueError as error:
                     return LineError(line, "wrong_type", str(error))
                 (row if isinstance(held, list) else extra)[name] = held
         if row.get("text") == "" and any(name in row for name, _ in lists):
             del row["text"]
         if not columns.is_told and not _has_text(row):  # keep the other columns, so that what stands beside an empty text is seen
-            row = {name: fields[place] for name, place in beside_text if fields[place]} | row
+            row = {name: fields[position] for name, position in beside_text if fields[position]} | row
         if metadata is not None and fields[metadata]:
             extra = beside(extra, object_of(fields[metadata]))
         if extra:

@@ -39,8 +39,8 @@ class JsonLines:
         """Yield the lines that are not blank, as many at a time as a chunk holds."""
         cutter = LineCutter(longest_line(self.max_text_bytes))
         self._n_lines, is_whole = 0, True
-        for piece in self.encoding.pieces(self.stream.pieces()):
-            cut = piece if self.end == b"\n" else piece.replace(self.end, b"\n")
+        for chunk in self.encoding.chunks(self.stream.chunks()):
+            cut = chunk if self.end == b"\n" else chunk.replace(self.end, b"\n")
             self._n_lines += cut.count(b"\n")
             is_whole = cut[-1:] == b"\n" if cut else is_whole
             yield cutter.cut(cut)

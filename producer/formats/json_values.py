@@ -100,7 +100,7 @@ class _Text:
 
     def __init__(self, stream: Source, encoding: Encoding) -> None:
         self.buffer, self.at, self.is_read = "", 0, False
-        self._pieces = encoding.pieces(stream.pieces())
+        self._chunks = encoding.chunks(stream.chunks())
         self._machine = codecs.getincrementaldecoder(encoding.codec)(MARK)
 
     @property
@@ -112,9 +112,9 @@ class _Text:
         parts: list[str] = []
         wanted = max(1, len(self.buffer) - self.at)
         while sum(map(len, parts)) < wanted and not self.is_read:
-            piece = next(self._pieces, None)
-            self.is_read = piece is None
-            parts.append(self._machine.decode(piece or b"", final=piece is None))
+            chunk = next(self._chunks, None)
+            self.is_read = chunk is None
+            parts.append(self._machine.decode(chunk or b"", final=chunk is None))
         if not any(parts):
             return False
         self.buffer, self.at = "".join([self.buffer[self.at :], *parts]), 0

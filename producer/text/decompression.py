@@ -21,7 +21,7 @@ else:
     except ImportError:  # an extra; most files are not zstd
         zstd = None  # type: ignore[assignment]
 
-PIECE_BYTES = 256 << 10  # of a file, or what a pipe has so far
+CHUNK_BYTES = 256 << 10  # of a file, or what a pipe has so far
 HEAD_BYTES = 64 << 10  # inspected before anything is decided
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 SKIPPABLE = b"\x2a\x4d\x18"  # preceded by a byte from 50 to 5f: a zstd frame without data
@@ -68,7 +68,7 @@ class Source(Protocol):
 
     damage: str | None
 
-    def pieces(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         """Yield all bytes, once."""
 
 
@@ -79,7 +79,7 @@ class Head:
         self.damage: str | None = None
         self._head = head
 
-    def pieces(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         """Yield the only chunk."""
         return iter((self._head,))
 
@@ -95,15 +95,15 @@ class Stream:
         self._start = _first(self._file)
         self.compression = _compression(self._start)
         self.is_short = False  # whether the head is all of it
-        self._pieces = self._inflated()
+        self._chunks = self._inflated()
         self.head = self._look()
 
-    def pieces(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         """Yield everything from the beginning, once."""
         with self._file:
             if self.head:
                 yield self.head
-            yield from self._pieces
+            yield from self._chunks
 
     def close(self) -> None:
         """Close the file."""
@@ -112,19 +112,19 @@ class Stream:
     def _look(self) -> bytes:
         head = bytearray()
         while len(head) < HEAD_BYTES:
-            piece = next(self._pieces, None)
-            if piece is None:
+            chunk = next(self._chunks, None)
+            if chunk is None:
                 self.is_short = True
                 break
-            head += piece
+            head += chunk
             if self._comes_once and b"\n" in head:
                 break  # do not keep a writer waiting that writes into a pipe line by line
         return bytes(head)
 
     def _inflated(self) -> Iterator[bytes]:
-        pieces = {"gzip": _gunzip, "zstd": _unzstd, None: _plain}[self.compression](_Resumed(self._start, self._file))
+        chunks = {"gzip": _gunzip, "zstd": _unzstd, None: _plain}[self.compression](_Resumed(self._start, self._file))
         try:
-            yield from pieces
+            yield from chunks
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             kind = "ends in the middle" if isinstance(error, EOFError) else "is damaged"
             self.damage = f"the {self.compression} stream {kind}: the rest is missing"
@@ -173,13 +173,13 @@ def _compression(start: bytes) -> str | None:
 
 
 def _plain(file: _Readable) -> Iterator[bytes]:
-    return iter(lambda: file.read(PIECE_BYTES), b"")
+    return iter(lambda: file.read(CHUNK_BYTES), b"")
 
 
 def _gunzip(file: Any) -> Iterator[bytes]:
     """Decompress consecutive members as one stream; zeros after the last are padding."""
     with gzip.GzipFile(fileobj=file) as whole:
-        yield from iter(lambda: whole.read1(PIECE_BYTES), b"")
+        yield from iter(lambda: whole.read1(CHUNK_BYTES), b"")
 
 
 def _unzstd(file: Any) -> Iterator[bytes]:
@@ -188,6 +188,6 @@ def _unzstd(file: Any) -> Iterator[bytes]:
         raise ConfigurationError("zstd needs backports.zstd: pip install 'guardfleet[producer]'.")
     try:
         with zstd.ZstdFile(file, options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG}) as whole:
-            yield from iter(lambda: whole.read1(PIECE_BYTES), b"")
+            yield from iter(lambda: whole.read1(CHUNK_BYTES), b"")
     except zstd.ZstdError as error:
         raise zlib.error(str(error)) from error

@@ -27,7 +27,7 @@ codecs.register_error(MARK, lambda error: ("\udcff", getattr(error, "end", 1))) 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a file's bytes are decoded. `codec` decodes lines after `pieces` has prepared the bytes."""
+    """How a file's bytes are decoded. `codec` decodes lines after `chunks` has prepared the bytes."""
 
     name: str
     bom_bytes: int = 0
@@ -42,13 +42,13 @@ class Encoding:
         """The codec that decodes a line."""
         return "utf-8" if self.is_wide else self.name
 
-    def pieces(self, raw: Iterator[bytes]) -> Iterator[bytes]:
+    def chunks(self, raw: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the bytes without their mark; wide encodings come as UTF-8, with an invalid byte for what could not be decoded."""
         left = self.bom_bytes
         machine = codecs.getincrementaldecoder(self.name)(MARK) if self.is_wide else None
-        for piece in raw:
-            rest = piece[left:]
-            left = max(0, left - len(piece))
+        for chunk in raw:
+            rest = chunk[left:]
+            left = max(0, left - len(chunk))
             yield machine.decode(rest).encode("utf-8", "surrogateescape") if machine else rest
         if machine and (last := machine.decode(b"", final=True)):
             yield last.encode("utf-8", "surrogateescape")
@@ -58,8 +58,8 @@ class Encoding:
         try:
             return line.decode(self.codec)
         except UnicodeDecodeError as error:
-            place = "" if self.is_wide else f": byte {error.start + 1} of it is 0x{error.object[error.start]:02x}"
-            raise ValueError(f"the line is not {self.name.upper()}{place}") from None
+            where = "" if self.is_wide else f": byte {error.start + 1} of it is 0x{error.object[error.start]:02x}"
+            raise ValueError(f"the line is not {self.name.upper()}{where}") from None
 
 
 def encoding_of(head: bytes, name: str, wanted: str | None) -> Encoding:

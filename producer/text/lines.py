@@ -34,7 +34,7 @@ class Lines:
 
     def __init__(
         self,
-        pieces: Iterable[bytes],
+        chunks: Iterable[bytes],
         encoding: Encoding,
         *,
         end: bytes,
@@ -44,7 +44,7 @@ class Lines:
         self.bad: dict[int, tuple[str, str]] = {}
         self.n = 0  # lines in earlier blocks
         self.has_returns = False
-        self._pieces, self._encoding, self._end, self._longest = pieces, encoding, end, longest
+        self._chunks, self._encoding, self._end, self._longest = chunks, encoding, end, longest
         self._damage = damage  # what cut the input off, once it has ended
         self._block: list[str] = []
         self._lines = chain.from_iterable(self._blocks())
@@ -65,22 +65,22 @@ class Lines:
     def _blocks(self) -> Iterator[list[str]]:
         held: list[bytes] = []  # parts of the incomplete line
         size = quotes = 0
-        for piece in self._pieces:
-            cut = piece.rfind(self._end) + 1
+        for chunk in self._chunks:
+            cut = chunk.rfind(self._end) + 1
             if not cut:
-                held.append(piece)
-                size += len(piece)
+                held.append(chunk)
+                size += len(chunk)
                 if size > self._longest:  # no longer held: only its quotes are counted
                     quotes += sum(part.count(b'"') for part in held)
                     held = []
                 continue
             if size > self._longest:
-                ended = piece.index(self._end) + 1
-                yield self._too_long(quotes + sum(part.count(b'"') for part in [*held, piece[:ended]]))
-                held, size, quotes, piece, cut = [], 0, 0, piece[ended:], cut - ended  # noqa: PLW2901 - the rest of it
+                ended = chunk.index(self._end) + 1
+                yield self._too_long(quotes + sum(part.count(b'"') for part in [*held, chunk[:ended]]))
+                held, size, quotes, chunk, cut = [], 0, 0, chunk[ended:], cut - ended  # noqa: PLW2901 - the rest of it
             if cut:
-                yield self._take(self._split(b"".join([*held, piece[:cut]])))
-            held, size = [piece[cut:]], len(piece) - cut
+                yield self._take(self._split(b"".join([*held, chunk[:cut]])))
+            held, size = [chunk[cut:]], len(chunk) - cut
         if broken := self._damage():
             yield self._refused("damaged", broken)  # and with it what was read of the last line
         elif size > self._longest:

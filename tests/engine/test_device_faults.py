@@ -76,7 +76,7 @@ def judge(backend: Faulty, texts: list[str], requests: int = 4) -> list[Answer]:
     for i, future in enumerate(futures):
         found[i::requests] = future.result(WAIT_S).answers
     engine.stop()
-    assert sum(report.settled for report in reports) + sum(answer.failure is not None for answer in found) == len(texts)
+    assert sum(report.answered for report in reports) + sum(answer.failure is not None for answer in found) == len(texts)
     return found
 
 

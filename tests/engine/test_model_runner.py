@@ -255,14 +255,14 @@ def test_rows_of_a_batch_that_failed_half_way_can_be_given_again(
     begun = [row for row in packed.run(_rows(packed, asked[:32:4])) if isinstance(row, Continuation)]
     assert len(begun) == 8
     calls = itertools.count()
-    settled = packed._settled
+    settled = packed._completed
 
     def failing(*args: Any, **kwargs: Any) -> Answer | None:
         if next(calls) == 5:
             raise ValueError("half way")
         return settled(*args, **kwargs)
 
-    monkeypatch.setattr(packed, "_settled", failing)
+    monkeypatch.setattr(packed, "_completed", failing)
     with pytest.raises(ValueError, match="half way"):
         packed.run(begun)
     assert [answer.raw for answer in drive(packed, begun)] == [expected[i] for i in range(0, 32, 4)]

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from api.server import create_app
 from api.services.file_ingestion import FileIntakes
-from api.services.file_storage import PIECE_BYTES, Contents
+from api.services.file_storage import CHUNK_BYTES, Contents
 from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.errors import ConfigurationError, RetryableError
@@ -64,9 +64,9 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> Contents:
 
 
 @given(
-    size=st.sampled_from([0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 2 * PIECE_BYTES + 7]),
-    start=st.integers(0, 2 * PIECE_BYTES + 9),
-    length=st.integers(0, PIECE_BYTES + 9) | st.none(),
+    size=st.sampled_from([0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES, 2 * CHUNK_BYTES + 7]),
+    start=st.integers(0, 2 * CHUNK_BYTES + 9),
+    length=st.integers(0, CHUNK_BYTES + 9) | st.none(),
 )
 def test_any_part_of_a_content_reads_as_it_was_written(contents: Contents, size: int, start: int, length: int | None) -> None:
     data = (bytes(range(251)) * (size // 251 + 1))[:size]
@@ -89,13 +89,13 @@ def test_a_content_that_was_meddled_with_does_not_open(tmp_path: pathlib.Path) -
     stored = tmp_path / file_id.hex
     whole = stored.read_bytes()
     assert b"secret" not in whole
-    piece = PIECE_BYTES + OVERHEAD_BYTES
+    piece = CHUNK_BYTES + OVERHEAD_BYTES
     for bad in (whole[:-1], whole[piece : 2 * piece] + whole[:piece] + whole[2 * piece :], whole[: 2 * piece]):
         stored.write_bytes(bad)
         with pytest.raises(ConfigurationError):
             list(contents.read(file_id, data_key, size=writer.size))
     with pytest.raises(ConfigurationError):  # cut off between two pieces, the size changed to match
-        list(contents.read(file_id, data_key, size=2 * PIECE_BYTES))
+        list(contents.read(file_id, data_key, size=2 * CHUNK_BYTES))
 
 
 class Broken(MemoryFileSystem):
@@ -126,7 +126,7 @@ class EndpointError(Exception):
 def test_an_object_store_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.register_implementation("broken", Broken, clobber=True)
     contents, file_id, data_key = Contents("broken://bucket/files", KEYRING), uuid.uuid4(), KEYRING.new_data_key()
-    data = b"0123456789" * (PIECE_BYTES // 4)
+    data = b"0123456789" * (CHUNK_BYTES // 4)
     with contents.writer(file_id, data_key) as writer:
         writer.write(data)
         writer.close()

@@ -113,7 +113,7 @@ def test_work_on_a_slow_body_starts_with_what_has_come(
     api_settings: Settings, bearer: dict[str, str], db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (inline_lines, intake):
-        monkeypatch.setattr(module, "PIECE_S", 0.0)
+        monkeypatch.setattr(module, "COMMIT_S", 0.0)
 
     async def slow() -> AsyncIterator[bytes]:
         yield lines("a")

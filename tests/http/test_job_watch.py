@@ -1,4 +1,4 @@
-"""Callers that wait for news of a batch: one look for all, told of every change, not more of a key than it has places."""
+"""Callers that wait for news of a batch: one look for all, told of every change, not more of a key than it has slots."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 
-from api.http.long_requests import Places
+from api.http.long_requests import Slots
 from api.server import create_app
 from api.services.job_watch import Watching
 from guardfleet.security.encryption import Keyring
@@ -100,7 +100,7 @@ def test_who_comes_while_postgres_answers_is_not_told_that_the_job_has_gone(
     monkeypatch.setattr(views, "get_all", get_all)
 
     async def body() -> None:
-        watching = Watching(db, Places("waiting", of_key=10, in_all=10))
+        watching = Watching(db, Slots("waiting", of_key=10, in_all=10))
         before = asyncio.create_task(watching.news(first, within_s=60))
         await asyncio.to_thread(until, lambda: asked, what="a look")
         behind = asyncio.create_task(watching.news(second, within_s=60))
@@ -136,4 +136,4 @@ def test_a_key_has_so_many_places_and_gets_them_back(api_settings: Settings, db:
         assert all("event: batch.ended" in lines for lines in said)
         for stream in streams:
             stream.__exit__(None, None, None)
-        until(lambda: client.get(f"/v1/batches/{batch}/events").status_code == 200, what="a place")
+        until(lambda: client.get(f"/v1/batches/{batch}/events").status_code == 200, what="a slot")

@@ -130,7 +130,7 @@ def nested_blob(db: Database, keyring: Keyring, job: JobView, depths: range) -> 
     held = take(db, job, 0)
     assert held
     assert held.data_key
-    sealed = keyring.encrypt_bytes(held.data_key, zlib.compress(plain.encode()), place=b"%d/0/zlib-json" % job.id)
+    sealed = keyring.encrypt_bytes(held.data_key, zlib.compress(plain.encode()), associated_data=b"%d/0/zlib-json" % job.id)
     assert leases.release(db, held)
     with db.begin() as connection:
         connection.execute("update shard_payload set blob = %s where job_id = %s and shard_no = 0", (sealed, job.id))

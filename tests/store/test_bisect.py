@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guardfleet.domain.states import JobState
-from guardfleet.jobs.intake import PIECE_SHARDS, Intake
+from guardfleet.jobs.intake import COMMIT_SHARDS, Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
@@ -82,14 +82,14 @@ def test_the_opinions_of_a_first_model_are_halved_with_their_texts(db: Database,
 
 
 def test_a_shard_is_halved_while_texts_still_come_in(db: Database, keyring: Keyring) -> None:
-    rows = [(i + 1, PayloadRow(f"id{i}", f"text {i}")) for i in range(2 * PIECE_SHARDS + 2)]
+    rows = [(i + 1, PayloadRow(f"id{i}", f"text {i}")) for i in range(2 * COMMIT_SHARDS + 2)]
     with Intake(db, keyring, load_settings(shard_texts=2), new_job(name="test")) as intake:
-        intake.add_all(rows[: 2 * PIECE_SHARDS])
-        last = PIECE_SHARDS - 1  # of what has been committed: the next number is the intake's
+        intake.add_all(rows[: 2 * COMMIT_SHARDS])
+        last = COMMIT_SHARDS - 1  # of what has been committed: the next number is the intake's
         held = leases.claim(db, intake.job.id, last, worker="w", lease_s=60)
         assert held is not None
         assert bisect(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
-        intake.add_all(rows[2 * PIECE_SHARDS :])
+        intake.add_all(rows[2 * COMMIT_SHARDS :])
         job = intake.seal()
     done, _ = run(db, keyring, job, set())
     assert (done.state, done.done) == (JobState.COMPLETED, len(rows))

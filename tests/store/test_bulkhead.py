@@ -232,7 +232,7 @@ def harm(db: Database, keyring: Keyring, job: JobView, damage: str) -> None:
             connection.execute(f"update shard_payload set blob = substr(blob, 1, 20) where job_id = {job.id}")
         else:
             place = b"%d/0/zlib-json" % job.id
-            sealed = keyring.encrypt_bytes(held.data_key, plain, place=place)
+            sealed = keyring.encrypt_bytes(held.data_key, plain, associated_data=place)
             connection.execute("update shard_payload set blob = %s where job_id = %s", (sealed, job.id))
 
 

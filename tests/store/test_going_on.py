@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from api.http.long_requests import Places
+from api.http.long_requests import Slots
 from api.services.job_watch import Watching
 from guardfleet.errors import AwayError, StatementError
 from guardfleet.security.encryption import Keyring
@@ -46,7 +46,7 @@ def test_news_come_after_a_look_that_raised(db: Database, keyring: Keyring, monk
         return look(db, ids)
 
     async def run() -> views.JobView:
-        watching = Watching(db, Places("waiting", of_key=9, in_all=9))
+        watching = Watching(db, Slots("waiting", of_key=9, in_all=9))
         waiting = asyncio.create_task(watching.news(job, within_s=10))
         await asyncio.to_thread(control.pause, db, job.id)
         found = await waiting

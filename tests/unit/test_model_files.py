@@ -10,7 +10,7 @@ import pytest
 
 from guardfleet.errors import ConfigurationError
 from worker.engine.model import model_files
-from worker.engine.model.model_files import REMEMBERED, SETTLED_S, digest_of, folder_of
+from worker.engine.model.model_files import REMEMBERED, STABLE_S, digest_of, folder_of
 
 MIB = 1 << 20
 LONG_AGO_NS = time.time_ns() - int(1e15)
@@ -87,7 +87,7 @@ def test_prose_and_what_tools_hide_in_a_folder_are_no_part_of_it(model: pathlib.
 
 def aged(model: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the folder had been there for a while."""
-    later = time.time_ns() + int(2 * SETTLED_S * 1e9)
+    later = time.time_ns() + int(2 * STABLE_S * 1e9)
     monkeypatch.setattr("worker.engine.model.model_files.time.time_ns", lambda: later)
 
 

@@ -67,14 +67,14 @@ def test_a_codec_that_reads_no_text_is_refused_by_name() -> None:
     with pytest.raises(RejectedError, match="has no byte-order mark: give --encoding utf-16-le or utf-16-be"):
         encoding_of("text\nx\n".encode("utf-16-le"), "a.csv", "utf-16")
     found = encoding_of("text\n".encode("utf-16"), "a.csv", "utf-16")
-    assert b"".join(found.pieces(iter(("text\n".encode("utf-16"),)))).decode() == "text\n"
+    assert b"".join(found.chunks(iter(("text\n".encode("utf-16"),)))).decode() == "text\n"
 
 
 @pytest.mark.parametrize("codec", ["gbk", "cp037", "utf-7", "iso2022_jp", "big5hkscs", "utf-16-le", "utf-32"])
 def test_whatever_bytes_a_codec_meets_cost_their_line_at_most(codec: str) -> None:
     found = encoding_of("\ufeff".encode(codec) if codec == "utf-32" else b"ab", "a.csv", codec)
     for data in (bytes(range(256)), b"\\xff\\N{x}\n", b"+-\xe9~{\n"):
-        for line in b"".join(found.pieces(iter((bytes(found.bom_bytes) + data,)))).split(b"\n"):
+        for line in b"".join(found.chunks(iter((bytes(found.bom_bytes) + data,)))).split(b"\n"):
             try:
                 found.decode(line)
             except ValueError:

@@ -1,11 +1,11 @@
 """The engine: one thread owns the model; rows of all pending requests share its batches, urgent ones first.
 
-Invariants: a row is settled exactly once; a request's future resolves when its last row is settled, or fails once with all its rows
-dropped; a dying thread fails every future and then ends the process through `on_fatal`, so that no caller waits for ever.
+Invariants: a row is answered exactly once; a request's future resolves when its last row is answered, or fails once with all its
+rows dropped; a dying thread fails every future and then ends the process through `on_fatal`, so that no caller waits for ever.
 
 A device gets its next batch before the answers of the last one are read, so that it never waits for Python. On a CPU, batches run
-in parallel (`streams`) and are settled as they end, all by this one thread. An urgent row waits for the first batch to end; batches
-that have not begun are taken back for it, and none is launched behind it that would delay its further passes.
+in parallel (`streams`) and are recorded as they end, all by this one thread. An urgent row waits for the first batch to end;
+batches that have not begun are taken back for it, and none is launched behind it that would delay its further passes.
 """
 
 import itertools
@@ -65,7 +65,7 @@ class BatchingEngine:
         self._on_batch, self._on_fatal = on_batch, on_fatal
         self._changed = threading.Condition()
         self._arrived: deque[list[Row]] = deque()  # bounded by the callers: one request per task thread
-        self._unsettled: dict[int, Request] = {}  # requests that wait, wherever their rows are; guarded by _changed
+        self._pending: dict[int, Request] = {}  # requests that wait, wherever their rows are; guarded by _changed
         self._bell: Future[None] = Future()  # set to make the engine thread look up from the device; guarded by _changed
         self._has_idle_stream = False  # while the engine thread waits for the device; guarded by _changed
         self._draining = False
@@ -91,7 +91,7 @@ class BatchingEngine:
         flat = itertools.chain.from_iterable(row.rows if isinstance(row, Pieces) else [row] for row in prepared)
         for index, row in enumerate(flat):
             if isinstance(row, Unjudgeable):
-                request.settle(index, Answer("", failure=row))
+                request.record(index, Answer("", failure=row))
             else:
                 rows.append((request, index, row))
         request.resolve()
@@ -102,7 +102,7 @@ class BatchingEngine:
                 if self._draining:
                     raise DrainingError("the engine is shutting down.")
                 self._arrived.append(rows)
-                self._unsettled[id(request)] = request
+                self._pending[id(request)] = request
                 if urgent or self._has_idle_stream:
                     self._ring()
                 self._changed.notify()
@@ -195,7 +195,7 @@ class BatchingEngine:
         self._launching_since = None
 
     def _land(self) -> None:
-        """Wait for a batch and settle its rows; also return when new work arrives first."""
+        """Wait for a batch and record its answers; also return when new work arrives first."""
         with self._changed:
             self._has_idle_stream = len(self._flying) < self._backend.streams
             if self._has_idle_stream and self._arrived:
@@ -214,7 +214,7 @@ class BatchingEngine:
             begins.began = now
         if answers is not None:
             self._report(flight.batch, answers, seconds)
-            self._settle(flight.batch, answers)
+            self._record(flight.batch, answers)
 
     @contextmanager
     def _isolating(self, batch: list[Row]) -> Iterator[None]:
@@ -231,9 +231,9 @@ class BatchingEngine:
             self._isolate(batch, f"it raises {type(error).__name__}")
 
     def _isolate(self, batch: list[Row], reason: str) -> None:
-        """Halve a failed batch; a row that fails alone is settled as a failure."""
+        """Halve a failed batch; a row that fails alone is recorded as a failure."""
         if len(batch) == 1:
-            self._settle(batch, [Answer("", failure=Unjudgeable("engine_failed", reason))])
+            self._record(batch, [Answer("", failure=Unjudgeable("engine_failed", reason))])
             return
         parts = halve(range(len(batch)), [row.n_tokens for _, _, row in batch])
         self._waiting.give_back([[batch[i] for i in part] for part in parts])
@@ -248,23 +248,23 @@ class BatchingEngine:
         close = sum(answer.is_close for answer in done)
         self._on_batch(BatchReport(len(batch), tokens, seconds, len(done), close))
 
-    def _settle(self, batch: list[Row], answers: Sequence[Answer | Prepared]) -> None:
+    def _record(self, batch: list[Row], answers: Sequence[Answer | Prepared]) -> None:
         for (request, index, _), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Answer):
-                request.settle(index, answer)
+                request.record(index, answer)
             else:
                 self._waiting.pool((request, index, answer))
         for request in requests_of(batch):
             request.resolve()
             if request.future.done():
                 with self._changed:
-                    del self._unsettled[id(request)]
+                    del self._pending[id(request)]
 
     def _fail_all(self, error: Exception, *, dead: bool) -> None:
         with self._changed:
             self._draining, self._dead = True, dead
-            waiting = list(self._unsettled.values())
-            self._unsettled.clear()
+            waiting = list(self._pending.values())
+            self._pending.clear()
             self._arrived.clear()
         self._waiting.clear()
         self._flying.clear()

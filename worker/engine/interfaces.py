@@ -101,12 +101,12 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """Figures of one batch: `settled` of its rows now have their answer, `close` of these by a narrow lead."""
+    """Figures of one batch: `answered` of its rows now have their answer, `close` of these by a narrow lead."""
 
     rows: int
     tokens: int
     seconds: float
-    settled: int
+    answered: int
     close: int
 
 
@@ -170,7 +170,7 @@ class Engine(Protocol):
         """The model that judges."""
 
     def submit(self, contents: Sequence[Content], *, urgent: bool = False, coverage: Coverage | None = None) -> "Future[Judged]":
-        """Judge the texts; the future resolves once all are settled. Raises DrainingError if the engine accepts no more.
+        """Judge the texts; the future resolves once all are answered. Raises DrainingError if the engine accepts no more.
 
         `coverage`: how much of long texts is judged; None: as the engine is configured.
         """

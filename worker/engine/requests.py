@@ -20,7 +20,7 @@ class Request:
         self.timings = Timings()
         self.queued_at = time.perf_counter()
 
-    def settle(self, index: int, answer: Answer) -> None:
+    def record(self, index: int, answer: Answer) -> None:
         """Record the answer of one row, once."""
         if self.answers[index] is None:
             self.answers[index] = answer

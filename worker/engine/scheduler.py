@@ -73,15 +73,15 @@ class Waiting:
         again = self._first(self._again, holds_back=holds_back)
         if again is not None and (is_urgent(self._again[again]) or not self.has_urgent()):
             return _taken(self._again, again)
-        place = self._first(self._plan, holds_back=holds_back)
+        index = self._first(self._plan, holds_back=holds_back)
         if not self._plan and (flying or not self._pool):
             return None
         if self._pool and self._pool_is_due():
             return self._from_pool()
-        if place is None:
+        if index is None:
             return None
         self._pool_age += 1
-        return _taken(self._plan, place)
+        return _taken(self._plan, index)
 
     def is_long(self, batch: Sequence[Row]) -> bool:
         """Return whether an urgent row should not have to wait for this batch."""
@@ -165,9 +165,9 @@ class Waiting:
         yield window
 
 
-def _taken(batches: deque[list[Row]], place: int) -> list[Row]:
-    batch = batches[place]
-    del batches[place]
+def _taken(batches: deque[list[Row]], index: int) -> list[Row]:
+    batch = batches[index]
+    del batches[index]
     return batch
 
 

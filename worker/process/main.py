@@ -61,7 +61,7 @@ def engine_of(settings: Settings) -> BatchingEngine:
     def counted(report: BatchReport) -> None:
         metrics.BATCH_ROWS.observe(report.rows)
         metrics.BATCH_TOKENS.observe(report.tokens)
-        metrics.FURTHER_PASSES.inc(report.rows - report.settled)
+        metrics.FURTHER_PASSES.inc(report.rows - report.answered)
         metrics.CLOSE_CALLS.inc(report.close)
         metrics.GPU_MEMORY.labels(backend.device).set(backend.memory_bytes())
 

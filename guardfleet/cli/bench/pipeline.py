@@ -22,7 +22,7 @@ from typing import Any
 from guardfleet.cli import DONE, terminal
 from guardfleet.cli.bench import scratch, yardstick
 from guardfleet.cli.bench.polling import Poller
-from guardfleet.cli.bench.site import answers, free_port, peak_mib, place, start, until, write_texts
+from guardfleet.cli.bench.site import answers, environment, free_port, peak_mib, start, until, write_texts
 from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.errors import FatalError
@@ -76,7 +76,7 @@ def bench(loads: list[Load], *, postgres: str | None, broker: str | None, turns:
 def run(load: Load, *, postgres: str | None, broker: str | None) -> dict[str, Any]:
     """Run one load on servers of its own."""
     values = {"engine": load.engine, "instant_ms_per_batch": load.ms_per_batch, "shard_texts": load.shard_texts}
-    with place(postgres, broker, **values) as settings:
+    with environment(postgres, broker, **values) as settings:
         sources = [settings.data_dir / f"texts{i}.jsonl" for i in range(load.jobs)]
         for i, source in enumerate(sources):
             write_texts(source, load.texts, first=i * load.texts, duplicates=load.duplicates, source=load.source)

@@ -27,7 +27,7 @@ WORDS = "the quick brown fox jumps over lazy dogs while seven wizards box with g
 
 
 @contextmanager
-def place(postgres: str | None, broker: str | None, **values: Any) -> Iterator[Settings]:
+def environment(postgres: str | None, broker: str | None, **values: Any) -> Iterator[Settings]:
     """Yield complete settings for migrated servers of the benchmark's own; embedded ones if none are named."""
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder).chmod(0o755)  # the embedded servers' user must be able to enter

@@ -18,8 +18,8 @@ def run(settings: Settings, wanted: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     children = [
-        Child(f"worker-{place}-{device}", ["worker"], environment(settings, device, place), None, after_death=free_shards(settings))
-        for place, device in enumerate(devices_of(wanted))
+        Child(f"worker-{rank}-{device}", ["worker"], environment(settings, device, rank), None, after_death=free_shards(settings))
+        for rank, device in enumerate(devices_of(wanted))
     ]
     for child in children:
         child.start()
@@ -51,7 +51,7 @@ def devices_of(wanted: str) -> list[str]:
     return [f"cuda:{name}" if name.isdigit() else name for name in names]
 
 
-def environment(settings: Settings, device: str, place: int) -> dict[str, str]:
+def environment(settings: Settings, device: str, rank: int) -> dict[str, str]:
     """Return a worker's variables: the command line's options, its device, and its own metrics port if a fixed one is set."""
     out = {
         variable_of("device"): device,
@@ -59,5 +59,5 @@ def environment(settings: Settings, device: str, place: int) -> dict[str, str]:
         variable_of("named_only"): str(settings.worker.named_only),
     }
     if settings.metrics_port:
-        out[variable_of("metrics_port")] = str(settings.metrics_port + place)
+        out[variable_of("metrics_port")] = str(settings.metrics_port + rank)
     return out

@@ -221,17 +221,17 @@ def _labelled(
     labels: list[bool] = []
     left_out = LeftOut()
     inputs = opened(sources, reading, max_text_bytes=settings.intake.max_text_bytes, allow_empty=False)
-    for place, line, value in inputs.values():
+    for source, line, value in inputs.values():
         try:
             if isinstance(value, LineError):
                 raise value
             label = _label(value)
             if not isinstance(label, bool):
-                left_out.add(label, f"{place} line {line}" if len(inputs.paths) > 1 else str(line))
+                left_out.add(label, f"{source} line {line}" if len(inputs.paths) > 1 else str(line))
                 continue
             row = row_of(line, _without_last_turn(value), max_text_bytes=settings.intake.max_text_bytes)
         except LineError as error:
-            raise RejectedError(f"{place}: {error}") from error
+            raise RejectedError(f"{source}: {error}") from error
         rows.append(row)
         labels.append(label)
         if limit is not None and len(rows) >= limit:

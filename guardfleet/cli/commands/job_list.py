@@ -43,8 +43,8 @@ def listing(settings: Settings, *, state: str | None, name: str | None, after: s
     else:
         states = None if state is None else _states(state)
         with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=1)) as db:
-            place = ids.JOB.parse(after) if after else None
-            page = views.page(db, tenant_id=DEFAULT_TENANT, after=place, limit=limit, states=states, name=name)
+            position = ids.JOB.parse(after) if after else None
+            page = views.page(db, tenant_id=DEFAULT_TENANT, after=position, limit=limit, states=states, name=name)
         found = [_line(job) for job in page]
     if as_json:
         for line in found:

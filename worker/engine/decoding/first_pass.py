@@ -23,13 +23,13 @@ from worker.engine.rendering import MAX_NEW_TOKENS
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one mode, adjacent in the pass: their `places` in the given batch, and what is fed behind each of them."""
+    """Rows of one mode, adjacent in the pass: their `indices` in the given batch, and what is fed behind each of them."""
 
     mode: Mode
     draft: Tree
     aside: Aside
     rows: Sequence[PromptRow]
-    places: Sequence[int]
+    indices: Sequence[int]
 
     @functools.cached_property
     def fed(self) -> npt.NDArray[np.int32]:
@@ -47,9 +47,9 @@ class FirstPass:
 
     def __init__(self, rows: Sequence[PromptRow]) -> None:
         by_mode: dict[int, list[int]] = {}
-        for place in sorted(range(len(rows)), key=lambda i: id(rows[i].prefix)):
-            by_mode.setdefault(id(rows[place].mode), []).append(place)
-        self.parts = [_part([rows[place] for place in places], places) for places in by_mode.values()]
+        for index in sorted(range(len(rows)), key=lambda i: id(rows[i].prefix)):
+            by_mode.setdefault(id(rows[index].mode), []).append(index)
+        self.parts = [_part([rows[index] for index in indices], indices) for indices in by_mode.values()]
         pieces = [piece for part in self.parts for row in part.rows for piece in (row.ids, part.fed)]
         self.ids: Ints = np.concatenate(pieces, dtype=np.int64)
         each = [len(part.rows) for part in self.parts]
@@ -63,9 +63,9 @@ class FirstPass:
         )
 
 
-def _part(rows: Sequence[PromptRow], places: Sequence[int]) -> Part:
+def _part(rows: Sequence[PromptRow], indices: Sequence[int]) -> Part:
     mode = rows[0].mode
-    return Part(mode, mode.draft, mode.aside, rows, places)
+    return Part(mode, mode.draft, mode.aside, rows, indices)
 
 
 def answers_as_drafted(
@@ -75,19 +75,21 @@ def answers_as_drafted(
 
     `first`: where each row's reads begin; `chosen`: the token chosen at its root and behind each drafted token.
     """
-    drafted, places = len(part.draft.tokens), first[:, None] + np.arange(len(part.draft.parents))
+    drafted, indices = len(part.draft.tokens), first[:, None] + np.arange(len(part.draft.parents))
     ends = chosen[:, drafted]
-    is_whole = (chosen[:, :drafted] == part.draft.tokens).all(1) & np.isin(ends, list(ending.ids)) & reads.are_finite(places).all(1)
+    is_whole = (
+        (chosen[:, :drafted] == part.draft.tokens).all(1) & np.isin(ends, list(ending.ids)) & reads.are_finite(indices).all(1)
+    )
     if drafted >= MAX_NEW_TOKENS or not is_whole.any():
         return np.zeros_like(is_whole), []
-    first, places = first[is_whole], places[is_whole]
+    first, indices = first[is_whole], indices[is_whole]
     tokens = [*part.draft.tokens, int(ends[is_whole][0])]
     like = ending.answer(Begun(tokens), 0, responds=part.mode.responds)
     if like is None:
         return np.zeros_like(is_whole), []
     if like.flaw is None and parse(like.raw, responds=like.responds) is not None:
         part.mode.observe(tokens, len(first))
-    is_close = (reads.gaps(places).min(1) < ending.close).tolist()
+    is_close = (reads.gaps(indices).min(1) < ending.close).tolist()
     label_at = len(label_tokens.label_prefix)
     labels: Iterable[tuple[float, float, float] | None] = itertools.repeat(None)
     categories: Iterable[tuple[float | None, ...] | None] = itertools.repeat(None)

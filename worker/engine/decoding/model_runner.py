@@ -189,7 +189,7 @@ class PackedBackend:
                 is_whole, answers = answers_as_drafted(part, reads, begins, chosen, self._ending, self._label_tokens)
                 whole = iter(answers)
                 for i, is_done in enumerate(is_whole.tolist()):
-                    out[part.places[i]] = (
+                    out[part.indices[i]] = (
                         next(whole)
                         if is_done
                         else self._left_draft(part, i, reads, int(begins[i]), workspace, int(geometry.starts[at + i]))
@@ -204,13 +204,13 @@ class PackedBackend:
         row = part.rows[i]
         begun = Begun(categories=reads.categories(at + part.aside.read_at(part.draft)))
         end = start + len(row.ids) + len(self._verify(reads, at, part.draft, row, begun)) - 1
-        return self._settled(row, begun) or Continuation(row, begun, workspace.kv[:, :, :, start:end].clone())
+        return self._completed(row, begun) or Continuation(row, begun, workspace.kv[:, :, :, start:end].clone())
 
     def _further_pass(self, batch: Sequence[Prepared], workspace: Workspace) -> Launched:
         """Launch continuations: behind each row's own keys and values, its last token and a tree of possible next ones."""
-        places = {i: row for i, row in enumerate(batch) if isinstance(row, Continuation)}
-        order = sorted(places, key=lambda i: id(places[i].row.prefix))
-        rows = [places[i] for i in order]
+        several = {i: row for i, row in enumerate(batch) if isinstance(row, Continuation)}
+        order = sorted(several, key=lambda i: id(several[i].row.prefix))
+        rows = [several[i] for i in order]
         trees = [row.row.mode.drafts.tree(row.begun.tokens, self.tree_nodes) for row in rows]
         further = FurtherPass(rows, trees)
         attention = functools.partial(TreeAttention, workspace, *further.behind, trees)
@@ -221,11 +221,11 @@ class PackedBackend:
             reads.wait()
             out: dict[int, Answer | Prepared] = {}
             at = 0
-            for place, row, tree in zip(order, rows, trees, strict=True):
+            for i, row, tree in zip(order, rows, trees, strict=True):
                 begun = row.begun.goes_on()
                 fed = np.array([at + node for node in self._verify(reads, at, tree, row.row, begun)])
-                answer = self._settled(row.row, begun)
-                out[place] = answer or Continuation(row.row, begun, torch.cat([row.kv, workspace.taken(fed)], 3))
+                answer = self._completed(row.row, begun)
+                out[i] = answer or Continuation(row.row, begun, torch.cat([row.kv, workspace.taken(fed)], 3))
                 at += len(tree.parents)
             return [out[i] for i in range(len(rows))]
 
@@ -273,7 +273,7 @@ class PackedBackend:
         """Return the answer's next token: greedy."""
         return likeliest
 
-    def _settled(self, row: PromptRow, begun: Begun) -> Answer | None:
+    def _completed(self, row: PromptRow, begun: Begun) -> Answer | None:
         """Return the answer if it is complete."""
         answer = self._ending.answer(begun, row.n_prompt, responds=row.mode.responds)
         if answer and answer.flaw is None and parse(answer.raw, responds=answer.responds) is not None:

@@ -141,13 +141,13 @@ class VarlenAttention(Asking):
             True: self._asked_of(rows, rows.tails, one, rows.aside_reads),
         }
 
-    def _asked_of(self, rows: Rows, counts: Ints, asides: Ints, places: Ints) -> _Asked:
+    def _asked_of(self, rows: Rows, counts: Ints, asides: Ints, indices: Ints) -> _Asked:
         device = self._w.device
         return _Asked(
             Cuts.of(_alternate(counts, asides), device),
             Behind.each(rows.groups, counts + asides, device),
-            tensor_of(places, device) if len(places) else None,
-            Cuts.of(_alternate(asides, np.zeros_like(asides)), device) if len(places) else None,
+            tensor_of(indices, device) if len(indices) else None,
+            Cuts.of(_alternate(asides, np.zeros_like(asides)), device) if len(indices) else None,
         )
 
     def mix(self, layer: int, *, reads_only: bool) -> torch.Tensor:

@@ -100,12 +100,12 @@ def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor, index: Ten
     With `index` (m,), without repeats, the other has m queries and is merged at these. An `lse` of either infinity means no keys:
     torch's flash attention gives +inf. If neither has any, `out` becomes 0 and `lse` -inf.
     """
-    places = slice(None) if index is None else index
-    mine, theirs = (part.masked_fill(part == torch.inf, -torch.inf) for part in (lse[:, places], other_lse))
+    chosen = slice(None) if index is None else index
+    mine, theirs = (part.masked_fill(part == torch.inf, -torch.inf) for part in (lse[:, chosen], other_lse))
     total = torch.logaddexp(mine, theirs)
     base = total.masked_fill(total == -torch.inf, 0.0)
-    lse[:, places] = total
-    out[places] = (_weighted(out[places], mine - base) + _weighted(other, theirs - base)).to(out.dtype)
+    lse[:, chosen] = total
+    out[chosen] = (_weighted(out[chosen], mine - base) + _weighted(other, theirs - base)).to(out.dtype)
 
 
 def _turned(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:

@@ -23,7 +23,7 @@ DEMO = "demo"
 PACKAGE = pathlib.Path(__file__).parents[3]
 DEMO_FOLDERS = (PACKAGE / "models" / "demo", PACKAGE / "guardfleet" / "_demo_model")
 ADAPTER = "adapter_config.json"
-SETTLED_S = 10.0  # since a file's last change, before its digest is remembered; network file systems may tick in seconds
+STABLE_S = 10.0  # since a file's last change, before its digest is remembered; network file systems may tick in seconds
 READERS = 4  # files hashed at once: a disk reads faster than a core hashes
 REMEMBERED = "model-digests.json"
 HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")  # any other name can only be a folder
@@ -123,13 +123,13 @@ def _state(path: pathlib.Path) -> _State:
 
 
 def _remember(memory: pathlib.Path | None, found: Mapping[_State, str]) -> None:
-    latest_ns = time.time_ns() - int(SETTLED_S * 1e9)
-    settled = {state: digest for state, digest in found.items() if max(state.mtime_ns, state.ctime_ns) < latest_ns}
-    _SEEN.update(settled)
+    latest_ns = time.time_ns() - int(STABLE_S * 1e9)
+    stable = {state: digest for state, digest in found.items() if max(state.mtime_ns, state.ctime_ns) < latest_ns}
+    _SEEN.update(stable)
     kept = _read(memory)
-    if memory is None or settled.items() <= kept.items():
+    if memory is None or stable.items() <= kept.items():
         return
-    lines = [[*state, digest] for state, digest in {**kept, **settled}.items()]
+    lines = [[*state, digest] for state, digest in {**kept, **stable}.items()]
     draft = memory / f"{REMEMBERED}.{os.getpid()}"
     with suppress(OSError):  # then they are computed again at the next start
         memory.mkdir(parents=True, exist_ok=True)

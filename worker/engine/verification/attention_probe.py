@@ -64,8 +64,8 @@ def _prompts(causal: Causal, like: Workspace, shape: Shape, dice: torch.Generato
     sampled = [query for queries in _seen() for query in queries]
     wrong = _off(q, keys, values, of_all, sampled)
     if wrong is None:
-        placed = {token: place for place, token in enumerate(read)}
-        again = [_Query(placed[query.at], query.keys) for query in sampled if query.at in placed]
+        indices = {token: index for index, token in enumerate(read)}
+        again = [_Query(indices[query.at], query.keys) for query in sampled if query.at in indices]
         wrong = _off(q[read], keys, values, of_read, again)
     return wrong
 

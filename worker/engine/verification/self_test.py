@@ -71,7 +71,7 @@ def logits_of(backend: PackedBackend, probes: Sequence[Probe], depth: int | None
     attention = backend.causal(workspace, geometry)
     hidden = backend.hidden(first.ids, geometry.positions(), geometry.reads(), attention, depth)
     logits = backend.network.logits(hidden).float()
-    order = [place for part in first.parts for place in part.places]
+    order = [index for part in first.parts for index in part.indices]
     where = dict(zip(order, zip(geometry.first_reads.tolist(), geometry.starts.tolist(), strict=True), strict=True))
     out: list[torch.Tensor] = []
     begun: list[Continuation] = []
@@ -99,7 +99,7 @@ def _hold_readings(backend: PackedBackend, probes: Sequence[Probe]) -> None:
     """Check what is read besides the answer: probabilities, and whether a call was close, where all was as drafted."""
     at, labels, categories, columns = backend.choices
     known = [column for column in columns if column is not None]
-    for probe, answer in zip(probes, _settled(backend, [backend.row(probe.encoded) for probe in probes]), strict=True):
+    for probe, answer in zip(probes, _answers(backend, [backend.row(probe.encoded) for probe in probes]), strict=True):
         named = [p for p in (answer.categories or ())[1:] if p is not None]
         behind_draft = len(probe.draft.parents)
         _hold_probabilities(probe, at, labels, list(range(len(labels))), answer.probabilities or ())
@@ -130,14 +130,14 @@ def judged(
         mode.learns = False
         mode.draft = mode.draft if draft is None else Tree.chain(draft)
     try:
-        return _settled(backend, [row for row in backend.prepare(texts) if isinstance(row, PromptRow)])
+        return _answers(backend, [row for row in backend.prepare(texts) if isinstance(row, PromptRow)])
     finally:
         backend.tree_nodes = TREE_NODES
         for mode, (learns, before) in zip(backend.modes, kept, strict=True):
             mode.learns, mode.draft = learns, before
 
 
-def _settled(backend: PackedBackend, rows: Sequence[Prepared]) -> list[Answer]:
+def _answers(backend: PackedBackend, rows: Sequence[Prepared]) -> list[Answer]:
     """Return the rows' answers, in as many passes as they take."""
     out: dict[int, Answer] = {}
     todo = dict(enumerate(rows))
