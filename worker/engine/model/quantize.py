@@ -1,7 +1,7 @@
 """Eight-bit matrices and their products: an option, off by default.
 
 Weights are scaled per output and activations per row, so that a text's answer does not depend on its neighbours in the batch.
-Measure the effect on verdicts first, on your own labelled texts: `guardfleet evaluate FILE --against int8`.
+Measure its effect first, on your own labelled texts: `guardfleet evaluate FILE --against int8`.
 """
 
 import functools
