@@ -10,7 +10,7 @@ from enum import IntEnum
 class JobState(IntEnum):
     """The state of a job; stored as its number."""
 
-    INGESTING = 0  # set by create(); a crash leaves it so until resume(), or abandon() after giving up
+    INGESTING = 0  # set by create(); a crash leaves it so until resume() or abandon()
     RUNNING = 1  # set by seal(): every shard is committed
     COMPLETED = 2  # set by the finish() that records the last text's verdict
     CANCELLING = 3  # set by cancel() and expire() while shards are still leased

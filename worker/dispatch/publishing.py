@@ -62,7 +62,7 @@ class MessagePublisher:
         published = self.publisher.publish(MODERATE, queue, messages)
         refs = {(ref.job_id, ref.shard_no): ref for ref in ready[:published]}
         self.bulkhead.sweep("mark_shards", list(refs), lambda keys: publishing.mark_published(self.db, [refs[key] for key in keys]))
-        metrics.DOORBELLS.labels(route.lane.label, "rung").inc(published)
+        metrics.PUBLISHED.labels(route.lane.label, "rung").inc(published)
         get_logger().debug("shards_published", queue=queue, n=published)
         return published
 
@@ -71,7 +71,7 @@ class MessagePublisher:
         keys = publishing.lost(self.db, route, older_than_s=age_s, skip=self._aside("forget_lost"))
         lost = sum(self.bulkhead.sweep("forget_lost", keys, lambda some: publishing.forget_lost(self.db, some, older_than_s=age_s)))
         if lost:
-            metrics.DOORBELLS.labels(route.lane.label, "lost").inc(lost)
+            metrics.PUBLISHED.labels(route.lane.label, "lost").inc(lost)
             get_logger().warning("messages_lost", queue=queue, n=lost)
         return lost
 

@@ -48,7 +48,7 @@ class _Flight:
 
 
 class BatchingEngine:
-    """Drives a backend. Calls `on_batch(report)` after each batch, and `on_fatal(reason)` before giving up.
+    """Drives a backend. Calls `on_batch(report)` after each batch, and `on_fatal(reason)` before its thread ends.
 
     `patience_s`: as in `scheduler.Waiting`; set it where a text may come that somebody waits for.
     """
