@@ -127,7 +127,7 @@ def summary(job: JobView, counts: Counts, *, seconds: float | None, with_start: 
         say(_table(job, counts), to=to)
     parts = [f"{job.done:,} texts"]
     if seconds:
-        start = ", including the worker's start" if with_start else ""
+        start = ", start of the worker included" if with_start else ""
         parts[0] += f" in {seconds:,.1f} s ({job.done / seconds:,.0f} texts/s{start})"
     parts += [
         f"{job.saved:,} without a model run (cache, duplicates, empty)",

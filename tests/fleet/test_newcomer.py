@@ -164,7 +164,7 @@ def test_jobs_are_listed_and_watched(settings: Settings, db: Database, tmp_path:
         _, told = watching.communicate(timeout=patience(90))
     assert watching.returncode == 0, told
     assert f"{submitted[0].label}: completed" in told
-    assert "the worker's start" not in told
+    assert "start of the worker included" not in told
 
 
 @with_broker("redis")
