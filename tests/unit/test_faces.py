@@ -49,6 +49,7 @@ MODULES = {
     "guardfleet/store/jobs/interactive.py": "- hands pages on",
     "guardfleet/store/shards/handoff.py": "first opinion",
     "guardfleet/cli/bench/scratch.py": "- a benchmark's counts",
+    "guardfleet/cli/bench/yardstick.py": "- copied as bytes",
     "guardfleet/store/shards/completion.py": "counters, webhook",
     "guardfleet/store/jobs/texts.py": "- puts texts beside rows",
     "guardfleet/store/verdicts.py": "export, filtered pages, cache",

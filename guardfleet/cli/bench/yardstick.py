@@ -29,7 +29,7 @@ class Yardstick:
     json_per_s: float  # lines of the input, parsed and dropped
 
     def shares(self, *, texts_per_s: float | None, ingest_per_s: float | None) -> dict[str, float | None]:
-        """The pipeline's own rates as shares of these."""
+        """Return the pipeline's own rates as shares of these."""
         return {
             "texts_of_copy": round(texts_per_s / self.copy_per_s, 4) if texts_per_s else None,
             "ingest_of_json": round(ingest_per_s / self.json_per_s, 4) if ingest_per_s else None,
