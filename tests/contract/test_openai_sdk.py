@@ -101,7 +101,7 @@ def test_files_are_kept_listed_read_and_deleted(use: Use) -> None:
         for call in (client.files.retrieve, client.files.content, client.files.delete):
             with pytest.raises(openai.NotFoundError):
                 await call(file.id)
-        with pytest.raises(openai.BadRequestError, match="no JSONL"):
+        with pytest.raises(openai.BadRequestError, match="not a JSONL"):
             await upload(client, "id,text")
         with pytest.raises(openai.BadRequestError, match="purpose"):
             await client.files.create(file=("in.jsonl", data), purpose="vision")

@@ -106,7 +106,7 @@ def test_options_in_the_url_of_a_batch_of_a_file_are_refused(client: TestClient)
     asked = {"input_file_id": "file-x", "endpoint": "/v1/moderations"}
     answer = client.post("/v1/batches?allow_empty=true", json=asked)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "allow_empty")
-    assert "in the body" in answer.json()["detail"]
+    assert "into the body" in answer.json()["detail"]
 
 
 def test_work_on_a_slow_body_starts_with_what_has_come(
