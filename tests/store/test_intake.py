@@ -200,7 +200,7 @@ def test_an_intake_that_is_alive_is_not_taken_over(db: Database, keyring: Keyrin
         first.add_all(lines(16))
 
     monkeypatch.setattr("guardfleet.jobs.intake.time.sleep", meanwhile)
-    with pytest.raises(RejectedError, match=f"submitted already, as job_{first.job.public_id.hex}"):
+    with pytest.raises(RejectedError, match=f"being submitted, as job_{first.job.public_id.hex}"):
         Intake(db, keyring, SINGLE, FILE)
 
 
