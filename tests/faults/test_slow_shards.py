@@ -46,8 +46,10 @@ def test_rabbitmq_takes_a_slow_shard_back_and_the_worker_lives_on(
 
 
 def test_heartbeats_go_on_beside_a_slow_shard_and_a_busy_interpreter(
-    database_url: str, rabbitmq: str, db: Database, tmp_path: pathlib.Path
+    database_url: str, rabbitmq: str, db: Database, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(impatient.BUSY, "1")
+
     def agreed() -> bool:
         """Whether each of the worker's connections has agreed on the heartbeat, as RabbitMQ sees it."""
         command = ["rabbitmqctl", "-q", "list_connections", "--vhost", rabbitmq.rsplit("/", 1)[1], "timeout"]
@@ -61,7 +63,7 @@ def test_heartbeats_go_on_beside_a_slow_shard_and_a_busy_interpreter(
 def run(settings: Settings, module: str, folder: pathlib.Path, meanwhile: Callable[[], bool] = lambda: True) -> Process:
     """One shard that is slow, and behind it one that is not; the worker, which has to be there still at the end."""
     producer = DirectClient.connect(settings)
-    dispatcher = Process(settings, "dispatcher", log=folder / "dispatcher.log", module=module)
+    dispatcher = Process(settings, "dispatcher", log=folder / "dispatcher.log")
     worker = Process(settings, "worker", log=folder / "worker.log", module=module)
     try:
         job = producer.submit(TEXTS).job

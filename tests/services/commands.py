@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from unittest import mock
 
@@ -17,19 +18,20 @@ import structlog
 from guardfleet import cli
 from guardfleet.settings import Settings, variable_of
 from guardfleet.settings.names import ALLOW_TUNING
+from tests.services.forked import ForkedProcess
 from tests.services.patience import patience
 
 
 def command(of: pathlib.Path | Settings, *args: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """One command as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "guardfleet", *args],
-        env=os.environ | environment(of, settings),
-        capture_output=True,
-        text=True,
-        timeout=patience(300),
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as name:
+        out, err = pathlib.Path(name, "out"), pathlib.Path(name, "err")
+        process = ForkedProcess(args, os.environ | environment(of, settings), out, err)
+        try:
+            status = process.wait(patience(300))
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(args, status, out.read_text(), err.read_text())
 
 
 def said(of: pathlib.Path | Settings, *args: str, **settings: str) -> subprocess.CompletedProcess[str]:

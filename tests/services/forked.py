@@ -50,12 +50,16 @@ def fork_server() -> ForkServer:
 
 
 class ForkedProcess:
-    """A command of guardfleet, running."""
+    """A command of guardfleet, running in this process's folder; `err` is where `out` is, unless it is given."""
 
-    def __init__(self, args: Sequence[str], environment: Mapping[str, str], log: pathlib.Path) -> None:
+    def __init__(
+        self, args: Sequence[str], environment: Mapping[str, str], out: pathlib.Path, err: pathlib.Path | None = None
+    ) -> None:
         self.returncode: int | None = None
-        log.touch()  # whoever reads it need not wait for the child
-        self.pid: int = fork_server().ask(args=list(args), environment=dict(environment), log=str(log))
+        out.touch()  # whoever reads it need not wait for the child
+        self.pid: int = fork_server().ask(
+            args=list(args), environment=dict(environment), folder=str(pathlib.Path.cwd()), out=str(out), err=str(err or out)
+        )
 
     def poll(self) -> int | None:
         """Return its exit status, or None while it runs."""

@@ -16,6 +16,7 @@ import sys
 from typing import Any
 
 PACKAGES = ("guardfleet", "worker", "producer", "api")
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 LEFT_OUT = ("worker.engine", "guardfleet.embedded")  # torch, and servers in wheels: who wants them imports them
 
 
@@ -47,15 +48,15 @@ def status_of(pid: int, ended: dict[int, int]) -> int | None:
     return ended[pid]
 
 
-def become(*, args: list[str], environment: dict[str, str], log: str) -> list[str]:
+def become(*, args: list[str], environment: dict[str, str], folder: str, out: str, err: str) -> list[str]:
     """Make this process what a shell would have started: a session, an environment and standard streams of its own."""
     os.setsid()
+    os.chdir(folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
-    nothing, out = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for descriptor, source in ((0, nothing), (1, out), (2, out)):
-        os.dup2(source, descriptor)
+    for descriptor, path, flags in ((0, os.devnull, os.O_RDONLY), (1, out, APPEND), (2, err, APPEND)):
+        os.dup2(os.open(path, flags, 0o644), descriptor)
     os.closerange(3, 256)
     return args
 
