@@ -123,7 +123,12 @@ def test_texts_that_are_purged_are_asked_for_in_vain(db: Database, keyring: Keyr
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("out.xlsx", "names no known format"), ("gone/out.csv", "No such file"), ("folder", "is a folder"), ("file/out.csv", "Not a directory")],
+    [
+        ("out.xlsx", "names no known format"),
+        ("gone/out.csv", "No such file"),
+        ("folder", "is a folder"),
+        ("file/out.csv", "Not a directory"),
+    ],
 )
 def test_what_cannot_be_written_is_said_before_anything_is_read(tmp_path: pathlib.Path, name: str, said: str) -> None:
     (tmp_path / "folder").mkdir()
