@@ -69,7 +69,7 @@ def test_a_device_that_cannot_be_had_ends_all_of_them_with_its_reason(settings: 
 def test_names_and_numbers_are_devices_and_ports_do_not_clash() -> None:
     assert devices_of("0, 1") == ["cuda:0", "cuda:1"]
     assert devices_of("cuda:3,cpu") == ["cuda:3", "cpu"]
-    with pytest.raises(ConfigurationError, match="with commas between"):
+    with pytest.raises(ConfigurationError, match="separated by commas"):
         devices_of("0,,1")
     settings = Settings(metrics_port=9000)
     ports = [environment(settings, "cpu", place)["GUARDFLEET_METRICS_PORT"] for place in range(2)]

@@ -81,7 +81,7 @@ def test_a_database_that_was_not_migrated_and_a_key_that_is_none_say_what_to_do(
     assert "run `guardfleet db upgrade`" in told.stderr
     odd = said(tmp_path, "jobs", secret_key="abc")
     assert odd.returncode == 2
-    assert "make one with `guardfleet keys secret`" in odd.stderr
+    assert "make a new one with `guardfleet keys secret`" in odd.stderr
 
 
 def run(stdout: int, *args: str, of: pathlib.Path | Settings) -> subprocess.CompletedProcess[str]:
