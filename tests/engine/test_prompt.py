@@ -237,7 +237,7 @@ def test_a_lone_surrogate_is_read_as_the_replacement_character(prompter: Prompte
         ([{"role": "user", "content": "x"}, {"role": "system", "content": "y"}], "only the first may be"),
         ([{"role": "system", "content": "x"}], "nothing to judge"),
         ([{"role": "user", "content": "x"}] * 300, "at most 256"),
-        ([{"role": "user"}, {"role": "assistant", "content": 7}], "no string"),
+        ([{"role": "user"}, {"role": "assistant", "content": 7}], "not a string"),
     ],
 )
 def test_what_the_template_would_silently_lose_is_refused(content: Any, why: str) -> None:

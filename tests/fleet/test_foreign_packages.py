@@ -129,7 +129,7 @@ def test_the_look_itself(application: pathlib.Path, monkeypatch: pytest.MonkeyPa
     for name in NAMES:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(str(application))
-    with pytest.raises(ConfigurationError, match="finds first"):
+    with pytest.raises(ConfigurationError, match="would import"):
         require_own()
 
 
