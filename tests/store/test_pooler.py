@@ -15,7 +15,7 @@ from tests.services.fixtures import fleet_settings
 from tests.services.pooler import pooled
 from tests.services.proxy import in_front_of
 
-SAID = "the pooler before PostgreSQL loses prepared statements: have PgBouncer 1.22 or newer"
+SAID = "the pooler before PostgreSQL loses prepared statements: use PgBouncer 1.22 or newer"
 
 
 @pytest.fixture

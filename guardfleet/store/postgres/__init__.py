@@ -1,1 +1,1 @@
-"""The way to PostgreSQL: connections, their pool, transactions, what errors mean, locks of a session. It knows no table."""
+"""The way to PostgreSQL: connections, their pool, transactions, what errors mean, session locks. It knows no table."""

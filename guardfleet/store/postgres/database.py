@@ -12,7 +12,7 @@ from guardfleet.store.postgres.connection import Connection, connect, copy_rows
 from guardfleet.store.postgres.pool import Pool
 from guardfleet.store.postgres.sqlstate import DATABASE, MEANINGS, translated
 
-# In a FROM list: the statement's commit is not waited for until it is on disk. For what a crash of PostgreSQL may undo.
+# In a FROM list, lets the statement commit without waiting for the disk: for changes that a crash of PostgreSQL may undo.
 UNFLUSHED = "(select set_config('synchronous_commit', 'off', true)) unflushed"
 
 
@@ -21,7 +21,7 @@ class Database:
 
     def __init__(self, url: str, *, application: str = "guardfleet", pool_size: int = 5) -> None:
         self.url, self.application = url, application
-        self.models: dict[int, Any] = {}  # rows of `model` that were read; they never change
+        self.models: dict[int, Any] = {}  # rows of `model` read so far; they never change
         self._pool = Pool(partial(connect, url, application=application), size=pool_size)
 
     @contextmanager
@@ -34,7 +34,7 @@ class Database:
     def session(self) -> Iterator[Connection]:
         """Lend a connection outside any transaction: every statement commits by itself. Raises as `begin`.
 
-        For session locks, and for reads that are polled: BEGIN and COMMIT would be two more round trips for one.
+        For session locks and polled reads: BEGIN and COMMIT would add two round trips to one.
         """
         with _translating(), self._pool.lend() as connection:
             yield connection

@@ -1,4 +1,4 @@
-"""Leadership of the dispatcher: a session-level try-lock. Its work is idempotent, so two leaders would be harmless."""
+"""Leadership of the dispatcher: a session-level try-lock. A dispatcher's work is idempotent, so two leaders would be harmless."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ LOCK_KEY = 0x6469_7370  # "disp"
 
 
 class Leadership:
-    """Held as long as its connection lives; PostgreSQL gives the lock back when the process dies."""
+    """A candidate. The lock that it wins lasts as long as its connection: PostgreSQL frees it when the process dies."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def try_lead(self) -> bool:
-        """Whether this process leads now. Re-entrant calls are balanced, so the lock is held once."""
+        """Return whether this process leads now, taking the lock if it is free. Repeated calls take it only once."""
         held: bool = self._connection.scalar(
             """select case when exists (
                  select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and granted
@@ -27,7 +27,7 @@ class Leadership:
 
 
 def is_led(db: Database) -> bool:
-    """Whether some dispatcher leads now."""
+    """Return whether some dispatcher leads now."""
     with db.session() as connection:
         led: bool = connection.scalar(
             """select exists (select from pg_locks where locktype = 'advisory' and granted
@@ -40,6 +40,6 @@ def is_led(db: Database) -> bool:
 
 @contextmanager
 def campaign(db: Database) -> Iterator[Leadership]:
-    """A candidate on a connection of its own, outside any transaction."""
+    """Lend a candidate on a connection of its own, outside any transaction."""
     with db.session() as connection:
         yield Leadership(connection)

@@ -1,7 +1,7 @@
-"""The pool of connections: which of them are kept, for how long, and when one is believed to be there.
+"""The pool of connections: which of them it keeps, for how long, and when it tests one before lending it.
 
-psycopg's own pool connects in the background, so that a caller whose server is away waits for the pool's timeout and is never told
-why; SQLAlchemy's takes 130 ms of the start of each process and 13 MiB of its memory.
+psycopg's own pool connects in the background, so that a caller whose server is down waits for the pool's timeout and never learns
+why; SQLAlchemy's adds 130 ms to the start of each process and 13 MiB to its memory.
 """
 
 import math
@@ -16,27 +16,27 @@ from guardfleet.errors import AwayError
 from guardfleet.store.postgres.connection import Connection
 from guardfleet.store.postgres.sqlstate import DATABASE, meaning_of
 
-OVERFLOW = 5  # connections that may be lent beside those that are kept
-WAIT_S = 10.0  # for a connection that another caller has
-AGE_S = 1800.0  # a connection this old is made anew: a server's memory of it only grows
-IDLE_S = 1.0  # a connection that rested for longer is asked whether it is still there
+OVERFLOW = 5  # connections that may be lent beyond those that are kept
+WAIT_S = 10.0  # for a connection that another caller holds
+AGE_S = 1800.0  # a connection this old is replaced: the memory of its server process only grows
+IDLE_S = 1.0  # a connection that was idle for longer is tested before it is lent
 
 
 class Pool:
-    """Connections made in the caller's thread, the last used lent first. Thread-safe; make it after a fork, never before."""
+    """Connects in the caller's thread and lends the last used connection first. Thread-safe; make it after a fork, never before."""
 
     def __init__(self, connect: Callable[[], Connection], *, size: int) -> None:
         self._connect, self._size = connect, size
         self._room = threading.Semaphore(size + OVERFLOW)
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
-        self._outdated_at = -math.inf  # connections made until then are lent no more
+        self._outdated_at = -math.inf  # connections made up to then are not lent again
 
     @contextmanager
     def lend(self) -> Iterator[Connection]:
-        """Lend a connection, outside any transaction. Raises AwayError where none is free in time, else the driver's errors."""
+        """Lend a connection, outside any transaction. Raises AwayError if none is free in time, otherwise the driver's errors."""
         if not self._room.acquire(timeout=WAIT_S):
-            raise AwayError(DATABASE, "no connection of the pool was free in time")
+            raise AwayError(DATABASE, f"no connection of the pool became free within {WAIT_S:g} s")
         try:
             connection = self._idle_one() or self._connect()
             try:
@@ -51,7 +51,7 @@ class Pool:
             self._room.release()
 
     def close(self) -> None:
-        """Close idle connections, and each that is lent when it comes back; safe to call twice."""
+        """Close idle connections now and lent ones when they come back; safe to call twice."""
         with self._lock:
             idle, self._idle = self._idle, []
             self._outdated_at = time.monotonic()
@@ -79,16 +79,17 @@ class Pool:
         return connection.made_at > max(self._outdated_at, time.monotonic() - AGE_S)
 
     def _leave(self, connection: Connection) -> None:
-        """Drop it and all that were made before: they lead to the same server."""
-        if connection.made_at > self._outdated_at:  # else it was left before, and younger ones may be good
+        """Close it, and lend none again that was made up to now: they lead to the same server."""
+        if connection.made_at > self._outdated_at:  # otherwise it was outdated already, and younger ones may be good
             self._outdated_at = time.monotonic()
         connection.close()
 
 
 def _is_there(connection: Connection) -> bool:
-    """Return whether the connection can be used: one that was not used for a while is asked, else it is seen whether it was closed.
+    """Return whether the connection can be used.
 
-    Asking each time would cost as much as what is then asked.
+    It is tested with a statement only if it was idle for more than IDLE_S or its socket is readable: a test each time would cost
+    as much as the caller's statement.
     """
     if time.monotonic() - connection.used_at <= IDLE_S and not connection.has_something_to_say():
         return True

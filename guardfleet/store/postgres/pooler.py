@@ -1,4 +1,4 @@
-"""Whether a pooler stands before PostgreSQL that loses prepared statements, as the driver makes of what it sends often."""
+"""Reject a pooler that loses prepared statements: the driver prepares the statements that it sends often."""
 
 import uuid
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from psycopg.pq.abc import PGresult
 from guardfleet.errors import ConfigurationError
 from guardfleet.store.postgres.database import Connection, Database
 
-ROUNDS = 4  # a busy pooler may hand out the right server once by chance
-LOST = ("26000", "42P05")  # the statement is not there; another of its name is
+ROUNDS = 4  # one round may pass by chance: a busy pooler may hand out the right server
+LOST = ("26000", "42P05")  # the statement does not exist; its name is taken
 
 
 def require_prepared(db: Database) -> None:
-    """Raise ConfigurationError unless a statement that was prepared in one transaction is there in the next.
+    """Raise ConfigurationError unless a statement that was prepared in one transaction exists in the next.
 
-    Two connections prepare one statement each, of the same name. A pooler that does not know of them gives both the server that
-    was let go last: there the name is taken, or missing, or the other's.
+    Two connections prepare one statement each, under the same name. A pooler that does not track statements gives both the server
+    that was released last: there the name is taken, missing, or stands for the other connection's statement.
     """
     with db.session() as one, db.session() as other:
         if not _keep_apart([one, other]):
             raise ConfigurationError(
-                "the pooler before PostgreSQL loses prepared statements: have PgBouncer 1.22 or newer with max_prepared_statements "
-                "above 0, or go past it (docs/scaling.md)."
+                "the pooler before PostgreSQL loses prepared statements: use PgBouncer 1.22 or newer with max_prepared_statements "
+                "above 0, or connect to PostgreSQL directly (docs/scaling.md)."
             )
 
 
@@ -41,7 +41,7 @@ def _keep_apart(connections: Sequence[Connection]) -> bool:
 
 
 def _result(connection: Connection, result: PGresult) -> PGresult | None:
-    """None where the statement was lost; any other error is raised."""
+    """Return the result, or None if the statement was lost. Raises any other error."""
     if not result.error_message:
         return result
     error = psycopg.errors.error_from_result(result, encoding=connection.info.encoding)
