@@ -1,1 +1,1 @@
-"""Webhook endpoints and deliveries: rows and their moves. Sending belongs in `worker/webhooks`."""
+"""Webhook endpoints and deliveries: their rows and transitions. Sending belongs in `worker/webhooks`."""

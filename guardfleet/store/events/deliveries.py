@@ -12,16 +12,16 @@ from guardfleet.domain.states import DeliveryState
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import OPEN_DELIVERY, PENDING_DELIVERY, SENDING_DELIVERY
 
-# A delivery `b` that a sender has, or that a message is on its way for.
+# A delivery `b` that a sender holds, or whose message is on its way.
 UNDER_WAY = f"""{OPEN_DELIVERY:b} and (b.lease_until >= now() or b.lease_until is null
                                       and b.published_at >= now() - make_interval(secs => %(again)s))"""
 IS_TEST = f"coalesce(d.subject ->> '{TEST}' = 'true', false)"  # of a delivery `d`
-PACE_WAIT_S = 1.0  # a sender waits so long for an endpoint's turn; where it is further off, nothing is published
+PACE_WAIT_S = 1.0  # a sender waits at most about this long for an endpoint's turn; if the turn is later, nothing is published
 
 
 @dataclass(frozen=True, slots=True)
 class DueDelivery:
-    """One attempt to make: everything the sender needs, `secret` still sealed."""
+    """One attempt to make: everything the sender needs, `secret` still encrypted."""
 
     id: int
     token: int
@@ -31,16 +31,16 @@ class DueDelivery:
     occurred_at: dt.datetime
     url: str
     secret: bytes
-    old_secret: bytes | None  # signs too, while the endpoint changes its secret
-    job_id: int  # 0: none, as of a test
+    old_secret: bytes | None  # signs too, while the endpoint's secret is being rotated
+    job_id: int  # 0: none, as for a test
     subject: dict[str, Any] | None
     endpoint_id: int
-    is_paced: bool  # the endpoint is to be sent to only so often: `pace`; not where it is a test
+    is_paced: bool  # the endpoint limits attempts per second: call `pace`; False for a test
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one attempt came to. `status` is None when there was no answer; `error` names the failure, never the body."""
+    """The outcome of one attempt. `status` is None if there was no answer; `error` names the failure, never the body."""
 
     status: int | None
     latency_ms: int
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def events(db: Database, *, skip: Sequence[int] = (), limit: int = 100) -> list[int]:
-    """Outbox events that wait to be relayed, oldest first."""
+    """Return the outbox events that wait to be relayed, oldest first."""
     with db.session() as connection:
         return connection.scalars(
             "select id from outbox where id <> all(cast(%(skip)s as bigint[])) order by id limit %(limit)s",
@@ -78,11 +78,11 @@ def relay(db: Database, events: Sequence[int]) -> int:
 
 
 def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing: int, skip: Sequence[int] = ()) -> list[int]:
-    """Deliveries to publish: due, or claimed by a sender that died; not published within `again_after_s`.
+    """Return deliveries to publish: due, or claimed by a sender that died; not published within `again_after_s`.
 
-    At most `at_once` of an endpoint are out at a time, one of an endpoint that fails or has not taken any yet, and `failing` of all
-    that fail together: whoever hangs holds up neither others nor all senders. Those that fail take turns by tenant, and in each by
-    lot: whoever waited longest would be those with the longest queues, again and again.
+    At most `at_once` deliveries of an endpoint are under way at a time, one if it fails or has not taken any yet, and `failing` for
+    all failing endpoints together: a receiver that hangs holds up neither other receivers nor all senders. Failing endpoints take
+    turns by tenant, and in random order within a tenant: by waiting time, those with the longest queues would always come first.
     """
     with db.session() as connection:
         return connection.scalars(
@@ -124,7 +124,7 @@ def due(db: Database, *, limit: int, again_after_s: float, at_once: int, failing
 
 
 def mark_published(db: Database, ids: Sequence[int]) -> None:
-    """Record that the broker was told. One that is being claimed meanwhile is passed over: the dispatcher waits for no sender."""
+    """Record that messages were published. Skips a delivery that is being claimed: the dispatcher waits for no sender."""
     if ids:
         with db.begin() as connection:
             connection.execute(
@@ -135,12 +135,12 @@ def mark_published(db: Database, ids: Sequence[int]) -> None:
 
 
 def claim(db: Database, delivery_id: int, *, lease_s: float) -> DueDelivery | None:
-    """Take the delivery for one attempt; None when it is settled, not due, or somebody holds it."""
+    """Take the delivery for one attempt; None if it is settled, not due, held by a sender, or its endpoint is disabled."""
     return _take(db, "%(id)s", {"id": delivery_id, "lease": lease_s})
 
 
 def claim_next(db: Database, endpoint_id: int, *, lease_s: float, again_after_s: float, at_once: int) -> DueDelivery | None:
-    """Take the next that waits for this endpoint and that no message is on its way for, if fewer than `at_once` are out."""
+    """Take the endpoint's next due delivery that has no message on its way; None if `at_once` are under way already."""
     which = f"""(select n.id from delivery n
                 where n.endpoint_id = %(endpoint)s and {PENDING_DELIVERY:n} and n.next_attempt_at <= now()
                   and (n.published_at is null or n.published_at < now() - make_interval(secs => %(again)s))
@@ -153,7 +153,7 @@ def claim_next(db: Database, endpoint_id: int, *, lease_s: float, again_after_s:
 
 
 def pace(db: Database, endpoint_id: int) -> float:
-    """Take the endpoint's next place in time; returns how long until then, s: a little more than PACE_WAIT_S at most."""
+    """Reserve the endpoint's next turn and return the seconds until then: at most a little more than PACE_WAIT_S."""
     with db.begin() as connection:
         wait_s: float | None = connection.scalar(
             """update endpoint
@@ -196,7 +196,7 @@ def defer(db: Database, due: DueDelivery, outcome: Outcome, *, delay_s: float) -
 
 
 def disable(db: Database, due: DueDelivery, reason: str, *, failing_for_s: float = 0.0) -> bool:
-    """Send nothing more to the endpoint of the delivery, if it has failed for so long; what waits for it is given up."""
+    """Disable the delivery's endpoint if it has failed for so long, and exhaust its pending deliveries; return whether it did."""
     with db.begin() as connection:
         row = connection.execute(
             """update endpoint e set enabled = false, disabled_reason = %(reason)s, updated_at = now()
@@ -214,7 +214,7 @@ def disable(db: Database, due: DueDelivery, reason: str, *, failing_for_s: float
 
 
 def outcome(db: Database, delivery_id: int) -> Outcome | None:
-    """What the last attempt came to; None before the first."""
+    """Return the outcome of the last attempt; None before the first."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(Outcome))
         return cursor.execute(
@@ -224,7 +224,7 @@ def outcome(db: Database, delivery_id: int) -> Outcome | None:
 
 
 def unsent(db: Database, job_id: int) -> int:
-    """Events and deliveries of the job that have not had a first attempt."""
+    """Count the job's events and deliveries that have had no attempt or are being sent."""
     with db.begin() as connection:
         n: int = connection.scalar(
             f"""select (select count(*) from outbox where job_id = %(job)s)
@@ -246,7 +246,7 @@ def _record(db: Database, due: DueDelivery, outcome: Outcome, change: str, value
                values (%(id)s, %(no)s, %(status)s, %(latency)s, %(error)s)""",
             {"id": due.id, "no": due.attempts, "status": outcome.status, "latency": outcome.latency_ms, "error": outcome.error},
         )
-        if mine is not None:  # only where it changes: the row is shared by all senders
+        if mine is not None:  # only if it changes: all senders share the row
             connection.execute(
                 """update endpoint set failing_since = case when %(failed)s then now() end,
                           answered_at = case when %(failed)s then answered_at else coalesce(answered_at, now()) end

@@ -1,4 +1,4 @@
-"""Webhook endpoints: where a tenant's events go, with which secret, and whether they are taken there."""
+"""Webhook endpoints: where a tenant's events go, with which secret, and how deliveries to them went."""
 
 import datetime as dt
 import uuid
@@ -29,7 +29,7 @@ COLUMNS = """public_id, name, url, kinds, enabled, disabled_reason, failing_sinc
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One endpoint, its secret still sealed."""
+    """One endpoint, its secret still encrypted."""
 
     public_id: uuid.UUID
     name: str
@@ -69,7 +69,7 @@ class Delivery:
 def create(
     db: Database, keyring: Keyring, *, tenant_id: int, name: str, url: str, kinds: Sequence[str], most_per_s: float | None = None
 ) -> tuple[Endpoint, str]:
-    """A new endpoint, and its secret, which is not shown again. RejectedError when the tenant has too many."""
+    """Create an endpoint; return it with its secret, which is not shown again. RejectedError if the tenant has too many."""
     secret = new_secret()
     with db.begin() as connection:
         installation.follow(connection, keyring)
@@ -91,13 +91,13 @@ def create(
             },
         ).fetchone()
         if endpoint is None:
-            raise RejectedError(f"there are {MOST} webhook endpoints already; delete one.")
+            raise RejectedError(f"the tenant has {MOST} webhook endpoints already, the most it may have: delete one.")
         audit(connection, tenant_id, "endpoint.create", ids.ENDPOINT.of(endpoint.public_id))
     return endpoint, secret
 
 
 def get(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> Endpoint:
-    """The endpoint; NotFoundError for another tenant's too, and for the callback of a job."""
+    """Return the endpoint. Raises NotFoundError, also for another tenant's and for the callback of a job."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(Endpoint))
         endpoint = cursor.execute(
@@ -110,7 +110,7 @@ def get(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> Endpoint:
 
 
 def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -> list[Endpoint]:
-    """Up to `limit` endpoints before the named one, newest first."""
+    """Return up to `limit` endpoints older than the named one, newest first."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(Endpoint))
         return cursor.execute(
@@ -123,7 +123,7 @@ def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -
 
 
 def update(db: Database, public_id: uuid.UUID, *, tenant_id: int, changes: dict[str, Any]) -> Endpoint:
-    """Change `name`, `url`, `kinds`, `most_per_s` (None: no end) or `enabled`; enabling forgets earlier failures."""
+    """Change `name`, `url`, `kinds`, `most_per_s` (None: no limit) or `enabled`; enabling forgets earlier failures."""
     values: dict[str, Any] = {"name": None, "url": None, "kinds": None, "enabled": None, "most_per_s": None} | changes
     values["is_paced"] = "most_per_s" in changes
     with db.begin() as connection:
@@ -146,7 +146,7 @@ def update(db: Database, public_id: uuid.UUID, *, tenant_id: int, changes: dict[
 
 
 def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
-    """Forget the endpoint and what was on its way to it."""
+    """Delete the endpoint, its deliveries and their attempts. Raises NotFoundError."""
     with db.begin() as connection:
         row = connection.execute(
             "delete from endpoint where public_id = %(id)s and tenant_id = %(tenant)s and job_id is null returning id",
@@ -162,7 +162,7 @@ def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
 
 
 def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: int, overlap_s: float) -> tuple[Endpoint, str]:
-    """A new secret; the old one signs beside it for `overlap_s`."""
+    """Give the endpoint a new secret and return both; the old secret signs too for `overlap_s`. Raises NotFoundError."""
     secret = new_secret()
     with db.begin() as connection:
         installation.follow(connection, keyring)
@@ -181,7 +181,7 @@ def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: i
 
 
 def rewrap_endpoint(connection: Connection, keyring: Keyring, public_id: uuid.UUID) -> None:
-    """Seal an endpoint's secrets with the current key, unless they are."""
+    """Encrypt an endpoint's secrets under the current key, unless they are already."""
     row = connection.execute(
         """select id, secret, old_secret from endpoint
            where public_id = %(id)s and key_id is distinct from %(key_id)s for update""",
@@ -197,7 +197,7 @@ def rewrap_endpoint(connection: Connection, keyring: Keyring, public_id: uuid.UU
 
 
 def send_test(db: Database, public_id: uuid.UUID, *, tenant_id: int, kind: str) -> int:
-    """Put a made-up event on its way to the endpoint, once; returns the delivery."""
+    """Create a delivery of a made-up event to the endpoint and return its id. Raises NotFoundError."""
     with db.session() as connection:
         found: int | None = connection.scalar(
             f"""insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
@@ -211,7 +211,7 @@ def send_test(db: Database, public_id: uuid.UUID, *, tenant_id: int, kind: str) 
 
 
 def deliveries(db: Database, public_id: uuid.UUID, *, tenant_id: int, before: int | None, limit: int) -> list[Delivery]:
-    """Up to `limit` deliveries of the endpoint before the named one, newest first, each with its last attempt."""
+    """Return up to `limit` deliveries of the endpoint older than the named one, newest first, each with its last attempt."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(Delivery))
         return cursor.execute(
@@ -229,7 +229,7 @@ def deliveries(db: Database, public_id: uuid.UUID, *, tenant_id: int, before: in
 def resend(
     db: Database, public_id: uuid.UUID, *, tenant_id: int, delivery_id: int | None = None, since: dt.datetime | None = None
 ) -> int:
-    """Send one delivery again, or all that were given up and happened since then; how many. NotFoundError for one that is not."""
+    """Send again one ended delivery, or all exhausted ones of events since `since`; return how many. Raises NotFoundError."""
     with db.begin() as connection:
         n = connection.execute(
             f"""update delivery d set state = {DeliveryState.PENDING}, attempts = 0, next_attempt_at = now(),
@@ -241,7 +241,7 @@ def resend(
             {"id": public_id, "tenant": tenant_id, "delivery": delivery_id, "since": since},
         ).rowcount
     if not n and delivery_id is not None:
-        raise NotFoundError("there is no such delivery that has ended, or the endpoint is disabled.")
+        raise NotFoundError("no delivery with this id has ended at this endpoint, or the endpoint is disabled.")
     return n
 
 

@@ -1,6 +1,6 @@
-"""The outbox: what has happened, one row an event, written in the statement that made it true. `deliveries.relay` empties it.
+"""The outbox: one row per event, written in the statement that made it true. `deliveries.relay` empties it.
 
-An event's id says what has happened to which job, so the same thing is never told under two.
+An event's id names the job and what happened to it, so the same event never gets two ids.
 """
 
 from guardfleet.domain import ids
@@ -8,11 +8,11 @@ from guardfleet.domain.events import ENDS, FLAGGED, PROGRESS
 from guardfleet.domain.states import JobState
 from guardfleet.store.words import COMPLETED_JOB, ENDED_JOB, RUNNING_JOB, public_id
 
-TEST_ID = f"'{ids.EVENT.prefix}test_' || replace(gen_random_uuid()::text, '-', '')"  # of an event of no job
+TEST_ID = f"'{ids.EVENT.prefix}test_' || replace(gen_random_uuid()::text, '-', '')"  # for an event without a job
 KIND = " ".join(f"when {state} then '{kind}'" for state, kind in ENDS.items())
 ENDED = f"""select id, public_id, tenant_id, case state {KIND} end as kind, '' as no, cast(null as jsonb) as subject
             from j where {ENDED_JOB}"""
-# With the counts of `completion`. Most shards are an occasion for nothing; whoever waits for an online job is told by other means.
+# With the counts of `completion`. Most shards cause no event; callers that wait for an online job are notified by other means.
 FINISHED = f"""select j.id, j.public_id, j.tenant_id, e.kind, e.no, e.subject
                from j cross join lateral (values
                  ('{ENDS[JobState.COMPLETED]}', '', cast(null as jsonb), {COMPLETED_JOB}),
@@ -26,7 +26,7 @@ FINISHED = f"""select j.id, j.public_id, j.tenant_id, e.kind, e.no, e.subject
 
 
 def emit(happened: str) -> str:
-    """The statement that writes events down: of ENDED, or FINISHED, over the rows `j` of the jobs that a statement has moved."""
+    """Return the statement that writes events: ENDED or FINISHED, over the rows `j` of the jobs that the statement has changed."""
     return f"""insert into outbox (event_id, tenant_id, job_id, kind, subject)
                select {public_id(ids.EVENT)} || '_' || split_part(kind, '.', 2) || no, tenant_id, id, kind, subject
                from ({happened}) happened"""
