@@ -1,1 +1,1 @@
-"""Jobs: created, controlled, read, ended, purged. What happens to one shard belongs in `store/shards`."""
+"""Jobs: created, controlled, read, ended, purged. The life of one shard belongs in `store/shards`."""

@@ -1,4 +1,4 @@
-"""What is done with a job while it runs: cancelled, expired, paused, resumed, put before others. Lock order: shard, then job."""
+"""Control of a job while it runs: cancel, expire, pause, resume, prioritise. Lock order: shard, then job."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def cancel(db: Database, job_id: int) -> None:
 
 
 def overdue(db: Database, *, skip: Sequence[int] = (), limit: int = 20) -> list[int]:
-    """Jobs whose completion window is over."""
+    """Return open jobs whose completion window is over."""
     with db.session() as connection:
         return connection.scalars(
             f"""select id from job where {OPEN_JOB} and expires_at is not null and expires_at <= now()
@@ -50,9 +50,9 @@ def _end(db: Database, job_id: int, ends_as: JobState, action: str) -> None:
 
 
 def pause(db: Database, job_id: int) -> None:
-    """Nothing more of the job is begun; shards in work finish, texts may go on coming in. Safe to call twice.
+    """Start no more shards of the job; shards in work finish, and its intake may continue. Safe to call twice.
 
-    RejectedError if it ended. A message that is out already is in vain: claim() looks at the job.
+    Raises RejectedError if the job has ended. A message that is out already has no effect: claim() checks the job.
     """
     with db.begin() as connection:
         connection.execute(
@@ -63,21 +63,21 @@ def pause(db: Database, job_id: int) -> None:
 
 
 def resume(db: Database, job_id: int) -> None:
-    """Take a paused job up again. Safe to call twice; RejectedError if it ended."""
+    """Resume a paused job. Safe to call twice; RejectedError if it has ended."""
     with db.begin() as connection:
         _mark(connection, job_id, "paused_at = null", "job.resume")
 
 
 def prioritise(db: Database, job_id: int, priority: int) -> None:
-    """Put a job before (higher) or after its tenant's others of the lane; RejectedError if it ended, or out of PRIORITIES."""
+    """Rank a job among its tenant's jobs of the lane, higher first. RejectedError if it has ended or is out of PRIORITIES."""
     with db.begin() as connection:
         _mark(connection, job_id, "priority = %(priority)s", "job.prioritise", priority=check_priority(priority))
 
 
 def check_priority(priority: int) -> int:
-    """Itself; raises RejectedError."""
+    """Return the priority. Raises RejectedError if it is out of PRIORITIES."""
     if priority not in PRIORITIES:
-        raise RejectedError(f"a priority is {PRIORITIES.start} to {PRIORITIES.stop - 1}; {priority} is not.")
+        raise RejectedError(f"a priority must be {PRIORITIES.start} to {PRIORITIES.stop - 1}; got {priority}.")
     return priority
 
 
@@ -92,7 +92,7 @@ def _mark(connection: Connection, job_id: int, change: str, action: str, **value
 
 
 def cancelling(db: Database, *, skip: Sequence[int] = (), limit: int = 1000) -> list[int]:
-    """Jobs that are being cancelled."""
+    """Return jobs that are being cancelled."""
     with db.session() as connection:
         return connection.scalars(
             f"""select id from job where {CANCELLING_JOB} and id <> all(cast(%(skip)s as bigint[]))
@@ -102,13 +102,13 @@ def cancelling(db: Database, *, skip: Sequence[int] = (), limit: int = 1000) -> 
 
 
 def settle_cancelled(db: Database, job_ids: Sequence[int]) -> int:
-    """Close those of these cancelling jobs whose last lease is gone; returns how many."""
+    """End those of these cancelling jobs that have no open shard left; return how many."""
     with db.begin() as connection:
         return _settle_cancelled(connection, job_ids)
 
 
 def _settle_cancelled(connection: Connection, job_ids: Sequence[int]) -> int:
-    # A ready shard in a cancelling job came back from a lease that ended between cancel() and now: it is dropped here.
+    # A ready shard of a cancelling job came back from a lease that ended between cancel() and now: drop it here.
     connection.execute(
         f"""with x as materialized (
              select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id

@@ -1,8 +1,8 @@
-"""Texts on their way in: a job is created, its shards and refused lines committed in pieces, then sealed, or given up.
+"""Intake: a job is created, its shards and refused lines are committed in pieces, then it is sealed or abandoned.
 
-Invariants: a piece and the input line it reaches are one commit, so whoever goes on with a killed intake starts behind that line
-and takes no text twice; `intake_token` is raised by whoever takes an intake over, so of several only the newest writes. Until
-seal() the job cannot be completed, however many of its shards are.
+Invariants: a piece and the input line that it reaches are one commit, so whoever resumes a killed intake starts after that line
+and takes no text twice; taking over an intake raises `intake_token`, so of several only the newest writes. Until seal() the job
+cannot complete, however many of its shards have.
 """
 
 import datetime as dt
@@ -30,8 +30,8 @@ from guardfleet.store.postgres.database import Connection, Database, copy_rows
 from guardfleet.store.words import INGESTING_JOB, OPEN_JOB, OPEN_SHARD
 
 DEFAULTS = JobOptions()
-OVERLOAD_PAUSE_S = 60.0  # what a refused caller is told to wait
-INTAKE_LEASE_S = 10.0  # an intake that was silent for so long may be taken over
+OVERLOAD_PAUSE_S = 60.0  # Retry-After for a refused caller
+INTAKE_LEASE_S = 10.0  # an intake that committed nothing for so long may be taken over
 SHARD_COLUMNS = {
     "job_id": "int8",
     "shard_no": "int4",
@@ -47,11 +47,11 @@ REJECTION_COLUMNS = {"job_id": "int8", "line": "int8", "code": "text", "detail":
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job before its first text: what is asked of it, by whom, and where its texts come from.
+    """A job before its first text: its options, its owner, and where its texts come from.
 
-    `fingerprint`: of the input and what is asked of it; a cut-off submit with it is gone on with by the next. `input_file_id`: the
-    uploaded file that its texts are taken from; `endpoint`: what its lines are requests to. `brings_workers`: who submits it starts
-    the workers that it names, which need not have served yet.
+    `fingerprint`: of the input and the options; the next submit with the same one resumes an interrupted intake. `input_file_id`:
+    the uploaded file that holds its texts; `endpoint`: where its lines are requests to. `brings_workers`: the submitter starts
+    the workers that the job names, so they need not have served yet.
     """
 
     options: JobOptions = DEFAULTS
@@ -65,7 +65,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
-    """The right to bring a job's texts, as long as `token` is the newest; and how far they have come."""
+    """The right to add texts to a job, as long as `token` is the newest; and how far its intake has come."""
 
     id: int
     public_id: uuid.UUID
@@ -78,12 +78,12 @@ class OpenJob:
     line: int = 0  # input lines up to this one are committed
     texts: int = 0
     shards: int = 0
-    callback_secret: str | None = field(default=None, repr=False)  # of one that was made just now
+    callback_secret: str | None = field(default=None, repr=False)  # only if the job was created just now
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptedShard:
-    """A shard ready for storage: `n` texts from `first_seq` on, in one sealed blob."""
+    """A shard ready for storage: `n` texts from `first_seq` on, in one encrypted blob."""
 
     shard_no: int
     first_seq: int
@@ -102,10 +102,10 @@ INSERT = f"""insert into job ({columns()}, {", ".join(OWN_COLUMNS)}, expires_at,
 def create(
     db: Database, keyring: Keyring, new: NewJob, *, max_backlog: int, also: Callable[[Connection, uuid.UUID], None] | None = None
 ) -> OpenJob:
-    """A job in state INGESTING, its day's partitions, and its callback endpoint.
+    """Create a job in state INGESTING, its day's partitions, and its callback endpoint.
 
-    Raises OverloadedError while the texts of all jobs that wait for a verdict are `max_backlog` or more. `also` is done in the same
-    transaction, with the job's public id. What else is to be asked before is in `guardfleet.jobs.submit`.
+    Raises OverloadedError while `max_backlog` or more texts of all jobs wait for a verdict. `also` runs in the same transaction,
+    with the job's public id. `guardfleet.jobs.submit` makes the other checks before.
     """
     public_id, options = uuid7(), new.options
     with db.begin() as connection:
@@ -148,7 +148,7 @@ def _refuse_overload(connection: Connection, max_backlog: int) -> None:
     waiting = connection.scalar(f"select coalesce(sum(total - done), 0) from job where {OPEN_JOB}")
     if waiting >= max_backlog:
         raise OverloadedError(
-            f"{waiting:,} texts wait for their verdict already, and {max_backlog:,} is the limit: come back later.",
+            f"{waiting:,} texts wait for their verdict already, and {max_backlog:,} is the limit: try again later.",
             retry_after_s=OVERLOAD_PAUSE_S,
         )
 
@@ -162,7 +162,7 @@ def _add_callback(connection: Connection, job_id: int, url: str, sealed: bytes) 
 
 
 def stored_callback_secret(db: Database, keyring: Keyring, job: OpenJob) -> str | None:
-    """What signs the job's callback; None where there is none."""
+    """Return the secret that signs the job's callback; None if it has no callback."""
     with db.begin() as connection:
         sealed = connection.scalar("select secret from endpoint where job_id = %(job)s", {"job": job.id})
     return None if sealed is None else keyring.decrypt_secret(bytes(sealed))
@@ -171,14 +171,14 @@ def stored_callback_secret(db: Database, keyring: Keyring, job: OpenJob) -> str 
 def write_piece(
     db: Database, job: OpenJob, shards: Sequence[EncryptedShard], rejections: Iterable[LineError], *, line: int
 ) -> None:
-    """Commit all that came up to input line `line`, a sign of life even where that is nothing new.
+    """Commit everything up to input line `line`; renews the intake's lease even if nothing is new.
 
-    RejectedError if the job takes no more from the caller.
+    Raises RejectedError if the job accepts no more from the caller.
     """
     refused = list(rejections)
     try:
         _write(db, job, shards, refused, line)
-    except StatementError:  # it can have met what others wrote who took the job over, before it came to ask for the token
+    except StatementError:  # rows of whoever took the job over can collide before the token is checked
         _require(_is_ours(db, job))
         raise
 
@@ -224,9 +224,9 @@ def _rejection(job_id: int, error: LineError) -> tuple[object, ...]:
 
 
 def seal(db: Database, job: OpenJob, *, also: Callable[[Connection], None] | None = None) -> None:
-    """Every text is there: the job completes with its last verdict, at once where it has them all. RejectedError as write_piece.
+    """End the intake: the job completes with its last verdict, now if it has them all. Raises RejectedError as write_piece does.
 
-    `also` is done in the same transaction.
+    `also` runs in the same transaction.
     """
     with db.begin() as connection:
         taken = connection.scalar(
@@ -245,9 +245,9 @@ def seal(db: Database, job: OpenJob, *, also: Callable[[Connection], None] | Non
 
 
 def abandon(db: Database, job_id: int, reason: str, *, token: int | None = None) -> None:
-    """The input could not be taken in: the job is FAILED, its texts are deleted, its owner is told; verdicts it has stay.
+    """Fail a job whose input could not be taken in: delete its texts and tell its owner; verdicts that it has stay.
 
-    With a token, only while that is the newest. A shard in work is fenced off; one that is finished meanwhile counts.
+    With a token, only while that is the newest. A shard in work is fenced off; one that has finished by then counts.
     """
     with db.begin() as connection:
         connection.execute(
@@ -271,4 +271,4 @@ def abandon(db: Database, job_id: int, reason: str, *, token: int | None = None)
 
 def _require(taken: int | bool) -> None:
     if not taken:
-        raise RejectedError("the job was cancelled, given up or taken over while its texts were still coming in.")
+        raise RejectedError("the job was cancelled, abandoned or taken over during its intake: submit the input again.")

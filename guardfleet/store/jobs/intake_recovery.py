@@ -1,4 +1,4 @@
-"""Intakes that nobody brings texts to any more: who goes on with them, and when they are given up."""
+"""Intakes whose submitter has gone: taking them over, and abandoning them."""
 
 import datetime as dt
 import uuid
@@ -12,14 +12,14 @@ from guardfleet.store.jobs.intake import INTAKE_LEASE_S, OpenJob
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import INGESTING_JOB
 
-# Of OpenJob.
+# Columns of OpenJob.
 OPENED = """j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model as model, j.intake_token as token,
             j.intake_line as line, j.total as texts,
             (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id) as shards"""
 
 
 def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | None:
-    """The unfinished intake of the same input, from now on the caller's; None when there is none, or somebody is at it."""
+    """Take over the unfinished intake of the same input; None if there is none, or if another holds its lease."""
     with db.begin() as connection:
         cursor = connection.cursor(row_factory=kwargs_row(_opened))
         return cursor.execute(
@@ -35,7 +35,7 @@ def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | 
 
 
 def take_over_file(db: Database) -> tuple[OpenJob, uuid.UUID] | None:
-    """A job whose texts come from an uploaded file and that nobody brings them to, from now on the caller's; and its file."""
+    """Take over an unfinished intake from an uploaded file whose lease is over; return it with the file's id, or None."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=kwargs_row(_of_file))
         return cursor.execute(
@@ -51,7 +51,7 @@ def take_over_file(db: Database) -> tuple[OpenJob, uuid.UUID] | None:
 
 
 def _opened(*, lane: int, **known: Any) -> OpenJob:
-    """`known` as OPENED names it."""
+    """Make the OpenJob of a row of OPENED."""
     return OpenJob(lane=Lane(lane), **known)
 
 
@@ -60,7 +60,7 @@ def _of_file(*, input_file_id: uuid.UUID, **known: Any) -> tuple[OpenJob, uuid.U
 
 
 def intake_of(db: Database, fingerprint: bytes, *, tenant_id: int) -> tuple[uuid.UUID, dt.datetime] | None:
-    """The job whose intake of the same input is not finished, and until when that is somebody's."""
+    """Return the job whose intake of the same input is unfinished, and when its lease ends; None if there is none."""
     with db.begin() as connection:
         row = connection.execute(
             f"""select public_id, intake_lease_until from job where tenant_id = %(tenant)s and fingerprint = %(fingerprint)s
@@ -71,7 +71,7 @@ def intake_of(db: Database, fingerprint: bytes, *, tenant_id: int) -> tuple[uuid
 
 
 def let_go(db: Database, job: OpenJob) -> None:
-    """Leave an unfinished intake to whoever goes on with it, at once."""
+    """End the lease on an unfinished intake, so that it can be taken over at once."""
     with db.begin() as connection:
         connection.execute(
             f"update job set intake_lease_until = now() where id = %(job)s and {INGESTING_JOB} and intake_token = %(token)s",
@@ -80,7 +80,7 @@ def let_go(db: Database, job: OpenJob) -> None:
 
 
 def idle(db: Database, *, idle_s: float) -> dict[int, int]:
-    """Jobs whose intake nobody has gone on with for so long, each with its intake's token."""
+    """Return jobs whose intake's lease ended `idle_s` ago or earlier, each with its intake's token."""
     with db.session() as connection:
         rows = connection.execute(
             f"""select id, intake_token from job where {INGESTING_JOB}
@@ -91,5 +91,5 @@ def idle(db: Database, *, idle_s: float) -> dict[int, int]:
 
 
 def abandon(db: Database, job_id: int, *, token: int) -> None:
-    """Give up an intake that nobody goes on with."""
+    """Abandon an intake that nobody has resumed."""
     intake.abandon(db, job_id, "its submit ended before all of its texts were in", token=token)

@@ -1,4 +1,4 @@
-"""A few texts that somebody waits for: one job of one shard, whole from the start, in one commit."""
+"""A few texts whose caller waits: one job of one shard, sealed from the start, in one commit."""
 
 import datetime as dt
 import uuid
@@ -20,7 +20,7 @@ from guardfleet.store.postgres.database import UNFLUSHED, Database
 from guardfleet.store.words import READY_SHARD
 from guardfleet.verdicts.page import Page
 
-TODAY = "(now() at time zone 'utc')::date"  # no process's clock decides days
+TODAY = "(now() at time zone 'utc')::date"  # days follow the server's clock, not that of a process
 CREATE = f"""with j as (
                insert into job ({columns()}, id, public_id, tenant_id, day, online, key_id, data_key,
                                 state, total, sealed_at, keeps_nothing)
@@ -37,7 +37,7 @@ NO_PARTITION = "23514"
 
 @dataclass(frozen=True, slots=True)
 class OnlineJob:
-    """Where its verdicts will be."""
+    """An interactive job: where its verdicts will be."""
 
     id: int
     public_id: uuid.UUID
@@ -46,7 +46,7 @@ class OnlineJob:
 
 
 def reserve(db: Database, n: int) -> list[int]:
-    """Ids for jobs to come: whoever waits can listen for one before it exists."""
+    """Return ids for jobs to come, so that a caller can listen for a job before it exists."""
     with db.session() as connection:
         return connection.scalars("select nextval(pg_get_serial_sequence('job', 'id')) from generate_series(1, %(n)s)", {"n": n})
 
@@ -61,9 +61,9 @@ def create(
     tenant_id: int,
     keeps_nothing: bool = False,
 ) -> OnlineJob:
-    """The job, sealed, its one message counted as published: the caller publishes it. A new day's first makes partitions."""
+    """Create the sealed job, its one message recorded as published: the caller must publish it. Adds a new day's partitions."""
     job = _made(db, keyring, job_id, rows, options, tenant_id=tenant_id, keeps_nothing=keeps_nothing)
-    while job is None:  # the secret key was rotated meanwhile
+    while job is None:  # the secret key has been rotated
         installation.look(db, keyring)
         job = _made(db, keyring, job_id, rows, options, tenant_id=tenant_id, keeps_nothing=keeps_nothing)
     return job
@@ -79,7 +79,7 @@ def _made(
     tenant_id: int,
     keeps_nothing: bool,
 ) -> OnlineJob | None:
-    """None where the ring's current key is not the pinned one."""
+    """Create the job; None if the ring's current key is not the pinned one."""
     public_id, key_id, data_key = uuid7(), keyring.key_id, keyring.new_data_key()
     values = values_of(options) | {
         "id": job_id,
@@ -109,13 +109,13 @@ def _create(db: Database, values: Mapping[str, Any]) -> dt.date | None:
 
 
 def found(db: Database, job: OnlineJob) -> Page | None:
-    """The verdicts, in order, once they are all there: they come in one commit."""
+    """Return the verdicts in order, or None until they are all there: one commit writes them."""
     page = verdicts.of_one_shard(db, job.id, job.day)
     return page if len(page.rows) == job.n else None
 
 
 def forget_message(db: Database, job_id: int) -> None:
-    """The message could not be published: the dispatcher publishes it."""
+    """Record that the message could not be published, so that the dispatcher publishes it."""
     with db.session() as connection:
         connection.execute(
             f"update shard set published_at = null where job_id = %(job)s and shard_no = 0 and {READY_SHARD}", {"job": job_id}

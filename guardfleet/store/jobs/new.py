@@ -1,4 +1,4 @@
-"""A job's options as columns of the table `job`: the one list, for jobs that take texts in and for those that are whole at once."""
+"""A job's options as columns of the table `job`: the one list, for jobs with an intake and for those sealed from the start."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ from guardfleet.domain.lanes import Lane
 from guardfleet.domain.options import COLUMNS, JobOptions
 
 AS_JSON = ("metadata", "webhook_metadata")
-NO_WINDOW = "24h"  # what is told of a job that never expires
+NO_WINDOW = "24h"  # shown for a job that never expires
 
 
 def columns() -> str:

@@ -1,4 +1,4 @@
-"""Word of interactive jobs that are done, as PostgreSQL hands it on with the commit. Nothing rests on it: it only saves asking."""
+"""Notifications of finished interactive jobs, sent by PostgreSQL with the commit. Optional: they only save polling."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ DONE_CHANNEL = "guardfleet_done"
 
 
 def done(db: Database, *, pause_s: float) -> Iterator[int | None]:
-    """Ids of interactive jobs that have come on; None when there was none for `pause_s`. Raises RetryableError."""
+    """Yield ids of interactive jobs that have new verdicts; None if there was none for `pause_s`. Raises RetryableError."""
     with db.session() as connection:
         connection.execute(f"listen {DONE_CHANNEL}")
         try:
@@ -20,4 +20,4 @@ def done(db: Database, *, pause_s: float) -> Iterator[int | None]:
                 if not heard:
                     yield None
         finally:
-            connection.close()  # the pool is not to hand out a connection that listens
+            connection.close()  # the pool must not lend a connection that listens

@@ -1,6 +1,6 @@
-"""Texts are guests: deleted, with the key that opens them, once their job ended long enough ago. Verdicts go days later.
+"""Retention: texts are deleted, with their data key, once their job ended long enough ago. Verdicts are deleted days later.
 
-All of it is done by the dispatcher, off the path of the work; each step can be cut off anywhere and done again.
+The dispatcher does all of it, off the path of the work; each step can be interrupted anywhere and repeated.
 """
 
 import datetime as dt
@@ -11,12 +11,12 @@ from guardfleet.store import partitions
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import ENDED_JOB, public_id
 
-Day = tuple[str, dt.date]  # a partitioned table, and a day of it
+Day = tuple[str, dt.date]  # a partitioned table and one of its days
 LATE_S = 3600.0  # longer than any transaction lasts
 
 
 def purgeable(db: Database, *, older_than_hours: float, skip: Sequence[int] = (), limit: int = 10) -> list[int]:
-    """Jobs that ended this long ago, or as long as they say themselves, and still have their texts."""
+    """Return jobs that ended this long ago, or as long as their own `purge_hours`, and still have their texts."""
     with db.session() as connection:
         return connection.scalars(
             f"""select id from job
@@ -28,7 +28,7 @@ def purgeable(db: Database, *, older_than_hours: float, skip: Sequence[int] = ()
 
 
 def purge(db: Database, job_ids: Sequence[int]) -> int:
-    """Delete the texts, shards and data keys of these jobs, which have ended; verdicts stay. Returns how many jobs."""
+    """Delete the texts, shards and data keys of these ended jobs; verdicts stay. Return how many jobs."""
     with db.begin() as connection:
         return connection.execute(
             """with x as materialized (
@@ -42,9 +42,9 @@ def purge(db: Database, job_ids: Sequence[int]) -> int:
 
 
 def over(db: Database, *, verdict_days: float) -> list[Day]:
-    """The partitions of days that may be over, oldest first: texts of the days before today, verdicts `verdict_days` later.
+    """Return the partitions whose retention may be over, oldest first: texts of days before today, verdicts `verdict_days` later.
 
-    The database's clock decides. A day counts for an hour longer: what began on it may not be committed yet.
+    The database's clock decides. A day lasts an hour longer, since a transaction that began on it may not be committed yet.
     """
     with db.session() as connection:
         today: dt.date = connection.scalar(
@@ -55,10 +55,10 @@ def over(db: Database, *, verdict_days: float) -> list[Day]:
 
 
 def expire(db: Database, table: str, day: dt.date) -> bool:
-    """Drop the partition of a day that is over, and with its verdicts the day's jobs; False while some of it is kept.
+    """Drop a day's partition, with the verdicts also the day's jobs; return False while some of it must be kept.
 
-    Texts of a day go as one file once all of its jobs are purged; verdicts when the day has no open job. The jobs go first: whoever
-    asks for one between the two steps is told that it does not exist, not that it has no verdicts.
+    A partition is dropped once all of the day's jobs are purged. The jobs are deleted first: between the two steps, a caller learns
+    that the job does not exist, not that it has no verdicts.
     """
     with db.begin() as connection:
         if not _is_purged(connection, day):
@@ -74,7 +74,7 @@ def _is_purged(connection: Connection, day: dt.date) -> bool:
 
 
 def _forget_jobs(connection: Connection, day: dt.date) -> None:
-    """Delete the day's jobs with all that hangs on them, which are purged."""
+    """Delete the day's jobs, which are purged, and every row that belongs to them."""
     of_day = "in (select id from job where day = %(day)s)"
     connection.execute(f"delete from attempt where delivery_id in (select id from delivery where job_id {of_day})", {"day": day})
     for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done"):

@@ -1,4 +1,4 @@
-"""The texts of a job, opened again for who may have them: until they are purged."""
+"""Reading a job's texts for their owner, until they are purged."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,17 +11,17 @@ from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.page import Page
 
-Shards = dict[tuple[int, int], list[PayloadRow]]  # by number and first place
+Shards = dict[tuple[int, int], list[PayloadRow]]  # by shard number and first sequence number
 
 
 def require_kept(job: JobView) -> None:
-    """Raise RejectedError for a job whose texts are there no more."""
+    """Raise RejectedError if the job's texts were purged."""
     if job.purged_at is not None:
-        raise RejectedError(f"the texts of {job.label} were purged on {job.purged_at:%Y-%m-%d %H:%M} UTC: its verdicts have none.")
+        raise RejectedError(f"the texts of {job.label} were purged on {job.purged_at:%Y-%m-%d %H:%M} UTC: only verdicts are left.")
 
 
 def beside(db: Database, keyring: Keyring, job: JobView, pages: Iterable[Page]) -> Iterator[Page]:
-    """Each page with the content of each of its verdicts; None where it is there no more. Memory: a page, and its shards."""
+    """Yield each page with the text of each verdict, None if it no longer exists. Memory: one page and its shards."""
     opened: Shards = {}
     for page in pages:
         wanted = [row.seq for row in page.rows]
@@ -31,7 +31,7 @@ def beside(db: Database, keyring: Keyring, job: JobView, pages: Iterable[Page]) 
 
 
 def _open(db: Database, keyring: Keyring, job: JobView, wanted: Sequence[int], known: Shards) -> Shards:
-    """The shards that hold these places; those of the page before are not opened again."""
+    """Return the shards that hold these sequence numbers; those of the previous page are not decrypted again."""
     if not wanted:
         return {}
     out: Shards = {}

@@ -1,4 +1,4 @@
-"""What of a job has no verdict: input lines that were refused, and texts that it ended before."""
+"""What has no verdict in a job: refused input lines, and texts that were not judged before the job ended."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ LINES_AT_ONCE = 5_000
 
 
 def refused(db: Database, job: JobView, *, limit: int | None = None, after: int = -1) -> Iterator[dict[str, Any]]:
-    """Refused input lines in order, behind `after`: `line`, `code`, `detail`, `row_id` of a usable one, `last_line` of several."""
+    """Yield refused input lines after `after`, in order: `line`, `code`, `detail`, `row_id` if usable, `last_line` of a range."""
     last, left = after, limit
     while left is None or left > 0:
         n = LINES_AT_ONCE if left is None else min(left, LINES_AT_ONCE)
@@ -34,7 +34,7 @@ def refused(db: Database, job: JobView, *, limit: int | None = None, after: int 
 
 
 def dropped(db: Database, keyring: Keyring, job: JobView) -> Iterator[tuple[int, list[PayloadRow]]]:
-    """The texts of shards that were dropped with their job, by their first sequence number; none once they are purged."""
+    """Yield the texts of shards that were dropped with their job, with their first sequence number; none once purged."""
     last = -1
     while True:
         with db.session() as connection:

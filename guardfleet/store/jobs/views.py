@@ -1,4 +1,4 @@
-"""Jobs as they are looked at. How they come into being is in `intake`, what is done with them in `control`."""
+"""Reading jobs. `intake` creates them, `control` changes them."""
 
 import datetime as dt
 import math
@@ -21,13 +21,13 @@ from guardfleet.verdicts.encoding import severity_and_categories
 
 DEFAULT_TENANT = 1
 PACE_S = 60.0  # finish() averages the pace over about this long
-STANDSTILL = 1e-3  # texts a second, from which on no estimate is made
-QUIET_S = 5.0  # without a verdict, that an estimate outlives however near the end is
+STANDSTILL = 1e-3  # texts/s; at or below this there is no estimate
+QUIET_S = 5.0  # keep showing the ETA for at least this long after the last verdict
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as anyone may look at it: one primary-key read."""
+    """A job as one read by its key shows it."""
 
     id: int
     public_id: uuid.UUID
@@ -51,7 +51,7 @@ class JobView:
     metadata: dict[str, Any] | None
     webhook_metadata: dict[str, Any] | None
     model: str | None
-    models: list[str]  # all that judged it, as `model` names one
+    models: list[str]  # all models that judged it, each named as in `model`
     is_demo: bool
     first_model: str | None
     second_model: str | None
@@ -75,7 +75,7 @@ class JobView:
     cancelling_at: dt.datetime | None
     ends_as: int
     purged_at: dt.datetime | None
-    seen_at: dt.datetime  # when it was looked at, by the server's clock
+    seen_at: dt.datetime  # when it was read, by the server's clock
 
     @property
     def label(self) -> str:
@@ -84,12 +84,12 @@ class JobView:
 
     @property
     def is_paused(self) -> bool:
-        """Whether it stands still on its owner's word."""
+        """Whether its owner has paused it and it has not ended."""
         return self.paused_at is not None and not self.state.is_final
 
     @property
     def request_counts(self) -> dict[str, int]:
-        """Lines as OpenAI counts them: refused ones have failed."""
+        """Lines as OpenAI counts them: a refused line has failed."""
         return {"total": self.total + self.rejected, "completed": self.done - self.error, "failed": self.error + self.rejected}
 
     @property
@@ -99,18 +99,18 @@ class JobView:
 
     @property
     def texts_per_s(self) -> float:
-        """Texts judged a second, over about the last minute; of a job that stands still it falls to nothing."""
+        """Texts judged per second, over about the last minute; falls to 0 while the job makes no progress."""
         if self.started_at is None or self.idle_s is None:
             return 0.0
         age_s = max(1.0, (self.seen_at - self.started_at).total_seconds())
-        # The average began at nothing: what is missing of it is known (the bias correction of an exponential average).
+        # The average starts at 0, so divide by the weight it has gathered (the bias correction of an exponential average).
         return self.pace * math.exp(-self.idle_s / PACE_S) / -math.expm1(-age_s / PACE_S)
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the last verdict at the present pace; None while that or the number of texts is not known.
+        """Seconds until the last verdict at the present pace; None while the pace or the number of texts is unknown.
 
-        None too once nothing has come for longer than it all should have taken: something waits that no pace tells of.
+        None too once no verdict has come for longer than the rest should have taken: then the pace says nothing.
         """
         rate = self.texts_per_s
         if self.state is not JobState.RUNNING or self.is_paused or self.idle_s is None or rate <= STANDSTILL:
@@ -124,7 +124,7 @@ class JobView:
         return max(0.0, (self.seen_at - self.progressed_at).total_seconds()) if self.progressed_at else None
 
 
-# Of JobView: what is no column of the job itself.
+# Fields of JobView that are not columns of `job`.
 NAME = "m.name || '@' || left(m.revision, 12)"
 OF_SEVERAL = "case when cardinality(j.models) > 1 then (select {0} from model m where m.id = any(j.models)) else {1} end"
 MADE = {
@@ -138,7 +138,7 @@ SELECT = f"""select {", ".join(f"{MADE.get(name, f'j.{name}')} as {name}" for na
 
 
 def get(db: Database, public_id: uuid.UUID, *, tenant_id: int = DEFAULT_TENANT) -> JobView:
-    """The job; raises NotFoundError, for another tenant's job too."""
+    """Return the job. Raises NotFoundError, for another tenant's job too."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=args_row(_view))
         job = cursor.execute(
@@ -158,7 +158,7 @@ def page(
     states: Sequence[int] | None = None,
     name: str | None = None,
 ) -> list[JobView]:
-    """Up to `limit` jobs of the tenant before the named one, newest first; of these states, with this in their name, if asked."""
+    """Return up to `limit` of the tenant's jobs older than the named one, newest first, filtered by state and part of the name."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=args_row(_view))
         return cursor.execute(
@@ -180,14 +180,14 @@ def page(
 
 
 def get_by_id(db: Database, job_id: int) -> JobView:
-    """The job by its internal id, whoever owns it: for guardfleet's own processes."""
+    """Return the job with this internal id, whoever owns it: for guardfleet's own processes."""
     with db.session() as connection:
         (job,) = connection.cursor(row_factory=args_row(_view)).execute(SELECT + "where j.id = %(id)s", {"id": job_id})
         return job
 
 
 def get_all(db: Database, job_ids: Sequence[int]) -> dict[int, JobView]:
-    """Those of these jobs that there are, whoever owns them, by their internal ids."""
+    """Return those of these jobs that exist, whoever owns them, by their internal ids."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=args_row(_view))
         cursor.execute(SELECT + "where j.id = any(%(ids)s::int8[])", {"ids": list(job_ids)})
@@ -195,7 +195,7 @@ def get_all(db: Database, job_ids: Sequence[int]) -> dict[int, JobView]:
 
 
 def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -> JobView | None:
-    """The newest job of the same submission that was not given up."""
+    """Return the newest job of the same submission that is running or completed; None if there is none."""
     with db.begin() as connection:
         cursor = connection.cursor(row_factory=args_row(_view))
         return cursor.execute(
@@ -207,7 +207,7 @@ def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -
 
 
 def summary(db: Database, job: JobView) -> dict[tuple[Severity, Category], int]:
-    """Texts by what was said of them; one pass over the job's verdicts."""
+    """Count texts by severity and categories; reads all verdicts of the job."""
     with db.begin() as connection:
         rows = connection.execute(
             "select severity, categories, count(*) as n from verdict where job_id = %(job)s and day = %(day)s group by 1, 2",
@@ -220,7 +220,7 @@ def summary(db: Database, job: JobView) -> dict[tuple[Severity, Category], int]:
 
 
 def _view(*values: Any) -> JobView:
-    """The job of a row of SELECT."""
+    """Make the JobView of a row of SELECT."""
     known = dict(zip(JobView.__slots__, values, strict=True))
     known["state"], known["lane"] = JobState(known["state"]), Lane(known["lane"])
     for name in ("sure", "sample"):
@@ -229,7 +229,7 @@ def _view(*values: Any) -> JobView:
 
 
 def audit(connection: Connection, tenant_id: int, action: str, subject: str) -> None:
-    """Write down who did what, in the transaction that does it; never a text."""
+    """Record who did what, in the transaction that does it; never a text."""
     connection.execute(
         "insert into audit_event (tenant_id, actor, action, subject) values (%(tenant)s, current_user, %(action)s, %(subject)s)",
         {"tenant": tenant_id, "action": action, "subject": subject},
