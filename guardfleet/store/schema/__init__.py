@@ -1,4 +1,4 @@
-"""The tables and the view, as they are after all migrations: SQLAlchemy models for Alembic and for the test that compares the two.
+"""The tables and the view as they are after all migrations: SQLAlchemy models for Alembic and for the test that compares the two.
 
-No query stands here, and no process loads this: statements are psycopg's.
+There are no queries here, and only migrating loads this: statements are sent by psycopg.
 """

@@ -1,4 +1,4 @@
-"""What the tables have in common: names of constraints, column types, numbered rows."""
+"""What the tables share: names of constraints, column types, identity columns."""
 
 import datetime as dt
 import uuid
@@ -32,7 +32,7 @@ ZERO = text("0")
 
 
 class Base(DeclarativeBase):
-    """Column types for plain annotations."""
+    """The declarative base, with column types for plain annotations."""
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own declaration form
@@ -50,5 +50,5 @@ class Base(DeclarativeBase):
 
 
 def identity() -> Any:
-    """A bigint that PostgreSQL counts up."""
+    """Return a bigint primary key that PostgreSQL counts up."""
     return mapped_column(BigInteger, Identity(always=True), primary_key=True)

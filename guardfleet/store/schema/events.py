@@ -1,4 +1,4 @@
-"""The tables of what is told to the outside: events, where they go, and each try at bringing them there."""
+"""The tables behind webhooks: events, endpoints, deliveries and their attempts."""
 
 import datetime as dt
 import uuid
@@ -12,7 +12,7 @@ from guardfleet.store.words import OPEN_DELIVERY
 
 
 class Outbox(Base):
-    """Events to tell, written in the transaction that made them true; relay() turns them into deliveries."""
+    """Events to send, written in the transaction that made them true; relay() turns them into deliveries."""
 
     __tablename__ = "outbox"
     id: Mapped[int] = identity()
@@ -21,7 +21,7 @@ class Outbox(Base):
     job_id: Mapped[int] = mapped_column(BigInteger)
     kind: Mapped[str]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    subject: Mapped[dict[str, Any] | None]  # what more the event says; never a text
+    subject: Mapped[dict[str, Any] | None]  # further fields of the event; never a text
 
 
 class Endpoint(Base):
@@ -34,19 +34,19 @@ class Endpoint(Base):
     job_id: Mapped[int | None] = mapped_column(BigInteger)
     name: Mapped[str] = mapped_column(server_default=text("'callback'"))
     url: Mapped[str]
-    secret: Mapped[bytes]  # sealed
-    old_secret: Mapped[bytes | None]  # signs beside the new one until old_secret_until
+    secret: Mapped[bytes]  # encrypted
+    old_secret: Mapped[bytes | None]  # signs too, until old_secret_until
     old_secret_until: Mapped[dt.datetime | None]  # set by rotate()
     kinds: Mapped[list[str]]
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
     failing_since: Mapped[dt.datetime | None]  # first failure after the last success
-    answered_at: Mapped[dt.datetime | None]  # when it first took a delivery at this URL
-    most_per_s: Mapped[float | None]  # attempts a second; null: as many as it takes
+    answered_at: Mapped[dt.datetime | None]  # when it first accepted a delivery at this URL
+    most_per_s: Mapped[float | None]  # attempts per second; null: no limit
     paced_until: Mapped[dt.datetime | None]  # with most_per_s: when the next attempt may begin
-    disabled_reason: Mapped[str | None]  # why guardfleet itself sends nothing there any more
+    disabled_reason: Mapped[str | None]  # why guardfleet disabled it
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[dt.datetime | None]
-    key_id: Mapped[str | None]  # the installation key both secrets are sealed with; null: unknown, from before 0009
+    key_id: Mapped[str | None]  # the installation key that encrypts both secrets; null: unknown, from before 0009
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
         Index("endpoint_tenant", "tenant_id"),

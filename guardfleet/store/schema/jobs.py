@@ -1,4 +1,4 @@
-"""The tables as SQLAlchemy models: who sets each field, when, what a crash leaves. A test holds the migrations against them."""
+"""The tables as SQLAlchemy models: who sets each field, when, what a crash leaves. A test compares the migrations with them."""
 
 import datetime as dt
 import uuid
@@ -40,7 +40,7 @@ __all__ = [
     "File",
     "Outbox",
     "Repeat",
-]  # one metadata: importing this module knows every table
+]  # one metadata: importing this module registers every table
 
 
 class Tenant(Base):
@@ -53,7 +53,7 @@ class Tenant(Base):
 
 
 class Model(Base):
-    """What judged; written by a worker at its start, referred to by verdicts."""
+    """A model that judges: its name, revision and policy. Written by a worker at its start, referred to by verdicts."""
 
     __tablename__ = "model"
     id: Mapped[int] = mapped_column(SmallInteger, Identity(always=True), primary_key=True)
@@ -65,7 +65,7 @@ class Model(Base):
 
 
 class Job(Base):
-    """What a caller submitted. Counters are moved by finish() only, as the last statement of its transaction."""
+    """What a caller submitted. Only finish() changes the counters, as the last statement of its transaction."""
 
     __tablename__ = "job"
     id: Mapped[int] = identity()
@@ -74,13 +74,13 @@ class Job(Base):
     day: Mapped[dt.date]  # of creation; the partition of all its rows
     state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.JobState
     lane: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # lanes.Lane
-    online: Mapped[bool] = mapped_column(server_default=text("false"))  # a request that waits: in no list, told to no webhook
+    online: Mapped[bool] = mapped_column(server_default=text("false"))  # an HTTP request waits for it: not listed, no webhooks
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # among the tenant's jobs of the lane; higher first
-    strict: Mapped[bool] = mapped_column(server_default=text("false"))  # nothing of it runs before all of it is there
+    strict: Mapped[bool] = mapped_column(server_default=text("false"))  # nothing of it runs before its intake has ended
     reuse: Mapped[bool] = mapped_column(server_default=text("true"))  # verdicts of other jobs may serve it
     paused_at: Mapped[dt.datetime | None]  # set by pause(): nothing of it is published or claimed until resume()
-    name: Mapped[str]  # what the caller calls it; the file's name
-    fingerprint: Mapped[bytes | None]  # of the input and the model asked for: the same submission is found again
+    name: Mapped[str]  # given by the caller, by default the file's name
+    fingerprint: Mapped[bytes | None]  # of the input and the model asked for: finds the same submission again
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     model_id: Mapped[int | None] = mapped_column(SmallInteger)  # of the newest finish() by a model
     models: Mapped[list[int]] = mapped_column(ARRAY(SmallInteger), server_default=text("'{}'"))  # of every finish() so far
@@ -91,12 +91,12 @@ class Job(Base):
     controversial: Mapped[int] = mapped_column(server_default=ZERO)
     unsafe: Mapped[int] = mapped_column(server_default=ZERO)
     error: Mapped[int] = mapped_column(server_default=ZERO)
-    saved: Mapped[int] = mapped_column(server_default=ZERO)  # texts that no model run was needed for
+    saved: Mapped[int] = mapped_column(server_default=ZERO)  # texts that needed no model run
     next_ord: Mapped[int] = mapped_column(server_default=ZERO)  # ordinal of the last shard finished, in commit order
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    intake_token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # fencing token of who brings the texts
+    intake_token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # fencing token of the intake
     intake_line: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # last input line that is committed
-    intake_lease_until: Mapped[dt.datetime] = mapped_column(server_default=NOW)  # pushed on by each piece; then others may go on
+    intake_lease_until: Mapped[dt.datetime] = mapped_column(server_default=NOW)  # each piece extends it; then others may take over
     sealed_at: Mapped[dt.datetime | None]
     started_at: Mapped[dt.datetime | None]  # first finish()
     progressed_at: Mapped[dt.datetime | None]  # last finish()
@@ -105,21 +105,21 @@ class Job(Base):
     purged_at: Mapped[dt.datetime | None]  # texts deleted, data key destroyed
     reason: Mapped[str | None]  # of a failed job, for its owner
     input_file_id: Mapped[uuid.UUID | None]  # the uploaded file that its texts are taken from
-    endpoint: Mapped[str] = mapped_column(server_default=text("'/v1/moderations'"))  # what its lines are requests to
-    completion_window: Mapped[str] = mapped_column(server_default=text("'24h'"))  # as the caller put it
-    expires_at: Mapped[dt.datetime | None]  # then the dispatcher ends it as EXPIRED
+    endpoint: Mapped[str] = mapped_column(server_default=text("'/v1/moderations'"))  # where its lines are requests to
+    completion_window: Mapped[str] = mapped_column(server_default=text("'24h'"))  # as the caller wrote it
+    expires_at: Mapped[dt.datetime | None]  # when the dispatcher ends it as EXPIRED
     cancelling_at: Mapped[dt.datetime | None]  # set by cancel() and expire()
-    ends_as: Mapped[int] = mapped_column(SmallInteger, server_default=text(f"{JobState.CANCELLED}"))  # what CANCELLING ends in
-    purge_hours: Mapped[float | None]  # instead of the setting
-    keeps_nothing: Mapped[bool] = mapped_column(server_default=text("false"))  # its text goes with its verdict's commit
+    ends_as: Mapped[int] = mapped_column(SmallInteger, server_default=text(f"{JobState.CANCELLED}"))  # the state after CANCELLING
+    purge_hours: Mapped[float | None]  # overrides the setting
+    keeps_nothing: Mapped[bool] = mapped_column(server_default=text("false"))  # its text is deleted with its verdict's commit
     webhook_metadata: Mapped[dict[str, Any] | None]  # instead of `metadata` in webhooks
     first_model: Mapped[str | None]  # plan.Plan: the only model that may judge first; null: any
-    second_model: Mapped[str | None]  # judges again what the first is unsure of
+    second_model: Mapped[str | None]  # judges again what the first model is unsure of
     sure: Mapped[float] = mapped_column(server_default=text("0.9"))
     sample: Mapped[float] = mapped_column(server_default=text("0.01"))
-    long_texts: Mapped[str | None]  # instead of the workers' setting
+    long_texts: Mapped[str | None]  # overrides the workers' setting
     escalated: Mapped[int] = mapped_column(server_default=ZERO)  # texts that the first model was unsure of
-    sampled: Mapped[int] = mapped_column(server_default=ZERO)  # others that the second model was asked too
+    sampled: Mapped[int] = mapped_column(server_default=ZERO)  # other texts that the second model judged too
     agreed: Mapped[int] = mapped_column(server_default=ZERO)  # of these, with the same severity
     key_id: Mapped[str]  # which installation key wraps the data key
     data_key: Mapped[bytes | None]  # wrapped; null once purged
@@ -148,17 +148,17 @@ class Shard(Base):
     state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.ShardState
     claims: Mapped[int] = mapped_column(
         SmallInteger, server_default=ZERO
-    )  # set by claim(), given back by release(): counts crashes
-    failures: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # set by fail(): counts retries
-    give_ups: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # set by begin_giving_up(): a dispatcher's tries
+    )  # raised by claim(), lowered by a hand-back: counts crashes
+    failures: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # raised by fail(): counts retries
+    give_ups: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # raised by begin_giving_up(): a dispatcher's tries
     token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # fencing token, one higher with each claim
-    lease_until: Mapped[dt.datetime | None]  # set by claim(), pushed on by renew()
-    worker: Mapped[str | None]  # who holds or last held it
-    published_at: Mapped[dt.datetime | None]  # last message; null: none is out
+    lease_until: Mapped[dt.datetime | None]  # set by claim(), extended by renew()
+    worker: Mapped[str | None]  # the worker that holds or last held it
+    published_at: Mapped[dt.datetime | None]  # when its message was published; null: none is out
     publish_no: Mapped[int] = mapped_column(server_default=ZERO)
     next_attempt_at: Mapped[dt.datetime | None]  # set by fail(); null: due at once
     last_error: Mapped[str | None]
-    model: Mapped[str | None]  # the only one that may take it; moved on by pass_on(); null: any
+    model: Mapped[str | None]  # the only model that may claim it; changed by pass_on(); null: any
     __table_args__ = (
         Index("shard_ready", "lane", "job_id", "shard_no", postgresql_where=text(f"{READY_SHARD} and published_at is null")),
         Index("shard_published", "lane", "published_at", postgresql_where=text(f"{READY_SHARD} and published_at is not null")),
@@ -176,7 +176,7 @@ class Shard(Base):
 
 
 class ShardPayload(Base):
-    """The sealed texts of a shard: zlib, then AES-256-GCM under the job's data key. Deleted by purge()."""
+    """The encrypted texts of a shard: zlib, then AES-256-GCM under the job's data key. Deleted by purge()."""
 
     __tablename__ = "shard_payload"
     job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -187,7 +187,7 @@ class ShardPayload(Base):
 
 
 class FirstOpinion(Base):
-    """What the first model of a cascade said of a shard, sealed. Written by pass_on(), deleted by finish() and purge()."""
+    """The first model's provisional verdicts for a shard, encrypted. Written by pass_on(), deleted by finish() and purge()."""
 
     __tablename__ = "first_opinion"
     job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -197,13 +197,13 @@ class FirstOpinion(Base):
 
 
 class Verdict(Base):
-    """One row a text, insert-only, written by finish() alone. The view `verdicts` shows it in words."""
+    """One row per text, insert-only, written only by finish(). The view `verdicts` shows it in words."""
 
     __tablename__ = "verdict"
     job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)  # place in the input, from 0
     day: Mapped[dt.date] = mapped_column(primary_key=True)
-    severity: Mapped[int] = mapped_column(SmallInteger)  # this and what else is said, in the codes of verdicts.encoding
+    severity: Mapped[int] = mapped_column(SmallInteger)  # this and the columns below: in the codes of verdicts.encoding
     categories: Mapped[int] = mapped_column(SmallInteger)  # verdict.Category bits
     served_by: Mapped[int] = mapped_column(SmallInteger)  # verdict.ServedBy
     model_id: Mapped[int] = mapped_column(SmallInteger)
@@ -213,8 +213,8 @@ class Verdict(Base):
     output_tokens: Mapped[int] = mapped_column(SmallInteger)
     done_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     digest: Mapped[uuid.UUID | None]  # HMAC of the text under a key of the installation, per tenant
-    id: Mapped[str | None]  # the caller's; null only where the payload could not be opened
-    raw: Mapped[str | None]  # null: the answer was `canonical_answer` of the others, to the letter
+    id: Mapped[str | None]  # the caller's; null only if the payload could not be decrypted
+    raw: Mapped[str | None]  # null: the answer was exactly `canonical_answer` of the other columns
     error: Mapped[str | None]  # a code of verdict.ERROR_CODES
     error_detail: Mapped[str | None]
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
@@ -228,7 +228,7 @@ class Verdict(Base):
 
 
 class ShardDone(Base):
-    """Insert-only log of finished shards in commit order: what a reader of partial results pages by."""
+    """Insert-only log of finished shards in commit order: readers of partial results page by it."""
 
     __tablename__ = "shard_done"
     job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -239,19 +239,19 @@ class ShardDone(Base):
 
 
 class Rejection(Base):
-    """An input line that was refused, or lines that were refused together; holds no text."""
+    """An input line, or a range of lines, that was refused; holds no text."""
 
     __tablename__ = "rejection"
     job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     line: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     code: Mapped[str]
     detail: Mapped[str]
-    row_id: Mapped[str | None]  # the line's id, where it had a usable one
-    last_line: Mapped[int | None] = mapped_column(BigInteger)  # of several that were refused together; null: `line` alone
+    row_id: Mapped[str | None]  # the line's id, if it had a usable one
+    last_line: Mapped[int | None] = mapped_column(BigInteger)  # of a range that was refused together; null: `line` alone
 
 
 class AuditEvent(Base):
-    """Who did what; insert-only, a trigger refuses the rest. Holds no text."""
+    """Who did what; insert-only, a trigger refuses everything else. Holds no text."""
 
     __tablename__ = "audit_event"
     id: Mapped[int] = identity()
@@ -263,7 +263,7 @@ class AuditEvent(Base):
 
 
 class InstallationKey(Base):
-    """Secret keys by id, which tells nothing of them: the one that new values are sealed with, and those being rotated out."""
+    """Ids of secret keys, which reveal nothing: the key that encrypts new values, and those being rotated out."""
 
     __tablename__ = "installation_key"
     key_id: Mapped[str] = mapped_column(primary_key=True)

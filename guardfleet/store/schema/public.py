@@ -1,4 +1,4 @@
-"""The tables of the HTTP API alone: who may ask, what was uploaded, what was asked before."""
+"""The tables that only the HTTP API needs: API keys, uploaded files, remembered requests."""
 
 import datetime as dt
 import uuid
@@ -23,9 +23,9 @@ class ApiKey(Base):
     scopes: Mapped[list[str]] = mapped_column(server_default=text("'{all}'"))
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[dt.datetime | None]  # set at creation, and by rotate() for the old key
-    last_used_at: Mapped[dt.datetime | None]  # moved by authenticate(), to the minute
+    last_used_at: Mapped[dt.datetime | None]  # set by authenticate(), exact to a minute
     revoked_at: Mapped[dt.datetime | None]
-    key_id: Mapped[str | None]  # the installation key its digest is under; null: unknown, from before 0009
+    key_id: Mapped[str | None]  # the installation key of its digest; null: unknown, from before 0009
     __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),)
 
 
@@ -40,12 +40,12 @@ class File(Base):
     purpose: Mapped[str]
     state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.FileState
     size: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
-    lines: Mapped[int | None] = mapped_column(BigInteger)  # blank ones too; set when it is whole
-    digest: Mapped[bytes | None]  # SHA-256 of the content, set when it is whole
+    lines: Mapped[int | None] = mapped_column(BigInteger)  # blank ones too; set when the upload is complete
+    digest: Mapped[bytes | None]  # SHA-256 of the content, set when the upload is complete
     key_id: Mapped[str]
     data_key: Mapped[bytes | None]  # wrapped; null once deleted
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    expires_at: Mapped[dt.datetime | None]  # then the dispatcher forgets its key, and an API process removes its content
+    expires_at: Mapped[dt.datetime | None]  # when the dispatcher destroys its key, and an API process removes its content
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
         Index("file_tenant", "tenant_id", text("id desc")),
@@ -55,14 +55,14 @@ class File(Base):
 
 
 class Repeat(Base):
-    """A request that made something, so that the same one sent again makes nothing more."""
+    """A request that creates something, remembered so that the same one sent again creates nothing more."""
 
     __tablename__ = "repeat"
     tenant_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     key: Mapped[bytes] = mapped_column(primary_key=True)  # digest of the Idempotency-Key, or of key, route and body
-    fingerprint: Mapped[bytes]  # digest of what was asked
-    subject: Mapped[str | None]  # what it made; null while it is at it
-    body: Mapped[bytes | None]  # digest of the lines that it came with, set with the subject; null where the fingerprint says all
-    token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # raised by whoever takes over one that was cut off
-    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)  # or the last sign of life, while it is at it
+    fingerprint: Mapped[bytes]  # digest of the request
+    subject: Mapped[str | None]  # what it created; null while it is at work
+    body: Mapped[bytes | None]  # digest of its lines, set with the subject; null if the fingerprint covers them
+    token: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)  # raised by whoever takes over an interrupted request
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)  # or the last renewal, while it is at work
     __table_args__ = (Index("repeat_created_at", "created_at"),)

@@ -1,7 +1,7 @@
-"""The view `verdicts`: stored verdicts in words, for who reads in SQL. Made anew behind every migration, in this version's words.
+"""The view `verdicts`: stored verdicts in words, for readers in SQL. Recreated after every migration, in this version's words.
 
-The words are those of the code's tables, and what makes no verdict is the same as in `verdicts.encoding`; a test holds the two
-against each other over random rows. Columns are only ever added, at the end: two versions run beside each other.
+The words come from the code's tables, and the view calls the same rows unreadable as `verdicts.encoding` does; a test compares the
+two over random rows. Columns are only ever added, at the end: two versions run side by side.
 """
 
 from collections.abc import Iterable, Mapping
@@ -93,7 +93,7 @@ create or replace function guardfleet_rationale(v verdict, model text) returns t
   end $$;
 """
 
-# Each column and what it is, in the order of the view: what was there goes on standing where it stood.
+# Each column and its meaning, in the order of the view: existing columns keep their places.
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "job_id": ("v.job_id", "The job's number inside this database; `job` is its name everywhere else."),
     "seq": ("v.seq", "The text's place in its input, from 0."),
