@@ -66,7 +66,7 @@ def test_a_shard_whose_texts_are_gone_says_so(db: Database, keyring: Keyring) ->
     held = took(db, job, 0)
     with db.begin() as connection:
         connection.execute("delete from shard_payload")
-    with pytest.raises(NotFoundError, match="texts are not there"):
+    with pytest.raises(NotFoundError, match="texts were deleted"):
         leases.load(db, keyring, held)
 
 

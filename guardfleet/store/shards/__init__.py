@@ -1,1 +1,1 @@
-"""Shards: published, leased, completed, split. What concerns a whole job belongs in `store/jobs`."""
+"""Shards: published, leased, completed, bisected. What concerns a whole job belongs in `store/jobs`."""

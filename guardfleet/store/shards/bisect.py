@@ -1,4 +1,4 @@
-"""A shard that was tried too often becomes two: what is wrong is found in log2(n) steps, and the other texts complete."""
+"""Bisection of a shard that was tried too often: the bad text is found in log2(n) steps, and the other texts complete."""
 
 from collections.abc import Sequence
 
@@ -17,20 +17,20 @@ KEEP_FIRST_HALF = (
 def bisect(
     db: Database, keyring: Keyring, held: Claim, texts: Sequence[PayloadRow], first: Provisional | None, *, limits: Limits
 ) -> bool:
-    """Put two shards in the place of one that is held, each with one try left, in one commit. False if the claim was lost.
+    """Replace a held shard by two, each with one try left, in one commit. Return False if the claim was lost.
 
-    The first keeps the number, the second gets one below zero: the next above may be on its way with texts that come in. A try is
-    left rather than all of them: what has killed five processes needs to kill one more to be known. `texts` and `first` are the
-    shard's, opened.
+    The first half keeps the number, the second gets a negative one: an intake may be about to use the next number above. Only one
+    try is left: a text that has killed five processes needs to kill only one more to be found. `texts` and `first` are the
+    shard's, decrypted.
     """
     if held.data_key is None or held.n <= 1:
-        raise ValueError("a shard of one text, or without its key, cannot be halved")
+        raise ValueError("a shard of one text, or without its data key, cannot be bisected")
     middle = held.n // 2
     left = {"claims": min(held.claims, limits.claims) - 1, "failures": min(held.failures, limits.failures - 1)}
     with db.begin() as connection:
         if not connection.execute(HAND_BACK.format(change=KEEP_FIRST_HALF), key_of(held) | left | {"n": middle}).rowcount:
             return False
-        # The job's lock makes the next number nobody else's.
+        # Lock the job, so that nobody else takes the same number.
         connection.execute("select from job where id = %(job)s for update", {"job": held.job_id})
         second_no: int = connection.scalar(
             """insert into shard (job_id, shard_no, day, lane, first_seq, n, state, claims, failures, last_error, model)

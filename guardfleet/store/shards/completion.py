@@ -1,7 +1,8 @@
 """The end of a shard: its verdicts, its job's counters and the completion event, in one commit.
 
-The invariant: verdicts are written in the transaction that moves their shard from LEASED to DONE under the token of its last claim.
-A few verdicts, which somebody may wait for, go with all else in one statement; many by COPY, in a transaction of several.
+Invariant: verdicts are written in the transaction that moves their shard from LEASED to DONE under the token of its last claim.
+A few verdicts, for which a caller may be waiting, are written with everything else in one statement; many by COPY, in a transaction
+of several statements.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,15 +25,15 @@ from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, RUNNING_JOB
 from guardfleet.verdicts.encoding import Codes, encode
 
 SAVED = (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)
-FEW = 16  # verdicts up to which one statement is quicker than COPY
+FEW = 16  # up to this many verdicts, one statement is faster than COPY
 VERDICT_COLUMNS = {
     "job_id": "int8", "seq": "int4", "day": "date", "model_id": "int2", "input_tokens": "int4", "output_tokens": "int2",
     "digest": "uuid", "id": "text", "metadata": "jsonb", "evidence": "jsonb",
 } | dict(zip(Codes._fields, ("int2", "int2", "bool", "bytea", "int2", "text", "text", "text", "bytea"), strict=True))  # fmt: skip
 FENCE = f"""update shard set state = {ShardState.DONE}, lease_until = null, published_at = null
            where job_id = %(job)s and shard_no = %(no)s and token = %(token)s and {LEASED_SHARD} returning job_id"""
-# The job last, so that its row lock is held for the shortest time (338 against 176 commits/s when it came first). With the commit
-# who waits for an interactive job is told.
+# The job comes last, so that its row lock is held for the shortest time (338 commits/s, 176 when it came first). The commit also
+# notifies whoever waits for an interactive job.
 COUNTED = f"""
     j as (
       update job set done = done + %(n)s, safe = safe + %(safe)s, controversial = controversial + %(controversial)s,
@@ -64,18 +65,18 @@ FEW_ROWS = f"""with fenced as ({FENCE}),
     {COUNTED}"""
 AT_ONCE = FEW_ROWS + TAKEN
 
-FORGETFUL = FEW_ROWS + FORGOTTEN + TAKEN  # the shard's row goes later, as all others do: it holds nothing of the text
+FORGETFUL = FEW_ROWS + FORGOTTEN + TAKEN  # purge() deletes the shard's row later, like all others: it holds nothing of the text
 
 
-@dataclass(slots=True)  # frozen, making one would cost four times as much; nobody changes one
+@dataclass(slots=True)  # not frozen: creating one would take four times as long; nobody changes one
 class Row:
-    """One text of a shard, judged."""
+    """One judged text of a shard."""
 
     id: str | None
     judgement: Judgement
     digest: bytes | None = None
     metadata: dict[str, object] | None = None
-    model_id: int | None = None  # where it is not the shard's
+    model_id: int | None = None  # if it differs from the shard's
 
 
 def finish(
@@ -83,9 +84,9 @@ def finish(
 ) -> list[Codes] | None:
     """Settle the shard: DONE, verdicts, counters and, with the last text, the completion event, in one commit.
 
-    Returns what was written of each row, which may be less than its judgement says; None when the claim was lost: nothing is
-    written, the work is dropped. `rows` are in input order, one per text. Without a `model_id` each row has to have one, and the
-    job goes on naming the model that it named before.
+    Return what was written of each row, which may be less than its judgement says; None if the claim was lost: then nothing is
+    written and the work is dropped. `rows` are in input order, one per text. Without a `model_id`, each row must have its own, and
+    the job keeps naming the same model as before.
     """
     if len(rows) != held.n:
         raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
@@ -93,7 +94,7 @@ def finish(
     values = _counts(held, rows, codes, model_id, escalation)
     try:
         mine = _finish(db, held, rows, codes, model_id, values)
-    except RecursionError:  # metadata of a version before that is read here and not written: it is left out
+    except RecursionError:  # metadata from an earlier version can be read but not written: leave it out
         bare = [row if payload.is_writable(row.metadata) else replace(row, metadata=None) for row in rows]
         mine = _finish(db, held, bare, codes, model_id, values)
     return codes if mine else None

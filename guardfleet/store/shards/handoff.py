@@ -1,4 +1,4 @@
-"""What a first model said of a shard, sealed, while the shard waits for the second. Raw answers may quote texts."""
+"""The first model's provisional verdicts, encrypted while the shard waits for the second: raw answers may quote texts."""
 
 from dataclasses import dataclass
 
@@ -16,16 +16,16 @@ KIND = "first-opinion"
 
 @dataclass(frozen=True, slots=True)
 class Provisional:
-    """A judgement for each row of a shard, in order, and the model behind them."""
+    """A provisional judgement for each row of a shard, in order, and the model that gave them."""
 
     model_id: int
     judgements: list[Judgement]
 
 
 def pass_on(db: Database, keyring: Keyring, held: Claim, provisional: Provisional) -> bool:
-    """Hand a shard on to the plan's second model, its provisional verdicts kept, in one commit; False if the claim was lost."""
+    """Pass a shard on to the plan's second model with its provisional verdicts, in one commit; False if the claim was lost."""
     if held.data_key is None or held.plan.second_model is None:
-        raise NotFoundError("there is no second model to pass the shard on to.")
+        raise NotFoundError("cannot pass the shard on: its job has no second model, or its texts were purged.")
     change = "claims = 0, failures = 0, published_at = null, next_attempt_at = null, model = %(second)s"
     with db.begin() as connection:
         if not connection.execute(HAND_BACK.format(change=change), key_of(held) | {"second": held.plan.second_model}).rowcount:
@@ -35,9 +35,9 @@ def pass_on(db: Database, keyring: Keyring, held: Claim, provisional: Provisiona
 
 
 def write(connection: Connection, keyring: Keyring, held: Claim, provisional: Provisional, *, shard_no: int) -> None:
-    """Keep a provisional verdict of the shard, or of a half of it that has a number of its own."""
+    """Store the provisional verdicts of the shard, or of a half of it that has a number of its own."""
     if held.data_key is None:
-        raise NotFoundError("the job's key is gone.")
+        raise NotFoundError("the job's data key was destroyed: its texts were purged.")
     plain = [to_plain(judgement) for judgement in provisional.judgements]
     blob = keyring.seal(held.data_key, plain, kind=KIND, job_id=held.job_id, shard_no=shard_no)
     connection.execute(
@@ -48,7 +48,7 @@ def write(connection: Connection, keyring: Keyring, held: Claim, provisional: Pr
 
 
 def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Provisional | None]:
-    """The shard's texts, and what a first model said of them, where one has. Raises as `leases.load`."""
+    """Return the shard's texts and, if there are any, their provisional verdicts. Raises as `leases.load` does."""
     texts = leases.load(db, keyring, held)
     if held.plan.second_model is None or held.data_key is None:
         return texts, None

@@ -1,4 +1,4 @@
-"""Queues that nobody takes work from, and shards whose holder has fallen silent."""
+"""Queues from which no worker takes work, and shards whose worker no longer renews its lease."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from guardfleet.store.words import LEASED_SHARD, READY_SHARD
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Messages of the route have been out for `idle_s` seconds, and no worker holds a shard of it."""
+    """A route whose oldest message has been out for `idle_s`, and none of whose shards is leased."""
 
     route: Route
     idle_s: float
@@ -18,14 +18,14 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """So many shards of a job are held by workers that renew no lease; in `back_s` seconds all can be taken by others."""
+    """How many shards of a job are held by workers that do not renew their leases, and in how many seconds all are free again."""
 
     shards: int
     back_s: float
 
 
 def stalls(db: Database, *, after_s: float) -> list[Stall]:
-    """Routes that have stood still for so long. As cheap as the window of messages is small."""
+    """Return routes that have been stalled for so long. The cost grows with the number of published messages."""
     with db.begin() as connection:
         rows = connection.execute(
             f"""select s.lane, s.model, extract(epoch from now() - min(s.published_at)) as idle_s
@@ -39,7 +39,7 @@ def stalls(db: Database, *, after_s: float) -> list[Stall]:
 
 
 def silence(db: Database, job_id: int, *, lease_s: float) -> Silence | None:
-    """What dead workers hold of the job: a lease is renewed long before only half of it is left (`settings.LEASE_RENEWALS`)."""
+    """Return what dead workers hold of the job: live ones renew a lease long before half of it is over (`LEASE_RENEWALS`)."""
     with db.session() as connection:
         (row,) = connection.execute(
             f"""select count(*) as shards, extract(epoch from max(lease_until) - now()) as back_s from shard

@@ -1,6 +1,6 @@
 """Shards in flight: claimed under a lease with a fencing token, renewed, handed back. `completion` finishes them.
 
-A token is raised by every claim, so of all workers that ever held a shard exactly one can finish it.
+Every claim raises the token, so of all workers that ever held a shard exactly one can finish it.
 Lock order everywhere: shard, then job.
 """
 
@@ -39,13 +39,13 @@ class Claim:
     data_key: bytes | None  # wrapped; None once purged
     plan: Plan
     reuse: bool = True  # verdicts of other jobs may serve it
-    blob: bytes | None = None  # the sealed texts, of an interactive shard: somebody waits, and this saves a question
-    keeps_nothing: bool = False  # its text goes with its verdict's commit, and no digest of it stays
+    blob: bytes | None = None  # an interactive shard's encrypted texts: the caller waits, and this saves a query
+    keeps_nothing: bool = False  # its text is deleted with its verdict's commit, and no digest of it is kept
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How often a shard may be tried before it is left for the dispatcher to give up."""
+    """How often a shard may be tried before it is left to the dispatcher's poison handling."""
 
     claims: int
     failures: int
@@ -82,11 +82,11 @@ def claim(
     limits: Limits = NO_LIMITS,
     model: str | None = None,
 ) -> Claim | None:
-    """Take this shard if it is due, or if its last holder's lease is over; None when held, settled, or tried too often.
+    """Take this shard if it is ready, or if its last holder's lease is over; None if it is held, settled, or tried too often.
 
-    None too when its job ends or is paused, and when the shard waits for another model than `model`: a late message of its first
-    round. Without a model, whoever asks may have it. A crash of PostgreSQL may undo a claim: its finish is fenced then. Limits
-    are checked here and not only before ringing: a broker that redelivers brings shards nobody rang for.
+    None too if its job has ended, is ending or is paused, and if the shard waits for a model other than `model`: then the message
+    is a late one from the first model's turn. Without `model`, the shard's model is not checked. A crash of PostgreSQL may undo a
+    claim: then finish() is fenced. Limits are checked here and not only before publishing: a broker redelivers messages unasked.
     """
     values = {
         "job": job_id,
@@ -102,13 +102,13 @@ def claim(
 
 
 def _claimed(**known: Any) -> Claim:
-    """`known` as CLAIM names it, the plan's parts among it."""
+    """Make the Claim of a row of CLAIM, which includes the parts of the plan."""
     plan = Plan(**{name: known.pop(name) for name in Plan.__slots__})
     return Claim(plan=plan, **known | {"lane": Lane(known["lane"])})
 
 
 def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:
-    """The shard's texts, opened. ConfigurationError when the key does not fit, NotFoundError when it is gone."""
+    """Return the shard's texts, decrypted. ConfigurationError if the key does not fit, NotFoundError if texts or key are gone."""
     blob = held.blob
     if blob is None:
         with db.session() as connection:
@@ -117,12 +117,12 @@ def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:
                 {"job": held.job_id, "no": held.shard_no, "day": held.day},
             )
     if blob is None or held.data_key is None:
-        raise NotFoundError("the shard's texts are not there.")
+        raise NotFoundError("the shard's texts were deleted.")
     return keyring.decrypt_rows(held.data_key, bytes(blob), job_id=held.job_id, shard_no=held.shard_no)
 
 
 def renew(db: Database, held: Sequence[Claim], *, lease_s: float) -> None:
-    """Push the leases on; one that was lost meanwhile stays lost (its token no longer matches)."""
+    """Extend the leases; one that was lost stays lost, because its token no longer matches."""
     if not held:
         return
     with db.begin() as connection:
@@ -147,7 +147,7 @@ HAND_BACK = f"""update shard s set lease_until = null, {{change}}, state = {FREE
 
 
 def release(db: Database, held: Claim) -> bool:
-    """Hand an untouched shard back (a drain): it is due at once and the claim does not count. False if the claim was lost."""
+    """Hand an unfinished shard back (drain): it is due at once and the claim does not count. False if the claim was lost."""
     with db.begin() as connection:
         return bool(connection.execute(HAND_BACK.format(change="claims = greatest(s.claims - 1, 0)"), key_of(held)).rowcount)
 
@@ -163,7 +163,7 @@ def fail(db: Database, held: Claim, *, error: str, delay_s: float) -> bool:
 
 
 def postpone(db: Database, held: Claim, *, delay_s: float, error: str | None = None) -> bool:
-    """Hand an untouched shard back for a while; neither a claim nor a failure counts. False if the claim was lost."""
+    """Hand a shard back, due again after `delay_s`; neither a claim nor a failure counts. False if the claim was lost."""
     change = """claims = greatest(s.claims - 1, 0), published_at = null, last_error = coalesce(%(error)s, s.last_error),
                 next_attempt_at = now() + make_interval(secs => %(delay)s)"""
     with db.begin() as connection:
@@ -171,7 +171,7 @@ def postpone(db: Database, held: Claim, *, delay_s: float, error: str | None = N
 
 
 def begin_giving_up(db: Database, held: Claim) -> int:
-    """How often a dispatcher has begun to give the shard up, this time included. Committed first, so that a crash counts too."""
+    """Count one more try of a dispatcher to end the shard, and return the count. Committed first, so that a crash counts too."""
     with db.begin() as connection:
         begun: int | None = connection.scalar(
             """update shard set give_ups = give_ups + 1 where job_id = %(job)s and shard_no = %(no)s and token = %(token)s
@@ -182,12 +182,12 @@ def begin_giving_up(db: Database, held: Claim) -> int:
 
 
 def holder(pid: int) -> str:
-    """What the worker process of this host with this number writes into its claims."""
+    """Return the name that the process with this id on this host writes into its claims."""
     return f"worker@{socket.gethostname()}:{pid}"
 
 
 def expire_leases_of(db: Database, worker: str) -> int:
-    """End the leases of a worker that is known to be dead, for `rescue`; how many. Were it alive, its work would be fenced."""
+    """Expire the leases of a dead worker, for `rescue`; return how many. If it still lived, `rescue` would fence its work."""
     with db.session() as connection:
         result = connection.execute(
             f"update shard set lease_until = now() where {LEASED_SHARD} and worker = %(worker)s and lease_until > now()",
@@ -197,7 +197,7 @@ def expire_leases_of(db: Database, worker: str) -> int:
 
 
 def overdue(db: Database, *, skip: Sequence[ShardKey] = (), limit: int = 100) -> list[ShardKey]:
-    """Shards of workers whose lease is over."""
+    """Return leased shards whose lease is over."""
     with db.session() as connection:
         rows = connection.execute(
             f"""select s.job_id, s.shard_no from shard s where {LEASED_SHARD:s} and s.lease_until < now() and {NOT_SKIPPED}
@@ -208,7 +208,7 @@ def overdue(db: Database, *, skip: Sequence[ShardKey] = (), limit: int = 100) ->
 
 
 def rescue(db: Database, overdue: Sequence[ShardKey]) -> list[ShardKey]:
-    """Take those of these shards back whose lease is over; returns which."""
+    """Take back those of these shards whose lease is over; return which."""
     with db.session() as connection:
         rows = connection.execute(
             f"""with x as materialized (
@@ -224,17 +224,17 @@ def rescue(db: Database, overdue: Sequence[ShardKey]) -> list[ShardKey]:
 
 
 def keys_of(keys: Sequence[ShardKey]) -> dict[str, object]:
-    """The keys as parameters of `AMONG` and `NOT_SKIPPED`."""
+    """Return the keys as parameters of `AMONG` and `NOT_SKIPPED`."""
     return {"of_jobs": [job for job, _ in keys], "of_nos": [no for _, no in keys]}
 
 
 def key_of(held: Claim) -> dict[str, object]:
-    """The claim as parameters of `HAND_BACK`."""
+    """Return the claim as parameters of `HAND_BACK`."""
     return {"job": held.job_id, "no": held.shard_no, "token": held.token}
 
 
 def states(db: Database, job_id: int) -> dict[ShardState, int]:
-    """How many shards of the job are in each state."""
+    """Return how many shards of the job are in each state."""
     with db.begin() as connection:
         rows = connection.execute("select state, count(*) as n from shard where job_id = %(job)s group by state", {"job": job_id})
         return {ShardState(row.state): row.n for row in rows}

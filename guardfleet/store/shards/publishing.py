@@ -1,7 +1,7 @@
-"""Which shards the broker has been told of. The broker's queues can be lost at any time; these rows say what to publish again.
+"""Which shards have a message at the broker. The broker can lose its queues at any time; these rows say what to publish again.
 
-No statement here waits for a row: one that is locked is being claimed, and a worker that is stopped in the middle of that must
-hold up its own shard only, not the dispatcher.
+No statement here waits for a row: a locked row is being claimed, and a worker that is stopped in the middle of a claim must hold
+up only its own shard, not the dispatcher.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD, OPEN_JOB, OPEN_S
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The queue of a shard: its lane's, or the one of the model that it names."""
+    """The queue of a shard: that of its lane, or of the model that it names."""
 
     lane: Lane
     model: str | None = None
@@ -28,7 +28,7 @@ OF_ROUTE = "s.lane = %(lane)s and s.model is not distinct from cast(%(model)s as
 
 @dataclass(frozen=True, slots=True)
 class ShardRef:
-    """What a message says: a reference, never a text."""
+    """What a message carries: a reference, never a text."""
 
     job_id: int
     shard_no: int
@@ -37,7 +37,7 @@ class ShardRef:
 
 
 def windows(db: Database) -> dict[Route, int]:
-    """The routes of open jobs, each with its shards whose message is out and that nobody has claimed."""
+    """Return the routes of open jobs, each with the number of its shards that are published and not claimed."""
     with db.session() as connection:
         rows = connection.execute(
             f"""select r.lane, r.model, (
@@ -50,11 +50,11 @@ def windows(db: Database) -> dict[Route, int]:
 
 
 def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS, skip: Sequence[ShardKey] = ()) -> list[ShardRef]:
-    """Shards to publish, in fair shares; not those that reached a limit, which are `exhausted`.
+    """Return shards to publish, in fair shares, without those that reached a limit, which are `exhausted`.
 
-    Each shard is numbered within its job, from the number of those that the job has out or in work; within its tenant likewise,
-    jobs of higher priority first. The lowest numbers are published first: of tenants the one with the least in work is next, and of
-    its jobs of one priority the one with the least. So a job of millions of texts holds up neither another tenant nor its own.
+    Shards are numbered within their job, starting after those that it has published or in work, and likewise within their tenant,
+    jobs of higher priority first. The lowest numbers are published first: next is the tenant with the least in work and, of its
+    jobs of one priority, the job with the least. So a job of millions of texts holds up neither other tenants nor its own.
     """
     with db.session() as connection:
         rows = connection.execute(
@@ -87,9 +87,9 @@ def due(db: Database, route: Route, *, limit: int, limits: Limits = NO_LIMITS, s
 
 
 def mark_published(db: Database, published: Sequence[ShardRef]) -> None:
-    """Record messages that the broker confirmed. After the publish, so that a crash publishes twice rather than never.
+    """Record messages that the broker confirmed. Call it after publishing, so that a crash publishes twice rather than never.
 
-    One that a worker has answered meanwhile is not out any more, also where the shard is ready again.
+    A message that a worker has already answered is not recorded as out, even if its shard is ready again.
     """
     if not published:
         return
@@ -113,7 +113,7 @@ def mark_published(db: Database, published: Sequence[ShardRef]) -> None:
 
 
 def lost(db: Database, route: Route, *, older_than_s: float, skip: Sequence[ShardKey] = ()) -> list[ShardKey]:
-    """Shards of the route whose message was published this long ago."""
+    """Return shards of the route whose message was published this long ago."""
     with db.session() as connection:
         rows = connection.execute(
             f"""select s.job_id, s.shard_no from shard s
@@ -124,7 +124,7 @@ def lost(db: Database, route: Route, *, older_than_s: float, skip: Sequence[Shar
 
 
 def forget_lost(db: Database, lost: Sequence[ShardKey], *, older_than_s: float) -> int:
-    """Unmark those of these messages that are as old, and that the broker no longer has; the next tick publishes them again."""
+    """Unmark those of these shards whose message is this old, and so lost; the next tick publishes them again. Return how many."""
     with db.begin() as connection:
         return connection.execute(
             f"""with x as materialized (
@@ -137,7 +137,7 @@ def forget_lost(db: Database, lost: Sequence[ShardKey], *, older_than_s: float) 
 
 
 def exhausted(db: Database, limits: Limits, *, skip: Sequence[ShardKey] = (), limit: int = 20) -> list[ShardKey]:
-    """Ready shards that were tried too often, and that no dispatcher has set aside."""
+    """Return ready shards that were tried too often and that no dispatcher has postponed."""
     with db.session() as connection:
         rows = connection.execute(
             f"""select s.job_id, s.shard_no from shard s join job j on j.id = s.job_id
@@ -151,7 +151,7 @@ def exhausted(db: Database, limits: Limits, *, skip: Sequence[ShardKey] = (), li
 
 
 def backlog(db: Database) -> dict[Lane, int]:
-    """Shards not settled, by lane."""
+    """Return how many shards are not settled, by lane."""
     with db.session() as connection:
         rows = connection.execute(f"select lane, count(*) as n from shard where {OPEN_SHARD} group by lane")
         return {Lane(row.lane): row.n for row in rows}
