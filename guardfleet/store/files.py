@@ -1,4 +1,4 @@
-"""Uploaded files: what is known of them. Their contents lie outside of the database, sealed with the data key that is here."""
+"""The rows of uploaded files. Their contents lie outside the database, encrypted with the data key in the row."""
 
 import datetime as dt
 import uuid
@@ -17,20 +17,20 @@ from guardfleet.store.jobs.views import audit
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import KEPT_FILE, LEFT_FILE, UPLOADING_FILE, WHOLE_FILE
 
-UPLOAD_S = 86_400.0  # an upload that is not whole after so long was cut off
+UPLOAD_S = 86_400.0  # an upload that is not complete after so long was interrupted
 COLUMNS = "public_id, tenant_id, filename, purpose, size, lines, digest, data_key, created_at, expires_at"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A whole file, or one that is on its way (`digest` is None)."""
+    """A complete file, or one that is being uploaded (`digest` is None)."""
 
     public_id: uuid.UUID
     tenant_id: int
     filename: str
     purpose: str
     size: int
-    lines: int | None  # None: of a version that did not count them
+    lines: int | None  # None: uploaded by a version that did not count them
     digest: bytes | None
     data_key: bytes
     created_at: dt.datetime
@@ -43,7 +43,7 @@ class StoredFile:
 
 
 def create(db: Database, keyring: Keyring, *, tenant_id: int, filename: str) -> StoredFile:
-    """A file on its way in, what it is for not known yet. A crash leaves it so; `overdue` finds it a day later."""
+    """Create a file that is being uploaded, its purpose unknown. A crash leaves it so; `overdue` finds it a day later."""
     with db.begin() as connection:
         installation.follow(connection, keyring)
         cursor = connection.cursor(row_factory=class_row(StoredFile))
@@ -74,7 +74,7 @@ def complete(
     expires_s: float | None,
     also: Callable[[Connection], None] | None = None,
 ) -> StoredFile:
-    """The content is whole: from now on the file is seen. `also` is done in the same transaction."""
+    """Mark the content as complete, which makes the file visible. `also` runs in the same transaction."""
     with db.begin() as connection:
         cursor = connection.cursor(row_factory=class_row(StoredFile))
         (whole,) = cursor.execute(
@@ -98,7 +98,7 @@ def complete(
 
 
 def get(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> StoredFile:
-    """A whole file; raises NotFoundError, for another tenant's file too."""
+    """Return a complete file. Raises NotFoundError, for another tenant's file too."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(StoredFile))
         file = cursor.execute(
@@ -113,7 +113,7 @@ def get(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> StoredFile:
 def page(
     db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int, purpose: str | None, newest_first: bool
 ) -> list[StoredFile]:
-    """Up to `limit` whole files after the named one, by age."""
+    """Return up to `limit` complete files after the named one, by age."""
     direction, side = ("desc", "<") if newest_first else ("asc", ">")
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(StoredFile))
@@ -128,7 +128,7 @@ def page(
 
 
 def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
-    """Forget a file and the key that opens it: from now on its content is noise. Raises NotFoundError."""
+    """Delete a file and destroy its data key, so that nobody can decrypt its content any more. Raises NotFoundError."""
     with db.begin() as connection:
         gone = connection.execute(
             f"""update file set state = {FileState.DELETED}, data_key = null, expires_at = null
@@ -141,7 +141,7 @@ def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
 
 
 def overdue(db: Database, *, skip: Sequence[int] = (), limit: int = 100) -> list[int]:
-    """Files whose time is over, and uploads that were cut off."""
+    """Return files that have expired and uploads that were interrupted."""
     with db.session() as connection:
         return connection.scalars(
             f"""select id from file where {KEPT_FILE} and expires_at < now() and id <> all(cast(%(skip)s as bigint[]))
@@ -151,7 +151,7 @@ def overdue(db: Database, *, skip: Sequence[int] = (), limit: int = 100) -> list
 
 
 def expire(db: Database, file_ids: Sequence[int]) -> int:
-    """Forget those of these files whose time is over, as delete() would; returns how many."""
+    """Delete those of these files that have expired, as delete() would; return how many."""
     with db.session() as connection:
         return connection.execute(
             f"""with x as materialized (
@@ -163,7 +163,7 @@ def expire(db: Database, file_ids: Sequence[int]) -> int:
 
 
 def left(db: Database, *, limit: int = 50) -> list[uuid.UUID]:
-    """Forgotten files whose contents may still be there; by lot, so that one that cannot be removed holds up no others."""
+    """Return deleted files whose contents may still exist, in random order: one that cannot be removed holds up no others."""
     with db.session() as connection:
         return connection.scalars(
             f"select public_id from file where {LEFT_FILE} order by random() limit %(limit)s", {"limit": limit}
@@ -171,7 +171,7 @@ def left(db: Database, *, limit: int = 50) -> list[uuid.UUID]:
 
 
 def removed(db: Database, public_id: uuid.UUID) -> None:
-    """The content of a forgotten file is gone."""
+    """Record that the content of a deleted file was removed."""
     with db.session() as connection:
         connection.execute(
             f"update file set state = {FileState.REMOVED} where public_id = %(id)s and {LEFT_FILE}", {"id": public_id}

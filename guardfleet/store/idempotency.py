@@ -1,7 +1,7 @@
-"""Requests that make something, remembered for a while: the same one sent again finds what the first has made.
+"""Requests that create something, remembered for a while: the same request sent again finds what the first one created.
 
-Invariant: of several that come at the same time only the one that inserts the row, or takes over one that was left, goes on; the
-`token` that it holds is the newest for as long as that is so, and what it made is recorded under no other.
+Invariant: of several equal requests at the same time, only the one that inserts the row, or takes over an abandoned row, proceeds.
+It holds the newest `token` until another takes over, and what it created is recorded only under that token.
 """
 
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from guardfleet.errors import RejectedError
 from guardfleet.store.postgres.database import Connection, Database
 
-LEFT_S = 60.0  # a request that gave no sign of life for so long was cut off
+LEFT_S = 60.0  # a request that was not renewed for so long counts as interrupted
 
 
 @dataclass(frozen=True, slots=True)
 class Mine:
-    """The right to make what was asked for, as long as `token` is the newest."""
+    """The right to create what was asked for, as long as `token` is the newest."""
 
     token: int
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """The same request, before. `subject` is None while that is at it; `body` where the fingerprint says all of what was asked."""
+    """An earlier equal request. `subject` is None while it is at work, `body` if the fingerprint covers the whole request."""
 
     fingerprint: bytes
     subject: str | None
@@ -29,9 +29,9 @@ class Earlier:
 
 
 def begin(db: Database, *, tenant_id: int, key: bytes, fingerprint: bytes, memory_s: float) -> Mine | Earlier | None:
-    """Remember a request that is about to make something; what is known of the same one if it came within `memory_s`.
+    """Remember a request that is about to create something, or return what is known of the same one within `memory_s`.
 
-    None where the earlier one has just been forgotten: it is as if it were still at it.
+    None if the earlier one was forgotten just now: treat it as still at work.
     """
     values = {"tenant": tenant_id, "key": key, "fingerprint": fingerprint, "memory": memory_s, "left": LEFT_S}
     with db.begin() as connection:
@@ -54,7 +54,7 @@ def begin(db: Database, *, tenant_id: int, key: bytes, fingerprint: bytes, memor
 
 
 def renew(db: Database, *, tenant_id: int, key: bytes, token: int) -> bool:
-    """Give a sign of life; whether the request is still the one that goes on."""
+    """Renew the request; return False if another has taken it over, or if it is settled."""
     with db.session() as connection:
         return bool(
             connection.execute(
@@ -66,7 +66,7 @@ def renew(db: Database, *, tenant_id: int, key: bytes, token: int) -> bool:
 
 
 def settle(connection: Connection, *, tenant_id: int, key: bytes, token: int, subject: str, body: bytes | None = None) -> None:
-    """Say what the request has made, in the transaction that makes it; RejectedError where another one goes on in its place.
+    """Record what the request created, in the transaction that creates it. Raises RejectedError if another has taken it over.
 
     `body` is the digest of what the fingerprint does not cover.
     """
@@ -76,11 +76,11 @@ def settle(connection: Connection, *, tenant_id: int, key: bytes, token: int, su
         {"tenant": tenant_id, "key": key, "token": token, "subject": subject, "body": body},
     ).rowcount
     if not settled:
-        raise RejectedError("the request was silent for so long that the same one, sent again, has taken its place.")
+        raise RejectedError("the request stalled, and the same one, sent again, has taken its place: use that one's answer.")
 
 
 def forget(db: Database, *, tenant_id: int, key: bytes, token: int, unmade: str | None = None) -> None:
-    """The request made nothing, or `unmade`, which is no more: it may come again."""
+    """Forget a request that created nothing, or created `unmade`, which no longer exists: it may be sent again."""
     with db.session() as connection:
         connection.execute(
             """delete from repeat where tenant_id = %(tenant)s and key = %(key)s and token = %(token)s
@@ -90,7 +90,7 @@ def forget(db: Database, *, tenant_id: int, key: bytes, token: int, unmade: str 
 
 
 def forget_old(db: Database, *, older_than_s: float) -> int:
-    """Drop what no repeat is expected of any more; returns how many."""
+    """Forget requests that are too old to be repeated; return how many."""
     with db.session() as connection:
         return connection.execute(
             "delete from repeat where created_at < now() - make_interval(secs => %(age)s)", {"age": older_than_s}

@@ -1,6 +1,6 @@
 """Which secret key this installation was made with: pinned by the first process that has one, compared by all others.
 
-A process with another key could open nothing, and what it sealed nobody else could: each text would end as an error.
+A process with another key could decrypt nothing, and nobody else could decrypt what it wrote: each text would end as an error.
 """
 
 from guardfleet.errors import ConfigurationError, GuardfleetError
@@ -8,7 +8,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store.postgres.database import Connection, Database
 
 CURRENT = "select key_id from installation_key where is_current"
-# A database of an earlier version has jobs and no pin: only a key that some of them are sealed with is believed.
+# A database of an earlier version has jobs but no pin: accept only a key that encrypts some of them.
 PIN = """insert into installation_key (key_id, is_current)
          select %(id)s, true
          where not exists (select from installation_key)
@@ -17,9 +17,9 @@ PIN = """insert into installation_key (key_id, is_current)
 
 
 def require_key(db: Database, keyring: Keyring) -> None:
-    """Raise ConfigurationError unless the ring has the installation's key; pin it where none is pinned. The schema has to be there.
+    """Raise ConfigurationError unless the ring has the installation's key; pin the ring's if none is pinned. Needs the schema.
 
-    From now on the ring writes under the pinned key. A rotation that is not finished needs the key before, too.
+    Afterwards the ring writes under the pinned key. While a rotation is unfinished, the ring must have the previous key too.
     """
     with db.begin() as connection:
         connection.execute(PIN, {"id": keyring.key_id})
@@ -33,7 +33,7 @@ def require_key(db: Database, keyring: Keyring) -> None:
 
 
 def is_pinned(db: Database, keyring: Keyring) -> bool:
-    """Whether the ring has the pinned key; False where none is pinned yet. ConfigurationError where another is."""
+    """Return True if the ring has the pinned key, False if none is pinned. Raises ConfigurationError if it lacks the pinned one."""
     with db.begin() as connection:
         pinned = _pinned(connection)
     if pinned is None:
@@ -43,14 +43,14 @@ def is_pinned(db: Database, keyring: Keyring) -> bool:
 
 
 def follow(connection: Connection, keyring: Keyring) -> None:
-    """Let the ring write under the pinned key, which does not change before the transaction ends. Raises ConfigurationError."""
+    """Make the ring write under the pinned key, which cannot change before the transaction ends. Raises ConfigurationError."""
     pinned = connection.scalar(f"{CURRENT} for share")
     if pinned is not None and pinned != keyring.key_id:
         _follow(pinned, keyring)
 
 
 def look(db: Database, keyring: Keyring) -> None:
-    """The same for what is not written, or in a statement of its own."""
+    """Do the same as `follow`, without holding the pin: for reads, and for writes in a statement of their own."""
     with db.session() as connection:
         pinned = connection.scalar(CURRENT)
     if pinned is not None:
@@ -58,7 +58,7 @@ def look(db: Database, keyring: Keyring) -> None:
 
 
 def is_foreign(db: Database, keyring: Keyring) -> bool:
-    """Whether the pinned key is one that the ring has not: the key was rotated, and this process not restarted with it."""
+    """Return whether the ring lacks the pinned key: it was rotated, and this process not restarted with the new one."""
     try:
         look(db, keyring)
     except ConfigurationError:
@@ -67,7 +67,7 @@ def is_foreign(db: Database, keyring: Keyring) -> bool:
 
 
 def wrong(db: Database, keyring: Keyring) -> str | None:
-    """Why nothing can be taken or judged here now, or None: the database cannot be used, or has another key."""
+    """Return why this process cannot work now, or None: the database cannot be used, or is pinned to another key."""
     try:
         db.ping()
         look(db, keyring)
@@ -77,7 +77,7 @@ def wrong(db: Database, keyring: Keyring) -> str | None:
 
 
 def _pinned(connection: Connection) -> str | None:
-    """The pinned key's id, else that of the newest job's."""
+    """Return the id of the pinned key, otherwise that of the newest job's key."""
     found: str | None = connection.scalar(f"select coalesce(({CURRENT}), (select key_id from job order by id desc limit 1))")
     return found
 

@@ -1,4 +1,4 @@
-"""API keys: shown once, stored as peppered HMAC, looked up by it; with scopes, an end, and a successor."""
+"""API keys: shown once, stored and looked up as a peppered HMAC; with scopes, an expiry and a successor."""
 
 import datetime as dt
 import secrets
@@ -19,25 +19,25 @@ PREFIX = "gf_"  # a fixed prefix helps secret scanners
 HINT_CHARACTERS = 4
 ALL = "all"
 SCOPES = (ALL, "batches:read", "batches:write", "files:read", "files:write", "moderate", "webhooks:read", "webhooks:write")
-USED_S = 60.0  # last_used_at is exact to this
+USED_S = 60.0  # precision of last_used_at
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request belongs to, and what it may do."""
+    """The key and tenant behind a request, and what it may do."""
 
     key_id: int
     tenant_id: int
     scopes: tuple[str, ...] = (ALL,)
 
     def may(self, scope: str) -> bool:
-        """Whether the key has the scope. Who may write may read."""
+        """Return whether the key has the scope. A write scope includes reading."""
         return not {ALL, scope, scope.replace(":read", ":write")}.isdisjoint(self.scopes)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as its owner may look at it."""
+    """A key as its owner may see it."""
 
     public_id: uuid.UUID
     tenant: str
@@ -51,7 +51,7 @@ class ApiKey:
 
     @property
     def label(self) -> str:
-        """Its public id: no secret."""
+        """Its public id, which is no secret."""
         return ids.KEY.of(self.public_id)
 
 
@@ -64,10 +64,10 @@ def create(
     scopes: Sequence[str] = (ALL,),
     expires_s: float | None = None,
 ) -> str:
-    """A new key for the tenant (made if need be), returned once and never again. Raises RejectedError for an unknown scope."""
+    """Create a key for the tenant, and the tenant if needed; the key is never shown again. RejectedError for an unknown scope."""
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
-        raise RejectedError(f"scopes are {', '.join(SCOPES)}; {', '.join(unknown) or 'none'} is not one.")
+        raise RejectedError(f"scopes must be among {', '.join(SCOPES)}; got {', '.join(unknown) or 'none'}.")
     with db.begin() as connection:
         connection.execute("insert into tenant (name) values (%(name)s) on conflict do nothing", {"name": tenant})
         tenant_id: int = connection.scalar("select id from tenant where name = %(name)s", {"name": tenant})
@@ -75,7 +75,7 @@ def create(
 
 
 def every(db: Database) -> list[ApiKey]:
-    """All keys, oldest first; revoked ones too."""
+    """Return all keys, revoked ones too, oldest first."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(ApiKey))
         return cursor.execute(
@@ -86,7 +86,7 @@ def every(db: Database) -> list[ApiKey]:
 
 
 def revoke(db: Database, label: str) -> None:
-    """The key is taken no more (by an API process that knows it, a few seconds later). Raises NotFoundError; safe to call twice."""
+    """Revoke the key; an API process that caches it follows within seconds. Raises NotFoundError; safe to call twice."""
     with db.begin() as connection:
         row = connection.execute(
             "update api_key set revoked_at = coalesce(revoked_at, now()) where public_id = %(id)s returning tenant_id",
@@ -98,7 +98,7 @@ def revoke(db: Database, label: str) -> None:
 
 
 def rotate(db: Database, keyring: Keyring, label: str, *, overlap_s: float) -> str:
-    """A successor with the same name, tenant, scopes and end; the old key is taken for `overlap_s` more. Raises NotFoundError."""
+    """Create a successor with the same name, tenant, scopes and expiry; the old key works `overlap_s` longer. NotFoundError."""
     with db.begin() as connection:
         row = connection.execute(
             """with old as (select * from api_key where public_id = %(id)s and revoked_at is null for update)
@@ -115,9 +115,9 @@ def rotate(db: Database, keyring: Keyring, label: str, *, overlap_s: float) -> s
 
 
 def authenticate(db: Database, keyring: Keyring, api_key: str) -> Caller | None:
-    """Whose key this is; None when it is unknown, over or revoked.
+    """Return whose key this is; None if it is unknown, expired or revoked.
 
-    ConfigurationError where the ring has not the installation's secret key: it cannot tell which keys there are.
+    Raises ConfigurationError if the ring lacks the installation's secret key, without which no API key can be recognised.
     """
     with db.session() as connection:
         row = connection.execute(
@@ -135,7 +135,7 @@ def authenticate(db: Database, keyring: Keyring, api_key: str) -> Caller | None:
 
 
 def _used(db: Database, keyring: Keyring, key_id: int, api_key: str) -> None:
-    """Note it; the digest moves under the pinned key, so that the key outlives the one that is rotated out."""
+    """Record the use, and renew the digest under the pinned key, so that the API key survives a rotation of the secret key."""
     with db.begin() as connection:
         installation.follow(connection, keyring)
         connection.execute(

@@ -1,6 +1,6 @@
-"""Migrations: forward only, one at a time whoever starts them, from the wheel or from a checkout.
+"""Migrations: forward only, one process at a time, from the wheel or from a checkout.
 
-Every process looks whether the schema is its own; only one that migrates loads Alembic, a quarter of the others' start.
+Every process checks the schema; only one that migrates loads Alembic, which would take a quarter of the others' start-up time.
 """
 
 import pathlib
@@ -20,7 +20,7 @@ CHECKOUT = pathlib.Path(__file__).parents[2] / "migrations"
 
 
 def upgrade(db: Database, *, timeout_s: float = 120.0) -> str:
-    """Bring the schema to the newest revision and return it. Safe to race: others wait their turn."""
+    """Bring the schema to the newest revision and return it. Safe to call from several processes: they take turns."""
     from alembic import command  # noqa: PLC0415 - see above
     from alembic.config import Config  # noqa: PLC0415
     from sqlalchemy import create_engine  # noqa: PLC0415
@@ -37,21 +37,21 @@ def upgrade(db: Database, *, timeout_s: float = 120.0) -> str:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except DBAPIError as error:
-            raise (error.orig or error) from None  # the driver's own, which the session translates
+            raise (error.orig or error) from None  # the driver's own error, which the session translates
         finally:
             lock.execute("select pg_advisory_unlock(%(key)s)", {"key": LOCK_KEY})
     return head()
 
 
 def _connection(db: Database) -> Connection:
-    """Make a connection that SQLAlchemy begins transactions on, and that takes several statements at once."""
+    """Return a connection on which SQLAlchemy begins transactions and that accepts several statements in one string."""
     connection = connect(db.url, application=db.application)
     connection.autocommit, connection.cursor_factory = False, psycopg.Cursor
     return connection
 
 
 def current(db: Database) -> str | None:
-    """The revision the database is at; None for an empty one."""
+    """Return the revision of the database; None for an empty one."""
     with db.begin() as connection:
         if connection.scalar("select to_regclass('alembic_version')::text") is None:
             return None
@@ -60,7 +60,7 @@ def current(db: Database) -> str | None:
 
 
 def head() -> str:
-    """The revision this code needs: revisions are numbered, and their files begin with the number."""
+    """Return the revision this code needs: the highest number that a file of a migration begins with."""
     revision = max((file.stem.split("_")[0] for file in (_folder() / "versions").glob("[0-9]*.py")), default=None)
     if revision is None:
         raise ConfigurationError("the migrations are missing from this installation; reinstall guardfleet.")
@@ -68,9 +68,9 @@ def head() -> str:
 
 
 def require_head(db: Database) -> None:
-    """Raise ConfigurationError, with the fix, unless the schema is what this code needs, or newer and still good for it.
+    """Raise ConfigurationError, with the fix, unless the schema is the one this code needs, or newer and still compatible.
 
-    So processes of two versions run side by side while a fleet is upgraded: docs/upgrading.md.
+    So processes of two versions can run side by side while a fleet is upgraded: docs/upgrading.md.
     """
     found, needed = current(db), head()
     if found == needed:
@@ -83,16 +83,16 @@ def require_head(db: Database) -> None:
         oldest: str = connection.scalar("select oldest from schema_support")
     if needed < oldest:
         raise ConfigurationError(
-            f"the database is at migration {found}, which this guardfleet ({needed}) is too old for: install a newer one."
+            f"the database is at migration {found}, and this guardfleet ({needed}) is too old for it: install a newer version."
         )
 
 
 def wait_for_head(
     db: Database, *, or_migration: bool = False, patience_s: float = 60.0, pause: Callable[[float], object] = time.sleep
 ) -> None:
-    """The same for a process that starts: give PostgreSQL a minute to answer, with `or_migration` the migration too.
+    """Do the same at the start of a process, waiting up to `patience_s` for PostgreSQL and, with `or_migration`, the migration.
 
-    Processes start in any order, and one that ended for it would only be started again.
+    Processes start in any order, and one that gave up would only be started again.
     """
     deadline = time.monotonic() + patience_s
     waited = (RetryableError, ConfigurationError) if or_migration else RetryableError
@@ -112,7 +112,7 @@ def _take_lock(lock: Connection, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not lock.scalar("select pg_try_advisory_lock(%(key)s)", {"key": LOCK_KEY}):
         if time.monotonic() > deadline:
-            raise RetryableError(f"another process has been migrating for {timeout_s:.0f} s.")
+            raise RetryableError(f"another process has been migrating for {timeout_s:.0f} s: wait for it and try again.")
         time.sleep(0.1)
 
 

@@ -1,21 +1,21 @@
-"""Models that workers have served, by the name that verdicts and jobs give them."""
+"""Models that workers have served, by the name that verdicts and jobs use."""
 
 from guardfleet.errors import NotFoundError
 from guardfleet.store.postgres.database import Database
 
 
 def require_served(db: Database, *asked: str | None) -> None:
-    """Raise NotFoundError for a model that no worker has ever served: nobody would take a job that names it."""
+    """Raise NotFoundError for a model that no worker has ever served: no worker would take a job that names it."""
     if not any(asked):
         return
     known = served(db)
     for name in asked:
         if name is not None and name not in known:
-            names = ", ".join(known) or "none so far"
-            raise NotFoundError(f"no worker has served a model {name!r} yet: start one with it. Served were: {names}.")
+            names = ", ".join(known) or "none"
+            raise NotFoundError(f"no worker has served a model {name!r} yet: start one with it. Models served so far: {names}.")
 
 
 def served(db: Database) -> list[str]:
-    """Names of the models that have ever served, sorted."""
+    """Return the names of all models served so far, sorted."""
     with db.session() as connection:
         return sorted(connection.scalars("select distinct name from model where name <> 'nobody'"))

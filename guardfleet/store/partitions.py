@@ -1,4 +1,4 @@
-"""Day partitions of the big tables: made when a day's first job is, dropped when nothing of the day is kept."""
+"""Day partitions of the big tables: created with a day's first job, dropped when nothing of the day is kept."""
 
 import datetime as dt
 
@@ -7,12 +7,12 @@ import psycopg
 from guardfleet.store.postgres.database import Connection, Database
 
 PARTITIONED = ("verdict", "shard_payload")
-PATIENCE_S = 1  # for readers of the table: the one dispatcher waits here, and nothing else is done meanwhile
+PATIENCE_S = 1  # wait for readers of the table: the one dispatcher waits here and does nothing else meanwhile
 LOCK_KEY = 0x7061_7274  # "part"
 
 
 def ensure_day(connection: Connection, day: dt.date) -> None:
-    """Make the day's partitions unless they are there. Creators take turns, since CREATE IF NOT EXISTS alone can collide."""
+    """Create the day's partitions unless they exist. Creators take turns, since CREATE IF NOT EXISTS alone can collide."""
     if connection.scalar("select to_regclass(%(name)s) is not null", {"name": _name(PARTITIONED[-1], day)}):
         return
     connection.execute("select pg_advisory_xact_lock(%(key)s)", {"key": LOCK_KEY})
@@ -21,7 +21,7 @@ def ensure_day(connection: Connection, day: dt.date) -> None:
 
 
 def existing(db: Database) -> list[tuple[str, dt.date]]:
-    """Table and day of each partition there is, oldest first; those too that a drop was cut off in."""
+    """Return the table and day of each partition, oldest first, including those that an interrupted drop left detached."""
     with db.begin() as connection:
         names = connection.scalars(
             """select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace
@@ -31,12 +31,12 @@ def existing(db: Database) -> list[tuple[str, dt.date]]:
 
 
 def drop(db: Database, table: str, day: dt.date) -> bool:
-    """Drop one partition, unless it has rows of a job that needs them: it is put back then, and False returned.
+    """Drop one partition, unless it has rows of a job that needs them: then attach it again and return False.
 
-    False too while somebody reads the table for longer than PATIENCE_S.
+    Returns False too if somebody reads the table for longer than PATIENCE_S.
 
-    It is detached first, beside readers and writers of other days: a plain drop would lock them out. From then on nobody can write
-    into it, so that what is seen under its lock is what there is.
+    The partition is detached first, concurrently with readers and writers of other days: a plain drop would lock them out. From
+    then on nobody can write into it, so the check under its lock sees all of its rows.
     """
     name = _name(table, day)
     with db.session() as connection:
@@ -49,7 +49,7 @@ def drop(db: Database, table: str, day: dt.date) -> bool:
             try:
                 connection.execute(f"alter table {table} detach partition {name} {how}")
             except psycopg.errors.LockNotAvailable:
-                return False  # somebody reads for long: what has begun is finished in another turn
+                return False  # a long read is under way: a later call finishes the detach
             finally:
                 connection.execute("reset lock_timeout")
     with db.begin() as connection:

@@ -1,7 +1,8 @@
-"""From one secret key to the next, while the fleet runs: the pin moves, then what the old key wraps is wrapped by the new one.
+"""Rotation of the secret key while the fleet runs: the pin moves, then what the old key wraps is wrapped by the new one.
 
-Small transactions, each leaving rows that open: whoever is killed starts over and goes on. From the moment the pin has moved nobody
-writes under the old key: writers read the pin in their own transaction and hold it until they commit (`installation.follow`).
+Small transactions, each leaving rows that can be decrypted: after a kill, run it again and it resumes. Once the pin has moved,
+nobody writes under the old key: writers read the pin in their own transaction and lock it until they commit
+(`installation.follow`).
 """
 
 from collections.abc import Callable, Iterator
@@ -16,13 +17,13 @@ from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
 from guardfleet.store.postgres.database import Connection, Database
 
 LOCK_KEY = 0x6B65_7973  # "keys"
-PIECE = 50  # rows of a transaction: a job's finish waits for as long as one takes
+PIECE = 50  # rows per transaction: finishing a shard waits at most for one transaction
 SEALED = {"job": ("data_key",), "file": ("data_key",), "endpoint": ("secret", "old_secret")}  # columns under the secret key
 
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """What was wrapped anew, what opens with neither key, and the API keys not used since: they need the old key until they are."""
+    """What was rewrapped, what neither key decrypts, and the API keys not used since, which need the old key until they are."""
 
     data_keys: int
     endpoints: int
@@ -31,9 +32,9 @@ class Rotated:
 
 
 def rotate(db: Database, keyring: Keyring, on_progress: Callable[[int], None] = lambda n: None) -> Rotated:
-    """Make `secret_key` the installation's, and leave nothing but unused API keys under the one before.
+    """Make `secret_key` the installation's key, and leave only unused API keys under the previous one.
 
-    Idempotent; one at a time (RejectedError). ConfigurationError where a key that is needed is not in the ring.
+    Idempotent; only one runs at a time (RejectedError). Raises ConfigurationError if the ring lacks a key that is needed.
     """
     with _alone(db):
         installation.require_key(db, keyring)
@@ -48,7 +49,7 @@ def rotate(db: Database, keyring: Keyring, on_progress: Callable[[int], None] = 
 
 @dataclass(slots=True)
 class Pass:
-    """One walk over a table's rows that are under another key."""
+    """The counts of one walk over a table's rows that are under another key."""
 
     wrapped: int = 0
     unopened: int = 0
@@ -79,7 +80,7 @@ def _pass(db: Database, keyring: Keyring, table: str, on_progress: Callable[[int
 
 
 def _piece(db: Database, keyring: Keyring, table: str, after: int, found: Pass) -> int | None:
-    """The next rows behind `after`; the last of them, None at the end."""
+    """Rewrap the next rows after `after`; return the id of the last, None at the end."""
     columns = SEALED[table]
     with db.begin() as connection:
         rows = connection.execute(
@@ -98,7 +99,7 @@ def _piece(db: Database, keyring: Keyring, table: str, after: int, found: Pass) 
 
 
 def _wrapped(keyring: Keyring, table: str, row: Any) -> dict[str, Any] | None:
-    """The row's values under the current key; None where they open with none."""
+    """Return the row's values under the current key; None if no key of the ring decrypts them."""
     anew = keyring.rewrap if table != "endpoint" else lambda sealed: keyring.encrypt_secret(keyring.decrypt_secret(sealed))
     try:
         values = {name: None if getattr(row, name) is None else anew(bytes(getattr(row, name))) for name in SEALED[table]}
@@ -108,7 +109,7 @@ def _wrapped(keyring: Keyring, table: str, row: Any) -> dict[str, Any] | None:
 
 
 def _close(db: Database, keyring: Keyring) -> int:
-    """Forget the old pin, now that it has nothing left that cannot be used anew; how many API keys still are under it."""
+    """Delete the old pin, under which only API keys are left; return how many of them are still valid."""
     with db.begin() as connection:
         connection.execute("delete from installation_key where not is_current")
         left: int = connection.scalar(
@@ -123,7 +124,7 @@ def _close(db: Database, keyring: Keyring) -> int:
 def _alone(db: Database) -> Iterator[Connection]:
     with db.session() as connection:
         if not connection.scalar("select pg_try_advisory_lock(%(key)s)", {"key": LOCK_KEY}):
-            raise RejectedError("another `keys rotate-secret` is at work.")
+            raise RejectedError("another `keys rotate-secret` is running: wait until it has ended.")
         try:
             yield connection
         finally:

@@ -1,4 +1,4 @@
-"""Verdicts on their way out: known ones for the cache, pages while a job runs, all of them for an export."""
+"""Reading verdicts: known ones for the cache, pages while a job runs, all of them for an export."""
 
 import datetime as dt
 import uuid
@@ -18,9 +18,9 @@ from guardfleet.verdicts.filters import Filter
 from guardfleet.verdicts.page import Cursor, Page
 
 EXPORT_PAGE = 5_000
-SHARDS_AT_ONCE = 32  # that a filtered page looks through
-MOST_CODE = 32_767  # of a smallint: a severity that this version does not know is among the errors
-# `ord` is no column of the table: each query brings its own.
+SHARDS_AT_ONCE = 32  # that a filtered page searches
+MOST_CODE = 32_767  # of a smallint: a severity that this version does not know counts as an error
+# `ord` is not a column of the table: each query provides its own.
 COLUMNS = ", ".join("v.metadata::text" if name == "metadata" else f"v.{name}" for name in READ_COLUMNS if name != "ord")
 
 KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, input_tokens, output_tokens,
@@ -34,7 +34,7 @@ KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, inpu
 
 
 def register_model(db: Database, model: Model) -> int:
-    """The id under which verdicts refer to what judged them."""
+    """Return the id by which verdicts refer to the model, storing the model if it is new."""
     values = {"name": model.name, "revision": model.revision, "policy": model.policy, "demo": model.is_demo}
     with db.begin() as connection:
         connection.execute(
@@ -51,14 +51,14 @@ def register_model(db: Database, model: Model) -> int:
 
 
 def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int, max_age_hours: float) -> dict[bytes, Judgement]:
-    """Judgements of the same whole texts by the same model and policy: of the claim's own job, and of others not older than that.
+    """Return judgements of the same whole texts by the same model and policy: the claim's own job's, and others' up to this age.
 
-    Digests are per tenant, so none is crossed where the workers do not make them for all.
+    Digests are per tenant, so no verdict crosses tenants unless the workers compute digests for all tenants together.
     """
     if not digests:
         return {}
     values = {
-        "digests": f"{{{','.join([digest.hex() for digest in digests])}}}",  # a list costs the driver more than the question
+        "digests": f"{{{','.join([digest.hex() for digest in digests])}}}",  # a list takes the driver longer than the query
         "model": model_id,
         "age": max_age_hours * 3600,
         "job": held.job_id,
@@ -82,11 +82,11 @@ def _known(
 
 
 def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filter | None = None) -> Page:
-    """Up to `limit` verdicts after `cursor`, in the order their shards were committed: nothing is skipped, nothing comes twice.
+    """Return up to `limit` verdicts after `cursor`, in the order their shards were committed, without gaps or repeats.
 
-    Works while the job runs; an empty page of a finished job is the end. Only shards that the page can need are looked into: those
-    before which fewer than `limit` texts lie, the one that the cursor stands in not counted. With a filter a page may be short, or
-    empty, and have more behind it.
+    Works while the job runs; an empty page of a finished job is the end. Reads only shards that the page can need: those with fewer
+    than `limit` texts before them, not counting the shard of the cursor. With a filter, a page may be short or empty and still have
+    more after it.
     """
     if wanted is not None:
         return _filtered(db, job, cursor, limit, wanted)
@@ -150,10 +150,10 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
 
 
 def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity: int = Severity.ERROR) -> Iterator[Page]:
-    """All verdicts in input order, in short reads; flat in memory. Errors count above every severity.
+    """Yield all verdicts in input order, in short reads and constant memory. Errors count above every severity.
 
-    Rows are chosen by the stored severity alone, those of unknown ones with the errors: a row in a range of severities can still be
-    an error, for what else it holds.
+    Rows are chosen by the stored severity alone, unknown severities with the errors: a row within the range can still be read as an
+    error because of its other columns.
     """
     least = min_severity or -MOST_CODE
     most = MOST_CODE if max_severity == Severity.ERROR else max_severity
@@ -176,7 +176,7 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
 
 
 def metadata_keys(db: Database, job: JobView, *, limit: int) -> list[str]:
-    """Names of all members of the job's metadata, sorted, at most so many. Reads all of its verdicts."""
+    """Return up to `limit` names of members of the texts' metadata, sorted. Reads all verdicts of the job."""
     with db.session() as connection:
         found = connection.scalars(
             """select distinct k from verdict v cross join lateral jsonb_object_keys(v.metadata) k
@@ -187,7 +187,7 @@ def metadata_keys(db: Database, job: JobView, *, limit: int) -> list[str]:
 
 
 def of_one_shard(db: Database, job_id: int, day: dt.date) -> Page:
-    """All verdicts of a small job, in input order."""
+    """Return all verdicts of a small job, in input order."""
     with db.session() as connection:
         rows = _read(
             connection,
@@ -198,7 +198,7 @@ def of_one_shard(db: Database, job_id: int, day: dt.date) -> Page:
 
 
 def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dict[str, Any]]:
-    """All verdicts in words, in input order: `rendering.FIELDS` of each."""
+    """Yield all verdicts in words, in input order: `rendering.FIELDS` of each."""
     for page in in_order(db, job, min_severity=min_severity):
         yield from page.fields()
 
@@ -208,12 +208,12 @@ def _read(connection: Connection, statement: str, values: Mapping[str, Any]) -> 
 
 
 def _stored(_: object) -> Callable[[Sequence[Any]], StoredVerdict]:
-    """A row factory, an eighth quicker than psycopg's `args_row(StoredVerdict)` over a page of a thousand."""
+    """Make rows an eighth faster than psycopg's `args_row(StoredVerdict)` does, over a page of a thousand."""
     return StoredVerdict._make
 
 
 def _models(db: Database, connection: Connection, rows: Sequence[StoredVerdict]) -> Mapping[int, Model]:
-    """Models by id, at least those of the rows."""
+    """Return models by id, at least those of the rows."""
     if not {row.model_id for row in rows} <= db.models.keys():
         found = connection.execute("select id, name, revision, policy, is_demo from model")
         db.models.update({row.id: Model(row.name, row.revision, row.policy, row.is_demo) for row in found})

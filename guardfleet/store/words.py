@@ -1,7 +1,7 @@
-"""Where jobs, shards, deliveries and files stand, as conditions of statements: no statement says a state by its number.
+"""The states of jobs, shards, deliveries and files as conditions of statements, so that no statement names a state by its number.
 
-`{OPEN_JOB}` in an f-string is `state in (0, 1)`, `{OPEN_JOB:j}` the same of alias `j`. The numbers become part of the statement,
-not of its values: only so does the planner see that a partial index fits. What a statement sets it says as `{JobState.FAILED}`.
+`{OPEN_JOB}` in an f-string is `state in (0, 1)`, `{OPEN_JOB:j}` the same for alias `j`. The numbers are part of the statement and
+not bound as values: otherwise the planner could not see that a partial index fits. A statement sets a state as `{JobState.FAILED}`.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from guardfleet.domain.verdict import ServedBy, Severity
 
 @dataclass(frozen=True, slots=True)
 class Among:
-    """A column's value is one of these."""
+    """The condition that a column has one of these values."""
 
     column: str
     values: tuple[IntEnum, ...]
@@ -27,7 +27,7 @@ class Among:
 
 
 def public_id(kind: ids.Kind, column: str = "public_id") -> str:
-    """The public id of a row, as an expression."""
+    """Return the expression for the public id of a row."""
     return f"'{kind.prefix}' || replace({column}::text, '-', '')"
 
 
@@ -39,10 +39,10 @@ INGESTING_JOB = _state(JobState.INGESTING)
 RUNNING_JOB = _state(JobState.RUNNING)
 COMPLETED_JOB = _state(JobState.COMPLETED)
 CANCELLING_JOB = _state(JobState.CANCELLING)
-OPEN_JOB = _state(JobState.INGESTING, JobState.RUNNING)  # its texts are judged
+OPEN_JOB = _state(JobState.INGESTING, JobState.RUNNING)  # its texts are being judged
 UNENDED_JOB = _state(JobState.INGESTING, JobState.RUNNING, JobState.CANCELLING)
 ENDED_JOB = _state(*(state for state in JobState if state.is_final))
-GOOD_JOB = _state(JobState.INGESTING, JobState.RUNNING, JobState.COMPLETED)  # who submits the same again is shown it
+GOOD_JOB = _state(JobState.INGESTING, JobState.RUNNING, JobState.COMPLETED)  # submitting the same again returns it
 
 READY_SHARD = _state(ShardState.READY)
 LEASED_SHARD = _state(ShardState.LEASED)
@@ -59,7 +59,7 @@ ENDED_DELIVERY = _state(DeliveryState.DELIVERED, DeliveryState.EXHAUSTED)
 WHOLE_FILE = _state(FileState.WHOLE)
 UPLOADING_FILE = _state(FileState.UPLOADING)
 KEPT_FILE = _state(FileState.UPLOADING, FileState.WHOLE)
-LEFT_FILE = _state(FileState.DELETED)  # its content is there, as far as is known
+LEFT_FILE = _state(FileState.DELETED)  # its content may still exist
 
 REUSABLE_VERDICT = f"served_by = {ServedBy.MODEL} and severity < {Severity.ERROR}"
 FLAGGED_VERDICT = f"severity >= {Severity.CONTROVERSIAL}"

@@ -103,7 +103,7 @@ def test_code_accepts_a_newer_schema_until_that_is_no_longer_good_for_it(db: Dat
     migrate.require_head(db)
     with db.begin() as connection:
         connection.execute("update schema_support set oldest = '9998'")
-    with pytest.raises(ConfigurationError, match="too old for: install a newer one"):
+    with pytest.raises(ConfigurationError, match="too old for it: install a newer version"):
         migrate.require_head(db)
 
 

@@ -177,7 +177,7 @@ def test_a_shard_that_kills_every_second_worker_keeps_what_the_first_was_sure_of
 
 @with_broker("redis")
 def test_a_model_that_nobody_serves_is_refused_with_those_that_are_served(producer: DirectClient) -> None:
-    with pytest.raises(RejectedError, match=r"'large' yet: start one with it\. Served were: none so far"):
+    with pytest.raises(RejectedError, match=r"'large' yet: start one with it\. Models served so far: none"):
         producer.submit(untouched(), ASKED)
     assert views.page(producer.db, tenant_id=producer.tenant_id, after=None, limit=1) == []
     verdicts.register_model(producer.db, Model("large", "1", "p"))
