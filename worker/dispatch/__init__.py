@@ -1,1 +1,1 @@
-"""The dispatcher: publishes what is ready, repairs what was lost. Judging and sending do not belong here."""
+"""The dispatcher: publishes ready work, repairs what was lost. Judging and sending do not belong here."""

@@ -1,8 +1,8 @@
-"""What goes wrong in a tick costs that one thing.
+"""Isolation of failures within a tick: an error in one unit stops only that unit.
 
-Invariant: nothing that a step, or one of its units, raises leaves `attempt`, but that PostgreSQL is away, which all wait for alike.
-Who raised is logged, counted, and set aside, for longer each time; the other units, and all other steps, go on in the same tick.
-What is set aside is known to this process only: a standby that takes over tries it anew, and a shard's own row says when it is due.
+Invariant: of what a step or one of its units raises, only AwayError for PostgreSQL leaves `attempt`, since every step needs it.
+What raised is logged, counted, and set aside, for longer each time; the other units and all other steps continue in the same tick.
+Only this process knows what is set aside: a standby that takes over tries it at once, and a shard's own row says when it is due.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -14,8 +14,8 @@ from guardfleet.store.postgres.sqlstate import DATABASE
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 
-FIRST_S, LONGEST_S = 1.0, 60.0  # set aside for
-LONGEST_AWAY_S = 5.0  # the same where a service was away: nothing is wrong with who asked it
+FIRST_S, LONGEST_S = 1.0, 60.0  # how long a unit is set aside
+LONGEST_AWAY_S = 5.0  # the same for a retryable error: the unit is not at fault
 MOST_KNOWN = 10_000
 T = TypeVar("T")
 Unit = TypeVar("Unit", bound=Hashable)
@@ -24,16 +24,16 @@ Key = tuple[str, Hashable]
 
 @dataclass
 class Bulkhead:
-    """Who is set aside, by step and unit. `ping` raises AwayError while PostgreSQL is away."""
+    """What is set aside, by step and unit. `ping` raises AwayError while PostgreSQL is down."""
 
     ping: Callable[[], None]
     clock: Callable[[], float]
-    away: RetryableError | None = None  # the last; whoever reads it may reset it
+    away: RetryableError | None = None  # the last outage met; the reader may reset it
     _failures: dict[Key, int] = field(default_factory=dict)
     _until: dict[Key, float] = field(default_factory=dict)
 
     def attempt(self, step: str, do: Callable[[], T], unit: Hashable = None) -> T | None:
-        """Do it unless it is set aside; None where it raised. Raises AwayError while PostgreSQL is away, and nothing else."""
+        """Call `do` unless the unit is set aside; None if it is or `do` raised. Raises only AwayError, while PostgreSQL is down."""
         key = step, unit
         if self.clock() < self._until.get(key, 0.0):
             return None
@@ -47,9 +47,9 @@ class Bulkhead:
         return done
 
     def each(self, step: str, units: Sequence[Unit], do: Callable[[Unit], T]) -> list[T]:
-        """Do it with one unit after the other. A service that is away ends the round: the others would wait for it as long each.
+        """Call `do` for each unit in turn. A retryable error ends the round: every other unit would wait as long for the service.
 
-        Who met it is set aside, so that the next round begins with another.
+        If PostgreSQL raised it, the unit is set aside, so that the next round begins with another.
         """
         done = []
         for unit in units:
@@ -62,22 +62,22 @@ class Bulkhead:
         return done
 
     def sweep(self, step: str, units: Sequence[Unit], do: Callable[[Sequence[Unit]], T]) -> list[T]:
-        """Do it with all units in one; where that raises, with each alone, so that only who is at fault is set aside."""
+        """Call `do` once for all units; if that raises, for each alone, so that only the unit at fault is set aside."""
         if not units:
             return []
         try:
             return [do(units)]
-        except Exception:  # noqa: BLE001 - told by whoever raises alone
+        except Exception:  # noqa: BLE001 - `each` reports the unit that raises alone
             return self.each(step, units, lambda unit: do([unit]))
 
     def aside(self, step: str) -> list[Hashable]:
-        """The units that the step leaves alone now."""
+        """Return the units that the step has to skip now."""
         now = self.clock()
         return [unit for (name, unit), until in self._until.items() if name == step and unit is not None and now < until]
 
     def _set_aside(self, key: Key, error: Exception) -> None:
         if isinstance(error, AwayError) and error.service != DATABASE:
-            self.away = error  # nobody is set aside for it: the dispatcher waits
+            self.away = error  # no unit is set aside for it: the dispatcher waits
             return
         step, unit = key
         failures = self._failures[key] = self._failures.get(key, 0) + 1
@@ -93,7 +93,7 @@ class Bulkhead:
             self.away = error
 
     def _forget_old(self) -> None:
-        """What was not met again since its time is over, once there is a lot of it."""
+        """Forget units whose time is over, once more than MOST_KNOWN are known."""
         if len(self._until) > MOST_KNOWN:
             now = self.clock()
             for key in [key for key, until in self._until.items() if until < now]:

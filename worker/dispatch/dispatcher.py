@@ -1,7 +1,7 @@
-"""The dispatcher: publishes what is ready, and repairs what was lost. One leads, any number stand by; all it does is idempotent.
+"""The dispatcher: publishes ready work and repairs what was lost. One leads, any number stand by; all its work is idempotent.
 
-Each tick in order: what `repairs` has, deliveries to publish, shards to publish. All tenants depend on it, so nothing but `stop()`
-ends it: what a step or a unit raises is kept to that one (`bulkhead`), and while PostgreSQL or the broker is away it waits.
+Each tick in order: the steps of `repairs`, deliveries to publish, shards to publish. All tenants depend on it, so only `stop()`
+ends it: an error stays within its step or unit (`bulkhead`), and while PostgreSQL or the broker is down, the dispatcher waits.
 """
 
 import threading
@@ -22,8 +22,8 @@ from worker.dispatch.bulkhead import Bulkhead
 from worker.dispatch.publishing import MessagePublisher
 from worker.dispatch.repairs import Mender, Step
 
-REFILLS = 5  # looks in the time of one, while there is work
-AWAY_PAUSE_S = 1.0  # while PostgreSQL or the broker does not answer
+REFILLS = 5  # ticks in the time of one while there is work
+AWAY_PAUSE_S = 1.0  # between tries while PostgreSQL or the broker is down
 PUBLISH = "publish_shards"
 
 
@@ -40,7 +40,7 @@ class Dispatcher:
     steps: list[Step] = field(init=False)
     _bulkhead: Bulkhead = field(init=False)
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
-    _ran: dict[str, float] = field(default_factory=dict, init=False)  # by step
+    _ran: dict[str, float] = field(default_factory=dict, init=False)  # when each step last ran
 
     def __post_init__(self) -> None:
         """Put the steps in order."""
@@ -53,18 +53,18 @@ class Dispatcher:
         ]
 
     def run(self) -> None:
-        """Lead, or stand by, until stopped. An outage of PostgreSQL or the broker is waited out."""
+        """Lead or stand by until stopped. Waits while PostgreSQL or the broker is down."""
         self.last_tick = self.clock()
         while not self._stopped.is_set():
             try:
                 with campaign(self.db) as leadership:
                     self._serve(leadership)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the fleet stands still without a dispatcher
+            except Exception as error:  # noqa: BLE001 - whatever it is, without a dispatcher the fleet stops
                 self._pause(error)
         metrics.LEADING.set(0)
 
     def stop(self) -> None:
-        """End `run()` after the tick it is in; safe to call twice, and from a signal handler."""
+        """End `run()` after the current tick; safe to call twice, and from a signal handler."""
         self._stopped.set()
 
     def _serve(self, leadership: Leadership) -> None:
@@ -80,11 +80,11 @@ class Dispatcher:
             self._stopped.wait(pause_s)
 
     def tick(self) -> float:
-        """Do everything that is due once; returns how long there will be nothing to do, s.
+        """Run every step that is due once; return how many seconds to wait before the next tick.
 
-        While work goes on, a window is refilled before it can be empty and not after each shard: looking costs as much as a shard.
-        In between nothing else is looked at: on a machine that also judges, each look is time that the model does not have.
-        Raises AwayError when PostgreSQL is away, or, once all else is done, the broker: a standby may reach it.
+        While there is work, windows are refilled before they can be empty, and not after each shard: a query costs as much as a
+        shard. Steps that are not due run no query: on a machine that also judges, each query takes time from the model. Raises
+        AwayError if PostgreSQL is down or, after all other steps, if the broker is: a standby may reach it.
         """
         published = 0
         for step in self.steps:

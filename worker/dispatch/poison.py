@@ -1,7 +1,7 @@
-"""Shards that were tried too often: halved until what is wrong stands alone, then settled with an error row.
+"""Poison handling: shards that were tried too often are bisected until the bad text is alone, then settled with an error row.
 
-However it is refused, a shard ends: what one raises here sets it aside in its row, for longer each time, and after `TRIES` it is
-settled without being opened. So each of its texts is counted once, its job ends, and neither a restart nor a standby begins anew.
+Every such shard ends: an error here postpones it in its row, for longer each time, and after `TRIES` tries it is settled without
+being decrypted. So each of its texts is counted once, its job ends, and neither a restart nor a standby starts from the beginning.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from guardfleet.telemetry.logs import get_logger
 
 NOBODY = Model("nobody", "0", "none")
 TRIES = 5
-LONGEST_S = 300.0  # set aside for
+LONGEST_S = 300.0  # longest delay after an error
 
 
 def give_up(db: Database, keyring: Keyring, key: ShardKey, limits: Limits, *, lease_s: float) -> None:
-    """Halve or settle one shard that reached a limit, through a claim and its fence like any other.
+    """Bisect or settle one shard that reached a limit, under a claim and its fence as for any other change.
 
-    Raises what went wrong, with the shard set aside.
+    On an error, postpones the shard and raises the error.
     """
     held = leases.claim(db, *key, worker="dispatcher", lease_s=lease_s)
     if held is None:
@@ -40,8 +40,8 @@ def give_up(db: Database, keyring: Keyring, key: ShardKey, limits: Limits, *, le
     try:
         _give_up(db, keyring, held, limits, is_last=tries > TRIES)
     except Exception as error:
-        reason = f"{type(error).__name__} while it was given up"
-        with suppress(GuardfleetError):  # else its lease runs out
+        reason = f"{type(error).__name__} in the dispatcher"
+        with suppress(GuardfleetError):  # otherwise its lease runs out
             leases.postpone(db, held, delay_s=min(LONGEST_S, 2.0**tries), error=reason)
         raise
 
@@ -49,7 +49,7 @@ def give_up(db: Database, keyring: Keyring, key: ShardKey, limits: Limits, *, le
 def _give_up(db: Database, keyring: Keyring, held: Claim, limits: Limits, *, is_last: bool) -> None:
     reason = f"{held.claims - 1} crashes, {held.failures} failures"
     if is_last:
-        installation.require_key(db, keyring)  # unless only this process cannot open it
+        installation.require_key(db, keyring)  # raises if only this process cannot decrypt it
     texts, first = ([], None) if is_last else _contents(db, keyring, held)
     if held.n > 1 and texts:
         if bisect(db, keyring, held, texts, first, limits=limits):
@@ -65,14 +65,14 @@ def _give_up(db: Database, keyring: Keyring, held: Claim, limits: Limits, *, is_
 def _contents(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Provisional | None]:
     try:
         return handoff.load(db, keyring, held)
-    except (ConfigurationError, NotFoundError) as error:  # the texts cannot be read any more: their ids are lost with them
+    except (ConfigurationError, NotFoundError) as error:  # nobody can read the texts any more: their ids are lost with them
         if isinstance(error, ConfigurationError):
-            installation.require_key(db, keyring)  # unless only this process cannot: then nothing is given up
+            installation.require_key(db, keyring)  # raises if only this process cannot: then nothing is settled
         return [], None
 
 
 def _rows(held: Claim, judgement: Judgement, texts: Sequence[PayloadRow], first: Provisional | None, *, nobody: int) -> list[Row]:
-    """What is written of a shard nobody could finish: what a first model was sure of stands, the others have no verdict."""
+    """Return the rows of a shard that nobody could finish: the first model's sure verdicts stand, other texts get the error."""
     if not texts:
         return [Row(None, judgement, model_id=nobody)] * held.n
     rows = [Row(row.id, with_notes(judgement, row.notes), None, row.metadata, nobody) for row in texts]

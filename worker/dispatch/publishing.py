@@ -1,4 +1,4 @@
-"""Messages: which the broker is told of, and which it has lost. Postgres is the truth: an emptied broker costs one window."""
+"""Messages: which to publish, and which the broker has lost. PostgreSQL is the truth: an emptied broker costs one window."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ from guardfleet.telemetry.logs import get_logger
 from worker.dispatch.bulkhead import Bulkhead
 
 DELIVERY_WINDOW = 64
-FAILING_AT_ONCE = 8  # deliveries under way to receivers that fail, all together: a quarter of what one process sends at once
+FAILING_AT_ONCE = 8  # deliveries under way to all failing receivers together: a quarter of what one process sends at once
 
 
 @dataclass
 class MessagePublisher:
-    """Rings for one dispatcher. Each route on its own, and what a row refuses costs that row."""
+    """Publishes for one dispatcher. A failure on one route or row does not stop the others."""
 
     db: Database
     publisher: Publisher
@@ -31,7 +31,7 @@ class MessagePublisher:
     _short_since: dict[str, float] = field(default_factory=dict, init=False)  # by queue
 
     def publish_shards(self) -> int:
-        """Fill the window of each queue; returns the most that were published in one."""
+        """Fill the window of each queue; return the most messages published to one."""
         out = publishing.windows(self.db)
         return max(self.bulkhead.each("publish_shards", list(out), lambda route: self._publish_route(route, out[route])), default=0)
 
@@ -76,10 +76,10 @@ class MessagePublisher:
         return lost
 
     def _is_short(self, queue: str, out: int) -> bool:
-        """Whether the broker has had fewer messages than there are messages for so long that it must have lost some.
+        """Return whether the broker has had fewer messages than were published for so long that it must have lost some.
 
-        A worker that has just taken one and not claimed it yet makes the queue short for a moment, and a queue may be long: a
-        moment must not have all of it published again.
+        A worker that has taken a message but not yet claimed its shard makes the queue short for a moment, and the queue may be
+        long: a moment must not cause all of it to be published again.
         """
         if not out or self.publisher.depth(queue) >= out:
             self._short_since.pop(queue, None)

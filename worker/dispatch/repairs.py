@@ -1,7 +1,7 @@
-"""What a dispatcher mends and clears away, each step on its own: what one job, shard or event raises costs that one alone.
+"""What a dispatcher repairs and cleans up, step by step: an error of one job, shard or event stops only that one.
 
-A step finds its units, but for those that are set aside, and does with all in one statement what is due; where PostgreSQL refuses
-that, with each alone (`Bulkhead.sweep`).
+A step finds its units, except those that are set aside, and handles all of them in one statement; if PostgreSQL refuses it, the
+step handles each alone (`Bulkhead.sweep`).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,15 +25,15 @@ from worker.dispatch.bulkhead import Bulkhead
 from worker.dispatch.poison import give_up
 
 HOUSEKEEPING_S = 5.0  # between purges and backlog counts
-EXPIRY_S = 600.0  # between looks for days that are over
-CLEAR_S = 60.0  # between looks for uploaded files whose time is over, and for remembered requests
-REMEMBERED_S = 2 * 86_400.0  # twice as long as a repeat is answered from memory
-MOST_RELAYS = 20  # in a row: the rest waits for the next tick
+EXPIRY_S = 600.0  # between checks for days that are over
+CLEAR_S = 60.0  # between checks for expired files and for old remembered requests
+REMEMBERED_S = 2 * 86_400.0  # twice as long as a repeated request is recognised
+MOST_RELAYS = 20  # relays in a row: the rest waits for the next tick
 
 
 @dataclass(frozen=True)
 class Step:
-    """Something that is looked at every so often."""
+    """Something that runs every `every_s` seconds."""
 
     name: str
     every_s: float
@@ -42,7 +42,7 @@ class Step:
 
 @dataclass
 class Mender:
-    """The steps of one dispatcher."""
+    """The repair steps of one dispatcher."""
 
     db: Database
     keyring: Keyring
@@ -52,11 +52,11 @@ class Mender:
 
     @property
     def limits(self) -> Limits:
-        """How often a shard is tried."""
+        """How often a shard may be tried."""
         return Limits(self.settings.tuning.max_claims, self.settings.tuning.max_failures)
 
     def steps(self) -> list[Step]:
-        """All of them, in order."""
+        """Return all steps in order."""
         tick_s = self.settings.tuning.tick_s
         return [
             Step("rescue", tick_s, self.rescue),
@@ -82,7 +82,7 @@ class Mender:
             metrics.RESCUED.inc(len(rescued))
 
     def give_up(self) -> None:
-        """Halve or end shards that were tried too often."""
+        """Bisect or settle shards that were tried too often."""
 
         def one(key: ShardKey) -> None:
             give_up(self.db, self.keyring, key, self.limits, lease_s=self.settings.tuning.lease_s)
@@ -90,7 +90,7 @@ class Mender:
         self.bulkhead.each("give_up", publishing.exhausted(self.db, self.limits, skip=self._aside("give_up")), one)
 
     def relay(self) -> None:
-        """Make deliveries of events."""
+        """Turn outbox events into deliveries."""
         for _ in range(MOST_RELAYS):
             events = deliveries.events(self.db, skip=self._aside("relay"))
             if not events:
@@ -98,7 +98,7 @@ class Mender:
             self.bulkhead.sweep("relay", events, lambda ids: deliveries.relay(self.db, ids))
 
     def expire_jobs(self) -> None:
-        """End jobs whose time is over."""
+        """End jobs whose completion window is over."""
 
         def one(job: int) -> None:
             control.expire(self.db, job)
@@ -107,18 +107,18 @@ class Mender:
         self.bulkhead.each("expire_jobs", control.overdue(self.db, skip=self._aside("expire_jobs")), one)
 
     def settle_cancelled(self) -> None:
-        """Close cancelled jobs that nobody works on any more."""
+        """End cancelling jobs that nobody works on any more."""
         jobs = control.cancelling(self.db, skip=self._aside("settle_cancelled"))
         self.bulkhead.sweep("settle_cancelled", jobs, lambda ids: control.settle_cancelled(self.db, ids))
 
     def count_backlog(self) -> None:
-        """Tell the metrics what waits."""
+        """Set the backlog metric of each lane."""
         backlog = publishing.backlog(self.db)
         for lane in Lane:
             metrics.BACKLOG.labels(lane.label).set(backlog.get(lane, 0))
 
     def name_stalls(self) -> None:
-        """Say once of a queue that it stands still, and that it moves again."""
+        """Log once that a queue has stalled, and once that it moves again."""
         found = {stall.route: stall for stall in health.stalls(self.db, after_s=self.settings.tuning.stall_s)}
         for route in found.keys() - self._stalled:
             get_logger().warning("queue_stalled", reason=diagnosis.in_words(found[route], self.settings.namespace))
@@ -129,7 +129,7 @@ class Mender:
         metrics.STALLED.set(len(found))
 
     def abandon_idle(self) -> None:
-        """End jobs whose texts nobody goes on bringing."""
+        """Abandon jobs whose intake nobody has resumed."""
         tokens = intake_recovery.idle(self.db, idle_s=self.settings.tuning.intake_idle_s)
 
         def one(job: int) -> None:
@@ -139,7 +139,7 @@ class Mender:
         self.bulkhead.each("abandon_idle", list(tokens), one)
 
     def purge(self) -> None:
-        """Delete texts whose time is over."""
+        """Delete texts whose retention is over."""
         hours = self.settings.retention.text_hours
         jobs = retention.purgeable(self.db, older_than_hours=hours, skip=self._aside("purge"))
         purged = sum(self.bulkhead.sweep("purge", jobs, lambda ids: retention.purge(self.db, ids)))
@@ -147,16 +147,16 @@ class Mender:
             get_logger().info("jobs_purged", n=purged)
 
     def expire_files(self) -> None:
-        """Forget the keys of uploaded files whose time is over; their contents are removed by who reaches them."""
+        """Destroy the keys of expired uploaded files; an API process removes their contents."""
         overdue = files.overdue(self.db, skip=self._aside("expire_files"))
         self.bulkhead.sweep("expire_files", overdue, lambda some: files.expire(self.db, some))
 
     def forget_requests(self) -> None:
-        """Drop remembered requests that nobody repeats any more."""
+        """Forget requests that are too old to be repeated."""
         idempotency.forget_old(self.db, older_than_s=REMEMBERED_S)
 
     def expire_days(self) -> None:
-        """Drop days that are over."""
+        """Drop the partitions of days whose retention is over."""
 
         def one(day: retention.Day) -> None:
             if retention.expire(self.db, *day):
