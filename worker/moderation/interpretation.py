@@ -1,4 +1,4 @@
-"""From texts to judgements: what needs no model, what the model was asked, and what its answers mean."""
+"""From texts to judgements: which texts need no model, which to ask it about, and what its answers mean."""
 
 import functools
 import operator
@@ -12,7 +12,12 @@ from worker.engine.answer import understood
 from worker.engine.interfaces import Answer
 from worker.engine.prompting.prompt import is_blank
 
-GRAVITY = (Severity.SAFE, Severity.CONTROVERSIAL, Severity.ERROR, Severity.UNSAFE)  # of a window, for the text it is part of
+GRAVITY = (
+    Severity.SAFE,
+    Severity.CONTROVERSIAL,
+    Severity.ERROR,
+    Severity.UNSAFE,
+)  # ascending, for the windows of a text
 EMPTY = Judgement(Severity.SAFE, Category.NONE, served_by=ServedBy.RULE_EMPTY)
 
 
@@ -26,7 +31,7 @@ class Triage:
 
 
 def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes]) -> Triage:
-    """Sort the rows of a shard: empty, repeated, or to be asked. Every index is in exactly one."""
+    """Sort the rows of a shard into empty, repeated, and to be asked. Every index is in exactly one group."""
     ask, duplicates, settled = [], {}, {}
     first: dict[bytes, int] = {}
     for i, (row, digest) in enumerate(zip(rows, digests, strict=True)):
@@ -41,25 +46,25 @@ def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes]) -> Triage:
 
 
 def settle(plan: Triage, judged: Mapping[int, Judgement], n: int) -> list[Judgement]:
-    """A judgement for each of the shard's `n` rows, in order; `judged` has those of `plan.ask`."""
+    """Return a judgement for each of the shard's `n` rows, in order; `judged` holds those of `plan.ask`."""
     out = {**plan.settled, **judged}
-    for twin, first in plan.duplicates.items():
+    for repeat, first in plan.duplicates.items():
         same = out[first]
-        out[twin] = same if same.severity is Severity.ERROR else replace(same, served_by=ServedBy.DUPLICATE)
+        out[repeat] = same if same.severity is Severity.ERROR else replace(same, served_by=ServedBy.DUPLICATE)
     return [out[i] for i in range(n)]
 
 
 def judgement_of(answer: Answer) -> Judgement:
-    """What an answer means. One that is not in the grammar is an error with the raw answer kept, never safe."""
+    """Return what an answer means. An answer that does not fit the grammar is an error that keeps it as `raw`, never safe."""
     if not answer.windows:
         return _judgement_of(answer)
     return replace(_worst_of(answer), input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
 
 
 def _worst_of(answer: Answer) -> Judgement:
-    """A long text is what its worst window is: of those of the gravest severity, the one with the most P(not safe).
+    """Return the judgement of a long text: that of its worst window, the one with the most P(not safe) at the gravest severity.
 
-    A window without a verdict leaves the text without one, unless another is unsafe.
+    A window without a verdict leaves the text without one, unless another window is unsafe.
     """
     judged = [(start, end, _judgement_of(window)) for start, end, window in answer.windows]
     start, end, worst = max(judged, key=lambda item: (GRAVITY.index(item[2].severity), _doubt(item[2])))

@@ -1,34 +1,34 @@
 """Suspects run alone.
 
-A shard that was claimed before and never came back may be what killed its worker; its neighbours must not pay for it with their
-own attempts, and it must not take others along once more.
+A shard that was claimed before and never came back may have killed its worker; other shards must not lose attempts because of it,
+and it must not bring down others again.
 
-Invariants: a suspect runs only while no other shard of this process is between its claim and its end, so a death then counts for
-the suspect alone; whoever is turned away gives its claim back before it leaves, so before the suspect runs. Whoever waits to go in
-behind one that took the engine along claims nothing any more (`Moderator.dying`).
+Invariants: a suspect runs only while no other shard of this process is between its claim and its end, so a crash then counts
+against the suspect alone; a shard that is turned away gives back its claim before it leaves, and so before the suspect runs. Once a
+shard has killed the engine, those that wait to enter claim nothing any more (`Moderator.dying`).
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SUSPECT_CLAIMS = 2  # claimed before, without finishing, failing or being released
+SUSPECT_CLAIMS = 2  # this claim included: an earlier one was neither finished, failed nor released
 
 
 class Isolation:
-    """Lets ordinary shards run together and suspects one at a time, alone."""
+    """Lets ordinary shards run together, and each suspect alone."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
-        self._suspect = False  # one of those inside is a suspect, running or waiting to be alone
+        self._suspect = False  # one of those inside is a suspect that runs or waits to be alone
 
     @contextmanager
     def enter(self) -> Iterator[Callable[[], bool]]:
-        """Go in before claiming a shard; waits while a suspect is inside.
+        """Enter before claiming a shard; waits while a suspect is inside.
 
-        Yields what a suspect calls to be alone: it waits until everyone else has left, and returns False at once where another
-        suspect came first, who is now waiting for the caller to leave.
+        Yields a function that a suspect calls to be alone. It waits until all others have left, and returns False at once if
+        another suspect called it first and now waits for the caller to leave.
         """
         is_suspect = False
 

@@ -1,4 +1,4 @@
-"""A shard's texts become judgements: what is known or in work already is not judged again, the rest goes to the engine."""
+"""Judges a shard's texts: texts that are known or already in work are not judged again, the rest goes to the engine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class Judge:
     model_id: int
 
     def judge(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], scope: Scope) -> list[Judgement]:
-        """A judgement for each row, in order. The scope stays open until they are committed."""
+        """Return a judgement for each row, in order. The scope must stay open until they are committed."""
         plan = triage(rows, digests)
         keys = {i: self._key(held, digests[i]) for i in plan.ask}
         theirs = scope.take(keys.values())
@@ -49,7 +49,7 @@ class Judge:
     def _ask(self, held: Claim, rows: Sequence[PayloadRow], asked: Sequence[int]) -> dict[int, Judgement]:
         if not asked:
             return {}
-        # No deadline here: the engine settles every request or the watchdog ends the process.
+        # No timeout here: the engine settles every request, or the watchdog ends the process.
         with metrics.REQUEST_SECONDS.labels("shard").time():
             contents = [rows[i].content for i in asked]
             judged = self.engine.submit(contents, urgent=held.lane is Lane.INTERACTIVE, coverage=coverage_of(held)).result()
@@ -60,12 +60,12 @@ class Judge:
 
 
 def coverage_of(held: Claim) -> Coverage | None:
-    """How much of long texts the job wants judged; None: as the worker is set."""
+    """Return how much of long texts the job wants judged; None: the worker's setting applies."""
     return cast("Coverage | None", held.plan.long_texts)
 
 
 def _shared(owner: Scope, key: Key, job_id: int) -> Judgement | None:
-    """What another task was told of the same text; None if it was told nothing."""
+    """Return the judgement of the same text by another task; None if that task got none."""
     judgement = owner.judgement(key)
     if judgement is None or judgement.severity is Severity.ERROR:
         return judgement

@@ -1,4 +1,4 @@
-"""Leases are short and renewed while work goes on: a slow shard is never taken away, a dead worker's is back within the minute."""
+"""Renews short leases while work continues: a slow shard is never taken away, a dead worker's is free again within a minute."""
 
 import threading
 from collections.abc import Iterator
@@ -49,13 +49,13 @@ class LeaseKeeper:
                 held = list(self._held.values())
             try:
                 self._renew(held)
-            except RetryableError as error:  # the next turn tries again; a lease outlives two lost renewals
+            except RetryableError as error:  # the next round tries again; a lease outlives two lost renewals
                 get_logger().warning("lease_renewal_failed", leases=len(held), reason=str(error))
-            except Exception as error:  # noqa: BLE001 - with this thread ended every lease of a living process would run out
+            except Exception as error:  # noqa: BLE001 - without this thread all leases of a live process would run out
                 get_logger().error("lease_renewal_failed", leases=len(held), **told(error))
 
     def _renew(self, held: list[Claim]) -> None:
-        """Renew all at once; where PostgreSQL refuses, each alone, so that one shard's row costs no other its lease."""
+        """Renew all at once; if PostgreSQL refuses, renew each alone, so that one bad row costs no other shard its lease."""
         try:
             leases.renew(self._db, held, lease_s=self._lease_s)
         except StatementError as error:

@@ -1,10 +1,10 @@
-"""Equal texts that are in work in one process at the same time are judged once.
+"""Single-flight judging: equal texts that are in work in one process at the same time are judged once.
 
-What is committed is found in PostgreSQL (`verdicts.known`); what another task of this process is having judged, here.
+Committed verdicts are found in PostgreSQL (`verdicts.known`); texts that another task of this process is having judged, here.
 
-Invariants: a key belongs to one scope at a time, from before its owner looks into PostgreSQL until after that has committed, so no
-text falls between the two. An owner settles its keys before it waits for those of others, so no two wait for each other; what it
-did not settle is dropped with its scope, and who waited for it judges for itself.
+Invariants: a key belongs to one scope at a time, from before its owner queries PostgreSQL until after the owner has committed, so
+no text falls between the two. An owner settles its keys before it waits for those of others, so no two wait for each other; keys
+that it did not settle are dropped with its scope, and whoever waited for them judges for itself.
 """
 
 import threading
@@ -26,7 +26,7 @@ class Scope:
         self._settled = threading.Event()
 
     def take(self, keys: Iterable[Key]) -> "dict[Key, Scope]":
-        """Make keys the caller's; returns those that are another task's, with whom to ask for them."""
+        """Take ownership of keys; return those that other tasks own, each with its owner's scope."""
         theirs = {}
         with self._lock:
             for key in keys:
@@ -38,17 +38,17 @@ class Scope:
         return theirs
 
     def settle(self, judged: Mapping[Key, Judgement]) -> None:
-        """Tell who waits for any of these, or for others of mine."""
+        """Publish judgements of own keys, and wake everyone who waits for any own key."""
         self._judged = judged
         self._settled.set()
 
     def judgement(self, key: Key) -> Judgement | None:
-        """What was said of the text; waits for it. None if nothing was."""
+        """Wait until the owner has settled, and return the judgement of the text; None if there is none."""
         self._settled.wait()
         return self._judged.get(key)
 
     def close(self) -> None:
-        """Let go of all keys."""
+        """Give up ownership of all keys, and wake everyone who waits."""
         with self._lock:
             for key in self._mine:
                 del self._owners[key]
@@ -56,7 +56,7 @@ class Scope:
 
 
 class SingleFlight:
-    """What the tasks of one process are having judged. Thread-safe."""
+    """The texts that the tasks of one process are having judged. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,7 +64,7 @@ class SingleFlight:
 
     @contextmanager
     def scope(self, job_id: int) -> Iterator[Scope]:
-        """For as long as a shard is in work, its commit included."""
+        """Open a scope for as long as a shard is in work, its commit included."""
         scope = Scope(self._owners, self._lock, job_id)
         try:
             yield scope

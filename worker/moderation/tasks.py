@@ -1,7 +1,7 @@
 """The life of a shard, top to bottom: decode, claim, load, judge, finish, acknowledge.
 
-At-least-once delivery, exactly-once effects: the message may come twice, the claim lets one in, the fence lets one out. An
-exception that left a task would be acknowledged by Celery and lost, so each outcome is decided here.
+At-least-once delivery, exactly-once effects: a message may come twice, the claim lets one worker in, the fence lets one commit.
+Celery would acknowledge the message of a task that raised, and the failure would be lost, so each outcome is decided here.
 """
 
 import threading
@@ -38,15 +38,15 @@ from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
 from worker.moderation.single_flight import Scope, SingleFlight
 
-FINISH_TRIES = 6  # about half a minute of a restarting database; then the lease runs out and another worker starts over
-ISOLATION_S = 1.0  # how long a shard stays away while a suspect runs alone
-ANYBODY = 0  # the owner of digests that tenants share
-PAUSE_S = 5.0  # before a message goes back to the broker because PostgreSQL is away
+FINISH_TRIES = 6  # half a minute for the database to restart; then the lease runs out and another worker starts over
+ISOLATION_S = 1.0  # delay of a shard that cannot run here now, such as a second suspect
+ANYBODY = 0  # owner of digests that all tenants share
+PAUSE_S = 5.0  # before a message goes back or a shard is due again because PostgreSQL is down
 T = TypeVar("T")
 
 
 def fatal(reason: str) -> None:
-    """The end of a process that is none of its own."""
+    """Raise FatalError: the `end` of a moderator that does not own its process."""
     raise FatalError(reason)
 
 
@@ -65,16 +65,16 @@ class Moderator:
     isolation: Isolation = field(default_factory=Isolation)
     duplicates: SingleFlight = field(default_factory=SingleFlight)
     end: Callable[[str], None] = fatal  # ends the process
-    dying: threading.Event = field(default_factory=threading.Event)  # the engine is dead, and the process about to be
+    dying: threading.Event = field(default_factory=threading.Event)  # the engine is dead, and the process will end
     tally: "Tally" = field(default_factory=lambda: Tally())  # noqa: PLW0108 - defined below
 
     def __call__(self, job: int, shard: int) -> None:
         """Moderate one shard. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
         with self.isolation.enter() as wait_for_exclusive:
-            if self.dying.is_set():  # a claim would be counted against a shard that was never in work
+            if self.dying.is_set():  # a claim would count against a shard that never ran
                 raise Reject("the engine died", requeue=True)
             held = self._claim(job, shard)
-            if held is None:  # a duplicate message: somebody holds the shard, it is settled, or it was tried too often
+            if held is None:  # a duplicate message: the shard is held, settled, or was tried too often
                 metrics.SHARDS.labels("skipped").inc()
                 get_logger().debug("shard_skipped", job=job, shard=shard)
                 return
@@ -93,7 +93,7 @@ class Moderator:
         except RetryableError as error:
             self.draining.wait(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
-        except GuardfleetError as error:  # of this shard alone: it is published again, once its message counts as lost
+        except GuardfleetError as error:  # concerns this shard alone: it is published again once its message counts as lost
             get_logger().warning("shard_failed", job=job, shard=shard, reason=str(error))
             return None
 
@@ -114,17 +114,17 @@ class Moderator:
                     rows, escalation = self._second(held, texts, digests, first, scope)
                 self._finish(held, rows, escalation, started)
         except FatalError as error:
-            # The process is ending and this shard may be why: it keeps its claim, and comes back when the lease has run out.
-            self.dying.set()  # before it leaves the quarantine, so that whoever waited behind it claims nothing
+            # The process is ending, perhaps because of this shard: its claim counts, and it comes back when the lease is over.
+            self.dying.set()  # before the task leaves the isolation, so that those that wait behind it claim nothing
             raise Reject("the engine died", requeue=True) from error
         except DrainingError as error:
-            # Release first: a message that comes back under a live lease would be acknowledged as a duplicate.
+            # Release first: a message redelivered under a live lease would be acknowledged as a duplicate.
             self._hand_back(lambda: shards.release(self.db, held))
             metrics.SHARDS.labels("released").inc()
             get_logger().info("shard_released", job=held.job_id, shard=held.shard_no)
             raise Reject("draining", requeue=True) from error
         except RetryableError as error:
-            # PostgreSQL is away, or its disk is full: no fault of the shard's, however often it happens.
+            # PostgreSQL is down or its disk is full: not the shard's fault, however often it happens, so nothing is counted.
             self._hand_back(lambda: shards.postpone(self.db, held, delay_s=PAUSE_S))
             metrics.SHARDS.labels("postponed").inc()
             get_logger().warning("shard_postponed", job=held.job_id, shard=held.shard_no, reason=str(error))
@@ -132,12 +132,12 @@ class Moderator:
             self._cannot_open(held, str(error))
         except GuardfleetError as error:
             self._fail(held, str(error))
-        except Exception as error:  # noqa: BLE001 - decided here: the row says so, the dispatcher tries again
+        except Exception as error:  # noqa: BLE001 - decided here: the row records it, the dispatcher tries again
             get_logger().warning("shard_raised", job=held.job_id, shard=held.shard_no, **told(error))
             self._fail(held, f"{type(error).__name__} in the worker")
 
     def _pass_on(self, held: Claim, judgements: list[Judgement]) -> None:
-        """To the second model, with what this one thinks."""
+        """Pass the shard on to the second model, with this model's provisional verdicts."""
         mine = self._patiently(lambda: handoff.pass_on(self.db, self.keyring, held, Provisional(self.judge.model_id, judgements)))
         metrics.SHARDS.labels("passed_on" if mine else "fenced").inc()
         get_logger().info("shard_passed_on" if mine else "shard_fenced", job=held.job_id, shard=held.shard_no)
@@ -145,7 +145,7 @@ class Moderator:
     def _second(
         self, held: Claim, texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Provisional, scope: Scope
     ) -> tuple[list[Row], Escalation]:
-        """Judge what the first model was unsure of; its word stands for the rest, also where a sample is asked again."""
+        """Judge what the first model was unsure of, and the sample; for all but the unsure texts the first verdict stands."""
         doubts = doubts_of(held.plan, first.judgements, digests)
         asked = doubts.asked
         judged = self.judge.judge(held, [texts[i] for i in asked], [digests[i] for i in asked], scope)
@@ -166,7 +166,7 @@ class Moderator:
         get_logger().info("shard_finished", job=held.job_id, shard=held.shard_no, texts=len(rows), seconds=round(seconds, 3))
 
     def _patiently(self, write: Callable[[], T]) -> T:
-        """Inference is dear, so a restarting database gets time; the lease is not renewed by waiting, the fence stays the judge."""
+        """Retry the write while the database restarts, since inference is expensive. Waiting renews no lease: the fence decides."""
         for attempt in range(1, FINISH_TRIES):
             try:
                 return write()
@@ -175,13 +175,13 @@ class Moderator:
         return write()
 
     def _cannot_open(self, held: Claim, reason: str) -> None:
-        """A sealed value does not open: its own fault, unless the secret key was rotated and this process has the old one only."""
+        """Fail a shard that cannot be decrypted; if this process lacks the current secret key, postpone it and end the process."""
         try:
             installation.require_key(self.db, self.keyring)
         except ConfigurationError as wrong:
             self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
             self.end(str(wrong))
-        except GuardfleetError:  # it cannot be told now which of the two it is
+        except GuardfleetError:  # which of the two it is cannot be determined now
             self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
         else:
             self._fail(held, reason)
@@ -195,7 +195,7 @@ class Moderator:
         self._hand_back(lambda: shards.fail(self.db, held, error=reason, delay_s=delay_s))
 
     def _hand_back(self, write: Callable[[], bool]) -> None:
-        """Where PostgreSQL does not take it back, the lease runs out and the dispatcher takes the shard."""
+        """Hand the shard back; if PostgreSQL refuses, its lease runs out and the dispatcher rescues it."""
         try:
             write()
         except GuardfleetError as error:
@@ -203,7 +203,7 @@ class Moderator:
 
 
 def rows_of(texts: Sequence[PayloadRow], digests: Sequence[bytes], judgements: Sequence[Judgement]) -> list[Row]:
-    """What is written of a shard."""
+    """Return the rows to store for a shard."""
     return [
         Row(text.id, judgement if not text.notes else with_notes(judgement, text.notes), digest, text.metadata)
         for text, digest, judgement in zip(texts, digests, judgements, strict=True)
@@ -211,7 +211,7 @@ def rows_of(texts: Sequence[PayloadRow], digests: Sequence[bytes], judgements: S
 
 
 def merged(texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Provisional, final: Mapping[int, Judgement]) -> list[Row]:
-    """What two models say of a shard: `final` by row where the second has the last word, the first's for the others."""
+    """Return the rows of a shard judged by two models: `final` by row index, the first model's judgement for the others."""
     judgements = [final.get(i, judgement) for i, judgement in enumerate(first.judgements)]
     return [
         row if i in final else replace(row, model_id=first.model_id) for i, row in enumerate(rows_of(texts, digests, judgements))
@@ -219,13 +219,13 @@ def merged(texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Provisi
 
 
 class Tally:
-    """Moves the metrics by whole shards: a label look-up per text would cost more than the text's row."""
+    """Updates the metrics once per shard: a label look-up per text would cost more than the text's row."""
 
     def __init__(self) -> None:
         self._judged: Counter[Severity] = Counter()
 
     def add(self, written: Sequence[Codes]) -> None:
-        """Count one finished shard by what is stored of it."""
+        """Count one finished shard by what was stored."""
         metrics.SHARDS.labels("finished").inc()
         outcomes = Counter((said.refusal is None, said.severity) for said in written)
         for (is_prompt, severity), n in outcomes.items():
@@ -241,17 +241,17 @@ class Tally:
 
 
 def register(app: Celery, moderate: Moderator) -> Callable[..., None]:
-    """Bind the moderator to its task name; returns the task."""
+    """Bind the moderator to its task name; return the task."""
 
     @app.task(name=MODERATE)
     def task(**message: Any) -> None:
         if is_newer(message):
-            # A worker of the next version will know what it says. The pause keeps one alone with it from turning in a circle.
+            # A worker of the newer version can read it. The pause keeps an older worker that is alone from spinning on it.
             get_logger().warning("shard_message_returned", version=message.get("v"))
             moderate.draining.wait(PAUSE_S)
             raise Reject("a newer message than this worker understands", requeue=True)
         if message.get("v") != MESSAGE_VERSION or not all(isinstance(message.get(key), int) for key in ("job", "shard")):
-            # To the dead-letter queue, where somebody can look; the shard itself is a row and is published again.
+            # Send it to the dead-letter queue for inspection; the shard itself is a row and is published again.
             get_logger().error("shard_message_rejected", version=message.get("v"))
             raise Reject("not a message this worker understands", requeue=False)
         moderate(message["job"], message["shard"])
