@@ -1,1 +1,1 @@
-"""A worker process from start to end: entry points, order, watchdog, consumers. No step of a shard stands here."""
+"""A worker process from start to end: entry points, order, watchdog, consumers. The steps of a shard do not belong here."""

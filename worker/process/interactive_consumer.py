@@ -1,8 +1,8 @@
-"""A slot for interactive shards of its own: bulk shards, which take their time, can hold all of Celery's.
+"""Consumes the interactive queues beside Celery's pool, so that slow bulk shards cannot occupy every slot.
 
-Celery has one pool for all queues of a worker, so this takes the interactive ones beside it: one thread owns the connection, takes,
-acknowledges and hands back; a few others run the same task that Celery would. What a message means, and what becomes of it, is the
-task's to say, as there: it returns and is acknowledged, or raises Reject.
+Celery has one pool for all queues of a worker. Here one thread owns the connection, takes messages, acknowledges and returns them;
+a few others run the same task that Celery would. As in Celery, the task decides about a message: it returns and the message is
+acknowledged, or it raises Reject.
 """
 
 import threading
@@ -19,14 +19,14 @@ from guardfleet.broker.celery_app import connected
 from guardfleet.telemetry.logs import get_logger
 
 SLOTS = 2
-POLL_S = 0.05  # between looks for slots that have ended, while any is taken
-IDLE_S = 0.5  # between looks whether to end, while none is
+POLL_S = 0.05  # between checks for finished slots while any is taken
+IDLE_S = 0.5  # between checks for a drain while none is
 RECONNECT_S = 1.0
-HEARTBEAT_S = 10.0  # between looks at the connection's heartbeat, which is due every 30
+HEARTBEAT_S = 10.0  # between checks of the connection's heartbeat, which is due every 30 s
 
 
 class Express:
-    """Consumes `queues` with slots of its own until `draining` is set. `run`: the task, given a message's fields."""
+    """Consumes `queues` with its own slots until `draining` is set. `run`: the task, called with a message's fields."""
 
     def __init__(self, app: Celery, queues: Sequence[str], run: Callable[..., None], draining: threading.Event) -> None:
         self._app, self._queues, self._run, self._draining = app, queues, run, draining
@@ -36,16 +36,16 @@ class Express:
         self._turned_at: float | None = None
 
     def start(self) -> None:
-        """Start consuming; the broker may be away."""
+        """Start consuming; the broker may be down."""
         self._thread.start()
 
     def stop(self, *, timeout_s: float) -> None:
-        """Wait for what is in work; to be called once draining is set."""
+        """Wait for the running tasks; call it once draining is set."""
         self._thread.join(timeout_s)
         self._pool.shutdown(wait=False)
 
     def stuck_s(self) -> float:
-        """Seconds since its loop last turned; 0 where it is connecting."""
+        """Return the seconds since its loop last turned; 0 while it is connecting."""
         at = self._turned_at
         return 0.0 if at is None else time.monotonic() - at
 
@@ -54,12 +54,12 @@ class Express:
             try:
                 with connected(self._app, max_retries=1) as connection:
                     self._serve(connection)
-            except Exception as error:  # noqa: BLE001 - whatever it is, this thread must not end: nobody else takes these queues
+            except Exception as error:  # noqa: BLE001 - whatever it is, this thread must not end: nothing else here consumes these queues
                 get_logger().warning("express_reconnecting", reason=type(error).__name__)
                 self._draining.wait(RECONNECT_S)
             finally:
                 self._turned_at = None
-                self._running.clear()  # of a connection that is gone: the broker hands them out again, the claim lets one in
+                self._running.clear()  # their connection is gone: the broker redelivers them, and the claim lets one in
 
     def _serve(self, connection: Connection) -> None:
         beaten_at = time.monotonic()
@@ -84,11 +84,11 @@ class Express:
         self._running[self._pool.submit(self._work, message)] = message
 
     def _work(self, message: Message) -> None:
-        """A message of Celery's second protocol: arguments, keyword arguments, and what is not used here."""
+        """Run the task for a message of Celery's second protocol: arguments, keyword arguments, and options, unused here."""
         try:
             _, fields, _ = message.payload
             known = {str(key): value for key, value in fields.items()}
-        except Exception:  # noqa: BLE001 - what cannot be read is no message, which the task says
+        except Exception:  # noqa: BLE001 - the task rejects a message that cannot be read
             known = {}
         self._run(**known)
 

@@ -1,10 +1,10 @@
-"""A worker process from start to end. The one place that knows the order of things.
+"""A worker process from start to end: the one place that knows the order of things.
 
-Start: database, model, metrics, leases, watchdog, and only then consuming (Celery the bulk shards, `interactive_consumer` the
-interactive ones), so that no message is taken by a process that cannot work. Stop (SIGTERM): the signal handler only sets an event;
-a thread then drains the engine, which finishes the batch on the device and hands the rest back; each task releases its lease and
-returns its message; Celery leaves once its tasks have; then the interactive consumer, the engine, the leases and the database are
-closed. Leases outlive tasks, the database outlives leases.
+Start: database, model, leases, watchdog, and only then consuming (Celery the bulk shards, `interactive_consumer` the interactive
+ones), so that no process takes a message before it can work. Stop (SIGTERM): the signal handler only sets an event; a thread then
+drains the engine, which finishes the batch on the device and hands the rest back; each task releases its lease and returns its
+message; Celery ends once its tasks have ended; then the interactive consumer, the engine, the leases and the database are closed.
+Leases outlive tasks, the database outlives leases.
 """
 
 import os
@@ -46,7 +46,7 @@ from worker.webhooks import delivery
 
 @dataclass
 class Drain:
-    """Turns SIGTERM into an orderly end. `requested` is what tasks look at."""
+    """Turns SIGTERM into an orderly end. Tasks watch `requested`."""
 
     requested: threading.Event = field(default_factory=threading.Event)
 
@@ -55,7 +55,7 @@ class Drain:
         threading.Thread(target=self._drain, args=(engine,), name="drain", daemon=True).start()
 
     def request(self, **_: Any) -> None:
-        """The handler of Celery's `worker_shutting_down`, called on the main thread inside the signal handler."""
+        """Handle Celery's `worker_shutting_down`, sent on the main thread inside the signal handler."""
         self.requested.set()
 
     def _drain(self, engine: Engine) -> None:
@@ -65,7 +65,7 @@ class Drain:
 
 
 def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine]) -> int:
-    """Run one worker process that moderates; returns its exit status."""
+    """Run one worker process that moderates; return its exit status."""
     refuse_soft_shutdown()
     db, keyring = open_store(settings, application="guardfleet-worker")
     engine = make_engine(settings)
@@ -116,14 +116,14 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine])
 
 
 def queues_of(settings: Settings, model: str) -> list[list[str]]:
-    """By lane, where a worker with this model takes work from: jobs that name it and, unless `named_only`, those that name none."""
+    """Return, by lane, the queues of a worker with this model: jobs that name it and, unless `named_only`, jobs that name none."""
     queues = Queues.of(settings.namespace)
     models = [model] if settings.worker.named_only else [None, model]
     return [[queues.of_model(lane, name) for name in models] for lane in Lane]
 
 
 def run_deliverer(settings: Settings) -> int:
-    """Run one worker process that delivers webhooks; returns its exit status."""
+    """Run one worker process that delivers webhooks; return its exit status."""
     refuse_soft_shutdown()
     db, keyring = open_store(settings, application="guardfleet-webhooks")
     app = make_app(settings, "guardfleet-webhooks")
@@ -155,15 +155,15 @@ def run_deliverer(settings: Settings) -> int:
 
 
 def consume(app: Celery, slots: int, settings: Settings, queues: list[str], name: str, drain: Drain, tick: LoopTick) -> int:
-    """Take messages until SIGTERM; returns Celery's exit status."""
+    """Consume messages until SIGTERM; return Celery's exit status."""
     app.conf.worker_consumer = "worker.process.celery_consumer:Consumer"
-    warnings.filterwarnings("ignore", category=SecurityWarning)  # about root: lines of advice among the JSON; the images are not
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # said at each lost connection, about a setting we set
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # root: plain text among the JSON; images do not run as root
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # at each lost connection, about a setting we set
     try:
         declare(app, settings)
     except RefusedError as error:
         raise ConfigurationError(f"{error} Is broker_url right?") from None
-    except RetryableError as error:  # the broker may come later; messages wait in Postgres meanwhile
+    except RetryableError as error:  # the broker may start later; until then work waits in PostgreSQL
         get_logger().warning("worker_starting", reason=str(error))
     signals.worker_shutting_down.connect(drain.request, weak=False)
     app.steps["consumer"].add(tick.step())
@@ -188,7 +188,7 @@ def consume(app: Celery, slots: int, settings: Settings, queues: list[str], name
 
 
 def start_probes(settings: Settings, *, live: Callable[[], str | None], ready: Callable[[], str | None]) -> ProbeServer | None:
-    """The process's own /metrics, /livez and /readyz, where a port is set."""
+    """Start the process's own /metrics, /livez and /readyz if a port is set."""
     if settings.metrics_port is None:
         return None
     probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=live, ready=ready)
@@ -197,10 +197,10 @@ def start_probes(settings: Settings, *, live: Callable[[], str | None], ready: C
 
 
 def refuse_soft_shutdown() -> None:
-    """REMAP_SIGTERM makes Celery's threads pool raise instead of stopping, and its solo pool lose the running message."""
+    """Raise if REMAP_SIGTERM is set: Celery's threads pool would raise instead of stopping, its solo pool lose a message."""
     if os.environ.get("REMAP_SIGTERM"):
         raise ConfigurationError(
-            "REMAP_SIGTERM is set: guardfleet drains on SIGTERM by itself, and this would lose work; unset it."
+            "REMAP_SIGTERM is set and would lose work at shutdown: unset it, guardfleet drains on SIGTERM by itself."
         )
 
 
@@ -218,7 +218,7 @@ def _say_ready(**_: Any) -> None:
 
 
 def open_store(settings: Settings, *, application: str) -> tuple[Database, Keyring]:
-    """The database, at the schema this code needs, past no pooler that it cannot use, and the keys that open its jobs.
+    """Open the database, checking its schema, pooler and secret key, and return it with the keyring.
 
     Raises ConfigurationError.
     """

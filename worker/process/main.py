@@ -1,4 +1,4 @@
-"""Entry points of the worker's processes, as the command line calls them."""
+"""Entry points of the worker's processes, called by the command line."""
 
 import signal
 from functools import partial
@@ -21,18 +21,18 @@ DISPATCHER_LIMIT_S = 30.0  # a dispatcher that has not ticked for this long is n
 
 
 def moderate(settings: Settings) -> int:
-    """`guardfleet worker`."""
+    """Run `guardfleet worker`."""
     interpreter.hand_over_often()
     return lifecycle.run_moderator(settings, engine_of)
 
 
 def deliver(settings: Settings) -> int:
-    """`guardfleet worker --webhooks`."""
+    """Run `guardfleet worker --webhooks`."""
     return lifecycle.run_deliverer(settings)
 
 
 def dispatch(settings: Settings) -> int:
-    """`guardfleet dispatcher`."""
+    """Run `guardfleet dispatcher`."""
     db, keyring = lifecycle.open_store(settings, application="guardfleet-dispatcher")
     publisher = Publisher(make_app(settings, "guardfleet-dispatcher"), settings)
     dispatcher = Dispatcher(db, publisher, keyring, settings)
@@ -43,7 +43,7 @@ def dispatch(settings: Settings) -> int:
         live=lambda: "no tick" if dispatcher.clock() - dispatcher.last_tick > DISPATCHER_LIMIT_S else None,
         ready=partial(installation.wrong, db, keyring),
     )
-    say_ready()  # the tick that finds work is the first
+    say_ready()  # it publishes work from its first tick on
     try:
         dispatcher.run()
     finally:
@@ -55,7 +55,7 @@ def dispatch(settings: Settings) -> int:
 
 
 def engine_of(settings: Settings) -> BatchingEngine:
-    """The engine the settings ask for, its batches counted, its death ending the process."""
+    """Make the engine that the settings ask for; its batches are counted, and its death ends the process."""
     backend = make_backend(spec_of(settings))
 
     def counted(report: BatchReport) -> None:
@@ -69,7 +69,7 @@ def engine_of(settings: Settings) -> BatchingEngine:
 
 
 def spec_of(settings: Settings) -> Spec:
-    """What the settings ask to judge with."""
+    """Return the engine's specification according to the settings."""
     return Spec(
         settings.tuning.engine,
         model=settings.engine.model,

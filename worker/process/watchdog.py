@@ -1,4 +1,4 @@
-"""What ends a process that is stuck: its messages go back, its leases run out, its supervisor starts a fresh one."""
+"""Ends a process that is stuck: its messages go back, its leases run out, its supervisor starts a new one."""
 
 import os
 import sys
@@ -12,15 +12,15 @@ from celery import bootsteps
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 
-STALLED_STATUS = 70  # EX_SOFTWARE: the supervisor is to start a fresh process
+STALLED_STATUS = 70  # EX_SOFTWARE: the supervisor has to start a new process
 TICK_S = 1.0
-TICK_LIMIT_S = 30.0  # Celery's event loop ticks every second; this long without one, and it is wedged
+TICK_LIMIT_S = 30.0  # Celery's event loop ticks every second; after this long without a tick it is stuck
 
 
 class Watchdog:
     """Ends the process when it is stuck where nothing inside can help it: a hung kernel, an event loop that waits for ever.
 
-    `looks`: by the slug that is logged, how long it has been stuck, and how long it may be, s.
+    `looks`: by log slug, a function that returns how long something has been stuck, and how long it may be, in seconds.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Watchdog:
         self._stopped.set()
 
     def _watch(self) -> None:
-        stuck_before: set[str] = set()  # a process that was frozen, and its clock went on, gets a moment to turn again
+        stuck_before: set[str] = set()  # a process that was frozen while its clock went on gets one more look to recover
         while not self._stopped.wait(min(TICK_S, *(limit_s / 4 for _, limit_s in self._looks.values()))):
             for slug, (stuck_s, limit_s) in self._looks.items():
                 seconds = stuck_s()
@@ -54,16 +54,16 @@ class Watchdog:
 
 
 class LoopTick:
-    """When Celery's event loop last turned: green answers to `inspect ping` say nothing of that.
+    """When Celery's event loop last turned, which answers to `inspect ping` do not show.
 
-    While the worker is connecting, the loop does not turn and is not meant to: it is watched from a connection's start to its end.
+    While the worker is connecting, the loop rightly does not turn: it is watched from a connection's start to its end.
     """
 
     def __init__(self) -> None:
         self._at: float | None = None
 
     def step(self) -> type[bootsteps.StartStopStep]:
-        """A step of the consumer that ticks from its timer; each reconnect clears the timer and starts the steps anew."""
+        """Return a consumer step that ticks from the consumer's timer; a reconnect clears the timer and restarts the steps."""
         tick, rest = self._tick, self._rest
 
         class Tick(bootsteps.StartStopStep):
@@ -81,12 +81,12 @@ class LoopTick:
         return Tick
 
     def stuck_s(self) -> float:
-        """Seconds since it last turned; 0 where it is not meant to turn."""
+        """Return the seconds since it last turned; 0 while it is not supposed to turn."""
         at = self._at
         return 0.0 if at is None else time.monotonic() - at
 
     def wrong(self) -> str | None:
-        """What is wrong with the loop, or None."""
+        """Return what is wrong with the loop, or None."""
         stuck_s = self.stuck_s()
         return f"the event loop has not turned for {stuck_s:.0f} s" if stuck_s > TICK_LIMIT_S else None
 
