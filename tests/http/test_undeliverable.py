@@ -32,7 +32,7 @@ def test_a_secret_that_does_not_open_costs_its_own_deliveries(
         deliver(delivery)
     assert scalar(db, f"select array[state, attempts] from delivery where id = {poisoned}") == [0, 1]
     assert scalar(db, f"select next_attempt_at > now() from delivery where id = {poisoned}")
-    assert scalar(db, "select error from attempt where error is not null").startswith("it could not be composed")
+    assert scalar(db, "select error from attempt where error is not null").startswith("the event could not be composed")
     assert scalar(db, f"select state from delivery where id = {other}") == 2
     assert (counted("deferred"), len(receiver.got)) == (before + 1, 1)
 

@@ -1,6 +1,6 @@
 """One webhook delivery: claim -> compose and sign -> send -> settle or defer. Sent outside any transaction; at least once.
 
-A crash between send and record repeats the send with the same event id, which receivers are told to expect.
+A crash between sending and recording repeats the send with the same event id, which the documentation tells receivers to expect.
 """
 
 import time
@@ -35,10 +35,10 @@ GONE = 410
 ANSWER_BYTES = 1024  # nobody needs more of a receiver's answer, and a flood must not fill memory
 LEASE_MARGIN_S = 30.0
 PAUSE_S = 5.0
-RUN_S = 2.0  # how long a sender stays with one receiver
-SENDERS = 32  # deliveries at once in one process: they wait for others nearly all of their time
+RUN_S = 2.0  # how long a sender continues with one receiver
+SENDERS = 32  # deliveries at once in one process: they spend nearly all of their time waiting
 LONGEST_RETRY_S = 86_400.0
-END = (1 << 31) - 1  # behind every text
+END = (1 << 31) - 1  # after every text
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Deliverer:
     pause: Callable[[float], object]
 
     def __call__(self, delivery_id: int) -> None:
-        """Make one attempt, and go on with what waits for the same receiver while it takes all.
+        """Make one attempt, and continue with deliveries for the same receiver while it accepts them, for up to RUN_S.
 
-        Returns when the message is to be acknowledged; raises Reject when it is to go back.
+        Returns to have the message acknowledged; raises Reject to return it to the broker.
         """
         ends = time.monotonic() + RUN_S
         lease_s = self.settings.webhooks.timeout_s + LEASE_MARGIN_S
@@ -75,26 +75,26 @@ class Deliverer:
         except RetryableError as error:
             self.pause(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
-        except GuardfleetError as error:  # of the row that it was at, whose lease runs out: it is published again then
+        except GuardfleetError as error:  # concerns one row, whose lease runs out: then it is published again
             metrics.DELIVERIES.labels("refused").inc()
             get_logger().warning("delivery_failed", delivery=delivery_id, **told(error))
 
     def _attempt(self, due: DueDelivery) -> Outcome:
-        """Compose, sign and send. What cannot be composed or signed is an attempt that failed, and costs no other delivery."""
+        """Compose, sign and send. An event that cannot be composed or signed is a failed attempt, and costs no other delivery."""
         try:
             body = self._compose(due)
             headers = self._signed(due, body)
         except RetryableError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is planned anew, and given up in the end
-            installation.require_key(self.db, self.keyring)  # unless only this process cannot open the secret
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is deferred, and exhausted in the end
+            installation.require_key(self.db, self.keyring)  # raises if only this process cannot decrypt the secret
             get_logger().error("delivery_raised", delivery=due.id, **told(error))
-            return Outcome(None, 0, f"it could not be composed: {type(error).__name__}")
+            return Outcome(None, 0, f"the event could not be composed or signed: {type(error).__name__}")
         return self._send(due, headers, body)
 
     def _compose(self, due: DueDelivery) -> bytes:
         data = (self._about(due.job_id) if due.job_id else {"id": events.TEST_BATCH}) | (due.subject or {})
-        if "ord" in data:  # where the verdicts that it is about begin
+        if "ord" in data:  # where the event's verdicts begin
             data["after"] = cursors.pack(Cursor(data.pop("ord") - 1, END), job_id=due.job_id, key=self.keyring.cursor_keys[0])
         return events.body(due.event_id, due.kind, due.occurred_at, data)
 
@@ -143,7 +143,7 @@ class Deliverer:
         return Outcome(status, round(1000 * (time.perf_counter() - started)), wrong, retry_after_s)
 
     def _record(self, due: DueDelivery, outcome: Outcome) -> bool:
-        """Write down what the attempt came to; whether it was delivered."""
+        """Record the outcome of the attempt; return whether it was delivered."""
         log = get_logger().bind(delivery=due.id, attempt=due.attempts, status=outcome.status, latency_ms=outcome.latency_ms)
         if outcome.status is not None and 200 <= outcome.status < 300:  # noqa: PLR2004 - HTTP success
             deliveries.settle(self.db, due, outcome, delivered=True)
@@ -174,7 +174,7 @@ class Deliverer:
 
 
 def make_pool(settings: Settings) -> httpcore2.ConnectionPool:
-    """Connections to receivers: checked addresses, no proxies, no redirects, none kept alive for strangers."""
+    """Make the pool of connections to receivers: checked addresses, no proxies, no redirects, no keep-alive."""
     return httpcore2.ConnectionPool(
         network_backend=CheckedBackend(settings.webhooks.allow_networks, limit_s=settings.webhooks.timeout_s),
         max_connections=SENDERS,
@@ -183,14 +183,14 @@ def make_pool(settings: Settings) -> httpcore2.ConnectionPool:
 
 
 def _retry_after_s(response: httpcore2.Response, now: float) -> float | None:
-    """Seconds that the receiver wants to be left alone, a day at most."""
+    """Return the seconds that the receiver asks to wait, a day at most; None if it asks for nothing."""
     value = next((value for name, value in response.headers if name.lower() == b"retry-after"), b"").decode("latin-1").strip()
     wanted = retry_after_s(value, now=now)
     return None if wanted is None else min(wanted, LONGEST_RETRY_S)
 
 
 def _read_some(response: httpcore2.Response, *, deadline: float) -> None:
-    """Drain a little of the answer, so that a well-behaved receiver sees its answer read; stop at a flood or a drip."""
+    """Read a little of the answer, so that a well-behaved receiver sees it read; stop if it is too long or too slow."""
     n = 0
     for chunk in response.iter_stream():
         n += len(chunk)

@@ -1,7 +1,7 @@
 """Connections that webhooks may make: to public addresses, and to private networks only where the operator allows them.
 
-The address is checked where the connection is made, on the very address that is connected to, so that neither a redirect, nor a
-proxy variable, nor a name that resolves differently the second time gets around it.
+The check is made on the very address that is connected to, so that no redirect, no proxy variable and no name that resolves
+differently the second time gets around it.
 """
 
 import ipaddress
@@ -24,8 +24,8 @@ class RefusedAddressError(RejectedError):
 class CheckedBackend(httpcore2.NetworkBackend):
     """Resolves, checks every answer, and connects to a checked address; TLS still verifies the name.
 
-    A connection lives for `limit_s` at most, whatever is said on it: the timeouts of the client are for single operations, and a
-    receiver that says a byte every few seconds never runs into one. So a connection is for one request.
+    A connection lives for `limit_s` at most, whatever is sent on it: the client's timeouts apply to single operations, and a
+    receiver that sends a byte every few seconds never reaches one. So a connection serves one request.
     """
 
     def __init__(self, allowed: Iterable[str], *, limit_s: float) -> None:
@@ -36,14 +36,16 @@ class CheckedBackend(httpcore2.NetworkBackend):
     def connect_tcp(
         self, host: str, port: int, timeout: float | None = None, local_address: str | None = None, socket_options: Any = None
     ) -> httpcore2.NetworkStream:
-        """Connect to the first checked address that takes it; refuse if any answer is refused."""
+        """Connect to the first address that accepts; refuse all if any resolved address is not allowed."""
         deadline = time.monotonic() + self._limit_s
         addresses = _resolved(host, port, limit_s=self._limit_s)
         if not all(is_allowed(address, self._allowed) for address in addresses):
-            raise RefusedAddressError("the receiver's address is private or reserved; webhook_allow_networks can allow it.")
+            raise RefusedAddressError(
+                "the receiver's address is private or reserved: allow it with GUARDFLEET_WEBHOOKS__ALLOW_NETWORKS."
+            )
         failed: Exception = httpcore2.ConnectError("the receiver's name has no address")
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            # One that says nothing leaves the others their share of the time.
+            # An address that does not answer leaves the others their share of the time.
             within = min(timeout or self._limit_s, _left(deadline, httpcore2.ConnectTimeout) / left)
             try:
                 return Limited(self._inner.connect_tcp(address, port, within, local_address, socket_options), deadline)
@@ -52,18 +54,18 @@ class CheckedBackend(httpcore2.NetworkBackend):
         raise failed
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> httpcore2.NetworkStream:
-        """Never: no webhook goes to a socket of this machine."""
+        """Refuse: no webhook goes to a socket of this machine."""
         raise RefusedAddressError("webhooks do not go to Unix sockets.")
 
 
 class Limited(httpcore2.NetworkStream):
-    """A stream on which nothing happens after `deadline`."""
+    """A stream that ends at `deadline`."""
 
     def __init__(self, inner: httpcore2.NetworkStream, deadline: float) -> None:
         self._inner, self._deadline = inner, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what has come."""
+        """Read what has arrived."""
         return self._inner.read(max_bytes, _left(self._deadline, httpcore2.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -77,17 +79,17 @@ class Limited(httpcore2.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
-        """The same under TLS."""
+        """Start TLS under the same deadline."""
         within = min(timeout or math.inf, _left(self._deadline, httpcore2.ConnectTimeout))
         return Limited(self._inner.start_tls(ssl_context, server_hostname, within), self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
-        """What the inner one knows."""
+        """Return what the inner stream knows."""
         return self._inner.get_extra_info(info)
 
 
 def _resolved(host: str, port: int, *, limit_s: float) -> list[str]:
-    """The host's addresses, each once, in the order of the answer."""
+    """Return the host's addresses, each once, in the order of the answer."""
     try:
         return list(dict.fromkeys(look_up(host, port).result(limit_s)))
     except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
@@ -97,5 +99,5 @@ def _resolved(host: str, port: int, *, limit_s: float) -> list[str]:
 def _left(deadline: float, over: type[Exception]) -> float:
     left_s = deadline - time.monotonic()
     if left_s <= 0:
-        raise over("the time for this delivery is over")
+        raise over("the delivery took longer than its time limit")
     return left_s
