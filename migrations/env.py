@@ -1,6 +1,6 @@
-"""Alembic's entry: runs on the connection that `guardfleet.store.migrate` hands over, one transaction a migration.
+"""Alembic's entry point: runs on the connection that `guardfleet.store.migrate` passes in, one transaction per migration.
 
-The view is made behind the last one: its words are the code's, and a migration's are what they were.
+The view is recreated after the last migration: its words are those of the current code, while migrations never change.
 """
 
 from alembic import context

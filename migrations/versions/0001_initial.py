@@ -148,7 +148,7 @@ create trigger audit_event_insert_only before update or delete or truncate on au
   for each statement execute function audit_event_is_insert_only();
 """
 
-# A verdict's words for who reads in SQL. Replaced behind every migration by what `guardfleet/store/schema/view.py` makes of the code's tables.
+# Verdicts in words, for readers in SQL. `guardfleet/store/schema/view.py` replaces the view after every migration.
 VIEW = r"""
 create function guardfleet_categories(bits smallint) returns text[] language sql immutable parallel safe as $$
   select coalesce(array_agg(name order by bit), '{}')

@@ -1,6 +1,6 @@
-"""What a verdict rests on: category odds, and the windows and omissions of long texts.
+"""Evidence of a verdict: category probabilities, and the windows and omissions of long texts.
 
-Nullable columns, so that workers of the version before go on writing.
+Nullable columns, so that workers of the previous version can still write.
 
 Revision ID: 0002
 Revises: 0001
@@ -76,6 +76,6 @@ from verdict v join model m on m.id = v.model_id;
 
 
 def upgrade() -> None:
-    """Add the columns, and say them in the rationale."""
+    """Add the columns, and show them in the rationale."""
     op.execute(COLUMNS)
     op.execute(VIEW)

@@ -1,7 +1,7 @@
-"""How a job is to be judged: a model by name, a second one for what the first is unsure of, how much of long texts.
+"""How to judge a job: a model by name, a second one for texts that the first is unsure of, how much of long texts.
 
-A shard names the model that it waits for; what the first model said waits sealed in `first_opinion` until the second has spoken.
-Columns with defaults, so that processes of the version before go on.
+A shard names the model that it waits for; `first_opinion` holds the first model's provisional verdicts, encrypted, until the second
+model has judged. Columns with defaults, so that processes of the previous version continue.
 
 Revision ID: 0003
 Revises: 0002
@@ -38,5 +38,5 @@ create table first_opinion (
 
 
 def upgrade() -> None:
-    """Add them."""
+    """Add the columns and the table."""
     op.execute(TABLES)

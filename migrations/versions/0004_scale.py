@@ -1,6 +1,6 @@
-"""What millions of texts need: intakes that can be gone on with, priorities, pauses, pace; and which older code still works.
+"""What jobs of millions of texts need: intakes that can be resumed, priorities, pauses, pace; and which older code is compatible.
 
-Columns with defaults, so that processes of the version before go on; `schema_support` says so to those that start meanwhile.
+Columns with defaults, so that processes of the previous version continue; `schema_support` tells those that start meanwhile.
 
 Revision ID: 0004
 Revises: 0003
@@ -38,5 +38,5 @@ insert into schema_support (oldest) values ('0003');
 
 
 def upgrade() -> None:
-    """Add them."""
+    """Add the columns and the table."""
     op.execute(TABLES)

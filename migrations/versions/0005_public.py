@@ -1,6 +1,6 @@
-"""What the public API needs: files, keys with scopes, jobs that expire, webhook endpoints that are managed, requests that repeat.
+"""What the public API needs: files, keys with scopes, jobs that expire, managed webhook endpoints, repeated requests.
 
-Columns with defaults, so that processes of the version before go on.
+Columns with defaults, so that processes of the previous version continue.
 
 Revision ID: 0005
 Revises: 0004
@@ -82,5 +82,5 @@ create index repeat_created_at on repeat (created_at);
 
 
 def upgrade() -> None:
-    """Add them."""
+    """Add the columns and the tables."""
     op.execute(TABLES)

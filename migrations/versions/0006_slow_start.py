@@ -1,6 +1,6 @@
-"""When a webhook endpoint first took a delivery: until then it gets one at a time.
+"""When a webhook endpoint first accepted a delivery: until then it gets one at a time.
 
-A column that may be null: senders of the version before leave it so, and the endpoint stays slow until one of this version delivers.
+A nullable column: senders of the previous version leave it null, and the endpoint stays slow until one of this version delivers.
 
 Revision ID: 0006
 Revises: 0005
@@ -20,5 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Remove the column."""
     op.execute("alter table endpoint drop column answered_at")

@@ -1,6 +1,6 @@
-"""Lines of an uploaded file, for its key's quota; how often a webhook endpoint may be sent to.
+"""The number of lines of an uploaded file, for its key's quota; the most attempts per second to a webhook endpoint.
 
-Columns that may be null: the API of the version before counts no lines, its senders keep to no pace.
+Nullable columns: the API of the previous version counts no lines, and its senders ignore the limit.
 
 Revision ID: 0007
 Revises: 0006
@@ -21,6 +21,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them."""
+    """Remove the columns."""
     op.execute("alter table endpoint drop column most_per_s, drop column paced_until")
     op.execute("alter table file drop column lines")

@@ -1,6 +1,6 @@
-"""What a repeated request has to have in common with the first: its lines too; and which of several goes on.
+"""What a repeated request must share with the first, now including its lines; and which of several equal requests proceeds.
 
-A column that may be null and one with a default: the API of the version before knows neither, and compares what it did.
+A nullable column and one with a default: the API of the previous version knows neither, and compares as it did.
 
 Revision ID: 0008
 Revises: 0007
@@ -20,5 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them."""
+    """Remove the columns."""
     op.execute("alter table repeat drop column body, drop column token")

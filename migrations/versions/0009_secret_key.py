@@ -1,6 +1,6 @@
-"""Which secret key the installation was made with, so that a process with another is refused before it takes anything.
+"""The secret key that the installation was created with, so that a process with another key is refused before it takes work.
 
-The table is filled by the first process that has a key: SQL alone cannot know it. Old processes go on without looking.
+The first process that has a key fills the table: SQL alone cannot know it. Old processes continue without checking.
 
 Revision ID: 0009
 Revises: 0008
@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the table, and which key an endpoint's secrets and an API key's digest are under; null: unknown, an older one."""
+    """Add the table, and the key of an endpoint's secrets and of an API key's digest; null: unknown, from an older version."""
     op.execute("""create table installation_key (
         key_id text primary key, is_current boolean not null, pinned_at timestamptz not null default now())""")
     op.execute("create unique index installation_key_current on installation_key (is_current) where is_current")
@@ -24,7 +24,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them."""
+    """Remove the table and the columns."""
     op.execute("alter table api_key drop column key_id")
     op.execute("alter table endpoint drop column key_id")
     op.execute("drop table installation_key")

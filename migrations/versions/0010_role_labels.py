@@ -1,4 +1,4 @@
-"""The rationale says how many lines of a text look like turns, and whether the model was shown them so that they are none.
+"""The rationale says how many lines of a text look like turns, and whether they were neutralised before the model saw them.
 
 Only the function that words the evidence changes: an older version writes no such evidence.
 
@@ -30,10 +30,10 @@ LABELS = """
 
 
 def upgrade() -> None:
-    """Say it."""
+    """Replace the function."""
     op.execute(f"{EXTENT}{LABELS} $$;")
 
 
 def downgrade() -> None:
-    """Say what was said before."""
+    """Restore the previous function."""
     op.execute(f"{EXTENT} $$;")

@@ -1,6 +1,6 @@
-"""Lines that were refused together: a row of a CSV whose quotes do not end may cover very many.
+"""Ranges of lines that were refused together: a CSV row with an unclosed quote may cover very many lines.
 
-A column that may be null: the version before refuses line by line.
+A nullable column: the previous version refuses line by line.
 
 Revision ID: 0011
 Revises: 0010
@@ -20,5 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Remove the column."""
     op.execute("alter table rejection drop column last_line")

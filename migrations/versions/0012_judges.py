@@ -1,6 +1,6 @@
-"""Every model that judged a job, where the job had kept the last one only.
+"""Every model that judged a job: until now, the job kept only the last one.
 
-With a default: workers of the version before leave it empty, and then the last one is named as before.
+A column with a default: workers of the previous version leave it empty, and then the job names the last model as before.
 
 Revision ID: 0012
 Revises: 0011
@@ -20,5 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Remove the column."""
     op.execute("alter table job drop column models")

@@ -1,6 +1,6 @@
-"""Jobs whose text goes with the commit of its verdict.
+"""Jobs whose text is deleted in the commit of its verdict.
 
-A column with a default: the workers of the version before leave such a text to the dispatcher, which deletes it at its next look.
+A column with a default: workers of the previous version leave such a text to the dispatcher, which deletes it at its next purge.
 
 Revision ID: 0013
 Revises: 0012
@@ -20,5 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Remove the column."""
     op.execute("alter table job drop column keeps_nothing")

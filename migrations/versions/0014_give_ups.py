@@ -1,4 +1,4 @@
-"""How often a dispatcher has begun to give a shard up: one that cannot be given up as it should ends as error rows all the same.
+"""How often a dispatcher has begun to end a poisoned shard: after too many tries, it is settled without being decrypted.
 
 Revision ID: 0014
 Revises: 0013
@@ -18,5 +18,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Remove the column."""
     op.execute("alter table shard drop column give_ups")

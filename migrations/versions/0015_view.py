@@ -1,6 +1,6 @@
-"""The view `verdicts` shows what makes no verdict as an error, names each job, and says what its columns are.
+"""The view `verdicts` shows unreadable rows as errors, names each job, and describes its columns.
 
-Nothing is done here: `env.py` makes the view anew, in the words of the version that migrates, behind the last migration.
+Does nothing itself: `env.py` recreates the view after the last migration, in the words of the version that migrates.
 
 Revision ID: 0015
 Revises: 0014
@@ -13,4 +13,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Ask for the view."""
+    """Do nothing: `env.py` recreates the view."""

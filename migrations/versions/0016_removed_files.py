@@ -1,6 +1,6 @@
-"""A file whose content is removed too has a state of its own, so that a content that is left over is found.
+"""A state of its own for files whose content was removed too, so that leftover contents are found.
 
-Files that were deleted before are looked at once more: what a crash has left of some is removed then.
+Files that were deleted before are checked once more: then contents that a crash left behind are removed.
 
 Revision ID: 0016
 Revises: 0015
@@ -15,5 +15,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Index what is left to remove."""
+    """Index the files whose content may still exist."""
     op.execute("create index file_left on file (id) where state = 2")
