@@ -12,8 +12,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 CODE = ("guardfleet", "worker", "producer", "api")
-PUBLIC = ("category odds", '"rung"')  # an error's detail that SQL spells too, and a metric's label
-NOT_YET = ("guardfleet/store/", "worker/dispatch/", "worker/moderation/", "worker/process/", "worker/webhooks/")
+# An error's detail that SQL spells too, a parameter of the view's functions, and labels of metrics.
+PUBLIC = ("category odds", "(odds bytea)", "get_byte(odds, place)", '"rung"', '"buried"')
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
 
 
@@ -76,7 +76,7 @@ def test_every_test_that_a_page_names_exists() -> None:
 def test_no_page_and_no_code_uses_a_word_that_the_glossary_rules_out() -> None:
     ruled_out = words_ruled_out()
     assert len(ruled_out) >= 20
-    paths = [path for path in spoken() if not path.relative_to(ROOT).as_posix().startswith(NOT_YET)]
+    paths = spoken()
     assert len(paths) > 200
     found = {path.relative_to(ROOT).as_posix(): uses_of(ruled_out, voice_of(path)) for path in paths}
     assert {path: words for path, words in found.items() if words} == {}
