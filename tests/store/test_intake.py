@@ -98,7 +98,7 @@ def test_a_failed_intake_is_given_up_with_its_texts_and_keeps_its_verdicts(db: D
     assert publishing.due(db, BULK, limit=100) == []
     assert scalar(db, "select count(*) from shard_payload") == 0
     assert leases.states(db, job.id) == {ShardState.DONE: 1, ShardState.CANCELLED: 31}
-    with pytest.raises(RejectedError, match="given up"):
+    with pytest.raises(RejectedError, match="abandoned"):
         intake.seal()
     assert len(list(verdicts.export(db, job))) == 1
 
