@@ -1,4 +1,4 @@
-"""Errors that engines like this one have had, planted into the packed pass of CUDA, to see whether the self test finds them."""
+"""Bugs that engines like this one have had, planted into the packed CUDA pass to check that the self test finds them."""
 
 import functools
 from collections.abc import Callable
@@ -21,7 +21,7 @@ honest = varlen.varlen_by_loop
 def kernel(
     sees: Callable[[torch.Tensor, int, int], torch.Tensor] | None = None, scale: float = 1.0, *, of_causal: bool = True
 ) -> Plant:
-    """Another kernel: of the keys (queries, keys) that one sees, it sees what `sees` says."""
+    """Plant a wrong kernel: `sees` changes which keys each query sees, a mask (queries, keys)."""
 
     def wrong(q: Any, k: Any, v: Any, cut_q: Any, cut_k: Any, *, causal: bool) -> Any:
         if causal != of_causal and sees is not None:
@@ -54,7 +54,7 @@ def _without_last(seen: torch.Tensor, n: int, m: int) -> torch.Tensor:
 
 
 def _patched(owner: Any, name: str, change: Callable[[Any], Any]) -> Plant:
-    """The result of a method, changed."""
+    """Plant a change of a method's result."""
     before = getattr(owner, name)
 
     def plant(patch: pytest.MonkeyPatch) -> None:

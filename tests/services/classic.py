@@ -1,4 +1,4 @@
-"""guardfleet with classic queues, on which alone the reconnect deadlock shows: `python -m tests.services.classic worker`."""
+"""guardfleet with classic queues, the only ones that show the reconnect deadlock: `python -m tests.services.classic worker`."""
 
 from typing import Any
 

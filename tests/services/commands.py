@@ -1,4 +1,4 @@
-"""The command line: as the process that a user starts or, where only what it says counts, within this one, which is quicker."""
+"""The command line: in a process, as a user starts it, or within this process, which is faster, if only its output matters."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ def command(of: pathlib.Path | Settings, *args: str, **settings: str) -> subproc
 
 
 def said(of: pathlib.Path | Settings, *args: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """The same command within this process: for what ends before it starts anything."""
+    """The same command within this process, for commands that end before they start anything."""
     out, err = io.StringIO(), io.StringIO()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     root, logs = logging.getLogger(), structlog.get_config()

@@ -1,8 +1,8 @@
 """One database for the tests of a process, as if it were fresh for each.
 
-PostgreSQL writes half a second for a database that is made and a whole checkpoint for one that is dropped: a suite that did so for
-each test spent more on that than on the tests. So rows and partitions are taken out behind a test, and sequences set back; a
-database that is not the template's twin after that, because the test rebuilt it, is dropped, and the next test gets a clone.
+Creating a database costs half a second of writing and dropping one a whole checkpoint: a suite that did both for each test spent
+more time on them than on the tests. So after a test its rows and partitions are deleted and sequences are reset; if the database
+then differs from the template, because the test changed the schema, it is dropped, and the next test gets a clone.
 """
 
 import urllib.parse
@@ -17,7 +17,7 @@ TABLES = """select format('%I.%I', nspname, relname) from pg_class c join pg_nam
 SEQUENCES = "select format('%I.%I', schemaname, sequencename), start_value, last_value from pg_sequences order by 1"
 OTHERS = """select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity
              where datname = current_database() and pid <> pg_backend_pid()"""
-# Neither triggers nor foreign keys have a say (`session_replication_role`): rows that nobody may delete go too.
+# Triggers and foreign keys are off (`session_replication_role`), so that protected rows can be deleted too.
 EMPTY = """do $$ declare name text; holds bool; begin
   foreach name in array array{names} loop
     execute 'select exists (select from ' || name || ')' into holds;
@@ -25,8 +25,8 @@ EMPTY = """do $$ declare name text; holds bool; begin
     execute case when pg_relation_size(name::regclass) > {big_bytes} then 'truncate ' else 'delete from ' end || name;
   end loop; end $$"""
 REFILL = "insert into {name} overriding system value select * from json_populate_recordset(null::{name}, %s::json)"
-BIG_BYTES = 1_000_000  # from here on it is quicker to cut a table off than to delete its rows
-# Whatever can be altered of a schema, as one text: what a test left behind in it shows here.
+BIG_BYTES = 1_000_000  # above this, truncating a table is faster than deleting its rows
+# All of a schema that can be altered, as one digest: it shows what a test left behind.
 SHAPE = """
 with own as (select oid, nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema')
 select md5(string_agg(line, chr(10) order by line)) from (
@@ -53,19 +53,19 @@ select md5(string_agg(line, chr(10) order by line)) from (
 
 
 def unique() -> str:
-    """A name that says whose it is."""
+    """A unique name that shows that the tests own it."""
     return f"gftest_{uuid.uuid4().hex[:10]}"
 
 
 class Databases:
-    """Those of one process of tests."""
+    """The databases of one test process."""
 
     def __init__(self, admin_url: str, template: str) -> None:
         self._admin_url, self._template = admin_url, template
         self._dropper, self._dropped = (
             ThreadPoolExecutor(1),
             list[Future[None]](),
-        )  # nobody waits for a checkpoint but the last test
+        )  # only the last test waits for a checkpoint
         self._idle = [self._make()]
         with self._connect(self._idle[0]) as connection:
             self._shape = connection.execute(SHAPE).fetchone()
@@ -74,11 +74,11 @@ class Databases:
             self._rows = {name: rows for name in self._tables if (rows := _rows(connection, name))}
 
     def take(self) -> str:
-        """The name of one that is as the template."""
+        """The name of a database that equals the template."""
         return self._idle.pop() if self._idle else self._make()
 
     def give_back(self, name: str) -> None:
-        """Wash it, whoever is still connected to it, or drop it."""
+        """Clean the database and disconnect everyone, or drop it if it differs from the template."""
         try:
             with self._connect(name) as connection:
                 connection.execute(OTHERS)
@@ -92,7 +92,7 @@ class Databases:
             self._dropped.append(self._dropper.submit(self._drop, name))
 
     def close(self) -> None:
-        """Leave none. Raises what dropping one has raised."""
+        """Drop all databases. Raises what dropping one has raised."""
         while self._idle:
             self._drop(self._idle.pop())
         for done in self._dropped:
@@ -100,7 +100,7 @@ class Databases:
         self._dropper.shutdown()
 
     def _wash(self, connection: psycopg.Connection[Any]) -> None:
-        """Take out what the test has put in."""
+        """Delete what the test created."""
         found = {name for (name,) in connection.execute(TABLES)}
         of_test, known = sorted(found - self._tables), sorted(found & self._tables)
         with connection.transaction():
@@ -120,7 +120,7 @@ class Databases:
         name = unique()
         with psycopg.connect(self._admin_url, autocommit=True) as admin:
             admin.execute(f"create database {name} template {self._template}")
-            admin.execute(f"alter database {name} set synchronous_commit = off")  # no test of it ends this server
+            admin.execute(f"alter database {name} set synchronous_commit = off")  # no test that uses it stops this server
         return name
 
     def _drop(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""How long an example of hypothesis takes says what else the machine is doing."""
+"""Hypothesis without deadlines: how long an example takes depends on what else the machine is doing."""
 
 from hypothesis import settings
 

@@ -1,7 +1,7 @@
-"""Every face of a stored verdict, read back by its own words alone.
+"""Every face of a stored verdict, read back from its output alone.
 
-A face takes rows as they are stored and says of each (severity, categories, refusal), as somebody outside would read it. All of
-them are held against the interpretation over random verdicts; `tests/unit/test_faces.py` fails where the source has one more.
+A face takes stored rows and returns (severity, categories, refusal) for each, as an outside reader would understand its output. All
+faces are compared with the interpretation over random verdicts; `tests/unit/test_faces.py` fails if the source has one more.
 """
 
 import csv
@@ -27,7 +27,7 @@ SEVERITIES = {severity.label: severity for severity in Severity}
 
 
 class Said(NamedTuple):
-    """What a face says of one text; `ABSENT` is what it has no place for."""
+    """What a face says about one text; `ABSENT` for a field that it cannot show."""
 
     severity: Any
     categories: Any
@@ -39,12 +39,12 @@ Face = Callable[[Any, Page], list[Said]]
 
 
 def truth(row: StoredVerdict) -> Said:
-    """What the row says by the one decoder."""
+    """What the row says according to the one decoder."""
     return Said(row.judgement.severity, category_names(row.judgement.categories), row.judgement.refusal)
 
 
 def agrees(shown: Said, true: Said) -> bool:
-    """Whether a face says the same, as far as it has a place for it."""
+    """Whether a face says the same, in the fields that it shows."""
     return all(mine is ABSENT or mine == its for mine, its in zip(shown, true, strict=True))
 
 
@@ -92,7 +92,7 @@ def _parquet(_: Any, page: Page) -> list[Said]:
 
 
 def _line(line: dict[str, Any]) -> dict[str, Any] | None:
-    """The body of a batch's output line; None where it says that there is no verdict."""
+    """The body of a batch's output line; None if it says that there is no verdict."""
     assert (line["error"] is None) != (line["response"] is None)
     return line["response"] and line["response"]["body"]
 
@@ -146,7 +146,7 @@ def _result(row: StoredVerdict, result: dict[str, Any], flag_from: Severity) -> 
 
 
 def _perspective(_: Any, page: Page) -> list[Said]:
-    """It has scores only: they are P(not safe) for what the model named, and never more."""
+    """Perspective has only scores: P(not safe) for what the model named, and never more."""
     found = []
     for row in page.rows:
         said = row.judgement

@@ -1,4 +1,4 @@
-"""Real servers, in databases, virtual hosts and key spaces of the tests' own, left as they were found."""
+"""Real servers: the tests use databases, virtual hosts and key spaces of their own, and leave the servers as they were."""
 
 import os
 import subprocess
@@ -19,10 +19,10 @@ from tests.services.databases import Databases, database_on, unique
 
 POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
-BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # which of the processes that run tests beside each other
+BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # the number of this process among those that run tests in parallel
 REDIS = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379") + f"/{15 - BESIDE}"
 SECRET_KEY = new_secret_key()
-# A test has six queues, each of three file descriptors: of 1,024 RabbitMQ has none left after 50 tests, and then answers nobody.
+# A test has six queues of three file descriptors each: after 50 tests RabbitMQ has used up its 1,024, and stops answering.
 UNUSED_MS = 60_000
 
 
@@ -129,7 +129,7 @@ def redis_broker() -> Iterator[str]:
 
 
 def with_broker(name: str) -> pytest.MarkDecorator:
-    """For tests of what has nothing to do with the broker: they run once."""
+    """For tests that do not depend on the broker: they run once."""
     return pytest.mark.parametrize("broker_url", [name], indirect=True)
 
 

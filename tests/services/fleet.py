@@ -1,4 +1,4 @@
-"""A fleet of real processes, and waiting on what they do."""
+"""A fleet of real processes, and waiting for what they do."""
 
 import os
 import pathlib
@@ -14,12 +14,12 @@ from guardfleet.settings import Settings
 from tests.services.forked import ForkedProcess
 from tests.services.patience import patience
 
-PATIENCE_S = patience(180.0)  # how long a test waits for what has to come: a crowded machine takes a minute to start a worker
+PATIENCE_S = patience(180.0)  # how long a test waits for an event: a crowded machine takes a minute to start a worker
 T = TypeVar("T")
 
 
 def until(look: Callable[[], T], *, timeout_s: float = PATIENCE_S, what: str = "the condition") -> T:
-    """The first truthy answer of `look`; fails when there is none in time."""
+    """The first truthy result of `look`; fails if there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (found := look()):
         assert time.monotonic() < deadline, f"{what} did not come true in {timeout_s} s"
@@ -33,9 +33,7 @@ class Process:
     def __init__(self, settings: Settings, *args: str, log: pathlib.Path, module: str = "guardfleet") -> None:
         self.log = log
         environment = os.environ | settings.as_environment()
-        self.process = (
-            ForkedProcess(args, environment, log) if module == "guardfleet" else started(module, args, environment, log)
-        )
+        self.process = ForkedProcess(args, environment, log) if module == "guardfleet" else started(module, args, environment, log)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -58,7 +56,7 @@ class Process:
         until(look, timeout_s=timeout_s, what=f"{slug} in {self.log.name}")
 
     def stop(self) -> None:
-        """End it, kindly first."""
+        """Terminate it, and kill it if it does not end."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
@@ -70,7 +68,7 @@ class Process:
 
 
 def started(module: str, args: Sequence[str], environment: dict[str, str], log: pathlib.Path) -> subprocess.Popen[bytes]:
-    """A new interpreter, for a module that changes what guardfleet does before it runs it."""
+    """A new interpreter, for a module that changes guardfleet before running it."""
     with log.open("ab") as out:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", module, *args],

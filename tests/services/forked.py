@@ -1,4 +1,4 @@
-"""Processes of guardfleet by way of the fork server, with the part of `subprocess.Popen` that tests use."""
+"""Processes of guardfleet from the fork server, with the part of `subprocess.Popen` that tests use."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 class ForkServer:
-    """The fork server of this process of tests; it ends when this one does."""
+    """The fork server of this test process; it ends with it."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -45,18 +45,18 @@ class ForkServer:
 
 @functools.cache
 def fork_server() -> ForkServer:
-    """Start it when it is first wanted."""
+    """Start the fork server at the first call."""
     return ForkServer()
 
 
 class ForkedProcess:
-    """A command of guardfleet, running in this process's folder; `err` is where `out` is, unless it is given."""
+    """A command of guardfleet, running in this process's folder; `err` goes to `out` unless given."""
 
     def __init__(
         self, args: Sequence[str], environment: Mapping[str, str], out: pathlib.Path, err: pathlib.Path | None = None
     ) -> None:
         self.returncode: int | None = None
-        out.touch()  # whoever reads it need not wait for the child
+        out.touch()  # so that a reader need not wait for the child
         self.pid: int = fork_server().ask(
             args=list(args), environment=dict(environment), folder=str(pathlib.Path.cwd()), out=str(out), err=str(err or out)
         )
@@ -70,7 +70,7 @@ class ForkedProcess:
     def wait(self, timeout: float | None = None) -> int:
         """Return its exit status once it has ended; raises subprocess.TimeoutExpired."""
         if self.poll() is None:
-            descriptor = os.pidfd_open(self.pid)  # it stays a zombie until it is asked after, so this is the one
+            descriptor = os.pidfd_open(self.pid)  # it stays a zombie until it is waited for, so this id is still its own
             try:
                 if not select.select([descriptor], [], [], timeout)[0]:
                     raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)

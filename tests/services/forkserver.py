@@ -17,11 +17,11 @@ from typing import Any
 
 PACKAGES = ("guardfleet", "worker", "producer", "api")
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-LEFT_OUT = ("worker.engine", "guardfleet.embedded")  # torch, and servers in wheels: who wants them imports them
+LEFT_OUT = ("worker.engine", "guardfleet.embedded")  # torch, and servers in wheels: processes that need them import them
 
 
 def serve(requests: socket.socket) -> list[str] | None:
-    """Answer requests until the tests have gone: then None. In a child, return the arguments of its command."""
+    """Answer requests until the tests have ended, then return None. In a child, return the arguments of its command."""
     ended: dict[int, int] = {}
     with requests.makefile("rw", encoding="utf-8") as lines:
         for line in lines:

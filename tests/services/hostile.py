@@ -1,7 +1,7 @@
-"""Requests that no sane client sends, made from the OpenAPI: every parameter, field, body and content type in turn spoilt.
+"""Requests that no sane client sends, made from the OpenAPI: every parameter, field, body and content type is spoilt in turn.
 
-The classes are those that have broken servers: NUL, half a surrogate pair, depth, integers of 5,000 digits, NaN, huge exponents,
-repeated keys, wrong types and wrong content types. Whatever comes of one, it is no 5xx.
+They cover what has broken servers: NUL, half a surrogate pair, depth, integers of 5,000 digits, NaN, huge exponents, repeated keys,
+wrong types and wrong content types. None may get a 5xx.
 """
 
 import json
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from starlette.testclient import TestClient
 
 MARK = "@@here@@"
-RAW: Mapping[str, bytes] = {  # as JSON has them, or does not
+RAW: Mapping[str, bytes] = {  # valid and invalid JSON
     "nul": rb'"\u0000"',
     "nul inside": rb'"a\u0000b"',
     "half a pair": rb'"\ud800"',
@@ -71,14 +71,14 @@ class Spoilt:
 
 
 def requests_of(described: Mapping[str, Any], known: Mapping[str, str]) -> Iterator[Spoilt]:
-    """All of them; `known` has a good value of each parameter of a path."""
+    """All spoilt requests; `known` has a valid value for each path parameter."""
     for path, operations in described["paths"].items():
         for method, operation in operations.items():
             yield from _of_operation(described, path, method.upper(), operation, known)
 
 
 def wrong_with(client: TestClient, request: Spoilt) -> str | None:
-    """What is wrong with the answer; None where nothing is."""
+    """What is wrong with the answer, or None."""
     headers = [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()]
     try:
         answer = client.request(request.method, request.url, headers=headers, content=request.body)
@@ -88,7 +88,7 @@ def wrong_with(client: TestClient, request: Spoilt) -> str | None:
     code = answer.json()["error"]["code"] if said == "application/problem+json" else None
     if answer.status_code < 500 and (answer.status_code < 400 or code):
         return None
-    if code == "deadline_exceeded":  # nobody judges here
+    if code == "deadline_exceeded":  # no worker runs here
         return None
     return f"{request.what}: {request.method} {request.url[:80]}: {answer.status_code} {code}"
 

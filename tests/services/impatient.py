@@ -1,7 +1,7 @@
 """guardfleet with little patience and, where BUSY asks for it, a busy interpreter: `python -m tests.services.impatient worker`.
 
-Redis hands a message out again after a second, RabbitMQ drops a connection after two seconds without a heartbeat; one thread of a
-busy interpreter never lets go of it by itself.
+Redis redelivers a message after a second, RabbitMQ drops a connection after two seconds without a heartbeat; in a busy interpreter,
+one thread never releases the GIL by itself.
 """
 
 import os
@@ -14,7 +14,7 @@ from guardfleet.settings import Settings
 
 HEARTBEAT_S = 1
 VISIBILITY_TIMEOUT_S = 1
-BUSY = "BUSY_INTERPRETER"  # a variable of the environment
+BUSY = "BUSY_INTERPRETER"  # an environment variable
 
 make_app, redis_options = celery_app.make_app, celery_app._redis_options
 
@@ -27,12 +27,12 @@ def impatient_app(settings: Settings, name: str, **rest: Any) -> Any:
 
 
 def impatient_options(namespace: str) -> dict[str, Any]:
-    """Redis' options, with looks at what nobody acknowledged every second."""
+    """Redis' options, checking for unacknowledged messages every second."""
     return redis_options(namespace) | {"visibility_timeout": VISIBILITY_TIMEOUT_S, "unacked_restore_interval": 1}
 
 
 def hog() -> None:
-    """Keep the interpreter busy."""
+    """Keep the GIL busy."""
     while True:
         pass
 

@@ -1,4 +1,4 @@
-"""Triton's kernels without a GPU: a process of its own, as Triton decides when it is imported whether it interprets."""
+"""Triton's kernels without a GPU, in a process of their own: Triton decides at import whether it interprets."""
 
 import io
 import multiprocessing
@@ -15,14 +15,14 @@ from tests.services.patience import patience
 
 
 class Outcome(NamedTuple):
-    """What a function returned, and its arguments afterwards, copies that share no memory with those it was given."""
+    """What a function returned, and its arguments afterwards, as copies that share no memory with the originals."""
 
     result: Any
     args: tuple[Any, ...]
 
 
 def outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> Outcome:
-    """Of a function of this process, on copies as `interpreter` makes them: each view keeps all of its memory, for itself."""
+    """The outcome of a function of this process, on copies as `interpreter` makes them: each view has a full memory of its own."""
     copies = pickle.loads(_copied(args))  # noqa: S301
     return Outcome(function(*copies), copies)
 
@@ -34,7 +34,7 @@ def interpreter() -> Iterator[Callable[[str, tuple[Any, ...]], Outcome]]:
 
         def call(name: str, args: tuple[Any, ...]) -> Outcome:
             before = os.environ.get("TRITON_INTERPRET")
-            os.environ["TRITON_INTERPRET"] = "1"  # the process begins at the first call
+            os.environ["TRITON_INTERPRET"] = "1"  # the process starts at the first call
             try:
                 future = pool.submit(_call, name, _copied(args))
             finally:
@@ -49,11 +49,11 @@ def _prepare() -> None:
     from triton.runtime import interpreter as triton_interpreter
 
     torch.set_num_threads(1)
-    np.seterr(all="ignore")  # exp overflows to infinity on a GPU without a word
+    np.seterr(all="ignore")  # on a GPU, exp overflows to infinity silently
     convert = triton_interpreter._convert_float
 
     def rounding(data: Any, source: Any, target: Any, mode: Any) -> Any:
-        """The interpreter cuts bf16 off where GPUs round to the nearest."""
+        """Round bf16 to the nearest, as GPUs do: the interpreter truncates."""
         if (source.name, target.name) != ("fp32", "bf16"):
             return convert(data, source, target, mode)
         return torch.from_numpy(np.array(data, dtype=np.float32)).bfloat16().view(torch.uint16).numpy()
@@ -69,7 +69,7 @@ def _call(name: str, args: bytes) -> bytes:
 
 
 def _copied(value: Any) -> bytes:
-    """Pickled without multiprocessing's own way with tensors, which shares their memory."""
+    """Pickled without multiprocessing's reduction of tensors, which shares their memory."""
     buffer = io.BytesIO()
     pickle.Pickler(buffer).dump(value)
     return buffer.getvalue()

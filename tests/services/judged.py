@@ -1,6 +1,6 @@
-"""Judgements as production comes by them: an answer of the model, or a failure of the engine, through the real interpretation.
+"""Judgements as production makes them: an answer of the model, or a failure of the engine, through the real interpretation.
 
-A test that wants a verdict takes it from here; one made by hand could be one that no worker ever writes.
+A test that needs a verdict takes it from here: no worker might ever write one that is made by hand.
 """
 
 import random
@@ -25,12 +25,12 @@ def answered(
     input_tokens: int = 10,
     output_tokens: int = 8,
 ) -> Judgement:
-    """What it means that the model says this."""
+    """The judgement of this answer."""
     return judgement_of(Answer(raw, probabilities, input_tokens, output_tokens, categories=odds, responds=REFUSAL in raw))
 
 
 def failed(code: str, detail: str = "why") -> Judgement:
-    """What it means that the engine has no answer."""
+    """The judgement of a failure of the engine."""
     return judgement_of(Answer("", failure=Unjudgeable(code, detail)))
 
 
@@ -40,7 +40,7 @@ UNSURE = answered("Safety: Controversial\nCategories: None", (0.3, 0.5, 0.2))
 
 
 def any_judgement(rng: random.Random) -> Judgement:
-    """Some judgement that a worker can come to write, by the same functions: of an answer or of none, its own or another's."""
+    """A random judgement that a worker could write, made by the same functions: of an answer or of none, its own or another's."""
     kind = rng.randrange(20)
     if kind == 0:
         return EMPTY
@@ -59,7 +59,7 @@ def any_judgement(rng: random.Random) -> Judgement:
 
 
 def any_answer(rng: random.Random, *, of_window: bool = False, responds: bool | None = None) -> Answer:
-    """Something that the engine can say: in the grammar or not, in one piece or in windows, or that it has no answer."""
+    """A random answer of the engine: in the grammar or not, whole or in windows, or a failure."""
     responds = rng.random() < 0.3 if responds is None else responds
     kind = rng.randrange(12)
     tokens = {"input_tokens": rng.randrange(9000), "output_tokens": rng.randrange(128)}
@@ -80,19 +80,19 @@ def _any_labels(rng: random.Random) -> dict[str, Any]:
 
 
 def any_raw(rng: random.Random, responds: bool) -> str:
-    """What a model may write: mostly in the grammar, to the letter or nearly so."""
+    """A random raw answer: mostly in the grammar, exactly or nearly so."""
     if not rng.randrange(8):
         return rng.choice(
             ["", "hm", "Safety: Safe", "safety: safe\nCategories: None", "Safety: Safe\nCategories: Nonsense", "\0\ud800"]
         )
     label = rng.choice(["Safe", "Controversial", "Unsafe"])
     names = rng.sample(CATEGORY_CHOICES, rng.choice([0, 1, 1, 2, 5, 9])) or ["None"]
-    if label == "Safe" and rng.randrange(4):  # else it contradicts itself
+    if label == "Safe" and rng.randrange(4):  # otherwise it contradicts itself
         names = ["None"]
     if rng.randrange(3):
         names.sort(key=CATEGORY_CHOICES.index)
     answer = f"Safety: {label}\nCategories: {rng.choice([', ', ', ', ', ', ',']).join(names)}"
-    if responds if rng.randrange(20) else rng.random() < 0.5:  # the other mode's answer is none
+    if responds if rng.randrange(20) else rng.random() < 0.5:  # an answer for the other mode is no valid answer
         answer += REFUSAL + rng.choice(["Yes", "No"])
     return answer + rng.choice(["", "", "", "\n"])
 

@@ -1,4 +1,4 @@
-"""Torch's variable-length attention as its releases offer it: the signatures, and what the kernel behind them asks for."""
+"""Torch's variable-length attention in each of its releases: the signatures, and what the kernel behind them requires."""
 
 import inspect
 from collections.abc import Callable
@@ -9,18 +9,18 @@ import torch
 from worker.engine.forward.varlen import Cuts, varlen_by_loop
 
 Kernel = Callable[..., Any]
-SEVEN = ("query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k")  # that each release takes first
+SEVEN = ("query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k")  # the first parameters in each release
 NO_GPU_FOR_IT = "FlashAttention only supports Ampere GPUs or newer."
 
 
 class Aux(NamedTuple):
-    """As torch's `AuxRequest`."""
+    """Stands for torch's `AuxRequest`."""
 
     lse: bool = False
 
 
 def _attend(given: tuple[Any, ...], *, causal: bool, aux: Aux | None) -> Any:
-    """What flash attention gives, and refuses: no keys have a log-sum-exp of +inf, and one query a sequence is one in each."""
+    """Return what flash attention does, and assert what it requires: without keys the log-sum-exp is +inf."""
     q, k, v, bounds_q, bounds_k, max_q, max_k = given
     for bounds, longest, tokens in ((bounds_q, max_q, len(q)), (bounds_k, max_k, len(k))):
         assert (bounds.dtype, bounds.is_contiguous()) == (torch.int32, True)
@@ -35,7 +35,7 @@ def _attend(given: tuple[Any, ...], *, causal: bool, aux: Aux | None) -> Any:
 
 
 def _kernel(*options: str) -> Kernel:
-    """One that takes these options: causal by a flag or by a window, and unequal numbers of heads announced where they can be."""
+    """A kernel with these options: causal by a flag or by a window; unequal numbers of heads must be announced if they can be."""
 
     def varlen_attn(*given: Any, **options_given: Any) -> Any:
         taken = signature.bind(*given, **options_given).arguments
@@ -56,12 +56,12 @@ def _kernel(*options: str) -> Kernel:
 def without_aux(
     query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int, is_causal: bool = False
 ) -> Any:
-    """One that keeps its log-sum-exp to itself."""
+    """A kernel that does not return its log-sum-exp."""
     raise AssertionError
 
 
 def refusing(*args: Any, return_aux: Aux | None = None, window_size: tuple[int, int] = (-1, -1)) -> Any:
-    """On a GPU that is too old for it."""
+    """A kernel on a GPU that is too old for it."""
     raise RuntimeError(NO_GPU_FOR_IT)
 
 

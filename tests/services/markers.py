@@ -21,11 +21,11 @@ OF_FIXTURE = {
     "demo": "torch",
     "real_tokenizer": "torch",
     "babbling": "torch",
-    "data_dir": "torch",  # the embedded servers' commands judge by the demo model
+    "data_dir": "torch",  # commands over the embedded servers judge with the demo model
 }
 OF_FOLDER = {"engine": ("torch",), "gpu": ("torch",), "fleet": ("slow",), "faults": ("slow",)}
 ROOMS = ("faults", "fleet", "engine", "contract", "store", "http", "gpu", "property", "unit")  # in the order of their longest file
-SERVERS = {"rabbitmq", "redis"}  # as values of a parameter
+SERVERS = {"rabbitmq", "redis"}  # markers by parameter value
 PACKAGES = {"torch": ("torch", "transformers")}
 
 
@@ -43,13 +43,13 @@ def lacking(mark: str) -> list[str]:
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
-    """A room whose files import what is not installed here is left out whole; CI has to have it."""
+    """Leave out a folder whose files import packages that are not installed here; CI must have them."""
     return True if collection_path.name == "engine" and lacking("torch") and not IN_CI else None
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark them, and put the rooms whose files take longest first: processes that run files beside each other end together then."""
+    """Mark the tests, and put folders with the slowest files first: then parallel processes end at the same time."""
     for item in items:
         for mark in sorted(needs(item)):
             item.add_marker(mark)
@@ -63,7 +63,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was not run, a line for each reason."""
+    """Report what was not run, one line per reason."""
     skipped = (report.longrepr[2].splitlines()[0] for report in terminalreporter.stats.get("skipped", []))
     lines = [f"{n} skipped: {reason.removeprefix('Skipped: ')}" for reason, n in Counter(skipped).most_common()]
     if lacking("torch") and not IN_CI:

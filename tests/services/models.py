@@ -1,4 +1,4 @@
-"""Models for the tests: the demo model, and one of random weights that talks nonsense."""
+"""Models for the tests: the demo model, and one with random weights that answers nonsense."""
 
 import pathlib
 import shutil
@@ -15,7 +15,7 @@ from worker.engine.prompting.prompt import Prompter
 
 @pytest.fixture(scope="session", autouse=True)
 def _tokenizers_are_read_once() -> Iterator[None]:
-    """Give the same files the same tokenizer, and that the same prompter: the real one takes 2 s, and the tests load 80 models."""
+    """Cache tokenizers by their files, and prompters by tokenizer: the real one takes 2 s to load, and the tests load 80 models."""
     read, made = transformers.AutoTokenizer.from_pretrained, loading.prompter_of
     tokenizers: dict[object, Any] = {}
     prompters: dict[object, Prompter] = {}
@@ -43,7 +43,7 @@ def _tokenizers_are_read_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def demo() -> LoadedModel:
-    """The demo model as transformers loads it. The packed engine takes a network apart: it loads its own."""
+    """The demo model as transformers loads it. The packed engine takes its network apart, so it loads its own."""
     return load("demo")
 
 

@@ -1,4 +1,4 @@
-"""A worker's moderator in this process, over the instant engine, that waits for nothing."""
+"""A worker's moderator in this process, over the instant engine, that never waits."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from worker.moderation.tasks import Moderator
 
 
 class Impatient(threading.Event):
-    """Waits for nothing."""
+    """An event whose `wait` returns at once."""
 
     def wait(self, timeout: float | None = None) -> bool:
         return False

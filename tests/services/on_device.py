@@ -1,4 +1,4 @@
-"""What is to hold on a device, as figures: for `tests/gpu`, `benchmarks/gpu.py --all`, and with a CPU in the GPU's place."""
+"""Numeric checks of a device: for `tests/gpu`, `benchmarks/gpu.py --all`, and with a CPU in place of the GPU."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,18 +18,18 @@ from worker.engine.verification.reference import Reference, ask_transformers
 from worker.engine.verification.self_test import logits_of, spread
 
 EPS = 1e-6
-ROUNDINGS = 16  # of fp32, of the largest value: what different orders of the same sums may differ by
-STEPS_OFF = 2.0  # of the format: both are rounded once, from values that differ by roundings of fp32
-MIXTURE_OFF = 4.0  # of the format, of what the values weigh: weights are rounded before they are multiplied, then the mixture is
+ROUNDINGS = 16  # in fp32 roundings of the largest value: the allowed difference between sums in different orders
+STEPS_OFF = 2.0  # in steps of the format: both are rounded once, from values that differ by fp32 roundings
+MIXTURE_OFF = 4.0  # in steps of the format, relative to the weighted values: the weights are rounded, then the mixture
 LSE_OFF = 1e-3
 GQA = Shape(layers=1, heads=16, kv_heads=8, head_dim=128, hidden=1024, intermediate=3072, vocabulary=0)
 TEXTS = [f"What is {n} plus {n}? " * (1 + n % 7) for n in range(60)]
-# On a CPU 1 in 100 answers of the demo model turns from fp32 to bf16, and each of those says that it was close, as 7 in 100 do.
+# On a CPU, 1 in 100 answers of the demo model differs between fp32 and bf16, and each is marked as close, as 7 in 100 are.
 TURNED, CLOSE = 0.01, 0.07
 
 
 class Call(NamedTuple):
-    """A step with its arguments, made anew each time, which of them it writes to, and the bytes that it has to move."""
+    """A step: its arguments, created anew each time, which of them it writes to, and the bytes that it must move."""
 
     name: str
     arguments: Callable[[], tuple[Any, ...]]
@@ -38,7 +38,7 @@ class Call(NamedTuple):
 
 
 def calls(shape: Shape, tokens: int, device: torch.device, dtype: torch.dtype) -> list[Call]:
-    """Each step as a pass of so many tokens asks for it."""
+    """Each step as a pass of so many tokens calls it."""
 
     def numbers(*sizes: int, kind: torch.dtype = dtype) -> torch.Tensor:
         dice = torch.Generator(device).manual_seed(sum(sizes))
@@ -48,7 +48,7 @@ def calls(shape: Shape, tokens: int, device: torch.device, dtype: torch.dtype) -
     mixed, own = tokens * heads * dim * item, tokens * kv * dim * item
 
     def turned() -> tuple[Any, ...]:
-        keys, values = numbers(2, kv, tokens + 3, dim)[:, :, :tokens].transpose(1, 2)  # as the workspace has them
+        keys, values = numbers(2, kv, tokens + 3, dim)[:, :, :tokens].transpose(1, 2)  # laid out as in the workspace
         positions = torch.arange(tokens, device=device) % 4096
         projected = numbers(tokens, (heads + 2 * kv) * dim)
         return projected, *numbers(2, dim), *numbers(2, 4096, dim), positions, EPS, keys, values
@@ -68,7 +68,7 @@ def calls(shape: Shape, tokens: int, device: torch.device, dtype: torch.dtype) -
 
 
 def steps_off(call: Call, found: Callable[..., Any]) -> float:
-    """By how many steps of the format a kernel is off from the plain step, at most."""
+    """The largest difference between a kernel and the plain step, in steps of the format."""
     mine, plain = call.arguments(), call.arguments()
     results = found(*mine), getattr(steps, call.name)(*plain)
     pairs = [(mine[at], plain[at]) for at in call.written]
@@ -83,7 +83,7 @@ def _off(found: torch.Tensor, right: torch.Tensor) -> float:
     return float((beyond / (eps * right.abs()).clamp_min(torch.finfo(torch.float32).tiny)).max())
 
 
-# Queries and keys of sequences; of two of them nobody asks, one has no keys, and in the last two cases the longest asks one.
+# Lengths of queries and keys by sequence: some have no queries, one has no keys, and in the last two cases none has over one query.
 SEQUENCES = {
     "unequal": ([5, 130, 1, 64], [206, 331, 202, 64]),
     "some ask nothing": ([40, 0, 0, 7, 3], [300, 12, 0, 64, 3]),
@@ -94,21 +94,21 @@ SEQUENCES = {
 
 
 class Mixtures(NamedTuple):
-    """How far a kernel is off from the loop: in steps of the format, of what the values weigh, and in the log-sum-exp."""
+    """How far a kernel is off from the loop: in steps of the format relative to the weighted values, and in the log-sum-exp."""
 
     mixture: float
     lse: float
 
     @property
     def holds(self) -> bool:
-        """Whether rounding explains it."""
+        """Whether rounding explains the difference."""
         return self.mixture <= MIXTURE_OFF and self.lse <= LSE_OFF
 
 
 def mixtures_off(
     varlen: Varlen, sequences: str, device: torch.device, dtype: torch.dtype, *, causal: bool, heads: int = 4, kv_heads: int = 2
 ) -> Mixtures:
-    """Keys and values lie as in the workspace: by head, with others behind them."""
+    """Compare a kernel with the loop. Keys and values are laid out as in the workspace: by head, with others after them."""
     queries, keys = SEQUENCES[sequences]
     dice = torch.Generator(device).manual_seed(1)
     q = torch.randn(sum(queries), heads, 64, generator=dice, device=device).to(dtype)
@@ -128,27 +128,27 @@ def mixtures_off(
 
 
 def opened(dtype: str, device: str, quantized: str = "none") -> tuple[PackedBackend, Reference]:
-    """The demo model's pass as on CUDA, and what transformers says there; raises what the load would."""
+    """The demo model's pass as on CUDA, and the answers of transformers; raises what loading raises."""
     loaded = load("demo", device=device, dtype=dtype, quantized=quantized)
     reference = ask_transformers(loaded)
     return packed(loaded), reference
 
 
 def packed(loaded: LoadedModel) -> PackedBackend:
-    """As on CUDA, wherever it is."""
+    """The packed backend as on CUDA, on any device."""
     return PackedBackend(loaded, budget_tokens=65_536 if loaded.device.type == "cuda" else 8192, streams=1, as_on_cuda=True)
 
 
 @torch.inference_mode()
 def spreads(backend: PackedBackend, reference: Reference) -> Iterator[tuple[int, float]]:
-    """Of each probe its tokens, and how much of what it may be off the pass is."""
+    """Yield for each probe its tokens, and how far the pass is off as a share of what is allowed."""
     for probe, logits in zip(reference.probes, logits_of(backend, reference.probes, reference.depth), strict=True):
         off, allowed = spread(logits, probe)
         yield len(probe.encoded.ids), off / allowed
 
 
 def answers(backend: Any, texts: Sequence[Any]) -> list[Any]:
-    """Of a backend, whatever further passes they take."""
+    """The backend's answers, whatever further passes they take."""
     todo = list(enumerate(backend.prepare(texts)))
     out: dict[int, Any] = {}
     while todo:
@@ -162,7 +162,7 @@ def answers(backend: Any, texts: Sequence[Any]) -> list[Any]:
 
 
 class Turned(NamedTuple):
-    """Answers in 16 bit beside those in fp32: those that differ, those of them that do not say they were close, and who says so."""
+    """Answers in 16 bit compared with fp32: how many differ, how many of these are not marked as close, and how many are marked."""
 
     texts: int
     turned: int
@@ -171,7 +171,7 @@ class Turned(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Near ties alone turn, and few are: a count that one run in a thousand reaches by chance is too many."""
+        """Whether only close calls differ, and few: a count that one run in a thousand reaches by chance is too high."""
 
         def most(share: float) -> float:
             return share * self.texts + 3.1 * (share * self.texts) ** 0.5 + 1
@@ -180,14 +180,14 @@ class Turned(NamedTuple):
 
 
 def turned(in_16_bit: Sequence[Any], exact: Sequence[Any]) -> Turned:
-    """Count."""
+    """Count the answers that differ."""
     other = [found for found, wanted in zip(in_16_bit, exact, strict=True) if found.raw != wanted.raw]
     silently = sum(not found.is_close for found in other)
     return Turned(len(exact), len(other), silently, sum(found.is_close for found in in_16_bit))
 
 
 def mix_trees(device: torch.device, dtype: torch.dtype, lengths: Sequence[int]) -> tuple[int, int]:
-    """Attention of a further pass behind rows of these lengths: bytes of all keys and values, and of a rectangle of them."""
+    """Run a further pass's attention after rows of these lengths; return the bytes of their keys and values, and of a rectangle."""
     contexts = [torch.ones(1, 2, GQA.kv_heads, n, GQA.head_dim, dtype=dtype, device=device) for n in lengths]
     nothing = Prefix((), torch.empty(1, 2, GQA.kv_heads, 0, GQA.head_dim, dtype=dtype, device=device))
     trees = [Tree.chain([1, 2, 3])] * len(lengths)

@@ -1,4 +1,4 @@
-"""What a finished job is held against: rows, counters and completion log have to say the same."""
+"""Checks of a finished job: rows, counters and the completion log must agree."""
 
 from guardfleet.client.direct import DirectClient
 from guardfleet.store import verdicts
@@ -25,7 +25,7 @@ def progressed(producer: DirectClient, job: JobView, n: int) -> None:
 
 
 def assert_exactly_once(producer: DirectClient, job: JobView) -> None:
-    """One verdict a text, counters equal to rows, at most one completion event."""
+    """Assert one verdict per text, counters equal to rows, and at most one completion event."""
     rows = list(verdicts.export(producer.db, job))
     assert [row["seq"] for row in rows] == list(range(job.total))
     assert job.done == job.total == len(rows)

@@ -1,4 +1,4 @@
-"""Driving the packed engine by hand, and the reference that it is held against."""
+"""Driving the packed engine by hand, and the reference that it is compared with."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ BUDGET = 8192
 
 
 def elsewhere(compute: Callable[[], T]) -> T:
-    """In a thread that ends: the OpenMP team of one that goes on would halve the speed of the engine's (`factory.make_backend`)."""
+    """Compute in a thread that ends: the OpenMP team of a live thread would halve the engine's speed (`factory.make_backend`)."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(compute).result()
 
@@ -40,12 +40,12 @@ def generate(loaded: LoadedModel, contents: Sequence[Content], rows: int = 64) -
 
 
 def batched(order: list[int], n: int) -> list[tuple[int, ...]]:
-    """So many at a time."""
+    """Chunks of `n`."""
     return [tuple(order[at : at + n]) for at in range(0, len(order), n)]
 
 
 def drive(backend: PackedBackend, rows: Sequence[Prepared | Unjudgeable], sizes: Sequence[int] = (64,)) -> list[Answer]:
-    """Run rows in batches of the given sizes, in turn, rows that go on behind the others."""
+    """Run rows in batches of the given sizes, in turn; rows that need a further pass are queued after the others."""
     todo = [(i, row) for i, row in enumerate(rows) if not isinstance(row, Unjudgeable)]
     out: dict[int, Answer] = {}
     for size in itertools.cycle(sizes):
@@ -61,6 +61,6 @@ def drive(backend: PackedBackend, rows: Sequence[Prepared | Unjudgeable], sizes:
 
 
 def draft_always(backend: PackedBackend, tree: Tree) -> None:
-    """Draft this answer behind every prompt, whatever the answers are."""
+    """Draft this answer after every prompt, whatever the answers are."""
     for mode in backend.modes:
         mode.learns, mode.draft = False, tree

@@ -1,14 +1,14 @@
-"""How long a test waits for what has to come: a number of seconds on a good machine, and more on one that is slow or crowded."""
+"""How long a test waits for an event: a number of seconds on a good machine, more on one that is slow or crowded."""
 
 import os
 import time
 
 ROUNDS = 2_000_000
-GOOD_MACHINE_S = 0.06  # for so many rounds, on 2 cores of which nobody else wants any
+GOOD_MACHINE_S = 0.06  # for ROUNDS rounds, on 2 idle cores
 
 
 def _slowness() -> float:
-    """How many times longer a plain loop takes here, and how many processes want each core."""
+    """The slowdown of this machine: of a plain loop or, if larger, the number of processes per core."""
     started = time.perf_counter()
     for _ in range(ROUNDS):
         pass
@@ -17,9 +17,9 @@ def _slowness() -> float:
     return max(1.0, loop, crowd)
 
 
-SLOWNESS = _slowness()  # once a process: a wait that is too long costs a failing test alone
+SLOWNESS = _slowness()  # measured once per process: only a failing test waits too long
 
 
 def patience(seconds: float) -> float:
-    """So many seconds of a good machine."""
+    """Convert seconds on a good machine to seconds here."""
     return seconds * SLOWNESS

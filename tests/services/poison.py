@@ -1,4 +1,4 @@
-"""Jobs that a dispatcher stumbles over: rows that the server refuses to change, blobs that are nested as no new one is."""
+"""Jobs that cause errors in a dispatcher: rows that the server refuses to change, blobs nested deeper than new ones can be."""
 
 import json
 import zlib
@@ -13,7 +13,7 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases, publishing
 from tests.services.stored import finish, scalar, take
 
-# By what is wrong with a table: how it comes, and goes. The first two have the server quote the row that it refuses.
+# By kind of damage to a table: the statements that cause and undo it. With the first two, the server quotes the refused row.
 DAMAGES = {
     "refused": ("alter table {table} add constraint damage check (false) not valid", "alter table {table} drop constraint damage"),
     "quoted": (
@@ -28,7 +28,7 @@ DAMAGES = {
 
 @contextmanager
 def damaged(db: Database, table: str, how: str) -> Iterator[None]:
-    """The table as one of `DAMAGES` has it."""
+    """Damage the table, one of `DAMAGES`, for as long as the block lasts."""
     come, go = DAMAGES[how]
     change(db, come.format(table=table))
     try:
@@ -38,9 +38,9 @@ def damaged(db: Database, table: str, how: str) -> Iterator[None]:
 
 
 def change(db: Database, sql: str) -> None:
-    """Change rows, or their table, behind everybody's back."""
+    """Change rows or their table directly."""
     with db.begin() as connection:
-        connection.cursor().execute(sql, binary=False)  # of several statements at once
+        connection.cursor().execute(sql, binary=False)  # allows several statements in one string
 
 
 def refuse(db: Database, table: str, job: JobView, when: str = "update or delete", code: str = "XX000") -> None:
@@ -56,7 +56,7 @@ def refuse(db: Database, table: str, job: JobView, when: str = "update or delete
 
 
 def allow(db: Database, table: str, job: JobView) -> None:
-    """The end of `refuse`."""
+    """Undo `refuse`."""
     change(db, f"drop trigger refuse_{table}_{job.id} on {table}")
 
 
@@ -104,7 +104,7 @@ def state_of(db: Database, job: JobView) -> JobState:
 
 
 def none(where: str) -> Callable[[Database, JobView], bool]:
-    """No shard of the job is as `where` says."""
+    """A check that no shard of the job matches `where`."""
     return lambda db, job: scalar(db, f"select count(*) from shard where job_id = {job.id} and {where}") == 0
 
 
@@ -122,7 +122,7 @@ UNITS: dict[str, Case] = {
 
 
 def nested_blob(db: Database, keyring: Keyring, job: JobView, depths: range) -> list[tuple[str, str, str]]:
-    """Metadata as the version before took it from a caller, in the place of the shard's rows."""
+    """Replace the shard's rows by metadata that the previous version accepted from a caller."""
     rows = [
         (f"id{i}", f"text {i}", '{"a":' + "[" * depth + "1" + "]" * depth + "}") for i, depth in zip(range(8), depths, strict=False)
     ]

@@ -1,4 +1,4 @@
-"""A pooler in transaction mode that knows nothing of prepared statements: each transaction gets the server that was let go last."""
+"""A pooler in transaction mode that does not track prepared statements: each transaction gets the server released last."""
 
 import contextlib
 import socket
@@ -7,7 +7,7 @@ import threading
 import urllib.parse
 from collections.abc import Iterator
 
-ASKS_FOR_AN_ANSWER = (3, 5, 10, 11)  # kinds of authentication
+ASKS_FOR_AN_ANSWER = (3, 5, 10, 11)  # authentication requests
 
 
 class Stream:
@@ -17,7 +17,7 @@ class Stream:
         self.end = end
 
     def read(self, *, has_kind: bool = True) -> tuple[bytes, bytes]:
-        """The next message: its kind, and all of it."""
+        """The next message: its kind, and all of its bytes."""
         kind = self._exactly(1) if has_kind else b""
         size = self._exactly(4)
         return kind, kind + size + self._exactly(struct.unpack("!I", size)[0] - 4)
@@ -33,7 +33,7 @@ class Stream:
 
 
 class Pooler:
-    """Listens on a free port of loopback; servers are opened by who comes, and stay for all."""
+    """Listens on a free loopback port; clients open server connections, which all clients then share."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
@@ -84,7 +84,7 @@ class Pooler:
 
 
 def _answered(client: Stream, server: Stream, idle: list[Stream]) -> Stream | None:
-    """Hand on what the server says; it is let go at the end of a transaction."""
+    """Pass on what the server sends; release the server at the end of a transaction."""
     while True:
         kind, message = server.read()
         is_over = kind == b"Z" and message[5:] == b"I"

@@ -1,4 +1,4 @@
-"""A proxy between a process and its server, which can go half-open: it takes bytes and passes none on; and cut what it carries."""
+"""A proxy between a process and its server that can go half-open (accept bytes and pass none on) and cut its connections."""
 
 import contextlib
 import pathlib
@@ -11,7 +11,7 @@ Address = tuple[str, int] | str  # host and port, or the path of a Unix socket
 
 
 class Proxy:
-    """Listens on a free port of loopback, or at a path, and forwards to `target`."""
+    """Listens on a free loopback port, or at a path, and forwards to `target`."""
 
     def __init__(self, target: Address, listen: str | None = None) -> None:
         self._target = target
@@ -29,7 +29,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def freeze(self) -> None:
-        """Go half-open: connections stand, new ones are taken, nothing passes."""
+        """Go half-open: connections stay open, new ones are accepted, nothing passes."""
         self._flowing.clear()
 
     def cut(self) -> None:

@@ -1,4 +1,4 @@
-"""A fleet whose PostgreSQL turns read-only in the middle of a job, as a managed one does when it is full; and what was seen."""
+"""A fleet whose PostgreSQL turns read-only in the middle of a job, as a managed one does when it is full; and a record of it."""
 
 import pathlib
 import time
@@ -44,7 +44,7 @@ class Seen:
 
 @contextmanager
 def read_only(url: str) -> Iterator[None]:
-    """The server takes no writes but from who says that it wants to."""
+    """Make the server read-only, except for sessions that ask to write."""
     with psycopg.connect(url, autocommit=True, options="-c default_transaction_read_only=off") as server:
         server.execute("alter system set default_transaction_read_only = on")
         server.execute("select pg_reload_conf()")

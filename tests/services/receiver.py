@@ -48,7 +48,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def raw_server(say: Callable[[socket.socket], None], context: ssl.SSLContext | None = None) -> tuple[str, Callable[[], None]]:
-    """A receiver that says what it likes on each connection."""
+    """A receiver that sends what it is told on each connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     ended = threading.Event()
 
@@ -88,7 +88,7 @@ def flood(connection: socket.socket) -> None:
 
 
 def hang(connection: socket.socket) -> None:
-    """Say nothing until the sender has gone."""
+    """Send nothing until the sender has disconnected."""
     while connection.recv(65_536):
         pass
 

@@ -1,4 +1,4 @@
-"""CUDA graphs without a GPU: what torch runs is recorded as a graph records it, and run again in the same memory without Python."""
+"""CUDA graphs without a GPU: torch's operations are recorded as in a graph, and replayed in the same memory without Python."""
 
 import functools
 from collections.abc import Callable
@@ -16,12 +16,12 @@ honest = varlen.varlen_by_loop
 
 
 def again(run: Run) -> Run:
-    """No recording: the function itself, over the same buffers."""
+    """Record nothing: return the function itself, which uses the same buffers."""
     return run
 
 
 class Tape(TorchDispatchMode):
-    """Every operation with its arguments: numbers, shapes and places as they were, what tensors hold as it will be."""
+    """Every operation with its arguments: numbers, shapes and addresses as recorded, contents of tensors as they are at replay."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,17 +34,17 @@ class Tape(TorchDispatchMode):
         return out
 
     def play(self) -> None:
-        """All of it again; what an operation made before is what it makes now."""
+        """Replay every operation; its results overwrite those of the recording."""
         for func, args, kwargs, out in self.steps:
             known = {_place(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
             fresh = func(*args, **kwargs)
             for before, now in zip(tree_leaves(out), tree_leaves(fresh), strict=True):
-                if _place(before) not in known:  # else a view, or written in place
+                if _place(before) not in known:  # otherwise it is a view, or was written in place
                     before.copy_(now)
 
 
 def _place(tensor: torch.Tensor) -> int:
-    """Of its memory; weights in oneDNN's layout show none."""
+    """The address of its memory; weights in oneDNN's layout have none, so their identity."""
     return id(tensor) if tensor.is_mkldnn else tensor.untyped_storage().data_ptr()
 
 
@@ -70,7 +70,7 @@ class Recorder:
 
 @functools.cache
 def _kernel() -> Callable[..., Any]:
-    """The loop as one operation, as CUDA's kernel is: what it reads of the bounds is nothing that the host sees."""
+    """The loop as one operation, like CUDA's kernel: the host does not see what it reads from the bounds."""
 
     @torch.library.custom_op("guardfleet_tests::varlen", mutates_args=())
     def kernel(
@@ -92,7 +92,7 @@ def _kernel() -> Callable[..., Any]:
 
 
 def use_kernel(patch: pytest.MonkeyPatch) -> None:
-    """Instead of the loop, which Python steers by what the bounds are."""
+    """Use the kernel instead of the loop, in which Python reads the bounds."""
     kernel = _kernel()
 
     def varlen_as_kernel(q: Any, k: Any, v: Any, cut_q: Any, cut_k: Any, *, causal: bool) -> Any:

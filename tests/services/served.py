@@ -1,4 +1,4 @@
-"""The HTTP API in this process: over a socket, or without one; and a worker in a few words."""
+"""The HTTP API in this process, with or without a socket; and a worker in a few lines."""
 
 import asyncio
 import threading
@@ -39,7 +39,7 @@ def served(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def judging(db: Database, keyring: Keyring, *, judgement: Judgement = UNSAFE) -> Iterator[None]:
-    """A worker in a few lines: whatever is ready is judged, as long as the block lasts."""
+    """Run a worker in a few lines: it judges whatever is ready for as long as the block lasts."""
     ended, model_id = threading.Event(), verdicts.register_model(db, Model("m", "r", "p"))
 
     def work() -> None:

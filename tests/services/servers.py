@@ -1,4 +1,4 @@
-"""Servers of a test's own, on free ports, that it may kill, empty and restart. The machine's are never touched."""
+"""Servers that a test owns, on free ports, and may kill, empty and restart. The machine's servers are never touched."""
 
 import os
 import pathlib
@@ -66,7 +66,7 @@ class OwnRedis:
         until(lambda: answers(self.url), what="redis")
 
     def kill(self, *, empty: bool) -> None:
-        """SIGKILL it; with `empty` its data is gone too."""
+        """SIGKILL it; with `empty`, delete its data too."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
@@ -80,7 +80,7 @@ class OwnRedis:
 
 
 class OwnRabbit:
-    """A RabbitMQ node of its own name, port and folder; `options` as the Erlang machine takes them."""
+    """A RabbitMQ node with its own name, port and folder; `options` are the Erlang machine's."""
 
     def __init__(self, folder: pathlib.Path, options: str = "") -> None:
         self._options = options
@@ -116,7 +116,7 @@ class OwnRabbit:
         until(self._answers, what="rabbitmq")
 
     def kill(self, *, empty: bool) -> None:
-        """SIGKILL the node; with `empty` its queues are gone too."""
+        """SIGKILL the node; with `empty`, delete its queues too."""
         self.stop()
         if empty:
             shutil.rmtree(self._folder)
@@ -137,7 +137,7 @@ class OwnRabbit:
 
 @pytest.fixture
 def own_redis(tmp_path: pathlib.Path) -> Iterator[OwnRedis]:
-    """A Redis that a test may cut, empty or end."""
+    """A Redis that a test may disconnect, empty or stop."""
     server = OwnRedis(tmp_path)
     server.start()
     yield server
@@ -146,7 +146,7 @@ def own_redis(tmp_path: pathlib.Path) -> Iterator[OwnRedis]:
 
 @pytest.fixture
 def own_rabbitmq(tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[OwnRabbit]:
-    """A RabbitMQ node of the test's own; its parameter is what the Erlang machine is told."""
+    """A RabbitMQ node of the test's own; the parameter is the Erlang machine's options."""
     server = OwnRabbit(tmp_path, getattr(request, "param", ""))
     server.start()
     yield server
@@ -160,7 +160,7 @@ class OwnPostgres:
         owner = Owner.here()
         for parent in (folder, *folder.parents):
             if parent != pathlib.Path("/") and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)  # pytest's folders are closed; the server's user has to pass
+                parent.chmod(parent.stat().st_mode | 0o011)  # pytest's folders are private; the server's user must be able to enter
         self._data = folder / "postgres"
         sockets = owner.own(folder / "run")
         self._server = EmbeddedPostgres(self._data, sockets, owner)
@@ -201,7 +201,7 @@ def own_servers(broker: str, **values: object) -> Iterator[tuple[Settings, OwnPo
     """A PostgreSQL and a broker in a folder of their own, and the settings of a fleet over them with the instant engine."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        folder.chmod(0o755)  # the servers' user has to pass
+        folder.chmod(0o755)  # the servers' user must be able to enter
         postgres, own = OwnPostgres(folder), own_broker(broker, folder)
         known = {"database_url": postgres.url, "broker_url": own.url, "secret_key": new_secret_key(), "data_dir": folder}
         try:

@@ -1,4 +1,4 @@
-"""Jobs and shards in a few words, for tests of the store."""
+"""Short helpers for jobs and shards, for tests of the store."""
 
 import datetime as dt
 from collections.abc import Iterable, Iterator
@@ -37,14 +37,14 @@ def new_job(name: str = "test", **asked: Any) -> NewJob:
 
 @dataclass(frozen=True)
 class Rows:
-    """Numbered rows as a client takes them."""
+    """Numbered rows as a client accepts them."""
 
     each: Iterable[Numbered]
     name: str = "rows"
     is_repeatable: bool = False
 
     def rows(self) -> Iterator[Numbered]:
-        """Them."""
+        """Return the rows of a query."""
         return iter(self.each)
 
 
@@ -59,7 +59,7 @@ def submit(
 
 
 def take(db: Database, job: JobView, no: int, *, lease_s: float = 60, worker: str = "w") -> Claim | None:
-    """Claim a shard, if it can be had."""
+    """Claim a shard; None if it cannot be claimed."""
     return leases.claim(db, job.id, no, worker=worker, lease_s=lease_s)
 
 

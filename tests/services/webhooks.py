@@ -1,4 +1,4 @@
-"""Endpoints, what waits for them, and a sender in this process."""
+"""Endpoints, their deliveries, and a sender in this process."""
 
 import pathlib
 import time
@@ -47,7 +47,7 @@ def send(db: Database, deliver: Deliverer, made: Endpoint) -> deliveries.Outcome
 
 
 def happened(db: Database, made: Endpoint, n: int = 1) -> list[int]:
-    """Events that are no test, and so are tried again."""
+    """Deliveries of real events, which are retried, unlike tests."""
     with db.begin() as connection:
         return list(
             connection.scalars(
