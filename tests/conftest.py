@@ -1,7 +1,7 @@
 """Servers and shared data for the tests: skipped with a reason where they are missing, a failure in CI.
 
-What tests share is loaded where its packages are, so that `tests/gpu` runs beside torch, transformers and pytest alone. A test that
-needs a fixture of packages that are not installed is an error, which names it: it is never skipped for that.
+Shared fixtures are loaded only if their packages are installed, so that `tests/gpu` runs with torch, transformers and pytest alone.
+A test that needs a fixture of packages that are missing is an error that names it: it is never skipped for that.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""The unmodified openai SDK of Node, which sends what its users name first: a file before its purpose."""
+"""The unmodified openai SDK of Node, which sends fields in its user's order: a file before its purpose."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What `tests/gpu` holds a GPU to, with a CPU in its place: the checks pass where all is right, and tell what is not."""
+"""The checks of `tests/gpu`, with a CPU in place of the GPU: they pass if all is right, and report what is not."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The engine on the demo model while its device misbehaves: every row is settled once, with the answer it has without the fault."""
+"""The engine on the demo model while its device misbehaves: every row is settled once, with the same answer as without faults."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Which models the packed engine judges: it does what their own generate does, or leaves them to it and says so."""
+"""Which models the packed engine judges: it does what their own generate does, or leaves them to it and reports so."""
 
 import json
 import pathlib

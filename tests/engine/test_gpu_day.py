@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.py --all`, with a CPU in the GPU's place: every step is done, or named with the reason why it is not."""
+"""`benchmarks/gpu.py --all`, with a CPU in place of the GPU: every step runs, or is reported with the reason why not."""
 
 import argparse
 import json

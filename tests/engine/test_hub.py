@@ -1,4 +1,4 @@
-"""Models by name: what is neither a folder nor on the hub is said in one sentence, soon, whatever the hub does."""
+"""Models by name: a name that is neither a folder nor on the hub gives one sentence, soon, whatever the hub does."""
 
 import os
 import pathlib

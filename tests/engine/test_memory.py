@@ -1,4 +1,4 @@
-"""What fits where, by arithmetic: sizes of the published models, budgets beside them, and what is said where one does not fit."""
+"""What fits into which memory, computed: sizes of the published models, token budgets, and the errors where one does not fit."""
 
 import pathlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""The engine on the demo model: equal to transformers' own greedy generate, and calm about what cannot be loaded."""
+"""The engine on the demo model: equal to transformers' own greedy generate, with clear errors for what cannot be loaded."""
 
 import json
 import pathlib

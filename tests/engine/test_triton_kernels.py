@@ -1,4 +1,4 @@
-"""The fused steps are the plain ones: held equal where Triton interprets its kernels, and compiled for GPUs that are not here."""
+"""The fused steps equal the plain ones where Triton interprets its kernels, and compile for GPUs that are not here."""
 
 import importlib.util
 import itertools

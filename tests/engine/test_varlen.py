@@ -1,4 +1,4 @@
-"""The pass of CUDA on each release's variable-length attention, and what judges where there is none."""
+"""The pass of CUDA on each release's variable-length attention, and which engine judges where there is none."""
 
 import logging
 import sys

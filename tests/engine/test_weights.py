@@ -1,4 +1,4 @@
-"""Weights that are not a whole Qwen3's in 16 or 32 bit are refused by name, those that are stored quantized before any is read."""
+"""Weights that are not a whole Qwen3's in 16 or 32 bit are refused by name, quantized ones before any is read."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""PostgreSQL's disk fills up in the middle of a job; when there is room again the job goes on, and no text pays for it."""
+"""PostgreSQL's disk fills up in the middle of a job; once there is room again, the job continues and no text is lost."""
 
 import pathlib
 import subprocess

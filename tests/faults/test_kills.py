@@ -1,4 +1,4 @@
-"""Processes and servers die in the middle of work; the rows say that nothing was lost and nothing done twice."""
+"""Processes and servers die in the middle of work; the rows show that nothing was lost and nothing done twice."""
 
 import pathlib
 import signal

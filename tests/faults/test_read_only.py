@@ -1,4 +1,4 @@
-"""PostgreSQL turns read-only in the middle of a job: everybody waits, nobody ends, and the work goes on by itself."""
+"""PostgreSQL turns read-only in the middle of a job: every process waits, none ends, and the work resumes by itself."""
 
 import pathlib
 from dataclasses import asdict

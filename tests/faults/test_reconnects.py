@@ -1,4 +1,4 @@
-"""The broker cuts every connection while work is going on; the worker really resumes, and still listens to SIGTERM."""
+"""The broker cuts every connection during work; the worker really resumes, and still obeys SIGTERM."""
 
 import pathlib
 import signal
@@ -157,7 +157,7 @@ def test_a_doorbell_handed_back_by_more_restarts_than_rabbitmq_allows_is_rung_ag
         with fleet(settings, tmp_path, ("dispatcher",)), Connection(rabbitmq) as connection, connection.channel() as channel:
             job = producer.submit(["fine"]).job
             for _ in range(celery_app.DELIVERY_LIMIT + 1):
-                message = until(lambda: channel.basic_get(lane), what="the doorbell")
+                message = until(lambda: channel.basic_get(lane), what="the message")
                 channel.basic_reject(message.delivery_tag, requeue=True)
             until(lambda: publisher.depth(dead) == 1, what="the dead letter")
             with fleet(settings, tmp_path, ("worker",)):

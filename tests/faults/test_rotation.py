@@ -1,4 +1,4 @@
-"""The secret key is changed while a fleet works: no text is lost, none judged twice, and afterwards the new key alone opens all."""
+"""The secret key is rotated while a fleet works: no text is lost or judged twice, and afterwards only the new key is needed."""
 
 import os
 import pathlib

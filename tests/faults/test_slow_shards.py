@@ -1,6 +1,6 @@
-"""What a broker does about a shard that takes longer than it has patience for: it hands out a copy, and the claim keeps that out.
+"""What a broker does when a shard outlasts its timeouts: it redelivers the message, and the claim keeps the copy out.
 
-Each server's patience is cut to a second or two, and a shard takes several.
+Each server's timeout is cut to a second or two, and a shard takes several.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""A submit that dies: the same command goes on, each line is taken once, and what nobody goes on with is given up."""
+"""A submit that dies: the same command resumes it, each line is taken once, and an intake that nobody resumes is abandoned."""
 
 import json
 import pathlib

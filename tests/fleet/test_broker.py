@@ -1,4 +1,4 @@
-"""What is found out about the broker before it does harm: queues of another shape, settings that lose work, silence."""
+"""What is detected about the broker before it does harm: queues with other arguments, settings that lose work, silence."""
 
 import pathlib
 
@@ -19,7 +19,7 @@ from tests.services.servers import OwnRedis
 from tests.services.stored import scalar, submit
 from worker.dispatch.dispatcher import Dispatcher
 
-RUNG = "select count(published_at) from shard"
+PUBLISHED = "select count(published_at) from shard"
 
 
 def test_a_queue_of_another_shape_is_named_by_doctor_and_by_the_worker(
@@ -92,8 +92,8 @@ def test_a_broker_that_falls_silent_is_away_and_what_it_did_not_confirm_is_not_m
         submit(db, keyring)
         with pytest.raises(RetryableError, match="did not take a message"):
             dispatcher.tick()
-        assert scalar(db, RUNG) == 0
+        assert scalar(db, PUBLISHED) == 0
         proxy.cut()
         dispatcher.tick()
-        assert scalar(db, RUNG) == scalar(db, "select count(*) from shard")
+        assert scalar(db, PUBLISHED) == scalar(db, "select count(*) from shard")
         publisher.close()

@@ -1,4 +1,4 @@
-"""Two models over one job, through real processes: what the first is sure of is final, the rest is the second's."""
+"""Two models over one job, through real processes: what the first is sure of is final, the second decides the rest."""
 
 import json
 import pathlib
@@ -130,9 +130,9 @@ def claimed(producer: DirectClient, model: str | None = None) -> tuple[Claim, in
 @with_broker("redis")
 def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_opens_nothing(producer: DirectClient) -> None:
     held, model_id = claimed(producer, "instant")
-    opinion = Provisional(model_id, [SURE, UNSURE])
-    assert handoff.pass_on(producer.db, producer.keyring, held, opinion)
-    assert not handoff.pass_on(producer.db, producer.keyring, held, opinion)  # the claim is spent
+    provisional = Provisional(model_id, [SURE, UNSURE])
+    assert handoff.pass_on(producer.db, producer.keyring, held, provisional)
+    assert not handoff.pass_on(producer.db, producer.keyring, held, provisional)  # the claim is spent
     assert leases.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="instant") is None
     assert publishing.due(producer.db, Route(0), limit=9) == []
     assert [bell.shard_no for bell in publishing.due(producer.db, Route(0, "large"), limit=9)] == [0]
@@ -140,7 +140,7 @@ def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_op
     again = leases.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="large")
     assert again is not None
     assert again.claims == 1
-    assert handoff.load(producer.db, producer.keyring, again)[1] == opinion
+    assert handoff.load(producer.db, producer.keyring, again)[1] == provisional
 
 
 @with_broker("redis")

@@ -1,4 +1,4 @@
-"""The 57 thousand rows of the corpus through both brokers: every row exactly one verdict."""
+"""The 57 thousand rows of the corpus through both brokers: every row gets exactly one verdict."""
 
 import pathlib
 

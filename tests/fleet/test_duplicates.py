@@ -1,4 +1,4 @@
-"""Equal texts are judged once: in a job always, in a tenant's jobs unless one asks not to, over tenants if a setting says so."""
+"""Equal texts are judged once: within a job always, within a tenant unless the job declines, across tenants if a setting allows."""
 
 import pathlib
 from collections import Counter

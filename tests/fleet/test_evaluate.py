@@ -1,4 +1,4 @@
-"""`guardfleet evaluate` on real labelled rows: its figures are those of the verdicts, and errors stand apart."""
+"""`guardfleet evaluate` on real labelled rows: its figures match the verdicts, and errors are counted apart."""
 
 import csv
 import json

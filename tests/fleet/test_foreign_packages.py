@@ -1,4 +1,4 @@
-"""An application has a `worker`, `api` or `producer` of its own: guardfleet takes its own, or says whose was found."""
+"""An application has its own `worker`, `api` or `producer` package: guardfleet imports its own, or reports the one it found."""
 
 import os
 import pathlib

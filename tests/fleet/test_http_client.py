@@ -1,4 +1,4 @@
-"""The producer over HTTP: the direct one's methods through a real socket, and what it does when that is cut, busy or slow."""
+"""The producer over HTTP: the direct one's methods through a real socket, and what it does if that is cut, busy or slow."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What is left when a parent is killed: its processes end by themselves, its servers are ended by whoever has the folder next."""
+"""What remains when a parent is killed: its processes end by themselves, and the next user of the folder ends its servers."""
 
 import os
 import pathlib

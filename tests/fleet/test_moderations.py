@@ -238,11 +238,11 @@ def test_a_lost_doorbell_is_rung_by_the_dispatcher(
 def test_a_broker_that_falls_silent_costs_one_wait_and_no_request(
     database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rung: list[object] = []
+    published: list[object] = []
     ring = Publisher.publish
 
     def counted(self: Publisher, task: str, queue: str, messages: Sequence[Mapping[str, Any]]) -> int:
-        rung.append(messages)
+        published.append(messages)
         return ring(self, task, queue, messages)
 
     monkeypatch.setattr(Publisher, "publish", counted)
@@ -260,7 +260,7 @@ def test_a_broker_that_falls_silent_costs_one_wait_and_no_request(
                 proxy.freeze()
             answer = httpx2.post(f"{url}/v1/moderations", json={"input": "x"}, headers=headers, timeout=patience(20))
             assert answer.status_code == 200
-    assert len(rung) == 2
+    assert len(published) == 2
 
 
 def test_a_bulk_job_holds_up_nobody_who_waits(

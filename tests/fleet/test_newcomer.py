@@ -1,4 +1,4 @@
-"""What a new user does first, and does wrong: one sentence with the fix, and the documented exit status."""
+"""Mistakes of new users: each gives one sentence with the fix, and the documented exit status."""
 
 import io
 import json

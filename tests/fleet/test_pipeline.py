@@ -1,4 +1,4 @@
-"""The whole pipeline through real processes, a real broker and PostgreSQL: every text exactly one verdict."""
+"""The whole pipeline through real processes, a real broker and PostgreSQL: every text gets exactly one verdict."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""A process with another secret key than the installation's takes nothing in and judges nothing."""
+"""A process with a secret key other than the installation's takes in nothing and judges nothing."""
 
 import pathlib
 import subprocess

@@ -1,4 +1,4 @@
-"""Children that die: again and again before they could ever work, they are given up with their last words; else they come back."""
+"""Children that die: one that keeps dying before it was ever ready is abandoned with its last words, any other is restarted."""
 
 import pathlib
 from collections.abc import Callable, Iterator

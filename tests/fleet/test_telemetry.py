@@ -1,4 +1,4 @@
-"""What the processes show of themselves: metrics by their promised names, probes, and the interactive lane."""
+"""What the processes export: metrics by their documented names, probes, and the interactive lane."""
 
 import pathlib
 import urllib.request

@@ -1,4 +1,4 @@
-"""What a terminal, a pipe and a full disk get: names as they are and nothing that is obeyed, one sentence, no traceback."""
+"""Output to a terminal, a pipe and a full disk: names as they are, no control sequences, one sentence, no traceback."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Signed webhooks to a real receiver: delivered, retried, given up, never sent where they must not go."""
+"""Signed webhooks to a real receiver: delivered, retried, exhausted, never sent where they must not go."""
 
 import json
 import pathlib

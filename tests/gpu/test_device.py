@@ -1,4 +1,4 @@
-"""On a GPU the engine answers as on the CPU. Skipped where there is none: no machine of CI has one."""
+"""On a GPU the engine answers as on the CPU. Skipped without a GPU: no machine of CI has one."""
 
 import logging
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Passes replayed by real CUDA graphs answer as ordinary ones on the same GPU. Skipped where there is none."""
+"""Passes replayed by real CUDA graphs answer like ordinary ones on the same GPU. Skipped without a GPU."""
 
 import statistics
 import time

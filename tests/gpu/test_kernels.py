@@ -1,4 +1,4 @@
-"""On a GPU the kernels give what plain torch gives. Skipped where there is none: no machine of CI has one."""
+"""On a GPU the kernels compute what plain torch does. Skipped without a GPU: no machine of CI has one."""
 
 from typing import Any
 

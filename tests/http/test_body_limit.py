@@ -1,4 +1,4 @@
-"""Bodies without an end, and without a key; what is nested without an end."""
+"""Bodies without an end, bodies without a key, and bodies nested without an end."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Connections: what says nothing, or hardly anything, is closed in time, and never keeps another from being answered."""
+"""Connections: those that send nothing, or hardly anything, are closed in time and never delay another's answer."""
 
 import json
 import pathlib

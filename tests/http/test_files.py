@@ -1,4 +1,4 @@
-"""Uploaded files: sealed, read in parts, taken in by whichever process is there, deleted in time; bodies that lie are refused."""
+"""Uploaded files: encrypted, read in parts, taken in by any process, deleted in time; invalid bodies are refused."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""No request gets a 5xx, whatever it holds: a slice of all spoilt ones. `benchmarks/fuzz_api.py` sends the rest."""
+"""No request gets a 5xx, whatever it holds: a sample of all spoilt ones. `benchmarks/fuzz_api.py` sends the rest."""
 
 import pathlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""An Idempotency-Key covers the lines of a body: the same ones make one batch, however they are packed; others are refused."""
+"""An Idempotency-Key covers the lines of a body: the same lines make one batch, however they are packed; others are refused."""
 
 import asyncio
 import gzip

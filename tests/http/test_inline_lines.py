@@ -1,4 +1,4 @@
-"""Rows over HTTP: a line of a body means what a line of a file means, and nothing is called safe beside words that nobody read."""
+"""Rows over HTTP: a line of a body means the same as a line of a file, and nothing is called safe beside unread words."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""One model of what may be asked of a job: each face has all of it, and what one takes is what the row has."""
+"""One model of a job's options: each face offers all of it, and what a face accepts is what the row stores."""
 
 import inspect
 import json

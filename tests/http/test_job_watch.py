@@ -1,4 +1,4 @@
-"""Callers that wait for news of a batch: one look for all, told of every change, not more of a key than it has slots."""
+"""Callers that wait for news of a batch: one poll serves all, each learns of every change, and slots per key are limited."""
 
 import asyncio
 import json

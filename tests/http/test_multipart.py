@@ -1,4 +1,4 @@
-"""Uploads: a file is kept for as long as its form says, wherever that stands; a form that is wrong leaves nothing."""
+"""Uploads: the form decides how long a file is kept, wherever the field is; an invalid form leaves nothing."""
 
 import pathlib
 from collections.abc import Iterator

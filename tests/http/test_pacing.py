@@ -1,4 +1,4 @@
-"""How many deliveries a receiver gets at a time and a second: by how it takes them, and by its owner's word."""
+"""How many deliveries a receiver gets at a time and per second: by how it accepts them, and by its owner's limit."""
 
 import itertools
 import time

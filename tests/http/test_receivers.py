@@ -1,4 +1,4 @@
-"""What receivers do to a sender: hang, drip, flood, reset, redirect, show an old certificate; and what each costs the others."""
+"""What receivers do to a sender: hang, drip, flood, reset, redirect, show an old certificate; and how little that delays others."""
 
 import datetime as dt
 import json

@@ -1,4 +1,4 @@
-"""The commands with `--url`: jobs are listed and watched, and an empty input is no success, as beside the database."""
+"""The commands with `--url`: jobs are listed and watched, and an empty input is no success, as with a database URL."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Results over HTTP: filters, waiting for news, progress as it comes, downloads; and how often one may ask."""
+"""Results over HTTP: filters, waiting for news, live progress, downloads; and how often a caller may ask."""
 
 import csv
 import io

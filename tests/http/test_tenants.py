@@ -1,4 +1,4 @@
-"""Every route that there is, asked with the key of another tenant, with a key that may not, and with none."""
+"""Every route, called with the key of another tenant, with a key that lacks the scope, and without a key."""
 
 import re
 from typing import Any

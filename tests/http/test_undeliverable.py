@@ -1,4 +1,4 @@
-"""A delivery that cannot be composed, signed or written down costs that one: it is planned anew, and the others go out."""
+"""A delivery that cannot be composed, signed or recorded stops only itself: it is deferred, and the others are sent."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Laws: what goes in comes out, and nothing is lost or doubled."""
+"""Laws: decoding undoes encoding, and nothing is lost or doubled."""
 
 import json
 import types

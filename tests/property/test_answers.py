@@ -1,4 +1,4 @@
-"""Answers and what they mean: reading undoes rendering, and whatever is read contradicts neither itself nor its mode."""
+"""Answers and their meaning: parsing undoes rendering, and no parsed answer contradicts itself or its mode."""
 
 import random
 from typing import Any

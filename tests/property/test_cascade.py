@@ -1,4 +1,4 @@
-"""Which rows a second model is asked: every unsure one, a steady share of the others, the same ones whoever asks."""
+"""Which rows a second model judges: every unsure one, a steady share of the others, the same ones in every process."""
 
 import hashlib
 

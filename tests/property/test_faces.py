@@ -1,8 +1,8 @@
-"""Every face says of a verdict what the interpretation said: over 10,000 random judgements, 0 differences.
+"""Every face says about a verdict what the interpretation said: over 10,000 random judgements, 0 differences.
 
     python -m pytest -q tests/property/test_faces.py -s
 
-prints how many were held against each other; `tests/store/test_faces.py` does the same through PostgreSQL.
+prints how many were compared; `tests/store/test_faces.py` does the same through PostgreSQL.
 """
 
 import datetime as dt

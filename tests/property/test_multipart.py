@@ -1,4 +1,4 @@
-"""A form says the same in whatever pieces it comes; an upload is taken or refused by all of it, wherever its fields stand."""
+"""A form means the same in whatever chunks it arrives; an upload is accepted or refused as a whole, in any order of fields."""
 
 import asyncio
 import itertools

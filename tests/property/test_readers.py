@@ -1,4 +1,4 @@
-"""Whatever a file is and whatever happened to it: every line is accounted for, and nothing is taken that nobody wrote."""
+"""Whatever a file is and whatever happened to it: every line is accounted for, and only what somebody wrote is taken."""
 
 import csv
 import io

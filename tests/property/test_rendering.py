@@ -1,4 +1,4 @@
-"""Prompts of whatever conversation there is: one that cannot be rendered costs its neighbours nothing."""
+"""Prompts of arbitrary conversations: one that cannot be rendered does not affect the others."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Laws of reading a row: nothing raises but a LineError, no word goes unseen, whatever is taken can be stored and opened again."""
+"""Laws of reading a row: only LineError is raised, no word goes unseen, and whatever is accepted can be stored and decrypted."""
 
 import datetime as dt
 import json

@@ -1,4 +1,4 @@
-"""Values of a JSON body, counted in whatever pieces it comes."""
+"""Values of a JSON body, counted in whatever chunks it arrives."""
 
 import json
 from typing import Any

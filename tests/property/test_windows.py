@@ -1,4 +1,4 @@
-"""Windows over long texts: nothing is lost, and what is shorter than the overlap is never cut in two."""
+"""Windows over long texts: nothing is lost, and a passage shorter than the overlap is never split."""
 
 import itertools
 

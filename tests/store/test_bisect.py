@@ -1,4 +1,4 @@
-"""Texts that kill whoever judges them are found by halving their shard; all others get their verdict, exactly once."""
+"""Texts that kill their workers are found by bisecting their shard; all others get their verdict, exactly once."""
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -71,14 +71,14 @@ def test_the_opinions_of_a_first_model_are_halved_with_their_texts(db: Database,
     said = Provisional(verdicts.register_model(db, MODEL), [SAFE, UNSURE, UNSURE, SAFE])
     assert handoff.pass_on(db, keyring, first, said)
     held = took(db, job, 0)
-    texts, opinion = handoff.load(db, keyring, held)
-    assert bisect(db, keyring, held, texts, opinion, limits=LIMITS)
+    texts, provisional = handoff.load(db, keyring, held)
+    assert bisect(db, keyring, held, texts, provisional, limits=LIMITS)
     for no, ids, severities in ((0, ["id0", "id1"], [0, 1]), (-1, ["id2", "id3"], [1, 0])):
         half = took(db, job, no)
-        texts, opinion = handoff.load(db, keyring, half)
+        texts, provisional = handoff.load(db, keyring, half)
         assert [row.id for row in texts] == ids
-        assert opinion is not None
-        assert [int(judgement.severity) for judgement in opinion.judgements] == severities
+        assert provisional is not None
+        assert [int(judgement.severity) for judgement in provisional.judgements] == severities
 
 
 def test_a_shard_is_halved_while_texts_still_come_in(db: Database, keyring: Keyring) -> None:

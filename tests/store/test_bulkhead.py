@@ -1,4 +1,4 @@
-"""Whatever is raised in a dispatcher's tick costs that one thing: every other step, shard, job and delivery goes on."""
+"""An error in a dispatcher's tick stops only its own unit: every other step, shard, job and delivery continues."""
 
 import datetime as dt
 import itertools
@@ -117,8 +117,8 @@ def test_an_event_that_is_refused_holds_up_no_other(
         held = take(db, job, 0)
         assert held
         assert finish(db, held)
-    rung = "select count(*) from delivery where published_at is not null"
-    live(dispatcher, lambda: scalar(db, rung) == 1, "the other's delivery")
+    published = "select count(*) from delivery where published_at is not null"
+    live(dispatcher, lambda: scalar(db, published) == 1, "the other's delivery")
     assert scalar(db, f"select count(*) from outbox where job_id = {poisoned.id}") == 1
     allow(db, "delivery", poisoned)
     assert deliveries.relay(db, deliveries.events(db)) == 1  # it has only waited
@@ -152,8 +152,12 @@ def test_a_delivery_whose_mark_is_refused_holds_up_no_other(
     deliveries.relay(db, deliveries.events(db))
     refuse(db, "delivery", poisoned, "update")
     before = metrics.RAISED.labels("mark_deliveries")._value.get()
-    rung = f"select count(published_at) from delivery where job_id = {other.id}"
-    live(dispatcher, lambda: scalar(db, rung) == 1 and metrics.RAISED.labels("mark_deliveries")._value.get() > before, "its mark")
+    published = f"select count(published_at) from delivery where job_id = {other.id}"
+    live(
+        dispatcher,
+        lambda: scalar(db, published) == 1 and metrics.RAISED.labels("mark_deliveries")._value.get() > before,
+        "its mark",
+    )
     assert scalar(db, f"select count(published_at) from delivery where job_id = {poisoned.id}") == 0
 
 

@@ -1,4 +1,4 @@
-"""What PostgreSQL says of a row that it refuses can hold the row: none of that is in a log of the API, a worker or a dispatcher."""
+"""PostgreSQL's error about a row can quote the row: none of that is in a log of the API, a worker or a dispatcher."""
 
 import json
 import logging

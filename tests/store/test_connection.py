@@ -1,4 +1,4 @@
-"""What a statement's values are, whatever goes over the wire."""
+"""The values of a statement arrive unchanged, whatever the wire format."""
 
 import pytest
 from psycopg.rows import scalar_row

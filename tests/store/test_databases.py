@@ -1,4 +1,4 @@
-"""What the tests of a process share: a database is as fresh for the next one, and one that was rebuilt is nobody's."""
+"""The databases that the tests of a process share: each is fresh for the next test, and an altered one is dropped."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How fast a job goes, when it will be done, and why it stands still."""
+"""How fast a job progresses, when it will be done, and why it does not progress."""
 
 import datetime as dt
 from dataclasses import replace

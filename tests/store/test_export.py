@@ -1,4 +1,4 @@
-"""Verdicts as files: ids as they came, with their texts, with columns for metadata; and lines that were refused."""
+"""Verdicts as files: ids unchanged, with their texts, with columns for metadata; and lines that were refused."""
 
 import csv
 import json

@@ -1,6 +1,6 @@
-"""Random verdicts through PostgreSQL, by COPY and by one statement, and out by every face: all say what the interpretation said.
+"""Random verdicts through PostgreSQL, by COPY and by one statement, and out by every face: all agree with the interpretation.
 
-Beside the pure faces (`tests/services/faces.py`) those that PostgreSQL has a part in: the view, exports, filters, counters.
+Covers the pure faces (`tests/services/faces.py`) and those that need PostgreSQL: the view, exports, filters, counters.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What one error is no reason to end for: renewing leases, waiting for news, a shard that cannot be told from a wrong key."""
+"""Work that one error must not end: renewing leases, waiting for news, a shard that may or may not have a wrong key."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Texts coming in: work starts at once, a cut-off intake is gone on with, and no text is taken twice."""
+"""Intake: work starts at once, an interrupted intake is resumed, and no text is taken twice."""
 
 from collections.abc import Iterator
 

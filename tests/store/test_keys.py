@@ -1,4 +1,4 @@
-"""API keys: scopes, ends, successors, and what is never shown again."""
+"""API keys: scopes, expiry, successors, and what is never shown again."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Shards on real PostgreSQL: the claim, the fence, the hand-backs, the doorbells."""
+"""Shards on real PostgreSQL: claims, the fence, hand-backs, messages."""
 
 import threading
 
@@ -21,7 +21,7 @@ from tests.services.stored import BULK, MODEL, finish, scalar, submit, take, too
 def test_a_shard_is_claimed_once_and_finished_once(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
     held = took(db, job, 0)
-    assert take(db, job, 0) is None  # a duplicate doorbell
+    assert take(db, job, 0) is None  # a duplicate message
     assert [row.content for row in leases.load(db, keyring, held)] == [f"text {i}" for i in range(4)]
     assert finish(db, held)
     assert not finish(db, held)
@@ -152,8 +152,8 @@ def test_a_shard_handed_back_to_a_cancelling_job_is_dropped(db: Database, keyrin
 
 def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
-    rung = publishing.due(db, BULK, limit=2)
-    publishing.mark_published(db, rung)
+    published = publishing.due(db, BULK, limit=2)
+    publishing.mark_published(db, published)
     assert (publishing.windows(db)[BULK], [b.shard_no for b in publishing.due(db, BULK, limit=9)]) == (2, [2])
     assert publishing.forget_lost(db, publishing.lost(db, BULK, older_than_s=60), older_than_s=60) == 0
     assert publishing.forget_lost(db, publishing.lost(db, BULK, older_than_s=0), older_than_s=0) == 2
@@ -163,9 +163,9 @@ def test_lost_doorbells_are_rung_again_after_a_while(db: Database, keyring: Keyr
 
 def test_a_doorbell_answered_before_it_was_noted_is_not_out(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 4)
-    rung = publishing.due(db, BULK, limit=9)
+    published = publishing.due(db, BULK, limit=9)
     assert leases.fail(db, took(db, job, 0), error="x", delay_s=0)
-    publishing.mark_published(db, rung)
+    publishing.mark_published(db, published)
     assert publishing.windows(db)[BULK] == 0
     assert [bell.shard_no for bell in publishing.due(db, BULK, limit=9)] == [0]
 
@@ -180,11 +180,11 @@ def test_nobody_rings_for_a_shard_that_is_to_be_given_up(db: Database, keyring: 
 
 def test_a_worker_stopped_in_the_middle_of_a_claim_holds_up_nobody_else(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring)
-    rung = publishing.due(db, BULK, limit=9)
+    published = publishing.due(db, BULK, limit=9)
     with db.begin() as stopped:
         stopped.execute("set local idle_in_transaction_session_timeout = 0")
         stopped.execute("update shard set state = 1, token = token + 1 where shard_no = 0")
-        publishing.mark_published(db, rung)
+        publishing.mark_published(db, published)
         assert publishing.windows(db)[BULK] == 2
         assert publishing.forget_lost(db, publishing.lost(db, BULK, older_than_s=0), older_than_s=0) == 2
         assert leases.rescue(db, leases.overdue(db)) == []

@@ -1,4 +1,4 @@
-"""The schema on real PostgreSQL: made by migrations, described by the models, carried by the wheel."""
+"""The schema on real PostgreSQL: created by migrations, described by the models, shipped in the wheel."""
 
 import datetime as dt
 import os

@@ -1,4 +1,4 @@
-"""What becomes of a shard whose worker cannot write: trouble of the database is not counted against it."""
+"""What becomes of a shard whose worker cannot write: database errors do not count against it."""
 
 from dataclasses import replace
 from typing import Any

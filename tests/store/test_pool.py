@@ -1,4 +1,4 @@
-"""Which connections are lent again, and which never."""
+"""Which connections are lent again, and which are not."""
 
 import contextlib
 import threading

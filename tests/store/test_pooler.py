@@ -1,4 +1,4 @@
-"""A pooler that loses prepared statements is said at start, by whatever opens the store."""
+"""Every process that opens the store reports, at its start, a pooler that loses prepared statements."""
 
 import pathlib
 import sys

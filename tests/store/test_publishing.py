@@ -1,4 +1,4 @@
-"""Whose shards are rung for next: fair shares between tenants and jobs, priorities, pauses."""
+"""Which shards are published next: fair shares between tenants and jobs, priorities, pauses."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def other_tenant(db: Database, keyring: Keyring, name: str) -> int:
 
 
 def ring(db: Database, n: int) -> list[int]:
-    """The jobs of the next `n` shards, which are rung for."""
+    """The jobs of the next `n` shards, which are published."""
     bells = publishing.due(db, BULK, limit=n)
     publishing.mark_published(db, bells)
     return [bell.job_id for bell in bells]
@@ -89,7 +89,7 @@ def test_a_paused_job_stands_still_and_goes_on_when_resumed(db: Database, keyrin
     control.pause(db, job.id)
     assert publishing.windows(db)[BULK] == 0
     assert ring(db, 9) == []
-    assert take(db, job, 1) is None  # a doorbell that was out
+    assert take(db, job, 1) is None  # its message was out already
     assert finish(db, held)
     assert views.get(db, job.public_id).is_paused
     control.resume(db, job.id)

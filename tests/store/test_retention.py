@@ -1,4 +1,4 @@
-"""Days that are over: texts go as a file, then jobs and verdicts; a drop that was cut off is finished later."""
+"""Days that are over: texts go as a whole partition, then jobs and verdicts; an interrupted drop is finished later."""
 
 import datetime as dt
 

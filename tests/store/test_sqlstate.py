@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses, by SQLSTATE: waited for or not, the same on every path, and never with the values that were sent."""
+"""PostgreSQL's errors, by SQLSTATE: retried or not, the same on every path, and never with the values that were sent."""
 
 import traceback
 from collections.abc import Callable

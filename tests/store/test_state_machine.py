@@ -1,4 +1,4 @@
-"""Any verbs in any order, by workers, zombies, callers and the dispatcher: every move is one of the table, and the rows agree."""
+"""Any verbs in any order, by workers, zombies, callers and the dispatcher: every transition is in the table, and the rows agree."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

@@ -1,4 +1,4 @@
-"""Complaints of other tools' users, c01 to c30, each with inputs made here: what is taken, and what is refused with which lines."""
+"""Complaints of other tools' users, c01 to c30, each with inputs made here: what is accepted, and which lines are refused."""
 
 import datetime as dt
 import decimal

@@ -1,4 +1,4 @@
-"""A run of chaos in which somebody ended who never may has not passed."""
+"""A chaos run in which a process ended that must never end has not passed."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tables with columns that are called as members of batch lines: what is judged is the text, or the column that was named."""
+"""Tables whose columns are named like members of batch lines: the text, or the column that was named, is judged."""
 
 import io
 import json

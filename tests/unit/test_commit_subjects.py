@@ -1,4 +1,4 @@
-"""Subjects of commits have one form, held from the commit that added the checker on."""
+"""Commit subjects have one form, enforced from the commit that added the checker on."""
 
 import os
 import pathlib

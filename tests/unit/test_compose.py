@@ -1,4 +1,4 @@
-"""No Docker engine runs here: the compose file's shape is checked, and every command in it is run as far as its help."""
+"""No Docker engine runs here: the compose file's structure is checked, and every command in it is run with --help."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""Conversations of many makers: each gets turns that the guard's template shows, or is refused by the name of what prevents it."""
+"""Conversations of many formats: each gets turns that the guard's template shows, or is refused with the reason."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A database's URL as the driver's keywords."""
+"""A database URL as the driver's keywords."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The docs say what the code does: generated pages are fresh, links lead somewhere, commands exist."""
+"""The docs match the code: generated pages are fresh, links lead somewhere, commands exist."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Columns of a verdict and what they say: nothing is lost on the way, and nothing that is not understood is safe."""
+"""The columns of a verdict and their meaning: nothing is lost, and nothing that is not understood is safe."""
 
 import datetime as dt
 import math

@@ -1,4 +1,4 @@
-"""Keys, sealed blobs and signatures."""
+"""Keys, encrypted blobs and signatures."""
 
 import pytest
 from standardwebhooks import Webhook

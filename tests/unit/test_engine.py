@@ -1,4 +1,4 @@
-"""One thread serves all: every row is settled once, whatever the batch goes through."""
+"""One thread serves all callers: every row is settled once, whatever happens to its batch."""
 
 import queue
 import threading

@@ -1,8 +1,8 @@
-"""No face of a verdict without the property test: whatever in the source could make one has to say which face it is.
+"""Every face of a verdict is in the property test: whatever in the source could be one must say which face it is.
 
 A new module that touches verdicts, a new route, format, command or column of the view fails here until it is listed: with a face of
-`tests/services/faces.py` (pure) or `tests/store/test_faces.py` (through PostgreSQL), which are held against each other over
-random verdicts, or with why it is none.
+`tests/services/faces.py` (pure) or `tests/store/test_faces.py` (through PostgreSQL), which are compared over random verdicts, or
+with the reason why it is none.
 """
 
 import ast

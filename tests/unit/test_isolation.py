@@ -1,4 +1,4 @@
-"""Suspects run alone; nobody else pays for them."""
+"""Suspects run alone and do not harm other shards."""
 
 import threading
 
@@ -18,11 +18,11 @@ def run(target: object) -> threading.Thread:
 
 
 def test_ordinary_shards_run_together() -> None:
-    quarantine, both = Isolation(), threading.Barrier(2, timeout=WAIT_S)
+    isolation, both = Isolation(), threading.Barrier(2, timeout=WAIT_S)
     met: list[bool] = []
 
     def ordinary() -> None:
-        with quarantine.enter():
+        with isolation.enter():
             both.wait()
             met.append(True)
 
@@ -32,16 +32,16 @@ def test_ordinary_shards_run_together() -> None:
 
 
 def test_a_suspect_waits_for_what_runs_and_nothing_comes_in_until_it_has_left() -> None:
-    quarantine = Isolation()
+    isolation = Isolation()
     inside, finish, asked, alone, leave, late = (threading.Event() for _ in range(6))
 
     def ordinary() -> None:
-        with quarantine.enter():
+        with isolation.enter():
             inside.set()
             assert finish.wait(WAIT_S)
 
     def suspect() -> None:
-        with quarantine.enter() as wait_for_exclusive:
+        with isolation.enter() as wait_for_exclusive:
             asked.set()
             assert wait_for_exclusive()
             assert finish.is_set()
@@ -49,7 +49,7 @@ def test_a_suspect_waits_for_what_runs_and_nothing_comes_in_until_it_has_left() 
             assert leave.wait(WAIT_S)
 
     def latecomer() -> None:
-        with quarantine.enter():
+        with isolation.enter():
             assert leave.is_set()
             late.set()
 
@@ -69,12 +69,12 @@ def test_a_suspect_waits_for_what_runs_and_nothing_comes_in_until_it_has_left() 
 
 
 def test_of_two_suspects_the_second_is_turned_away_and_the_first_waits_for_it_to_leave() -> None:
-    quarantine = Isolation()
+    isolation = Isolation()
     both, alone, gave_back = threading.Barrier(2), threading.Event(), threading.Event()
     turned_away: list[bool] = []
 
     def suspect() -> None:
-        with quarantine.enter() as wait_for_exclusive:
+        with isolation.enter() as wait_for_exclusive:
             both.wait(WAIT_S)
             if wait_for_exclusive():
                 assert gave_back.is_set()
@@ -91,9 +91,9 @@ def test_of_two_suspects_the_second_is_turned_away_and_the_first_waits_for_it_to
 
 
 def test_a_suspect_that_raises_leaves_the_door_open() -> None:
-    quarantine = Isolation()
-    with pytest.raises(ValueError), quarantine.enter() as wait_for_exclusive:  # noqa: PT011, PT012
+    isolation = Isolation()
+    with pytest.raises(ValueError), isolation.enter() as wait_for_exclusive:  # noqa: PT011, PT012
         assert wait_for_exclusive()
         raise ValueError
-    with quarantine.enter() as wait_for_exclusive:
+    with isolation.enter() as wait_for_exclusive:
         assert wait_for_exclusive()

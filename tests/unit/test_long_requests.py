@@ -1,4 +1,4 @@
-"""Slots for what takes long: so many of a key, and each free again, also that of a stream which never begins."""
+"""Slots for long requests: a limited number per key, each freed again, even that of a stream that never begins."""
 
 import pytest
 

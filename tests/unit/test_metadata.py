@@ -1,4 +1,4 @@
-"""What a row passes through: kept as the nearest JSON, or left out with a note, and never at its text's cost."""
+"""Metadata of a row: kept as the nearest JSON, or left out with a note, and never at the cost of its text."""
 
 import datetime as dt
 import decimal

@@ -1,4 +1,4 @@
-"""A model's revision: any changed byte of its folder changes it, and nothing that was remembered hides a change."""
+"""A model's revision: any changed byte of its folder changes it, and no cache hides a change."""
 
 import os
 import pathlib

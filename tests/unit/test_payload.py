@@ -1,4 +1,4 @@
-"""A shard's texts as JSON: what one row carries along costs no other row."""
+"""A shard's texts as JSON: one row's metadata does not affect other rows."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What comes once, such as a pipe: every row of it is read, alone and among files, or it is refused; nothing hangs."""
+"""Inputs that can be read only once, such as pipes: every row is read, alone and among files, or it is refused; nothing hangs."""
 
 import contextlib
 import os

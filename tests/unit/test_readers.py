@@ -1,4 +1,4 @@
-"""Files as people bring them: what is read, what is refused with which lines, and what a whole file is refused for."""
+"""Files as people have them: what is read, which lines are refused, and when a whole file is refused."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""Names of receivers: a resolver that is slow for one tenant holds up nobody, and each address of a name is tried in turn."""
+"""Names of receivers: a resolver that is slow for one tenant delays nobody else, and each address of a name is tried in turn."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""What makes two submissions the same: a documented form, which a new option does not change."""
+"""What makes two submissions the same: a documented form, which new options do not change."""
 
 import hashlib
 import pathlib

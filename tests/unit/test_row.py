@@ -1,4 +1,4 @@
-"""A line of input as a row: ids, metadata, numbers, repeated keys, lines of batches; a line's fault is that line's alone."""
+"""A line of input as a row: ids, metadata, numbers, repeated keys, batch lines; an error in a line refuses only that line."""
 
 import decimal
 import json

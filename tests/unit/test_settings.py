@@ -1,4 +1,4 @@
-"""Settings: each wrong value is one sentence, no secret is shown, and a child process finds the same."""
+"""Settings: each wrong value gives one sentence, no secret is shown, and a child process gets the same settings."""
 
 import pathlib
 

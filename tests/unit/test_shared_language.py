@@ -1,4 +1,4 @@
-"""States, categories, log slugs, packages, Celery's settings: the language that every process shares."""
+"""States, categories, log slugs, packages, Celery's settings: the vocabulary that every process shares."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""Equal texts in work at the same time: one task judges, the others wait for it, and for nobody in vain."""
+"""Equal texts in work at the same time: one task judges, the others wait for it, and none waits in vain."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,26 +10,26 @@ from worker.moderation.single_flight import SingleFlight
 
 
 def test_a_text_belongs_to_the_first_who_takes_it_until_its_scope_ends() -> None:
-    twins = SingleFlight()
-    with twins.scope(1) as first:
+    flight = SingleFlight()
+    with flight.scope(1) as first:
         assert first.take(["a", "b"]) == {}
-        with twins.scope(2) as second:
+        with flight.scope(2) as second:
             assert second.take(["b", "c"]) == {"b": first}
             first.settle({"a": SAFE, "b": SAFE})
             assert second.take(["b"])["b"].judgement("b") is SAFE
-    with twins.scope(3) as third:
+    with flight.scope(3) as third:
         assert third.take(["a", "b", "c"]) == {}
 
 
 def test_who_waits_for_a_task_that_fails_is_told_nothing() -> None:
-    twins = SingleFlight()
+    flight = SingleFlight()
     waiting = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        with twins.scope(1) as first:
+        with flight.scope(1) as first:
             first.take(["a"])
 
             def wait() -> Judgement | None:
-                with twins.scope(2) as second:
+                with flight.scope(2) as second:
                     owner = second.take(["a"])["a"]
                     waiting.set()
                     return owner.judgement("a")
@@ -40,11 +40,11 @@ def test_who_waits_for_a_task_that_fails_is_told_nothing() -> None:
 
 
 def test_two_that_wait_for_each_other_both_go_on() -> None:
-    twins = SingleFlight()
+    flight = SingleFlight()
     both = threading.Barrier(2, timeout=patience(10))
 
     def work(mine: str, other: str) -> Judgement | None:
-        with twins.scope(1) as scope:
+        with flight.scope(1) as scope:
             scope.take([mine])
             both.wait()
             owner = scope.take([other])[other]

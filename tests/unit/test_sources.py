@@ -1,4 +1,4 @@
-"""Which files an input has: folders and patterns leave out none without a word; and what their encodings may be called."""
+"""Which files an input has: folders and patterns never skip one silently; and the names that encodings may have."""
 
 import gzip
 import json

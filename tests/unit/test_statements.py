@@ -1,4 +1,4 @@
-"""Statements speak in words, none says a state, a lane or a severity by its number; and they speak one dialect."""
+"""Statements use words: none gives a state, a lane or a severity by its number; and they use one dialect."""
 
 import ast
 import pathlib

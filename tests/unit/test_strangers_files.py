@@ -1,4 +1,4 @@
-"""Files of strangers: values that Python lacks, names in two spellings, words beside an empty text, lists in objects."""
+"""Files from strangers: values that Python lacks, names in two spellings, words beside an empty text, lists in objects."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Where verdicts are written to: never over the input, with the mode and behind the links of what was there, or into a pipe."""
+"""Where verdicts are written: never over the input, with the mode and behind the links of the previous file, or into a pipe."""
 
 import os
 import pathlib

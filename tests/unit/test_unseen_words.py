@@ -1,4 +1,4 @@
-"""No word is passed over: what stands where nobody reads it, beside what is read, is judged, refused, or metadata by request."""
+"""No word is skipped: words outside the text that is read are judged, refused, or kept as metadata on request."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""A process that is stuck ends itself: its supervisor starts a fresh one, and its leases run out."""
+"""A process that is stuck ends itself: its supervisor starts a new one, and its leases run out."""
 
 import threading
 from typing import Any

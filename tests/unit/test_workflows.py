@@ -1,4 +1,4 @@
-"""What runs elsewhere names only what is here: targets, services, versions, tools. None of it can be run by a test."""
+"""Workflow files name only what exists here: targets, services, versions, tools. Tests cannot run any of them."""
 
 import json
 import pathlib
