@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,8 +46,9 @@ def ask(settings: Settings, **more: Any) -> int:
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """What was printed as JSON, without the log of the API in this process."""
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    """Return what was printed as JSON. The API in this process logs to the same stream, and may do so in the middle of a line."""
+    out, decoder = capsys.readouterr().out, json.JSONDecoder()
+    return [decoder.raw_decode(out, found.start())[0] for found in re.finditer(r'\{"job": ', out)]
 
 
 def test_jobs_are_listed_and_watched_over_http(
