@@ -123,11 +123,6 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def webhook_again_s(self) -> float:
-        """How long a published delivery is assumed to be under way, in seconds."""
-        return self.tuning.republish_s + self.webhooks.timeout_s
-
-    @property
     def is_embedded(self) -> bool:
         """Whether this process starts its own PostgreSQL and broker."""
         return self.database_url is None

@@ -47,3 +47,7 @@ class Tuning(BaseModel):
     api_max_waiting: int = Field(default=300, ge=1, le=100_000, description="Most requests of one API key that wait for news.")
     api_head_s: float = Field(default=10.0, gt=0.0, le=600.0, description="Longest time for a request's head, s.")
     api_pause_s: float = Field(default=60.0, gt=0.0, le=3600.0, description="Time in which a body must bring at least 1 KiB, s.")
+
+    def redelivery_s(self, timeout_s: float) -> float:
+        """Return how long a delivery that was published counts as under way, if an attempt may take `timeout_s`."""
+        return self.republish_s + timeout_s

@@ -90,8 +90,8 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_refused(
     made, _ = endpoint(db, keyring, f"http://rebinding.example:{port}/")
     monkeypatch.setattr(ssrf.socket, "getaddrinfo", rebinding)
     assert ssrf.is_allowed(str(rebinding()[0][4][0]), [])  # type: ignore[index]  # at registration
-    pool = make_pool(closed)
-    outcome = send(db, Deliverer(db, keyring, closed, pool, time.time, random.random, lambda s: None), made)
+    pool = make_pool(closed.webhooks)
+    outcome = send(db, Deliverer(db, keyring, closed.webhooks, closed.tuning, pool, time.time, random.random, lambda s: None), made)
     assert "private or reserved" in str(outcome.error)
     assert receiver.got == []
     pool.close()

@@ -1,5 +1,7 @@
 """A delivery that cannot be composed, signed or recorded stops only itself: it is deferred, and the others are sent."""
 
+import dataclasses
+
 import pytest
 
 from guardfleet.security.encryption import Keyring, new_secret_key
@@ -42,9 +44,7 @@ def test_a_process_that_lacks_the_installations_key_gives_no_delivery_up(
 ) -> None:
     installation.require_key(db, keyring)
     (delivery,) = happened(db, endpoint(db, keyring, receiver.url)[0])
-    forgotten = Deliverer(
-        db, Keyring(new_secret_key()), deliver.settings, deliver.pool, now=deliver.now, random=deliver.random, pause=deliver.pause
-    )
+    forgotten = dataclasses.replace(deliver, keyring=Keyring(new_secret_key()))
     forgotten(delivery)
     assert scalar(db, "select count(*) from attempt") == 0
     with db.begin() as connection:

@@ -28,6 +28,6 @@ def moderator(db: Database, keyring: Keyring) -> Iterator[Moderator]:
     settings = load_settings()
     engine = BatchingEngine(InstantBackend())
     engine.start()
-    judge = Judge(db, engine, settings, verdicts.register_model(db, engine.model))
-    yield Moderator(db, keyring, judge, LeaseKeeper(db, lease_s=45), settings, "w", Impatient(), lambda: 0.5)
+    judge = Judge(db, engine, settings.cache, verdicts.register_model(db, engine.model))
+    yield Moderator(db, keyring, judge, LeaseKeeper(db, lease_s=45), settings.tuning, "w", Impatient(), lambda: 0.5)
     engine.stop()

@@ -28,8 +28,8 @@ def settings(tmp_path: pathlib.Path) -> Settings:
 
 @pytest.fixture
 def deliver(db: Database, keyring: Keyring, settings: Settings) -> Iterator[Deliverer]:
-    pool = make_pool(settings)
-    yield Deliverer(db, keyring, settings, pool, now=time.time, random=lambda: 0.5, pause=lambda s: None)
+    pool = make_pool(settings.webhooks)
+    yield Deliverer(db, keyring, settings.webhooks, settings.tuning, pool, now=time.time, random=lambda: 0.5, pause=lambda s: None)
     pool.close()
 
 

@@ -34,10 +34,10 @@ def test_a_disk_that_stays_full_is_no_failure_of_the_shard(
         raise RetryableError("PostgreSQL did not answer: could not extend file: No space left on device")
 
     monkeypatch.setattr(completion, "finish", full)
-    for _ in range(moderator.settings.tuning.max_failures + 2):
+    for _ in range(moderator.tuning.max_failures + 2):
         moderator(job.id, 0)
         assert scalar(db, "select array[claims, failures, state] from shard") == [0, 0, 0]
-    assert tries == FINISH_TRIES * (moderator.settings.tuning.max_failures + 2)
+    assert tries == FINISH_TRIES * (moderator.tuning.max_failures + 2)
     monkeypatch.setattr(completion, "finish", finish)
     moderator(job.id, 0)
     assert scalar(db, "select array[claims, failures, state] from shard") == [1, 0, 2]

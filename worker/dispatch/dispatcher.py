@@ -45,10 +45,12 @@ class Dispatcher:
     def __post_init__(self) -> None:
         """Put the steps in order."""
         self._bulkhead = Bulkhead(self.db.ping, self.clock)
-        outgoing = MessagePublisher(self.db, self.publisher, self.settings, self._bulkhead, self.clock)
+        settings, tuning = self.settings, self.settings.tuning
+        outgoing = MessagePublisher(self.db, self.publisher, settings.webhooks, tuning, self._bulkhead, self.clock)
+        mender = Mender(self.db, self.keyring, settings.namespace, settings.retention, tuning, self._bulkhead)
         self.steps = [
-            *Mender(self.db, self.keyring, self.settings, self._bulkhead).steps(),
-            Step("publish_deliveries", self.settings.tuning.tick_s, outgoing.publish_deliveries),
+            *mender.steps(),
+            Step("publish_deliveries", tuning.tick_s, outgoing.publish_deliveries),
             Step(PUBLISH, 0.0, outgoing.publish_shards),
         ]
 

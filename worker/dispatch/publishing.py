@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guardfleet.broker.celery_app import DELIVER, MODERATE, Publisher
-from guardfleet.settings import Settings
+from guardfleet.settings.groups import WebhookSettings
+from guardfleet.settings.tuning import Tuning
 from guardfleet.store.events import deliveries
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import publishing
@@ -25,7 +26,8 @@ class MessagePublisher:
 
     db: Database
     publisher: Publisher
-    settings: Settings
+    webhooks: WebhookSettings
+    tuning: Tuning
     bulkhead: Bulkhead
     clock: Callable[[], float]
     _short_since: dict[str, float] = field(default_factory=dict, init=False)  # by queue
@@ -40,8 +42,8 @@ class MessagePublisher:
         ids = deliveries.due(
             self.db,
             limit=DELIVERY_WINDOW,
-            again_after_s=self.settings.webhook_again_s,
-            at_once=self.settings.tuning.webhook_at_once,
+            again_after_s=self.tuning.redelivery_s(self.webhooks.timeout_s),
+            at_once=self.tuning.webhook_at_once,
             failing=FAILING_AT_ONCE,
             skip=self._aside("mark_deliveries"),
         )
@@ -53,8 +55,8 @@ class MessagePublisher:
         queue = self.publisher.queues.of_model(route.lane, route.model)
         if self._is_short(queue, out):
             out -= self._forget_lost(route, queue)
-        limits = Limits(self.settings.tuning.max_claims, self.settings.tuning.max_failures)
-        room = max(0, self.settings.tuning.prefetch_window - out)
+        limits = Limits(self.tuning.max_claims, self.tuning.max_failures)
+        room = max(0, self.tuning.prefetch_window - out)
         ready = publishing.due(self.db, route, limit=room, limits=limits, skip=self._aside("mark_shards"))
         if not ready:
             return 0
@@ -67,7 +69,7 @@ class MessagePublisher:
         return published
 
     def _forget_lost(self, route: Route, queue: str) -> int:
-        age_s = self.settings.tuning.republish_s
+        age_s = self.tuning.republish_s
         keys = publishing.lost(self.db, route, older_than_s=age_s, skip=self._aside("forget_lost"))
         lost = sum(self.bulkhead.sweep("forget_lost", keys, lambda some: publishing.forget_lost(self.db, some, older_than_s=age_s)))
         if lost:
@@ -84,7 +86,7 @@ class MessagePublisher:
         if not out or self.publisher.depth(queue) >= out:
             self._short_since.pop(queue, None)
             return False
-        if self.clock() - self._short_since.setdefault(queue, self.clock()) < self.settings.tuning.republish_s:
+        if self.clock() - self._short_since.setdefault(queue, self.clock()) < self.tuning.republish_s:
             return False
         del self._short_since[queue]
         return True

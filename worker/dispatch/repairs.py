@@ -11,7 +11,8 @@ from typing import Any
 from guardfleet.domain.lanes import Lane, Queues
 from guardfleet.jobs import diagnosis
 from guardfleet.security.encryption import Keyring
-from guardfleet.settings import Settings
+from guardfleet.settings.groups import RetentionSettings
+from guardfleet.settings.tuning import Tuning
 from guardfleet.store import files, idempotency
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import control, intake_recovery, retention
@@ -46,18 +47,20 @@ class Mender:
 
     db: Database
     keyring: Keyring
-    settings: Settings
+    namespace: str
+    retention: RetentionSettings
+    tuning: Tuning
     bulkhead: Bulkhead
     _stalled: frozenset[Route] = field(default=frozenset(), init=False)
 
     @property
     def limits(self) -> Limits:
         """How often a shard may be tried."""
-        return Limits(self.settings.tuning.max_claims, self.settings.tuning.max_failures)
+        return Limits(self.tuning.max_claims, self.tuning.max_failures)
 
     def steps(self) -> list[Step]:
         """Return all steps in order."""
-        tick_s = self.settings.tuning.tick_s
+        tick_s = self.tuning.tick_s
         return [
             Step("rescue", tick_s, self.rescue),
             Step("give_up", tick_s, self.give_up),
@@ -85,7 +88,7 @@ class Mender:
         """Bisect or settle shards that were tried too often."""
 
         def one(key: ShardKey) -> None:
-            give_up(self.db, self.keyring, key, self.limits, lease_s=self.settings.tuning.lease_s)
+            give_up(self.db, self.keyring, key, self.limits, lease_s=self.tuning.lease_s)
 
         self.bulkhead.each("give_up", publishing.exhausted(self.db, self.limits, skip=self._aside("give_up")), one)
 
@@ -119,18 +122,18 @@ class Mender:
 
     def name_stalls(self) -> None:
         """Log once that a queue has stalled, and once that it moves again."""
-        found = {stall.route: stall for stall in health.stalls(self.db, after_s=self.settings.tuning.stall_s)}
+        found = {stall.route: stall for stall in health.stalls(self.db, after_s=self.tuning.stall_s)}
         for route in found.keys() - self._stalled:
-            get_logger().warning("queue_stalled", reason=diagnosis.in_words(found[route], self.settings.namespace))
+            get_logger().warning("queue_stalled", reason=diagnosis.in_words(found[route], self.namespace))
         for route in self._stalled - found.keys():
-            queue = Queues.of(self.settings.namespace).of_model(route.lane, route.model)
+            queue = Queues.of(self.namespace).of_model(route.lane, route.model)
             get_logger().info("queue_moves", queue=queue)
         self._stalled = frozenset(found)
         metrics.STALLED.set(len(found))
 
     def abandon_idle(self) -> None:
         """Abandon jobs whose intake nobody has resumed."""
-        tokens = intake_recovery.idle(self.db, idle_s=self.settings.tuning.intake_idle_s)
+        tokens = intake_recovery.idle(self.db, idle_s=self.tuning.intake_idle_s)
 
         def one(job: int) -> None:
             intake_recovery.abandon(self.db, job, token=tokens[job])
@@ -140,7 +143,7 @@ class Mender:
 
     def purge(self) -> None:
         """Delete texts whose retention is over."""
-        hours = self.settings.retention.text_hours
+        hours = self.retention.text_hours
         jobs = retention.purgeable(self.db, older_than_hours=hours, skip=self._aside("purge"))
         purged = sum(self.bulkhead.sweep("purge", jobs, lambda ids: retention.purge(self.db, ids)))
         if purged:
@@ -162,7 +165,7 @@ class Mender:
             if retention.expire(self.db, *day):
                 get_logger().info("day_expired", partition=f"{day[0]} {day[1].isoformat()}")
 
-        self.bulkhead.each("expire_days", retention.over(self.db, verdict_days=self.settings.retention.verdict_days), one)
+        self.bulkhead.each("expire_days", retention.over(self.db, verdict_days=self.retention.verdict_days), one)
 
     def _aside(self, step: str) -> Sequence[Any]:
         return self.bulkhead.aside(step)

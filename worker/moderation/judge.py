@@ -7,7 +7,7 @@ from typing import cast
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.rows.payload import PayloadRow
-from guardfleet.settings import Settings
+from guardfleet.settings.groups import CacheSettings
 from guardfleet.store import verdicts
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.leases import Claim
@@ -24,7 +24,7 @@ class Judge:
 
     db: Database
     engine: Engine
-    settings: Settings
+    cache: CacheSettings
     model_id: int
 
     def judge(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], scope: Scope) -> list[Judgement]:
@@ -43,7 +43,7 @@ class Judge:
         return settle(plan, judged, len(rows))
 
     def _known(self, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Judgement]:
-        max_age_hours = self.settings.cache.hours if held.reuse else 0.0
+        max_age_hours = self.cache.hours if held.reuse else 0.0
         return verdicts.known(self.db, digests, held, model_id=self.model_id, max_age_hours=max_age_hours)
 
     def _ask(self, held: Claim, rows: Sequence[PayloadRow], asked: Sequence[int]) -> dict[int, Judgement]:

@@ -22,7 +22,7 @@ from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, c
 from guardfleet.errors import ConfigurationError, DrainingError, FatalError, GuardfleetError, RetryableError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.settings import Settings
+from guardfleet.settings.tuning import Tuning
 from guardfleet.store import installation
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff
@@ -58,7 +58,7 @@ class Moderator:
     keyring: Keyring
     judge: Judge
     leases: LeaseKeeper
-    settings: Settings
+    tuning: Tuning
     worker: str
     draining: threading.Event
     random: Callable[[], float]
@@ -86,8 +86,8 @@ class Moderator:
                     metrics.SHARDS.labels("postponed").inc()
 
     def _claim(self, job: int, shard: int) -> Claim | None:
-        limits = Limits(self.settings.tuning.max_claims, self.settings.tuning.max_failures)
-        model, lease_s = self.judge.engine.model.name, self.settings.tuning.lease_s
+        limits = Limits(self.tuning.max_claims, self.tuning.max_failures)
+        model, lease_s = self.judge.engine.model.name, self.tuning.lease_s
         try:
             return shards.claim(self.db, job, shard, worker=self.worker, lease_s=lease_s, limits=limits, model=model)
         except RetryableError as error:
@@ -101,7 +101,7 @@ class Moderator:
         started = time.perf_counter()
         try:
             texts, first = handoff.load(self.db, self.keyring, held)
-            owner = ANYBODY if self.settings.cache.across_tenants else held.tenant_id
+            owner = ANYBODY if self.judge.cache.across_tenants else held.tenant_id
             digests = [self.keyring.digest(owner, row.content) for row in texts]
             with self.duplicates.scope(held.job_id) as scope:
                 if first is None:
@@ -188,7 +188,7 @@ class Moderator:
 
     def _fail(self, held: Claim, reason: str) -> None:
         delay_s = backoff_s(
-            held.failures + 1, base_s=self.settings.tuning.retry_base_s, cap_s=self.settings.tuning.retry_cap_s, random=self.random
+            held.failures + 1, base_s=self.tuning.retry_base_s, cap_s=self.tuning.retry_cap_s, random=self.random
         )
         metrics.SHARDS.labels("failed").inc()
         get_logger().warning("shard_failed", job=held.job_id, shard=held.shard_no, failures=held.failures + 1, reason=reason)

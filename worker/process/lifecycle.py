@@ -79,9 +79,9 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine])
     moderator = tasks.Moderator(
         db=db,
         keyring=keyring,
-        judge=Judge(db, engine, settings, verdicts.register_model(db, engine.model)),
+        judge=Judge(db, engine, settings.cache, verdicts.register_model(db, engine.model)),
         leases=leases,
-        settings=settings,
+        tuning=settings.tuning,
         worker=worker_name,
         draining=drain.requested,
         random=random.random,
@@ -128,11 +128,12 @@ def run_deliverer(settings: Settings) -> int:
     db, keyring = open_store(settings, application="guardfleet-webhooks")
     app = make_app(settings, "guardfleet-webhooks")
     drain, tick = Drain(), LoopTick()
-    pool = delivery.make_pool(settings)
+    pool = delivery.make_pool(settings.webhooks)
     deliverer = delivery.Deliverer(
         db=db,
         keyring=keyring,
-        settings=settings,
+        webhooks=settings.webhooks,
+        tuning=settings.tuning,
         pool=pool,
         now=time.time,
         random=random.random,

@@ -19,7 +19,8 @@ from guardfleet.domain.retry import retry_after_s, webhook_delay_s
 from guardfleet.errors import GuardfleetError, RejectedError, RetryableError
 from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import sign
-from guardfleet.settings import Settings
+from guardfleet.settings.groups import WebhookSettings
+from guardfleet.settings.tuning import Tuning
 from guardfleet.store import installation
 from guardfleet.store.events import deliveries
 from guardfleet.store.events.deliveries import DueDelivery, Outcome
@@ -47,7 +48,8 @@ class Deliverer:
 
     db: Database
     keyring: Keyring
-    settings: Settings
+    webhooks: WebhookSettings
+    tuning: Tuning
     pool: httpcore2.ConnectionPool
     now: Callable[[], float]
     random: Callable[[], float]
@@ -59,9 +61,9 @@ class Deliverer:
         Returns to have the message acknowledged; raises Reject to return it to the broker.
         """
         ends = time.monotonic() + RUN_S
-        lease_s = self.settings.webhooks.timeout_s + LEASE_MARGIN_S
-        again_after_s = self.settings.webhook_again_s
-        at_once = self.settings.tuning.webhook_at_once
+        lease_s = self.webhooks.timeout_s + LEASE_MARGIN_S
+        again_after_s = self.tuning.redelivery_s(self.webhooks.timeout_s)
+        at_once = self.tuning.webhook_at_once
         try:
             due = deliveries.claim(self.db, delivery_id, lease_s=lease_s)
             if due is None:
@@ -121,7 +123,7 @@ class Deliverer:
     def _send(self, due: DueDelivery, headers: dict[str, str], body: bytes) -> Outcome:
         started = time.perf_counter()
         status, wrong, retry_after_s = None, None, None
-        limit_s = self.settings.webhooks.timeout_s
+        limit_s = self.webhooks.timeout_s
         timeouts = {"connect": min(5.0, limit_s), "read": limit_s, "write": limit_s, "pool": limit_s}
         try:
             with self.pool.stream(
@@ -150,7 +152,7 @@ class Deliverer:
             metrics.DELIVERIES.labels("delivered").inc()
             log.info("delivery_made")
             return True
-        delay_s = webhook_delay_s(due.attempts, schedule=self.settings.webhooks.schedule_s, random=self.random)
+        delay_s = webhook_delay_s(due.attempts, schedule=self.webhooks.schedule_s, random=self.random)
         is_test = events.is_test(due.subject)
         if outcome.status == GONE or is_test or delay_s is None:
             delay_s = None
@@ -164,7 +166,7 @@ class Deliverer:
         if outcome.status == GONE:
             self._disable(due, "the receiver answered 410 Gone", failing_for_s=0.0)
         else:
-            days = self.settings.tuning.webhook_disable_days
+            days = self.tuning.webhook_disable_days
             self._disable(due, f"every delivery failed for {days:g} days", failing_for_s=days * 86_400)
         return False
 
@@ -173,10 +175,10 @@ class Deliverer:
             get_logger().warning("endpoint_disabled", delivery=due.id, reason=reason)
 
 
-def make_pool(settings: Settings) -> httpcore2.ConnectionPool:
+def make_pool(webhooks: WebhookSettings) -> httpcore2.ConnectionPool:
     """Make the pool of connections to receivers: checked addresses, no proxies, no redirects, no keep-alive."""
     return httpcore2.ConnectionPool(
-        network_backend=CheckedBackend(settings.webhooks.allow_networks, limit_s=settings.webhooks.timeout_s),
+        network_backend=CheckedBackend(webhooks.allow_networks, limit_s=webhooks.timeout_s),
         max_connections=SENDERS,
         max_keepalive_connections=0,
     )
