@@ -50,6 +50,8 @@ class Stored:
 
 
 def _whole(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "a boolean is not a number")
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -1,0 +1,117 @@
+"""What may be asked of a job: each bound holds on both sides, and whoever passes one is told which."""
+
+import re
+from typing import Any
+
+import pytest
+
+from guardfleet.domain.options import JobOptions
+from guardfleet.domain.plan import COVERAGES, NAME_CHARS, Plan
+from guardfleet.domain.retry import backoff_s, retry_after_s, webhook_delay_s
+from guardfleet.errors import RejectedError
+
+NAME = "a model's name must have 1 to 200 characters, all printable."
+SECOND = "the second model must differ from the first."
+SURE = "confidence_threshold must be a probability: more than 0, at most 1."
+SAMPLE = "audit_fraction must be a share: 0 to 1."
+COVERAGE = "long_texts must be one of windows, head, tail, ends."
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(),
+        Plan(model="m"),
+        Plan(model="m" * NAME_CHARS, second_model="n"),
+        Plan(second_model="n", sure=1.0, sample=0.0),
+        Plan(sure=1e-9, sample=1.0),
+        *(Plan(long_texts=coverage) for coverage in COVERAGES),
+    ],
+)
+def test_a_plan_within_its_bounds_is_returned(plan: Plan) -> None:
+    assert plan.check() is plan
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (Plan(model=""), NAME),
+        (Plan(model="m" * (NAME_CHARS + 1)), NAME),
+        (Plan(model="a\nb"), NAME),
+        (Plan(second_model=""), NAME),
+        (Plan(second_model="n\x00"), NAME),
+        (Plan(model="m", second_model="m"), SECOND),
+        (Plan(sure=0.0), SURE),
+        (Plan(sure=1.01), SURE),
+        (Plan(sure=float("nan")), SURE),
+        (Plan(sample=-0.01), SAMPLE),
+        (Plan(sample=1.01), SAMPLE),
+        (Plan(sample=float("nan")), SAMPLE),
+        (Plan(long_texts="middle"), COVERAGE),
+    ],
+)
+def test_a_plan_beyond_a_bound_is_refused_by_name(plan: Plan, said: str) -> None:
+    with pytest.raises(RejectedError, match=f"^{re.escape(said)}$"):
+        plan.check()
+
+
+@pytest.mark.parametrize(
+    ("given", "param", "said"),
+    [
+        ({"priority": 101}, "priority", "priority cannot be 101: a priority must be a whole number from -100 to 100."),
+        ({"priority": True}, "priority", "priority cannot be True: a priority must be a whole number from -100 to 100."),
+        ({"confidence_threshold": 0, "name": 7}, "name", "name cannot be 7: Input should be a valid string."),
+        ({"escalate_to": ""}, "escalate_to", "escalate_to cannot be '': String should have at least 1 character."),
+        ({"unknown": 1}, "unknown", "unknown cannot be 1: Extra inputs are not permitted."),
+        ({"completion_window": "7"}, "completion_window", "completion_window cannot be '7': "),
+        ({"sure": 0.5, "confidence_threshold": 0.6}, None, "sure is the old name of confidence_threshold: give only one of them."),
+    ],
+)
+def test_the_first_wrong_option_is_named(given: dict[str, Any], param: str | None, said: str) -> None:
+    with pytest.raises(RejectedError, match=re.escape(said)) as error:
+        JobOptions.of(**given)
+    assert error.value.param == param
+
+
+def test_options_under_old_names_are_those_under_new_ones() -> None:
+    with pytest.warns(DeprecationWarning, match="^sure is deprecated: use confidence_threshold$"):
+        old = JobOptions.of(sure=0.5)
+    assert old == JobOptions(confidence_threshold=0.5)
+    assert old.plan == Plan(sure=0.5)
+    assert old.stored()["sure"] == 0.5
+    assert old.under_old_names()["sure"] == 0.5
+    assert "name" not in old.under_old_names()
+
+
+@pytest.mark.parametrize(("window", "seconds"), [("90m", 5400), ("24h", 86_400), ("7d", 604_800), (None, None)])
+def test_a_completion_window_has_its_seconds(window: str | None, seconds: float | None) -> None:
+    assert JobOptions(completion_window=window).window_s == seconds
+
+
+def test_back_off_doubles_up_to_its_cap_and_is_never_less_than_half() -> None:
+    least = [backoff_s(failures, base_s=2.0, cap_s=20.0, random=lambda: 0.0) for failures in (1, 2, 3, 4, 5, 2000)]
+    most = [backoff_s(failures, base_s=2.0, cap_s=20.0, random=lambda: 1.0) for failures in (1, 2, 3, 4, 5, 2000)]
+    assert least == [1, 2, 4, 8, 10, 10]
+    assert most == [2, 4, 8, 16, 20, 20]
+
+
+def test_a_webhook_s_schedule_ends_and_is_jittered_by_a_fifth() -> None:
+    found = [[webhook_delay_s(n, schedule=(0, 5), random=lambda at=at: at) for n in (0, 1, 2)] for at in (0.0, 0.5, 1.0)]
+    assert found == [[0, 4, None], [0, 5, None], [0, 6, None]]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        ("0", 0),
+        ("Thu, 01 Jan 1970 00:02:00 GMT", 20),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("soon", None),
+        ("-1", None),
+        ("٣", None),
+        ("", None),
+    ],
+)
+def test_what_a_retry_after_header_asks_for(value: str, seconds: float | None) -> None:
+    assert retry_after_s(value, now=100.0) == seconds
