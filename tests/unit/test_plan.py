@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from guardfleet.domain.cascade import is_sure
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.plan import COVERAGES, NAME_CHARS, Plan
 from guardfleet.domain.retry import backoff_s, retry_after_s, webhook_delay_s
+from guardfleet.domain.verdict import Judgement, ServedBy, Severity, failure
 from guardfleet.errors import RejectedError
 
 NAME = "a model's name must have 1 to 200 characters, all printable."
@@ -115,3 +117,21 @@ def test_a_webhook_s_schedule_ends_and_is_jittered_by_a_fifth() -> None:
 )
 def test_what_a_retry_after_header_asks_for(value: str, seconds: float | None) -> None:
     assert retry_after_s(value, now=100.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("judgement", "is_final"),
+    [
+        (Judgement(Severity.SAFE, probabilities=(0.75, 0.2, 0.05), served_by=ServedBy.MODEL), True),
+        (Judgement(Severity.SAFE, probabilities=(0.74, 0.2, 0.06), served_by=ServedBy.MODEL), False),
+        (Judgement(Severity.UNSAFE, probabilities=(0.05, 0.2, 0.75), served_by=ServedBy.MODEL), True),
+        (Judgement(Severity.UNSAFE, probabilities=(0.75, 0.2, 0.05), served_by=ServedBy.MODEL), False),
+        (Judgement(Severity.SAFE, served_by=ServedBy.MODEL), False),
+        (failure("engine_failed"), False),
+        (Judgement(Severity.SAFE, served_by=ServedBy.RULE_EMPTY), True),
+    ],
+)
+def test_a_first_answer_is_final_from_the_threshold_on_and_never_without_its_probabilities(
+    judgement: Judgement, is_final: bool
+) -> None:
+    assert is_sure(judgement, 0.75) is is_final
