@@ -1,7 +1,9 @@
 """Leadership of the dispatcher: a session-level try-lock. A dispatcher's work is idempotent, so two leaders would be harmless."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import psycopg
 
 from guardfleet.store.postgres.database import Connection, Database
 
@@ -40,6 +42,11 @@ def is_led(db: Database) -> bool:
 
 @contextmanager
 def campaign(db: Database) -> Iterator[Leadership]:
-    """Lend a candidate on a connection of its own, outside any transaction."""
+    """Lend a candidate on a connection of its own, outside any transaction. The lock ends with it."""
     with db.session() as connection:
-        yield Leadership(connection)
+        try:
+            yield Leadership(connection)
+        finally:
+            with suppress(psycopg.Error):
+                connection.execute("select pg_advisory_unlock_all()")  # at once; the server notices a closed connection later
+            connection.close()  # in the pool it could keep the lock, and no standby could lead
