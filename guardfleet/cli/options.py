@@ -33,7 +33,8 @@ def job_options(*without: str) -> Callable[..., JobOptions]:
         asked = {name: value for name, value in given.items() if value is not None}
         for old in OLD_FLAGS.keys() & asked.keys():
             new = OLD_FLAGS[old]
-            terminal.say(f"--{_flag(old)} is deprecated and goes with the next version: use --{_flag(new)}.")
+            no = "no-" if asked[old] is False else ""
+            terminal.say(f"--{no}{_flag(old)} is deprecated and goes with the next version: use --{no}{_flag(new)}.")
             if new in asked:
                 raise RejectedError(f"--{_flag(old)} is the old name of --{_flag(new)}: give only one of them.")
             asked[new] = asked.pop(old)

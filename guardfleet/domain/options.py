@@ -3,6 +3,7 @@
 A new option is one field here and one column of the table `job`.
 """
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,6 +67,14 @@ def _priority(value: object, check: ValidatorFunctionWrapHandler) -> object:
 # A JSON number without a fraction is an integer, however it is written; a boolean is not. Must follow the field's limits.
 WHOLE = BeforeValidator(_whole)
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
+
+
+def _callers_level() -> int:
+    """Return the stack level of whoever makes options: a warning that points into pydantic is shown to nobody."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and (frame.f_code.co_filename == __file__ or "pydantic" in frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 class JobOptions(BaseModel):
@@ -143,7 +152,7 @@ class JobOptions(BaseModel):
         if twice := next((name for name in old if OLD_NAMES[name] in given), None):
             raise PydanticCustomError("repeated", f"{twice} is the old name of {OLD_NAMES[twice]}: give only one of them")
         for name in old if cls.warns else ():
-            warnings.warn(f"{name} is deprecated: use {OLD_NAMES[name]}", DeprecationWarning, stacklevel=2)
+            warnings.warn(f"{name} is deprecated: use {OLD_NAMES[name]}", DeprecationWarning, stacklevel=_callers_level())
         return {OLD_NAMES.get(name, name): value for name, value in given.items()}
 
     @property

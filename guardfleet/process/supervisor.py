@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from guardfleet.process import lifeline
 from guardfleet.process.readiness import DESCRIPTOR
 from guardfleet.settings import Settings
+from guardfleet.settings.names import for_child
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases
 from guardfleet.telemetry.logs import get_logger
@@ -102,7 +103,7 @@ class Child:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "guardfleet", *self._args],
-                env=os.environ | self._environment | {DESCRIPTOR: str(say), lifeline.DESCRIPTOR: str(held)},
+                env=for_child(os.environ, self._environment) | {DESCRIPTOR: str(say), lifeline.DESCRIPTOR: str(held)},
                 pass_fds=(say, held),
                 stdin=subprocess.DEVNULL,
                 stdout=out,

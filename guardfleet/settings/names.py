@@ -47,6 +47,14 @@ def variable_of(name: str) -> str:
     return ENV_PREFIX + (f"{group}{DELIMITER}{leaf}" if group else leaf).upper()
 
 
+def for_child(environ: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` with `changes`, without variables that are old names of what is changed: both would be refused."""
+    tuned = f"{ENV_PREFIX}TUNING" in changes
+    old_names = [old for old, (group, _) in PLACES.items() if variable_of(old) in changes or (tuned and group == "tuning")]
+    replaced = {ENV_PREFIX + old.upper() for old in old_names}
+    return {name: value for name, value in environ.items() if name not in replaced} | dict(changes)
+
+
 def placed(values: Mapping[str, object]) -> dict[str, object]:
     """Group values that are given by old or by own names."""
     out: dict[str, object] = {}

@@ -93,7 +93,7 @@ class Settings(BaseSettings):
 
     @field_validator("database_url", mode="after")
     @classmethod
-    def _databaseis_known(cls, url: SecretStr | None) -> SecretStr | None:
+    def _database_is_known(cls, url: SecretStr | None) -> SecretStr | None:
         if url is None:
             return None
         scheme = url.get_secret_value().split(":", 1)[0]
@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         return urls
 
     @model_validator(mode="after")
-    def _brokeris_known(self) -> Self:
+    def _broker_is_known(self) -> Self:
         scheme = self.broker_url.get_secret_value().split(":", 1)[0] if self.broker_url else "redis"
         if scheme not in ("amqp", "amqps", "redis", "rediss", "redis+socket"):
             raise ValueError(f"broker_url has scheme {scheme!r}; allowed: amqp, amqps, redis, rediss, redis+socket")

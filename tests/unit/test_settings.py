@@ -1,13 +1,15 @@
 """Settings: each wrong value gives one sentence, no secret is shown, and a child process gets the same settings."""
 
+import os
 import pathlib
 
 import pytest
 
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import ConfigurationError
 from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings, Tuning, load_settings, variable_of
-from guardfleet.settings.names import ALLOW_TUNING, GUARDED, PLACES
+from guardfleet.settings.names import ALLOW_TUNING, GUARDED, PLACES, for_child
 
 EXAMPLES = {"rate_limit": "1/day", "quota": "1/day", "rate_limit_url": "redis://r", "files_url": "/files", "model_revision": "main",
             "webhook_schedule_s": "0,5", "webhook_allow_networks": "127.0.0.0/8"}  # fmt: skip
@@ -175,3 +177,28 @@ def test_a_wrong_value_under_an_old_name_is_named_by_its_new_one(monkeypatch: py
     monkeypatch.setenv("GUARDFLEET_BATCH_TOKENS", "-1")
     with pytest.raises(ConfigurationError, match="GUARDFLEET_ENGINE__BATCH_TOKENS = '-1'"):
         load_settings()
+
+
+def test_a_child_gets_no_old_name_of_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {"PATH": "/bin", "GUARDFLEET_MODEL": "demo", "GUARDFLEET_LEASE_S": "5", "GUARDFLEET_PURGE_HOURS": "1"}
+    for name, value in (environ | {ALLOW_TUNING: "1"}).items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    child = for_child(os.environ, settings.as_environment())
+    for name in environ:
+        monkeypatch.delenv(name)
+    for name, value in child.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().model_dump() == settings.model_dump()
+    assert for_child(environ, {"GUARDFLEET_ENGINE__MODEL": "other"}) == {
+        "PATH": "/bin",
+        "GUARDFLEET_LEASE_S": "5",
+        "GUARDFLEET_PURGE_HOURS": "1",
+        "GUARDFLEET_ENGINE__MODEL": "other",
+    }
+
+
+def test_an_old_option_s_warning_points_at_whoever_uses_it() -> None:
+    with pytest.warns(DeprecationWarning, match="strict is deprecated") as caught:
+        JobOptions(strict=True)  # type: ignore[call-arg]
+    assert caught[0].filename == __file__

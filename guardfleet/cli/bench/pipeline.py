@@ -28,6 +28,7 @@ from guardfleet.domain.states import JobState
 from guardfleet.errors import FatalError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
+from guardfleet.settings.names import for_child
 from guardfleet.store import keys
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
@@ -146,7 +147,8 @@ def _measure(settings: Settings, db: Database, sources: list[pathlib.Path], load
 def submit(settings: Settings, db: Database, source: pathlib.Path) -> tuple[JobView, float]:
     """Submit in a process of its own; return the job and the process's peak memory in MiB."""
     command = [sys.executable, "-P", "-m", "guardfleet", "submit", str(source)]
-    with subprocess.Popen(command, env=os.environ | settings.as_environment(), stdout=subprocess.PIPE, text=True) as process:
+    environ = for_child(os.environ, settings.as_environment())
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
         label = process.stdout.readline().strip() if process.stdout else ""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
