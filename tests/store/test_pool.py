@@ -25,7 +25,8 @@ def lent(db: Database, n: int) -> list[int]:
 
 
 def test_what_a_url_asks_for_stands_behind_what_a_process_needs(database_url: str) -> None:
-    url = f"{database_url}?options=-c%20statement_timeout%3D1&application_name=mine&target_session_attrs=read-write"
+    more = "&" if "?" in database_url else "?"
+    url = f"{database_url}{more}options=-c%20statement_timeout%3D1&application_name=mine&target_session_attrs=read-write"
     with contextlib.closing(Database(url, application="ours", pool_size=1)) as db, db.session() as connection:
         found = [connection.scalar(f"show {name}") for name in ("statement_timeout", "application_name", "timezone")]
     assert found == ["1min", "ours", "UTC"]

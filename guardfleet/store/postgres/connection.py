@@ -50,10 +50,11 @@ class Connection(psycopg.Connection[Any]):
 
     made_at: float = -math.inf  # on the monotonic clock; set by `connect`
     used_at: float = -math.inf  # when the pool took it back
+    answer_s: float = ANSWER_S
 
     def wait(self, gen: Any, interval: float = LOOK_S, timeout: float | None = None) -> Any:
         """Wait for a step of a statement, at most ANSWER_S by default; the driver calls this. Raises its OperationalError."""
-        return super().wait(gen, interval, ANSWER_S if timeout is None else timeout)
+        return super().wait(gen, interval, self.answer_s if timeout is None else timeout)
 
     def scalar(self, statement: str, values: Mapping[str, Any] | None = None) -> Any:
         """Return the first value of the first row; None if there is no row."""

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 import psycopg
 
 from guardfleet.errors import AwayError
-from guardfleet.store.postgres.connection import Connection
+from guardfleet.store.postgres.connection import ANSWER_S, Connection
 from guardfleet.store.postgres.sqlstate import DATABASE, meaning_of
 
 OVERFLOW = 5  # connections that may be lent beyond those that are kept
 WAIT_S = 10.0  # for a connection that another caller holds
 AGE_S = 1800.0  # a connection this old is replaced: the memory of its server process only grows
+TEST_S = 5.0  # the longest that such a question waits: a statement that does nothing has no reason to take long
 IDLE_S = 1.0  # a connection that was idle for longer is tested before it is lent
 
 
@@ -61,9 +62,14 @@ class Pool:
     def _idle_one(self) -> Connection | None:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
-        if connection is None or (self._is_current(connection) and _is_there(connection)):
+        if connection is None:
+            return None
+        if not self._is_current(connection):
+            connection.close()
+        elif _is_there(connection):
             return connection
-        connection.close()
+        else:
+            self._leave(connection)  # the older ones have probably gone the same way: no caller is to wait for each
         return None
 
     def _take_back(self, connection: Connection) -> None:
@@ -93,8 +99,11 @@ def _is_there(connection: Connection) -> bool:
     """
     if time.monotonic() - connection.used_at <= IDLE_S and not connection.has_something_to_say():
         return True
+    connection.answer_s = TEST_S
     try:
         connection.execute("")
     except psycopg.Error:
         return False
+    finally:
+        connection.answer_s = ANSWER_S
     return True
