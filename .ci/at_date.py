@@ -56,7 +56,8 @@ time_t time(time_t *now) {{
 
 def main(when: str, arguments: list[str]) -> int:
     """Compile the clock and run this file again under it; return pytest's status."""
-    there = dt.datetime.fromisoformat(when).replace(tzinfo=dt.UTC)
+    asked = dt.datetime.fromisoformat(when)
+    there = asked if asked.tzinfo else asked.replace(tzinfo=dt.UTC)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)  # the server's user has to pass
@@ -83,4 +84,6 @@ def run_there(folder: pathlib.Path, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit(__doc__)
     sys.exit(run_there(pathlib.Path(sys.argv[1]), sys.argv[2:]) if OFFSET in os.environ else main(sys.argv[1], sys.argv[2:]))

@@ -43,8 +43,17 @@ class ForkServer:
         return json.loads(line)
 
 
-@functools.cache
+_STARTING = threading.Lock()
+
+
 def fork_server() -> ForkServer:
+    """Return this process's, which two threads do not start twice."""
+    with _STARTING:
+        return _started()
+
+
+@functools.cache
+def _started() -> ForkServer:
     """Start the fork server at the first call."""
     return ForkServer()
 

@@ -38,7 +38,7 @@ from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
 from worker.moderation.single_flight import Scope, SingleFlight
 
-FINISH_TRIES = 6  # half a minute for the database to restart; then the lease runs out and another worker starts over
+FINISH_TRIES = 6  # 8 to 16 s for the database to restart; then the shard is postponed, and judged again
 ISOLATION_S = 1.0  # delay of a shard that cannot run here now, such as a second suspect
 ANYBODY = 0  # owner of digests that all tenants share
 PAUSE_S = 5.0  # before a message goes back or a shard is due again because PostgreSQL is down

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
-import psycopg
 
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.connection import Connection, connect
 
 MOST_ROWS = 200_000  # held in memory
 TURNS = 3  # the fastest counts: a yardstick is what the machine can do
@@ -31,14 +31,14 @@ class Yardstick:
     def shares(self, *, texts_per_s: float | None, ingest_per_s: float | None) -> dict[str, float | None]:
         """Return the pipeline's own rates as shares of these."""
         return {
-            "texts_of_copy": round(texts_per_s / self.copy_per_s, 4) if texts_per_s else None,
+            "texts_of_copy": round(texts_per_s / self.copy_per_s, 4) if texts_per_s and self.copy_per_s else None,
             "ingest_of_json": round(ingest_per_s / self.json_per_s, 4) if ingest_per_s else None,
         }
 
 
 def measure(database_url: str, jobs: Sequence[JobView], source: pathlib.Path) -> Yardstick:
     """Copy the verdicts of finished jobs into a table of their own, which is dropped; parse the lines of `source`."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with connect(database_url, application="guardfleet-bench") as connection:
         rows, copied = _verdict_rows(connection, jobs)
         connection.execute("create table yardstick (like verdict)")  # logged, as verdicts are
         try:
@@ -50,7 +50,7 @@ def measure(database_url: str, jobs: Sequence[JobView], source: pathlib.Path) ->
     return Yardstick(round(rows / copy_s), round(len(lines) / min(_parse_s(lines) for _ in range(TURNS))))
 
 
-def _verdict_rows(connection: psycopg.Connection, jobs: Sequence[JobView]) -> tuple[int, list[bytes]]:
+def _verdict_rows(connection: Connection, jobs: Sequence[JobView]) -> tuple[int, list[bytes]]:
     """How many there are, and the stream that COPY makes of them."""
     wanted = {"jobs": [job.id for job in jobs], "days": [job.day for job in jobs], "most": MOST_ROWS}
     with connection.cursor() as cursor:
@@ -59,7 +59,7 @@ def _verdict_rows(connection: psycopg.Connection, jobs: Sequence[JobView]) -> tu
         return cursor.rowcount, stream
 
 
-def _copy_s(connection: psycopg.Connection, stream: Sequence[bytes]) -> float:
+def _copy_s(connection: Connection, stream: Sequence[bytes]) -> float:
     connection.execute("truncate yardstick")
     started = time.perf_counter()
     with connection.cursor() as cursor, cursor.copy("copy yardstick from stdin (format binary)") as copy:
