@@ -2,8 +2,9 @@
 
 import pytest
 
-from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity
+from guardfleet.domain.verdict import Category, Severity, with_notes
 from guardfleet.verdicts.encoding import as_stored, of_plain, severity_and_categories
+from tests.services.judged import answered
 
 
 @pytest.mark.parametrize("severity", Severity)
@@ -18,8 +19,8 @@ def test_columns_that_nobody_writes_are_an_error(severity: int, categories: int)
 
 
 def test_what_is_read_later_keeps_token_counts_and_evidence() -> None:
-    known = {"input_tokens": 7, "output_tokens": 3, "evidence": {"notes": ["n"]}}
-    made = Judgement(Severity.SAFE, served_by=ServedBy.MODEL, probabilities=(0.9, 0.08, 0.02), **known)
+    raw = "Safety: Safe\nCategories: None"
+    made = with_notes(answered(raw, (0.9, 0.08, 0.02), input_tokens=7, output_tokens=3), ["n"])
     later = as_stored(made)
     assert (later.input_tokens, later.output_tokens, later.evidence) == (7, 3, {"notes": ["n"]})
     assert later.probabilities == pytest.approx(made.probabilities, abs=1 / 255)

@@ -9,13 +9,16 @@ from guardfleet.domain.cascade import is_sure
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.plan import COVERAGES, NAME_CHARS, Plan
 from guardfleet.domain.retry import backoff_s, retry_after_s, webhook_delay_s
-from guardfleet.domain.verdict import Judgement, ServedBy, Severity, failure
+from guardfleet.domain.verdict import Judgement
 from guardfleet.errors import RejectedError
+from tests.services.judged import answered, failed
+from worker.moderation.interpretation import EMPTY
 
 NAME = "a model's name must have 1 to 200 characters, all printable."
 SECOND = "the second model must differ from the first."
 SURE = "confidence_threshold must be a probability: more than 0, at most 1."
 SAMPLE = "audit_fraction must be a share: 0 to 1."
+SAFE, UNSAFE = "Safety: Safe\nCategories: None", "Safety: Unsafe\nCategories: Violent"
 COVERAGE = "long_texts must be one of windows, head, tail, ends."
 
 
@@ -122,13 +125,13 @@ def test_what_a_retry_after_header_asks_for(value: str, seconds: float | None) -
 @pytest.mark.parametrize(
     ("judgement", "is_final"),
     [
-        (Judgement(Severity.SAFE, probabilities=(0.75, 0.2, 0.05), served_by=ServedBy.MODEL), True),
-        (Judgement(Severity.SAFE, probabilities=(0.74, 0.2, 0.06), served_by=ServedBy.MODEL), False),
-        (Judgement(Severity.UNSAFE, probabilities=(0.05, 0.2, 0.75), served_by=ServedBy.MODEL), True),
-        (Judgement(Severity.UNSAFE, probabilities=(0.75, 0.2, 0.05), served_by=ServedBy.MODEL), False),
-        (Judgement(Severity.SAFE, served_by=ServedBy.MODEL), False),
-        (failure("engine_failed"), False),
-        (Judgement(Severity.SAFE, served_by=ServedBy.RULE_EMPTY), True),
+        (answered(SAFE, (0.75, 0.2, 0.05)), True),
+        (answered(SAFE, (0.74, 0.2, 0.06)), False),
+        (answered(UNSAFE, (0.05, 0.2, 0.75)), True),
+        (answered(UNSAFE, (0.07, 0.2, 0.73)), False),
+        (answered(SAFE), False),
+        (failed("engine_failed"), False),
+        (EMPTY, True),
     ],
 )
 def test_a_first_answer_is_final_from_the_threshold_on_and_never_without_its_probabilities(
