@@ -4,12 +4,14 @@ A new option is one field here and one column of the table `job`.
 """
 
 import inspect
+import pathlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import pydantic
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -69,10 +71,13 @@ WHOLE = BeforeValidator(_whole)
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
 
 
+OF_THE_MODEL = (__file__, str(pathlib.Path(pydantic.__file__).parent))  # files between whoever makes options and the validators
+
+
 def _callers_level() -> int:
     """Return the stack level of whoever makes options: a warning that points into pydantic is shown to nobody."""
     frame, level = inspect.currentframe(), 0
-    while frame is not None and (frame.f_code.co_filename == __file__ or "pydantic" in frame.f_code.co_filename):
+    while frame is not None and (frame.f_code.co_filename.startswith(OF_THE_MODEL)):
         frame, level = frame.f_back, level + 1
     return level
 

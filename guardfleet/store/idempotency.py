@@ -50,7 +50,7 @@ def begin(db: Database, *, tenant_id: int, key: bytes, fingerprint: bytes, memor
         row = connection.execute(
             "select fingerprint, subject, body from repeat where tenant_id = %(tenant)s and key = %(key)s", values
         ).fetchone()
-    return Earlier(bytes(row.fingerprint), row.subject, None if row.body is None else bytes(row.body)) if row else None
+    return Earlier(row.fingerprint, row.subject, row.body) if row else None
 
 
 def renew(db: Database, *, tenant_id: int, key: bytes, token: int) -> bool:

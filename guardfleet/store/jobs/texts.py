@@ -62,4 +62,4 @@ def _rows(db: Database, keyring: Keyring, job: JobView, shard_no: int) -> list[P
         ).fetchone()
     if found is None:
         return []
-    return keyring.decrypt_rows(bytes(found.data_key), bytes(found.blob), job_id=job.id, shard_no=shard_no)
+    return keyring.decrypt_rows(found.data_key, found.blob, job_id=job.id, shard_no=shard_no)

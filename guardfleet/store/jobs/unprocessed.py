@@ -49,4 +49,4 @@ def dropped(db: Database, keyring: Keyring, job: JobView) -> Iterator[tuple[int,
         if row is None:
             return
         last = row.shard_no
-        yield row.first_seq, keyring.decrypt_rows(bytes(row.data_key), bytes(row.blob), job_id=job.id, shard_no=row.shard_no)
+        yield row.first_seq, keyring.decrypt_rows(row.data_key, row.blob, job_id=job.id, shard_no=row.shard_no)

@@ -59,5 +59,5 @@ def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow],
         ).fetchone()
     if row is None:
         return texts, None
-    plain = keyring.open(held.data_key, bytes(row.blob), kind=KIND, job_id=held.job_id, shard_no=held.shard_no)
+    plain = keyring.open(held.data_key, row.blob, kind=KIND, job_id=held.job_id, shard_no=held.shard_no)
     return texts, Provisional(row.model_id, [of_plain(values) for values in plain])
