@@ -62,17 +62,17 @@ class HeadwiseAttention(_Grouped):
         several = self._runs[reads_only]
         for head in range(self._w.shape.kv_heads):
             held: Prefix | None = None
-            q, k, v = self._q[head], self._w.kv[layer, 0, head], self._w.kv[layer, 1, head]
+            q, kv = self._q[head], self._w.kv[layer, :, head]
             for i in self._order:
                 prefix = self._rows.prefixes[i]
                 if prefix is not held:
-                    self._keys[: prefix.n], self._values[: prefix.n] = prefix.kv[layer, 0, head], prefix.kv[layer, 1, head]
+                    self._held[:, : prefix.n] = prefix.kv[layer, :, head]
                     held = prefix
                 for tokens, at, queries in several[i]:
                     n = at + len(tokens)
-                    self._keys[prefix.n + at : prefix.n + n] = k[tokens.start : tokens.stop]
-                    self._values[prefix.n + at : prefix.n + n] = v[tokens.start : tokens.stop]
-                    self._held[:, prefix.n + n : prefix.n + n + KEY_STEP] = 0  # no other row's: 0 times what is not finite is not 0
+                    end = prefix.n + n
+                    self._held[:, prefix.n + at : end] = kv[:, tokens.start : tokens.stop]
+                    self._held[:, end : end + KEY_STEP] = 0  # another row's are hidden, but 0 times what is not finite is not 0
                     self._row(q, self._out[:, head], queries.stop - n, prefix.n, n - len(queries), n)
         return self._w.out[: self._asked]
 
