@@ -71,7 +71,6 @@ def main(when: str, arguments: list[str]) -> int:
 def run_there(folder: pathlib.Path, arguments: list[str]) -> int:
     """Start a PostgreSQL in `folder` and run pytest beside it, both at that time."""
     sys.path.insert(0, str(ROOT))
-    importlib.import_module("tests.conftest")  # it looks for packages, which fails once kombu is imported
     servers: Any = importlib.import_module("tests.services.servers")
     print(f"it is {dt.datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}", flush=True)  # noqa: T201
     server = servers.OwnPostgres(folder)

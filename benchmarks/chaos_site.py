@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import Settings, load_settings
+from guardfleet.settings.names import for_child
 from guardfleet.store import migrate
 from guardfleet.store.postgres.database import Database
 from tests.services.proxy import Proxy
@@ -54,7 +55,7 @@ class Process:
         with self.log.open("ab") as out:
             self.running = subprocess.Popen(
                 [sys.executable, "-P", "-m", "guardfleet", *self.args],
-                env=os.environ | self.settings.as_environment(),
+                env=for_child(os.environ, self.settings.as_environment()),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

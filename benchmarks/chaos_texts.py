@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.chaos_site import Site
+from guardfleet.settings.names import for_child
 
 FLAGGED_EVERY = 97  # so that the content of verdicts is checked, not only their number
 HOSTILE_EVERY = 10
@@ -85,7 +86,7 @@ def submit(site: Site, source: Source, callback: str, secret: str, *, kill_after
     """Submit through a process that is killed once, and repeat it until it succeeds; return the job's label."""
     command = [sys.executable, "-P", "-m", "guardfleet", "submit", str(source.path), "--once"]
     command += ["--callback-url", callback, "--callback-secret", secret]
-    environment = os.environ | site.settings.as_environment()
+    environment = for_child(os.environ, site.settings.as_environment())
     err, deadline = "", time.monotonic() + SUBMIT_S
     while time.monotonic() < deadline:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
