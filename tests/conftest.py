@@ -25,7 +25,7 @@ NEEDS = {  # of each plugin, the packages that it imports
 LACKING = {
     plugin: found
     for plugin, needs in NEEDS.items()
-    if (found := [name for name in needs if name not in sys.modules and importlib.util.find_spec(name) is None])
+    if (found := [name for name in needs if sys.modules.get(name) is None and importlib.util.find_spec(name) is None])
 }
 
 pytest_plugins = [plugin for plugin in NEEDS if plugin not in LACKING]
