@@ -38,9 +38,9 @@ from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.telemetry.probes import ProbeServer
 
-BODIES_OF_KEY = 64  # of lines and files at once; each may hold a line of some MiB in memory
-DOWNLOADS_OF_KEY, DOWNLOADS = 8, 16  # of verdicts at once; Parquet holds 20,000 of each in memory
-FAILED = 500  # status of a request that was not answered
+BODIES_OF_KEY = 64  # uploads of a key that are read at once; each may hold a line of some MiB in memory
+DOWNLOADS_OF_KEY, DOWNLOADS = 8, 16  # of verdicts at once; Parquet holds 20,000 rows of each in memory
+FAILED = 500  # status that is logged for a request without an answer
 
 
 def create_app(settings: Settings) -> FastAPI:

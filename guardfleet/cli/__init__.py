@@ -59,8 +59,17 @@ def _sentence(error: Exception) -> str | None:
     usage = getattr(error, "format_message", None)  # click's own; empty for a bare group of commands, whose help was shown
     if usage is None:
         return None
+    if getattr(error, "possibilities", None):  # without the names that are no longer shown
+        error.possibilities = _shown(error)  # type: ignore[attr-defined]
     said = usage()
     return f"{said} (guardfleet --help)" if said else ""
+
+
+def _shown(error: Exception) -> list[str]:
+    context = getattr(error, "ctx", None)
+    params = context.command.params if context else ()
+    hidden = {name for param in params if getattr(param, "hidden", False) for name in param.opts}
+    return [name for name in getattr(error, "possibilities", ()) if name not in hidden]
 
 
 def _of_import(error: ImportError) -> str:

@@ -1,22 +1,24 @@
 """The commands and their options; the modules beside this one implement them."""
 
+import os
 from typing import Annotated, Any
 
 import typer
 
 from guardfleet import __version__
-from guardfleet.cli import UNUSABLE
+from guardfleet.cli import UNUSABLE, terminal
 from guardfleet.cli.commands.administration import db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
 from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
 from guardfleet.cli.options import Secret, job_options, takes
 from guardfleet.domain.options import JobOptions
 from guardfleet.process import packages
-from guardfleet.settings import load_settings
+from guardfleet.settings import load_settings, names
 
 ASKED = JobOptions()
 NOT_OF_SCANS = ("name", "interactive", "model", "priority", "use_cache", "completion_window", "metadata", "webhook_metadata")
 WITHOUT_PACKAGES = ("doctor", "version")  # doctor reports it among other things
+LOGGING = ("worker", "dispatcher", "api", "up", "evaluate")  # their logs name settings that are given under old names
 
 app = typer.Typer(
     name="guardfleet",
@@ -43,6 +45,9 @@ def guardfleet(
         raise typer.Exit(UNUSABLE)
     if context.invoked_subcommand not in WITHOUT_PACKAGES:
         packages.require_own()
+    if context.invoked_subcommand not in LOGGING:
+        for old, new in names.renamed(os.environ).items():
+            terminal.say(f"{old} is the old name of {new}; the next version no longer reads it.")
 
 
 JobLabel = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, job_...")]

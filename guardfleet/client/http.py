@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 import httpx2
 
 from guardfleet.client.job import DEFAULTS, PLAIN, Job, RowSource, SubmitOptions
-from guardfleet.client.protocol import PAGE, Calls, Steps, Wait
+from guardfleet.client.protocol import PAGE, Calls, Steps, Wait, base_url
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain.options import JobOptions
 
@@ -24,7 +24,7 @@ class Client:
     def __init__(
         self, url: str, api_key: str, *, patience_s: float = PATIENCE_S, transport: httpx2.BaseTransport | None = None
     ) -> None:
-        self._client = httpx2.Client(base_url=url, headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
+        self._client = httpx2.Client(base_url=base_url(url), headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
         self._calls = Calls(patience_s=patience_s, clock=time.monotonic, rng=random.random)
 
     def __enter__(self) -> Self:
@@ -123,7 +123,7 @@ class AsyncClient:
     def __init__(
         self, url: str, api_key: str, *, patience_s: float = PATIENCE_S, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
-        self._client = httpx2.AsyncClient(base_url=url, headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
+        self._client = httpx2.AsyncClient(base_url=base_url(url), headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
         self._calls = Calls(patience_s=patience_s, clock=time.monotonic, rng=random.random)
 
     async def __aenter__(self) -> Self:

@@ -19,7 +19,7 @@ from guardfleet.client.job import Job, Numbered, RowSource, SubmitOptions, many,
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.retry import backoff_s, retry_after_s
-from guardfleet.errors import LineError, NotFoundError, RejectedError, RetryableError
+from guardfleet.errors import ConfigurationError, LineError, NotFoundError, RejectedError, RetryableError
 from guardfleet.rows.columns import AS_NAMED, Columns
 from guardfleet.rows.metadata import NOTES
 from guardfleet.rows.payload import PayloadRow
@@ -55,6 +55,17 @@ class Wait:
 
 
 Steps = Generator[Send | Wait, httpx2.Response | httpx2.TransportError | None, T]
+
+
+def base_url(url: str) -> str:
+    """Return the URL of an API. Raises ConfigurationError for one that no request could be sent to."""
+    try:
+        parts = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        parts = httpx2.URL()
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise ConfigurationError("the URL of the API begins with http:// or https:// and names a host, as in http://host:8080.")
+    return url
 
 
 class Calls:

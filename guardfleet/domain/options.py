@@ -66,6 +66,13 @@ def _priority(value: object, check: ValidatorFunctionWrapHandler) -> object:
         raise PydanticCustomError("priority", "a priority must be a whole number from {least} to {most}", limits) from None
 
 
+def _window(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return check(value)
+    except ValidationError:
+        raise PydanticCustomError("window", "a time is a whole number up to 9999 with its unit m, h or d: 90m, 24h or 7d") from None
+
+
 # A JSON number without a fraction is an integer, however it is written; a boolean is not. Must follow the field's limits.
 WHOLE = BeforeValidator(_whole)
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
@@ -125,9 +132,9 @@ class JobOptions(BaseModel):
     text_retention_hours: Annotated[float | None, Stored("purge_hours")] = Field(
         default=None, ge=0, le=MOST_RETENTION_HOURS, description="Delete the texts this many hours after the job ended."
     )
-    completion_window: Annotated[Annotated[str, StringConstraints(pattern=WINDOW)] | None, Stored("completion_window")] = Field(
-        default=None, description="Expire the job after this time: minutes, hours or days, such as 90m, 24h or 7d."
-    )
+    completion_window: Annotated[
+        Annotated[str, StringConstraints(pattern=WINDOW)] | None, WrapValidator(_window), Stored("completion_window")
+    ] = Field(default=None, description="Expire the job after this time: minutes, hours or days, such as 90m, 24h or 7d.")
     callback_url: Annotated[str, StringConstraints(max_length=2000)] | None = Field(
         default=None, description="URL that receives a signed webhook when the job ends."
     )

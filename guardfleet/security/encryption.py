@@ -48,7 +48,7 @@ class Root:
     cursor_key: bytes
 
     @classmethod
-    def of(cls, secret_key: str, *, name: str = "secret_key") -> "Root":
+    def of(cls, secret_key: str, *, name: str = "GUARDFLEET_SECRET_KEY") -> "Root":
         """Derive the keys. Raises ConfigurationError."""
         try:
             root = base64.urlsafe_b64decode(secret_key)
@@ -75,7 +75,7 @@ class Keyring:
         self._newest = Root.of(secret_key)
         self._roots = {self._newest.key_id: self._newest}
         if previous is not None:
-            root = Root.of(previous, name="previous_secret_key")
+            root = Root.of(previous, name="GUARDFLEET_PREVIOUS_SECRET_KEY")
             self._roots.setdefault(root.key_id, root)
         self._current = self._newest
 

@@ -47,6 +47,12 @@ def variable_of(name: str) -> str:
     return ENV_PREFIX + (f"{group}{DELIMITER}{leaf}" if group else leaf).upper()
 
 
+def renamed(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of `environ` that are given under an old name, with their new names."""
+    old = {ENV_PREFIX + name.upper(): variable_of(name) for name in PLACES}
+    return {name: new for name, new in old.items() if name in environ and name != new}
+
+
 def for_child(environ: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
     """Return `environ` with `changes`, without variables that are old names of what is changed: both would be refused."""
     tuned = f"{ENV_PREFIX}TUNING" in changes

@@ -8,8 +8,10 @@ def require_plain(url: str) -> None:
     try:
         parts = urllib.parse.urlsplit(url)
         behind = parts.path + parts.fragment + ("" if "@" in parts.netloc else parts.query)
-        is_plain = parts.port != 0 and parts.netloc.count("@") <= 1 and "@" not in behind
+        servers = parts.netloc.rpartition("@")[2].split(",")
+        ports = [urllib.parse.urlsplit(f"//{server}").port for server in servers]  # raises ValueError for one that cannot be
+        is_plain = 0 not in ports and parts.netloc.count("@") <= 1 and "@" not in behind
     except ValueError:
         is_plain = False
     if not is_plain:
-        raise ValueError("this is not a valid URL; percent-encode special characters of a user or password")
+        raise ValueError("this is not a valid URL; check the port, and percent-encode special characters of a user or password")

@@ -113,13 +113,13 @@ class Settings(BaseSettings):
     def _broker_is_known(self) -> Self:
         scheme = self.broker_url.get_secret_value().split(":", 1)[0] if self.broker_url else "redis"
         if scheme not in ("amqp", "amqps", "redis", "rediss", "redis+socket"):
-            raise ValueError(f"broker_url has scheme {scheme!r}; allowed: amqp, amqps, redis, rediss, redis+socket")
+            raise ValueError(f"{ENV_PREFIX}BROKER_URL has the scheme {scheme!r}; allowed: amqp, amqps, redis, rediss, redis+socket")
         return self
 
     @model_validator(mode="after")
     def _key_with_database(self) -> Self:
         if self.database_url and not self.secret_key:
-            raise ValueError("secret_key is needed with database_url: make one with `guardfleet keys secret`")
+            raise ValueError(f"{ENV_PREFIX}SECRET_KEY is needed with a database: make one with `guardfleet keys secret`")
         return self
 
     @property
@@ -230,9 +230,11 @@ def _explain(item: dict[str, object]) -> str:
     where = [str(part) for part in item["loc"] if isinstance(part, str)] if isinstance(item["loc"], tuple) else []
     positions = [part for part in item["loc"] if isinstance(part, int)] if isinstance(item["loc"], tuple) else []
     shown = "" if not where or _is_secret(where) else f" = {item.get('input')!r}"
-    key = ENV_PREFIX + DELIMITER.join(where).upper() if where else "settings"
+    said = str(item["msg"]).removeprefix("Value error, ")
+    if not where:  # about several settings, which it names
+        return said
     position = f", item {positions[0] + 1}" if positions else ""
-    return f"{key}{position}{shown}: {str(item['msg']).removeprefix('Value error, ')}"
+    return f"{ENV_PREFIX}{DELIMITER.join(where).upper()}{position}{shown}: {said}"
 
 
 def _is_secret(where: Sequence[str]) -> bool:

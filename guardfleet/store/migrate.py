@@ -29,7 +29,7 @@ def upgrade(db: Database, *, timeout_s: float = 120.0) -> str:
 
     config = Config()
     config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
-    engine = create_engine("postgresql+psycopg://", creator=partial(_connection, db), poolclass=NullPool)
+    engine = create_engine("postgresql+psycopg://", creator=partial(connect_for_migrations, db), poolclass=NullPool)
     with db.session() as lock:
         _take_lock(lock, timeout_s)
         try:
@@ -43,9 +43,11 @@ def upgrade(db: Database, *, timeout_s: float = 120.0) -> str:
     return head()
 
 
-def _connection(db: Database) -> Connection:
-    """Return a connection on which SQLAlchemy begins transactions and that accepts several statements in one string."""
-    connection = connect(db.url, application=db.application)
+def connect_for_migrations(db: Database) -> Connection:
+    """Return a connection for SQLAlchemy: it begins transactions, and a statement may take its time, or be several in a string."""
+    connection = connect(db.keywords, application=db.application)
+    connection.answer_s = None
+    connection.execute("set statement_timeout = 0")  # a large table is rewritten for hours; locks are waited for as briefly as ever
     connection.autocommit, connection.cursor_factory = False, psycopg.Cursor
     return connection
 

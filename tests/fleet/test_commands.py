@@ -267,5 +267,5 @@ def test_doctor_says_what_works_and_what_does_not(data_dir: pathlib.Path) -> Non
     assert "guardfleet-demo@" in well.stdout
     ill = said(data_dir, "doctor", model="/nowhere/model", database_url="postgresql://u@127.0.0.1:1/x", secret_key="c2hvcnQ=")
     assert ill.returncode == 2
-    for sentence in ("'/nowhere/model' does not exist", "PostgreSQL did not answer", "has 5 bytes, 32 are needed"):
+    for sentence in ("'/nowhere/model' does not exist", "PostgreSQL cannot be reached", "has 5 bytes, 32 are needed"):
         assert sentence in ill.stdout.replace("\n", " ")

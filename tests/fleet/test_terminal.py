@@ -69,8 +69,28 @@ def test_only_what_is_obeyed_is_spelled_out() -> None:
 def test_no_part_of_a_password_is_shown(tmp_path: pathlib.Path, name: str, scheme: str, url: str) -> None:
     told = said(tmp_path, "jobs", **{name: f"{scheme}://{url}", "secret_key": new_secret_key()})
     assert told.returncode == 2
-    assert f"{variable_of(name)}: this is not a valid URL; percent-encode special characters" in told.stderr
+    assert f"{variable_of(name)}: this is not a valid URL; check the port, and percent-encode special characters" in told.stderr
     assert not any(part in told.stdout + told.stderr for part in ("ec@", "ret", "s/ec"))
+
+
+def test_a_mistyped_option_is_not_answered_with_an_old_name(tmp_path: pathlib.Path) -> None:
+    told = said(tmp_path, "submit", "--sur", "1", "x").stderr
+    assert told.startswith("guardfleet: No such option: --sur")
+    assert "--sure" not in told
+    assert "Possible options: --metadata" in said(tmp_path, "submit", "--metadat", "1", "x").stderr
+
+
+def test_a_short_command_says_that_a_setting_has_its_old_name(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDFLEET_WEBHOOK_TIMEOUT_S", "3")
+    first, second = said(tmp_path, "jobs").stderr.splitlines()
+    assert first.startswith("GUARDFLEET_WEBHOOK_TIMEOUT_S is the old name of GUARDFLEET_WEBHOOKS__TIMEOUT_S")
+    assert "there is no database yet" in second
+
+
+@pytest.mark.parametrize("url", ["localhost:9", "http://", "ftp://localhost", "//localhost", "http://[::1"])
+def test_the_url_of_an_api_has_a_scheme_and_a_host(tmp_path: pathlib.Path, url: str) -> None:
+    told = said(tmp_path, "jobs", "--url", url, api_key="gf_x")
+    assert (told.returncode, told.stderr.startswith("guardfleet: the URL of the API begins with http://")) == (2, True)
 
 
 def test_a_database_that_was_not_migrated_and_a_key_that_is_none_say_what_to_do(

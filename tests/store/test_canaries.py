@@ -63,7 +63,7 @@ def brought(db: Database, keyring: Keyring) -> JobView:
 @pytest.mark.parametrize("how", DAMAGES)
 def test_the_server_does_say_what_it_refuses(db: Database, keyring: Keyring, how: str) -> None:
     """Else the tests below show nothing."""
-    with damaged(db, "job", how), psycopg.connect(db.url) as raw, pytest.raises(psycopg.Error) as refused:
+    with damaged(db, "job", how), psycopg.connect(**db.keywords) as raw, pytest.raises(psycopg.Error) as refused:
         raw.execute(
             "insert into job (public_id, tenant_id, day, lane, name, key_id, metadata) "
             "values (gen_random_uuid(), 1, current_date, 0, 'x', 'k', %s)",

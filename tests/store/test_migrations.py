@@ -40,6 +40,14 @@ def test_migrations_make_what_the_models_say(empty_database_url: str) -> None:
     engine.dispose()
 
 
+def test_a_migration_takes_the_time_it_needs_and_waits_for_no_lock_for_long(db: Database) -> None:
+    with migrate.connect_for_migrations(db) as connection:
+        limits = [connection.execute(f"show {name}").fetchone() for name in ("statement_timeout", "lock_timeout")]
+        assert limits == [("0",), ("15s",)]
+        assert connection.answer_s is None
+        assert connection.execute("select 1").fetchone() == (1,)
+
+
 def described(url: str) -> dict[str, Any]:
     """Tables, columns, constraints and indexes as the catalogue has them; partitions and alembic's own table left out."""
     with psycopg.connect(url) as connection:

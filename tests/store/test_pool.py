@@ -2,13 +2,14 @@
 
 import contextlib
 import threading
+from typing import Any
 
 import psycopg
 import pytest
 
 from guardfleet.errors import AwayError
 from guardfleet.store.postgres import pool as pools
-from guardfleet.store.postgres.database import Database
+from guardfleet.store.postgres.database import Connection, Database
 
 PID = "select pg_backend_pid()"
 
@@ -26,10 +27,11 @@ def lent(db: Database, n: int) -> list[int]:
 
 def test_what_a_url_asks_for_stands_behind_what_a_process_needs(database_url: str) -> None:
     more = "&" if "?" in database_url else "?"
-    url = f"{database_url}{more}options=-c%20statement_timeout%3D1&application_name=mine&target_session_attrs=read-write"
+    options = "-c%20statement_timeout%3D1%20-c%20work_mem%3D7MB"
+    url = f"{database_url}{more}options={options}&application_name=mine&target_session_attrs=read-write"
     with contextlib.closing(Database(url, application="ours", pool_size=1)) as db, db.session() as connection:
-        found = [connection.scalar(f"show {name}") for name in ("statement_timeout", "application_name", "timezone")]
-    assert found == ["1min", "ours", "UTC"]
+        found = [connection.scalar(f"show {name}") for name in ("statement_timeout", "application_name", "timezone", "work_mem")]
+    assert found == ["1min", "ours", "UTC", "7MB"]
 
 
 def test_the_last_used_is_lent_first(db: Database) -> None:
@@ -115,3 +117,27 @@ def test_a_closed_pool_closes_what_comes_back_and_can_be_used_again(db: Database
     assert connection.closed
     assert pid(db)
     assert db.wrong() is None
+
+
+def test_one_that_was_being_made_when_the_pool_was_closed_is_not_kept(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = Database(database_url)
+    made = Connection.connect
+
+    def slowly(*args: Any, **kwargs: Any) -> Connection:
+        connection = made(*args, **kwargs)
+        db.close()  # meanwhile, by another thread
+        return connection
+
+    monkeypatch.setattr(Connection, "connect", slowly)
+    with db.session() as connection:
+        assert connection.scalar("select 1") == 1
+    assert connection.closed
+
+
+def test_a_ping_gives_up_the_connection_to_a_server_that_takes_no_writes(db: Database) -> None:
+    with db.session() as connection:
+        before = connection.scalar(PID)
+        connection.execute("set default_transaction_read_only = on")
+    assert "takes no writes" in str(db.wrong())
+    assert db.wrong() is None
+    assert pid(db) != before

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from guardfleet.errors import AwayError, GuardfleetError, StatementError
-from guardfleet.store.postgres import connection as connections
 from guardfleet.store.postgres.database import Connection, Database, copy_rows
 from guardfleet.store.postgres.sqlstate import MEANINGS
 from tests.services.proxy import in_front_of
@@ -115,9 +114,9 @@ def test_a_server_that_falls_silent_is_away(
     with in_front_of(database_url) as (proxy, through):
         db = Database(through)
         db.ping()
-        monkeypatch.setattr(connections, "ANSWER_S", 0.3)
+        monkeypatch.setattr(Connection, "answer_s", 0.3)
         proxy.freeze()
-        with pytest.raises(AwayError, match="did not answer"), db.begin() as connection:
+        with pytest.raises(AwayError, match="cannot be reached"), db.begin() as connection:
             path(connection, "select 1")
         proxy.cut()
         monkeypatch.undo()

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from guardfleet.errors import ConfigurationError
 from guardfleet.store.postgres.connection import keywords
 
 
@@ -22,6 +23,9 @@ from guardfleet.store.postgres.connection import keywords
             "postgresql://u@/x?host=db1:5432&host=db2:5433&target_session_attrs=read-write",
             {"user": "u", "host": "db1,db2", "port": "5432,5433", "dbname": "x", "target_session_attrs": "read-write"},
         ),
+        ("postgresql://u@db1:5432,db2:5433/x", {"user": "u", "host": "db1,db2", "port": "5432,5433", "dbname": "x"}),
+        ("postgresql://u@/x?host=[::1]:5433&host=::2", {"user": "u", "host": "::1,::2", "port": "5433,", "dbname": "x"}),
+        ("postgresql://u@%2Frun%2Fpg/x?port=5433", {"user": "u", "host": "/run/pg", "port": "5433", "dbname": "x"}),
         ("postgresql://u@/x?host=db1&host=db2:5433", {"user": "u", "host": "db1,db2", "port": ",5433", "dbname": "x"}),
         ("postgresql:///x", {"dbname": "x"}),
     ],
@@ -35,3 +39,22 @@ def test_a_url_is_read_as_documented(url: str, known: dict[str, Any]) -> None:
 )
 def test_it_says_what_libpq_would_read(url: str) -> None:
     assert keywords(url) == conninfo_to_dict(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hunter2@db:99999/x",
+        "postgresql://u:hunter2@db:0/x",
+        "postgresql://u:hunter2@/x?host=db:port",
+        "postgresql://u:hunter2@db/x?port=5432,70000",
+        "postgresql://u:hunter2@db/x?nonsense=1",
+        "postgresql://u:hunter2@db/x?sslmode",
+        "postgresql://u:hunter2@[::1/x",
+        "hunter2",
+    ],
+)
+def test_one_that_libpq_would_not_take_is_refused_without_quoting_it(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be used: check its ports \(1 to 65535\)") as caught:
+        keywords(url)
+    assert "hunter2" not in str(caught.value)

@@ -68,7 +68,7 @@ def test_a_plan_beyond_a_bound_is_refused_by_name(plan: Plan, said: str) -> None
         ({"confidence_threshold": 0, "name": 7}, "name", "name cannot be 7: Input should be a valid string."),
         ({"escalate_to": ""}, "escalate_to", "escalate_to cannot be '': String should have at least 1 character."),
         ({"unknown": 1}, "unknown", "unknown cannot be 1: Extra inputs are not permitted."),
-        ({"completion_window": "7"}, "completion_window", "completion_window cannot be '7': "),
+        ({"completion_window": "7"}, "completion_window", "completion_window cannot be '7': a time is a whole number"),
         ({"sure": 0.5, "confidence_threshold": 0.6}, None, "sure is the old name of confidence_threshold: give only one of them."),
     ],
 )

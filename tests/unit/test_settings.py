@@ -29,8 +29,8 @@ def test_an_unknown_setting_stops_the_process(monkeypatch: pytest.MonkeyPatch) -
         ("ENGINE__DEVICE", "gpu", r"GUARDFLEET_ENGINE__DEVICE = 'gpu'"),
         ("ENGINE__DTYPE", "int4", r"'auto', 'float32'"),
         ("API__QUOTA", "abc", r"GUARDFLEET_API__QUOTA = 'abc': this is not a valid rate limit; write it as 600/minute"),
-        ("BROKER_URL", "kafka://x", r"broker_url has scheme 'kafka'; allowed: amqp"),
-        ("DATABASE_URL", DATABASE, r"secret_key is needed with database_url"),
+        ("BROKER_URL", "kafka://x", r"^GUARDFLEET_BROKER_URL has the scheme 'kafka'; allowed: amqp"),
+        ("DATABASE_URL", DATABASE, r"^GUARDFLEET_SECRET_KEY is needed with a database"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyPatch, key: str, value: str, said: str) -> None:
@@ -77,7 +77,8 @@ def test_a_list_is_taken_with_commas_between(
         ("WEBHOOKS__SCHEDULE_S", "0,-1", r"^GUARDFLEET_WEBHOOKS__SCHEDULE_S, item 2 = '-1': "),
         ("WEBHOOKS__SCHEDULE_S", "", r"^GUARDFLEET_WEBHOOKS__SCHEDULE_S = "),
         ("DATABASE_URL", "mysql://u:hunter2@h/d", r"^GUARDFLEET_DATABASE_URL: the scheme is 'mysql'; allowed: postgresql"),
-        ("DATABASE_URL", "postgresql://u:hunter2@h:port/d", r"^GUARDFLEET_DATABASE_URL: this is not a valid URL"),
+        ("DATABASE_URL", "postgresql://u:hunter2@h:port/d", r"^GUARDFLEET_DATABASE_URL: this is not a valid URL; check the port"),
+        ("DATABASE_URL", "postgresql://u:hunter2@a:5432,b:99999/d", r"^GUARDFLEET_DATABASE_URL: this is not a valid URL; check"),
     ],
 )
 def test_a_wrong_item_or_url_is_one_sentence(monkeypatch: pytest.MonkeyPatch, key: str, value: str, said: str) -> None:

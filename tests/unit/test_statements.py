@@ -12,6 +12,7 @@ from guardfleet.store import words
 ROOT = pathlib.Path(__file__).parents[2]
 # Alembic brings SQLAlchemy with it; the tables that migrations are compared with are its models.
 SPEAK_SQLALCHEMY = ("migrations", "guardfleet/store/schema", "guardfleet/store/migrate.py", "tests/store/test_migrations.py")
+RUN = ("execute", "executemany", "scalar", "scalars")  # what runs a statement
 MODULES = [path for part in ("guardfleet", "worker", "producer", "api") for path in sorted((ROOT / part).rglob("*.py"))]
 RAW = re.compile(
     r"\b(state|lane|status|severity|served_by|ends_as)\b\s*(=|<>|<=?|>=?|in|not in|between|not between|when)\s*\(?\s*\d",
@@ -71,3 +72,16 @@ def test_numbers_would_be_found(source: str) -> None:
 def test_a_word_is_a_condition_of_a_table_or_of_an_alias() -> None:
     assert f"{words.OPEN_JOB}" == "state in (0, 1)"
     assert f"{words.LEASED_SHARD:s}" == "s.state = 1"
+
+
+def test_statements_are_run_in_the_store_alone() -> None:
+    """But for the benchmarks, which make databases of their own and measure them."""
+    places = {
+        path.relative_to(ROOT).parent.as_posix()
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in RUN
+    }
+    inside = {place for place in places if place.startswith("guardfleet/store")}
+    assert len(inside) > 4  # the look finds what there is
+    assert places - inside == {"guardfleet/cli/bench"}

@@ -19,7 +19,8 @@ from worker.engine.requests import Row
 
 WINDOW_BATCHES = 4  # tokens that are sorted by length together, in batches: enough to keep padding small
 POOL_PATIENCE = 8  # batches that a row waits for others that need a further pass too
-SHRINK, GROW, GROW_AFTER = 0.75, 1.1, 64  # of the token budget when memory ran out; batches without that before it is raised
+SHRINK = 0.75  # the token budget is multiplied by this when memory runs out
+GROW, GROW_AFTER = 1.1, 64  # and by this after so many batches in which it did not
 ALERT_S, ALERT_SHARE = 30.0, 1 / 4  # since the last urgent row: the share of the budget that other batches take
 LEAST_TOKENS = 256  # of a short batch: with fewer, a slow device would lose more than a tenth of its rate
 SMOOTHING = 0.2  # weight of one batch in the measured rate

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import orjson
 
 from guardfleet.store.jobs.views import JobView
-from guardfleet.store.postgres.connection import Connection, connect
+from guardfleet.store.postgres.connection import Connection, connect, keywords
 
 MOST_ROWS = 200_000  # held in memory
 TURNS = 3  # the fastest counts: a yardstick is what the machine can do
@@ -32,13 +32,13 @@ class Yardstick:
         """Return the pipeline's own rates as shares of these."""
         return {
             "texts_of_copy": round(texts_per_s / self.copy_per_s, 4) if texts_per_s and self.copy_per_s else None,
-            "ingest_of_json": round(ingest_per_s / self.json_per_s, 4) if ingest_per_s else None,
+            "ingest_of_json": round(ingest_per_s / self.json_per_s, 4) if ingest_per_s and self.json_per_s else None,
         }
 
 
 def measure(database_url: str, jobs: Sequence[JobView], source: pathlib.Path) -> Yardstick:
     """Copy the verdicts of finished jobs into a table of their own, which is dropped; parse the lines of `source`."""
-    with connect(database_url, application="guardfleet-bench") as connection:
+    with connect(keywords(database_url), application="guardfleet-bench") as connection:
         rows, copied = _verdict_rows(connection, jobs)
         connection.execute("create table yardstick (like verdict)")  # logged, as verdicts are
         try:

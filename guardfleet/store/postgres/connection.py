@@ -1,23 +1,26 @@
 """A connection to PostgreSQL: how it is made, how long it waits, and a few methods beyond psycopg's own."""
 
 import math
+import re
 import select
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import Row, RowFactory, namedtuple_row, scalar_row
 from psycopg.types.uuid import UUIDBinaryDumper, UUIDDumper
 from uuid_utils import UUID
 
+from guardfleet.errors import ConfigurationError
+
 # statement_timeout keeps a stuck query from holding a lease for ever. A process that is stopped inside a transaction keeps its row
 # locks, and holds up others that want the same rows, until the server ends its session. Our transactions take milliseconds.
 SERVER_OPTIONS = "-c statement_timeout=60000 -c lock_timeout=15000 -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
-ALWAYS = {  # overrides the URL
-    "options": SERVER_OPTIONS,
+ALWAYS = {  # overrides the URL, as SERVER_OPTIONS override its `options`
     "connect_timeout": 5,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
@@ -25,6 +28,8 @@ ALWAYS = {  # overrides the URL
     "tcp_user_timeout": 30_000,
 }
 ANSWER_S = 65.0  # longer than statement_timeout, so the server's own limit comes first
+MOST_PORT = 65535
+UNUSABLE = "the URL of the database cannot be used: check its ports (1 to 65535) and the names of its parameters (after `?`)."
 LOOK_S = 0.1  # between checks for signals while waiting for an answer
 for _dumper in (UUIDDumper, UUIDBinaryDumper):  # uuid_utils' UUIDs: the standard library takes five times as long to make one
     psycopg.adapters.register_dumper(UUID, _dumper)
@@ -50,10 +55,10 @@ class Connection(psycopg.Connection[Any]):
 
     made_at: float = -math.inf  # on the monotonic clock; set by `connect`
     used_at: float = -math.inf  # when the pool took it back
-    answer_s: float = ANSWER_S
+    answer_s: float | None = ANSWER_S  # None: no limit
 
     def wait(self, gen: Any, interval: float = LOOK_S, timeout: float | None = None) -> Any:
-        """Wait for a step of a statement, at most ANSWER_S by default; the driver calls this. Raises its OperationalError."""
+        """Wait for a step of a statement, at most `answer_s` by default; the driver calls this. Raises its OperationalError."""
         return super().wait(gen, interval, self.answer_s if timeout is None else timeout)
 
     def scalar(self, statement: str, values: Mapping[str, Any] | None = None) -> Any:
@@ -79,34 +84,39 @@ class Connection(psycopg.Connection[Any]):
         return bool(poll.poll(0))
 
 
-def connect(url: str, *, application: str) -> Connection:
-    """Connect; every statement outside `transaction` commits by itself. Raises the driver's errors."""
-    asked = keywords(url) | ALWAYS | {"application_name": application}
+def connect(known: Mapping[str, Any], *, application: str) -> Connection:
+    """Connect with the keywords of a URL; every statement outside `transaction` commits by itself. Raises the driver's errors."""
+    options = f"{known.get('options', '')} {SERVER_OPTIONS}".strip()  # the last one counts
+    asked = {**known, **ALWAYS, "options": options, "application_name": application}
     connection = Connection.connect(**asked, autocommit=True, row_factory=namedtuple_row, cursor_factory=BinaryCursor)
     connection.made_at = time.monotonic()
     return connection
 
 
 def keywords(url: str) -> dict[str, Any]:
-    """Return the URL as the driver's keywords. Several hosts are written `?host=db1:5432&host=db2:5432`, unlike in libpq."""
-    parts = urlsplit(url)
-    asked = parse_qsl(parts.query)
-    places = [_place(value) for name, value in asked if name == "host"] or [_place(parts.netloc.rpartition("@")[2])]
-    known = {
-        "user": unquote(parts.username or ""),
-        "password": unquote(parts.password or ""),
-        "dbname": unquote(parts.path[1:]),
-        "host": ",".join(host for host, _ in places),
-        "port": ",".join(port for _, port in places),
-    }
-    return {name: value for name, value in known.items() if value.strip(",")} | {name: v for name, v in asked if name != "host"}
+    """Return the URL as libpq's keywords; several hosts may also be written `?host=db1:5432&host=db2:5432`.
+
+    Raises ConfigurationError, quoting nothing of it, for a URL that libpq does not take.
+    """
+    head, _, query = url.replace("postgresql+psycopg:", "postgresql:", 1).partition("?")
+    asked = [piece.partition("=") for piece in query.split("&") if piece]
+    hosts = [_host_and_port(unquote(value)) for name, _, value in asked if name == "host"]
+    try:
+        known = conninfo_to_dict(f"{head}?{'&'.join(''.join(piece) for piece in asked if piece[0] != 'host')}")
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(UNUSABLE) from None
+    if hosts:
+        known["host"] = ",".join(host for host, _ in hosts)
+    if any(port for _, port in hosts):
+        known["port"] = ",".join(port for _, port in hosts)
+    if not all(port == "" or (port.isdecimal() and 0 < int(port) <= MOST_PORT) for port in str(known.get("port", "")).split(",")):
+        raise ConfigurationError(UNUSABLE)
+    return known
 
 
-def _place(host: str) -> tuple[str, str]:
-    if host.startswith("/"):  # a folder with a Unix socket
-        return host, ""
-    parts = urlsplit(f"//{host}")
-    return parts.hostname or "", str(parts.port or "")
+def _host_and_port(server: str) -> tuple[str, str]:
+    found = re.fullmatch(r"\[(.+)\](?::(.*))?|([^/:]*):([^:]*)", server)  # otherwise a folder, a bare IPv6 address, or no port
+    return (found[1] or found[3], found[2] or found[4] or "") if found else (server, "")
 
 
 def copy_rows(connection: Connection, table: str, columns: dict[str, str], rows: Iterable[Sequence[Any]]) -> None:

@@ -7,22 +7,22 @@ from typing import Any
 
 import psycopg
 
-from guardfleet.errors import AwayError, GuardfleetError
-from guardfleet.store.postgres.connection import Connection, connect, copy_rows
+from guardfleet.errors import GuardfleetError
+from guardfleet.store.postgres.connection import Connection, connect, copy_rows, keywords
 from guardfleet.store.postgres.pool import Pool
-from guardfleet.store.postgres.sqlstate import DATABASE, MEANINGS, translated
+from guardfleet.store.postgres.sqlstate import translated
 
 # In a FROM list, lets the statement commit without waiting for the disk: for changes that a crash of PostgreSQL may undo.
 UNFLUSHED = "(select set_config('synchronous_commit', 'off', true)) unflushed"
 
 
 class Database:
-    """A pool of connections. Thread-safe; make it after a fork, never before."""
+    """A pool of connections. Thread-safe; make it after a fork, never before. Raises ConfigurationError for an unusable URL."""
 
     def __init__(self, url: str, *, application: str = "guardfleet", pool_size: int = 5) -> None:
-        self.url, self.application = url, application
+        self.keywords, self.application = keywords(url), application
         self.models: dict[int, Any] = {}  # rows of `model` read so far; they never change
-        self._pool = Pool(partial(connect, url, application=application), size=pool_size)
+        self._pool = Pool(partial(connect, self.keywords, application=application), size=pool_size)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -40,11 +40,10 @@ class Database:
             yield connection
 
     def ping(self) -> None:
-        """Raise AwayError unless the server answers and takes writes."""
+        """Raise AwayError unless the server answers and takes writes. The connection to one that does not is given up."""
         with self.session() as connection:
-            is_read_only = connection.scalar("select current_setting('transaction_read_only') = 'on'")
-        if is_read_only:
-            raise AwayError(DATABASE, f"{MEANINGS['25006'].says}.")
+            if connection.scalar("select current_setting('transaction_read_only') = 'on'"):
+                raise psycopg.errors.ReadOnlySqlTransaction("it takes no writes")
 
     def wrong(self) -> str | None:
         """Return what is wrong with the database, or None."""

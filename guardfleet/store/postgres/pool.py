@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import psycopg
 
 from guardfleet.errors import AwayError
-from guardfleet.store.postgres.connection import ANSWER_S, Connection
+from guardfleet.store.postgres.connection import Connection
 from guardfleet.store.postgres.sqlstate import DATABASE, meaning_of
 
 OVERFLOW = 5  # connections that may be lent beyond those that are kept
@@ -32,6 +32,7 @@ class Pool:
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
         self._outdated_at = -math.inf  # connections made up to then are not lent again
+        self._is_closed = False
 
     @contextmanager
     def lend(self) -> Iterator[Connection]:
@@ -54,8 +55,7 @@ class Pool:
     def close(self) -> None:
         """Close idle connections now and lent ones when they come back; safe to call twice."""
         with self._lock:
-            idle, self._idle = self._idle, []
-            self._outdated_at = time.monotonic()
+            idle, self._idle, self._is_closed = self._idle, [], True
         for connection in idle:
             connection.close()
 
@@ -76,7 +76,7 @@ class Pool:
         connection.used_at = time.monotonic()
         if connection.is_idle and self._is_current(connection):
             with self._lock:
-                if len(self._idle) < self._size:
+                if len(self._idle) < self._size and not self._is_closed:
                     self._idle.append(connection)
                     return
         connection.close()
@@ -105,5 +105,5 @@ def _is_there(connection: Connection) -> bool:
     except psycopg.Error:
         return False
     finally:
-        connection.answer_s = ANSWER_S
+        del connection.answer_s  # back to the usual
     return True

@@ -46,7 +46,7 @@ MEANINGS = {
     "57014": Meaning("a statement took too long, or was cancelled"),
     "58": Meaning("PostgreSQL cannot read or write its disk"),
 }
-UNREACHABLE = Meaning("PostgreSQL did not answer", leaves=True)  # from the driver, which gives no code
+UNREACHABLE = Meaning("PostgreSQL cannot be reached or refuses the connection", leaves=True)  # the driver gives no code then
 DEFECT = Meaning("PostgreSQL refused a statement", waits=False)
 
 
