@@ -18,7 +18,7 @@ demo: $(STAMP) ## run the main job on examples/texts.jsonl, end to end, embedded
 	@$(BIN)/python examples/demo.py
 
 test: $(STAMP) ## run every test; what a missing server skips is said with its reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(STAMP) lint ## linters, types, import contracts, unit and property tests, in two minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/unit tests/property

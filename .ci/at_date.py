@@ -72,13 +72,17 @@ def run_there(folder: pathlib.Path, arguments: list[str]) -> int:
     """Start a PostgreSQL in `folder` and run pytest beside it, both at that time."""
     sys.path.insert(0, str(ROOT))
     servers: Any = importlib.import_module("tests.services.servers")
+    proxies: Any = importlib.import_module("tests.services.proxy")
     print(f"it is {dt.datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}", flush=True)  # noqa: T201
     server = servers.OwnPostgres(folder)
     server.start()
+    proxy = proxies.Proxy(server.socket)  # tests put proxies of their own before a host and a port
     try:
         tests = [sys.executable, "-m", "pytest", *arguments]
-        return subprocess.run(tests, env=os.environ | {"TEST_POSTGRES_URL": server.url}, cwd=ROOT, check=False).returncode
+        url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+        return subprocess.run(tests, env=os.environ | {"TEST_POSTGRES_URL": url}, cwd=ROOT, check=False).returncode
     finally:
+        proxy.stop()
         server.stop()
 
 

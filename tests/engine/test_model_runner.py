@@ -32,6 +32,8 @@ from worker.engine.model.loading import LoadedModel, load
 from worker.engine.prompting.prompt import Content, messages_of
 from worker.moderation.interpretation import judgement_of
 
+THINNED = 1 if os.environ.get("ALL_ROWS") else 4
+CORPUS_ROWS = 2000 // THINNED
 WRONG = ["", "Safety: Unsafe\nCategories: Violent", "Safety: Safe\nCategories: Jailbreak", "no such answer"]
 
 
@@ -43,7 +45,7 @@ def packed() -> PackedBackend:
 
 @pytest.fixture(scope="session")
 def asked(shared: pathlib.Path) -> list[Content]:
-    """2,000 corpus rows spread over the file, the completions and the dialogues."""
+    """500 corpus rows spread over the file, and every fourth of the completions and dialogues. ALL_ROWS=1: four times as many."""
 
     def rows(name: str) -> list[Any]:
         with (shared / "data" / f"{name}.jsonl").open() as file:
@@ -51,14 +53,13 @@ def asked(shared: pathlib.Path) -> list[Content]:
 
     corpus = rows("corpus")
     texts: list[Content] = [row["text"] for row in corpus[:: len(corpus) // 2000][:2000]]
-    return texts + [row["messages"] for name in ("xstest_completions", "dialogues") for row in rows(name)]
+    return (texts + [row["messages"] for name in ("xstest_completions", "dialogues") for row in rows(name)])[::THINNED]
 
 
 @pytest.fixture(scope="session")
 def expected(demo: LoadedModel, asked: list[Content]) -> dict[int, str]:
-    """What the reference says of every fourth row: it takes two minutes and a half for all of them (ALL_ROWS=1)."""
-    some = range(0, len(asked), 1 if os.environ.get("ALL_ROWS") else 4)
-    return dict(zip(some, elsewhere(lambda: generate(demo, [asked[i] for i in some])), strict=True))
+    """What the reference says of each row."""
+    return dict(enumerate(elsewhere(lambda: generate(demo, asked))))
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +81,9 @@ def test_every_answer_equals_greedy_generate(judged: list[Answer], expected: dic
 
 @pytest.fixture(scope="session")
 def sampled(demo: LoadedModel, asked: list[Content]) -> dict[int, Answer]:
-    """Every eighth row, and what the padded reference says of it."""
+    """Every third row, and what the padded reference says of it."""
     reference = GenerateBackend(demo, budget_tokens=BUDGET)
-    some = range(0, len(asked), 8)
+    some = range(0, len(asked), 3)
     rows = dict(zip(some, reference.prepare([asked[i] for i in some]), strict=True))
     order = sorted(some, key=lambda i: getattr(rows[i], "n_tokens", 0))
     out: dict[int, Answer] = {}
@@ -116,7 +117,7 @@ def test_batches_beside_each_other_change_no_answer(asked: list[Content], expect
     backend = elsewhere(lambda: PackedBackend(load("demo"), budget_tokens=2048, streams=3))
     engine = BatchingEngine(backend)
     engine.start()
-    beside = [range(start, len(asked), 40) for start in range(0, 40, 4)]
+    beside = [range(start, len(asked), 10) for start in range(10)]
     futures = [engine.submit([asked[i] for i in some], urgent=at % 5 == 0) for at, some in enumerate(beside)]
     for some, future in zip(beside, futures, strict=True):
         assert [answer.raw for answer in future.result(patience(300)).answers] == [expected[i] for i in some]
@@ -127,7 +128,7 @@ def test_batches_beside_each_other_change_no_answer(asked: list[Content], expect
 def test_a_wrong_draft_costs_passes_and_nothing_else(
     packed: PackedBackend, asked: list[Content], expected: dict[int, str], draft: str
 ) -> None:
-    some = range(0, len(asked), 12)
+    some = range(0, len(asked), 3)
     draft_always(packed, Tree.chain(packed.encode(draft)))
     found = drive(packed, packed.prepare([asked[i] for i in some]))
     assert [answer.raw for answer in found] == [expected[i] for i in some]
@@ -140,7 +141,7 @@ def test_without_any_tree_it_is_greedy_decoding_token_by_token(
     draft_always(packed, Tree())
     for mode in packed.modes:
         monkeypatch.setattr(mode.drafts, "tree", lambda begun, most: Tree())
-    some = range(0, len(asked), 40)
+    some = range(0, len(asked), 10)
     found = drive(packed, packed.prepare([asked[i] for i in some]))
     assert [answer.raw for answer in found] == [expected[i] for i in some]
     assert {answer.passes - answer.output_tokens for answer in found} == {1}  # the end token is a pass as well
@@ -156,10 +157,10 @@ def test_every_kind_of_attention_sees_the_same(
     found = []
     for kind in (HeadwiseAttention, RowwiseAttention):
         packed.causal = kind
-        found.append(drive(packed, packed.prepare(asked[::50])))
+        found.append(drive(packed, packed.prepare(asked[::12])))
     on_cuda = elsewhere(lambda: PackedBackend(load("demo"), budget_tokens=BUDGET, as_on_cuda=True))
     assert on_cuda.causal is VarlenAttention
-    found.append(drive(on_cuda, on_cuda.prepare(asked[::50])))
+    found.append(drive(on_cuda, on_cuda.prepare(asked[::12])))
     for several in zip(*found, strict=True):
         assert len({answer.raw for answer in several}) == 1
         for answer in several[1:]:
@@ -168,7 +169,7 @@ def test_every_kind_of_attention_sees_the_same(
 
 
 def test_odds_are_read_where_the_answer_is_decided(packed: PackedBackend, asked: list[Content]) -> None:
-    for answer in drive(packed, packed.prepare(asked[::30])):
+    for answer in drive(packed, packed.prepare(asked[::8])):
         assert answer.probabilities is not None
         assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
         assert answer.categories is not None
@@ -203,7 +204,7 @@ def test_the_odds_of_categories_are_those_behind_unsafe_whatever_the_answer_and_
 def test_a_text_that_is_safe_with_doubt_has_a_category_for_it(judged: list[Answer]) -> None:
     """Read behind `Safe` the odds said None, and P(not safe) times them was about 0 up to the flip."""
     doubtful = 0
-    for answer in judged[:2000]:
+    for answer in judged[:CORPUS_ROWS]:
         assert answer.probabilities is not None
         assert answer.categories is not None
         none, *odds = (p for p in answer.categories if p is not None)
@@ -212,7 +213,7 @@ def test_a_text_that_is_safe_with_doubt_has_a_category_for_it(judged: list[Answe
         not_safe = 1 - answer.probabilities[0]
         doubtful += answer.raw.startswith("Safety: Safe") and not_safe >= 0.25
         assert not_safe * max(odds) >= not_safe / len(odds) - 1e-6
-    assert doubtful >= 20
+    assert doubtful >= CORPUS_ROWS / 100
 
 
 @pytest.fixture(scope="session")
@@ -220,13 +221,13 @@ def said(judged: list[Answer]) -> list[tuple[float, Judgement]]:
     """Of the corpus rows: P(not safe) as the model had it, and the judgement as whoever reads it later has it."""
     return [
         (1 - answer.probabilities[0], as_stored(judgement_of(answer)))
-        for answer in judged[:2000]
+        for answer in judged[:CORPUS_ROWS]
         if answer.probabilities is not None
     ]
 
 
 def test_a_row_with_more_doubt_never_has_a_lower_top_score(said: list[tuple[float, Judgement]]) -> None:
-    assert len(said) == 2000
+    assert len(said) == CORPUS_ROWS
     assert not [found for _, found in said if found.severity is Severity.ERROR]
     ranked = sorted(said, key=lambda item: item[0])
     tops = [max(scores(found).values()) for _, found in ranked]
@@ -252,7 +253,7 @@ def test_rows_of_a_batch_that_failed_half_way_can_be_given_again(
     packed: PackedBackend, asked: list[Content], expected: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draft_always(packed, Tree())
-    begun = [row for row in packed.run(_rows(packed, asked[:32:4])) if isinstance(row, Continuation)]
+    begun = [row for row in packed.run(_rows(packed, asked[:8])) if isinstance(row, Continuation)]
     assert len(begun) == 8
     calls = itertools.count()
     settled = packed._completed
@@ -265,7 +266,7 @@ def test_rows_of_a_batch_that_failed_half_way_can_be_given_again(
     monkeypatch.setattr(packed, "_completed", failing)
     with pytest.raises(ValueError, match="half way"):
         packed.run(begun)
-    assert [answer.raw for answer in drive(packed, begun)] == [expected[i] for i in range(0, 32, 4)]
+    assert [answer.raw for answer in drive(packed, begun)] == [expected[i] for i in range(8)]
 
 
 def _rows(backend: PackedBackend, contents: Sequence[Content]) -> list[Prepared]:

@@ -20,7 +20,9 @@ make_app, redis_options = celery_app.make_app, celery_app._redis_options
 
 
 def impatient_app(settings: Settings, name: str, **rest: Any) -> Any:
-    """The application, with its heartbeat."""
+    """The application, with its heartbeat. What it imported until then is imported without a hog beside it."""
+    if BUSY in os.environ:
+        threading.Thread(target=hog, daemon=True).start()
     app = make_app(settings, name, **rest)
     app.conf.update(broker_heartbeat=HEARTBEAT_S, visibility_timeout=VISIBILITY_TIMEOUT_S)
     return app
@@ -40,6 +42,4 @@ def hog() -> None:
 if __name__ == "__main__":
     celery_app.make_app = impatient_app
     celery_app._redis_options = impatient_options
-    if BUSY in os.environ:
-        threading.Thread(target=hog, daemon=True).start()
     main()

@@ -164,7 +164,7 @@ class OwnPostgres:
         self._data = folder / "postgres"
         sockets = owner.own(folder / "run")
         self._server = EmbeddedPostgres(self._data, sockets, owner)
-        self.url = self._server.url
+        self.url, self.socket = self._server.url, str(sockets / ".s.PGSQL.5432")
 
     def start(self) -> None:
         self._server.start()
