@@ -8,6 +8,9 @@ DOCS   := $(VENV)/.installed-docs
 # What `make coverage` runs: the rooms that need no process but PostgreSQL. COVERED=tests asks all of them.
 COVERED ?= tests/unit tests/property tests/store
 
+# Hundreds of processes are started by tests: without bytecode on disk each would compile our modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint coverage docs clean
 
