@@ -20,7 +20,6 @@ from guardfleet.store.jobs import retention
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
-from tests.services.outcome import finished
 from tests.services.patience import patience
 from tests.services.proxy import in_front_of
 from tests.services.served import served
