@@ -50,8 +50,8 @@ def test_the_node_sdk_is_understood_in_its_own_order(
     signed = sign([secret], event_id="evt_1", timestamp_s=int(time.time()), body=body.encode())
     settings = load_settings(database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path, moderation_timeout_s=60)
     with served(settings) as url, judging(db, keyring):
-        environment = {
-            "PATH": os.environ["PATH"], "OPENAI_API_KEY": keys.create(db, keyring, name="node"), "OPENAI_BASE_URL": f"{url}/v1",
+        environment = os.environ | {
+            "OPENAI_API_KEY": keys.create(db, keyring, name="node"), "OPENAI_BASE_URL": f"{url}/v1",
             "FILE": str(tmp_path / "in.jsonl"), "BODY": body, "HEADERS": json.dumps(signed), "SECRET": secret,
         }  # fmt: skip
         command = [str(shutil.which("node")), "flow.mjs"]
