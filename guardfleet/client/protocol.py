@@ -32,6 +32,7 @@ PAGE = 1000
 LONG_POLL_S = 30
 CHUNK_BYTES = 256 << 10
 NOT_NOW = (408, 500, 502, 503, 504)
+MOST_PORT = 65535
 TOO_MANY, CONFLICT, MISSING = 429, 409, 404
 T = TypeVar("T")
 
@@ -63,8 +64,17 @@ def base_url(url: str) -> str:
         parts = httpx2.URL(url)
     except httpx2.InvalidURL:
         parts = httpx2.URL()
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise ConfigurationError("the URL of the API begins with http:// or https:// and names a host, as in http://host:8080.")
+    is_port = parts.port is None or 0 < parts.port <= MOST_PORT
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.host.strip(".")
+        or set(parts.host) & set(" %")
+        or not is_port
+        or parts.query
+    ):
+        raise ConfigurationError(
+            "the URL of the API cannot be used: it is http:// or https:// with a host and a port, as http://host:8080."
+        )
     return url
 
 

@@ -3,12 +3,13 @@
 import urllib.parse
 
 
-def require_plain(url: str) -> None:
-    """Raise ValueError, quoting nothing, if a password could be mistaken for a part of the host or the path."""
+def require_plain(url: str, *, many: bool = False) -> None:
+    """Raise ValueError, quoting nothing, if a password could be mistaken for a part of the host or the path. `many`: of hosts."""
     try:
         parts = urllib.parse.urlsplit(url)
         behind = parts.path + parts.fragment + ("" if "@" in parts.netloc else parts.query)
-        servers = parts.netloc.rpartition("@")[2].split(",")
+        place = parts.netloc.rpartition("@")[2]
+        servers = place.split(",") if many else [place]
         ports = [urllib.parse.urlsplit(f"//{server}").port for server in servers]  # raises ValueError for one that cannot be
         is_plain = 0 not in ports and parts.netloc.count("@") <= 1 and "@" not in behind
     except ValueError:

@@ -99,7 +99,7 @@ class Settings(BaseSettings):
         scheme = url.get_secret_value().split(":", 1)[0]
         if scheme not in ("postgresql", "postgresql+psycopg"):
             raise ValueError(f"the scheme is {scheme[:20]!r}; allowed: postgresql, as postgresql://user:password@host/database")
-        require_plain(url.get_secret_value())
+        require_plain(url.get_secret_value(), many=True)
         return url
 
     @field_validator("broker_url", mode="after")

@@ -87,10 +87,24 @@ def test_a_short_command_says_that_a_setting_has_its_old_name(tmp_path: pathlib.
     assert "there is no database yet" in second
 
 
-@pytest.mark.parametrize("url", ["localhost:9", "http://", "ftp://localhost", "//localhost", "http://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:9",
+        "http://",
+        "ftp://localhost",
+        "//localhost",
+        "http://[::1",
+        "http://h:0",
+        "http://h:99999",
+        "http://a b",
+        "http://..",
+        "http://h/?q=1",
+    ],
+)
 def test_the_url_of_an_api_has_a_scheme_and_a_host(tmp_path: pathlib.Path, url: str) -> None:
     told = said(tmp_path, "jobs", "--url", url, api_key="gf_x")
-    assert (told.returncode, told.stderr.startswith("guardfleet: the URL of the API begins with http://")) == (2, True)
+    assert (told.returncode, told.stderr.startswith("guardfleet: the URL of the API cannot be used")) == (2, True)
 
 
 def test_a_database_that_was_not_migrated_and_a_key_that_is_none_say_what_to_do(

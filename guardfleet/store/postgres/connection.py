@@ -6,7 +6,7 @@ import select
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -29,7 +29,11 @@ ALWAYS = {  # overrides the URL, as SERVER_OPTIONS override its `options`
 }
 ANSWER_S = 65.0  # longer than statement_timeout, so the server's own limit comes first
 MOST_PORT = 65535
-UNUSABLE = "the URL of the database cannot be used: check its ports (1 to 65535) and the names of its parameters (after `?`)."
+UNUSABLE = (
+    "the URL of the database (GUARDFLEET_DATABASE_URL) cannot be used: check its ports (1 to 65535) and the names of its "
+    "parameters (after `?`), and percent-encode special characters of its parts."
+)
+DRIVER, SCHEMES = "postgresql+psycopg:", ("postgresql://", "postgres://")
 LOOK_S = 0.1  # between checks for signals while waiting for an answer
 for _dumper in (UUIDDumper, UUIDBinaryDumper):  # uuid_utils' UUIDs: the standard library takes five times as long to make one
     psycopg.adapters.register_dumper(UUID, _dumper)
@@ -96,27 +100,46 @@ def connect(known: Mapping[str, Any], *, application: str) -> Connection:
 def keywords(url: str) -> dict[str, Any]:
     """Return the URL as libpq's keywords; several hosts may also be written `?host=db1:5432&host=db2:5432`.
 
-    Raises ConfigurationError, quoting nothing of it, for a URL that libpq does not take.
+    An empty parameter counts as not given, a `+` in `options` as a space. Raises ConfigurationError, quoting nothing of it, for a
+    URL that libpq would not take.
     """
-    head, _, query = url.replace("postgresql+psycopg:", "postgresql:", 1).partition("?")
-    asked = [piece.partition("=") for piece in query.split("&") if piece]
-    hosts = [_host_and_port(unquote(value)) for name, _, value in asked if name == "host"]
+    head, _, query = (f"postgresql:{url[len(DRIVER) :]}" if url.startswith(DRIVER) else url).partition("?")
+    asked = [(unquote(name), value) for name, _, value in (piece.partition("=") for piece in query.split("&")) if value]
+    servers = [_host_and_port(unquote(one)) for name, value in asked if name == "host" for one in value.split(",")]
+    others = "&".join(f"{quote(name)}={_escaped(name, value)}" for name, value in asked if name != "host")
     try:
-        known = conninfo_to_dict(f"{head}?{'&'.join(''.join(piece) for piece in asked if piece[0] != 'host')}")
-    except psycopg.ProgrammingError:
+        known = conninfo_to_dict(f"{head}?{others}" if others else head)
+        if servers:
+            known |= _of_servers(servers, known.get("port") if "port" in dict(asked) else None)
+        "".join(map(str, known.values())).encode()  # what the environment held may not be Unicode
+    except (psycopg.ProgrammingError, ValueError):
         raise ConfigurationError(UNUSABLE) from None
-    if hosts:
-        known["host"] = ",".join(host for host, _ in hosts)
-    if any(port for _, port in hosts):
-        known["port"] = ",".join(port for _, port in hosts)
-    if not all(port == "" or (port.isdecimal() and 0 < int(port) <= MOST_PORT) for port in str(known.get("port", "")).split(",")):
+    ports = str(known.get("port", "")).split(",")
+    fits = len(ports) in (1, len(str(known.get("host", "")).split(",")))
+    if not (fits and head.startswith(SCHEMES) and "#" not in url and all(map(_is_port, ports))):
         raise ConfigurationError(UNUSABLE)
-    return known
+    return {name: value for name, value in known.items() if value}
+
+
+def _of_servers(servers: Sequence[tuple[str, str]], port: object) -> dict[str, Any]:
+    """Return the hosts, and their ports or the one of all. Raises ValueError for both, or for a host that libpq would cut off."""
+    hosts, ports = ",".join(host for host, _ in servers), ",".join(port for _, port in servers)
+    if "\0" in hosts or (port and ports.strip(",")):
+        raise ValueError
+    return {"host": hosts, "port": port or (ports if ports.strip(",") else "")}
 
 
 def _host_and_port(server: str) -> tuple[str, str]:
     found = re.fullmatch(r"\[(.+)\](?::(.*))?|([^/:]*):([^:]*)", server)  # otherwise a folder, a bare IPv6 address, or no port
     return (found[1] or found[3], found[2] or found[4] or "") if found else (server, "")
+
+
+def _escaped(name: str, value: str) -> str:
+    return (value.replace("+", "%20") if name == "options" else value).replace("=", "%3D")
+
+
+def _is_port(port: str) -> bool:
+    return port == "" or (port.isascii() and port.isdecimal() and 0 < int(port) <= MOST_PORT)
 
 
 def copy_rows(connection: Connection, table: str, columns: dict[str, str], rows: Iterable[Sequence[Any]]) -> None:
