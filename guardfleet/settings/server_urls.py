@@ -1,5 +1,6 @@
 """Server URLs in settings."""
 
+import re
 import urllib.parse
 
 
@@ -16,3 +17,12 @@ def require_plain(url: str, *, many: bool = False) -> None:
         is_plain = False
     if not is_plain:
         raise ValueError("this is not a valid URL; check the port, and percent-encode special characters of a user or password")
+
+
+def require_redis(url: str) -> None:
+    """Raise ValueError, quoting nothing, for a URL of Redis whose path is no number of a database or, of a socket, no file."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "redis+socket" and len(parts.path) <= 1:
+        raise ValueError("a redis+socket:// URL needs the path of the socket, as redis+socket:///run/redis.sock")
+    if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"(/[0-9]*)?", parts.path):
+        raise ValueError("the path of a redis:// URL is the number of a database, as redis://host:6379/0")

@@ -19,7 +19,7 @@ from guardfleet.settings.groups import (
     WorkerSettings,
 )
 from guardfleet.settings.names import ALLOW_TUNING, DELIMITER, ENV_PREFIX, GUARDED, PLACES, placed, variable_of
-from guardfleet.settings.server_urls import require_plain
+from guardfleet.settings.server_urls import require_plain, require_redis
 from guardfleet.settings.tuning import Tuning
 
 HOMELESS = pathlib.Path("~/.local/share/guardfleet")  # kept literally: there is no home to replace ~ by
@@ -107,6 +107,7 @@ class Settings(BaseSettings):
     def _servers_are_urls(cls, urls: SecretStr | None) -> SecretStr | None:
         for url in urls.get_secret_value().split(";") if urls else ():
             require_plain(url)
+            require_redis(url)
         return urls
 
     @model_validator(mode="after")
