@@ -1,6 +1,7 @@
 """The command line: composes the parts, and turns every outcome into a sentence and an exit status."""
 
 import sys
+from collections.abc import Sequence
 
 DONE, FAILED_ROWS, UNUSABLE, INTERRUPTED, DEFECT = 0, 1, 2, 3, 4
 OURS = ("guardfleet", "worker", "producer", "api")
@@ -59,17 +60,18 @@ def _sentence(error: Exception) -> str | None:
     usage = getattr(error, "format_message", None)  # click's own; empty for a bare group of commands, whose help was shown
     if usage is None:
         return None
-    if getattr(error, "possibilities", None):  # without the names that are no longer shown
-        error.possibilities = _shown(error)  # type: ignore[attr-defined]
+    if possibilities := getattr(error, "possibilities", None):
+        error.possibilities = _shown(possibilities, error)  # type: ignore[attr-defined]
     said = usage()
     return f"{said} (guardfleet --help)" if said else ""
 
 
-def _shown(error: Exception) -> list[str]:
+def _shown(options: Sequence[str], error: Exception) -> list[str]:
+    """Return the options without those that help does not show: old names."""
     context = getattr(error, "ctx", None)
     params = context.command.params if context else ()
     hidden = {name for param in params if getattr(param, "hidden", False) for name in param.opts}
-    return [name for name in getattr(error, "possibilities", ()) if name not in hidden]
+    return [name for name in options if name not in hidden]
 
 
 def _of_import(error: ImportError) -> str:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, LiteralString, Self
 
 import pydantic
 from pydantic import (
@@ -58,21 +58,22 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _priority(value: object, check: ValidatorFunctionWrapHandler) -> object:
-    try:
-        return check(value)
-    except ValidationError:
-        limits = {"least": PRIORITIES[0], "most": PRIORITIES[-1]}
-        raise PydanticCustomError("priority", "a priority must be a whole number from {least} to {most}", limits) from None
+def _or_else(kind: LiteralString, sentence: LiteralString, **context: object) -> WrapValidator:
+    """Return a validator that says this one sentence, whatever of a value is wrong."""
+
+    def checked(value: object, check: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return check(value)
+        except ValidationError:
+            raise PydanticCustomError(kind, sentence, context) from None
+
+    return WrapValidator(checked)
 
 
-def _window(value: object, check: ValidatorFunctionWrapHandler) -> object:
-    try:
-        return check(value)
-    except ValidationError:
-        raise PydanticCustomError("window", "a time is a whole number up to 9999 with its unit m, h or d: 90m, 24h or 7d") from None
-
-
+A_PRIORITY = _or_else(
+    "priority", "a priority must be a whole number from {least} to {most}", least=PRIORITIES[0], most=PRIORITIES[-1]
+)
+A_WINDOW = _or_else("window", "a time is a whole number up to 9999 with its unit m, h or d: 90m, 24h or 7d")
 # A JSON number without a fraction is an integer, however it is written; a boolean is not. Must follow the field's limits.
 WHOLE = BeforeValidator(_whole)
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
@@ -123,9 +124,9 @@ class JobOptions(BaseModel):
     long_texts: Annotated[Literal["windows", "head", "tail", "ends"] | None, Stored("long_texts")] = Field(
         default=None, description="Judge all windows of a text that is longer than one, or only its head, tail or ends."
     )
-    priority: Annotated[
-        int, Field(ge=PRIORITIES.start, le=PRIORITIES.stop - 1), WHOLE, WrapValidator(_priority), Stored("priority")
-    ] = Field(default=0, description="Order among your jobs of the same lane, -100 to 100; higher runs first.")
+    priority: Annotated[int, Field(ge=PRIORITIES.start, le=PRIORITIES.stop - 1), WHOLE, A_PRIORITY, Stored("priority")] = Field(
+        default=0, description="Order among your jobs of the same lane, -100 to 100; higher runs first."
+    )
     use_cache: Annotated[bool, Stored("reuse")] = Field(
         default=True, description="Reuse verdicts of your other jobs for equal texts."
     )
@@ -133,7 +134,7 @@ class JobOptions(BaseModel):
         default=None, ge=0, le=MOST_RETENTION_HOURS, description="Delete the texts this many hours after the job ended."
     )
     completion_window: Annotated[
-        Annotated[str, StringConstraints(pattern=WINDOW)] | None, WrapValidator(_window), Stored("completion_window")
+        Annotated[str, StringConstraints(pattern=WINDOW)] | None, A_WINDOW, Stored("completion_window")
     ] = Field(default=None, description="Expire the job after this time: minutes, hours or days, such as 90m, 24h or 7d.")
     callback_url: Annotated[str, StringConstraints(max_length=2000)] | None = Field(
         default=None, description="URL that receives a signed webhook when the job ends."

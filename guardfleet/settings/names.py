@@ -50,7 +50,7 @@ def variable_of(name: str) -> str:
 def renamed(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of `environ` that are given under an old name, with their new names."""
     old = {ENV_PREFIX + name.upper(): variable_of(name) for name in PLACES}
-    return {name: new for name, new in old.items() if name in environ and name != new}
+    return {name: new for name, new in old.items() if name in environ}
 
 
 def for_child(environ: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from guardfleet.settings.groups import (
     WebhookSettings,
     WorkerSettings,
 )
-from guardfleet.settings.names import ALLOW_TUNING, DELIMITER, ENV_PREFIX, GUARDED, PLACES, placed, variable_of
+from guardfleet.settings.names import ALLOW_TUNING, DELIMITER, ENV_PREFIX, GUARDED, PLACES, placed, renamed
 from guardfleet.settings.server_urls import require_plain, require_redis
 from guardfleet.settings.tuning import Tuning
 
@@ -196,11 +196,11 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
 
 
 def _under_old_names(given: Mapping[str, str]) -> dict[str, str]:
-    found = {name: given[ENV_PREFIX + name.upper()] for name in PLACES if ENV_PREFIX + name.upper() in given}
-    for name in found:
-        if variable_of(name) in given:
-            raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is the old name of {variable_of(name)}: set only one of them.")
-    return found
+    found = renamed(given)
+    for old, new in found.items():
+        if new in given:
+            raise ConfigurationError(f"{old} is the old name of {new}: set only one of them.")
+    return {old.removeprefix(ENV_PREFIX).lower(): given[old] for old in found}
 
 
 def is_known(key: str) -> bool:

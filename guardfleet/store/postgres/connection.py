@@ -114,7 +114,7 @@ def keywords(url: str) -> dict[str, Any]:
         "".join(map(str, known.values())).encode()  # what the environment held may not be Unicode
     except (psycopg.ProgrammingError, ValueError):
         raise ConfigurationError(UNUSABLE) from None
-    ports = str(known.get("port", "")).split(",")
+    ports = str(known.get("port") or "").split(",")
     fits = len(ports) in (1, len(str(known.get("host", "")).split(",")))
     if not (fits and head.startswith(SCHEMES) and "#" not in url and all(map(_is_port, ports))):
         raise ConfigurationError(UNUSABLE)
@@ -123,10 +123,11 @@ def keywords(url: str) -> dict[str, Any]:
 
 def _of_servers(servers: Sequence[tuple[str, str]], port: object) -> dict[str, Any]:
     """Return the hosts, and their ports or the one of all. Raises ValueError for both, or for a host that libpq would cut off."""
-    hosts, ports = ",".join(host for host, _ in servers), ",".join(port for _, port in servers)
-    if "\0" in hosts or (port and ports.strip(",")):
+    hosts = ",".join(host for host, _ in servers)
+    ports = ",".join(own for _, own in servers) if any(own for _, own in servers) else None
+    if "\0" in hosts or (port and ports):
         raise ValueError
-    return {"host": hosts, "port": port or (ports if ports.strip(",") else "")}
+    return {"host": hosts, "port": port or ports}
 
 
 def _host_and_port(server: str) -> tuple[str, str]:
