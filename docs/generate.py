@@ -5,17 +5,23 @@ import json
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
+import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import guardfleet
 from api.server import create_app
+from guardfleet.cli.app import app
+from guardfleet.domain.events import KINDS
 from guardfleet.domain.options import JobOptions
 from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import ENV_PREFIX, Settings, Tuning, load_settings, variable_of
 from guardfleet.settings.names import GUARDED, PLACES
+from guardfleet.store.schema.view import COLUMNS
 
 HERE = pathlib.Path(__file__).parent
 SETTINGS = """# Settings
@@ -116,8 +122,51 @@ def openapi() -> str:
         return json.dumps(create_app(settings).openapi(), indent=1)
 
 
+def public_names() -> str:
+    """Return the public names, one a line, sorted: `git diff` of the file is what a release changes."""
+    names = {
+        *_of_http(json.loads(openapi())),
+        *_of_commands(typer.main.get_command(app), "guardfleet"),
+        *(f"python guardfleet.{name}" for name in guardfleet.__all__),
+        *(f"setting {variable_of(name)}" for name in Settings.model_fields if not _group(Settings.model_fields[name])),
+        *(
+            f"setting {ENV_PREFIX}{name.upper()}__{leaf.upper()}"
+            for name, field in Settings.model_fields.items()
+            if (group := _group(field)) and group is not Tuning
+            for leaf in group.model_fields
+        ),
+        *(f"event {kind}" for kind in KINDS),
+        *(f"view verdicts.{column}" for column in COLUMNS),
+    }
+    return "".join(f"{name}\n" for name in sorted(names))
+
+
+def _of_http(api: Mapping[str, Any]) -> Iterator[str]:
+    for path, routes in api["paths"].items():
+        for method, route in routes.items():
+            yield f"http {method.upper()} {path}"
+            yield from (f"http {method.upper()} {path} {one['in']} {one['name']}" for one in route.get("parameters", ()))
+    for name, schema in api["components"]["schemas"].items():
+        yield from (f"http schema {name}.{key}" for key in schema.get("properties", ()))
+
+
+def _of_commands(command: Any, path: str) -> Iterator[str]:
+    yield f"command {path}"
+    for one in command.params:
+        if not getattr(one, "hidden", False):
+            yield from (f"command {path} {name}" for name in (*one.opts, *one.secondary_opts))
+    for name, below in getattr(command, "commands", {}).items():
+        if not below.hidden:
+            yield from _of_commands(below, f"{path} {name}")
+
+
 PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
-    {"settings.md": settings_page, "options.md": options_page, "decisions/README.md": decisions_page}
+    {
+        "settings.md": settings_page,
+        "options.md": options_page,
+        "decisions/README.md": decisions_page,
+        "public-names.txt": public_names,
+    }
 )
 
 if __name__ == "__main__":

@@ -164,11 +164,19 @@ class Calls:
                     raise (NotFoundError if said.status_code == MISSING else RejectedError)(reason)
             else:
                 failures += 1
-                reason = f"the API did not answer: {type(said).__name__}"
+                reason = f"the API {_place(said)} did not answer ({type(said).__name__}): is it running, and is its URL right?"
                 pause_s = backoff_s(failures, base_s=BASE_S, cap_s=CAP_S, random=self._rng)
             if not is_repeatable or failures >= ATTEMPTS or self._clock() + pause_s > deadline:
                 raise RetryableError(reason)
             yield Wait(pause_s)
+
+
+def _place(error: httpx2.TransportError | None) -> str:
+    """Return the host and port that a request went to."""
+    try:
+        return error.request.url.netloc.decode("ascii") if error else ""
+    except RuntimeError:  # an error that was made without a request
+        return ""
 
 
 def job_of(content: bytes) -> Job:

@@ -19,9 +19,23 @@ def require_plain(url: str, *, many: bool = False) -> None:
         raise ValueError("this is not a valid URL; check the port, and percent-encode special characters of a user or password")
 
 
+# What a URL of Redis may say behind `?`, by scheme. Kombu hands anything else to the driver, which raises TypeError on connecting.
+REDIS_PARAMETERS = {
+    "redis": (),
+    "rediss": ("ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname"),
+    "redis+socket": ("virtual_host",),
+}
+
+
 def require_redis(url: str) -> None:
-    """Raise ValueError, quoting nothing, for a URL of Redis whose path is no number of a database or, of a socket, no file."""
+    """Raise ValueError, quoting nothing, for a URL of Redis whose path is no number of a database or, of a socket, no file.
+
+    Likewise for one with parameters that the driver does not know.
+    """
     parts = urllib.parse.urlsplit(url)
+    known = REDIS_PARAMETERS.get(parts.scheme, ())
+    if parts.scheme in REDIS_PARAMETERS and not set(urllib.parse.parse_qs(parts.query, keep_blank_values=True)) <= set(known):
+        raise ValueError(f"a {parts.scheme}:// URL has a parameter that is not known; allowed: {', '.join(known) or 'none'}")
     if parts.scheme == "redis+socket" and len(parts.path) <= 1:
         raise ValueError("a redis+socket:// URL needs the path of the socket, as redis+socket:///run/redis.sock")
     if parts.scheme in ("redis", "rediss") and not re.fullmatch(r"(/[0-9]*)?", parts.path):

@@ -136,6 +136,9 @@ def test_failures_are_waited_out_longer_and_longer_and_then_said() -> None:
         pauses, ended = walk([response(status)])
         assert isinstance(ended, error)
         assert pauses == []
+    unreached = httpx2.ConnectError("x", request=httpx2.Request("GET", "http://user:hunter2@host:8080/v1/batches"))
+    said = str(walk([unreached] * 99)[1])
+    assert said == "the API host:8080 did not answer (ConnectError): is it running, and is its URL right?"
     assert isinstance(walk([response(409, **{"x-should-retry": "false"})])[1], RejectedError)
 
 

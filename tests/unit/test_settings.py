@@ -30,6 +30,8 @@ def test_an_unknown_setting_stops_the_process(monkeypatch: pytest.MonkeyPatch) -
         ("ENGINE__DTYPE", "int4", r"'auto', 'float32'"),
         ("API__QUOTA", "abc", r"GUARDFLEET_API__QUOTA = 'abc': this is not a valid rate limit; write it as 600/minute"),
         ("BROKER_URL", "redis://u:hunter2@h/x", r"^GUARDFLEET_BROKER_URL: the path of a redis:// URL is the number of a database"),
+        ("BROKER_URL", "redis://u:hunter2@h/1?bogus=hunter2", r"^GUARDFLEET_BROKER_URL: a redis:// URL has a parameter that is"),
+        ("BROKER_URL", "rediss://h/1?ssl_cert_reqs=none&x", r"^GUARDFLEET_BROKER_URL: a rediss:// URL .*: ssl_cert_reqs, "),
         ("BROKER_URL", "redis+socket://", r"^GUARDFLEET_BROKER_URL: a redis\+socket:// URL needs the path"),
         ("BROKER_URL", "kafka://x", r"^GUARDFLEET_BROKER_URL has the scheme 'kafka'; allowed: amqp"),
         ("DATABASE_URL", DATABASE, r"^GUARDFLEET_SECRET_KEY is needed with a database"),

@@ -18,6 +18,10 @@ class DeviceFullError(Exception):
     """The batch did not fit in the device's memory; a smaller one may."""
 
 
+class KernelMissingError(Exception):
+    """This torch lacks a kernel of the packed pass; the message names it."""
+
+
 class SelfTestError(Exception):
     """The packed pass disagrees with transformers' own, or with itself, on this model and device."""
 

@@ -13,6 +13,7 @@ import torch
 
 from worker.engine.device import tensor_of
 from worker.engine.forward.geometry import Ints
+from worker.engine.interfaces import KernelMissingError
 
 LEAST_LONGEST = 2  # if the longest sequence has one query, flash attention assumes that each has one; some have none
 
@@ -43,7 +44,7 @@ class Varlen(Protocol):
 
 
 def varlen_for(device: torch.device) -> Varlen:
-    """Return the kernel on CUDA, a loop elsewhere. Raises NotImplementedError if this torch has no kernel."""
+    """Return the kernel on CUDA, a loop elsewhere. Raises KernelMissingError if this torch has no kernel."""
     return flash_varlen() if device.type == "cuda" else varlen_by_loop
 
 
@@ -51,15 +52,15 @@ def flash_varlen() -> Varlen:
     """Return torch's own variable-length flash attention with the arguments of this release: its signature keeps changing.
 
     2.10 says `is_causal` where later releases have a window; from 2.12 on, unequal numbers of heads must be declared. Raises
-    NotImplementedError if it is missing, or cannot return the log-sum-exp.
+    KernelMissingError if it is missing, or cannot return the log-sum-exp.
     """
     try:
         from torch.nn.attention import varlen  # noqa: PLC0415 - from 2.10 on
     except ImportError as error:
-        raise NotImplementedError(f"variable-length attention, which torch {torch.__version__} does not have") from error
+        raise KernelMissingError(f"variable-length attention, which torch {torch.__version__} does not have") from error
     takes = inspect.signature(varlen.varlen_attn).parameters
     if "return_aux" not in takes:
-        raise NotImplementedError(f"the log-sum-exp of variable-length attention, which torch {torch.__version__} does not give")
+        raise KernelMissingError(f"the log-sum-exp of variable-length attention, which torch {torch.__version__} does not give")
     always: dict[str, Any] = {"return_aux": varlen.AuxRequest(lse=True)}
     if "enable_gqa" in takes:
         always["enable_gqa"] = True
