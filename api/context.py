@@ -22,6 +22,7 @@ from guardfleet.settings import Settings
 from guardfleet.store import keys
 from guardfleet.store.keys import Caller
 from guardfleet.store.postgres.database import Database
+from guardfleet.telemetry.health import Health
 
 KNOWN_S = 5.0  # a revoked key keeps working for this long
 MOST_KNOWN = 10_000
@@ -45,6 +46,7 @@ class Context:
     watching: Watching
     bodies: Slots  # for bodies of lines and files
     downloads: Slots
+    health: Health
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when each is trusted
     body_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))
     download_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(DOWNLOAD_THREADS))

@@ -42,7 +42,7 @@ EVENT: dict[str, Any] = {
         "data": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
     },
 }
-UNCHECKED = ("/livez", "/readyz")
+UNCHECKED = ("/livez", "/readyz", "/healthz")
 
 
 def install(app: FastAPI) -> None:

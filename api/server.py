@@ -6,21 +6,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
 
-from fastapi import FastAPI, Response
-from fastapi.responses import PlainTextResponse
+from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import openapi
 from api.body.body_limit import Bounded
-from api.context import AppContext, Context
+from api.context import Context
 from api.http import problems
 from api.http.connections import make_server
 from api.http.head_method import Headed
 from api.http.long_requests import Slots
 from api.http.rate_limit import Throttle
 from api.http.threads import in_thread
-from api.routes import batches, files, moderations, perspective, results, webhook_endpoints
+from api.routes import batches, files, health_probes, moderations, perspective, results, webhook_endpoints
 from api.services.callback_check import Receivers
 from api.services.file_ingestion import FileIntakes
 from api.services.file_storage import Contents
@@ -35,16 +34,20 @@ from guardfleet.store import installation, migrate
 from guardfleet.store.postgres import pooler
 from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry import metrics
+from guardfleet.telemetry.health import Health, Part
 from guardfleet.telemetry.logs import get_logger, told
-from guardfleet.telemetry.probes import ProbeServer
+from guardfleet.telemetry.probes import Reporting
 
 BODIES_OF_KEY = 64  # uploads of a key that are read at once; each may hold a line of some MiB in memory
 DOWNLOADS_OF_KEY, DOWNLOADS = 8, 16  # of verdicts at once; Parquet holds 20,000 rows of each in memory
 FAILED = 500  # status that is logged for a request without an answer
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Build the application on configured services. Raises ConfigurationError if the schema does not fit."""
+def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
+    """Build the application on configured services. Raises ConfigurationError if the schema does not fit.
+
+    `health`: looked at by the process around it; without one, the probes look themselves.
+    """
     db = Database(settings.required("database_url"), application="guardfleet-api", pool_size=10)
     keyring = Keyring.of(settings)
     most = settings.tuning.api_max_connections
@@ -63,12 +66,15 @@ def create_app(settings: Settings) -> FastAPI:
         Watching(db, Slots("waiting", of_key=settings.tuning.api_max_waiting, in_all=most // 2)),
         Slots("bodies", of_key=BODIES_OF_KEY, in_all=max(1, most // 4)),
         Slots("downloads", of_key=DOWNLOADS_OF_KEY, in_all=DOWNLOADS),
+        health or Health(),
     )
+    context.health.add(Part("database", partial(installation.wrong, db, keyring), address=db.address))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         intakes.start()
         context.online.start()
+        context.health.ready()
         yield
         context.watching.stop()
         await in_thread(intakes.stop)
@@ -85,43 +91,26 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Headed)
     app.add_middleware(Observed)
 
-    @app.get("/livez", tags=["probes"], response_class=PlainTextResponse)
-    async def livez() -> str:
-        """Report that the process runs its event loop."""
-        return "ok\n"
-
-    @app.get("/readyz", tags=["probes"], response_class=PlainTextResponse)
-    async def readyz(context: AppContext) -> Response:
-        """Report whether the database answers, accepts writes, and has this process's secret key."""
-        wrong = await in_thread(installation.wrong, context.db, context.keyring)
-        return PlainTextResponse("the database cannot be used\n", 503) if wrong else PlainTextResponse("ok\n")
-
+    app.include_router(health_probes.router)
     return app
 
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM; requests in flight finish."""
     interpreter.hand_over_often()
-    app = create_app(settings)
-    context: Context = app.state.context
-    with closing(context.db):
-        _require(context)
-        probes = None
-        if settings.metrics_port is not None:
-            ready = partial(installation.wrong, context.db, context.keyring)
-            probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=lambda: None, ready=ready)
-            probes.start()
-        interpreter.keep_what_is_loaded()
-        try:
+    with Reporting(settings, "api") as health:
+        app = create_app(settings, health)
+        context: Context = app.state.context
+        with closing(context.db):
+            _require(context)
+            interpreter.keep_what_is_loaded()
             make_server(app, settings).run()
-        finally:
-            if probes:
-                probes.stop()
     return 0
 
 
 def _require(context: Context) -> None:
     """Raise ConfigurationError if the process could not work."""
+    context.health.phase("waiting for PostgreSQL")
     migrate.wait_for_head(context.db)
     pooler.require_prepared(context.db)
     ports.require_free(context.settings.api.host, context.settings.api.port, "api_port")
@@ -162,7 +151,8 @@ class Observed:
         finally:
             seconds = time.perf_counter() - started
             route, answered = _route(scope), status or FAILED
-            metrics.API_SECONDS.labels(route, str(answered)).observe(seconds)
+            metrics.API_SECONDS.labels(route).observe(seconds)
+            metrics.API_REQUESTS.labels(route, str(answered)).inc()
             get_logger().info(
                 "request", request=request_id, method=scope["method"], route=route, status=answered, ms=round(1000 * seconds, 1)
             )

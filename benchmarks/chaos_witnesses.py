@@ -131,6 +131,6 @@ def said(site: Site) -> dict[str, int]:
         for line in process.log.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
-                if isinstance(event, dict) and event.get("event") in names:
-                    out[names[event["event"]]] += event.get("n", 1)
+                if isinstance(event, dict) and event.get("message") in names:
+                    out[names[event["message"]]] += event.get("guardfleet.n", 1)
     return out

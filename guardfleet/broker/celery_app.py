@@ -110,6 +110,16 @@ class Publisher:
                 raise AwayError("broker", f"the broker did not take a message: {type(error).__name__}") from error
         return confirmed
 
+    def ping(self) -> None:
+        """Raise AwayError unless the broker answers."""
+        try:
+            with self._connect().channel() as channel:
+                if self._is_redis:
+                    channel.client.ping()
+        except BROKER_DOWN as error:
+            self._drop()
+            raise AwayError("broker", f"the broker does not answer: {type(error).__name__}") from error
+
     def depth(self, queue: str) -> int:
         """Return how many messages of the queue no consumer holds; 0 if the queue does not exist. Raises AwayError."""
         try:

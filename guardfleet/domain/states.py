@@ -49,6 +49,19 @@ class ShardState(IntEnum):
     CANCELLED = 3  # set by cancel() and abandon(), and by fail/release/rescue once the job is ending
 
 
+class WorkerState(IntEnum):
+    """The state of a worker process; stored as its number. A crash leaves it, and `worker.seen_at` grows old."""
+
+    LOADING = 0  # the model
+    READY = 1  # takes work
+    STOPPED = 2  # ended in order
+
+    @property
+    def label(self) -> str:
+        """Lower-case name, as in metrics."""
+        return self.name.lower()
+
+
 class DeliveryState(IntEnum):
     """The state of one webhook delivery; stored as its number."""
 

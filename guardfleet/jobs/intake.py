@@ -153,7 +153,7 @@ class Intake:
         if not self._rows:
             return
         blob = self._keyring.encrypt_rows(self.job.data_key, self._rows, job_id=self.job.id, shard_no=self._shard_no)
-        self._shards.append(EncryptedShard(self._shard_no, self._taken, len(self._rows), blob))
+        self._shards.append(EncryptedShard(self._shard_no, self._taken, len(self._rows), blob, self._row_bytes))
         self._shard_bytes += len(blob)
         self._taken += len(self._rows)
         self._shard_no += 1

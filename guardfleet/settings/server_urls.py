@@ -4,6 +4,12 @@ import re
 import urllib.parse
 
 
+def addresses(url: str) -> str:
+    """Return the host and port of each server in a broker URL, with neither user nor password: for logs."""
+    parts = [urllib.parse.urlsplit(one) for one in url.split(";")]
+    return ", ".join(one.netloc.rpartition("@")[2] or one.path for one in parts)
+
+
 def require_plain(url: str, *, many: bool = False) -> None:
     """Raise ValueError, quoting nothing, if a password could be mistaken for a part of the host or the path. `many`: of hosts."""
     try:

@@ -19,7 +19,7 @@ from guardfleet.settings.groups import (
     WorkerSettings,
 )
 from guardfleet.settings.names import ALLOW_TUNING, DELIMITER, ENV_PREFIX, GUARDED, PLACES, placed, renamed
-from guardfleet.settings.server_urls import require_plain, require_redis
+from guardfleet.settings.server_urls import addresses, require_plain, require_redis
 from guardfleet.settings.tuning import Tuning
 
 HOMELESS = pathlib.Path("~/.local/share/guardfleet")  # kept literally: there is no home to replace ~ by
@@ -134,6 +134,11 @@ class Settings(BaseSettings):
         if value is None:
             raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is not set: set it, or use `guardfleet up` or `scan`.")
         return value.get_secret_value()
+
+    @property
+    def broker_address(self) -> str:
+        """Host and port of the broker: what a log may say of its URL."""
+        return addresses(self.required("broker_url"))
 
     @property
     def renamed(self) -> tuple[str, ...]:

@@ -66,6 +66,13 @@ def is_foreign(db: Database, keyring: Keyring) -> bool:
     return False
 
 
+def size_bytes(db: Database) -> int:
+    """Return the size of the database on its server's disk."""
+    with db.session() as connection:
+        found: int = connection.scalar("select pg_database_size(current_database())")
+        return found
+
+
 def wrong(db: Database, keyring: Keyring) -> str | None:
     """Return why this process cannot work now, or None: the database cannot be used, or is pinned to another key."""
     try:

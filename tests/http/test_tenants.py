@@ -14,7 +14,7 @@ from guardfleet.store import keys
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 
-OPEN = {"/livez", "/readyz", "/openapi.json"}
+OPEN = {"/livez", "/readyz", "/healthz", "/openapi.json"}
 JSONL = {"content-type": "application/jsonl"}
 
 

@@ -44,7 +44,7 @@ class Process:
 
     def says(self, slug: str) -> bool:
         """Whether the slug is in its log."""
-        return f'"event": "{slug}"' in self.log.read_text(errors="replace")
+        return f'"message": "{slug}"' in self.log.read_text(errors="replace")
 
     def until_says(self, slug: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait for a line in its log."""

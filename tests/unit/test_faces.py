@@ -88,7 +88,7 @@ ROUTES = {
     "/v1/models/{model}": "- one of them",
     "/v1alpha1/comments:analyze": "perspective",
 }
-NO_VERDICTS = ("/v1/webhook_", "/livez", "/readyz")  # routes of endpoints and probes: their payloads are `webhook`
+NO_VERDICTS = ("/v1/webhook_", "/livez", "/readyz", "/healthz")  # routes of endpoints and probes: their payloads are `webhook`
 COMMANDS = {
     "scan": "jsonl, csv, parquet, summary",
     "submit": "summary",

@@ -19,12 +19,13 @@ from guardfleet.store.postgres.sqlstate import DATABASE
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 from worker.dispatch.bulkhead import Bulkhead
+from worker.dispatch.figures import Figures
 from worker.dispatch.publishing import MessagePublisher
-from worker.dispatch.repairs import Mender, Step
+from worker.dispatch.repairs import CLEAR_S, HOUSEKEEPING_S, Mender, Step
 
 REFILLS = 5  # ticks in the time of one while there is work
 AWAY_PAUSE_S = 1.0  # between tries while PostgreSQL or the broker is down
-PUBLISH = "publish_shards"
+PUBLISH, ASK_BROKER = "publish_shards", "ask_broker"
 
 
 @dataclass
@@ -38,7 +39,11 @@ class Dispatcher:
     clock: Callable[[], float] = time.monotonic
     last_tick: float = field(default=0.0, init=False)
     steps: list[Step] = field(init=False)
+    figures: Figures = field(init=False)
     _bulkhead: Bulkhead = field(init=False)
+    _broker_wrong: str | None = field(default=None, init=False)  # what its last failure said, until it answers again
+    _led: bool | None = field(default=None, init=False)  # what was logged last
+    _is_paused: bool = field(default=False, init=False)
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
     _ran: dict[str, float] = field(default_factory=dict, init=False)  # when each step last ran
 
@@ -48,8 +53,13 @@ class Dispatcher:
         settings, tuning = self.settings, self.settings.tuning
         outgoing = MessagePublisher(self.db, self.publisher, settings.webhooks, tuning, self._bulkhead, self.clock)
         mender = Mender(self.db, self.keyring, settings.namespace, settings.retention, tuning, self._bulkhead)
+        self.figures = Figures(self.db)
         self.steps = [
             *mender.steps(),
+            Step("count_work", HOUSEKEEPING_S, self.figures.count),
+            Step("count_deliveries", HOUSEKEEPING_S, self.figures.deliveries),
+            Step("measure_size", CLEAR_S, self.figures.size),
+            Step(ASK_BROKER, HOUSEKEEPING_S, self._ask_broker),
             Step("publish_deliveries", tuning.tick_s, outgoing.publish_deliveries),
             Step(PUBLISH, 0.0, outgoing.publish_shards),
         ]
@@ -63,7 +73,7 @@ class Dispatcher:
                     self._serve(leadership)
             except Exception as error:  # noqa: BLE001 - whatever it is, without a dispatcher the fleet stops
                 self._pause(error)
-        metrics.LEADING.set(0)
+        self._rest()
 
     def stop(self) -> None:
         """End `run()` after the current tick; safe to call twice, and from a signal handler."""
@@ -74,8 +84,7 @@ class Dispatcher:
         while not self._stopped.is_set():
             leading = leadership.try_lead()
             if leading is not was_leading:
-                get_logger().info("dispatcher_leading" if leading else "dispatcher_standing_by")
-                metrics.LEADING.set(int(leading))
+                self._say(leading=leading)
                 was_leading = leading
             pause_s = self.tick() if leading else self.settings.tuning.tick_s
             self.last_tick = self.clock()
@@ -100,12 +109,47 @@ class Dispatcher:
         away, self._bulkhead.away = self._bulkhead.away, None
         if isinstance(away, AwayError) and away.service != DATABASE:
             raise away
+        if away is None:
+            self._is_paused = False
         if published > self.settings.tuning.prefetch_window // 2:
             return 0.0
         return self.settings.tuning.tick_s / REFILLS if published else self.settings.tuning.tick_s
 
-    def _pause(self, error: Exception) -> None:
-        get_logger().warning("dispatcher_paused", **told(error))
+    def broker_wrong(self) -> str | None:
+        """Return why the broker could not be used last, or None. One that stands by does not ask it."""
+        return self._broker_wrong
+
+    def queues_wrong(self) -> str | None:
+        """Return the queues with work for which no worker is there, or None."""
+        return f"no worker for {', '.join(self.figures.unserved)}" if self.figures.unserved else None
+
+    def _ask_broker(self) -> None:
+        """Ask the broker for anything, so that its absence is known before there is work for it."""
+        self.publisher.ping()
+        self._broker_wrong = None
+
+    def _say(self, *, leading: bool) -> None:
+        metrics.LEADING.set(int(leading))
+        if not leading:
+            self.figures.forget()
+        if leading is not self._led:
+            get_logger().info("dispatcher_leading" if leading else "dispatcher_standing_by")
+            self._led = leading
+
+    def _rest(self) -> None:
         metrics.LEADING.set(0)
+        self.figures.forget()
+
+    def _pause(self, error: Exception) -> None:
+        """Wait for a server. Logged once: `outage_began` and its companions say the rest."""
+        if not self._is_paused:
+            get_logger().warning("dispatcher_paused", **told(error))
+        self._is_paused = True
+        if isinstance(error, AwayError) and error.service != DATABASE:
+            self._broker_wrong = str(error)
+            self._ran.pop(ASK_BROKER, None)  # asked in each tick until it answers
+            metrics.LEADING.set(0)
+        else:
+            self._rest()
         self.last_tick = self.clock()
         self._stopped.wait(AWAY_PAUSE_S)

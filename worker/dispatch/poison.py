@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from guardfleet.domain.cascade import is_sure
-from guardfleet.domain.verdict import Judgement, Model, failure, with_notes
+from guardfleet.domain.verdict import Judgement, Model, Severity, failure, with_notes
 from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -53,12 +53,13 @@ def _give_up(db: Database, keyring: Keyring, held: Claim, limits: Limits, *, is_
     texts, first = ([], None) if is_last else _contents(db, keyring, held)
     if held.n > 1 and texts:
         if bisect(db, keyring, held, texts, first, limits=limits):
-            metrics.SHARDS.labels("halved").inc()
+            metrics.POISONED.labels("halved").inc()
             get_logger().warning("shard_halved", job=held.job_id, shard=held.shard_no, texts=held.n, reason=reason)
         return
     rows = _rows(held, failure("abandoned", reason), texts, first, nobody=verdicts.register_model(db, NOBODY))
     if completion.finish(db, held, rows, model_id=None):
-        metrics.SHARDS.labels("buried").inc()
+        metrics.POISONED.labels("buried").inc()
+        metrics.DEAD_LETTERS.labels("abandoned").inc(sum(row.judgement.severity is Severity.ERROR for row in rows))
         get_logger().error("shard_buried", job=held.job_id, shard=held.shard_no, reason=reason)
 
 

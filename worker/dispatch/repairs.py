@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.domain.lanes import Lane, Queues
+from guardfleet.domain.lanes import Queues
 from guardfleet.jobs import diagnosis
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings.groups import RetentionSettings
@@ -67,7 +67,6 @@ class Mender:
             Step("relay", tick_s, self.relay),
             Step("expire_jobs", tick_s, self.expire_jobs),
             Step("settle_cancelled", tick_s, self.settle_cancelled),
-            Step("count_backlog", HOUSEKEEPING_S, self.count_backlog),
             Step("name_stalls", HOUSEKEEPING_S, self.name_stalls),
             Step("abandon_idle", HOUSEKEEPING_S, self.abandon_idle),
             Step("purge", HOUSEKEEPING_S, self.purge),
@@ -113,12 +112,6 @@ class Mender:
         """End cancelling jobs that nobody works on any more."""
         jobs = control.cancelling(self.db, skip=self._aside("settle_cancelled"))
         self.bulkhead.sweep("settle_cancelled", jobs, lambda ids: control.settle_cancelled(self.db, ids))
-
-    def count_backlog(self) -> None:
-        """Set the backlog metric of each lane."""
-        backlog = publishing.backlog(self.db)
-        for lane in Lane:
-            metrics.BACKLOG.labels(lane.label).set(backlog.get(lane, 0))
 
     def name_stalls(self) -> None:
         """Log once that a queue has stalled, and once that it moves again."""

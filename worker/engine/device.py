@@ -84,3 +84,8 @@ def has_bf16_units() -> bool:
 def gpus() -> list[str]:
     """Return the names of the GPUs that torch sees; does not occupy any."""
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
+def total_memory(device: torch.device) -> int:
+    """Return the memory of a GPU in bytes; 0 for another device."""
+    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0

@@ -134,6 +134,10 @@ class BatchingEngine:
         since = oldest[0].began if oldest else self._launching_since
         return 0.0 if since is None else time.perf_counter() - since
 
+    def memory_bytes(self) -> tuple[int, int]:
+        """Return how much of the device's memory is in use, and how much it has; zeros where it has none of its own."""
+        return self._backend.memory_bytes(), self._backend.memory_total_bytes()
+
     def _ring(self) -> None:
         if not self._bell.done():
             self._bell.set_result(None)

@@ -150,6 +150,9 @@ class Backend(Protocol):
     def memory_bytes(self) -> int:
         """Return the device memory in use."""
 
+    def memory_total_bytes(self) -> int:
+        """Return the memory that the device has; 0 if it has none of its own."""
+
 
 class Synchronous(ABC):
     """Base of backends whose `run` returns the answers."""
@@ -190,3 +193,6 @@ class Engine(Protocol):
 
     def busy_s(self) -> float:
         """Return how long the batch on the device has been running; 0 if there is none."""
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Return how much of the device's memory is in use, and how much it has; zeros where it has none of its own."""

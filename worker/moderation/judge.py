@@ -1,7 +1,7 @@
 """Judges a shard's texts: texts that are known or already in work are not judged again, the rest goes to the engine."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from guardfleet.domain.lanes import Lane
@@ -16,6 +16,7 @@ from worker.engine.interfaces import Engine
 from worker.engine.prompting.windows import Coverage
 from worker.moderation.interpretation import judgement_of, settle, triage
 from worker.moderation.single_flight import Key, Scope
+from worker.moderation.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Judge:
     engine: Engine
     cache: CacheSettings
     model_id: int
+    throughput: Throughput = field(default_factory=Throughput)
 
     def judge(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], scope: Scope) -> list[Judgement]:
         """Return a judgement for each row, in order. The scope must stay open until they are committed."""
@@ -40,6 +42,7 @@ class Judge:
             if i not in judged and (shared := _shared(theirs[keys[i]], keys[i], held.job_id)):
                 judged[i] = shared
         judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged])
+        self.throughput.finished(rows)
         return settle(plan, judged, len(rows))
 
     def _known(self, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Judgement]:
@@ -50,9 +53,12 @@ class Judge:
         if not asked:
             return {}
         # No timeout here: the engine settles every request, or the watchdog ends the process.
-        with metrics.REQUEST_SECONDS.labels("shard").time():
-            contents = [rows[i].content for i in asked]
-            judged = self.engine.submit(contents, urgent=held.lane is Lane.INTERACTIVE, coverage=coverage_of(held)).result()
+        contents = [rows[i].content for i in asked]
+        judged = self.engine.submit(contents, urgent=held.lane is Lane.INTERACTIVE, coverage=coverage_of(held)).result()
+        spent = judged.timings
+        for stage, seconds in (("tokenising", spent.tokenise_s), ("waiting", spent.wait_s), ("device", spent.device_s)):
+            metrics.STAGES.labels(stage).inc(seconds)
+        metrics.WINDOWS.inc(sum(len(answer.windows) for answer in judged.answers))
         return {i: judgement_of(answer) for i, answer in zip(asked, judged.answers, strict=True)}
 
     def _key(self, held: Claim, digest: bytes) -> Key:

@@ -6,7 +6,6 @@ Celery would acknowledge the message of a task that raised, and the failure woul
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from guardfleet.broker.celery_app import MESSAGE_VERSION, MODERATE, is_newer
 from guardfleet.domain.cascade import compare, doubts_of
 from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.retry import backoff_s
-from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names, with_notes
+from guardfleet.domain.verdict import Judgement, with_notes
 from guardfleet.errors import ConfigurationError, DrainingError, FatalError, GuardfleetError, RetryableError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -32,11 +31,11 @@ from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import Claim, Limits
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
-from guardfleet.verdicts.encoding import Codes
 from worker.moderation.isolation import SUSPECT_CLAIMS, Isolation
 from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
 from worker.moderation.single_flight import Scope, SingleFlight
+from worker.moderation.tally import Tally
 
 FINISH_TRIES = 6  # 8 to 16 s for the database to restart; then the shard is postponed, and judged again
 ISOLATION_S = 1.0  # delay of a shard that cannot run here now, such as a second suspect
@@ -66,21 +65,23 @@ class Moderator:
     duplicates: SingleFlight = field(default_factory=SingleFlight)
     end: Callable[[str], None] = fatal  # ends the process
     dying: threading.Event = field(default_factory=threading.Event)  # the engine is dead, and the process will end
-    tally: "Tally" = field(default_factory=lambda: Tally())  # noqa: PLW0108 - defined below
+    tally: Tally = field(default_factory=Tally)
 
     def __call__(self, job: int, shard: int) -> None:
         """Moderate one shard. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
         with self.isolation.enter() as wait_for_exclusive:
             if self.dying.is_set():  # a claim would count against a shard that never ran
                 raise Reject("the engine died", requeue=True)
+            started = time.perf_counter()
             held = self._claim(job, shard)
             if held is None:  # a duplicate message: the shard is held, settled, or was tried too often
                 metrics.SHARDS.labels("skipped").inc()
                 get_logger().debug("shard_skipped", job=job, shard=shard)
                 return
-            with metrics.ACTIVE.track_inprogress(), self.leases.keep(held):
+            metrics.CLAIMS.labels(held.lane.label).inc()
+            with self.tally.in_work(held.n), self.leases.keep(held):
                 if held.claims < SUSPECT_CLAIMS or wait_for_exclusive():
-                    self._work(held)
+                    self._work(held, started)
                 else:
                     self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
                     metrics.SHARDS.labels("postponed").inc()
@@ -97,10 +98,10 @@ class Moderator:
             get_logger().warning("shard_failed", job=job, shard=shard, reason=str(error))
             return None
 
-    def _work(self, held: Claim) -> None:
-        started = time.perf_counter()
+    def _work(self, held: Claim, started: float) -> None:
         try:
-            texts, first = handoff.load(self.db, self.keyring, held)
+            with self.tally.stage("loading"):
+                texts, first = handoff.load(self.db, self.keyring, held)
             owner = ANYBODY if self.judge.cache.across_tenants else held.tenant_id
             digests = [self.keyring.digest(owner, row.content) for row in texts]
             with self.duplicates.scope(held.job_id) as scope:
@@ -112,7 +113,7 @@ class Moderator:
                     rows, escalation = rows_of(texts, digests, judgements), NONE_ESCALATED
                 else:
                     rows, escalation = self._second(held, texts, digests, first, scope)
-                self._finish(held, rows, escalation, started)
+                self._finish(held, texts, rows, escalation, started)
         except FatalError as error:
             # The process is ending, perhaps because of this shard: its claim counts, and it comes back when the lease is over.
             self.dying.set()  # before the task leaves the isolation, so that those that wait behind it claim nothing
@@ -139,7 +140,10 @@ class Moderator:
     def _pass_on(self, held: Claim, judgements: list[Judgement]) -> None:
         """Pass the shard on to the second model, with this model's provisional verdicts."""
         mine = self._patiently(lambda: handoff.pass_on(self.db, self.keyring, held, Provisional(self.judge.model_id, judgements)))
-        metrics.SHARDS.labels("passed_on" if mine else "fenced").inc()
+        if mine:
+            metrics.SHARDS.labels("passed_on").inc()
+        else:
+            self.tally.fenced()
         get_logger().info("shard_passed_on" if mine else "shard_fenced", job=held.job_id, shard=held.shard_no)
 
     def _second(
@@ -153,16 +157,17 @@ class Moderator:
         final = {i: second[i] for i in doubts.unsure}
         return merged(texts, digests, first, final), compare(doubts, first.judgements, second)
 
-    def _finish(self, held: Claim, rows: list[Row], escalation: Escalation, started: float) -> None:
-        written = self._patiently(
-            lambda: completion.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation)
-        )
+    def _finish(self, held: Claim, texts: Sequence[PayloadRow], rows: list[Row], escalation: Escalation, started: float) -> None:
+        with self.tally.stage("writing"):
+            written = self._patiently(
+                lambda: completion.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation)
+            )
         seconds = time.perf_counter() - started
         if written is None:
-            metrics.SHARDS.labels("fenced").inc()
+            self.tally.fenced()
             get_logger().warning("shard_fenced", job=held.job_id, shard=held.shard_no, seconds=round(seconds, 3))
             return
-        self.tally.add(written)
+        self.tally.add(texts, written, seconds=seconds, escalated=escalation.escalated)
         get_logger().info("shard_finished", job=held.job_id, shard=held.shard_no, texts=len(rows), seconds=round(seconds, 3))
 
     def _patiently(self, write: Callable[[], T]) -> T:
@@ -187,9 +192,7 @@ class Moderator:
             self._fail(held, reason)
 
     def _fail(self, held: Claim, reason: str) -> None:
-        delay_s = backoff_s(
-            held.failures + 1, base_s=self.tuning.retry_base_s, cap_s=self.tuning.retry_cap_s, random=self.random
-        )
+        delay_s = backoff_s(held.failures + 1, base_s=self.tuning.retry_base_s, cap_s=self.tuning.retry_cap_s, random=self.random)
         metrics.SHARDS.labels("failed").inc()
         get_logger().warning("shard_failed", job=held.job_id, shard=held.shard_no, failures=held.failures + 1, reason=reason)
         self._hand_back(lambda: shards.fail(self.db, held, error=reason, delay_s=delay_s))
@@ -216,28 +219,6 @@ def merged(texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Provisi
     return [
         row if i in final else replace(row, model_id=first.model_id) for i, row in enumerate(rows_of(texts, digests, judgements))
     ]
-
-
-class Tally:
-    """Updates the metrics once per shard: a label look-up per text would cost more than the text's row."""
-
-    def __init__(self) -> None:
-        self._judged: Counter[Severity] = Counter()
-
-    def add(self, written: Sequence[Codes]) -> None:
-        """Count one finished shard by what was stored."""
-        metrics.SHARDS.labels("finished").inc()
-        outcomes = Counter((said.refusal is None, said.severity) for said in written)
-        for (is_prompt, severity), n in outcomes.items():
-            metrics.REQUESTS.labels("prompt" if is_prompt else "response", Severity(severity).label).inc(n)
-            self._judged[Severity(severity)] += n
-        for served_by, n in Counter(said.served_by for said in written).items():
-            if served_by not in (ServedBy.MODEL, ServedBy.NOBODY):
-                metrics.SAVED.labels(ServedBy(served_by).label).inc(n)
-        for categories, n in Counter(said.categories for said in written).items():
-            for name in category_names(Category(categories)):
-                metrics.RISK_TYPES.labels(name).inc(n)
-        metrics.SAFE_RATIO.set(self._judged[Severity.SAFE] / max(1, self._judged.total()))
 
 
 def register(app: Celery, moderate: Moderator) -> Callable[..., None]:

@@ -49,13 +49,17 @@ class Express:
         at = self._turned_at
         return 0.0 if at is None else time.monotonic() - at
 
+    def away(self) -> str | None:
+        """Return that it has no connection to the broker, or None."""
+        return "the broker does not answer" if self._turned_at is None else None
+
     def _live(self) -> None:
         while not self._draining.is_set():
             try:
                 with connected(self._app, max_retries=1) as connection:
                     self._serve(connection)
             except Exception as error:  # noqa: BLE001 - whatever it is, this thread must not end: nothing else here consumes these queues
-                get_logger().warning("express_reconnecting", reason=type(error).__name__)
+                get_logger().debug("express_reconnecting", reason=type(error).__name__)
                 self._draining.wait(RECONNECT_S)
             finally:
                 self._turned_at = None

@@ -33,15 +33,22 @@ from guardfleet.store import installation, migrate, verdicts
 from guardfleet.store.postgres import pooler
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases as shards
+from guardfleet.telemetry import memory
+from guardfleet.telemetry.health import Health, Part
 from guardfleet.telemetry.logs import get_logger
-from guardfleet.telemetry.probes import ProbeServer
+from guardfleet.telemetry.probes import Reporting
 from worker.engine.interfaces import Engine
 from worker.moderation import tasks
 from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
+from worker.moderation.throughput import Throughput
 from worker.process.interactive_consumer import Express
+from worker.process.loading import loaded
+from worker.process.presence import Presence
 from worker.process.watchdog import STALLED_STATUS, TICK_LIMIT_S, LoopTick, Watchdog
 from worker.webhooks import delivery
+
+MakeEngine = Callable[[Settings, Throughput], Engine]
 
 
 @dataclass
@@ -64,22 +71,28 @@ class Drain:
         engine.drain()
 
 
-def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine]) -> int:
+def run_moderator(settings: Settings, make_engine: MakeEngine) -> int:
     """Run one worker process that moderates; return its exit status."""
     refuse_soft_shutdown()
-    db, keyring = open_store(settings, application="guardfleet-worker")
-    engine = make_engine(settings)
-    engine.start()
-    get_logger().info("model_loaded", model=engine.model.name, revision=engine.model.revision[:12], is_demo=engine.model.is_demo)
+    with Reporting(settings, "worker") as health:
+        return _moderate(settings, make_engine, health)
+
+
+def _moderate(settings: Settings, make_engine: MakeEngine, health: Health) -> int:
+    db, keyring = open_store(settings, health, application="guardfleet-worker")
+    worker_name, throughput = shards.holder(os.getpid()), Throughput()
+    presence = Presence(db, worker_name)
+    presence.start()
+    engine = loaded(settings, partial(make_engine, settings, throughput), health)
+    presence.ready(engine.model, throughput.rates)
     app = make_app(settings, "guardfleet-worker", model=engine.model.name)
     drain, tick = Drain(), LoopTick()
     drain.watch(engine)
     leases = LeaseKeeper(db, lease_s=settings.tuning.lease_s)
-    worker_name = shards.holder(os.getpid())
     moderator = tasks.Moderator(
         db=db,
         keyring=keyring,
-        judge=Judge(db, engine, settings.cache, verdicts.register_model(db, engine.model)),
+        judge=Judge(db, engine, settings.cache, verdicts.register_model(db, engine.model), throughput),
         leases=leases,
         tuning=settings.tuning,
         worker=worker_name,
@@ -97,20 +110,22 @@ def run_moderator(settings: Settings, make_engine: Callable[[Settings], Engine])
             "express_stalled": (express.stuck_s, TICK_LIMIT_S),
         }
     )
+    health.live = tick.wrong
+    health.add(Part("broker", lambda: tick.away() or express.away(), is_vital=False, address=settings.broker_address))
+    health.add(Part("device", lambda: memory.in_words(*engine.memory_bytes(), "the device's memory"), is_vital=False))
     leases.start()
     watchdog.start()
     express.start()
-    probes = start_probes(settings, live=tick.wrong, ready=partial(installation.wrong, db, keyring))
+    ready = partial(_say_ready, health)
     try:
-        return consume(app, settings.worker.concurrency, settings, bulk, worker_name, drain, tick)
+        return consume(app, settings.worker.concurrency, settings, bulk, worker_name, drain, tick, ready)
     finally:
         drain.request()
         express.stop(timeout_s=settings.tuning.engine_stall_s)
         engine.stop(timeout_s=settings.tuning.engine_stall_s)
         watchdog.stop()
         leases.stop()
-        if probes:
-            probes.stop()
+        presence.stop()
         db.close()
         get_logger().info("worker_stopped")
 
@@ -125,7 +140,12 @@ def queues_of(settings: Settings, model: str) -> list[list[str]]:
 def run_deliverer(settings: Settings) -> int:
     """Run one worker process that delivers webhooks; return its exit status."""
     refuse_soft_shutdown()
-    db, keyring = open_store(settings, application="guardfleet-webhooks")
+    with Reporting(settings, "webhooks") as health:
+        return _deliver(settings, health)
+
+
+def _deliver(settings: Settings, health: Health) -> int:
+    db, keyring = open_store(settings, health, application="guardfleet-webhooks")
     app = make_app(settings, "guardfleet-webhooks")
     drain, tick = Drain(), LoopTick()
     pool = delivery.make_pool(settings.webhooks)
@@ -142,21 +162,30 @@ def run_deliverer(settings: Settings) -> int:
     delivery.register(app, deliverer)
     watchdog = Watchdog({"loop_stalled": (tick.stuck_s, TICK_LIMIT_S)})
     watchdog.start()
-    probes = start_probes(settings, live=tick.wrong, ready=partial(installation.wrong, db, keyring))
+    health.live = tick.wrong
+    health.add(Part("broker", tick.away, is_vital=False, address=settings.broker_address))
+    ready = partial(_say_ready, health)
     worker_name = f"webhooks@{socket.gethostname()}:{os.getpid()}"
     try:
-        return consume(app, delivery.SENDERS, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick)
+        return consume(app, delivery.SENDERS, settings, [Queues.of(settings.namespace).webhooks], worker_name, drain, tick, ready)
     finally:
         watchdog.stop()
         pool.close()
-        if probes:
-            probes.stop()
         db.close()
         get_logger().info("worker_stopped")
 
 
-def consume(app: Celery, slots: int, settings: Settings, queues: list[str], name: str, drain: Drain, tick: LoopTick) -> int:
-    """Consume messages until SIGTERM; return Celery's exit status."""
+def consume(
+    app: Celery,
+    slots: int,
+    settings: Settings,
+    queues: list[str],
+    name: str,
+    drain: Drain,
+    tick: LoopTick,
+    ready: Callable[..., None],
+) -> int:
+    """Consume messages until SIGTERM; return Celery's exit status. Calls `ready` once it consumes."""
     app.conf.worker_consumer = "worker.process.celery_consumer:Consumer"
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root: plain text among the JSON; images do not run as root
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # at each lost connection, about a setting we set
@@ -168,7 +197,7 @@ def consume(app: Celery, slots: int, settings: Settings, queues: list[str], name
         get_logger().warning("worker_starting", reason=str(error))
     signals.worker_shutting_down.connect(drain.request, weak=False)
     app.steps["consumer"].add(tick.step())
-    signals.worker_ready.connect(_say_ready, weak=False)
+    signals.worker_ready.connect(ready, weak=False)
     worker = app.Worker(
         hostname=name.replace(":", "-"),
         pool="threads",
@@ -184,17 +213,8 @@ def consume(app: Celery, slots: int, settings: Settings, queues: list[str], name
         worker.start()
     finally:
         signals.worker_shutting_down.disconnect(drain.request)
-        signals.worker_ready.disconnect(_say_ready)
+        signals.worker_ready.disconnect(ready)
     return int(worker.exitcode or 0)
-
-
-def start_probes(settings: Settings, *, live: Callable[[], str | None], ready: Callable[[], str | None]) -> ProbeServer | None:
-    """Start the process's own /metrics, /livez and /readyz if a port is set."""
-    if settings.metrics_port is None:
-        return None
-    probes = ProbeServer(settings.metrics_host, settings.metrics_port, live=live, ready=ready)
-    probes.start()
-    return probes
 
 
 def refuse_soft_shutdown() -> None:
@@ -212,24 +232,28 @@ def engine_died(reason: str) -> None:
     os._exit(STALLED_STATUS)
 
 
-def _say_ready(**_: Any) -> None:
+def _say_ready(health: Health, **_: Any) -> None:
     interpreter.keep_what_is_loaded()
+    health.ready()
     say_ready()
     get_logger().info("worker_ready")
 
 
-def open_store(settings: Settings, *, application: str) -> tuple[Database, Keyring]:
+def open_store(settings: Settings, health: Health, *, application: str) -> tuple[Database, Keyring]:
     """Open the database, checking its schema, pooler and secret key, and return it with the keyring.
 
-    Raises ConfigurationError.
+    Waits for a server that is away and for a migration that has not run, and its health says so. Raises ConfigurationError.
     """
     db = Database(settings.required("database_url"), application=application)
     try:
         keyring = Keyring.of(settings)
+        health.add(Part("database", partial(installation.wrong, db, keyring), address=db.address))
+        health.phase("waiting for PostgreSQL and its migrations")
         migrate.wait_for_head(db, or_migration=True)
         pooler.require_prepared(db)
         installation.require_key(db, keyring)
     except GuardfleetError:
         db.close()
         raise
+    health.phase("starting")
     return db, keyring

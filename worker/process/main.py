@@ -7,14 +7,16 @@ from guardfleet.broker.celery_app import Publisher, make_app
 from guardfleet.process import interpreter
 from guardfleet.process.readiness import say_ready
 from guardfleet.settings import Settings
-from guardfleet.store import installation
 from guardfleet.telemetry import metrics
+from guardfleet.telemetry.health import Part
+from guardfleet.telemetry.probes import Reporting
 from worker.dispatch.dispatcher import Dispatcher
 from worker.engine.engine import BatchingEngine
 from worker.engine.factory import make_backend, make_engine
 from worker.engine.interfaces import BatchReport
 from worker.engine.prompting.windows import Policy
 from worker.engine.spec import Spec
+from worker.moderation.throughput import Throughput
 from worker.process import lifecycle
 
 DISPATCHER_LIMIT_S = 30.0  # a dispatcher that has not ticked for this long is not live
@@ -33,37 +35,50 @@ def deliver(settings: Settings) -> int:
 
 def dispatch(settings: Settings) -> int:
     """Run `guardfleet dispatcher`."""
-    db, keyring = lifecycle.open_store(settings, application="guardfleet-dispatcher")
-    publisher = Publisher(make_app(settings, "guardfleet-dispatcher"), settings)
-    dispatcher = Dispatcher(db, publisher, keyring, settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: dispatcher.stop())
-    probes = lifecycle.start_probes(
-        settings,
-        live=lambda: "no tick" if dispatcher.clock() - dispatcher.last_tick > DISPATCHER_LIMIT_S else None,
-        ready=partial(installation.wrong, db, keyring),
-    )
-    say_ready()  # it publishes work from its first tick on
-    try:
-        dispatcher.run()
-    finally:
-        publisher.close()
-        if probes:
-            probes.stop()
-        db.close()
+    with Reporting(settings, "dispatcher") as health:
+        db, keyring = lifecycle.open_store(settings, health, application="guardfleet-dispatcher")
+        publisher = Publisher(make_app(settings, "guardfleet-dispatcher"), settings)
+        dispatcher = Dispatcher(db, publisher, keyring, settings)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: dispatcher.stop())
+        health.live = partial(_stuck, dispatcher)
+        health.add(Part("broker", dispatcher.broker_wrong, is_vital=False, address=settings.broker_address))
+        health.add(Part("queues", dispatcher.queues_wrong, is_vital=False))
+        health.ready()
+        say_ready()  # it publishes work from its first tick on
+        try:
+            dispatcher.run()
+        finally:
+            publisher.close()
+            db.close()
     return 0
 
 
-def engine_of(settings: Settings) -> BatchingEngine:
+def _stuck(dispatcher: Dispatcher) -> str | None:
+    seconds = dispatcher.clock() - dispatcher.last_tick
+    return f"the dispatcher has not ticked for {seconds:.0f} s" if seconds > DISPATCHER_LIMIT_S else None
+
+
+def engine_of(settings: Settings, throughput: Throughput | None = None) -> BatchingEngine:
     """Make the engine that the settings ask for; its batches are counted, and its death ends the process."""
+    measured = throughput or Throughput()
     backend = make_backend(spec_of(settings))
+    memory_total = backend.memory_total_bytes()
+    if memory_total:
+        metrics.GPU_MEMORY_TOTAL.labels(backend.device).set(memory_total)
 
     def counted(report: BatchReport) -> None:
         metrics.BATCH_ROWS.observe(report.rows)
         metrics.BATCH_TOKENS.observe(report.tokens)
-        metrics.FURTHER_PASSES.inc(report.rows - report.answered)
+        metrics.BATCH_FILL.observe(report.tokens / backend.budget_tokens)
+        metrics.ROWS.labels("answered").inc(report.answered)
+        metrics.ROWS.labels("further_pass").inc(report.rows - report.answered)
         metrics.CLOSE_CALLS.inc(report.close)
-        metrics.GPU_MEMORY.labels(backend.device).set(backend.memory_bytes())
+        metrics.TOKENS.inc(report.tokens)
+        metrics.BUSY.inc(report.seconds)
+        measured.batch(report.tokens, report.seconds)
+        if memory_total:
+            metrics.GPU_MEMORY.labels(backend.device).set(backend.memory_bytes())
 
     return make_engine(backend, on_batch=counted, on_fatal=lifecycle.engine_died)
 

@@ -90,9 +90,13 @@ class LoopTick:
         stuck_s = self.stuck_s()
         return f"the event loop has not turned for {stuck_s:.0f} s" if stuck_s > TICK_LIMIT_S else None
 
+    def away(self) -> str | None:
+        """Return that the loop has no connection to the broker, or None."""
+        return "the broker does not answer" if self._at is None else None
+
     def _tick(self) -> None:
         self._at = time.monotonic()
-        metrics.LOOP_TICK.set_to_current_time()
+        metrics.LOOP_TICK.set(time.time())
 
     def _rest(self) -> None:
         self._at = None

@@ -57,6 +57,16 @@ def events(db: Database, *, skip: Sequence[int] = (), limit: int = 100) -> list[
         )
 
 
+def waiting(db: Database) -> tuple[int, float]:
+    """Return how many deliveries are due and not made, and for how many seconds the oldest of them has been."""
+    with db.session() as connection:
+        (row,) = connection.execute(
+            f"""select count(*) as n, coalesce(extract(epoch from now() - min(next_attempt_at)), 0)::float8 as oldest_s
+               from delivery where {OPEN_DELIVERY} and next_attempt_at <= now()"""
+        )
+        return row.n, row.oldest_s
+
+
 def relay(db: Database, events: Sequence[int]) -> int:
     """Turn these outbox events into deliveries, one for each endpoint that listens. Claims by row, never by `id > last`."""
     with db.session() as connection:

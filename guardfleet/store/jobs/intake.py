@@ -40,6 +40,7 @@ SHARD_COLUMNS = {
     "first_seq": "int4",
     "n": "int4",
     "model": "text",
+    "text_bytes": "int4",
 }
 PAYLOAD_COLUMNS = {"job_id": "int8", "shard_no": "int4", "day": "date", "blob": "bytea"}
 REJECTION_COLUMNS = {"job_id": "int8", "line": "int8", "code": "text", "detail": "text", "row_id": "text", "last_line": "int8"}
@@ -83,12 +84,13 @@ class OpenJob:
 
 @dataclass(frozen=True, slots=True)
 class EncryptedShard:
-    """A shard ready for storage: `n` texts from `first_seq` on, in one encrypted blob."""
+    """A shard ready for storage: `n` texts of `text_bytes` from `first_seq` on, in one encrypted blob."""
 
     shard_no: int
     first_seq: int
     n: int
     blob: bytes
+    text_bytes: int
 
 
 OWN_COLUMNS = ("public_id", "tenant_id", "day", "fingerprint", "key_id", "data_key", "input_file_id", "endpoint")
@@ -189,7 +191,7 @@ def _write(db: Database, job: OpenJob, shards: Sequence[EncryptedShard], refused
             connection,
             "shard",
             SHARD_COLUMNS,
-            ((job.id, shard.shard_no, job.day, job.lane, shard.first_seq, shard.n, job.model) for shard in shards),
+            ((job.id, s.shard_no, job.day, job.lane, s.first_seq, s.n, job.model, s.text_bytes) for s in shards),
         )
         copy_rows(connection, "shard_payload", PAYLOAD_COLUMNS, ((job.id, shard.shard_no, job.day, shard.blob) for shard in shards))
         copy_rows(connection, "rejection", REJECTION_COLUMNS, (_rejection(job.id, error) for error in refused))

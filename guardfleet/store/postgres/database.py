@@ -12,6 +12,8 @@ from guardfleet.store.postgres.connection import Connection, connect, copy_rows,
 from guardfleet.store.postgres.pool import Pool
 from guardfleet.store.postgres.sqlstate import translated
 
+PORT = "5432"  # libpq's default
+
 # In a FROM list, lets the statement commit without waiting for the disk: for changes that a crash of PostgreSQL may undo.
 UNFLUSHED = "(select set_config('synchronous_commit', 'off', true)) unflushed"
 
@@ -23,6 +25,11 @@ class Database:
         self.keywords, self.application = keywords(url), application
         self.models: dict[int, Any] = {}  # rows of `model` read so far; they never change
         self._pool = Pool(partial(connect, self.keywords, application=application), size=pool_size)
+
+    @property
+    def address(self) -> str:
+        """Host and port of the server: what a log may say of its URL."""
+        return f"{self.keywords.get('host') or 'localhost'}:{self.keywords.get('port') or PORT}"
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from guardfleet.domain.states import JobState
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
 from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
+from guardfleet.store.schema.fleet import Scaling, Worker
 from guardfleet.store.schema.public import ApiKey, File, Repeat
 from guardfleet.store.words import (
     FLAGGED_VERDICT,
@@ -40,6 +41,8 @@ __all__ = [
     "File",
     "Outbox",
     "Repeat",
+    "Scaling",
+    "Worker",
 ]  # one metadata: importing this module registers every table
 
 
@@ -145,6 +148,7 @@ class Shard(Base):
     lane: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)
     first_seq: Mapped[int]
     n: Mapped[int]
+    text_bytes: Mapped[int] = mapped_column(server_default=ZERO)  # of its texts, to estimate tokens; 0: not known
     state: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)  # states.ShardState
     claims: Mapped[int] = mapped_column(
         SmallInteger, server_default=ZERO

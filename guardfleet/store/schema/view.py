@@ -1,4 +1,4 @@
-"""The view `verdicts`: stored verdicts in words, for readers in SQL. Recreated after every migration, in this version's words.
+"""The views for readers in SQL, `verdicts` above all: stored verdicts in words. Recreated after every migration.
 
 The words come from the code's tables, and the view calls the same rows unreadable as `verdicts.encoding` does; a test compares the
 two over random rows. Columns are only ever added, at the end: two versions run side by side.
@@ -150,5 +150,11 @@ select {", ".join(f"{expression} as {name}" for name, (expression, _) in COLUMNS
 from verdict v join model m on m.id = v.model_id left join job j on j.id = v.job_id
      cross join lateral (select guardfleet_unreadable(v) as reason) u;
 """
+WANTED_VIEW = """
+create or replace view guardfleet_workers_wanted as
+select route, wanted, at from scaling where at > now() - interval '2 minutes';
+comment on view guardfleet_workers_wanted is
+  'For autoscalers: how many workers a route needs. A row that no dispatcher has renewed for 2 minutes is missing, not zero.';
+"""
 COMMENTS = "\n".join(f"comment on column verdicts.{name} is {_quoted(comment)};" for name, (_, comment) in COLUMNS.items())
-STATEMENTS = f"{FUNCTIONS}{VIEW}{COMMENTS}\n"
+STATEMENTS = f"{FUNCTIONS}{VIEW}{COMMENTS}\n{WANTED_VIEW}"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from guardfleet.domain.lanes import Lane
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.leases import AMONG, NO_LIMITS, NOT_SKIPPED, Limits, ShardKey, keys_of
-from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD, OPEN_JOB, OPEN_SHARD, READY_SHARD, RUNNING_JOB
+from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD, OPEN_JOB, READY_SHARD, RUNNING_JOB
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +148,3 @@ def exhausted(db: Database, limits: Limits, *, skip: Sequence[ShardKey] = (), li
             {**asdict(limits), "limit": limit, **keys_of(skip)},
         )
         return [(row.job_id, row.shard_no) for row in rows]
-
-
-def backlog(db: Database) -> dict[Lane, int]:
-    """Return how many shards are not settled, by lane."""
-    with db.session() as connection:
-        rows = connection.execute(f"select lane, count(*) as n from shard where {OPEN_SHARD} group by lane")
-        return {Lane(row.lane): row.n for row in rows}

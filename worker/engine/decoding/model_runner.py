@@ -25,7 +25,7 @@ from worker.engine.decoding.further_pass import FurtherPass
 from worker.engine.decoding.logits import LabelTokens, Reads, encoder_of
 from worker.engine.decoding.modes import PROBES, Mode, shared_beginning
 from worker.engine.decoding.partial_answers import Begun, Continuation, Ending, PromptRow
-from worker.engine.device import has_bf16_units, tensor_of, translating_faults
+from worker.engine.device import has_bf16_units, tensor_of, total_memory, translating_faults
 from worker.engine.forward.attention import VarlenAttention, Workspace
 from worker.engine.forward.cpu_attention import HeadwiseAttention, RowwiseAttention, fastest
 from worker.engine.forward.cpu_network import CpuNetwork
@@ -166,6 +166,10 @@ class PackedBackend:
     def memory_bytes(self) -> int:
         """Return what torch has allocated on the GPU; 0 elsewhere."""
         return torch.cuda.memory_allocated(self.network.device) if self.network.device.type == "cuda" else 0
+
+    def memory_total_bytes(self) -> int:
+        """Return the memory of the GPU; 0 elsewhere."""
+        return total_memory(self.network.device)
 
     def _first_pass(self, rows: Sequence[PromptRow], workspace: Workspace) -> Launched:
         """Launch prompts with drafts and asides; each is a chain, so plain causal attention suffices."""

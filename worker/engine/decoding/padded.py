@@ -9,7 +9,7 @@ from transformers import DynamicCache
 from guardfleet.domain.verdict import Model
 from worker.engine.decoding.logits import LabelTokens, Reads, encoder_of
 from worker.engine.decoding.partial_answers import Begun, Ending
-from worker.engine.device import translating_faults
+from worker.engine.device import total_memory, translating_faults
 from worker.engine.interfaces import Answer, Pieces, Prepared, Synchronous, Unjudgeable
 from worker.engine.model.loading import LoadedModel
 from worker.engine.prompting.prompt import Content, Encoded
@@ -71,6 +71,10 @@ class GenerateBackend(Synchronous):
     def memory_bytes(self) -> int:
         """Return what torch has allocated on the GPU; 0 elsewhere."""
         return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else 0
+
+    def memory_total_bytes(self) -> int:
+        """Return the memory of the GPU; 0 elsewhere."""
+        return total_memory(self._device)
 
     def _decode(self, rows: Sequence[PromptRow]) -> list[Begun]:
         longest = max(row.n_tokens for row in rows)

@@ -73,6 +73,10 @@ class InstantBackend(Synchronous):
         """Return 0: it uses no memory."""
         return 0
 
+    def memory_total_bytes(self) -> int:
+        """Return 0: it has no device."""
+        return 0
+
     def _prepare(self, content: Content, coverage: Coverage) -> Prepared | Pieces | Unjudgeable:
         if isinstance(content, str):
             n_chars, judged, responds = len(content), content, False

@@ -1,0 +1,76 @@
+"""The fleet's own rows: which workers there are, what they can do, and how many are wanted."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from guardfleet.domain.states import WorkerState
+from guardfleet.store.postgres.database import UNFLUSHED, Database
+
+SEEN_S = 60.0  # a worker that was not heard of for longer does not count
+FORGET_DAYS = 7.0  # until then a worker's row says what a worker of its model can do
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a worker says of itself: its state, its model if it knows it, and what it has measured."""
+
+    name: str
+    state: WorkerState
+    model: str | None = None
+    revision: str | None = None
+    tokens_per_s: float | None = None
+    tokens_per_byte: float | None = None
+
+
+def report(db: Database, seen: Sighting) -> None:
+    """Write a worker's row. A crash of PostgreSQL may lose it: the next one follows within seconds."""
+    with db.session() as connection:
+        connection.execute(
+            f"""insert into worker (name, state, model, revision, tokens_per_s, tokens_per_byte)
+               select %(name)s, %(state)s, %(model)s, %(revision)s, %(tokens_per_s)s, %(tokens_per_byte)s from {UNFLUSHED}
+               on conflict (name) do update set state = excluded.state, model = excluded.model, revision = excluded.revision,
+                 tokens_per_s = excluded.tokens_per_s, tokens_per_byte = excluded.tokens_per_byte, seen_at = now()""",
+            asdict(seen),
+        )
+
+
+def heard_of(db: Database) -> list[Sighting]:
+    """Return the workers that were heard of in the last minute and have not stopped."""
+    with db.session() as connection:
+        rows = connection.execute(
+            f"""select name, state, model, revision, tokens_per_s, tokens_per_byte from worker
+               where seen_at > now() - make_interval(secs => %(seen)s) and state <> {WorkerState.STOPPED}""",
+            {"seen": SEEN_S},
+        )
+        return [Sighting(row.name, WorkerState(row.state), *row[2:]) for row in rows]
+
+
+def rates(db: Database) -> dict[str, tuple[float, float]]:
+    """Return tokens per second and per byte of a worker of each model: of those last heard of that measured both."""
+    with db.session() as connection:
+        rows = connection.execute(
+            """select model, avg(tokens_per_s) as tokens_per_s, avg(tokens_per_byte) as tokens_per_byte from (
+                 select w.*, max(seen_at) over (partition by model) as newest from worker w
+                 where model is not null and tokens_per_s is not null and tokens_per_byte is not null) w
+               where seen_at > newest - make_interval(secs => %(seen)s) group by model""",
+            {"seen": SEEN_S},
+        )
+        return {row.model: (row.tokens_per_s, row.tokens_per_byte) for row in rows}
+
+
+def forget_old(db: Database) -> None:
+    """Delete the rows of workers that have not been heard of for days."""
+    with db.session() as connection:
+        connection.execute("delete from worker where seen_at < now() - make_interval(days => %(days)s)", {"days": int(FORGET_DAYS)})
+
+
+def write_wanted(db: Database, wanted: Mapping[str, int]) -> None:
+    """Write how many workers each route needs, for autoscalers that read the view."""
+    with db.begin() as connection:
+        connection.execute("delete from scaling where route <> all(%(routes)s)", {"routes": list(wanted)})
+        connection.execute(
+            f"""insert into scaling (route, wanted)
+               select r.route, r.wanted from unnest(%(routes)s::text[], %(counts)s::int[]) r (route, wanted), {UNFLUSHED}
+               on conflict (route) do update set wanted = excluded.wanted, at = now()""",
+            {"routes": list(wanted), "counts": list(wanted.values())},
+        )

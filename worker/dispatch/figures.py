@@ -1,0 +1,140 @@
+"""What the leading dispatcher says in numbers of all work: backlog, lateness, workers there and workers wanted.
+
+It reads PostgreSQL, so only the one that leads says it; the others, and one that cannot read, say nothing.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from guardfleet.domain.scaling import HORIZON_S, TOKENS_PER_BYTE, Due, Fleet, OpenWork, lateness, wanted
+from guardfleet.domain.states import WorkerState
+from guardfleet.store import fleet, installation
+from guardfleet.store.events import deliveries
+from guardfleet.store.fleet import Sighting
+from guardfleet.store.postgres.database import Database
+from guardfleet.store.shards import backlog
+from guardfleet.store.shards.backlog import Backlog
+from guardfleet.telemetry import metrics
+
+ANY = "any"  # the route of work that names no model
+OF_THE_LEADER = (
+    metrics.RETRYING, metrics.OPEN_SHARDS, metrics.BACKLOG_TEXTS, metrics.BACKLOG_TOKENS, metrics.OLDEST, metrics.STALLED,
+    metrics.LATE_JOBS, metrics.WORST_LATE, metrics.WANTED, metrics.WORKERS, metrics.UNSERVED, metrics.DELIVERIES_DUE,
+    metrics.DELIVERY_LAG, metrics.DATABASE_BYTES,
+)  # fmt: skip
+Queue = tuple[str, str]  # lane and model, as labels
+
+
+@dataclass
+class Figures:
+    """The numbers of one dispatcher."""
+
+    db: Database
+    horizon_s: float = HORIZON_S
+    unserved: tuple[str, ...] = field(default=(), init=False)  # routes with work and no worker, when last counted
+
+    def count(self) -> None:
+        """Count all open work and the workers, and write how many are wanted."""
+        work, workers = backlog.open_work(self.db), fleet.heard_of(self.db)
+        rates = fleet.rates(self.db)
+        per_byte = _mean(rate for _, rate in rates.values()) or TOKENS_PER_BYTE
+        self._queues(work, per_byte)
+        self._late(work, workers, per_byte)
+        metrics.WORKERS.replace(_floats(Counter((seen.model or ANY, seen.state.label) for seen in workers)))
+        routes = _routes(work, workers, backlog.busy_workers(self.db), rates, per_byte, self.horizon_s)
+        metrics.WANTED.replace({(route,): float(n) for route, n in routes.items()})
+        fleet.write_wanted(self.db, routes)
+        self.unserved = tuple(sorted({one.model or ANY for one in work if not _serving(one.model, workers)}))
+        metrics.UNSERVED.set(len(self.unserved))
+
+    def deliveries(self) -> None:
+        """Count the webhook deliveries that are due."""
+        n, oldest_s = deliveries.waiting(self.db)
+        metrics.DELIVERIES_DUE.set(n)
+        metrics.DELIVERY_LAG.set(oldest_s)
+
+    def size(self) -> None:
+        """Measure the database, and forget workers that are long gone."""
+        metrics.DATABASE_BYTES.set(installation.size_bytes(self.db))
+        fleet.forget_old(self.db)
+
+    def forget(self) -> None:
+        """Say nothing any more: another one leads, or PostgreSQL is away."""
+        for metric in OF_THE_LEADER:
+            metric.forget()
+
+    def _queues(self, work: Sequence[Backlog], per_byte: float) -> None:
+        texts, tokens, oldest = Counter[Queue](), Counter[Queue](), dict[tuple[str, ...], float]()
+        shards, retrying = Counter[tuple[str, str]](), Counter[tuple[str]]()
+        for one in work:
+            queue = one.lane.label, one.model or ANY
+            texts[queue] += one.texts
+            tokens[queue] += round(one.text_bytes * per_byte)
+            if one.ready:
+                oldest[queue] = max(oldest.get(queue, 0.0), one.age_s)
+            shards[one.lane.label, "ready"] += one.ready
+            shards[one.lane.label, "leased"] += one.leased
+            retrying[(one.lane.label,)] += one.retrying
+        metrics.BACKLOG_TEXTS.replace(_floats(texts))
+        metrics.BACKLOG_TOKENS.replace(_floats(tokens))
+        metrics.OLDEST.replace(oldest)
+        metrics.OPEN_SHARDS.replace(_floats(shards))
+        metrics.RETRYING.replace(_floats(retrying))
+
+    def _late(self, work: Sequence[Backlog], workers: Sequence[Sighting], per_byte: float) -> None:
+        all_tokens_per_s = sum(seen.tokens_per_s or 0.0 for seen in workers if seen.state is WorkerState.READY)
+        by_lane: dict[str, list[OpenWork]] = defaultdict(list)
+        for one in work:
+            if one.left_s is not None:
+                rate = one.texts_per_s * one.text_bytes * per_byte / max(1, one.texts)
+                by_lane[one.lane.label].append(OpenWork(one.text_bytes * per_byte, rate, one.left_s))
+        late = {lane: [s for s in lateness(jobs, all_tokens_per_s) if s > 0] for lane, jobs in by_lane.items()}
+        metrics.LATE_JOBS.replace({(lane,): float(len(seconds)) for lane, seconds in late.items()})
+        metrics.WORST_LATE.replace({(lane,): max(seconds, default=0.0) for lane, seconds in late.items()})
+
+
+def _routes(
+    work: Sequence[Backlog],
+    workers: Sequence[Sighting],
+    busy: dict[str | None, int],
+    rates: dict[str, tuple[float, float]],
+    per_byte: float,
+    horizon_s: float,
+) -> dict[str, int]:
+    """Return how many workers each route needs: those with work, with workers, or with shards in work."""
+    models = {one.model for one in work} | set(busy) | {None}
+    out = {}
+    for model in sorted(models, key=lambda name: name or ""):
+        serving = _serving(model, workers)
+        known = [rate for name, (rate, _) in rates.items() if model in (None, name)]
+        measured = [seen.tokens_per_s for seen in serving if seen.tokens_per_s] or known
+        there = Fleet(
+            busy=busy.get(model, 0),
+            loading=sum(seen.state is WorkerState.LOADING for seen in serving),
+            ready=sum(seen.state is WorkerState.READY for seen in serving),
+            tokens_per_s=_mean(measured),
+        )
+        dues = [Due(one.text_bytes * per_byte, _within(one.left_s, horizon_s)) for one in work if one.model == model]
+        out[model or ANY] = wanted(dues, there)
+    return out
+
+
+def _within(left_s: float | None, horizon_s: float) -> float:
+    """Return in how many seconds work is wanted done: by its deadline, or within the horizon if it has none."""
+    return horizon_s if left_s is None else left_s
+
+
+def _serving(model: str | None, workers: Sequence[Sighting]) -> list[Sighting]:
+    """Return the workers that may take work of the model; one that is still loading may turn out to."""
+    return [seen for seen in workers if model is None or seen.model in (None, model)]
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return sum(known) / len(known) if known else None
+
+
+def _floats(counts: Mapping[Any, int]) -> dict[tuple[str, ...], float]:
+    return {labels: float(n) for labels, n in counts.items()}

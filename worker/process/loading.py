@@ -1,0 +1,41 @@
+"""Loading the model, which takes from seconds to many minutes: what the process says of itself meanwhile."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from guardfleet.settings import Settings
+from guardfleet.telemetry import metrics
+from guardfleet.telemetry.health import Health
+from guardfleet.telemetry.logs import get_logger
+from worker.engine.interfaces import Engine
+
+
+def loaded(settings: Settings, make_engine: Callable[[], Engine], health: Health) -> Engine:
+    """Return the engine with its model loaded, saying for how long it has been loading."""
+    health.phase("loading the model")
+    get_logger().info("model_loading", model=settings.engine.model)
+    began = time.monotonic()
+    loading = threading.Event()
+    threading.Thread(target=_count_loading, args=(began, loading), name="loading", daemon=True).start()
+    try:
+        engine = make_engine()
+        engine.start()
+    finally:
+        loading.set()
+    seconds = time.monotonic() - began
+    metrics.MODEL_LOADED.set(seconds)
+    model = engine.model
+    metrics.MODEL.info({"model": model.name, "revision": model.revision, "is_demo": str(model.is_demo).lower()})
+    get_logger().info(
+        "model_loaded", model=model.name, revision=model.revision[:12], is_demo=model.is_demo, seconds=round(seconds, 1)
+    )
+    health.phase("connecting to the broker")
+    return engine
+
+
+def _count_loading(began: float, loaded: threading.Event) -> None:
+    while not loaded.is_set():
+        metrics.MODEL_LOADING.set(time.monotonic() - began)
+        loaded.wait(1.0)
+    metrics.MODEL_LOADING.forget()

@@ -1,0 +1,64 @@
+"""Writes this worker's row every few seconds: that it is there, what it does, and what it can do."""
+
+import threading
+from collections.abc import Callable
+
+from guardfleet.domain.states import WorkerState
+from guardfleet.domain.verdict import Model
+from guardfleet.errors import GuardfleetError
+from guardfleet.store import fleet
+from guardfleet.store.fleet import Sighting
+from guardfleet.store.postgres.database import Database
+from guardfleet.telemetry import metrics
+
+REPORT_S = 10.0
+Rates = Callable[[], tuple[float | None, float | None]]
+
+
+class Presence:
+    """Reports from a thread of its own; an outage of PostgreSQL costs reports, and nothing else."""
+
+    def __init__(self, db: Database, name: str) -> None:
+        self._db, self._name = db, name
+        self._state = WorkerState.LOADING
+        self._model: Model | None = None
+        self._rates: Rates = lambda: (None, None)
+        self._changed = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+
+    def start(self) -> None:
+        """Report that the model is being loaded."""
+        self._thread.start()
+
+    def ready(self, model: Model, rates: Rates) -> None:
+        """Report from now on that the worker takes work, with this model, and what `rates` measures."""
+        self._model, self._rates, self._state = model, rates, WorkerState.READY
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Report the end, if PostgreSQL is there; safe to call twice."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self._changed.set()
+            self._thread.join(REPORT_S)
+            self._state = WorkerState.STOPPED
+            self._report()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._report()
+            self._changed.wait(REPORT_S)
+            self._changed.clear()
+
+    def _report(self) -> None:
+        model, (tokens_per_s, tokens_per_byte) = self._model, self._rates()
+        if tokens_per_s is not None:
+            metrics.RATE.set(tokens_per_s)
+        seen = Sighting(
+            self._name, self._state, model.name if model else None, model.revision if model else None, tokens_per_s, tokens_per_byte
+        )
+        try:
+            fleet.report(self._db, seen)
+        except GuardfleetError:
+            return  # the health thread says that PostgreSQL is away
