@@ -3,8 +3,8 @@
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
-from functools import partial
+from contextlib import asynccontextmanager, closing, suppress
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
@@ -27,6 +27,7 @@ from api.services.interactive_moderation import Online
 from api.services.job_watch import Watching
 from guardfleet import __version__
 from guardfleet.domain import ids
+from guardfleet.errors import NotFoundError
 from guardfleet.process import interpreter, ports
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
@@ -68,7 +69,8 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
         Slots("downloads", of_key=DOWNLOADS_OF_KEY, in_all=DOWNLOADS),
         health or Health(),
     )
-    context.health.add(Part("database", partial(installation.wrong, db, keyring), address=db.address))
+    context.health.add(installation.part(db, keyring))
+    context.health.add(Part("files", contents.nearly_full, is_vital=False))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -154,8 +156,27 @@ class Observed:
             metrics.API_SECONDS.labels(route).observe(seconds)
             metrics.API_REQUESTS.labels(route, str(answered)).inc()
             get_logger().info(
-                "request", request=request_id, method=scope["method"], route=route, status=answered, ms=round(1000 * seconds, 1)
+                "request",
+                request=request_id,
+                method=scope["method"],
+                route=route,
+                status=answered,
+                ms=round(1000 * seconds, 1),
+                **_whose(scope),
             )
+
+
+def _whose(scope: Scope) -> dict[str, Any]:
+    """Return the key and the tenant of a request, and the job that it made or names."""
+    state = scope["state"]
+    known: dict[str, Any] = {}
+    if caller := state.get("caller"):
+        known |= {"key": caller.key_id, "tenant": caller.tenant_id}
+    made, named = state.get("job"), scope.get("path_params", {}).get("batch_id")
+    if made is None and named is not None:
+        with suppress(NotFoundError):  # whatever else a caller writes there is not logged
+            made = ids.JOB.parse(named)
+    return known | ({"job": ids.JOB.of(made)} if made else {})
 
 
 def _route(scope: Scope) -> str:

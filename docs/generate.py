@@ -22,6 +22,8 @@ from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import ENV_PREFIX, Settings, Tuning, load_settings, variable_of
 from guardfleet.settings.names import GUARDED, PLACES
 from guardfleet.store.schema.view import COLUMNS
+from guardfleet.telemetry import metrics
+from guardfleet.telemetry.collectors import Durations, Known, RollingShare
 
 HERE = pathlib.Path(__file__).parent
 SETTINGS = """# Settings
@@ -41,6 +43,14 @@ a URL parameter over HTTP, and the same name with dashes on the command line.
 
 | option | flag | default | what it does |
 |---|---|---|---|
+"""
+OURS = (Durations, Known, RollingShare)
+METRICS = """# Metrics
+
+Generated from `guardfleet/telemetry/metrics.py` by `make docs`. With `GUARDFLEET_METRICS_PORT` each process serves `/metrics`, with
+its own metrics and no others. A gauge that a process does not know is left out, and is not zero. Labels hold neither tenants nor jobs nor
+texts; `queue`, `model` and `route` are names of lanes and models. The `qwen_guard_*` names are those of articles on this model.
+`qwen_guard_risk_type_distribution` is a gauge there and here; `guardfleet_texts_by_category_total` counts the same.
 """
 DECISIONS = """# Decisions
 
@@ -115,6 +125,29 @@ def decisions_page() -> str:
     return DECISIONS + "".join(rows)
 
 
+def metrics_page() -> str:
+    """Return the page of metrics: those of all processes first, then each process's own."""
+    groups = {"every process": metrics.EVERY, **metrics.OWNERS}
+    parts = [METRICS]
+    for owner, group in groups.items():
+        rows = [
+            row(f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), said)
+            for name, kind, labels, said in map(_metric, group)
+        ]
+        parts.append(
+            f"\n## {owner[0].upper() + owner[1:]}\n\n| metric | type | labels | what it is |\n|---|---|---|---|\n" + "".join(rows)
+        )
+    return "".join(parts)
+
+
+def _metric(metric: Any) -> tuple[str, str, tuple[str, ...], str]:
+    """Return a metric's name as it is scraped, its type, its labels and its description."""
+    (family,) = metric.describe()
+    suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+    labels = metric.labels if isinstance(metric, OURS) else metric._labelnames  # noqa: SLF001 - it tells them nowhere else
+    return family.name + suffix, family.type, labels, family.documentation
+
+
 def openapi() -> str:
     """Return the content of `/openapi.json`, without a server."""
     with tempfile.TemporaryDirectory() as folder:
@@ -136,6 +169,7 @@ def public_names() -> str:
             for leaf in group.model_fields
         ),
         *(f"event {kind}" for kind in KINDS),
+        *(f"metric {_metric(metric)[0]}" for group in (metrics.EVERY, *metrics.OWNERS.values()) for metric in group),
         *(f"view verdicts.{column}" for column in COLUMNS),
     }
     return "".join(f"{name}\n" for name in sorted(names))
@@ -165,6 +199,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "settings.md": settings_page,
         "options.md": options_page,
         "decisions/README.md": decisions_page,
+        "metrics.md": metrics_page,
         "public-names.txt": public_names,
     }
 )

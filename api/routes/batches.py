@@ -112,6 +112,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             await in_thread(stored_intake.abandon, context.db, job.id, error.detail)
             once.unmade = ids.BATCH.of(job.public_id)
             raise
+    request.state.job = job.public_id
     context.file_intakes.bring(job, file.public_id)
     made = _made(await _job(ids.BATCH.of(job.public_id), context, caller.tenant_id), job.callback_secret)
     _say_old_names(made, orjson.loads(body))
@@ -147,6 +148,7 @@ async def _taken(
     blocks = body.blocks()
     lines: list[NumberedLine] | None = await _first(blocks, options)
     intake = await in_thread(Intake, context.db, context.keyring, context.settings, new, addresses=addresses)
+    request.state.job = intake.job.public_id
     try:
         while lines is not None:
             await context.throttle.spend(request, caller, len(lines))

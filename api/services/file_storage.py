@@ -5,6 +5,8 @@ have one size, so that any part of a file can be read without what precedes it.
 """
 
 import hashlib
+import pathlib
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +18,10 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 
 from guardfleet.errors import AwayError, ConfigurationError, RetryableError
 from guardfleet.security.encryption import OVERHEAD_BYTES, Keyring
+from guardfleet.telemetry import metrics
 
 CHUNK_BYTES = 1 << 20
+LEAST_FREE_BYTES = 1 << 30  # less is said
 
 
 class Contents:
@@ -56,6 +60,15 @@ class Contents:
                 )
                 at = no * CHUNK_BYTES
                 yield plain[max(0, start - at) : stop - at]
+
+    def nearly_full(self) -> str | None:
+        """Return that a local folder has little room left, or None; an object store has no end."""
+        if not self._makes_folders:
+            return None
+        root = pathlib.Path(self._root)
+        free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
+        metrics.FILES_FREE.set(free)
+        return f"{free >> 20} MiB are free for uploaded files" if free < LEAST_FREE_BYTES else None
 
     def delete(self, file_id: uuid.UUID) -> None:
         """Delete a content; safe to call twice."""

@@ -6,6 +6,8 @@ A process with another key could decrypt nothing, and nobody else could decrypt 
 from guardfleet.errors import ConfigurationError, GuardfleetError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store.postgres.database import Connection, Database
+from guardfleet.telemetry import metrics
+from guardfleet.telemetry.health import Part
 
 CURRENT = "select key_id from installation_key where is_current"
 # A database of an earlier version has jobs but no pin: accept only a key that encrypts some of them.
@@ -64,6 +66,17 @@ def is_foreign(db: Database, keyring: Keyring) -> bool:
     except ConfigurationError:
         return True
     return False
+
+
+def part(db: Database, keyring: Keyring) -> Part:
+    """Return the database as a part of a process's health; looking at it also counts the pool's connections."""
+
+    def look() -> str | None:
+        in_use, idle = db.connections()
+        metrics.CONNECTIONS.replace({("in_use",): in_use, ("idle",): idle})
+        return wrong(db, keyring)
+
+    return Part("database", look, address=db.address)
 
 
 def size_bytes(db: Database) -> int:

@@ -71,6 +71,7 @@ class Health:
     _is_fresh: bool = field(init=False)  # False: a part was added since
     _status: Status | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _wake: threading.Event = field(default_factory=threading.Event, init=False)
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
 
@@ -83,6 +84,7 @@ class Health:
     def add(self, part: Part) -> None:
         """Look at this part from now on; replaces one of the same name."""
         self._parts, self._is_fresh = {**self._parts, part.name: part}, False
+        self._wake.set()
 
     def phase(self, what: str) -> None:
         """Say what the process does before it is ready: `loading the model`."""
@@ -91,6 +93,7 @@ class Health:
     def ready(self) -> None:
         """Say that the process has started."""
         self._phase = None
+        self._wake.set()
 
     def start(self) -> None:
         """Look regularly; safe to call twice."""
@@ -101,6 +104,7 @@ class Health:
     def stop(self) -> None:
         """Stop looking; safe to call twice."""
         self._stopped.set()
+        self._wake.set()
 
     def refresh(self) -> None:
         """Look now, unless another thread is looking or has just looked."""
@@ -148,8 +152,9 @@ class Health:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
+            self._wake.clear()
             self.look()
-            self._stopped.wait(LOOK_S)
+            self._wake.wait(LOOK_S)
 
     def _server(self, part: Part, wrong: str | None) -> None:
         """Log the beginning of an outage, once a minute that it goes on, and its end."""

@@ -18,18 +18,26 @@ from tests.services.servers import free_port
 WORKER_METRICS = (
     'qwen_guard_request_total{method="prompt",result="safe"} 2.0',
     'qwen_guard_request_total{method="prompt",result="unsafe"} 1.0',
-    'qwen_guard_request_duration_seconds_count{method="shard"} 1.0',
+    'qwen_guard_request_duration_seconds_count{method="prompt"} 3.0',
     "qwen_guard_active_requests 0.0",
-    'qwen_guard_gpu_memory_usage_bytes{device="none"} 0.0',
     "qwen_guard_safe_ratio 0.6666",
-    'qwen_guard_risk_type_distribution_total{type="Violent"} 1.0',
+    'qwen_guard_risk_type_distribution{type="Violent"} 1.0',
+    'guardfleet_texts_by_category_total{category="Violent"} 1.0',
+    'guardfleet_claims_total{lane="interactive"} 1.0',
+    'guardfleet_model_info{is_demo="true",',
+    'guardfleet_dependency_up{dependency="broker"} 1.0',
+    'guardfleet_dependency_up{dependency="database"} 1.0',
+    "guardfleet_health 2.0",
     "guardfleet_batch_tokens_count 1.0",
     'guardfleet_shards_total{outcome="finished"} 1.0',
 )
 DISPATCHER_METRICS = (
     "guardfleet_dispatcher_leading 1.0",
     'guardfleet_doorbells_total{kind="rung",queue="interactive"} 1.0',
-    'guardfleet_backlog_shards{lane="bulk"} 0.0',
+    'guardfleet_workers{model="instant",state="ready"} 1.0',
+    'guardfleet_workers_wanted{route="any"} 0.0',
+    "guardfleet_routes_without_worker 0.0",
+    "guardfleet_deliveries_due 0.0",
 )
 
 

@@ -130,7 +130,7 @@ def test_every_line_of_json_lines_is_accounted_for_and_no_text_is_made_up(
     whole = written.split("\n" if "\n" in written else "\r")
     for number, row in found:
         if isinstance(row, PayloadRow):
-            line = whole[number - 1].removeprefix("\ufeff").encode("utf-8", "surrogateescape")
+            line = whole[number - 1].lstrip("\r").removeprefix("\ufeff").encode("utf-8", "surrogateescape")
             value = json.loads(line.decode("utf-8", "surrogatepass"))  # half a pair is taken as such, written out or escaped
             assert row.content == (value if isinstance(value, str) else value["text"])
 

@@ -24,6 +24,7 @@ class Proxy:
         self.port = 0 if listen else int(self._server.getsockname()[1])
         self._flowing = threading.Event()
         self._flowing.set()
+        self._is_away = False
         self._lock = threading.Lock()
         self._carried: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -42,6 +43,15 @@ class Proxy:
             end.close()
         self._flowing.set()
 
+    def go_away(self) -> None:
+        """Break all connections, and close each new one at once, like a server that has ended."""
+        self._is_away = True
+        self.cut()
+
+    def come_back(self) -> None:
+        """Pass new connections on again."""
+        self._is_away = False
+
     def stop(self) -> None:
         """Let go of everything."""
         self._server.close()
@@ -54,6 +64,9 @@ class Proxy:
                 threading.Thread(target=self._carry, args=(near,), daemon=True).start()
 
     def _carry(self, near: socket.socket) -> None:
+        if self._is_away:
+            near.close()
+            return
         self._flowing.wait()
         far = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)
         with self._lock:

@@ -54,13 +54,13 @@ def _give_up(db: Database, keyring: Keyring, held: Claim, limits: Limits, *, is_
     if held.n > 1 and texts:
         if bisect(db, keyring, held, texts, first, limits=limits):
             metrics.POISONED.labels("halved").inc()
-            get_logger().warning("shard_halved", job=held.job_id, shard=held.shard_no, texts=held.n, reason=reason)
+            get_logger().warning("shard_halved", job=held.label, shard=held.shard_no, texts=held.n, reason=reason)
         return
     rows = _rows(held, failure("abandoned", reason), texts, first, nobody=verdicts.register_model(db, NOBODY))
     if completion.finish(db, held, rows, model_id=None):
         metrics.POISONED.labels("buried").inc()
         metrics.DEAD_LETTERS.labels("abandoned").inc(sum(row.judgement.severity is Severity.ERROR for row in rows))
-        get_logger().error("shard_buried", job=held.job_id, shard=held.shard_no, reason=reason)
+        get_logger().error("shard_buried", job=held.label, shard=held.shard_no, reason=reason)
 
 
 def _contents(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Provisional | None]:

@@ -15,7 +15,7 @@ from guardfleet.settings.groups import RetentionSettings
 from guardfleet.settings.tuning import Tuning
 from guardfleet.store import files, idempotency
 from guardfleet.store.events import deliveries
-from guardfleet.store.jobs import control, intake_recovery, retention
+from guardfleet.store.jobs import control, intake_recovery, retention, views
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import health, leases, publishing
 from guardfleet.store.shards.leases import Limits, ShardKey
@@ -79,8 +79,9 @@ class Mender:
         """Take shards back from workers that have died."""
         overdue = leases.overdue(self.db, skip=self._aside("rescue"))
         for rescued in self.bulkhead.sweep("rescue", overdue, lambda keys: leases.rescue(self.db, keys)):
+            names = views.labels(self.db, [job for job, _ in rescued])
             for job, shard in rescued:
-                get_logger().warning("shard_rescued", job=job, shard=shard)
+                get_logger().warning("shard_rescued", job=names.get(job), shard=shard)
             metrics.RESCUED.inc(len(rescued))
 
     def give_up(self) -> None:
@@ -104,7 +105,7 @@ class Mender:
 
         def one(job: int) -> None:
             control.expire(self.db, job)
-            get_logger().info("job_expired", job=job)
+            get_logger().info("job_expired", job=views.labels(self.db, [job]).get(job))
 
         self.bulkhead.each("expire_jobs", control.overdue(self.db, skip=self._aside("expire_jobs")), one)
 
@@ -130,7 +131,7 @@ class Mender:
 
         def one(job: int) -> None:
             intake_recovery.abandon(self.db, job, token=tokens[job])
-            get_logger().warning("job_abandoned", job=job)
+            get_logger().warning("job_abandoned", job=views.labels(self.db, [job]).get(job))
 
         self.bulkhead.each("abandon_idle", list(tokens), one)
 

@@ -63,4 +63,4 @@ class LeaseKeeper:
                 for one in held:
                     self._renew([one])
             else:
-                get_logger().warning("lease_renewal_failed", job=held[0].job_id, shard=held[0].shard_no, reason=str(error))
+                get_logger().warning("lease_renewal_failed", job=held[0].label, shard=held[0].shard_no, reason=str(error))

@@ -7,11 +7,13 @@ Celery would acknowledge the message of a task that raised, and the failure woul
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from celery import Celery
 from celery.exceptions import Reject
+from structlog.contextvars import bound_contextvars
 
 from guardfleet.broker.celery_app import MESSAGE_VERSION, MODERATE, is_newer
 from guardfleet.domain.cascade import compare, doubts_of
@@ -76,15 +78,21 @@ class Moderator:
             held = self._claim(job, shard)
             if held is None:  # a duplicate message: the shard is held, settled, or was tried too often
                 metrics.SHARDS.labels("skipped").inc()
-                get_logger().debug("shard_skipped", job=job, shard=shard)
+                get_logger().debug("shard_skipped", job_number=job, shard=shard)
                 return
             metrics.CLAIMS.labels(held.lane.label).inc()
-            with self.tally.in_work(held.n), self.leases.keep(held):
+            with self.tally.in_work(held.n), self.leases.keep(held), self._named(held):
                 if held.claims < SUSPECT_CLAIMS or wait_for_exclusive():
                     self._work(held, started)
                 else:
                     self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
                     metrics.SHARDS.labels("postponed").inc()
+
+    def _named(self, held: Claim) -> AbstractContextManager[object]:
+        """Give every line that this thread logs the job's public id, the shard, the tenant, the worker and its model."""
+        return bound_contextvars(
+            job=held.label, shard=held.shard_no, tenant=held.tenant_id, worker=self.worker, model=self.judge.engine.model.name
+        )
 
     def _claim(self, job: int, shard: int) -> Claim | None:
         limits = Limits(self.tuning.max_claims, self.tuning.max_failures)
@@ -95,7 +103,7 @@ class Moderator:
             self.draining.wait(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
         except GuardfleetError as error:  # concerns this shard alone: it is published again once its message counts as lost
-            get_logger().warning("shard_failed", job=job, shard=shard, reason=str(error))
+            get_logger().warning("shard_failed", job_number=job, shard=shard, reason=str(error))
             return None
 
     def _work(self, held: Claim, started: float) -> None:
@@ -122,19 +130,19 @@ class Moderator:
             # Release first: a message redelivered under a live lease would be acknowledged as a duplicate.
             self._hand_back(lambda: shards.release(self.db, held))
             metrics.SHARDS.labels("released").inc()
-            get_logger().info("shard_released", job=held.job_id, shard=held.shard_no)
+            get_logger().info("shard_released")
             raise Reject("draining", requeue=True) from error
         except RetryableError as error:
             # PostgreSQL is down or its disk is full: not the shard's fault, however often it happens, so nothing is counted.
             self._hand_back(lambda: shards.postpone(self.db, held, delay_s=PAUSE_S))
             metrics.SHARDS.labels("postponed").inc()
-            get_logger().warning("shard_postponed", job=held.job_id, shard=held.shard_no, reason=str(error))
+            get_logger().warning("shard_postponed", reason=str(error))
         except ConfigurationError as error:
             self._cannot_open(held, str(error))
         except GuardfleetError as error:
             self._fail(held, str(error))
         except Exception as error:  # noqa: BLE001 - decided here: the row records it, the dispatcher tries again
-            get_logger().warning("shard_raised", job=held.job_id, shard=held.shard_no, **told(error))
+            get_logger().warning("shard_raised", **told(error))
             self._fail(held, f"{type(error).__name__} in the worker")
 
     def _pass_on(self, held: Claim, judgements: list[Judgement]) -> None:
@@ -144,7 +152,7 @@ class Moderator:
             metrics.SHARDS.labels("passed_on").inc()
         else:
             self.tally.fenced()
-        get_logger().info("shard_passed_on" if mine else "shard_fenced", job=held.job_id, shard=held.shard_no)
+        get_logger().info("shard_passed_on" if mine else "shard_fenced")
 
     def _second(
         self, held: Claim, texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Provisional, scope: Scope
@@ -165,10 +173,10 @@ class Moderator:
         seconds = time.perf_counter() - started
         if written is None:
             self.tally.fenced()
-            get_logger().warning("shard_fenced", job=held.job_id, shard=held.shard_no, seconds=round(seconds, 3))
+            get_logger().warning("shard_fenced", seconds=round(seconds, 3))
             return
         self.tally.add(texts, written, seconds=seconds, escalated=escalation.escalated)
-        get_logger().info("shard_finished", job=held.job_id, shard=held.shard_no, texts=len(rows), seconds=round(seconds, 3))
+        get_logger().info("shard_finished", texts=len(rows), seconds=round(seconds, 3))
 
     def _patiently(self, write: Callable[[], T]) -> T:
         """Retry the write while the database restarts, since inference is expensive. Waiting renews no lease: the fence decides."""
@@ -194,7 +202,7 @@ class Moderator:
     def _fail(self, held: Claim, reason: str) -> None:
         delay_s = backoff_s(held.failures + 1, base_s=self.tuning.retry_base_s, cap_s=self.tuning.retry_cap_s, random=self.random)
         metrics.SHARDS.labels("failed").inc()
-        get_logger().warning("shard_failed", job=held.job_id, shard=held.shard_no, failures=held.failures + 1, reason=reason)
+        get_logger().warning("shard_failed", failures=held.failures + 1, reason=reason)
         self._hand_back(lambda: shards.fail(self.db, held, error=reason, delay_s=delay_s))
 
     def _hand_back(self, write: Callable[[], bool]) -> None:

@@ -17,6 +17,7 @@ from kombu import Connection, Consumer, Message
 
 from guardfleet.broker.celery_app import connected
 from guardfleet.telemetry.logs import get_logger
+from worker.process.watchdog import CONNECTS_IN_S
 
 SLOTS = 2
 POLL_S = 0.05  # between checks for finished slots while any is taken
@@ -34,6 +35,7 @@ class Express:
         self._running: dict[Future[None], Message] = {}
         self._thread = threading.Thread(target=self._live, name="express", daemon=True)
         self._turned_at: float | None = None
+        self._lost_at = time.monotonic()  # since when it has had no connection, if it has none
 
     def start(self) -> None:
         """Start consuming; the broker may be down."""
@@ -51,7 +53,8 @@ class Express:
 
     def away(self) -> str | None:
         """Return that it has no connection to the broker, or None."""
-        return "the broker does not answer" if self._turned_at is None else None
+        is_away = self._turned_at is None and time.monotonic() - self._lost_at > CONNECTS_IN_S
+        return "the broker does not answer" if is_away else None
 
     def _live(self) -> None:
         while not self._draining.is_set():
@@ -62,7 +65,8 @@ class Express:
                 get_logger().debug("express_reconnecting", reason=type(error).__name__)
                 self._draining.wait(RECONNECT_S)
             finally:
-                self._turned_at = None
+                if self._turned_at is not None:
+                    self._turned_at, self._lost_at = None, time.monotonic()
                 self._running.clear()  # their connection is gone: the broker redelivers them, and the claim lets one in
 
     def _serve(self, connection: Connection) -> None:

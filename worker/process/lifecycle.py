@@ -247,7 +247,7 @@ def open_store(settings: Settings, health: Health, *, application: str) -> tuple
     db = Database(settings.required("database_url"), application=application)
     try:
         keyring = Keyring.of(settings)
-        health.add(Part("database", partial(installation.wrong, db, keyring), address=db.address))
+        health.add(installation.part(db, keyring))
         health.phase("waiting for PostgreSQL and its migrations")
         migrate.wait_for_head(db, or_migration=True)
         pooler.require_prepared(db)

@@ -14,6 +14,7 @@ from guardfleet.telemetry.logs import get_logger
 
 STALLED_STATUS = 70  # EX_SOFTWARE: the supervisor has to start a new process
 TICK_S = 1.0
+CONNECTS_IN_S = 5.0  # a broker that is there takes a connection sooner
 TICK_LIMIT_S = 30.0  # Celery's event loop ticks every second; after this long without a tick it is stuck
 
 
@@ -61,6 +62,7 @@ class LoopTick:
 
     def __init__(self) -> None:
         self._at: float | None = None
+        self._lost_at = time.monotonic()  # since when it has had no connection, if it has none
 
     def step(self) -> type[bootsteps.StartStopStep]:
         """Return a consumer step that ticks from the consumer's timer; a reconnect clears the timer and restarts the steps."""
@@ -92,11 +94,12 @@ class LoopTick:
 
     def away(self) -> str | None:
         """Return that the loop has no connection to the broker, or None."""
-        return "the broker does not answer" if self._at is None else None
+        is_away = self._at is None and time.monotonic() - self._lost_at > CONNECTS_IN_S
+        return "the broker does not answer" if is_away else None
 
     def _tick(self) -> None:
         self._at = time.monotonic()
         metrics.LOOP_TICK.set(time.time())
 
     def _rest(self) -> None:
-        self._at = None
+        self._at, self._lost_at = None, time.monotonic()

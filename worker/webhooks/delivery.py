@@ -14,7 +14,7 @@ from celery.exceptions import Reject
 
 import guardfleet
 from guardfleet.broker.celery_app import DELIVER, MESSAGE_VERSION, is_newer
-from guardfleet.domain import events
+from guardfleet.domain import events, ids
 from guardfleet.domain.retry import retry_after_s, webhook_delay_s
 from guardfleet.errors import GuardfleetError, RejectedError, RetryableError
 from guardfleet.security.encryption import Keyring
@@ -146,10 +146,20 @@ class Deliverer:
 
     def _record(self, due: DueDelivery, outcome: Outcome) -> bool:
         """Record the outcome of the attempt; return whether it was delivered."""
-        log = get_logger().bind(delivery=due.id, attempt=due.attempts, status=outcome.status, latency_ms=outcome.latency_ms)
+        job = ids.JOB.of(due.job_public_id) if due.job_public_id else None
+        log = get_logger().bind(
+            job=job,
+            event_id=due.event_id,
+            kind=due.kind,
+            delivery=due.id,
+            attempt=due.attempts,
+            status=outcome.status,
+            latency_ms=outcome.latency_ms,
+        )
         if outcome.status is not None and 200 <= outcome.status < 300:  # noqa: PLR2004 - HTTP success
             deliveries.settle(self.db, due, outcome, delivered=True)
             metrics.DELIVERIES.labels("delivered").inc()
+            metrics.DELIVERED_AFTER.observe(max(0.0, self.now() - due.occurred_at.timestamp()))
             log.info("delivery_made")
             return True
         delay_s = webhook_delay_s(due.attempts, schedule=self.webhooks.schedule_s, random=self.random)

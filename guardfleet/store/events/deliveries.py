@@ -1,6 +1,7 @@
 """Webhook deliveries: relayed from the outbox, claimed with a token, sent outside any transaction, settled or deferred."""
 
 import datetime as dt
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class DueDelivery:
     secret: bytes
     old_secret: bytes | None  # signs too, while the endpoint's secret is being rotated
     job_id: int  # 0: none, as for a test
+    job_public_id: uuid.UUID | None
     subject: dict[str, Any] | None
     endpoint_id: int
     is_paced: bool  # the endpoint limits attempts per second: call `pace`; False for a test
@@ -187,7 +189,8 @@ def _take(db: Database, which: str, values: Mapping[str, object]) -> DueDelivery
                   and e.enabled
                 returning d.id, d.token, d.attempts, d.event_id, d.kind, d.occurred_at, e.url, e.secret,
                           case when e.old_secret_until > now() then e.old_secret end as old_secret,
-                          d.job_id, d.subject, d.endpoint_id, e.most_per_s is not null and not {IS_TEST} as is_paced""",
+                          d.job_id, (select j.public_id from job j where j.id = d.job_id) as job_public_id,
+                          d.subject, d.endpoint_id, e.most_per_s is not null and not {IS_TEST} as is_paced""",
             values,
         ).fetchone()
 

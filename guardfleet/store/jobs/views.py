@@ -137,6 +137,13 @@ SELECT = f"""select {", ".join(f"{MADE.get(name, f'j.{name}')} as {name}" for na
              from job j left join model m on m.id = j.model_id """
 
 
+def labels(db: Database, jobs: Sequence[int]) -> dict[int, str]:
+    """Return the public id of each of these jobs that exists."""
+    with db.session() as connection:
+        rows = connection.execute("select id, public_id from job where id = any(%(ids)s)", {"ids": list(jobs)})
+        return {row.id: ids.JOB.of(row.public_id) for row in rows}
+
+
 def get(db: Database, public_id: uuid.UUID, *, tenant_id: int = DEFAULT_TENANT) -> JobView:
     """Return the job. Raises NotFoundError, for another tenant's job too."""
     with db.session() as connection:

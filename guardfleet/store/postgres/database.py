@@ -52,6 +52,10 @@ class Database:
             if connection.scalar("select current_setting('transaction_read_only') = 'on'"):
                 raise psycopg.errors.ReadOnlySqlTransaction("it takes no writes")
 
+    def connections(self) -> tuple[int, int]:
+        """Return how many connections of the pool are in use, and how many are idle."""
+        return self._pool.counts()
+
     def wrong(self) -> str | None:
         """Return what is wrong with the database, or None."""
         try:

@@ -33,6 +33,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._outdated_at = -math.inf  # connections made up to then are not lent again
         self._is_closed = False
+        self._lent = 0
 
     @contextmanager
     def lend(self) -> Iterator[Connection]:
@@ -41,6 +42,7 @@ class Pool:
             raise AwayError(DATABASE, f"no connection of the pool became free within {WAIT_S:g} s")
         try:
             connection = self._idle_one() or self._connect()
+            self._count(1)
             try:
                 yield connection
             except psycopg.Error as error:
@@ -48,9 +50,15 @@ class Pool:
                     self._leave(connection)
                 raise
             finally:
+                self._count(-1)
                 self._take_back(connection)
         finally:
             self._room.release()
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many connections are lent, and how many are kept idle."""
+        with self._lock:
+            return self._lent, len(self._idle)
 
     def close(self) -> None:
         """Close idle connections now and lent ones when they come back; safe to call twice."""
@@ -58,6 +66,10 @@ class Pool:
             idle, self._idle, self._is_closed = self._idle, [], True
         for connection in idle:
             connection.close()
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._lent += change
 
     def _idle_one(self) -> Connection | None:
         with self._lock:

@@ -6,12 +6,14 @@ Lock order everywhere: shard, then job.
 
 import datetime as dt
 import socket
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg.rows import kwargs_row
 
+from guardfleet.domain import ids
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.plan import Plan
 from guardfleet.domain.states import ShardState
@@ -36,11 +38,17 @@ class Claim:
     claims: int
     failures: int
     tenant_id: int
+    public_id: uuid.UUID  # of its job
     data_key: bytes | None  # wrapped; None once purged
     plan: Plan
     reuse: bool = True  # verdicts of other jobs may serve it
     blob: bytes | None = None  # an interactive shard's encrypted texts: the caller waits, and this saves a query
     keeps_nothing: bool = False  # its text is deleted with its verdict's commit, and no digest of it is kept
+
+    @property
+    def label(self) -> str:
+        """The public id of its job."""
+        return ids.JOB.of(self.public_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ CLAIM = f"""update shard s set state = {ShardState.LEASED}, token = s.token + 1,
               and s.claims < %(max_claims)s and s.failures < %(max_failures)s
               and (s.model is null or %(model)s::text is null or s.model = %(model)s::text)
             returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
-                      j.tenant_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
+                      j.tenant_id, j.public_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
                       j.reuse, case when {INTERACTIVE:s} and s.model is null then (
                         select p.blob from shard_payload p
                         where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end as blob, j.keeps_nothing"""
