@@ -48,8 +48,8 @@ OURS = (Durations, Known, RollingShare)
 METRICS = """# Metrics
 
 Generated from `guardfleet/telemetry/metrics.py` by `make docs`. With `GUARDFLEET_METRICS_PORT` each process serves `/metrics`, with
-its own metrics and no others. A gauge that a process does not know is left out, and is not zero. Labels hold neither tenants nor jobs nor
-texts; `queue`, `model` and `route` are names of lanes and models. The `qwen_guard_*` names are those of articles on this model.
+its own metrics and no others. A gauge that a process does not know is left out, and is not zero. Labels hold no tenant, job or
+text; `queue`, `model` and `route` are names of lanes and models. The `qwen_guard_*` names are those of articles on this model.
 `qwen_guard_risk_type_distribution` is a gauge there and here; `guardfleet_texts_by_category_total` counts the same.
 """
 DECISIONS = """# Decisions

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 HORIZON_S = 3600.0  # work without a deadline is wanted done within an hour
 LEAST_S = 60.0  # a deadline that is nearer, or over, asks for no more than this does
+LOADS_IN_S = 120.0  # a worker that is added now takes its first shard about then
+HEADROOM = 1.05  # a measured rate is never exact
+ABSURD = 10_000  # no fleet has more; a deadline that nobody can meet asks for no more
 TOKENS_PER_BYTE = 0.25  # of text, until a worker has measured it: four bytes a token, usual for English
 
 
@@ -55,11 +58,23 @@ def wanted(work: Iterable[Due], fleet: Fleet) -> int:
         return floor
     if not fleet.tokens_per_s:
         return max(1, floor)
-    tokens = need = 0.0
+    return max(1, floor, min(_enough(pieces, fleet), ABSURD))
+
+
+def _enough(pieces: Sequence[Due], fleet: Fleet) -> int:
+    """Return how many workers end each piece in time; those that are not there yet come after `LOADS_IN_S`."""
+    assert fleet.tokens_per_s  # noqa: S101 - wanted() has looked
+    tokens, enough = 0.0, 0
     for piece in pieces:
         tokens += piece.tokens
-        need = max(need, tokens / (fleet.tokens_per_s * max(piece.seconds, LEAST_S)))
-    return max(1, floor, math.ceil(need - 1e-9))
+        seconds = max(piece.seconds, LEAST_S)
+        need = HEADROOM * tokens / fleet.tokens_per_s  # seconds of one worker
+        if need > fleet.ready * seconds:
+            late = max(seconds - LOADS_IN_S, LEAST_S)
+            enough = max(enough, fleet.ready + math.ceil((need - fleet.ready * seconds) / late - 1e-9))
+        else:
+            enough = max(enough, math.ceil(need / seconds - 1e-9))
+    return enough
 
 
 def lateness(jobs: Sequence[OpenWork], fleet_tokens_per_s: float) -> list[float]:
