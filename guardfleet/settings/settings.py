@@ -79,8 +79,11 @@ class Settings(BaseSettings):
 
     api_url: str | None = Field(None, description="API to submit to, instead of the database: http://host:8080.")
     api_key: SecretStr | None = Field(None, description="API key for it, gf_...")
-    metrics_host: str = Field("127.0.0.1", description="Address of a worker's or dispatcher's /metrics, /livez and /readyz.")
+    metrics_host: str = Field("127.0.0.1", description="Address of a process's /metrics, /livez, /readyz and /healthz.")
     metrics_port: int | None = Field(None, ge=0, le=65_535, description="Their port; 0: any free one; empty: not served.")
+    traces_url: str | None = Field(
+        None, description="Where to send traces by OTLP over HTTP, as http://collector:4318/v1/traces. Empty: none are made."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
     log_format: Literal["json", "console"] = Field("json", description="`json` for machines, `console` for people.")
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from guardfleet.domain.states import WorkerState
 from guardfleet.store.postgres.database import UNFLUSHED, Database
 
-SEEN_S = 60.0  # a worker that was not heard of for longer does not count
+SEEN_S = 10.0  # a worker that was not heard of for longer does not count: three of its reports are missing
 FORGET_DAYS = 7.0  # until then a worker's row says what a worker of its model can do
 
 
@@ -35,7 +35,7 @@ def report(db: Database, seen: Sighting) -> None:
 
 
 def heard_of(db: Database) -> list[Sighting]:
-    """Return the workers that were heard of in the last minute and have not stopped."""
+    """Return the workers that were heard of in the last seconds and have not stopped."""
     with db.session() as connection:
         rows = connection.execute(
             f"""select name, state, model, revision, tokens_per_s, tokens_per_byte from worker

@@ -53,7 +53,7 @@ SLUGS = (
     "queue_stalled", "queue_moves", "job_abandoned", "job_expired", "jobs_purged", "day_expired",
     "delivery_made", "delivery_failed", "delivery_raised", "delivery_skipped", "delivery_message_rejected",
     "delivery_message_returned", "endpoint_disabled",
-    "outage_began", "outage_goes_on", "outage_ended", "model_loading", "health_changed",
+    "outage_began", "outage_goes_on", "outage_ended", "model_loading", "model_failed", "health_changed",
     "setting_renamed", "step_raised", "listening_failed",
     "request", "request_failed", "throttle_away", "watching_paused",
     "file_intake_paused", "file_intake_failed", "file_intake_ended",

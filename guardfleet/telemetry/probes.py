@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
-from guardfleet.telemetry import memory
+from guardfleet.telemetry import memory, tracing
 from guardfleet.telemetry.health import Health, Part, Report, Status
 from guardfleet.telemetry.metrics import registry_of
 
@@ -94,6 +94,7 @@ class Reporting:
     """A process's health, looked at from the start on, and its probe server if a port is set. A context manager."""
 
     def __init__(self, settings: Settings, process: str) -> None:
+        self._settings, self._process = settings, process
         self.health = Health()
         self.health.add(Part("memory", memory.wrong, is_vital=False))
         self._server = (
@@ -104,6 +105,7 @@ class Reporting:
 
     def __enter__(self) -> Health:
         """Start looking and serving."""
+        tracing.configure(self._settings, self._process)
         self.health.start()
         if self._server:
             self._server.start()
@@ -114,6 +116,7 @@ class Reporting:
         if self._server:
             self._server.stop()
         self.health.stop()
+        tracing.stop()
 
 
 class _Server(WSGIServer):

@@ -1,5 +1,6 @@
 """Messages: which to publish, and which the broker has lost. PostgreSQL is the truth: an emptied broker costs one window."""
 
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,11 +9,12 @@ from guardfleet.broker.celery_app import DELIVER, MODERATE, Publisher
 from guardfleet.settings.groups import WebhookSettings
 from guardfleet.settings.tuning import Tuning
 from guardfleet.store.events import deliveries
+from guardfleet.store.jobs import views
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import publishing
 from guardfleet.store.shards.leases import Limits
-from guardfleet.store.shards.publishing import Route
-from guardfleet.telemetry import metrics
+from guardfleet.store.shards.publishing import Route, ShardRef
+from guardfleet.telemetry import metrics, tracing
 from guardfleet.telemetry.logs import get_logger
 from worker.dispatch.bulkhead import Bulkhead
 
@@ -61,12 +63,21 @@ class MessagePublisher:
         if not ready:
             return 0
         messages = [{"job": ref.job_id, "shard": ref.shard_no, "publish": ref.publish_no} for ref in ready]
-        published = self.publisher.publish(MODERATE, queue, messages)
+        about = {
+            "messaging.operation.type": "send",
+            "messaging.destination.name": queue,
+            "messaging.batch.message_count": len(messages),
+        }
+        with tracing.span(f"send {queue}", about, kind="PRODUCER", jobs=self._jobs(ready)):
+            published = self.publisher.publish(MODERATE, queue, messages)
         refs = {(ref.job_id, ref.shard_no): ref for ref in ready[:published]}
         self.bulkhead.sweep("mark_shards", list(refs), lambda keys: publishing.mark_published(self.db, [refs[key] for key in keys]))
         metrics.PUBLISHED.labels(route.lane.label, "rung").inc(published)
         get_logger().debug("shards_published", queue=queue, n=published)
         return published
+
+    def _jobs(self, refs: Sequence[ShardRef]) -> list[uuid.UUID]:
+        return [*views.public_ids(self.db, {ref.job_id for ref in refs}).values()] if tracing.is_on() else []
 
     def _forget_lost(self, route: Route, queue: str) -> int:
         age_s = self.tuning.republish_s

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from guardfleet.domain import ids
 from guardfleet.domain.lanes import Queues
 from guardfleet.jobs import diagnosis
 from guardfleet.security.encryption import Keyring
@@ -20,7 +21,7 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import health, leases, publishing
 from guardfleet.store.shards.leases import Limits, ShardKey
 from guardfleet.store.shards.publishing import Route
-from guardfleet.telemetry import metrics
+from guardfleet.telemetry import metrics, tracing
 from guardfleet.telemetry.logs import get_logger
 from worker.dispatch.bulkhead import Bulkhead
 from worker.dispatch.poison import give_up
@@ -98,7 +99,16 @@ class Mender:
             events = deliveries.events(self.db, skip=self._aside("relay"))
             if not events:
                 break
+            if tracing.is_on():
+                self._trace_ends(events)
             self.bulkhead.sweep("relay", events, lambda ids: deliveries.relay(self.db, ids))
+
+    def _trace_ends(self, events: Sequence[int]) -> None:
+        """Write the root spans of the jobs that these events end."""
+        for end in deliveries.ends(self.db, events):
+            job = ids.JOB.of(end.public_id)
+            about = {"guardfleet.job": job, "guardfleet.texts": end.total, "guardfleet.state": end.state.label}
+            tracing.job(end.public_id, end.created_at, end.ended_at, about)
 
     def expire_jobs(self) -> None:
         """End jobs whose completion window is over."""

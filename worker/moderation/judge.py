@@ -11,7 +11,7 @@ from guardfleet.settings.groups import CacheSettings
 from guardfleet.store import verdicts
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.leases import Claim
-from guardfleet.telemetry import metrics
+from guardfleet.telemetry import metrics, tracing
 from worker.engine.interfaces import Engine
 from worker.engine.prompting.windows import Coverage
 from worker.moderation.interpretation import judgement_of, settle, triage
@@ -54,7 +54,9 @@ class Judge:
             return {}
         # No timeout here: the engine settles every request, or the watchdog ends the process.
         contents = [rows[i].content for i in asked]
-        judged = self.engine.submit(contents, urgent=held.lane is Lane.INTERACTIVE, coverage=coverage_of(held)).result()
+        about = {"gen_ai.operation.name": "chat", "gen_ai.request.model": self.engine.model.name, "guardfleet.texts": len(asked)}
+        with tracing.span(f"chat {self.engine.model.name}", about):
+            judged = self.engine.submit(contents, urgent=held.lane is Lane.INTERACTIVE, coverage=coverage_of(held)).result()
         spent = judged.timings
         for stage, seconds in (("tokenising", spent.tokenise_s), ("waiting", spent.wait_s), ("device", spent.device_s)):
             metrics.STAGES.labels(stage).inc(seconds)

@@ -31,7 +31,7 @@ from guardfleet.store.shards import leases as shards
 from guardfleet.store.shards.completion import Row
 from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import Claim, Limits
-from guardfleet.telemetry import metrics
+from guardfleet.telemetry import metrics, tracing
 from guardfleet.telemetry.logs import get_logger, told
 from worker.moderation.isolation import SUSPECT_CLAIMS, Isolation
 from worker.moderation.judge import Judge
@@ -81,7 +81,7 @@ class Moderator:
                 get_logger().debug("shard_skipped", job_number=job, shard=shard)
                 return
             metrics.CLAIMS.labels(held.lane.label).inc()
-            with self.tally.in_work(held.n), self.leases.keep(held), self._named(held):
+            with self.tally.in_work(held.n), self.leases.keep(held), self._named(held), self._traced(held):
                 if held.claims < SUSPECT_CLAIMS or wait_for_exclusive():
                     self._work(held, started)
                 else:
@@ -93,6 +93,15 @@ class Moderator:
         return bound_contextvars(
             job=held.label, shard=held.shard_no, tenant=held.tenant_id, worker=self.worker, model=self.judge.engine.model.name
         )
+
+    def _traced(self, held: Claim) -> AbstractContextManager[None]:
+        about = {
+            "messaging.operation.type": "process",
+            "messaging.destination.name": held.lane.label,
+            "messaging.batch.message_count": held.n,
+            "guardfleet.shard": held.shard_no,
+        }
+        return tracing.span(f"process {held.lane.label}", about, kind="CONSUMER", jobs=[held.public_id])
 
     def _claim(self, job: int, shard: int) -> Claim | None:
         limits = Limits(self.tuning.max_claims, self.tuning.max_failures)
@@ -166,7 +175,7 @@ class Moderator:
         return merged(texts, digests, first, final), compare(doubts, first.judgements, second)
 
     def _finish(self, held: Claim, texts: Sequence[PayloadRow], rows: list[Row], escalation: Escalation, started: float) -> None:
-        with self.tally.stage("writing"):
+        with self.tally.stage("writing"), tracing.span("settle", {"messaging.operation.type": "settle"}):
             written = self._patiently(
                 lambda: completion.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation)
             )

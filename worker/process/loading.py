@@ -7,7 +7,7 @@ from collections.abc import Callable
 from guardfleet.settings import Settings
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.health import Health
-from guardfleet.telemetry.logs import get_logger
+from guardfleet.telemetry.logs import get_logger, told
 from worker.engine.interfaces import Engine
 
 
@@ -21,6 +21,9 @@ def loaded(settings: Settings, make_engine: Callable[[], Engine], health: Health
     try:
         engine = make_engine()
         engine.start()
+    except Exception as error:
+        get_logger().error("model_failed", model=settings.engine.model, **told(error))
+        raise
     finally:
         loading.set()
     seconds = time.monotonic() - began

@@ -26,7 +26,7 @@ from guardfleet.store.events import deliveries
 from guardfleet.store.events.deliveries import DueDelivery, Outcome
 from guardfleet.store.jobs import views
 from guardfleet.store.postgres.database import Database
-from guardfleet.telemetry import metrics
+from guardfleet.telemetry import metrics, tracing
 from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.verdicts import cursors
 from guardfleet.verdicts.page import Cursor
@@ -121,6 +121,12 @@ class Deliverer:
         }
 
     def _send(self, due: DueDelivery, headers: dict[str, str], body: bytes) -> Outcome:
+        with tracing.span(
+            "POST", {"http.request.method": "POST", "guardfleet.event": due.kind}, kind="CLIENT", of=due.job_public_id
+        ):
+            return self._exchange(due, headers, body)
+
+    def _exchange(self, due: DueDelivery, headers: dict[str, str], body: bytes) -> Outcome:
         started = time.perf_counter()
         status, wrong, retry_after_s = None, None, None
         limit_s = self.webhooks.timeout_s

@@ -8,8 +8,8 @@ from typing import Any
 
 from psycopg.rows import class_row
 
-from guardfleet.domain.events import TEST
-from guardfleet.domain.states import DeliveryState
+from guardfleet.domain.events import END_KINDS, TEST
+from guardfleet.domain.states import DeliveryState, JobState
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import OPEN_DELIVERY, PENDING_DELIVERY, SENDING_DELIVERY
 
@@ -67,6 +67,28 @@ def waiting(db: Database) -> tuple[int, float]:
                from delivery where {OPEN_DELIVERY} and next_attempt_at <= now()"""
         )
         return row.n, row.oldest_s
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A job that has ended, and when."""
+
+    public_id: uuid.UUID
+    state: JobState
+    total: int
+    created_at: dt.datetime
+    ended_at: dt.datetime
+
+
+def ends(db: Database, events: Sequence[int]) -> list[End]:
+    """Return the jobs that end with these outbox events."""
+    with db.session() as connection:
+        rows = connection.execute(
+            """select j.public_id, j.state, j.total, j.created_at, coalesce(j.finished_at, now()) as ended_at
+               from outbox o join job j on j.id = o.job_id where o.id = any(%(ids)s) and o.kind = any(%(kinds)s)""",
+            {"ids": list(events), "kinds": list(END_KINDS)},
+        )
+        return [End(row.public_id, JobState(row.state), *row[2:]) for row in rows]
 
 
 def relay(db: Database, events: Sequence[int]) -> int:

@@ -4,7 +4,7 @@ import datetime as dt
 import math
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,11 +137,16 @@ SELECT = f"""select {", ".join(f"{MADE.get(name, f'j.{name}')} as {name}" for na
              from job j left join model m on m.id = j.model_id """
 
 
-def labels(db: Database, jobs: Sequence[int]) -> dict[int, str]:
+def public_ids(db: Database, jobs: Iterable[int]) -> dict[int, uuid.UUID]:
     """Return the public id of each of these jobs that exists."""
     with db.session() as connection:
         rows = connection.execute("select id, public_id from job where id = any(%(ids)s)", {"ids": list(jobs)})
-        return {row.id: ids.JOB.of(row.public_id) for row in rows}
+        return {row.id: row.public_id for row in rows}
+
+
+def labels(db: Database, jobs: Iterable[int]) -> dict[int, str]:
+    """Return the same as users see and send it."""
+    return {job: ids.JOB.of(public_id) for job, public_id in public_ids(db, jobs).items()}
 
 
 def get(db: Database, public_id: uuid.UUID, *, tenant_id: int = DEFAULT_TENANT) -> JobView:
