@@ -17,9 +17,10 @@ from api.services.file_ingestion import FileIntakes
 from api.services.file_storage import Contents
 from api.services.interactive_moderation import Online
 from api.services.job_watch import Watching
+from guardfleet.domain.actions import KEY
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import keys
+from guardfleet.store import audit, keys
 from guardfleet.store.keys import Caller
 from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry.health import Health
@@ -67,6 +68,7 @@ async def caller_of(request: Request, in_query: str | None = None) -> Caller:
         caller = await _authenticated(context_of(request), given.strip())
         if caller:
             request.state.caller = caller  # from here on its connection is kept (api/http/connections.py)
+            audit.act_as(audit.Actor(KEY, caller.label, request.state.request_id))
             return caller
     raise ProblemError(
         401, "invalid_api_key", "send a valid key as `Authorization: Bearer gf_...`.", headers={"WWW-Authenticate": "Bearer"}
@@ -116,6 +118,7 @@ def allowed(scope: str) -> Any:
     return Depends(dependency)
 
 
+AuditReader = Annotated[Caller, allowed(keys.AUDIT)]
 BatchesReader = Annotated[Caller, allowed("batches:read")]
 BatchesWriter = Annotated[Caller, allowed("batches:write")]
 FilesReader = Annotated[Caller, allowed("files:read")]

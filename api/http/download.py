@@ -8,15 +8,25 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
+from api.http.head_method import has_body
 from api.http.threads import in_thread
 
 MOST_DIGITS = 18  # of a position in a file; a longer one is behind the end of any file
 
 
 async def serve(
-    request: Request, etag: str, filename: str, size: Callable[[], int], read: Callable[[int, int | None], Iterator[bytes]]
+    request: Request,
+    etag: str,
+    filename: str,
+    size: Callable[[], int],
+    read: Callable[[int, int | None], Iterator[bytes]],
+    *,
+    begins: Callable[[], object],
 ) -> Response:
-    """Serve the bytes that `read` yields, completely or the part that `Range` names; 304 if the caller has them already."""
+    """Serve the bytes that `read` yields, completely or the part that `Range` names; 304 if the caller has them already.
+
+    `begins` is called before the first of them is read for an answer that has a body; it may raise.
+    """
     headers = {
         "ETag": f'"{etag}"',
         "Accept-Ranges": "bytes",
@@ -31,10 +41,17 @@ async def serve(
         part = _part(wanted, total)
         if part is None:
             return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{total}"})
+        await _tell(request, begins)
         start, stop = part
         headers |= {"Content-Range": f"bytes {start}-{stop - 1}/{total}", "Content-Length": str(stop - start)}
         return StreamingResponse(await _begun(read(start, stop)), 206, headers, media_type="application/octet-stream")
+    await _tell(request, begins)
     return StreamingResponse(await _begun(read(0, None)), 200, headers, media_type="application/octet-stream")
+
+
+async def _tell(request: Request, begins: Callable[[], object]) -> None:
+    if has_body(request):
+        await in_thread(begins)
 
 
 async def _begun(chunks: Iterator[bytes]) -> Iterator[bytes]:

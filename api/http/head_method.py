@@ -2,9 +2,10 @@
 
 from contextlib import suppress
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+HEADED = "guardfleet.headed"  # in the scope: the caller asked for HEAD
 NOTHING: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
@@ -31,10 +32,15 @@ class Headed:
             if has_ended:
                 await send(NOTHING)
 
-        got = {**scope, "method": "GET"}
+        got = {**scope, "method": "GET", HEADED: True}
         with suppress(ClientDisconnect):
             await self._app(got, receive, headed)
         scope["route"] = got.get("route")
+
+
+def has_body(request: Request) -> bool:
+    """Return whether the answer's body is sent: not for HEAD, which routes see as GET."""
+    return not request.scope.get(HEADED, False)
 
 
 def _has_length(message: Message) -> bool:

@@ -21,7 +21,7 @@ from guardfleet.domain.verdict import ERROR_CODES, Model, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.row import MODERATIONS
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import verdicts
+from guardfleet.store import audit, verdicts
 from guardfleet.store.jobs import unprocessed, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
@@ -73,6 +73,11 @@ class Output:
     def size(self) -> int:
         """Return the file's size, counted by rendering it once."""
         return _size(self)
+
+    def note_export(self) -> None:
+        """Record that somebody reads it."""
+        what = "errors" if self.is_errors else "output"
+        audit.note(self.db, self.job.tenant_id, "job.export", self.job.label, what=what, format="jsonl")
 
     def file_object(self) -> dict[str, Any]:
         """Return the file as OpenAI's object."""

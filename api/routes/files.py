@@ -21,7 +21,7 @@ from guardfleet.domain import ids
 from guardfleet.errors import LineError
 from guardfleet.rows.lines import LineCutter, NumberedLine
 from guardfleet.rows.row import is_row, longest_line, parse_line
-from guardfleet.store import files
+from guardfleet.store import audit, files
 from guardfleet.store.files import StoredFile
 from guardfleet.store.keys import Caller
 
@@ -149,7 +149,7 @@ async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict
 async def content(file_id: str, request: Request, context: AppContext, caller: FilesReader) -> Response:
     """Return the content, streamed; completely, or the part that `Range` names. `ETag` changes only with the content."""
     if output := await in_thread(result_files.find, context.db, context.keyring, file_id, caller.tenant_id):
-        return await serve(request, output.etag, output.filename, output.size, output.read)
+        return await serve(request, output.etag, output.filename, output.size, output.read, begins=output.note_export)
     file = await _file(file_id, context, caller.tenant_id)
     return await serve(
         request,
@@ -157,6 +157,7 @@ async def content(file_id: str, request: Request, context: AppContext, caller: F
         file.filename,
         lambda: file.size,
         lambda start, stop: context.contents.read(file.public_id, file.data_key, size=file.size, start=start, stop=stop),
+        begins=lambda: audit.note(context.db, file.tenant_id, "file.download", file.label),
     )
 
 

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from api.context import AppContext, BatchesReader
+from api.http.head_method import has_body
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
 from api.openai.batch import batch_object
 from guardfleet.domain import ids
 from guardfleet.domain.states import BATCH_STATUS
 from guardfleet.errors import RejectedError
-from guardfleet.store import verdicts
+from guardfleet.store import audit, verdicts
 from guardfleet.store.jobs import unprocessed, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.verdicts import export
@@ -115,6 +116,7 @@ async def rejections(
     responses={200: {"content": {kind: {} for kind in MEDIA.values()}}},
 )
 async def download(
+    request: Request,
     batch_id: str,
     context: AppContext,
     caller: BatchesReader,
@@ -125,6 +127,9 @@ async def download(
     """Stream all verdicts so far, in input order."""
     slot = context.downloads.slot(caller.key_id)
     job = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
+    if has_body(request):
+        told = {"format": fmt, "min_severity": min_severity}
+        await in_thread(audit.note, context.db, job.tenant_id, "job.export", job.label, what="verdicts", **told)
     pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
     encoded = export.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
     first = await beside(context.download_threads, next, encoded, b"")  # a failure here is an error response

@@ -7,7 +7,7 @@ import typer
 
 from guardfleet import __version__
 from guardfleet.cli import UNUSABLE, terminal
-from guardfleet.cli.commands.administration import db_app, keys_app
+from guardfleet.cli.commands.administration import audit, db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
 from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
 from guardfleet.cli.options import Secret, job_options, takes
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
 app.add_typer(bench_app, name="bench")
+app.command()(audit)
 
 
 @app.callback()

@@ -10,6 +10,7 @@ import orjson
 from guardfleet.client.job import DEFAULTS, PLAIN, Job, Numbered, RowSource, SubmitOptions, many, not_empty
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain import ids
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import BATCH_STATUS, JobState
 from guardfleet.errors import GuardfleetError, LineError, RetryableError
@@ -20,10 +21,10 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import row_of
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import installation, migrate, verdicts
+from guardfleet.store import audit, installation, migrate, verdicts
 from guardfleet.store.jobs import control, interactive, unprocessed, views
 from guardfleet.store.jobs.intake import NewJob
-from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView
+from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres import pooler
 from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.filters import Filter
@@ -53,9 +54,12 @@ class DirectClient:
     tenant_id: int = DEFAULT_TENANT
 
     @classmethod
-    def connect(cls, settings: Settings) -> Self:
-        """Connect to configured services. Raises ConfigurationError if schema, pooler or secret key do not fit."""
-        db = Database(settings.required("database_url"), application="guardfleet-client")
+    def connect(cls, settings: Settings, *, application: str = "guardfleet-client") -> Self:
+        """Connect to configured services. Raises ConfigurationError if schema, pooler or secret key do not fit.
+
+        `application` names the connections to PostgreSQL.
+        """
+        db = Database(settings.required("database_url"), application=application)
         keyring = Keyring.of(settings)
         try:
             migrate.require_head(db)
@@ -124,7 +128,8 @@ class DirectClient:
     ) -> Iterator[Verdict]:
         """Yield verdicts as they come, each once, until the job has ended: all, or those of a filter. Needs constant memory."""
         wanted = Filter.of([severity] if isinstance(severity, str) else severity, category, status, since)
-        at = Cursor()
+        at, job = Cursor(), self._view(job_id)
+        audit.note(self.db, job.tenant_id, "job.export", job.label, what="verdicts")
         while True:
             view = self._view(job_id)
             page = verdicts.page(self.db, view, at, limit=PAGE, wanted=wanted)
@@ -138,7 +143,9 @@ class DirectClient:
 
     def refused(self, job_id: str, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield refused input lines, in order: `line`, `code`, `detail`, `row_id`."""
-        return unprocessed.refused(self.db, self._view(job_id), limit=limit)
+        job = self._view(job_id)
+        audit.note(self.db, job.tenant_id, "job.export", job.label, what="refused")
+        return unprocessed.refused(self.db, job, limit=limit)
 
     def jobs(self, *, after: str | None = None, limit: int = 20) -> list[Job]:
         """Return a page of the tenant's jobs, newest first; `after` is the last id of the previous page."""

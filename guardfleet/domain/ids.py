@@ -1,9 +1,11 @@
-"""Public ids: a prefix that names the kind, and 32 hex digits of the row's UUID."""
+"""Public ids: a prefix that names the kind, and 32 hex digits of the row's UUID; and the one id that every installation has."""
 
 import uuid
 from dataclasses import dataclass
 
 from guardfleet.errors import NotFoundError
+
+DEFAULT_TENANT = 1  # the row of the tenant `default`, which the command line works for
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +37,6 @@ FILE = Kind("file-", "there is no such file.")
 OUTPUT_FILE, ERROR_FILE = Kind("file-out-"), Kind("file-err-")  # of a job, in no table: rendered on request
 ENDPOINT = Kind("we_", "there is no such webhook endpoint.")
 KEY = Kind("key_", "there is no key {!r} in use; `guardfleet keys list` shows all.")
+AUDIT = Kind("audit_", "there is no such row in the audit trail.")
 EVENT = Kind("evt_")  # of a job: the digits are followed by the event and its number
 MODERATION, REQUEST = Kind("modr-"), Kind("req_")  # of answers; never sent back

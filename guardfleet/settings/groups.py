@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from guardfleet.domain.actions import LEAST_DAYS
 from guardfleet.settings.parsing import Delay, Limit, Listed, Network
 from guardfleet.settings.server_urls import require_plain
 
@@ -78,11 +79,14 @@ class CacheSettings(Group):
 
 
 class RetentionSettings(Group):
-    """How long texts and verdicts are kept."""
+    """How long texts, verdicts and the audit trail are kept."""
 
     text_hours: float = Field(default=24.0, ge=0.0, le=8760.0, description="Delete texts this long after their job ended.")
     verdict_days: float = Field(
         default=90.0, ge=1.0, le=36_500.0, description="Drop jobs and their verdicts by day, this long after the day of submission."
+    )
+    audit_days: float = Field(
+        default=400.0, ge=LEAST_DAYS, le=36_500.0, description="Delete rows of the audit trail by day, this long after their day."
     )
 
 

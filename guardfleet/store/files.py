@@ -12,10 +12,10 @@ from guardfleet.domain import ids
 from guardfleet.domain.states import FileState
 from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import installation
-from guardfleet.store.jobs.views import audit
+from guardfleet.store import audit, installation
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import KEPT_FILE, LEFT_FILE, UPLOADING_FILE, WHOLE_FILE
+from guardfleet.store.words import public_id as label_of
 
 UPLOAD_S = 86_400.0  # an upload that is not complete after so long was interrupted
 COLUMNS = "public_id, tenant_id, filename, purpose, size, lines, digest, data_key, created_at, expires_at"
@@ -91,7 +91,7 @@ def complete(
                 "expires": expires_s,
             },
         )
-        audit(connection, file.tenant_id, "file.create", file.label)
+        audit.record(connection, file.tenant_id, "file.create", file.label, size_bytes=size, n_lines=lines)
         if also is not None:
             also(connection)
     return whole
@@ -137,7 +137,7 @@ def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
         ).rowcount
         if not gone:
             raise NotFoundError(ids.FILE.unknown)
-        audit(connection, tenant_id, "file.delete", ids.FILE.of(public_id))
+        audit.record(connection, tenant_id, "file.delete", ids.FILE.of(public_id))
 
 
 def overdue(db: Database, *, skip: Sequence[int] = (), limit: int = 100) -> list[int]:
@@ -156,9 +156,11 @@ def expire(db: Database, file_ids: Sequence[int]) -> int:
         return connection.execute(
             f"""with x as materialized (
                  select id from file where {KEPT_FILE} and expires_at < now() and id = any(cast(%(files)s as bigint[]))
-                 for update skip locked)
-               update file f set state = {FileState.DELETED}, data_key = null, expires_at = null from x where f.id = x.id""",
-            {"files": list(file_ids)},
+                 for update skip locked),
+               f as (update file f set state = {FileState.DELETED}, data_key = null, expires_at = null from x where f.id = x.id
+                 returning f.tenant_id, f.public_id)
+               {audit.each(f"(select tenant_id, {label_of(ids.FILE)} as subject from f) x")}""",
+            {"files": list(file_ids), **audit.recorded(connection, "file.expire")},
         ).rowcount
 
 

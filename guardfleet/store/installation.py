@@ -3,8 +3,10 @@
 A process with another key could decrypt nothing, and nobody else could decrypt what it wrote: each text would end as an error.
 """
 
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.errors import ConfigurationError, GuardfleetError
 from guardfleet.security.encryption import Keyring
+from guardfleet.store import audit
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.health import Part
@@ -24,7 +26,8 @@ def require_key(db: Database, keyring: Keyring) -> None:
     Afterwards the ring writes under the pinned key. While a rotation is unfinished, the ring must have the previous key too.
     """
     with db.begin() as connection:
-        connection.execute(PIN, {"id": keyring.key_id})
+        if connection.execute(PIN, {"id": keyring.key_id}).rowcount:
+            audit.record(connection, DEFAULT_TENANT, "secret_key.pin", keyring.key_id)
         _follow(_pinned(connection), keyring)
         others = connection.scalars("select key_id from installation_key where not is_current")
         if missing := next((key_id for key_id in others if not keyring.opens(key_id)), None):

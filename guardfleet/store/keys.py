@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from psycopg.rows import class_row
 
 from guardfleet.domain import ids
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import installation
-from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
+from guardfleet.store import audit, installation
 from guardfleet.store.postgres.database import Connection, Database
 
 PREFIX = "gf_"  # a fixed prefix helps secret scanners
 HINT_CHARACTERS = 4
 ALL = "all"
-SCOPES = (ALL, "batches:read", "batches:write", "files:read", "files:write", "moderate", "webhooks:read", "webhooks:write")
+AUDIT = "audit:read"
+APART = (AUDIT,)  # scopes that `all` does not include: who works with texts need not see who else does
+SCOPES = (
+    ALL, "batches:read", "batches:write", "files:read", "files:write", "moderate", "webhooks:read", "webhooks:write", *APART,
+)  # fmt: skip
 USED_S = 60.0  # precision of last_used_at
 
 
@@ -29,9 +33,12 @@ class Caller:
     key_id: int
     tenant_id: int
     scopes: tuple[str, ...] = (ALL,)
+    label: str = ""  # the key's public id
 
     def may(self, scope: str) -> bool:
-        """Return whether the key has the scope. A write scope includes reading."""
+        """Return whether the key has the scope. A write scope includes reading; `all` includes what is not in APART."""
+        if scope in APART:
+            return scope in self.scopes
         return not {ALL, scope, scope.replace(":read", ":write")}.isdisjoint(self.scopes)
 
 
@@ -87,14 +94,15 @@ def every(db: Database) -> list[ApiKey]:
 
 def revoke(db: Database, label: str) -> None:
     """Revoke the key; an API process that caches it follows within seconds. Raises NotFoundError; safe to call twice."""
+    public_id = ids.KEY.parse(label)
     with db.begin() as connection:
         row = connection.execute(
             "update api_key set revoked_at = coalesce(revoked_at, now()) where public_id = %(id)s returning tenant_id",
-            {"id": ids.KEY.parse(label)},
+            {"id": public_id},
         ).fetchone()
         if row is None:
             raise _unknown(label)
-        audit(connection, row.tenant_id, "key.revoke", label)
+        audit.record(connection, row.tenant_id, "key.revoke", ids.KEY.of(public_id))
 
 
 def rotate(db: Database, keyring: Keyring, label: str, *, overlap_s: float) -> str:
@@ -104,12 +112,13 @@ def rotate(db: Database, keyring: Keyring, label: str, *, overlap_s: float) -> s
             """with old as (select * from api_key where public_id = %(id)s and revoked_at is null for update)
                update api_key k set expires_at = least(k.expires_at, now() + make_interval(secs => %(overlap)s))
                from old where k.id = old.id
-               returning old.tenant_id, old.name, old.scopes, extract(epoch from old.expires_at - now()) as left_s""",
+               returning old.public_id, old.tenant_id, old.name, old.scopes,
+                         extract(epoch from old.expires_at - now()) as left_s""",
             {"id": ids.KEY.parse(label), "overlap": overlap_s},
         ).fetchone()
         if row is None:
             raise _unknown(label)
-        audit(connection, row.tenant_id, "key.rotate", label)
+        audit.record(connection, row.tenant_id, "key.rotate", ids.KEY.of(row.public_id), overlap_s=overlap_s)
         left_s = None if row.left_s is None else float(row.left_s)
         return _insert(connection, keyring, tenant_id=row.tenant_id, name=row.name, scopes=row.scopes, expires_s=left_s)
 
@@ -121,7 +130,7 @@ def authenticate(db: Database, keyring: Keyring, api_key: str) -> Caller | None:
     """
     with db.session() as connection:
         row = connection.execute(
-            """select id, tenant_id, scopes,
+            """select id, tenant_id, scopes, public_id,
                       last_used_at is null or last_used_at < now() - make_interval(secs => %(used)s) as stale
                from api_key
                where digest = any(%(digests)s) and revoked_at is null and (expires_at is null or expires_at > now())""",
@@ -131,7 +140,7 @@ def authenticate(db: Database, keyring: Keyring, api_key: str) -> Caller | None:
         installation.look(db, keyring)
     elif row.stale:
         _used(db, keyring, row.id, api_key)
-    return Caller(row.id, row.tenant_id, tuple(row.scopes)) if row else None
+    return Caller(row.id, row.tenant_id, tuple(row.scopes), ids.KEY.of(row.public_id)) if row else None
 
 
 def _used(db: Database, keyring: Keyring, key_id: int, api_key: str) -> None:
@@ -164,7 +173,7 @@ def _insert(
             "expires": expires_s,
         },
     )
-    audit(connection, tenant_id, "key.create", ids.KEY.of(public_id))
+    audit.record(connection, tenant_id, "key.create", ids.KEY.of(public_id), scopes=list(scopes), expires_s=expires_s)
     return api_key
 
 

@@ -7,10 +7,13 @@ import pathlib
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import psycopg
 
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.errors import ConfigurationError, RetryableError
+from guardfleet.store import audit
 from guardfleet.store.postgres.connection import Connection, connect
 from guardfleet.store.postgres.database import Database
 
@@ -35,7 +38,11 @@ def upgrade(db: Database, *, timeout_s: float = 120.0) -> str:
         try:
             with engine.begin() as connection:
                 config.attributes["connection"] = connection
+                driver: Any = connection.connection.driver_connection  # in the same transaction
+                before = _revision(driver)
                 command.upgrade(config, "head")
+                if before != head():
+                    audit.record(driver, DEFAULT_TENANT, "schema.upgrade", head())
         except DBAPIError as error:
             raise (error.orig or error) from None  # the driver's own error, which the session translates
         finally:
@@ -55,10 +62,14 @@ def connect_for_migrations(db: Database) -> Connection:
 def current(db: Database) -> str | None:
     """Return the revision of the database; None for an empty one."""
     with db.begin() as connection:
-        if connection.scalar("select to_regclass('alembic_version')::text") is None:
-            return None
-        found: str | None = connection.scalar("select version_num from alembic_version")
-        return found
+        return _revision(connection)
+
+
+def _revision(connection: Any) -> str | None:
+    if connection.scalar("select to_regclass('alembic_version')::text") is None:
+        return None
+    found: str | None = connection.scalar("select version_num from alembic_version")
+    return found
 
 
 def head() -> str:

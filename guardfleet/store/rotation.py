@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.errors import ConfigurationError, RejectedError
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import installation
-from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
+from guardfleet.store import audit, installation
 from guardfleet.store.postgres.database import Connection, Database
 
 LOCK_KEY = 0x6B65_7973  # "keys"
@@ -66,7 +66,7 @@ def _move_pin(db: Database, keyring: Keyring) -> None:
                on conflict (key_id) do update set is_current = true, pinned_at = now()""",
             {"id": new},
         )
-        audit(connection, DEFAULT_TENANT, "secret_key.rotate", f"{old} to {new}")
+        audit.record(connection, DEFAULT_TENANT, "secret_key.rotate", new, old=old)
     keyring.follow(new)
 
 
@@ -111,12 +111,14 @@ def _wrapped(keyring: Keyring, table: str, row: Any) -> dict[str, Any] | None:
 def _close(db: Database, keyring: Keyring) -> int:
     """Delete the old pin, under which only API keys are left; return how many of them are still valid."""
     with db.begin() as connection:
-        connection.execute("delete from installation_key where not is_current")
+        retired = connection.execute("delete from installation_key where not is_current").rowcount
         left: int = connection.scalar(
             """select count(*) from api_key where key_id is distinct from %(key_id)s and revoked_at is null
                  and (expires_at is null or expires_at > now())""",
             {"key_id": keyring.key_id},
         )
+        if retired:
+            audit.record(connection, DEFAULT_TENANT, "secret_key.retire", keyring.key_id, api_keys_left=left)
         return left
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from psycopg.rows import args_row
 
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
+from guardfleet.store import audit
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards.leases import Claim
@@ -37,16 +39,19 @@ def register_model(db: Database, model: Model) -> int:
     """Return the id by which verdicts refer to the model, storing the model if it is new."""
     values = {"name": model.name, "revision": model.revision, "policy": model.policy, "demo": model.is_demo}
     with db.begin() as connection:
-        connection.execute(
+        is_new = connection.execute(
             """insert into model (name, revision, policy, is_demo)
                select %(name)s, %(revision)s, %(policy)s, %(demo)s where not exists (
                  select from model where name = %(name)s and revision = %(revision)s and policy = %(policy)s)
                on conflict do nothing""",
             values,
-        )
+        ).rowcount
         found: int = connection.scalar(
             "select id from model where name = %(name)s and revision = %(revision)s and policy = %(policy)s", values
         )
+        if is_new:
+            subject = f"{model.name}@{model.revision[:12]}"  # as verdicts name it
+            audit.record(connection, DEFAULT_TENANT, "model.register", subject, model_id=found)
         return found
 
 

@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Judgement, Model, ServedBy, failure
-from guardfleet.errors import NotFoundError, StatementError
+from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys, verdicts
 from guardfleet.store.events import deliveries
@@ -229,14 +229,6 @@ def test_keys_are_stored_as_digests_and_found_by_them(db: Database, keyring: Key
     with db.begin() as connection:
         connection.execute("update api_key set revoked_at = now()")
     assert keys.authenticate(db, keyring, key) is None
-
-
-def test_audit_rows_cannot_be_changed_or_deleted(db: Database, keyring: Keyring) -> None:
-    submit(db, keyring, 1)
-    for statement in ("update audit_event set actor = 'x'", "delete from audit_event", "truncate audit_event"):
-        with pytest.raises(StatementError, match="P0001"), db.begin() as connection:
-            connection.execute(statement)
-    assert scalar(db, "select action from audit_event") == "job.create"
 
 
 def test_an_event_reaches_only_endpoints_that_listen_to_it_and_to_its_job(db: Database, keyring: Keyring) -> None:

@@ -14,7 +14,7 @@ from guardfleet.jobs import diagnosis
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings.groups import RetentionSettings
 from guardfleet.settings.tuning import Tuning
-from guardfleet.store import files, idempotency
+from guardfleet.store import audit, files, idempotency
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import control, intake_recovery, retention, views
 from guardfleet.store.postgres.database import Database
@@ -31,6 +31,7 @@ EXPIRY_S = 600.0  # between checks for days that are over
 CLEAR_S = 60.0  # between checks for expired files and for old remembered requests
 REMEMBERED_S = 2 * 86_400.0  # twice as long as a repeated request is recognised
 MOST_RELAYS = 20  # relays in a row: the rest waits for the next tick
+MOST_AUDITS = 20  # pieces of the audit trail in a row: the rest waits for the next time
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Mender:
             Step("expire_files", CLEAR_S, self.expire_files),
             Step("forget_requests", CLEAR_S, self.forget_requests),
             Step("expire_days", EXPIRY_S, self.expire_days),
+            Step("expire_audit", EXPIRY_S, self.expire_audit),
         ]
 
     def rescue(self) -> None:
@@ -170,6 +172,12 @@ class Mender:
                 get_logger().info("day_expired", partition=f"{day[0]} {day[1].isoformat()}")
 
         self.bulkhead.each("expire_days", retention.over(self.db, verdict_days=self.retention.verdict_days), one)
+
+    def expire_audit(self) -> None:
+        """Delete rows of the audit trail whose retention is over."""
+        for _ in range(MOST_AUDITS):
+            if audit.expire(self.db, older_than_days=self.retention.audit_days) < audit.PIECE:
+                break
 
     def _aside(self, step: str) -> Sequence[Any]:
         return self.bulkhead.aside(step)

@@ -1,4 +1,4 @@
-"""`guardfleet db` and `guardfleet keys`: their commands and options."""
+"""`guardfleet db`, `guardfleet keys` and `guardfleet audit`: their commands and options."""
 
 from contextlib import closing
 from typing import Annotated
@@ -58,7 +58,10 @@ def keys_rotate_secret() -> int:
 def keys_create(
     name: Annotated[str, typer.Argument(help="What the key is for.")] = "key",
     tenant: Annotated[str, typer.Option("--tenant", help="Tenant whose jobs the key can see.")] = "default",
-    scope: Annotated[list[str] | None, typer.Option("--scope", help="Permission, such as batches:read; repeatable.")] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="Permission, such as batches:read; repeatable. audit:read is not part of all."),
+    ] = None,
     days: Annotated[float | None, typer.Option("--days", min=0.0, help="Days until the key expires; default: never.")] = None,
 ) -> int:
     """Create an API key and print it, once."""
@@ -92,3 +95,22 @@ def keys_rotate(
     from guardfleet.cli.commands import keys
 
     return keys.rotate(load_settings(), key, overlap_hours=hours)
+
+
+def audit(
+    since: Annotated[str, typer.Option("--since", help="From when on: 90m, 24h, 7d ago, or a date or time in ISO 8601.")] = "7d",
+    until: Annotated[str | None, typer.Option("--until", help="Up to when, in the same forms.")] = None,
+    actor: Annotated[
+        str | None, typer.Option("--actor", help="Only this actor: key_..., user@host, or key, command, program, dispatcher, ...")
+    ] = None,
+    action: Annotated[list[str] | None, typer.Option("--action", help="Only this action, such as job.cancel; repeatable.")] = None,
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only actions on this job.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+) -> int:
+    """Show who did what, oldest first."""
+    from guardfleet.cli.commands import audit as command
+
+    return command.trail(
+        load_settings(), since=since, until=until, actor=actor, actions=action or None, job=job, tenant=tenant, as_json=as_json
+    )

@@ -10,12 +10,13 @@ from rich.table import Table
 
 from guardfleet.cli import DONE, progress, terminal
 from guardfleet.domain import ids
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
 from guardfleet.store.jobs import views
-from guardfleet.store.jobs.views import DEFAULT_TENANT, JobView
+from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 
 

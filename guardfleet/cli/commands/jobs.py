@@ -40,7 +40,7 @@ def submit(
         from guardfleet.cli.commands import remote
 
         return remote.submit(settings, inputs, options, how, wait=wait)
-    client = DirectClient.connect(_of_fleet(settings))
+    client = DirectClient.connect(_of_fleet(settings), application="guardfleet-submit")
     submission = submit_input(client, inputs, options, how)
     print(submission.job.label, flush=True)
     show.submitted(submission)

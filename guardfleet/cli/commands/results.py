@@ -1,5 +1,7 @@
 """`results`: write a job's verdicts, or its refused input lines, to a file."""
 
+from typing import Any
+
 from guardfleet.cli import DONE, terminal
 from guardfleet.domain import ids
 from guardfleet.domain.verdict import Severity
@@ -7,7 +9,7 @@ from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import verdicts
+from guardfleet.store import audit, verdicts
 from guardfleet.store.jobs import texts, unprocessed, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
@@ -35,6 +37,8 @@ def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_se
             if layout.with_text:
                 texts.require_kept(job)
                 pages = texts.beside(db, Keyring.of(complete), job, pages)
+            told: dict[str, Any] = {"format": chosen, "min_severity": min_severity, "with_text": layout.with_text}
+            audit.note(db, job.tenant_id, "job.export", job.label, what="verdicts", **told)
             n = export.write(pages, out, chosen, layout)
         finally:
             db.close()
@@ -50,7 +54,9 @@ def refused(settings: Settings, label: str, *, out: str) -> int:
     with database_of(settings) as complete:
         db = Database(complete.required("database_url"), pool_size=1)
         try:
-            n = export.write_jsonl(unprocessed.refused(db, views.get(db, ids.JOB.parse(label))), out)
+            job = views.get(db, ids.JOB.parse(label))
+            audit.note(db, job.tenant_id, "job.export", job.label, what="refused", format="jsonl")
+            n = export.write_jsonl(unprocessed.refused(db, job), out)
         finally:
             db.close()
     if out != "-":

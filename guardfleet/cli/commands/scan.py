@@ -15,7 +15,7 @@ from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import Stack, running_settings
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import models, verdicts
+from guardfleet.store import audit, models, verdicts
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import unprocessed, views
 from guardfleet.store.jobs.views import JobView
@@ -164,6 +164,7 @@ class Scan:
             time.sleep(progress.POLL_S)
 
     def _report(self, db: Database, job: JobView, fmt: str, seconds: float | None, *, has_fleet: bool) -> int:
+        audit.note(db, job.tenant_id, "job.export", job.label, what="verdicts", format=fmt)
         n = export.write(verdicts.in_order(db, job), self.out, fmt)
         progress.summary(job, views.summary(db, job), seconds=seconds, with_start=not has_fleet)
         if self.out != "-":

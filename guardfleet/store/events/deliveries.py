@@ -8,8 +8,10 @@ from typing import Any
 
 from psycopg.rows import class_row
 
+from guardfleet.domain import ids
 from guardfleet.domain.events import END_KINDS, TEST
 from guardfleet.domain.states import DeliveryState, JobState
+from guardfleet.store import audit
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import OPEN_DELIVERY, PENDING_DELIVERY, SENDING_DELIVERY
 
@@ -236,7 +238,8 @@ def disable(db: Database, due: DueDelivery, reason: str, *, failing_for_s: float
         row = connection.execute(
             """update endpoint e set enabled = false, disabled_reason = %(reason)s, updated_at = now()
                from delivery d where d.id = %(id)s and e.id = d.endpoint_id and e.enabled
-                 and (e.failing_since <= now() - make_interval(secs => %(since)s) or %(since)s = 0) returning e.id""",
+                 and (e.failing_since <= now() - make_interval(secs => %(since)s) or %(since)s = 0)
+               returning e.id, e.tenant_id, e.public_id""",
             {"id": due.id, "reason": reason, "since": failing_for_s},
         ).fetchone()
         if row:
@@ -245,6 +248,7 @@ def disable(db: Database, due: DueDelivery, reason: str, *, failing_for_s: float
                     where endpoint_id = %(endpoint)s and {PENDING_DELIVERY}""",
                 {"endpoint": row.id},
             )
+            audit.record(connection, row.tenant_id, "endpoint.disable", ids.ENDPOINT.of(row.public_id))
     return row is not None
 
 

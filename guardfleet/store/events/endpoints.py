@@ -14,11 +14,11 @@ from guardfleet.domain.states import DeliveryState
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret
-from guardfleet.store import installation
+from guardfleet.store import audit, installation
 from guardfleet.store.events.outbox import TEST_ID
-from guardfleet.store.jobs.views import audit
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import ENDED_DELIVERY, EXHAUSTED_DELIVERY
+from guardfleet.store.words import public_id as label_of
 
 MOST = 50  # endpoints of one tenant
 HINT_CHARACTERS = 4
@@ -92,7 +92,7 @@ def create(
         ).fetchone()
         if endpoint is None:
             raise RejectedError(f"the tenant has {MOST} webhook endpoints already, the most it may have: delete one.")
-        audit(connection, tenant_id, "endpoint.create", ids.ENDPOINT.of(endpoint.public_id))
+        audit.record(connection, tenant_id, "endpoint.create", endpoint.label, kinds=list(kinds))
     return endpoint, secret
 
 
@@ -141,7 +141,7 @@ def update(db: Database, public_id: uuid.UUID, *, tenant_id: int, changes: dict[
         ).fetchone()
         if endpoint is None:
             raise _unknown()
-        audit(connection, tenant_id, "endpoint.update", ids.ENDPOINT.of(public_id))
+        audit.record(connection, tenant_id, "endpoint.update", endpoint.label, changed=sorted(changes))
     return endpoint
 
 
@@ -158,7 +158,7 @@ def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
             "delete from attempt where delivery_id in (select id from delivery where endpoint_id = %(id)s)", {"id": row.id}
         )
         connection.execute("delete from delivery where endpoint_id = %(id)s", {"id": row.id})
-        audit(connection, tenant_id, "endpoint.delete", ids.ENDPOINT.of(public_id))
+        audit.record(connection, tenant_id, "endpoint.delete", ids.ENDPOINT.of(public_id))
 
 
 def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: int, overlap_s: float) -> tuple[Endpoint, str]:
@@ -176,7 +176,7 @@ def rotate(db: Database, keyring: Keyring, public_id: uuid.UUID, *, tenant_id: i
         ).fetchone()
         if endpoint is None:
             raise _unknown()
-        audit(connection, tenant_id, "endpoint.rotate", ids.ENDPOINT.of(public_id))
+        audit.record(connection, tenant_id, "endpoint.rotate", endpoint.label, overlap_s=overlap_s)
     return endpoint, secret
 
 
@@ -200,10 +200,13 @@ def send_test(db: Database, public_id: uuid.UUID, *, tenant_id: int, kind: str) 
     """Create a delivery of a made-up event to the endpoint and return its id. Raises NotFoundError."""
     with db.session() as connection:
         found: int | None = connection.scalar(
-            f"""insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
-               select {TEST_ID}, id, 0, %(kind)s, now(), jsonb_build_object('{TEST}', true)
-               from endpoint where public_id = %(id)s and tenant_id = %(tenant)s and job_id is null returning id""",
-            {"id": public_id, "tenant": tenant_id, "kind": kind},
+            f"""with e as (
+                 select id, tenant_id, public_id from endpoint
+                 where public_id = %(id)s and tenant_id = %(tenant)s and job_id is null),
+               a as ({audit.each(f"(select tenant_id, {label_of(ids.ENDPOINT)} as subject from e) x")})
+               insert into delivery (event_id, endpoint_id, job_id, kind, occurred_at, subject)
+               select {TEST_ID}, id, 0, %(kind)s, now(), jsonb_build_object('{TEST}', true) from e returning id""",
+            {"id": public_id, "tenant": tenant_id, "kind": kind, **audit.recorded(connection, "endpoint.test", kind=kind)},
         )
     if found is None:
         raise _unknown()
@@ -240,6 +243,8 @@ def resend(
                  and (d.id = %(delivery)s or {EXHAUSTED_DELIVERY:d} and d.occurred_at >= %(since)s)""",
             {"id": public_id, "tenant": tenant_id, "delivery": delivery_id, "since": since},
         ).rowcount
+        if n:
+            audit.record(connection, tenant_id, "endpoint.resend", ids.ENDPOINT.of(public_id), n_deliveries=n)
     if not n and delivery_id is not None:
         raise NotFoundError("no delivery with this id has ended at this endpoint, or the endpoint is disabled.")
     return n

@@ -6,8 +6,8 @@ from guardfleet.domain import ids
 from guardfleet.domain.options import PRIORITIES
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import RejectedError
+from guardfleet.store import audit
 from guardfleet.store.events.outbox import ENDED, emit
-from guardfleet.store.jobs.views import audit
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import CANCELLING_JOB, OPEN_JOB, OPEN_SHARD, READY_SHARD
 
@@ -41,11 +41,11 @@ def _end(db: Database, job_id: int, ends_as: JobState, action: str) -> None:
         )
         row = connection.execute(
             f"""update job set state = {JobState.CANCELLING}, ends_as = %(ends_as)s, cancelling_at = now()
-               where id = %(job)s and {OPEN_JOB} returning tenant_id, public_id""",
+               where id = %(job)s and {OPEN_JOB} returning tenant_id, public_id, online""",
             {"job": job_id, "ends_as": int(ends_as)},
         ).fetchone()
-        if row:
-            audit(connection, row.tenant_id, action, ids.JOB.of(row.public_id))
+        if row and not row.online:
+            audit.record(connection, row.tenant_id, action, ids.JOB.of(row.public_id))
         _settle_cancelled(connection, [job_id])
 
 
@@ -81,14 +81,14 @@ def check_priority(priority: int) -> int:
     return priority
 
 
-def _mark(connection: Connection, job_id: int, change: str, action: str, **values: object) -> None:
+def _mark(connection: Connection, job_id: int, change: str, action: str, **values: int) -> None:
     row = connection.execute(
         f"update job set {change} where id = %(job)s and {OPEN_JOB} returning tenant_id, public_id",
         {"job": job_id, **values},
     ).fetchone()
     if row is None:
         raise RejectedError("the job has ended.")
-    audit(connection, row.tenant_id, action, ids.JOB.of(row.public_id))
+    audit.record(connection, row.tenant_id, action, ids.JOB.of(row.public_id), **values)
 
 
 def cancelling(db: Database, *, skip: Sequence[int] = (), limit: int = 1000) -> list[int]:

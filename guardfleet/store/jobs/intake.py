@@ -15,19 +15,20 @@ from uuid_utils.compat import uuid7
 
 from guardfleet.domain import ids
 from guardfleet.domain.events import END_KINDS
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.errors import LineError, OverloadedError, RejectedError, StatementError
 from guardfleet.rows.row import MODERATIONS
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import installation
+from guardfleet.store import audit, installation
 from guardfleet.store.events.outbox import ENDED, emit
 from guardfleet.store.jobs.new import columns, placeholders, values_of
-from guardfleet.store.jobs.views import DEFAULT_TENANT, audit
 from guardfleet.store.partitions import ensure_day
 from guardfleet.store.postgres.database import Connection, Database, copy_rows
 from guardfleet.store.words import INGESTING_JOB, OPEN_JOB, OPEN_SHARD
+from guardfleet.store.words import public_id as label_of
 
 DEFAULTS = JobOptions()
 OVERLOAD_PAUSE_S = 60.0  # Retry-After for a refused caller
@@ -131,7 +132,7 @@ def create(
         job_id: int = connection.scalar(INSERT, values)
         if options.callback_url and new.callback_secret:
             _add_callback(connection, job_id, options.callback_url, keyring.encrypt_secret(new.callback_secret))
-        audit(connection, new.tenant_id, "job.create", ids.JOB.of(public_id))
+        audit.record(connection, new.tenant_id, "job.create", ids.JOB.of(public_id), **_told(new))
         if also is not None:
             also(connection, public_id)
     return OpenJob(
@@ -144,6 +145,17 @@ def create(
         model=options.model,
         callback_secret=new.callback_secret,
     )
+
+
+def _told(new: NewJob) -> dict[str, audit.Fact]:
+    """Return what the audit trail says of a new job: nothing that its caller wrote."""
+    return {
+        "lane": Lane(new.options.interactive).label,
+        "priority": new.options.priority,
+        "text_retention_hours": new.options.text_retention_hours,
+        "has_callback": new.options.callback_url is not None,
+        "input_file": None if new.input_file_id is None else ids.FILE.of(new.input_file_id),
+    }
 
 
 def _refuse_overload(connection: Connection, max_backlog: int) -> None:
@@ -262,9 +274,10 @@ def abandon(db: Database, job_id: int, reason: str, *, token: int | None = None)
                  update job set state = {JobState.FAILED}, finished_at = now(), purged_at = now(), data_key = null,
                         reason = %(reason)s
                  where id = %(job)s and {INGESTING_JOB} and (cast(%(token)s as bigint) is null or intake_token = %(token)s)
-                 returning id, public_id, tenant_id, state)
+                 returning id, public_id, tenant_id, state),
+               a as ({audit.each(f"(select tenant_id, {label_of(ids.JOB)} as subject from j) x")})
                {emit(ENDED)}""",
-            {"job": job_id, "reason": reason[:1000], "token": token},
+            {"job": job_id, "reason": reason[:1000], "token": token, **audit.recorded(connection, "job.abandon")},
         ).rowcount
         if not failed:
             raise psycopg.Rollback

@@ -6,16 +6,19 @@ from typing import Any
 
 from psycopg.rows import kwargs_row
 
+from guardfleet.domain import ids
 from guardfleet.domain.lanes import Lane
+from guardfleet.store import audit
 from guardfleet.store.jobs import intake
 from guardfleet.store.jobs.intake import INTAKE_LEASE_S, OpenJob
 from guardfleet.store.postgres.database import Database
-from guardfleet.store.words import INGESTING_JOB
+from guardfleet.store.words import INGESTING_JOB, public_id
 
 # Columns of OpenJob.
 OPENED = """j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model as model, j.intake_token as token,
             j.intake_line as line, j.total as texts,
             (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id) as shards"""
+TAKEN_OVER = audit.each(f"(select tenant_id, {public_id(ids.JOB)} as subject from j) x")
 
 
 def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | None:
@@ -28,9 +31,15 @@ def take_over(db: Database, fingerprint: bytes, *, tenant_id: int) -> OpenJob | 
                  where id = (select id from job where tenant_id = %(tenant)s and fingerprint = %(fingerprint)s and {INGESTING_JOB}
                                and intake_lease_until < now() order by id desc limit 1)
                    and {INGESTING_JOB} and intake_lease_until < now()
-                 returning *)
+                 returning *),
+               a as ({TAKEN_OVER})
                select {OPENED} from j""",
-            {"tenant": tenant_id, "fingerprint": fingerprint, "lease": INTAKE_LEASE_S},
+            {
+                "tenant": tenant_id,
+                "fingerprint": fingerprint,
+                "lease": INTAKE_LEASE_S,
+                **audit.recorded(connection, "job.take_over"),
+            },
         ).fetchone()
 
 
@@ -44,9 +53,10 @@ def take_over_file(db: Database) -> tuple[OpenJob, uuid.UUID] | None:
                  order by intake_lease_until limit 1 for update skip locked),
                j as (
                  update job set intake_token = intake_token + 1, intake_lease_until = now() + make_interval(secs => %(lease)s)
-                 from x where job.id = x.id returning job.*)
+                 from x where job.id = x.id returning job.*),
+               a as ({TAKEN_OVER})
                select {OPENED}, j.input_file_id from j""",
-            {"lease": INTAKE_LEASE_S},
+            {"lease": INTAKE_LEASE_S, **audit.recorded(connection, "job.take_over")},
         ).fetchone()
 
 

@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 from guardfleet.domain import ids
-from guardfleet.store import partitions
+from guardfleet.store import audit, partitions
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import ENDED_JOB, public_id
 
@@ -31,13 +31,15 @@ def purge(db: Database, job_ids: Sequence[int]) -> int:
     """Delete the texts, shards and data keys of these ended jobs; verdicts stay. Return how many jobs."""
     with db.begin() as connection:
         return connection.execute(
-            """with x as materialized (
-                 select id, day from job where id = any(cast(%(jobs)s as bigint[])) and purged_at is null for update skip locked),
+            f"""with x as materialized (
+                 select id, day, tenant_id, public_id, online from job
+                 where id = any(cast(%(jobs)s as bigint[])) and purged_at is null for update skip locked),
+               a as ({audit.each(f"(select tenant_id, {public_id(ids.JOB)} as subject from x where not online) x")}),
                p as (delete from shard_payload s using x where s.job_id = x.id and s.day = x.day),
                s as (delete from shard s using x where s.job_id = x.id),
                o as (delete from first_opinion f using x where f.job_id = x.id)
                update job set purged_at = now(), data_key = null from x where job.id = x.id""",
-            {"jobs": list(job_ids)},
+            {"jobs": list(job_ids), **audit.recorded(connection, "job.purge")},
         ).rowcount
 
 
@@ -80,8 +82,7 @@ def _forget_jobs(connection: Connection, day: dt.date) -> None:
     for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done"):
         connection.execute(f"delete from {table} where job_id {of_day}", {"day": day})
     connection.execute(
-        f"""with gone as (delete from job where day = %(day)s returning tenant_id, public_id)
-           insert into audit_event (tenant_id, actor, action, subject)
-           select tenant_id, current_user, 'job.expire', {public_id(ids.JOB)} from gone""",
-        {"day": day},
+        f"""with gone as (delete from job where day = %(day)s returning tenant_id, public_id, online)
+           {audit.each(f"(select tenant_id, {public_id(ids.JOB)} as subject from gone where not online) x")}""",
+        {"day": day, **audit.recorded(connection, "job.expire")},
     )

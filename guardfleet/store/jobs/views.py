@@ -11,15 +11,15 @@ from typing import Any
 from psycopg.rows import args_row
 
 from guardfleet.domain import ids
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
-from guardfleet.store.postgres.database import Connection, Database
+from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import GOOD_JOB
 from guardfleet.verdicts.encoding import severity_and_categories
 
-DEFAULT_TENANT = 1
 PACE_S = 60.0  # finish() averages the pace over about this long
 STANDSTILL = 1e-3  # texts/s; at or below this there is no estimate
 QUIET_S = 5.0  # keep showing the ETA for at least this long after the last verdict
@@ -238,11 +238,3 @@ def _view(*values: Any) -> JobView:
     for name in ("sure", "sample"):
         known[name] = round(known[name], 6)  # stored with seven digits: 0.9 comes back as 0.89999998
     return JobView(**known)
-
-
-def audit(connection: Connection, tenant_id: int, action: str, subject: str) -> None:
-    """Record who did what, in the transaction that does it; never a text."""
-    connection.execute(
-        "insert into audit_event (tenant_id, actor, action, subject) values (%(tenant)s, current_user, %(action)s, %(subject)s)",
-        {"tenant": tenant_id, "action": action, "subject": subject},
-    )

@@ -57,6 +57,7 @@ class Connection(psycopg.Connection[Any]):
     connection counts as dead.
     """
 
+    application: str = ""  # the kind of process, as PostgreSQL shows it; set by `connect`
     made_at: float = -math.inf  # on the monotonic clock; set by `connect`
     used_at: float = -math.inf  # when the pool took it back
     answer_s: float | None = ANSWER_S  # None: no limit
@@ -93,7 +94,7 @@ def connect(known: Mapping[str, Any], *, application: str) -> Connection:
     options = f"{known.get('options', '')} {SERVER_OPTIONS}".strip()  # the last one counts
     asked = {**known, **ALWAYS, "options": options, "application_name": application}
     connection = Connection.connect(**asked, autocommit=True, row_factory=namedtuple_row, cursor_factory=BinaryCursor)
-    connection.made_at = time.monotonic()
+    connection.application, connection.made_at = application, time.monotonic()
     return connection
 
 

@@ -255,15 +255,25 @@ class Rejection(Base):
 
 
 class AuditEvent(Base):
-    """Who did what; insert-only, a trigger refuses everything else. Holds no text."""
+    """Who did what, written by the transaction that did it. Holds no text. Triggers refuse changes, and deletes for 30 days."""
 
     __tablename__ = "audit_event"
     id: Mapped[int] = identity()
+    public_id: Mapped[uuid.UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))
     at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     tenant_id: Mapped[int] = mapped_column(BigInteger)
-    actor: Mapped[str]
-    action: Mapped[str]
-    subject: Mapped[str]
+    actor_kind: Mapped[str] = mapped_column(server_default=text("'unknown'"))  # a word of actions.ACTORS
+    actor: Mapped[str]  # public id of a key, or user and host
+    action: Mapped[str]  # a word of actions.ACTIONS
+    subject: Mapped[str]  # public id of what it was done to
+    request_id: Mapped[str | None]  # of the HTTP request that did it
+    detail: Mapped[dict[str, Any] | None]  # names and numbers
+    __table_args__ = (
+        CheckConstraint("length(detail::text) <= 2000", name="audit_event_detail_check"),
+        Index("audit_event_tenant", "tenant_id", "at", "id"),
+        Index("audit_event_at", "at", "id"),
+        Index("audit_event_subject", "subject"),
+    )
 
 
 class InstallationKey(Base):

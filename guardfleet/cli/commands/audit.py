@@ -1,0 +1,73 @@
+"""`guardfleet audit`: the audit trail of all tenants, oldest first, printed while it is read."""
+
+import datetime as dt
+import json
+import re
+from collections.abc import Sequence
+from contextlib import closing
+
+from guardfleet.cli import DONE, terminal
+from guardfleet.cli.output import printable
+from guardfleet.domain import ids
+from guardfleet.domain.actions import ACTIONS
+from guardfleet.domain.options import UNITS_S, WINDOW
+from guardfleet.embedded.stack import database_of
+from guardfleet.errors import RejectedError
+from guardfleet.settings import Settings
+from guardfleet.store import audit
+from guardfleet.store.audit import Event, Wanted
+from guardfleet.store.postgres.database import Database
+
+
+def trail(
+    settings: Settings,
+    *,
+    since: str,
+    until: str | None,
+    actor: str | None,
+    actions: Sequence[str] | None,
+    job: str | None,
+    tenant: str | None,
+    as_json: bool,
+) -> int:
+    """Print the rows that are asked for."""
+    if unknown := sorted(set(actions or ()) - set(ACTIONS)):
+        raise RejectedError(f"--action {', '.join(unknown)} is unknown; use one of {', '.join(ACTIONS)}.")
+    wanted = Wanted(
+        tenant=tenant,
+        since=moment_of(since, "--since"),
+        until=None if until is None else moment_of(until, "--until"),
+        actor=actor,
+        actions=actions,
+        subject=None if job is None else ids.JOB.of(ids.JOB.parse(job)),
+    )
+    is_empty = True
+    with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=1)) as db:
+        for event in audit.events(db, wanted):
+            is_empty = False
+            print(json.dumps({"tenant": event.tenant, **event.as_dict()}) if as_json else _line(event))
+    if is_empty and not as_json:
+        terminal.say("nothing was recorded")
+    return DONE
+
+
+def moment_of(text: str, flag: str) -> dt.datetime:
+    """Return the moment: so long ago (90m, 24h, 7d), or a date or time in ISO 8601, in UTC unless it names its offset."""
+    if re.fullmatch(WINDOW, text):
+        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(text[:-1]) * UNITS_S[text[-1]])
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise RejectedError(f"{flag} {text!r} is no time: give 90m, 24h, 7d, or 2026-01-31 or 2026-01-31T08:00:00.") from None
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+
+
+def _line(event: Event) -> str:
+    who = f"{event.actor_kind} {event.actor}"
+    facts = " ".join(f"{name}={_fact(fact)}" for name, fact in (event.detail or {}).items())
+    parts = (f"{event.at:%Y-%m-%d %H:%M:%S}", event.tenant, who, event.action, event.subject, event.request_id or "", facts)
+    return printable("  ".join(part for part in parts if part), line_breaks=False)
+
+
+def _fact(fact: object) -> str:
+    return ",".join(map(str, fact)) if isinstance(fact, list) else json.dumps(fact).strip('"')

@@ -1,0 +1,55 @@
+"""What the audit trail can say: the actions that it records, and the kinds of those who act."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+KEY, COMMAND, PROGRAM, API, DISPATCHER, WORKER = "key", "command", "program", "api", "dispatcher", "worker"
+UNKNOWN = "unknown"  # the default of the column: a version before 0018 recorded it
+ACTORS: Mapping[str, str] = MappingProxyType(
+    {
+        KEY: "an API key, by its public id",
+        COMMAND: "a command, by its user and host",
+        PROGRAM: "an application with the direct client, by its user and host",
+        API: "an API process by itself, by its host",
+        DISPATCHER: "a dispatcher, by its host",
+        WORKER: "a worker process, webhooks included, by its host",
+        UNKNOWN: "somebody before migration 0018, by the database's user",
+    }
+)
+# The word before the dot is the kind of the subject; no two kinds of subjects share ids.
+ACTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "job.create": "a job was submitted",
+        "job.take_over": "an interrupted intake was resumed",
+        "job.abandon": "an intake failed or nobody resumed it; its texts were deleted",
+        "job.cancel": "a job was cancelled",
+        "job.run_out": "a job was ended because its completion window was over",
+        "job.pause": "a job was paused",
+        "job.resume": "a paused job was resumed",
+        "job.prioritise": "a job's priority was changed",
+        "job.export": "verdicts, refused lines or a result file were read as a whole; recorded when it begins",
+        "job.purge": "a job's texts and data key were deleted",
+        "job.expire": "a job and its verdicts were deleted",
+        "file.create": "a file was uploaded",
+        "file.download": "an uploaded file was read; recorded when it begins",
+        "file.delete": "a file and its data key were deleted",
+        "file.expire": "a file, or an interrupted upload, was deleted because its time was over",
+        "endpoint.create": "a webhook endpoint was created",
+        "endpoint.update": "a webhook endpoint was changed",
+        "endpoint.rotate": "a webhook endpoint got a new secret",
+        "endpoint.test": "a test event was sent to a webhook endpoint",
+        "endpoint.resend": "deliveries of a webhook endpoint were made again",
+        "endpoint.disable": "a webhook endpoint was disabled because its deliveries failed",
+        "endpoint.delete": "a webhook endpoint was deleted with its deliveries",
+        "key.create": "an API key was created",
+        "key.rotate": "an API key got a successor",
+        "key.revoke": "an API key was revoked",
+        "secret_key.pin": "the installation's secret key was pinned for the first time",
+        "secret_key.rotate": "the installation's secret key was replaced",
+        "secret_key.retire": "everything but API keys was moved to the new secret key",
+        "model.register": "a worker served a model, a revision or a policy for the first time",
+        "schema.upgrade": "the database was migrated",
+        "audit.expire": "rows of the audit trail were deleted because their retention was over",
+    }
+)
+LEAST_DAYS = 30  # PostgreSQL refuses to delete younger rows (migration 0018)
