@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import pytest
 
-from guardfleet.domain import events, ids, states
+from guardfleet.domain import actions, events, ids, states
 from guardfleet.domain.verdict import CATEGORY_NAMES, ERROR_CODES, categories_of, category_names, failure
 from guardfleet.errors import ConfigurationError, NotFoundError
 from guardfleet.process import packages
@@ -15,6 +15,7 @@ from guardfleet.settings import load_settings
 from guardfleet.telemetry.logs import SLUGS
 
 ROOT = pathlib.Path(__file__).parents[2]
+CODE = ("guardfleet", "worker", "producer", "api")
 
 
 def test_every_category_has_a_name_and_finds_back() -> None:
@@ -64,10 +65,17 @@ def test_the_chart_in_the_docs_is_the_table_in_the_code(kind: type[IntEnum]) -> 
 
 
 def test_every_log_slug_is_declared_and_used() -> None:
-    code = "".join(path.read_text() for part in ("guardfleet", "worker", "producer", "api") for path in (ROOT / part).rglob("*.py"))
+    code = "".join(path.read_text() for part in CODE for path in (ROOT / part).rglob("*.py"))
     used = set(re.findall(r"(?:get_logger\(\)|\blog)\.(?:debug|info|warning|error)\(\s*\"([a-z_]+)\"", code))
     assert used - set(SLUGS) == set()
     assert {slug for slug in SLUGS if f'"{slug}"' not in code.replace(str(SLUGS), "")} == set()
+
+
+def test_the_page_of_the_audit_trail_lists_every_action_and_actor() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+) \|$", (ROOT / "docs" / "audit.md").read_text(), re.MULTILINE)
+    assert dict(rows) == {**actions.ACTORS, **actions.ACTIONS}
+    code = "".join(path.read_text() for part in CODE for path in (ROOT / part).rglob("*.py") if path.name != "actions.py")
+    assert [action for action in actions.ACTIONS if f'"{action}"' not in code] == []
 
 
 def others_with(name: str) -> set[str]:
