@@ -19,7 +19,7 @@ from api.http.head_method import Headed
 from api.http.long_requests import Slots
 from api.http.rate_limit import Throttle
 from api.http.threads import in_thread
-from api.routes import audit, batches, files, health_probes, moderations, perspective, results, webhook_endpoints
+from api.routes import audit, batches, files, health_probes, moderations, perspective, results, retries, webhook_endpoints
 from api.services.callback_check import Receivers
 from api.services.file_ingestion import FileIntakes
 from api.services.file_storage import Contents
@@ -85,7 +85,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
 
     app = FastAPI(title="guardfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
-    for routes in (batches, results, files, moderations, perspective, webhook_endpoints, audit):
+    for routes in (batches, retries, results, files, moderations, perspective, webhook_endpoints, audit):
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)

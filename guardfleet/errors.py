@@ -72,8 +72,8 @@ class LineError(RejectedError):
 
     `code` is stable: `invalid_json`, `wrong_type`, `missing_text`, `invalid_id`, `duplicate_id`, `invalid_metadata`, `invalid_csv`,
     `invalid_encoding`, `damaged`, `too_large`, `url_mismatch`, `repeated_key`, `unknown_role`, `unknown_member`,
-    `unsupported_content`, `already_judged`. `row_id` is the line's id, if it has a usable one. `last_line` ends the refused range;
-    `place` says where it is if there are several inputs.
+    `unsupported_content`, `already_judged`, `text_gone`. `row_id` is the line's id, if it has a usable one. `last_line` ends the
+    refused range; `place` says where it is if there are several inputs.
     """
 
     def __init__(

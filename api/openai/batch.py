@@ -94,8 +94,8 @@ class BatchRequest(BatchOptions):
     webhook_metadata: Metadata | None = Field(None, description="Instead of `metadata` in webhooks.")
 
 
-def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, Any]:
-    """Return the batch; `refused` are lines to report in `errors`."""
+def batch_object(job: JobView, refused: Iterable[LineError] = (), *, price: float | None = None) -> dict[str, Any]:
+    """Return the batch; `refused` are lines to report in `errors`, `price` is that of a device's hour."""
     errors = [{"code": e.code, "message": e.detail, "param": None, "line": e.line} for e in refused]
     if job.state is JobState.FAILED and not errors:
         errors = [{"code": "failed", "message": job.reason or "the input could not be read.", "param": None, "line": None}]
@@ -130,6 +130,10 @@ def batch_object(job: JobView, refused: Iterable[LineError] = ()) -> dict[str, A
         "priority": job.priority,
         "paused": job.is_paused,
         "texts_per_second": round(job.texts_per_s, 1),
+        "device_seconds": round(job.device_s, 3),
+        "cost": job.cost(price),
+        "retry_of": ids.BATCH.of(job.retry_of) if job.retry_of else None,
+        "retries": [ids.BATCH.of(retry) for retry in job.retries],
         "eta_seconds": None if job.eta_s is None else round(job.eta_s, 1),
         "cascade": None
         if job.second_model is None

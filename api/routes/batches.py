@@ -86,7 +86,7 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
         raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None
     async with Once.of(request, context.db, caller, body) as once:
         if once.earlier is not None:
-            return _made(await _job(once.earlier, context, caller.tenant_id))
+            return made(context, await _job(once.earlier, context, caller.tenant_id))
         file = await in_thread(files.get, context.db, ids.FILE.parse(asked.input_file_id), tenant_id=caller.tenant_id)
         secret, addresses = await _callback(request, context, caller, asked)
         new = NewJob(
@@ -114,11 +114,11 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             raise
     request.state.job = job.public_id
     context.file_intakes.bring(job, file.public_id)
-    made = _made(await _job(ids.BATCH.of(job.public_id), context, caller.tenant_id), job.callback_secret)
-    _say_old_names(made, orjson.loads(body))
+    answer = made(context, await _job(ids.BATCH.of(job.public_id), context, caller.tenant_id), job.callback_secret)
+    _say_old_names(answer, orjson.loads(body))
     if asked.output_expires_after is not None:
-        made.headers[IGNORED] = "output_expires_after"
-    return made
+        answer.headers[IGNORED] = "output_expires_after"
+    return answer
 
 
 async def _of_lines(request: Request, context: Context, caller: Caller, options: LineOptions) -> Response:
@@ -136,7 +136,7 @@ async def _read(request: Request, context: Context, caller: Caller, options: Lin
             return await _taken(request, context, caller, options, body, once)
         await body.read()
         once.require_same(body.digest)
-        return _made(await _job(once.earlier, context, caller.tenant_id))
+        return made(context, await _job(once.earlier, context, caller.tenant_id))
 
 
 async def _taken(
@@ -160,9 +160,9 @@ async def _taken(
     except BaseException as error:
         await in_thread(intake.give_up, error)
         raise
-    made = _made(job, intake.callback_secret, intake.first_rejected)
-    _say_old_names(made, request.query_params)
-    return made
+    answer = made(context, job, intake.callback_secret, intake.first_rejected)
+    _say_old_names(answer, request.query_params)
+    return answer
 
 
 async def _first(blocks: AsyncIterator[list[NumberedLine]], options: LineOptions) -> list[NumberedLine]:
@@ -184,14 +184,15 @@ async def _callback(request: Request, context: Context, caller: Caller, asked: B
     return callback_secret(url, secret, context.settings.webhooks.allow_networks, found), found
 
 
-def _say_old_names(made: Response, asked: Iterable[str]) -> None:
+def _say_old_names(answer: Response, asked: Iterable[str]) -> None:
     """List in a header the options given under deprecated names."""
     if old := sorted(OLD_NAMES.keys() & set(asked)):
-        made.headers[DEPRECATED] = ", ".join(f"{name}={OLD_NAMES[name]}" for name in old)
+        answer.headers[DEPRECATED] = ", ".join(f"{name}={OLD_NAMES[name]}" for name in old)
 
 
-def _made(job: JobView, secret: str | None = None, refused: list[LineError] | None = None) -> Response:
-    body = batch_object(job, refused or ())
+def made(context: Context, job: JobView, secret: str | None = None, refused: list[LineError] | None = None) -> Response:
+    """Return the answer to a request that made a batch."""
+    body = batch_object(job, refused or (), price=context.settings.price_per_device_hour)
     if secret:
         body["callback_secret"] = secret
     return JSONResponse(body, headers={"Location": f"/v1/batches/{body['id']}"})
@@ -208,7 +209,9 @@ async def listing(
     found = await in_thread(
         views.page, context.db, tenant_id=caller.tenant_id, after=ids.JOB.parse(after) if after else None, limit=limit + 1
     )
-    return page_object([batch_object(job) for job in found[:limit]], has_more=len(found) > limit)
+    return page_object(
+        [batch_object(job, price=context.settings.price_per_device_hour) for job in found[:limit]], has_more=len(found) > limit
+    )
 
 
 @router.get("/{batch_id}")
@@ -219,7 +222,8 @@ async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) ->
         job = views.get(context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
         lines = unprocessed.refused(context.db, job, limit=ERRORS_SHOWN) if job.rejected else ()
         refused = [LineError(line["line"], line["code"], line["detail"]) for line in lines]
-        return orjson.dumps(batch_object(job, refused) | {"standstill": diagnosis.explain(context.db, job, context.settings)})
+        batch = batch_object(job, refused, price=context.settings.price_per_device_hour)
+        return orjson.dumps(batch | {"standstill": diagnosis.explain(context.db, job, context.settings)})
 
     return Response(await in_thread(found), media_type="application/json")
 
@@ -231,7 +235,7 @@ async def cancel(batch_id: str, context: AppContext, caller: BatchesWriter) -> d
     if job.state in (JobState.COMPLETED, JobState.FAILED, JobState.EXPIRED):
         raise _ended(job)
     await in_thread(control.cancel, context.db, job.id)
-    return batch_object(await _job(batch_id, context, caller.tenant_id))
+    return batch_object(await _job(batch_id, context, caller.tenant_id), price=context.settings.price_per_device_hour)
 
 
 @router.post("/{batch_id}/pause")
@@ -254,7 +258,7 @@ async def _change(batch_id: str, context: Context, caller: Caller, change: Calla
         await in_thread(change, context.db, job.id)
     except RejectedError:  # it ended in between
         raise _ended(await _job(batch_id, context, caller.tenant_id)) from None
-    return batch_object(await _job(batch_id, context, caller.tenant_id))
+    return batch_object(await _job(batch_id, context, caller.tenant_id), price=context.settings.price_per_device_hour)
 
 
 async def _job(batch_id: str, context: Context, tenant_id: int) -> JobView:

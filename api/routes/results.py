@@ -123,6 +123,7 @@ async def download(
     fmt: Annotated[Literal["jsonl", "csv", "parquet"], Query(alias="format")] = "jsonl",
     min_severity: SeverityName = "safe",
     spreadsheet_safe: Annotated[bool, Query(description="CSV: put an apostrophe before what a spreadsheet would run.")] = False,
+    with_retries: Annotated[bool, Query(description="Of failed texts, the newest verdict that a retry gave.")] = False,
 ) -> Response:
     """Stream all verdicts so far, in input order."""
     slot = context.downloads.slot(caller.key_id)
@@ -131,6 +132,8 @@ async def download(
         told = {"format": fmt, "min_severity": min_severity}
         await in_thread(audit.note, context.db, job.tenant_id, "job.export", job.label, what="verdicts", **told)
     pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
+    if with_retries:
+        pages = verdicts.with_retries(context.db, job, pages, min_severity=SEVERITIES[min_severity])
     encoded = export.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
     first = await beside(context.download_threads, next, encoded, b"")  # a failure here is an error response
 
@@ -151,26 +154,26 @@ async def download(
 @router.get("/{batch_id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
 async def events(batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
     """Stream the batch as server-sent events, each time it changes, until it has ended."""
-    slots = context.watching.slots
+    slots, price = context.watching.slots, context.settings.price_per_device_hour
     slots.require(caller.key_id)
     first = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
 
     async def stream() -> AsyncIterator[bytes]:
         with slots.held(caller.key_id):  # only now: nobody would learn of a stream that never begins
             job = first
-            yield _event(job)
+            yield _event(job, price)
             while not job.state.is_final:
                 newer = await context.watching.news(job, within_s=BEAT_S)
-                yield b": still there\n\n" if newer is job else _event(newer)
+                yield b": still there\n\n" if newer is job else _event(newer, price)
                 job = newer
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
 
 
-def _event(job: JobView) -> bytes:
+def _event(job: JobView, price: float | None) -> bytes:
     kind = b"batch.ended" if job.state.is_final else b"batch.progress"
-    return b"event: %b\ndata: %b\n\n" % (kind, orjson.dumps(batch_object(job)))
+    return b"event: %b\ndata: %b\n\n" % (kind, orjson.dumps(batch_object(job, price=price)))
 
 
 def _wait_s(request: Request) -> int:

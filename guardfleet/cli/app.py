@@ -9,6 +9,8 @@ from guardfleet import __version__
 from guardfleet.cli import UNUSABLE, terminal
 from guardfleet.cli.commands.administration import audit, db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
+from guardfleet.cli.commands.plan import plan
+from guardfleet.cli.commands.retry import retry
 from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
 from guardfleet.cli.options import Secret, job_options, takes
 from guardfleet.domain.options import JobOptions
@@ -30,6 +32,8 @@ app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
 app.add_typer(bench_app, name="bench")
 app.command()(audit)
+app.command()(retry)
+app.command()(plan)
 
 
 @app.callback()
@@ -154,6 +158,9 @@ def results(
         bool, typer.Option("--spreadsheet-safe", help="In CSV, put an apostrophe before what a spreadsheet would run.")
     ] = False,
     refused: Annotated[bool, typer.Option("--refused", help="Write the refused input lines instead, as JSONL.")] = False,
+    with_retries: Annotated[
+        bool, typer.Option("--with-retries", help="Of failed texts, write the newest verdict that a retry gave.")
+    ] = False,
 ) -> int:
     """Write a job's verdicts in input order; for a running job, those it has so far."""
     from guardfleet.cli.commands import results as command
@@ -162,7 +169,16 @@ def results(
     if refused:
         return command.refused(load_settings(), job, out=out)
     layout = Layout(with_text, is_spreadsheet_safe=spreadsheet_safe)
-    return command.results(load_settings(), job, out=out, fmt=fmt, min_severity=min_severity, layout=layout, is_flat=flat_metadata)
+    return command.results(
+        load_settings(),
+        job,
+        out=out,
+        fmt=fmt,
+        min_severity=min_severity,
+        layout=layout,
+        is_flat=flat_metadata,
+        with_retries=with_retries,
+    )
 
 
 @app.command()

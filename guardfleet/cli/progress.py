@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guardfleet.cli.terminal import answers, notes, say
+from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Severity, category_names
 from guardfleet.errors import FatalError
@@ -119,8 +120,19 @@ def duration(seconds: float) -> str:
 Counts = Mapping[tuple[Severity, Category], int]
 
 
-def summary(job: JobView, counts: Counts, *, seconds: float | None, with_start: bool = False, to: Console = notes) -> None:
-    """Print the table of severities and categories, and the figures below; `with_start`: `seconds` include a worker's start."""
+def summary(
+    job: JobView,
+    counts: Counts,
+    *,
+    seconds: float | None,
+    with_start: bool = False,
+    price: float | None = None,
+    to: Console = notes,
+) -> None:
+    """Print the table of severities and categories, and the figures below.
+
+    `with_start`: `seconds` include a worker's start. `price`: of a device's hour.
+    """
     demo = " - judged by the DEMO model, not for real use" if job.is_demo else ""
     say((job.label, "bold"), f": {job.state.label}{demo}", to=to)
     if counts:
@@ -137,8 +149,14 @@ def summary(job: JobView, counts: Counts, *, seconds: float | None, with_start: 
     if job.model:
         parts.append(f"model {job.model}" if len(job.models) < 2 else f"models {', '.join(job.models)}")  # noqa: PLR2004
     say(", ".join(parts), to=to)
+    if job.device_s:
+        say(_cost(job, price), to=to)
     if job.second_model:
         say(_cascade(job), to=to)
+    if job.retry_of:
+        say(f"retry of {ids.JOB.of(job.retry_of)}", to=to)
+    if job.retries:
+        say(f"failed texts were judged again by {', '.join(map(ids.JOB.of, job.retries))}", to=to)
 
 
 def _table(job: JobView, counts: Counts) -> Table:
@@ -163,6 +181,13 @@ def _table(job: JobView, counts: Counts) -> Table:
     }
     table.add_row("all texts", *(f"{totals[s]:,}" for s in shown))
     return table
+
+
+def _cost(job: JobView, price: float | None) -> str:
+    """Say what the job took of the devices, and what that cost."""
+    cost = job.cost(price)
+    said = f"{job.device_s:,.1f} device seconds"
+    return said if cost is None else f"{said}, cost {cost:,.4g} ({cost / max(1, job.done) * 1e6:,.4g} per million texts)"
 
 
 def _cascade(job: JobView) -> str:

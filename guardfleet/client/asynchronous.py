@@ -77,6 +77,10 @@ class AsyncDirectClient:
         """Cancel a job; existing verdicts are kept."""
         return await asyncio.to_thread(self.client.cancel, job_id)
 
+    async def retry(self, job_id: str, *, error: Sequence[str] | None = None) -> Job:
+        """Judge failed texts again, as `DirectClient.retry`."""
+        return await asyncio.to_thread(self.client.retry, job_id, error=error)
+
     async def pause(self, job_id: str) -> Job:
         """Pause a job."""
         return await asyncio.to_thread(self.client.pause, job_id)

@@ -14,7 +14,7 @@ from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import BATCH_STATUS, JobState
 from guardfleet.errors import GuardfleetError, LineError, RetryableError
-from guardfleet.jobs import submit
+from guardfleet.jobs import retry, submit
 from guardfleet.jobs.intake import Intake
 from guardfleet.rows.columns import Columns
 from guardfleet.rows.payload import PayloadRow
@@ -155,6 +155,15 @@ class DirectClient:
     def cancel(self, job_id: str) -> Job:
         """Cancel a job; existing verdicts are kept."""
         return self._change(job_id, control.cancel)
+
+    def retry(self, job_id: str, *, error: Sequence[str] | None = None) -> Submission:
+        """Judge the failed texts of an ended job again, or those with these error codes, as a new job (docs/retry.md).
+
+        While that job has not ended, the same call returns it. Raises RejectedError if there is nothing to judge again.
+        """
+        codes = [error] if isinstance(error, str) else error or ()
+        found = retry.judge_again(self.db, self.keyring, self.settings, self._view(job_id), codes)
+        return self._told(found.job, is_new=found.is_new)
 
     def pause(self, job_id: str) -> Job:
         """Pause a job."""

@@ -86,6 +86,10 @@ class Client:
         """Cancel a job; existing verdicts are kept."""
         return self._run(self._calls.change(job_id, "cancel"))
 
+    def retry(self, job_id: str, *, error: Sequence[str] | None = None) -> Job:
+        """Judge the failed texts of an ended job again, or those with these error codes, as a new job (docs/retry.md)."""
+        return self._run(self._calls.retry(job_id, error))
+
     def pause(self, job_id: str) -> Job:
         """Pause a job."""
         return self._run(self._calls.change(job_id, "pause"))
@@ -188,6 +192,10 @@ class AsyncClient:
     async def cancel(self, job_id: str) -> Job:
         """Cancel a job; existing verdicts are kept."""
         return await self._run(self._calls.change(job_id, "cancel"))
+
+    async def retry(self, job_id: str, *, error: Sequence[str] | None = None) -> Job:
+        """Judge failed texts again, as `Client.retry`."""
+        return await self._run(self._calls.retry(job_id, error))
 
     async def pause(self, job_id: str) -> Job:
         """Pause a job."""

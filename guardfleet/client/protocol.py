@@ -112,6 +112,12 @@ class Calls:
         found = yield from self._ask(Send("POST", f"/v1/batches/{batch_id}/{verb}"))
         return job_of(found.content)
 
+    def retry(self, batch_id: str, error: Sequence[str] | None) -> Steps[Job]:
+        """Have the failed texts of a batch judged again, once however often the request is sent."""
+        asked = {"error": [error] if isinstance(error, str) else list(error)} if error else None
+        found = yield from self._ask(Send("POST", f"/v1/batches/{batch_id}/retry", asked, {"idempotency-key": uuid.uuid4().hex}))
+        return job_of(found.content)
+
     def page(self, batch_id: str, after: str | None, params: Mapping[str, Any]) -> Steps[dict[str, Any]]:
         """Get the next verdicts; waits a while for them."""
         asked = {**params, "limit": PAGE} | ({"after": after} if after else {})

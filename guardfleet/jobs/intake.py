@@ -59,6 +59,7 @@ class Intake:
         self._taken, self._shard_no, self._line = self.job.texts, self.job.shards, self.job.line
         self._seen = SeenIds()
         self._rows: list[PayloadRow] = []
+        self._of_seqs: list[int] = []  # of a retry: the rows' places in the first job, whose lines are numbered from 1
         self._row_bytes = 0
         self._shards: list[EncryptedShard] = []
         self._shard_bytes = 0
@@ -102,9 +103,15 @@ class Intake:
                 self._refuse(row)
             else:
                 self._rows.append(row)
+                if self.job.retry_of is not None:
+                    self._of_seqs.append(line - 1)
                 self._row_bytes += content_bytes(row.content)
                 if len(self._rows) >= self._settings.intake.shard_texts or self._row_bytes >= self._settings.tuning.shard_bytes:
                     self._close_shard()
+        self.keep()
+
+    def keep(self) -> None:
+        """Commit what there is, and so renew the lease, if the last commit is a while ago: rows may come slowly."""
         if self._clock() - self._written_at > COMMIT_S:
             self._close_shard()
             self._flush(alive=True)
@@ -153,11 +160,12 @@ class Intake:
         if not self._rows:
             return
         blob = self._keyring.encrypt_rows(self.job.data_key, self._rows, job_id=self.job.id, shard_no=self._shard_no)
-        self._shards.append(EncryptedShard(self._shard_no, self._taken, len(self._rows), blob, self._row_bytes))
+        n, size = len(self._rows), self._row_bytes
+        self._shards.append(EncryptedShard(self._shard_no, self._taken, n, blob, size, self._of_seqs))
         self._shard_bytes += len(blob)
         self._taken += len(self._rows)
         self._shard_no += 1
-        self._rows, self._row_bytes = [], 0
+        self._rows, self._of_seqs, self._row_bytes = [], [], 0
         if len(self._shards) >= COMMIT_SHARDS or self._shard_bytes >= COMMIT_BYTES:
             self._flush()
 

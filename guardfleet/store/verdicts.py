@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -178,6 +178,37 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
             yield Page(rows, models, Cursor(0, last))
         if len(rows) < EXPORT_PAGE:
             return
+
+
+NEWEST = f"""select s.seq as ord, {COLUMNS}
+            from unnest(%(seqs)s::int4[]) s (seq)
+            left join retried o on o.job_id = %(job)s and o.seq = s.seq
+            cross join lateral (
+              select x.* from retried t join job r on r.id = t.job_id
+              join verdict x on x.job_id = t.job_id and x.day = r.day and x.seq = t.seq
+              where t.of_job_id = %(first)s and t.of_seq = coalesce(o.of_seq, s.seq) and t.job_id > %(job)s
+              order by t.job_id desc limit 1) v"""
+
+
+def with_retries(db: Database, job: JobView, pages: Iterable[Page], *, min_severity: int = 0) -> Iterator[Page]:
+    """Yield the pages of `in_order` with the newest verdict that a retry gave each failed text, at the text's place in this job.
+
+    The severity is looked at again, since an error counts above every severity and its newest verdict may not.
+    """
+    for page in pages:
+        errors = [row.seq for row in page.rows if row.severity_code >= Severity.ERROR]
+        if not errors:
+            yield page
+            continue
+        with db.session() as connection:
+            first = job.id if job.first_id is None else job.first_id
+            found = _read(connection, NEWEST, {"job": job.id, "first": first, "seqs": errors})
+            models = _models(db, connection, found)
+        newest = {row.ord: row._replace(ord=0, seq=row.ord) for row in found}
+        rows = [newest.get(row.seq, row) for row in page.rows]
+        kept = [row for row in rows if row.seq not in newest or row.severity_code >= (min_severity or -MOST_CODE)]
+        if kept:
+            yield replace(page, rows=kept, models=models)
 
 
 def metadata_keys(db: Database, job: JobView, *, limit: int) -> list[str]:

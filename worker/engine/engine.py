@@ -247,6 +247,9 @@ class BatchingEngine:
             request.timings.device_s += seconds
             request.timings.batches += 1
         tokens = sum(row.n_tokens for _, _, row in batch)
+        token_s = seconds / max(1, tokens) / self._backend.streams  # batches that run in parallel share the device
+        for request, _, row in batch:
+            request.timings.share_s += token_s * row.n_tokens
         self._waiting.went_well(tokens, seconds)
         done = [answer for answer in answers if isinstance(answer, Answer)]
         close = sum(answer.is_close for answer in done)

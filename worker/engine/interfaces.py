@@ -87,11 +87,15 @@ class Answer:
 
 @dataclass(slots=True)
 class Timings:
-    """Where a request's time went, in seconds. `device_s` is the sum over the batches that had rows of it."""
+    """Where a request's time went, in seconds. `device_s` is the sum over the batches that had rows of it.
+
+    `share_s`: its own part of the device's time, by tokens; of all requests together it is the time that the device was busy.
+    """
 
     tokenise_s: float = 0.0
     wait_s: float = 0.0
     device_s: float = 0.0
+    share_s: float = 0.0
     batches: int = 0
 
 

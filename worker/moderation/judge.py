@@ -36,12 +36,12 @@ class Judge:
         theirs = scope.take(keys.values())
         known = self._known(held, [digests[i] for i in plan.ask])
         judged = {i: known[digests[i]] for i in plan.ask if digests[i] in known}
-        judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged and keys[i] not in theirs])
+        judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged and keys[i] not in theirs], scope)
         scope.settle({keys[i]: judgement for i, judgement in judged.items()})
         for i in plan.ask:
             if i not in judged and (shared := _shared(theirs[keys[i]], keys[i], held.job_id)):
                 judged[i] = shared
-        judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged])
+        judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged], scope)
         self.throughput.finished(rows)
         return settle(plan, judged, len(rows))
 
@@ -49,7 +49,7 @@ class Judge:
         max_age_hours = self.cache.hours if held.reuse else 0.0
         return verdicts.known(self.db, digests, held, model_id=self.model_id, max_age_hours=max_age_hours)
 
-    def _ask(self, held: Claim, rows: Sequence[PayloadRow], asked: Sequence[int]) -> dict[int, Judgement]:
+    def _ask(self, held: Claim, rows: Sequence[PayloadRow], asked: Sequence[int], scope: Scope) -> dict[int, Judgement]:
         if not asked:
             return {}
         # No timeout here: the engine settles every request, or the watchdog ends the process.
@@ -61,6 +61,7 @@ class Judge:
         for stage, seconds in (("tokenising", spent.tokenise_s), ("waiting", spent.wait_s), ("device", spent.device_s)):
             metrics.STAGES.labels(stage).inc(seconds)
         metrics.WINDOWS.inc(sum(len(answer.windows) for answer in judged.answers))
+        scope.device_s += spent.share_s
         return {i: judgement_of(answer) for i, answer in zip(asked, judged.answers, strict=True)}
 
     def _key(self, held: Claim, digest: bytes) -> Key:

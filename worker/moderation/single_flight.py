@@ -24,6 +24,7 @@ class Scope:
         self._mine: set[Key] = set()
         self._judged: Mapping[Key, Judgement] = {}
         self._settled = threading.Event()
+        self.device_s = 0.0  # the texts' share of the device's time, added up by the task
 
     def take(self, keys: Iterable[Key]) -> "dict[Key, Scope]":
         """Take ownership of keys; return those that other tasks own, each with its owner's scope."""

@@ -125,12 +125,12 @@ class Moderator:
                 if first is None:
                     judgements = self.judge.judge(held, texts, digests, scope)
                     if doubts_of(held.plan, judgements, digests).asked:
-                        self._pass_on(held, judgements)
+                        self._pass_on(held, judgements, scope)
                         return
                     rows, escalation = rows_of(texts, digests, judgements), NONE_ESCALATED
                 else:
                     rows, escalation = self._second(held, texts, digests, first, scope)
-                self._finish(held, texts, rows, escalation, started)
+                self._finish(held, texts, rows, escalation, started, scope.device_s)
         except FatalError as error:
             # The process is ending, perhaps because of this shard: its claim counts, and it comes back when the lease is over.
             self.dying.set()  # before the task leaves the isolation, so that those that wait behind it claim nothing
@@ -154,9 +154,10 @@ class Moderator:
             get_logger().warning("shard_raised", **told(error))
             self._fail(held, f"{type(error).__name__} in the worker")
 
-    def _pass_on(self, held: Claim, judgements: list[Judgement]) -> None:
+    def _pass_on(self, held: Claim, judgements: list[Judgement], scope: Scope) -> None:
         """Pass the shard on to the second model, with this model's provisional verdicts."""
-        mine = self._patiently(lambda: handoff.pass_on(self.db, self.keyring, held, Provisional(self.judge.model_id, judgements)))
+        first = Provisional(self.judge.model_id, judgements)
+        mine = self._patiently(lambda: handoff.pass_on(self.db, self.keyring, held, first, device_s=scope.device_s))
         if mine:
             metrics.SHARDS.labels("passed_on").inc()
         else:
@@ -174,10 +175,19 @@ class Moderator:
         final = {i: second[i] for i in doubts.unsure}
         return merged(texts, digests, first, final), compare(doubts, first.judgements, second)
 
-    def _finish(self, held: Claim, texts: Sequence[PayloadRow], rows: list[Row], escalation: Escalation, started: float) -> None:
+    def _finish(
+        self,
+        held: Claim,
+        texts: Sequence[PayloadRow],
+        rows: list[Row],
+        escalation: Escalation,
+        started: float,
+        device_s: float,
+    ) -> None:
+        model_id = self.judge.model_id
         with self.tally.stage("writing"), tracing.span("settle", {"messaging.operation.type": "settle"}):
             written = self._patiently(
-                lambda: completion.finish(self.db, held, rows, model_id=self.judge.model_id, escalation=escalation)
+                lambda: completion.finish(self.db, held, rows, model_id=model_id, escalation=escalation, device_s=device_s)
             )
         seconds = time.perf_counter() - started
         if written is None:

@@ -31,6 +31,8 @@ class Line:
     done: int
     failed: int
     created_at: dt.datetime
+    retry_of: str | None = None
+    retries: tuple[str, ...] = ()
 
 
 def listing(settings: Settings, *, state: str | None, name: str | None, after: str | None, limit: int, as_json: bool) -> int:
@@ -66,7 +68,11 @@ def _states(label: str) -> list[int]:
 
 def _line(job: JobView) -> Line:
     state = "paused" if job.is_paused else job.state.label
-    return Line(job.label, job.name, state, job.total, job.done, job.error, job.created_at)
+    return Line(job.label, job.name, state, job.total, job.done, job.error, job.created_at, *_links(job))
+
+
+def _links(job: JobView) -> tuple[str | None, tuple[str, ...]]:
+    return ids.JOB.of(job.retry_of) if job.retry_of else None, tuple(map(ids.JOB.of, job.retries))
 
 
 def _table(found: Sequence[Line]) -> Table:
@@ -79,7 +85,7 @@ def _table(found: Sequence[Line]) -> Table:
             line.state,
             f"{line.total:,}",
             f"{line.done / line.total:.0%}" if line.total else "-",
-            line.name,
+            f"retry: {line.name}" if line.retry_of else line.name,
         )
         for line in found
     ]
@@ -89,4 +95,5 @@ def _table(found: Sequence[Line]) -> Table:
 
 def _as_dict(line: Line) -> dict[str, object]:
     numbers = {"total": line.total, "done": line.done, "failed": line.failed}
-    return {"job": line.job, "name": line.name, "state": line.state, **numbers, "created_at": line.created_at.isoformat()}
+    links = {"retry_of": line.retry_of, "retries": line.retries}
+    return {"job": line.job, "name": line.name, "state": line.state, **numbers, "created_at": line.created_at.isoformat(), **links}

@@ -40,16 +40,16 @@ def submit(
         from guardfleet.cli.commands import remote
 
         return remote.submit(settings, inputs, options, how, wait=wait)
-    client = DirectClient.connect(_of_fleet(settings), application="guardfleet-submit")
+    client = DirectClient.connect(of_fleet(settings), application="guardfleet-submit")
     submission = submit_input(client, inputs, options, how)
     print(submission.job.label, flush=True)
     show.submitted(submission)
     if not wait:
         return FAILED_ROWS if submission.job.rejected else DONE
-    return _follow(client.db, submission.job)
+    return follow(client.db, submission.job, price=settings.price_per_device_hour)
 
 
-def _of_fleet(settings: Settings) -> Settings:
+def of_fleet(settings: Settings) -> Settings:
     """Return the settings of the fleet that will work on a job. Raises ConfigurationError if none is running."""
     found = running_settings(settings) if settings.is_embedded else settings
     if found is None:
@@ -69,20 +69,21 @@ def watch(settings: Settings, label: str) -> int:
         job = views.get(db, ids.JOB.parse(label))
         if not job.state.is_final and settings.is_embedded and running_settings(settings) is None:
             raise ConfigurationError(f"nobody works on {job.label}: start `guardfleet up`, or the same `scan` again.")
-        return _follow(db, job)
+        return follow(db, job, price=settings.price_per_device_hour)
 
 
 def _watching(settings: Settings) -> Database:
     return Database(settings.required("database_url"), application="guardfleet-watch", pool_size=1)
 
 
-def _follow(db: Database, job: JobView) -> int:
+def follow(db: Database, job: JobView, *, price: float | None = None) -> int:
+    """Show a job's progress until it has ended, then its summary."""
     try:
         job = show.follow(lambda: views.get(db, job.public_id))
     except KeyboardInterrupt:
         terminal.say(f"\nThe job goes on. To watch it again: guardfleet watch {job.label}")
         return INTERRUPTED
-    show.summary(job, views.summary(db, job), seconds=_seconds(job))
+    show.summary(job, views.summary(db, job), seconds=_seconds(job), price=price)
     return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
 
 
@@ -94,10 +95,12 @@ def status(settings: Settings, label: str, *, as_json: bool) -> int:
             job = views.get(db, ids.JOB.parse(label))
             wrong = diagnosis.explain(db, job, complete)
             if as_json:
-                print(json.dumps(_as_dict(job, wrong)))
+                print(json.dumps(_as_dict(job, wrong, settings.price_per_device_hour)))
             else:
                 seconds = _seconds(job) if job.state.is_final else None
-                show.summary(job, views.summary(db, job), seconds=seconds, to=terminal.answers)
+                show.summary(
+                    job, views.summary(db, job), seconds=seconds, price=settings.price_per_device_hour, to=terminal.answers
+                )
                 if not job.state.is_final:
                     show.progress(job, wrong)
         finally:
@@ -154,10 +157,20 @@ def _seconds(job: JobView) -> float | None:
     return max(0.001, (job.finished_at - job.sealed_at).total_seconds())
 
 
-def _as_dict(job: JobView, wrong: str | None) -> dict[str, Any]:
+def _as_dict(job: JobView, wrong: str | None, price: float | None) -> dict[str, Any]:
     names = ("total", "rejected", "done", "safe", "controversial", "unsafe", "error", "saved", "model", "models", "is_demo",
              "reason", "priority", "first_model", "second_model", "sure", "sample", "long_texts", "escalated", "sampled",
              "agreed")  # fmt: skip
     eta_s = None if job.eta_s is None else round(job.eta_s, 1)
-    progress = {"texts_per_s": round(job.texts_per_s, 1), "eta_s": eta_s, "paused": job.is_paused, "standstill": wrong}
+    progress: dict[str, Any] = {
+        "texts_per_s": round(job.texts_per_s, 1),
+        "eta_s": eta_s,
+        "paused": job.is_paused,
+        "standstill": wrong,
+    }
+    progress |= {"device_seconds": round(job.device_s, 3), "cost": job.cost(price)}
+    progress |= {
+        "retry_of": ids.JOB.of(job.retry_of) if job.retry_of else None,
+        "retries": [ids.JOB.of(one) for one in job.retries],
+    }
     return {"job": job.label, "state": job.state.label, **{name: getattr(job, name) for name in names}, **progress}

@@ -59,6 +59,8 @@ def listing(settings: Settings, *, after: str | None, limit: int) -> "list[Line]
             one.done + one.failed,
             one.failed,
             _moment(one.raw["created_at"]),
+            one.raw.get("retry_of"),
+            tuple(one.raw.get("retries", ())),
         )
         for one in found
     ]

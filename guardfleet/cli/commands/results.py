@@ -19,7 +19,17 @@ from guardfleet.verdicts.export import Layout
 MAX_METADATA_COLUMNS = 500
 
 
-def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_severity: str, layout: Layout, is_flat: bool) -> int:
+def results(
+    settings: Settings,
+    label: str,
+    *,
+    out: str,
+    fmt: str | None,
+    min_severity: str,
+    layout: Layout,
+    is_flat: bool,
+    with_retries: bool = False,
+) -> int:
     """Write a job's verdicts; with `is_flat`, a column for each member of the metadata."""
     severities = {severity.label: int(severity) for severity in Severity}
     if min_severity not in severities:
@@ -34,6 +44,8 @@ def results(settings: Settings, label: str, *, out: str, fmt: str | None, min_se
             if is_flat:
                 layout = flattened(db, job, layout)
             pages = verdicts.in_order(db, job, min_severity=severities[min_severity])
+            if with_retries:
+                pages = verdicts.with_retries(db, job, pages, min_severity=severities[min_severity])
             if layout.with_text:
                 texts.require_kept(job)
                 pages = texts.beside(db, Keyring.of(complete), job, pages)

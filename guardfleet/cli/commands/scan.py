@@ -166,7 +166,9 @@ class Scan:
     def _report(self, db: Database, job: JobView, fmt: str, seconds: float | None, *, has_fleet: bool) -> int:
         audit.note(db, job.tenant_id, "job.export", job.label, what="verdicts", format=fmt)
         n = export.write(verdicts.in_order(db, job), self.out, fmt)
-        progress.summary(job, views.summary(db, job), seconds=seconds, with_start=not has_fleet)
+        progress.summary(
+            job, views.summary(db, job), seconds=seconds, with_start=not has_fleet, price=self.settings.price_per_device_hour
+        )
         if self.out != "-":
             terminal.say(f"{n:,} verdicts are in ", (self.out, "bold"))
             if beside := targets.rejected_beside(self.out):

@@ -45,6 +45,7 @@ SHARD_COLUMNS = {
 }
 PAYLOAD_COLUMNS = {"job_id": "int8", "shard_no": "int4", "day": "date", "blob": "bytea"}
 REJECTION_COLUMNS = {"job_id": "int8", "line": "int8", "code": "text", "detail": "text", "row_id": "text", "last_line": "int8"}
+RETRIED_COLUMNS = {"of_job_id": "int8", "of_seq": "int4", "job_id": "int8", "seq": "int4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class NewJob:
 
     `fingerprint`: of the input and the options; the next submit with the same one resumes an interrupted intake. `input_file_id`:
     the uploaded file that holds its texts; `endpoint`: where its lines are requests to. `brings_workers`: the submitter starts
-    the workers that the job names, so they need not have served yet.
+    the workers that the job names, so they need not have served yet. `retry_of`: the first job, whose texts it judges again.
     """
 
     options: JobOptions = DEFAULTS
@@ -63,6 +64,7 @@ class NewJob:
     input_file_id: uuid.UUID | None = None
     endpoint: str = MODERATIONS
     brings_workers: bool = False
+    retry_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +83,25 @@ class OpenJob:
     texts: int = 0
     shards: int = 0
     callback_secret: str | None = field(default=None, repr=False)  # only if the job was created just now
+    retry_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptedShard:
-    """A shard ready for storage: `n` texts of `text_bytes` from `first_seq` on, in one encrypted blob."""
+    """A shard ready for storage: `n` texts of `text_bytes` from `first_seq` on, in one encrypted blob.
+
+    `of_seqs`: their places in the first job.
+    """
 
     shard_no: int
     first_seq: int
     n: int
     blob: bytes
     text_bytes: int
+    of_seqs: Sequence[int] = ()
 
 
-OWN_COLUMNS = ("public_id", "tenant_id", "day", "fingerprint", "key_id", "data_key", "input_file_id", "endpoint")
+OWN_COLUMNS = ("public_id", "tenant_id", "day", "fingerprint", "key_id", "data_key", "input_file_id", "endpoint", "retry_of")
 INSERT = f"""insert into job ({columns()}, {", ".join(OWN_COLUMNS)}, expires_at, intake_lease_until)
              values ({placeholders()}, {", ".join(f"%({name})s" for name in OWN_COLUMNS)},
                      now() + make_interval(secs => cast(%(window_s)s as double precision)),
@@ -126,6 +133,7 @@ def create(
             "data_key": data_key,
             "input_file_id": new.input_file_id,
             "endpoint": new.endpoint,
+            "retry_of": new.retry_of,
             "window_s": options.window_s,
             "lease": INTAKE_LEASE_S,
         }
@@ -144,6 +152,7 @@ def create(
         data_key=data_key,
         model=options.model,
         callback_secret=new.callback_secret,
+        retry_of=new.retry_of,
     )
 
 
@@ -207,6 +216,8 @@ def _write(db: Database, job: OpenJob, shards: Sequence[EncryptedShard], refused
         )
         copy_rows(connection, "shard_payload", PAYLOAD_COLUMNS, ((job.id, shard.shard_no, job.day, shard.blob) for shard in shards))
         copy_rows(connection, "rejection", REJECTION_COLUMNS, (_rejection(job.id, error) for error in refused))
+        if job.retry_of is not None:
+            copy_rows(connection, "retried", RETRIED_COLUMNS, _retried(job, shards))
         taken = connection.execute(
             f"""update job set total = total + %(n)s, rejected = least(rejected + cast(%(refused)s as bigint), 2147483647),
                       intake_line = %(line)s, intake_lease_until = now() + make_interval(secs => %(lease)s)
@@ -230,6 +241,12 @@ def _is_ours(db: Database, job: OpenJob) -> bool:
             {"job": job.id, "token": job.token},
         )
     return bool(found)
+
+
+def _retried(job: OpenJob, shards: Sequence[EncryptedShard]) -> Iterable[tuple[object, ...]]:
+    for shard in shards:
+        for seq, of_seq in enumerate(shard.of_seqs, shard.first_seq):
+            yield job.retry_of, of_seq, job.id, seq
 
 
 def _rejection(job_id: int, error: LineError) -> tuple[object, ...]:

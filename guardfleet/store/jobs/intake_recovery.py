@@ -16,7 +16,7 @@ from guardfleet.store.words import INGESTING_JOB, public_id
 
 # Columns of OpenJob.
 OPENED = """j.id, j.public_id, j.tenant_id, j.day, j.lane, j.data_key, j.first_model as model, j.intake_token as token,
-            j.intake_line as line, j.total as texts,
+            j.intake_line as line, j.total as texts, j.retry_of,
             (select coalesce(max(shard_no) + 1, 0) from shard where job_id = j.id) as shards"""
 TAKEN_OVER = audit.each(f"(select tenant_id, {public_id(ids.JOB)} as subject from j) x")
 

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from guardfleet.domain import ids
 from guardfleet.store import audit, partitions
 from guardfleet.store.postgres.database import Connection, Database
-from guardfleet.store.words import ENDED_JOB, public_id
+from guardfleet.store.words import ENDED_JOB, INGESTING_JOB, public_id
 
 Day = tuple[str, dt.date]  # a partitioned table and one of its days
 LATE_S = 3600.0  # longer than any transaction lasts
+# Its texts, or those of another retry of the same job, are being read by a retry.
+IS_READ = f"exists (select from job r where r.retry_of = coalesce(job.retry_of, job.id) and {INGESTING_JOB:r})"
 
 
 def purgeable(db: Database, *, older_than_hours: float, skip: Sequence[int] = (), limit: int = 10) -> list[int]:
@@ -20,7 +22,7 @@ def purgeable(db: Database, *, older_than_hours: float, skip: Sequence[int] = ()
     with db.session() as connection:
         return connection.scalars(
             f"""select id from job
-               where purged_at is null and {ENDED_JOB} and id <> all(cast(%(skip)s as bigint[]))
+               where purged_at is null and {ENDED_JOB} and id <> all(cast(%(skip)s as bigint[])) and not {IS_READ}
                  and finished_at < now() - coalesce(purge_hours, %(hours)s) * interval '1 hour'
                order by finished_at limit %(limit)s""",
             {"hours": older_than_hours, "skip": list(skip), "limit": limit},
@@ -33,7 +35,7 @@ def purge(db: Database, job_ids: Sequence[int]) -> int:
         return connection.execute(
             f"""with x as materialized (
                  select id, day, tenant_id, public_id, online from job
-                 where id = any(cast(%(jobs)s as bigint[])) and purged_at is null for update skip locked),
+                 where id = any(cast(%(jobs)s as bigint[])) and purged_at is null and not {IS_READ} for update skip locked),
                a as ({audit.each(f"(select tenant_id, {public_id(ids.JOB)} as subject from x where not online) x")}),
                p as (delete from shard_payload s using x where s.job_id = x.id and s.day = x.day),
                s as (delete from shard s using x where s.job_id = x.id),
@@ -79,8 +81,9 @@ def _forget_jobs(connection: Connection, day: dt.date) -> None:
     """Delete the day's jobs, which are purged, and every row that belongs to them."""
     of_day = "in (select id from job where day = %(day)s)"
     connection.execute(f"delete from attempt where delivery_id in (select id from delivery where job_id {of_day})", {"day": day})
-    for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done"):
+    for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done", "retried"):
         connection.execute(f"delete from {table} where job_id {of_day}", {"day": day})
+    connection.execute(f"delete from retried where of_job_id {of_day}", {"day": day})
     connection.execute(
         f"""with gone as (delete from job where day = %(day)s returning tenant_id, public_id, online)
            {audit.each(f"(select tenant_id, {public_id(ids.JOB)} as subject from gone where not online) x")}""",

@@ -37,7 +37,7 @@ def _open(db: Database, keyring: Keyring, job: JobView, wanted: Sequence[int], k
     out: Shards = {}
     for shard_no, first_seq in _shards(db, job, wanted[0], wanted[-1]):
         key = (shard_no, first_seq)
-        rows = known.get(key) or _rows(db, keyring, job, shard_no)
+        rows = known.get(key) or of_shard(db, keyring, job, shard_no)
         if rows:
             out[key] = rows
     return out
@@ -53,7 +53,8 @@ def _shards(db: Database, job: JobView, first: int, last: int) -> list[tuple[int
         return [(row.shard_no, row.first_seq) for row in found]
 
 
-def _rows(db: Database, keyring: Keyring, job: JobView, shard_no: int) -> list[PayloadRow]:
+def of_shard(db: Database, keyring: Keyring, job: JobView, shard_no: int) -> list[PayloadRow]:
+    """Return the texts of a shard; none once purged. Raises ConfigurationError if they cannot be decrypted."""
     with db.session() as connection:
         found: Any = connection.execute(
             """select p.blob, j.data_key from shard_payload p join job j on j.id = p.job_id

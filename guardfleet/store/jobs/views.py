@@ -75,6 +75,10 @@ class JobView:
     cancelling_at: dt.datetime | None
     ends_as: int
     purged_at: dt.datetime | None
+    device_s: float  # its texts' share of the devices' time
+    first_id: int | None  # of a retry: the first job, unless that was deleted
+    retry_of: uuid.UUID | None  # that job's public id
+    retries: list[uuid.UUID]  # the jobs that judge its failed texts again, oldest first
     seen_at: dt.datetime  # when it was read, by the server's clock
 
     @property
@@ -96,6 +100,10 @@ class JobView:
     def severities(self) -> dict[str, int]:
         """Verdicts by severity."""
         return {"safe": self.safe, "controversial": self.controversial, "unsafe": self.unsafe, "error": self.error}
+
+    def cost(self, price_per_device_hour: float | None) -> float | None:
+        """Return what its device seconds cost; None without a price."""
+        return None if price_per_device_hour is None else self.device_s / 3600 * price_per_device_hour
 
     @property
     def texts_per_s(self) -> float:
@@ -129,6 +137,9 @@ NAME = "m.name || '@' || left(m.revision, 12)"
 OF_SEVERAL = "case when cardinality(j.models) > 1 then (select {0} from model m where m.id = any(j.models)) else {1} end"
 MADE = {
     "seen_at": "now()",
+    "first_id": "(select o.id from job o where o.id = j.retry_of)",
+    "retry_of": "(select o.public_id from job o where o.id = j.retry_of)",
+    "retries": "array(select r.public_id from job r where r.retry_of = j.id order by r.id)",
     "model": NAME,
     "models": OF_SEVERAL.format(f"array_agg({NAME} order by m.id)", f"array_remove(array[{NAME}], null)"),
     "is_demo": OF_SEVERAL.format("bool_or(m.is_demo)", "coalesce(m.is_demo, false)"),

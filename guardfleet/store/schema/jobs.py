@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Double,
     ForeignKeyConstraint,
     Identity,
     Index,
@@ -22,6 +23,7 @@ from guardfleet.store.schema.base import NOW, ZERO, Base, identity
 from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
 from guardfleet.store.schema.fleet import Scaling, Worker
 from guardfleet.store.schema.public import ApiKey, File, Repeat
+from guardfleet.store.schema.retries import Retried
 from guardfleet.store.words import (
     FLAGGED_VERDICT,
     INGESTING_JOB,
@@ -41,6 +43,7 @@ __all__ = [
     "File",
     "Outbox",
     "Repeat",
+    "Retried",
     "Scaling",
     "Worker",
 ]  # one metadata: importing this module registers every table
@@ -124,6 +127,10 @@ class Job(Base):
     escalated: Mapped[int] = mapped_column(server_default=ZERO)  # texts that the first model was unsure of
     sampled: Mapped[int] = mapped_column(server_default=ZERO)  # other texts that the second model judged too
     agreed: Mapped[int] = mapped_column(server_default=ZERO)  # of these, with the same severity
+    retry_of: Mapped[int | None] = mapped_column(BigInteger)  # the first job, whose failed texts it judges again
+    device_s: Mapped[float] = mapped_column(
+        Double, server_default=ZERO
+    )  # its texts' share of the devices' time, of finished shards
     key_id: Mapped[str]  # which installation key wraps the data key
     data_key: Mapped[bytes | None]  # wrapped; null once purged
     __table_args__ = (
@@ -133,6 +140,7 @@ class Job(Base):
         Index("job_open", "id", postgresql_where=text(f"{UNENDED_JOB}")),
         Index("job_expiring", "expires_at", postgresql_where=text(f"{OPEN_JOB} and expires_at is not null")),
         Index("job_from_file", "intake_lease_until", postgresql_where=text(f"{INGESTING_JOB} and input_file_id is not null")),
+        Index("job_retries", "retry_of", postgresql_where=text("retry_of is not null")),
         Index("job_purgeable", "finished_at", postgresql_where=text("purged_at is null")),
         {"postgresql_with": {"fillfactor": "50"}},
     )

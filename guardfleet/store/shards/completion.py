@@ -42,6 +42,7 @@ COUNTED = f"""
              models = case when models @> %(models)s::int2[] then models
                            else array(select distinct unnest(models || %(models)s::int2[]) order by 1) end,
              escalated = escalated + %(escalated)s, sampled = sampled + %(sampled)s, agreed = agreed + %(agreed)s,
+             device_s = device_s + %(device_s)s,
              next_ord = next_ord + 1, started_at = coalesce(started_at, clock_timestamp()),
              pace = pace * exp(-least(extract(epoch from clock_timestamp() - progressed_at) / %(pace_s)s, 50)) + %(n)s / %(pace_s)s,
              progressed_at = clock_timestamp(),
@@ -80,18 +81,24 @@ class Row:
 
 
 def finish(
-    db: Database, held: Claim, rows: Sequence[Row], *, model_id: int | None, escalation: Escalation = NONE_ESCALATED
+    db: Database,
+    held: Claim,
+    rows: Sequence[Row],
+    *,
+    model_id: int | None,
+    escalation: Escalation = NONE_ESCALATED,
+    device_s: float = 0.0,
 ) -> list[Codes] | None:
     """Settle the shard: DONE, verdicts, counters and, with the last text, the completion event, in one commit.
 
     Return what was written of each row, which may be less than its judgement says; None if the claim was lost: then nothing is
     written and the work is dropped. `rows` are in input order, one per text. Without a `model_id`, each row must have its own, and
-    the job keeps naming the same model as before.
+    the job keeps naming the same model as before. `device_s`: the texts' share of the device's time.
     """
     if len(rows) != held.n:
         raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
     codes = [encode(row.judgement) for row in rows]
-    values = _counts(held, rows, codes, model_id, escalation)
+    values = _counts(held, rows, codes, model_id, escalation) | {"device_s": device_s}
     try:
         mine = _finish(db, held, rows, codes, model_id, values)
     except RecursionError:  # metadata from an earlier version can be read but not written: leave it out

@@ -22,8 +22,11 @@ class Provisional:
     judgements: list[Judgement]
 
 
-def pass_on(db: Database, keyring: Keyring, held: Claim, provisional: Provisional) -> bool:
-    """Pass a shard on to the plan's second model with its provisional verdicts, in one commit; False if the claim was lost."""
+def pass_on(db: Database, keyring: Keyring, held: Claim, provisional: Provisional, *, device_s: float = 0.0) -> bool:
+    """Pass a shard on to the plan's second model with its provisional verdicts, in one commit; False if the claim was lost.
+
+    `device_s`: the texts' share of the first model's device.
+    """
     if held.data_key is None or held.plan.second_model is None:
         raise NotFoundError("cannot pass the shard on: its job has no second model, or its texts were purged.")
     change = "claims = 0, failures = 0, published_at = null, next_attempt_at = null, model = %(second)s"
@@ -31,6 +34,9 @@ def pass_on(db: Database, keyring: Keyring, held: Claim, provisional: Provisiona
         if not connection.execute(HAND_BACK.format(change=change), key_of(held) | {"second": held.plan.second_model}).rowcount:
             return False
         write(connection, keyring, held, provisional, shard_no=held.shard_no)
+        connection.execute(
+            "update job set device_s = device_s + %(device_s)s where id = %(job)s", {"job": held.job_id, "device_s": device_s}
+        )
     return True
 
 

@@ -1,0 +1,268 @@
+"""Retries on real PostgreSQL: exactly the failed texts, each in one retry at a time, and every text with one newest verdict."""
+
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from guardfleet.domain.states import JobState
+from guardfleet.domain.verdict import Judgement, failure
+from guardfleet.errors import RejectedError
+from guardfleet.jobs.intake import Intake
+from guardfleet.jobs.retry import judge_again
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
+from guardfleet.settings import load_settings
+from guardfleet.store import verdicts
+from guardfleet.store.jobs import control, intake, retention, retries, unprocessed, views
+from guardfleet.store.jobs.retries import OpenRetryError
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
+from guardfleet.store.shards import completion, leases
+from guardfleet.store.shards.completion import Row
+from tests.services.judged import SAFE, UNSAFE
+from tests.services.patience import patience
+from tests.services.stored import MODEL, new_job, scalar, took
+
+ENGINE, ABANDONED = failure("engine_failed", "x"), failure("abandoned", "x")
+SETTINGS = load_settings(shard_texts=4, webhook_allow_networks=("127.0.0.0/8",))
+
+
+def judge(db: Database, keyring: Keyring, job: JobView, say: dict[str, Judgement] | Judgement = SAFE) -> JobView:
+    """Judge all shards that are ready: each id as told, the others safe."""
+    model_id = verdicts.register_model(db, MODEL)
+    with db.session() as connection:
+        numbers = connection.scalars(f"select shard_no from shard where job_id = {job.id} and state = 0 order by shard_no")
+    for no in numbers:
+        held = took(db, job, no)
+        rows = [
+            Row(row.id, say if isinstance(say, Judgement) else say.get(row.id, SAFE), metadata=row.metadata)
+            for row in leases.load(db, keyring, held)
+        ]
+        completion.finish(db, held, rows, model_id=model_id, device_s=0.5)
+    return views.get(db, job.public_id)
+
+
+def failed_job(db: Database, keyring: Keyring, n: int = 30, **asked: Any) -> JobView:
+    """An ended job: of every ten texts the first failed in the engine, the second was abandoned."""
+    with Intake(db, keyring, SETTINGS, new_job(**asked)) as taking:
+        taking.add_all((i + 1, PayloadRow(f"id{i}", f"text {i}", {"place": i})) for i in range(n))
+        job = taking.seal()
+    say = {f"id{i}": ENGINE if i % 10 == 0 else ABANDONED for i in range(n) if i % 10 < 2}
+    return judge(db, keyring, job, say)
+
+
+def again(db: Database, keyring: Keyring, job: JobView, *codes: str) -> JobView:
+    return judge_again(db, keyring, SETTINGS, job, codes).job
+
+
+def severities(db: Database, job: JobView, **asked: Any) -> dict[str, str]:
+    """The newest verdict of each text by its id; an id that comes twice fails."""
+    pages = verdicts.with_retries(db, job, verdicts.in_order(db, job, **asked), **asked)
+    found = [(row["id"], row["severity"]) for page in pages for row in page.fields()]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def test_exactly_the_failed_texts_are_judged_again_once(db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring)
+    made = again(db, keyring, job)
+    assert (made.total, made.name, made.retry_of, made.state) == (6, job.name, job.public_id, JobState.RUNNING)
+    assert views.get(db, job.public_id).retries == [made.public_id]
+    done = judge(db, keyring, made, UNSAFE)
+    assert (done.state, done.unsafe) == (JobState.COMPLETED, 6)
+    rows = [(row["id"], row["metadata"]) for row in verdicts.export(db, done)]
+    assert rows == [(f"id{i}", {"place": i}) for i in (0, 1, 10, 11, 20, 21)]
+    assert Counter(severities(db, job).values()) == {"safe": 24, "unsafe": 6}
+    assert [row["seq"] for page in verdicts.with_retries(db, job, verdicts.in_order(db, job)) for row in page.fields()] == [
+        *range(30)
+    ]
+    with pytest.raises(RejectedError, match=r"of 6 failed texts of job_.*, 6 got a verdict from a retry"):
+        again(db, keyring, views.get(db, job.public_id))
+
+
+def test_only_the_errors_that_are_named_and_none_twice_at_a_time(db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring)
+    first = again(db, keyring, job, "engine_failed")
+    assert first.total == 3
+    rest = again(db, keyring, job)  # the others: those of the open retry are left out
+    assert rest.total == 3
+    assert scalar(db, "select count(*) = count(distinct of_seq) from retried")
+    with pytest.raises(RejectedError, match=r"6 are in job_.*, which has not ended"):
+        again(db, keyring, job, "abandoned", "engine_failed")
+    judge(db, keyring, first, {"id10": ABANDONED})
+    once_more = again(db, keyring, job, "abandoned")  # what the newest verdict says
+    assert [row.id for row in leases.load(db, keyring, took(db, once_more, 0))] == ["id10"]
+    with pytest.raises(RejectedError, match=r"there is no error code 'odd'; use one of unparsed, too_long"):
+        again(db, keyring, job, "odd")
+
+
+def test_the_same_retry_again_is_the_same_job_until_it_has_ended(db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring)
+    made = judge_again(db, keyring, SETTINGS, job, ["abandoned", "engine_failed"])
+    same = judge_again(db, keyring, SETTINGS, job, ["engine_failed", "abandoned", "abandoned"])
+    assert (made.is_new, same.is_new, same.job.id) == (True, False, made.job.id)
+    judge(db, keyring, made.job, ENGINE)
+    newer = judge_again(db, keyring, SETTINGS, job, ["abandoned", "engine_failed"])
+    assert (newer.is_new, newer.job.total) == (True, 6)
+    assert severities(db, job)["id0"] == "error"
+
+
+def test_retries_at_the_same_moment_share_the_texts_out(database_url: str, db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring, 400)
+    together, made = threading.Barrier(6), []
+
+    def run(*codes: str) -> None:
+        own = Database(database_url, pool_size=2)
+        together.wait(patience(20))
+        while True:
+            try:
+                made.append(judge_again(own, keyring, SETTINGS, job, codes).job.id)
+            except OpenRetryError:
+                continue
+            except RejectedError as error:  # all are in the others' by then
+                assert "which has not ended" in str(error)  # noqa: PT017
+            break
+        own.close()
+
+    asked = [(), (), ("abandoned",), ("abandoned",), ("engine_failed",), ("engine_failed",)]
+    threads = [threading.Thread(target=run, args=codes) for codes in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(patience(60))
+    assert made
+    assert scalar(db, "select count(*) from retried") == 80
+    assert scalar(db, "select count(distinct of_seq) from retried") == 80
+    assert scalar(db, "select sum(total) from job where retry_of is not null") == 80
+    assert scalar(db, "select count(*) from job where retry_of is not null") <= 3
+
+
+def cut_off(db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, job: JobView, *, pieces: int = 3) -> None:
+    """Begin a retry of all failed texts that is interrupted after some pieces of four."""
+    write, written = intake.write_piece, []
+
+    def dies(*args: Any, **named: Any) -> None:
+        if len(written) == pieces:
+            raise KeyboardInterrupt
+        written.append(write(*args, **named))
+
+    with monkeypatch.context() as broken:
+        broken.setattr("guardfleet.jobs.intake.COMMIT_SHARDS", 1)
+        broken.setattr(intake, "write_piece", dies)
+        with pytest.raises(KeyboardInterrupt):
+            again(db, keyring, job)
+
+
+def test_a_retry_that_was_cut_off_is_resumed_by_the_same_call(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "SPAN", 50)
+    job = failed_job(db, keyring, 200)
+    cut_off(db, keyring, monkeypatch, job)
+    assert scalar(db, "select count(*) from retried") == 12
+    with db.begin() as connection:
+        connection.execute("update job set intake_lease_until = now() + interval '1 hour' where retry_of is not null")
+    held = judge_again(db, keyring, SETTINGS, job)  # somebody may still be at it
+    assert (held.is_new, held.job.state) == (False, JobState.INGESTING)
+    with pytest.raises(OpenRetryError, match=r"another retry of the same job is being prepared"):
+        again(db, keyring, job, "abandoned")
+    with db.begin() as connection:
+        connection.execute("update job set intake_lease_until = now() - interval '1 s' where retry_of is not null")
+    resumed = judge_again(db, keyring, SETTINGS, job)
+    assert (resumed.job.id, resumed.job.total, resumed.job.state) == (held.job.id, 40, JobState.RUNNING)
+    judge(db, keyring, resumed.job, UNSAFE)
+    assert Counter(severities(db, job).values()) == {"safe": 160, "unsafe": 40}
+
+
+def test_another_retry_takes_the_place_of_one_that_was_cut_off(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = failed_job(db, keyring)
+    cut_off(db, keyring, monkeypatch, job, pieces=1)
+    assert again(db, keyring, job, "abandoned").total == 3
+    assert [one.state for one in views.page(db, tenant_id=1, after=None, limit=2)] == [JobState.RUNNING, JobState.FAILED]
+
+
+def test_what_a_retry_left_out_is_retried_by_the_next_one(db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring)
+    made = again(db, keyring, job)
+    judge(db, keyring, views.get(db, made.public_id), {"id0": ENGINE})
+    second = again(db, keyring, views.get(db, made.public_id))  # a retry's own failed text
+    assert (second.total, second.retry_of) == (1, job.public_id)
+    control.cancel(db, second.id)
+    third = again(db, keyring, job)
+    assert third.total == 1
+    judge(db, keyring, third, UNSAFE)
+    assert severities(db, job)["id0"] == "unsafe"
+    assert severities(db, views.get(db, made.public_id)) == {"id0": "unsafe"} | {f"id{i}": "safe" for i in (1, 10, 11, 20, 21)}
+    assert severities(db, job, min_severity=2) == {"id0": "unsafe"}
+
+
+def test_what_cannot_be_retried_is_said_with_its_counts(db: Database, keyring: Keyring) -> None:
+    with Intake(db, keyring, SETTINGS, new_job()) as taking:
+        taking.add_all((i + 1, PayloadRow(f"id{i}", "x")) for i in range(5))
+        fine = taking.seal()
+    with pytest.raises(RejectedError, match=r"has not ended"):
+        again(db, keyring, fine)
+    with pytest.raises(RejectedError, match=r"has no failed texts"):
+        again(db, keyring, judge(db, keyring, fine))
+    job = failed_job(db, keyring)
+    with pytest.raises(RejectedError, match=r"of 6 failed texts of .*, 6 have another error than too_long"):
+        again(db, keyring, job, "too_long")
+    retention.purge(db, [job.id])
+    with pytest.raises(RejectedError, match=r"were purged on .*: 6 failed texts cannot be judged again"):
+        again(db, keyring, views.get(db, job.public_id))
+
+
+def test_a_damaged_shard_costs_its_own_texts(db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring)
+    with db.begin() as connection:
+        connection.execute(f"update shard_payload set blob = '\\x01' where job_id = {job.id} and shard_no = 0")
+    made = again(db, keyring, job)
+    assert (made.total, made.rejected) == (4, 2)
+    assert [(line["line"], line["code"]) for line in unprocessed.refused(db, made)] == [(1, "text_gone"), (2, "text_gone")]
+
+
+def test_the_options_and_the_callback_go_along(db: Database, keyring: Keyring) -> None:
+    asked = {
+        "priority": 7, "use_cache": False, "text_retention_hours": 2.5, "completion_window": "90m", "metadata": {"team": "a"},
+        "confidence_threshold": 0.75, "callback_url": "http://127.0.0.1:9/hook", "callback_secret": "whsec_" + "A" * 32,
+    }  # fmt: skip
+    job = failed_job(db, keyring, **asked)
+    made = again(db, keyring, job)
+    columns = "priority, reuse, purge_hours, completion_window, metadata, sure, lane, strict, endpoint"
+    rows = f"select count(distinct ({columns})) from job where id in ({job.id}, {made.id})"
+    assert scalar(db, rows) == 1
+    assert scalar(db, f"select expires_at is not null from job where id = {made.id}")
+    assert scalar(db, "select count(distinct url) from endpoint") == 1
+    assert retries.options_of(db, keyring, made)[1] == asked["callback_secret"]
+
+
+def test_texts_are_kept_while_a_retry_reads_them(db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = failed_job(db, keyring, text_retention_hours=0)
+    assert retention.purgeable(db, older_than_hours=1) == [job.id]
+    cut_off(db, keyring, monkeypatch, job, pieces=1)
+    assert retention.purgeable(db, older_than_hours=1) == []
+    assert retention.purge(db, [job.id]) == 0
+    again(db, keyring, job)
+    assert retention.purge(db, [job.id]) == 1
+
+
+def test_device_seconds_add_up_to_a_cost(db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring)
+    assert job.device_s == pytest.approx(4.0)  # 8 shards
+    assert (job.cost(900.0), job.cost(None)) == (pytest.approx(1.0), None)
+
+
+def test_a_retry_outlives_the_job_that_it_is_of(db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring)
+    made = judge(db, keyring, again(db, keyring, job), {"id0": ENGINE})
+    with db.begin() as connection:
+        connection.execute(f"update job set day = day - 100 where id = {job.id}")
+        day = connection.scalar(f"select day from job where id = {job.id}")
+        retention._forget_jobs(connection, day)
+    made = views.get(db, made.public_id)
+    assert (made.retry_of, made.first_id) == (None, None)
+    assert again(db, keyring, made).retry_of == made.public_id
