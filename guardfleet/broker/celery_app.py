@@ -1,8 +1,8 @@
 """The one Celery configuration: messages, and the settings that keep them from getting lost, each with its reason."""
 
 import urllib.parse
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from amqp.exceptions import AMQPError, NotFound, PreconditionFailed
@@ -165,7 +165,7 @@ def declare(app: Celery, settings: Settings, *, make: bool = True) -> None:
     dead = Queue(queues.dead, exchange, routing_key=queues.dead, queue_arguments={"x-queue-type": "quorum"})
     wanted = [dead, *app.amqp.queues.values()]
     try:
-        with connected(app, max_retries=3) as connection:
+        with reached(app, settings) as connection:
             if connection.transport.driver_type != "amqp":
                 return
             for queue in wanted:
@@ -177,6 +177,19 @@ def declare(app: Celery, settings: Settings, *, make: bool = True) -> None:
             f"RabbitMQ has the queue {queue.name} with other arguments: {error.reply_text}. Delete it while nothing runs (the work"
             " is in PostgreSQL and is published again), and set limits of your own with a policy."
         ) from error
+
+
+@contextmanager
+def reached(app: Celery, settings: Settings) -> Iterator[Connection]:
+    """Lend a connection of its own. Raises AwayError, with the broker's reason, if it is down or goes down meanwhile.
+
+    What RabbitMQ says about a queue is passed on as it is.
+    """
+    try:
+        with connected(app, max_retries=3) as connection:
+            yield connection
+    except PreconditionFailed:
+        raise
     except BROKER_DOWN as error:
         raise _away(settings, error) from error
 

@@ -282,11 +282,17 @@ def evaluate(
 
 
 @app.command()
-def doctor() -> int:
-    """Check this machine for everything that would stop guardfleet."""
-    from guardfleet.cli.commands.doctor import examine
+def doctor(
+    texts: Annotated[
+        list[str] | None, typer.Option("--texts", metavar="FILE", help="Also count the texts of this file that are too long.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    within: Annotated[float, typer.Option("--within", min=0.1, help="Longest time for all checks, s.")] = 12.0,
+) -> int:
+    """Check this machine for everything that would stop guardfleet; nothing is changed. Exit status 2 if a check failed."""
+    from guardfleet.cli.commands.doctor import doctor as run
 
-    return examine(load_settings())
+    return run(texts=texts or (), as_json=as_json, within_s=within)
 
 
 @app.command()

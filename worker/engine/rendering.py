@@ -29,12 +29,29 @@ class LongPrompt:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Tokens: of one prompt; of the longest text in a single prompt; of the longest text in as many windows as are allowed."""
+
+    prompt: int
+    single: int
+    all_windows: int
+
+
 class Renderer:
     """Tokenises for one model; safe to call from many threads."""
 
     def __init__(self, prompter: Prompter, *, max_positions: int, policy: Policy) -> None:
         self._prompter, self._policy = prompter, policy
         self.max_prompt_tokens = min(max_positions - MAX_NEW_TOKENS, policy.tokens)
+
+    def room(self) -> Room:
+        """Return how long a text may be, to a few tokens: pieces of a text may have more than the text has."""
+        (frame,) = self._encoded([(("user", ""),)])
+        single = self.max_prompt_tokens - len(frame.ids)
+        size = single - MARGIN
+        step = size - max(1, min(self._policy.overlap, size // 2))
+        return Room(self.max_prompt_tokens, single, size + (self._policy.most - 1) * step)
 
     def __call__(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Encoded | LongPrompt | Unjudgeable]:
         """Return the prompt or prompts of each content, in order, all tokenised in one call.

@@ -8,7 +8,8 @@ import torch
 from guardfleet.errors import ConfigurationError
 from worker.engine.forward.network import PackedNetwork
 from worker.engine.interfaces import Answer, DeviceFullError, Pieces, Prepared, SelfTestError, Unjudgeable
-from worker.engine.model.memory import LEAST_TOKENS, batch_tokens, kept_bytes
+from worker.engine.model.memory import LEAST_TOKENS, batch_tokens, kept_bytes, logits_bytes, passing_bytes
+from worker.engine.model.shape import Shape
 from worker.engine.prompting.prompt import Content
 from worker.engine.prompting.windows import Coverage
 
@@ -42,6 +43,13 @@ def first_guess(network: PackedNetwork, *, streams: int, ahead: int) -> int:
     torch.cuda.empty_cache()  # the memory of the self test's reference is free, but would not be counted so
     free, _ = torch.cuda.mem_get_info(network.device)
     return max(LEAST_TOKENS, batch_tokens(shape, item, free))
+
+
+def cpu_bytes(shape: Shape, item: int) -> int:
+    """Return about what batches take of a CPU's memory beside the weights: keys and values, one layer's activations, logits."""
+    kept = kept_bytes(shape, item)
+    tokens = min(CPU_TOKENS, CPU_BYTES // kept)
+    return min(CPU_BYTES, 2 * CPU_TOKENS * kept) + tokens * passing_bytes(shape, item) + logits_bytes(shape, item)
 
 
 def _require_alike(answers: Sequence[object]) -> None:

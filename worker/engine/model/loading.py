@@ -22,7 +22,7 @@ from worker.engine.model.memory import Plan, Precision, device_of, plan_for
 from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
 from worker.engine.model.quantize import quantize
 from worker.engine.model.quantize import require as require_eight_bits
-from worker.engine.model.weights import require_complete, require_servable, require_wide
+from worker.engine.model.weights import require_complete, require_servable, require_stored, require_wide
 from worker.engine.prompting.prompt import Content, Prompter, messages_of
 from worker.engine.rendering import MAX_NEW_TOKENS
 
@@ -70,18 +70,18 @@ def load(
     `dtype`: `auto` is bf16 if the device has units for it. `memory`: folder that remembers digests of model files;
     `neutralises`: as in `Prompter`.
     """
-    _quiet()
+    quiet()
     if threads:
         torch.set_num_threads(threads)
     folder = folder_of(name)
     where = str(folder) if folder else name
     asked = {"revision": revision, "local_files_only": folder is None and hub.is_only_cached(name, revision)}
     away = " from the hub's cache, because the hub cannot be reached" if asked["local_files_only"] else ""
-    with _translating(name, away):
+    with translating(name, away):
         config = transformers.AutoConfig.from_pretrained(where, **asked)
         require_servable(name, config)
         if folder:
-            _require_sound(name, folder)
+            require_sound(name, folder)
     files = folder or hub.snapshot_of(name, revision)
     if not folder:
         asked["revision"] = files.name  # a branch name may move meanwhile, and means nothing later
@@ -89,12 +89,12 @@ def load(
     as_type = DTYPES[dtype if dtype != "auto" else dtype_for(on, quantized)]
     plan = plan_for(name, config, Precision(str(as_type).removeprefix("torch."), quantized), device_of(on))
     found = digest_of(folder, memory) if folder else None
-    with _translating(name, away):
+    with translating(name, away):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
         network, report = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=as_type, output_loading_info=True, **asked)
         if not folder:  # only now it has them
-            _require_sound(name, files)
-        _check(name, network, tokenizer)
+            require_sound(name, files)
+        require_guard(name, network, tokenizer)
     require_complete(name, report)
     network = _placed(name, network, on, quantized)
     if folder and digest_of(folder, memory) != found:
@@ -107,7 +107,7 @@ def load(
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
     )
     positions = int(network.config.max_position_embeddings)
-    with _translating(name, away):
+    with translating(name, away):
         prompter = prompter_of(tokenizer, neutralises=neutralises)
         _require_room(name, prompter, positions)
     return LoadedModel(network, tokenizer, prompter, on, identity, positions, is_quantized, plan)
@@ -137,7 +137,7 @@ def _require_room(name: str, prompter: Prompter, positions: int) -> None:
 
 
 @contextmanager
-def _translating(name: str, away: str) -> Iterator[None]:
+def translating(name: str, away: str) -> Iterator[None]:
     """Turn the library's many error classes into one: this model cannot be used."""
     try:
         yield
@@ -165,14 +165,15 @@ def tokenizer_of(name: str) -> Any:
 
     Raises ConfigurationError.
     """
-    _quiet()
+    quiet()
     folder = pathlib.Path(name).expanduser()
     where = folder if name != DEMO and folder.is_dir() else folder_of(name) or name
-    with _translating(name, ""):
+    with translating(name, ""):
         return transformers.AutoTokenizer.from_pretrained(str(where))
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Keep the libraries from writing what nobody asked for."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     for noisy in ("torchao", "torch.utils._pytree"):  # transformers warns of kernels for other GPUs, and of deprecations
@@ -224,13 +225,15 @@ def dtype_for(device: torch.device, quantized: str = "none") -> str:
     return "bfloat16" if is_fast else "float32"
 
 
-def _require_sound(name: str, folder: pathlib.Path) -> None:
+def require_sound(name: str, folder: pathlib.Path) -> None:
     """Refuse files that the library would silently read wrongly or skip."""
+    require_stored(name, folder)
     require_wide(name, folder)
     require_readable(name, folder)
 
 
-def _check(name: str, network: Any, tokenizer: Any) -> None:
+def require_guard(name: str, network: Any, tokenizer: Any) -> None:
+    """Refuse a network, its generation settings, or a tokenizer that are not a guard's. Raises ConfigurationError."""
     ends = network.generation_config.eos_token_id
     if not all(end is None or type(end) is int for end in (ends if isinstance(ends, list) else [ends])):
         raise ConfigurationError(

@@ -136,8 +136,12 @@ def token_bytes(shape: Shape, item: int) -> int:
 
     The latter are the stream and its norm, queries, keys, values and their mixture, gate and up and their product.
     """
-    passing = item * (6 * shape.hidden + 3 * shape.intermediate + 6 * shape.heads * shape.head_dim)
-    return (WORKSPACES + POOLED) * kept_bytes(shape, item) + passing
+    return (WORKSPACES + POOLED) * kept_bytes(shape, item) + passing_bytes(shape, item)
+
+
+def passing_bytes(shape: Shape, item: int) -> int:
+    """Return bytes of a token's widest activations in one layer."""
+    return item * (6 * shape.hidden + 3 * shape.intermediate + 6 * shape.heads * shape.head_dim)
 
 
 def logits_bytes(shape: Shape, item: int) -> int:
@@ -183,3 +187,12 @@ def _precisions(precision: Precision, device: Device) -> list[Precision]:
 
 def _size(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10**8 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def largest(precision: Precision, device: Device) -> str | None:
+    """Return the largest published size that fits on the device, with the precision it fits in; None if none does."""
+    for size, sizes in reversed(PUBLISHED.items()):
+        for other in _precisions(precision, device):
+            if plan(sizes, other, device).fits:
+                return f"{size} in {other}"
+    return None

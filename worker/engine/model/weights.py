@@ -34,7 +34,7 @@ def require_servable(name: str, config: Any) -> None:
 def require_wide(name: str, folder: pathlib.Path) -> None:
     """Refuse, by their files' headers alone, weights in eight bits or integers: a cast would not give what they represent."""
     kinds: dict[str, list[str]] = {}
-    for file in _stored_in(folder):
+    for file in stored_in(folder):
         with safe_open(file, "pt") as stored:
             for key in stored.keys():  # noqa: SIM118 - it is not a mapping
                 kinds.setdefault(stored.get_slice(key).get_dtype(), []).append(key)
@@ -46,7 +46,13 @@ def require_wide(name: str, folder: pathlib.Path) -> None:
         )
 
 
-def _stored_in(folder: pathlib.Path) -> list[pathlib.Path]:
+def require_stored(name: str, folder: pathlib.Path) -> None:
+    """Refuse a folder that lacks a file which its index names: a download that was interrupted."""
+    if gone := [file.name for file in stored_in(folder) if not file.is_file()]:
+        raise ConfigurationError(f"model {name!r} lacks {', '.join(gone)}, which its {INDEX} names: download its files again.")
+
+
+def stored_in(folder: pathlib.Path) -> list[pathlib.Path]:
     """Return the safetensors files that transformers would read."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]

@@ -1,0 +1,77 @@
+"""The database: whether it answers, its version, schema, pooler, clock, and the secret key that it was made with."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+from guardfleet.cli.doctor.findings import Caution, Check, Pitfall, TroubleError
+from guardfleet.errors import AwayError
+from guardfleet.settings import Settings
+from guardfleet.store.postgres.database import Database
+
+SKEW_S, MOST_SKEW_S = 5.0, 120.0  # receivers of webhooks refuse a signature that is minutes off
+Clock = Callable[[], float]
+
+
+def checks(settings: Settings, *, clock: Clock = time.time) -> Iterator[list[Check]]:
+    """Yield the chains of checks of the database."""
+    seen = _Seen(settings, clock)
+    reach = "check GUARDFLEET_DATABASE_URL, that the server runs, and that no firewall keeps this machine off: `nc -vz HOST PORT`."
+    yield [
+        Check("database", seen.database, reach, Pitfall.PORT),
+        Check("clock", seen.clock, "run a time service (chrony, systemd-timesyncd) on both machines.", after="database"),
+    ]
+    key = "set GUARDFLEET_SECRET_KEY to the key that the other processes have (docs/security.md)."
+    yield [Check("secret key", seen.secret, key)]
+
+
+class _Seen:
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings, self._clock = settings, clock
+
+    def database(self) -> str:
+        from guardfleet.store import migrate
+        from guardfleet.store.postgres import pooler, server
+
+        with closing(self._opened()) as db:
+            version = server.require_supported(db)
+            migrate.require_head(db)
+            pooler.require_prepared(db)
+        return f"PostgreSQL {version} answers, at migration {migrate.head()}"
+
+    def clock(self) -> str | Caution:
+        from guardfleet.store.postgres import server
+
+        with closing(self._opened()) as db:
+            skew_s = server.skew_s(db, clock=self._clock)
+        return told(skew_s, "the database")
+
+    def secret(self) -> str | Caution:
+        from guardfleet.security.encryption import Keyring
+        from guardfleet.store import installation, migrate
+
+        keyring = Keyring.of(self._settings)
+        try:
+            with closing(self._opened()) as db:
+                migrate.require_head(db)
+                is_pinned = installation.is_pinned(db, keyring)
+        except AwayError:
+            return Caution(f"key {keyring.key_id} was not compared: the database does not answer", "see `database`.")
+        if is_pinned:
+            return f"key {keyring.key_id} is the installation's"
+        first = "check that it is the right one, and keep a copy: without it nothing can be decrypted (docs/security.md)."
+        return Caution(f"key {keyring.key_id} becomes the installation's when the first process starts with it", first)
+
+    def _opened(self) -> Database:
+        return Database(self._settings.required("database_url"), application="guardfleet-doctor", pool_size=2)
+
+
+def told(skew_s: float, whose: str) -> str | Caution:
+    """Say how far this machine's clock is from a server's. Raises TroubleError if it is minutes."""
+    said = f"this machine's is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} that of {whose}"
+    if abs(skew_s) > MOST_SKEW_S:
+        raise TroubleError(
+            f"{said}: receivers of webhooks would refuse their signatures.",
+            "set the clocks by a time service (chrony, systemd-timesyncd) on both machines.",
+        )
+    return said if abs(skew_s) <= SKEW_S else Caution(said)
