@@ -180,13 +180,13 @@ def declare(app: Celery, settings: Settings, *, make: bool = True) -> None:
 
 
 @contextmanager
-def reached(app: Celery, settings: Settings) -> Iterator[Connection]:
+def reached(app: Celery, settings: Settings, *, max_retries: int = 3) -> Iterator[Connection]:
     """Lend a connection of its own. Raises AwayError, with the broker's reason, if it is down or goes down meanwhile.
 
     What RabbitMQ says about a queue is passed on as it is.
     """
     try:
-        with connected(app, max_retries=3) as connection:
+        with connected(app, max_retries=max_retries) as connection:
             yield connection
     except PreconditionFailed:
         raise

@@ -11,6 +11,7 @@ from guardfleet.cli.commands.administration import audit, db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
 from guardfleet.cli.commands.plan import plan
 from guardfleet.cli.commands.retry import retry
+from guardfleet.cli.doctor.examination import WITHIN_S
 from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
 from guardfleet.cli.options import Secret, job_options, takes
 from guardfleet.domain.options import JobOptions
@@ -287,7 +288,7 @@ def doctor(
         list[str] | None, typer.Option("--texts", metavar="FILE", help="Also count the texts of this file that are too long.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    within: Annotated[float, typer.Option("--within", min=0.1, help="Longest time for all checks, s.")] = 12.0,
+    within: Annotated[float, typer.Option("--within", min=0.1, help="Longest time for all checks, s.")] = WITHIN_S,
 ) -> int:
     """Check this machine for everything that would stop guardfleet; nothing is changed. Exit status 2 if a check failed."""
     from guardfleet.cli.commands.doctor import doctor as run

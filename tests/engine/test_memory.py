@@ -7,7 +7,7 @@ import pytest
 import transformers
 from transformers import Qwen3Config
 
-from guardfleet.cli.commands import doctor
+from guardfleet.cli.doctor import model
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import load_settings
 from worker.engine.bench.scripted import COMMON, SHAPES
@@ -153,13 +153,16 @@ def test_what_does_not_fit_is_refused_before_its_weights_are_read(monkeypatch: p
         loading.load("demo", device="cpu")
 
 
-def test_doctor_shows_the_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+def test_doctor_shows_the_plan(tmp_path: pathlib.Path) -> None:
     settings = load_settings(data_dir=tmp_path, device="cpu", dtype="float32")
-    assert "guardfleet-demo@" in (line := doctor._model(settings))
-    assert " in float32 on cpu: weights 7 MB, " in line
-    assert line.endswith(" GB available; 8,192 positions")
-    monkeypatch.setattr(loading, "device_of", lambda on: gpu(24.1, "NVIDIA A10G"))
-    assert "in float32 on NVIDIA A10G (24.1 GB): weights 4 MB, batches of about 65,500 tokens" in doctor._model(settings)
+    seen = model._Seen(settings, None)
+    assert "guardfleet-demo, 2 MB of weights, complete; 8,192 positions" in str(seen.files())
+    said = str(seen.memory())
+    assert said.startswith("in float32 on cpu: weights 7 MB, ")
+    assert said.endswith(" GB available")
+    seen = model._Seen(settings, lambda on: gpu(24.1, "NVIDIA A10G"))
+    seen.files()
+    assert seen.memory() == "in float32 on NVIDIA A10G (24.1 GB): weights 4 MB, batches of about 65,500 tokens"
 
 
 def files(root: pathlib.Path, **contents: str) -> pathlib.Path:

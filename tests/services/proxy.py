@@ -1,11 +1,15 @@
-"""A proxy between a process and its server that can go half-open (accept bytes and pass none on) and cut its connections."""
+"""A proxy between a process and its server that can go half-open (accept bytes and pass none on) and cut its connections.
+
+It can also tell what the server did not say: another version, in the same number of bytes.
+"""
 
 import contextlib
 import pathlib
 import socket
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 Address = tuple[str, int] | str  # host and port, or the path of a Unix socket
 
@@ -13,8 +17,9 @@ Address = tuple[str, int] | str  # host and port, or the path of a Unix socket
 class Proxy:
     """Listens on a free loopback port, or at a path, and forwards to `target`."""
 
-    def __init__(self, target: Address, listen: str | None = None) -> None:
-        self._target = target
+    def __init__(self, target: Address, listen: str | None = None, told: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
+        self._target, self._told = target, told
+        assert all(len(said) == len(instead) for said, instead in told.items())
         family = socket.AF_UNIX if listen else socket.AF_INET
         self._server = socket.socket(family)
         self._server.bind(listen or ("127.0.0.1", 0))
@@ -89,6 +94,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 self._flowing.wait()
+                for said, instead in self._told.items():
+                    data = data.replace(said, instead)
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
@@ -96,12 +103,12 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def in_front_of(url: str) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before the server of this URL, and the URL that goes through it."""
+def in_front_of(url: str, told: Mapping[bytes, bytes] = MappingProxyType({})) -> Iterator[tuple[Proxy, str]]:
+    """A proxy before the server of this URL, and the URL that goes through it. `told`: what is passed on in place of what."""
     parts = urllib.parse.urlsplit(url)
     assert parts.hostname
     assert parts.port
-    proxy = Proxy((parts.hostname, parts.port))
+    proxy = Proxy((parts.hostname, parts.port), told=told)
     try:
         yield proxy, url.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{proxy.port}")
     finally:

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from guardfleet.broker import celery_app
@@ -33,7 +33,7 @@ def checks(settings: Settings, *, clock: Clock = time.time) -> Iterator[Check]:
 
 
 def _rabbitmq(settings: Settings) -> str | Caution:
-    with celery_app.reached(celery_app.make_app(settings, NAME), settings) as connection:
+    with _reached(settings) as connection:
         said = {key: _text(value) for key, value in connection.connection.server_properties.items()}
     product, version = said.get("product", "the broker"), said.get("version", "")
     if product != "RabbitMQ":
@@ -48,7 +48,7 @@ def _queues(settings: Settings) -> str:
 
 
 def _redis(settings: Settings) -> str | Caution:
-    with celery_app.reached(celery_app.make_app(settings, NAME), settings) as connection, connection.channel() as channel:
+    with _reached(settings) as connection, connection.channel() as channel:
         found, others = _asked(channel.client)
     version = found["redis_version"]
     _require_new("Redis", version, LEAST_REDIS)
@@ -68,10 +68,14 @@ def _redis(settings: Settings) -> str | Caution:
 
 
 def _redis_clock(settings: Settings, clock: Clock) -> str | Caution:
-    with celery_app.reached(celery_app.make_app(settings, NAME), settings) as connection, connection.channel() as channel:
+    with _reached(settings) as connection, connection.channel() as channel:
         before = clock()
         seconds, micros = channel.client.time()
         return database.told((before + clock()) / 2 - seconds - micros / 1e6, "the broker")
+
+
+def _reached(settings: Settings) -> AbstractContextManager[Any]:
+    return celery_app.reached(celery_app.make_app(settings, NAME), settings, max_retries=1)
 
 
 def _asked(client: Any) -> tuple[dict[str, Any], int]:

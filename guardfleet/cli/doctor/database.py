@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from guardfleet.cli.doctor.findings import Caution, Check, Pitfall, TroubleError
-from guardfleet.errors import AwayError
+from guardfleet.errors import GuardfleetError
 from guardfleet.settings import Settings
 from guardfleet.store.postgres.database import Database
 
@@ -51,12 +51,12 @@ class _Seen:
         from guardfleet.store import installation, migrate
 
         keyring = Keyring.of(self._settings)
-        try:
-            with closing(self._opened()) as db:
+        with closing(self._opened()) as db:
+            try:
                 migrate.require_head(db)
-                is_pinned = installation.is_pinned(db, keyring)
-        except AwayError:
-            return Caution(f"key {keyring.key_id} was not compared: the database does not answer", "see `database`.")
+            except GuardfleetError:
+                return Caution(f"key {keyring.key_id} was not compared: the database cannot be used", "see `database`.")
+            is_pinned = installation.is_pinned(db, keyring)
         if is_pinned:
             return f"key {keyring.key_id} is the installation's"
         first = "check that it is the right one, and keep a copy: without it nothing can be decrypted (docs/security.md)."

@@ -62,12 +62,25 @@ class _Seen:
     def files(self) -> str | Caution:
         from worker.engine.model import inspection
 
-        self._found = found = inspection.find(self._asked.model, self._asked.revision)
+        self._found = found = self._find()
         self._tokenizer = tokenizer = inspection.tokenizer_for(found)
         if found.folder is None:
             return self._downloads(found)
         n_bytes = inspection.require_loadable(found, tokenizer)
         return f"{found.called}, {_size(n_bytes)} of weights, complete; {found.max_positions:,} positions"
+
+    def _find(self) -> "FoundModel":
+        """Find the model; an error about a name that could be a folder's says how it was understood."""
+        from worker.engine.model import inspection
+        from worker.engine.model.model_files import folder_of
+
+        try:
+            return inspection.find(self._asked.model, self._asked.revision)
+        except ConfigurationError as error:
+            if folder_of(self._asked.model) is not None:
+                raise
+            taken = f"{self._asked.model!r} was taken for a hub name, because {Path.cwd()} has no such folder"
+            raise TroubleError(str(error), f"{taken}: give a folder by its whole path.") from error
 
     def _downloads(self, found: "FoundModel") -> str | Caution:
         """Say what is still to be downloaded, and whether there is room. Raises ConfigurationError."""
