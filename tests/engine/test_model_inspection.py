@@ -1,5 +1,6 @@
 """What doctor says of a model: found in its files' headers, without reading a weight."""
 
+import itertools
 import json
 import pathlib
 import shutil
@@ -39,16 +40,22 @@ def guard(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def found(
-    asked: str | pathlib.Path, *, texts: tuple[str, ...] = (), device: Device | None = None, **settings: Any
+    asked: str | pathlib.Path, *, texts: tuple[str, ...] = (), on: Device | None = None, **settings: Any
 ) -> dict[str, Finding]:
     """The findings of a chain by name, as the examination leaves checks out."""
     out: dict[str, Finding] = {}
     settings = {"device": "cpu", "dtype": "float32", **settings}
-    memory_of = None if device is None else lambda on: device
-    for check in model.checks(load_settings(model=str(asked), **settings), texts=texts, within_s=600.0, memory_of=memory_of):
-        if check.after is None or check.after not in out or out[check.after].status is not Status.FAILED:
+    memory_of = None if on is None else lambda _: on
+    chains = model.checks(load_settings(model=str(asked), **settings), texts=texts, within_s=600.0, memory_of=memory_of)
+    for check in itertools.chain(*chains):
+        if all(name in out and out[name].status is not Status.FAILED for name in check.after):
             out[check.name] = looked(check)
     return out
+
+
+def failed(seen: dict[str, Finding]) -> Finding:
+    """The one that failed of those that look for the model and into it."""
+    return next(seen[name] for name in ("model path", "model") if seen[name].status is Status.FAILED)
 
 
 def test_a_whole_model_is_found_without_reading_its_weights(guard: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +66,7 @@ def test_a_whole_model_is_found_without_reading_its_weights(guard: pathlib.Path,
     monkeypatch.setattr("worker.engine.model.loading.digest_of", unread)
     seen = found(guard)
     assert {name: finding.status for name, finding in seen.items()} == dict.fromkeys(
-        ("device", "model", "memory", "long texts"), Status.OK
+        ("model path", "device", "model", "memory", "long texts"), Status.OK
     )
     assert seen["model"].said == "guard, 2 MB of weights, complete; 8,192 positions"
 
@@ -130,8 +137,8 @@ def test_a_model_that_is_not_whole_is_named_with_what_is_wrong(
     guard: pathlib.Path, damage: Callable[[pathlib.Path], None], said: str
 ) -> None:
     damage(guard)
-    seen = found(guard)["model"]
-    assert (seen.status, seen.pitfall) == (Status.FAILED, Pitfall.MODEL_PATH)
+    seen = failed(found(guard))
+    assert seen.pitfall is Pitfall.MODEL_PATH
     assert said in seen.said
     assert seen.fix
 
@@ -142,11 +149,11 @@ def test_a_mistyped_folder_is_told_apart_from_a_hub_name(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     at(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.chdir(tmp_path)
-    near = found(guard.with_name("gaurd"))["model"]
+    near = failed(found(guard.with_name("gaurd")))
     assert "does not exist; " in near.said
     assert str(guard) in near.said
-    assert "does not exist: check the spelling" in found("/nowhere/guard")["model"].said
-    name = found("models/guard")["model"]
+    assert "does not exist: check the spelling" in failed(found("/nowhere/guard")).said
+    name = failed(found("models/guard"))
     assert "there is no folder 'models/guard' and no copy of such a model in the hub's cache" in name.said
     assert f"'models/guard' was taken for a hub name, because {tmp_path} has no such folder" in (name.fix or "")
 
@@ -229,7 +236,7 @@ def test_a_model_that_does_not_fit_is_answered_with_the_largest_that_does(
     guard: pathlib.Path, size: str, device: Device, said: str, fix: str
 ) -> None:
     dtype = "bfloat16" if device.is_cuda else "float32"
-    seen = found(shaped(guard, size), device=device, dtype=dtype)
+    seen = found(shaped(guard, size), on=device, dtype=dtype)
     assert seen["model"].status is Status.FAILED
     assert (seen["memory"].status, seen["memory"].pitfall) == (Status.FAILED, Pitfall.MEMORY)
     assert said in seen["memory"].said
@@ -237,13 +244,21 @@ def test_a_model_that_does_not_fit_is_answered_with_the_largest_that_does(
 
 
 def test_a_cpu_with_room_for_weights_but_not_for_batches_is_a_warning(guard: pathlib.Path) -> None:
-    seen = found(shaped(guard, "0.6B"), device=Device("cpu", 4 * GB, 4 * GB))["memory"]
+    seen = found(shaped(guard, "0.6B"), on=Device("cpu", 4 * GB, 4 * GB))["memory"]
     assert seen.status is Status.WARNING
     assert "weights 3.0 GB, 4.0 GB available; batches take " in seen.said
 
 
+def test_a_device_that_is_not_there_is_said_once() -> None:
+    seen = found("demo", device="cuda") if not torch.cuda.is_available() else {}
+    assert {name: one.status for name, one in seen.items()} in (
+        {},
+        {"device": Status.FAILED, "model path": Status.OK, "model": Status.OK, "memory": Status.WARNING, "long texts": Status.OK},
+    )
+
+
 def test_what_fits_is_said_even_if_the_model_is_not_found() -> None:
-    seen = found("/nowhere", device=Device("A10", 15 * GB, 15 * GB, (8, 6)), dtype="bfloat16")["memory"]
+    seen = found("/nowhere", on=Device("A10", 15 * GB, 15 * GB, (8, 6)), dtype="bfloat16")["memory"]
     assert seen.said.startswith("the largest model that fits on A10 is 8B in int8")
 
 

@@ -6,6 +6,7 @@ import re
 import resource
 import socket
 import threading
+from dataclasses import replace
 from importlib import metadata
 
 import pytest
@@ -45,22 +46,27 @@ def settings(tmp_path: pathlib.Path) -> Settings:
 def test_no_check_stops_another_whatever_it_raises_or_waits_for() -> None:
     never = threading.Event()
     waits = Check("waits", lambda: str(never.wait()), "advice")
-    chains = [[waits, WELL], [raising(ValueError("odd\nsecond line"))], [raising(ConfigurationError("wrong")), WELL]]
+    imports = replace(waits, slow="importing")
+    chains = [[waits, WELL], [imports], [raising(ValueError("odd\nsecond line"))], [raising(ConfigurationError("wrong")), WELL]]
     examination = Examination(chains)
     found = list(examination.findings(within_s=0.2))
     assert not examination.is_over
     never.set()
     assert [(one.name, one.status) for one in found] == [
-        ("waits", Status.FAILED), ("ill", Status.FAILED), ("ill", Status.FAILED), ("well", Status.OK),
+        ("waits", Status.FAILED), ("waits", Status.FAILED), ("ill", Status.FAILED), ("ill", Status.FAILED), ("well", Status.OK),
     ]  # fmt: skip
     assert found[0].said == "no answer within 0.2 s"
+    assert found[1].said == "importing took longer than 0.2 s"
     assert "--within" in (found[0].fix or "")
-    assert found[1].said == "the check itself failed: ValueError: odd"
-    assert (found[2].said, found[2].fix) == ("wrong", "advice")
+    assert found[2].said == "the check itself failed: ValueError: odd"
+    assert (found[3].said, found[3].fix) == ("wrong", "advice")
 
 
 def test_a_check_without_what_it_needs_is_left_out_and_so_is_what_needs_that() -> None:
-    chain = [raising(ConfigurationError("wrong")), *(Check(a, lambda: "x", "", after=b) for a, b in (("b", "ill"), ("c", "b")))]
+    chain = [
+        raising(ConfigurationError("wrong")),
+        *(Check(a, lambda: "x", "", after=b) for a, b in (("b", ("ill",)), ("c", ("well", "b")))),
+    ]
     found = list(Examination([[*chain, WELL]]).findings(within_s=60.0))
     assert [one.name for one in found] == ["ill", "well"]
 

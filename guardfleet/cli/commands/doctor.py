@@ -62,7 +62,7 @@ def _chains(settings: Settings, texts: Sequence[str], within_s: float) -> Iterat
     if settings.broker_url:
         yield _broker(settings)
     if settings.tuning.engine == "model" and _is_own():
-        yield list(model.checks(settings, texts=texts, within_s=within_s))
+        yield from model.checks(settings, texts=texts, within_s=within_s)
 
 
 def _broker(settings: Settings) -> Chain:

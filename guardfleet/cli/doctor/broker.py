@@ -25,11 +25,11 @@ def checks(settings: Settings, *, clock: Clock = time.time) -> Iterator[Check]:
     if celery_app.speaks_redis(settings.required("broker_url")):
         yield Check("broker", lambda: _redis(settings), reach, Pitfall.PORT)
         clocks = "run a time service (chrony, systemd-timesyncd) on both machines."
-        yield Check("broker's clock", lambda: _redis_clock(settings, clock), clocks, after="broker")
+        yield Check("broker's clock", lambda: _redis_clock(settings, clock), clocks, after=("broker",))
         return
     yield Check("broker", lambda: _rabbitmq(settings), reach, Pitfall.PORT)
     again = "stop the fleet, delete the queue (`rabbitmqctl delete_queue`), start the fleet: the work is in PostgreSQL."
-    yield Check("queues", lambda: _queues(settings), again, after="broker")
+    yield Check("queues", lambda: _queues(settings), again, after=("broker",))
 
 
 def _rabbitmq(settings: Settings) -> str | Caution:

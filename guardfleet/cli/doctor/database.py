@@ -19,7 +19,7 @@ def checks(settings: Settings, *, clock: Clock = time.time) -> Iterator[list[Che
     reach = "check GUARDFLEET_DATABASE_URL, that the server runs, and that no firewall keeps this machine off: `nc -vz HOST PORT`."
     yield [
         Check("database", seen.database, reach, Pitfall.PORT),
-        Check("clock", seen.clock, "run a time service (chrony, systemd-timesyncd) on both machines.", after="database"),
+        Check("clock", seen.clock, "run a time service (chrony, systemd-timesyncd) on both machines.", after=("database",)),
     ]
     key = "set GUARDFLEET_SECRET_KEY to the key that the other processes have (docs/security.md)."
     yield [Check("secret key", seen.secret, key)]

@@ -12,7 +12,7 @@ from guardfleet.errors import GuardfleetError
 
 WITHIN_S = 12.0  # for all checks: with the start of Python, a doctor takes less than 15 s
 DEFECT = "report this with the line above: it is a defect of guardfleet, or a library that is damaged."
-SLOW = "find out what does not answer, or give a slow machine more time: `guardfleet doctor --within 60`."
+SLOW = "find out what does not answer, or give a slow or busy machine more time: `guardfleet doctor --within 60`."
 
 Chain = Sequence[Check]  # looked at one after the other
 
@@ -71,12 +71,13 @@ class _Run:
         if late is None:
             return found
         why = f"no answer within {within_s:g} s" if self.is_running else "it ended without an answer"
+        why = f"{late.slow} took longer than {within_s:g} s" if self.is_running and late.slow else why
         return [*found, Finding.of(late, Status.FAILED, why, SLOW)]
 
     def _run(self) -> None:
-        failed: set[str | None] = set()
+        failed: set[str] = set()
         for check in self._chain:
-            if check.after in failed and check.after is not None:
+            if not failed.isdisjoint(check.after):
                 failed.add(check.name)
                 continue
             with self._lock:

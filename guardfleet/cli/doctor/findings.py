@@ -48,15 +48,16 @@ Look = Callable[[], str | Caution]
 class Check:
     """One thing to look at. `look` raises a GuardfleetError if it would not work.
 
-    `fix` is what to do then, unless the error knows better. `after`: an earlier check of the same chain, without whose success this
-    one has nothing to look at and is left out.
+    `fix` is what to do then, unless the error knows better. `after`: earlier checks of the same chain, without whose success this
+    one has nothing to look at and is left out. `slow`: what usually takes its time, if it is not somebody else's answer.
     """
 
     name: str
     look: Look
     fix: str
     pitfall: Pitfall | None = None
-    after: str | None = None
+    after: tuple[str, ...] = ()
+    slow: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """The model: torch and the device, its files, its memory, and what becomes of texts that are too long for it."""
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from guardfleet.cli.doctor.findings import Caution, Check, Pitfall, TroubleError
@@ -18,20 +20,36 @@ if TYPE_CHECKING:
 
 MemoryOf = Callable[[Any], "Device | None"]  # of a torch.device, now
 WORKER = "pip install 'guardfleet[worker]'"
+IMPORTING = "importing torch and transformers"
 ROOM = 1 << 30  # bytes that a disk should have beside a model that is downloaded to it
 
 
-def checks(settings: Settings, *, texts: Sequence[str] = (), within_s: float, memory_of: MemoryOf | None = None) -> Iterator[Check]:
-    """Yield the checks of the model, one chain. `texts`: files whose texts are measured, for at most half of `within_s`."""
+def checks(
+    settings: Settings, *, texts: Sequence[str] = (), within_s: float, memory_of: MemoryOf | None = None
+) -> Iterator[list[Check]]:
+    """Yield the chains of checks of the model. `texts`: files whose texts are measured, for at most half of `within_s`.
+
+    The device is a chain of its own: it imports torch while the hub is asked for the model.
+    """
     seen = _Seen(settings, memory_of)
     driver = "look at `nvidia-smi`, or set GUARDFLEET_ENGINE__DEVICE=cpu."
-    yield Check("device", seen.device, driver, Pitfall.VERSIONS)
+    yield [Check("device", seen.device, driver, Pitfall.VERSIONS, slow=IMPORTING)]
     path = "give GUARDFLEET_ENGINE__MODEL the folder that holds config.json and all *.safetensors, or a hub name (docs/doctor.md)."
-    yield Check("model", seen.files, path, Pitfall.MODEL_PATH, after="device")
-    room = "use a smaller model, eight bits (GUARDFLEET_ENGINE__QUANTIZE), or a device with more memory (docs/engine.md)."
-    yield Check("memory", seen.memory, room, Pitfall.MEMORY, after="device")
-    long = "set GUARDFLEET_ENGINE__WINDOW_TOKENS and GUARDFLEET_ENGINE__LONG_TEXTS (docs/long-texts.md)."
-    yield Check("long texts", partial(seen.long_texts, texts, within_s / 2), long, Pitfall.LONG_INPUT, after="model")
+    chain = [Check("model path", seen.path, path, Pitfall.MODEL_PATH)]
+    if not _missing():
+        room = "use a smaller model, eight bits (GUARDFLEET_ENGINE__QUANTIZE), or a device with more memory (docs/engine.md)."
+        long = "set GUARDFLEET_ENGINE__WINDOW_TOKENS and GUARDFLEET_ENGINE__LONG_TEXTS (docs/long-texts.md)."
+        measured = partial(seen.long_texts, texts, within_s / 2)
+        chain += [
+            Check("model", seen.files, path, Pitfall.MODEL_PATH, after=("model path",), slow=IMPORTING),
+            Check("memory", seen.memory, room, Pitfall.MEMORY, slow=IMPORTING),
+            Check("long texts", measured, long, Pitfall.LONG_INPUT, after=("model path", "model")),
+        ]
+    yield chain
+
+
+def _missing() -> list[str]:
+    return [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
 
 
 class _Seen:
@@ -41,10 +59,32 @@ class _Seen:
         self._asked, self._settings, self._memory_of = settings.engine, settings, memory_of
         self._found: FoundModel | None = None
         self._tokenizer: Any = None
+        self._is_offline = False  # the model comes from the hub's cache, because the hub cannot be reached
+
+    def path(self) -> str:
+        """Look for the model without torch, so that a wrong name is said at once on any machine."""
+        from worker.engine.model import hub
+        from worker.engine.model.model_files import folder_of
+        from worker.engine.model.weights import require_servable, require_stored, stored_in
+
+        name = self._asked.model
+        folder = folder_of(name)
+        if folder is None:
+            try:
+                self._is_offline = hub.is_only_cached(name, self._asked.revision)
+            except ConfigurationError as error:
+                taken = f"{name!r} was taken for a hub name, because {Path.cwd()} has no such folder"
+                raise TroubleError(str(error), f"{taken}: give a folder by its whole path.") from error
+            return f"{name}, {'a copy of it in the cache, as the hub cannot be reached' if self._is_offline else 'on the hub'}"
+        require_servable(name, SimpleNamespace(**{"model_type": None, **_config_in(folder)}))
+        require_stored(name, folder)
+        return f"{folder}, with {len(stored_in(folder))} files of weights"
 
     def device(self) -> str | Caution:
-        if importlib.util.find_spec("torch") is None:
-            raise TroubleError("torch is not installed.", f"{WORKER}; a machine that only submits or dispatches needs none.")
+        if missing := _missing():
+            raise TroubleError(
+                f"{' and '.join(missing)} not installed.", f"{WORKER}; a machine that only submits or dispatches needs none."
+            )
         from worker.engine.model.driver import stack
         from worker.engine.model.loading import device_for
 
@@ -62,25 +102,12 @@ class _Seen:
     def files(self) -> str | Caution:
         from worker.engine.model import inspection
 
-        self._found = found = self._find()
+        self._found = found = inspection.find(self._asked.model, self._asked.revision, is_offline=self._is_offline)
         self._tokenizer = tokenizer = inspection.tokenizer_for(found)
         if found.folder is None:
             return self._downloads(found)
         n_bytes = inspection.require_loadable(found, tokenizer)
         return f"{found.called}, {_size(n_bytes)} of weights, complete; {found.max_positions:,} positions"
-
-    def _find(self) -> "FoundModel":
-        """Find the model; an error about a name that could be a folder's says how it was understood."""
-        from worker.engine.model import inspection
-        from worker.engine.model.model_files import folder_of
-
-        try:
-            return inspection.find(self._asked.model, self._asked.revision)
-        except ConfigurationError as error:
-            if folder_of(self._asked.model) is not None:
-                raise
-            taken = f"{self._asked.model!r} was taken for a hub name, because {Path.cwd()} has no such folder"
-            raise TroubleError(str(error), f"{taken}: give a folder by its whole path.") from error
 
     def _downloads(self, found: "FoundModel") -> str | Caution:
         """Say what is still to be downloaded, and whether there is room. Raises ConfigurationError."""
@@ -106,7 +133,10 @@ class _Seen:
         from worker.engine.model.loading import device_for, dtype_for
         from worker.engine.model.memory import Precision, device_of, largest, plan_for
 
-        on = device_for(self._asked.device, self._asked.quantize)
+        try:
+            on = device_for(self._asked.device, self._asked.quantize)
+        except ConfigurationError:
+            return Caution("how much there is cannot be known without the device", "see `device`.")
         dtype = dtype_for(on, self._asked.quantize) if self._asked.dtype == "auto" else self._asked.dtype
         precision, device = Precision(dtype, self._asked.quantize), (self._memory_of or device_of)(on)
         if device is None:
@@ -114,7 +144,7 @@ class _Seen:
         fitting = largest(precision, device)
         if self._found is None:
             said = f"the largest model that fits on {device.name} is {fitting}" if fitting else f"no model fits on {device.name}"
-            return Caution(f"{said}; what this one needs is not known without its config.json", "see `model`.")
+            return Caution(f"{said}; what this one needs is not known without its config.json", "see `model path`.")
         try:
             plan = plan_for(self._found.name, self._found.config, precision, device)
         except ConfigurationError as error:
@@ -131,6 +161,14 @@ class _Seen:
         if self._found is None:
             raise AssertionError  # the check comes after that of the model's files
         return LongTexts(self._settings, self._tokenizer, self._found.max_positions).said(files, within_s)
+
+
+def _config_in(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{folder / 'config.json'} cannot be read ({type(error).__name__}): download it again.") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _instead(fitting: str | None) -> str:

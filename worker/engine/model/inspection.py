@@ -44,11 +44,13 @@ class FoundModel:
         return int(self.config.max_position_embeddings)
 
 
-def find(name: str, revision: str | None = None) -> FoundModel:
-    """Find a model and read its config.json. Raises ConfigurationError if it is nowhere, or not one that guardfleet serves."""
+def find(name: str, revision: str | None = None, *, is_offline: bool = False) -> FoundModel:
+    """Find a model and read its config.json. Raises ConfigurationError if it is nowhere, or not one that guardfleet serves.
+
+    `is_offline`: it is on the hub, which cannot be reached (`hub.is_only_cached`).
+    """
     quiet()
     folder = folder_of(name)
-    is_offline = folder is None and hub.is_only_cached(name, revision)
     with translating(name, ""):
         config = transformers.AutoConfig.from_pretrained(str(folder or name), revision=revision, local_files_only=is_offline)
         require_servable(name, config)
