@@ -15,6 +15,7 @@ from tests.services.fleet import until
 from tests.services.patience import patience
 from tests.services.servers import free_port
 
+WRITABLE = "/tmp/"  # noqa: S108 - where the shipped file lets nginx write
 SHIPPED = pathlib.Path(__file__).parents[2] / "deploy" / "nginx"
 
 
@@ -46,7 +47,8 @@ def written(folder: pathlib.Path, upstreams: Sequence[str]) -> int:
     """Write the shipped files, with these servers and a free port, into the folder; return the port."""
     port = free_port()
     for name in ("nginx.conf", "guardfleet.conf", "upstream.conf"):
-        text = (SHIPPED / name).read_text().replace("/tmp/", f"{folder}/").replace("listen 8080;", f"listen 127.0.0.1:{port};")
+        text = (SHIPPED / name).read_text().replace(WRITABLE, f"{folder}/")
+        text = text.replace("listen 8080;", f"listen 127.0.0.1:{port};")
         if name == "upstream.conf":  # `resolve` is younger than Debian's nginx, and there is no DNS of Docker's here
             lines = [line for line in text.splitlines() if not line.strip().startswith(("resolver ", "server "))]
             servers = [f"    server {url.removeprefix('http://')} max_fails=2 fail_timeout=5s;" for url in upstreams]
