@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -58,6 +59,16 @@ Generated from the pages by `make docs`. Each says what was asked, what was deci
 
 | decision | status | date |
 |---|---|---|
+"""
+RULES = HERE.parent / "deploy" / "prometheus" / "rules.yml"
+OPERATOR_RULES = """# Generated from deploy/prometheus/rules.yml by `make docs`.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: guardfleet
+  labels:
+    app.kubernetes.io/part-of: guardfleet
+spec:
 """
 DECISION = re.compile(r"# (.+)\n\nStatus: (.+)\. Date: (\d{4}-\d\d-\d\d)\.\n")
 
@@ -146,6 +157,10 @@ def _metric(metric: Any) -> tuple[str, str, tuple[str, ...], str]:
     suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
     labels = metric.labels if isinstance(metric, OURS) else metric._labelnames  # noqa: SLF001 - it tells them nowhere else
     return family.name + suffix, family.type, labels, family.documentation
+def operator_rules() -> str:
+    """Return the alert rules as the Prometheus operator reads them; none if there are none yet."""
+    rules = RULES.read_text() if RULES.exists() else "groups: []\n"
+    return OPERATOR_RULES + textwrap.indent(rules[rules.index("groups:") :], "  ")
 
 
 def openapi() -> str:
@@ -201,6 +216,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "decisions/README.md": decisions_page,
         "metrics.md": metrics_page,
         "public-names.txt": public_names,
+        "../deploy/kubernetes/components/monitoring/rules.yaml": operator_rules,
     }
 )
 

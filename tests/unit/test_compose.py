@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONDITIONS = ["service_started", "service_healthy", "service_completed_successfully"]
 STRINGS = {"type": "array", "items": {"type": "string"}}
 # Of images of others, an exact version; of ours, the version of this package.
-IMAGE = rf"^(guardfleet/[a-z-]+:{re.escape(__version__)}|[a-z]+(/[a-z]+)?:v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?)$"
+IMAGE = rf"^(guardfleet-[a-z-]+:{re.escape(__version__)}|[a-z]+(/[a-z]+)?:v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?)$"
 MOUNT = r"^([a-z]+:/[a-z/]+|\./deploy/[a-z]+:/[a-z/]+:ro)$"
 # The part of the Compose specification that the file uses; anything else in it is an error.
 SERVICE = {
