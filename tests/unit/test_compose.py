@@ -19,8 +19,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONDITIONS = ["service_started", "service_healthy", "service_completed_successfully"]
 STRINGS = {"type": "array", "items": {"type": "string"}}
 # Of images of others, an exact version; of ours, the version of this package.
-IMAGE = rf"^(guardfleet-[a-z-]+:{re.escape(__version__)}|[a-z]+(/[a-z]+)?:v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?)$"
-MOUNT = r"^([a-z]+:/[a-z/]+|\./deploy/[a-z]+:/[a-z/]+:ro)$"
+IMAGE = rf"^(guardfleet-[a-z-]+:{re.escape(__version__)}|[a-z]+(/[a-z-]+)?:v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?)$"
+MOUNT = r"^([a-z]+:/[a-z/]+|\./deploy/[a-z]+:/[a-z/]+:ro|/:/host:ro,rslave)$"
 # The part of the Compose specification that the file uses; anything else in it is an error.
 SERVICE = {
     "type": "object",
@@ -83,7 +83,7 @@ SERVICE = {
 }
 SERVERS = {"postgres", "rabbitmq", "redis", "nginx"}
 OURS = {"migrate", "api", "dispatcher", "webhooks", "worker", "worker-gpu"}
-WATCHING = {"prometheus", "alertmanager", "grafana"}
+WATCHING = {"prometheus", "alertmanager", "grafana", "node-exporter"}
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +106,7 @@ def test_it_names_only_things_that_exist(compose: dict[str, Any]) -> None:
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
         mounted = {volume.split(":")[0] for volume in service.get("volumes", [])}
-        assert {name for name in mounted if not name.startswith("./")} <= set(compose["volumes"])
+        assert {name for name in mounted if not name.startswith(("./", "/"))} <= set(compose["volumes"])
         assert all((ROOT / name).is_dir() for name in mounted if name.startswith("./"))
         assert set(service.get("networks", ["default"])) <= set(compose["networks"])
         if "build" in service:
@@ -134,7 +134,7 @@ def test_servers_have_no_way_out_and_the_proxy_none_to_them(compose: dict[str, A
     assert all("networks" not in services[name] for name in SERVERS - {"nginx"})
     assert services["nginx"]["networks"] == ["edge"]
     published = {name for name, service in services.items() if "ports" in service}
-    assert published == {"nginx"} | WATCHING
+    assert published == {"nginx"} | WATCHING - {"node-exporter"}
     assert all(set(services[name]["networks"]) - {"default"} for name in published)  # an internal network publishes nothing
 
 
@@ -169,7 +169,8 @@ def test_prometheus_looks_for_every_process_where_it_serves_its_metrics(compose:
         assert services[name]["environment"]["GUARDFLEET_METRICS_PORT"] == str(found["port"])
         assert services[name]["environment"]["GUARDFLEET_METRICS_HOST"] == "0.0.0.0"  # noqa: S104
         assert "default" in services[name]["networks"]
-    assert set(scraped) == {"guardfleet", "rabbitmq", "prometheus"}
+    assert set(scraped) == {"guardfleet", "rabbitmq", "node", "prometheus"}
+    assert "node-exporter" in services
     assert config["rule_files"] == ["rules.yml"]
     (alerted,) = config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
     assert alerted.split(":")[0] in services
