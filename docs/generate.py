@@ -157,6 +157,8 @@ def _metric(metric: Any) -> tuple[str, str, tuple[str, ...], str]:
     suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
     labels = metric.labels if isinstance(metric, OURS) else metric._labelnames  # noqa: SLF001 - it tells them nowhere else
     return family.name + suffix, family.type, labels, family.documentation
+
+
 def operator_rules() -> str:
     """Return the alert rules as the Prometheus operator reads them; none if there are none yet."""
     rules = RULES.read_text() if RULES.exists() else "groups: []\n"

@@ -4,13 +4,13 @@ Rows that an older version writes beside this one get the defaults. A row younge
 can be changed; `guardfleet.domain.actions.LEAST_DAYS` is the same number.
 
 Revision ID: 0018
-Revises: 0016
+Revises: 0017
 """
 
 from alembic import op
 
 revision = "0018"
-down_revision = "0016"  # becomes 0017 once there is one
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 

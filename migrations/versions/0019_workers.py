@@ -1,13 +1,13 @@
 """Workers as rows, the size of a shard's texts, and the number of workers that the work needs, for autoscalers.
 
 Revision ID: 0019
-Revises: 0016
+Revises: 0018
 """
 
 from alembic import op
 
 revision = "0019"
-down_revision = "0016"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 

@@ -251,11 +251,11 @@ def test_keda_scales_workers_by_the_number_wanted_and_takes_silence_for_no_answe
     (trigger,) = spec["triggers"]  # one: when one of two fails, the fallback replaces what the other says
     assert trigger["type"] == source
     if source == "prometheus":
-        assert trigger["metadata"]["query"] == 'max(guardfleet_workers_wanted{route="bulk"})'
+        assert trigger["metadata"]["query"] == 'max(guardfleet_workers_wanted{route="any"})'
         assert trigger["metadata"]["ignoreNullValues"] == "false"
         assert trigger["metadata"]["threshold"] == "1"
     else:
-        assert trigger["metadata"]["query"] == "select wanted from guardfleet_workers_wanted where route = 'bulk'"
+        assert trigger["metadata"]["query"] == "select wanted from guardfleet_workers_wanted where route = 'any'"
         assert trigger["metadata"]["targetQueryValue"] == "1"
         authentication = named(manifests, "TriggerAuthentication", trigger["authenticationRef"]["name"])
         assert authentication["spec"]["secretTargetRef"] == [
