@@ -186,7 +186,7 @@ def _table(job: JobView, counts: Counts) -> Table:
 def _cost(job: JobView, price: float | None) -> str:
     """Say what the job took of the devices, and what that cost."""
     cost = job.cost(price)
-    said = f"{job.device_s:,.1f} device seconds"
+    said = f"{job.device_s:,.1f} device seconds" if job.device_s >= 1 else f"{job.device_s:.2g} device seconds"
     return said if cost is None else f"{said}, cost {cost:,.4g} ({cost / max(1, job.done) * 1e6:,.4g} per million texts)"
 
 
