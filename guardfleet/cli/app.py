@@ -10,6 +10,7 @@ from guardfleet.cli import UNUSABLE, terminal
 from guardfleet.cli.commands.administration import audit, db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
 from guardfleet.cli.commands.plan import plan
+from guardfleet.cli.commands.processes import api, dispatcher, worker
 from guardfleet.cli.commands.retry import retry
 from guardfleet.cli.doctor.examination import WITHIN_S
 from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
@@ -32,9 +33,6 @@ app = typer.Typer(
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
 app.add_typer(bench_app, name="bench")
-app.command()(audit)
-app.command()(retry)
-app.command()(plan)
 
 
 @app.callback()
@@ -214,49 +212,8 @@ def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, 
     return jobs.prioritise(load_settings(), job, priority)
 
 
-@app.command()
-def worker(
-    model: Model = None,
-    named_only: Annotated[bool, typer.Option("--named-only", help="Take only jobs that name this model.")] = False,
-    webhooks: Annotated[bool, typer.Option("--webhooks", help="Deliver webhooks instead of moderating; needs no torch.")] = False,
-    devices: Annotated[str | None, typer.Option("--devices", help="Run one process on each device: all (GPUs), or 0,1,...")] = None,
-) -> int:
-    """Run one worker process (one device), or one for each of several devices."""
-    from guardfleet.telemetry import logs
-
-    settings = load_settings(model=model, named_only=named_only or None)
-    logs.configure(settings, process="webhooks" if webhooks else "worker")
-    if devices is not None:
-        from guardfleet.cli.commands.devices import run
-
-        return run(settings, devices)
-    from worker.process import main
-
-    return main.deliver(settings) if webhooks else main.moderate(settings)
-
-
-@app.command()
-def dispatcher() -> int:
-    """Run one dispatcher process; further ones stand by."""
-    from guardfleet.telemetry import logs
-
-    settings = load_settings()
-    logs.configure(settings, process="dispatcher")
-    from worker.process import main
-
-    return main.dispatch(settings)
-
-
-@app.command()
-def api() -> int:
-    """Run the HTTP API."""
-    from guardfleet.telemetry import logs
-
-    settings = load_settings()
-    logs.configure(settings, process="api")
-    from api.server import serve
-
-    return serve(settings)
+for command in (retry, worker, dispatcher, api, audit, plan):
+    app.command()(command)
 
 
 @app.command()

@@ -26,6 +26,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "job.run_out": "a job was ended because its completion window was over",
         "job.pause": "a job was paused",
         "job.resume": "a paused job was resumed",
+        "job.retry": "the failed texts of a job were given to a new job",
         "job.prioritise": "a job's priority was changed",
         "job.export": "verdicts, refused lines or a result file were read as a whole; recorded when it begins",
         "job.purge": "a job's texts and data key were deleted",

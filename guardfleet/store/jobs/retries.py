@@ -17,8 +17,9 @@ from guardfleet.domain.options import COLUMNS, JobOptions
 from guardfleet.domain.verdict import Severity
 from guardfleet.errors import NotFoundError, RetryableError
 from guardfleet.security.encryption import Keyring
+from guardfleet.store import audit
 from guardfleet.store.jobs import views
-from guardfleet.store.jobs.views import JobView, audit
+from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import INGESTING_JOB, UNENDED_JOB
 
@@ -179,4 +180,4 @@ def admit(connection: Connection, public_id: uuid.UUID, job: JobView, fingerprin
     if other is not None:
         idle_token = other.intake_token if other.is_idle else None
         raise OpenRetryError(ids.JOB.of(other.public_id), other.id, same=other.same, idle_token=idle_token)
-    audit(connection, job.tenant_id, "job.retry", job.label)
+    audit.record(connection, job.tenant_id, "job.retry", job.label)
