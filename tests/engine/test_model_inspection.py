@@ -40,13 +40,13 @@ def guard(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def found(
-    asked: str | pathlib.Path, *, texts: tuple[str, ...] = (), on: Device | None = None, **settings: Any
+    asked: str | pathlib.Path, *, texts: tuple[str, ...] = (), within_s: float = 600.0, on: Device | None = None, **settings: Any
 ) -> dict[str, Finding]:
     """The findings of a chain by name, as the examination leaves checks out."""
     out: dict[str, Finding] = {}
     settings = {"device": "cpu", "dtype": "float32", **settings}
     memory_of = None if on is None else lambda _: on
-    chains = model.checks(load_settings(model=str(asked), **settings), texts=texts, within_s=600.0, memory_of=memory_of)
+    chains = model.checks(load_settings(model=str(asked), **settings), texts=texts, within_s=within_s, memory_of=memory_of)
     for check in itertools.chain(*chains):
         if all(name in out and out[name].status is not Status.FAILED for name in check.after):
             out[check.name] = looked(check)
@@ -279,8 +279,10 @@ def test_long_texts_of_a_file_are_counted_as_the_worker_would_treat_them(guard: 
     assert seen.said.startswith("of 5 texts, 1 are longer than a window (up to ")
     for part in ("1 conversations lose their oldest turns", "1 would be the error too_long", "; 1 lines are refused"):
         assert part in seen.said
-    (tmp_path / "short.jsonl").write_text(lines[0])
+    (tmp_path / "short.jsonl").write_text("\n".join(json.dumps({"id": str(at), "text": "x"}) for at in range(200)))
     assert found(guard, texts=(str(tmp_path / "short.jsonl"),))["long texts"].status is Status.OK
+    some = found(guard, texts=(str(tmp_path / "short.jsonl"),), within_s=0.0)["long texts"]
+    assert some.said.startswith("of the first 64 texts (more were not read in time), all fit into one window")
     missing = found(guard, texts=(str(tmp_path / "gone.jsonl"),))["long texts"]
     assert missing.status is Status.FAILED
     assert "gone.jsonl" in missing.said

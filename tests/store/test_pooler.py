@@ -45,9 +45,9 @@ def test_every_process_says_it_in_one_sentence_and_does_not_start(
         main()
     assert ended.value.code == UNUSABLE
     out, err = capsys.readouterr()
-    said = [line for line in (out if command == ["doctor"] else err).splitlines() if "pooler" in line]
+    said = [line for line in (out if command == ["doctor"] else err).splitlines() if SAID in line]
     assert len(said) == 1, said
-    assert said[0].startswith(f"{'no  database' if command == ['doctor'] else 'guardfleet'}: {SAID}")
+    assert said[0].startswith(f"{'no  pooler' if command == ['doctor'] else 'guardfleet'}: {SAID}")
 
 
 def test_a_pooler_is_found_also_by_who_comes_later(settings: Settings) -> None:

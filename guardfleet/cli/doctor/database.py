@@ -19,6 +19,8 @@ def checks(settings: Settings, *, clock: Clock = time.time) -> Iterator[list[Che
     reach = "check GUARDFLEET_DATABASE_URL, that the server runs, and that no firewall keeps this machine off: `nc -vz HOST PORT`."
     yield [
         Check("database", seen.database, reach, Pitfall.PORT),
+        Check("schema", seen.schema, "`guardfleet db upgrade`, with the newest version of guardfleet.", after=("database",)),
+        Check("pooler", seen.pooler, "docs/scaling.md says which can be used, and how.", after=("database",)),
         Check("clock", seen.clock, "run a time service (chrony, systemd-timesyncd) on both machines.", after=("database",)),
     ]
     key = "set GUARDFLEET_SECRET_KEY to the key that the other processes have (docs/security.md)."
@@ -30,14 +32,24 @@ class _Seen:
         self._settings, self._clock = settings, clock
 
     def database(self) -> str:
-        from guardfleet.store import migrate
-        from guardfleet.store.postgres import pooler, server
+        from guardfleet.store.postgres import server
 
         with closing(self._opened()) as db:
-            version = server.require_supported(db)
+            return f"PostgreSQL {server.require_supported(db)} answers"
+
+    def schema(self) -> str:
+        from guardfleet.store import migrate
+
+        with closing(self._opened()) as db:
             migrate.require_head(db)
+        return f"at migration {migrate.head()}"
+
+    def pooler(self) -> str:
+        from guardfleet.store.postgres import pooler
+
+        with closing(self._opened()) as db:
             pooler.require_prepared(db)
-        return f"PostgreSQL {version} answers, at migration {migrate.head()}"
+        return "none, or one that keeps prepared statements"
 
     def clock(self) -> str | Caution:
         from guardfleet.store.postgres import server
@@ -55,7 +67,9 @@ class _Seen:
             try:
                 migrate.require_head(db)
             except GuardfleetError:
-                return Caution(f"key {keyring.key_id} was not compared: the database cannot be used", "see `database`.")
+                return Caution(
+                    f"key {keyring.key_id} was not compared: the database cannot be used", "see `database` and `schema`."
+                )
             is_pinned = installation.is_pinned(db, keyring)
         if is_pinned:
             return f"key {keyring.key_id} is the installation's"

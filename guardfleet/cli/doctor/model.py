@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 MemoryOf = Callable[[Any], "Device | None"]  # of a torch.device, now
 WORKER = "pip install 'guardfleet[worker]'"
 IMPORTING = "importing torch and transformers"
+READING = 0.7  # of the time, until when texts are read: what was counted until then is still to be said
 ROOM = 1 << 30  # bytes that a disk should have beside a model that is downloaded to it
 
 
 def checks(
     settings: Settings, *, texts: Sequence[str] = (), within_s: float, memory_of: MemoryOf | None = None
 ) -> Iterator[list[Check]]:
-    """Yield the chains of checks of the model. `texts`: files whose texts are measured, for at most half of `within_s`.
+    """Yield the chains of checks of the model. `texts`: files whose texts are measured, for most of `within_s`.
 
     The device is a chain of its own: it imports torch while the hub is asked for the model.
     """
@@ -39,7 +41,7 @@ def checks(
     if not _missing():
         room = "use a smaller model, eight bits (GUARDFLEET_ENGINE__QUANTIZE), or a device with more memory (docs/engine.md)."
         long = "set GUARDFLEET_ENGINE__WINDOW_TOKENS and GUARDFLEET_ENGINE__LONG_TEXTS (docs/long-texts.md)."
-        measured = partial(seen.long_texts, texts, within_s / 2)
+        measured = partial(seen.long_texts, texts, time.monotonic() + READING * within_s)
         chain += [
             Check("model", seen.files, path, Pitfall.MODEL_PATH, after=("model path",), slow=IMPORTING),
             Check("memory", seen.memory, room, Pitfall.MEMORY, slow=IMPORTING),
@@ -157,10 +159,10 @@ class _Seen:
                 return Caution(f"{plan.told()}; batches take {_size(working)} more: too little, so that it may be killed")
         return plan.told(self._asked.batch_tokens)
 
-    def long_texts(self, files: Sequence[str], within_s: float) -> str | Caution:
+    def long_texts(self, files: Sequence[str], deadline: float) -> str | Caution:
         if self._found is None:
             raise AssertionError  # the check comes after that of the model's files
-        return LongTexts(self._settings, self._tokenizer, self._found.max_positions).said(files, within_s)
+        return LongTexts(self._settings, self._tokenizer, self._found.max_positions).said(files, deadline)
 
 
 def _config_in(folder: Path) -> dict[str, Any]:

@@ -61,10 +61,10 @@ class LongTexts:
         prompter = prompter_of(tokenizer, neutralises=asked.role_labels == "neutralise")
         self._renderer = Renderer(prompter, max_positions=max_positions, policy=self._policy)
 
-    def said(self, files: Sequence[str], within_s: float) -> str | Caution:
-        """Say the rule, and what it does with the texts of files, as many as can be read in time."""
+    def said(self, files: Sequence[str], deadline: float) -> str | Caution:
+        """Say the rule, and what it does with the texts of files, as many as can be read before `deadline` (monotonic)."""
         if files:
-            return self._judged(self._measured(files, within_s))
+            return self._judged(self._measured(files, deadline))
         is_asked = "window_tokens" in self._settings.engine.model_fields_set  # the default is meant to be cut
         if is_asked and self._renderer.max_prompt_tokens < self._policy.tokens:
             fix = f"GUARDFLEET_ENGINE__WINDOW_TOKENS={self._renderer.max_prompt_tokens} says what is so."
@@ -91,10 +91,10 @@ class LongTexts:
         parts += [f"{n:,} would be the error {code}" for code, n in sorted(found.errors.items())]
         return Caution(f"{whole}, {', '.join(parts)}{lines}; {self._rule()}")
 
-    def _measured(self, files: Sequence[str], within_s: float) -> Measured:
+    def _measured(self, files: Sequence[str], deadline: float) -> Measured:
         from producer.sources import Inputs
 
-        deadline, found = time.monotonic() + within_s, Measured()
+        found = Measured()
         rows = self._contents(Inputs(list(files), max_text_bytes=self._settings.intake.max_text_bytes), found)
         while batch := list(itertools.islice(rows, AT_ONCE)):
             for rendered in self._renderer(batch):
