@@ -87,6 +87,7 @@ ROUTES = {
     "/v1/models": "- names of models",
     "/v1/models/{model}": "- one of them",
     "/v1alpha1/comments:analyze": "perspective",
+    "/v1/audit": "- who did what",
 }
 NO_VERDICTS = ("/v1/webhook_", "/livez", "/readyz", "/healthz")  # routes of endpoints and probes: their payloads are `webhook`
 COMMANDS = {
@@ -99,7 +100,7 @@ COMMANDS = {
     "evaluate": "evaluation",
     "cancel": "-",
     "pause": "-", "resume": "-", "prioritise": "-", "up": "-", "worker": "-", "dispatcher": "-", "api": "-", "doctor": "-",
-    "version": "-", "db": "-", "keys": "-", "bench": "-",
+    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-",
 }  # fmt: skip
 SOURCES = {
     "api.openai.categories", "api.openai.result_files", "guardfleet.verdicts.export", "guardfleet.verdicts.rationale",

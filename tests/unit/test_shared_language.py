@@ -72,8 +72,9 @@ def test_every_log_slug_is_declared_and_used() -> None:
 
 
 def test_the_page_of_the_audit_trail_lists_every_action_and_actor() -> None:
-    rows = re.findall(r"^\| `([\w.]+)` \| (.+) \|$", (ROOT / "docs" / "audit.md").read_text(), re.MULTILINE)
-    assert dict(rows) == {**actions.ACTORS, **actions.ACTIONS}
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.+) \|$", (ROOT / "docs" / "audit.md").read_text(), re.MULTILINE))
+    assert {name: told for name, told in rows.items() if "." in name} == actions.ACTIONS
+    assert {name: told for name, told in rows.items() if name in actions.ACTORS} == actions.ACTORS
     code = "".join(path.read_text() for part in CODE for path in (ROOT / part).rglob("*.py") if path.name != "actions.py")
     assert [action for action in actions.ACTIONS if f'"{action}"' not in code] == []
 
