@@ -14,7 +14,8 @@ from guardfleet.jobs.retry import judge_again
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import verdicts
+from guardfleet.store import audit, verdicts
+from guardfleet.store.audit import Wanted
 from guardfleet.store.jobs import control, intake, retention, retries, unprocessed, views
 from guardfleet.store.jobs.retries import OpenRetryError
 from guardfleet.store.jobs.views import JobView
@@ -55,6 +56,14 @@ def failed_job(db: Database, keyring: Keyring, n: int = 30, **asked: Any) -> Job
 
 def again(db: Database, keyring: Keyring, job: JobView, *codes: str) -> JobView:
     return judge_again(db, keyring, SETTINGS, job, codes).job
+
+
+def test_a_retry_is_in_the_audit_trail(db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring)
+    before = len(list(audit.events(db, Wanted())))
+    made = again(db, keyring, job)
+    new = list(audit.events(db, Wanted()))[before:]
+    assert {(event.action, event.subject) for event in new} == {("job.create", made.label), ("job.retry", job.label)}
 
 
 def severities(db: Database, job: JobView, **asked: Any) -> dict[str, str]:
