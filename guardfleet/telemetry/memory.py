@@ -26,12 +26,18 @@ def in_use() -> tuple[int, int]:
         limit = (GROUP / "memory.max").read_text().strip()
         if limit != "max":
             used = int((GROUP / "memory.current").read_text())
-            cache = next(int(line.split()[1]) for line in (GROUP / "memory.stat").open() if line.startswith("inactive_file "))
+            cache = next(
+                int(line.split()[1])
+                for line in (GROUP / "memory.stat").read_text().splitlines()
+                if line.startswith("inactive_file ")
+            )
             return used - cache, int(limit)
     except (OSError, ValueError, StopIteration):
         pass  # no control group of the second version: the machine's figures
     try:
-        known = {name: int(rest.split()[0]) << 10 for name, _, rest in (line.partition(":") for line in MACHINE.open())}
+        known = {
+            name: int(rest.split()[0]) << 10 for name, _, rest in (line.partition(":") for line in MACHINE.read_text().splitlines())
+        }
         return known["MemTotal"] - known["MemAvailable"], known["MemTotal"]
     except (OSError, KeyError, ValueError):
         return 0, 0
