@@ -15,7 +15,6 @@ from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 
 LOOK_S = 5.0
-FRESH_S = 0.5  # a look this old is repeated for a probe that asks for a fresh one
 REMIND_S = 60.0  # between two lines about the same outage
 BLIND_S = 60.0  # after which the last look says nothing any more
 
@@ -68,7 +67,6 @@ class Health:
     _away: dict[str, list[float]] = field(default_factory=dict, init=False)  # by server: since when, and when it was last said
     _phase: tuple[str, float] | None = field(init=False)
     _looked_at: float = field(init=False)
-    _is_fresh: bool = field(init=False)  # False: a part was added since
     _status: Status | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _wake: threading.Event = field(default_factory=threading.Event, init=False)
@@ -79,11 +77,10 @@ class Health:
         """Begin unready."""
         self._looked_at = self.clock()
         self._phase = ("starting", self._looked_at)
-        self._is_fresh = False
 
     def add(self, part: Part) -> None:
         """Look at this part from now on; replaces one of the same name."""
-        self._parts, self._is_fresh = {**self._parts, part.name: part}, False
+        self._parts = {**self._parts, part.name: part}
         self._wake.set()
 
     def phase(self, what: str) -> None:
@@ -107,9 +104,8 @@ class Health:
         self._wake.set()
 
     def refresh(self) -> None:
-        """Look now, unless another thread is looking or has just looked."""
-        is_old = not self._is_fresh or self.clock() - self._looked_at >= FRESH_S
-        if is_old and self._lock.acquire(blocking=False):
+        """Look now, unless another thread is looking: for a probe that may wait for a server."""
+        if self._lock.acquire(blocking=False):
             try:
                 self._look()
             finally:
@@ -121,7 +117,6 @@ class Health:
             self._look()
 
     def _look(self) -> None:
-        self._is_fresh = True
         for part in list(self._parts.values()):
             self._wrong[part.name] = wrong = _looked(part)
             if part.address is not None:
