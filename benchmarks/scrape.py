@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=None)
     parser.add_argument("--keep", type=pathlib.Path, default=None)
     asked = parser.parse_args()
-    rows = [json.loads(line) for line in asked.texts.read_text().splitlines()[: asked.rows]]
+    rows = [json.loads(line) for line in asked.texts.read_text().split("\n")[: asked.rows] if line]
     found: dict[str, Any] = {"rows": len(rows)}
     with running() as (settings, prometheus, receiver, folder):
         responses = drive(settings, [{"id": row["id"], "text": row["text"]} for row in rows], receiver)

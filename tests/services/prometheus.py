@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import urllib.parse
@@ -62,11 +63,15 @@ class _Server:
 class OwnPrometheus(_Server):
     """A Prometheus with the shipped rules."""
 
-    def start(self, targets: Iterable[str], *, every: str, alertmanager: str | None = None) -> None:
-        """Scrape these addresses, and evaluate the rules, so often."""
-        config = {
+    def start(self, targets: Iterable[str], *, every: str, alertmanager: str | None = None, is_patient: bool = True) -> None:
+        """Scrape these addresses, and evaluate the rules, so often. `is_patient`: alerts wait as long as they are shipped to."""
+        rules = (SHIPPED / "rules.yml").read_text()
+        if not is_patient:
+            rules = re.sub(r"^ +for: .+\n", "", rules, flags=re.MULTILINE)
+        (self.folder / "rules.yml").write_text(rules)
+        config: dict[str, Any] = {
             "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
-            "rule_files": [str(SHIPPED / "rules.yml")],
+            "rule_files": ["rules.yml"],
             "scrape_configs": [{"job_name": "guardfleet", "static_configs": [{"targets": list(targets)}]}],
         }
         if alertmanager:
