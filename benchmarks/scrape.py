@@ -129,7 +129,7 @@ def running() -> Iterator[tuple[Settings, OwnPrometheus, Receiver, pathlib.Path]
         targets = {f"127.0.0.1:{port}" for port in ports.values()}
         prometheus.start(targets, every="1s")
         until(lambda: prometheus.answering() == targets, timeout_s=HOURS_S, what="a scrape of each process")
-        until(lambda: prometheus.value("count(guardfleet_model_info)") == 2, timeout_s=HOURS_S, what="two loaded models")  # noqa: PLR2004 - workers
+        until(lambda: prometheus.value('count(guardfleet_model_info{model!=""})') == 2, timeout_s=HOURS_S, what="two loaded models")  # noqa: PLR2004 - workers
         yield settings, prometheus, Receiver(), folder
 
 

@@ -83,3 +83,11 @@ def lost(before: Any, after: Any, place: str) -> Iterator[str]:
             yield from lost(one, other, f"{place}[{n}]")
     elif before != after:
         yield place
+
+
+def test_pictures_show_every_panel() -> None:
+    for name, panels in maker().panels_of().items():
+        picture = (ROOT / "docs" / "boards" / f"{name}.svg").read_text()
+        assert [panel["title"] for panel in panels if f">{panel['title']}</text>" not in picture] == [], (
+            f"{name}: see docs/panels.py"
+        )
