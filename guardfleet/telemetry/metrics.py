@@ -4,12 +4,14 @@ A process exports its own metrics and no others (`registry_of`), so that a zero 
 updated after the commit that makes it true. docs/metrics.md is generated from here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
 
+from guardfleet.domain.lanes import Lane
+from guardfleet.domain.verdict import CATEGORY_NAMES, ERROR_CODES, ServedBy, Severity
 from guardfleet.telemetry.collectors import Durations, Known, RollingShare
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -64,7 +66,7 @@ BUSY = Counter("guardfleet_device_busy_seconds", "Time during which the device h
 STAGES = Counter(
     "guardfleet_task_seconds", "Time of tasks by stage: loading, tokenising, waiting, device, writing.", ["stage"], registry=None
 )
-MODEL = Info("guardfleet_model", "The model in use, its revision, device and precision.", registry=None)
+MODEL = Known("guardfleet_model_info", "1 for the model in use.", ["model", "revision", "is_demo"])
 MODEL_LOADING = Known("guardfleet_model_loading_seconds", "How long the model has been loading; silent once it is loaded.")
 MODEL_LOADED = Known("guardfleet_model_load_duration_seconds", "How long the model took to load.")
 RATE = Known("guardfleet_worker_tokens_per_second", "Tokens a second while the device is busy, over the last minutes.")
@@ -123,6 +125,22 @@ OWNERS: Mapping[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
+RESULTS = [(method, severity.label) for method in ("prompt", "response") for severity in Severity]
+# Counters whose labels are known begin at 0: `rate` and `increase` do not see the first event of a series that is born with it.
+BEGIN_AT_0: Mapping[Counter, Sequence[tuple[str, ...]]] = {
+    REQUESTS: RESULTS,
+    CATEGORIES: [(name,) for name in CATEGORY_NAMES.values()],
+    ERRORS: [(code,) for code in ERROR_CODES],
+    SAVED: [(served.label,) for served in (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)],
+    CLAIMS: [(lane.label,) for lane in Lane],
+    SHARDS: [(outcome,) for outcome in ("finished", "failed", "fenced", "passed_on", "postponed", "released", "skipped")],
+    ROWS: [("answered",), ("further_pass",)],
+    POISONED: [("halved",), ("buried",)],
+    DEAD_LETTERS: [("abandoned",)],
+    DELIVERIES: [(outcome,) for outcome in ("delivered", "deferred", "exhausted", "refused")],
+}
+
+
 def registry_of(process: str) -> CollectorRegistry:
     """Return a registry with what the process of this name exports, its memory and processor time among it."""
     registry = CollectorRegistry()
@@ -130,5 +148,7 @@ def registry_of(process: str) -> CollectorRegistry:
     PlatformCollector(registry=registry)
     for metric in (*EVERY, *OWNERS[process]):
         registry.register(metric)
+        for labels in BEGIN_AT_0.get(metric, ()):
+            metric.labels(*labels)
     BUILD.info({"version": version("guardfleet"), "process": process})
     return registry

@@ -35,6 +35,7 @@ class Bulkhead:
     def attempt(self, step: str, do: Callable[[], T], unit: Hashable = None) -> T | None:
         """Call `do` unless the unit is set aside; None if it is or `do` raised. Raises only AwayError, while PostgreSQL is down."""
         key = step, unit
+        metrics.RAISED.labels(step)  # begins at 0
         if self.clock() < self._until.get(key, 0.0):
             return None
         try:

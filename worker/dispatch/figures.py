@@ -3,6 +3,7 @@
 It reads PostgreSQL, so only the one that leads says it; the others, and one that cannot read, say nothing.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,13 +85,14 @@ class Figures:
         metrics.RETRYING.replace(_floats(retrying))
 
     def _late(self, work: Sequence[Backlog], workers: Sequence[Sighting], per_byte: float) -> None:
+        """Count the jobs that will be late; not those of which nothing is known, since no worker has measured its rate yet."""
         all_tokens_per_s = sum(seen.tokens_per_s or 0.0 for seen in workers if seen.state is WorkerState.READY)
         by_lane: dict[str, list[OpenWork]] = defaultdict(list)
         for one in work:
             if one.left_s is not None:
                 rate = one.texts_per_s * one.text_bytes * per_byte / max(1, one.texts)
                 by_lane[one.lane.label].append(OpenWork(one.text_bytes * per_byte, rate, one.left_s))
-        late = {lane: [s for s in lateness(jobs, all_tokens_per_s) if s > 0] for lane, jobs in by_lane.items()}
+        late = {lane: [s for s in lateness(jobs, all_tokens_per_s) if 0 < s < math.inf] for lane, jobs in by_lane.items()}
         metrics.LATE_JOBS.replace({(lane,): float(len(seconds)) for lane, seconds in late.items()})
         metrics.WORST_LATE.replace({(lane,): max(seconds, default=0.0) for lane, seconds in late.items()})
 

@@ -29,7 +29,7 @@ def loaded(settings: Settings, make_engine: Callable[[], Engine], health: Health
     seconds = time.monotonic() - began
     metrics.MODEL_LOADED.set(seconds)
     model = engine.model
-    metrics.MODEL.info({"model": model.name, "revision": model.revision, "is_demo": str(model.is_demo).lower()})
+    metrics.MODEL.replace({(model.name, model.revision, str(model.is_demo).lower()): 1.0})
     get_logger().info(
         "model_loaded", model=model.name, revision=model.revision[:12], is_demo=model.is_demo, seconds=round(seconds, 1)
     )
