@@ -19,8 +19,8 @@ create table worker (
   state smallint not null,
   started_at timestamptz not null default now(),
   seen_at timestamptz not null default now(),
-  tokens_per_s double precision,
-  tokens_per_byte double precision
+  tokens_per_s real,
+  tokens_per_byte real
 );
 create table scaling (
   route text primary key,
