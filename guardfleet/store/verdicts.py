@@ -15,7 +15,7 @@ from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import REUSABLE_VERDICT
-from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode
+from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode, is_stored_at_least
 from guardfleet.verdicts.filters import Filter
 from guardfleet.verdicts.page import Cursor, Page
 
@@ -196,7 +196,7 @@ def with_retries(db: Database, job: JobView, pages: Iterable[Page], *, min_sever
     The severity is looked at again, since an error counts above every severity and its newest verdict may not.
     """
     for page in pages:
-        errors = [row.seq for row in page.rows if row.severity_code >= Severity.ERROR]
+        errors = [row.seq for row in page.rows if is_stored_at_least(row, Severity.ERROR)]
         if not errors:
             yield page
             continue
@@ -206,7 +206,7 @@ def with_retries(db: Database, job: JobView, pages: Iterable[Page], *, min_sever
             models = _models(db, connection, found)
         newest = {row.ord: row._replace(ord=0, seq=row.ord) for row in found}
         rows = [newest.get(row.seq, row) for row in page.rows]
-        kept = [row for row in rows if row.seq not in newest or row.severity_code >= (min_severity or -MOST_CODE)]
+        kept = [row for row in rows if row.seq not in newest or not min_severity or is_stored_at_least(row, min_severity)]
         if kept:
             yield replace(page, rows=kept, models=models)
 

@@ -142,6 +142,11 @@ def as_stored(judgement: Judgement) -> Judgement:
     )
 
 
+def is_stored_at_least(row: StoredVerdict, severity: int) -> bool:
+    """Return whether the stored severity is that or a graver one, an unknown one being the gravest: as statements compare it."""
+    return row.severity_code >= severity
+
+
 def canonical_answer(severity: Severity, categories: Category, refusal: bool | None) -> str:
     """Return the model's answer that says exactly this. Raises KeyError for an error: the model has no word for it."""
     return f"Safety: {LABELS[severity]}\nCategories: {', '.join(category_names(categories)) or 'None'}{REFUSALS[refusal]}"

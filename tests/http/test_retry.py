@@ -75,7 +75,7 @@ def asked(face: str, of: str, beside: Settings, at: tuple[str, str], *codes: str
             label = client.retry(of, error=codes).id
     else:
         label = asyncio.run(in_a_loop())
-    found = re.search(r"(job|batch)_[0-9a-f]{32}", label)  # the API in this process may log to the same stream
+    found = re.search(r"^(job|batch)_[0-9a-f]{32}$", label, re.MULTILINE)  # the API in this process may log to the same stream
     assert found is not None, label
     return ids.JOB.parse(found[0]).hex
 
