@@ -64,7 +64,9 @@ def tokens_of(p50: float | None, mean: float | None) -> float:
     given = mean if mean is not None else p50
     if given is None or not 1 <= given <= MOST_TOKENS:
         raise RejectedError(
-            f"tokens cannot be {given!r}: give --tokens-p50 or --tokens-mean, from 1 to {MOST_TOKENS:,}.", param="tokens_p50"
+            f"the length of a text is needed in tokens: give --tokens-p50 or --tokens-mean, from 1 to {MOST_TOKENS:,}"
+            + ("." if given is None else f", and not {given!r}."),
+            param="tokens_p50",
         )
     return given if mean is not None else given * rates.MEAN_OF_P50
 

@@ -66,6 +66,10 @@ class OldProcess(Process):
                 start_new_session=True,
             )
 
+    def says(self, slug: str) -> bool:
+        """Whether the slug is in its log, under the name that it had."""
+        return f'"event": "{slug}"' in self.log.read_text(errors="replace")
+
 
 def test_a_fleet_is_upgraded_while_it_works(
     old_code: pathlib.Path, empty_database_url: str, rabbitmq: str, tmp_path: pathlib.Path
