@@ -111,11 +111,11 @@ class Publisher:
         return confirmed
 
     def ping(self) -> None:
-        """Raise AwayError unless the broker answers."""
+        """Raise AwayError unless the broker answers and takes writes."""
         try:
             with self._connect().channel() as channel:
                 if self._is_redis:
-                    channel.client.ping()
+                    channel.client.delete("ping")  # of nothing: a replica, and one whose disk is full, refuse it all the same
         except BROKER_DOWN as error:
             self._drop()
             raise AwayError("broker", f"the broker does not answer: {type(error).__name__}") from error

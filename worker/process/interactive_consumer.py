@@ -35,7 +35,7 @@ class Express:
         self._running: dict[Future[None], Message] = {}
         self._thread = threading.Thread(target=self._live, name="express", daemon=True)
         self._turned_at: float | None = None
-        self._lost_at = time.monotonic()  # since when it has had no connection, if it has none
+        self._failing_since: float | None = time.monotonic()  # until it has taken messages, or waited for them, once
 
     def start(self) -> None:
         """Start consuming; the broker may be down."""
@@ -53,8 +53,9 @@ class Express:
 
     def away(self) -> str | None:
         """Return that it has no connection to the broker, or None."""
-        is_away = self._turned_at is None and time.monotonic() - self._lost_at > CONNECTS_IN_S
-        return "the broker does not answer" if is_away else None
+        since = self._failing_since
+        is_away = since is not None and time.monotonic() - since > CONNECTS_IN_S
+        return "the broker does not answer, or refuses" if is_away else None
 
     def _live(self) -> None:
         while not self._draining.is_set():
@@ -62,11 +63,12 @@ class Express:
                 with connected(self._app, max_retries=1) as connection:
                     self._serve(connection)
             except Exception as error:  # noqa: BLE001 - whatever it is, this thread must not end: nothing else here consumes these queues
-                get_logger().debug("express_reconnecting", reason=type(error).__name__)
+                say = get_logger().warning if self._failing_since is None else get_logger().debug  # `outage_began` says the rest
+                say("express_reconnecting", reason=type(error).__name__)
+                self._failing_since = self._failing_since or time.monotonic()
                 self._draining.wait(RECONNECT_S)
             finally:
-                if self._turned_at is not None:
-                    self._turned_at, self._lost_at = None, time.monotonic()
+                self._turned_at = None
                 self._running.clear()  # their connection is gone: the broker redelivers them, and the claim lets one in
 
     def _serve(self, connection: Connection) -> None:
@@ -80,6 +82,7 @@ class Express:
                 self._turned_at = time.monotonic()
                 with suppress(TimeoutError):
                     connection.drain_events(timeout=POLL_S if self._running else IDLE_S)
+                self._failing_since = None
                 self._settle()
                 if connection.supports_heartbeats and time.monotonic() - beaten_at > HEARTBEAT_S:
                     beaten_at = time.monotonic()
