@@ -63,9 +63,9 @@ class Express:
                 with connected(self._app, max_retries=1) as connection:
                     self._serve(connection)
             except Exception as error:  # noqa: BLE001 - whatever it is, this thread must not end: nothing else here consumes these queues
-                say = get_logger().warning if self._failing_since is None else get_logger().debug  # `outage_began` says the rest
-                say("express_reconnecting", reason=type(error).__name__)
-                self._failing_since = self._failing_since or time.monotonic()
+                if self._failing_since is None:  # said once; `outage_began` says the rest
+                    self._failing_since = time.monotonic()
+                    get_logger().warning("express_reconnecting", reason=type(error).__name__)
                 self._draining.wait(RECONNECT_S)
             finally:
                 self._turned_at = None
