@@ -39,7 +39,7 @@ FRAMES = 5  # innermost first, of an unexpected error
 Logger = Any  # structlog's bound logger; its own type is a lazy proxy
 
 # What Celery says at each try while the broker is away. `outage_began`, `outage_goes_on` and `outage_ended` say it once.
-REPEATED = ("consumer: Connection to broker lost", "consumer: Cannot connect to")
+REPEATED = ("consumer: Connection to broker lost", "consumer: Cannot connect to", "Frequent restarts detected")
 
 # Every slug that exists: a test compares the code with it.
 SLUGS = (

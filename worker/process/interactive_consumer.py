@@ -36,6 +36,7 @@ class Express:
         self._thread = threading.Thread(target=self._live, name="express", daemon=True)
         self._turned_at: float | None = None
         self._failing_since: float | None = time.monotonic()  # until it has taken messages, or waited for them, once
+        self._has_said = False
 
     def start(self) -> None:
         """Start consuming; the broker may be down."""
@@ -63,9 +64,10 @@ class Express:
                 with connected(self._app, max_retries=1) as connection:
                     self._serve(connection)
             except Exception as error:  # noqa: BLE001 - whatever it is, this thread must not end: nothing else here consumes these queues
-                if self._failing_since is None:  # said once; `outage_began` says the rest
-                    self._failing_since = time.monotonic()
+                if not self._has_said:  # `outage_began` says the rest
+                    self._has_said = True
                     get_logger().warning("express_reconnecting", reason=type(error).__name__)
+                self._failing_since = self._failing_since or time.monotonic()
                 self._draining.wait(RECONNECT_S)
             finally:
                 self._turned_at = None
@@ -82,7 +84,7 @@ class Express:
                 self._turned_at = time.monotonic()
                 with suppress(TimeoutError):
                     connection.drain_events(timeout=POLL_S if self._running else IDLE_S)
-                self._failing_since = None
+                self._failing_since, self._has_said = None, False
                 self._settle()
                 if connection.supports_heartbeats and time.monotonic() - beaten_at > HEARTBEAT_S:
                     beaten_at = time.monotonic()
