@@ -34,7 +34,7 @@ from guardfleet.settings import Settings
 from guardfleet.store import installation, migrate
 from guardfleet.store.postgres import pooler
 from guardfleet.store.postgres.database import Database
-from guardfleet.telemetry import metrics
+from guardfleet.telemetry import metrics, probes
 from guardfleet.telemetry.health import Health, Part
 from guardfleet.telemetry.logs import get_logger, told
 from guardfleet.telemetry.probes import Reporting
@@ -152,18 +152,17 @@ class Observed:
                 await problems.failed()(scope, receive, named)
         finally:
             seconds = time.perf_counter() - started
-            route, answered = _route(scope), status or FAILED
-            metrics.API_SECONDS.labels(route).observe(seconds)
-            metrics.API_REQUESTS.labels(route, str(answered)).inc()
-            get_logger().info(
-                "request",
-                request=request_id,
-                method=scope["method"],
-                route=route,
-                status=answered,
-                ms=round(1000 * seconds, 1),
-                **_whose(scope),
-            )
+            route = _route(scope)
+            if route not in probes.PROBES:  # they are no client's, and would drown what clients ask
+                _tell(scope, request_id, status or FAILED, seconds)
+
+
+def _tell(scope: Scope, request_id: str, status: int, seconds: float) -> None:
+    """Count and log a request that has ended."""
+    route, ms = _route(scope), round(1000 * seconds, 1)
+    metrics.API_SECONDS.labels(route).observe(seconds)
+    metrics.API_REQUESTS.labels(route, str(status)).inc()
+    get_logger().info("request", request=request_id, method=scope["method"], route=route, status=status, ms=ms, **_whose(scope))
 
 
 def _whose(scope: Scope) -> dict[str, Any]:

@@ -77,11 +77,12 @@ def _enough(pieces: Sequence[Due], fleet: Fleet) -> int:
     return enough
 
 
-def lateness(jobs: Sequence[OpenWork], fleet_tokens_per_s: float) -> list[float]:
+def lateness(jobs: Sequence[OpenWork], fleet_tokens_per_s: float | None, *, begins_in_s: float = 0.0) -> list[float]:
     """Return for each job how many seconds after its deadline it will end at the present rate; not above 0: in time.
 
-    A job goes on at its own rate. One that has not begun waits for all with an earlier deadline, at the fleet's rate; with no rate
-    at all it never ends.
+    A job goes on at its own rate. One that has not begun waits for all with an earlier deadline, at the fleet's rate, which begins
+    in so many seconds: where no worker is there, one has to start. None: nobody knows the rate, and work takes no time once it
+    begins, so that only a deadline before that counts as missed.
     """
     ahead, late = 0.0, {}
     for i, job in sorted(enumerate(jobs), key=lambda item: item[1].seconds):
@@ -89,6 +90,6 @@ def lateness(jobs: Sequence[OpenWork], fleet_tokens_per_s: float) -> list[float]
         if job.tokens_per_s > 0:
             ends_s = job.tokens / job.tokens_per_s
         else:
-            ends_s = ahead / fleet_tokens_per_s if fleet_tokens_per_s > 0 else math.inf
+            ends_s = begins_in_s + (ahead / fleet_tokens_per_s if fleet_tokens_per_s else 0.0)
         late[i] = ends_s - job.seconds if job.tokens > 0 else -job.seconds
     return [late[i] for i in range(len(jobs))]

@@ -5,6 +5,7 @@ retry that is interrupted is resumed by the same call.
 """
 
 import hashlib
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any
 
 from guardfleet.domain.verdict import ERROR_CODES
 from guardfleet.errors import ConfigurationError, LineError, RejectedError
-from guardfleet.jobs.intake import Intake
+from guardfleet.jobs.intake import LOOK_AGAIN_S, Intake
 from guardfleet.jobs.submit import open_job
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -111,11 +112,11 @@ def start(
     """
 
     def admit(connection: Any, public_id: uuid.UUID) -> None:
-        retries.admit(connection, public_id, asked.job, asked.fingerprint)
+        retries.admit(connection, public_id, asked.job, asked.fingerprint, asked.codes)
         also(connection, public_id)
 
     for left in reversed(range(TRIES)):
-        if cut := intake_recovery.take_over(db, asked.fingerprint, tenant_id=asked.job.tenant_id):
+        if cut := _cut_short(db, asked):
             _tell(db, cut.public_id, also)
             return Retry(_filled(db, keyring, settings, asked, cut), is_new=False)
         if earlier := retries.unended(db, asked.fingerprint, tenant_id=asked.job.tenant_id):
@@ -132,6 +133,17 @@ def start(
         else:
             return Retry(_filled(db, keyring, settings, asked, opened), is_new=True)
     raise AssertionError("the last try returns or raises")
+
+
+def _cut_short(db: Database, asked: Wanted) -> OpenJob | None:
+    """Take over the filling of the same retry from one that was killed, waiting for its lease; None if it goes on or has ended."""
+    fingerprint, tenant_id = asked.fingerprint, asked.job.tenant_id
+    first = intake_recovery.intake_of(db, fingerprint, tenant_id=tenant_id)
+    while first is not None and intake_recovery.intake_of(db, fingerprint, tenant_id=tenant_id) == first:
+        if found := intake_recovery.take_over(db, fingerprint, tenant_id=tenant_id):
+            return found
+        time.sleep(LOOK_AGAIN_S)
+    return None
 
 
 def _tell(db: Database, public_id: uuid.UUID, also: Also) -> None:

@@ -39,7 +39,8 @@ FRAMES = 5  # innermost first, of an unexpected error
 Logger = Any  # structlog's bound logger; its own type is a lazy proxy
 
 # What Celery says at each try while the broker is away. `outage_began`, `outage_goes_on` and `outage_ended` say it once.
-REPEATED = ("consumer: Connection to broker lost", "consumer: Cannot connect to", "Frequent restarts detected")
+REPEATED = ("consumer: Connection to broker lost", "consumer: Cannot connect to", "Frequent restarts detected", "Couldn't ack")
+HANDED_BACK = "reject requeue=True"  # of a task whose server is away: the message is published again
 
 # Every slug that exists: a test compares the code with it.
 SLUGS = (
@@ -81,7 +82,8 @@ def configure(settings: Settings, *, process: str) -> None:
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers]
         )
     )
-    logging.getLogger("celery.worker.consumer.consumer").addFilter(_is_news)
+    for name in ("celery.worker.consumer.consumer", "celery.app.trace", "celery.worker.request", "kombu.message"):
+        logging.getLogger(name).addFilter(_is_news)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))  # libraries are logged only when something is wrong
@@ -116,7 +118,7 @@ class Ecs:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(REPEATED)
+    return not str(record.msg).startswith(REPEATED) and HANDED_BACK not in record.getMessage()
 
 
 def told(error: BaseException) -> dict[str, str]:

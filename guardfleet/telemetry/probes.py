@@ -1,8 +1,12 @@
 """A small HTTP server for each process: /metrics, /livez, /readyz, /healthz. On loopback unless told otherwise."""
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -15,6 +19,8 @@ from guardfleet.telemetry.health import Health, Part, Report, Status
 from guardfleet.telemetry.metrics import registry_of
 
 Answer = tuple[bool, str, str]  # whether all is well, the content type, and the body
+MOST = 32  # connections at a time
+ANSWERED_IN_S = 5.0  # a connection is not kept for longer: a scrape takes a fraction of a second
 HERE = "/metrics, /livez, /readyz and /healthz are here\n"
 
 
@@ -119,8 +125,45 @@ class Reporting:
         tracing.stop()
 
 
-class _Server(WSGIServer):
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, at most MOST of them, none for longer than ANSWERED_IN_S: a silent client costs no other."""
+
     daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *args: Any) -> None:
+        self._open: dict[socket.socket, float] = {}  # by connection: when it was accepted; oldest first
+        self._lock = threading.Lock()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve in a thread of its own; the oldest connection makes room if there are too many."""
+        with self._lock:
+            self._open[request] = time.monotonic()
+            too_many = list(self._open)[: max(0, len(self._open) - MOST)]
+        self._cut(too_many)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Cut connections that are too old; called several times a second."""
+        oldest = time.monotonic() - ANSWERED_IN_S
+        with self._lock:
+            late = [request for request, since in self._open.items() if since < oldest]
+        self._cut(late)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that went away is not news."""
+
+    def _cut(self, requests: Iterable[socket.socket]) -> None:
+        for request in requests:
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
 
 
 class _Quiet(WSGIRequestHandler):

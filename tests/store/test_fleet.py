@@ -104,5 +104,27 @@ def test_work_that_names_a_model_has_a_route_of_its_own(db: Database, keyring: K
     verdicts.register_model(db, Model("other", "r", "p"))
     submit(db, keyring, 4, new=new_job(model="other"))
     figures.count()
-    assert values(metrics.WANTED) == {("any",): 0.0, ("other",): 1.0}
+    assert values(metrics.WANTED) == {("any",): 1.0, ("other",): 1.0}, "all work has a route, whatever it names"
     assert figures.unserved == ("other",)
+
+
+def test_a_worker_that_holds_work_of_a_named_model_is_wanted_by_all_routes(
+    db: Database, keyring: Keyring, figures: Figures
+) -> None:
+    verdicts.register_model(db, Model("m", "r", "p"))
+    job = submit(db, keyring, 8, shard_texts=4, new=new_job(model="m"))
+    for worker in ("a", "b"):
+        assert leases.claim(db, job.id, 0 if worker == "a" else 1, worker=worker, lease_s=60)
+    figures.count()
+    assert values(metrics.WANTED) == {("any",): 2.0, ("m",): 2.0}
+    assert backlog.busy_workers(db) == {None: 2, "m": 2}
+
+
+def test_a_job_that_nobody_will_begin_in_time_is_late(db: Database, keyring: Keyring, figures: Figures) -> None:
+    submit(db, keyring, 4)
+    change(db, "update job set expires_at = now() + interval '60 s'")
+    figures.count()
+    assert values(metrics.LATE_JOBS) == {("bulk",): 1.0}
+    change(db, "update job set expires_at = now() + interval '1 day'")
+    figures.count()
+    assert values(metrics.LATE_JOBS) == {("bulk",): 0.0}

@@ -53,7 +53,9 @@ def test_a_job_is_late_by_its_own_pace_or_by_what_is_before_it() -> None:
     begun = OpenWork(tokens=1000, tokens_per_s=10, seconds=40)
     waits = OpenWork(tokens=1000, tokens_per_s=0, seconds=300)
     assert lateness([begun, waits], 10) == [60, -100]
-    assert lateness([waits], 0) == [math.inf]
+    assert lateness([waits], 10, begins_in_s=250) == [50]
+    assert lateness([waits], None, begins_in_s=120) == [-180], "nobody knows how long it takes"
+    assert lateness([OpenWork(1000, 0, 60)], None, begins_in_s=120) == [60], "but not even a start is in time"
 
 
 @pytest.mark.parametrize("seconds", [-5.0, 0.0, 1e-9])

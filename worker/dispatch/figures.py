@@ -3,13 +3,12 @@
 It reads PostgreSQL, so only the one that leads says it; the others, and one that cannot read, say nothing.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guardfleet.domain.scaling import HORIZON_S, TOKENS_PER_BYTE, Due, Fleet, OpenWork, lateness, wanted
+from guardfleet.domain.scaling import HORIZON_S, LOADS_IN_S, TOKENS_PER_BYTE, Due, Fleet, OpenWork, lateness, wanted
 from guardfleet.domain.states import WorkerState
 from guardfleet.store import fleet, installation
 from guardfleet.store.events import deliveries
@@ -19,7 +18,7 @@ from guardfleet.store.shards import backlog
 from guardfleet.store.shards.backlog import Backlog
 from guardfleet.telemetry import metrics
 
-ANY = "any"  # the route of work that names no model
+ANY = "any"  # the route of all work, whether it names a model or not
 OF_THE_LEADER = (
     metrics.RETRYING, metrics.OPEN_SHARDS, metrics.BACKLOG_TEXTS, metrics.BACKLOG_TOKENS, metrics.OLDEST, metrics.STALLED,
     metrics.LATE_JOBS, metrics.WORST_LATE, metrics.WANTED, metrics.WORKERS, metrics.UNSERVED, metrics.DELIVERIES_DUE,
@@ -42,7 +41,7 @@ class Figures:
         rates = fleet.rates(self.db)
         per_byte = _mean(rate for _, rate in rates.values()) or TOKENS_PER_BYTE
         self._queues(work, per_byte)
-        self._late(work, workers, per_byte)
+        self._late(work, workers, rates, per_byte)
         metrics.WORKERS.replace(_floats(Counter((seen.model or ANY, seen.state.label) for seen in workers)))
         routes = _routes(work, workers, backlog.busy_workers(self.db), rates, per_byte, self.horizon_s)
         metrics.WANTED.replace({(route,): float(n) for route, n in routes.items()})
@@ -84,15 +83,22 @@ class Figures:
         metrics.OPEN_SHARDS.replace(_floats(shards))
         metrics.RETRYING.replace(_floats(retrying))
 
-    def _late(self, work: Sequence[Backlog], workers: Sequence[Sighting], per_byte: float) -> None:
-        """Count the jobs that will be late; not those of which nothing is known, since no worker has measured its rate yet."""
-        all_tokens_per_s = sum(seen.tokens_per_s or 0.0 for seen in workers if seen.state is WorkerState.READY)
+    def _late(
+        self, work: Sequence[Backlog], workers: Sequence[Sighting], rates: Mapping[str, tuple[float, float]], per_byte: float
+    ) -> None:
+        """Count the jobs that will be late. Without a worker that is ready, one is taken to start now, as fast as the last ones."""
+        ready = [seen for seen in workers if seen.state is WorkerState.READY]
+        of_all = sum(seen.tokens_per_s or 0.0 for seen in ready) or _mean(one for one, _ in rates.values())
+        begins_in_s = 0.0 if ready else LOADS_IN_S
         by_lane: dict[str, list[OpenWork]] = defaultdict(list)
         for one in work:
             if one.left_s is not None:
-                rate = one.texts_per_s * one.text_bytes * per_byte / max(1, one.texts)
-                by_lane[one.lane.label].append(OpenWork(one.text_bytes * per_byte, rate, one.left_s))
-        late = {lane: [s for s in lateness(jobs, all_tokens_per_s) if 0 < s < math.inf] for lane, jobs in by_lane.items()}
+                own = one.texts_per_s * one.text_bytes * per_byte / max(1, one.texts)
+                by_lane[one.lane.label].append(OpenWork(one.text_bytes * per_byte, own, one.left_s))
+        late = {
+            lane: [seconds for seconds in lateness(jobs, of_all, begins_in_s=begins_in_s) if seconds > 0]
+            for lane, jobs in by_lane.items()
+        }
         metrics.LATE_JOBS.replace({(lane,): float(len(seconds)) for lane, seconds in late.items()})
         metrics.WORST_LATE.replace({(lane,): max(seconds, default=0.0) for lane, seconds in late.items()})
 
@@ -105,7 +111,11 @@ def _routes(
     per_byte: float,
     horizon_s: float,
 ) -> dict[str, int]:
-    """Return how many workers each route needs: those with work, with workers, or with shards in work."""
+    """Return how many workers each route needs: that of all work, and those of the models that work names.
+
+    All work has one route because a worker takes what names its model and what names none: an autoscaler that followed only the
+    latter would end the workers that hold the former.
+    """
     models = {one.model for one in work} | set(busy) | {None}
     out = {}
     for model in sorted(models, key=lambda name: name or ""):
@@ -118,7 +128,7 @@ def _routes(
             ready=sum(seen.state is WorkerState.READY for seen in serving),
             tokens_per_s=_mean(measured),
         )
-        dues = [Due(one.text_bytes * per_byte, _within(one.left_s, horizon_s)) for one in work if one.model == model]
+        dues = [Due(one.text_bytes * per_byte, _within(one.left_s, horizon_s)) for one in work if model in (None, one.model)]
         out[model or ANY] = wanted(dues, there)
     return out
 

@@ -35,7 +35,7 @@ def run(settings: "Settings", label: str, codes: list[str], *, wait: bool) -> in
         return remote.watch(settings, again.id) if wait else DONE
     from guardfleet.client.direct import DirectClient
 
-    with DirectClient.connect(jobs.of_fleet(settings)) as direct:
+    with DirectClient.connect(jobs.of_fleet(settings), application="guardfleet-retry") as direct:
         made = direct.retry(label, error=codes)
         _told(made, label)
         return jobs.follow(direct.db, made.job, price=settings.price_per_device_hour) if wait else DONE

@@ -162,7 +162,7 @@ def options_of(db: Database, keyring: Keyring, job: JobView) -> tuple[JobOptions
     return JobOptions(**values, callback_url=hook.url), keyring.decrypt_secret(bytes(hook.secret)), row.endpoint
 
 
-def admit(connection: Connection, public_id: uuid.UUID, job: JobView, fingerprint: bytes) -> None:
+def admit(connection: Connection, public_id: uuid.UUID, job: JobView, fingerprint: bytes, codes: Sequence[str]) -> None:
     """Let the retry be filled, in the transaction that creates it. Raises OpenRetryError if another one goes first."""
     values = {"first": job.id if job.first_id is None else job.first_id, "mine": public_id, "fingerprint": fingerprint}
     if connection.scalar("select id from job where id = %(first)s for update", values) is None:
@@ -180,4 +180,4 @@ def admit(connection: Connection, public_id: uuid.UUID, job: JobView, fingerprin
     if other is not None:
         idle_token = other.intake_token if other.is_idle else None
         raise OpenRetryError(ids.JOB.of(other.public_id), other.id, same=other.same, idle_token=idle_token)
-    audit.record(connection, job.tenant_id, "job.retry", job.label)
+    audit.record(connection, job.tenant_id, "job.retry", job.label, retry=ids.JOB.of(public_id), errors=codes)

@@ -54,7 +54,10 @@ def open_work(db: Database) -> list[Backlog]:
 
 
 def busy_workers(db: Database) -> dict[str | None, int]:
-    """Return how many workers hold shards, by the model that the shards name."""
+    """Return how many workers hold shards, by the model that the shards name; under None: whatever they name."""
     with db.session() as connection:
-        rows = connection.execute(f"select model, count(distinct worker) as n from shard where {LEASED_SHARD} group by model")
+        rows = connection.execute(
+            f"""select model, count(distinct worker) as n from shard where {LEASED_SHARD} and model is not null group by model
+                union all select null, count(distinct worker) from shard where {LEASED_SHARD}"""
+        )
         return {row.model: row.n for row in rows}
