@@ -27,6 +27,7 @@ from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 
 TRIES = 5
+WAITS_S = intake.INTAKE_LEASE_S + 2.0  # for a filling that was killed: its lease is over by then
 GONE = "its text was purged or cannot be decrypted: it keeps the error that it has"
 Also = Callable[[Any, uuid.UUID], None]
 
@@ -139,7 +140,10 @@ def _cut_short(db: Database, asked: Wanted) -> OpenJob | None:
     """Take over the filling of the same retry from one that was killed, waiting for its lease; None if it goes on or has ended."""
     fingerprint, tenant_id = asked.fingerprint, asked.job.tenant_id
     first = intake_recovery.intake_of(db, fingerprint, tenant_id=tenant_id)
-    while first is not None and intake_recovery.intake_of(db, fingerprint, tenant_id=tenant_id) == first:
+    ends = time.monotonic() + WAITS_S
+    while (
+        first is not None and time.monotonic() < ends and intake_recovery.intake_of(db, fingerprint, tenant_id=tenant_id) == first
+    ):
         if found := intake_recovery.take_over(db, fingerprint, tenant_id=tenant_id):
             return found
         time.sleep(LOOK_AGAIN_S)

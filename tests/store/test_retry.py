@@ -9,6 +9,7 @@ import pytest
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Judgement, failure
 from guardfleet.errors import RejectedError
+from guardfleet.jobs import retry
 from guardfleet.jobs.intake import Intake
 from guardfleet.jobs.retry import judge_again
 from guardfleet.rows.payload import PayloadRow
@@ -173,6 +174,7 @@ def test_a_retry_that_was_cut_off_is_resumed_by_the_same_call(
     assert scalar(db, "select count(*) from retried") == 12
     with db.begin() as connection:
         connection.execute("update job set intake_lease_until = now() + interval '1 hour' where retry_of is not null")
+    monkeypatch.setattr(retry, "WAITS_S", 0.5)
     held = judge_again(db, keyring, SETTINGS, job)  # somebody may still be at it
     assert (held.is_new, held.job.state) == (False, JobState.INGESTING)
     with pytest.raises(OpenRetryError, match=r"another retry of the same job is being prepared"):
@@ -183,6 +185,18 @@ def test_a_retry_that_was_cut_off_is_resumed_by_the_same_call(
     assert (resumed.job.id, resumed.job.total, resumed.job.state) == (held.job.id, 40, JobState.RUNNING)
     judge(db, keyring, resumed.job, UNSAFE)
     assert Counter(severities(db, job).values()) == {"safe": 160, "unsafe": 40}
+
+
+def test_a_retry_that_was_killed_a_moment_ago_is_waited_for_and_resumed(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "SPAN", 50)
+    job = failed_job(db, keyring, 200)
+    cut_off(db, keyring, monkeypatch, job)
+    with db.begin() as connection:
+        connection.execute("update job set intake_lease_until = now() + interval '1 s' where retry_of is not null")
+    resumed = judge_again(db, keyring, SETTINGS, job)
+    assert (resumed.job.total, resumed.job.state) == (40, JobState.RUNNING)
 
 
 def test_another_retry_takes_the_place_of_one_that_was_cut_off(
