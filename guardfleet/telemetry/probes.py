@@ -130,6 +130,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # with the default of 5, a burst of connections made a probe wait for a second
 
     def __init__(self, *args: Any) -> None:
         self._open: dict[socket.socket, float] = {}  # by connection: when it was accepted; oldest first
