@@ -6,7 +6,6 @@ have one size, so that any part of a file can be read without what precedes it.
 
 import hashlib
 import pathlib
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from guardfleet.errors import AwayError, ConfigurationError, RetryableError
+from guardfleet.process import disk
 from guardfleet.security.encryption import OVERHEAD_BYTES, Keyring
 from guardfleet.telemetry import metrics
 
@@ -65,8 +65,7 @@ class Contents:
         """Return that a local folder has little room left, or None; an object store has no end."""
         if not self._makes_folders:
             return None
-        root = pathlib.Path(self._root)
-        free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
+        free = disk.free_bytes(pathlib.Path(self._root))
         metrics.FILES_FREE.set(free)
         return f"{free >> 20} MiB are free for uploaded files" if free < LEAST_FREE_BYTES else None
 

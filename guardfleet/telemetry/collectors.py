@@ -21,10 +21,10 @@ class Known(Collector):
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
         self.name, self.documentation, self.labels = name, documentation, tuple(labels)
-        self._values: Mapping[Labels, float] = {}
+        self._values: Mapping[Labels, float | Callable[[], float]] = {}
 
-    def set(self, value: float) -> None:
-        """Set the only value of a gauge without labels."""
+    def set(self, value: float | Callable[[], float]) -> None:
+        """Set the only value of a gauge without labels; a function is asked at each scrape."""
         self._values = {(): value}
 
     def put(self, labels: Labels, value: float) -> None:
@@ -47,7 +47,7 @@ class Known(Collector):
         """Return the values that are known."""
         family = GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
         for labels, value in self._values.items():
-            family.add_metric(labels, value)
+            family.add_metric(labels, value() if callable(value) else value)
         if family.samples:
             yield family
 

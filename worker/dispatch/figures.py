@@ -128,14 +128,13 @@ def _routes(
             ready=sum(seen.state is WorkerState.READY for seen in serving),
             tokens_per_s=_mean(measured),
         )
-        dues = [Due(one.text_bytes * per_byte, _within(one.left_s, horizon_s)) for one in work if model in (None, one.model)]
+        dues = [
+            Due(one.text_bytes * per_byte, horizon_s if one.left_s is None else one.left_s)
+            for one in work
+            if model in (None, one.model)
+        ]
         out[model or ANY] = wanted(dues, there)
     return out
-
-
-def _within(left_s: float | None, horizon_s: float) -> float:
-    """Return in how many seconds work is wanted done: by its deadline, or within the horizon if it has none."""
-    return horizon_s if left_s is None else left_s
 
 
 def _serving(model: str | None, workers: Sequence[Sighting]) -> list[Sighting]:

@@ -1,6 +1,5 @@
 """Loading the model, which takes from seconds to many minutes: what the process says of itself meanwhile."""
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -16,8 +15,7 @@ def loaded(settings: Settings, make_engine: Callable[[], Engine], health: Health
     health.phase("loading the model")
     get_logger().info("model_loading", model=settings.engine.model)
     began = time.monotonic()
-    loading = threading.Event()
-    threading.Thread(target=_count_loading, args=(began, loading), name="loading", daemon=True).start()
+    metrics.MODEL_LOADING.set(lambda: time.monotonic() - began)
     try:
         engine = make_engine()
         engine.start()
@@ -25,7 +23,7 @@ def loaded(settings: Settings, make_engine: Callable[[], Engine], health: Health
         get_logger().error("model_failed", model=settings.engine.model, **told(error))
         raise
     finally:
-        loading.set()
+        metrics.MODEL_LOADING.forget()
     seconds = time.monotonic() - began
     metrics.MODEL_LOADED.set(seconds)
     model = engine.model
@@ -35,10 +33,3 @@ def loaded(settings: Settings, make_engine: Callable[[], Engine], health: Health
     )
     health.phase("connecting to the broker")
     return engine
-
-
-def _count_loading(began: float, loaded: threading.Event) -> None:
-    while not loaded.is_set():
-        metrics.MODEL_LOADING.set(time.monotonic() - began)
-        loaded.wait(1.0)
-    metrics.MODEL_LOADING.forget()

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from guardfleet.cli.doctor.findings import Caution, Check, Pitfall, TroubleError
 from guardfleet.cli.doctor.texts import LongTexts
 from guardfleet.errors import ConfigurationError
+from guardfleet.process import disk
 from guardfleet.settings import Settings
 
 if TYPE_CHECKING:
@@ -122,9 +122,8 @@ class _Seen:
             raise ConfigurationError(f"model {found.name!r} is in the hub's cache only partly, and the hub cannot be reached.")
         n_bytes = weights_bytes(sizes_of(found.config), Precision("bfloat16"))
         cache = Path(constants.HF_HUB_CACHE)
-        there = next(path for path in (cache, *cache.parents) if path.exists())
-        if (free := shutil.disk_usage(there).free) < n_bytes + ROOM:
-            fix = "free room there, or set HF_HOME to a folder on another disk."
+        if (free := disk.free_bytes(cache)) < n_bytes + ROOM:
+            fix, there = "free room there, or set HF_HOME to a folder on another disk.", disk.nearest(cache)
             raise TroubleError(f"{found.name} is not downloaded, and takes {_size(n_bytes)}; {there} has {_size(free)}.", fix)
         said = f"{found.name} is on the hub, and the first worker downloads {_size(n_bytes)} to {cache}"
         return Caution(said, f"`hf download {found.name}` does it beforehand.")
