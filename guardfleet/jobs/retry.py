@@ -34,11 +34,15 @@ Also = Callable[[Any, uuid.UUID], None]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A retry before it exists: the job, the error codes, how many texts; or `earlier`, the same retry if it has not ended."""
+    """A retry before it exists: the job, the error codes, how many texts; or `earlier`, the same retry if it has not ended.
+
+    `newest`: the newest retry when the texts were counted.
+    """
 
     job: JobView
     codes: tuple[str, ...]
     texts: int = 0
+    newest: int = 0
     earlier: JobView | None = None
     callback_url: str | None = None
     new: NewJob = field(default_factory=NewJob, repr=False)
@@ -69,6 +73,7 @@ def wanted(db: Database, keyring: Keyring, job: JobView, codes: Sequence[str] = 
     if not job.state.is_final:
         raise RejectedError(f"{job.label} has not ended: retry it once it has, or cancel it first.")
     asked = Wanted(job, tuple(sorted(set(codes))))
+    newest = retries.newest(db, job)
     earlier = retries.unended(db, asked.fingerprint, tenant_id=job.tenant_id)
     found = Counts() if earlier else retries.count(db, job, asked.codes)
     if earlier is None:
@@ -76,7 +81,7 @@ def wanted(db: Database, keyring: Keyring, job: JobView, codes: Sequence[str] = 
     options, secret, endpoint = retries.options_of(db, keyring, job)
     first = job.id if job.first_id is None else job.first_id
     new = NewJob(options, job.tenant_id, fingerprint=asked.fingerprint, callback_secret=secret, endpoint=endpoint, retry_of=first)
-    return Wanted(job, asked.codes, found.wanted, earlier, options.callback_url, new)
+    return Wanted(job, asked.codes, found.wanted, newest, earlier, options.callback_url, new)
 
 
 def _require(db: Database, job: JobView, found: Counts, codes: Sequence[str]) -> None:
@@ -109,13 +114,8 @@ def start(
     """Make the retry and fill it; return the same one if it was begun before, resumed if its filling was interrupted.
 
     `also` runs in the transaction that creates the job, or in one of its own if the job exists. Raises OpenRetryError while another
-    retry of the same job is being filled, and as `submit.open_job` does.
+    retry of the same job is being filled, RejectedError if others have taken all texts by then, and as `submit.open_job` does.
     """
-
-    def admit(connection: Any, public_id: uuid.UUID) -> None:
-        retries.admit(connection, public_id, asked.job, asked.fingerprint, asked.codes)
-        also(connection, public_id)
-
     for left in reversed(range(TRIES)):
         if cut := _cut_short(db, asked):
             _tell(db, cut.public_id, also)
@@ -124,16 +124,28 @@ def start(
             _tell(db, earlier.public_id, also)
             return Retry(earlier, is_new=False)
         try:
-            opened = open_job(db, keyring, settings, asked.new, addresses=addresses, also=admit)
+            if asked.earlier is not None:  # it has ended by now, and its texts were not counted
+                asked = wanted(db, keyring, asked.job, asked.codes)
+            opened = open_job(db, keyring, settings, asked.new, addresses=addresses, also=_admission(asked, also))
         except OpenRetryError as other:
-            if not left or not (other.same or other.idle_token is not None):
+            if not left or not (other.same or other.is_filled or other.idle_token is not None):
                 raise
-            if not other.same and other.idle_token is not None:
+            if other.is_filled and not other.same:
+                asked = wanted(db, keyring, asked.job, asked.codes)
+            elif not other.same and other.idle_token is not None:
                 with suppress(RejectedError):
                     intake.abandon(db, other.job_id, "its filling was interrupted, and another retry began", token=other.idle_token)
         else:
             return Retry(_filled(db, keyring, settings, asked, opened), is_new=True)
     raise AssertionError("the last try returns or raises")
+
+
+def _admission(asked: Wanted, also: Also) -> Also:
+    def admit(connection: Any, public_id: uuid.UUID) -> None:
+        retries.admit(connection, public_id, asked.job, asked.fingerprint, asked.codes, newest_counted=asked.newest)
+        also(connection, public_id)
+
+    return admit
 
 
 def _cut_short(db: Database, asked: Wanted) -> OpenJob | None:

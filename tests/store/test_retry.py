@@ -146,7 +146,30 @@ def test_retries_at_the_same_moment_share_the_texts_out(database_url: str, db: D
     assert scalar(db, "select count(*) from retried") == 80
     assert scalar(db, "select count(distinct of_seq) from retried") == 80
     assert scalar(db, "select sum(total) from job where retry_of is not null") == 80
-    assert scalar(db, "select count(*) from job where retry_of is not null") <= 3
+    assert scalar(db, "select count(*) from job where retry_of is not null and total = 0") == 0
+    assert scalar(db, "select count(*) from job where retry_of is not null") == len(set(made)) <= 3
+
+
+def test_texts_that_another_retry_took_since_they_were_counted_are_left_to_it(db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring)
+    some, all_of = retry.wanted(db, keyring, job, ["abandoned"]), retry.wanted(db, keyring, job)
+    taken = again(db, keyring, job, "engine_failed")
+    rest = retry.start(db, keyring, SETTINGS, all_of)
+    assert (all_of.texts, rest.is_new, rest.job.total) == (6, True, 3)
+    with pytest.raises(RejectedError, match=rf"of 6 failed texts of .*, 6 are in {taken.label}, {rest.job.label}, which has not"):
+        retry.start(db, keyring, SETTINGS, some)
+    assert scalar(db, "select count(*) from job where retry_of is not null") == 2
+
+
+def test_a_retry_that_ended_since_it_was_looked_up_is_not_made_again_without_texts(db: Database, keyring: Keyring) -> None:
+    job = failed_job(db, keyring)
+    first = again(db, keyring, job)
+    asked = retry.wanted(db, keyring, job)
+    assert asked.earlier is not None
+    judge(db, keyring, first)
+    with pytest.raises(RejectedError, match=r"6 got a verdict from a retry"):
+        retry.start(db, keyring, SETTINGS, asked)
+    assert scalar(db, "select count(*) from job where retry_of is not null") == 1
 
 
 def cut_off(db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, job: JobView, *, pieces: int = 3) -> None:

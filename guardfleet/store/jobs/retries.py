@@ -43,11 +43,14 @@ IS_WANTED = """(%(codes)s::text[] is null
 
 
 class OpenRetryError(RetryableError):
-    """Another retry of the same job must be looked at first: `same` is one of the same texts; an idle one may be abandoned."""
+    """Another retry of the same job must be looked at first.
 
-    def __init__(self, label: str, job_id: int, *, same: bool, idle_token: int | None) -> None:
+    `same`: it is of the same texts. `is_filled`: it may have taken some that were counted. An idle one may be abandoned.
+    """
+
+    def __init__(self, label: str, job_id: int, *, same: bool, is_filled: bool, idle_token: int | None) -> None:
         super().__init__(f"another retry of the same job is being prepared, {label}: try again in a moment.")
-        self.job_id, self.same, self.idle_token = job_id, same, idle_token
+        self.job_id, self.same, self.is_filled, self.idle_token = job_id, same, is_filled, idle_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,16 @@ def unended_of(db: Database, job: JobView) -> list[str]:
     return [ids.JOB.of(public_id) for public_id in found]
 
 
+def newest(db: Database, job: JobView) -> int:
+    """Return the highest id among the retries of the same first job; 0 if there are none."""
+    with db.session() as connection:
+        found: int = connection.scalar(
+            "select coalesce(max(id), 0) from job where retry_of = %(first)s",
+            {"first": job.id if job.first_id is None else job.first_id},
+        )
+    return found
+
+
 def options_of(db: Database, keyring: Keyring, job: JobView) -> tuple[JobOptions, str | None, str]:
     """Return the options that a retry of the job has, the secret of its callback, and where its lines are requests to."""
     with db.session() as connection:
@@ -162,22 +175,26 @@ def options_of(db: Database, keyring: Keyring, job: JobView) -> tuple[JobOptions
     return JobOptions(**values, callback_url=hook.url), keyring.decrypt_secret(bytes(hook.secret)), row.endpoint
 
 
-def admit(connection: Connection, public_id: uuid.UUID, job: JobView, fingerprint: bytes, codes: Sequence[str]) -> None:
-    """Let the retry be filled, in the transaction that creates it. Raises OpenRetryError if another one goes first."""
+def admit(
+    connection: Connection, public_id: uuid.UUID, job: JobView, fingerprint: bytes, codes: Sequence[str], *, newest_counted: int
+) -> None:
+    """Let the retry be filled, in the transaction that creates it. Raises OpenRetryError if another one goes first.
+
+    `newest_counted`: the newest retry when the texts were counted. Only a newer one can have taken any of them, and one of two that
+    are created at the same moment may have the higher id and yet be first: both are made anew after a new count.
+    """
     values = {"first": job.id if job.first_id is None else job.first_id, "mine": public_id, "fingerprint": fingerprint}
     if connection.scalar("select id from job where id = %(first)s for update", values) is None:
         raise NotFoundError(f"{job.label} was deleted.")
-    # Of two creations at the same time, the one with the lower id may get the lock last: then it is made anew, to be the newest.
     other: Any = connection.execute(
-        f"""select o.id, o.public_id, o.fingerprint = %(fingerprint)s and {UNENDED_JOB:o} as same, o.intake_token,
-                   {INGESTING_JOB:o} and o.intake_lease_until < clock_timestamp() as is_idle
-            from job o join job m on m.public_id = %(mine)s
-            where o.retry_of = %(first)s and o.id <> m.id
-              and ({INGESTING_JOB:o} or o.id > m.id or o.fingerprint = %(fingerprint)s and {UNENDED_JOB:o})
-            order by o.id limit 1""",
-        values,
+        f"""select id, public_id, intake_token, fingerprint = %(fingerprint)s and {UNENDED_JOB} as same,
+                   not ({INGESTING_JOB}) as is_filled, {INGESTING_JOB} and intake_lease_until < clock_timestamp() as is_idle
+            from job where retry_of = %(first)s and public_id <> %(mine)s
+              and ({INGESTING_JOB} or id > %(newest)s or fingerprint = %(fingerprint)s and {UNENDED_JOB})
+            order by same desc, is_filled, id limit 1""",
+        values | {"newest": newest_counted},
     ).fetchone()
     if other is not None:
-        idle_token = other.intake_token if other.is_idle else None
-        raise OpenRetryError(ids.JOB.of(other.public_id), other.id, same=other.same, idle_token=idle_token)
+        label, idle_token = ids.JOB.of(other.public_id), other.intake_token if other.is_idle else None
+        raise OpenRetryError(label, other.id, same=other.same, is_filled=other.is_filled, idle_token=idle_token)
     audit.record(connection, job.tenant_id, "job.retry", job.label, retry=ids.JOB.of(public_id), errors=codes)
