@@ -8,11 +8,11 @@ from guardfleet.domain import rates
 from guardfleet.domain.rates import DEVICES, MODELS
 from guardfleet.errors import RejectedError
 
-COUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([kmgb]?)", re.IGNORECASE)
+COUNT = re.compile(r"(\d{1,15}|\d{1,3}(?:[,_]\d{3}){1,4})(\.\d{1,6})?([kmgb]?)", re.IGNORECASE)
 TIME = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-MOST_TEXTS, MOST_TOKENS = 10**13, 10**6
+MOST_TEXTS, MOST_TOKENS, MOST_PRICE = 10**13, 10**6, 10**6
 MEASURED, ESTIMATED = "measured", "estimated"
 
 
@@ -42,8 +42,8 @@ class Load:
 
 def count_of(typed: str) -> int:
     """Parse a number of texts: 50M, 1.5k, 200000. Raises RejectedError."""
-    found = COUNT.fullmatch(typed.strip().replace(",", "").replace("_", ""))
-    n = round(float(found[1]) * UNITS[found[2].lower()]) if found else 0
+    found = COUNT.fullmatch(typed.strip())
+    n = round(float(re.sub("[,_]", "", found[1]) + (found[2] or "")) * UNITS[found[3].lower()]) if found else 0
     if not 1 <= n <= MOST_TEXTS:
         raise RejectedError(f"texts cannot be {typed!r}: give a number from 1 on, such as 200000, 1.5k, 50M or 2G.", param="texts")
     return n
@@ -60,7 +60,9 @@ def seconds_of(typed: str) -> float:
 
 
 def tokens_of(p50: float | None, mean: float | None) -> float:
-    """Return the tokens of a text on average. Raises RejectedError for less than one, or without either."""
+    """Return the tokens of a text on average. Raises RejectedError for less than one, without either, or for both."""
+    if p50 is not None and mean is not None:
+        raise RejectedError("give --tokens-p50 or --tokens-mean, not both: the mean is what is reckoned with.", param="tokens_p50")
     given = mean if mean is not None else p50
     if given is None or not 1 <= given <= MOST_TOKENS:
         raise RejectedError(
@@ -76,8 +78,9 @@ def check(load: Load) -> Load:
     for name, given, known in (("model", load.model, MODELS), ("gpu", load.gpu, DEVICES)):
         if given not in known:
             raise RejectedError(f"{name} cannot be {given!r}; use one of {', '.join(known)}.", param=name)
-    if load.price is not None and not 0 <= load.price < math.inf:
-        raise RejectedError(f"the price cannot be {load.price!r}: give the price of a device's hour.", param="price_per_gpu_hour")
+    if load.price is not None and not 0 <= load.price <= MOST_PRICE:
+        asked = f"give the price of a device's hour, from 0 to {MOST_PRICE:,}"
+        raise RejectedError(f"the price cannot be {load.price!r}: {asked}.", param="price_per_gpu_hour")
     return load
 
 

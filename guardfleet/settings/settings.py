@@ -85,7 +85,11 @@ class Settings(BaseSettings):
         None, description="Where to send traces by OTLP over HTTP, as http://collector:4318/v1/traces. Empty: none are made."
     )
     price_per_device_hour: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="What an hour of a device costs, in any currency: jobs then show their cost."
+        None,
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="What an hour of a device costs, in any currency: jobs then show their cost.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
     log_format: Literal["json", "console"] = Field("json", description="`json` for machines, `console` for people.")

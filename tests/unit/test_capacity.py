@@ -21,7 +21,15 @@ def figures(load: Load) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     ("typed", "n"),
-    [("50M", 50_000_000), ("1.5k", 1500), ("2G", 2 * 10**9), ("3b", 3 * 10**9), ("200_000", 200_000), ("1,000", 1000)],
+    [
+        ("50M", 50_000_000),
+        ("1.5k", 1500),
+        ("2G", 2 * 10**9),
+        ("3b", 3 * 10**9),
+        ("200_000", 200_000),
+        ("1,000", 1000),
+        ("1,234,567.5k", 1_234_567_500),
+    ],
 )
 def test_a_number_of_texts_is_read(typed: str, n: int) -> None:
     assert count_of(typed) == n
@@ -32,7 +40,9 @@ def test_a_time_is_read(typed: str, seconds: float) -> None:
     assert seconds_of(typed) == seconds
 
 
-@pytest.mark.parametrize("typed", ["", "0", "-5", "M", "5 apples", "1e9", "nan", "inf", "0.0001", "9" * 15 + "G"])
+@pytest.mark.parametrize(
+    "typed", ["", "0", "-5", "M", "5 apples", "1e9", "nan", "inf", "0.0001", "9" * 15 + "G", "1,5k", "1,00", ",5", "1,2345"]
+)
 def test_nonsense_is_no_number(typed: str) -> None:
     with pytest.raises(RejectedError, match="texts cannot be"):
         count_of(typed)
@@ -50,7 +60,12 @@ def test_nonsense_is_no_length(given: float | None) -> None:
         tokens_of(given, None)
 
 
-@pytest.mark.parametrize("wrong", [{"gpu": "abacus"}, {"model": "70B"}, {"price": -1.0}, {"price": float("nan")}])
+def test_two_lengths_are_refused() -> None:
+    with pytest.raises(RejectedError, match="not both"):
+        tokens_of(60, 80)
+
+
+@pytest.mark.parametrize("wrong", [{"gpu": "abacus"}, {"model": "70B"}, {"price": -1.0}, {"price": float("nan")}, {"price": 1e300}])
 def test_what_is_not_known_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(RejectedError, match="cannot be"):
         capacity.plan(replace(NIGHT, **wrong))  # type: ignore[arg-type]
