@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from guardfleet.domain.states import WorkerState
 from guardfleet.store.postgres.database import UNFLUSHED, Database
 
-SEEN_S = 10.0  # a worker that was not heard of for longer does not count: three of its reports are missing
+SEEN_S = 7.0  # a worker that was not heard of for longer does not count: three of its reports are missing
 FORGET_DAYS = 7.0  # until then a worker's row says what a worker of its model can do
 
 

@@ -14,7 +14,7 @@ from guardfleet.errors import GuardfleetError
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 
-LOOK_S = 5.0
+LOOK_S = 2.0
 REMIND_S = 60.0  # between two lines about the same outage
 BLIND_S = 60.0  # after which the last look says nothing any more
 

@@ -46,7 +46,6 @@ ESCALATED = Counter("guardfleet_texts_escalated", "Texts passed on to a second m
 WINDOWS = Counter("guardfleet_windows", "Windows in which long texts were judged.", registry=None)
 CLAIMS = Counter("guardfleet_claims", "Shards claimed.", ["lane"], registry=None)
 SHARDS = Counter("guardfleet_shards", "Shards that left this process, by outcome.", ["outcome"], registry=None)
-FENCED = Counter("guardfleet_fenced_finishes", "Shards whose finish was refused: another worker had claimed them.", registry=None)
 BATCH_TOKENS = Histogram(
     "guardfleet_batch_tokens", "Prompt tokens in a batch.", buckets=(64, 256, 1024, 2048, 4096, 8192, 16_384, 65_536), registry=None
 )
@@ -90,7 +89,7 @@ STALLED = Known("guardfleet_stalled_queues", "Queues from which no worker has ta
 LATE_JOBS = Known("guardfleet_jobs_late", "Jobs that will miss the end of their completion window at the present rate.", ["lane"])
 WORST_LATE = Known("guardfleet_jobs_late_worst_seconds", "How late the worst of them will be.", ["lane"])
 WANTED = Known("guardfleet_workers_wanted", "Workers that the waiting work needs to end in time.", ["route"])
-WORKERS = Known("guardfleet_workers", "Workers that were heard of in the last 10 s.", ["model", "state"])
+WORKERS = Known("guardfleet_workers", "Workers that were heard of in the last 7 s.", ["model", "state"])
 UNSERVED = Known("guardfleet_routes_without_worker", "Queues with work for which no worker is there.")
 DELIVERIES_DUE = Known("guardfleet_deliveries_due", "Webhook deliveries that are due and not yet made.")
 DELIVERY_LAG = Known("guardfleet_delivery_oldest_seconds", "How long the oldest of them has been due.")
@@ -113,7 +112,7 @@ EVERY = (BUILD, DEPENDENCY_UP, OUTAGES, CONNECTIONS, HEALTH)
 OWNERS: Mapping[str, tuple[Any, ...]] = {
     "worker": (
         REQUESTS, REQUEST_SECONDS, ACTIVE, GPU_MEMORY, SAFE_RATIO, RISK_TYPES, CATEGORIES, GPU_MEMORY_TOTAL, ERRORS, SAVED,
-        ESCALATED, WINDOWS, CLAIMS, SHARDS, FENCED, BATCH_TOKENS, BATCH_ROWS, BATCH_FILL, ROWS, CLOSE_CALLS, TOKENS, BUSY, STAGES,
+        ESCALATED, WINDOWS, CLAIMS, SHARDS, BATCH_TOKENS, BATCH_ROWS, BATCH_FILL, ROWS, CLOSE_CALLS, TOKENS, BUSY, STAGES,
         MODEL, MODEL_LOADING, MODEL_LOADED, RATE, LOOP_TICK,
     ),
     "dispatcher": (

@@ -99,6 +99,20 @@ def test_the_figures_say_what_waits_who_is_there_and_who_is_wanted(db: Database,
     assert values(metrics.WANTED) == values(metrics.BACKLOG_TEXTS) == values(metrics.UNSERVED) == {}
 
 
+def test_that_the_last_worker_is_gone_is_said_between_two_counts_of_the_work(
+    db: Database, keyring: Keyring, figures: Figures
+) -> None:
+    submit(db, keyring, 4)
+    fleet.report(db, A)
+    figures.count()
+    assert figures.unserved == ()
+    change(db, f"update worker set seen_at = now() - interval '{fleet.SEEN_S} s'")
+    figures.workers()
+    assert (figures.unserved, values(metrics.UNSERVED), values(metrics.WORKERS)) == (("any",), {(): 1.0}, {})
+    figures.forget()
+    assert (figures.unserved, values(metrics.UNSERVED)) == ((), {})
+
+
 def test_work_that_names_a_model_has_a_route_of_its_own(db: Database, keyring: Keyring, figures: Figures) -> None:
     fleet.report(db, A)
     verdicts.register_model(db, Model("other", "r", "p"))

@@ -24,6 +24,7 @@ from worker.dispatch.publishing import MessagePublisher
 from worker.dispatch.repairs import CLEAR_S, HOUSEKEEPING_S, Mender, Step
 
 REFILLS = 5  # ticks in the time of one while there is work
+WORKERS_S = 1.0  # between two counts of the workers
 AWAY_PAUSE_S = 1.0  # between tries while PostgreSQL or the broker is down
 PUBLISH, ASK_BROKER = "publish_shards", "ask_broker"
 
@@ -57,6 +58,7 @@ class Dispatcher:
         self.steps = [
             *mender.steps(),
             Step("count_work", HOUSEKEEPING_S, self.figures.count),
+            Step("count_workers", WORKERS_S, self.figures.workers),
             Step("count_deliveries", HOUSEKEEPING_S, self.figures.deliveries),
             Step("measure_size", CLEAR_S, self.figures.size),
             Step(ASK_BROKER, HOUSEKEEPING_S, self._ask_broker),

@@ -34,6 +34,7 @@ class Figures:
     db: Database
     horizon_s: float = HORIZON_S
     unserved: tuple[str, ...] = field(default=(), init=False)  # routes with work and no worker, when last counted
+    _named: frozenset[str | None] = field(default=frozenset(), init=False)  # models that open work names; None: any
 
     def count(self) -> None:
         """Count all open work and the workers, and write how many are wanted."""
@@ -42,12 +43,15 @@ class Figures:
         per_byte = _mean(rate for _, rate in rates.values()) or TOKENS_PER_BYTE
         self._queues(work, per_byte)
         self._late(work, workers, rates, per_byte)
-        metrics.WORKERS.replace(_floats(Counter((seen.model or ANY, seen.state.label) for seen in workers)))
         routes = _routes(work, workers, backlog.busy_workers(self.db), rates, per_byte, self.horizon_s)
         metrics.WANTED.replace({(route,): float(n) for route, n in routes.items()})
         fleet.write_wanted(self.db, routes)
-        self.unserved = tuple(sorted({one.model or ANY for one in work if not _serving(one.model, workers)}))
-        metrics.UNSERVED.set(len(self.unserved))
+        self._named = frozenset(one.model for one in work)
+        self._there(workers)
+
+    def workers(self) -> None:
+        """Count the workers alone: that the last one is gone is to be said within seconds."""
+        self._there(fleet.heard_of(self.db))
 
     def deliveries(self) -> None:
         """Count the webhook deliveries that are due."""
@@ -62,8 +66,14 @@ class Figures:
 
     def forget(self) -> None:
         """Say nothing any more: another one leads, or PostgreSQL is away."""
+        self.unserved, self._named = (), frozenset()
         for metric in OF_THE_LEADER:
             metric.forget()
+
+    def _there(self, workers: Sequence[Sighting]) -> None:
+        metrics.WORKERS.replace(_floats(Counter((seen.model or ANY, seen.state.label) for seen in workers)))
+        self.unserved = tuple(sorted(model or ANY for model in self._named if not _serving(model, workers)))
+        metrics.UNSERVED.set(len(self.unserved))
 
     def _queues(self, work: Sequence[Backlog], per_byte: float) -> None:
         texts, tokens, oldest = Counter[Queue](), Counter[Queue](), dict[tuple[str, ...], float]()

@@ -37,7 +37,6 @@ class Tally:
     def fenced(self) -> None:
         """Count a shard whose finish was refused."""
         metrics.SHARDS.labels("fenced").inc()
-        metrics.FENCED.inc()
 
     def add(self, texts: Sequence[PayloadRow], written: Sequence[Codes], *, seconds: float, escalated: int) -> None:
         """Count one finished shard by what was stored of its texts; `seconds` from its claim to its commit."""

@@ -11,7 +11,7 @@ from guardfleet.store.fleet import Sighting
 from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry import metrics
 
-REPORT_S = 3.0
+REPORT_S = 2.0
 Rates = Callable[[], tuple[float | None, float | None]]
 
 
