@@ -8,6 +8,7 @@ import psycopg
 from guardfleet.store.postgres.database import Connection, Database
 
 LOCK_KEY = 0x6469_7370  # "disp"
+SILENT_S = 20  # PostgreSQL frees the lock of a process that is frozen, or whose host vanished, after so long
 
 
 class Leadership:
@@ -42,9 +43,13 @@ def is_led(db: Database) -> bool:
 
 @contextmanager
 def campaign(db: Database) -> Iterator[Leadership]:
-    """Lend a candidate on a connection of its own, outside any transaction. The lock ends with it."""
+    """Lend a candidate on a connection of its own, outside any transaction. The lock ends with it.
+
+    One that does not call `try_lead` for SILENT_S has lost its connection: its next call raises AwayError.
+    """
     with db.session() as connection:
         try:
+            connection.execute(f"set idle_session_timeout = '{SILENT_S}s'")
             yield Leadership(connection)
         finally:
             with suppress(psycopg.Error):
