@@ -81,6 +81,13 @@ def create(
         return _insert(connection, keyring, tenant_id=tenant_id, name=name, scopes=scopes, expires_s=expires_s)
 
 
+def has_tenant(db: Database, name: str) -> bool:
+    """Return whether there is a tenant of this name."""
+    with db.session() as connection:
+        found: bool = connection.scalar("select exists (select from tenant where name = %(name)s)", {"name": name})
+    return found
+
+
 def every(db: Database) -> list[ApiKey]:
     """Return all keys, revoked ones too, oldest first."""
     with db.session() as connection:

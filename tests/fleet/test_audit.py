@@ -156,7 +156,11 @@ def test_the_trail_is_printed_oldest_first_by_line_or_as_json(
     assert said(of_database, "audit", "--tenant", "acme", "--json").stdout.count("\n") == 1
     nothing = said(of_database, "audit", "--until", "2020-01-31")
     assert (nothing.returncode, nothing.stdout, "nothing was recorded" in nothing.stderr) == (0, "", True)
-    for args, sentence in ((("--action", "job.dance"), "job.dance is unknown"), (("--since", "soon"), "give 90m, 24h, 7d")):
+    for args, sentence in (
+        (("--action", "job.dance"), "job.dance is unknown"),
+        (("--since", "soon"), "give 90m, 24h, 7d"),
+        (("--tenant", "acne"), "there is no tenant 'acne'"),
+    ):
         refused = said(of_database, "audit", *args)
         assert (refused.returncode, sentence in refused.stderr) == (2, True), args
 

@@ -9,17 +9,22 @@ import threading
 from dataclasses import replace
 from importlib import metadata
 
+import fsspec  # type: ignore[import-untyped]
 import pytest
 from packaging.requirements import Requirement
+from pydantic import SecretStr
 
 from guardfleet.cli import DONE, UNUSABLE
 from guardfleet.cli.commands import doctor
-from guardfleet.cli.doctor import database, machine, report, versions
+from guardfleet.cli.doctor import api, database, machine, report, versions
 from guardfleet.cli.doctor.environment import Environment
 from guardfleet.cli.doctor.examination import Examination, looked
 from guardfleet.cli.doctor.findings import Caution, Check, Finding, Pitfall, Status, TroubleError
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings, load_settings
+from guardfleet.telemetry.health import Health
+from guardfleet.telemetry.metrics import registry_of
+from guardfleet.telemetry.probes import ProbeServer
 from tests.services.commands import said
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "doctor.md"
@@ -34,8 +39,8 @@ def raising(error: Exception) -> Check:
 
 
 def seen(settings: Settings, name: str) -> Finding:
-    """The finding of one check of the machine."""
-    return next(looked(check) for check in machine.checks(settings) if check.name == name)
+    """The finding of one check of the machine, or of what the API uses there."""
+    return next(looked(check) for check in (*machine.checks(settings), *api.checks(settings)) if check.name == name)
 
 
 @pytest.fixture
@@ -133,13 +138,44 @@ def test_a_taken_port_is_named_and_so_is_every_other(settings: Settings) -> None
     assert all(f"port {port} at 127.0.0.1 is in use: set GUARDFLEET_" in found.said for port in ports)
 
 
+def test_the_ports_of_a_fleet_that_runs_are_its_own(settings: Settings) -> None:
+    health = Health()
+    server = ProbeServer("127.0.0.1", 0, health=health, registry=registry_of("dispatcher"))
+    server.start()
+    try:
+        found = seen(settings.but(metrics_port=server.port), "ports")
+        with socket.create_server(("127.0.0.1", 0)) as other:  # accepts, and never answers
+            strange = seen(settings.but(metrics_port=server.port, api_port=other.getsockname()[1]), "ports")
+    finally:
+        server.stop()
+    assert (found.status, strange.status) == (Status.OK, Status.FAILED)
+    assert f"{server.port} at 127.0.0.1 is a guardfleet process's, which is degraded" in found.said
+    assert str(server.port) not in strange.said
+
+
+def test_an_object_store_is_asked_what_is_there(settings: Settings) -> None:
+    fsspec.filesystem("memory").pipe("/bucket/prefix/x", b"x")
+    cases = {
+        "memory://bucket/prefix": (Status.OK, "memory:// answers"),
+        "memory://no/such": (Status.WARNING, "the first upload fails if the bucket does not exist"),
+        "nosuch://bucket": (Status.FAILED, "nosuch:// cannot be used: Protocol not known: nosuch"),
+    }
+    for url, (status, words) in cases.items():
+        found = seen(settings.but(files_url=url), "uploads")
+        assert (found.status, words in found.said) == (status, True), found
+
+
+def test_shared_counts_without_their_server_are_a_failure(settings: Settings) -> None:
+    found = seen(settings.but(rate_limit_url=SecretStr("redis://user:canary@127.0.0.1:1/0")), "rate limits")
+    assert (found.status, found.pitfall, "canary" in found.said) == (Status.FAILED, Pitfall.PORT, False)
+
+
 def test_a_full_disk_is_named_for_data_and_for_uploads(
     settings: Settings, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for url in (str(tmp_path / "uploads"), (tmp_path / "uploads").as_uri()):
         uploads = settings.but(files_url=url)
         assert seen(uploads, "uploads").status is Status.OK
-    assert seen(settings.but(files_url="s3://bucket/prefix"), "uploads").status is Status.OK
     (tmp_path / "uploads").write_text("a file")
     assert "set GUARDFLEET_API__FILES_URL to a folder you own" in seen(uploads, "uploads").said
     (tmp_path / "uploads").unlink()

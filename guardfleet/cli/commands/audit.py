@@ -14,7 +14,7 @@ from guardfleet.domain.options import UNITS_S, WINDOW
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
-from guardfleet.store import audit
+from guardfleet.store import audit, keys
 from guardfleet.store.audit import Event, Wanted
 from guardfleet.store.postgres.database import Database
 
@@ -43,6 +43,8 @@ def trail(
     )
     is_empty = True
     with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=1)) as db:
+        if tenant is not None and not keys.has_tenant(db, tenant):
+            raise RejectedError(f"there is no tenant {tenant!r}: `guardfleet keys list` names those that have keys.")
         for event in audit.events(db, wanted):
             is_empty = False
             print(json.dumps({"tenant": event.tenant, **event.as_dict()}) if as_json else _line(event))

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 
-from guardfleet.cli.doctor import machine, model, report, versions
+from guardfleet.cli.doctor import api, machine, model, report, versions
 from guardfleet.cli.doctor.environment import Environment
 from guardfleet.cli.doctor.examination import WITHIN_S, Chain, Examination
 from guardfleet.cli.doctor.findings import Check, Finding, Pitfall
@@ -54,7 +54,7 @@ def _is_own() -> bool:
 
 
 def _chains(settings: Settings, texts: Sequence[str], within_s: float) -> Iterator[Chain]:
-    yield from ([check] for check in (*versions.checks(), *machine.checks(settings)))
+    yield from ([check] for check in (*versions.checks(), *machine.checks(settings), *api.checks(settings)))
     if not settings.is_embedded:
         from guardfleet.cli.doctor import database
 
