@@ -16,6 +16,7 @@ from worker.engine.forward.geometry import Ints
 from worker.engine.interfaces import KernelMissingError
 
 LEAST_LONGEST = 2  # if the longest sequence has one query, flash attention assumes that each has one; some have none
+QUERY_BLOCK = 128  # of the loop: scores that fit into a core's cache, and none of keys that all of a block come before
 
 
 class Cuts(NamedTuple):
@@ -93,9 +94,12 @@ def varlen_by_loop(
     out, lse = torch.zeros_like(q), q.new_full((q.shape[1], len(q)), float("-inf"), dtype=torch.float32)
     bounds_q, bounds_k = cut_q.bounds.tolist(), cut_k.bounds.tolist()
     for a, b, c, d in zip(bounds_q, bounds_q[1:], bounds_k, bounds_k[1:], strict=False):
-        if a < b and c < d:
-            hidden = hidden_keys(b - a, d - c, q.device) if causal else None
-            out[a:b], lse[:, a:b] = attend(q[a:b], k[c:d], v[c:d], hidden)
+        for start in range(a, b, QUERY_BLOCK):
+            stop = min(start + QUERY_BLOCK, b)
+            end = d - (b - stop) if causal else d
+            if c < end:
+                hidden = hidden_keys(stop - start, end - c, q.device) if causal else None
+                out[start:stop], lse[:, start:stop] = attend(q[start:stop], k[c:end], v[c:end], hidden)
     return out, lse
 
 
