@@ -88,11 +88,11 @@ class Renderer:
 
     def _shortened(self, turns: Turns, coverage: Coverage) -> LongPrompt | Unjudgeable:
         """Drop the oldest turns if that is enough; otherwise split the last turn into windows."""
-        lengths = [self._prompter.length(text) for _, text in turns]
         # If no turn is a user's, the response answers a system message.
         first = (
             len(turns) - 1 if turns[-1][0] == "user" else max((i for i, (role, _) in enumerate(turns) if role == "user"), default=0)
         )
+        lengths = [self._prompter.length(text) for _, text in turns] if first else []  # tokenised for nothing otherwise
         for begin in range(1, first + 1):
             if turns[begin][0] != "user" or sum(lengths[begin:]) > self.max_prompt_tokens:
                 continue
