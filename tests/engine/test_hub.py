@@ -30,6 +30,8 @@ CLOSED = "http://127.0.0.1:9"
 def at(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    # transformers keeps the endpoint of its first request: that of another test, or the hub's own.
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
 
 
 @pytest.fixture(autouse=True)
