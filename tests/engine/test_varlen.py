@@ -11,13 +11,14 @@ from torch.nn.attention import varlen as of_torch
 from guardfleet.errors import ConfigurationError
 from tests.services import kernels
 from tests.services.packed import drive, elsewhere
+from worker.engine import opening
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.padded import GenerateBackend
 from worker.engine.factory import make_backend
 from worker.engine.forward import varlen
 from worker.engine.model.loading import load
 from worker.engine.spec import Spec
-from worker.engine.verification.reference import Reference, ask_transformers
+from worker.engine.verification.reference import Reference
 from worker.engine.verification.self_test import hold
 
 TEXTS = [f"What is {n} plus {n}? " * (1 + n % 5) for n in range(30)]
@@ -49,7 +50,7 @@ def _make(caplog: pytest.LogCaptureFixture) -> tuple[Any, str]:
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    return elsewhere(lambda: ask_transformers(load("demo", device="cpu")))
+    return elsewhere(lambda: opening.ask_transformers(load("demo", device="cpu")))
 
 
 @pytest.fixture(scope="module")

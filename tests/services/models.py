@@ -1,5 +1,6 @@
 """Models for the tests: the demo model, and one with random weights that answers nonsense."""
 
+import json
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -8,9 +9,32 @@ from typing import Any
 import pytest
 import transformers
 
+from worker.engine.decoding.padded import GenerateBackend
+from worker.engine.device import keep_freed_memory
 from worker.engine.model import loading
 from worker.engine.model.loading import LoadedModel, load, tokenizer_of
 from worker.engine.prompting.prompt import Prompter
+from worker.engine.verification import reference
+from worker.engine.verification.reference import Reference
+
+OF_NETWORK = ("config.json", "generation_config.json", "model.safetensors.index.json")
+OF_TOKENIZER = ("model_type", "tokenizer_class", "auto_map", "transformers_version")  # what its library reads in config.json
+
+
+def _kind_in(config: pathlib.Path) -> object:
+    """What says in config.json which tokenizer it is; all of it if that is no JSON object."""
+    content = config.read_bytes() if config.is_file() else b""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return content
+    return repr([found.get(name) for name in OF_TOKENIZER]) if isinstance(found, dict) else content
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _freed_memory_is_kept() -> None:
+    """As a worker keeps it from its first model on: faulting it in again is a sixth of what the references cost."""
+    keep_freed_memory()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,8 +48,8 @@ def _tokenizers_are_read_once() -> Iterator[None]:
         folder = pathlib.Path(where)
         if not folder.is_dir():
             return read(where, **asked)
-        files = [file for file in folder.iterdir() if file.suffix in (".json", ".jinja")]
-        key = tuple(sorted((file.name, file.read_bytes()) for file in files)), repr(asked)
+        files = [file for file in folder.iterdir() if file.suffix in (".json", ".jinja") and file.name not in OF_NETWORK]
+        key = tuple(sorted((file.name, file.read_bytes()) for file in files)), _kind_in(folder / "config.json"), repr(asked)
         if key not in tokenizers:
             tokenizers[key] = read(where, **asked)
         return tokenizers[key]
@@ -38,6 +62,25 @@ def _tokenizers_are_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transformers.AutoTokenizer, "from_pretrained", from_pretrained)
         patch.setattr(loading, "prompter_of", prompter_of)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _transformers_is_asked_once() -> Iterator[None]:
+    """Cache what transformers says of a model that is opened: the packed pass is held against it each time all the same."""
+    ask = reference.ask_transformers
+    said: dict[object, Reference] = {}
+
+    def ask_transformers(loaded: LoadedModel) -> Reference:
+        asked = reference.LENGTHS, reference.TEXTS, str(reference.PATIENCE_FLOP)
+        network = loaded.network.dtype, loaded.network.config.to_json_string(), loaded.device
+        key = loaded.identity, network, asked, GenerateBackend._decode
+        if key not in said:
+            said[key] = ask(loaded)
+        return said[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.engine.opening.ask_transformers", ask_transformers)
         yield
 
 

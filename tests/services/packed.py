@@ -23,7 +23,7 @@ def elsewhere(compute: Callable[[], T]) -> T:
         return pool.submit(compute).result()
 
 
-def generate(loaded: LoadedModel, contents: Sequence[Content], rows: int = 64) -> list[str]:
+def generate(loaded: LoadedModel, contents: Sequence[Content], rows: int = 32) -> list[str]:
     """The reference: the library's own loop over the whole prompts, sorted by length and padded on the left."""
     prompts = [encoded.ids for encoded in loaded.prompter.encode([messages_of(content) for content in contents])]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
