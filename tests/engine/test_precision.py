@@ -1,6 +1,7 @@
 """The options that change numbers or kernels: eight bits, and compiled steps between the matrix products."""
 
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,8 +30,18 @@ def answers(backend: Any) -> list[Answer]:
     return [out[i] for i in range(len(TEXTS))]
 
 
+@pytest.fixture
+def _untried() -> Iterator[None]:
+    """Inductor takes the CPU's word for its units: trying each kind out compiles five programs, for 12 s."""
+    from torch._inductor import config
+
+    with config.patch({"cpp.vec_isa_ok": True}):
+        yield
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+@pytest.mark.usefixtures("_untried")
 def test_compiled_steps_change_no_answer() -> None:
     plain, compiled = (answers(PackedBackend(load("demo"), budget_tokens=4096, is_compiled=flag)) for flag in (False, True))
     for one, other in zip(plain, compiled, strict=True):
