@@ -61,12 +61,14 @@ BY_CHANCE = {
 }  # fmt: skip
 
 
-def first_token(demo: LoadedModel) -> int:
-    return int(answer(demo, GenerationConfig())[0])
+@pytest.fixture(scope="module")
+def plain(demo: LoadedModel) -> list[int]:
+    """What greedy `generate` says where no file says anything."""
+    return answer(demo, GenerationConfig())
 
 
-def biting(field: str, demo: LoadedModel) -> Any:
-    token = first_token(demo)
+def biting(field: str, plain: list[int]) -> Any:
+    token = plain[0]
     ours: dict[str, Any] = {
         "bad_words_ids": [[token]],
         "suppress_tokens": [token],
@@ -120,9 +122,9 @@ def test_each_field_that_transformers_has_is_known_and_in_one_table() -> None:
 
 
 @pytest.mark.parametrize("field", OBEYED)
-def test_a_field_that_greedy_generate_obeys_is_refused(field: str, demo: LoadedModel) -> None:
+def test_a_field_that_greedy_generate_obeys_is_refused(field: str, plain: list[int]) -> None:
     config = GenerationConfig()
-    value = biting(field, demo)
+    value = biting(field, plain)
     setattr(config, field, value)
     with pytest.raises(ConfigurationError, match=rf"generation_config.json.* sets {field} to .*: remove {field} from it"):
         require_greedy("x", config)
@@ -130,10 +132,9 @@ def test_a_field_that_greedy_generate_obeys_is_refused(field: str, demo: LoadedM
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("field", sorted(set(OBEYED) - BY_CHANCE))
-def test_it_is_refused_because_generate_would_answer_otherwise(field: str, demo: LoadedModel) -> None:
-    plain = answer(demo, GenerationConfig())
+def test_it_is_refused_because_generate_would_answer_otherwise(field: str, demo: LoadedModel, plain: list[int]) -> None:
     try:
-        config = GenerationConfig(**{field: biting(field, demo)}, **({"top_k": 20} if field == "penalty_alpha" else {}))
+        config = GenerationConfig(**{field: biting(field, plain)}, **({"top_k": 20} if field == "penalty_alpha" else {}))
         found = answer(demo, config)
     except Exception:  # noqa: BLE001 - no answer is another one
         return
@@ -154,9 +155,9 @@ def test_it_is_refused_because_generate_would_answer_otherwise(field: str, demo:
     ],
     ids=lambda fields: next(iter(fields)),
 )
-def test_what_changes_no_greedy_answer_is_ignored(fields: dict[str, Any], demo: LoadedModel) -> None:
+def test_what_changes_no_greedy_answer_is_ignored(fields: dict[str, Any], demo: LoadedModel, plain: list[int]) -> None:
     require_greedy("x", GenerationConfig(**fields))
-    assert answer(demo, GenerationConfig(**fields)) == answer(demo, GenerationConfig())
+    assert answer(demo, GenerationConfig(**fields)) == plain
 
 
 @pytest.mark.parametrize("field", LIMITS)

@@ -54,7 +54,7 @@ class Faulty(PackedBackend):
         return launched._replace(collect=collect)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def texts(shared: pathlib.Path) -> list[str]:
     with (shared / "data" / "corpus.jsonl").open() as file:
         return [json.loads(line)["text"] for line in itertools.islice(file, 0, None, 300)]
@@ -80,14 +80,18 @@ def judge(backend: Faulty, texts: list[str], requests: int = 4) -> list[Answer]:
     return found
 
 
-def test_out_of_memory_at_random_batches_changes_no_answer(backend: Faulty, texts: list[str]) -> None:
-    expected = [answer.raw for answer in judge(backend, texts)]
+@pytest.fixture(scope="module")
+def expected(texts: list[str]) -> list[str]:
+    """The answers without faults, one batch at a time."""
+    return [answer.raw for answer in judge(Faulty(ahead=0, streams=1), texts)]
+
+
+def test_out_of_memory_at_random_batches_changes_no_answer(backend: Faulty, texts: list[str], expected: list[str]) -> None:
     backend.full = 0.6
     assert [answer.raw for answer in judge(backend, texts)] == expected
 
 
-def test_a_poisoned_row_ends_as_a_failure_and_takes_nobody_along(backend: Faulty, texts: list[str]) -> None:
-    expected = [answer.raw for answer in judge(backend, texts)]
+def test_a_poisoned_row_ends_as_a_failure_and_takes_nobody_along(backend: Faulty, texts: list[str], expected: list[str]) -> None:
     (row,) = backend.prepare([texts[POISON]])
     backend.poison, backend.full = tuple(getattr(row, "ids", ())), 0.3
     found = judge(backend, texts)

@@ -22,8 +22,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @functools.cache
-def reference(dtype: str, lengths: tuple[int, ...]) -> Reference:
-    return elsewhere(lambda: ask_transformers(load("demo", device="cpu", dtype=dtype)))
+def reference(dtype: str, lengths: tuple[int, ...], quantized: str = "none") -> Reference:
+    return elsewhere(lambda: ask_transformers(load("demo", device="cpu", dtype=dtype, quantized=quantized)))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_nor_is_what_a_cpu_takes(dtype: str) -> None:
 def test_nor_are_eight_bits_whichever_attention_is_the_faster(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.engine.decoding.model_runner.fastest", lambda *_: kind)
     loaded = load("demo", device="cpu", quantized="int8")
-    said = elsewhere(lambda: ask_transformers(loaded))
+    said = reference("float32", asked.LENGTHS, "int8")
     elsewhere(lambda: hold(PackedBackend(loaded, budget_tokens=4096, streams=1, as_on_cuda=kind is None), said))
 
 

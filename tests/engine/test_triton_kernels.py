@@ -3,7 +3,6 @@
 import importlib.util
 import itertools
 import logging
-import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -309,12 +308,16 @@ def _compile(kernel: Any, args: tuple[Any, ...], meta: dict[str, int], capabilit
     return triton.compile(ASTSource(kernel, signature, constants, aligned), GPUTarget("cuda", capability, 32), options)
 
 
+@pytest.fixture
+def compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache of the session's own: what depends on no heads is compiled once for each GPU."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "triton"))
+
+
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), HEADS[1:])
-def test_every_kernel_compiles_for_gpus(
-    launches: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capability: int, heads: int, kv_heads: int, dim: int
-) -> None:
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+@pytest.mark.usefixtures("compiled_once")
+def test_every_kernel_compiles_for_gpus(launches: Any, capability: int, heads: int, kv_heads: int, dim: int) -> None:
     _launch_all(heads, kv_heads, dim, torch.bfloat16)
     assert len(launches) == 8
     for launch in launches:
