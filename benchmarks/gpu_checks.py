@@ -198,6 +198,7 @@ def load_time(day: Day, shape: str) -> dict[str, Any]:
             day.let_go()
             loaded = timed("load_s", lambda: load(folder, device=str(options.device), dtype=options.dtype))
         asked = timed("ask_transformers_s", lambda: reference.ask_transformers(loaded))
+        asked = asked._replace(probes=[probe._replace(is_prompt=False) for probe in asked.probes])  # whose answers would be read
         backend = timed("pass_s", lambda: PackedBackend(loaded, budget_tokens=0, streams=1, as_on_cuda=True))
         timed("hold_s", lambda: hold(backend, asked))
     finally:
