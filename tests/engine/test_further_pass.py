@@ -12,7 +12,7 @@ from worker.engine.forward.tree import Tree
 from worker.engine.forward.tree_attention import TreeAttention
 from worker.engine.model.shape import Shape
 
-HEADS, DIM, PREFIX = 8, 128, 201
+HEADS, DIM, PREFIX = 2, 128, 201  # of what is held and what is allowed, each is as many times as much in a model with more
 TREE = Tree.chain(range(16))
 
 
