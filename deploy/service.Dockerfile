@@ -16,8 +16,8 @@ RUN pip wheel --no-deps --wheel-dir /dist .
 FROM python:3.12.13-slim-bookworm AS dependencies
 WORKDIR /src
 ENV PIP_CONSTRAINT=/src/constraints.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# Add s3 for files in object storage:  --build-arg EXTRAS=api,dispatcher,webhooks,producer,s3
-ARG EXTRAS=api,dispatcher,webhooks,producer
+# Add s3 for files in object storage:  --build-arg EXTRAS=api,dispatcher,webhooks,producer,traces,s3
+ARG EXTRAS=api,dispatcher,webhooks,producer,traces
 COPY pyproject.toml constraints.txt deploy/requirements.py ./
 RUN python requirements.py "$EXTRAS" > requirements.txt \
  && python -m venv /venv \

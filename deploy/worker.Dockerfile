@@ -35,7 +35,7 @@ RUN /venv/bin/pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 FROM torch-${TORCH} AS dependencies
 WORKDIR /src
 COPY pyproject.toml deploy/requirements.py ./
-RUN python requirements.py worker > requirements.txt \
+RUN python requirements.py worker,traces > requirements.txt \
  && /venv/bin/pip install -r requirements.txt
 
 FROM python:3.12.13-slim-bookworm
