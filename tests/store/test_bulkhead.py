@@ -193,6 +193,7 @@ def test_no_step_is_without_its_case(dispatcher: Dispatcher) -> None:
         "publish_deliveries": "test_a_delivery_whose_mark_is_refused_holds_up_no_other",
         "publish_shards": "mark_shards and forget_lost",
         "count_work": "reads, and writes rows of its own",
+        "count_workers": "reads only",
         "count_deliveries": "reads only",
         "measure_size": "one statement",
         "ask_broker": "asks the broker",
