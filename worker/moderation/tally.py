@@ -5,11 +5,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 
 from guardfleet.domain.verdict import Category, ServedBy, Severity, category_names
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.telemetry import metrics
 from guardfleet.verdicts.encoding import Codes
+
+SEVERITY, CATEGORIES, SERVED_BY, ERROR = (
+    itemgetter(Codes._fields.index(name)) for name in ("severity", "categories", "served_by", "error")
+)  # a third of the time of attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +47,29 @@ class Tally:
         """Count one finished shard by what was stored of its texts; `seconds` from its claim to its commit."""
         metrics.SHARDS.labels("finished").inc()
         metrics.ESCALATED.inc(escalated)
-        methods = Counter[str]()
-        outcomes = Counter((method_of(text), said.severity) for text, said in zip(texts, written, strict=True))
-        for (method, severity), n in outcomes.items():
-            metrics.REQUESTS.labels(method, Severity(severity).label).inc(n)
-            methods[method] += n
-        for method, n in methods.items():
-            metrics.REQUEST_SECONDS.observe((method,), seconds, n)
-        for served_by, n in Counter(said.served_by for said in written).items():
+        for method, of_method in _by_method(texts, written):
+            for severity, n in Counter(map(SEVERITY, of_method)).items():
+                metrics.REQUESTS.labels(method, Severity(severity).label).inc(n)
+            metrics.REQUEST_SECONDS.observe((method,), seconds, len(of_method))
+        for served_by, n in Counter(map(SERVED_BY, written)).items():
             if served_by not in (ServedBy.MODEL, ServedBy.NOBODY):
                 metrics.SAVED.labels(ServedBy(served_by).label).inc(n)
-        for code, n in Counter(said.error for said in written if said.error).items():
-            metrics.ERRORS.labels(code).inc(n)
-        for categories, n in Counter(said.categories for said in written).items():
+        for code, n in Counter(map(ERROR, written)).items():
+            if code is not None:
+                metrics.ERRORS.labels(code).inc(n)
+        for categories, n in Counter(map(CATEGORIES, written)).items():
             for name in category_names(Category(categories)):
                 metrics.RISK_TYPES.labels(name).inc(n)
-                metrics.CATEGORIES.labels(name).inc(n)
-        metrics.SAFE_RATIO.add(sum(said.severity == Severity.SAFE for said in written), len(written))
+
+
+def _by_method(texts: Sequence[PayloadRow], written: Sequence[Codes]) -> list[tuple[str, Sequence[Codes]]]:
+    """Divide the verdicts by their texts' method: of most shards all are prompts."""
+    if all(type(text.content) is str for text in texts):
+        return [("prompt", written)]
+    out: dict[str, list[Codes]] = {}
+    for text, said in zip(texts, written, strict=True):
+        out.setdefault(method_of(text), []).append(said)
+    return list(out.items())
 
 
 def method_of(text: PayloadRow) -> str:
