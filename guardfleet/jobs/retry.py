@@ -36,7 +36,7 @@ Also = Callable[[Any, uuid.UUID], None]
 class Wanted:
     """A retry before it exists: the job, the error codes, how many texts; or `earlier`, the same retry if it has not ended.
 
-    `newest`: the newest retry when the texts were counted.
+    `newest`: up to this one, all retries were filled when the texts were counted.
     """
 
     job: JobView
@@ -73,7 +73,7 @@ def wanted(db: Database, keyring: Keyring, job: JobView, codes: Sequence[str] = 
     if not job.state.is_final:
         raise RejectedError(f"{job.label} has not ended: retry it once it has, or cancel it first.")
     asked = Wanted(job, tuple(sorted(set(codes))))
-    newest = retries.newest(db, job)
+    newest = retries.newest_filled(db, job)
     earlier = retries.unended(db, asked.fingerprint, tenant_id=job.tenant_id)
     found = Counts() if earlier else retries.count(db, job, asked.codes)
     if earlier is None:
@@ -142,7 +142,7 @@ def start(
 
 def _admission(asked: Wanted, also: Also) -> Also:
     def admit(connection: Any, public_id: uuid.UUID) -> None:
-        retries.admit(connection, public_id, asked.job, asked.fingerprint, asked.codes, newest_counted=asked.newest)
+        retries.admit(connection, public_id, asked.job, asked.fingerprint, asked.codes, newest_filled=asked.newest)
         also(connection, public_id)
 
     return admit

@@ -161,6 +161,20 @@ def test_texts_that_another_retry_took_since_they_were_counted_are_left_to_it(db
     assert scalar(db, "select count(*) from job where retry_of is not null") == 2
 
 
+def test_texts_that_a_retry_took_while_they_were_counted_are_left_to_it(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = failed_job(db, keyring)
+    cut_off(db, keyring, monkeypatch, job, pieces=0)
+    asked = retry.wanted(db, keyring, job, ["abandoned"])
+    assert asked.texts == 3, "the retry of all texts has begun, and has taken none"
+    with db.begin() as connection:
+        connection.execute("update job set intake_lease_until = now() - interval '1 s' where retry_of is not null")
+    assert again(db, keyring, job).total == 6
+    with pytest.raises(RejectedError, match=r"6 are in job_"):
+        retry.start(db, keyring, SETTINGS, asked)
+
+
 def test_a_retry_that_ended_since_it_was_looked_up_is_not_made_again_without_texts(db: Database, keyring: Keyring) -> None:
     job = failed_job(db, keyring)
     first = again(db, keyring, job)

@@ -145,11 +145,11 @@ def unended_of(db: Database, job: JobView) -> list[str]:
     return [ids.JOB.of(public_id) for public_id in found]
 
 
-def newest(db: Database, job: JobView) -> int:
-    """Return the highest id among the retries of the same first job; 0 if there are none."""
+def newest_filled(db: Database, job: JobView) -> int:
+    """Return the highest id of the retries of the same first job up to which all are filled; 0 if there are none."""
     with db.session() as connection:
         found: int = connection.scalar(
-            "select coalesce(max(id), 0) from job where retry_of = %(first)s",
+            f"select coalesce(min(id) filter (where {INGESTING_JOB}) - 1, max(id), 0) from job where retry_of = %(first)s",
             {"first": job.id if job.first_id is None else job.first_id},
         )
     return found
@@ -176,11 +176,11 @@ def options_of(db: Database, keyring: Keyring, job: JobView) -> tuple[JobOptions
 
 
 def admit(
-    connection: Connection, public_id: uuid.UUID, job: JobView, fingerprint: bytes, codes: Sequence[str], *, newest_counted: int
+    connection: Connection, public_id: uuid.UUID, job: JobView, fingerprint: bytes, codes: Sequence[str], *, newest_filled: int
 ) -> None:
     """Let the retry be filled, in the transaction that creates it. Raises OpenRetryError if another one goes first.
 
-    `newest_counted`: the newest retry when the texts were counted. Only a newer one can have taken any of them, and one of two that
+    `newest_filled`: as it was before the texts were counted. Only a newer one can have taken any of them since, and one of two that
     are created at the same moment may have the higher id and yet be first: both are made anew after a new count.
     """
     values = {"first": job.id if job.first_id is None else job.first_id, "mine": public_id, "fingerprint": fingerprint}
@@ -192,7 +192,7 @@ def admit(
             from job where retry_of = %(first)s and public_id <> %(mine)s
               and ({INGESTING_JOB} or id > %(newest)s or fingerprint = %(fingerprint)s and {UNENDED_JOB})
             order by same desc, is_filled, id limit 1""",
-        values | {"newest": newest_counted},
+        values | {"newest": newest_filled},
     ).fetchone()
     if other is not None:
         label, idle_token = ids.JOB.of(other.public_id), other.intake_token if other.is_idle else None
