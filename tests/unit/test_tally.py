@@ -18,7 +18,14 @@ ANSWERED = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "
 def counted() -> dict[tuple[str, ...], float]:
     return {
         (sample.name, *sample.labels.values()): sample.value
-        for metric in (metrics.REQUESTS, metrics.SAVED, metrics.ERRORS, metrics.RISK_TYPES, metrics.REQUEST_SECONDS)
+        for metric in (
+            metrics.REQUESTS,
+            metrics.SAVED,
+            metrics.ERRORS,
+            metrics.RISK_TYPES,
+            metrics.CATEGORIES,
+            metrics.REQUEST_SECONDS,
+        )
         for family in metric.collect()
         for sample in family.samples
         if sample.name.endswith(("_total", "_count", "_distribution"))
@@ -26,12 +33,15 @@ def counted() -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0], ids=["prompts", "both", "responses"])
-def test_each_text_is_counted_once_under_what_was_stored(share: float) -> None:
+def test_each_text_is_counted_once_under_what_was_stored(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(7)
     texts = [PayloadRow(f"id{i}", ANSWERED if rng.random() < share else rng.choice(["x", ANSWERED[:1]])) for i in range(400)]
     written = [encode(any_judgement(rng)) for _ in texts]
     before = counted()
+    ratio: list[tuple[int, int]] = []
+    monkeypatch.setattr(metrics.SAFE_RATIO, "add", lambda *counts: ratio.append(counts))
     Tally().add(texts, written, seconds=0.2, escalated=0)
+    assert ratio == [(sum(codes.severity == Severity.SAFE for codes in written), len(texts))]
     found = {name: n - before.get(name, 0.0) for name, n in counted().items() if n != before.get(name, 0.0)}
     expected = Counter[tuple[str, ...]]()
     for text, codes in zip(texts, written, strict=True):
@@ -44,4 +54,5 @@ def test_each_text_is_counted_once_under_what_was_stored(share: float) -> None:
             expected["guardfleet_text_errors_total", codes.error] += 1
         for name in category_names(said.categories):
             expected["qwen_guard_risk_type_distribution", name] += 1
+            expected["guardfleet_texts_by_category_total", name] += 1
     assert found == dict(expected)

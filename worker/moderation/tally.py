@@ -47,8 +47,10 @@ class Tally:
         """Count one finished shard by what was stored of its texts; `seconds` from its claim to its commit."""
         metrics.SHARDS.labels("finished").inc()
         metrics.ESCALATED.inc(escalated)
+        safe = 0
         for method, of_method in _by_method(texts, written):
             for severity, n in Counter(map(SEVERITY, of_method)).items():
+                safe += n if severity == Severity.SAFE else 0
                 metrics.REQUESTS.labels(method, Severity(severity).label).inc(n)
             metrics.REQUEST_SECONDS.observe((method,), seconds, len(of_method))
         for served_by, n in Counter(map(SERVED_BY, written)).items():
@@ -60,6 +62,8 @@ class Tally:
         for categories, n in Counter(map(CATEGORIES, written)).items():
             for name in category_names(Category(categories)):
                 metrics.RISK_TYPES.labels(name).inc(n)
+                metrics.CATEGORIES.labels(name).inc(n)
+        metrics.SAFE_RATIO.add(safe, len(written))
 
 
 def _by_method(texts: Sequence[PayloadRow], written: Sequence[Codes]) -> list[tuple[str, Sequence[Codes]]]:
