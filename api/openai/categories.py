@@ -18,9 +18,10 @@ from typing import Any
 
 import orjson
 
+from guardfleet.domain.decision import Decision
 from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Judgement, Model, Severity, category_names
 from guardfleet.verdicts.encoding import StoredVerdict, decode
-from guardfleet.verdicts.rendering import said_object
+from guardfleet.verdicts.rendering import decision_object, said_object
 
 COVERED: Mapping[str, Category] = {
     "harassment": Category.UNETHICAL,
@@ -58,11 +59,17 @@ APPLIED_TO_NONE: Mapping[str, list[str]] = {name: [] for name in CATEGORIES}
 KNOWN = 65_536
 
 
-def result_json(row: StoredVerdict, model: Model, *, flag_from: Severity = Severity.UNSAFE) -> bytes:
-    """Return one of a moderation's `results`, as JSON."""
+def result_json(
+    row: StoredVerdict, model: Model, decision: Decision | None = None, *, flag_from: Severity = Severity.UNSAFE
+) -> bytes:
+    """Return one of a moderation's `results`, as JSON; its `guardfleet` has the decision if a policy decided."""
     if row.evidence is None:
-        return _known(row.codes, model, flag_from)
-    return orjson.dumps(result(row.judgement, model, flag_from, row.evidence))
+        said = _known(row.codes, model, flag_from)
+    else:
+        said = orjson.dumps(result(row.judgement, model, flag_from, row.evidence))
+    if decision is None:
+        return said
+    return b'%b,"decision":%b}}' % (said[:-2], orjson.dumps(decision_object(decision)))
 
 
 @functools.lru_cache(KNOWN)

@@ -15,6 +15,7 @@ from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.openai.categories import result, result_json
 from guardfleet.domain import ids
+from guardfleet.domain.decision import Decision
 from guardfleet.domain.options import ModelName
 from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
 from guardfleet.errors import ContentError, LineError, NotFoundError, RejectedError
@@ -91,18 +92,18 @@ async def create(asked: ModerationRequest, request: Request, context: AppContext
     if isinstance(asked.input, list) and isinstance(asked.input[0], str) and len(asked.input) > 1:
         values = [{**beside, "text": text} for text in asked.input]
         return _json(await _several(request, context, caller, values, asked.model, flag_from))
-    job, row, model = await judge(request, context, caller, {**beside, "text": _input(asked)}, asked.model)
+    job, row, model, decision = await judge(request, context, caller, {**beside, "text": _input(asked)}, asked.model)
     about = {"id": ids.MODERATION.of(job.public_id), "model": model.name}
-    return _json(b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], result_json(row, model, flag_from=flag_from)))
+    return _json(b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], result_json(row, model, decision, flag_from=flag_from)))
 
 
 @router.post("/moderate")
 async def moderate(asked: OwnRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Judge a text or a conversation while you wait, in the guard's own terms: a verdict as in results and exports."""
     value = {name: given for name, given in (("text", asked.text), ("messages", asked.messages)) if given is not None}
-    job, row, model = await judge(request, context, caller, value, asked.model)
+    job, row, model, decision = await judge(request, context, caller, value, asked.model)
     about = {"id": ids.MODERATION.of(job.public_id), "object": "moderation"}
-    return _json(b'%b,"verdict":%b}' % (orjson.dumps(about)[:-1], json_object(row, model)))
+    return _json(b'%b,"verdict":%b}' % (orjson.dumps(about)[:-1], json_object(row, model, decision)))
 
 
 @router.get("/models")
@@ -128,8 +129,11 @@ def _model_object(name: str) -> dict[str, Any]:
 
 async def judge(
     request: Request, context: Context, caller: Caller, value: dict[str, Any], model: str | None, *, keeps_nothing: bool = False
-) -> tuple[OnlineJob, StoredVerdict, Model]:
-    """Return the job, its only verdict, and the model. Raises ProblemError if there is no verdict and never will be."""
+) -> tuple[OnlineJob, StoredVerdict, Model, Decision | None]:
+    """Return the job, its only verdict, the model, and what the policy decided.
+
+    Raises ProblemError if there is no verdict and never will be.
+    """
     job, page = await _judged(request, context, caller, [_row(0, value, context)], model, keeps_nothing=keeps_nothing)
     (row,) = page.rows
     said = row.judgement
@@ -137,7 +141,7 @@ async def judge(
         code = said.error or "unparsed"
         status = 400 if code in UNFIT else 422
         raise ProblemError(status, code, f"the input cannot be judged: {reason_of(said)}.", param="input")
-    return job, row, page.models[row.model_id]
+    return job, row, page.models[row.model_id], next(page.decided())
 
 
 async def _several(
@@ -156,8 +160,8 @@ async def _several(
     if not rows:
         raise first
     job, page = await _judged(request, context, caller, list(rows.values()), model)
-    for i, row in zip(rows, page.rows, strict=True):
-        results[i] = result_json(row, page.models[row.model_id], flag_from=flag_from)
+    for i, row, decision in zip(rows, page.rows, page.decided(), strict=True):
+        results[i] = result_json(row, page.models[row.model_id], decision, flag_from=flag_from)
         if row.judgement.severity is Severity.ERROR:
             errors[i] = row.judgement
     judge_of_all = page.models[

@@ -37,6 +37,7 @@ UNKNOWN_LANGUAGE = "und"  # of BCP 47: the guard judges 119 languages and names 
 NAME_CHARS = 50
 PLAIN_NAME = re.compile(rf"[A-Z_]{{1,{NAME_CHARS}}}")  # other names are in the body only: a header cannot hold other characters
 UNSUPPORTED = "guardfleet-unsupported-attributes"
+ACTION = "guardfleet-action"  # what the policy in force says to do
 
 
 class Comment(Asked):
@@ -102,13 +103,15 @@ async def analyze(
         name = unsupported[0][:NAME_CHARS]
         detail = f"attribute {name!r} matches none of the guard's categories; use {', '.join(ATTRIBUTES)}."
         raise ProblemError(400, "attribute_not_supported", detail, param=f"requestedAttributes.{name}")
-    _, row, _ = await judge(request, context, caller, {"text": asked.comment.text}, None, keeps_nothing=asked.doNotStore)
+    _, row, _, decision = await judge(request, context, caller, {"text": asked.comment.text}, None, keeps_nothing=asked.doNotStore)
     shown = {}
     for name, wanted in asked.requestedAttributes.items():
         if name in ATTRIBUTES:
             found = attribute(row, name, len(asked.comment.text))
             if found["summaryScore"]["value"] >= (wanted.scoreThreshold if wanted else 0.0):
                 shown[name] = found
+    if decision is not None:
+        response.headers[ACTION] = decision.action
     if ignored := [name for name in WITHOUT_EFFECT if getattr(asked, name)]:
         response.headers[IGNORED] = ", ".join(ignored)
     answer: dict[str, Any] = {

@@ -10,6 +10,7 @@ from guardfleet.cli import UNUSABLE, terminal
 from guardfleet.cli.commands.administration import audit, db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
 from guardfleet.cli.commands.plan import plan
+from guardfleet.cli.commands.policy_app import policy_app, redecide
 from guardfleet.cli.commands.processes import api, dispatcher, worker
 from guardfleet.cli.commands.retry import retry
 from guardfleet.cli.doctor.examination import WITHIN_S
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
+app.add_typer(policy_app, name="policy")
 app.add_typer(bench_app, name="bench")
 
 
@@ -212,7 +214,7 @@ def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, 
     return jobs.prioritise(load_settings(), job, priority)
 
 
-for command in (retry, worker, dispatcher, api, audit, plan):
+for command in (retry, redecide, worker, dispatcher, api, audit, plan):
     app.command()(command)
 
 

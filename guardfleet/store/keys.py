@@ -81,10 +81,12 @@ def create(
         return _insert(connection, keyring, tenant_id=tenant_id, name=name, scopes=scopes, expires_s=expires_s)
 
 
-def has_tenant(db: Database, name: str) -> bool:
-    """Return whether there is a tenant of this name."""
+def tenant_id(db: Database, name: str) -> int:
+    """Return the number of the tenant of this name. Raises RejectedError."""
     with db.session() as connection:
-        found: bool = connection.scalar("select exists (select from tenant where name = %(name)s)", {"name": name})
+        found: int | None = connection.scalar("select id from tenant where name = %(name)s", {"name": name})
+    if found is None:
+        raise RejectedError(f"there is no tenant {name!r}: `guardfleet keys list` names those that have keys.", param="tenant")
     return found
 
 

@@ -4,13 +4,15 @@ import datetime as dt
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from psycopg.rows import args_row
 
+from guardfleet.domain.decision import Decision
 from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
-from guardfleet.store import audit
+from guardfleet.store import audit, decisions
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards.leases import Claim
@@ -113,8 +115,9 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filt
                 order by d.ord, v.seq limit %(limit)s""",
             {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
         )
-        models = _models(db, connection, rows)
-    return Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq) if rows else cursor, len(rows) == limit)
+        models, decided = _models(db, connection, rows), _decided(db, connection, job.id, rows)
+    reached = Cursor(rows[-1].ord, rows[-1].seq) if rows else cursor
+    return Page(rows, models, reached, len(rows) == limit, decisions=decided)
 
 
 def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Filter) -> Page:
@@ -147,11 +150,11 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
                 "since": wanted.since,
             },
         )
-        models = _models(db, connection, rows)
+        models, decided = _models(db, connection, rows), _decided(db, connection, job.id, rows)
     if len(rows) == limit:
-        return Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq), has_more=True)
+        return Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq), has_more=True, decisions=decided)
     reached = Cursor(shards[-1][0], shards[-1][1] + shards[-1][2] - 1) if shards else cursor
-    return Page(rows, models, reached, has_more=len(shards) == SHARDS_AT_ONCE)
+    return Page(rows, models, reached, has_more=len(shards) == SHARDS_AT_ONCE, decisions=decided)
 
 
 def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity: int = Severity.ERROR) -> Iterator[Page]:
@@ -172,22 +175,23 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
                     order by v.seq limit %(limit)s""",
                 {"job": job.id, "day": job.day, "last": last, "least": least, "most": most, "limit": EXPORT_PAGE},
             )
-            models = _models(db, connection, rows)
+            models, decided = _models(db, connection, rows), _decided(db, connection, job.id, rows)
         if rows:
             last = rows[-1].seq
-            yield Page(rows, models, Cursor(0, last))
+            yield Page(rows, models, Cursor(0, last), decisions=decided)
         if len(rows) < EXPORT_PAGE:
             return
 
 
-NEWEST = f"""select s.seq as ord, {COLUMNS}
-            from unnest(%(seqs)s::int4[]) s (seq)
+OF_RETRY = """unnest(%(seqs)s::int4[]) s (seq)
             left join retried o on o.job_id = %(job)s and o.seq = s.seq
             cross join lateral (
-              select x.* from retried t join job r on r.id = t.job_id
+              select x.*, t.job_id as retry_id from retried t join job r on r.id = t.job_id
               join verdict x on x.job_id = t.job_id and x.day = r.day and x.seq = t.seq
               where t.of_job_id = %(first)s and t.of_seq = coalesce(o.of_seq, s.seq) and t.job_id > %(job)s
               order by t.job_id desc limit 1) v"""
+NEWEST = f"""select s.seq as ord, {COLUMNS} from {OF_RETRY}"""
+WHERE_NEWEST = f"""select s.seq, v.retry_id, v.seq as its_seq from {OF_RETRY} order by v.retry_id"""
 
 
 def with_retries(db: Database, job: JobView, pages: Iterable[Page], *, min_severity: int = 0) -> Iterator[Page]:
@@ -204,11 +208,18 @@ def with_retries(db: Database, job: JobView, pages: Iterable[Page], *, min_sever
             first = job.id if job.first_id is None else job.first_id
             found = _read(connection, NEWEST, {"job": job.id, "first": first, "seqs": errors})
             models = _models(db, connection, found)
+            decided = _decided_of_retries(db, connection, {"job": job.id, "first": first, "seqs": errors})
         newest = {row.ord: row._replace(ord=0, seq=row.ord) for row in found}
-        rows = [newest.get(row.seq, row) for row in page.rows]
-        kept = [row for row in rows if row.seq not in newest or not min_severity or is_stored_at_least(row, min_severity)]
+        pairs = [
+            (newest[row.seq], decided.get(row.seq)) if row.seq in newest else (row, decision)
+            for row, decision in zip(page.rows, page.decided(), strict=True)
+        ]
+        kept = [
+            (row, one) for row, one in pairs if row.seq not in newest or not min_severity or is_stored_at_least(row, min_severity)
+        ]
         if kept:
-            yield replace(page, rows=kept, models=models)
+            decisions_of = [one for _, one in kept] if page.decisions is not None or decided else None
+            yield replace(page, rows=[row for row, _ in kept], models=models, decisions=decisions_of)
 
 
 def metadata_keys(db: Database, job: JobView, *, limit: int) -> list[str]:
@@ -230,7 +241,8 @@ def of_one_shard(db: Database, job_id: int, day: dt.date) -> Page:
             f"select 0 as ord, {COLUMNS} from verdict v where v.job_id = %(job)s and v.day = %(day)s order by v.seq",
             {"job": job_id, "day": day},
         )
-        return Page(rows, _models(db, connection, rows), Cursor(0, len(rows) - 1))
+        models, decided = _models(db, connection, rows), _decided(db, connection, job_id, rows)
+        return Page(rows, models, Cursor(0, len(rows) - 1), decisions=decided)
 
 
 def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dict[str, Any]]:
@@ -246,6 +258,21 @@ def _read(connection: Connection, statement: str, values: Mapping[str, Any]) -> 
 def _stored(_: object) -> Callable[[Sequence[Any]], StoredVerdict]:
     """Make rows an eighth faster than psycopg's `args_row(StoredVerdict)` does, over a page of a thousand."""
     return StoredVerdict._make
+
+
+def _decided(db: Database, connection: Connection, job_id: int, rows: Sequence[StoredVerdict]) -> list[Decision | None] | None:
+    return decisions.of_texts(db, connection, job_id, [row.seq for row in rows])
+
+
+def _decided_of_retries(db: Database, connection: Connection, values: Mapping[str, Any]) -> dict[int, Decision | None]:
+    """Return by the text's place in this job what was decided of its newest verdict, which is a retry's."""
+    out: dict[int, Decision | None] = {}
+    for retry_id, places in groupby(connection.execute(WHERE_NEWEST, values).fetchall(), key=lambda row: row.retry_id):
+        of_retry = list(places)
+        found = decisions.of_texts(db, connection, retry_id, [row.its_seq for row in of_retry])
+        if found is not None:
+            out |= {row.seq: one for row, one in zip(of_retry, found, strict=True)}
+    return out
 
 
 def _models(db: Database, connection: Connection, rows: Sequence[StoredVerdict]) -> Mapping[int, Model]:

@@ -58,6 +58,7 @@ SLUGS = (
     "setting_renamed", "step_raised", "listening_failed",
     "request", "request_failed", "throttle_away", "watching_paused",
     "file_intake_paused", "file_intake_failed", "file_intake_ended",
+    "policy_not_understood",
     "child_started", "child_exited", "child_given_up", "shards_freed", "shards_not_freed", "workers_stopped",
 )  # fmt: skip
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
+from guardfleet.domain.decision import Decision
 from guardfleet.domain.verdict import Model
 from guardfleet.verdicts.encoding import StoredVerdict
 from guardfleet.verdicts.rendering import fields, json_object
@@ -28,11 +30,16 @@ class Page:
     reached: Cursor
     has_more: bool = False
     contents: Sequence[Content | None] | None = None
+    decisions: Sequence[Decision | None] | None = None  # in force, a place for each row; None: no policy decided of any
+
+    def decided(self) -> Iterator[Decision | None]:
+        """Yield each verdict's decision."""
+        return iter(self.decisions) if self.decisions is not None else repeat(None, len(self.rows))
 
     def json_objects(self) -> Iterator[bytes]:
         """Yield each verdict as a JSON object."""
-        return (json_object(row, self.models[row.model_id]) for row in self.rows)
+        return (json_object(row, self.models[row.model_id], one) for row, one in zip(self.rows, self.decided(), strict=True))
 
     def fields(self) -> Iterator[dict[str, Any]]:
         """Yield each verdict as a dictionary of fields."""
-        return (fields(row, self.models[row.model_id]) for row in self.rows)
+        return (fields(row, self.models[row.model_id], one) for row, one in zip(self.rows, self.decided(), strict=True))

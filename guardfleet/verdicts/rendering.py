@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from guardfleet.domain.decision import Decision
 from guardfleet.domain.verdict import CATEGORY_CHOICES, Judgement, Model, category_names
 from guardfleet.verdicts.encoding import StoredVerdict, decode
 from guardfleet.verdicts.rationale import rationale
@@ -37,25 +38,45 @@ FIELDS = (
     "metadata",
     "category_probabilities",
     "evidence",
+    "action",
+    "decision",
 )
 KNOWN_VERDICTS = 65_536  # about 40 MiB of rendered text at most
+KNOWN_DECISIONS = 4096
 
 
-def json_object(row: StoredVerdict, model: Model) -> bytes:
-    """Return the verdict as a JSON object in UTF-8, on one line."""
+def json_object(row: StoredVerdict, model: Model, decision: Decision | None = None) -> bytes:
+    """Return the verdict as a JSON object in UTF-8, on one line; with `decision` if a policy decided."""
     said = _said(row.codes, model) if row.evidence is None else _said_json(row.judgement, model, row.evidence)
     metadata = b"" if row.metadata is None else b',"metadata":' + row.metadata.encode()
-    return b'{"id":%b,%b,"tokens":{"input":%d,"output":%d},"done_at":%b%b}' % (
+    return b'{"id":%b,%b,"tokens":{"input":%d,"output":%d},"done_at":%b%b%b}' % (
         orjson.dumps(row.id),
         said,
         row.input_tokens,
         row.output_tokens,
         orjson.dumps(row.done_at),
         metadata,
+        b"" if decision is None else b',"decision":' + _decision(decision),
     )
 
 
-def fields(row: StoredVerdict, model: Model) -> dict[str, Any]:
+@functools.lru_cache(KNOWN_DECISIONS)
+def _decision(decision: Decision) -> bytes:
+    return orjson.dumps(decision_object(decision))
+
+
+def decision_object(decision: Decision) -> dict[str, Any]:
+    """Return a decision as faces tell it."""
+    return {
+        "action": decision.action,
+        "policy": decision.policy,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "labels": list(decision.labels),
+    }
+
+
+def fields(row: StoredVerdict, model: Model, decision: Decision | None = None) -> dict[str, Any]:
     """Return the verdict by `FIELDS`, as the view `verdicts` has it."""
     said = row.judgement
     p_safe, p_controversial, p_unsafe = _shown(said.probabilities) or (None, None, None)
@@ -83,6 +104,8 @@ def fields(row: StoredVerdict, model: Model) -> dict[str, Any]:
         "metadata": None if row.metadata is None else orjson.loads(row.metadata),
         "category_probabilities": _named(said.category_odds),
         "evidence": row.evidence,
+        "action": decision and decision.action,
+        "decision": decision and decision_object(decision),
     }
 
 

@@ -41,11 +41,16 @@ ACTS: dict[str, tuple[str, ...]] = {
     "results JOB -o OUT --refused": ("job.export",),
     "cancel JOB": ("job.cancel",),
     "scan IN -o OUT": ("job.export",),  # of a job that is there already; it submits as `submit` does
+    "policy add POLICY": ("policy.create",),
+    "policy activate mine": ("policy.activate",),
+    "redecide --since 1d": ("policy.redecide",),
+    "policy deactivate mine@1": ("policy.deactivate",),
     "keys rotate-secret": ("secret_key.rotate", "secret_key.retire"),
 }  # fmt: skip
 READING = {
     "status", "jobs", "watch", "doctor", "version", "evaluate", "audit", "db current", "keys list", "keys secret",
     "bench engine", "bench pipeline", "plan",
+    "policy check", "policy schema", "policy preset", "policy test", "policy list", "policy show",
 }  # fmt: skip
 ELSEWHERE = {"retry"}  # needs a job with failed texts: tests/store/test_retry.py
 PROCESSES = {"up", "worker", "dispatcher", "api"}  # whose acts are those of tests/store/test_audit.py and tests/http/test_audit.py
@@ -85,7 +90,8 @@ def test_each_command_leaves_its_rows_under_user_and_host(
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(json.dumps({"id": CANARY, "text": CANARY, "metadata": {CANARY: CANARY}}) + "\n")
     scanned = scanned_before(of_database, db, keyring, str(source), str(out))
-    names, settings = {"IN": str(source), "OUT": str(out)}, of_database
+    (policy := tmp_path / "mine.yaml").write_text(f"name: mine\ndescription: {CANARY}\ndefault: flag\n")
+    names, settings = {"IN": str(source), "OUT": str(out), "POLICY": str(policy)}, of_database
     for act, actions in ACTS.items():
         if act.startswith("results"):
             judge(db, scanned)

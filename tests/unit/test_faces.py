@@ -57,6 +57,11 @@ MODULES = {
     "guardfleet/store/schema/view.py": "view",
     "guardfleet/verdicts/encoding.py": "- what all others read through",
     "guardfleet/client/direct.py": "export",
+    "guardfleet/policy/document.py": "- what may be asked of verdicts",
+    "guardfleet/policy/evaluation.py": "- decides what to do with a verdict",
+    "guardfleet/policy/facts.py": "- what rules read, compared with the interpretation in tests/property/test_policies.py",
+    "guardfleet/policy/soundness.py": "- says which rules are none",
+    "guardfleet/store/decisions.py": "- what policies decided of verdicts",
     "guardfleet/jobs/retry.py": "- says which codes may be asked for",
     "guardfleet/store/jobs/retries.py": "- finds the texts without a verdict",
     "guardfleet/telemetry/metrics.py": "- names of labels",
@@ -107,7 +112,7 @@ COMMANDS = {
     "retry": "-", "plan": "-",
     "cancel": "-",
     "pause": "-", "resume": "-", "prioritise": "-", "up": "-", "worker": "-", "dispatcher": "-", "api": "-", "doctor": "-",
-    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-",
+    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-",
 }  # fmt: skip
 SOURCES = {
     "api.openai.categories", "api.openai.result_files", "guardfleet.verdicts.export", "guardfleet.verdicts.rationale",

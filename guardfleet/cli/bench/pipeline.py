@@ -23,13 +23,15 @@ from guardfleet.cli import DONE, terminal
 from guardfleet.cli.bench import scratch, yardstick
 from guardfleet.cli.bench.polling import Poller
 from guardfleet.cli.bench.site import answers, environment, free_port, peak_mib, start, until, write_texts
+from guardfleet.cli.commands.policy import load as load_policy
 from guardfleet.domain import ids
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.states import JobState
 from guardfleet.errors import FatalError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.settings.names import for_child
-from guardfleet.store import keys
+from guardfleet.store import keys, policies
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
@@ -53,6 +55,7 @@ class Load:
     source: str | None = None
     beside_engine: bool = False
     polls: bool = True
+    policy: str | None = None  # a file
 
     @property
     def size(self) -> str:
@@ -83,6 +86,8 @@ def run(load: Load, *, postgres: str | None, broker: str | None) -> dict[str, An
             write_texts(source, load.texts, first=i * load.texts, duplicates=load.duplicates, source=load.source)
         db = Database(settings.required("database_url"), pool_size=2)
         try:
+            if load.policy is not None:
+                policies.activate(db, policies.add(db, DEFAULT_TENANT, load_policy(load.policy))[0])
             alone = [_engine_alone_apart(settings, sources[0])] if load.beside_engine else []
             found = _measure(settings, db, sources, load)
             if load.beside_engine:  # before and after: the machine's speed may have changed meanwhile
@@ -214,6 +219,7 @@ def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
         "texts",
         "workers",
         "engine",
+        "policy",
         "ingest/s",
         "texts/s",
         "% of JSON",
@@ -238,6 +244,7 @@ def _table(loads: list[Load], runs: list[dict[str, Any]]) -> None:
                 load.size,
                 str(load.workers),
                 load.engine,
+                "yes" if load.policy else "-",
                 median(lambda run: run["ingest_texts_per_s"]),
                 median(lambda run: run["texts_per_s"]),
                 median(lambda run: _percent(run["yardstick"]["ingest_of_json"])),

@@ -43,8 +43,8 @@ def trail(
     )
     is_empty = True
     with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=1)) as db:
-        if tenant is not None and not keys.has_tenant(db, tenant):
-            raise RejectedError(f"there is no tenant {tenant!r}: `guardfleet keys list` names those that have keys.")
+        if tenant is not None:
+            keys.tenant_id(db, tenant)
         for event in audit.events(db, wanted):
             is_empty = False
             print(json.dumps({"tenant": event.tenant, **event.as_dict()}) if as_json else _line(event))

@@ -31,6 +31,9 @@ def bench_pipeline(
     beside_engine: Annotated[
         bool, typer.Option("--beside-engine", help="Also time the bare engine on the rows of the first job.")
     ] = False,
+    policy: Annotated[
+        str | None, typer.Option("--policy", metavar="FILE", help="Run each load without this policy, and with it.")
+    ] = None,
     polls: Annotated[bool, typer.Option("--polls/--no-polls", help="Poll the API meanwhile.")] = True,
     postgres: Annotated[str | None, typer.Option("--postgres", help="Server to create a database on; embedded by default.")] = None,
     broker: Annotated[str | None, typer.Option("--broker", help="amqp:// or redis://; embedded by default.")] = None,
@@ -45,10 +48,23 @@ def bench_pipeline(
     logs.configure(load_settings(log_level="error", log_format="console"), process="bench")
     try:
         loads = [
-            Load(int(size), int(jobs or 1), int(n), engine, ms_per_batch, shard_texts, float(share), source, beside_engine, polls)
+            Load(
+                int(size),
+                int(jobs or 1),
+                int(n),
+                engine,
+                ms_per_batch,
+                shard_texts,
+                float(share),
+                source,
+                beside_engine,
+                polls,
+                one_policy,
+            )
             for jobs, _, size in (one.rpartition("x") for one in texts.split(","))
             for n in workers.split(",")
             for share in duplicates.split(",")
+            for one_policy in ((None, policy) if policy else (None,))
         ]
     except ValueError:
         raise typer.BadParameter("--texts, --workers and --duplicates take numbers separated by commas.") from None

@@ -22,6 +22,7 @@ from guardfleet.domain.states import JobState
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
 from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
 from guardfleet.store.schema.fleet import Scaling, Worker
+from guardfleet.store.schema.policies import Decision, Policy, PolicyOutcome
 from guardfleet.store.schema.public import ApiKey, File, Repeat
 from guardfleet.store.schema.retries import Retried
 from guardfleet.store.words import (
@@ -38,10 +39,13 @@ __all__ = [
     "ApiKey",
     "Attempt",
     "Base",
+    "Decision",
     "Delivery",
     "Endpoint",
     "File",
     "Outbox",
+    "Policy",
+    "PolicyOutcome",
     "Repeat",
     "Retried",
     "Scaling",
@@ -56,6 +60,8 @@ class Tenant(Base):
     id: Mapped[int] = identity()
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    policy_id: Mapped[int | None] = mapped_column(BigInteger)  # the policy that decides; null: none
+    shadow_policy_id: Mapped[int | None] = mapped_column(BigInteger)  # another, of whose decisions nobody is told
 
 
 class Model(Base):

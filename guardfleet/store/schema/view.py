@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from guardfleet.domain import ids
 from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, ERROR_CODES, ServedBy, Severity
+from guardfleet.policy.document import Action
 from guardfleet.store.words import public_id
 from guardfleet.verdicts.encoding import ALL_CATEGORIES, CERTAIN, CERTAIN_ODDS, LABELS, UNKNOWN_ODDS
 
@@ -73,6 +74,15 @@ create or replace function guardfleet_unreadable(v verdict) returns text {SQL} a
 create or replace function guardfleet_no_verdict(error text, detail text, evidence jsonb) returns text {SQL} as $$
   select 'No verdict: ' || case error {_error_words()} else coalesce(error, 'unknown') end
          || coalesce(' (' || detail || ')', '') || coalesce(guardfleet_extent(evidence), '') || '.' $$;
+
+create or replace function guardfleet_decision(job bigint, place int) returns jsonb language sql stable parallel safe as $$
+  select jsonb_build_object('action', {_array(action.label for action in Action)}[o.action + 1],
+                            'policy', p.name || '@' || p.version, 'rule', o.rule, 'reason', o.reason, 'labels', o.labels)
+  from decision d join job j on j.id = d.job_id join tenant t on t.id = j.tenant_id join policy p on p.id = d.policy_id
+  join policy_outcome o on o.policy_id = d.policy_id and o.outcome = get_byte(d.outcomes, place - d.first_seq)
+  where d.job_id = job and not d.shadow and place < d.first_seq + d.n and d.first_seq = (
+    select max(x.first_seq) from decision x where x.job_id = job and x.first_seq <= place)
+  order by (d.policy_id = t.policy_id) desc nulls last, d.policy_id desc limit 1 $$;
 
 create or replace function guardfleet_rationale(v verdict, model text) returns text language sql stable parallel safe as $$
   select case
@@ -143,6 +153,14 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     ),
     "tenant_id": ("j.tenant_id", "Whose job it is."),
     "is_online": ("j.online", "Judged over HTTP while the caller waited: of no job that anybody submitted."),
+    "action": (
+        "guardfleet_decision(v.job_id, v.seq) ->> 'action'",
+        "What the policy in force says to do: allow, flag, review or block; null where no policy decided.",
+    ),
+    "decision": (
+        "guardfleet_decision(v.job_id, v.seq)",
+        "The action, the policy with its version, the rule that fired (null: the default), its reason and its labels.",
+    ),
 }
 VIEW = f"""
 create or replace view verdicts as

@@ -15,7 +15,10 @@ from uuid_utils import UUID
 from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
+from guardfleet.policy.facts import CodeFacts
 from guardfleet.rows import payload
+from guardfleet.store import decisions, policies
+from guardfleet.store.decisions import Decided
 from guardfleet.store.events.outbox import FINISHED, emit
 from guardfleet.store.jobs.notify import DONE_CHANNEL
 from guardfleet.store.jobs.views import PACE_S
@@ -55,18 +58,21 @@ COUNTED = f"""
     d as (insert into shard_done (job_id, ord, shard_no, first_seq, n) select id, next_ord, %(no)s, %(first)s, %(n)s from j),
     e as ({emit(FINISHED)})
     """
-TAKEN = "select count(*) from fenced"
+DECIDED = f""", q as (
+      insert into decision ({", ".join(decisions.COLUMNS)})
+      select fenced.job_id, %(first)s, r.* from fenced cross join unnest(
+        %(d_policy_id)s::int8[], %(d_n)s::int4[], %(d_outcomes)s::bytea[], %(d_allowed)s::int4[], %(d_flagged)s::int4[],
+        %(d_reviewed)s::int4[], %(d_blocked)s::int4[], %(d_shadow)s::bool[]) r)
+    """
+TAKEN = " select count(*) from fenced"
 FORGOTTEN = """, gone as (
       delete from shard_payload p using fenced where p.job_id = fenced.job_id and p.shard_no = %(no)s and p.day = %(day)s)
     """
-MANY = f"with fenced as (select %(job)s::int8 as job_id), {COUNTED} {TAKEN}"
+MANY = f"with fenced as (select %(job)s::int8 as job_id), {COUNTED}"
 FEW_ROWS = f"""with fenced as ({FENCE}),
     v as (insert into verdict ({", ".join(VERDICT_COLUMNS)})
       select u.* from fenced cross join unnest({", ".join(f"%({name}_s)s::{kind}[]" for name, kind in VERDICT_COLUMNS.items())}) u),
     {COUNTED}"""
-AT_ONCE = FEW_ROWS + TAKEN
-
-FORGETFUL = FEW_ROWS + FORGOTTEN + TAKEN  # purge() deletes the shard's row later, like all others: it holds nothing of the text
 
 
 @dataclass(slots=True)  # not frozen: creating one would take four times as long; nobody changes one
@@ -98,7 +104,7 @@ def finish(
     if len(rows) != held.n:
         raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
     codes = [encode(row.judgement) for row in rows]
-    values = _counts(held, rows, codes, model_id, escalation) | {"device_s": device_s}
+    values = _counts(held, rows, codes, model_id, escalation) | {"device_s": device_s} | _decided(db, held, rows, codes)
     try:
         mine = _finish(db, held, rows, codes, model_id, values)
     except RecursionError:  # metadata from an earlier version can be read but not written: leave it out
@@ -113,14 +119,29 @@ def _finish(
     if len(rows) <= FEW or held.keeps_nothing:
         by_column = zip(*_verdict_rows(held, rows, codes, model_id), strict=True)
         values = values | {f"{name}_s": list(column) for name, column in zip(VERDICT_COLUMNS, by_column, strict=True)}
+        # purge() deletes the row of a shard that keeps nothing later, like all others: it holds nothing of the text
+        statement = FEW_ROWS + (FORGOTTEN if held.keeps_nothing else "") + (DECIDED if "d_policy_id" in values else "") + TAKEN
         with db.session() as connection:
-            return bool(connection.scalar(FORGETFUL if held.keeps_nothing else AT_ONCE, values))
+            return bool(connection.scalar(statement, values))
     with db.begin() as connection:
         if connection.scalar(FENCE, values) is None:
             return False
         copy_rows(connection, "verdict", VERDICT_COLUMNS, _verdict_rows(held, rows, codes, model_id))
-        connection.execute(MANY, values)
+        connection.execute(MANY + (DECIDED if "d_policy_id" in values else "") + TAKEN, values)
     return True
+
+
+def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Codes]) -> dict[str, Any]:
+    """Return the parameters of DECIDED: what the tenant's policies say to these verdicts; none without policies."""
+    made, tokens = [], [row.judgement.input_tokens for row in rows] if held.policies else []
+    for policy_id in held.policies:
+        decider = policies.decider(db, policy_id)
+        if decider is not None:
+            metadata = [row.metadata for row in rows] if decider.reads_metadata else None
+            facts = CodeFacts(codes, tokens, metadata)
+            made.append(Decided.by(decider, policy_id, facts).row(held.job_id, held.first_seq))
+    columns = zip(*made, strict=True)
+    return {f"d_{name}": list(column) for name, column in zip(decisions.COLUMNS, columns, strict=False)}
 
 
 def _counts(

@@ -1,0 +1,205 @@
+"""`guardfleet policy` and `guardfleet redecide`: check, store and apply policies, and see beforehand what they would change."""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+
+from guardfleet.cli import DONE, terminal
+from guardfleet.cli.commands.audit import moment_of
+from guardfleet.domain import ids
+from guardfleet.embedded.stack import database_of
+from guardfleet.errors import RejectedError
+from guardfleet.jobs import redecide as use_case
+from guardfleet.jobs.simulation import NOTHING, Simulation, simulate
+from guardfleet.policy import presets
+from guardfleet.policy.document import Action, Policy
+from guardfleet.policy.evaluation import DEFAULT, ERRORS
+from guardfleet.policy.reading import PolicyError, read
+from guardfleet.settings import Settings
+from guardfleet.store import keys, policies
+from guardfleet.store.decisions import Scope
+from guardfleet.store.jobs import views
+from guardfleet.store.postgres.database import Database
+
+
+def check(file: str) -> int:
+    """Print what the policy would do, in a line. Raises PolicyError with everything that is wrong."""
+    policy = load(file)
+    what = "shadow policy" if policy.shadow else "policy"
+    print(f"{what} {policy.name}: {len(policy.rules)} rules, default {policy.default}, errors {policy.errors}")
+    return DONE
+
+
+def schema() -> int:
+    """Print the JSON schema of a policy."""
+    print(json.dumps(Policy.model_json_schema(), indent=2))
+    return DONE
+
+
+def preset(name: str) -> int:
+    """Print one of guardfleet's own policies, to begin with."""
+    print(presets.text(name), end="")
+    return DONE
+
+
+def add(settings: Settings, file: str, *, tenant: str) -> int:
+    """Store the policy as the next version of its name, and print that."""
+    policy = load(file)
+    with _tenant_of(settings, tenant) as (db, tenant_id):
+        made, is_new = policies.add(db, tenant_id, policy)
+    print(made.label)
+    terminal.say(
+        "stored; `guardfleet policy activate` applies it" if is_new else "it equals the newest version: nothing was stored"
+    )
+    return DONE
+
+
+def listing(settings: Settings, *, tenant: str, as_json: bool) -> int:
+    """Print all versions, newest first, and which are applied."""
+    with _tenant_of(settings, tenant) as (db, tenant_id):
+        found = policies.every(db, tenant_id)
+    for one in found:
+        if as_json:
+            about = {
+                "policy": one.label,
+                "active": bool(one.is_active),
+                "shadow": one.shadow,
+                "created_at": f"{one.created_at:%FT%TZ}",
+            }
+            print(json.dumps(about | {"document": one.document}))
+        else:
+            marks = " ".join(word for word, is_so in (("active", one.is_active), ("shadow", one.shadow)) if is_so)
+            print(f"{one.created_at:%Y-%m-%d %H:%M:%S}  {one.label}  {len(one.policy.rules)} rules  {marks}".rstrip())
+    if not found and not as_json:
+        terminal.say("no policy is stored")
+    return DONE
+
+
+def show(settings: Settings, label: str, *, tenant: str) -> int:
+    """Print the document of a version as JSON, which is YAML too."""
+    with _tenant_of(settings, tenant) as (db, tenant_id):
+        print(json.dumps(policies.get(db, tenant_id, label).document, indent=2))
+    return DONE
+
+
+def activate(settings: Settings, label: str, *, tenant: str) -> int:
+    """Apply a version from now on."""
+    with _tenant_of(settings, tenant) as (db, tenant_id):
+        version = policies.get(db, tenant_id, label)
+        policies.activate(db, version)
+    print(version.label)
+    beside = "its decisions are recorded, and told to nobody" if version.shadow else "shards claimed from now on are decided by it"
+    terminal.say(f"active: {beside}; `guardfleet redecide` applies it to what is stored")
+    return DONE
+
+
+def deactivate(settings: Settings, label: str, *, tenant: str) -> int:
+    """Apply it no longer; what it decided stays."""
+    with _tenant_of(settings, tenant) as (db, tenant_id):
+        version = policies.get(db, tenant_id, label)
+        if not policies.deactivate(db, version):
+            raise RejectedError(f"policy {version.label} is not active.")
+    print(version.label)
+    return DONE
+
+
+def try_out(
+    settings: Settings, file: str, *, job: str | None, since: str | None, tenant: str, per_hour: float, as_json: bool
+) -> int:
+    """Print what the policy would change of what is stored; nothing is written."""
+    policy = load(file)
+    with _tenant_of(settings, tenant) as (db, tenant_id):
+        scope, began = _scope(db, tenant_id, job, since), time.monotonic()
+        found = simulate(db, policy, scope)
+        examples = [
+            {"job": ids.JOB.of(views.get_by_id(db, of).public_id), "seq": seq, "old": _word(old), "new": _word(new)}
+            for of, seq, old, new in found.examples
+        ]
+    seconds = time.monotonic() - began
+    rules = {_rule(policy, outcome): n for outcome, n in sorted(found.by_rule.items())}
+    reviewed = found.actions()["review"]
+    if as_json:
+        print(json.dumps({
+            "texts": found.texts, "changed": found.changed, "actions": found.actions(), "rules": rules,
+            "matrix": {_word(old): dict(zip(_words(), found.matrix[old].tolist(), strict=True)) for old in range(NOTHING + 1)},
+            "by_language": found.by_language, "by_category": found.by_category, "examples": examples,
+            "review_hours": round(reviewed / per_hour, 2), "seconds": round(seconds, 3),
+        }))  # fmt: skip
+        return DONE
+    _show(found, rules)
+    terminal.say(f"review: {reviewed:,} texts, {reviewed / per_hour:,.1f} hours at {per_hour:g} an hour", to=terminal.answers)
+    for one in examples:
+        terminal.say(f"  {one['job']} text {one['seq']}: {one['old']} -> {one['new']}", to=terminal.answers)
+    terminal.say(f"{found.texts:,} stored verdicts in {seconds:.1f} s; nothing was written")
+    return DONE
+
+
+def redecide(settings: Settings, label: str | None, *, job: str | None, since: str | None, tenant: str) -> int:
+    """Apply a policy to what is stored; texts that it has decided of are left as they are."""
+    with _tenant_of(settings, tenant) as (db, tenant_id):
+        version, began = use_case.label_of(db, tenant_id, label), time.monotonic()
+        found = use_case.redecide(db, version, _scope(db, tenant_id, job, since))
+    seconds = time.monotonic() - began
+    print(f"{found.texts:,} texts decided by {version.label} in {seconds:.1f} s")
+    if found.left:
+        terminal.say(f"of {found.left:,} shards the verdicts are gone")
+    return DONE
+
+
+def load(file: str) -> Policy:
+    """Return the policy in the file (`-`: standard input). Raises RejectedError, with the file's name before each line."""
+    name = "standard input" if file == "-" else file
+    try:
+        text = sys.stdin.read() if file == "-" else pathlib.Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise RejectedError(f"{name} cannot be read: {cause}.") from None
+    try:
+        return read(text)
+    except PolicyError as error:
+        raise RejectedError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from None
+
+
+@contextmanager
+def _tenant_of(settings: Settings, name: str) -> Iterator[tuple[Database, int]]:
+    with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=3)) as db:
+        yield db, keys.tenant_id(db, name)
+
+
+def _scope(db: Database, tenant_id: int, job: str | None, since: str | None) -> Scope:
+    if (job is None) == (since is None):
+        raise RejectedError("give --job JOB, or --since TIME (30d, 2026-01-31), one of them.")
+    if job is not None:
+        return Scope(tenant_id, views.get(db, ids.JOB.parse(job), tenant_id=tenant_id).id)
+    return Scope(tenant_id, since=moment_of(str(since), "--since"))
+
+
+def _words() -> list[str]:
+    return [action.label for action in Action]
+
+
+def _word(action: int) -> str:
+    return "none" if action == NOTHING else Action(action).label
+
+
+def _rule(policy: Policy, outcome: int) -> str:
+    names = {DEFAULT: "(default)", ERRORS: "(errors)"}
+    return names.get(outcome) or policy.rules[outcome].id
+
+
+def _show(found: Simulation, rules: Mapping[str, int]) -> None:
+    say = partial(terminal.say, to=terminal.answers)
+    say(f"{'old / new':>12}" + "".join(f"{word:>14}" for word in _words()))
+    for old in (*range(NOTHING), NOTHING):
+        say(f"{_word(old):>12}" + "".join(f"{n:>14,}" for n in found.matrix[old].tolist()))
+    share = found.changed / found.texts if found.texts else 0.0
+    say(f"changed: {found.changed:,} of {found.texts:,} texts ({share:.2%})")
+    for title, counts in (("language", found.by_language), ("category", found.by_category)):
+        for name, (texts, changed) in sorted(counts.items(), key=lambda item: -item[1][0])[:20]:
+            say(f"  {title} {name}: {changed:,} of {texts:,} changed ({changed / max(1, texts):.2%})")
+    for name, n in rules.items():
+        say(f"  rule {name}: {n:,}")

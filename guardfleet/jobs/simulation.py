@@ -1,0 +1,96 @@
+"""What a policy would have decided of stored verdicts: old action by new action, before anything is changed."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import chain, compress, islice
+from typing import Any
+
+import numpy as np
+
+from guardfleet.domain.verdict import CATEGORY_NAMES
+from guardfleet.jobs.redecide import SHARDS_AT_ONCE, groups
+from guardfleet.policy.document import LANGUAGE_KEYS, Action, Policy
+from guardfleet.policy.evaluation import Decider
+from guardfleet.store import decisions
+from guardfleet.store.decisions import Reads, Scope
+from guardfleet.store.postgres.database import Database
+
+NOTHING = len(Action)  # in place of an action, where no policy has decided
+EXAMPLES = 10  # texts whose action would change, by id
+NO_LANGUAGE = "unknown"
+
+
+@dataclass
+class Simulation:
+    """Counts of texts: `matrix[old][new]`, the old row NOTHING for texts that no policy has decided of."""
+
+    texts: int = 0
+    matrix: Any = field(default_factory=lambda: np.zeros((NOTHING + 1, len(Action)), np.int64))
+    by_rule: Counter[int] = field(default_factory=Counter)
+    by_language: dict[str, list[int]] = field(default_factory=dict)  # texts, and how many would change
+    by_category: dict[str, list[int]] = field(default_factory=dict)
+    examples: list[tuple[int, int, int, int]] = field(default_factory=list)  # job, place, old action, new action
+
+    @property
+    def changed(self) -> int:
+        """How many texts would have another action; one that has none yet counts."""
+        return self.texts - int(sum(self.matrix[action][action] for action in Action))
+
+    def actions(self) -> Mapping[str, int]:
+        """Return how many texts would have each action."""
+        return {action.label: int(self.matrix[:, action].sum()) for action in Action}
+
+
+def simulate(db: Database, policy: Policy, scope: Scope, *, at_most_shards: int | None = None) -> Simulation:
+    """Decide of all stored verdicts in the scope, and write nothing."""
+    decider, found = Decider(policy), Simulation()
+    reads = Reads.ALL if decider.reads_metadata else Reads.LANGUAGE
+    pieces = chain.from_iterable(groups(db, scope))
+    for piece in pieces if at_most_shards is None else islice(pieces, -(-at_most_shards // SHARDS_AT_ONCE)):
+        if piece:
+            before = decisions.actions_in_force(db, piece)
+            for one in decisions.facts(db, piece, reads):
+                outcomes = decider.outcomes(one.facts)
+                new = decider.actions[outcomes]
+                old = before.get((one.job_id, one.first_seq))
+                old = np.full(one.n, NOTHING, np.uint8) if old is None or len(old) != one.n else old
+                _count(found, one, old, new, outcomes)
+    return found
+
+
+def _count(found: Simulation, one: Any, old: Any, new: Any, outcomes: Any) -> None:
+    found.texts += one.n
+    found.matrix += np.bincount(old.astype(np.int64) * len(Action) + new, minlength=found.matrix.size).reshape(found.matrix.shape)
+    for outcome, n in enumerate(np.bincount(outcomes)):
+        if n:
+            found.by_rule[outcome] += int(n)
+    changed = old != new
+    for bit, name in CATEGORY_NAMES.items():
+        has = (one.facts["categories"] & int(bit)) != 0
+        if has.any():
+            _add(found.by_category, name, int(has.sum()), int((has & changed).sum()))
+    spoken = one.languages if one.languages is not None else [_language(row) for row in one.facts.metadata or ()]
+    for name, n in Counter(spoken).items():
+        _add(found.by_language, _shown(name), n, 0)
+    for name, n in Counter(compress(spoken, changed.tolist())).items():
+        _add(found.by_language, _shown(name), 0, n)
+    for at in np.flatnonzero(changed)[: max(0, EXAMPLES - len(found.examples))]:
+        found.examples.append((one.job_id, one.first_seq + int(at), int(old[at]), int(new[at])))
+
+
+def _add(counts: dict[str, list[int]], name: str, texts: int, changed: int) -> None:
+    both = counts.setdefault(name, [0, 0])
+    both[0] += texts
+    both[1] += changed
+
+
+def _language(metadata: Mapping[str, Any] | None) -> str | None:
+    """Return the language as `decisions.Reads.LANGUAGE` does in SQL."""
+    said = next((metadata[key] for key in LANGUAGE_KEYS if metadata.get(key) is not None), None) if metadata else None
+    return said if said is None or isinstance(said, str) else json.dumps(said)
+
+
+def _shown(language: str | None) -> str:
+    return language[:20] if language else NO_LANGUAGE

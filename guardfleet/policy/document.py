@@ -1,0 +1,138 @@
+"""The document of a policy: ordered rules over what a verdict says, the first that fires decides (docs/policy.md).
+
+Everything that a rule reads is stored with the verdict, so a policy can be applied to the past without a model.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from guardfleet.domain.verdict import CATEGORY_NAMES, ServedBy, Severity
+
+MOST_RULES = 200  # with the outcomes for other verdicts and for errors, the number of one fits a byte
+MOST_VALUES = 1000  # of one condition
+WORD = r"^[A-Za-z0-9_.:-]{1,64}$"
+LANGUAGE_KEYS = ("lang", "language")  # of a text's metadata, the first that there is
+
+
+class Action(IntEnum):
+    """What to do with a text, mildest first; stored as its number."""
+
+    ALLOW = 0
+    FLAG = 1  # publish it, marked and logged
+    REVIEW = 2  # a person decides
+    BLOCK = 3
+
+    @property
+    def label(self) -> str:
+        """The name in documents, files, URLs and metrics: `allow`, `flag`, `review`, `block`."""
+        return self.name.lower()
+
+
+ActionName = Literal["allow", "flag", "review", "block"]
+SeverityName = Literal["safe", "controversial", "unsafe", "error"]
+JUDGED = ("safe", "controversial", "unsafe")
+CategoryName = Annotated[str, Field(json_schema_extra={"enum": list(CATEGORY_NAMES.values())})]
+NUMBERS = (*JUDGED, "not_safe", *CATEGORY_NAMES.values())
+Scalar = str | int | float | bool | None
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _some(kind: Any) -> Any:
+    """One or several values of a kind: `a` means `[a]`."""
+    return Annotated[list[kind], BeforeValidator(_listed), Field(min_length=1, max_length=MOST_VALUES)]
+
+
+class Strict(BaseModel):
+    """Refuses members that it does not know, and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Bounds(Strict):
+    """From `at_least`, up to but without `below`; both between 0 and 1. As stored, a probability is a multiple of 1/255."""
+
+    at_least: float = Field(0.0, ge=0.0, le=1.0, strict=False)
+    below: float | None = Field(None, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> "Bounds":
+        if self.below is not None and self.below <= self.at_least:
+            raise ValueError(f"no probability is at least {self.at_least:g} and below {self.below:g}")
+        return self
+
+
+class Tokens(Strict):
+    """The length of a text in tokens of its model, the policy's own left out."""
+
+    at_least: int = Field(0, ge=0)
+    at_most: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> "Tokens":
+        if self.at_most is not None and self.at_most < self.at_least:
+            raise ValueError(f"no text has at least {self.at_least} and at most {self.at_most} tokens")
+        return self
+
+
+class When(Strict):
+    """Conditions, all of which must hold; of several values in one, any. Without conditions it always holds, except for errors.
+
+    For a text without a verdict it holds only where `severity` names `error`.
+    """
+
+    severity: _some(SeverityName) | None = None  # type: ignore[valid-type]
+    category: _some(str) | None = None  # type: ignore[valid-type]
+    probability: dict[str, Bounds] = Field(default_factory=dict)
+    refusal: bool | None = None
+    served_by: _some(str) | None = None  # type: ignore[valid-type]
+    tokens: Tokens | None = None
+    language: _some(str) | None = None  # type: ignore[valid-type]
+    metadata: dict[str, _some(Scalar)] = Field(default_factory=dict)  # type: ignore[valid-type]
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "When":
+        _require_known("category", self.category or (), tuple(CATEGORY_NAMES.values()))
+        _require_known("probability", self.probability, NUMBERS)
+        _require_known("served_by", self.served_by or (), tuple(one.label for one in ServedBy))
+        return self
+
+    @property
+    def severities(self) -> frozenset[Severity]:
+        """The severities for which it can hold."""
+        named = JUDGED if self.severity is None else self.severity
+        return frozenset(Severity[name.upper()] for name in named)
+
+
+class Rule(Strict):
+    """What to do, and when. `reason` is a code of the owner's, told with the decision, as `labels` are."""
+
+    id: str = Field(pattern=WORD)
+    when: When = Field(default_factory=When)
+    action: ActionName
+    reason: str | None = Field(None, pattern=WORD)
+    labels: list[Annotated[str, Field(pattern=WORD)]] = Field(default_factory=list, max_length=20)
+
+
+class Policy(Strict):
+    """A policy as its owner writes it. The store gives it a version; `shadow`: its decisions are recorded, and nobody is told them.
+
+    `default` is for a verdict for which no rule fires, `errors` for a text without a verdict; neither has a value by itself.
+    """
+
+    name: str = Field(pattern=WORD)
+    description: str = Field("", max_length=2000)
+    shadow: bool = False
+    default: ActionName
+    errors: ActionName = "review"
+    allow_errors: bool = False  # an error may be allowed only where this is said
+    rules: list[Rule] = Field(default_factory=list, max_length=MOST_RULES)
+
+
+def _require_known(what: str, names: Any, known: tuple[str, ...]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{what} {unknown[0]!r} is unknown; use one of {', '.join(known)}")

@@ -1,0 +1,94 @@
+"""What is wrong with a policy that is well-formed: rules that can never fire, names that come twice, errors that pass."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from guardfleet.domain.verdict import Severity
+from guardfleet.policy.document import Bounds, Policy, Rule, Tokens, When
+from guardfleet.verdicts.encoding import CERTAIN
+
+Place = tuple[str | int, ...]
+SLACK = 1.5 / CERTAIN  # three probabilities, each rounded as it is stored, add up to so much more than 1 at most
+WHOLE = Bounds.model_validate({})
+ANY_LENGTH = Tokens.model_validate({})
+OF_SEVERITY = {Severity.SAFE: "safe", Severity.CONTROVERSIAL: "controversial", Severity.UNSAFE: "unsafe"}
+
+
+def unsound(policy: Policy) -> Iterator[tuple[Place, str]]:
+    """Yield what is wrong and where: the place in the document, and the cause."""
+    if policy.errors == "allow" and not policy.allow_errors:
+        yield ("errors",), "a text without a verdict would be allowed: say `allow_errors: true` if that is meant"
+    seen: dict[str, int] = {}
+    for at, rule in enumerate(policy.rules):
+        here: Place = ("rules", at)
+        if rule.id in seen:
+            yield (*here, "id"), f"rule {rule.id!r} stands here twice"
+        seen.setdefault(rule.id, at)
+        if rule.action == "allow" and Severity.ERROR in rule.when.severities and not policy.allow_errors:
+            yield (*here, "action"), "a text without a verdict would be allowed: say `allow_errors: true` if that is meant"
+        if cause := never(rule.when):
+            yield (*here, "when"), f"rule {rule.id!r} can never fire: {cause}"
+        elif earlier := shadowing(policy.rules[:at], rule):
+            names = ", ".join(repr(one.id) for one in earlier)
+            yield here, f"rule {rule.id!r} can never fire: whatever it holds for, {names} before it holds for"
+
+
+def never(when: When) -> str | None:
+    """Return why the conditions can never hold together, or None."""
+    if when.category is not None and when.severities <= {Severity.SAFE}:
+        return "a safe text has no category"
+    least = sum(when.probability.get(name, WHOLE).at_least for name in OF_SEVERITY.values())
+    if least > 1 + SLACK:
+        return f"its probabilities add up to {least:g}"
+    risk = when.probability.get("not_safe")
+    if risk is not None:
+        inner = [when.probability.get(name, WHOLE).at_least for name in ("controversial", "unsafe")]
+        if risk.below is not None and sum(inner) - SLACK >= risk.below:
+            return f"not_safe is below {risk.below:g}, and what it is made of is at least {sum(inner):g}"
+        if risk.at_least + when.probability.get("safe", WHOLE).at_least > 1 + SLACK:
+            return "safe and not_safe add up to more than 1"
+    return None
+
+
+def shadowing(earlier: tuple[Rule, ...] | list[Rule], rule: Rule) -> list[Rule]:
+    """Return the earlier rules that leave nothing for this one, severity by severity; none if something is left."""
+    found: list[Rule] = []
+    for severity in sorted(rule.when.severities):
+        cover = next((one for one in earlier if severity in one.when.severities and _covers(one.when, rule.when)), None)
+        if cover is None:
+            return []
+        if cover not in found:
+            found.append(cover)
+    return found
+
+
+def _covers(wide: When, narrow: When) -> bool:
+    """Return whether, for texts of a severity that both name, `wide` holds wherever `narrow` does."""
+    if wide.refusal is not None and wide.refusal is not narrow.refusal:
+        return False
+    if not _within(wide.tokens, narrow.tokens):
+        return False
+    if not all(_is_inside(narrow.probability.get(name), bounds) for name, bounds in wide.probability.items()):
+        return False
+    pairs: list[tuple[Any, Any]] = [
+        (wide.language, narrow.language),
+        (wide.served_by, narrow.served_by),
+        (wide.category, narrow.category),
+        *((values, narrow.metadata.get(key)) for key, values in wide.metadata.items()),
+    ]
+    return all(outer is None or (inner is not None and set(map(repr, inner)) <= set(map(repr, outer))) for outer, inner in pairs)
+
+
+def _within(wide: Tokens | None, narrow: Tokens | None) -> bool:
+    if wide is None:
+        return True
+    inner = narrow or ANY_LENGTH
+    is_below = wide.at_most is None or (inner.at_most is not None and inner.at_most <= wide.at_most)
+    return is_below and inner.at_least >= wide.at_least
+
+
+def _is_inside(narrow: Bounds | None, wide: Bounds) -> bool:
+    if narrow is None:
+        return False
+    is_below = wide.below is None or (narrow.below is not None and narrow.below <= wide.below)
+    return is_below and narrow.at_least >= wide.at_least

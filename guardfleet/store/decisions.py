@@ -1,0 +1,219 @@
+"""Decisions: what policies decided of stored verdicts, a row for each shard and policy, written once.
+
+Invariant: a text has at most one decision of each policy, since a row of a shard is written whole and never again. In force of
+several is the one of the policy that the tenant applies now, else the newest that is no shadow.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from guardfleet.domain.decision import Decision
+from guardfleet.domain.verdict import CATEGORY_CHOICES
+from guardfleet.policy.document import LANGUAGE_KEYS, Action
+from guardfleet.policy.evaluation import Decider, Outcomes
+from guardfleet.policy.facts import OF_ANOTHER_LENGTH, Facts, RecordFacts
+from guardfleet.store.postgres.database import Connection, Database
+
+N_P, N_CATEGORIES = 3, len(CATEGORY_CHOICES)
+# facts.RECORD, a text: what `of_records` reads.
+RECORD = f"""int2send(v.severity) || int2send(v.categories) || int2send(v.served_by)
+    || int2send(case v.refusal when true then 1 when false then 0 else -1 end::int2) || int4send(v.input_tokens)
+    || case when v.error is null then '\\x00'::bytea else '\\x01' end
+    || case when v.probabilities is null then '\\x00000000'::bytea
+            when octet_length(v.probabilities) = {N_P} then '\\x01'::bytea || v.probabilities
+            else '\\x0{OF_ANOTHER_LENGTH}000000' end
+    || case when v.category_odds is null then '\\x00{"ff" * N_CATEGORIES}'::bytea
+            when octet_length(v.category_odds) = {N_CATEGORIES} then '\\x01'::bytea || v.category_odds
+            else '\\x0{OF_ANOTHER_LENGTH}{"ff" * N_CATEGORIES}' end"""
+COLUMNS = ("job_id", "first_seq", "policy_id", "n", "outcomes", "allowed", "flagged", "reviewed", "blocked", "shadow")
+IN_FORCE = """(select distinct on (d.first_seq) d.* from decision d
+               where d.job_id = j.id and not d.shadow
+               order by d.first_seq, (d.policy_id = t.policy_id) desc nulls last, d.policy_id desc)"""
+
+
+OF_METADATA = [f"v.metadata ->> '{key}'" for key in LANGUAGE_KEYS]
+
+
+class Reads(Enum):
+    """What is read of the texts' metadata: it takes longer than all the rest."""
+
+    NOTHING = "null::text"
+    LANGUAGE = f"coalesce({', '.join(OF_METADATA)})"
+    ALL = "v.metadata"
+
+
+class Shard(NamedTuple):
+    """Texts of a finished shard, and their facts; `languages` if that is what was read of their metadata."""
+
+    job_id: int
+    first_seq: int
+    n: int
+    facts: RecordFacts
+    languages: Sequence[str | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a policy decided of a shard's texts."""
+
+    policy_id: int
+    outcomes: Outcomes
+    actions: Sequence[int]  # how many texts got each Action
+    shadow: bool
+
+    @classmethod
+    def by(cls, decider: Decider, policy_id: int, facts: Facts) -> "Decided":
+        """Decide."""
+        outcomes = decider.outcomes(facts)
+        counts = np.bincount(decider.actions[outcomes], minlength=len(Action))
+        return cls(policy_id, outcomes, [int(n) for n in counts], decider.policy.shadow)
+
+    def row(self, job_id: int, first_seq: int) -> tuple[object, ...]:
+        """Return the values of COLUMNS."""
+        return job_id, first_seq, self.policy_id, len(self.outcomes), self.outcomes.tobytes(), *self.actions, self.shadow
+
+
+def record(connection: Connection, rows: Sequence[tuple[object, ...]]) -> int:
+    """Write rows of COLUMNS; one that is there stays as it is. Return how many are new."""
+    if not rows:
+        return 0
+    return connection.execute(
+        f"""insert into decision ({", ".join(COLUMNS)})
+            select * from unnest(%(job_id)s::int8[], %(first_seq)s::int4[], %(policy_id)s::int8[], %(n)s::int4[],
+              %(outcomes)s::bytea[], %(allowed)s::int4[], %(flagged)s::int4[], %(reviewed)s::int4[], %(blocked)s::int4[],
+              %(shadow)s::bool[])
+            on conflict do nothing""",
+        dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)),
+    ).rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which texts of a tenant: of one job, or of the jobs that were submitted since then; without either, all."""
+
+    tenant_id: int
+    job_id: int | None = None
+    since: Any = None
+
+
+def shards(
+    db: Database, scope: Scope, *, without: int | None = None, after: tuple[int, int] = (0, 0), limit: int
+) -> tuple[list[Any], tuple[int, int]]:
+    """Return up to `limit` finished shards after a place, in order, and the place that was reached.
+
+    `without`: only those that this policy has not decided of. A shard that finishes behind the place meanwhile is decided of by its
+    worker, which knew the policy if it claimed the shard after the activation.
+    """
+    with db.session() as connection:
+        found = connection.execute(
+            """select d.job_id, d.ord, j.day, d.first_seq, d.n from shard_done d join job j on j.id = d.job_id
+               where j.tenant_id = %(tenant)s and (%(job)s::int8 is null or d.job_id = %(job)s::int8)
+                 and (%(since)s::timestamptz is null or j.created_at >= %(since)s::timestamptz)
+                 and (d.job_id, d.ord) > (%(after_job)s, %(after_ord)s)
+                 and (%(without)s::int8 is null or not exists (
+                   select from decision x
+                   where x.job_id = d.job_id and x.first_seq = d.first_seq and x.policy_id = %(without)s::int8))
+               order by d.job_id, d.ord limit %(limit)s""",
+            {
+                "tenant": scope.tenant_id, "job": scope.job_id, "since": scope.since, "without": without,
+                "after_job": after[0], "after_ord": after[1], "limit": limit,
+            },
+        ).fetchall()  # fmt: skip
+    return found, (found[-1].job_id, found[-1].ord) if found else after
+
+
+def facts(db: Database, among: Sequence[Any], reads: Reads) -> Iterator[Shard]:
+    """Yield the facts of these shards; one whose verdicts are gone is left out."""
+    with db.session() as connection:
+        rows = connection.cursor(binary=True).execute(
+            f"""select s.job_id, s.first_seq, s.n, r.records, r.metadata
+                from unnest(%(jobs)s::int8[], %(days)s::date[], %(firsts)s::int4[], %(ns)s::int4[]) s (job_id, day, first_seq, n)
+                cross join lateral (
+                  select string_agg(x.record, '') as records, array_agg(x.metadata) as metadata from (
+                    select {RECORD} as record, {reads.value} as metadata from verdict v
+                    where v.job_id = s.job_id and v.day = s.day and v.seq >= s.first_seq and v.seq < s.first_seq + s.n
+                    order by v.seq) x) r""",
+            {
+                "jobs": [one.job_id for one in among], "days": [one.day for one in among],
+                "firsts": [one.first_seq for one in among], "ns": [one.n for one in among],
+            },
+        ).fetchall()  # fmt: skip
+    for row in rows:
+        if row.records is not None:
+            found = RecordFacts.of(row.records, row.metadata if reads is Reads.ALL else None)
+            if len(found) == row.n:
+                yield Shard(row.job_id, row.first_seq, row.n, found, row.metadata if reads is Reads.LANGUAGE else None)
+
+
+def of_texts(db: Database, connection: Connection, job_id: int, seqs: Sequence[int]) -> list[Decision | None] | None:
+    """Return the decision in force of each of these texts of a job; None if no policy decided of any of them."""
+    if not seqs:
+        return None
+    found = connection.execute(
+        f"""select f.first_seq, f.n, f.policy_id, f.outcomes
+            from job j join tenant t on t.id = j.tenant_id cross join lateral {IN_FORCE} f
+            where j.id = %(job)s and f.first_seq <= %(last)s and f.first_seq >= coalesce((
+              select max(d.first_seq) from decision d where d.job_id = %(job)s and d.first_seq <= %(first)s), 0)
+            order by f.first_seq""",
+        {"job": job_id, "first": min(seqs), "last": max(seqs)},
+    ).fetchall()
+    if not found:
+        return None
+    firsts = [row.first_seq for row in found]
+    out: list[Decision | None] = []
+    for seq in seqs:
+        row = found[at] if (at := bisect_right(firsts, seq) - 1) >= 0 else None
+        known = row is not None and seq < row.first_seq + row.n
+        out.append(_words(db, connection, row.policy_id)[row.outcomes[seq - row.first_seq]] if row is not None and known else None)
+    return out
+
+
+def _words(db: Database, connection: Connection, policy_id: int) -> Mapping[int, Decision]:
+    """Return what each outcome of a policy means; versions never change, so a process asks once."""
+    found = db.outcomes.get(policy_id)
+    if found is None:
+        rows = connection.execute(
+            """select o.outcome, o.action, o.rule, o.reason, o.labels, p.name || '@' || p.version as policy
+               from policy_outcome o join policy p on p.id = o.policy_id where p.id = %(policy)s""",
+            {"policy": policy_id},
+        )
+        found = db.outcomes[policy_id] = {
+            row.outcome: Decision(Action(row.action).label, row.policy, row.rule, row.reason, tuple(row.labels)) for row in rows
+        }
+    return found
+
+
+def by_action(db: Database, job_id: int) -> Mapping[str, int]:
+    """Return how many texts of the job have each action in force; none if no policy decided of any."""
+    with db.session() as connection:
+        found: Any = connection.execute(
+            f"""select sum(f.allowed)::int8 as a, sum(f.flagged)::int8 as f, sum(f.reviewed)::int8 as r, sum(f.blocked)::int8 as b
+                from job j join tenant t on t.id = j.tenant_id cross join lateral {IN_FORCE} f where j.id = %(job)s""",
+            {"job": job_id},
+        ).fetchone()
+    return {} if found[0] is None else dict(zip((action.label for action in Action), found, strict=True))
+
+
+def actions_in_force(db: Database, among: Sequence[Any]) -> dict[tuple[int, int], Any]:
+    """Return the Action in force of each text of these shards, as an array; a shard that no policy decided of is left out."""
+    with db.session() as connection:
+        found = connection.execute(
+            """select distinct on (d.job_id, d.first_seq) d.job_id, d.first_seq, d.policy_id, d.outcomes
+               from unnest(%(jobs)s::int8[], %(firsts)s::int4[]) s (job_id, first_seq)
+               join decision d on d.job_id = s.job_id and d.first_seq = s.first_seq and not d.shadow
+               join job j on j.id = d.job_id join tenant t on t.id = j.tenant_id
+               order by d.job_id, d.first_seq, (d.policy_id = t.policy_id) desc nulls last, d.policy_id desc""",
+            {"jobs": [one.job_id for one in among], "firsts": [one.first_seq for one in among]},
+        ).fetchall()
+        out = {}
+        for row in found:
+            table = np.zeros(256, np.uint8)
+            for outcome, decision in _words(db, connection, row.policy_id).items():
+                table[outcome] = Action[decision.action.upper()]
+            out[row.job_id, row.first_seq] = table[np.frombuffer(row.outcomes, np.uint8)]
+    return out

@@ -1,0 +1,184 @@
+"""Policies: their versions, which of them a tenant applies, and each ready to decide.
+
+A version is never changed and never deleted, so a decision can always be explained, and going back is activating an old version.
+"""
+
+import datetime as dt
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import orjson
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from guardfleet.errors import NotFoundError, RejectedError
+from guardfleet.policy.document import Action, Policy
+from guardfleet.policy.evaluation import DEFAULT, ERRORS, Decider
+from guardfleet.store import audit
+from guardfleet.store.postgres.database import Connection, Database
+from guardfleet.telemetry.logs import get_logger
+
+KNOWN = 256  # policies that a process keeps ready
+SELECT = """select p.id, p.tenant_id, p.name, p.version, p.shadow, p.document, p.created_at,
+                   p.id = t.policy_id or p.id = t.shadow_policy_id as is_active
+            from policy p join tenant t on t.id = p.tenant_id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a policy. `label` is how it is named everywhere: name@version."""
+
+    id: int
+    tenant_id: int
+    name: str
+    version: int
+    shadow: bool
+    document: dict[str, Any]
+    created_at: dt.datetime
+    is_active: bool | None
+
+    @property
+    def label(self) -> str:
+        """Its name and version."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def policy(self) -> Policy:
+        """The document, as it was checked when it was added."""
+        return Policy.model_validate(self.document)
+
+
+def add(db: Database, tenant_id: int, policy: Policy) -> tuple[Version, bool]:
+    """Store the policy as the next version of its name, and return whether it is new: one equal to the newest is that one."""
+    document = policy.model_dump(mode="json", exclude_defaults=True)
+    digest = hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).digest()
+    values = {"tenant": tenant_id, "name": policy.name, "digest": digest}
+    with db.begin() as connection:
+        connection.execute("select from tenant where id = %(tenant)s for update", values)  # versions of a tenant take turns
+        newest: Any = connection.execute(
+            "select id, version, digest from policy where tenant_id = %(tenant)s and name = %(name)s order by version desc limit 1",
+            values,
+        ).fetchone()
+        if newest is not None and bytes(newest.digest) == digest:
+            return _one(connection, "p.id = %(id)s", {"id": newest.id}), False
+        values |= {"version": newest.version + 1 if newest else 1, "shadow": policy.shadow, "document": Jsonb(document)}
+        policy_id: int = connection.scalar(
+            """insert into policy (tenant_id, name, version, shadow, document, digest)
+               values (%(tenant)s, %(name)s, %(version)s, %(shadow)s, %(document)s, %(digest)s) returning id""",
+            values,
+        )
+        connection.cursor().executemany(
+            """insert into policy_outcome (policy_id, outcome, action, rule, reason, labels)
+               values (%(policy)s, %(outcome)s, %(action)s, %(rule)s, %(reason)s, %(labels)s)""",
+            [{"policy": policy_id, **outcome} for outcome in outcomes_of(policy)],
+        )
+        made = _one(connection, "p.id = %(id)s", {"id": policy_id})
+        audit.record(connection, tenant_id, "policy.create", made.label, rules=len(policy.rules), shadow=policy.shadow)
+    return made, True
+
+
+def outcomes_of(policy: Policy) -> list[dict[str, Any]]:
+    """Return what each number in a decision means."""
+    rules = [
+        {"outcome": at, "action": Action[r.action.upper()], "rule": r.id, "reason": r.reason, "labels": r.labels}
+        for at, r in enumerate(policy.rules)
+    ]
+    rest: dict[str, Any] = {"rule": None, "reason": None, "labels": []}
+    return [
+        *rules,
+        {"outcome": DEFAULT, "action": Action[policy.default.upper()], **rest},
+        {"outcome": ERRORS, "action": Action[policy.errors.upper()], **rest},
+    ]
+
+
+def get(db: Database, tenant_id: int, label: str) -> Version:
+    """Return a policy by `name@version`, or the newest of a name. Raises NotFoundError."""
+    name, _, version = label.partition("@")
+    if version and not (version.isascii() and version.isdecimal() and len(version) < 10):  # noqa: PLR2004
+        raise RejectedError(f"{label!r} names no policy: give NAME or NAME@VERSION.", param="policy")
+    with db.session() as connection:
+        where = "p.tenant_id = %(tenant)s and p.name = %(name)s and (%(version)s::int is null or p.version = %(version)s::int)"
+        return _one(
+            connection,
+            f"{where} order by p.version desc limit 1",
+            {"tenant": tenant_id, "name": name, "version": int(version) if version else None},
+            missing=f"there is no policy {label}.",
+        )
+
+
+def every(db: Database, tenant_id: int) -> list[Version]:
+    """Return all versions of all policies of the tenant, newest first."""
+    with db.session() as connection:
+        cursor = connection.cursor(row_factory=class_row(Version))
+        return cursor.execute(f"{SELECT} where p.tenant_id = %(tenant)s order by p.id desc", {"tenant": tenant_id}).fetchall()
+
+
+def activate(db: Database, version: Version) -> None:
+    """Apply this version from now on, in place of the one that is applied; a shadow beside it. Going back is the same call."""
+    column = "shadow_policy_id" if version.shadow else "policy_id"
+    with db.begin() as connection:
+        before = _label(connection, version.tenant_id, column)
+        connection.execute(
+            f"update tenant set {column} = %(id)s where id = %(tenant)s", {"id": version.id, "tenant": version.tenant_id}
+        )
+        audit.record(connection, version.tenant_id, "policy.activate", version.label, before=before, shadow=version.shadow)
+
+
+def deactivate(db: Database, version: Version) -> bool:
+    """Apply no policy in this one's place; return False if it was not applied. What it decided stays."""
+    column = "shadow_policy_id" if version.shadow else "policy_id"
+    with db.begin() as connection:
+        gone = connection.execute(
+            f"update tenant set {column} = null where id = %(tenant)s and {column} = %(id)s",
+            {"id": version.id, "tenant": version.tenant_id},
+        ).rowcount
+        if gone:
+            audit.record(connection, version.tenant_id, "policy.deactivate", version.label, shadow=version.shadow)
+    return bool(gone)
+
+
+_ready: WeakKeyDictionary[Database, OrderedDict[int, Decider | None]] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def decider(db: Database, policy_id: int) -> Decider | None:
+    """Return a version ready to decide, made once in a process; None if this release does not understand it.
+
+    Then the texts stay undecided until `guardfleet redecide` runs with a release that does: their verdicts do not wait for it.
+    """
+    with _lock:
+        known = _ready.setdefault(db, OrderedDict())
+        if policy_id in known:
+            known.move_to_end(policy_id)
+            return known[policy_id]
+    with db.session() as connection:
+        found = _one(connection, "p.id = %(id)s", {"id": policy_id})
+    try:
+        made = Decider(found.policy)
+    except ValueError:  # a condition that a newer release has
+        get_logger().error("policy_not_understood", policy=found.label)
+        made = None
+    with _lock:
+        known[policy_id] = made
+        while len(known) > KNOWN:
+            known.popitem(last=False)
+    return made
+
+
+def _one(connection: Connection, where: str, values: dict[str, Any], *, missing: str = "there is no such policy.") -> Version:
+    found = connection.cursor(row_factory=class_row(Version)).execute(f"{SELECT} where {where}", values).fetchone()
+    if found is None:
+        raise NotFoundError(missing)
+    return found
+
+
+def _label(connection: Connection, tenant_id: int, column: str) -> str | None:
+    found: str | None = connection.scalar(
+        f"select p.name || '@' || p.version from policy p join tenant t on t.{column} = p.id where t.id = %(tenant)s",
+        {"tenant": tenant_id},
+    )
+    return found

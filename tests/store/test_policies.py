@@ -1,0 +1,279 @@
+"""Policies on real PostgreSQL: decided in the verdict's commit, again later to the same end, and told the same by every face."""
+
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from api.openai.categories import result_json
+from guardfleet.domain.verdict import Judgement
+from guardfleet.errors import NotFoundError, RejectedError
+from guardfleet.jobs import redecide as use_case
+from guardfleet.jobs.intake import Intake
+from guardfleet.jobs.redecide import redecide
+from guardfleet.jobs.simulation import NOTHING, simulate
+from guardfleet.policy.document import Action
+from guardfleet.policy.evaluation import Decider
+from guardfleet.policy.facts import CodeFacts
+from guardfleet.policy.reading import of_value, read
+from guardfleet.rows.payload import PayloadRow
+from guardfleet.security.encryption import Keyring
+from guardfleet.settings import load_settings
+from guardfleet.store import audit, decisions, keys, policies, verdicts
+from guardfleet.store.audit import Wanted
+from guardfleet.store.decisions import Reads, Scope
+from guardfleet.store.jobs import retention, views
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.policies import Version
+from guardfleet.store.postgres.database import Database
+from guardfleet.store.shards import completion
+from guardfleet.store.shards.completion import Row
+from guardfleet.verdicts.encoding import Codes, encode
+from guardfleet.verdicts.page import Cursor
+from tests.property.test_policies import facts_of
+from tests.services.judged import SAFE, UNSAFE, UNSURE, any_judgement, failed
+from tests.services.patience import patience
+from tests.services.stored import LONG_AGO, MODEL, finished_on, new_job, scalar, submit, took
+
+TENANT = 1
+N = 90
+STRICT = """
+name: strict
+default: allow
+rules:
+  - {id: german, when: {severity: unsafe, language: de}, action: review, reason: language}
+  - {id: unsafe, when: {severity: unsafe, probability: {unsafe: {at_least: 0.5}}}, action: block, reason: unsafe, labels: [a, b]}
+  - {id: unsure, when: {severity: [controversial, unsafe]}, action: flag}
+"""
+LOOSE = "name: loose\ndefault: flag\nerrors: block\n"
+
+
+def activated(db: Database, text: str, tenant_id: int = TENANT) -> Version:
+    version, _ = policies.add(db, tenant_id, read(text))
+    policies.activate(db, version)
+    return version
+
+
+def metadata_of(i: int) -> dict[str, Any] | None:
+    return None if i % 3 == 0 else {"lang": "de" if i % 2 else "en"}
+
+
+def finished(db: Database, keyring: Keyring, judged: Sequence[Judgement], *, shard_texts: int = 40, **asked: Any) -> JobView:
+    """A job whose texts got these judgements from a worker."""
+    with Intake(db, keyring, load_settings(shard_texts=shard_texts), new_job(**asked)) as taking:
+        taking.add_all((i + 1, PayloadRow(f"id{i}", "x", metadata_of(i))) for i in range(len(judged)))
+        job = taking.seal()
+    model_id = verdicts.register_model(db, MODEL)
+    for no in range(-(-len(judged) // shard_texts)):
+        held = took(db, job, no)
+        places = range(held.first_seq, held.first_seq + held.n)
+        assert completion.finish(db, held, [Row(f"id{i}", judged[i], metadata=metadata_of(i)) for i in places], model_id=model_id)
+    return views.get(db, job.public_id, tenant_id=job.tenant_id)
+
+
+def told(db: Database, job: JobView) -> list[Any]:
+    """The action of each text, which all faces tell."""
+    (pages,) = [list(verdicts.in_order(db, job))]
+    by_fields = [row["decision"] for page in pages for row in page.fields()]
+    by_json = [json.loads(said).get("decision") for page in pages for said in page.json_objects()]
+    partial, cursor, by_page = True, Cursor(), {}
+    while partial:
+        page = verdicts.page(db, job, cursor, limit=17)
+        by_page |= {row.seq: one for row, one in zip(page.rows, page.decided(), strict=True)}
+        cursor, partial = page.reached, bool(page.rows)
+    with db.session() as connection:
+        by_view = connection.execute(f"select action, decision from verdicts where job_id = {job.id} order by seq").fetchall()
+    by_moderation = [
+        json.loads(result_json(row, page.models[row.model_id], one))["guardfleet"].get("decision")
+        for page in pages
+        for row, one in zip(page.rows, page.decided(), strict=True)
+    ]
+    assert by_fields == by_json == by_moderation == [row.decision for row in by_view]
+    actions = [one and one["action"] for one in by_fields]
+    assert actions == [one and one.action for _, one in sorted(by_page.items())] == [row.action for row in by_view]
+    assert {name: n for name, n in decisions.by_action(db, job.id).items() if n} == dict(Counter(filter(None, actions)))
+    return by_fields
+
+
+@pytest.mark.parametrize("shard_texts", [4, 40], ids=["in one statement", "by COPY"])
+def test_a_decision_is_in_the_verdicts_commit_and_in_every_face(db: Database, keyring: Keyring, shard_texts: int) -> None:
+    version = activated(db, STRICT)
+    judged = [(SAFE, UNSAFE, UNSURE, failed("unparsed"))[i % 4] for i in range(N)]
+    job = finished(db, keyring, judged, shard_texts=shard_texts)
+    found = told(db, job)
+    assert found[1] == {"action": "review", "policy": "strict@1", "rule": "german", "reason": "language", "labels": []}
+    assert found[9] == {"action": "block", "policy": "strict@1", "rule": "unsafe", "reason": "unsafe", "labels": ["a", "b"]}
+    assert found[0] == {"action": "allow", "policy": "strict@1", "rule": None, "reason": None, "labels": []}
+    assert {one["action"] for one in found[3::4]} == {"review"}, "no error is allowed"
+    assert scalar(db, f"select sum(n) from decision where job_id = {job.id} and policy_id = {version.id}") == N
+
+
+def test_a_lost_claim_decides_nothing_and_a_text_that_is_kept_nowhere_is_decided(db: Database, keyring: Keyring) -> None:
+    activated(db, STRICT)
+    job = submit(db, keyring, 4)
+    old = took(db, job, 0, lease_s=-1)
+    new = took(db, job, 0)
+    rows, model_id = [Row(f"id{i}", UNSAFE) for i in range(4)], verdicts.register_model(db, MODEL)
+    assert completion.finish(db, old, rows, model_id=model_id) is None
+    assert scalar(db, "select count(*) from decision") == 0
+    assert completion.finish(db, new, rows, model_id=model_id)
+    assert scalar(db, "select count(*) from decision") == 1
+
+
+def test_without_a_policy_nothing_is_said_and_nothing_is_written(db: Database, keyring: Keyring) -> None:
+    assert set(map(str, told(db, finished(db, keyring, [SAFE] * 5)))) == {"None"}
+    assert scalar(db, "select count(*) from decision") == 0
+
+
+def test_stored_rows_decide_as_the_worker_did_whatever_is_in_them(db: Database, keyring: Keyring) -> None:
+    rng = random.Random(11)
+    judged = [any_judgement(rng) for _ in range(300)]
+    job = finished(db, keyring, judged, shard_texts=100)
+    with db.begin() as connection:  # and what no version writes
+        for seq, change in enumerate(
+            ("severity = 7", "served_by = 9", "probabilities = '\\x01'", "category_odds = '\\x00'", "error = 'x'")
+        ):
+            connection.execute(f"update verdict set {change} where job_id = {job.id} and seq = {seq}")
+        stored = connection.execute(
+            f"select {', '.join(Codes._fields)}, input_tokens from verdict where job_id = {job.id} order by seq"
+        ).fetchall()
+    found, _ = decisions.shards(db, Scope(TENANT, job.id), limit=9)
+    by_rows = [one.facts for one in decisions.facts(db, found, Reads.ALL)]
+    direct = facts_of([Codes(*row[:-1]) for row in stored], [row.input_tokens for row in stored])
+    for name in ("severity", "categories", "served_by", "refusal", "tokens", "has_p", "by_category"):
+        assert np.array_equal(np.concatenate([one[name] for one in by_rows]), direct[name]), name
+    has = direct["has_p"]
+    assert np.array_equal(np.concatenate([one["p"] for one in by_rows])[has], direct["p"][has])
+    assert [row for one in by_rows for row in one.metadata or ()] == [metadata_of(i) for i in range(300)]
+    whole = CodeFacts([encode(one) for one in judged], [one.input_tokens for one in judged])
+    assert np.array_equal(whole["severity"][5:], direct["severity"][5:])
+
+
+def test_versions_are_kept_and_going_back_is_activating_an_old_one(db: Database, keyring: Keyring) -> None:
+    first = activated(db, STRICT)
+    job = finished(db, keyring, [UNSAFE, SAFE] * 30)
+    assert policies.add(db, TENANT, read(STRICT)) == (policies.get(db, TENANT, "strict@1"), False)
+    second = activated(db, STRICT.replace("action: block", "action: review"))
+    assert (second.label, policies.get(db, TENANT, "strict").label) == ("strict@2", "strict@2")
+    assert Counter(one["action"] for one in told(db, job))["block"] == 30, "what is stored is decided by what decided it"
+    assert redecide(db, second, Scope(TENANT, job.id)).texts == 60
+    assert Counter(one["action"] for one in told(db, job)) == {"review": 30, "allow": 30}
+    policies.activate(db, first)
+    assert Counter(one["policy"] for one in told(db, job)) == {"strict@1": 60}
+    assert scalar(db, f"select count(distinct policy_id) from decision where job_id = {job.id}") == 2
+    assert policies.deactivate(db, first)
+    assert not policies.deactivate(db, first)
+    assert Counter(one["policy"] for one in told(db, job)) == {"strict@2": 60}, "the newest, if none is applied"
+    actions = [event.action for event in audit.events(db, Wanted()) if event.action.startswith("policy.")]
+    assert actions == ["policy.create", "policy.activate"] * 2 + ["policy.redecide", "policy.activate", "policy.deactivate"]
+    with pytest.raises(NotFoundError, match="there is no policy strict@3"):
+        policies.get(db, TENANT, "strict@3")
+
+
+def test_a_shadow_is_recorded_and_told_to_nobody(db: Database, keyring: Keyring) -> None:
+    shadow = activated(db, f"{LOOSE}shadow: true\n")
+    job = finished(db, keyring, [UNSAFE] * 30)
+    assert set(map(str, told(db, job))) == {"None"}
+    assert scalar(db, f"select sum(flagged) from decision where policy_id = {shadow.id} and shadow") == 30
+    activated(db, STRICT)
+    both = finished(db, keyring, [UNSAFE] * 30)
+    assert {one["policy"] for one in told(db, both)} == {"strict@1"}
+    assert scalar(db, f"select count(distinct policy_id) from decision where job_id = {both.id}") == 2
+
+
+def test_a_re_decision_that_was_killed_anywhere_is_finished_by_the_next_and_several_share_it(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [finished(db, keyring, [UNSAFE, SAFE, UNSURE] * 20, shard_texts=3) for _ in range(2)]
+    version = activated(db, STRICT)
+    monkeypatch.setattr(use_case, "SHARDS_AT_ONCE", 2)
+    monkeypatch.setattr(use_case, "LIST", 8)
+    write, written = decisions.record, []
+
+    def dies(*args: Any) -> int:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(1)
+        return write(*args)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(decisions, "record", dies)
+        with pytest.raises(KeyboardInterrupt):
+            redecide(db, version, Scope(TENANT))
+    assert 0 < scalar(db, "select count(*) from decision") < 40
+    threads = [threading.Thread(target=redecide, args=(db, version, Scope(TENANT))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(patience(60))
+    assert scalar(db, "select count(*) from decision") == 40
+    assert redecide(db, version, Scope(TENANT)).texts == 0
+    for job in jobs:
+        assert len([one for one in told(db, job) if one]) == 60
+
+
+def test_a_simulation_counts_what_a_re_decision_then_does(db: Database, keyring: Keyring) -> None:
+    rng = random.Random(3)
+    activated(db, LOOSE)
+    jobs = [finished(db, keyring, [any_judgement(rng) for _ in range(150)]) for _ in range(2)]
+    policies.deactivate(db, policies.get(db, TENANT, "loose"))
+    undecided = finished(db, keyring, [UNSAFE] * 10)
+    found = simulate(db, read(STRICT), Scope(TENANT))
+    assert (found.texts, found.matrix[NOTHING].sum()) == (310, 10)
+    before = scalar(db, "select count(*) from decision")
+    version = activated(db, STRICT)
+    old = {job.id: [one and one["action"] for one in told(db, job)] for job in (*jobs, undecided)}
+    assert before == scalar(db, "select count(*) from decision"), "nothing was written"
+    redecide(db, version, Scope(TENANT))
+    moved = Counter((was, one["action"]) for job in (*jobs, undecided) for was, one in zip(old[job.id], told(db, job), strict=True))
+    for (was, new), n in moved.items():
+        assert found.matrix[NOTHING if was is None else Action[was.upper()]][Action[new.upper()]] == n, (was, new)
+    assert found.changed == sum(n for (was, new), n in moved.items() if was != new)
+    assert sum(found.by_rule.values()) == sum(texts for texts, _ in found.by_language.values()) == 310
+    assert {"de", "en", "unknown"} == found.by_language.keys()
+    assert len(found.examples) == 10
+
+
+def test_another_tenant_sees_and_does_none_of_it(db: Database, keyring: Keyring) -> None:
+    keys.create(db, keyring, name="x", tenant="acme")
+    acme = keys.tenant_id(db, "acme")
+    activated(db, STRICT)
+    mine, theirs = finished(db, keyring, [UNSAFE] * 5), finished(db, keyring, [UNSAFE] * 5, tenant_id=acme)
+    assert [one is None for one in (*told(db, mine), *told(db, theirs))] == [False] * 5 + [True] * 5
+    version, _ = policies.add(db, acme, read(LOOSE))
+    assert policies.every(db, acme) == [version]
+    assert redecide(db, version, Scope(acme)).texts == 5
+    with pytest.raises(NotFoundError):
+        policies.get(db, acme, "strict")
+
+
+def test_a_policy_of_a_newer_release_leaves_texts_undecided_and_their_verdicts_stand(db: Database, keyring: Keyring) -> None:
+    version = activated(db, STRICT)
+    with db.begin() as connection:
+        connection.execute("""update policy set document = jsonb_set(document, '{rules,0,when}', '{"smell": "odd"}')""")
+    job = finished(db, keyring, [UNSAFE] * 5)
+    assert (job.unsafe, set(map(str, told(db, job)))) == (5, {"None"})
+    with pytest.raises(RejectedError, match="has a condition that this release does not know"):
+        redecide(db, policies.get(db, TENANT, version.label), Scope(TENANT))
+
+
+def test_decisions_go_with_their_jobs(db: Database, keyring: Keyring) -> None:
+    activated(db, STRICT)
+    job = finished_on(db, keyring, LONG_AGO)
+    assert scalar(db, f"select count(*) from decision where job_id = {job.id}") == 2
+    retention.purge(db, [job.id])
+    assert retention.expire(db, "verdict", job.day)
+    assert scalar(db, f"select count(*) from decision where job_id = {job.id}") == 0
+
+
+def test_the_decider_of_a_version_is_made_once(db: Database) -> None:
+    version = activated(db, STRICT)
+    made = policies.decider(db, version.id)
+    assert isinstance(made, Decider)
+    assert policies.decider(db, version.id) is made
+    assert of_value(version.document) == made.policy
