@@ -1,0 +1,90 @@
+"""`guardfleet policy` and `guardfleet redecide` as typed, from a preset to going back."""
+
+import json
+import pathlib
+
+import pytest
+
+from guardfleet.cli import UNUSABLE
+from guardfleet.security.encryption import Keyring
+from guardfleet.settings import Settings, load_settings
+from guardfleet.store.postgres.database import Database
+from tests.services.commands import said
+from tests.services.fixtures import SECRET_KEY
+from tests.services.judged import SAFE, UNSAFE, UNSURE
+from tests.store.test_policies import finished
+
+BAD = """name: mine
+default: allow
+rules:
+  - id: a
+    when: {category: Violnt}
+    action: block
+"""
+
+
+@pytest.fixture
+def of_database(database_url: str, tmp_path: pathlib.Path) -> Settings:
+    return load_settings(
+        database_url=database_url, broker_url="redis://127.0.0.1:1/0", secret_key=SECRET_KEY, data_dir=tmp_path, engine="instant"
+    )
+
+
+def test_from_a_preset_to_going_back(of_database: Settings, db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> None:
+    def run(*words: str) -> str:
+        done = said(of_database, *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    job = finished(db, keyring, [SAFE, UNSAFE, UNSURE] * 10)
+    (strict := tmp_path / "strict.yaml").write_text(run("policy", "preset", "strict"))
+    assert run("policy", "check", str(strict)) == "policy strict: 3 rules, default allow, errors review\n"
+    before = json.loads(run("policy", "test", str(strict), "--job", job.label, "--json"))
+    assert (before["texts"], before["changed"]) == (30, 30)
+    assert before["matrix"]["none"] == before["actions"] == {"allow": 10, "flag": 0, "review": 10, "block": 10}
+    assert before["rules"] == {"unsafe": 10, "controversial": 10, "(default)": 10}
+    table = run("policy", "test", str(strict), "--since", "1d", "--reviews-per-hour", "5")
+    assert "changed: 30 of 30 texts (100.00%)" in table
+    assert "review: 10 texts, 2.0 hours at 5 an hour" in table
+    assert run("policy", "add", str(strict)) == "strict@1\n"
+    assert run("policy", "activate", "strict") == "strict@1\n"
+    assert run("redecide", "--job", job.label).startswith("30 texts decided by strict@1")
+    strict.write_text(strict.read_text().replace("action: block", "action: flag"))
+    run("policy", "add", str(strict))
+    run("policy", "activate", "strict@2")
+    run("redecide", "--since", "1d")
+    rows = [json.loads(line) for line in run("results", job.label, "--format", "jsonl").splitlines()]
+    assert [row["decision"]["action"] for row in rows] == ["allow", "flag", "review"] * 10
+    run("policy", "activate", "strict@1")
+    flat = run("results", job.label, "--format", "csv").splitlines()
+    assert flat[0].endswith(",action,decision")
+    assert '""policy"":""strict@1""' in flat[2]
+    assert [line.split()[2] for line in run("policy", "list").splitlines()] == ["strict@2", "strict@1"]
+    assert [json.loads(line)["active"] for line in run("policy", "list", "--json").splitlines()] == [False, True]
+    assert json.loads(run("policy", "show", "strict@2"))["rules"][0]["action"] == "flag"
+    assert json.loads(run("policy", "schema"))["properties"].keys() >= {"name", "default", "errors", "rules"}
+    assert run("policy", "deactivate", "strict@1") == "strict@1\n"
+
+
+def test_what_cannot_be_used_is_said_with_its_line_and_status_2(of_database: Settings, tmp_path: pathlib.Path) -> None:
+    (bad := tmp_path / "bad.yaml").write_text(BAD)
+    cases = {
+        ("policy", "check", str(bad)): f"{bad}: line 5: rules[0].when: category 'Violnt' is unknown",
+        ("policy", "add", str(bad)): f"{bad}: line 5: ",
+        ("policy", "check", str(tmp_path)): "cannot be read: Is a directory",
+        ("policy", "preset", "odd"): "there is no preset 'odd'; use one of strict, loose",
+        ("policy", "activate", "mine"): "there is no policy mine",
+        ("policy", "activate", "mine@x"): "names no policy",
+        ("policy", "list", "--tenant", "nobody"): "there is no tenant 'nobody'",
+        ("redecide", "--since", "1d"): "no policy is active",
+        ("redecide", "mine", "--since", "1d"): "there is no policy mine",
+    }
+    for words, sentence in cases.items():
+        done = said(of_database, *words)
+        assert (done.returncode, sentence in done.stderr) == (UNUSABLE, True), (words, done.stderr)
+    (good := tmp_path / "good.yaml").write_text("name: mine\ndefault: flag\n")
+    for words in (("policy", "test", str(good)), ("policy", "test", str(good), "--since", "1d", "--job", "job_" + "0" * 32)):
+        assert "give --job JOB, or --since TIME" in said(of_database, *words).stderr
+    said(of_database, "policy", "add", str(good))
+    assert "is not active" in said(of_database, "policy", "deactivate", "mine").stderr
+    assert "it equals the newest version" in said(of_database, "policy", "add", str(good)).stderr
