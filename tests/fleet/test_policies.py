@@ -53,10 +53,12 @@ def test_from_a_preset_to_going_back(of_database: Settings, db: Database, keyrin
     run("policy", "add", str(strict))
     run("policy", "activate", "strict@2")
     run("redecide", "--since", "1d")
-    rows = [json.loads(line) for line in run("results", job.label, "--format", "jsonl").splitlines()]
+    run("results", job.label, "-o", str(out := tmp_path / "out.jsonl"))
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["decision"]["action"] for row in rows] == ["allow", "flag", "review"] * 10
     run("policy", "activate", "strict@1")
-    flat = run("results", job.label, "--format", "csv").splitlines()
+    run("results", job.label, "-o", str(out := tmp_path / "out.csv"))
+    flat = out.read_text().splitlines()
     assert flat[0].endswith(",action,decision")
     assert '""policy"":""strict@1""' in flat[2]
     assert [line.split()[2] for line in run("policy", "list").splitlines()] == ["strict@2", "strict@1"]
