@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import signal
 import subprocess
 
 import psycopg
@@ -28,9 +29,11 @@ def test_a_restored_dump_goes_on_where_it_was_and_loses_nothing(
     dump = tmp_path / "guardfleet.dump"
     producer = DirectClient.connect(settings)
     job = producer.submit(TEXTS, JobOptions(name="before the dump")).job
-    with fleet(settings, tmp_path, ("worker",), ("dispatcher",)):
+    with fleet(settings, tmp_path, ("worker",), ("dispatcher",)) as (worker, _):
         progressed(producer, job, 60)
+        worker.signal(signal.SIGSTOP)  # in the middle of its work, so that the job cannot end before a slow dump does
         client("pg_dump", "-Fc", "-d", database_url, "-f", str(dump))
+        worker.signal(signal.SIGCONT)
         after_the_dump = views.get(producer.db, job.public_id).done
         progressed(producer, job, min(len(TEXTS), after_the_dump + 20))  # what these wrote is lost with the database
     producer.db.close()
