@@ -51,6 +51,7 @@ WHY_STILL = {  # why a healthy run on CPUs does not move a metric
     "guardfleet_outages": BROKEN,
     "guardfleet_text_errors": "no text ended without a verdict",
     "guardfleet_texts_escalated": "needs a second model",
+    "guardfleet_decisions": "needs a policy",
     "guardfleet_dispatcher_errors": BROKEN,
     "guardfleet_shards_rescued": BROKEN,
     "guardfleet_poison": BROKEN,

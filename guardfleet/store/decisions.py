@@ -30,7 +30,8 @@ RECORD = f"""int2send(v.severity) || int2send(v.categories) || int2send(v.served
     || case when v.category_odds is null then '\\x00{"ff" * N_CATEGORIES}'::bytea
             when octet_length(v.category_odds) = {N_CATEGORIES} then '\\x01'::bytea || v.category_odds
             else '\\x0{OF_ANOTHER_LENGTH}{"ff" * N_CATEGORIES}' end"""
-COLUMNS = ("job_id", "first_seq", "policy_id", "n", "outcomes", "allowed", "flagged", "reviewed", "blocked", "shadow")
+OF_ACTION = {Action.ALLOW: "allowed", Action.FLAG: "flagged", Action.REVIEW: "reviewed", Action.BLOCK: "blocked"}
+COLUMNS = ("job_id", "first_seq", "policy_id", "n", "outcomes", *OF_ACTION.values(), "shadow")
 IN_FORCE = """(select distinct on (d.first_seq) d.* from decision d
                where d.job_id = j.id and not d.shadow
                order by d.first_seq, (d.policy_id = t.policy_id) desc nulls last, d.policy_id desc)"""

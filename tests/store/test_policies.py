@@ -33,6 +33,7 @@ from guardfleet.store.policies import Version
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
+from guardfleet.telemetry import metrics
 from guardfleet.verdicts.encoding import Codes, encode
 from guardfleet.verdicts.page import Cursor
 from tests.property.test_policies import facts_of
@@ -76,6 +77,12 @@ def finished(db: Database, keyring: Keyring, judged: Sequence[Judgement], *, sha
     return views.get(db, job.public_id, tenant_id=job.tenant_id)
 
 
+def counted() -> Counter[str]:
+    """What the metric says."""
+    samples = [sample for family in metrics.DECISIONS.collect() for sample in family.samples if sample.name.endswith("_total")]
+    return Counter({sample.labels["action"]: int(sample.value) for sample in samples})
+
+
 def told(db: Database, job: JobView) -> list[Any]:
     """The action of each text, which all faces tell."""
     (pages,) = [list(verdicts.in_order(db, job))]
@@ -102,7 +109,7 @@ def told(db: Database, job: JobView) -> list[Any]:
 
 @pytest.mark.parametrize("shard_texts", [4, 40], ids=["in one statement", "by COPY"])
 def test_a_decision_is_in_the_verdicts_commit_and_in_every_face(db: Database, keyring: Keyring, shard_texts: int) -> None:
-    version = activated(db, STRICT)
+    version, before = activated(db, STRICT), counted()
     judged = [(SAFE, UNSAFE, UNSURE, failed("unparsed"))[i % 4] for i in range(N)]
     job = finished(db, keyring, judged, shard_texts=shard_texts)
     found = told(db, job)
@@ -111,6 +118,7 @@ def test_a_decision_is_in_the_verdicts_commit_and_in_every_face(db: Database, ke
     assert found[0] == {"action": "allow", "policy": "strict@1", "rule": None, "reason": None, "labels": []}
     assert {one["action"] for one in found[3::4]} == {"review"}, "no error is allowed"
     assert scalar(db, f"select sum(n) from decision where job_id = {job.id} and policy_id = {version.id}") == N
+    assert counted() - before == Counter(one["action"] for one in found)
 
 
 def test_a_lost_claim_decides_nothing_and_a_text_that_is_kept_nowhere_is_decided(db: Database, keyring: Keyring) -> None:

@@ -15,6 +15,7 @@ from uuid_utils import UUID
 from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
+from guardfleet.policy.document import Action
 from guardfleet.policy.facts import CodeFacts
 from guardfleet.rows import payload
 from guardfleet.store import decisions, policies
@@ -25,6 +26,7 @@ from guardfleet.store.jobs.views import PACE_S
 from guardfleet.store.postgres.database import Database, copy_rows
 from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, RUNNING_JOB
+from guardfleet.telemetry import metrics
 from guardfleet.verdicts.encoding import Codes, encode
 
 SAVED = (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)
@@ -110,7 +112,15 @@ def finish(
     except RecursionError:  # metadata from an earlier version can be read but not written: leave it out
         bare = [row if payload.is_writable(row.metadata) else replace(row, metadata=None) for row in rows]
         mine = _finish(db, held, bare, codes, model_id, values)
+    if mine and "d_policy_id" in values:
+        _count_actions(values)
     return codes if mine else None
+
+
+def _count_actions(values: dict[str, Any]) -> None:
+    for action in Action:
+        counts = zip(values[f"d_{decisions.OF_ACTION[action]}"], values["d_shadow"], strict=True)
+        metrics.DECISIONS.labels(action.label).inc(sum(n for n, is_shadow in counts if not is_shadow))
 
 
 def _finish(
