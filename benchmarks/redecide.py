@@ -27,7 +27,7 @@ from guardfleet.jobs.simulation import simulate
 from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import decisions, migrate, policies, verdicts
+from guardfleet.store import migrate, policies, verdicts
 from guardfleet.store.decisions import Scope
 from guardfleet.store.jobs import views
 from guardfleet.store.partitions import ensure_day
@@ -177,7 +177,7 @@ def measured(db: Database, settings: Settings, url: str, asked: Any) -> dict[str
         ).fetchall()
     shards = (asked.texts - 1) // SHARD + 1
     assert {row.policy_id: (row.texts, row.rows) for row in rows} == dict.fromkeys((first.id, second.id), (asked.texts, shards))  # noqa: S101
-    counted = decisions.by_action(db, job.id)
+    counted = views.get(db, job.public_id).actions or {}
     print(
         f"re-decided in {whole_s:.1f} s; after {kills} kills the rest in {last_s:.1f} s; polls p99 {p99} ms of {len(poller.ms):,}"
     )

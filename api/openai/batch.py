@@ -125,6 +125,7 @@ def batch_object(job: JobView, refused: Iterable[LineError] = (), *, price: floa
         "name": job.name,
         "is_demo": job.is_demo,
         "severities": job.severities,
+        "actions": job.actions,
         "saved": job.saved,
         "model_runs_saved": job.saved,
         "priority": job.priority,

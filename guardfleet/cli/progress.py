@@ -149,6 +149,8 @@ def summary(
     if job.model:
         parts.append(f"model {job.model}" if len(job.models) < 2 else f"models {', '.join(job.models)}")  # noqa: PLR2004
     say(", ".join(parts), to=to)
+    if job.actions:
+        say(f"policy: {', '.join(f'{n:,} {action}' for action, n in job.actions.items() if n)}", to=to)
     if job.device_s:
         say(_cost(job, price), to=to)
     if job.second_model:

@@ -37,6 +37,11 @@ IN_FORCE = """(select distinct on (d.first_seq) d.* from decision d
                order by d.first_seq, (d.policy_id = t.policy_id) desc nulls last, d.policy_id desc)"""
 
 
+# Of job `j`: how many texts have each action in force.
+BY_ACTION = f"""(select case when count(*) > 0 then jsonb_build_object({
+    ", ".join(f"'{action.label}', sum(f.{column})" for action, column in OF_ACTION.items())
+}) end
+                 from tenant t cross join lateral {IN_FORCE} f where t.id = j.tenant_id)"""
 OF_METADATA = [f"v.metadata ->> '{key}'" for key in LANGUAGE_KEYS]
 
 
@@ -187,17 +192,6 @@ def _words(db: Database, connection: Connection, policy_id: int) -> Mapping[int,
             row.outcome: Decision(Action(row.action).label, row.policy, row.rule, row.reason, tuple(row.labels)) for row in rows
         }
     return found
-
-
-def by_action(db: Database, job_id: int) -> Mapping[str, int]:
-    """Return how many texts of the job have each action in force; none if no policy decided of any."""
-    with db.session() as connection:
-        found: Any = connection.execute(
-            f"""select sum(f.allowed)::int8 as a, sum(f.flagged)::int8 as f, sum(f.reviewed)::int8 as r, sum(f.blocked)::int8 as b
-                from job j join tenant t on t.id = j.tenant_id cross join lateral {IN_FORCE} f where j.id = %(job)s""",
-            {"job": job_id},
-        ).fetchone()
-    return {} if found[0] is None else dict(zip((action.label for action in Action), found, strict=True))
 
 
 def actions_in_force(db: Database, among: Sequence[Any]) -> dict[tuple[int, int], Any]:

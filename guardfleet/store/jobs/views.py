@@ -16,6 +16,7 @@ from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
+from guardfleet.store import decisions
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import GOOD_JOB
 from guardfleet.verdicts.encoding import severity_and_categories
@@ -79,6 +80,7 @@ class JobView:
     first_id: int | None  # of a retry: the first job, unless that was deleted
     retry_of: uuid.UUID | None  # that job's public id
     retries: list[uuid.UUID]  # the jobs that judge its failed texts again, oldest first
+    actions: dict[str, int] | None  # texts by what the policy in force says to do; None: no policy decided of any
     seen_at: dt.datetime  # when it was read, by the server's clock
 
     @property
@@ -140,6 +142,7 @@ MADE = {
     "first_id": "(select o.id from job o where o.id = j.retry_of)",
     "retry_of": "(select o.public_id from job o where o.id = j.retry_of)",
     "retries": "array(select r.public_id from job r where r.retry_of = j.id order by r.id)",
+    "actions": decisions.BY_ACTION,
     "model": NAME,
     "models": OF_SEVERAL.format(f"array_agg({NAME} order by m.id)", f"array_remove(array[{NAME}], null)"),
     "is_demo": OF_SEVERAL.format("bool_or(m.is_demo)", "coalesce(m.is_demo, false)"),
