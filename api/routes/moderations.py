@@ -30,6 +30,7 @@ from guardfleet.verdicts.page import Page
 from guardfleet.verdicts.rationale import reason_of
 from guardfleet.verdicts.rendering import json_object
 
+ACTION = "guardfleet-action"  # a header: what the policy in force says to do, of a text without a verdict too
 router = APIRouter(prefix="/v1", tags=["moderations"], dependencies=[Depends(unambiguous)])
 
 MOST_INPUTS = 256
@@ -135,13 +136,14 @@ async def judge(
     Raises ProblemError if there is no verdict and never will be.
     """
     job, page = await _judged(request, context, caller, [_row(0, value, context)], model, keeps_nothing=keeps_nothing)
-    (row,) = page.rows
+    (row,), (decision,) = page.rows, page.decided()
     said = row.judgement
     if said.severity is Severity.ERROR:
         code = said.error or "unparsed"
         status = 400 if code in UNFIT else 422
-        raise ProblemError(status, code, f"the input cannot be judged: {reason_of(said)}.", param="input")
-    return job, row, page.models[row.model_id], next(page.decided())
+        headers = {ACTION: decision.action} if decision else None
+        raise ProblemError(status, code, f"the input cannot be judged: {reason_of(said)}.", param="input", headers=headers)
+    return job, row, page.models[row.model_id], decision
 
 
 async def _several(

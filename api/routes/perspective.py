@@ -16,7 +16,7 @@ from api.context import AppContext, admitted
 from api.http.fields import IGNORED, JUDGED, Asked
 from api.http.problems import ProblemError
 from api.openai.categories import not_safe, score
-from api.routes.moderations import judge
+from api.routes.moderations import ACTION, judge
 from guardfleet.domain.verdict import Category
 from guardfleet.store.keys import Caller
 from guardfleet.verdicts.encoding import StoredVerdict
@@ -37,7 +37,6 @@ UNKNOWN_LANGUAGE = "und"  # of BCP 47: the guard judges 119 languages and names 
 NAME_CHARS = 50
 PLAIN_NAME = re.compile(rf"[A-Z_]{{1,{NAME_CHARS}}}")  # other names are in the body only: a header cannot hold other characters
 UNSUPPORTED = "guardfleet-unsupported-attributes"
-ACTION = "guardfleet-action"  # what the policy in force says to do
 
 
 class Comment(Asked):

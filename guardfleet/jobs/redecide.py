@@ -22,7 +22,7 @@ LIST = 4096  # shards that one list has
 
 @dataclass(frozen=True, slots=True)
 class Redecided:
-    """How many texts got a decision of the policy now; of `left` shards the verdicts are gone, or going."""
+    """How many texts got a decision of the policy now; of `left` shards the verdicts are gone."""
 
     texts: int
     left: int
@@ -30,27 +30,30 @@ class Redecided:
 
 def redecide(db: Database, version: Version, scope: Scope, *, on_progress: Callable[[int], None] = lambda n: None) -> Redecided:
     """Decide of all texts of finished shards in the scope that the policy has not decided of. Raises RejectedError."""
-    decider = _ready(version)
+    decider = ready(version)
     subject = {"job": scope.job_id} if scope.job_id is not None else {}
     audit.note(db, version.tenant_id, "policy.redecide", version.label, **subject)
-    texts = left = 0
+    texts = 0
 
     def write(some: Sequence[Any]) -> tuple[int, int]:
         found = list(decisions.facts(db, some, Reads.ALL if decider.reads_metadata else Reads.NOTHING))
         rows = [Decided.by(decider, version.id, one.facts).row(one.job_id, one.first_seq) for one in found]
         with db.begin() as connection:
-            decisions.record(connection, rows)
-        return sum(one.n for one in found), len(some) - len(found)
+            return decisions.record(connection, rows), len(some) - len(found)
 
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="redecide") as pool:
-        for group in groups(db, scope, without=version.id):
-            for n, missing in pool.map(write, group):
-                texts, left = texts + n, left + missing
-                on_progress(texts)
-    return Redecided(texts, left)
+        while True:  # until a pass finds nothing: shards may have finished behind it that were decided by the version before
+            before, left = texts, 0
+            for group in groups(db, scope, without=version.id):
+                for n, missing in pool.map(write, group):
+                    texts, left = texts + n, left + missing
+                    on_progress(texts)
+            if texts == before:
+                return Redecided(texts, left)
 
 
-def _ready(version: Version) -> Decider:
+def ready(version: Version) -> Decider:
+    """Return the version ready to decide. Raises RejectedError if this release does not understand it."""
     try:
         return Decider(version.policy)
     except ValueError as error:

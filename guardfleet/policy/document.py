@@ -33,7 +33,8 @@ class Action(IntEnum):
 ActionName = Literal["allow", "flag", "review", "block"]
 SeverityName = Literal["safe", "controversial", "unsafe", "error"]
 JUDGED = ("safe", "controversial", "unsafe")
-CategoryName = Annotated[str, Field(json_schema_extra={"enum": list(CATEGORY_NAMES.values())})]
+CategoryName = Literal[tuple(CATEGORY_NAMES.values())]  # type: ignore[valid-type]
+ServedByName = Literal[tuple(one.label for one in ServedBy)]  # type: ignore[valid-type]
 NUMBERS = (*JUDGED, "not_safe", *CATEGORY_NAMES.values())
 Scalar = str | int | float | bool | None
 
@@ -44,29 +45,50 @@ def _listed(value: Any) -> Any:
 
 def _some(kind: Any) -> Any:
     """One or several values of a kind: `a` means `[a]`."""
-    return Annotated[list[kind], BeforeValidator(_listed), Field(min_length=1, max_length=MOST_VALUES)]
+    one_or_several = BeforeValidator(_listed, json_schema_input_type=kind | list[kind])
+    return Annotated[list[kind], one_or_several, Field(min_length=1, max_length=MOST_VALUES)]
 
 
 class Strict(BaseModel):
-    """Refuses members that it does not know, and values of another type."""
+    """Refuses members that it does not know, values of another type, and a member without a value: it would condition nothing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_values(cls, given: Any) -> Any:
+        if isinstance(given, dict) and (empty := [name for name, value in given.items() if value is None]):
+            raise ValueError(f"{empty[0]} has no value: give one, or leave the line out")
+        return given
 
 
-class Bounds(Strict):
-    """From `at_least`, up to but without `below`; both between 0 and 1. As stored, a probability is a multiple of 1/255."""
+class Range(Strict):
+    """Bounds, at least one of which is given."""
 
-    at_least: float = Field(0.0, ge=0.0, le=1.0, strict=False)
+    @model_validator(mode="before")
+    @classmethod
+    def _has_bounds(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not given:
+            raise ValueError(f"it has no bounds: give {' or '.join(cls.model_fields)}")
+        return given
+
+
+class Bounds(Range):
+    """From `at_least`, up to but without `below`; both between 0 and 1. Compared with the number as it is shown."""
+
+    at_least: float = Field(0.0, ge=0.0, le=1.0)
     below: float | None = Field(None, ge=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> "Bounds":
+        if self.below is None and self.at_least == 0:
+            raise ValueError("every probability is at least 0: leave it out")
         if self.below is not None and self.below <= self.at_least:
             raise ValueError(f"no probability is at least {self.at_least:g} and below {self.below:g}")
         return self
 
 
-class Tokens(Strict):
+class Tokens(Range):
     """The length of a text in tokens of its model, the policy's own left out."""
 
     at_least: int = Field(0, ge=0)
@@ -86,19 +108,18 @@ class When(Strict):
     """
 
     severity: _some(SeverityName) | None = None  # type: ignore[valid-type]
-    category: _some(str) | None = None  # type: ignore[valid-type]
+    category: _some(CategoryName) | None = None  # type: ignore[valid-type]
     probability: dict[str, Bounds] = Field(default_factory=dict)
     refusal: bool | None = None
-    served_by: _some(str) | None = None  # type: ignore[valid-type]
+    served_by: _some(ServedByName) | None = None  # type: ignore[valid-type]
     tokens: Tokens | None = None
     language: _some(str) | None = None  # type: ignore[valid-type]
     metadata: dict[str, _some(Scalar)] = Field(default_factory=dict)  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "When":
-        _require_known("category", self.category or (), tuple(CATEGORY_NAMES.values()))
-        _require_known("probability", self.probability, NUMBERS)
-        _require_known("served_by", self.served_by or (), tuple(one.label for one in ServedBy))
+        if unknown := [name for name in self.probability if name not in NUMBERS]:
+            raise ValueError(f"probability {unknown[0]!r} is unknown; use one of {', '.join(NUMBERS)}")
         return self
 
     @property
@@ -131,8 +152,3 @@ class Policy(Strict):
     errors: ActionName = "review"
     allow_errors: bool = False  # an error may be allowed only where this is said
     rules: list[Rule] = Field(default_factory=list, max_length=MOST_RULES)
-
-
-def _require_known(what: str, names: Any, known: tuple[str, ...]) -> None:
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"{what} {unknown[0]!r} is unknown; use one of {', '.join(known)}")

@@ -4,7 +4,6 @@ The first rule that fires decides. A rule that reads a number which a verdict do
 than what follows would be: what is not known never makes an action milder.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,11 +14,12 @@ from guardfleet.domain.verdict import CATEGORY_CHOICES, ServedBy, Severity, cate
 from guardfleet.policy.document import JUDGED, LANGUAGE_KEYS, Action, Bounds, Policy, When
 from guardfleet.policy.facts import Facts, Mask
 from guardfleet.verdicts.encoding import CERTAIN, CERTAIN_ODDS, UNKNOWN_ODDS
+from guardfleet.verdicts.rendering import SHOWN_DIGITS
 
 DEFAULT, ERRORS = 250, 251  # outcomes that are no rule; those below are the number of a rule
 Outcomes = npt.NDArray[np.uint8]
 Test = Callable[[Facts], tuple[Mask, Mask | None]]  # where it holds, and where it is not known (None: nowhere)
-EPSILON = 1e-9  # so that 0.7 of 255, which is 178.5 in binary a little more or less, is the same everywhere
+EPSILON = 1e-9  # a bound that is written with three digits is met by the number that is shown with the same
 
 
 class Decider:
@@ -155,9 +155,12 @@ def _probability(name: str, bounds: Bounds) -> Test:
 
 
 def _bytes(bounds: Bounds, certain: int) -> tuple[int, int | None]:
-    """Return the bounds as stored: the least multiple of 1/`certain` that is inside, and the least that is above."""
-    below = None if bounds.below is None else math.ceil(bounds.below * certain - EPSILON)
-    return math.ceil(bounds.at_least * certain - EPSILON), below
+    """Return the bounds as stored: the least number of steps of 1/`certain` whose value, as shown, is inside, and that is above."""
+    return _least(bounds.at_least, certain), None if bounds.below is None else _least(bounds.below, certain)
+
+
+def _least(bound: float, certain: int) -> int:
+    return next((steps for steps in range(certain + 1) if round(steps / certain, SHOWN_DIGITS) >= bound - EPSILON), certain + 1)
 
 
 def _metadata(keys: tuple[str, ...], values: Iterable[Any]) -> Test:

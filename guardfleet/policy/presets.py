@@ -17,7 +17,7 @@ rules:
     action: review
     reason: controversial
   - id: doubtful
-    when: {severity: safe, probability: {not_safe: {at_least: 0.3}}}
+    when: {severity: safe, served_by: [model, cache, duplicate], probability: {not_safe: {at_least: 0.3}}}
     action: review
     reason: doubtful
 """

@@ -12,7 +12,7 @@ from guardfleet.errors import RejectedError
 from guardfleet.policy.document import Policy
 from guardfleet.policy.soundness import unsound
 
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 18
 MOST_DEPTH = 20
 MOST_TOLD = 50
 Place = tuple[str | int, ...]
@@ -67,6 +67,8 @@ def read(text: str) -> Policy:
     """Return the policy that the text is. Raises PolicyError with everything that is wrong with it."""
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         raise PolicyError([Problem(0, "", f"a policy has at most {MOST_BYTES:,} bytes")])
+    if text.lstrip("\ufeff \t\r\n").startswith("{"):  # JSON, which may be indented with tabs
+        text = re.sub(r"(?m)^[ \t]+", lambda found: found[0].expandtabs(2), text)
     node = _composed(text)
     lines: dict[Place, int] = {}
     problems = list(_unlike_json(node, (), lines))
@@ -74,7 +76,7 @@ def read(text: str) -> Policy:
         raise PolicyError(problems)
     loader = _Loader("")
     try:
-        value = loader.construct_document(node)
+        value = _valid(loader.construct_document(node))
     except (yaml.YAMLError, ValueError) as error:
         raise PolicyError([_of_yaml(error)]) from None
     return of_value(value, lines)
@@ -96,7 +98,11 @@ def of_value(value: Any, lines: Mapping[Place, int] | None = None) -> Policy:
 
 def _composed(text: str) -> yaml.Node:
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MOST_DEPTH:
+                raise PolicyError([Problem(_line_of(event.start_mark), "", f"it is nested deeper than {MOST_DEPTH}")])
             if isinstance(event, yaml.AliasEvent):
                 raise PolicyError([Problem(_line_of(event.start_mark), "", "aliases (*name) are not taken: write it out")])
         node = yaml.compose(text, Loader=_Loader)
@@ -107,12 +113,23 @@ def _composed(text: str) -> yaml.Node:
     return node
 
 
+def _valid(value: Any) -> Any:
+    """Return the value with its texts as they can be stored: JSON writes what is beyond 16 bits as a pair of escapes."""
+    if isinstance(value, dict):
+        return {_valid(key): _valid(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_valid(one) for one in value]
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("a text of it holds NUL")
+        return value.encode("utf-16", "surrogatepass").decode("utf-16")
+    return value
+
+
 def _unlike_json(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Any:
-    """Note the line of each part; yield what JSON could not say either: keys that come twice or are no text, depth."""
+    """Note the line of each part; yield what JSON could not say either: keys that come twice or are no text."""
     lines[place] = node.start_mark.line + 1
-    if len(place) > MOST_DEPTH:
-        yield Problem(lines[place], "", f"it is nested deeper than {MOST_DEPTH}")
-    elif isinstance(node, yaml.MappingNode):
+    if isinstance(node, yaml.MappingNode):
         seen = set[str]()
         for key, value in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else None
@@ -135,7 +152,7 @@ def _line_of(mark: Any) -> int:
 
 def _of_yaml(error: Exception) -> Problem:
     mark = getattr(error, "problem_mark", None)
-    cause = getattr(error, "problem", None) or ("it is nested too deeply" if isinstance(error, RecursionError) else "it is no YAML")
+    cause = getattr(error, "problem", None) or (str(error) if isinstance(error, ValueError) else "it cannot be read")
     return Problem(_line_of(mark), "", f"no YAML and no JSON: {cause}")
 
 

@@ -9,8 +9,8 @@ from guardfleet.verdicts.encoding import CERTAIN
 
 Place = tuple[str | int, ...]
 SLACK = 1.5 / CERTAIN  # three probabilities, each rounded as it is stored, add up to so much more than 1 at most
-WHOLE = Bounds.model_validate({})
-ANY_LENGTH = Tokens.model_validate({})
+WHOLE = Bounds.model_construct(at_least=0.0, below=None)
+ANY_LENGTH = Tokens.model_construct(at_least=0, at_most=None)
 OF_SEVERITY = {Severity.SAFE: "safe", Severity.CONTROVERSIAL: "controversial", Severity.UNSAFE: "unsafe"}
 
 

@@ -1,7 +1,7 @@
 """Decisions: what policies decided of stored verdicts, a row for each shard and policy, written once.
 
 Invariant: a text has at most one decision of each policy, since a row of a shard is written whole and never again. In force of
-several is the one of the policy that the tenant applies now, else the newest that is no shadow.
+several is the one of the policy that the tenant applies now, else the last activated that is no shadow.
 """
 
 from bisect import bisect_right
@@ -32,11 +32,10 @@ RECORD = f"""int2send(v.severity) || int2send(v.categories) || int2send(v.served
             else '\\x0{OF_ANOTHER_LENGTH}{"ff" * N_CATEGORIES}' end"""
 OF_ACTION = {Action.ALLOW: "allowed", Action.FLAG: "flagged", Action.REVIEW: "reviewed", Action.BLOCK: "blocked"}
 COLUMNS = ("job_id", "first_seq", "policy_id", "n", "outcomes", *OF_ACTION.values(), "shadow")
-IN_FORCE = """(select distinct on (d.first_seq) d.* from decision d
-               where d.job_id = j.id and not d.shadow
-               order by d.first_seq, (d.policy_id = t.policy_id) desc nulls last, d.policy_id desc)"""
-
-
+NEWEST = "(d.policy_id = t.policy_id) desc nulls last, p.activated_at desc, p.id desc"
+IN_FORCE = f"""(select distinct on (d.first_seq) d.* from decision d join policy p on p.id = d.policy_id
+               where d.job_id = j.id and not d.shadow and p.activated_at is not null
+               order by d.first_seq, {NEWEST})"""
 # Of job `j`: how many texts have each action in force.
 BY_ACTION = f"""(select case when count(*) > 0 then jsonb_build_object({
     ", ".join(f"'{action.label}', sum(f.{column})" for action, column in OF_ACTION.items())
@@ -85,17 +84,18 @@ class Decided:
 
 
 def record(connection: Connection, rows: Sequence[tuple[object, ...]]) -> int:
-    """Write rows of COLUMNS; one that is there stays as it is. Return how many are new."""
+    """Write rows of COLUMNS; one that is there stays as it is. Return of how many texts the new ones are."""
     if not rows:
         return 0
-    return connection.execute(
+    new = connection.scalars(
         f"""insert into decision ({", ".join(COLUMNS)})
             select * from unnest(%(job_id)s::int8[], %(first_seq)s::int4[], %(policy_id)s::int8[], %(n)s::int4[],
               %(outcomes)s::bytea[], %(allowed)s::int4[], %(flagged)s::int4[], %(reviewed)s::int4[], %(blocked)s::int4[],
               %(shadow)s::bool[])
-            on conflict do nothing""",
+            on conflict do nothing returning n""",
         dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)),
-    ).rowcount
+    )
+    return sum(new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +198,12 @@ def actions_in_force(db: Database, among: Sequence[Any]) -> dict[tuple[int, int]
     """Return the Action in force of each text of these shards, as an array; a shard that no policy decided of is left out."""
     with db.session() as connection:
         found = connection.execute(
-            """select distinct on (d.job_id, d.first_seq) d.job_id, d.first_seq, d.policy_id, d.outcomes
+            f"""select distinct on (d.job_id, d.first_seq) d.job_id, d.first_seq, d.policy_id, d.outcomes
                from unnest(%(jobs)s::int8[], %(firsts)s::int4[]) s (job_id, first_seq)
                join decision d on d.job_id = s.job_id and d.first_seq = s.first_seq and not d.shadow
+               join policy p on p.id = d.policy_id and p.activated_at is not null
                join job j on j.id = d.job_id join tenant t on t.id = j.tenant_id
-               order by d.job_id, d.first_seq, (d.policy_id = t.policy_id) desc nulls last, d.policy_id desc""",
+               order by d.job_id, d.first_seq, {NEWEST}""",
             {"jobs": [one.job_id for one in among], "firsts": [one.first_seq for one in among]},
         ).fetchall()
         out = {}

@@ -54,7 +54,7 @@ class Version:
 
 def add(db: Database, tenant_id: int, policy: Policy) -> tuple[Version, bool]:
     """Store the policy as the next version of its name, and return whether it is new: one equal to the newest is that one."""
-    document = policy.model_dump(mode="json", exclude_defaults=True)
+    document = policy.model_dump(mode="json", exclude_unset=True)
     digest = hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).digest()
     values = {"tenant": tenant_id, "name": policy.name, "digest": digest}
     with db.begin() as connection:
@@ -117,15 +117,16 @@ def every(db: Database, tenant_id: int) -> list[Version]:
         return cursor.execute(f"{SELECT} where p.tenant_id = %(tenant)s order by p.id desc", {"tenant": tenant_id}).fetchall()
 
 
-def activate(db: Database, version: Version) -> None:
-    """Apply this version from now on, in place of the one that is applied; a shadow beside it. Going back is the same call."""
+def activate(db: Database, version: Version) -> str | None:
+    """Apply this version from now on; return the name of the one that it replaces. Going back is the same call."""
     column = "shadow_policy_id" if version.shadow else "policy_id"
     with db.begin() as connection:
         before = _label(connection, version.tenant_id, column)
-        connection.execute(
-            f"update tenant set {column} = %(id)s where id = %(tenant)s", {"id": version.id, "tenant": version.tenant_id}
-        )
+        values = {"id": version.id, "tenant": version.tenant_id}
+        connection.execute(f"update tenant set {column} = %(id)s where id = %(tenant)s", values)
+        connection.execute("update policy set activated_at = clock_timestamp() where id = %(id)s", values)
         audit.record(connection, version.tenant_id, "policy.activate", version.label, before=before, shadow=version.shadow)
+    return before
 
 
 def deactivate(db: Database, version: Version) -> bool:
@@ -139,6 +140,15 @@ def deactivate(db: Database, version: Version) -> bool:
         if gone:
             audit.record(connection, version.tenant_id, "policy.deactivate", version.label, shadow=version.shadow)
     return bool(gone)
+
+
+def applied(db: Database, tenant_id: int) -> list[int]:
+    """Return the versions that decide of the tenant's texts now: the active one and the shadow, if there are any."""
+    with db.session() as connection:
+        found: Any = connection.execute(
+            "select policy_id, shadow_policy_id from tenant where id = %(tenant)s", {"tenant": tenant_id}
+        ).fetchone()
+    return [] if found is None else [one for one in found if one is not None]
 
 
 _ready: WeakKeyDictionary[Database, OrderedDict[int, Decider | None]] = WeakKeyDictionary()

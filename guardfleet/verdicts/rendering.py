@@ -43,6 +43,7 @@ FIELDS = (
 )
 KNOWN_VERDICTS = 65_536  # about 40 MiB of rendered text at most
 KNOWN_DECISIONS = 4096
+SHOWN_DIGITS = 3  # of a probability
 
 
 def json_object(row: StoredVerdict, model: Model, decision: Decision | None = None) -> bytes:
@@ -143,11 +144,11 @@ def _shown(probabilities: tuple[float, float, float] | None) -> tuple[float, flo
     if probabilities is None:
         return None
     safe, controversial, unsafe = probabilities
-    return round(safe, 3), round(controversial, 3), round(unsafe, 3)
+    return round(safe, SHOWN_DIGITS), round(controversial, SHOWN_DIGITS), round(unsafe, SHOWN_DIGITS)
 
 
 def _named(probabilities: Sequence[float | None] | None) -> dict[str, float] | None:
     """Map category to probability; values that round to zero and unknown ones are left out."""
     if probabilities is None:
         return None
-    return {name: round(p, 3) for name, p in zip(CATEGORY_CHOICES, probabilities, strict=True) if p}
+    return {name: round(p, SHOWN_DIGITS) for name, p in zip(CATEGORY_CHOICES, probabilities, strict=True) if p}

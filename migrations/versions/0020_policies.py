@@ -24,6 +24,7 @@ create table policy (
   document jsonb not null,
   digest bytea not null,
   created_at timestamptz not null default now(),
+  activated_at timestamptz,
   constraint policy_tenant_id_name_version_key unique (tenant_id, name, version)
 );
 create table policy_outcome (

@@ -12,10 +12,13 @@ import pytest
 from api.openai.categories import CATEGORIES, COVERED
 from guardfleet.broker.celery_app import Publisher
 from guardfleet.client.direct import DirectClient
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import CATEGORY_NAMES
+from guardfleet.policy import presets
+from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import keys
+from guardfleet.store import keys, policies
 from guardfleet.store.jobs import retention
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import fleet_settings
@@ -98,6 +101,28 @@ def test_the_guards_own_terms_and_perspectives(at: tuple[str, str]) -> None:
         assert babble.status_code == 422
         assert "retry-after" not in babble.headers
         assert client.post("/v1alpha1/comments:analyze", params={"key": "gf_wrong"}, json=asked).status_code == 401
+
+
+def test_the_action_of_the_policy_is_told_to_who_waits_of_a_text_without_a_verdict_too(at: tuple[str, str], db: Database) -> None:
+    url, key = at
+    version, _ = policies.add(db, DEFAULT_TENANT, read(presets.text("strict")))
+    policies.activate(db, version)
+    asked = {"requestedAttributes": {"THREAT": {}}}
+    with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=patience(60)) as client:
+        for text, action in (("a [[unsafe]]", "block"), ("a kind day", "allow"), ("", "allow"), ("[[babble]]", "review")):
+            is_judged = text != "[[babble]]"
+            own = client.post("/v1/moderate", json={"text": text})
+            one = client.post("/v1/moderations", json={"input": text})
+            scored = client.post("/v1alpha1/comments:analyze", json=asked | {"comment": {"text": text or " "}})
+            if is_judged:
+                assert own.json()["verdict"]["decision"]["action"] == action, text
+                assert one.json()["results"][0]["guardfleet"]["decision"]["action"] == action, text
+            else:
+                assert {answer.status_code for answer in (own, one, scored)} == {422}
+                assert own.headers["guardfleet-action"] == one.headers["guardfleet-action"] == action
+            assert scored.headers["guardfleet-action"] == action, text
+        several = client.post("/v1/moderations", json={"input": ["b [[unsafe]]", "[[babble]]"]}).json()
+        assert [one["guardfleet"]["decision"]["action"] for one in several["results"]] == ["block", "review"]
 
 
 def test_perspectives_do_not_store_deletes_the_text_in_the_commit_of_its_verdict(at: tuple[str, str], db: Database) -> None:

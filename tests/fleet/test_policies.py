@@ -71,7 +71,7 @@ def test_from_a_preset_to_going_back(of_database: Settings, db: Database, keyrin
 def test_what_cannot_be_used_is_said_with_its_line_and_status_2(of_database: Settings, tmp_path: pathlib.Path) -> None:
     (bad := tmp_path / "bad.yaml").write_text(BAD)
     cases = {
-        ("policy", "check", str(bad)): f"{bad}: line 5: rules[0].when: category 'Violnt' is unknown",
+        ("policy", "check", str(bad)): f"{bad}: line 5: rules[0].when.category[0]: 'Violnt': input should be 'Violent'",
         ("policy", "add", str(bad)): f"{bad}: line 5: ",
         ("policy", "check", str(tmp_path)): "cannot be read: Is a directory",
         ("policy", "preset", "odd"): "there is no preset 'odd'; use one of strict, loose",

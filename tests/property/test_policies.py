@@ -37,7 +37,8 @@ def holds(when: When, said: Judgement, tokens: int, metadata: dict[str, Any] | N
     for name, bounds in when.probability.items():
         p = values[name]
         below = 9.0 if bounds.below is None else bounds.below
-        found.append(None if p is None else p >= bounds.at_least - EDGE and p < below - EDGE)
+        shown = None if p is None else round(p, 3)
+        found.append(None if shown is None else shown >= bounds.at_least - EDGE and shown < below - EDGE)
     asked = [(("lang", "language"), when.language)] if when.language else []
     for keys, wanted in [*asked, *(((key,), values) for key, values in when.metadata.items())]:
         has = next((metadata[key] for key in keys if metadata and key in metadata), found)
@@ -65,7 +66,9 @@ def any_when(rng: random.Random) -> dict[str, Any]:
         made["category"] = rng.sample([*CATEGORY_NAMES.values()], rng.randint(1, 4))
     for name in rng.sample(NUMBERS, rng.choice([0, 0, 1, 2])):
         least = rng.choice([0.0, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
-        bounds = {"at_least": least} | ({"below": min(1.0, least + 0.3)} if least < 1 and rng.random() < 0.4 else {})
+        bounds = ({"at_least": least} if least else {}) | (
+            {"below": min(1.0, least + 0.3)} if not least or (least < 1 and rng.random() < 0.4) else {}
+        )
         made.setdefault("probability", {})[name] = bounds
     if rng.random() < 0.1:
         made["refusal"] = rng.random() < 0.5
@@ -152,7 +155,7 @@ def test_an_error_is_never_allowed_unless_that_is_said(seed: int) -> None:
     while tried < 20:
         policy = any_policy(rng)
         try:
-            decider = Decider(of_value(policy.model_dump(exclude_defaults=True) | {"allow_errors": False}))
+            decider = Decider(of_value(policy.model_dump(exclude_unset=True) | {"allow_errors": False}))
         except PolicyError:
             continue
         tried += 1
@@ -187,7 +190,7 @@ def test_a_rule_that_is_called_impossible_never_fires() -> None:
         rules = [{"id": f"r{at}", "when": any_when(rng), "action": "flag"} for at in range(4)]
         plain = Policy.model_validate({"name": "x", "default": "flag", "allow_errors": True, "rules": rules})
         try:
-            of_value(plain.model_dump(exclude_defaults=True))
+            of_value(plain.model_dump(exclude_unset=True))
         except PolicyError as error:
             places = {int(one.where[6 : one.where.index("]")]) for one in error.problems if one.where.startswith("rules[")}
             fired = set(Decider(plain).outcomes(facts)[known].tolist())

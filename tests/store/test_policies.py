@@ -178,11 +178,33 @@ def test_versions_are_kept_and_going_back_is_activating_an_old_one(db: Database,
     assert scalar(db, f"select count(distinct policy_id) from decision where job_id = {job.id}") == 2
     assert policies.deactivate(db, first)
     assert not policies.deactivate(db, first)
-    assert Counter(one["policy"] for one in told(db, job)) == {"strict@2": 60}, "the newest, if none is applied"
+    assert Counter(one["policy"] for one in told(db, job)) == {"strict@1": 60}, "the last that was applied, if none is"
+    third = activated(db, LOOSE)
+    assert Counter(one["policy"] for one in told(db, job)) == {"strict@1": 60}, "the last applied, not the newest, until it decides"
+    trial, _ = policies.add(db, TENANT, read("name: trial\ndefault: block\n"))
+    assert redecide(db, trial, Scope(TENANT, job.id)).texts == 60
+    assert Counter(one["policy"] for one in told(db, job)) == {"strict@1": 60}, "what was never applied decides nothing"
+    redecide(db, third, Scope(TENANT, job.id))
+    assert Counter(one["policy"] for one in told(db, job)) == {"loose@1": 60}
     actions = [event.action for event in audit.events(db, Wanted()) if event.action.startswith("policy.")]
-    assert actions == ["policy.create", "policy.activate"] * 2 + ["policy.redecide", "policy.activate", "policy.deactivate"]
+    assert actions == ["policy.create", "policy.activate"] * 2 + ["policy.redecide", "policy.activate", "policy.deactivate"] + [
+        "policy.create",
+        "policy.activate",
+        "policy.create",
+        "policy.redecide",
+        "policy.redecide",
+    ]
     with pytest.raises(NotFoundError, match="there is no policy strict@3"):
         policies.get(db, TENANT, "strict@3")
+
+
+def test_a_shard_in_work_is_decided_by_what_is_applied_when_it_finishes(db: Database, keyring: Keyring) -> None:
+    activated(db, STRICT)
+    job = submit(db, keyring, 4)
+    held = took(db, job, 0)
+    activated(db, LOOSE)
+    assert completion.finish(db, held, [Row(f"id{i}", UNSAFE) for i in range(4)], model_id=verdicts.register_model(db, MODEL))
+    assert {one["policy"] for one in told(db, job)} == {"loose@1"}
 
 
 def test_a_shadow_is_recorded_and_told_to_nobody(db: Database, keyring: Keyring) -> None:

@@ -1,11 +1,11 @@
 """Entry points of the worker's processes, called by the command line."""
 
-import signal
 from functools import partial
 
 from guardfleet.broker.celery_app import Publisher, make_app
 from guardfleet.process import interpreter
 from guardfleet.process.readiness import say_ready
+from guardfleet.process.signals import on_termination
 from guardfleet.settings import Settings
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.health import Part
@@ -39,8 +39,7 @@ def dispatch(settings: Settings) -> int:
         db, keyring = lifecycle.open_store(settings, health, application="guardfleet-dispatcher")
         publisher = Publisher(make_app(settings, "guardfleet-dispatcher"), settings)
         dispatcher = Dispatcher(db, publisher, keyring, settings)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: dispatcher.stop())
+        on_termination(dispatcher.stop)
         health.live = partial(_stuck, dispatcher)
         health.add(Part("broker", dispatcher.broker_wrong, is_vital=False, address=settings.broker_address))
         health.add(Part("queues", dispatcher.queues_wrong, is_vital=False))

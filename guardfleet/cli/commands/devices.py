@@ -1,10 +1,10 @@
 """`guardfleet worker --devices`: one supervised worker process per device. A host may have several devices."""
 
-import signal
 import threading
 
 from guardfleet.cli import DONE, UNUSABLE
 from guardfleet.errors import ConfigurationError
+from guardfleet.process.signals import on_termination
 from guardfleet.process.supervisor import Child, free_shards
 from guardfleet.settings import Settings, variable_of
 from guardfleet.telemetry.logs import get_logger
@@ -15,8 +15,7 @@ LOOK_S = 1.0
 def run(settings: Settings, wanted: str) -> int:
     """Run until SIGTERM or Ctrl-C. A worker that dies is restarted; one that cannot be configured ends all of them."""
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    on_termination(stopping.set)
     children = [
         Child(f"worker-{rank}-{device}", ["worker"], environment(settings, device, rank), None, after_death=free_shards(settings))
         for rank, device in enumerate(devices_of(wanted))

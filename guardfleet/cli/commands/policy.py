@@ -73,7 +73,7 @@ def listing(settings: Settings, *, tenant: str, as_json: bool) -> int:
             print(json.dumps(about | {"document": one.document}))
         else:
             marks = " ".join(word for word, is_so in (("active", one.is_active), ("shadow", one.shadow)) if is_so)
-            print(f"{one.created_at:%Y-%m-%d %H:%M:%S}  {one.label}  {len(one.policy.rules)} rules  {marks}".rstrip())
+            print(f"{one.created_at:%Y-%m-%d %H:%M:%S}  {one.label}  {len(one.document.get('rules', []))} rules  {marks}".rstrip())
     if not found and not as_json:
         terminal.say("no policy is stored")
     return DONE
@@ -90,9 +90,14 @@ def activate(settings: Settings, label: str, *, tenant: str) -> int:
     """Apply a version from now on."""
     with _tenant_of(settings, tenant) as (db, tenant_id):
         version = policies.get(db, tenant_id, label)
-        policies.activate(db, version)
+        use_case.ready(version)
+        before = policies.activate(db, version)
     print(version.label)
-    beside = "its decisions are recorded, and told to nobody" if version.shadow else "shards claimed from now on are decided by it"
+    if before is not None and before != version.label:
+        terminal.say(f"in place of {before}")
+    beside = (
+        "its decisions are recorded, and told to nobody" if version.shadow else "shards that finish from now on are decided by it"
+    )
     terminal.say(f"active: {beside}; `guardfleet redecide` applies it to what is stored")
     return DONE
 
@@ -144,6 +149,8 @@ def redecide(settings: Settings, label: str | None, *, job: str | None, since: s
         version, began = use_case.label_of(db, tenant_id, label), time.monotonic()
         found = use_case.redecide(db, version, _scope(db, tenant_id, job, since))
     seconds = time.monotonic() - began
+    if not version.is_active and not version.shadow:
+        terminal.say(f"{version.label} is not active: what it decided is told once it is activated")
     print(f"{found.texts:,} texts decided by {version.label} in {seconds:.1f} s")
     if found.left:
         terminal.say(f"of {found.left:,} shards the verdicts are gone")

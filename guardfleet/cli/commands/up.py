@@ -1,7 +1,6 @@
 """`guardfleet up`: the embedded stack in the foreground."""
 
 import os
-import signal
 import threading
 
 from guardfleet.cli import DONE, terminal
@@ -9,6 +8,7 @@ from guardfleet.cli.model_check import require_found
 from guardfleet.embedded.stack import Stack
 from guardfleet.errors import FatalError
 from guardfleet.process import ports
+from guardfleet.process.signals import on_termination
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import keys
@@ -22,8 +22,7 @@ def up(settings: Settings) -> int:
     """Run until Ctrl-C or SIGTERM; a second Ctrl-C exits at once."""
     logs.configure(settings.but(log_format="console"), process="up")
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(1) if stopping.is_set() else stopping.set())
+    on_termination(lambda: os._exit(1) if stopping.is_set() else stopping.set())
     ports.require_free(settings.api.host, settings.api.port, "api_port")
     require_found(settings)
     stack = Stack(settings, log_to_files=True)

@@ -63,7 +63,12 @@ def _object_store(url: str) -> str | Caution:
     try:
         store, root = fsspec.url_to_fs(url)
     except (ImportError, ValueError) as error:  # names the missing package, or the known protocols
-        raise TroubleError(f"{scheme} cannot be used: {_first_line(error)}.", "pip install the package that it names.") from error
+        fix = (
+            "pip install the package that it names." if isinstance(error, ImportError) else "give a folder, or s3://bucket/prefix."
+        )
+        raise TroubleError(f"{scheme} cannot be used: {_first_line(error)}.", fix) from error
+    except Exception as error:  # a store that is asked at once, and is away
+        raise RetryableError(f"{scheme} cannot be reached: {type(error).__name__}: {_first_line(error)}.") from error
     try:
         store.ls(root, detail=False)
     except FileNotFoundError:
@@ -92,6 +97,8 @@ def _counts(url: str) -> str:
 def _ports(settings: Settings) -> str:
     wanted = [("api_port", settings.api.host, settings.api.port), ("metrics_port", settings.metrics_host, settings.metrics_port)]
     asked = [(name, host, port) for name, host, port in wanted if port]
+    if len({(host, port) for _, host, port in asked}) < len(asked):
+        raise ConfigurationError(f"the API's port and the probes' port are both {asked[0][2]}: set one of them to another.")
     taken = {port: error for name, host, port in asked if (error := _taken(host, port, name))}
     own = {port: said for _, host, port in asked if port in taken and (said := _guardfleet(host, port))}
     if strange := [error for port, error in taken.items() if port not in own]:

@@ -22,6 +22,7 @@ class Policy(Base):
     document: Mapped[dict[str, Any]]  # policy.document.Policy
     digest: Mapped[bytes]  # of the document: the same again is no new version
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    activated_at: Mapped[dt.datetime | None]  # the last time; null: never, and nothing that it decided is told
     __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]), UniqueConstraint("tenant_id", "name", "version"))
 
 
@@ -41,7 +42,8 @@ class PolicyOutcome(Base):
 class Decision(Base):
     """What one policy decided of a shard's texts, in finish()'s commit or by a re-decision; never changed.
 
-    Several policies may have decided of the same texts: in force is the tenant's active one, else the newest that is no shadow.
+    Several policies may have decided of the same texts: in force is the tenant's active one, else the last
+    activated that is no shadow.
     """
 
     __tablename__ = "decision"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from guardfleet.domain import ids
 from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, ERROR_CODES, ServedBy, Severity
 from guardfleet.policy.document import Action
+from guardfleet.store.decisions import NEWEST
 from guardfleet.store.words import public_id
 from guardfleet.verdicts.encoding import ALL_CATEGORIES, CERTAIN, CERTAIN_ODDS, LABELS, UNKNOWN_ODDS
 
@@ -80,9 +81,9 @@ create or replace function guardfleet_decision(job bigint, place int) returns js
                             'policy', p.name || '@' || p.version, 'rule', o.rule, 'reason', o.reason, 'labels', o.labels)
   from decision d join job j on j.id = d.job_id join tenant t on t.id = j.tenant_id join policy p on p.id = d.policy_id
   join policy_outcome o on o.policy_id = d.policy_id and o.outcome = get_byte(d.outcomes, place - d.first_seq)
-  where d.job_id = job and not d.shadow and place < d.first_seq + d.n and d.first_seq = (
+  where d.job_id = job and not d.shadow and p.activated_at is not null and place < d.first_seq + d.n and d.first_seq = (
     select max(x.first_seq) from decision x where x.job_id = job and x.first_seq <= place)
-  order by (d.policy_id = t.policy_id) desc nulls last, d.policy_id desc limit 1 $$;
+  order by {NEWEST} limit 1 $$;
 
 create or replace function guardfleet_rationale(v verdict, model text) returns text language sql stable parallel safe as $$
   select case

@@ -143,8 +143,9 @@ def _finish(
 
 def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Codes]) -> dict[str, Any]:
     """Return the parameters of DECIDED: what the tenant's policies say to these verdicts; none without policies."""
-    made, tokens = [], [row.judgement.input_tokens for row in rows] if held.policies else []
-    for policy_id in held.policies:
+    applied = policies.applied(db, held.tenant_id)
+    made, tokens = [], [row.judgement.input_tokens for row in rows] if applied else []
+    for policy_id in applied:
         decider = policies.decider(db, policy_id)
         if decider is not None:
             metadata = [row.metadata for row in rows] if decider.reads_metadata else None

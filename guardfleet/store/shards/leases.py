@@ -44,7 +44,6 @@ class Claim:
     reuse: bool = True  # verdicts of other jobs may serve it
     blob: bytes | None = None  # an interactive shard's encrypted texts: the caller waits, and this saves a query
     keeps_nothing: bool = False  # its text is deleted with its verdict's commit, and no digest of it is kept
-    policies: tuple[int, ...] = ()  # that its tenant applied when it was claimed
 
     @property
     def label(self) -> str:
@@ -69,7 +68,7 @@ NOT_SKIPPED = f"(s.job_id, s.shard_no) not {IN_KEYS}"
 NO_LIMITS = Limits(1 << 14, 1 << 14)
 CLAIM = f"""update shard s set state = {ShardState.LEASED}, token = s.token + 1, claims = s.claims + 1, worker = %(worker)s,
                    lease_until = now() + make_interval(secs => %(lease)s)
-            from job j join tenant t on t.id = j.tenant_id, {UNFLUSHED}
+            from job j, {UNFLUSHED}
             where s.job_id = %(job)s and s.shard_no = %(no)s and j.id = s.job_id and {OPEN_JOB:j} and j.paused_at is null
               and ({READY_SHARD:s} or ({LEASED_SHARD:s} and s.lease_until < now()))
               and s.claims < %(max_claims)s and s.failures < %(max_failures)s
@@ -78,8 +77,7 @@ CLAIM = f"""update shard s set state = {ShardState.LEASED}, token = s.token + 1,
                       j.tenant_id, j.public_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
                       j.reuse, case when {INTERACTIVE:s} and s.model is null then (
                         select p.blob from shard_payload p
-                        where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end as blob, j.keeps_nothing,
-                      t.policy_id, t.shadow_policy_id"""
+                        where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end as blob, j.keeps_nothing"""
 
 
 def claim(
@@ -114,8 +112,7 @@ def claim(
 def _claimed(**known: Any) -> Claim:
     """Make the Claim of a row of CLAIM, which includes the parts of the plan."""
     plan = Plan(**{name: known.pop(name) for name in Plan.__slots__})
-    policies = tuple(one for one in (known.pop("policy_id"), known.pop("shadow_policy_id")) if one is not None)
-    return Claim(plan=plan, policies=policies, **known | {"lane": Lane(known["lane"])})
+    return Claim(plan=plan, **known | {"lane": Lane(known["lane"])})
 
 
 def load(db: Database, keyring: Keyring, held: Claim) -> list[PayloadRow]:
