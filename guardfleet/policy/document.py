@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from guardfleet.domain.verdict import CATEGORY_NAMES, ServedBy, Severity
 
 MOST_RULES = 200  # with the outcomes for other verdicts and for errors, the number of one fits a byte
+MOST_TOKENS = 1_000_000_000
 MOST_VALUES = 1000  # of one condition
 WORD = r"^[A-Za-z0-9_.:-]{1,64}$"
 LANGUAGE_KEYS = ("lang", "language")  # of a text's metadata, the first that there is
@@ -91,8 +92,8 @@ class Bounds(Range):
 class Tokens(Range):
     """The length of a text in tokens of its model, the policy's own left out."""
 
-    at_least: int = Field(0, ge=0)
-    at_most: int | None = Field(None, ge=0)
+    at_least: int = Field(0, ge=0, le=MOST_TOKENS)
+    at_most: int | None = Field(None, ge=0, le=MOST_TOKENS)
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> "Tokens":

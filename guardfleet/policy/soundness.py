@@ -40,6 +40,9 @@ def never(when: When) -> str | None:
     least = sum(when.probability.get(name, WHOLE).at_least for name in OF_SEVERITY.values())
     if least > 1 + SLACK:
         return f"its probabilities add up to {least:g}"
+    most = min(sum(_most(when, name) for name in OF_SEVERITY.values()), _most(when, "safe") + _most(when, "not_safe"))
+    if most < 1 - SLACK:
+        return "its probabilities add up to less than 1"
     risk = when.probability.get("not_safe")
     if risk is not None:
         inner = [when.probability.get(name, WHOLE).at_least for name in ("controversial", "unsafe")]
@@ -48,6 +51,11 @@ def never(when: When) -> str | None:
         if risk.at_least + when.probability.get("safe", WHOLE).at_least > 1 + SLACK:
             return "safe and not_safe add up to more than 1"
     return None
+
+
+def _most(when: When, name: str) -> float:
+    below = when.probability.get(name, WHOLE).below
+    return 1.0 if below is None else below
 
 
 def shadowing(earlier: tuple[Rule, ...] | list[Rule], rule: Rule) -> list[Rule]:
