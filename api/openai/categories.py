@@ -21,7 +21,7 @@ import orjson
 from guardfleet.domain.decision import Decision
 from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Judgement, Model, Severity, category_names
 from guardfleet.verdicts.encoding import StoredVerdict, decode
-from guardfleet.verdicts.rendering import decision_object, said_object
+from guardfleet.verdicts.rendering import decision_json, said_object
 
 COVERED: Mapping[str, Category] = {
     "harassment": Category.UNETHICAL,
@@ -69,7 +69,7 @@ def result_json(
         said = orjson.dumps(result(row.judgement, model, flag_from, row.evidence))
     if decision is None:
         return said
-    return b'%b,"decision":%b}}' % (said[:-2], orjson.dumps(decision_object(decision)))
+    return b'%b,"decision":%b}}' % (said[:-2], decision_json(decision))
 
 
 @functools.lru_cache(KNOWN)

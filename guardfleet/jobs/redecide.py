@@ -3,7 +3,7 @@
 A shard's decisions are one row that is written once, so the work can be killed anywhere and repeated, and done by several at once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ class Redecided:
     left: int
 
 
-def redecide(db: Database, version: Version, scope: Scope, *, on_progress: Callable[[int], None] = lambda n: None) -> Redecided:
+def redecide(db: Database, version: Version, scope: Scope) -> Redecided:
     """Decide of all texts of finished shards in the scope that the policy has not decided of. Raises RejectedError."""
     decider = ready(version)
     subject = {"job": scope.job_id} if scope.job_id is not None else {}
@@ -47,17 +47,16 @@ def redecide(db: Database, version: Version, scope: Scope, *, on_progress: Calla
             for group in groups(db, scope, without=version.id):
                 for n, missing in pool.map(write, group):
                     texts, left = texts + n, left + missing
-                    on_progress(texts)
             if texts == before:
                 return Redecided(texts, left)
 
 
 def ready(version: Version) -> Decider:
     """Return the version ready to decide. Raises RejectedError if this release does not understand it."""
-    try:
-        return Decider(version.policy)
-    except ValueError as error:
-        raise RejectedError(f"policy {version.label} has a condition that this release does not know.", param="policy") from error
+    made = version.decider()
+    if made is None:
+        raise RejectedError(f"policy {version.label} has a condition that this release does not know.", param="policy")
+    return made
 
 
 def groups(db: Database, scope: Scope, *, without: int | None = None) -> Iterator[list[Sequence[Any]]]:

@@ -79,7 +79,7 @@ def wanted(db: Database, keyring: Keyring, job: JobView, codes: Sequence[str] = 
     if earlier is None:
         _require(db, job, found, asked.codes)
     options, secret, endpoint = retries.options_of(db, keyring, job)
-    first = job.id if job.first_id is None else job.first_id
+    first = job.origin_id
     new = NewJob(options, job.tenant_id, fingerprint=asked.fingerprint, callback_secret=secret, endpoint=endpoint, retry_of=first)
     return Wanted(job, asked.codes, found.wanted, newest, earlier, options.callback_url, new)
 

@@ -49,14 +49,13 @@ def simulate(db: Database, policy: Policy, scope: Scope, *, at_most_shards: int 
     reads = Reads.ALL if decider.reads_metadata else Reads.LANGUAGE
     pieces = chain.from_iterable(groups(db, scope))
     for piece in pieces if at_most_shards is None else islice(pieces, -(-at_most_shards // SHARDS_AT_ONCE)):
-        if piece:
-            before = decisions.actions_in_force(db, piece)
-            for one in decisions.facts(db, piece, reads):
-                outcomes = decider.outcomes(one.facts)
-                new = decider.actions[outcomes]
-                old = before.get((one.job_id, one.first_seq))
-                old = np.full(one.n, NOTHING, np.uint8) if old is None or len(old) != one.n else old
-                _count(found, one, old, new, outcomes)
+        before = decisions.actions_in_force(db, piece)
+        for one in decisions.facts(db, piece, reads):
+            outcomes = decider.outcomes(one.facts)
+            new = decider.actions[outcomes]
+            old = before.get((one.job_id, one.first_seq))
+            old = np.full(one.n, NOTHING, np.uint8) if old is None or len(old) != one.n else old
+            _count(found, one, old, new, outcomes)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The document of a policy: ordered rules over what a verdict says, the first that fires decides (docs/policy.md).
+"""The document of a policy: ordered rules over what a verdict says, the first that fires decides (docs/policies.md).
 
 Everything that a rule reads is stored with the verdict, so a policy can be applied to the past without a model.
 """

@@ -51,6 +51,13 @@ class Version:
         """The document, as it was checked when it was added."""
         return Policy.model_validate(self.document)
 
+    def decider(self) -> Decider | None:
+        """Return it ready to decide; None if it has a condition that only a newer release knows."""
+        try:
+            return Decider(self.policy)
+        except ValueError:
+            return None
+
 
 def add(db: Database, tenant_id: int, policy: Policy) -> tuple[Version, bool]:
     """Store the policy as the next version of its name, and return whether it is new: one equal to the newest is that one."""
@@ -167,11 +174,9 @@ def decider(db: Database, policy_id: int) -> Decider | None:
             return known[policy_id]
     with db.session() as connection:
         found = _one(connection, "p.id = %(id)s", {"id": policy_id})
-    try:
-        made = Decider(found.policy)
-    except ValueError:  # a condition that a newer release has
+    made = found.decider()
+    if made is None:
         get_logger().error("policy_not_understood", policy=found.label)
-        made = None
     with _lock:
         known[policy_id] = made
         while len(known) > KNOWN:

@@ -205,7 +205,7 @@ def with_retries(db: Database, job: JobView, pages: Iterable[Page], *, min_sever
             yield page
             continue
         with db.session() as connection:
-            first = job.id if job.first_id is None else job.first_id
+            first = job.origin_id
             found = _read(connection, NEWEST, {"job": job.id, "first": first, "seqs": errors})
             models = _models(db, connection, found)
             decided = _decided_of_retries(db, connection, {"job": job.id, "first": first, "seqs": errors})

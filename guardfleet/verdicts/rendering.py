@@ -57,13 +57,8 @@ def json_object(row: StoredVerdict, model: Model, decision: Decision | None = No
         row.output_tokens,
         orjson.dumps(row.done_at),
         metadata,
-        b"" if decision is None else b',"decision":' + _decision(decision),
+        b"" if decision is None else b',"decision":' + decision_json(decision),
     )
-
-
-@functools.lru_cache(KNOWN_DECISIONS)
-def _decision(decision: Decision) -> bytes:
-    return orjson.dumps(decision_object(decision))
 
 
 def decision_object(decision: Decision) -> dict[str, Any]:
@@ -75,6 +70,12 @@ def decision_object(decision: Decision) -> dict[str, Any]:
         "reason": decision.reason,
         "labels": list(decision.labels),
     }
+
+
+@functools.lru_cache(KNOWN_DECISIONS)
+def decision_json(decision: Decision) -> bytes:
+    """Return the same as JSON."""
+    return orjson.dumps(decision_object(decision))
 
 
 def fields(row: StoredVerdict, model: Model, decision: Decision | None = None) -> dict[str, Any]:

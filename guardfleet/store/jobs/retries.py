@@ -100,7 +100,7 @@ def failed(db: Database, job: JobView, codes: Sequence[str], *, after_line: int 
 
 
 def _span(job: JobView, codes: Sequence[str], start: int) -> dict[str, Any]:
-    first = job.id if job.first_id is None else job.first_id
+    first = job.origin_id
     return {
         "job": job.id, "day": job.day, "first": first, "start": start, "end": start + SPAN, "codes": list(codes) or None,
     }  # fmt: skip
@@ -140,7 +140,7 @@ def unended_of(db: Database, job: JobView) -> list[str]:
     with db.session() as connection:
         found = connection.scalars(
             f"select public_id from job where retry_of = %(first)s and {UNENDED_JOB} order by id",
-            {"first": job.id if job.first_id is None else job.first_id},
+            {"first": job.origin_id},
         )
     return [ids.JOB.of(public_id) for public_id in found]
 
@@ -150,7 +150,7 @@ def newest_filled(db: Database, job: JobView) -> int:
     with db.session() as connection:
         found: int = connection.scalar(
             f"select coalesce(min(id) filter (where {INGESTING_JOB}) - 1, max(id), 0) from job where retry_of = %(first)s",
-            {"first": job.id if job.first_id is None else job.first_id},
+            {"first": job.origin_id},
         )
     return found
 
@@ -183,7 +183,7 @@ def admit(
     `newest_filled`: as it was before the texts were counted. Only a newer one can have taken any of them since, and one of two that
     are created at the same moment may have the higher id and yet be first: both are made anew after a new count.
     """
-    values = {"first": job.id if job.first_id is None else job.first_id, "mine": public_id, "fingerprint": fingerprint}
+    values = {"first": job.origin_id, "mine": public_id, "fingerprint": fingerprint}
     if connection.scalar("select id from job where id = %(first)s for update", values) is None:
         raise NotFoundError(f"{job.label} was deleted.")
     other: Any = connection.execute(

@@ -89,6 +89,11 @@ class JobView:
         return ids.JOB.of(self.public_id)
 
     @property
+    def origin_id(self) -> int:
+        """The job whose texts it judges: of a retry the first one, else its own."""
+        return self.id if self.first_id is None else self.first_id
+
+    @property
     def is_paused(self) -> bool:
         """Whether its owner has paused it and it has not ended."""
         return self.paused_at is not None and not self.state.is_final
