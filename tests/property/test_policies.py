@@ -1,5 +1,6 @@
 """Policies against a second evaluator that reads one verdict at a time: the same rule for any policy and verdict."""
 
+import json
 import random
 from itertools import pairwise
 from typing import Any
@@ -13,7 +14,7 @@ from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgemen
 from guardfleet.policy.document import NUMBERS, Action, Policy, When
 from guardfleet.policy.evaluation import DEFAULT, ERRORS, Decider
 from guardfleet.policy.facts import RECORD, CodeFacts, Facts, RecordFacts
-from guardfleet.policy.reading import PolicyError, of_value, read
+from guardfleet.policy.reading import MOST_PROBLEMS, PolicyError, of_value, read
 from guardfleet.verdicts.encoding import Codes, decode, encode
 from tests.services.judged import answered, any_judgement
 
@@ -209,3 +210,19 @@ def test_any_text_is_a_policy_or_a_list_of_what_is_wrong(text: str) -> None:
         problems = error.problems
         told = str(error)
     assert problems is None or (len(problems) > 0 and all(problem.cause for problem in problems) and told != "")
+
+
+def test_what_is_wrong_is_told_in_few_words_however_much_it_is() -> None:
+    with pytest.raises(PolicyError) as found:
+        read(f'? "{"k" * 120_000}"\n:\n' + " a: 1\n" * 20_000)
+    told = [str(problem) for problem in found.value.problems]
+    assert len(told) == MOST_PROBLEMS
+    assert max(map(len, told)) < 200
+
+
+def test_a_pair_of_escapes_of_json_is_one_character_and_no_other_is_touched() -> None:
+    document = {"name": "a", "default": "flag", "description": "\U0001f600 \\ud83d\\ude00 \\\\\U0001f600"}
+    assert read(json.dumps(document)).description == document["description"]
+    assert read(json.dumps(document, ensure_ascii=False, indent="\t")).description == document["description"]
+    with pytest.raises(PolicyError):
+        read('{"name": "a", "default": "flag", "description": "\\ud83d"}')
