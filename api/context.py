@@ -29,6 +29,7 @@ KNOWN_S = 5.0  # a revoked key keeps working for this long
 MOST_KNOWN = 10_000
 BODY_THREADS = 8  # bodies that are decompressed, cut and written at once
 DOWNLOAD_THREADS = 2  # pages of verdicts converted into files at once
+PASSES = 2  # over stored verdicts at once, each with up to three connections
 NEWS_THREADS = 4  # pages read at once for callers that waited for them
 
 
@@ -47,10 +48,12 @@ class Context:
     watching: Watching
     bodies: Slots  # for bodies of lines and files
     downloads: Slots
+    passes: Slots  # of policies over stored verdicts
     health: Health
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when each is trusted
     body_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))
     download_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(DOWNLOAD_THREADS))
+    pass_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(PASSES))
     news_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(NEWS_THREADS))
 
 
@@ -124,5 +127,7 @@ BatchesWriter = Annotated[Caller, allowed("batches:write")]
 FilesReader = Annotated[Caller, allowed("files:read")]
 FilesWriter = Annotated[Caller, allowed("files:write")]
 ModerateCaller = Annotated[Caller, allowed("moderate")]
+PoliciesReader = Annotated[Caller, allowed("policies:read")]
+PoliciesWriter = Annotated[Caller, allowed("policies:write")]
 WebhooksReader = Annotated[Caller, allowed("webhooks:read")]
 WebhooksWriter = Annotated[Caller, allowed("webhooks:write")]

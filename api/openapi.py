@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api.body import policy_document
 from api.routes import batches
 from guardfleet.domain.events import KINDS
 from guardfleet.domain.options import OLD_NAMES
@@ -26,6 +27,19 @@ PROBLEM: dict[str, Any] = {
                 "type": {"type": "string"},
                 "param": {"type": ["string", "null"]},
                 "code": {"type": "string"},
+            },
+        },
+        "problems": {
+            "type": "array",
+            "description": "Everything that is wrong with a policy (`invalid_policy`).",
+            "items": {
+                "type": "object",
+                "required": ["line", "where", "cause"],
+                "properties": {
+                    "line": {"type": ["integer", "null"]},
+                    "where": {"type": "string", "examples": ["rules[0].when.category[0]"]},
+                    "cause": {"type": "string"},
+                },
             },
         },
     },
@@ -70,7 +84,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    schemas |= {**batches.SCHEMAS, "Problem": PROBLEM, "Event": EVENT}
+    schemas |= {**batches.SCHEMAS, **policy_document.SCHEMAS, "Problem": PROBLEM, "Event": EVENT}
     _tell_old_names(found["paths"]["/v1/batches"]["post"]["parameters"])
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "`gf_...`"}}
     problem = {

@@ -12,14 +12,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import openapi
 from api.body.body_limit import Bounded
-from api.context import Context
+from api.context import PASSES, Context
 from api.http import problems
 from api.http.connections import make_server
 from api.http.head_method import Headed
 from api.http.long_requests import Slots
 from api.http.rate_limit import Throttle
 from api.http.threads import in_thread
-from api.routes import audit, batches, files, health_probes, moderations, perspective, results, retries, webhook_endpoints
+from api.routes import (
+    audit,
+    batches,
+    files,
+    health_probes,
+    moderations,
+    perspective,
+    policies,
+    redecisions,
+    results,
+    retries,
+    webhook_endpoints,
+)
 from api.services.callback_check import Receivers
 from api.services.file_ingestion import FileIntakes
 from api.services.file_storage import Contents
@@ -67,6 +79,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
         Watching(db, Slots("waiting", of_key=settings.tuning.api_max_waiting, in_all=most // 2)),
         Slots("bodies", of_key=BODIES_OF_KEY, in_all=max(1, most // 4)),
         Slots("downloads", of_key=DOWNLOADS_OF_KEY, in_all=DOWNLOADS),
+        Slots("passes", of_key=1, in_all=PASSES),
         health or Health(),
     )
     context.health.add(installation.part(db, keyring))
@@ -85,7 +98,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
 
     app = FastAPI(title="guardfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
-    for routes in (batches, retries, results, files, moderations, perspective, webhook_endpoints, audit):
+    for routes in (batches, retries, results, files, moderations, perspective, webhook_endpoints, policies, redecisions, audit):
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)

@@ -1,12 +1,24 @@
-"""Slots for requests that hold a connection for long: a limit per key, and one for all keys below the number of connections."""
+"""Requests that take long: how long their callers wait, and slots, a limit per key and one for all keys."""
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fastapi import Request
+
 from api.http.problems import ProblemError
 
 RETRY_S = 5
+LONGEST_WAIT_S = 60
+
+
+def wait_s(request: Request, *, otherwise: int = 0, longest: int = LONGEST_WAIT_S) -> int:
+    """Return the seconds of `Prefer: wait=N`, at most the longest."""
+    for preference in request.headers.get("prefer", "").split(","):
+        name, _, value = preference.strip().partition("=")
+        if name == "wait" and value.isascii() and value.isdigit() and len(value) < 6:  # noqa: PLR2004
+            return min(int(value), longest)
+    return otherwise
 
 
 class Slots:

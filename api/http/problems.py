@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from api.http.fields import UNSTORABLE
 from guardfleet.errors import AwayError, ConfigurationError, NotFoundError, OverloadedError, RejectedError, RetryableError
+from guardfleet.policy.reading import PolicyError
 from guardfleet.store import installation
 from guardfleet.telemetry.logs import get_logger
 
@@ -47,9 +48,15 @@ class ProblemError(HTTPException):
 
 
 def problem(
-    status: int, code: str, detail: str, *, param: str | None = None, headers: dict[str, str] | None = None
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    param: str | None = None,
+    headers: dict[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
-    """Build the response. Quoted parts of the request that cannot be encoded are escaped."""
+    """Build the response, with `more` members. Quoted parts of the request that cannot be encoded are escaped."""
     detail, param = _encodable(detail), None if param is None else _encodable(param)
     title = TITLES.get(status, "Error")
     kind = "server_error" if status >= 500 else KINDS.get(status, "invalid_request_error")  # noqa: PLR2004
@@ -59,6 +66,7 @@ def problem(
         "status": status,
         "detail": detail,
         "error": {"message": detail, "type": kind, "param": param, "code": code},
+        **(more or {}),
     }
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
@@ -87,6 +95,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(OverloadedError)
     async def _(_: Request, error: OverloadedError) -> JSONResponse:
         return problem(429, "overloaded", str(error), headers={"Retry-After": str(int(error.retry_after_s))})
+
+    @app.exception_handler(PolicyError)
+    async def _(_: Request, error: PolicyError) -> JSONResponse:
+        problems = [
+            {"line": one.line or None, "where": _encodable(one.where), "cause": _encodable(one.cause)} for one in error.problems
+        ]
+        return problem(422, "invalid_policy", str(error), param="policy", more={"problems": problems})
 
     @app.exception_handler(RejectedError)
     async def _(_: Request, error: RejectedError) -> JSONResponse:

@@ -10,6 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from api.context import AppContext, BatchesReader
 from api.http.head_method import has_body
+from api.http.long_requests import wait_s
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
 from api.openai.batch import batch_object
@@ -28,7 +29,6 @@ from guardfleet.verdicts.page import Cursor
 router = APIRouter(prefix="/v1/batches", tags=["results"])
 
 MAX_PAGE = 5000
-LONGEST_WAIT_S = 60
 GONE_S = 1.0  # between checks whether the caller still waits
 BEAT_S = 15.0  # a stream sends something at least this often, so that proxies keep it open
 MEDIA = {"jsonl": "application/jsonl", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
@@ -56,8 +56,8 @@ async def results(
     if category is not None and category not in CATEGORIES:
         raise ProblemError(400, "unknown_category", f"category must be one of: {', '.join(CATEGORIES)}.", param="category")
     wanted = Filter.of(severity, category, status, since)
-    wait_s = _wait_s(request)
-    deadline = time.monotonic() + wait_s
+    waiting_s = wait_s(request)
+    deadline = time.monotonic() + waiting_s
 
     def page() -> tuple[JobView, bytes, bool]:
         job = views.get(context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
@@ -80,13 +80,13 @@ async def results(
         return job, body, bool(found.rows) or is_last or found.has_more
 
     job, body, is_news = await in_thread(page)
-    if wait_s and not is_news:
+    if waiting_s and not is_news:
         with context.watching.slots.taken(caller.key_id):
             while (left_s := deadline - time.monotonic()) > 0 and not is_news and not await request.is_disconnected():
                 newer = await context.watching.news(job, within_s=min(left_s, GONE_S))
                 if newer is not job:
                     job, body, is_news = await beside(context.news_threads, page)
-    headers = {"Preference-Applied": f"wait={wait_s}"} if wait_s else {}
+    headers = {"Preference-Applied": f"wait={waiting_s}"} if waiting_s else {}
     return Response(body, media_type="application/json", headers=headers)
 
 
@@ -174,12 +174,3 @@ async def events(batch_id: str, context: AppContext, caller: BatchesReader) -> R
 def _event(job: JobView, price: float | None) -> bytes:
     kind = b"batch.ended" if job.state.is_final else b"batch.progress"
     return b"event: %b\ndata: %b\n\n" % (kind, orjson.dumps(batch_object(job, price=price)))
-
-
-def _wait_s(request: Request) -> int:
-    """Return the seconds of `Prefer: wait=N`, at most a minute."""
-    for preference in request.headers.get("prefer", "").split(","):
-        name, _, value = preference.strip().partition("=")
-        if name == "wait" and value.isascii() and value.isdigit() and len(value) < 6:  # noqa: PLR2004
-            return min(int(value), LONGEST_WAIT_S)
-    return 0

@@ -1,6 +1,8 @@
 """What a policy would have decided of stored verdicts: old action by new action, before anything is changed."""
 
 import json
+import math
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +14,10 @@ import numpy as np
 from guardfleet.domain.verdict import CATEGORY_NAMES
 from guardfleet.jobs.redecide import SHARDS_AT_ONCE, groups
 from guardfleet.policy.document import LANGUAGE_KEYS, Action, Policy
-from guardfleet.policy.evaluation import Decider
+from guardfleet.policy.evaluation import DEFAULT, ERRORS, Decider
 from guardfleet.store import decisions
 from guardfleet.store.decisions import Reads, Scope
+from guardfleet.store.jobs import views
 from guardfleet.store.postgres.database import Database
 
 NOTHING = len(Action)  # in place of an action, where no policy has decided
@@ -32,6 +35,7 @@ class Simulation:
     by_language: dict[str, list[int]] = field(default_factory=dict)  # texts, and how many would change
     by_category: dict[str, list[int]] = field(default_factory=dict)
     examples: list[tuple[int, int, int, int]] = field(default_factory=list)  # job, place, old action, new action
+    reached: tuple[int, int] | None = None  # where to go on; None: all was looked at
 
     @property
     def changed(self) -> int:
@@ -43,12 +47,22 @@ class Simulation:
         return {action.label: int(self.matrix[:, action].sum()) for action in Action}
 
 
-def simulate(db: Database, policy: Policy, scope: Scope, *, at_most_shards: int | None = None) -> Simulation:
-    """Decide of all stored verdicts in the scope, and write nothing."""
-    decider, found = Decider(policy), Simulation()
+def simulate(
+    db: Database,
+    policy: Policy,
+    scope: Scope,
+    *,
+    at_most_shards: int | None = None,
+    within_s: float = math.inf,
+    after: tuple[int, int] = (0, 0),
+) -> Simulation:
+    """Decide of all stored verdicts in the scope after a place, and write nothing. After `within_s` it ends with what is begun."""
+    decider, found, over = Decider(policy), Simulation(), time.monotonic() + within_s
     reads = Reads.ALL if decider.reads_metadata else Reads.LANGUAGE
-    pieces = chain.from_iterable(groups(db, scope))
+    pieces = chain.from_iterable(groups(db, scope, after=after))
     for piece in pieces if at_most_shards is None else islice(pieces, -(-at_most_shards // SHARDS_AT_ONCE)):
+        if found.reached is not None and time.monotonic() >= over:
+            return found
         before = decisions.actions_in_force(db, piece)
         for one in decisions.facts(db, piece, reads):
             outcomes = decider.outcomes(one.facts)
@@ -56,7 +70,39 @@ def simulate(db: Database, policy: Policy, scope: Scope, *, at_most_shards: int 
             old = before.get((one.job_id, one.first_seq))
             old = np.full(one.n, NOTHING, np.uint8) if old is None or len(old) != one.n else old
             _count(found, one, old, new, outcomes)
+        found.reached = piece[-1].job_id, piece[-1].ord
+    found.reached = None
     return found
+
+
+def report(db: Database, policy: Policy, found: Simulation, *, per_hour: float, seconds: float) -> dict[str, Any]:
+    """Return a simulation in words, as every face shows it; `per_hour`: texts that a reviewer decides in an hour."""
+    jobs = views.labels(db, {job for job, *_ in found.examples})
+    words = [word(action) for action in range(NOTHING + 1)]
+    return {
+        "texts": found.texts,
+        "changed": found.changed,
+        "actions": found.actions(),
+        "rules": {_rule(policy, outcome): n for outcome, n in sorted(found.by_rule.items())},
+        "matrix": {word(old): dict(zip(words, found.matrix[old].tolist(), strict=False)) for old in range(NOTHING + 1)},
+        "by_language": found.by_language,
+        "by_category": found.by_category,
+        "examples": [
+            {"job": jobs.get(job), "seq": seq, "old": words[old], "new": words[new]} for job, seq, old, new in found.examples
+        ],
+        "review_hours": round(found.actions()["review"] / per_hour, 2),
+        "seconds": round(seconds, 3),
+    }
+
+
+def word(action: int) -> str:
+    """Return the action's name, or `none` in place of one."""
+    return "none" if action == NOTHING else Action(action).label
+
+
+def _rule(policy: Policy, outcome: int) -> str:
+    names = {DEFAULT: "(default)", ERRORS: "(errors)"}
+    return names.get(outcome) or policy.rules[outcome].id
 
 
 def _count(found: Simulation, one: Any, old: Any, new: Any, outcomes: Any) -> None:

@@ -41,6 +41,13 @@ BY_ACTION = f"""(select case when count(*) > 0 then jsonb_build_object({
     ", ".join(f"'{action.label}', sum(f.{column})" for action, column in OF_ACTION.items())
 }) end
                  from tenant t cross join lateral {IN_FORCE} f where t.id = j.tenant_id)"""
+# Finished shards `d` of a Scope, of which a policy has not decided.
+IN_SCOPE = """shard_done d join job j on j.id = d.job_id
+               where j.tenant_id = %(tenant)s and (%(job)s::int8 is null or d.job_id = %(job)s::int8)
+                 and (%(since)s::timestamptz is null or j.created_at >= %(since)s::timestamptz)
+                 and (%(without)s::int8 is null or not exists (
+                   select from decision x
+                   where x.job_id = d.job_id and x.first_seq = d.first_seq and x.policy_id = %(without)s::int8))"""
 OF_METADATA = [f"v.metadata ->> '{key}'" for key in LANGUAGE_KEYS]
 
 
@@ -117,20 +124,23 @@ def shards(
     """
     with db.session() as connection:
         found = connection.execute(
-            """select d.job_id, d.ord, j.day, d.first_seq, d.n from shard_done d join job j on j.id = d.job_id
-               where j.tenant_id = %(tenant)s and (%(job)s::int8 is null or d.job_id = %(job)s::int8)
-                 and (%(since)s::timestamptz is null or j.created_at >= %(since)s::timestamptz)
-                 and (d.job_id, d.ord) > (%(after_job)s, %(after_ord)s)
-                 and (%(without)s::int8 is null or not exists (
-                   select from decision x
-                   where x.job_id = d.job_id and x.first_seq = d.first_seq and x.policy_id = %(without)s::int8))
+            f"""select d.job_id, d.ord, j.day, d.first_seq, d.n
+               from {IN_SCOPE} and (d.job_id, d.ord) > (%(after_job)s, %(after_ord)s)
                order by d.job_id, d.ord limit %(limit)s""",
-            {
-                "tenant": scope.tenant_id, "job": scope.job_id, "since": scope.since, "without": without,
-                "after_job": after[0], "after_ord": after[1], "limit": limit,
-            },
-        ).fetchall()  # fmt: skip
+            _scope(scope, without) | {"after_job": after[0], "after_ord": after[1], "limit": limit},
+        ).fetchall()
     return found, (found[-1].job_id, found[-1].ord) if found else after
+
+
+def n_texts(db: Database, scope: Scope, *, without: int | None = None) -> int:
+    """Return how many texts the shards in the scope have; `without`: those that this policy has not decided of."""
+    with db.session() as connection:
+        n: int = connection.scalar(f"select coalesce(sum(d.n), 0) from {IN_SCOPE}", _scope(scope, without))
+    return int(n)
+
+
+def _scope(scope: Scope, without: int | None) -> dict[str, Any]:
+    return {"tenant": scope.tenant_id, "job": scope.job_id, "since": scope.since, "without": without}
 
 
 def facts(db: Database, among: Sequence[Any], reads: Reads) -> Iterator[Shard]:

@@ -21,7 +21,8 @@ ALL = "all"
 AUDIT = "audit:read"
 APART = (AUDIT,)  # scopes that `all` does not include: who works with texts need not see who else does
 SCOPES = (
-    ALL, "batches:read", "batches:write", "files:read", "files:write", "moderate", "webhooks:read", "webhooks:write", *APART,
+    ALL, "batches:read", "batches:write", "files:read", "files:write", "moderate", "policies:read", "policies:write",
+    "webhooks:read", "webhooks:write", *APART,
 )  # fmt: skip
 USED_S = 60.0  # precision of last_used_at
 

@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -59,18 +60,25 @@ class Version:
             return None
 
 
-def add(db: Database, tenant_id: int, policy: Policy) -> tuple[Version, bool]:
-    """Store the policy as the next version of its name, and return whether it is new: one equal to the newest is that one."""
+def add(
+    db: Database, tenant_id: int, policy: Policy, *, also: Callable[[Connection, str], None] | None = None
+) -> tuple[Version, bool]:
+    """Store the policy as the next version of its name, and return whether it is new: one equal to the newest is that one.
+
+    `also` runs in the same transaction, with its name and version.
+    """
     document = policy.model_dump(mode="json", exclude_unset=True)
     digest = hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).digest()
     values = {"tenant": tenant_id, "name": policy.name, "digest": digest}
     with db.begin() as connection:
-        connection.execute("select from tenant where id = %(tenant)s for update", values)  # versions of a tenant take turns
+        connection.execute("select from tenant where id = %(tenant)s for no key update", values)  # versions of a tenant take turns
         newest: Any = connection.execute(
             "select id, version, digest from policy where tenant_id = %(tenant)s and name = %(name)s order by version desc limit 1",
             values,
         ).fetchone()
         if newest is not None and bytes(newest.digest) == digest:
+            if also is not None:
+                also(connection, f"{policy.name}@{newest.version}")
             return _one(connection, "p.id = %(id)s", {"id": newest.id}), False
         values |= {"version": newest.version + 1 if newest else 1, "shadow": policy.shadow, "document": Jsonb(document)}
         policy_id: int = connection.scalar(
@@ -85,6 +93,8 @@ def add(db: Database, tenant_id: int, policy: Policy) -> tuple[Version, bool]:
         )
         made = _one(connection, "p.id = %(id)s", {"id": policy_id})
         audit.record(connection, tenant_id, "policy.create", made.label, rules=len(policy.rules), shadow=policy.shadow)
+        if also is not None:
+            also(connection, made.label)
     return made, True
 
 
@@ -103,7 +113,7 @@ def outcomes_of(policy: Policy) -> list[dict[str, Any]]:
 
 
 def get(db: Database, tenant_id: int, label: str) -> Version:
-    """Return a policy by `name@version`, or the newest of a name. Raises NotFoundError."""
+    """Return a policy by `name@version`, or the newest of a name. Raises NotFoundError, for another tenant's too."""
     name, _, version = label.partition("@")
     if version and not (version.isascii() and version.isdecimal() and len(version) < 10):  # noqa: PLR2004
         raise RejectedError(f"{label!r} names no policy: give NAME or NAME@VERSION.", param="policy")
@@ -117,6 +127,26 @@ def get(db: Database, tenant_id: int, label: str) -> Version:
         )
 
 
+def page(db: Database, tenant_id: int, *, after: str | None, limit: int) -> list[Version]:
+    """Return up to `limit` versions, newest first, older than the named one. Raises NotFoundError if that does not exist."""
+    start = None if after is None else get(db, tenant_id, after).id
+    with db.session() as connection:
+        cursor = connection.cursor(row_factory=class_row(Version))
+        return cursor.execute(
+            f"""{SELECT} where p.tenant_id = %(tenant)s and (%(start)s::int8 is null or p.id < %(start)s::int8)
+                order by p.id desc limit %(limit)s""",
+            {"tenant": tenant_id, "start": start, "limit": limit},
+        ).fetchall()
+
+
+def active(db: Database, tenant_id: int, *, shadow: bool = False) -> Version | None:
+    """Return the version that is applied, or the one that is applied as a shadow; None if there is none."""
+    column = "shadow_policy_id" if shadow else "policy_id"
+    with db.session() as connection:
+        cursor = connection.cursor(row_factory=class_row(Version))
+        return cursor.execute(f"{SELECT} where t.id = %(tenant)s and p.id = t.{column}", {"tenant": tenant_id}).fetchone()
+
+
 def every(db: Database, tenant_id: int) -> list[Version]:
     """Return all versions of all policies of the tenant, newest first."""
     with db.session() as connection:
@@ -128,6 +158,8 @@ def activate(db: Database, version: Version) -> str | None:
     """Apply this version from now on; return the name of the one that it replaces. Going back is the same call."""
     column = "shadow_policy_id" if version.shadow else "policy_id"
     with db.begin() as connection:
+        # Activations take turns, so that `before` is what it replaces. The weaker lock leaves jobs of the tenant alone.
+        connection.execute("select from tenant where id = %(tenant)s for no key update", {"tenant": version.tenant_id})
         before = _label(connection, version.tenant_id, column)
         values = {"id": version.id, "tenant": version.tenant_id}
         connection.execute(f"update tenant set {column} = %(id)s where id = %(tenant)s", values)

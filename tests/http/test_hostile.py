@@ -20,6 +20,9 @@ KNOWN = {
     "endpoint_id": "we_" + "0" * 32,
     "delivery_id": "1",
     "model": "m",
+    "name": "x",
+    "version": "1",
+    "preset": "strict",
 }
 EVERY = 17
 

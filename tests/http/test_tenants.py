@@ -32,6 +32,9 @@ def owned(database_url: str, db: Database, keyring: Keyring, tmp_path: Any) -> A
         file = client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a", b'{"id":"1","text":"x"}')}, headers=mine)
         names = {"batch_id": batch, "file_id": file.json()["id"], "model": "m"}
         names |= made_of_webhooks(client, mine)
+        policy = {"name": "x", "description": "what is mine", "default": "flag"}
+        client.post("/v1/policies", json=policy, headers=mine)
+        names |= {"name": "x", "version": "1", "preset": "none", "description": policy["description"]}
         yield app, client, names
 
 

@@ -99,6 +99,15 @@ ROUTES = {
     "/v1/models/{model}": "- one of them",
     "/v1alpha1/comments:analyze": "perspective",
     "/v1/audit": "- who did what",
+    "/v1/policies": "- what to do with verdicts",
+    "/v1/policies/check": "- what is wrong with one",
+    "/v1/policies/schema": "- of documents",
+    "/v1/policies/presets/{preset}": "- documents",
+    "/v1/policies/test": "- counts what it would decide",
+    "/v1/policies/{name}@{version}": "- a document",
+    "/v1/policies/{name}@{version}/activate": "-",
+    "/v1/policies/{name}@{version}/deactivate": "-",
+    "/v1/redecisions": "- counts what it decided",
 }
 NO_VERDICTS = ("/v1/webhook_", "/livez", "/readyz", "/healthz")  # routes of endpoints and probes: their payloads are `webhook`
 COMMANDS = {

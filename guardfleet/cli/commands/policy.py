@@ -14,10 +14,9 @@ from guardfleet.domain import ids
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.jobs import redecide as use_case
-from guardfleet.jobs.simulation import NOTHING, Simulation, simulate
+from guardfleet.jobs.simulation import NOTHING, Simulation, report, simulate, word
 from guardfleet.policy import presets
 from guardfleet.policy.document import Action, Policy
-from guardfleet.policy.evaluation import DEFAULT, ERRORS
 from guardfleet.policy.reading import PolicyError, read
 from guardfleet.settings import Settings
 from guardfleet.store import keys, policies
@@ -72,7 +71,7 @@ def listing(settings: Settings, *, tenant: str, as_json: bool) -> int:
             }
             print(json.dumps(about | {"document": one.document}))
         else:
-            marks = " ".join(word for word, is_so in (("active", one.is_active), ("shadow", one.shadow)) if is_so)
+            marks = " ".join(mark for mark, is_so in (("active", one.is_active), ("shadow", one.shadow)) if is_so)
             print(f"{one.created_at:%Y-%m-%d %H:%M:%S}  {one.label}  {len(one.document.get('rules', []))} rules  {marks}".rstrip())
     if not found and not as_json:
         terminal.say("no policy is stored")
@@ -120,26 +119,16 @@ def try_out(
     with _tenant_of(settings, tenant) as (db, tenant_id):
         scope, began = _scope(db, tenant_id, job, since), time.monotonic()
         found = simulate(db, policy, scope)
-        examples = [
-            {"job": ids.JOB.of(views.get_by_id(db, of).public_id), "seq": seq, "old": _word(old), "new": _word(new)}
-            for of, seq, old, new in found.examples
-        ]
-    seconds = time.monotonic() - began
-    rules = {_rule(policy, outcome): n for outcome, n in sorted(found.by_rule.items())}
-    reviewed = found.actions()["review"]
+        told = report(db, policy, found, per_hour=per_hour, seconds=time.monotonic() - began)
     if as_json:
-        print(json.dumps({
-            "texts": found.texts, "changed": found.changed, "actions": found.actions(), "rules": rules,
-            "matrix": {_word(old): dict(zip(_words(), found.matrix[old].tolist(), strict=True)) for old in range(NOTHING + 1)},
-            "by_language": found.by_language, "by_category": found.by_category, "examples": examples,
-            "review_hours": round(reviewed / per_hour, 2), "seconds": round(seconds, 3),
-        }))  # fmt: skip
+        print(json.dumps(told))
         return DONE
-    _show(found, rules)
+    _show(found, told["rules"])
+    reviewed = found.actions()["review"]
     terminal.say(f"review: {reviewed:,} texts, {reviewed / per_hour:,.1f} hours at {per_hour:g} an hour", to=terminal.answers)
-    for one in examples:
+    for one in told["examples"]:
         terminal.say(f"  {one['job']} text {one['seq']}: {one['old']} -> {one['new']}", to=terminal.answers)
-    terminal.say(f"{found.texts:,} stored verdicts in {seconds:.1f} s; nothing was written")
+    terminal.say(f"{found.texts:,} stored verdicts in {told['seconds']:.1f} s; nothing was written")
     return DONE
 
 
@@ -185,24 +174,11 @@ def _scope(db: Database, tenant_id: int, job: str | None, since: str | None) -> 
     return Scope(tenant_id, since=moment_of(str(since), "--since"))
 
 
-def _words() -> list[str]:
-    return [action.label for action in Action]
-
-
-def _word(action: int) -> str:
-    return "none" if action == NOTHING else Action(action).label
-
-
-def _rule(policy: Policy, outcome: int) -> str:
-    names = {DEFAULT: "(default)", ERRORS: "(errors)"}
-    return names.get(outcome) or policy.rules[outcome].id
-
-
 def _show(found: Simulation, rules: Mapping[str, int]) -> None:
     say = partial(terminal.say, to=terminal.answers)
-    say(f"{'old / new':>12}" + "".join(f"{word:>14}" for word in _words()))
+    say(f"{'old / new':>12}" + "".join(f"{action.label:>14}" for action in Action))
     for old in (*range(NOTHING), NOTHING):
-        say(f"{_word(old):>12}" + "".join(f"{n:>14,}" for n in found.matrix[old].tolist()))
+        say(f"{word(old):>12}" + "".join(f"{n:>14,}" for n in found.matrix[old].tolist()))
     share = found.changed / found.texts if found.texts else 0.0
     say(f"changed: {found.changed:,} of {found.texts:,} texts ({share:.2%})")
     for title, counts in (("language", found.by_language), ("category", found.by_category)):

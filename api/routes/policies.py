@@ -1,0 +1,192 @@
+"""Policies: what to do with verdicts. Their versions, checked, stored, tried on what is stored, applied and applied no longer."""
+
+import time
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from api.body.policy_document import BODY, policy_of, text_of
+from api.context import AppContext, Context, PoliciesReader, PoliciesWriter
+from api.http.idempotency import Once
+from api.http.long_requests import wait_s
+from api.http.problems import ProblemError
+from api.http.threads import beside, in_thread
+from api.routes.files import page_object
+from api.services.stored_scope import scope_of
+from guardfleet.domain import ids
+from guardfleet.errors import NotFoundError
+from guardfleet.jobs.redecide import ready
+from guardfleet.jobs.simulation import report, simulate
+from guardfleet.policy import presets
+from guardfleet.policy.document import Policy
+from guardfleet.store import policies
+from guardfleet.store.decisions import Scope
+from guardfleet.store.jobs import views
+from guardfleet.store.keys import Caller
+from guardfleet.store.policies import Version
+from guardfleet.store.postgres.database import Database
+
+router = APIRouter(prefix="/v1/policies", tags=["policies"])
+
+PASS_S, LONGEST_PASS_S = 10, 30  # of a policy over stored verdicts, in one request
+MOST_DIGITS = 10
+Name = Annotated[str, Path(max_length=100)]
+Number = Annotated[int, Path(ge=1, lt=10**9)]
+
+
+@router.post("/check", openapi_extra=BODY)
+async def check(request: Request, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
+    """Check a policy in JSON or YAML; nothing is stored. 422 `invalid_policy` lists all `problems`, each with its line."""
+    del caller
+    policy = await policy_of(context, await text_of(request))
+    return {"object": "policy.check", "valid": True, **_about(policy.name, policy.model_dump(mode="json", exclude_unset=True))}
+
+
+@router.get("/schema")
+async def schema(caller: PoliciesReader) -> dict[str, Any]:
+    """Return the JSON schema of a policy."""
+    del caller
+    return Policy.model_json_schema()
+
+
+@router.get("/presets/{preset}", response_class=Response, responses={200: {"content": {"application/yaml": {}}}})
+async def preset(preset: str, caller: PoliciesReader) -> Response:
+    """Return a policy to begin with, in YAML: `strict` or `loose`."""
+    del caller
+    if preset not in presets.PRESETS:
+        raise NotFoundError(f"there is no such preset: use one of {', '.join(presets.PRESETS)}.")
+    return Response(presets.text(preset), media_type="application/yaml")
+
+
+@router.post("/test", openapi_extra=BODY)
+async def try_out(
+    request: Request,
+    context: AppContext,
+    caller: PoliciesReader,
+    batch_id: Annotated[str | None, Query(max_length=100, description="The texts of this batch.")] = None,
+    since: Annotated[float | None, Query(ge=0, le=1e11, description="The texts of all batches since this Unix time.")] = None,
+    reviews_per_hour: Annotated[float, Query(gt=0, le=1e6, description="Texts that a reviewer decides in an hour.")] = 120.0,
+    after: Annotated[str | None, Query(max_length=100, description="`next` of an answer that was not complete.")] = None,
+) -> dict[str, Any]:
+    """Say what a policy would change of stored verdicts; nothing is written.
+
+    Until `complete`, send the same with `next` as `after`, and add up the counts. `Prefer: wait=N`: up to N s a request
+    (10, at most 30).
+    """
+    policy = await policy_of(context, await text_of(request))
+    scope = await in_thread(scope_of, context.db, caller.tenant_id, batch_id, since)
+    start = (0, 0) if after is None else await in_thread(_place, context.db, scope, after)
+    seconds = wait_s(request, otherwise=PASS_S, longest=LONGEST_PASS_S)
+    with context.passes.taken(caller.key_id):
+        return await beside(context.pass_threads, _tried, context.db, policy, scope, start, seconds, reviews_per_hour)
+
+
+def _tried(db: Database, policy: Policy, scope: Scope, start: tuple[int, int], within_s: float, per_hour: float) -> dict[str, Any]:
+    began = time.monotonic()
+    found = simulate(db, policy, scope, within_s=within_s, after=start)
+    told = report(db, policy, found, per_hour=per_hour, seconds=time.monotonic() - began)
+    return {"object": "policy.test", **told, "complete": found.reached is None, "next": _next(db, found.reached)}
+
+
+def _next(db: Database, reached: tuple[int, int] | None) -> str | None:
+    """Return a place as its batch and the ordinal of a shard in it, the inverse of `_place`."""
+    if reached is None:
+        return None
+    job_id, ordinal = reached
+    if (public_id := views.public_ids(db, [job_id]).get(job_id)) is None:
+        detail = "a batch was deleted meanwhile: send the request again."
+        raise ProblemError(409, "batch_deleted", detail, headers={"Retry-After": "1"})
+    return f"{ids.BATCH.of(public_id)}.{ordinal}"
+
+
+def _place(db: Database, scope: Scope, after: str) -> tuple[int, int]:
+    batch, _, ordinal = after.partition(".")
+    with suppress(NotFoundError):
+        job = views.get(db, ids.JOB.parse(batch), tenant_id=scope.tenant_id)
+        is_number = ordinal.isascii() and ordinal.isdecimal() and len(ordinal) < MOST_DIGITS
+        if is_number and scope.job_id in (None, job.id):
+            return job.id, int(ordinal)
+    raise ProblemError(400, "invalid_cursor", "after is not a `next` of this test.", param="after")
+
+
+@router.post("", openapi_extra=BODY, responses={201: {"description": "A new version."}})
+async def create(request: Request, context: AppContext, caller: PoliciesWriter) -> Response:
+    """Store a policy as the next version of its name: 201. One equal to its newest version is that one: 200."""
+    text = await text_of(request)
+    policy = await policy_of(context, text)
+    async with Once.of(request, context.db, caller, text.encode()) as once:
+        if once.earlier is not None:
+            return JSONResponse(policy_object(await in_thread(policies.get, context.db, caller.tenant_id, once.earlier)))
+        made, is_new = await in_thread(policies.add, context.db, caller.tenant_id, policy, also=once.recording())
+        return JSONResponse(policy_object(made), 201 if is_new else 200)
+
+
+@router.get("")
+async def listing(
+    context: AppContext,
+    caller: PoliciesReader,
+    after: Annotated[str | None, Query(max_length=100, description="`last_id` of the previous page.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """List all versions of your policies, newest first, without documents; `active` and `shadow` name those that are applied."""
+    try:
+        found = await in_thread(policies.page, context.db, caller.tenant_id, after=after, limit=limit + 1)
+    except NotFoundError:
+        raise ProblemError(400, "invalid_cursor", "after is none of your policies: take `last_id`.", param="after") from None
+    page = page_object([_without_document(each) for each in found[:limit]], has_more=len(found) > limit)
+    return page | await in_thread(_applied, context.db, caller.tenant_id)
+
+
+@router.get("/{name}@{version}")
+async def retrieve(name: Name, version: Number, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
+    """Return a version with its document."""
+    return policy_object(await _version(context, caller, name, version))
+
+
+@router.post("/{name}@{version}/activate")
+async def activate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
+    """Apply a version from now on, in place of the one in `replaced`. Going back is activating the old one."""
+    found = await _version(context, caller, name, version)
+    await in_thread(ready, found)
+    before = await in_thread(policies.activate, context.db, found)
+    return _without_document(await _version(context, caller, name, version)) | {"replaced": before}
+
+
+@router.post("/{name}@{version}/deactivate")
+async def deactivate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
+    """Apply a version no longer; what it decided stays. 409 if it is not applied."""
+    found = await _version(context, caller, name, version)
+    if not await in_thread(policies.deactivate, context.db, found):
+        raise ProblemError(409, "policy_not_active", f"{found.label} is not active.", headers={"x-should-retry": "false"})
+    return _without_document(await _version(context, caller, name, version))
+
+
+async def _version(context: Context, caller: Caller, name: str, version: int) -> Version:
+    return await in_thread(policies.get, context.db, caller.tenant_id, f"{name}@{version}")
+
+
+def _applied(db: Database, tenant_id: int) -> dict[str, str | None]:
+    found = {word: policies.active(db, tenant_id, shadow=word == "shadow") for word in ("active", "shadow")}
+    return {word: None if one is None else one.label for word, one in found.items()}
+
+
+def policy_object(found: Version) -> dict[str, Any]:
+    """Return a version with its document."""
+    return _without_document(found) | {"document": found.document}
+
+
+def _without_document(found: Version) -> dict[str, Any]:
+    return {
+        "id": found.label,
+        "object": "policy",
+        "version": found.version,
+        "active": bool(found.is_active),
+        "created_at": int(found.created_at.timestamp()),
+        **_about(found.name, found.document),
+    }
+
+
+def _about(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "shadow": bool(document.get("shadow")), "rules": len(document.get("rules", []))}
