@@ -1,7 +1,8 @@
 """What the terminal shows: a progress bar with rate and ETA, and the summary table."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -44,16 +45,7 @@ def follow(
 ) -> JobView:
     """Show progress until the job has ended; `waiting` is shown until its first verdict. FatalError if the stack is broken."""
     job = look()
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", style="progress.description", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TextColumn("ETA", markup=False),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=notes, disable=not notes.is_terminal, speed_estimate_period=15) as progress:
+    with _bar() as progress:
         task = progress.add_task(waiting, total=job.total, completed=job.done)
         started, done_before, said = time.monotonic(), job.done, time.monotonic()
         while not job.state.is_final:
@@ -69,6 +61,38 @@ def follow(
                 pace = f"{rate:,.0f} texts/s, {(job.total - job.done) / rate:,.0f} s to go" if rate else waiting
                 say(f"{job.done:,} of {job.total:,} texts, {pace}")
     return job
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` texts are done; yields a function that counts further ones."""
+    started = said = time.monotonic()
+    done = 0
+
+    def count(n: int) -> None:
+        nonlocal done, said
+        done += n
+        progress.update(task, completed=done, total=max(done, total))
+        if not notes.is_terminal and time.monotonic() - said > PLAIN_EVERY_S:
+            said = time.monotonic()
+            say(f"{what} {done:,} of {max(done, total):,} texts, {done / (said - started):,.0f} texts/s")
+
+    with _bar() as progress:
+        task = progress.add_task(what, total=total)
+        yield count
+
+
+def _bar() -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", style="progress.description", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TextColumn("ETA", markup=False),
+        TimeRemainingColumn(compact=True),
+    )
+    return Progress(*columns, console=notes, disable=not notes.is_terminal, speed_estimate_period=15)
 
 
 def submitted(submission: "Submission") -> None:

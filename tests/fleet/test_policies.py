@@ -1,17 +1,25 @@
 """`guardfleet policy` and `guardfleet redecide` as typed, from a preset to going back."""
 
+import contextlib
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
-from guardfleet.cli import UNUSABLE
+from guardfleet.cli import DONE, UNUSABLE
+from guardfleet.policy import presets
+from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
+from guardfleet.store import policies
 from guardfleet.store.postgres.database import Database
-from tests.services.commands import said
+from tests.services.commands import environment, said
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import SAFE, UNSAFE, UNSURE
+from tests.services.patience import patience
 from tests.store.test_policies import finished
 
 BAD = """name: mine
@@ -52,7 +60,13 @@ def test_from_a_preset_to_going_back(of_database: Settings, db: Database, keyrin
     strict.write_text(strict.read_text().replace("action: block", "action: flag"))
     run("policy", "add", str(strict))
     run("policy", "activate", "strict@2")
-    run("redecide", "--since", "1d")
+    again = json.loads(run("redecide", "--since", "1d", "--json"))
+    assert {**again, "seconds": 0} == {
+        "policy": "strict@2", "active": True, "texts": 30, "shards_without_verdicts": 0, "seconds": 0
+    }  # fmt: skip
+    assert list(json.loads(run("status", job.label, "--json"))["actions"].items()) == [
+        ("allow", 10), ("flag", 10), ("review", 10), ("block", 0)
+    ]  # fmt: skip
     run("results", job.label, "-o", str(out := tmp_path / "out.jsonl"))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["decision"]["action"] for row in rows] == ["allow", "flag", "review"] * 10
@@ -90,3 +104,24 @@ def test_what_cannot_be_used_is_said_with_its_line_and_status_2(of_database: Set
     said(of_database, "policy", "add", str(good))
     assert "is not active" in said(of_database, "policy", "deactivate", "mine").stderr
     assert "it equals the newest version" in said(of_database, "policy", "add", str(good)).stderr
+
+
+def test_a_re_decision_shows_its_progress_on_a_terminal(of_database: Settings, db: Database, keyring: Keyring) -> None:
+    finished(db, keyring, [SAFE, UNSAFE, UNSURE] * 10, shard_texts=5)
+    version, _ = policies.add(db, 1, read(presets.text("strict")))
+    policies.activate(db, version)
+    ours, its = os.openpty()
+    asked = [sys.executable, "-P", "-m", "guardfleet", "redecide", "--since", "1d", "--json"]
+    seen = environment(of_database, {}) | {"TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(asked, env=os.environ | seen, stdout=subprocess.PIPE, stderr=its, text=True)
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while some := os.read(ours, 4096):
+            shown += some
+    os.close(ours)
+    told, _ = process.communicate(timeout=patience(60))
+    assert process.returncode == DONE, shown
+    assert json.loads(told)["texts"] == 30
+    assert b"deciding by strict@1" in shown
+    assert b"30/30" in shown

@@ -105,6 +105,7 @@ def told(db: Database, job: JobView) -> list[Any]:
     assert actions == [one and one.action for _, one in sorted(by_page.items())] == [row.action for row in by_view]
     counts = views.get(db, job.public_id, tenant_id=job.tenant_id).actions
     assert {name: n for name, n in (counts or {}).items() if n} == dict(Counter(filter(None, actions)))
+    assert counts is None or list(counts) == ["allow", "flag", "review", "block"], "all of them, mild to grave"
     assert counts is None or sum(counts.values()) == sum(one is not None for one in actions)
     return by_fields
 

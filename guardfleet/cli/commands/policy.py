@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 
-from guardfleet.cli import DONE, terminal
+from guardfleet.cli import DONE, progress, terminal
 from guardfleet.cli.commands.audit import moment_of
 from guardfleet.domain import ids
 from guardfleet.embedded.stack import database_of
@@ -19,7 +19,7 @@ from guardfleet.policy import presets
 from guardfleet.policy.document import Action, Policy
 from guardfleet.policy.reading import PolicyError, read
 from guardfleet.settings import Settings
-from guardfleet.store import keys, policies
+from guardfleet.store import decisions, keys, policies
 from guardfleet.store.decisions import Scope
 from guardfleet.store.jobs import views
 from guardfleet.store.postgres.database import Database
@@ -132,14 +132,20 @@ def try_out(
     return DONE
 
 
-def redecide(settings: Settings, label: str | None, *, job: str | None, since: str | None, tenant: str) -> int:
+def redecide(settings: Settings, label: str | None, *, job: str | None, since: str | None, tenant: str, as_json: bool) -> int:
     """Apply a policy to what is stored; texts that it has decided of are left as they are."""
     with _tenant_of(settings, tenant) as (db, tenant_id):
-        version, began = use_case.label_of(db, tenant_id, label), time.monotonic()
-        found = use_case.redecide(db, version, _scope(db, tenant_id, job, since))
+        version, scope = use_case.label_of(db, tenant_id, label), _scope(db, tenant_id, job, since)
+        began = time.monotonic()
+        with progress.counted(f"deciding by {version.label}", decisions.n_texts(db, scope, without=version.id)) as count:
+            found = use_case.redecide(db, version, scope, told=count)
     seconds = time.monotonic() - began
     if not version.is_active and not version.shadow:
         terminal.say(f"{version.label} is not active: what it decided is told once it is activated")
+    if as_json:
+        told = {"policy": version.label, "active": bool(version.is_active), "texts": found.texts}
+        print(json.dumps(told | {"shards_without_verdicts": found.left, "seconds": round(seconds, 3)}))
+        return DONE
     print(f"{found.texts:,} texts decided by {version.label} in {seconds:.1f} s")
     if found.left:
         terminal.say(f"of {found.left:,} shards the verdicts are gone")

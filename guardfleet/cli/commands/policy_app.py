@@ -102,8 +102,9 @@ def redecide(
     job: Job = None,
     since: Since = None,
     tenant: Tenant = "default",
+    as_json: Json = False,
 ) -> int:
     """Apply a policy to stored verdicts, without a model; interrupt and repeat it as you like."""
     from guardfleet.cli.commands import policy
 
-    return policy.redecide(load_settings(), label, job=job, since=since, tenant=tenant)
+    return policy.redecide(load_settings(), label, job=job, since=since, tenant=tenant, as_json=as_json)

@@ -16,6 +16,7 @@ from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
+from guardfleet.policy.document import Action
 from guardfleet.store import decisions
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import GOOD_JOB
@@ -80,7 +81,7 @@ class JobView:
     first_id: int | None  # of a retry: the first job, unless that was deleted
     retry_of: uuid.UUID | None  # that job's public id
     retries: list[uuid.UUID]  # the jobs that judge its failed texts again, oldest first
-    actions: dict[str, int] | None  # texts by what the policy in force says to do; None: no policy decided of any
+    actions: dict[str, int] | None  # texts by what the policy in force says to do, mild to grave; None: no policy decided of any
     seen_at: dt.datetime  # when it was read, by the server's clock
 
     @property
@@ -256,4 +257,6 @@ def _view(*values: Any) -> JobView:
     known["state"], known["lane"] = JobState(known["state"]), Lane(known["lane"])
     for name in ("sure", "sample"):
         known[name] = round(known[name], 6)  # stored with seven digits: 0.9 comes back as 0.89999998
+    if known["actions"] is not None:  # PostgreSQL sorts the members of an object by their length
+        known["actions"] = {action.label: known["actions"][action.label] for action in Action}
     return JobView(**known)
