@@ -53,7 +53,19 @@ EVENT: dict[str, Any] = {
         "type": {"enum": list(KINDS)},
         "created_at": {"type": "integer", "description": "Events arrive in any order: order them by this and by their counts."},
         "timestamp": {"type": "string", "format": "date-time"},
-        "data": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+        "data": {
+            "type": "object",
+            "required": ["id"],
+            "properties": {
+                "id": {"type": "string"},
+                "unsafe": {"type": "integer", "description": "Of `verdict.flagged`: the shard's unsafe texts."},
+                "actions": {
+                    "type": "object",
+                    "description": "Of `verdict.flagged`, where a policy decided: the shard's texts to flag, review and block.",
+                    "additionalProperties": {"type": "integer"},
+                },
+            },
+        },
     },
 }
 UNCHECKED = ("/livez", "/readyz", "/healthz")

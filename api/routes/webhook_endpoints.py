@@ -77,7 +77,7 @@ class Recovery(Asked):
 
 @router.get("/v1/webhook_event_types")
 async def event_types(caller: WebhooksReader) -> dict[str, Any]:
-    """List the event types. The last two are guardfleet's own: each tenth of a batch, and each shard with unsafe texts."""
+    """List the event types. The last two are guardfleet's own: each tenth of a batch, and each shard with flagged texts."""
     del caller
     return {"object": "list", "data": list(KINDS)}
 

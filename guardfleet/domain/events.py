@@ -25,7 +25,7 @@ ENDS: Mapping[JobState, EndKind] = {  # for each final state
     JobState.EXPIRED: "batch.expired",
 }
 PROGRESS: OptInKind = "batch.progress"  # at each tenth of the job; has `done` and `total`
-FLAGGED: OptInKind = "verdict.flagged"  # a shard has `unsafe` texts; its ordinal `ord` is sent as a cursor
+FLAGGED: OptInKind = "verdict.flagged"  # a shard has unsafe texts, or some to review or block; `ord` is sent as a cursor
 TEST = "test"  # marks an event that an endpoint's owner asked for as a test
 TEST_BATCH = ids.BATCH.of(uuid.UUID(int=0))
 

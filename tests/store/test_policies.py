@@ -27,6 +27,7 @@ from guardfleet.settings import load_settings
 from guardfleet.store import audit, decisions, keys, policies, verdicts
 from guardfleet.store.audit import Wanted
 from guardfleet.store.decisions import Reads, Scope
+from guardfleet.store.events import endpoints
 from guardfleet.store.jobs import retention, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.policies import Version
@@ -310,3 +311,44 @@ def test_the_decider_of_a_version_is_made_once(db: Database) -> None:
     assert isinstance(made, Decider)
     assert policies.decider(db, version.id) is made
     assert of_value(version.document) == made.policy
+
+
+def flagged(db: Database) -> list[tuple[str, dict[str, Any]]]:
+    """The tenant and what is said of each event, in the order of commits."""
+    with db.session() as connection:
+        rows = connection.execute(
+            """select t.name, o.subject from outbox o join tenant t on t.id = o.tenant_id
+               where o.kind = 'verdict.flagged' order by o.id"""
+        )
+        return [(row.name, {name: value for name, value in row.subject.items() if name != "ord"}) for row in rows]
+
+
+@pytest.mark.parametrize("shard_texts", [4, 40], ids=["in one statement", "by COPY"])
+def test_who_listens_hears_of_shards_that_somebody_has_to_look_at(db: Database, keyring: Keyring, shard_texts: int) -> None:
+    keys.create(db, keyring, name="x", tenant="acme")
+    acme = keys.tenant_id(db, "acme")
+    for tenant_id in (TENANT, acme):
+        endpoints.create(db, keyring, tenant_id=tenant_id, name="r", url="http://127.0.0.1:1", kinds=["verdict.flagged"])
+    n = shard_texts
+    finished(db, keyring, [SAFE] * n + [UNSAFE] * n, shard_texts=n)
+    activated(db, f"{LOOSE}shadow: true\n")
+    finished(db, keyring, [SAFE] * n + [UNSAFE] * n, shard_texts=n)
+    assert flagged(db) == [("default", {"unsafe": n})] * 2, "without a policy, and with a shadow, as before"
+    activated(db, "name: r\ndefault: flag\nrules:\n  - {id: a, when: {severity: controversial}, action: review}\n")
+    finished(db, keyring, [SAFE] * n + [UNSURE] * n + [failed("unparsed")] * n + [UNSAFE] * n, shard_texts=n)
+    finished(db, keyring, [UNSAFE] * n, shard_texts=n, tenant_id=acme)
+    assert flagged(db)[2:] == [
+        ("default", {"unsafe": 0, "actions": {"flag": 0, "review": n, "block": 0}}),
+        ("default", {"unsafe": 0, "actions": {"flag": 0, "review": n, "block": 0}}),
+        ("default", {"unsafe": n, "actions": {"flag": n, "review": 0, "block": 0}}),
+        ("acme", {"unsafe": n}),
+    ], "a flag alone is nobody's work"
+    before = len(flagged(db))
+    job = submit(db, keyring, 4)
+    old = took(db, job, 0, lease_s=-1)
+    new = took(db, job, 0)
+    rows, model_id = [Row(f"id{i}", UNSURE) for i in range(4)], verdicts.register_model(db, MODEL)
+    assert completion.finish(db, old, rows, model_id=model_id) is None
+    assert len(flagged(db)) == before
+    assert completion.finish(db, new, rows, model_id=model_id)
+    assert flagged(db)[before:] == [("default", {"unsafe": 0, "actions": {"flag": 0, "review": 4, "block": 0}})]

@@ -12,13 +12,16 @@ TEST_ID = f"'{ids.EVENT.prefix}test_' || replace(gen_random_uuid()::text, '-', '
 KIND = " ".join(f"when {state} then '{kind}'" for state, kind in ENDS.items())
 ENDED = f"""select id, public_id, tenant_id, case state {KIND} end as kind, '' as no, cast(null as jsonb) as subject
             from j where {ENDED_JOB}"""
-# With the counts of `completion`. Most shards cause no event; callers that wait for an online job are notified by other means.
+# With the counts of `completion`, those of the active policy in `decided`. Most shards cause no event; callers that wait for an
+# online job are notified by other means.
 FINISHED = f"""select j.id, j.public_id, j.tenant_id, e.kind, e.no, e.subject
                from j cross join lateral (values
                  ('{ENDS[JobState.COMPLETED]}', '', cast(null as jsonb), {COMPLETED_JOB}),
                  ('{PROGRESS}', done::text, jsonb_build_object('done', done, 'total', total),
                   {RUNNING_JOB} and 10::bigint * done / total > 10::bigint * (done - %(n)s) / total),
-                 ('{FLAGGED}', next_ord::text, jsonb_build_object('unsafe', %(unsafe)s, 'ord', next_ord), %(unsafe)s > 0)
+                 ('{FLAGGED}', next_ord::text,
+                  jsonb_build_object('unsafe', %(unsafe)s, 'ord', next_ord) || coalesce(%(decided)s::jsonb, '{{}}'::jsonb),
+                  %(unsafe)s > 0 or %(to_see)s > 0)
                ) e (kind, no, subject, happened)
                where e.happened and not j.online and (e.kind = '{ENDS[JobState.COMPLETED]}' or exists (
                  select from endpoint p

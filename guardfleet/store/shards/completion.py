@@ -142,7 +142,7 @@ def _finish(
 
 
 def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Codes]) -> dict[str, Any]:
-    """Return the parameters of DECIDED: what the tenant's policies say to these verdicts; none without policies."""
+    """Return what the tenant's policies say to these verdicts: the parameters of DECIDED, if there are any, and of the event."""
     applied = policies.applied(db, held.tenant_id)
     made, tokens = [], [row.judgement.input_tokens for row in rows] if applied else []
     for policy_id in applied:
@@ -150,9 +150,18 @@ def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Cod
         if decider is not None:
             metadata = [row.metadata for row in rows] if decider.reads_metadata else None
             facts = CodeFacts(codes, tokens, metadata)
-            made.append(Decided.by(decider, policy_id, facts).row(held.job_id, held.first_seq))
-    columns = zip(*made, strict=True)
-    return {f"d_{name}": list(column) for name, column in zip(decisions.COLUMNS, columns, strict=False)}
+            made.append(Decided.by(decider, policy_id, facts))
+    told = next((one for one in made if not one.shadow), None)
+    columns = zip(*(one.row(held.job_id, held.first_seq) for one in made), strict=True)
+    return _event_of(told) | {f"d_{name}": list(column) for name, column in zip(decisions.COLUMNS, columns, strict=False)}
+
+
+def _event_of(told: Decided | None) -> dict[str, Any]:
+    """Return what `outbox.FINISHED` says of a policy's decisions, and of how many texts somebody has to see to."""
+    if told is None:
+        return {"decided": None, "to_see": 0}
+    counts = {action.label: told.actions[action] for action in Action if action is not Action.ALLOW}
+    return {"decided": Jsonb({"actions": counts}), "to_see": counts["review"] + counts["block"]}
 
 
 def _counts(
