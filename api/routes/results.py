@@ -15,6 +15,7 @@ from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
 from api.openai.batch import batch_object
 from guardfleet.domain import ids
+from guardfleet.domain.decision import ACTIONS, ActionName
 from guardfleet.domain.states import BATCH_STATUS
 from guardfleet.errors import RejectedError
 from guardfleet.store import audit, verdicts
@@ -24,7 +25,7 @@ from guardfleet.verdicts import export
 from guardfleet.verdicts.cursors import pack, unpack
 from guardfleet.verdicts.export import Layout
 from guardfleet.verdicts.filters import CATEGORIES, SEVERITIES, Filter
-from guardfleet.verdicts.page import Cursor
+from guardfleet.verdicts.page import Cursor, of_actions
 
 router = APIRouter(prefix="/v1/batches", tags=["results"])
 
@@ -34,6 +35,10 @@ BEAT_S = 15.0  # a stream sends something at least this often, so that proxies k
 MEDIA = {"jsonl": "application/jsonl", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 SeverityName = Literal["safe", "controversial", "unsafe", "error"]
 CategoryName = Annotated[str, Query(max_length=100, json_schema_extra={"enum": list(CATEGORIES)})]
+
+Actions = Annotated[
+    list[ActionName] | None, Query(max_length=len(ACTIONS), description="Only texts with these actions by the policy in force.")
+]
 
 
 @router.get("/{batch_id}/results")
@@ -48,6 +53,7 @@ async def results(
     status: Annotated[Literal["completed", "failed"] | None, Query(description="`failed`: texts without a verdict.")] = None,
     category: CategoryName | None = None,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Only verdicts since this Unix time.")] = None,
+    action: Actions = None,
 ) -> Response:
     """Return verdicts in the order they were committed, also while the batch runs. Pass `next` as `after` until `complete`.
 
@@ -55,7 +61,7 @@ async def results(
     """
     if category is not None and category not in CATEGORIES:
         raise ProblemError(400, "unknown_category", f"category must be one of: {', '.join(CATEGORIES)}.", param="category")
-    wanted = Filter.of(severity, category, status, since)
+    wanted = Filter.of(severity, category, status, since, action)
     waiting_s = wait_s(request)
     deadline = time.monotonic() + waiting_s
 
@@ -124,16 +130,18 @@ async def download(
     min_severity: SeverityName = "safe",
     spreadsheet_safe: Annotated[bool, Query(description="CSV: put an apostrophe before what a spreadsheet would run.")] = False,
     with_retries: Annotated[bool, Query(description="Of failed texts, the newest verdict that a retry gave.")] = False,
+    action: Actions = None,
 ) -> Response:
     """Stream all verdicts so far, in input order."""
     slot = context.downloads.slot(caller.key_id)
     job = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
     if has_body(request):
-        told = {"format": fmt, "min_severity": min_severity}
+        told = {"format": fmt, "min_severity": min_severity, "actions": action}
         await in_thread(audit.note, context.db, job.tenant_id, "job.export", job.label, what="verdicts", **told)
     pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
     if with_retries:
         pages = verdicts.with_retries(context.db, job, pages, min_severity=SEVERITIES[min_severity])
+    pages = of_actions(pages, action)
     encoded = export.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
     first = await beside(context.download_threads, next, encoded, b"")  # a failure here is an error response
 

@@ -162,6 +162,10 @@ def results(
     with_retries: Annotated[
         bool, typer.Option("--with-retries", help="Of failed texts, write the newest verdict that a retry gave.")
     ] = False,
+    action: Annotated[
+        list[str] | None,
+        typer.Option("--action", help="Only texts that the policy in force says to allow, flag, review or block."),
+    ] = None,
 ) -> int:
     """Write a job's verdicts in input order; for a running job, those it has so far."""
     from guardfleet.cli.commands import results as command
@@ -179,6 +183,7 @@ def results(
         layout=layout,
         is_flat=flat_metadata,
         with_retries=with_retries,
+        actions=action,
     )
 
 

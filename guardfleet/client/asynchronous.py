@@ -58,9 +58,10 @@ class AsyncDirectClient:
         category: str | None = None,
         status: str | None = None,
         since: float | None = None,
+        action: Sequence[str] | None = None,
     ) -> AsyncIterator[Verdict]:
         """Yield verdicts, as `DirectClient.results`."""
-        found = self.client.results(job_id, severity=severity, category=category, status=status, since=since)
+        found = self.client.results(job_id, severity=severity, category=category, status=status, since=since, action=action)
         async for verdict in _apart(found):
             yield verdict
 

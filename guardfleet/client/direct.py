@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import orjson
 
-from guardfleet.client.job import DEFAULTS, PLAIN, Job, Numbered, RowSource, SubmitOptions, many, not_empty
+from guardfleet.client.job import DEFAULTS, PLAIN, Job, Numbered, RowSource, SubmitOptions, listed, many, not_empty
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain import ids
 from guardfleet.domain.ids import DEFAULT_TENANT
@@ -125,9 +125,10 @@ class DirectClient:
         category: str | None = None,
         status: str | None = None,
         since: float | None = None,
+        action: Sequence[str] | None = None,
     ) -> Iterator[Verdict]:
         """Yield verdicts as they come, each once, until the job has ended: all, or those of a filter. Needs constant memory."""
-        wanted = Filter.of([severity] if isinstance(severity, str) else severity, category, status, since)
+        wanted = Filter.of(listed(severity), category, status, since, listed(action))
         at, job = Cursor(), self._view(job_id)
         audit.note(self.db, job.tenant_id, "job.export", job.label, what="verdicts")
         while True:

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from guardfleet.client.job import DEFAULTS, PLAIN, Job, RowSource, SubmitOptions
+from guardfleet.client.job import DEFAULTS, PLAIN, Job, RowSource, SubmitOptions, listed
 from guardfleet.client.protocol import PAGE, Calls, Steps, Wait, base_url
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain.options import JobOptions
@@ -57,9 +57,10 @@ class Client:
         category: str | None = None,
         status: str | None = None,
         since: float | None = None,
+        action: Sequence[str] | None = None,
     ) -> Iterator[Verdict]:
         """Yield verdicts as they come, each once, until the job has ended: all, or those of a filter (docs/api.md)."""
-        filters = _filters(severity, category, status, since)
+        filters = _filters(severity, category, status, since, action)
         after: str | None = None
         while True:
             page = self._run(self._calls.page(job_id, after, filters))
@@ -162,9 +163,10 @@ class AsyncClient:
         category: str | None = None,
         status: str | None = None,
         since: float | None = None,
+        action: Sequence[str] | None = None,
     ) -> AsyncIterator[Verdict]:
         """Yield verdicts, as `Client.results`."""
-        filters = _filters(severity, category, status, since)
+        filters = _filters(severity, category, status, since, action)
         after: str | None = None
         while True:
             page = await self._run(self._calls.page(job_id, after, filters))
@@ -235,9 +237,11 @@ async def _async_bytes(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _filters(severity: Sequence[str] | None, category: str | None, status: str | None, since: float | None) -> dict[str, Any]:
-    asked = {"severity": [severity] if isinstance(severity, str) else severity, "category": category, "status": status}
-    return {name: value for name, value in (asked | {"since": since}).items() if value is not None}
+def _filters(
+    severity: Sequence[str] | None, category: str | None, status: str | None, since: float | None, action: Sequence[str] | None
+) -> dict[str, Any]:
+    asked = {"severity": listed(severity), "category": category, "status": status, "since": since, "action": listed(action)}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _headers(api_key: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """A job as all clients see it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -61,6 +61,11 @@ class Job:
     def is_final(self) -> bool:
         """Whether the job has ended for good."""
         return self.status in FINAL
+
+
+def listed(names: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the names, or the one name, as a list."""
+    return [names] if isinstance(names, str) else names
 
 
 class RowSource(Protocol):

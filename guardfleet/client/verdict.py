@@ -2,6 +2,8 @@
 
 from typing import Any, NotRequired, TypedDict
 
+from guardfleet.domain.decision import ActionName
+
 
 class Probabilities(TypedDict):
     """Probability of each severity, 0 to 1."""
@@ -25,8 +27,21 @@ class Failure(TypedDict):
     detail: str | None
 
 
+class Decision(TypedDict):
+    """What a policy says to do with a text, which policy (`name@version`), and by which rule; no rule: by its default."""
+
+    action: ActionName
+    policy: str
+    rule: str | None
+    reason: str | None
+    labels: list[str]
+
+
 class Verdict(TypedDict):
-    """The answer for one text. `severity` is safe, controversial, unsafe or error: an error is never safe."""
+    """The answer for one text. `severity` is safe, controversial, unsafe or error: an error is never safe.
+
+    `action` and `decision` are missing where no policy decided.
+    """
 
     id: str
     severity: str
@@ -46,3 +61,5 @@ class Verdict(TypedDict):
     tokens: Tokens
     done_at: str
     metadata: NotRequired[dict[str, Any]]
+    action: NotRequired[ActionName]
+    decision: NotRequired[Decision]

@@ -1,6 +1,10 @@
 """A decision: what a policy says to do with a text, as every face tells it."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+ActionName = Literal["allow", "flag", "review", "block"]
+ACTIONS: tuple[ActionName, ...] = get_args(ActionName)  # mild to grave
 
 
 @dataclass(frozen=True, slots=True)

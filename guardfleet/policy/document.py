@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from guardfleet.domain.decision import ActionName
 from guardfleet.domain.verdict import CATEGORY_NAMES, ServedBy, Severity
 
 MOST_RULES = 200  # with the outcomes for other verdicts and for errors, the number of one fits a byte
@@ -31,7 +32,6 @@ class Action(IntEnum):
         return self.name.lower()
 
 
-ActionName = Literal["allow", "flag", "review", "block"]
 SeverityName = Literal["safe", "controversial", "unsafe", "error"]
 JUDGED = ("safe", "controversial", "unsafe")
 CategoryName = Literal[tuple(CATEGORY_NAMES.values())]  # type: ignore[valid-type]

@@ -109,7 +109,7 @@ def _jsonl(pages: Iterable[Page], layout: Layout) -> Iterator[bytes]:
         objects = page.json_objects()
         if layout.with_text and page.contents is not None:
             objects = (said[:-1] + _member(content) + b"}" for said, content in zip(objects, page.contents, strict=True))
-        yield b"\n".join(objects) + b"\n"
+        yield b"".join(said + b"\n" for said in objects)
 
 
 def _member(content: Content | None) -> bytes:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
+from guardfleet.domain.decision import ACTIONS
 from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity
 from guardfleet.errors import RejectedError
 
@@ -16,11 +17,15 @@ CATEGORIES: Mapping[str, Category] = MappingProxyType({name: category for catego
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """The verdicts to return: of these severities, in any of these categories (0: all), since this time (Unix seconds)."""
+    """The verdicts to return: of these severities, in any of these categories (0: all), since this time (Unix seconds).
+
+    `actions`: only those for which the policy in force says one of these.
+    """
 
     severities: Sequence[int]
     categories: int = 0
     since: float = 0.0
+    actions: Sequence[str] | None = None
 
     @classmethod
     def of(
@@ -29,14 +34,23 @@ class Filter:
         category: str | None = None,
         status: str | None = None,
         since: float | None = None,
+        action: Iterable[str] | None = None,
     ) -> "Filter | None":
         """Make a filter from names; None if nothing is asked for. Raises RejectedError for an unknown name."""
         if severity is None and status is not None:
             severity = _known(status, STATUSES, "status")
-        if severity is None and category is None and since is None:
+        actions = actions_of(action or ()) or None
+        if severity is None and category is None and since is None and actions is None:
             return None
         wanted = [int(_known(name, SEVERITIES, "severity")) for name in severity or SEVERITIES]
-        return cls(wanted, int(_known(category, CATEGORIES, "category")) if category else int(Category.NONE), since or 0.0)
+        categories = int(_known(category, CATEGORIES, "category")) if category else int(Category.NONE)
+        return cls(wanted, categories, since or 0.0, actions)
+
+
+def actions_of(names: Iterable[str]) -> Sequence[str]:
+    """Return the actions. Raises RejectedError for a word that is none."""
+    known: Mapping[str, str] = {name: name for name in ACTIONS}
+    return [_known(name, known, "action") for name in names]
 
 
 def _known(name: str, there: Mapping[str, T], what: str) -> T:

@@ -1,7 +1,7 @@
 """A page of stored verdicts, as readers get it, and the cursor of the next page."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
 
@@ -36,6 +36,11 @@ class Page:
         """Yield each verdict's decision."""
         return iter(self.decisions) if self.decisions is not None else repeat(None, len(self.rows))
 
+    def of_actions(self, actions: Collection[str]) -> "Page":
+        """Return it with those of its verdicts that have one of these actions; `contents` must not be there yet."""
+        kept = [(row, one) for row, one in zip(self.rows, self.decided(), strict=True) if one is not None and one.action in actions]
+        return replace(self, rows=[row for row, _ in kept], decisions=[one for _, one in kept])
+
     def json_objects(self) -> Iterator[bytes]:
         """Yield each verdict as a JSON object."""
         return (json_object(row, self.models[row.model_id], one) for row, one in zip(self.rows, self.decided(), strict=True))
@@ -43,3 +48,8 @@ class Page:
     def fields(self) -> Iterator[dict[str, Any]]:
         """Yield each verdict as a dictionary of fields."""
         return (fields(row, self.models[row.model_id], one) for row, one in zip(self.rows, self.decided(), strict=True))
+
+
+def of_actions(pages: Iterable[Page], actions: Collection[str] | None) -> Iterator[Page]:
+    """Yield each page with the verdicts for which the policy in force says one of these actions, maybe none; None: with all."""
+    return iter(pages) if actions is None else (page.of_actions(actions) for page in pages)

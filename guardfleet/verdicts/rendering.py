@@ -47,7 +47,7 @@ SHOWN_DIGITS = 3  # of a probability
 
 
 def json_object(row: StoredVerdict, model: Model, decision: Decision | None = None) -> bytes:
-    """Return the verdict as a JSON object in UTF-8, on one line; with `decision` if a policy decided."""
+    """Return the verdict as a JSON object in UTF-8, on one line; with `action` and `decision` if a policy decided."""
     said = _said(row.codes, model) if row.evidence is None else _said_json(row.judgement, model, row.evidence)
     metadata = b"" if row.metadata is None else b',"metadata":' + row.metadata.encode()
     return b'{"id":%b,%b,"tokens":{"input":%d,"output":%d},"done_at":%b%b%b}' % (
@@ -57,7 +57,7 @@ def json_object(row: StoredVerdict, model: Model, decision: Decision | None = No
         row.output_tokens,
         orjson.dumps(row.done_at),
         metadata,
-        b"" if decision is None else b',"decision":' + decision_json(decision),
+        b"" if decision is None else _decided(decision),
     )
 
 
@@ -70,6 +70,11 @@ def decision_object(decision: Decision) -> dict[str, Any]:
         "reason": decision.reason,
         "labels": list(decision.labels),
     }
+
+
+@functools.lru_cache(KNOWN_DECISIONS)
+def _decided(decision: Decision) -> bytes:
+    return b',"action":%b,"decision":%b' % (orjson.dumps(decision.action), decision_json(decision))
 
 
 @functools.lru_cache(KNOWN_DECISIONS)

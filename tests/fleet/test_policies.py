@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 
 from guardfleet.cli import DONE, UNUSABLE
@@ -36,6 +37,14 @@ def of_database(database_url: str, tmp_path: pathlib.Path) -> Settings:
     return load_settings(
         database_url=database_url, broker_url="redis://127.0.0.1:1/0", secret_key=SECRET_KEY, data_dir=tmp_path, engine="instant"
     )
+
+
+def len_of_lines(path: pathlib.Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def len_of_table(path: pathlib.Path) -> int:
+    return int(pq.read_table(path).num_rows)
 
 
 def test_from_a_preset_to_going_back(of_database: Settings, db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> None:
@@ -70,6 +79,11 @@ def test_from_a_preset_to_going_back(of_database: Settings, db: Database, keyrin
     run("results", job.label, "-o", str(out := tmp_path / "out.jsonl"))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["decision"]["action"] for row in rows] == ["allow", "flag", "review"] * 10
+    for name, read_rows in (("a.jsonl", len_of_lines), ("a.csv", len_of_lines), ("a.parquet", len_of_table)):
+        run("results", job.label, "--action", "flag", "--action", "review", "-o", str(some := tmp_path / name))
+        assert read_rows(some) == 20 + (name == "a.csv")
+    run("results", job.label, "--action", "block", "--with-retries", "-o", str(none := tmp_path / "none.jsonl"))
+    assert none.read_text() == ""
     run("policy", "activate", "strict@1")
     run("results", job.label, "-o", str(out := tmp_path / "out.csv"))
     flat = out.read_text().splitlines()
@@ -92,6 +106,7 @@ def test_what_cannot_be_used_is_said_with_its_line_and_status_2(of_database: Set
         ("policy", "activate", "mine"): "there is no policy mine",
         ("policy", "activate", "mine@x"): "names no policy",
         ("policy", "list", "--tenant", "nobody"): "there is no tenant 'nobody'",
+        ("results", "job_" + "0" * 32, "--action", "odd"): "action must be one of: allow, flag, review, block",
         ("redecide", "--since", "1d"): "no policy is active",
         ("redecide", "mine", "--since", "1d"): "there is no policy mine",
     }

@@ -1,5 +1,7 @@
 """Policies over HTTP: what the commands do, for the key's own tenant; hostile documents cost little."""
 
+import asyncio
+import inspect
 import json
 import pathlib
 import threading
@@ -12,17 +14,24 @@ from starlette.testclient import TestClient
 
 from api.routes import policies as routes
 from api.server import create_app
+from guardfleet.client.asynchronous import AsyncDirectClient
+from guardfleet.client.direct import DirectClient
+from guardfleet.client.http import AsyncClient, Client
+from guardfleet.client.verdict import Verdict
+from guardfleet.errors import RejectedError
 from guardfleet.jobs import redecide as use_case
 from guardfleet.policy import presets
-from guardfleet.policy.reading import MOST_BYTES, MOST_PROBLEMS
+from guardfleet.policy.reading import MOST_BYTES, MOST_PROBLEMS, read
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import audit, keys, policies
 from guardfleet.store.audit import Wanted
+from guardfleet.store.decisions import Scope
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import SAFE, UNSAFE, UNSURE
 from tests.services.patience import patience
+from tests.services.served import served
 from tests.services.stored import scalar
 from tests.store.test_policies import finished
 
@@ -338,3 +347,69 @@ def test_of_activations_at_once_each_names_the_one_that_it_replaced(client: Test
     assert sorted([*filter(None, replaced.values()), active]) == labels, "a chain without a fork"
     said = [event.detail for event in audit.events(db, Wanted(actions=["policy.activate"]))]
     assert sorted(str(one and one.get("before")) for one in said) == sorted(map(str, replaced.values()))
+
+
+def test_results_of_an_action(client: TestClient, other: TestClient, db: Database, keyring: Keyring) -> None:
+    job = finished(db, keyring, [SAFE, UNSAFE, UNSURE] * 10, shard_texts=7)
+    url = f"/v1/batches/{job.label}"
+
+    def ids(query: str) -> list[str]:
+        found, after = [], ""
+        while True:
+            page = client.get(f"{url}/results?limit=4&{query}{after}").json()
+            found += [row["id"] for row in page["data"]]
+            after = f"&after={page['next']}"
+            if page["complete"]:
+                return found
+
+    assert ids("action=block&action=review&action=allow&action=flag") == [], "nobody has decided"
+    added(client)
+    client.post("/v1/policies/strict@1/activate")
+    client.post("/v1/redecisions", json={"batch_id": job.label})
+    blocked, reviewed = [[f"id{i}" for i in range(30) if i % 3 == at] for at in (1, 2)]
+    assert ids("action=block") == ids("action=block&severity=unsafe") == blocked
+    assert ids("action=block&action=review") == [f"id{i}" for i in range(30) if i % 3]
+    assert ids("action=block&severity=safe") == []
+    for query in ("action=odd", "action=", "action=block&" * 5, "action=BLOCK"):
+        assert code_of(client.get(f"{url}/results?{query}")) == (422, "invalid_parameter"), query
+    lines = client.get(f"{url}/download?action=review").text.splitlines()
+    assert [(row["id"], row["action"], row["decision"]["policy"]) for row in map(json.loads, lines)] == [
+        (name, "review", "strict@1") for name in reviewed
+    ]
+    table = client.get(f"{url}/download?action=review&action=block&format=csv").text.splitlines()
+    assert len(table) == 21
+    assert client.get(f"{url}/download?action=flag").text == ""
+    assert client.get(f"{url}/download?action=flag&format=csv").text.count("\n") == 1
+    assert code_of(other.get(f"{url}/results?action=block")) == (404, "not_found")
+
+
+def test_all_clients_take_an_action_and_give_the_same(app: Any, db: Database, keyring: Keyring, database_url: str) -> None:
+    job = finished(db, keyring, [SAFE, UNSAFE, UNSURE] * 10, shard_texts=7)
+    version, _ = policies.add(db, 1, read(STRICT))
+    policies.activate(db, version)
+    use_case.redecide(db, version, Scope(1, job.id))
+    settings = load_settings(database_url=database_url, secret_key=SECRET_KEY, data_dir=app.state.context.settings.data_dir)
+    direct = DirectClient(db, keyring, settings)
+    with served(settings) as url, Client(url, keys.create(db, keyring, name="k")) as over_http:
+
+        async def several(client: Any, action: Any) -> list[Verdict]:
+            return [verdict async for verdict in client.results(job.label, action=action)]
+
+        async def both(action: Any) -> list[list[Verdict]]:
+            async with AsyncClient(url, keys.create(db, keyring, name="k")) as client:
+                return [await several(client, action), await several(AsyncDirectClient(direct), action)]
+
+        for action, n in (("block", 10), (["block", "review"], 20), (["flag"], 0), ([], 30), (None, 30)):
+            found = [
+                list(over_http.results(job.label, action=action)),
+                list(direct.results(job.label, action=action)),
+                *asyncio.run(both(action)),
+            ]
+            assert found[0] == found[1] == found[2] == found[3]
+            assert len(found[0]) == n
+            assert all(one["action"] == one["decision"]["action"] for one in found[0])
+        for client in (over_http, direct):
+            with pytest.raises(RejectedError):
+                list(client.results(job.label, action="odd"))
+    kinds = {inspect.signature(kind.results).replace(return_annotation=None) for kind in (DirectClient, Client)}
+    assert len(kinds | {inspect.signature(AsyncClient.results).replace(return_annotation=None)}) == 1

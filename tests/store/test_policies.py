@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from api.openai.categories import result_json
+from guardfleet.domain.decision import ACTIONS
 from guardfleet.domain.verdict import Judgement
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.jobs import redecide as use_case
@@ -36,7 +37,8 @@ from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
 from guardfleet.telemetry import metrics
 from guardfleet.verdicts.encoding import Codes, encode
-from guardfleet.verdicts.page import Cursor
+from guardfleet.verdicts.filters import Filter
+from guardfleet.verdicts.page import Cursor, of_actions
 from tests.property.test_policies import facts_of
 from tests.services.judged import SAFE, UNSAFE, UNSURE, any_judgement, failed
 from tests.services.patience import patience
@@ -352,3 +354,61 @@ def test_who_listens_hears_of_shards_that_somebody_has_to_look_at(db: Database, 
     assert len(flagged(db)) == before
     assert completion.finish(db, new, rows, model_id=model_id)
     assert flagged(db)[before:] == [("default", {"unsafe": 0, "actions": {"flag": 0, "review": 4, "block": 0}})]
+
+
+def of(db: Database, job: JobView, *actions: str, **more: Any) -> list[int]:
+    """The places of a filter's pages, put together."""
+    cursor, partial, found = Cursor(), True, []
+    while partial:
+        page = verdicts.page(db, job, cursor, limit=7, wanted=Filter.of(action=actions, **more))
+        assert {one.action for one in page.decided() if one} <= set(actions)
+        assert len(page.rows) <= 7
+        found += [row.seq for row in page.rows]
+        cursor, partial = page.reached, page.has_more
+    return found
+
+
+def test_pages_of_an_action_have_what_the_policy_in_force_says(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "SHARDS_AT_ONCE", 3)
+    rng = random.Random(5)
+    judged = [any_judgement(rng) for _ in range(150)]
+    job = finished(db, keyring, judged, shard_texts=10)
+    assert [of(db, job, action) for action in ACTIONS] == [[]] * 4, "nobody has decided"
+    first = activated(db, STRICT)
+    redecide(db, first, Scope(TENANT, job.id))
+    trial, _ = policies.add(db, TENANT, read("name: trial\ndefault: block\n"))
+    redecide(db, trial, Scope(TENANT, job.id))
+    redecide(db, activated(db, "name: hidden\ndefault: block\nshadow: true\n"), Scope(TENANT, job.id))
+    second = activated(db, STRICT.replace("action: block", "action: flag").replace("action: flag}", "action: block}"))
+    for version in (first, second, first):
+        policies.activate(db, version)
+        redecide(db, version, Scope(TENANT, job.id))
+        actions = [one["action"] for one in told(db, job)]
+        assert len(set(actions)) > 2
+        for wanted in (("block",), ("review",), ("flag", "block"), ACTIONS):
+            places = [seq for seq, action in enumerate(actions) if action in wanted]
+            assert of(db, job, *wanted) == places
+            exported = [row["seq"] for page in of_actions(verdicts.in_order(db, job), wanted) for row in page.fields()]
+            assert exported == places
+        unsafe = [seq for seq in of(db, job, "flag", "block") if judged[seq].severity.label == "unsafe"]
+        assert of(db, job, "flag", "block", severity=["unsafe"]) == unsafe
+
+
+def test_an_activation_between_reading_and_deciding_hands_out_no_text_under_another_action(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks, flags = activated(db, "name: a\ndefault: block\n"), activated(db, "name: b\ndefault: flag\n")
+    job = finished(db, keyring, [SAFE] * 20)
+    redecide(db, blocks, Scope(TENANT, job.id))
+    policies.activate(db, blocks)
+    decide = decisions.of_texts
+
+    def late(*args: Any) -> Any:
+        policies.activate(db, flags)
+        return decide(*args)
+
+    monkeypatch.setattr(decisions, "of_texts", late)
+    page = verdicts.page(db, job, Cursor(), limit=7, wanted=Filter.of(action=["block"]))
+    assert (page.rows, page.has_more, page.reached.seq) == ([], True, 6)

@@ -1,5 +1,6 @@
 """`results`: write a job's verdicts, or its refused input lines, to a file."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from guardfleet.cli import DONE, terminal
@@ -15,6 +16,8 @@ from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts import export
 from guardfleet.verdicts.export import Layout
+from guardfleet.verdicts.filters import actions_of
+from guardfleet.verdicts.page import of_actions
 
 MAX_METADATA_COLUMNS = 500
 
@@ -29,11 +32,13 @@ def results(
     layout: Layout,
     is_flat: bool,
     with_retries: bool = False,
+    actions: Sequence[str] | None = None,
 ) -> int:
     """Write a job's verdicts; with `is_flat`, a column for each member of the metadata."""
     severities = {severity.label: int(severity) for severity in Severity}
     if min_severity not in severities:
         raise RejectedError(f"min-severity {min_severity!r} is unknown; use one of {', '.join(severities)}.")
+    wanted = actions_of(actions) if actions else None
     chosen = export.ready(out, fmt)
     if is_flat and chosen == "jsonl":
         raise RejectedError("--flat-metadata is for CSV and Parquet: in JSONL the metadata is an object.")
@@ -46,11 +51,12 @@ def results(
             pages = verdicts.in_order(db, job, min_severity=severities[min_severity])
             if with_retries:
                 pages = verdicts.with_retries(db, job, pages, min_severity=severities[min_severity])
+            pages = of_actions(pages, wanted)
             if layout.with_text:
                 texts.require_kept(job)
                 pages = texts.beside(db, Keyring.of(complete), job, pages)
             told: dict[str, Any] = {"format": chosen, "min_severity": min_severity, "with_text": layout.with_text}
-            audit.note(db, job.tenant_id, "job.export", job.label, what="verdicts", **told)
+            audit.note(db, job.tenant_id, "job.export", job.label, what="verdicts", **told, actions=wanted)
             n = export.write(pages, out, chosen, layout)
         finally:
             db.close()
