@@ -52,6 +52,7 @@ WHY_STILL = {  # why a healthy run on CPUs does not move a metric
     "guardfleet_text_errors": "no text ended without a verdict",
     "guardfleet_texts_escalated": "needs a second model",
     "guardfleet_decisions": "needs a policy",
+    "guardfleet_texts_undecided": "needs a policy of a newer release",
     "guardfleet_dispatcher_errors": BROKEN,
     "guardfleet_shards_rescued": BROKEN,
     "guardfleet_poison": BROKEN,

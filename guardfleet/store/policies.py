@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -181,13 +181,20 @@ def deactivate(db: Database, version: Version) -> bool:
     return bool(gone)
 
 
-def applied(db: Database, tenant_id: int) -> list[int]:
-    """Return the versions that decide of the tenant's texts now: the active one and the shadow, if there are any."""
+class Applied(NamedTuple):
+    """The versions that decide of a tenant's texts, as far as there are any."""
+
+    active: int | None = None
+    shadow: int | None = None
+
+
+def applied(db: Database, tenant_id: int) -> Applied:
+    """Return the versions that decide of the tenant's texts now."""
     with db.session() as connection:
         found: Any = connection.execute(
             "select policy_id, shadow_policy_id from tenant where id = %(tenant)s", {"tenant": tenant_id}
         ).fetchone()
-    return [] if found is None else [one for one in found if one is not None]
+    return Applied() if found is None else Applied(*found)
 
 
 _ready: WeakKeyDictionary[Database, OrderedDict[int, Decider | None]] = WeakKeyDictionary()
@@ -214,6 +221,19 @@ def decider(db: Database, policy_id: int) -> Decider | None:
         while len(known) > KNOWN:
             known.popitem(last=False)
     return made
+
+
+def not_understood(db: Database) -> str | None:
+    """Say that texts stay undecided, because of a policy that this process met and that is still active; None if there is none."""
+    with _lock:
+        met = [policy_id for policy_id, made in _ready.get(db, {}).items() if made is None]
+    if not met:
+        return None
+    with db.session() as connection:
+        n: int = connection.scalar("select count(*) from tenant where policy_id = any(%(met)s::int8[])", {"met": met})
+    return (
+        f"the active policy of {n} {'tenant' if n == 1 else 'tenants'} needs a newer release: texts stay undecided" if n else None
+    )
 
 
 def _one(connection: Connection, where: str, values: dict[str, Any], *, missing: str = "there is no such policy.") -> Version:

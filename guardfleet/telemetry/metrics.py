@@ -44,6 +44,11 @@ ERRORS = Counter("guardfleet_text_errors", "Texts without a verdict, by the erro
 SAVED = Counter("guardfleet_texts_saved", "Texts that needed no model run.", ["by"], registry=None)
 ESCALATED = Counter("guardfleet_texts_escalated", "Texts passed on to a second model.", registry=None)
 DECISIONS = Counter("guardfleet_decisions", "Texts by what the active policy says to do with them.", ["action"], registry=None)
+UNDECIDED = Counter(
+    "guardfleet_texts_undecided",
+    "Texts that were written without a decision though a policy is active: this release does not understand it.",
+    registry=None,
+)
 WINDOWS = Counter("guardfleet_windows", "Windows in which long texts were judged.", registry=None)
 CLAIMS = Counter("guardfleet_claims", "Shards claimed.", ["lane"], registry=None)
 SHARDS = Counter("guardfleet_shards", "Shards that left this process, by outcome.", ["outcome"], registry=None)
@@ -113,13 +118,13 @@ EVERY = (BUILD, DEPENDENCY_UP, OUTAGES, CONNECTIONS, HEALTH)
 OWNERS: Mapping[str, tuple[Any, ...]] = {
     "worker": (
         REQUESTS, REQUEST_SECONDS, ACTIVE, GPU_MEMORY, SAFE_RATIO, RISK_TYPES, CATEGORIES, GPU_MEMORY_TOTAL, ERRORS, SAVED,
-        ESCALATED, DECISIONS, WINDOWS, CLAIMS, SHARDS, BATCH_TOKENS, BATCH_ROWS, BATCH_FILL, ROWS, CLOSE_CALLS, TOKENS, BUSY,
-        STAGES, MODEL, MODEL_LOADING, MODEL_LOADED, RATE, LOOP_TICK,
+        ESCALATED, DECISIONS, UNDECIDED, WINDOWS, CLAIMS, SHARDS, BATCH_TOKENS, BATCH_ROWS, BATCH_FILL, ROWS, CLOSE_CALLS,
+        TOKENS, BUSY, STAGES, MODEL, MODEL_LOADING, MODEL_LOADED, RATE, LOOP_TICK,
     ),
     "dispatcher": (
-        LEADING, DECISIONS, RAISED, PUBLISHED, RESCUED, POISONED, DEAD_LETTERS, RETRYING, OPEN_SHARDS, BACKLOG_TEXTS,
-        BACKLOG_TOKENS, OLDEST, STALLED, LATE_JOBS, WORST_LATE, WANTED, WORKERS, UNSERVED, DELIVERIES_DUE, DELIVERY_LAG,
-        DATABASE_BYTES,
+        LEADING, DECISIONS, UNDECIDED, RAISED, PUBLISHED, RESCUED, POISONED, DEAD_LETTERS, RETRYING, OPEN_SHARDS,
+        BACKLOG_TEXTS, BACKLOG_TOKENS, OLDEST, STALLED, LATE_JOBS, WORST_LATE, WANTED, WORKERS, UNSERVED, DELIVERIES_DUE,
+        DELIVERY_LAG, DATABASE_BYTES,
     ),
     "webhooks": (DELIVERIES, DELIVERED_AFTER, LOOP_TICK),
     "api": (API_SECONDS, API_REQUESTS, FILES_FREE),

@@ -86,6 +86,13 @@ def counted() -> Counter[str]:
     return Counter({sample.labels["action"]: int(sample.value) for sample in samples})
 
 
+def undecided() -> int:
+    """What the metric says."""
+    return int(
+        sum(sample.value for family in metrics.UNDECIDED.collect() for sample in family.samples if sample.name.endswith("_total"))
+    )
+
+
 def told(db: Database, job: JobView) -> list[Any]:
     """The action of each text, which all faces tell."""
     (pages,) = [list(verdicts.in_order(db, job))]
@@ -292,10 +299,21 @@ def test_a_policy_of_a_newer_release_leaves_texts_undecided_and_their_verdicts_s
     version = activated(db, STRICT)
     with db.begin() as connection:
         connection.execute("""update policy set document = jsonb_set(document, '{rules,0,when}', '{"smell": "odd"}')""")
+    assert policies.not_understood(db) is None
+    before = undecided()
     job = finished(db, keyring, [UNSAFE] * 5)
     assert (job.unsafe, set(map(str, told(db, job)))) == (5, {"None"})
+    assert undecided() - before == 5
+    assert str(policies.not_understood(db)).startswith("the active policy of 1 tenant needs a newer release")
+    activated(db, f"{LOOSE}shadow: true\n")
+    finished(db, keyring, [UNSAFE] * 5)
+    assert undecided() - before == 10, "a shadow decides for nobody"
     with pytest.raises(RejectedError, match="has a condition that this release does not know"):
         redecide(db, policies.get(db, TENANT, version.label), Scope(TENANT))
+    activated(db, LOOSE)
+    finished(db, keyring, [UNSAFE] * 5)
+    assert undecided() - before == 10
+    assert policies.not_understood(db) is None, "it is not applied any more"
 
 
 def test_decisions_go_with_their_jobs(db: Database, keyring: Keyring) -> None:

@@ -29,7 +29,7 @@ from guardfleet.process import interpreter
 from guardfleet.process.readiness import say_ready
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import installation, migrate, verdicts
+from guardfleet.store import installation, migrate, policies, verdicts
 from guardfleet.store.postgres import pooler
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases as shards
@@ -112,6 +112,7 @@ def _moderate(settings: Settings, make_engine: MakeEngine, health: Health) -> in
     )
     health.live = tick.wrong
     health.add(Part("broker", lambda: tick.away() or express.away(), is_vital=False, address=settings.broker_address))
+    health.add(Part("policies", partial(policies.not_understood, db), is_vital=False))
     health.add(Part("device", lambda: memory.in_words(*engine.memory_bytes(), "the device's memory"), is_vital=False))
     leases.start()
     watchdog.start()

@@ -112,13 +112,14 @@ def finish(
     except RecursionError:  # metadata from an earlier version can be read but not written: leave it out
         bare = [row if payload.is_writable(row.metadata) else replace(row, metadata=None) for row in rows]
         mine = _finish(db, held, bare, codes, model_id, values)
-    if mine and "d_policy_id" in values:
+    if mine:
         _count_actions(values)
     return codes if mine else None
 
 
 def _count_actions(values: dict[str, Any]) -> None:
-    for action in Action:
+    metrics.UNDECIDED.inc(values["undecided"])
+    for action in Action if "d_policy_id" in values else ():
         counts = zip(values[f"d_{decisions.OF_ACTION[action]}"], values["d_shadow"], strict=True)
         metrics.DECISIONS.labels(action.label).inc(sum(n for n, is_shadow in counts if not is_shadow))
 
@@ -144,16 +145,17 @@ def _finish(
 def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Codes]) -> dict[str, Any]:
     """Return what the tenant's policies say to these verdicts: the parameters of DECIDED, if there are any, and of the event."""
     applied = policies.applied(db, held.tenant_id)
-    made, tokens = [], [row.judgement.input_tokens for row in rows] if applied else []
-    for policy_id in applied:
-        decider = policies.decider(db, policy_id)
+    ready = {policy_id: policies.decider(db, policy_id) for policy_id in applied if policy_id is not None}
+    made, tokens = [], [row.judgement.input_tokens for row in rows] if ready else []
+    for policy_id, decider in ready.items():
         if decider is not None:
             metadata = [row.metadata for row in rows] if decider.reads_metadata else None
-            facts = CodeFacts(codes, tokens, metadata)
-            made.append(Decided.by(decider, policy_id, facts))
+            made.append(Decided.by(decider, policy_id, CodeFacts(codes, tokens, metadata)))
     told = next((one for one in made if not one.shadow), None)
+    undecided = held.n if applied.active is not None and told is None else 0
     columns = zip(*(one.row(held.job_id, held.first_seq) for one in made), strict=True)
-    return _event_of(told) | {f"d_{name}": list(column) for name, column in zip(decisions.COLUMNS, columns, strict=False)}
+    by_column = {f"d_{name}": list(column) for name, column in zip(decisions.COLUMNS, columns, strict=False)}
+    return by_column | _event_of(told) | {"undecided": undecided}
 
 
 def _event_of(told: Decided | None) -> dict[str, Any]:
