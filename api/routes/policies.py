@@ -41,7 +41,7 @@ async def check(request: Request, context: AppContext, caller: PoliciesReader) -
     """Check a policy in JSON or YAML; nothing is stored. 422 `invalid_policy` lists all `problems`, each with its line."""
     del caller
     policy = await policy_of(context, await text_of(request))
-    return {"object": "policy.check", "valid": True, **_about(policy.name, policy.model_dump(mode="json", exclude_unset=True))}
+    return {"object": "policy.check", "valid": True, **_about(policy.name, policy.shadow, len(policy.rules))}
 
 
 @router.get("/schema")
@@ -136,7 +136,7 @@ async def listing(
     except NotFoundError:
         raise ProblemError(400, "invalid_cursor", "after is none of your policies: take `last_id`.", param="after") from None
     page = page_object([_without_document(each) for each in found[:limit]], has_more=len(found) > limit)
-    return page | await in_thread(_applied, context.db, caller.tenant_id)
+    return page | await in_thread(policies.applied_labels, context.db, caller.tenant_id)
 
 
 @router.get("/{name}@{version}")
@@ -167,11 +167,6 @@ async def _version(context: Context, caller: Caller, name: str, version: int) ->
     return await in_thread(policies.get, context.db, caller.tenant_id, f"{name}@{version}")
 
 
-def _applied(db: Database, tenant_id: int) -> dict[str, str | None]:
-    found = {word: policies.active(db, tenant_id, shadow=word == "shadow") for word in ("active", "shadow")}
-    return {word: None if one is None else one.label for word, one in found.items()}
-
-
 def policy_object(found: Version) -> dict[str, Any]:
     """Return a version with its document."""
     return _without_document(found) | {"document": found.document}
@@ -184,9 +179,9 @@ def _without_document(found: Version) -> dict[str, Any]:
         "version": found.version,
         "active": bool(found.is_active),
         "created_at": int(found.created_at.timestamp()),
-        **_about(found.name, found.document),
+        **_about(found.name, found.shadow, found.n_rules),
     }
 
 
-def _about(name: str, document: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "shadow": bool(document.get("shadow")), "rules": len(document.get("rules", []))}
+def _about(name: str, shadow: bool, n_rules: int) -> dict[str, Any]:
+    return {"name": name, "shadow": shadow, "rules": n_rules}

@@ -3,7 +3,9 @@
 Everything that a rule reads is stored with the verdict, so a policy can be applied to the past without a model.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -128,6 +130,13 @@ class When(Strict):
         """The severities for which it can hold."""
         named = JUDGED if self.severity is None else self.severity
         return frozenset(Severity[name.upper()] for name in named)
+
+    @cached_property
+    def listed(self) -> Mapping[tuple[str, ...], frozenset[str]]:
+        """The values of each condition that has some, as they are written: `7` and `"7"` are two."""
+        lists: dict[tuple[str, ...], list[Any] | None] = {("metadata", name): values for name, values in self.metadata.items()}
+        lists |= {("category",): self.category, ("served_by",): self.served_by, ("language",): self.language}
+        return {name: frozenset(map(repr, values)) for name, values in lists.items() if values is not None}
 
 
 class Rule(Strict):

@@ -1,7 +1,6 @@
 """What is wrong with a policy that is well-formed: rules that can never fire, names that come twice, errors that pass."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from guardfleet.domain.verdict import Severity
 from guardfleet.policy.document import Bounds, Policy, Rule, Tokens, When
@@ -60,9 +59,10 @@ def _most(when: When, name: str) -> float:
 
 def shadowing(earlier: tuple[Rule, ...] | list[Rule], rule: Rule) -> list[Rule]:
     """Return the earlier rules that leave nothing for this one, severity by severity; none if something is left."""
-    found: list[Rule] = []
-    for severity in sorted(rule.when.severities):
-        cover = next((one for one in earlier if severity in one.when.severities and _covers(one.when, rule.when)), None)
+    severities, found = rule.when.severities, list[Rule]()
+    wider = [one for one in earlier if one.when.severities & severities and _covers(one.when, rule.when)]
+    for severity in sorted(severities):
+        cover = next((one for one in wider if severity in one.when.severities), None)
         if cover is None:
             return []
         if cover not in found:
@@ -78,13 +78,7 @@ def _covers(wide: When, narrow: When) -> bool:
         return False
     if not all(_is_inside(narrow.probability.get(name), bounds) for name, bounds in wide.probability.items()):
         return False
-    pairs: list[tuple[Any, Any]] = [
-        (wide.language, narrow.language),
-        (wide.served_by, narrow.served_by),
-        (wide.category, narrow.category),
-        *((values, narrow.metadata.get(key)) for key, values in wide.metadata.items()),
-    ]
-    return all(outer is None or (inner is not None and set(map(repr, inner)) <= set(map(repr, outer))) for outer, inner in pairs)
+    return all(name in narrow.listed and narrow.listed[name] <= values for name, values in wide.listed.items())
 
 
 def _within(wide: Tokens | None, narrow: Tokens | None) -> bool:

@@ -24,9 +24,10 @@ from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.telemetry.logs import get_logger
 
 KNOWN = 256  # policies that a process keeps ready
-SELECT = """select p.id, p.tenant_id, p.name, p.version, p.shadow, p.document, p.created_at,
-                   p.id = t.policy_id or p.id = t.shadow_policy_id as is_active
-            from policy p join tenant t on t.id = p.tenant_id"""
+RULES = "case jsonb_typeof(p.document -> 'rules') when 'array' then jsonb_array_length(p.document -> 'rules') else 0 end"
+SELECT = f"""select p.id, p.tenant_id, p.name, p.version, p.shadow, p.document, p.created_at, {RULES} as n_rules,
+                    p.id = t.policy_id or p.id = t.shadow_policy_id as is_active
+             from policy p join tenant t on t.id = p.tenant_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Version:
     shadow: bool
     document: dict[str, Any]
     created_at: dt.datetime
+    n_rules: int
     is_active: bool | None
 
     @property
@@ -128,23 +130,30 @@ def get(db: Database, tenant_id: int, label: str) -> Version:
 
 
 def page(db: Database, tenant_id: int, *, after: str | None, limit: int) -> list[Version]:
-    """Return up to `limit` versions, newest first, older than the named one. Raises NotFoundError if that does not exist."""
+    """Return up to `limit` versions, newest first, older than the named one, without documents. Raises NotFoundError for that."""
     start = None if after is None else get(db, tenant_id, after).id
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(Version))
         return cursor.execute(
-            f"""{SELECT} where p.tenant_id = %(tenant)s and (%(start)s::int8 is null or p.id < %(start)s::int8)
+            f"""{SELECT.replace("p.document,", "'{}'::jsonb as document,")}
+                where p.tenant_id = %(tenant)s and (%(start)s::int8 is null or p.id < %(start)s::int8)
                 order by p.id desc limit %(limit)s""",
             {"tenant": tenant_id, "start": start, "limit": limit},
         ).fetchall()
 
 
-def active(db: Database, tenant_id: int, *, shadow: bool = False) -> Version | None:
-    """Return the version that is applied, or the one that is applied as a shadow; None if there is none."""
-    column = "shadow_policy_id" if shadow else "policy_id"
+def active(db: Database, tenant_id: int) -> Version | None:
+    """Return the version that is applied, if there is one; a shadow is none."""
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(Version))
-        return cursor.execute(f"{SELECT} where t.id = %(tenant)s and p.id = t.{column}", {"tenant": tenant_id}).fetchone()
+        return cursor.execute(f"{SELECT} where t.id = %(tenant)s and p.id = t.policy_id", {"tenant": tenant_id}).fetchone()
+
+
+def applied_labels(db: Database, tenant_id: int) -> dict[str, str | None]:
+    """Return the names and versions of those that are applied, as `active` and as `shadow`."""
+    with db.session() as connection:
+        columns = {"active": "policy_id", "shadow": "shadow_policy_id"}
+        return {name: _label(connection, tenant_id, column) for name, column in columns.items()}
 
 
 def every(db: Database, tenant_id: int) -> list[Version]:

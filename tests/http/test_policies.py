@@ -285,6 +285,9 @@ def test_a_policy_of_a_newer_release_is_not_activated(client: TestClient, db: Da
         connection.execute("""update policy set document = jsonb_set(document, '{rules,0,when}', '{"smell": "odd"}')""")
     assert code_of(client.post("/v1/policies/strict@1/activate")) == (400, "rejected")
     assert client.get("/v1/policies/strict@1").json()["rules"] == 3
+    with db.begin() as connection:
+        connection.execute("""update policy set document = document || '{"rules": {"first": 1}}'""")
+    assert [one["rules"] for one in client.get("/v1/policies").json()["data"]] == [0]
 
 
 def test_long_work_is_done_in_pieces_until_it_is_complete(

@@ -72,7 +72,7 @@ def listing(settings: Settings, *, tenant: str, as_json: bool) -> int:
             print(json.dumps(about | {"document": one.document}))
         else:
             marks = " ".join(mark for mark, is_so in (("active", one.is_active), ("shadow", one.shadow)) if is_so)
-            print(f"{one.created_at:%Y-%m-%d %H:%M:%S}  {one.label}  {len(one.document.get('rules', []))} rules  {marks}".rstrip())
+            print(f"{one.created_at:%Y-%m-%d %H:%M:%S}  {one.label}  {one.n_rules} rules  {marks}".rstrip())
     if not found and not as_json:
         terminal.say("no policy is stored")
     return DONE
