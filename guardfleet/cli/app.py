@@ -9,6 +9,7 @@ from guardfleet import __version__
 from guardfleet.cli import UNUSABLE, terminal
 from guardfleet.cli.commands.administration import audit, db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
+from guardfleet.cli.commands.lists_app import lists_app
 from guardfleet.cli.commands.plan import plan
 from guardfleet.cli.commands.policy_app import policy_app, redecide
 from guardfleet.cli.commands.processes import api, dispatcher, worker
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
 app.add_typer(policy_app, name="policy")
+app.add_typer(lists_app, name="lists")
 app.add_typer(bench_app, name="bench")
 
 

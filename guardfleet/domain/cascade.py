@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from guardfleet.domain.plan import Escalation, Plan
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 
+SETTLED = (ServedBy.RULE_EMPTY, ServedBy.LIST)  # no model was asked, so none has a doubt
 DIGEST_BITS = 32  # of a row's digest, an HMAC: as good as random, and equal for equal texts
 
 
@@ -33,16 +34,14 @@ def doubts_of(plan: Plan, first: Sequence[Judgement], digests: Sequence[bytes]) 
     rest = set(range(len(first))) - set(unsure)
     limit = plan.sample * (1 << DIGEST_BITS)
     sampled = [
-        i
-        for i in sorted(rest)
-        if first[i].served_by is not ServedBy.RULE_EMPTY and int.from_bytes(digests[i][: DIGEST_BITS // 8]) < limit
+        i for i in sorted(rest) if first[i].served_by not in SETTLED and int.from_bytes(digests[i][: DIGEST_BITS // 8]) < limit
     ]
     return Doubts(unsure, sampled)
 
 
 def is_sure(judgement: Judgement, least: float) -> bool:
     """Return whether the first model's answer is final. A row without a verdict or without probabilities is not."""
-    if judgement.served_by is ServedBy.RULE_EMPTY:
+    if judgement.served_by in SETTLED:
         return True
     if judgement.severity is Severity.ERROR or judgement.probabilities is None:
         return False

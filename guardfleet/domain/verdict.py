@@ -61,10 +61,11 @@ class ServedBy(IntEnum):
     DUPLICATE = 2  # the same text elsewhere in the same job
     RULE_EMPTY = 3  # nothing to judge: empty or blank
     NOBODY = 4  # no verdict could be given; the row is an error
+    LIST = 5  # an entry of a list of the tenant, without a model
 
     @property
     def label(self) -> str:
-        """The name in files: `model`, `cache`, `duplicate`, `rule:empty`, `nobody`."""
+        """The name in files: `model`, `cache`, `duplicate`, `rule:empty`, `nobody`, `list`."""
         return "rule:empty" if self is ServedBy.RULE_EMPTY else self.name.lower()
 
 

@@ -64,7 +64,7 @@ def simulate(
         if found.reached is not None and time.monotonic() >= over:
             return found
         before = decisions.actions_in_force(db, piece)
-        for one in decisions.facts(db, piece, reads):
+        for one in decisions.facts(db, piece, reads, with_lists=decider.reads_lists):
             outcomes = decider.outcomes(one.facts)
             new = decider.actions[outcomes]
             old = before.get((one.job_id, one.first_seq))

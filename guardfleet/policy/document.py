@@ -39,6 +39,7 @@ JUDGED = ("safe", "controversial", "unsafe")
 CategoryName = Literal[tuple(CATEGORY_NAMES.values())]  # type: ignore[valid-type]
 ServedByName = Literal[tuple(one.label for one in ServedBy)]  # type: ignore[valid-type]
 NUMBERS = (*JUDGED, "not_safe", *CATEGORY_NAMES.values())
+ListName = Annotated[str, Field(pattern=WORD)]
 Scalar = str | int | float | bool | None
 
 
@@ -118,6 +119,7 @@ class When(Strict):
     tokens: Tokens | None = None
     language: _some(str) | None = None  # type: ignore[valid-type]
     metadata: dict[str, _some(Scalar)] = Field(default_factory=dict)  # type: ignore[valid-type]
+    lists: _some(ListName) | None = None  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "When":

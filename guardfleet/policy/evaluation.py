@@ -28,6 +28,7 @@ class Decider:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.reads_metadata = any(rule.when.metadata or rule.when.language is not None for rule in policy.rules)
+        self.reads_lists = any(rule.when.lists is not None for rule in policy.rules)
         self.actions = np.zeros(256, np.uint8)
         self.actions[DEFAULT], self.actions[ERRORS] = Action[policy.default.upper()], Action[policy.errors.upper()]
         for at, rule in enumerate(policy.rules):
@@ -93,6 +94,8 @@ def _each(when: When) -> Iterable[Test]:
         yield _metadata(LANGUAGE_KEYS, when.language)
     for key, values in when.metadata.items():
         yield _metadata((key,), values)
+    if when.lists is not None:
+        yield _lists(frozenset(when.lists))
 
 
 def _among(column: str, codes: list[int]) -> Test:
@@ -161,6 +164,14 @@ def _bytes(bounds: Bounds, certain: int) -> tuple[int, int | None]:
 
 def _least(bound: float, certain: int) -> int:
     return next((steps for steps in range(certain + 1) if round(steps / certain, SHOWN_DIGITS) >= bound - EPSILON), certain + 1)
+
+
+def _lists(names: frozenset[str]) -> Test:
+    def test(facts: Facts) -> tuple[Mask, Mask | None]:
+        rows = facts.lists if facts.lists is not None else [None] * len(facts)
+        return np.fromiter((row is not None and not names.isdisjoint(row) for row in rows), bool, len(facts)), None
+
+    return test
 
 
 def _metadata(keys: tuple[str, ...], values: Iterable[Any]) -> Test:

@@ -5,7 +5,7 @@ same whenever it is made. A column is made when it is first read: most policies 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -24,6 +24,7 @@ RECORD = np.dtype([
     ("has_p", "u1"), ("p", "u1", (3,)), ("has_by_category", "u1"), ("by_category", "u1", (N_CATEGORIES,)),
 ])  # fmt: skip
 Metadata = Sequence[Mapping[str, Any] | None]
+Lists = Sequence[Collection[str] | None]
 Mask = npt.NDArray[np.bool_]
 Column = npt.NDArray[np.integer[Any]]
 AT = {
@@ -57,16 +58,22 @@ MAKE: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def lists_hit(evidence: Mapping[str, Any] | None) -> Collection[str] | None:
+    """Return the names of the lists that a verdict's evidence says were hit; None: of none."""
+    return None if evidence is None or "lists" not in evidence else {hit["list"].rpartition("@")[0] for hit in evidence["lists"]}
+
+
 class Facts(ABC):
     """Columns by name; a row of each is a text.
 
     `severity`, `served_by`: numbers of Severity and ServedBy; `categories`: bits; `refusal`: 1, 0, or -1 where it says nothing;
     `tokens` of the prompt; `p`, n x 3: safe, controversial, unsafe, where `has_p`; `by_category`, n x 10 in the order of
-    CATEGORY_CHOICES, UNKNOWN_ODDS where it is not known. `metadata`: None if no rule reads it.
+    CATEGORY_CHOICES, UNKNOWN_ODDS where it is not known. `metadata`, and `lists`, the names of those that were hit: None if no rule
+    reads them.
     """
 
-    def __init__(self, n: int, metadata: Metadata | None) -> None:
-        self._n, self.metadata = n, metadata
+    def __init__(self, n: int, metadata: Metadata | None, lists: Lists | None) -> None:
+        self._n, self.metadata, self.lists = n, metadata, lists
         self._made: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -83,25 +90,29 @@ class Facts(ABC):
         """Return the facts of these texts."""
         if len(rows) == len(self):
             return self
-        return self._take(rows, None if self.metadata is None else [self.metadata[i] for i in rows.tolist()])
+        at = rows.tolist()
+        metadata = None if self.metadata is None else [self.metadata[i] for i in at]
+        return self._take(rows, metadata, None if self.lists is None else [self.lists[i] for i in at])
 
     @abstractmethod
     def _make(self, name: str) -> Any: ...
 
     @abstractmethod
-    def _take(self, rows: Column, metadata: Metadata | None) -> "Facts": ...
+    def _take(self, rows: Column, metadata: Metadata | None, lists: Lists | None) -> "Facts": ...
 
 
 class CodeFacts(Facts):
     """Of verdicts that are about to be written, as `encode` made them: nothing in them is invalid."""
 
-    def __init__(self, codes: Sequence[Codes], tokens: Sequence[int], metadata: Metadata | None = None) -> None:
-        super().__init__(len(codes), metadata)
+    def __init__(
+        self, codes: Sequence[Codes], tokens: Sequence[int], metadata: Metadata | None = None, lists: Lists | None = None
+    ) -> None:
+        super().__init__(len(codes), metadata, lists)
         self._codes, self._tokens = codes, tokens
 
-    def _take(self, rows: Column, metadata: Metadata | None) -> Facts:
+    def _take(self, rows: Column, metadata: Metadata | None, lists: Lists | None) -> Facts:
         at = rows.tolist()
-        return CodeFacts([self._codes[i] for i in at], [self._tokens[i] for i in at], metadata)
+        return CodeFacts([self._codes[i] for i in at], [self._tokens[i] for i in at], metadata, lists)
 
     def _make(self, name: str) -> Any:
         return np.array(self._tokens, np.int32) if name == "tokens" else MAKE[name](map(AT[name], self._codes))
@@ -110,17 +121,17 @@ class CodeFacts(Facts):
 class RecordFacts(Facts):
     """Of stored verdicts, from RECORDs. A row whose codes make no verdict (`verdicts.encoding`) is an error, and nothing more."""
 
-    def __init__(self, records: npt.NDArray[Any], metadata: Metadata | None = None) -> None:
-        super().__init__(len(records), metadata)
+    def __init__(self, records: npt.NDArray[Any], metadata: Metadata | None = None, lists: Lists | None = None) -> None:
+        super().__init__(len(records), metadata, lists)
         self._records, self._wrong = records, _wrong(records)
 
     @classmethod
-    def of(cls, records: bytes, metadata: Metadata | None = None) -> "RecordFacts":
+    def of(cls, records: bytes, metadata: Metadata | None = None, lists: Lists | None = None) -> "RecordFacts":
         """Read RECORDs that follow each other without a gap."""
-        return cls(np.frombuffer(records, RECORD), metadata)
+        return cls(np.frombuffer(records, RECORD), metadata, lists)
 
-    def _take(self, rows: Column, metadata: Metadata | None) -> Facts:
-        return RecordFacts(self._records[rows], metadata)
+    def _take(self, rows: Column, metadata: Metadata | None, lists: Lists | None) -> Facts:
+        return RecordFacts(self._records[rows], metadata, lists)
 
     def _make(self, name: str) -> Any:
         if name == "has_p":
@@ -139,10 +150,11 @@ def _wrong(r: npt.NDArray[Any]) -> Mask:
     is_error = severity == Severity.ERROR
     return (  # type: ignore[no-any-return]
         (severity < 0) | (severity > Severity.ERROR) | (categories < 0) | (categories > ALL_CATEGORIES)
-        | (served_by < 0) | (served_by > ServedBy.NOBODY)
+        | (served_by < 0) | (served_by > max(ServedBy))
         | (r["has_p"] == OF_ANOTHER_LENGTH) | (r["has_by_category"] == OF_ANOTHER_LENGTH)
         | (is_error != r["has_error"].astype(bool))
         | (severity == Severity.SAFE) & (categories != 0)
         | (served_by == ServedBy.NOBODY) & ~is_error
         | (served_by == ServedBy.RULE_EMPTY) & (severity != Severity.SAFE)
+        | (served_by == ServedBy.LIST) & is_error
     )  # fmt: skip

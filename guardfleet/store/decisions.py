@@ -16,7 +16,7 @@ from guardfleet.domain.decision import Decision
 from guardfleet.domain.verdict import CATEGORY_CHOICES
 from guardfleet.policy.document import LANGUAGE_KEYS, Action
 from guardfleet.policy.evaluation import Decider, Outcomes
-from guardfleet.policy.facts import OF_ANOTHER_LENGTH, Facts, RecordFacts
+from guardfleet.policy.facts import OF_ANOTHER_LENGTH, Facts, RecordFacts, lists_hit
 from guardfleet.store.postgres.database import Connection, Database
 
 N_P, N_CATEGORIES = 3, len(CATEGORY_CHOICES)
@@ -55,6 +55,7 @@ WITH_ACTION = f"""(select d.outcomes, array(select o.outcome from policy_outcome
                   join job j on j.id = d.job_id join tenant t on t.id = j.tenant_id
                   where d.job_id = %(job)s and d.first_seq = s.first_seq and not d.shadow and p.activated_at is not null
                   order by {NEWEST} limit 1)"""
+HITS = "case when v.evidence ? 'lists' then jsonb_build_object('lists', v.evidence -> 'lists') end"
 OF_METADATA = [f"v.metadata ->> '{key}'" for key in LANGUAGE_KEYS]
 
 
@@ -150,15 +151,16 @@ def _scope(scope: Scope, without: int | None) -> dict[str, Any]:
     return {"tenant": scope.tenant_id, "job": scope.job_id, "since": scope.since, "without": without}
 
 
-def facts(db: Database, among: Sequence[Any], reads: Reads) -> Iterator[Shard]:
-    """Yield the facts of these shards; one whose verdicts are gone is left out."""
+def facts(db: Database, among: Sequence[Any], reads: Reads, *, with_lists: bool = False) -> Iterator[Shard]:
+    """Yield the facts of these shards; one whose verdicts are gone is left out. `with_lists`: which lists were hit, too."""
+    hits = HITS if with_lists else "null::jsonb"
     with db.session() as connection:
         rows = connection.cursor(binary=True).execute(
-            f"""select s.job_id, s.first_seq, s.n, r.records, r.metadata
+            f"""select s.job_id, s.first_seq, s.n, r.records, r.metadata, r.hits
                 from unnest(%(jobs)s::int8[], %(days)s::date[], %(firsts)s::int4[], %(ns)s::int4[]) s (job_id, day, first_seq, n)
                 cross join lateral (
-                  select string_agg(x.record, '') as records, array_agg(x.metadata) as metadata from (
-                    select {RECORD} as record, {reads.value} as metadata from verdict v
+                  select string_agg(x.record, '') as records, array_agg(x.metadata) as metadata, array_agg(x.hits) as hits from (
+                    select {RECORD} as record, {reads.value} as metadata, {hits} as hits from verdict v
                     where v.job_id = s.job_id and v.day = s.day and v.seq >= s.first_seq and v.seq < s.first_seq + s.n
                     order by v.seq) x) r""",
             {
@@ -168,7 +170,8 @@ def facts(db: Database, among: Sequence[Any], reads: Reads) -> Iterator[Shard]:
         ).fetchall()  # fmt: skip
     for row in rows:
         if row.records is not None:
-            found = RecordFacts.of(row.records, row.metadata if reads is Reads.ALL else None)
+            hit = [lists_hit(one) for one in row.hits] if with_lists else None
+            found = RecordFacts.of(row.records, row.metadata if reads is Reads.ALL else None, hit)
             if len(found) == row.n:
                 yield Shard(row.job_id, row.first_seq, row.n, found, row.metadata if reads is Reads.LANGUAGE else None)
 

@@ -137,7 +137,7 @@ BEGIN_AT_0: Mapping[Counter, Sequence[tuple[str, ...]]] = {
     REQUESTS: RESULTS,
     CATEGORIES: [(name,) for name in CATEGORY_NAMES.values()],
     ERRORS: [(code,) for code in ERROR_CODES],
-    SAVED: [(served.label,) for served in (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)],
+    SAVED: [(served.label,) for served in (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY, ServedBy.LIST)],
     DECISIONS: [("allow",), ("flag",), ("review",), ("block",)],
     CLAIMS: [(lane.label,) for lane in Lane],
     SHARDS: [(outcome,) for outcome in ("finished", "failed", "fenced", "passed_on", "postponed", "released", "skipped")],

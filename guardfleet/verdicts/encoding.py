@@ -207,7 +207,7 @@ def _unknown(severity: int, categories: int, served_by: int, n_probabilities: in
         return f"severity {severity}"
     if not 0 <= categories <= ALL_CATEGORIES:
         return f"categories {categories}"
-    if not 0 <= served_by <= ServedBy.NOBODY:
+    if not 0 <= served_by <= max(ServedBy):
         return f"served by {served_by}"
     if n_probabilities not in (None, len(LABELS)):
         return f"{n_probabilities} probabilities"
@@ -225,6 +225,8 @@ def _contradiction(severity: int, categories: int, served_by: int, *, has_error:
         return "a severity that nobody gave"
     if served_by == ServedBy.RULE_EMPTY and severity != Severity.SAFE:
         return "an empty text that is not safe"
+    if served_by == ServedBy.LIST and severity == Severity.ERROR:
+        return "an error that a list decided"
     return None
 
 

@@ -26,8 +26,9 @@ def rationale(said: Judgement, evidence: Mapping[str, Any] | None, model: Model)
         safe, controversial, unsafe = said.probabilities
         chances = f"; probability safe {safe:.3f}, controversial {controversial:.3f}, unsafe {unsafe:.3f}"
     earlier = EARLIER.get(said.served_by, "")
-    judged_by = f"{model.name}@{model.revision[:12]}"
-    return f"{_verdict(said.severity, said.categories)}{REFUSED[said.refusal]}{chances}{extent}; judged by {judged_by}{earlier}."
+    by_list = said.served_by is ServedBy.LIST
+    by = "decided by the list" if by_list else f"judged by {model.name}@{model.revision[:12]}{earlier}"
+    return f"{_verdict(said.severity, said.categories)}{REFUSED[said.refusal]}{chances}{extent}; {by}."
 
 
 def reason_of(said: Judgement) -> str:
@@ -47,6 +48,8 @@ def _extent(evidence: Mapping[str, Any]) -> str:
     if decided := evidence.get("decided"):
         n = len(evidence.get("windows") or ())
         parts.append(f"decided by characters {decided[0]} to {decided[1]}" + (f", one of {n} windows" if n > 1 else ""))
+    if hits := evidence.get("lists"):
+        parts.append(_hits(hits, evidence.get("more_hits", 0)))
     if left_out := evidence.get("left_out"):
         parts.append(f"left out on request: characters {_ranges(left_out)}")
     if turns := evidence.get("turns_left_out"):
@@ -57,6 +60,13 @@ def _extent(evidence: Mapping[str, Any]) -> str:
         neutralised = ", neutralised" if evidence.get("role_labels_neutralised") else ""
         parts.append(f"role labels within the text: {labels}{neutralised}")
     return "".join(f"; {part}" for part in parts)
+
+
+def _hits(hits: Sequence[Mapping[str, Any]], more: int) -> str:
+    first = hits[0]
+    turn = f" of turn {first['turn']}" if "turn" in first else ""
+    others = f", and {n} more" if (n := len(hits) + more - 1) else ""
+    return f"on list {first['list']}, entry {first['entry']}, characters {first['start']} to {first['end']}{turn}{others}"
 
 
 def _ranges(spans: Sequence[Sequence[int]]) -> str:

@@ -8,9 +8,12 @@ import threading
 from typing import Any
 
 from guardfleet.domain.verdict import CATEGORY_CHOICES, ERROR_CODES, Judgement, failure
+from guardfleet.lists.document import Entry
+from guardfleet.lists.matching import Matcher
 from worker.engine.interfaces import Answer, Unjudgeable
 from worker.moderation.interpretation import EMPTY, Triage, judgement_of, settle
 from worker.moderation.judge import _shared
+from worker.moderation.lookup import noted
 from worker.moderation.single_flight import Scope
 
 REFUSAL = "\nRefusal: "
@@ -39,14 +42,23 @@ UNSAFE = answered("Safety: Unsafe\nCategories: Violent", (0.0, 0.2, 0.8))
 UNSURE = answered("Safety: Controversial\nCategories: None", (0.3, 0.5, 0.2))
 
 
+LISTS = Matcher([
+    ("spam@3", [Entry(value="cheap pills", id="pills", decide="unsafe", categories=("Non-violent Illegal Acts", "PII"))]),
+    ("names@1", [Entry(value="acme"), Entry(kind="pattern", value="[0-9]{4}")]),
+])  # fmt: skip
+LISTED, MARKED = (hits for hits in LISTS.find(["Acme: CHEAP p1lls", [{"role": "user", "content": "Acme 1234"}]]) if hits)
+
+
 def any_judgement(rng: random.Random) -> Judgement:
     """A random judgement that a worker could write, made by the same functions: of an answer or of none, its own or another's."""
     kind = rng.randrange(20)
-    if kind == 0:
-        return EMPTY
+    if kind in (0, 6):
+        return LISTED.judgement() if kind else EMPTY
     if kind == 1:
         return failure("abandoned", f"{rng.randrange(9)} crashes, {rng.randrange(9)} failures")
     mine = judgement_of(any_answer(rng))
+    if kind == 7:
+        return noted([mine], [MARKED])[0]
     if kind in (2, 3):
         return settle(Triage([0], {1: 0}, {}), {0: mine}, 2)[1]  # the same text twice in a shard
     if kind in (4, 5):

@@ -4,6 +4,7 @@ import functools
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names, failure
@@ -19,6 +20,7 @@ GRAVITY = (
     Severity.UNSAFE,
 )  # ascending, for the windows of a text
 EMPTY = Judgement(Severity.SAFE, Category.NONE, served_by=ServedBy.RULE_EMPTY)
+NOT_LISTED: Mapping[int, Judgement] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,15 @@ class Triage:
     settled: dict[int, Judgement]
 
 
-def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes]) -> Triage:
-    """Sort the rows of a shard into empty, repeated, and to be asked. Every index is in exactly one group."""
+def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes], listed: Mapping[int, Judgement] = NOT_LISTED) -> Triage:
+    """Sort the rows of a shard into empty, decided by a list, repeated, and to be asked. Every index is in exactly one group."""
     ask, duplicates, settled = [], {}, {}
     first: dict[bytes, int] = {}
     for i, (row, digest) in enumerate(zip(rows, digests, strict=True)):
         if is_blank(row.content):
             settled[i] = EMPTY
+        elif i in listed:
+            settled[i] = listed[i]
         elif digest in first:
             duplicates[i] = first[digest]
         else:

@@ -1,4 +1,4 @@
-"""Judges a shard's texts: texts that are known or already in work are not judged again, the rest goes to the engine."""
+"""Judges a shard's texts: what a list decides, what is known and what is in work needs no model; the rest goes to the engine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,6 +6,7 @@ from typing import cast
 
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
+from guardfleet.lists.matching import Hits
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings.groups import CacheSettings
 from guardfleet.store import verdicts
@@ -14,6 +15,7 @@ from guardfleet.store.shards.leases import Claim
 from guardfleet.telemetry import metrics, tracing
 from worker.engine.interfaces import Engine
 from worker.engine.prompting.windows import Coverage
+from worker.moderation import lookup
 from worker.moderation.interpretation import judgement_of, settle, triage
 from worker.moderation.single_flight import Key, Scope
 from worker.moderation.throughput import Throughput
@@ -31,7 +33,8 @@ class Judge:
 
     def judge(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], scope: Scope) -> list[Judgement]:
         """Return a judgement for each row, in order. The scope must stay open until they are committed."""
-        plan = triage(rows, digests)
+        found = lookup.hits(self.db, held, rows)
+        plan = triage(rows, digests, self._listed(held, found, digests))
         keys = {i: self._key(held, digests[i]) for i in plan.ask}
         theirs = scope.take(keys.values())
         known = self._known(held, [digests[i] for i in plan.ask])
@@ -43,7 +46,15 @@ class Judge:
                 judged[i] = shared
         judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged], scope)
         self.throughput.finished(rows)
-        return settle(plan, judged, len(rows))
+        return lookup.noted(settle(plan, judged, len(rows)), found)
+
+    def _listed(self, held: Claim, found: Sequence[Hits | None], digests: Sequence[bytes]) -> Mapping[int, Judgement]:
+        """Return what lists decide; where a list says `safe` and a model has said otherwise, the model's word stands."""
+        decided = {i: hits.judgement() for i, hits in enumerate(found) if hits is not None and hits.severity is not None}
+        allowed = [i for i, judgement in decided.items() if judgement.severity is Severity.SAFE]
+        known = self._known(held, [digests[i] for i in allowed])
+        worse = {i: one for i in allowed if (one := known.get(digests[i])) and one.severity is not Severity.SAFE}
+        return decided | worse
 
     def _known(self, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Judgement]:
         max_age_hours = self.cache.hours if held.reuse else 0.0

@@ -81,7 +81,7 @@ def _forget_jobs(connection: Connection, day: dt.date) -> None:
     """Delete the day's jobs, which are purged, and every row that belongs to them."""
     of_day = "in (select id from job where day = %(day)s)"
     connection.execute(f"delete from attempt where delivery_id in (select id from delivery where job_id {of_day})", {"day": day})
-    for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done", "retried", "decision"):
+    for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done", "retried", "decision", "list_hit"):
         connection.execute(f"delete from {table} where job_id {of_day}", {"day": day})
     connection.execute(f"delete from retried where of_job_id {of_day}", {"day": day})
     connection.execute(

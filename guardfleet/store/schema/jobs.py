@@ -22,6 +22,7 @@ from guardfleet.store.schema.administration import AuditEvent, InstallationKey, 
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
 from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
 from guardfleet.store.schema.fleet import Scaling, Worker
+from guardfleet.store.schema.lists import ListHit, TermList
 from guardfleet.store.schema.policies import Decision, Policy, PolicyOutcome
 from guardfleet.store.schema.public import ApiKey, File, Repeat
 from guardfleet.store.schema.retries import Retried
@@ -45,6 +46,7 @@ __all__ = [
     "Endpoint",
     "File",
     "InstallationKey",
+    "ListHit",
     "Outbox",
     "Policy",
     "PolicyOutcome",
@@ -53,6 +55,7 @@ __all__ = [
     "Scaling",
     "SchemaSupport",
     "Tenant",
+    "TermList",
     "Worker",
 ]  # one metadata: importing this module registers every table
 

@@ -52,6 +52,12 @@ create or replace function guardfleet_extent(e jsonb) returns text {SQL} as $$
   select coalesce('; decided by characters ' || (e -> 'decided' ->> 0) || ' to ' || (e -> 'decided' ->> 1)
                   || case when jsonb_array_length(e -> 'windows') > 1
                           then ', one of ' || jsonb_array_length(e -> 'windows') || ' windows' else '' end, '')
+      || coalesce('; on list ' || (e -> 'lists' -> 0 ->> 'list') || ', entry ' || (e -> 'lists' -> 0 ->> 'entry')
+                  || ', characters ' || (e -> 'lists' -> 0 ->> 'start') || ' to ' || (e -> 'lists' -> 0 ->> 'end')
+                  || coalesce(' of turn ' || (e -> 'lists' -> 0 ->> 'turn'), '')
+                  || case when jsonb_array_length(e -> 'lists') + coalesce((e ->> 'more_hits')::int, 0) > 1
+                          then ', and ' || jsonb_array_length(e -> 'lists') + coalesce((e ->> 'more_hits')::int, 0) - 1 || ' more'
+                          else '' end, '')
       || coalesce('; left out on request: characters ' || (
            select string_agg((part ->> 0) || ' to ' || (part ->> 1), ', ') from jsonb_array_elements(e -> 'left_out') part), '')
       || coalesce('; left out as too long: the oldest ' || (e ->> 'turns_left_out') || ' turns', '')
@@ -63,13 +69,14 @@ create or replace function guardfleet_unreadable(v verdict) returns text {SQL} a
   select case
     when v.severity not between {Severity.SAFE} and {Severity.ERROR} then 'severity ' || v.severity
     when v.categories not between 0 and {ALL_CATEGORIES} then 'categories ' || v.categories
-    when v.served_by not between {ServedBy.MODEL} and {ServedBy.NOBODY} then 'served by ' || v.served_by
+    when v.served_by not between {min(ServedBy)} and {max(ServedBy)} then 'served by ' || v.served_by
     when octet_length(v.probabilities) <> {len(LABELS)} then octet_length(v.probabilities) || ' probabilities'
     when octet_length(v.category_odds) <> {len(CATEGORY_CHOICES)} then octet_length(v.category_odds) || ' category odds'
     when (v.severity = {Severity.ERROR}) <> (v.error is not null) then 'an error without a code, or a code without an error'
     when v.severity = {Severity.SAFE} and v.categories <> 0 then 'safe with categories'
     when v.served_by = {ServedBy.NOBODY} and v.severity <> {Severity.ERROR} then 'a severity that nobody gave'
     when v.served_by = {ServedBy.RULE_EMPTY} and v.severity <> {Severity.SAFE} then 'an empty text that is not safe'
+    when v.served_by = {ServedBy.LIST} and v.severity = {Severity.ERROR} then 'an error that a list decided'
   end $$;
 
 create or replace function guardfleet_no_verdict(error text, detail text, evidence jsonb) returns text {SQL} as $$
@@ -98,7 +105,7 @@ create or replace function guardfleet_rationale(v verdict, model text) returns t
                   || ', controversial ' || guardfleet_probability(v.probabilities, 1)
                   || ', unsafe ' || guardfleet_probability(v.probabilities, 2), '')
       || coalesce(guardfleet_extent(v.evidence), '')
-      || '; judged by ' || model
+      || case v.served_by when {ServedBy.LIST} then '; decided by the list' else '; judged by ' || model end
       || case v.served_by when {ServedBy.CACHE} then ' earlier (cached)'
                           when {ServedBy.DUPLICATE} then ' on the same text in this job' else '' end || '.'
   end $$;
@@ -128,7 +135,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "rationale": ("guardfleet_rationale(v, m.name || '@' || left(m.revision, 12))", "The evidence as a sentence."),
     "served_by": (
         _if_read(f"{_array(s.label for s in ServedBy)}[v.served_by + 1]", "'nobody'"),
-        "What gave the verdict: model, cache, duplicate, rule:empty; nobody where there is none.",
+        "What gave the verdict: model, cache, duplicate, rule:empty, list; nobody where there is none.",
     ),
     "raw": ("v.raw", "The model's answer; null where it says the other columns and nothing else, to the letter."),
     "error": (_if_read("v.error", "'unreadable'"), "Why there is no verdict, as a code."),

@@ -16,9 +16,9 @@ from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.policy.document import Action
-from guardfleet.policy.facts import CodeFacts
+from guardfleet.policy.facts import CodeFacts, lists_hit
 from guardfleet.rows import payload
-from guardfleet.store import decisions, policies
+from guardfleet.store import decisions, lists, policies
 from guardfleet.store.decisions import Decided
 from guardfleet.store.events.outbox import FINISHED, emit
 from guardfleet.store.jobs.notify import DONE_CHANNEL
@@ -29,7 +29,7 @@ from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, RUNNING_JOB
 from guardfleet.telemetry import metrics
 from guardfleet.verdicts.encoding import Codes, encode
 
-SAVED = (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY)
+SAVED = (ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY, ServedBy.LIST)
 FEW = 16  # up to this many verdicts, one statement is faster than COPY
 VERDICT_COLUMNS = {
     "job_id": "int8", "seq": "int4", "day": "date", "model_id": "int2", "input_tokens": "int4", "output_tokens": "int2",
@@ -65,6 +65,10 @@ DECIDED = f""", q as (
       select fenced.job_id, %(first)s, r.* from fenced cross join unnest(
         %(d_policy_id)s::int8[], %(d_n)s::int4[], %(d_outcomes)s::bytea[], %(d_allowed)s::int4[], %(d_flagged)s::int4[],
         %(d_reviewed)s::int4[], %(d_blocked)s::int4[], %(d_shadow)s::bool[]) r)
+    """
+LISTED = f""", h as (
+      insert into list_hit ({", ".join(lists.COLUMNS)})
+      select fenced.job_id, %(first)s, u.* from fenced cross join unnest(%(l_list)s::text[], %(l_texts)s::jsonb[]) u)
     """
 TAKEN = " select count(*) from fenced"
 FORGOTTEN = """, gone as (
@@ -107,6 +111,7 @@ def finish(
         raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
     codes = [encode(row.judgement) for row in rows]
     values = _counts(held, rows, codes, model_id, escalation) | {"device_s": device_s} | _decided(db, held, rows, codes)
+    values |= _listed(rows)
     try:
         mine = _finish(db, held, rows, codes, model_id, values)
     except RecursionError:  # metadata from an earlier version can be read but not written: leave it out
@@ -131,15 +136,26 @@ def _finish(
         by_column = zip(*_verdict_rows(held, rows, codes, model_id), strict=True)
         values = values | {f"{name}_s": list(column) for name, column in zip(VERDICT_COLUMNS, by_column, strict=True)}
         # purge() deletes the row of a shard that keeps nothing later, like all others: it holds nothing of the text
-        statement = FEW_ROWS + (FORGOTTEN if held.keeps_nothing else "") + (DECIDED if "d_policy_id" in values else "") + TAKEN
+        statement = FEW_ROWS + (FORGOTTEN if held.keeps_nothing else "") + _beside(values) + TAKEN
         with db.session() as connection:
             return bool(connection.scalar(statement, values))
     with db.begin() as connection:
         if connection.scalar(FENCE, values) is None:
             return False
         copy_rows(connection, "verdict", VERDICT_COLUMNS, _verdict_rows(held, rows, codes, model_id))
-        connection.execute(MANY + (DECIDED if "d_policy_id" in values else "") + TAKEN, values)
+        connection.execute(MANY + _beside(values) + TAKEN, values)
     return True
+
+
+def _beside(values: dict[str, Any]) -> str:
+    """Return the parts of the statement that most shards do without."""
+    return (DECIDED if "d_policy_id" in values else "") + (LISTED if "l_list" in values else "")
+
+
+def _listed(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the parameters of LISTED: in how many texts each entry of a list was found; none without hits."""
+    found = lists.hits_of(row.judgement.evidence for row in rows)
+    return {"l_list": list(found), "l_texts": [Jsonb(texts) for texts in found.values()]} if found else {}
 
 
 def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Codes]) -> dict[str, Any]:
@@ -150,7 +166,8 @@ def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Cod
     for policy_id, decider in ready.items():
         if decider is not None:
             metadata = [row.metadata for row in rows] if decider.reads_metadata else None
-            made.append(Decided.by(decider, policy_id, CodeFacts(codes, tokens, metadata)))
+            hit = [lists_hit(row.judgement.evidence) for row in rows] if decider.reads_lists else None
+            made.append(Decided.by(decider, policy_id, CodeFacts(codes, tokens, metadata, hit)))
     told = next((one for one in made if not one.shadow), None)
     undecided = held.n if applied.active is not None and told is None else 0
     columns = zip(*(one.row(held.job_id, held.first_seq) for one in made), strict=True)

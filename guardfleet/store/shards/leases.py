@@ -20,6 +20,7 @@ from guardfleet.domain.states import ShardState
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
+from guardfleet.store import lists
 from guardfleet.store.postgres.database import UNFLUSHED, Database
 from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, OPEN_JOB, READY_SHARD
 
@@ -44,6 +45,7 @@ class Claim:
     reuse: bool = True  # verdicts of other jobs may serve it
     blob: bytes | None = None  # an interactive shard's encrypted texts: the caller waits, and this saves a query
     keeps_nothing: bool = False  # its text is deleted with its verdict's commit, and no digest of it is kept
+    lists: Sequence[int] = ()  # that its tenant applies
 
     @property
     def label(self) -> str:
@@ -77,7 +79,8 @@ CLAIM = f"""update shard s set state = {ShardState.LEASED}, token = s.token + 1,
                       j.tenant_id, j.public_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
                       j.reuse, case when {INTERACTIVE:s} and s.model is null then (
                         select p.blob from shard_payload p
-                        where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end as blob, j.keeps_nothing"""
+                        where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end as blob, j.keeps_nothing,
+                      {lists.ACTIVE} as lists"""
 
 
 def claim(

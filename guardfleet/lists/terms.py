@@ -1,0 +1,199 @@
+"""Terms by the hundred thousand, looked for in many texts at once.
+
+An Aho-Corasick automaton over folded letters proposes, `spelling` decides. A term is bounded by what separates words, unless it is
+to be found anywhere; scripts that separate no words bound nothing, and Hangul, whose words carry endings, is bounded at its
+beginning.
+"""
+
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from guardfleet.lists.alphabet import BREAK, MERGED, SPACE, letters, readings
+from guardfleet.lists.folding import Folded, fold
+from guardfleet.lists.spelling import spelling
+
+UNSEPARATED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+HANGUL = "HANGUL"
+MOST_WORDS = 8  # of a term
+MOST_HITS = 100  # of one term in one text; a text may be a term a hundred thousand times
+Span = tuple[int, int]
+Spans = dict[int, set[Span]]  # of one text, by entry
+
+
+class Found(NamedTuple):
+    """A term in a text: its number, and where, in characters."""
+
+    entry: int
+    start: int
+    end: int
+
+
+class Key(NamedTuple):
+    """One way in which a term is looked for. `latin`: in the Latin letters that its own look like."""
+
+    entry: int
+    word: str
+    exact: bool
+    latin: bool
+    starts_word: bool
+    ends_word: bool
+
+
+class Term(NamedTuple):
+    """What to look for: the number of its entry, its words, whether within words too, whether as it is written alone."""
+
+    entry: int
+    value: str
+    anywhere: bool = False
+    exact: bool = False
+
+
+class Terms:
+    """Terms and whole texts, ready to be looked for. Made once for a set of lists; thread-safe."""
+
+    def __init__(self, terms: Iterable[Term], wholes: Iterable[tuple[int, str]] = ()) -> None:
+        """Make it. `wholes`: entries that the whole text has to be, by its letters. Raises ValueError for one without a letter."""
+        import ahocorasick  # noqa: PLC0415
+
+        keys: dict[str, list[Key]] = {}
+        self._around = 0
+        for entry, value, anywhere, exact in terms:
+            for word, latin in _spellings(value, exact=exact):
+                key = Key(entry, word, exact, latin, *_bounds(word, anywhere=anywhere))
+                keys.setdefault(_folded(key), []).append(key)
+                self._around = max(self._around, word.count(SPACE))
+        self._automaton = ahocorasick.Automaton()
+        for folded, several in keys.items():
+            self._automaton.add_word(folded, (len(folded), tuple(several)))
+        if keys:
+            self._automaton.make_automaton()
+        self._wholes: dict[str, list[int]] = {}
+        for entry, value in wholes:
+            self._wholes.setdefault(words_of(value), []).append(entry)
+        self._folded_wholes = {_merged(word) for word in self._wholes}
+        self._has_keys = bool(keys)
+
+    def find(self, texts: Sequence[str]) -> list[list[Found]]:
+        """Return what was found in each text, in order, each term at most MOST_HITS times."""
+        if not texts or not (self._has_keys or self._wholes):
+            return [[] for _ in texts]
+        out: list[Spans] = [{} for _ in texts]
+        folded = fold(texts, around=self._around)
+        if self._wholes:
+            for at, entry in self._whole(texts, folded):
+                out[at][entry] = {(0, len(texts[at]))}
+        if self._has_keys:
+            for end, (length, keys) in self._automaton.iter(folded.letters):
+                _confirm(texts, folded, end - length + 1, end, keys, out)
+        return [sorted(_each(found), key=lambda one: (one.start, one.end, one.entry)) if found else [] for found in out]
+
+    def _whole(self, texts: Sequence[str], folded: Folded) -> Iterator[tuple[int, int]]:
+        plain = folded.letters[: folded.plain_until].split(BREAK)[1:-1]
+        for at, letters_ in enumerate(plain):
+            if letters_.strip() in self._folded_wholes:
+                for entry in self._wholes.get(words_of(texts[at]), ()):
+                    yield at, entry
+
+
+def _each(found: Spans) -> Iterator[Found]:
+    return (Found(entry, start, end) for entry, spans in found.items() for start, end in spans)
+
+
+def _confirm(texts: Sequence[str], folded: Folded, start: int, end: int, keys: Sequence[Key], out: Sequence[Spans]) -> None:
+    """Note of each of the terms among `keys` whether letters `start` to `end` spell it."""
+    disguised = start >= folded.plain_until
+    for key in keys:
+        place = _span(folded, start + key.starts_word, end - key.ends_word, key)
+        if place is None:
+            continue
+        at = bisect_right(folded.starts, place[0]) - 1
+        text, span = texts[at], (place[0] - folded.starts[at], place[1] - folded.starts[at])
+        known = out[at].get(key.entry, ())
+        if len(known) >= MOST_HITS or any(span[0] < end_ and start_ < span[1] for start_, end_ in known):
+            continue  # what was read plainly is not found again with the mark after it as a letter
+        stretch = text[span[0] : span[1]]
+        if spelling(key.word, exact=key.exact).spells(stretch, disguised=disguised) and _is_meant(
+            text, span, stretch, key, disguised=disguised
+        ):
+            out[at].setdefault(key.entry, set()).add(span)
+
+
+def _span(folded: Folded, start: int, end: int, key: Key) -> Span | None:
+    """Return where letters `start` to `end` stand, as places in the joined texts; None if they end within a character."""
+    source = folded.source
+    word = key.word
+    from_, until = int(folded.first[start]), int(folded.last[end])
+    if not key.starts_word:  # of a run that is longer than the term's, the last ones
+        from_ = max(from_, int(folded.last[start]) - _run(word) + 1)
+    if not key.ends_word:
+        until = min(until, int(folded.first[end]) + _run(word[::-1]) - 1)
+    first, last = int(source[from_]), int(source[until])
+    if (from_ and source[from_ - 1] == first) or (until + 1 < len(source) and source[until + 1] == last):
+        return None
+    return first, last + 1
+
+
+def _run(word: str) -> int:
+    return len(next("".join(group) for _, group in groupby(word.translate(MERGED))))
+
+
+def _is_meant(text: str, span: Span, stretch: str, key: Key, *, disguised: bool) -> bool:
+    """Return whether what spells a term is no other word in another script that only looks alike."""
+    if key.latin:  # a term of another script in Latin letters: at least one of its own has to be there
+        return any(readings(char) and not char.isascii() for char in stretch)
+    if not disguised:
+        return True
+    own = [char for char in stretch if char.isalpha()]
+    if any(letters(char).isascii() for char in own):
+        return True
+    if not own:
+        return False
+    script = _script(own[0])
+    around = (char for char in text[: span[0]] + text[span[1] :] if char.isalpha() and not char.isascii())
+    return not any(not readings(char) and _script(char) == script for char in around)
+
+
+def words_of(text: str) -> str:
+    """Return the words of a text in letters, one space between them; case, marks and what cannot be seen are gone."""
+    return " ".join("".join(map(letters, text)).split())
+
+
+def require_words(term: str, *, most: int | None = MOST_WORDS) -> None:
+    """Raise ValueError for what cannot be looked for as a term; `most` words, None: any number, as of a whole text."""
+    word = words_of(term)
+    if not word:
+        raise ValueError("there is no letter and no digit in it")
+    if most is not None and word.count(SPACE) >= most:
+        raise ValueError(f"a term has at most {most} words: make it a `text` or a `pattern`")
+
+
+def _spellings(term: str, *, exact: bool) -> Iterator[tuple[str, bool]]:
+    word = words_of(term)
+    require_words(word)
+    yield word, False
+    alike = "".join(latin[0] if (latin := readings(char)) and not char.isascii() else char for char in word)
+    if not exact and alike != word:
+        yield alike, True
+
+
+def _bounds(word: str, *, anywhere: bool) -> tuple[bool, bool]:
+    if anywhere:
+        return False, False
+    first, last = unicodedata.name(word[0], ""), unicodedata.name(word[-1], "")
+    return not first.startswith(UNSEPARATED), not last.startswith((*UNSEPARATED, HANGUL))
+
+
+def _folded(key: Key) -> str:
+    """Return the letters that the automaton looks for: as `folding` has them, with the spaces that bound the term."""
+    return f"{SPACE * key.starts_word}{_merged(key.word)}{SPACE * key.ends_word}"
+
+
+def _merged(word: str) -> str:
+    return "".join(letter for letter, _ in groupby(word.translate(MERGED)))
+
+
+def _script(char: str) -> str:
+    return unicodedata.name(char, "").partition(" ")[0]
