@@ -32,7 +32,8 @@ MARKS = (
 INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")  # besides the category Cf
 LAST_MAPPED = 0x20000  # ideographs of the planes above are their own letters, but for compatibility ones
 COMPATIBILITY_IDEOGRAPHS = range(0x2F800, 0x2FA20)
-LATIN, DISGUISE = 1, 2  # kinds of characters, as bits: a Latin letter, what can stand for one
+# Kinds of characters, as bits: a Latin letter, what can stand for one, what looks like one, what separates words in any reading.
+LATIN, DISGUISE, LOOKALIKE, GAP = 1, 2, 4, 8
 
 
 @functools.lru_cache(1 << 16)
@@ -92,7 +93,7 @@ class Alphabet:
     """The letters of every code point, as columns over all of them.
 
     `plain[code]` is the code of its one letter, 0 if it is ignored, SEVERAL if `several` has more than one; `disguised` the same
-    with what can stand for a Latin letter as that letter; `kinds` the bits LATIN and DISGUISE.
+    with what can stand for a Latin letter as that letter; `kinds` the bits above.
     """
 
     SEVERAL = 0xFFFFFFFF
@@ -106,13 +107,14 @@ class Alphabet:
             self.plain[ord(char)] = ord(word) if len(word) == 1 else self.SEVERAL if word else 0
             if len(word) > 1:
                 self.several[ord(char)] = np.array([ord(letter) for letter in word], np.uint32)
-            self.kinds[ord(char)] = LATIN if word.isascii() and word.isalpha() else 0
+            self.kinds[ord(char)] = GAP if word == SPACE else LATIN if word.isascii() and word.isalpha() else 0
         self.plain[0xE0000:0xE1000] = 0
         self.plain[0xF0000:] = ord(SPACE)
+        self.kinds[0xF0000:] = GAP
         self.disguised = self.plain.copy()
         for char in [*LEET, *_looks_like()]:
             self.disguised[ord(char)] = ord(readings(char)[0].translate(MERGED))
-            self.kinds[ord(char)] = DISGUISE
+            self.kinds[ord(char)] = DISGUISE | (0 if char.isascii() else LOOKALIKE)
 
 
 def _mapped() -> Iterator[str]:

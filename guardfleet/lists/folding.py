@@ -12,11 +12,12 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-from guardfleet.lists.alphabet import BREAK, DISGUISE, LATIN, SPACE, Alphabet, Codes, alphabet, codes_of, text_of
+from guardfleet.lists.alphabet import BREAK, DISGUISE, GAP, LATIN, LOOKALIKE, SPACE, Alphabet, Codes, alphabet, codes_of, text_of
 
 JOINER = f"{SPACE}\U0010ffff{SPACE}"  # between texts; its middle becomes BREAK by its place, not by its code
 Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Runs = tuple[Codes, Places, Places, Places]  # letters, first and last of each run as places in the last, where each stands
 SPACE_CODE, BREAK_CODE = ord(SPACE), ord(BREAK)
 
 
@@ -43,7 +44,9 @@ def fold(texts: Sequence[str], *, around: int = 0) -> Folded:
     codes = codes_of(JOINER + JOINER.join(texts) + JOINER)
     starts = list(accumulate(lengths[:-1], initial=len(JOINER)))
     breaks = np.array([1, *(start + length - len(JOINER) + 1 for start, length in zip(starts, lengths, strict=True))])
-    parts = [_collapsed(*_read(table, table.plain[codes], codes, breaks, None))]
+    plain = table.plain[codes]
+    plain[breaks] = BREAK_CODE
+    parts = [_collapsed(*_written_out(table, plain, codes, np.flatnonzero(plain)))]
     parts += _disguised(table, codes, breaks, around)
     letters, first, last, source = [], [], [], []
     at = 0
@@ -63,89 +66,72 @@ def fold(texts: Sequence[str], *, around: int = 0) -> Folded:
     )
 
 
-def _disguised(table: Alphabet, codes: Codes, breaks: Places, around: int) -> list[tuple[Codes, Places, Places, Places]]:
+def _disguised(table: Alphabet, codes: Codes, breaks: Places, around: int) -> list[Runs]:
+    """Return the readings of the words in which something may stand for a Latin letter."""
     kinds = table.kinds[codes]
-    disguise, latin = (kinds & DISGUISE) != 0, (kinds & LATIN) != 0
-    if not disguise.any():
+    at = np.flatnonzero(kinds & DISGUISE)
+    beside = (kinds[at - 1] | kinds[at + 1]) & (LATIN | LOOKALIKE) if len(at) else at
+    at = at[(beside | kinds[at] & LOOKALIKE) != 0]
+    if not len(at):
         return []
-    beside = _beside(latin | (disguise & (codes > 127)))  # noqa: PLR2004 - beyond ASCII: what looks like a letter is one
-    suspect = disguise & (beside | (codes > 127))  # noqa: PLR2004
-    if not suspect.any():
-        return []
-    letters = table.disguised[codes]
-    final = _final_marks(codes, letters, breaks)
+    kinds[breaks] = GAP
+    places, is_break = _words_around(np.flatnonzero(kinds & GAP), at, breaks, around)
+    some = codes[places]
+    letters = table.disguised[some]
+    letters[is_break] = BREAK_CODE
+    final = _final_marks(some, letters)
     every = letters.copy()
     letters[final] = SPACE_CODE
-    out = []
-    for read, wanted in ((letters, suspect & ~final), (every, suspect & final)):
-        if wanted.any():
-            read[breaks] = BREAK_CODE
-            chosen = _chosen(read, wanted, around)
-            if chosen.any():
-                out.append(_collapsed(*_read(table, read, codes, breaks, chosen)))
-    return out
+    readings = [letters, every] if final.any() else [letters]
+    return [_collapsed(*_written_out(table, read, some, np.flatnonzero(read), places)) for read in readings]
 
 
-def _beside(mask: Mask) -> Mask:
-    out = np.zeros_like(mask)
-    out[1:] |= mask[:-1]
-    out[:-1] |= mask[1:]
-    return out
+def _words_around(gaps: Places, at: Places, breaks: Places, around: int) -> tuple[Places, Mask]:
+    """Return the places of the words that hold `at` and of `around` words before and after, none of another text.
+
+    Each word comes with the gap before and after it, and with a place before that which is a break unless the words are neighbours.
+    """
+    wide = np.flatnonzero(np.diff(gaps) > 1)
+    starts, ends = gaps[wide] + 1, gaps[wide + 1]
+    words = np.unique(np.searchsorted(starts, at, "right") - 1)
+    if around:
+        text = np.searchsorted(breaks, starts)
+        near = np.clip(words[:, None] + np.arange(-around, around + 1), 0, len(starts) - 1)
+        words = np.unique(near[text[near] == text[words][:, None]])
+    begins, n = starts[words] - 2, ends[words] - starts[words] + 3
+    first = np.cumsum(n) - n
+    places = np.repeat(begins - first, n) + np.arange(int(n.sum()))
+    is_break = np.zeros(len(places), bool)
+    is_break[first[np.diff(words, prepend=-2) > 1]] = True
+    places[first] = starts[words] - 1  # a gap, where it is no break
+    return places, is_break
 
 
-def _final_marks(codes: Codes, letters: Codes, breaks: Places) -> Mask:
+def _final_marks(codes: Codes, letters: Codes) -> Mask:
     """Return which exclamation marks end a word: after them comes no letter."""
     marks: Mask = codes == ord("!")
     if not marks.any():
         return marks
-    ends = letters == SPACE_CODE
-    ends[breaks] = True
+    ends = (letters == SPACE_CODE) | (letters == BREAK_CODE)
     n = len(codes)
     following = np.minimum.accumulate(np.where(marks, n - 1, np.arange(n))[::-1])[::-1]  # the next place that is no mark
-    out: Mask = marks & ends[following]
-    return out
+    return marks & ends[following]
 
 
-def _chosen(letters: Codes, wanted: Mask, around: int) -> Mask:
-    """Return the places of words in which something is wanted, and of `around` words before and after; no word of another text."""
-    spaces = letters == SPACE_CODE
-    begins = ~spaces
-    begins[1:] &= spaces[:-1]
-    word = np.cumsum(begins)  # from 1; a space belongs to the word before it
-    chosen = np.zeros(int(word[-1]) + 2, bool)
-    chosen[word[wanted]] = True
-    for _ in range(around):
-        chosen = chosen | _beside(chosen)
-    out: Mask = np.take(chosen, word)
-    return out
-
-
-def _read(table: Alphabet, letters: Codes, codes: Codes, breaks: Places, chosen: Mask | None) -> tuple[Codes, Places]:
-    """Return letters and where each stands: what is ignored is left out, what is several letters is written out."""
-    letters[breaks] = BREAK_CODE
-    if chosen is not None:
-        spaces = letters == SPACE_CODE
-        letters[~chosen & ~spaces] = BREAK_CODE
-        before = np.zeros_like(chosen)
-        before[:-1] = chosen[1:]
-        begins = ~spaces
-        begins[1:] &= spaces[:-1]
-        kept = chosen | (spaces & before) | begins
-    else:
-        kept = letters != 0
-    places = np.flatnonzero(kept & (letters != 0))
-    found = letters[places]
+def _written_out(table: Alphabet, letters: Codes, codes: Codes, kept: Places, places: Places | None = None) -> tuple[Codes, Places]:
+    """Return the letters that are kept and where each stands; what is several letters is written out."""
+    found, source = letters[kept], kept if places is None else places[kept]
     wide = np.flatnonzero(found == table.SEVERAL)
     if len(wide):
-        words = [table.several[code] for code in codes[places[wide]].tolist()]
+        words = [table.several[code] for code in codes[kept[wide]].tolist()]
         n = np.ones(len(found), np.int64)
         n[wide] = [len(word) for word in words]
-        places, found = np.repeat(places, n), np.repeat(found, n)
+        found, source = np.repeat(found, n), np.repeat(source, n)
         found[np.repeat(n, n) > 1] = np.concatenate(words)
-    return found, places
+    return found, source
 
 
-def _collapsed(letters: Codes, source: Places) -> tuple[Codes, Places, Places, Places]:
+def _collapsed(letters: Codes, source: Places) -> Runs:
     """Return letters without repetition, the first and last place of each run, and the places themselves."""
     changes = np.empty(len(letters), bool)
     changes[:1] = True

@@ -5,7 +5,7 @@ decide; of a conversation only hits in its last turn do, which is what is judged
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -98,23 +98,23 @@ class Matcher:
         """Return the hits of each content: a text, or the messages of a conversation."""
         parts = [(at, turn, text) for at, content in enumerate(contents) for turn, text in _turns(content)]
         texts = [text for _, _, text in parts]
-        found = self._terms.find(texts)
         out: list[list[Hit]] = [[] for _ in contents]
-        for (at, turn, text), of_terms in zip(parts, found, strict=True):
-            of_patterns = self._patterns.find(text)
+        for (at, turn, text), of_terms, of_patterns in zip(parts, self._terms.find(texts), self._patterns.find(texts), strict=True):
             is_whole = turn is None or len(contents[at]) == 1
-            if not of_terms and not of_patterns and not (is_whole and self._digests):
-                continue
-            is_last = turn is None or turn == len(contents[at]) - 1
             hits = [(one.entry, one.start, one.end) for one in of_terms]
             hits += [(self._pattern_entries[one.entry], one.start, one.end) for one in of_patterns]
             if is_whole and self._digests:
                 hits += [(entry, 0, len(text)) for entry in self._digests.get(_digest(text), ())]
-            for number, start, end in sorted(hits, key=_place):
-                label, entry = self._entries[number]
-                if is_whole or entry.kind != "text":
-                    out[at].append(Hit(label, entry, start, end, turn, decides=is_last and entry.decide is not None))
+            if hits:
+                is_last = turn is None or turn == len(contents[at]) - 1
+                out[at] += self._hits(hits, turn, is_last=is_last, is_whole=is_whole)
         return [Hits(tuple(hits)) if hits else None for hits in out]
+
+    def _hits(self, found: list[tuple[int, int, int]], turn: int | None, *, is_last: bool, is_whole: bool) -> Iterator[Hit]:
+        for number, start, end in sorted(found, key=_place):
+            label, entry = self._entries[number]
+            if is_whole or entry.kind != "text":
+                yield Hit(label, entry, start, end, turn, decides=is_last and entry.decide is not None)
 
 
 def _turns(content: Content) -> Iterable[tuple[int | None, str]]:

@@ -38,17 +38,18 @@ class Patterns:
             if len(patterns) not in (self._set.Match(SENTINEL) or ()):
                 raise ValueError(f"the patterns need more than {MEMORY_BYTES >> 20} MB together")
 
-    def find(self, text: str) -> list[Found]:
-        """Return what was found in a text, in order, each pattern at most MOST_HITS times."""
-        if self._set is None:
-            return []
+    def find(self, texts: Sequence[str]) -> list[list[Found]]:
+        """Return what was found in each text, in order, each pattern at most MOST_HITS times."""
+        return [[] for _ in texts] if self._set is None else [self._find(text) for text in texts]
+
+    def _find(self, text: str) -> list[Found]:
         seen = text if text.isascii() else unicodedata.normalize("NFKC", UNSEEN.sub("", text))
-        matched = [entry for entry in self._set.Match(seen.encode("utf-8", "replace")) or () if entry < len(self._each)]
+        matched = self._set.Match(seen.encode("utf-8", "replace"))
         if not matched:
             return []
         places = None if seen == text else _places(text, seen)
-        out = [found for entry in matched for found in self._spans(entry, seen, places)]
-        return sorted(out, key=lambda one: (one.start, one.end, one.entry))
+        found = [one for entry in matched if entry < len(self._each) for one in self._spans(entry, seen, places)]
+        return sorted(found, key=lambda one: (one.start, one.end, one.entry))
 
     def _spans(self, entry: int, seen: str, places: list[tuple[int, int]] | None) -> Iterator[Found]:
         storable = seen.encode("utf-8", "replace").decode()

@@ -45,12 +45,17 @@ ACTS: dict[str, tuple[str, ...]] = {
     "policy activate mine": ("policy.activate",),
     "redecide --since 1d": ("policy.redecide",),
     "policy deactivate mine@1": ("policy.deactivate",),
+    "lists import mine TERMS": ("list.create",),
+    "lists activate mine": ("list.activate",),
+    "lists export mine": ("list.export",),
+    "lists deactivate mine": ("list.deactivate",),
     "keys rotate-secret": ("secret_key.rotate", "secret_key.retire"),
 }  # fmt: skip
 READING = {
     "status", "jobs", "watch", "doctor", "version", "evaluate", "audit", "db current", "keys list", "keys secret",
     "bench engine", "bench pipeline", "plan",
     "policy check", "policy schema", "policy preset", "policy test", "policy list", "policy show",
+    "lists check", "lists list", "lists diff", "lists match", "lists hits", "lists prune",
 }  # fmt: skip
 ELSEWHERE = {"retry"}  # needs a job with failed texts: tests/store/test_retry.py
 PROCESSES = {"up", "worker", "dispatcher", "api"}  # whose acts are those of tests/store/test_audit.py and tests/http/test_audit.py
@@ -91,7 +96,8 @@ def test_each_command_leaves_its_rows_under_user_and_host(
     source.write_text(json.dumps({"id": CANARY, "text": CANARY, "metadata": {CANARY: CANARY}}) + "\n")
     scanned = scanned_before(of_database, db, keyring, str(source), str(out))
     (policy := tmp_path / "mine.yaml").write_text(f"name: mine\ndescription: {CANARY}\ndefault: flag\n")
-    names, settings = {"IN": str(source), "OUT": str(out), "POLICY": str(policy)}, of_database
+    (terms := tmp_path / "terms.txt").write_text(f"{CANARY}\n")
+    names, settings = {"IN": str(source), "OUT": str(out), "POLICY": str(policy), "TERMS": str(terms)}, of_database
     for act, actions in ACTS.items():
         if act.startswith("results"):
             judge(db, scanned)

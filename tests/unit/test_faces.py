@@ -57,6 +57,9 @@ MODULES = {
     "guardfleet/store/schema/view.py": "view",
     "guardfleet/verdicts/encoding.py": "- what all others read through",
     "guardfleet/client/direct.py": "export",
+    "guardfleet/lists/document.py": "- what an entry decides",
+    "guardfleet/lists/matching.py": "- the interpretation: what a list decides",
+    "worker/moderation/lookup.py": "- puts hits beside judgements",
     "guardfleet/policy/document.py": "- what may be asked of verdicts",
     "guardfleet/policy/evaluation.py": "- decides what to do with a verdict",
     "guardfleet/policy/facts.py": "- what rules read, compared with the interpretation in tests/property/test_policies.py",
@@ -121,7 +124,7 @@ COMMANDS = {
     "retry": "-", "plan": "-",
     "cancel": "-",
     "pause": "-", "resume": "-", "prioritise": "-", "up": "-", "worker": "-", "dispatcher": "-", "api": "-", "doctor": "-",
-    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-",
+    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-", "lists": "-",
 }  # fmt: skip
 SOURCES = {
     "api.openai.categories", "api.openai.result_files", "guardfleet.verdicts.export", "guardfleet.verdicts.rationale",

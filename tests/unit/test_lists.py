@@ -126,7 +126,7 @@ def test_patterns_that_need_more_memory_than_they_may_are_refused() -> None:
     for pattern in ("(?=a)b", r"(a)\1", "(", "*", "a{2000}"):
         with pytest.raises(ValueError, match="RE2 takes no such pattern"):
             Entry(kind="pattern", value=pattern)
-    assert [one.entry for one in Patterns(["b", "a"]).find("xa")] == [1]
+    assert [one.entry for one in Patterns(["b", "a"]).find(["xa"])[0]] == [1]
 
 
 CSV = """kind,value,id,anywhere,exact,decide,categories
