@@ -31,7 +31,7 @@ PROBLEM: dict[str, Any] = {
         },
         "problems": {
             "type": "array",
-            "description": "Everything that is wrong with a policy (`invalid_policy`).",
+            "description": "Everything that is wrong with a policy (`invalid_policy`) or a list (`invalid_list`).",
             "items": {
                 "type": "object",
                 "required": ["line", "where", "cause"],

@@ -24,6 +24,7 @@ from api.routes import (
     batches,
     files,
     health_probes,
+    lists,
     moderations,
     perspective,
     policies,
@@ -98,7 +99,19 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
 
     app = FastAPI(title="guardfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
-    for routes in (batches, retries, results, files, moderations, perspective, webhook_endpoints, policies, redecisions, audit):
+    for routes in (
+        batches,
+        retries,
+        results,
+        files,
+        moderations,
+        perspective,
+        webhook_endpoints,
+        policies,
+        redecisions,
+        lists,
+        audit,
+    ):
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)

@@ -3,9 +3,9 @@
 
     python -m benchmarks.lists [--terms 100000] [--patterns 200] [--texts 20000] [--turns 7]
 
-Terms are random words, and texts of 200 characters of other random words, a fifth of which hold digits or exclamation marks beside
-letters; one text in a hundred holds a term. Shards of 1,024 texts, as a worker has them. Hostile ones: a million characters that are
-all hits, one run, nested repetitions against RE2. The last line of stdout is one JSON.
+Terms are random words, and texts of 200 characters of other random words, a fifth of which hold digits or exclamation marks
+beside letters; one text in a hundred holds a term. Shards of 1,024 texts, as a worker has them. Hostile ones: a million characters
+that are all hits, one run, nested repetitions against RE2. The last line of stdout is one JSON.
 """
 
 import argparse

@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 
 from api.http.fields import UNSTORABLE
 from guardfleet.errors import AwayError, ConfigurationError, NotFoundError, OverloadedError, RejectedError, RetryableError
-from guardfleet.policy.reading import PolicyError
+from guardfleet.lists.reading import ListError
+from guardfleet.policy.reading import MOST_PROBLEMS, PolicyError
 from guardfleet.store import installation
 from guardfleet.telemetry.logs import get_logger
 
@@ -102,6 +103,13 @@ def install(app: FastAPI) -> None:
             {"line": one.line or None, "where": _encodable(one.where), "cause": _encodable(one.cause)} for one in error.problems
         ]
         return problem(422, "invalid_policy", str(error), param="policy", more={"problems": problems})
+
+    @app.exception_handler(ListError)
+    async def _(_: Request, error: ListError) -> JSONResponse:
+        problems = [
+            {"line": line or None, "where": "", "cause": _encodable(cause)} for line, cause in error.problems[:MOST_PROBLEMS]
+        ]
+        return problem(422, "invalid_list", str(error), param="list", more={"problems": problems})
 
     @app.exception_handler(RejectedError)
     async def _(_: Request, error: RejectedError) -> JSONResponse:

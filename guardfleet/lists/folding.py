@@ -115,7 +115,8 @@ def _final_marks(codes: Codes, letters: Codes) -> Mask:
     ends = (letters == SPACE_CODE) | (letters == BREAK_CODE)
     n = len(codes)
     following = np.minimum.accumulate(np.where(marks, n - 1, np.arange(n))[::-1])[::-1]  # the next place that is no mark
-    return marks & ends[following]
+    out: Mask = marks & ends[following]
+    return out
 
 
 def _written_out(table: Alphabet, letters: Codes, codes: Codes, kept: Places, places: Places | None = None) -> tuple[Codes, Places]:

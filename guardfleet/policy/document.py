@@ -138,6 +138,7 @@ class When(Strict):
         """The values of each condition that has some, as they are written: `7` and `"7"` are two."""
         lists: dict[tuple[str, ...], list[Any] | None] = {("metadata", name): values for name, values in self.metadata.items()}
         lists |= {("category",): self.category, ("served_by",): self.served_by, ("language",): self.language}
+        lists |= {("lists",): self.lists}
         return {name: frozenset(map(repr, values)) for name, values in lists.items() if values is not None}
 
 

@@ -9,7 +9,7 @@ import hashlib
 import threading
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -57,18 +57,26 @@ class Use:
     last_day: dt.date
 
 
-def add(db: Database, tenant_id: int, name: str, entries: Sequence[Entry]) -> tuple[Version, bool]:
-    """Store the entries as the next version of the list; return whether it is new: one equal to the newest is that one."""
+def add(
+    db: Database, tenant_id: int, name: str, entries: Sequence[Entry], *, also: Callable[[Connection, str], None] | None = None
+) -> tuple[Version, bool]:
+    """Store the entries as the next version of the list; return whether it is new: one equal to the newest is that one.
+
+    `also` runs in the same transaction, with its name and version.
+    """
     written = b"\n".join(orjson.dumps(entry.model_dump(exclude_defaults=True)) for entry in entries)
     digest = hashlib.sha256(written).digest()
     with db.begin() as connection:
-        connection.execute("select from tenant where id = %(tenant)s for update", {"tenant": tenant_id})  # versions take turns
+        # Versions take turns; the weaker lock leaves jobs of the tenant alone.
+        connection.execute("select from tenant where id = %(tenant)s for no key update", {"tenant": tenant_id})
         newest: Any = connection.execute(
             """select id, version, digest from term_list where tenant_id = %(tenant)s and name = %(name)s
                order by version desc limit 1""",
             {"tenant": tenant_id, "name": name},
         ).fetchone()
         if newest is not None and bytes(newest.digest) == digest:
+            if also is not None:
+                also(connection, f"{name}@{newest.version}")
             return _one(connection, "id = %(id)s", {"id": newest.id}), False
         made: int = connection.scalar(
             """insert into term_list (tenant_id, name, version, entries, n, digest)
@@ -80,6 +88,8 @@ def add(db: Database, tenant_id: int, name: str, entries: Sequence[Entry]) -> tu
         )  # fmt: skip
         version = _one(connection, "id = %(id)s", {"id": made})
         audit.record(connection, tenant_id, "list.create", version.label, entries=len(entries))
+        if also is not None:
+            also(connection, version.label)
     return version, True
 
 
@@ -105,6 +115,17 @@ def every(db: Database, tenant_id: int) -> list[Version]:
         return cursor.execute(f"{SELECT} where tenant_id = %(tenant)s order by id desc", {"tenant": tenant_id}).fetchall()
 
 
+def page(db: Database, tenant_id: int, *, after: str | None, limit: int) -> list[Version]:
+    """Return up to `limit` versions, newest first, older than the named one. Raises NotFoundError for that."""
+    start = None if after is None else get(db, tenant_id, after).id
+    with db.session() as connection:
+        return connection.cursor(row_factory=class_row(Version)).execute(
+            f"""{SELECT} where tenant_id = %(tenant)s and (%(start)s::int8 is null or id < %(start)s::int8)
+                order by id desc limit %(limit)s""",
+            {"tenant": tenant_id, "start": start, "limit": limit},
+        ).fetchall()
+
+
 def entries(db: Database, version: Version) -> list[Entry]:
     """Return its entries, as they were checked when it was added."""
     with db.session() as connection:
@@ -115,7 +136,7 @@ def activate(db: Database, version: Version) -> str | None:
     """Look for this version in shards that are claimed from now on; return the name of the one that it replaces."""
     values = {"id": version.id, "tenant": version.tenant_id, "name": version.name}
     with db.begin() as connection:
-        connection.execute("select from tenant where id = %(tenant)s for update", values)
+        connection.execute("select from tenant where id = %(tenant)s for no key update", values)
         before: int | None = connection.scalar(
             """update term_list set is_active = false where tenant_id = %(tenant)s and name = %(name)s and is_active
                returning version""",

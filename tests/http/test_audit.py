@@ -38,6 +38,7 @@ OF_FILE = {
 ENDPOINT = {"json": {"name": CANARY, "url": URL, "event_types": ["batch.completed"]}}
 POLICY = {"name": "x", "default": "flag", "description": CANARY}
 EVENT = {"json": {"event_type": "batch.completed"}}
+LIST = {"params": {"name": "x"}, "content": b"c4n4ry", "headers": {"content-type": "text/plain"}}
 # In the order in which they are made: method, route, what is sent, what must be recorded.
 ACTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("post", "/v1/files", FORM, "file.create"),
@@ -61,6 +62,10 @@ ACTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("post", "/v1/policies/{name}@{version}/activate", {}, "policy.activate"),
     ("post", "/v1/redecisions", {"json": {"since": 0}}, "policy.redecide"),
     ("post", "/v1/policies/{name}@{version}/deactivate", {}, "policy.deactivate"),
+    ("post", "/v1/lists", LIST, "list.create"),
+    ("post", "/v1/lists/{name}@{version}/activate", {}, "list.activate"),
+    ("get", "/v1/lists/{name}@{version}/entries", {}, "list.export"),
+    ("post", "/v1/lists/{name}@{version}/deactivate", {}, "list.deactivate"),
 ]
 DELIVERED_AT_ONCE = """
 create function at_once() returns trigger language plpgsql as $$ begin
@@ -68,10 +73,10 @@ create function at_once() returns trigger language plpgsql as $$ begin
 create trigger at_once after insert on delivery for each row execute function at_once()"""
 # They judge a text, keep nothing, and are as frequent as texts: docs/audit.md.
 UNRECORDED = {("post", "/v1/moderations"), ("post", "/v1/moderate"), ("post", "/v1alpha1/comments:analyze")}
-UNRECORDED |= {("post", "/v1/policies/check"), ("post", "/v1/policies/test")}  # they write nothing
+UNRECORDED |= {("post", "/v1/policies/check"), ("post", "/v1/policies/test"), ("post", "/v1/lists/check")}  # they write nothing
 ELSEWHERE = {("post", "/v1/batches/{batch_id}/retry")}  # needs a job with failed texts: tests/store/test_retry.py
 CHANGING = ("post", "put", "patch", "delete")
-EXPORTING = ("/download", "/content")
+EXPORTING = ("/download", "/content", "/entries")
 
 
 @pytest.fixture

@@ -20,10 +20,11 @@ from tests.services.judged import answered, any_judgement
 
 ACTIONS = ["allow", "flag", "review", "block"]
 LANGUAGES = ["en", "no", "zh", 7, True, None]
+LISTS = ["spam", "names", "odd"]
 EDGE = 1e-9
 
 
-def holds(when: When, said: Judgement, tokens: int, metadata: dict[str, Any] | None) -> bool | None:
+def holds(when: When, said: Judgement, tokens: int, metadata: dict[str, Any] | None, hit: set[str] | None = None) -> bool | None:
     """Whether all conditions hold; None if that depends on a number that the verdict does not have."""
     values = dict(zip(("safe", "controversial", "unsafe"), said.probabilities or (None,) * 3, strict=True))
     values["not_safe"] = None if said.probabilities is None else said.probabilities[1] + said.probabilities[2]
@@ -35,6 +36,8 @@ def holds(when: When, said: Judgement, tokens: int, metadata: dict[str, Any] | N
         when.served_by is None or said.served_by.label in when.served_by,
         when.tokens is None or when.tokens.at_least <= tokens <= (when.tokens.at_most or 10**9),
     ]
+    if when.lists is not None:
+        found.append(any(name in when.lists for name in hit or ()))
     for name, bounds in when.probability.items():
         p = values[name]
         below = 9.0 if bounds.below is None else bounds.below
@@ -47,13 +50,13 @@ def holds(when: When, said: Judgement, tokens: int, metadata: dict[str, Any] | N
     return False if False in found else None if None in found else True
 
 
-def decided(policy: Policy, said: Judgement, tokens: int, metadata: dict[str, Any] | None) -> int:
+def decided(policy: Policy, said: Judgement, tokens: int, metadata: dict[str, Any] | None, hit: set[str] | None = None) -> int:
     """The outcome, from the last rule to the first."""
     actions = [Action[rule.action.upper()] for rule in policy.rules]
     outcome = ERRORS if said.severity is Severity.ERROR else DEFAULT
     action = Action[(policy.errors if outcome == ERRORS else policy.default).upper()]
     for at in range(len(actions) - 1, -1, -1):
-        fires = holds(policy.rules[at].when, said, tokens, metadata)
+        fires = holds(policy.rules[at].when, said, tokens, metadata, hit)
         if fires or (fires is None and actions[at] > action):
             outcome, action = at, actions[at]
     return outcome
@@ -74,13 +77,15 @@ def any_when(rng: random.Random) -> dict[str, Any]:
     if rng.random() < 0.1:
         made["refusal"] = rng.random() < 0.5
     if rng.random() < 0.1:
-        made["served_by"] = rng.sample(["model", "cache", "duplicate", "rule:empty", "nobody"], 2)
+        made["served_by"] = rng.sample(["model", "cache", "duplicate", "rule:empty", "nobody", "list"], 2)
     if rng.random() < 0.1:
         made["tokens"] = {"at_least": rng.randint(0, 20), "at_most": rng.randint(20, 60)}
     if rng.random() < 0.2:
         made["language"] = rng.sample(["en", "no", "zh"], rng.randint(1, 2))
     if rng.random() < 0.2:
         made["metadata"] = {"k": rng.sample(LANGUAGES, 2)}
+    if rng.random() < 0.2:
+        made["lists"] = rng.sample(LISTS, rng.randint(1, 2))
     return made
 
 
@@ -105,13 +110,13 @@ def any_codes(rng: random.Random) -> Codes:
     if rng.random() < 0.8:
         return codes
     odd: dict[str, Any] = {
-        "severity": rng.choice([-1, 4, 300]), "categories": rng.choice([-1, 512, 7]), "served_by": rng.choice([-1, 5, 3, 4]),
+        "severity": rng.choice([-1, 4, 300]), "categories": rng.choice([-1, 512, 7]), "served_by": rng.choice([-1, 6, 3, 4, 5]),
         "probabilities": rng.choice([None, b"", b"\x01\x02"]), "category_odds": rng.choice([None, b"\x01"]), "error": "odd",
     }  # fmt: skip
     return codes._replace(**{name: odd[name] for name in rng.sample(list(odd), rng.randint(1, 2))})
 
 
-def facts_of(codes: list[Codes], tokens: list[int], metadata: list[Any] | None = None) -> Facts:
+def facts_of(codes: list[Codes], tokens: list[int], metadata: list[Any] | None = None, hits: list[Any] | None = None) -> Facts:
     """As they are read from the table, where there may be anything."""
     made = np.zeros(len(codes), RECORD)
     for row, said, n in zip(made, codes, tokens, strict=True):
@@ -121,7 +126,7 @@ def facts_of(codes: list[Codes], tokens: list[int], metadata: list[Any] | None =
             fits = stored is not None and len(stored) == size
             row[name] = list(stored) if stored is not None and fits else [255] * size
             row[f"has_{name}"] = 0 if stored is None else 1 if fits else 2
-    return RecordFacts.of(made.tobytes(), metadata)
+    return RecordFacts.of(made.tobytes(), metadata, hits)
 
 
 def any_metadata(rng: random.Random) -> dict[str, Any] | None:
@@ -134,15 +139,18 @@ def test_both_evaluators_agree_on_any_policy_and_any_verdict(seed: int) -> None:
     rng = random.Random(seed)
     codes, tokens = [any_codes(rng) for _ in range(300)], [rng.randint(0, 80) for _ in range(300)]
     metadata = [any_metadata(rng) for _ in range(300)]
-    facts = facts_of(codes, tokens, metadata)
+    hits = [rng.choice([None, set(rng.sample(LISTS, rng.randint(1, 3)))]) for _ in range(300)]
+    facts = facts_of(codes, tokens, metadata, hits)
     for _ in range(12):
         policy = any_policy(rng)
         found = Decider(policy).outcomes(facts).tolist()
-        expected = [decided(policy, decode(one), n, about) for one, n, about in zip(codes, tokens, metadata, strict=True)]
+        texts = zip(codes, tokens, metadata, hits, strict=True)
+        expected = [decided(policy, decode(one), n, about, hit) for one, n, about, hit in texts]
         assert found == expected, policy
         sound = [at for at, one in enumerate(codes) if encode(decode(one)) == one]
         about = [metadata[at] for at in sound]
-        written = CodeFacts([codes[at] for at in sound], [tokens[at] for at in sound], about)
+        hit = [hits[at] for at in sound]
+        written = CodeFacts([codes[at] for at in sound], [tokens[at] for at in sound], about, hit)
         assert Decider(policy).outcomes(written).tolist() == [expected[at] for at in sound], "what a worker decides"
 
 

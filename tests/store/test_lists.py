@@ -20,11 +20,12 @@ from guardfleet.store.jobs import retention, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.lists import Version
 from guardfleet.store.postgres.database import Database
+from tests.services.moderating import moderator
 from tests.services.stored import LONG_AGO, finished_on, new_job, scalar
 from tests.store.test_policies import told
 from worker.moderation.tasks import Moderator
 
-pytest_plugins = ["tests.services.moderating"]
+__all__ = ["moderator"]
 TENANT = 1
 BAD = Entry(value="badword", decide="unsafe", categories=("Violent",))
 ODD = Entry(value="oddword", id="odd")

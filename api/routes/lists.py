@@ -1,0 +1,128 @@
+"""Lists: what is looked for before the model is asked. Their versions, checked, stored, read, applied and applied no longer."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from api.body.list_document import BODY, entries_of, received
+from api.context import AppContext, Context, PoliciesReader, PoliciesWriter
+from api.http.idempotency import Once
+from api.http.problems import ProblemError
+from api.http.threads import in_thread
+from api.routes.files import page_object
+from guardfleet.errors import NotFoundError
+from guardfleet.lists import reading
+from guardfleet.policy.document import WORD
+from guardfleet.store import audit, lists
+from guardfleet.store.keys import Caller
+from guardfleet.store.lists import Version
+
+router = APIRouter(prefix="/v1/lists", tags=["lists"])
+
+MEDIA = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
+Name = Annotated[str, Path(max_length=100)]
+Number = Annotated[int, Path(ge=1, lt=10**9)]
+
+
+@router.post("/check", openapi_extra=BODY)
+async def check(request: Request, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
+    """Check a list in CSV, JSON lines or a term a line; nothing is stored. 422 `invalid_list`: `problems`, each with its line."""
+    body, form = await received(request)
+    with context.passes.taken(caller.key_id):
+        entries = await entries_of(context, body, form)
+    return {"object": "list.check", "valid": True, "entries": len(entries)}
+
+
+@router.post("", openapi_extra=BODY, responses={201: {"description": "A new version."}})
+async def create(
+    request: Request,
+    context: AppContext,
+    caller: PoliciesWriter,
+    name: Annotated[str, Query(max_length=64, pattern=WORD, description="The list.")],
+) -> Response:
+    """Store the next version of a list: 201. One equal to its newest version is that one: 200."""
+    body, form = await received(request)
+    with context.passes.taken(caller.key_id):
+        entries = await entries_of(context, body, form)
+    async with Once.of(request, context.db, caller, body) as once:
+        if once.earlier is not None:
+            return JSONResponse(list_object(await in_thread(lists.get, context.db, caller.tenant_id, once.earlier)))
+        made, is_new = await in_thread(lists.add, context.db, caller.tenant_id, name, entries, also=once.recording())
+        return JSONResponse(list_object(made), 201 if is_new else 200)
+
+
+@router.get("")
+async def listing(
+    context: AppContext,
+    caller: PoliciesReader,
+    after: Annotated[str | None, Query(max_length=100, description="`last_id` of the previous page.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """List all versions of your lists, newest first."""
+    try:
+        found = await in_thread(lists.page, context.db, caller.tenant_id, after=after, limit=limit + 1)
+    except NotFoundError:
+        raise ProblemError(400, "invalid_cursor", "after is none of your lists: take `last_id`.", param="after") from None
+    return page_object([list_object(each) for each in found[:limit]], has_more=len(found) > limit)
+
+
+@router.get("/{name}@{version}")
+async def retrieve(name: Name, version: Number, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
+    """Return a version, without its entries."""
+    return list_object(await _version(context, caller, name, version))
+
+
+@router.get("/{name}@{version}/entries", response_class=StreamingResponse)
+async def entries(
+    name: Name,
+    version: Number,
+    context: AppContext,
+    caller: PoliciesReader,
+    form: Annotated[str, Query(alias="format", pattern="^(csv|jsonl)$", description="csv or jsonl.")] = "jsonl",
+) -> Response:
+    """Return a version's entries, as they can be sent again."""
+    found = await _version(context, caller, name, version)
+    await in_thread(audit.note, context.db, caller.tenant_id, "list.export", found.label, entries=found.n)
+    stored = await in_thread(lists.entries, context.db, found)
+
+    def lines() -> Iterator[bytes]:
+        for line in reading.write(stored, form):
+            yield line.encode()
+
+    return StreamingResponse(lines(), media_type=MEDIA[form])
+
+
+@router.post("/{name}@{version}/activate")
+async def activate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
+    """Look for a version from now on, in place of the one in `replaced`. Going back is activating the old one."""
+    found = await _version(context, caller, name, version)
+    before = await in_thread(lists.activate, context.db, found)
+    return list_object(await _version(context, caller, name, version)) | {"replaced": before}
+
+
+@router.post("/{name}@{version}/deactivate")
+async def deactivate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
+    """Look for a version no longer; verdicts that it gave stay. 409 if it is not active."""
+    found = await _version(context, caller, name, version)
+    if not await in_thread(lists.deactivate, context.db, found):
+        raise ProblemError(409, "list_not_active", f"{found.label} is not active.", headers={"x-should-retry": "false"})
+    return list_object(await _version(context, caller, name, version))
+
+
+async def _version(context: Context, caller: Caller, name: str, version: int) -> Version:
+    return await in_thread(lists.get, context.db, caller.tenant_id, f"{name}@{version}")
+
+
+def list_object(found: Version) -> dict[str, Any]:
+    """Return a version as its routes tell it."""
+    return {
+        "id": found.label,
+        "object": "list.version",
+        "name": found.name,
+        "version": found.version,
+        "entries": found.n,
+        "active": found.is_active,
+        "created_at": int(found.created_at.timestamp()),
+    }
