@@ -56,6 +56,8 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "list.activate": "a version of a list was looked for from then on",
         "list.deactivate": "a list was no longer looked for",
         "list.export": "a list's entries were read as a whole",
+        "label.import": "human labels of a job's texts were stored",
+        "sample.create": "texts of a job were drawn to be labelled",
         "model.register": "a worker served a model, a revision or a policy for the first time",
         "schema.upgrade": "the database was migrated",
         "audit.expire": "rows of the audit trail were deleted because their retention was over",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from guardfleet.errors import NotFoundError
 
 DEFAULT_TENANT = 1  # the row of the tenant `default`, which the command line works for
+EVERY_TENANT = 0  # owner of digests that all tenants share
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ FILE = Kind("file-", "there is no such file.")
 OUTPUT_FILE, ERROR_FILE = Kind("file-out-"), Kind("file-err-")  # of a job, in no table: rendered on request
 ENDPOINT = Kind("we_", "there is no such webhook endpoint.")
 KEY = Kind("key_", "there is no key {!r} in use; `guardfleet keys list` shows all.")
+SAMPLE = Kind("sample_", "there is no such sample.")
 AUDIT = Kind("audit_", "there is no such row in the audit trail.")
 EVENT = Kind("evt_")  # of a job: the digits are followed by the event and its number
 MODERATION, REQUEST = Kind("modr-"), Kind("req_")  # of answers; never sent back

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from guardfleet.domain.verdict import CATEGORY_NAMES
+from guardfleet.jobs import assessment
 from guardfleet.jobs.redecide import SHARDS_AT_ONCE, groups
 from guardfleet.policy.document import LANGUAGE_KEYS, Action, Policy
 from guardfleet.policy.evaluation import DEFAULT, ERRORS, Decider
@@ -36,6 +37,7 @@ class Simulation:
     by_category: dict[str, list[int]] = field(default_factory=dict)
     examples: list[tuple[int, int, int, int]] = field(default_factory=list)  # job, place, old action, new action
     reached: tuple[int, int] | None = None  # where to go on; None: all was looked at
+    labelled: dict[str, Any] | None = None  # assessment.Consequences, as a dictionary
 
     @property
     def changed(self) -> int:
@@ -58,11 +60,12 @@ def simulate(
 ) -> Simulation:
     """Decide of all stored verdicts in the scope after a place, and write nothing. After `within_s` it ends with what is begun."""
     decider, found, over = Decider(policy), Simulation(), time.monotonic() + within_s
+    labelled = assessment.consequences(db, scope)
     reads = Reads.ALL if decider.reads_metadata else Reads.LANGUAGE
     pieces = chain.from_iterable(groups(db, scope, after=after))
     for piece in pieces if at_most_shards is None else islice(pieces, -(-at_most_shards // SHARDS_AT_ONCE)):
         if found.reached is not None and time.monotonic() >= over:
-            return found
+            break
         before = decisions.actions_in_force(db, piece)
         for one in decisions.facts(db, piece, reads, with_lists=decider.reads_lists):
             outcomes = decider.outcomes(one.facts)
@@ -70,8 +73,11 @@ def simulate(
             old = before.get((one.job_id, one.first_seq))
             old = np.full(one.n, NOTHING, np.uint8) if old is None or len(old) != one.n else old
             _count(found, one, old, new, outcomes)
+            labelled.note(one.job_id, one.first_seq, old, new)
         found.reached = piece[-1].job_id, piece[-1].ord
-    found.reached = None
+    else:
+        found.reached = None
+    found.labelled = labelled.as_dict()
     return found
 
 
@@ -92,6 +98,7 @@ def report(db: Database, policy: Policy, found: Simulation, *, per_hour: float, 
         ],
         "review_hours": round(found.actions()["review"] / per_hour, 2),
         "seconds": round(seconds, 3),
+        "labelled": found.labelled,
     }
 
 

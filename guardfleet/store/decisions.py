@@ -33,6 +33,7 @@ RECORD = f"""int2send(v.severity) || int2send(v.categories) || int2send(v.served
 OF_ACTION = {Action.ALLOW: "allowed", Action.FLAG: "flagged", Action.REVIEW: "reviewed", Action.BLOCK: "blocked"}
 COLUMNS = ("job_id", "first_seq", "policy_id", "n", "outcomes", *OF_ACTION.values(), "shadow")
 NEWEST = "(d.policy_id = t.policy_id) desc nulls last, p.activated_at desc, p.id desc"
+NEWEST_SHADOW = NEWEST.replace("t.policy_id", "t.shadow_policy_id")
 IN_FORCE = f"""(select distinct on (d.first_seq) d.* from decision d join policy p on p.id = d.policy_id
                where d.job_id = j.id and not d.shadow and p.activated_at is not null
                order by d.first_seq, {NEWEST})"""
@@ -195,11 +196,11 @@ def of_texts(db: Database, connection: Connection, job_id: int, seqs: Sequence[i
     for seq in seqs:
         row = found[at] if (at := bisect_right(firsts, seq) - 1) >= 0 else None
         known = row is not None and seq < row.first_seq + row.n
-        out.append(_words(db, connection, row.policy_id)[row.outcomes[seq - row.first_seq]] if row is not None and known else None)
+        out.append(words(db, connection, row.policy_id)[row.outcomes[seq - row.first_seq]] if row is not None and known else None)
     return out
 
 
-def _words(db: Database, connection: Connection, policy_id: int) -> Mapping[int, Decision]:
+def words(db: Database, connection: Connection, policy_id: int) -> Mapping[int, Decision]:
     """Return what each outcome of a policy means; versions never change, so a process asks once."""
     found = db.outcomes.get(policy_id)
     if found is None:
@@ -214,22 +215,25 @@ def _words(db: Database, connection: Connection, policy_id: int) -> Mapping[int,
     return found
 
 
-def actions_in_force(db: Database, among: Sequence[Any]) -> dict[tuple[int, int], Any]:
-    """Return the Action in force of each text of these shards, as an array; a shard that no policy decided of is left out."""
+def actions_in_force(db: Database, among: Sequence[Any], *, shadow: bool = False) -> dict[tuple[int, int], Any]:
+    """Return the Action in force of each text of these shards, as an array; a shard that no policy decided of is left out.
+
+    `shadow`: the action of the newest shadow policy instead.
+    """
     with db.session() as connection:
         found = connection.execute(
             f"""select distinct on (d.job_id, d.first_seq) d.job_id, d.first_seq, d.policy_id, d.outcomes
                from unnest(%(jobs)s::int8[], %(firsts)s::int4[]) s (job_id, first_seq)
-               join decision d on d.job_id = s.job_id and d.first_seq = s.first_seq and not d.shadow
+               join decision d on d.job_id = s.job_id and d.first_seq = s.first_seq and d.shadow = %(shadow)s
                join policy p on p.id = d.policy_id and p.activated_at is not null
                join job j on j.id = d.job_id join tenant t on t.id = j.tenant_id
-               order by d.job_id, d.first_seq, {NEWEST}""",
-            {"jobs": [one.job_id for one in among], "firsts": [one.first_seq for one in among]},
+               order by d.job_id, d.first_seq, {NEWEST_SHADOW if shadow else NEWEST}""",
+            {"jobs": [one.job_id for one in among], "firsts": [one.first_seq for one in among], "shadow": shadow},
         ).fetchall()
         out = {}
         for row in found:
             table = np.zeros(256, np.uint8)
-            for outcome, decision in _words(db, connection, row.policy_id).items():
+            for outcome, decision in words(db, connection, row.policy_id).items():
                 table[outcome] = Action[decision.action.upper()]
             out[row.job_id, row.first_seq] = table[np.frombuffer(row.outcomes, np.uint8)]
     return out

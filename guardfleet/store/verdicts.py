@@ -252,6 +252,15 @@ def of_one_shard(db: Database, job_id: int, day: dt.date) -> Page:
         return Page(rows, models, Cursor(0, len(rows) - 1), decisions=decided)
 
 
+def of_texts(db: Database, job_id: int, day: dt.date, seqs: Sequence[int]) -> Page:
+    """Return the verdicts of these texts of a job, in the order asked for; one that is gone is left out."""
+    statement = f"""select 0 as ord, {COLUMNS} from unnest(%(seqs)s::int4[]) with ordinality u (seq, place)
+                    join verdict v on v.job_id = %(job)s and v.day = %(day)s and v.seq = u.seq order by u.place"""
+    with db.session() as connection:
+        rows = _read(connection, statement, {"job": job_id, "day": day, "seqs": list(seqs)})
+        return Page(rows, _models(db, connection, rows), Cursor(), decisions=_decided(db, connection, job_id, rows))
+
+
 def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dict[str, Any]]:
     """Yield all verdicts in words, in input order: `rendering.FIELDS` of each."""
     for page in in_order(db, job, min_severity=min_severity):

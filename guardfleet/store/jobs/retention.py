@@ -13,6 +13,10 @@ from guardfleet.store.words import ENDED_JOB, INGESTING_JOB, public_id
 
 Day = tuple[str, dt.date]  # a partitioned table and one of its days
 LATE_S = 3600.0  # longer than any transaction lasts
+OF_JOB = (
+    "delivery", "outbox", "endpoint", "rejection", "shard_done", "retried", "decision", "list_hit",
+    "label", "sample_text", "sample",
+)  # fmt: skip
 # Its texts, or those of another retry of the same job, are being read by a retry.
 IS_READ = f"exists (select from job r where r.retry_of = coalesce(job.retry_of, job.id) and {INGESTING_JOB:r})"
 
@@ -81,7 +85,7 @@ def _forget_jobs(connection: Connection, day: dt.date) -> None:
     """Delete the day's jobs, which are purged, and every row that belongs to them."""
     of_day = "in (select id from job where day = %(day)s)"
     connection.execute(f"delete from attempt where delivery_id in (select id from delivery where job_id {of_day})", {"day": day})
-    for table in ("delivery", "outbox", "endpoint", "rejection", "shard_done", "retried", "decision", "list_hit"):
+    for table in OF_JOB:
         connection.execute(f"delete from {table} where job_id {of_day}", {"day": day})
     connection.execute(f"delete from retried where of_job_id {of_day}", {"day": day})
     connection.execute(

@@ -22,6 +22,7 @@ from guardfleet.store.schema.administration import AuditEvent, InstallationKey, 
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
 from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
 from guardfleet.store.schema.fleet import Scaling, Worker
+from guardfleet.store.schema.labels import Label, Sample, SampleText
 from guardfleet.store.schema.lists import ListHit, TermList
 from guardfleet.store.schema.policies import Decision, Policy, PolicyOutcome
 from guardfleet.store.schema.public import ApiKey, File, Repeat
@@ -46,12 +47,15 @@ __all__ = [
     "Endpoint",
     "File",
     "InstallationKey",
+    "Label",
     "ListHit",
     "Outbox",
     "Policy",
     "PolicyOutcome",
     "Repeat",
     "Retried",
+    "Sample",
+    "SampleText",
     "Scaling",
     "SchemaSupport",
     "Tenant",

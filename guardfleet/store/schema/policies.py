@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, SmallInteger, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, SmallInteger, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -60,4 +60,5 @@ class Decision(Base):
     decided_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     __table_args__ = (
         CheckConstraint("octet_length(outcomes) = n and allowed + flagged + reviewed + blocked = n", name="decision_check"),
+        Index("decision_reviewed", "job_id", "first_seq", postgresql_where=text("reviewed > 0 and not shadow")),
     )
