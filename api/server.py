@@ -25,6 +25,7 @@ from api.routes import (
     files,
     health_probes,
     lists,
+    labels,
     moderations,
     perspective,
     policies,
@@ -112,6 +113,8 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
         lists,
         audit,
     ):
+        batches, retries, results, files, moderations, perspective, webhook_endpoints, policies, redecisions, labels, audit,
+    ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)

@@ -1,24 +1,30 @@
-"""A drop-in replacement for Perspective's `comments:analyze`, as far as the guard's categories allow.
+"""A drop-in replacement for Perspective's `comments:analyze` and `comments:suggestscore`, as far as the guard's categories allow.
 
 The guard does not tell insults, attacks on identity and other unethical speech apart: INSULT and IDENTITY_ATTACK are both its
 Unethical Acts. It has nothing for PROFANITY, which is left out and reported, never invented. Callers of that service send their
-key in the URL, so this one route accepts it there; queries are not logged.
+key in the URL, so these two routes accept it there; queries are not logged.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
 from api.body.duplicate_members import unambiguous
-from api.context import AppContext, admitted
+from api.context import AppContext, Context, admitted
 from api.http.fields import IGNORED, JUDGED, Asked
 from api.http.problems import ProblemError
+from api.http.threads import in_thread
 from api.openai.categories import not_safe, score
 from api.routes.moderations import ACTION, judge
-from guardfleet.domain.verdict import Category
+from guardfleet.domain.ids import EVERY_TENANT
+from guardfleet.domain.labels import Source
+from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity
+from guardfleet.store import labels
 from guardfleet.store.keys import Caller
+from guardfleet.store.labels import Given
 from guardfleet.verdicts.encoding import StoredVerdict
 
 router = APIRouter(prefix="/v1alpha1", tags=["perspective"], dependencies=[Depends(unambiguous)])
@@ -37,6 +43,8 @@ UNKNOWN_LANGUAGE = "und"  # of BCP 47: the guard judges 119 languages and names 
 NAME_CHARS = 50
 PLAIN_NAME = re.compile(rf"[A-Z_]{{1,{NAME_CHARS}}}")  # other names are in the body only: a header cannot hold other characters
 UNSUPPORTED = "guardfleet-unsupported-attributes"
+LABEL = "guardfleet-label"  # a header: what became of a suggested score
+LEAST_SCORES = ((2 / 3, Severity.UNSAFE), (1 / 3, Severity.CONTROVERSIAL))
 
 
 class Comment(Asked):
@@ -73,6 +81,35 @@ class AnalyzeRequest(Asked):
     sessionId: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
     communityId: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
     spanAnnotations: bool | None = None  # noqa: N815
+    context: dict[str, Any] | None = None
+
+
+class SuggestedScore(Asked):
+    """What the caller would have answered."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    value: Annotated[float, Field(ge=0, le=1)]
+    type: Literal["PROBABILITY", "SCORE_TYPE_UNSPECIFIED"] = "PROBABILITY"
+
+
+class SuggestedAttribute(Asked):
+    """The suggested score of an attribute; scores of spans are accepted, and no label is made of them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    summaryScore: SuggestedScore  # noqa: N815
+    spanScores: Annotated[list[Any], Field(max_length=1000)] | None = None  # noqa: N815
+
+
+class SuggestRequest(Asked):
+    """A comment, and the scores that it should have got."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    comment: Comment
+    attributeScores: Annotated[dict[str, SuggestedAttribute], Field(min_length=1, max_length=MOST_ATTRIBUTES)]  # noqa: N815
+    languages: Annotated[list[Annotated[str, StringConstraints(max_length=35)]], Field(max_length=20)] | None = None
+    clientToken: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
+    sessionId: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
+    communityId: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
     context: dict[str, Any] | None = None
 
 
@@ -122,6 +159,54 @@ async def analyze(
         response.headers[UNSUPPORTED] = ", ".join(name for name in unsupported if PLAIN_NAME.fullmatch(name))
         answer["unsupportedAttributes"] = [name[:NAME_CHARS] for name in unsupported]
     return answer if asked.clientToken is None else answer | {"clientToken": asked.clientToken}
+
+
+@router.post("/comments:suggestscore")
+async def suggest(
+    asked: SuggestRequest,
+    response: Response,
+    context: AppContext,
+    caller: Annotated[Caller, Depends(caller_by_url)],
+) -> dict[str, Any]:
+    """Take a suggested score as a label of the newest text of yours with the same words.
+
+    The highest score counts: from 2/3 it is unsafe, from 1/3 controversial, below safe. The answer's header `guardfleet-label` is
+    `stored`, or `known` if this key has said so before, or `unknown_text`: only a text with a verdict can have a label.
+    """
+    known = {name: one.summaryScore.value for name, one in asked.attributeScores.items() if name in ATTRIBUTES}
+    if not known:
+        name = next(iter(asked.attributeScores))[:NAME_CHARS]
+        detail = f"attribute {name!r} matches none of the guard's categories; use {', '.join(ATTRIBUTES)}."
+        raise ProblemError(400, "attribute_not_supported", detail, param=f"attributeScores.{name}")
+    severity, categories = suggested(known)
+    response.headers[LABEL] = await in_thread(_label, context, caller, asked.comment.text, severity, categories)
+    if ignored := [name for name in WITHOUT_EFFECT if getattr(asked, name, None)]:
+        response.headers[IGNORED] = ", ".join(ignored)
+    answer: dict[str, Any] = {"detectedLanguages": [UNKNOWN_LANGUAGE], "requestedLanguages": asked.languages or []}
+    if unsupported := [name for name in asked.attributeScores if name not in ATTRIBUTES]:
+        response.headers[UNSUPPORTED] = ", ".join(name for name in unsupported if PLAIN_NAME.fullmatch(name))
+        answer["unsupportedAttributes"] = [name[:NAME_CHARS] for name in unsupported]
+    return answer if asked.clientToken is None else answer | {"clientToken": asked.clientToken}
+
+
+def suggested(scores: Mapping[str, float]) -> tuple[Severity, Category]:
+    """Return the label that suggested scores stand for; categories only of attributes that are about one."""
+    highest = max(scores.values())
+    severity = next((severity for least, severity in LEAST_SCORES if highest >= least), Severity.SAFE)
+    categories = Category.NONE
+    for name, value in scores.items():
+        if value >= LEAST_SCORES[-1][0] and ATTRIBUTES[name] in CATEGORY_NAMES:
+            categories |= ATTRIBUTES[name]
+    return severity, categories if severity is not Severity.SAFE else Category.NONE
+
+
+def _label(context: Context, caller: Caller, text: str, severity: Severity, categories: Category) -> str:
+    tenants = (caller.tenant_id, EVERY_TENANT)
+    place = labels.of_digest(context.db, caller.tenant_id, [context.keyring.digest(tenant, text) for tenant in tenants])
+    if place is None:
+        return "unknown_text"
+    given = Given(*place, Source.SUGGESTSCORE, caller.label, severity, categories)
+    return "stored" if labels.add(context.db, caller.tenant_id, [given]) else "known"
 
 
 def attribute(row: StoredVerdict, name: str, length: int) -> dict[str, Any]:

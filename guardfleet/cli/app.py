@@ -10,6 +10,7 @@ from guardfleet.cli import UNUSABLE, terminal
 from guardfleet.cli.commands.administration import audit, db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
 from guardfleet.cli.commands.lists_app import lists_app
+from guardfleet.cli.commands.labels_app import labels_app, reviews, sample
 from guardfleet.cli.commands.plan import plan
 from guardfleet.cli.commands.policy_app import policy_app, redecide
 from guardfleet.cli.commands.processes import api, dispatcher, worker
@@ -18,6 +19,7 @@ from guardfleet.cli.doctor.examination import WITHIN_S
 from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
 from guardfleet.cli.options import Secret, job_options, takes
 from guardfleet.domain.options import JobOptions
+from guardfleet.errors import RejectedError
 from guardfleet.process import packages
 from guardfleet.settings import load_settings, names
 
@@ -36,6 +38,7 @@ app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
 app.add_typer(policy_app, name="policy")
 app.add_typer(lists_app, name="lists")
+app.add_typer(labels_app, name="labels")
 app.add_typer(bench_app, name="bench")
 
 
@@ -221,14 +224,21 @@ def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, 
     return jobs.prioritise(load_settings(), job, priority)
 
 
-for command in (retry, redecide, worker, dispatcher, api, audit, plan):
+for command in (retry, redecide, sample, reviews, worker, dispatcher, api, audit, plan):
     app.command()(command)
 
 
 @app.command()
 @takes(reading=reading_of)
 def evaluate(
-    sources: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rows with a label (safe, unsafe); - for stdin.")],
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE...]", help="Rows with a label (safe, unsafe); - for stdin.")
+    ] = None,
+    job: Annotated[
+        str | None,
+        typer.Option("--job", metavar="JOB", help="Instead of a file: this job's verdicts, by the labels of its samples."),
+    ] = None,
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose job.")] = "default",
     model: Model = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N labelled rows.")] = None,
     against: Annotated[
@@ -239,13 +249,21 @@ def evaluate(
     csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write the figures by category too.")] = None,
     reading: Any = None,
 ) -> int:
-    """Measure precision, recall, F1 and false-positive rate on labelled rows; needs no services."""
+    """Measure precision, recall, F1 and false-positive rate: on labelled rows, without services; or of a job, by its labels."""
+    if (job is None) == (not sources):
+        raise RejectedError("give a file with labelled rows, or --job JOB, one of them.")
+    if job is not None:
+        from guardfleet.cli.commands import evaluate_job
+
+        if model or limit or against or csv:
+            raise RejectedError("--job evaluates stored verdicts: --model, --limit, --against and --csv are for files.")
+        return evaluate_job.evaluate(load_settings(), job, tenant=tenant, as_json=as_json)
     from guardfleet.cli.commands import evaluate as command
     from guardfleet.telemetry import logs
 
     settings = load_settings(model=model)
     logs.configure(settings.but(log_format="console"), process="evaluate")
-    return command.evaluate(settings, sources, reading, limit=limit, against=against, as_json=as_json, csv_path=csv)
+    return command.evaluate(settings, sources or [], reading, limit=limit, against=against, as_json=as_json, csv_path=csv)
 
 
 @app.command()

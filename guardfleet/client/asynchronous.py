@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from guardfleet.client.direct import PAGE, DirectClient, Submission
 from guardfleet.client.job import DEFAULTS, PLAIN, Job, RowSource, SubmitOptions
+from guardfleet.client.labels import RANDOM, LabelReport, Sample
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain.options import JobOptions
 from guardfleet.settings import Settings
@@ -89,6 +90,20 @@ class AsyncDirectClient:
     async def resume(self, job_id: str) -> Job:
         """Resume a paused job."""
         return await asyncio.to_thread(self.client.resume, job_id)
+
+    async def label(self, given: Iterable[Mapping[str, Any]]) -> LabelReport:
+        """Store labels, as `DirectClient.label`."""
+        return await asyncio.to_thread(self.client.label, given)
+
+    async def sample(
+        self, job_id: str, *, n: int = 500, by: Sequence[str] = RANDOM, slice_key: str | None = None, seed: int | None = None
+    ) -> Sample:
+        """Draw a sample, as `DirectClient.sample`."""
+        return await asyncio.to_thread(self.client.sample, job_id, n=n, by=by, slice_key=slice_key, seed=seed)
+
+    async def reviews(self, job_id: str | None = None, *, after: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Return a page of the review queue, as `DirectClient.reviews`."""
+        return await asyncio.to_thread(self.client.reviews, job_id, after=after, limit=limit)
 
     async def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
         """Judge a text, or `{"messages": [...]}`, while the caller waits."""

@@ -3,25 +3,28 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Self
 
 import orjson
 
 from guardfleet.client.job import DEFAULTS, PLAIN, Job, Numbered, RowSource, SubmitOptions, listed, many, not_empty
+from guardfleet.client.labels import RANDOM, LabelReport, Sample
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain import ids
 from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import BATCH_STATUS, JobState
 from guardfleet.errors import GuardfleetError, LineError, RetryableError
-from guardfleet.jobs import retry, submit
+from guardfleet.jobs import labelling, retry, review, sampling, submit
 from guardfleet.jobs.intake import Intake
+from guardfleet.jobs.labelling import Defaults
 from guardfleet.rows.columns import Columns
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import row_of
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import audit, installation, migrate, verdicts
+from guardfleet.store import audit, installation, migrate, samples, verdicts
 from guardfleet.store.jobs import control, interactive, unprocessed, views
 from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
@@ -173,6 +176,30 @@ class DirectClient:
     def resume(self, job_id: str) -> Job:
         """Resume a paused job."""
         return self._change(job_id, control.resume)
+
+    def label(self, given: Iterable[Mapping[str, Any]]) -> LabelReport:
+        """Store what people say of texts (docs/labels.md); sent again, none is stored twice."""
+        report, rows = LabelReport(), iter(given)
+        while some := list(islice(rows, PAGE)):
+            asked = [labelling.read(one, Defaults(source="reviewer")) for one in some]
+            taken = labelling.store(self.db, self.tenant_id, asked)
+            refused = [{"index": at, "code": one.code, "detail": one.detail} for at, one in taken.refused.items()]
+            report.add(taken.new, taken.known, refused)
+        return report
+
+    def sample(
+        self, job_id: str, *, n: int = 500, by: Sequence[str] = RANDOM, slice_key: str | None = None, seed: int | None = None
+    ) -> Sample:
+        """Draw texts of an ended job to be labelled, with known probabilities."""
+        job, plan = self._view(job_id), sampling.plan_of(n, [by] if isinstance(by, str) else by, slice_key=slice_key, seed=seed)
+        made = sampling.draw(self.db, job, plan, slice_key=slice_key)
+        pages = samples.pages(self.db, made)
+        return Sample(made.as_dict(), [row for page in pages for row in sampling.rows(self.db, made, job, page)])
+
+    def reviews(self, job_id: str | None = None, *, after: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Return a page of the texts that wait for a person, oldest first; `after` is the last id of the previous page."""
+        of = None if job_id is None else self._view(job_id).id
+        return review.page(self.db, self.tenant_id, job_id=of, after=after, limit=limit)
 
     def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
         """Judge a text, or `{"messages": [...]}`, while the caller waits. Raises RetryableError if no worker answers."""

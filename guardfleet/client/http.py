@@ -8,7 +8,9 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
+from guardfleet.client import label_calls
 from guardfleet.client.job import DEFAULTS, PLAIN, Job, RowSource, SubmitOptions, listed
+from guardfleet.client.labels import RANDOM, LabelReport, Sample
 from guardfleet.client.protocol import PAGE, Calls, Steps, Wait, base_url
 from guardfleet.client.verdict import Verdict
 from guardfleet.domain.options import JobOptions
@@ -102,6 +104,20 @@ class Client:
     def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
         """Judge a text, or `{"messages": [...]}`, while the caller waits."""
         return self._run(self._calls.moderate(value))
+
+    def label(self, given: Iterable[Mapping[str, Any]]) -> LabelReport:
+        """Store what people say of texts (docs/labels.md); sent again, none is stored twice."""
+        return self._run(label_calls.store(self._calls, given))
+
+    def sample(
+        self, job_id: str, *, n: int = 500, by: Sequence[str] = RANDOM, slice_key: str | None = None, seed: int | None = None
+    ) -> Sample:
+        """Draw texts of an ended job to be labelled, with known probabilities."""
+        return self._run(label_calls.sample(self._calls, job_id, n, by, slice_key, seed))
+
+    def reviews(self, job_id: str | None = None, *, after: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Return a page of the texts that wait for a person, oldest first; `after` is the last id of the previous page."""
+        return self._run(label_calls.reviews(self._calls, job_id, after, limit))
 
     def _run(self, steps: Steps[T]) -> T:
         said: httpx2.Response | httpx2.TransportError | None = None
@@ -210,6 +226,20 @@ class AsyncClient:
     async def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
         """Judge a text, or `{"messages": [...]}`, while the caller waits."""
         return await self._run(self._calls.moderate(value))
+
+    async def label(self, given: Iterable[Mapping[str, Any]]) -> LabelReport:
+        """Store labels, as `Client.label`."""
+        return await self._run(label_calls.store(self._calls, given))
+
+    async def sample(
+        self, job_id: str, *, n: int = 500, by: Sequence[str] = RANDOM, slice_key: str | None = None, seed: int | None = None
+    ) -> Sample:
+        """Draw a sample, as `Client.sample`."""
+        return await self._run(label_calls.sample(self._calls, job_id, n, by, slice_key, seed))
+
+    async def reviews(self, job_id: str | None = None, *, after: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Return a page of the review queue, as `Client.reviews`."""
+        return await self._run(label_calls.reviews(self._calls, job_id, after, limit))
 
     async def _run(self, steps: Steps[T]) -> T:
         said: httpx2.Response | httpx2.TransportError | None = None

@@ -99,37 +99,37 @@ class Calls:
 
     def status(self, batch_id: str) -> Steps[Job]:
         """Get a batch's status."""
-        found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}"))
+        found = yield from self.ask(Send("GET", f"/v1/batches/{batch_id}"))
         return job_of(found.content)
 
     def jobs(self, after: str | None, limit: int) -> Steps[list[Job]]:
         """Get a page of batches, newest first."""
-        found = yield from self._ask(Send("GET", "/v1/batches", {"limit": limit} | ({"after": after} if after else {})))
+        found = yield from self.ask(Send("GET", "/v1/batches", {"limit": limit} | ({"after": after} if after else {})))
         return [job_of(orjson.dumps(one)) for one in orjson.loads(found.content)["data"]]
 
     def change(self, batch_id: str, verb: str) -> Steps[Job]:
         """Cancel, pause or resume a batch."""
-        found = yield from self._ask(Send("POST", f"/v1/batches/{batch_id}/{verb}"))
+        found = yield from self.ask(Send("POST", f"/v1/batches/{batch_id}/{verb}"))
         return job_of(found.content)
 
     def retry(self, batch_id: str, error: Sequence[str] | None) -> Steps[Job]:
         """Have the failed texts of a batch judged again, once however often the request is sent."""
         asked = {"error": [error] if isinstance(error, str) else list(error)} if error else None
-        found = yield from self._ask(Send("POST", f"/v1/batches/{batch_id}/retry", asked, {"idempotency-key": uuid.uuid4().hex}))
+        found = yield from self.ask(Send("POST", f"/v1/batches/{batch_id}/retry", asked, {"idempotency-key": uuid.uuid4().hex}))
         return job_of(found.content)
 
     def page(self, batch_id: str, after: str | None, params: Mapping[str, Any]) -> Steps[dict[str, Any]]:
         """Get the next verdicts; waits a while for them."""
         asked = {**params, "limit": PAGE} | ({"after": after} if after else {})
         headers = {"Prefer": f"wait={LONG_POLL_S}"}
-        found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}/results", asked, headers))
+        found = yield from self.ask(Send("GET", f"/v1/batches/{batch_id}/results", asked, headers))
         page: dict[str, Any] = orjson.loads(found.content)
         return page
 
     def refused(self, batch_id: str, after: str | None, limit: int) -> Steps[dict[str, Any]]:
         """Get the next refused lines."""
         asked = {"limit": limit} | ({"after": after} if after else {})
-        found = yield from self._ask(Send("GET", f"/v1/batches/{batch_id}/rejections", asked))
+        found = yield from self.ask(Send("GET", f"/v1/batches/{batch_id}/rejections", asked))
         page: dict[str, Any] = orjson.loads(found.content)
         return page
 
@@ -137,7 +137,7 @@ class Calls:
         """Ask for the verdict of one text or conversation."""
         asked = {"text": value} if isinstance(value, str) else dict(value)
         content = orjson.dumps(asked)
-        found = yield from self._ask(_json("/v1/moderate", content))
+        found = yield from self.ask(json_request("/v1/moderate", content))
         verdict: Verdict = orjson.loads(found.content)["verdict"]
         return verdict
 
@@ -149,10 +149,10 @@ class Calls:
         if how.callback_secret:
             headers["guardfleet-callback-secret"] = how.callback_secret
         send = Send("POST", "/v1/batches", _params(options, how), headers, lambda: _gzipped(lines()))
-        found = yield from self._ask(send, is_repeatable=is_repeatable)
+        found = yield from self.ask(send, is_repeatable=is_repeatable)
         return job_of(found.content)
 
-    def _ask(self, send: Send, *, is_repeatable: bool = True) -> Steps[httpx2.Response]:
+    def ask(self, send: Send, *, is_repeatable: bool = True) -> Steps[httpx2.Response]:
         """Send until there is a final answer. Raises RejectedError for one that would be the same again, else RetryableError."""
         failures, deadline = 0, self._clock() + self._patience_s
         while True:
@@ -255,7 +255,8 @@ def _gzipped(lines: Iterator[bytes]) -> Iterator[bytes]:
     yield bytes(gathered) + machine.flush()
 
 
-def _json(path: str, content: bytes) -> Send:
+def json_request(path: str, content: bytes) -> Send:
+    """Return a POST of JSON."""
     headers = {"content-type": "application/json"}
     return Send("POST", path, None, headers, lambda: iter((content,)))
 

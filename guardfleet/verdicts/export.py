@@ -127,12 +127,12 @@ def _flat(page: Page, layout: Layout) -> Iterator[dict[str, Any]]:
             metadata = row["metadata"] or {}
             row |= {f"metadata.{key}": metadata.get(key) for key in layout.metadata_keys}
         if layout.with_text:
-            row["text"] = _shown(content) if isinstance(content, str) else None
-            row["messages"] = _shown(json.dumps(content, ensure_ascii=False)) if isinstance(content, list) else None
+            row["text"] = shown(content) if isinstance(content, str) else None
+            row["messages"] = shown(json.dumps(content, ensure_ascii=False)) if isinstance(content, list) else None
         yield row
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Return the text in valid UTF-8: a lone surrogate becomes U+FFFD, as the model saw it."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -143,15 +143,16 @@ def _csv(pages: Iterable[Page], layout: Layout) -> Iterator[bytes]:
     columns = layout.columns
     writer.writerow(columns)
     for page in pages:
-        rows = ([_cell(row[name]) for name in columns] for row in _flat(page, layout))
-        writer.writerows(([_safe(cell) for cell in row] for row in rows) if layout.is_spreadsheet_safe else rows)
+        rows = ([cell(row[name]) for name in columns] for row in _flat(page, layout))
+        writer.writerows(([safe(one) for one in row] for row in rows) if layout.is_spreadsheet_safe else rows)
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
     yield buffer.getvalue().encode()  # only the header, if there were no pages
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """Return a value as a cell of a CSV file."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "; ".join(value)
     if isinstance(value, dict | list):
@@ -159,8 +160,9 @@ def _cell(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _safe(cell: Any) -> Any:
-    return "'" + cell if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+def safe(value: Any) -> Any:
+    """Return the cell with an apostrophe before it if a spreadsheet would run it."""
+    return "'" + value if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _pyarrow() -> Any:

@@ -49,11 +49,14 @@ ACTS: dict[str, tuple[str, ...]] = {
     "lists activate mine": ("list.activate",),
     "lists export mine": ("list.export",),
     "lists deactivate mine": ("list.deactivate",),
+    "sample SCANNED --n 1 --texts -o OUT": ("sample.create", "sample.export"),
+    "labels import LABELS --source golden --author c4n4ry --job SCANNED": ("label.import",),
+    "labels export -o OUT": ("label.export",),
     "keys rotate-secret": ("secret_key.rotate", "secret_key.retire"),
 }  # fmt: skip
 READING = {
     "status", "jobs", "watch", "doctor", "version", "evaluate", "audit", "db current", "keys list", "keys secret",
-    "bench engine", "bench pipeline", "plan",
+    "bench engine", "bench pipeline", "plan", "labels list", "reviews",
     "policy check", "policy schema", "policy preset", "policy test", "policy list", "policy show",
     "lists check", "lists list", "lists diff", "lists match", "lists hits", "lists prune",
 }  # fmt: skip
@@ -61,7 +64,7 @@ ELSEWHERE = {"retry"}  # needs a job with failed texts: tests/store/test_retry.p
 PROCESSES = {"up", "worker", "dispatcher", "api"}  # whose acts are those of tests/store/test_audit.py and tests/http/test_audit.py
 METHODS = {
     "submit": "job.create", "submit_rows": "job.create", "results": "job.export", "refused": "job.export", "cancel": "job.cancel",
-    "pause": "job.pause", "resume": "job.resume",
+    "pause": "job.pause", "resume": "job.resume", "label": "label.import", "sample": "sample.create", "reviews": None,
     "retry": None,  # see ELSEWHERE
     "status": None, "jobs": None, "connect": None, "close": None,
     "moderate": None,  # it keeps nothing, like the routes that do the same
@@ -98,6 +101,11 @@ def test_each_command_leaves_its_rows_under_user_and_host(
     (policy := tmp_path / "mine.yaml").write_text(f"name: mine\ndescription: {CANARY}\ndefault: flag\n")
     (terms := tmp_path / "terms.txt").write_text(f"{CANARY}\n")
     names, settings = {"IN": str(source), "OUT": str(out), "POLICY": str(policy), "TERMS": str(terms)}, of_database
+    (labels := tmp_path / "labels.jsonl").write_text(json.dumps({"seq": 0, "label": "unsafe"}))
+    names, settings = (
+        {"LABELS": str(labels), "SCANNED": scanned, "IN": str(source), "OUT": str(out), "POLICY": str(policy)},
+        of_database,
+    )
     for act, actions in ACTS.items():
         if act.startswith("results"):
             judge(db, scanned)
@@ -140,9 +148,12 @@ def test_each_method_of_the_direct_client_leaves_its_row(of_database: Settings, 
         list(client.refused(second))
         client.status(first)
         client.jobs()
-    of_jobs = [event for event in trail(db) if event.action.startswith("job.")]
+        assert client.label([{"batch_id": second, "seq": 0, "label": "safe", "author": CANARY}]).new == 1
+        assert [text["seq"] for text in client.sample(second, n=1).texts] == [0]
+        assert client.reviews() == []
+    of_jobs = [event for event in trail(db) if event.action.startswith(("job.", "label.", "sample."))]
     assert [event.action for event in of_jobs] == [METHODS[name] for name in (
-        "submit", "submit", "pause", "resume", "cancel", "results", "refused",
+        "submit", "submit", "pause", "resume", "cancel", "results", "refused", "label", "sample",
     )]  # fmt: skip
     assert {event.actor_kind for event in of_jobs} == {"program"}
 

@@ -66,8 +66,10 @@ MODULES = {
     "guardfleet/policy/soundness.py": "- says which rules are none",
     "guardfleet/store/decisions.py": "- what policies decided of verdicts",
     "guardfleet/domain/labels.py": "- what people say",
+    "guardfleet/cli/commands/labels.py": "- what people say",
     "guardfleet/store/labels.py": "- what people say; finds the text of a label",
     "guardfleet/store/samples.py": "- hands two columns on",
+    "guardfleet/cli/tables.py": "- writes rows of labels and samples",
     "guardfleet/jobs/labelling.py": "- what people say",
     "guardfleet/jobs/assessment.py": "evaluation",
     "guardfleet/jobs/sampling.py": "fields",
@@ -126,6 +128,11 @@ ROUTES = {
     "/v1/policies/{name}@{version}/activate": "-",
     "/v1/policies/{name}@{version}/deactivate": "-",
     "/v1/redecisions": "- counts what it decided",
+    "/v1/labels": "- what people say",
+    "/v1/batches/{batch_id}/samples": "- how a sample was drawn",
+    "/v1/samples/{sample_id}": "fields",
+    "/v1/reviews": "fields",
+    "/v1alpha1/comments:suggestscore": "- what a caller says",
 }
 NO_VERDICTS = ("/v1/webhook_", "/livez", "/readyz", "/healthz")  # routes of endpoints and probes: their payloads are `webhook`
 COMMANDS = {
@@ -140,6 +147,8 @@ COMMANDS = {
     "cancel": "-",
     "pause": "-", "resume": "-", "prioritise": "-", "up": "-", "worker": "-", "dispatcher": "-", "api": "-", "doctor": "-",
     "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-", "lists": "-",
+    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-", "labels": "-",
+    "sample": "fields", "reviews": "fields",
 }  # fmt: skip
 SOURCES = {
     "api.openai.categories", "api.openai.result_files", "guardfleet.verdicts.export", "guardfleet.verdicts.rationale",

@@ -17,6 +17,7 @@ from structlog.contextvars import bound_contextvars
 
 from guardfleet.broker.celery_app import MESSAGE_VERSION, MODERATE, is_newer
 from guardfleet.domain.cascade import compare, doubts_of
+from guardfleet.domain.ids import EVERY_TENANT
 from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.retry import backoff_s
 from guardfleet.domain.verdict import Judgement, with_notes
@@ -41,7 +42,6 @@ from worker.moderation.tally import Tally
 
 FINISH_TRIES = 6  # 8 to 16 s for the database to restart; then the shard is postponed, and judged again
 ISOLATION_S = 1.0  # delay of a shard that cannot run here now, such as a second suspect
-ANYBODY = 0  # owner of digests that all tenants share
 PAUSE_S = 5.0  # before a message goes back or a shard is due again because PostgreSQL is down
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ class Moderator:
         try:
             with self.tally.stage("loading"):
                 texts, first = handoff.load(self.db, self.keyring, held)
-            owner = ANYBODY if self.judge.cache.across_tenants else held.tenant_id
+            owner = EVERY_TENANT if self.judge.cache.across_tenants else held.tenant_id
             digests = [self.keyring.digest(owner, row.content) for row in texts]
             with self.duplicates.scope(held.job_id) as scope:
                 if first is None:

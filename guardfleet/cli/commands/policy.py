@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 
 from guardfleet.cli import DONE, progress, terminal
+from guardfleet.cli.commands import consequences
 from guardfleet.cli.commands.audit import moment_of
 from guardfleet.domain import ids
 from guardfleet.embedded.stack import database_of
@@ -124,6 +125,7 @@ def try_out(
         print(json.dumps(told))
         return DONE
     _show(found, told["rules"])
+    consequences.show(found.labelled)
     reviewed = found.actions()["review"]
     terminal.say(f"review: {reviewed:,} texts, {reviewed / per_hour:,.1f} hours at {per_hour:g} an hour", to=terminal.answers)
     for one in told["examples"]:
