@@ -13,11 +13,11 @@ from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
 from api.routes.files import page_object
 from guardfleet.domain import ids
+from guardfleet.domain.designs import DESIGNS, MOST_SEED
 from guardfleet.domain.labels import MOST_AUTHOR
 from guardfleet.errors import RejectedError
 from guardfleet.jobs import labelling, review, sampling
 from guardfleet.jobs.labelling import AT_ONCE, SOURCES, Defaults
-from guardfleet.sampling.designs import DESIGNS, MOST_SEED
 from guardfleet.store import labels, samples
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView

@@ -10,10 +10,11 @@ import numpy as np
 
 from guardfleet.domain import ids
 from guardfleet.domain.decision import Decision
+from guardfleet.domain.designs import DISAGREEMENT, SLICE
 from guardfleet.errors import RejectedError
 from guardfleet.jobs.redecide import groups
 from guardfleet.sampling import designs
-from guardfleet.sampling.designs import DISAGREEMENT, SLICE, Plan
+from guardfleet.sampling.designs import Plan
 from guardfleet.sampling.population import Population, Strata, completed, doubts
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import decisions, samples, verdicts

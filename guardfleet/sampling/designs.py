@@ -10,12 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from guardfleet.domain.designs import DESIGNS, RANDOM, SLICE, UNCERTAIN
 from guardfleet.errors import RejectedError
 from guardfleet.sampling.population import Mask, Numbers, Places, Population, Strata
-
-RANDOM, UNCERTAIN, DISAGREEMENT, SLICE = "random", "uncertain", "disagreement", "slice"
-DESIGNS = (RANDOM, UNCERTAIN, DISAGREEMENT, SLICE)  # the number of one is part of its seed
-MOST_SEED = 2**53 - 1  # which every reader of JSON keeps
 
 
 @dataclass(frozen=True, slots=True)

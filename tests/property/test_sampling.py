@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guardfleet.domain.designs import DESIGNS, MOST_SEED
 from guardfleet.domain.verdict import Severity
 from guardfleet.errors import RejectedError
 from guardfleet.sampling import designs
-from guardfleet.sampling.designs import DESIGNS, Draw, Plan, draw, equal, proportional, stratified, systematic
+from guardfleet.sampling.designs import Draw, Plan, draw, equal, proportional, stratified, systematic
 from guardfleet.sampling.estimates import NONE, Weights, ratio, share, weights
 from guardfleet.sampling.figures import figures
 from guardfleet.sampling.population import LEAST_DOUBT, Population, Strata, completed
@@ -142,7 +143,7 @@ def test_equal_shares_add_up_and_take_no_more_than_there_is(counts: list[int], d
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 90), st.integers(8, 100), st.sets(st.sampled_from(DESIGNS), min_size=1), st.integers(0, designs.MOST_SEED))
+@given(st.integers(1, 90), st.integers(8, 100), st.sets(st.sampled_from(DESIGNS), min_size=1), st.integers(0, MOST_SEED))
 def test_a_sample_has_probabilities_of_the_unit_each_text_once_and_is_repeatable(
     n_texts: int, n: int, by: set[str], seed: int
 ) -> None:

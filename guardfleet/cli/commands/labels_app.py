@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
+from guardfleet.domain.designs import DESIGNS, MOST_SEED
 from guardfleet.domain.labels import Source
-from guardfleet.sampling.designs import DESIGNS, MOST_SEED
 from guardfleet.settings import load_settings
 
 labels_app = typer.Typer(no_args_is_help=True, help="What people say of texts: labels, to measure verdicts by.")
