@@ -146,6 +146,25 @@ def test_reviews_are_paged_and_a_label_takes_one_out(
         assert (stolen.status_code, stolen.json()["error"]["code"]) == (400, "invalid_cursor")
 
 
+def test_a_policy_is_tested_by_labels_over_http_too(
+    client: TestClient, db: Database, keyring: Keyring, mine: Any, theirs: Any
+) -> None:
+    job = finished(db, keyring, judged(40))
+    url, document = (
+        "/v1/policies/test",
+        {"name": "x", "default": "allow", "rules": [{"id": "a", "when": {"severity": "unsafe"}, "action": "block"}]},
+    )
+    about = {"batch_id": batch(job)}
+    assert client.post(url, json=document, params=about, headers=mine).json()["labelled"] is None
+    assert client.post(f"/v1/batches/{batch(job)}/samples", json={"n": 40}, headers=mine).status_code == 200
+    given = [{**about, "seq": seq, "label": "unsafe" if seq % 4 == 1 else "safe", "author": "a"} for seq in range(40)]
+    assert client.post("/v1/labels", json={"labels": given}, headers=mine).json()["new"] == 40
+    told = client.post(url, json=document, params=about, headers=mine).json()["labelled"]
+    assert told["unsafe"]["new"]["block"] == {"value": 1.0, "low": 1.0, "high": 1.0}  # all are labelled: nothing is left to chance
+    assert told["benign"]["new"]["allow"]["value"] == pytest.approx(20 / 30, abs=1e-4)  # errors are reviewed
+    assert client.post(url, json=document, params={"since": 0}, headers=theirs).json()["labelled"] is None
+
+
 def suggestion(text: str, **scores: float) -> JSON:
     return {
         "comment": {"text": text},
