@@ -24,8 +24,8 @@ from api.routes import (
     batches,
     files,
     health_probes,
-    lists,
     labels,
+    lists,
     moderations,
     perspective,
     policies,
@@ -101,19 +101,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     app = FastAPI(title="guardfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
     for routes in (
-        batches,
-        retries,
-        results,
-        files,
-        moderations,
-        perspective,
-        webhook_endpoints,
-        policies,
-        redecisions,
-        lists,
-        audit,
-    ):
-        batches, retries, results, files, moderations, perspective, webhook_endpoints, policies, redecisions, labels, audit,
+        batches, retries, results, files, moderations, perspective, webhook_endpoints, policies, redecisions, lists, labels, audit,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

@@ -9,8 +9,8 @@ from guardfleet import __version__
 from guardfleet.cli import UNUSABLE, terminal
 from guardfleet.cli.commands.administration import audit, db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
-from guardfleet.cli.commands.lists_app import lists_app
 from guardfleet.cli.commands.labels_app import labels_app, reviews, sample
+from guardfleet.cli.commands.lists_app import lists_app
 from guardfleet.cli.commands.plan import plan
 from guardfleet.cli.commands.policy_app import policy_app, redecide
 from guardfleet.cli.commands.processes import api, dispatcher, worker

@@ -100,12 +100,9 @@ def test_each_command_leaves_its_rows_under_user_and_host(
     scanned = scanned_before(of_database, db, keyring, str(source), str(out))
     (policy := tmp_path / "mine.yaml").write_text(f"name: mine\ndescription: {CANARY}\ndefault: flag\n")
     (terms := tmp_path / "terms.txt").write_text(f"{CANARY}\n")
-    names, settings = {"IN": str(source), "OUT": str(out), "POLICY": str(policy), "TERMS": str(terms)}, of_database
     (labels := tmp_path / "labels.jsonl").write_text(json.dumps({"seq": 0, "label": "unsafe"}))
-    names, settings = (
-        {"LABELS": str(labels), "SCANNED": scanned, "IN": str(source), "OUT": str(out), "POLICY": str(policy)},
-        of_database,
-    )
+    files = {"IN": source, "OUT": out, "POLICY": policy, "TERMS": terms, "LABELS": labels}
+    names, settings = {"SCANNED": scanned} | {name: str(path) for name, path in files.items()}, of_database
     for act, actions in ACTS.items():
         if act.startswith("results"):
             judge(db, scanned)

@@ -147,8 +147,7 @@ COMMANDS = {
     "retry": "-", "plan": "-",
     "cancel": "-",
     "pause": "-", "resume": "-", "prioritise": "-", "up": "-", "worker": "-", "dispatcher": "-", "api": "-", "doctor": "-",
-    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-", "lists": "-",
-    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-", "labels": "-",
+    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-", "lists": "-", "labels": "-",
     "sample": "fields", "reviews": "fields",
 }  # fmt: skip
 SOURCES = {
