@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress, islice
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from guardfleet.domain.verdict import CATEGORY_NAMES
 from guardfleet.jobs import assessment
 from guardfleet.jobs.redecide import SHARDS_AT_ONCE, groups
-from guardfleet.policy.document import LANGUAGE_KEYS, Action, Policy
+from guardfleet.policy.document import LANGUAGE_KEYS, SOURCE_KEY, Action, Policy
 from guardfleet.policy.evaluation import DEFAULT, ERRORS, Decider
 from guardfleet.store import decisions
 from guardfleet.store.decisions import Reads, Scope
@@ -23,7 +23,9 @@ from guardfleet.store.postgres.database import Database
 
 NOTHING = len(Action)  # in place of an action, where no policy has decided
 EXAMPLES = 10  # texts whose action would change, by id
-NO_LANGUAGE = "unknown"
+UNKNOWN = "unknown"  # language, or source
+MOST_SLICES, OTHERS = 1000, "others"  # a source may be anything; those that come later are counted together
+MOST_SHOWN = 40  # characters of either
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Simulation:
     matrix: Any = field(default_factory=lambda: np.zeros((NOTHING + 1, len(Action)), np.int64))
     by_rule: Counter[int] = field(default_factory=Counter)
     by_language: dict[str, list[int]] = field(default_factory=dict)  # texts, and how many would change
+    by_source: dict[str, list[int]] = field(default_factory=dict)
     by_category: dict[str, list[int]] = field(default_factory=dict)
     examples: list[tuple[int, int, int, int]] = field(default_factory=list)  # job, place, old action, new action
     reached: tuple[int, int] | None = None  # where to go on; None: all was looked at
@@ -61,7 +64,7 @@ def simulate(
     """Decide of all stored verdicts in the scope after a place, and write nothing. After `within_s` it ends with what is begun."""
     decider, found, over = Decider(policy), Simulation(), time.monotonic() + within_s
     labelled = assessment.consequences(db, scope)
-    reads = Reads.ALL if decider.reads_metadata else Reads.LANGUAGE
+    reads = Reads.ALL if decider.reads_metadata else Reads.SLICES
     pieces = chain.from_iterable(groups(db, scope, after=after))
     for piece in pieces if at_most_shards is None else islice(pieces, -(-at_most_shards // SHARDS_AT_ONCE)):
         if found.reached is not None and time.monotonic() >= over:
@@ -92,6 +95,7 @@ def report(db: Database, policy: Policy, found: Simulation, *, per_hour: float, 
         "rules": {_rule(policy, outcome): n for outcome, n in sorted(found.by_rule.items())},
         "matrix": {word(old): dict(zip(words, found.matrix[old].tolist(), strict=False)) for old in range(NOTHING + 1)},
         "by_language": found.by_language,
+        "by_source": found.by_source,
         "by_category": found.by_category,
         "examples": [
             {"job": jobs.get(job), "seq": seq, "old": words[old], "new": words[new]} for job, seq, old, new in found.examples
@@ -123,26 +127,29 @@ def _count(found: Simulation, one: Any, old: Any, new: Any, outcomes: Any) -> No
         has = (one.facts["categories"] & int(bit)) != 0
         if has.any():
             _add(found.by_category, name, int(has.sum()), int((has & changed).sum()))
-    spoken = one.languages if one.languages is not None else [_language(row) for row in one.facts.metadata or ()]
-    for name, n in Counter(spoken).items():
-        _add(found.by_language, _shown(name), n, 0)
-    for name, n in Counter(compress(spoken, changed.tolist())).items():
-        _add(found.by_language, _shown(name), 0, n)
+    metadata = one.facts.metadata or ()
+    spoken = one.languages if one.languages is not None else [_word_of(row, LANGUAGE_KEYS) for row in metadata]
+    sources = one.sources if one.sources is not None else [_word_of(row, (SOURCE_KEY,)) for row in metadata]
+    for counts, values in ((found.by_language, spoken), (found.by_source, sources)):
+        for name, n in Counter(values).items():
+            _add(counts, _shown(name), n, 0)
+        for name, n in Counter(compress(values, changed.tolist())).items():
+            _add(counts, _shown(name), 0, n)
     for at in np.flatnonzero(changed)[: max(0, EXAMPLES - len(found.examples))]:
         found.examples.append((one.job_id, one.first_seq + int(at), int(old[at]), int(new[at])))
 
 
 def _add(counts: dict[str, list[int]], name: str, texts: int, changed: int) -> None:
-    both = counts.setdefault(name, [0, 0])
+    both = counts.setdefault(name if name in counts or len(counts) < MOST_SLICES else OTHERS, [0, 0])
     both[0] += texts
     both[1] += changed
 
 
-def _language(metadata: Mapping[str, Any] | None) -> str | None:
-    """Return the language as `decisions.Reads.LANGUAGE` does in SQL."""
-    said = next((metadata[key] for key in LANGUAGE_KEYS if metadata.get(key) is not None), None) if metadata else None
+def _word_of(metadata: Mapping[str, Any] | None, keys: Sequence[str]) -> str | None:
+    """Return the language, or the source, as `decisions.Reads.SLICES` does in SQL."""
+    said = next((metadata[key] for key in keys if metadata.get(key) is not None), None) if metadata else None
     return said if said is None or isinstance(said, str) else json.dumps(said)
 
 
-def _shown(language: str | None) -> str:
-    return language[:20] if language else NO_LANGUAGE
+def _shown(name: str | None) -> str:
+    return name[:MOST_SHOWN] if name else UNKNOWN

@@ -18,6 +18,7 @@ MOST_TOKENS = 1_000_000_000
 MOST_VALUES = 1000  # of one condition
 WORD = r"^[A-Za-z0-9_.:-]{1,64}$"
 LANGUAGE_KEYS = ("lang", "language")  # of a text's metadata, the first that there is
+SOURCE_KEY = "source"  # of a text's metadata: where it comes from
 
 
 class Action(IntEnum):

@@ -14,7 +14,7 @@ import numpy as np
 
 from guardfleet.domain.decision import Decision
 from guardfleet.domain.verdict import CATEGORY_CHOICES
-from guardfleet.policy.document import LANGUAGE_KEYS, Action
+from guardfleet.policy.document import LANGUAGE_KEYS, SOURCE_KEY, Action
 from guardfleet.policy.evaluation import Decider, Outcomes
 from guardfleet.policy.facts import OF_ANOTHER_LENGTH, Facts, RecordFacts, lists_hit
 from guardfleet.store.postgres.database import Connection, Database
@@ -57,6 +57,7 @@ WITH_ACTION = f"""(select d.outcomes, array(select o.outcome from policy_outcome
                   where d.job_id = %(job)s and d.first_seq = s.first_seq and not d.shadow and p.activated_at is not null
                   order by {NEWEST} limit 1)"""
 HITS = "case when v.evidence ? 'lists' then jsonb_build_object('lists', v.evidence -> 'lists') end"
+SOURCE = f"v.metadata ->> '{SOURCE_KEY}'"
 OF_METADATA = [f"v.metadata ->> '{key}'" for key in LANGUAGE_KEYS]
 
 
@@ -64,18 +65,19 @@ class Reads(Enum):
     """What is read of the texts' metadata: it takes longer than all the rest."""
 
     NOTHING = "null::text"
-    LANGUAGE = f"coalesce({', '.join(OF_METADATA)})"
+    SLICES = f"coalesce({', '.join(OF_METADATA)})"
     ALL = "v.metadata"
 
 
 class Shard(NamedTuple):
-    """Texts of a finished shard, and their facts; `languages` if that is what was read of their metadata."""
+    """Texts of a finished shard, and their facts; `languages` and `sources` if that is what was read of their metadata."""
 
     job_id: int
     first_seq: int
     n: int
     facts: RecordFacts
     languages: Sequence[str | None] | None
+    sources: Sequence[str | None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +157,16 @@ def _scope(scope: Scope, without: int | None) -> dict[str, Any]:
 def facts(db: Database, among: Sequence[Any], reads: Reads, *, with_lists: bool = False) -> Iterator[Shard]:
     """Yield the facts of these shards; one whose verdicts are gone is left out. `with_lists`: which lists were hit, too."""
     hits = HITS if with_lists else "null::jsonb"
+    is_sliced = reads is Reads.SLICES
+    source = SOURCE if is_sliced else "null::text"
     with db.session() as connection:
         rows = connection.cursor(binary=True).execute(
-            f"""select s.job_id, s.first_seq, s.n, r.records, r.metadata, r.hits
+            f"""select s.job_id, s.first_seq, s.n, r.records, r.metadata, r.sources, r.hits
                 from unnest(%(jobs)s::int8[], %(days)s::date[], %(firsts)s::int4[], %(ns)s::int4[]) s (job_id, day, first_seq, n)
                 cross join lateral (
-                  select string_agg(x.record, '') as records, array_agg(x.metadata) as metadata, array_agg(x.hits) as hits from (
-                    select {RECORD} as record, {reads.value} as metadata, {hits} as hits from verdict v
+                  select string_agg(x.record, '') as records, array_agg(x.metadata) as metadata,
+                         array_agg(x.source) as sources, array_agg(x.hits) as hits from (
+                    select {RECORD} as record, {reads.value} as metadata, {source} as source, {hits} as hits from verdict v
                     where v.job_id = s.job_id and v.day = s.day and v.seq >= s.first_seq and v.seq < s.first_seq + s.n
                     order by v.seq) x) r""",
             {
@@ -174,7 +179,8 @@ def facts(db: Database, among: Sequence[Any], reads: Reads, *, with_lists: bool 
             hit = [lists_hit(one) for one in row.hits] if with_lists else None
             found = RecordFacts.of(row.records, row.metadata if reads is Reads.ALL else None, hit)
             if len(found) == row.n:
-                yield Shard(row.job_id, row.first_seq, row.n, found, row.metadata if reads is Reads.LANGUAGE else None)
+                slices = (row.metadata, row.sources) if is_sliced else (None, None)
+                yield Shard(row.job_id, row.first_seq, row.n, found, *slices)
 
 
 def of_texts(db: Database, connection: Connection, job_id: int, seqs: Sequence[int]) -> list[Decision | None] | None:

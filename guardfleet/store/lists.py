@@ -119,11 +119,15 @@ def page(db: Database, tenant_id: int, *, after: str | None, limit: int) -> list
     """Return up to `limit` versions, newest first, older than the named one. Raises NotFoundError for that."""
     start = None if after is None else get(db, tenant_id, after).id
     with db.session() as connection:
-        return connection.cursor(row_factory=class_row(Version)).execute(
-            f"""{SELECT} where tenant_id = %(tenant)s and (%(start)s::int8 is null or id < %(start)s::int8)
+        return (
+            connection.cursor(row_factory=class_row(Version))
+            .execute(
+                f"""{SELECT} where tenant_id = %(tenant)s and (%(start)s::int8 is null or id < %(start)s::int8)
                 order by id desc limit %(limit)s""",
-            {"tenant": tenant_id, "start": start, "limit": limit},
-        ).fetchall()
+                {"tenant": tenant_id, "start": start, "limit": limit},
+            )
+            .fetchall()
+        )
 
 
 def entries(db: Database, version: Version) -> list[Entry]:

@@ -64,7 +64,7 @@ def activated(db: Database, text: str, tenant_id: int = TENANT) -> Version:
 
 
 def metadata_of(i: int) -> dict[str, Any] | None:
-    return None if i % 3 == 0 else {"lang": "de" if i % 2 else "en"}
+    return None if i % 3 == 0 else {"lang": "de" if i % 2 else "en", "source": f"forum {i % 2}"}
 
 
 def finished(db: Database, keyring: Keyring, judged: Sequence[Judgement], *, shard_texts: int = 40, **asked: Any) -> JobView:
@@ -279,6 +279,8 @@ def test_a_simulation_counts_what_a_re_decision_then_does(db: Database, keyring:
     assert found.changed == sum(n for (was, new), n in moved.items() if was != new)
     assert sum(found.by_rule.values()) == sum(texts for texts, _ in found.by_language.values()) == 310
     assert {"de", "en", "unknown"} == found.by_language.keys()
+    assert {"unknown", "forum 0", "forum 1"} == found.by_source.keys()
+    assert found.by_source["forum 1"] == found.by_language["de"]
     assert len(found.examples) == 10
 
 

@@ -189,7 +189,7 @@ def _show(found: Simulation, rules: Mapping[str, int]) -> None:
         say(f"{word(old):>12}" + "".join(f"{n:>14,}" for n in found.matrix[old].tolist()))
     share = found.changed / found.texts if found.texts else 0.0
     say(f"changed: {found.changed:,} of {found.texts:,} texts ({share:.2%})")
-    for title, counts in (("language", found.by_language), ("category", found.by_category)):
+    for title, counts in (("language", found.by_language), ("source", found.by_source), ("category", found.by_category)):
         for name, (texts, changed) in sorted(counts.items(), key=lambda item: -item[1][0])[:20]:
             say(f"  {title} {name}: {changed:,} of {texts:,} changed ({changed / max(1, texts):.2%})")
     for name, n in rules.items():
