@@ -122,6 +122,8 @@ def allowed(scope: str) -> Any:
 
 
 AuditReader = Annotated[Caller, allowed(keys.AUDIT)]
+Eraser = Annotated[Caller, allowed(keys.ERASE)]
+Holder = Annotated[Caller, allowed(keys.HOLD)]
 BatchesReader = Annotated[Caller, allowed("batches:read")]
 BatchesWriter = Annotated[Caller, allowed("batches:write")]
 FilesReader = Annotated[Caller, allowed("files:read")]

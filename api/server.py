@@ -22,8 +22,10 @@ from api.http.threads import in_thread
 from api.routes import (
     audit,
     batches,
+    erasures,
     files,
     health_probes,
+    holds,
     labels,
     lists,
     moderations,
@@ -102,6 +104,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     app.state.context = context
     for routes in (
         batches, retries, results, files, moderations, perspective, webhook_endpoints, policies, redecisions, lists, labels, audit,
+        erasures, holds,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

@@ -55,8 +55,8 @@ class Output:
 
     @property
     def etag(self) -> str:
-        """A tag of the content: verdicts of an ended batch do not change, and a version renders them in one way only."""
-        known = f"{self.filename}/{self.job.done}/{self.job.purged_at}/{guardfleet.__version__}"
+        """A tag of the content: verdicts of an ended batch change by erasures only, and a version renders them in one way only."""
+        known = f"{self.filename}/{self.job.done}/{self.job.purged_at}/{self.job.erased}/{guardfleet.__version__}"
         return hashlib.sha256(known.encode()).hexdigest()[:32]
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
@@ -114,7 +114,7 @@ class Output:
         code = "batch_expired" if job.state is JobState.EXPIRED else "batch_cancelled"
         for first_seq, rows in unprocessed.dropped(db, self.keyring, job):
             for seq, row in enumerate(rows, first_seq):
-                yield _failed_line(job, str(seq), row.id, code, "the batch ended before this request was processed.")
+                yield _failed_line(job, str(seq), row.id or None, code, "the batch ended before this request was processed.")
 
 
 def find(db: Database, keyring: Keyring, file_id: str, tenant_id: int) -> Output | None:

@@ -107,6 +107,10 @@ class FileIntakes:
         if time.monotonic() - self._removed_at < REMOVE_S:
             return
         self._removed_at = time.monotonic()
+        self.remove_left()
+
+    def remove_left(self) -> None:
+        """Remove the contents of deleted files."""
         for file_id in files.left(self._db):
             self._contents.delete(file_id)
             files.removed(self._db, file_id)

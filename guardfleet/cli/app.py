@@ -9,6 +9,7 @@ from guardfleet import __version__
 from guardfleet.cli import UNUSABLE, terminal
 from guardfleet.cli.commands.administration import audit, db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
+from guardfleet.cli.commands.erasing_app import erase, erasures, hold_app
 from guardfleet.cli.commands.labels_app import labels_app, reviews, sample
 from guardfleet.cli.commands.lists_app import lists_app
 from guardfleet.cli.commands.plan import plan
@@ -40,6 +41,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(lists_app, name="lists")
 app.add_typer(labels_app, name="labels")
 app.add_typer(bench_app, name="bench")
+app.add_typer(hold_app, name="hold")
 
 
 @app.callback()
@@ -224,7 +226,7 @@ def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, 
     return jobs.prioritise(load_settings(), job, priority)
 
 
-for command in (retry, redecide, sample, reviews, worker, dispatcher, api, audit, plan):
+for command in (retry, redecide, sample, reviews, worker, dispatcher, api, audit, plan, erase, erasures):
     app.command()(command)
 
 

@@ -31,10 +31,12 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "job.export": "verdicts, refused lines or a result file were read as a whole; recorded when it begins",
         "job.purge": "a job's texts and data key were deleted",
         "job.expire": "a job and its verdicts were deleted",
+        "job.erase": "a job was deleted on request, with its texts and verdicts",
         "file.create": "a file was uploaded",
         "file.download": "an uploaded file was read; recorded when it begins",
         "file.delete": "a file and its data key were deleted",
         "file.expire": "a file, or an interrupted upload, was deleted because its time was over",
+        "file.erase": "a file and its data key were deleted because a text that was erased on request came from it",
         "endpoint.create": "a webhook endpoint was created",
         "endpoint.update": "a webhook endpoint was changed",
         "endpoint.rotate": "a webhook endpoint got a new secret",
@@ -62,6 +64,10 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "sample.export": "a sample was written with the texts themselves; recorded when it begins",
         "model.register": "a worker served a model, a revision or a policy for the first time",
         "schema.upgrade": "the database was migrated",
+        "erasure.begin": "texts were to be erased on request; recorded when it begins",
+        "erasure.finish": "an erasure had removed all that it found",
+        "hold.create": "texts were put under a legal hold",
+        "hold.release": "a legal hold was released",
         "audit.expire": "rows of the audit trail were deleted because their retention was over",
     }
 )

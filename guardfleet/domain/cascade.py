@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardfleet.domain.plan import Escalation, Plan
-from guardfleet.domain.verdict import Judgement, ServedBy, Severity
+from guardfleet.domain.verdict import ERASED, Judgement, ServedBy, Severity
 
 SETTLED = (ServedBy.RULE_EMPTY, ServedBy.LIST)  # no model was asked, so none has a doubt
 DIGEST_BITS = 32  # of a row's digest, an HMAC: as good as random, and equal for equal texts
@@ -33,19 +33,24 @@ def doubts_of(plan: Plan, first: Sequence[Judgement], digests: Sequence[bytes]) 
     unsure = [i for i, judgement in enumerate(first) if not is_sure(judgement, plan.sure)]
     rest = set(range(len(first))) - set(unsure)
     limit = plan.sample * (1 << DIGEST_BITS)
-    sampled = [
-        i for i in sorted(rest) if first[i].served_by not in SETTLED and int.from_bytes(digests[i][: DIGEST_BITS // 8]) < limit
-    ]
+    sampled = [i for i in sorted(rest) if not _is_settled(first[i]) and int.from_bytes(digests[i][: DIGEST_BITS // 8]) < limit]
     return Doubts(unsure, sampled)
 
 
 def is_sure(judgement: Judgement, least: float) -> bool:
-    """Return whether the first model's answer is final. A row without a verdict or without probabilities is not."""
-    if judgement.served_by in SETTLED:
+    """Return whether the first model's answer is final. A row without a verdict or without probabilities is not.
+
+    Unless there is no text: an empty one, or one that was erased; or no model was asked.
+    """
+    if _is_settled(judgement):
         return True
     if judgement.severity is Severity.ERROR or judgement.probabilities is None:
         return False
     return judgement.probabilities[judgement.severity] >= least
+
+
+def _is_settled(judgement: Judgement) -> bool:
+    return judgement.served_by in SETTLED or judgement.error == ERASED
 
 
 def compare(doubts: Doubts, first: Sequence[Judgement], second: dict[int, Judgement]) -> Escalation:

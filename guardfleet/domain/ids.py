@@ -40,5 +40,7 @@ ENDPOINT = Kind("we_", "there is no such webhook endpoint.")
 KEY = Kind("key_", "there is no key {!r} in use; `guardfleet keys list` shows all.")
 SAMPLE = Kind("sample_", "there is no such sample.")
 AUDIT = Kind("audit_", "there is no such row in the audit trail.")
+ERASURE = Kind("erasure_", "there is no such erasure.")
+HOLD = Kind("hold_", "there is no such legal hold.")
 EVENT = Kind("evt_")  # of a job: the digits are followed by the event and its number
 MODERATION, REQUEST = Kind("modr-"), Kind("req_")  # of answers; never sent back

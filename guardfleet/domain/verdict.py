@@ -69,12 +69,14 @@ class ServedBy(IntEnum):
         return "rule:empty" if self is ServedBy.RULE_EMPTY else self.name.lower()
 
 
+ERASED = "erased"
 ERROR_CODES: Mapping[str, str] = {
     "unparsed": "the model's answer is not in its own grammar",
     "too_long": "the text is longer than may be judged",
     "invalid_conversation": "the messages cannot be judged as a conversation",
     "engine_failed": "the engine failed on this text",
     "abandoned": "its shard failed too often",
+    ERASED: "its text was erased on request",
     "unreadable": "what is known of it makes no verdict that this version understands",
 }
 

@@ -187,4 +187,5 @@ def _again(
                 rows = texts.of_shard(db, keyring, job, place[0])
         for each in group:
             line, at = each.of_seq + 1, each.seq - (place[1] if place else 0)
-            yield line, rows[at] if at < len(rows) else LineError(line, "text_gone", GONE)
+            is_kept = at < len(rows) and not rows[at].is_erased
+            yield line, rows[at] if is_kept else LineError(line, "text_gone", GONE)

@@ -13,6 +13,7 @@ from typing import Any
 from guardfleet.rows.metadata import MAX_LEVELS, NOTES
 
 LEFT_OUT = f"metadata is nested deeper than {MAX_LEVELS} levels: it is left out"
+ERASED = "erased on request"
 MARGIN = 32  # spare levels, since what can be written here may have to be written deeper in a stack
 TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 ROW, FIELD = 1, 2  # depths: a list of lists
@@ -31,6 +32,16 @@ class PayloadRow:
     metadata: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     lines: int = 1
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether it stands for a text that was erased: no input can have no messages, and any version refuses to judge that."""
+        return self.content == []
+
+
+def erased() -> PayloadRow:
+    """Return what is left of a row that was erased."""
+    return PayloadRow("", [], None, (ERASED,))
 
 
 def dumped(rows: Sequence[PayloadRow]) -> str:

@@ -46,6 +46,7 @@ class Root:
     digest_key: bytes
     api_key_pepper: bytes
     cursor_key: bytes
+    receipt_key: bytes
 
     @classmethod
     def of(cls, secret_key: str, *, name: str = "GUARDFLEET_SECRET_KEY") -> "Root":
@@ -62,6 +63,7 @@ class Root:
             _derive(root, b"guardfleet/digest"),
             _derive(root, b"guardfleet/api-key"),
             _derive(root, b"guardfleet/cursor"),
+            _derive(root, b"guardfleet/receipt"),
         )
 
 
@@ -156,6 +158,10 @@ class Keyring:
         kind = b"t" if isinstance(content, str) else b"m"
         message = b"%d|%s|" % (tenant_id, kind) + plain.encode("utf-8", "surrogatepass")
         return hmac.digest(self._current.digest_key, message, "sha256")[:16]
+
+    def receipt_digest(self, tenant_id: int, target: str) -> bytes:
+        """Return what a receipt keeps of a target: equal for equal ones of a tenant, and nothing without the key."""
+        return hmac.digest(self._current.receipt_key, b"%d|" % tenant_id + target.encode("utf-8", "surrogatepass"), "sha256")
 
     def api_key_digests(self, api_key: str) -> list[bytes]:
         """Return the digests under which an API key may be stored, the current key's first."""

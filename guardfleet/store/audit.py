@@ -89,7 +89,7 @@ def each(changed: str) -> str:
 
 def recorded(connection: Connection, action: str, **detail: Fact) -> dict[str, Any]:
     """Return the parameters of `each`."""
-    actor = _acting.get() or _of_process(connection.application)
+    actor = actor_of(connection)
     known = {name: _fact(fact) for name, fact in detail.items() if fact is not None}
     return {
         "audit_kind": actor.kind,
@@ -98,6 +98,11 @@ def recorded(connection: Connection, action: str, **detail: Fact) -> dict[str, A
         "audit_request": actor.request_id,
         "audit_detail": json.dumps(known) if known else None,
     }
+
+
+def actor_of(connection: Connection) -> Actor:
+    """Return who acts."""
+    return _acting.get() or _of_process(connection.application)
 
 
 def _raise_unknown(action: str) -> str:

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from guardfleet.domain import ids
 from guardfleet.domain.states import FileState
-from guardfleet.errors import NotFoundError
+from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import audit, installation
 from guardfleet.store.postgres.database import Connection, Database
@@ -18,6 +18,7 @@ from guardfleet.store.words import KEPT_FILE, LEFT_FILE, UPLOADING_FILE, WHOLE_F
 from guardfleet.store.words import public_id as label_of
 
 UPLOAD_S = 86_400.0  # an upload that is not complete after so long was interrupted
+IS_HELD = "exists (select from job h where h.input_file_id = file.public_id and h.holds > 0)"  # by a batch that was made of it
 COLUMNS = "public_id, tenant_id, filename, purpose, size, lines, digest, data_key, created_at, expires_at"
 
 
@@ -128,14 +129,22 @@ def page(
 
 
 def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
-    """Delete a file and destroy its data key, so that nobody can decrypt its content any more. Raises NotFoundError."""
+    """Delete a file and destroy its data key, so that nobody can decrypt its content any more. Raises NotFoundError.
+
+    Raises RejectedError while a batch of it is under a legal hold.
+    """
+    values = {"id": public_id, "tenant": tenant_id}
     with db.begin() as connection:
         gone = connection.execute(
             f"""update file set state = {FileState.DELETED}, data_key = null, expires_at = null
-               where public_id = %(id)s and tenant_id = %(tenant)s and {WHOLE_FILE}""",
-            {"id": public_id, "tenant": tenant_id},
+               where public_id = %(id)s and tenant_id = %(tenant)s and {WHOLE_FILE} and not {IS_HELD}""",
+            values,
         ).rowcount
         if not gone:
+            if connection.scalar(
+                f"select exists (select from file where public_id = %(id)s and tenant_id = %(tenant)s and {IS_HELD})", values
+            ):
+                raise RejectedError("a batch that was made of this file is under a legal hold.")
             raise NotFoundError(ids.FILE.unknown)
         audit.record(connection, tenant_id, "file.delete", ids.FILE.of(public_id))
 
@@ -144,7 +153,8 @@ def overdue(db: Database, *, skip: Sequence[int] = (), limit: int = 100) -> list
     """Return files that have expired and uploads that were interrupted."""
     with db.session() as connection:
         return connection.scalars(
-            f"""select id from file where {KEPT_FILE} and expires_at < now() and id <> all(cast(%(skip)s as bigint[]))
+            f"""select id from file
+                where {KEPT_FILE} and expires_at < now() and id <> all(cast(%(skip)s as bigint[])) and not {IS_HELD}
                 order by expires_at limit %(limit)s""",
             {"skip": list(skip), "limit": limit},
         )
@@ -155,7 +165,8 @@ def expire(db: Database, file_ids: Sequence[int]) -> int:
     with db.session() as connection:
         return connection.execute(
             f"""with x as materialized (
-                 select id from file where {KEPT_FILE} and expires_at < now() and id = any(cast(%(files)s as bigint[]))
+                 select id from file
+                 where {KEPT_FILE} and expires_at < now() and id = any(cast(%(files)s as bigint[])) and not {IS_HELD}
                  for update skip locked),
                f as (update file f set state = {FileState.DELETED}, data_key = null, expires_at = null from x where f.id = x.id
                  returning f.tenant_id, f.public_id)

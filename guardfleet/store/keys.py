@@ -19,7 +19,9 @@ PREFIX = "gf_"  # a fixed prefix helps secret scanners
 HINT_CHARACTERS = 4
 ALL = "all"
 AUDIT = "audit:read"
-APART = (AUDIT,)  # scopes that `all` does not include: who works with texts need not see who else does
+ERASE, HOLD = "erasures:write", "holds:write"
+# Scopes that `all` does not include: who works with texts need not see who else does, destroy them for good, or forbid it.
+APART = (AUDIT, ERASE, HOLD)
 SCOPES = (
     ALL, "batches:read", "batches:write", "files:read", "files:write", "moderate", "policies:read", "policies:write",
     "webhooks:read", "webhooks:write", *APART,

@@ -13,11 +13,11 @@ LOCK_KEY = 0x7061_7274  # "part"
 
 def ensure_day(connection: Connection, day: dt.date) -> None:
     """Create the day's partitions unless they exist. Creators take turns, since CREATE IF NOT EXISTS alone can collide."""
-    if connection.scalar("select to_regclass(%(name)s) is not null", {"name": _name(PARTITIONED[-1], day)}):
+    if connection.scalar("select to_regclass(%(name)s) is not null", {"name": name_of(PARTITIONED[-1], day)}):
         return
     connection.execute("select pg_advisory_xact_lock(%(key)s)", {"key": LOCK_KEY})
     for table in PARTITIONED:
-        connection.execute(f"create table if not exists {_name(table, day)} partition of {table} {_bounds(day)}")
+        connection.execute(f"create table if not exists {name_of(table, day)} partition of {table} {_bounds(day)}")
 
 
 def existing(db: Database) -> list[tuple[str, dt.date]]:
@@ -38,7 +38,7 @@ def drop(db: Database, table: str, day: dt.date) -> bool:
     The partition is detached first, concurrently with readers and writers of other days: a plain drop would lock them out. From
     then on nobody can write into it, so the check under its lock sees all of its rows.
     """
-    name = _name(table, day)
+    name = name_of(table, day)
     with db.session() as connection:
         attached = connection.execute(
             "select inhdetachpending from pg_inherits where inhrelid = to_regclass(%(name)s)", {"name": name}
@@ -70,5 +70,6 @@ def _bounds(day: dt.date) -> str:
     return f"for values from ('{day.isoformat()}') to ('{(day + dt.timedelta(days=1)).isoformat()}')"
 
 
-def _name(table: str, day: dt.date) -> str:
+def name_of(table: str, day: dt.date) -> str:
+    """Return the name of the table's partition of the day."""
     return f"{table}_{day:%Y%m%d}"

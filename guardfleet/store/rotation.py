@@ -18,7 +18,10 @@ from guardfleet.store.postgres.database import Connection, Database
 
 LOCK_KEY = 0x6B65_7973  # "keys"
 PIECE = 50  # rows per transaction: finishing a shard waits at most for one transaction
-SEALED = {"job": ("data_key",), "file": ("data_key",), "endpoint": ("secret", "old_secret")}  # columns under the secret key
+SEALED = {  # columns under the secret key
+    "job": ("data_key",), "file": ("data_key",), "endpoint": ("secret", "old_secret"), "legal_hold": ("target",)
+}  # fmt: skip
+DATA_KEYS = ("job", "file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ def rotate(db: Database, keyring: Keyring, on_progress: Callable[[int], None] = 
     with _alone(db):
         installation.require_key(db, keyring)
         _move_pin(db, keyring)
-        done = {"job": 0, "file": 0, "endpoint": 0}
+        done = dict.fromkeys(SEALED, 0)
         for table in done:
             while (found := _pass(db, keyring, table, lambda n: on_progress(sum(done.values()) + n))).wrapped:
                 done[table] += found.wrapped
@@ -100,7 +103,7 @@ def _piece(db: Database, keyring: Keyring, table: str, after: int, found: Pass) 
 
 def _wrapped(keyring: Keyring, table: str, row: Any) -> dict[str, Any] | None:
     """Return the row's values under the current key; None if no key of the ring decrypts them."""
-    anew = keyring.rewrap if table != "endpoint" else lambda sealed: keyring.encrypt_secret(keyring.decrypt_secret(sealed))
+    anew = keyring.rewrap if table in DATA_KEYS else lambda sealed: keyring.encrypt_secret(keyring.decrypt_secret(sealed))
     try:
         values = {name: None if getattr(row, name) is None else anew(bytes(getattr(row, name))) for name in SEALED[table]}
     except ConfigurationError:

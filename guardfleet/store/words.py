@@ -46,6 +46,7 @@ GOOD_JOB = _state(JobState.INGESTING, JobState.RUNNING, JobState.COMPLETED)  # s
 
 READY_SHARD = _state(ShardState.READY)
 LEASED_SHARD = _state(ShardState.LEASED)
+DONE_SHARD = _state(ShardState.DONE)
 DROPPED_SHARD = _state(ShardState.CANCELLED)
 OPEN_SHARD = _state(ShardState.READY, ShardState.LEASED)
 INTERACTIVE = Among("lane", (Lane.INTERACTIVE,))

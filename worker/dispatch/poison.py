@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from guardfleet.domain.cascade import is_sure
-from guardfleet.domain.verdict import Judgement, Model, Severity, failure, with_notes
+from guardfleet.domain.verdict import ERASED, Judgement, Model, Severity, failure, with_notes
 from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -76,7 +76,12 @@ def _rows(held: Claim, judgement: Judgement, texts: Sequence[PayloadRow], first:
     """Return the rows of a shard that nobody could finish: the first model's sure verdicts stand, other texts get the error."""
     if not texts:
         return [Row(None, judgement, model_id=nobody)] * held.n
-    rows = [Row(row.id, with_notes(judgement, row.notes), None, row.metadata, nobody) for row in texts]
+    rows = [
+        Row(row.id, with_notes(judgement, row.notes), None, row.metadata, nobody)
+        if not row.is_erased
+        else Row(None, with_notes(failure(ERASED), row.notes), model_id=nobody)
+        for row in texts
+    ]
     if first is None:
         return rows
     return [

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names, failure
+from guardfleet.domain.verdict import ERASED, Category, Judgement, ServedBy, Severity, category_names, failure
 from guardfleet.rows.payload import PayloadRow
 from worker.engine.answer import understood
 from worker.engine.interfaces import Answer
@@ -19,6 +19,7 @@ GRAVITY = (
     Severity.ERROR,
     Severity.UNSAFE,
 )  # ascending, for the windows of a text
+GONE = failure(ERASED)
 EMPTY = Judgement(Severity.SAFE, Category.NONE, served_by=ServedBy.RULE_EMPTY)
 NOT_LISTED: Mapping[int, Judgement] = MappingProxyType({})
 
@@ -37,7 +38,9 @@ def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes], listed: Mapping
     ask, duplicates, settled = [], {}, {}
     first: dict[bytes, int] = {}
     for i, (row, digest) in enumerate(zip(rows, digests, strict=True)):
-        if is_blank(row.content):
+        if row.is_erased:
+            settled[i] = GONE
+        elif is_blank(row.content):
             settled[i] = EMPTY
         elif i in listed:
             settled[i] = listed[i]

@@ -20,7 +20,7 @@ from guardfleet.domain.cascade import compare, doubts_of
 from guardfleet.domain.ids import EVERY_TENANT
 from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.retry import backoff_s
-from guardfleet.domain.verdict import Judgement, with_notes
+from guardfleet.domain.verdict import ERASED, Judgement, failure, with_notes
 from guardfleet.errors import ConfigurationError, DrainingError, FatalError, GuardfleetError, RetryableError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -236,6 +236,8 @@ def rows_of(texts: Sequence[PayloadRow], digests: Sequence[bytes], judgements: S
     """Return the rows to store for a shard."""
     return [
         Row(text.id, judgement if not text.notes else with_notes(judgement, text.notes), digest, text.metadata)
+        if not text.is_erased
+        else Row(None, with_notes(failure(ERASED), text.notes))
         for text, digest, judgement in zip(texts, digests, judgements, strict=True)
     ]
 

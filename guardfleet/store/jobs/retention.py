@@ -1,10 +1,12 @@
 """Retention: texts are deleted, with their data key, once their job ended long enough ago. Verdicts are deleted days later.
 
-The dispatcher does all of it, off the path of the work; each step can be interrupted anywhere and repeated.
+The dispatcher does all of it, off the path of the work; each step can be interrupted anywhere and repeated. A job under a
+legal hold is left alone, and with it what can only be dropped by the day.
 """
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from guardfleet.domain import ids
 from guardfleet.store import audit, partitions
@@ -26,7 +28,7 @@ def purgeable(db: Database, *, older_than_hours: float, skip: Sequence[int] = ()
     with db.session() as connection:
         return connection.scalars(
             f"""select id from job
-               where purged_at is null and {ENDED_JOB} and id <> all(cast(%(skip)s as bigint[])) and not {IS_READ}
+               where purged_at is null and holds = 0 and {ENDED_JOB} and id <> all(cast(%(skip)s as bigint[])) and not {IS_READ}
                  and finished_at < now() - coalesce(purge_hours, %(hours)s) * interval '1 hour'
                order by finished_at limit %(limit)s""",
             {"hours": older_than_hours, "skip": list(skip), "limit": limit},
@@ -39,7 +41,8 @@ def purge(db: Database, job_ids: Sequence[int]) -> int:
         return connection.execute(
             f"""with x as materialized (
                  select id, day, tenant_id, public_id, online from job
-                 where id = any(cast(%(jobs)s as bigint[])) and purged_at is null and not {IS_READ} for update skip locked),
+                 where id = any(cast(%(jobs)s as bigint[])) and purged_at is null and holds = 0 and not {IS_READ}
+                 for update skip locked),
                a as ({audit.each(f"(select tenant_id, {public_id(ids.JOB)} as subject from x where not online) x")}),
                p as (delete from shard_payload s using x where s.job_id = x.id and s.day = x.day),
                s as (delete from shard s using x where s.job_id = x.id),
@@ -71,6 +74,8 @@ def expire(db: Database, table: str, day: dt.date) -> bool:
     with db.begin() as connection:
         if not _is_purged(connection, day):
             return False
+        if table == "verdict" and _is_held(connection, day):
+            return False
         if table == "verdict":
             _forget_jobs(connection, day)
     return partitions.drop(db, table, day)
@@ -81,13 +86,24 @@ def _is_purged(connection: Connection, day: dt.date) -> bool:
     return not left
 
 
+def _is_held(connection: Connection, day: dt.date) -> bool:
+    """Return whether one of the day's jobs is under a hold; they are locked, so that none is put under one from here on."""
+    connection.execute("select from job where day = %(day)s for update", {"day": day})
+    held: bool = connection.scalar("select exists (select from job where day = %(day)s and holds > 0)", {"day": day})
+    return held
+
+
+def forget_rows(connection: Connection, of_jobs: str, values: Mapping[str, Any]) -> None:
+    """Delete the rows that belong to jobs and have no partitions; `of_jobs`: a condition on the number without its column."""
+    connection.execute(f"delete from attempt where delivery_id in (select id from delivery where job_id {of_jobs})", values)
+    for table in OF_JOB:
+        connection.execute(f"delete from {table} where job_id {of_jobs}", values)
+    connection.execute(f"delete from retried where of_job_id {of_jobs}", values)
+
+
 def _forget_jobs(connection: Connection, day: dt.date) -> None:
     """Delete the day's jobs, which are purged, and every row that belongs to them."""
-    of_day = "in (select id from job where day = %(day)s)"
-    connection.execute(f"delete from attempt where delivery_id in (select id from delivery where job_id {of_day})", {"day": day})
-    for table in OF_JOB:
-        connection.execute(f"delete from {table} where job_id {of_day}", {"day": day})
-    connection.execute(f"delete from retried where of_job_id {of_day}", {"day": day})
+    forget_rows(connection, "in (select id from job where day = %(day)s)", {"day": day})
     connection.execute(
         f"""with gone as (delete from job where day = %(day)s returning tenant_id, public_id, online)
            {audit.each(f"(select tenant_id, {public_id(ids.JOB)} as subject from gone where not online) x")}""",

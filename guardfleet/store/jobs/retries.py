@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from guardfleet.domain import ids
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.options import COLUMNS, JobOptions
-from guardfleet.domain.verdict import Severity
+from guardfleet.domain.verdict import ERASED, Severity
 from guardfleet.errors import NotFoundError, RetryableError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import audit
@@ -34,7 +34,7 @@ LATER = f"""lateral (
                 and (x.job_id is not null or {UNENDED_JOB:r})
               order by t.job_id desc limit 1) l"""
 OF_SPAN = f"""v.job_id = %(job)s and v.day = %(day)s and v.severity >= {Severity.ERROR}
-              and v.seq >= %(start)s and v.seq < %(end)s"""
+              and v.error is distinct from '{ERASED}' and v.seq >= %(start)s and v.seq < %(end)s"""
 IN_WORK = f"l.state is not null and {UNENDED_JOB:l}"
 HAS_VERDICT = f"not ({IN_WORK}) and l.severity < {Severity.ERROR}"
 IS_LEFT = f"not ({IN_WORK}) and (l.state is null or l.severity >= {Severity.ERROR})"

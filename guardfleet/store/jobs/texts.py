@@ -26,7 +26,9 @@ def beside(db: Database, keyring: Keyring, job: JobView, pages: Iterable[Page]) 
     for page in pages:
         wanted = [row.seq for row in page.rows]
         opened = _open(db, keyring, job, wanted, opened)
-        contents = {first + i: row.content for (_, first), rows in opened.items() for i, row in enumerate(rows)}
+        contents = {
+            first + i: None if row.is_erased else row.content for (_, first), rows in opened.items() for i, row in enumerate(rows)
+        }
         yield replace(page, contents=[contents.get(seq) for seq in wanted])
 
 

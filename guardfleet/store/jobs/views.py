@@ -77,6 +77,7 @@ class JobView:
     cancelling_at: dt.datetime | None
     ends_as: int
     purged_at: dt.datetime | None
+    erased: int  # texts erased on request
     device_s: float  # its texts' share of the devices' time
     first_id: int | None  # of a retry: the first job, unless that was deleted
     retry_of: uuid.UUID | None  # that job's public id

@@ -44,7 +44,7 @@ class Database:
 
         For session locks and polled reads: BEGIN and COMMIT would add two round trips to one.
         """
-        with _translating(), self._pool.lend() as connection:
+        with translating(), self._pool.lend() as connection:
             yield connection
 
     def ping(self) -> None:
@@ -71,7 +71,7 @@ class Database:
 
 
 @contextmanager
-def _translating() -> Iterator[None]:
+def translating() -> Iterator[None]:
     """Raise the driver's errors as guardfleet's.
 
     The cause is not kept: the driver's exception holds the values that were sent, and a traceback would print them.
@@ -82,4 +82,4 @@ def _translating() -> Iterator[None]:
         raise translated(error) from None
 
 
-__all__ = ["UNFLUSHED", "Connection", "Database", "copy_rows"]
+__all__ = ["UNFLUSHED", "Connection", "Database", "copy_rows", "translating"]

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from guardfleet.domain.states import JobState
 from guardfleet.store.schema.administration import AuditEvent, InstallationKey, SchemaSupport, Tenant
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
+from guardfleet.store.schema.erasures import Erasure, HeldJob, LegalHold
 from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
 from guardfleet.store.schema.fleet import Scaling, Worker
 from guardfleet.store.schema.labels import Label, Sample, SampleText
@@ -45,9 +46,12 @@ __all__ = [
     "Decision",
     "Delivery",
     "Endpoint",
+    "Erasure",
     "File",
+    "HeldJob",
     "InstallationKey",
     "Label",
+    "LegalHold",
     "ListHit",
     "Outbox",
     "Policy",
@@ -139,6 +143,8 @@ class Job(Base):
     )  # its texts' share of the devices' time, of finished shards
     key_id: Mapped[str]  # which installation key wraps the data key
     data_key: Mapped[bytes | None]  # wrapped; null once purged
+    erased: Mapped[int] = mapped_column(server_default=ZERO)  # texts erased on request
+    holds: Mapped[int] = mapped_column(server_default=ZERO)  # legal holds on it: retention leaves it alone
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
         Index("job_tenant", "tenant_id", text("id desc")),
@@ -147,6 +153,7 @@ class Job(Base):
         Index("job_expiring", "expires_at", postgresql_where=text(f"{OPEN_JOB} and expires_at is not null")),
         Index("job_from_file", "intake_lease_until", postgresql_where=text(f"{INGESTING_JOB} and input_file_id is not null")),
         Index("job_retries", "retry_of", postgresql_where=text("retry_of is not null")),
+        Index("job_held", "input_file_id", postgresql_where=text("holds > 0")),
         Index("job_purgeable", "finished_at", postgresql_where=text("purged_at is null")),
         {"postgresql_with": {"fillfactor": "50"}},
     )
@@ -177,6 +184,7 @@ class Shard(Base):
     next_attempt_at: Mapped[dt.datetime | None]  # set by fail(); null: due at once
     last_error: Mapped[str | None]
     model: Mapped[str | None]  # the only model that may claim it; changed by pass_on(); null: any
+    erased: Mapped[int] = mapped_column(server_default=ZERO)  # texts erased from its blob
     __table_args__ = (
         Index("shard_ready", "lane", "job_id", "shard_no", postgresql_where=text(f"{READY_SHARD} and published_at is null")),
         Index("shard_published", "lane", "published_at", postgresql_where=text(f"{READY_SHARD} and published_at is not null")),

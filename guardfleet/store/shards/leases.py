@@ -43,7 +43,9 @@ class Claim:
     data_key: bytes | None  # wrapped; None once purged
     plan: Plan
     reuse: bool = True  # verdicts of other jobs may serve it
-    blob: bytes | None = None  # an interactive shard's encrypted texts: the caller waits, and this saves a query
+    # An interactive shard's encrypted texts: the caller waits, and this saves a query. None if some were erased: the statement may
+    # have read the blob before, and waited for the erasure.
+    blob: bytes | None = None
     keeps_nothing: bool = False  # its text is deleted with its verdict's commit, and no digest of it is kept
     lists: Sequence[int] = ()  # that its tenant applies
 
@@ -77,7 +79,7 @@ CLAIM = f"""update shard s set state = {ShardState.LEASED}, token = s.token + 1,
               and (s.model is null or %(model)s::text is null or s.model = %(model)s::text)
             returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
                       j.tenant_id, j.public_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
-                      j.reuse, case when {INTERACTIVE:s} and s.model is null then (
+                      j.reuse, case when {INTERACTIVE:s} and s.model is null and s.erased = 0 then (
                         select p.blob from shard_payload p
                         where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end as blob, j.keeps_nothing,
                       {lists.ACTIVE} as lists"""

@@ -1,0 +1,54 @@
+"""Legal holds: texts that must not be erased, and batches that do not go because their time is over."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import StringConstraints
+
+from api.context import AppContext, Holder
+from api.http.threads import beside, in_thread
+from api.routes.erasures import Wanted
+from api.routes.files import page_object
+from guardfleet.domain import ids
+from guardfleet.jobs import erase as use_case
+from guardfleet.store import holds
+from guardfleet.store.holds import REASON, Hold
+
+router = APIRouter(prefix="/v1/holds", tags=["holds"])
+
+
+class NewHold(Wanted):
+    """What to hold, and why, as a short code: a reason in words could name the person."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=f"^{REASON.pattern}$")]
+
+
+@router.post("")
+async def create(wanted: NewHold, context: AppContext, caller: Holder) -> dict[str, Any]:
+    """Hold a batch, or all texts with an id or subject; a hold for each target. Needs the scope `holds:write`."""
+    asked = wanted.asked(caller)
+    made = await beside(context.body_threads, use_case.hold, context.db, context.keyring, asked, reason=wanted.reason)
+    return page_object([_object(one) for one in made], has_more=False)
+
+
+@router.get("")
+async def listing(
+    context: AppContext,
+    caller: Holder,
+    after: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """List your holds, released ones too, newest first."""
+    place = ids.HOLD.parse(after) if after else None
+    found = await in_thread(holds.page, context.db, tenant_id=caller.tenant_id, after=place, limit=limit + 1)
+    return page_object([_object(one) for one in found[:limit]], has_more=len(found) > limit)
+
+
+@router.delete("/{hold_id}")
+async def release(hold_id: str, context: AppContext, caller: Holder) -> dict[str, Any]:
+    """Release a hold; what it says of a person is destroyed."""
+    return _object(await in_thread(holds.release, context.db, ids.HOLD.parse(hold_id), tenant_id=caller.tenant_id))
+
+
+def _object(hold: Hold) -> dict[str, Any]:
+    return {"object": "hold", **hold.as_dict()}

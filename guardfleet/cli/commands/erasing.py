@@ -1,0 +1,160 @@
+"""`guardfleet erase` and `guardfleet hold`: what is meant is read here, and shown as counts only."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain
+
+from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, terminal
+from guardfleet.domain import ids
+from guardfleet.domain.targets import Targets, subjects_of
+from guardfleet.embedded.stack import database_of
+from guardfleet.errors import RejectedError
+from guardfleet.jobs import erase as use_case
+from guardfleet.jobs.erase import Asked
+from guardfleet.security.encryption import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store import holds, keys
+from guardfleet.store.erasure import receipts, rewriting
+from guardfleet.store.erasure.receipts import Receipt
+from guardfleet.store.postgres.database import Database
+
+WORDS = {
+    "texts": "texts", "verdicts": "of them with a verdict", "blobs": "shards written again", "opinions": "provisional verdicts",
+    "refusals": "ids of refused lines", "beside": "labels and samples", "requests": "remembered requests",
+    "files": "uploaded files", "jobs": "jobs as a whole", "held": "left alone under a legal hold",
+    "unread": "shards that cannot be decrypted",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class What:
+    """What the options name."""
+
+    ids: Sequence[str]
+    subjects: Sequence[str]
+    ids_from: str | None
+    subjects_from: str | None
+    job: str | None
+
+    def asked(self, tenant_id: int) -> Asked:
+        """Read the files and return what is meant. Raises RejectedError."""
+        row_ids = [*self.ids, *_lines(self.ids_from)]
+        subjects = chain.from_iterable(map(subjects_of, [*self.subjects, *_lines(self.subjects_from)]))
+        return Asked(tenant_id, Targets.of(row_ids, subjects), self.job)
+
+
+def erase(settings: Settings, what: What, *, tenant: str, dry_run: bool, yes: bool, rewrite: bool, as_json: bool) -> int:
+    """Erase, and print the receipt; status 1 if something is held or unreadable, 3 if it must be run again."""
+    with _store(settings, tenant) as (db, keyring, tenant_id):
+        asked = what.asked(tenant_id)
+        if dry_run or not yes:
+            counts = use_case.count(db, keyring, asked)
+            terminal.say(f"{counts.texts:,} texts in {counts.jobs:,} jobs, {counts.held:,} of them held")
+            if dry_run:
+                return FAILED_ROWS if counts.held or counts.unread else DONE
+            _confirm()
+        with terminal.busy("erasing"):
+            receipt = use_case.erase(db, keyring, asked)
+        _print(receipt, as_json=as_json)
+        if receipt.finished_at is None:
+            terminal.say(
+                f"it waits for {len(receipt.waiting):,} jobs that are still being filled, and for files that are read: run it again"
+            )
+            return INTERRUPTED
+        if rewrite:
+            with terminal.busy("rewriting") as show:
+                tables = rewriting.rewrite(db, receipt, lambda table: show(f"rewriting {table}, which is locked meanwhile"))
+            terminal.say(f"rewritten: {', '.join(tables) or 'nothing'}")
+        return DONE if receipt.is_whole else FAILED_ROWS
+
+
+def listing(settings: Settings, *, tenant: str, limit: int, as_json: bool) -> int:
+    """Print receipts, newest first."""
+    with _store(settings, tenant) as (db, _, tenant_id):
+        for receipt in receipts.page(db, tenant_id=tenant_id, after=None, limit=limit):
+            if as_json:
+                print(json.dumps(receipt.as_dict()))
+            else:
+                state = "done" if receipt.finished_at else "unfinished"
+                print(f"{receipt.created_at:%Y-%m-%d %H:%M:%S}  {receipt.label}  {state}  {_counts(receipt)}")
+    return DONE
+
+
+def hold(settings: Settings, what: What, *, reason: str, tenant: str) -> int:
+    """Make holds and print their ids."""
+    with _store(settings, tenant) as (db, keyring, tenant_id):
+        for made in use_case.hold(db, keyring, what.asked(tenant_id), reason=reason):
+            print(made.label)
+            terminal.say(f"retention leaves {made.jobs:,} jobs alone because of it")
+    return DONE
+
+
+def extend(settings: Settings, label: str, *, tenant: str) -> int:
+    """Find further jobs of a hold."""
+    with _store(settings, tenant) as (db, keyring, tenant_id):
+        found = use_case.extend(db, keyring, holds.get(db, ids.HOLD.parse(label), tenant_id=tenant_id))
+    terminal.say(f"retention leaves {found.jobs:,} jobs alone because of it")
+    return DONE
+
+
+def holds_of(settings: Settings, *, tenant: str, as_json: bool) -> int:
+    """Print all holds, newest first."""
+    with _store(settings, tenant) as (db, _, tenant_id):
+        after = None
+        while found := holds.page(db, tenant_id=tenant_id, after=after, limit=100):
+            for one in found:
+                after = one.public_id
+                if as_json:
+                    print(json.dumps(one.as_dict()))
+                    continue
+                state = f"released {one.released_at:%Y-%m-%d}" if one.released_at else f"{one.jobs:,} jobs"
+                print(f"{one.created_at:%Y-%m-%d %H:%M:%S}  {one.label}  {one.kind}  {one.reason}  {state}")
+    return DONE
+
+
+def release(settings: Settings, label: str, *, tenant: str) -> int:
+    """Release a hold."""
+    with _store(settings, tenant) as (db, _, tenant_id):
+        found = holds.release(db, ids.HOLD.parse(label), tenant_id=tenant_id)
+    terminal.say(f"{found.label} is released")
+    return DONE
+
+
+def _confirm() -> None:
+    """Ask on the terminal. Raises RejectedError if the answer is no, or there is nobody to ask."""
+    if not sys.stdin.isatty():
+        raise RejectedError("erasing cannot be undone: give --yes.")
+    terminal.say("this cannot be undone. Erase? [y/N]")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise RejectedError("nothing was erased.")
+
+
+def _print(receipt: Receipt, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(receipt.as_dict()))
+        return
+    print(receipt.label)
+    for name, words in WORDS.items():
+        if getattr(receipt, name):
+            terminal.say(f"{getattr(receipt, name):>9,} {words}")
+
+
+def _counts(receipt: Receipt) -> str:
+    return ", ".join(f"{getattr(receipt, name):,} {words}" for name, words in WORDS.items() if getattr(receipt, name)) or "nothing"
+
+
+def _lines(name: str | None) -> list[str]:
+    if name is None:
+        return []
+    text = sys.stdin.read() if name == "-" else pathlib.Path(name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line]
+
+
+@contextmanager
+def _store(settings: Settings, tenant: str) -> Iterator[tuple[Database, Keyring, int]]:
+    with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=3)) as db:
+        yield db, Keyring.of(complete), keys.tenant_id(db, tenant)

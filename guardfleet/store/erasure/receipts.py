@@ -1,0 +1,225 @@
+"""Receipts of erasures: what was asked, as digests, and what was removed. A receipt without an end is an erasure to go on with."""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.rows import class_row
+
+from guardfleet.domain import ids
+from guardfleet.domain.targets import Kind, Targets
+from guardfleet.errors import NotFoundError, RetryableError
+from guardfleet.security.encryption import Keyring
+from guardfleet.store import audit
+from guardfleet.store.postgres.database import Connection, Database
+
+COUNTS = ("texts", "verdicts", "blobs", "opinions", "refusals", "beside", "requests", "files", "jobs", "held", "unread")
+SELECT = f"""select e.id, e.public_id, e.tenant_id, e.created_at, e.actor_kind, e.actor, e.kinds, e.digests, e.key_id, e.job_id,
+                    j.public_id as job, e.reached_job, e.waiting, e.input_files, e.days, e.finished_at,
+                    {", ".join(f"e.{name}" for name in COUNTS)}
+             from erasure e left join job j on j.id = e.job_id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One erasure, as far as it has come."""
+
+    id: int
+    public_id: uuid.UUID
+    tenant_id: int
+    created_at: dt.datetime
+    actor_kind: str
+    actor: str
+    kinds: list[str]
+    digests: list[bytes]
+    key_id: str
+    job_id: int | None
+    job: uuid.UUID | None  # None too once it was deleted
+    reached_job: int
+    waiting: list[int]
+    input_files: list[uuid.UUID]
+    days: list[dt.date]
+    texts: int
+    verdicts: int
+    blobs: int
+    opinions: int
+    refusals: int
+    beside: int
+    requests: int
+    files: int
+    jobs: int
+    held: int
+    unread: int
+    finished_at: dt.datetime | None
+
+    @property
+    def label(self) -> str:
+        """Its public id."""
+        return ids.ERASURE.of(self.public_id)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing that was asked for is left: all was searched, nothing is held, and everything could be read."""
+        return self.finished_at is not None and not self.held and not self.unread
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON, for every face. No value that was asked for is in it."""
+        return {
+            "id": self.label,
+            "created_at": self.created_at.isoformat(timespec="seconds"),
+            "finished_at": self.finished_at and self.finished_at.isoformat(timespec="seconds"),
+            "complete": self.finished_at is not None,
+            "actor": {"type": self.actor_kind, "id": self.actor},
+            "targets": [{"kind": kind, "digest": digest.hex()} for kind, digest in zip(self.kinds, self.digests, strict=True)],
+            "key_id": self.key_id,
+            "job": None if self.job is None else ids.JOB.of(self.job),
+            "waiting_for_jobs": len(self.waiting),
+            "waiting_for_files": len(self.input_files),
+            "counts": {name: getattr(self, name) for name in COUNTS},
+        }
+
+
+def begin(db: Database, keyring: Keyring, tenant_id: int, targets: Targets, job: tuple[int, str] | None) -> Receipt:
+    """Return the unfinished erasure of the same targets, or a new one. `job`: its number and label; alone, all of it is erased."""
+    pairs = targets.kinds_and_values() or [(Kind.JOB, job[1] if job else "")]
+    digests = _digests(keyring, tenant_id, pairs)
+    values: dict[str, Any] = {
+        "tenant": tenant_id,
+        "kinds": [str(kind) for kind, _ in pairs],
+        "digests": digests,
+        "job": job[0] if job else None,
+    }
+    with db.begin() as connection:
+        found: int | None = connection.scalar(
+            """select id from erasure where tenant_id = %(tenant)s and finished_at is null and digests = %(digests)s::bytea[]
+                 and kinds = %(kinds)s::text[] and job_id is not distinct from %(job)s::int8 order by id limit 1""",
+            values,
+        )
+        if found is None:
+            found = _create(connection, keyring, values)
+            label = ids.ERASURE.of(connection.scalar("select public_id from erasure where id = %(id)s", {"id": found}))
+            audit.record(connection, tenant_id, "erasure.begin", label, kinds=sorted(set(values["kinds"])), targets=len(pairs))
+    return by_id(db, found)
+
+
+def unfinished(db: Database, keyring: Keyring, tenant_id: int, label: str) -> Receipt | None:
+    """Return the unfinished erasure of a job as a whole, which may be gone by now; None if there is none."""
+    digests = _digests(keyring, tenant_id, [(Kind.JOB, label)])
+    with db.session() as connection:
+        found: int | None = connection.scalar(
+            """select id from erasure where tenant_id = %(tenant)s and finished_at is null and digests = %(digests)s::bytea[]
+               order by id limit 1""",
+            {"tenant": tenant_id, "digests": digests},
+        )
+    return None if found is None else by_id(db, found)
+
+
+def _digests(keyring: Keyring, tenant_id: int, pairs: Sequence[tuple[Kind, str]]) -> list[bytes]:
+    return [keyring.receipt_digest(tenant_id, f"{kind}/{value}") for kind, value in pairs]
+
+
+def _create(connection: Connection, keyring: Keyring, values: dict[str, Any]) -> int:
+    actor = audit.actor_of(connection)
+    made: int = connection.scalar(
+        """insert into erasure (tenant_id, actor_kind, actor, kinds, digests, key_id, job_id)
+           values (%(tenant)s, %(actor_kind)s, %(actor)s, %(kinds)s, %(digests)s, %(key)s, %(job)s) returning id""",
+        values | {"actor_kind": actor.kind, "actor": actor.name[: audit.MOST_NAME], "key": keyring.key_id},
+    )
+    return made
+
+
+@contextmanager
+def alone(db: Database, receipt: Receipt) -> Iterator[None]:
+    """Let one call at a time go on with an erasure. Raises RetryableError for another."""
+    with db.session() as connection:
+        key = {"id": receipt.public_id.hex}
+        if not connection.scalar("select pg_try_advisory_lock(hashtextextended('erasure/' || %(id)s, 0))", key):
+            raise RetryableError("the same erasure is at work already: ask again in a moment.")
+        try:
+            yield
+        finally:
+            connection.execute("select pg_advisory_unlock(hashtextextended('erasure/' || %(id)s, 0))", key)
+
+
+def add(connection: Connection, receipt_id: int, **counts: int) -> None:
+    """Add to its counts, in the transaction that removes what is counted."""
+    sums = ", ".join(f"{name} = {name} + %({name})s" for name in counts)
+    connection.execute(f"update erasure set {sums} where id = %(id)s", {"id": receipt_id, **counts})
+
+
+def note(connection: Connection, receipt_id: int, *, day: dt.date | None = None, input_file: uuid.UUID | None = None) -> None:
+    """Note the day whose partitions were changed, and the uploaded file that an erased text came from."""
+    connection.execute(
+        """update erasure set days = case when %(day)s::date is null or days @> array[%(day)s::date] then days
+                                          else days || %(day)s::date end,
+                  input_files = case when %(file)s::uuid is null or input_files @> array[%(file)s::uuid] then input_files
+                                     else input_files || %(file)s::uuid end
+           where id = %(id)s""",
+        {"id": receipt_id, "day": day, "file": input_file},
+    )
+
+
+def reach(
+    db: Database, receipt_id: int, *, job_id: int = 0, waits: Sequence[int] = (), no_longer: int | None = None, **counts: int
+) -> None:
+    """Record that all jobs up to this one were searched, those that are still being filled, and one that no longer is."""
+    with db.begin() as connection:
+        connection.execute(
+            """update erasure set reached_job = greatest(reached_job, %(job)s),
+                      waiting = array_remove(waiting || %(waits)s::int8[], %(no_longer)s::int8) where id = %(id)s""",
+            {"id": receipt_id, "job": job_id, "waits": list(waits), "no_longer": no_longer},
+        )
+        if counts:
+            add(connection, receipt_id, **counts)
+
+
+def finish(db: Database, receipt: Receipt) -> Receipt:
+    """End the erasure, unless it waits for something; safe to call twice."""
+    with db.begin() as connection:
+        ended = connection.execute(
+            f"""update erasure set finished_at = now()
+                where id = %(id)s and finished_at is null and waiting = '{{}}' and input_files = '{{}}'
+                returning {", ".join(COUNTS)}""",
+            {"id": receipt.id},
+        ).fetchone()
+        if ended is not None:
+            audit.record(connection, receipt.tenant_id, "erasure.finish", receipt.label, **ended._asdict())
+    return by_id(db, receipt.id)
+
+
+def by_id(db: Database, receipt_id: int) -> Receipt:
+    """Return the receipt with this internal id."""
+    with db.session() as connection:
+        (found,) = connection.cursor(row_factory=class_row(Receipt)).execute(f"{SELECT} where e.id = %(id)s", {"id": receipt_id})
+        return found
+
+
+def get(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> Receipt:
+    """Return the receipt. Raises NotFoundError, for another tenant's too."""
+    with db.session() as connection:
+        found = (
+            connection.cursor(row_factory=class_row(Receipt))
+            .execute(f"{SELECT} where e.public_id = %(id)s and e.tenant_id = %(tenant)s", {"id": public_id, "tenant": tenant_id})
+            .fetchone()
+        )
+    if found is None:
+        raise NotFoundError(ids.ERASURE.unknown)
+    return found
+
+
+def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -> list[Receipt]:
+    """Return up to `limit` receipts older than the named one, newest first."""
+    with db.session() as connection:
+        return (
+            connection.cursor(row_factory=class_row(Receipt))
+            .execute(
+                f"""{SELECT} where e.tenant_id = %(tenant)s and (%(after)s::uuid is null or e.id < (
+                      select id from erasure where public_id = %(after)s::uuid and tenant_id = %(tenant)s))
+                    order by e.id desc limit %(limit)s""",
+                {"tenant": tenant_id, "after": after, "limit": limit},
+            )
+            .fetchall()
+        )

@@ -1,0 +1,72 @@
+"""Erasing a job as a whole: it is stopped, and then each row that belongs to it is deleted, the job's own last.
+
+Each step can be interrupted anywhere and repeated: what a later one needs is deleted after it.
+"""
+
+from guardfleet.domain.states import ShardState
+from guardfleet.store import audit
+from guardfleet.store.erasure import receipts
+from guardfleet.store.erasure.search import SPAN, SearchedJob
+from guardfleet.store.erasure.texts import OF_TEXT, around
+from guardfleet.store.jobs import control, retention
+from guardfleet.store.postgres.database import Database
+from guardfleet.store.words import OPEN_SHARD
+
+
+def stop(db: Database, job: SearchedJob) -> None:
+    """End the job, now: cancelled, and whoever works on a shard of it is fenced."""
+    if job.has_ended:
+        return
+    control.cancel(db, job.id)
+    with db.begin() as connection:
+        connection.execute(
+            f"""update shard set state = {ShardState.CANCELLED}, token = token + 1, lease_until = null, published_at = null
+                where job_id = %(job)s and {OPEN_SHARD}""",
+            {"job": job.id},
+        )
+    control.settle_cancelled(db, [job.id])
+
+
+def copies(db: Database, job_id: int) -> list[int]:
+    """Return the retries of the job, whose texts are copies of its own, newest first."""
+    with db.session() as connection:
+        return connection.scalars("select id from job where retry_of = %(job)s order by id desc", {"job": job_id})
+
+
+def is_held(db: Database, job: SearchedJob) -> bool:
+    """Return whether a hold covers the job, or a text of it."""
+    with db.session() as connection:
+        found: bool = connection.scalar("select exists (select from job where id = %(job)s and holds > 0)", {"job": job.id})
+        return found
+
+
+def erase(db: Database, receipt_id: int, tenant_id: int, job: SearchedJob) -> bool:
+    """Delete an ended job with all of its rows; return False if a hold covers it by now, and then nothing more is deleted."""
+    for start in range(0, job.total, SPAN):
+        with db.begin() as connection:
+            if not connection.scalar("select holds = 0 from job where id = %(job)s for no key update", {"job": job.id}):
+                return False
+            values = {"job": job.id, "day": job.day, "start": start, "end": start + SPAN}
+            span = "job_id = %(job)s and seq >= %(start)s and seq < %(end)s"
+            beside = sum(connection.execute(f"delete from {table} where {span}", values).rowcount for table in OF_TEXT)
+            verdicts = connection.execute(f"delete from verdict where {span} and day = %(day)s", values).rowcount
+            receipts.add(connection, receipt_id, verdicts=verdicts, beside=beside)
+    with db.begin() as connection:
+        if not connection.scalar("select holds = 0 from job where id = %(job)s for update", {"job": job.id}):
+            return False
+        values = {"job": job.id, "day": job.day}
+        connection.execute("delete from verdict where job_id = %(job)s and day = %(day)s", values)
+        blobs = connection.execute("delete from shard_payload where job_id = %(job)s and day = %(day)s", values).rowcount
+        opinions = connection.execute("delete from first_opinion where job_id = %(job)s", values).rowcount
+        connection.execute("delete from shard where job_id = %(job)s", values)
+        refusals: int = connection.scalar("select count(*) from rejection where job_id = %(job)s", values)
+        requests = around(connection, job, 1)  # so that all that is derived from its input goes
+        retention.forget_rows(connection, "= %(job)s", values)
+        texts: int = connection.scalar("delete from job where id = %(job)s returning total", values)
+        receipts.note(connection, receipt_id, day=job.day, input_file=job.input_file_id)
+        receipts.add(
+            connection, receipt_id, texts=texts, blobs=blobs, opinions=opinions, refusals=refusals,
+            requests=requests, jobs=1,
+        )  # fmt: skip
+        audit.record(connection, tenant_id, "job.erase", job.label, texts=texts)
+    return True
