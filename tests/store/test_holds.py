@@ -1,0 +1,211 @@
+"""Legal holds: what is held is neither erased nor forgotten, everything else is, and a released hold leaves nothing behind."""
+
+import pytest
+
+from guardfleet.domain.targets import Targets
+from guardfleet.errors import NotFoundError, RejectedError
+from guardfleet.jobs import erase as use_case
+from guardfleet.jobs.erase import Asked
+from guardfleet.security.encryption import Keyring, new_secret_key
+from guardfleet.store import audit, files, holds, rotation
+from guardfleet.store.files import StoredFile
+from guardfleet.store.holds import Hold
+from guardfleet.store.jobs import retention, views
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
+from tests.services.fixtures import SECRET_KEY
+from tests.services.poison import change
+from tests.services.remains import where
+from tests.services.stored import LONG_AGO, finished_on, scalar
+from tests.store.test_erasure import BY_ID, BY_SUBJECT, ID, MINE, NO_TEXT, SUBJECT, brought, erase, judged, other_tenant
+
+REASON = "case-2026-17"
+OTHERS = Targets.of((), [("user", "neighbour-subject-5e2a")])
+
+
+def hold(db: Database, keyring: Keyring, targets: Targets, job: JobView | None = None, *, tenant_id: int = 1) -> Hold:
+    (made,) = use_case.hold(db, keyring, Asked(tenant_id, targets, job.label if job else None), reason=REASON)
+    return made
+
+
+def test_a_held_text_is_refused_and_counted_and_others_are_erased(db: Database, keyring: Keyring) -> None:
+    job, waiting = judged(db, keyring), brought(db, keyring)
+    made = hold(db, keyring, BY_ID)
+    receipt = erase(db, keyring, BY_SUBJECT)  # whose other text is not held
+    assert (receipt.texts, receipt.held, receipt.is_whole) == (2, 2, False)
+    assert receipt.finished_at is not None
+    assert where(db, keyring, [ID])[ID] >= {"verdict", "shard_payload"}
+    assert [views.get(db, one.public_id).erased for one in (job, waiting)] == [1, 1]
+    assert use_case.count(db, keyring, Asked(1, BY_SUBJECT)).held == 2
+    holds.release(db, made.public_id, tenant_id=1)
+    receipt = erase(db, keyring, BY_SUBJECT)
+    assert (receipt.texts, receipt.held, receipt.is_whole) == (2, 0, True)
+    assert not any(where(db, keyring, MINE).values())
+
+
+def test_a_held_job_keeps_all_of_its_texts_and_cannot_be_erased(db: Database, keyring: Keyring) -> None:
+    held, free = judged(db, keyring), judged(db, keyring)
+    hold(db, keyring, Targets(), held)
+    receipt = erase(db, keyring, BY_SUBJECT)
+    assert (receipt.texts, receipt.held) == (2, 2)
+    assert [views.get(db, one.public_id).erased for one in (held, free)] == [0, 2]
+    receipt = use_case.erase(db, keyring, Asked(1, Targets(), held.label))
+    assert (receipt.jobs, receipt.held, receipt.is_whole) == (0, NO_TEXT, False)
+    assert views.get(db, held.public_id).done == NO_TEXT
+
+
+def test_a_retry_of_a_held_job_is_not_erased_with_the_first(db: Database, keyring: Keyring) -> None:
+    first, again = judged(db, keyring), judged(db, keyring)
+    change(db, f"update job set retry_of = {first.id} where id = {again.id}")
+    made = hold(db, keyring, Targets(), again)
+    assert use_case.erase(db, keyring, Asked(1, Targets(), first.label)).held == NO_TEXT
+    holds.release(db, made.public_id, tenant_id=1)
+    assert use_case.erase(db, keyring, Asked(1, Targets(), first.label)).jobs == 2
+
+
+@pytest.mark.parametrize("targets", [BY_SUBJECT, BY_ID, None], ids=["subject", "id", "job"])
+def test_retention_leaves_a_held_job_alone(db: Database, keyring: Keyring, targets: Targets | None) -> None:
+    job, free = judged(db, keyring), judged(db, keyring)
+    if targets is not None:
+        erase(db, keyring, BY_SUBJECT, free)
+    made = hold(db, keyring, targets or Targets(), job if targets is None else None)
+    assert made.jobs == 1
+    assert retention.purgeable(db, older_than_hours=0) == [free.id]
+    assert retention.purge(db, [job.id, free.id]) == 1
+    assert [views.get(db, one.public_id).purged_at is None for one in (job, free)] == [True, False]
+    holds.release(db, made.public_id, tenant_id=1)
+    assert retention.purge(db, [job.id]) == 1
+
+
+def test_a_day_with_a_held_job_is_not_dropped(db: Database, keyring: Keyring) -> None:
+    job = finished_on(db, keyring, LONG_AGO)
+    assert retention.purge(db, [job.id]) == 1  # the hold comes when only verdicts are left
+    made = hold(db, keyring, Targets(), job)
+    assert retention.expire(db, "shard_payload", LONG_AGO)
+    assert not retention.expire(db, "verdict", LONG_AGO)
+    assert scalar(db, f"select count(*) from verdict where job_id = {job.id}") == 4
+    holds.release(db, made.public_id, tenant_id=1)
+    assert retention.expire(db, "verdict", LONG_AGO)
+    with pytest.raises(NotFoundError):
+        views.get(db, job.public_id)
+
+
+def test_a_hold_that_comes_while_a_day_goes_finds_the_job_or_keeps_it(db: Database, keyring: Keyring) -> None:
+    """The job's row is locked before it is judged to be free: a hold waits, and then finds that the job is gone."""
+    job = finished_on(db, keyring, LONG_AGO)
+    retention.purge(db, [job.id])
+    with db.begin() as connection:
+        assert not retention._is_held(connection, LONG_AGO)
+        with db.session() as other:
+            waits = other.execute("select from job where id = %(job)s for update skip locked", {"job": job.id}).fetchall()
+    assert waits == []
+    assert retention.expire(db, "verdict", LONG_AGO)
+    with pytest.raises(NotFoundError):
+        hold(db, keyring, Targets(), job)
+
+
+def uploaded(db: Database, keyring: Keyring, *jobs: JobView) -> StoredFile:
+    file = files.create(db, keyring, tenant_id=1, filename="people.jsonl")
+    whole = files.complete(db, file, purpose="batch", size=1, lines=1, digest=b"d", expires_s=3600)
+    for job in jobs:
+        change(db, f"update job set input_file_id = '{file.public_id}' where id = {job.id}")
+    return whole
+
+
+def test_the_input_file_goes_with_a_text_of_it_but_not_while_it_is_held_or_read(db: Database, keyring: Keyring) -> None:
+    job = judged(db, keyring)
+    file = uploaded(db, keyring, job)
+    change(db, f"insert into repeat (tenant_id, key, fingerprint, subject) values (1, 'k', 'f', '{file.label}')")
+    made = hold(db, keyring, OTHERS)
+    receipt = erase(db, keyring, BY_SUBJECT)
+    assert (receipt.texts, receipt.files, receipt.held, receipt.input_files) == (2, 0, 1, [])
+    with pytest.raises(RejectedError, match="legal hold"):
+        files.delete(db, file.public_id, tenant_id=1)
+    change(db, "update file set expires_at = now() - interval '1 s'")
+    assert files.overdue(db) == []
+    assert files.expire(db, [scalar(db, "select id from file")]) == 0
+    holds.release(db, made.public_id, tenant_id=1)
+    assert files.overdue(db) != []
+    change(db, "update file set expires_at = null")
+
+    reading = brought(db, keyring)
+    change(db, f"update job set state = 0, input_file_id = '{file.public_id}' where id = {reading.id}")
+    receipt = erase(db, keyring, OTHERS, job)
+    assert (receipt.finished_at, receipt.input_files) == (None, [file.public_id])
+    change(db, f"update job set state = 1 where id = {reading.id}")
+    receipt = erase(db, keyring, OTHERS, job)
+    assert (receipt.is_whole, receipt.files, receipt.requests) == (True, 1, 0)
+    assert scalar(db, "select data_key is null and digest is null and filename = '' from file")
+    assert scalar(db, "select count(*) from repeat") == 0
+    with pytest.raises(NotFoundError):
+        files.get(db, file.public_id, tenant_id=1)
+
+
+def test_a_hold_is_extended_to_jobs_that_came_later(db: Database, keyring: Keyring) -> None:
+    judged(db, keyring)
+    made = hold(db, keyring, BY_SUBJECT)
+    later = judged(db, keyring)
+    assert later.id in retention.purgeable(db, older_than_hours=0)  # the limit that docs/erasure.md names
+    assert erase(db, keyring, BY_SUBJECT, later).held == 2  # but no erasure takes it
+    assert use_case.extend(db, keyring, made).jobs == 2
+    assert use_case.extend(db, keyring, made).jobs == 2
+    assert retention.purgeable(db, older_than_hours=0) == []
+    assert scalar(db, "select max(holds) from job") == 1
+    holds.release(db, made.public_id, tenant_id=1)
+    with pytest.raises(RejectedError, match="released"):
+        use_case.extend(db, keyring, holds.get(db, made.public_id, tenant_id=1))
+
+
+def test_several_holds_on_a_job_are_counted(db: Database, keyring: Keyring) -> None:
+    job = judged(db, keyring)
+    first, second = hold(db, keyring, BY_SUBJECT), hold(db, keyring, Targets(), job)
+    for made in (first, first, second):
+        assert retention.purge(db, [job.id]) == 0
+        holds.release(db, made.public_id, tenant_id=1)
+    assert scalar(db, "select holds from job") == 0
+    assert retention.purge(db, [job.id]) == 1
+
+
+def test_a_hold_shows_nothing_of_the_person_and_a_released_one_has_nothing(db: Database, keyring: Keyring) -> None:
+    made = hold(db, keyring, BY_SUBJECT)
+    assert SUBJECT not in str(made.as_dict())
+    assert where(db, keyring, [SUBJECT]) == {SUBJECT: {"legal_hold"}}  # encrypted
+    assert scalar(db, f"select count(*) from legal_hold h where h::text like '%{SUBJECT}%'") == 0
+    released = holds.release(db, made.public_id, tenant_id=1)
+    assert where(db, keyring, [SUBJECT]) == {SUBJECT: set()}
+    assert holds.release(db, made.public_id, tenant_id=1) == released
+    trail = [event.action for event in audit.events(db, audit.Wanted(subject=made.label))]
+    assert trail == ["hold.create", "hold.release"]
+
+
+def test_another_tenants_hold_holds_nothing_here(db: Database, keyring: Keyring) -> None:
+    theirs = other_tenant(db, keyring)
+    job = judged(db, keyring)
+    made = hold(db, keyring, BY_SUBJECT, tenant_id=theirs)
+    assert made.jobs == 0
+    assert erase(db, keyring, BY_SUBJECT).held == 0
+    for call in (
+        lambda: holds.release(db, made.public_id, tenant_id=1),
+        lambda: hold(db, keyring, Targets(), job, tenant_id=theirs),
+    ):
+        with pytest.raises(NotFoundError):
+            call()
+    assert holds.page(db, tenant_id=1, after=None, limit=9) == []
+
+
+def test_a_hold_holds_after_the_secret_key_was_rotated(db: Database) -> None:
+    old = Keyring(SECRET_KEY)
+    judged(db, old)
+    hold(db, old, BY_SUBJECT)
+    new_key = new_secret_key()
+    both = Keyring(new_key, SECRET_KEY)
+    rotation.rotate(db, both)
+    new = Keyring(new_key)
+    assert erase(db, new, BY_SUBJECT).held == 2
+
+
+@pytest.mark.parametrize("reason", ["", "because Mr Doe asked", "x" * 101])
+def test_a_reason_is_a_code(db: Database, keyring: Keyring, reason: str) -> None:
+    with pytest.raises(RejectedError, match="short code"):
+        use_case.hold(db, keyring, Asked(1, BY_ID), reason=reason)
+    assert scalar(db, "select count(*) from legal_hold") == 0
