@@ -8,6 +8,7 @@ It may be killed anywhere, or stop because its time is over: the same request go
 """
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -34,7 +35,7 @@ class Asked:
 
     tenant_id: int
     targets: Targets = field(default_factory=Targets)
-    job: str | None = None  # its public id
+    job: str | None = None  # its public id, or that of the answer to a request whose caller waited: `modr-...`
 
     def __post_init__(self) -> None:
         """Check it."""
@@ -45,7 +46,12 @@ class Asked:
 
     def view(self, db: Database) -> JobView | None:
         """Return the job. Raises NotFoundError, for another tenant's job too."""
-        return None if self.job is None else views.get(db, ids.JOB.parse(self.job), tenant_id=self.tenant_id)
+        return None if self.job is None else views.get(db, self.job_id, tenant_id=self.tenant_id)
+
+    @property
+    def job_id(self) -> uuid.UUID:
+        """The public id of the job. Raises NotFoundError for what cannot be one."""
+        return ids.JOB.parse((self.job or "").removeprefix(ids.MODERATION.prefix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +187,12 @@ def _begun(db: Database, keyring: Keyring, asked: Asked) -> tuple[Receipt, JobVi
     try:
         job = asked.view(db)
     except NotFoundError:
-        left = None if len(asked.targets) else receipts.unfinished(db, keyring, asked.tenant_id, _label(asked))
+        left = None if len(asked.targets) else receipts.unfinished(db, keyring, asked.tenant_id, ids.JOB.of(asked.job_id))
         if left is None:
             raise
         return left, None  # the job is gone, and what was left to do is not
     named = None if job is None else (job.id, job.label)
     return receipts.begin(db, keyring, asked.tenant_id, asked.targets, named), job
-
-
-def _label(asked: Asked) -> str:
-    return ids.JOB.of(ids.JOB.parse(asked.job or ""))
 
 
 def count(db: Database, keyring: Keyring, asked: Asked) -> Counts:

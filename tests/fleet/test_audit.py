@@ -52,11 +52,19 @@ ACTS: dict[str, tuple[str, ...]] = {
     "sample SCANNED --n 1 --texts -o OUT": ("sample.create", "sample.export"),
     "labels import LABELS --source golden --author c4n4ry --job SCANNED": ("label.import",),
     "labels export -o OUT": ("label.export",),
+    "hold add JOB --reason case-17": ("hold.create",),
+    "hold add --subject c4n4ry=c4n4ry --reason case-17": ("hold.create",),
+    "hold extend HOLD": (),
+    "hold release HOLD": ("hold.release",),
+    "hold release FIRST_HOLD": ("hold.release",),
+    "erase --id c4n4ry --subject c4n4ry=c4n4ry --yes": ("erasure.begin", "erasure.finish"),
+    "erase --job JOB --yes": ("erasure.begin", "job.erase", "erasure.finish"),
     "keys rotate-secret": ("secret_key.rotate", "secret_key.retire"),
 }  # fmt: skip
 READING = {
     "status", "jobs", "watch", "doctor", "version", "evaluate", "audit", "db current", "keys list", "keys secret",
     "bench engine", "bench pipeline", "plan", "labels list", "reviews",
+    "erasures", "hold list",
     "policy check", "policy schema", "policy preset", "policy test", "policy list", "policy show",
     "lists check", "lists list", "lists diff", "lists match", "lists hits", "lists prune",
 }  # fmt: skip
@@ -116,6 +124,7 @@ def test_each_command_leaves_its_rows_under_user_and_host(
         assert tuple(event.action for event in new) == actions, act
         assert {(event.actor_kind, "@" in event.actor, event.request_id) for event in new} <= {("command", True, None)}
         names |= {"JOB": done.stdout.strip()} if act.startswith("submit") else {}
+        names |= {"FIRST_HOLD": names.get("HOLD", ""), "HOLD": done.stdout.strip()} if act.startswith("hold add") else {}
         names |= {"KEY": keys.every(db)[0].label} if act.startswith("keys create") else {}
         assert not [word for word in (CANARY, *done.stdout.split()) if word.startswith((CANARY, "gf_")) and word in str(new)], act
 

@@ -14,7 +14,7 @@ from api.server import create_app
 from guardfleet.domain.actions import ACTIONS
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import audit, keys
+from guardfleet.store import audit, installation, keys
 from guardfleet.store.audit import Actor
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
@@ -38,6 +38,9 @@ OF_FILE = {
 ENDPOINT = {"json": {"name": CANARY, "url": URL, "event_types": ["batch.completed"]}}
 POLICY = {"name": "x", "default": "flag", "description": CANARY}
 LABELS = {"json": {"labels": [{"batch_id": "{batch_id}", "seq": 0, "label": "safe", "author": CANARY}]}}
+HOLD = {"json": {"subjects": [{"key": CANARY, "value": CANARY}], "reason": "case-17"}}
+ERASURE = {"json": {"ids": [CANARY], "subjects": [{"key": CANARY, "value": CANARY}]}}
+ERASED = "erasure.begin erasure.finish"
 EVENT = {"json": {"event_type": "batch.completed"}}
 LIST = {"params": {"name": "x"}, "content": b"c4n4ry", "headers": {"content-type": "text/plain"}}
 # In the order in which they are made: method, route, what is sent, what must be recorded.
@@ -69,6 +72,11 @@ ACTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("post", "/v1/lists/{name}@{version}/activate", {}, "list.activate"),
     ("get", "/v1/lists/{name}@{version}/entries", {}, "list.export"),
     ("post", "/v1/lists/{name}@{version}/deactivate", {}, "list.deactivate"),
+    ("post", "/v1/holds", HOLD, "hold.create"),
+    ("delete", "/v1/holds/{hold_id}", {}, "hold.release"),
+    ("post", "/v1/erasures", ERASURE, ERASED),
+    ("delete", "/v1/verdicts", {"params": {"id": CANARY}}, ERASED),
+    ("delete", "/v1/batches/{batch_id}", {}, "erasure.begin job.erase erasure.finish"),
 ]
 DELIVERED_AT_ONCE = """
 create function at_once() returns trigger language plpgsql as $$ begin
@@ -118,7 +126,8 @@ def test_each_route_that_changes_or_exports_something_is_in_the_list(app: Any) -
 def test_each_leaves_a_row_that_names_key_and_request_and_nothing_that_was_sent(
     client: TestClient, db: Database, keyring: Keyring
 ) -> None:
-    api_key = keys.create(db, keyring, name=CANARY)
+    api_key = keys.create(db, keyring, name=CANARY, scopes=["all", "erasures:write", "holds:write"])
+    installation.require_key(db, keyring)
     label = keys.every(db)[-1].label
     secrets, names = [CANARY, api_key, SECRET], {"delivery_id": "1", "name": "x", "version": "1"}
     at_once = (
@@ -139,7 +148,9 @@ def test_each_leaves_a_row_that_names_key_and_request_and_nothing_that_was_sent(
         )
         assert answer.is_success, (path, answer.text)
         rows = [(row.action, row.actor_kind, row.actor) for row in made_by(db, answer.headers["x-request-id"])]
-        assert rows == [(action, "key", label)], path
+        assert rows == [(one, "key", label) for one in action.split()], path
+        if path == "/v1/holds":
+            names["hold_id"] = answer.json()["data"][0]["id"]
         if path in ("/v1/files", "/v1/batches", "/v1/webhook_endpoints"):
             names[{"file": "file_id", "batch": "batch_id"}.get(answer.json()["object"], "endpoint_id")] = answer.json()["id"]
         if path.endswith("/cancel"):

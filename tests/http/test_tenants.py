@@ -16,6 +16,7 @@ from tests.services.fixtures import SECRET_KEY
 from tests.services.served import judge
 
 OPEN = {"/livez", "/readyz", "/healthz", "/openapi.json"}
+SCOPES = ["all", "erasures:write", "holds:write"]
 JSONL = {"content-type": "application/jsonl"}
 
 
@@ -27,7 +28,7 @@ def routes_of(app: Any) -> list[tuple[str, str]]:
 def owned(database_url: str, db: Database, keyring: Keyring, tmp_path: Any) -> Any:
     """The application, and one of everything that a tenant can own."""
     app = create_app(load_settings(database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path))
-    mine = {"authorization": f"Bearer {keys.create(db, keyring, name='mine')}"}
+    mine = {"authorization": f"Bearer {keys.create(db, keyring, name='mine', scopes=SCOPES)}"}
     with TestClient(app, raise_server_exceptions=False) as client:
         batch = client.post("/v1/batches", content=b'{"id": "1", "text": "x"}', headers=mine | JSONL).json()["id"]
         file = client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a", b'{"id":"1","text":"x"}')}, headers=mine)
@@ -36,6 +37,8 @@ def owned(database_url: str, db: Database, keyring: Keyring, tmp_path: Any) -> A
         policy = {"name": "x", "description": "what is mine", "default": "flag"}
         client.post("/v1/policies", json=policy, headers=mine)
         names |= {"name": "x", "version": "1", "preset": "none", "description": policy["description"]}
+        names["hold_id"] = client.post("/v1/holds", json={"ids": ["x"], "reason": "r"}, headers=mine).json()["data"][0]["id"]
+        names["erasure_id"] = client.post("/v1/erasures", json={"ids": ["x"]}, headers=mine).json()["id"]
         yield app, client, names
 
 
@@ -55,7 +58,7 @@ def made_of_webhooks(client: TestClient, headers: dict[str, str]) -> dict[str, s
 
 def test_no_route_tells_another_tenant_anything(owned: Any, db: Database, keyring: Keyring) -> None:
     app, client, names = owned
-    foreign = {"authorization": f"Bearer {keys.create(db, keyring, name='other', tenant='other')}"}
+    foreign = {"authorization": f"Bearer {keys.create(db, keyring, name='other', tenant='other', scopes=SCOPES)}"}
     for method, path in routes_of(app):
         url = re.sub(r"{(\w+)}", lambda found: names[found[1]], path)
         if url == path:

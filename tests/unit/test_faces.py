@@ -79,6 +79,9 @@ MODULES = {
     "guardfleet/sampling/figures.py": "evaluation",
     "guardfleet/jobs/retry.py": "- says which codes may be asked for",
     "guardfleet/store/jobs/retries.py": "- finds the texts without a verdict",
+    "guardfleet/store/erasure/search.py": "- finds texts by id and metadata",
+    "guardfleet/store/erasure/texts.py": "- empties columns of verdicts",
+    "guardfleet/store/erasure/whole_jobs.py": "- deletes a job's verdicts",
     "guardfleet/telemetry/metrics.py": "- names of labels",
     "api/routes/retries.py": "- says which codes may be asked for",
     "worker/engine/answer.py": "- the interpretation",
@@ -134,6 +137,11 @@ ROUTES = {
     "/v1/samples/{sample_id}": "fields",
     "/v1/reviews": "fields",
     "/v1alpha1/comments:suggestscore": "- what a caller says",
+    "/v1/erasures": "- counts of what was removed",
+    "/v1/erasures/{erasure_id}": "- counts of what was removed",
+    "/v1/verdicts": "- removes them, and answers with counts",
+    "/v1/holds": "- what may not be removed",
+    "/v1/holds/{hold_id}": "- one of them",
 }
 NO_VERDICTS = ("/v1/webhook_", "/livez", "/readyz", "/healthz")  # routes of endpoints and probes: their payloads are `webhook`
 COMMANDS = {
@@ -149,6 +157,7 @@ COMMANDS = {
     "pause": "-", "resume": "-", "prioritise": "-", "up": "-", "worker": "-", "dispatcher": "-", "api": "-", "doctor": "-",
     "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-", "lists": "-", "labels": "-",
     "sample": "fields", "reviews": "fields",
+    "erase": "-", "erasures": "-", "hold": "-",
 }  # fmt: skip
 SOURCES = {
     "api.openai.categories", "api.openai.result_files", "guardfleet.verdicts.export", "guardfleet.verdicts.rationale",
