@@ -17,7 +17,7 @@ from guardfleet.domain.targets import Kind, Targets
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import holds, installation
-from guardfleet.store.erasure import inputs, receipts, texts, whole_jobs
+from guardfleet.store.erasure import inputs, receipts, statistics, texts, whole_jobs
 from guardfleet.store.erasure import search as searching
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.erasure.search import SearchedJob
@@ -180,6 +180,7 @@ def erase(
         elif not erasing.texts():
             return receipts.by_id(db, receipt.id)
         inputs.erase(db, receipts.by_id(db, receipt.id))
+        statistics.forget(db, receipts.by_id(db, receipt.id))
         return receipts.finish(db, receipt)
 
 

@@ -114,7 +114,7 @@ def test_nothing_is_left_of_what_came_in_through_any_face(
     after = where(db, keyring, [*MINE, whole_file])
     assert after[ID] == after[SUBJECT] == after[whole_file] == set()
     assert not [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
-    assert not any(in_files(tmp_path, MINE).values())
+    assert not any(in_files(tmp_path, [word.encode() for word in MINE]).values())
     for batch in (of_file, failed, again):
         rows = [row for row in client.get(f"/v1/batches/{batch}/results").json()["data"] if row["id"] is None]
         assert len(rows) == 1, batch

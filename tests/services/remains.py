@@ -22,6 +22,7 @@ def remains(db: Database, keyring: Keyring) -> Iterator[tuple[str, str]]:
     with db.session() as connection:
         for table in connection.scalars(TABLES):
             yield from ((table, row) for row in connection.scalars(f"select t::text from {table} t"))
+        yield from (("pg_statistic", row) for row in connection.scalars("select t::text from pg_statistic t"))
         for table, kind in SEALED.items():
             rows = connection.execute(
                 f"select t.job_id, t.shard_no, t.blob, j.data_key from {table} t join job j on j.id = t.job_id"
@@ -48,13 +49,13 @@ def where(db: Database, keyring: Keyring, words: Sequence[str]) -> dict[str, set
     return found
 
 
-def in_files(folder: pathlib.Path, words: Sequence[str]) -> dict[str, list[str]]:
+def in_files(folder: pathlib.Path, words: Sequence[bytes]) -> dict[bytes, list[str]]:
     """The files below the folder that have each of these words in their bytes."""
-    found: dict[str, list[str]] = {word: [] for word in words}
+    found: dict[bytes, list[str]] = {word: [] for word in words}
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and not path.is_symlink():
             content = path.read_bytes()
             for word in words:
-                if word.encode() in content:
+                if word in content:
                     found[word].append(str(path.relative_to(folder)))
     return found

@@ -14,6 +14,7 @@ from guardfleet.store.postgres.database import Connection, Database, translating
 
 # Tables without partitions, and the count of a receipt that says whether rows of theirs were changed.
 SHARED = {"rejection": "refusals", "repeat": "requests", "first_opinion": "opinions", "file": "files", "job": "jobs"}
+STATISTICS = "pg_statistic"
 OLDER = """select exists (
              select from (select backend_xmin as xmin from pg_stat_activity where pid <> pg_backend_pid()
                           union all select xmin from pg_replication_slots union all select transaction from pg_prepared_xacts) o,
@@ -28,9 +29,13 @@ def tables_of(db: Database, receipt: Receipt) -> list[str]:
         there = connection.scalars(
             "select x from unnest(%(names)s::text[]) x where to_regclass(x) is not null", {"names": partitions}
         )
-    return sorted(there) + [
-        table for table, count in SHARED.items() if getattr(receipt, count) or (table == "rejection" and receipt.jobs)
-    ]
+    if not there:
+        return []
+    return (
+        sorted(there)
+        + [STATISTICS]
+        + [table for table, count in SHARED.items() if getattr(receipt, count) or (table == "rejection" and receipt.jobs)]
+    )
 
 
 def rewrite(db: Database, receipt: Receipt, on_table: Callable[[str], None] = lambda name: None) -> list[str]:

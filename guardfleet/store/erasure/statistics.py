@@ -1,0 +1,27 @@
+"""What the planner remembers of a table's values: ANALYZE keeps frequent ids and metadata in `pg_statistic`, long after their rows."""
+
+from guardfleet.store.erasure.receipts import Receipt
+from guardfleet.store.partitions import name_of
+from guardfleet.store.postgres.database import Database
+
+PARENT, REFUSED = "verdict", "rejection"
+OF_PARENT = f"select exists (select from pg_stats where schemaname = 'public' and tablename = '{PARENT}')"
+DELETE = """do $$ begin
+  if current_setting('is_superuser')::bool then delete from pg_statistic where starelid = '{table}'::regclass; end if; end $$"""
+
+
+def forget(db: Database, receipt: Receipt) -> None:
+    """Take the statistics of the tables anew that an erasure changed; safe to repeat.
+
+    ANALYZE leaves those of an empty table as they are: these are deleted, which only a superuser may.
+    """
+    tables = [name_of(PARENT, day) for day in sorted(receipt.days)]
+    tables += [REFUSED] if receipt.refusals else []
+    with db.session() as connection:
+        tables = connection.scalars("select x from unnest(%(names)s::text[]) x where to_regclass(x) is not null", {"names": tables})
+        if tables and connection.scalar(OF_PARENT):
+            tables.append(PARENT)  # only where somebody has analysed it: autovacuum does not
+        for table in tables:
+            connection.execute(f"analyze {table}")
+            if not connection.scalar(f"select exists (select from {table})"):
+                connection.execute(DELETE.format(table=table))
