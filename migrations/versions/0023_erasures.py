@@ -33,7 +33,7 @@ create table erasure (
   texts integer not null default 0,
   verdicts integer not null default 0,
   blobs integer not null default 0,
-  opinions integer not null default 0,
+  provisional integer not null default 0,
   refusals integer not null default 0,
   beside integer not null default 0,
   requests integer not null default 0,

@@ -156,7 +156,9 @@ def test_result_files_have_another_tag_and_length_and_no_id(client: TestClient, 
     assert [json.loads(row)["custom_id"] for row in after.text.splitlines()] == [OTHER, None, OTHER + "2"]
 
 
-def test_the_thin_routes_do_the_same(client: TestClient, db: Database, keyring: Keyring) -> None:
+def test_the_thin_routes_do_the_same_and_no_log_of_ours_has_the_url(
+    client: TestClient, db: Database, keyring: Keyring, capfd: pytest.CaptureFixture[str]
+) -> None:
     for n, asked in enumerate(({"id": ID}, {"subject_key": "user", "subject_value": SUBJECT})):
         inline(client, db, f"{n}")
         assert client.delete("/v1/verdicts", params=asked).json()["counts"]["texts"] == 1, asked
@@ -166,6 +168,9 @@ def test_the_thin_routes_do_the_same(client: TestClient, db: Database, keyring: 
     assert not any(where(db, keyring, MINE).values())
     batch = inline(client, db, "last")
     assert client.delete(f"/v1/batches/{batch}").json()["counts"]["jobs"] == 1
+    logged = "".join(capfd.readouterr())
+    assert "/v1/verdicts" in logged
+    assert not [word for word in MINE if word in logged]
     for path in (f"/v1/batches/{batch}", f"/v1/batches/{batch}/results"):
         assert client.get(path).status_code == 404
     assert client.delete(f"/v1/batches/{batch}").status_code == 404

@@ -23,7 +23,7 @@ from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.postgres.database import Database
 
 WORDS = {
-    "texts": "texts", "verdicts": "of them with a verdict", "blobs": "shards written again", "opinions": "provisional verdicts",
+    "texts": "texts", "verdicts": "of them with a verdict", "blobs": "shards written again", "provisional": "provisional verdicts",
     "refusals": "ids of refused lines", "beside": "labels and samples", "requests": "remembered requests",
     "files": "uploaded files", "jobs": "jobs as a whole", "held": "left alone under a legal hold",
     "unread": "shards that cannot be decrypted",

@@ -16,7 +16,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import audit
 from guardfleet.store.postgres.database import Connection, Database
 
-COUNTS = ("texts", "verdicts", "blobs", "opinions", "refusals", "beside", "requests", "files", "jobs", "held", "unread")
+COUNTS = ("texts", "verdicts", "blobs", "provisional", "refusals", "beside", "requests", "files", "jobs", "held", "unread")
 SELECT = f"""select e.id, e.public_id, e.tenant_id, e.created_at, e.actor_kind, e.actor, e.kinds, e.digests, e.key_id, e.job_id,
                     j.public_id as job, e.reached_job, e.waiting, e.input_files, e.days, e.finished_at,
                     {", ".join(f"e.{name}" for name in COUNTS)}
@@ -45,7 +45,7 @@ class Receipt:
     texts: int
     verdicts: int
     blobs: int
-    opinions: int
+    provisional: int
     refusals: int
     beside: int
     requests: int

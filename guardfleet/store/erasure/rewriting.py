@@ -13,7 +13,7 @@ from guardfleet.store.postgres.connection import connect
 from guardfleet.store.postgres.database import Connection, Database, translating
 
 # Tables without partitions, and the count of a receipt that says whether rows of theirs were changed.
-SHARED = {"rejection": "refusals", "repeat": "requests", "first_opinion": "opinions", "file": "files", "job": "jobs"}
+SHARED = {"rejection": "refusals", "repeat": "requests", "first_opinion": "provisional", "file": "files", "job": "jobs"}
 STATISTICS = "pg_statistic"
 OLDER = """select exists (
              select from (select backend_xmin as xmin from pg_stat_activity where pid <> pg_backend_pid()

@@ -1,10 +1,12 @@
-"""What the planner remembers of a table's values: ANALYZE keeps frequent ids and metadata in `pg_statistic`, long after their rows."""
+"""What the planner remembers of a table: ANALYZE keeps frequent ids and metadata in `pg_statistic`, long after their rows."""
 
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.partitions import name_of
 from guardfleet.store.postgres.database import Database
 
-PARENT, REFUSED = "verdict", "rejection"
+PARENT = "verdict"
+# Other tables whose values may be remembered, and the count of a receipt that says whether rows of theirs were changed.
+SHARED = {"rejection": "refusals", "repeat": "requests", "file": "files", "job": "jobs"}
 OF_PARENT = f"select exists (select from pg_stats where schemaname = 'public' and tablename = '{PARENT}')"
 DELETE = """do $$ begin
   if current_setting('is_superuser')::bool then delete from pg_statistic where starelid = '{table}'::regclass; end if; end $$"""
@@ -16,7 +18,7 @@ def forget(db: Database, receipt: Receipt) -> None:
     ANALYZE leaves those of an empty table as they are: these are deleted, which only a superuser may.
     """
     tables = [name_of(PARENT, day) for day in sorted(receipt.days)]
-    tables += [REFUSED] if receipt.refusals else []
+    tables += [table for table, count in SHARED.items() if getattr(receipt, count) or (receipt.jobs and table == "rejection")]
     with db.session() as connection:
         tables = connection.scalars("select x from unnest(%(names)s::text[]) x where to_regclass(x) is not null", {"names": tables})
         if tables and connection.scalar(OF_PARENT):

@@ -47,7 +47,7 @@ class _Gone:
     texts: set[int]
     verdicts: int = 0
     blobs: int = 0
-    opinions: int = 0
+    provisional: int = 0
 
 
 def erase(db: Database, keyring: Keyring, receipt_id: int, job: SearchedJob, seqs: Sequence[int]) -> int:
@@ -94,7 +94,7 @@ def _erase(
                      for table in OF_TEXT)  # fmt: skip
         requests = around(connection, job, len(gone.texts))
         receipts.add(
-            connection, receipt_id, texts=len(gone.texts), verdicts=gone.verdicts, blobs=gone.blobs, opinions=gone.opinions,
+            connection, receipt_id, texts=len(gone.texts), verdicts=gone.verdicts, blobs=gone.blobs, provisional=gone.provisional,
             beside=beside, requests=requests,
         )  # fmt: skip
         if gone.texts:
@@ -114,7 +114,7 @@ def _from_blob(connection: Connection, keyring: Keyring, job: SearchedJob, shard
     """Write the shard's texts and provisional verdicts again without these; a worker that has read them is fenced."""
     values = {"job": job.id, "no": shard.shard_no, "day": job.day}
     kept: Any = connection.execute(  # a statement of its own: that which waited for the lock may have read an older blob
-        """select p.blob, j.data_key, o.blob as opinions from shard_payload p join job j on j.id = p.job_id
+        """select p.blob, j.data_key, o.blob as provisional from shard_payload p join job j on j.id = p.job_id
            left join first_opinion o on o.job_id = p.job_id and o.shard_no = p.shard_no
            where p.job_id = %(job)s and p.shard_no = %(no)s and p.day = %(day)s and j.data_key is not null""",
         values,
@@ -138,14 +138,14 @@ def _from_blob(connection: Connection, keyring: Keyring, job: SearchedJob, shard
     connection.execute(FENCE, values)
     gone.texts |= {shard.first_seq + i for i in fresh}
     gone.blobs += 1
-    if kept.opinions is not None:
-        opinions = keyring.open(kept.data_key, kept.opinions, kind=handoff.KIND, **bound)
-        opinions = [to_plain(failure(ERASED)) if i in set(fresh) else one for i, one in enumerate(opinions)]
+    if kept.provisional is not None:
+        provisional = keyring.open(kept.data_key, kept.provisional, kind=handoff.KIND, **bound)
+        provisional = [to_plain(failure(ERASED)) if i in set(fresh) else one for i, one in enumerate(provisional)]
         connection.execute(
             "update first_opinion set blob = %(blob)s where job_id = %(job)s and shard_no = %(no)s",
-            values | {"blob": keyring.seal(kept.data_key, opinions, kind=handoff.KIND, **bound)},
+            values | {"blob": keyring.seal(kept.data_key, provisional, kind=handoff.KIND, **bound)},
         )
-        gone.opinions += len(fresh)
+        gone.provisional += len(fresh)
 
 
 def around(connection: Connection, job: SearchedJob, n: int) -> int:

@@ -57,7 +57,7 @@ def erase(db: Database, receipt_id: int, tenant_id: int, job: SearchedJob) -> bo
         values = {"job": job.id, "day": job.day}
         connection.execute("delete from verdict where job_id = %(job)s and day = %(day)s", values)
         blobs = connection.execute("delete from shard_payload where job_id = %(job)s and day = %(day)s", values).rowcount
-        opinions = connection.execute("delete from first_opinion where job_id = %(job)s", values).rowcount
+        provisional = connection.execute("delete from first_opinion where job_id = %(job)s", values).rowcount
         connection.execute("delete from shard where job_id = %(job)s", values)
         refusals: int = connection.scalar("select count(*) from rejection where job_id = %(job)s", values)
         requests = around(connection, job, 1)  # so that all that is derived from its input goes
@@ -65,7 +65,7 @@ def erase(db: Database, receipt_id: int, tenant_id: int, job: SearchedJob) -> bo
         texts: int = connection.scalar("delete from job where id = %(job)s returning total", values)
         receipts.note(connection, receipt_id, day=job.day, input_file=job.input_file_id)
         receipts.add(
-            connection, receipt_id, texts=texts, blobs=blobs, opinions=opinions, refusals=refusals,
+            connection, receipt_id, texts=texts, blobs=blobs, provisional=provisional, refusals=refusals,
             requests=requests, jobs=1,
         )  # fmt: skip
         audit.record(connection, tenant_id, "job.erase", job.label, texts=texts)

@@ -38,7 +38,7 @@ class Erasure(Base):
     texts: Mapped[int] = mapped_column(server_default=ZERO)
     verdicts: Mapped[int] = mapped_column(server_default=ZERO)  # of these, texts that had one
     blobs: Mapped[int] = mapped_column(server_default=ZERO)  # shards' encrypted texts, written again without them
-    opinions: Mapped[int] = mapped_column(server_default=ZERO)  # first models' provisional verdicts
+    provisional: Mapped[int] = mapped_column(server_default=ZERO)  # first models' provisional verdicts
     refusals: Mapped[int] = mapped_column(server_default=ZERO)  # ids of refused lines
     beside: Mapped[int] = mapped_column(server_default=ZERO)  # rows of texts.OF_TEXT
     requests: Mapped[int] = mapped_column(server_default=ZERO)  # remembered requests
