@@ -9,8 +9,7 @@ from collections.abc import Callable
 from guardfleet.errors import RetryableError
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.partitions import name_of
-from guardfleet.store.postgres.connection import connect
-from guardfleet.store.postgres.database import Connection, Database, translating
+from guardfleet.store.postgres.database import Connection, Database, translating, unhurried
 
 # Tables without partitions, and the count of a receipt that says whether rows of theirs were changed.
 SHARED = {"rejection": "refusals", "repeat": "requests", "first_opinion": "provisional", "file": "files", "job": "jobs"}
@@ -44,9 +43,7 @@ def rewrite(db: Database, receipt: Receipt, on_table: Callable[[str], None] = la
     Raises RetryableError while a transaction, a standby or a prepared one may still read the old rows: VACUUM would keep them.
     """
     tables = tables_of(db, receipt)
-    with translating(), connect(db.keywords, application=db.application) as connection:
-        connection.answer_s = None
-        connection.execute("set statement_timeout = 0")  # a large day takes minutes; locks are waited for as briefly as ever
+    with translating(), unhurried(db) as connection:
         for table in tables:
             _require_unread(connection, receipt)
             on_table(table)

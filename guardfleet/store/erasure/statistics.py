@@ -2,7 +2,7 @@
 
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.partitions import name_of
-from guardfleet.store.postgres.database import Database
+from guardfleet.store.postgres.database import Database, translating, unhurried
 
 PARENT = "verdict"
 # Other tables whose values may be remembered, and the count of a receipt that says whether rows of theirs were changed.
@@ -19,7 +19,9 @@ def forget(db: Database, receipt: Receipt) -> None:
     """
     tables = [name_of(PARENT, day) for day in sorted(receipt.days)]
     tables += [table for table, count in SHARED.items() if getattr(receipt, count) or (receipt.jobs and table == "rejection")]
-    with db.session() as connection:
+    if not tables:
+        return
+    with translating(), unhurried(db) as connection:
         tables = connection.scalars("select x from unnest(%(names)s::text[]) x where to_regclass(x) is not null", {"names": tables})
         if tables and connection.scalar(OF_PARENT):
             tables.append(PARENT)  # only where somebody has analysed it: autovacuum does not

@@ -71,6 +71,15 @@ class Database:
 
 
 @contextmanager
+def unhurried(db: Database) -> Iterator[Connection]:
+    """Lend a connection of its own whose statements may take minutes; locks are waited for as briefly as ever."""
+    with connect(db.keywords, application=db.application) as connection:
+        connection.answer_s = None
+        connection.execute("set statement_timeout = 0")
+        yield connection
+
+
+@contextmanager
 def translating() -> Iterator[None]:
     """Raise the driver's errors as guardfleet's.
 
@@ -82,4 +91,4 @@ def translating() -> Iterator[None]:
         raise translated(error) from None
 
 
-__all__ = ["UNFLUSHED", "Connection", "Database", "copy_rows", "translating"]
+__all__ = ["UNFLUSHED", "Connection", "Database", "copy_rows", "translating", "unhurried"]

@@ -223,7 +223,7 @@ class FirstOpinion(Base):
 
 
 class Verdict(Base):
-    """One row per text, insert-only, written only by finish(). The view `verdicts` shows it in words."""
+    """One row per text, written by finish() and changed by erasures alone. The view `verdicts` shows it in words."""
 
     __tablename__ = "verdict"
     job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -239,7 +239,7 @@ class Verdict(Base):
     output_tokens: Mapped[int] = mapped_column(SmallInteger)
     done_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     digest: Mapped[uuid.UUID | None]  # HMAC of the text under a key of the installation, per tenant
-    id: Mapped[str | None]  # the caller's; null only if the payload could not be decrypted
+    id: Mapped[str | None]  # the caller's; null only if the payload could not be decrypted, or was erased
     raw: Mapped[str | None]  # null: the answer was exactly `canonical_answer` of the other columns
     error: Mapped[str | None]  # a code of verdict.ERROR_CODES
     error_detail: Mapped[str | None]
