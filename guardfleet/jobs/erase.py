@@ -131,8 +131,8 @@ class Erasing:
                 held, unread = held + len(found.held), unread + found.unread
         return held, unread
 
-    def whole(self) -> None:
-        """Erase the job and its retries as a whole, unless one is on hold.
+    def whole(self) -> bool:
+        """Erase the job and its retries as a whole, unless one is on hold; return whether nothing is left to do.
 
         Until the job is gone somebody may begin another retry, which takes texts along: so they are looked for once more.
         """
@@ -141,15 +141,19 @@ class Erasing:
         on_hold = [one for one in family if whole_jobs.is_held(self.db, one)]
         if on_hold:
             receipts.reach(self.db, self.receipt.id, held=sum(one.total for one in on_hold))
-            return
+            return True
         while family:
             for one in family:
                 whole_jobs.stop(self.db, one)
+                for is_free in whole_jobs.erase_verdicts(self.db, self.receipt.id, one):
+                    if is_free and self.is_over:
+                        return False
                 if not whole_jobs.erase(self.db, self.receipt.id, self.receipt.tenant_id, one):
                     receipts.reach(self.db, self.receipt.id, held=one.total)
-                    return
+                    return True
                 self.on_progress(one.total)
             family = family_of(self.db, self.receipt.tenant_id, job_id)
+        return True
 
 
 def family_of(db: Database, tenant_id: int, job_id: int) -> list[SearchedJob]:
@@ -175,9 +179,7 @@ def erase(
     with receipts.alone(db, receipt):
         held = holds.covered(db, keyring, asked.tenant_id)
         erasing = Erasing(db, keyring, asked, job, receipt, held, time.monotonic() + budget_s, on_progress)
-        if not len(asked.targets):
-            erasing.whole()
-        elif not erasing.texts():
+        if not (erasing.texts() if len(asked.targets) else erasing.whole()):
             return receipts.by_id(db, receipt.id)
         inputs.erase(db, receipts.by_id(db, receipt.id))
         statistics.forget(db, receipts.by_id(db, receipt.id))

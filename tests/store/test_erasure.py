@@ -15,8 +15,8 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import keys, verdicts
-from guardfleet.store.erasure import receipts, search, texts
+from guardfleet.store import files, keys, verdicts
+from guardfleet.store.erasure import receipts, search, texts, whole_jobs
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.jobs import control, intake_recovery, unprocessed, views
 from guardfleet.store.jobs.views import JobView
@@ -448,3 +448,31 @@ def test_a_receipt_names_no_value_and_finds_back_by_its_digest(db: Database, key
 def test_what_means_nothing_or_too_much_is_refused(make: Any, why: str) -> None:
     with pytest.raises(RejectedError, match=why):
         make()
+
+
+def test_a_big_job_as_a_whole_goes_in_calls_that_end_in_time(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole_jobs, "SPAN", 2)
+    job = judged(db, keyring)
+    first = use_case.erase(db, keyring, Asked(1, Targets(), job.label), budget_s=0.0)
+    assert (first.finished_at, first.verdicts, first.jobs) == (None, 2, 0)
+    assert use_case.erase(db, keyring, Asked(1, Targets(), job.label), budget_s=0.0).verdicts == 4
+    whole = use_case.erase(db, keyring, Asked(1, Targets(), job.label))
+    assert (whole.public_id, whole.is_whole, whole.verdicts, whole.jobs) == (first.public_id, True, NO_TEXT, 1)
+
+
+def test_a_file_that_is_still_read_when_its_job_is_gone_goes_with_the_next_call(db: Database, keyring: Keyring) -> None:
+    """The job cannot be named any more, but its unfinished receipt can be found by its id."""
+    job, reading = judged(db, keyring), brought(db, keyring)
+    file = files.create(db, keyring, tenant_id=1, filename="people.jsonl")
+    files.complete(db, file, purpose="batch", size=1, lines=1, digest=b"d", expires_s=None)
+    change(db, f"update job set input_file_id = '{file.public_id}'")
+    change(db, f"update job set state = {JobState.INGESTING} where id = {reading.id}")
+    first = use_case.erase(db, keyring, Asked(1, Targets(), job.label))
+    assert (first.finished_at, first.jobs, first.input_files) == (None, 1, [file.public_id])
+    change(db, f"update job set state = {JobState.RUNNING} where id = {reading.id}")
+    whole = use_case.erase(db, keyring, Asked(1, Targets(), job.label))
+    assert (whole.public_id, whole.is_whole, whole.files) == (first.public_id, True, 1)
+    with pytest.raises(NotFoundError):
+        use_case.erase(db, keyring, Asked(1, Targets(), job.label))

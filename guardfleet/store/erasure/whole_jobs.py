@@ -3,13 +3,15 @@
 Each step can be interrupted anywhere and repeated: what a later one needs is deleted after it.
 """
 
+from collections.abc import Iterator
+
 from guardfleet.domain.states import ShardState
 from guardfleet.store import audit
 from guardfleet.store.erasure import receipts
 from guardfleet.store.erasure.search import SPAN, SearchedJob
 from guardfleet.store.erasure.texts import OF_TEXT, around
 from guardfleet.store.jobs import control, retention
-from guardfleet.store.postgres.database import Database
+from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import OPEN_SHARD
 
 
@@ -40,19 +42,30 @@ def is_held(db: Database, job: SearchedJob) -> bool:
         return found
 
 
-def erase(db: Database, receipt_id: int, tenant_id: int, job: SearchedJob) -> bool:
-    """Delete an ended job with all of its rows; return False if a hold covers it by now, and then nothing more is deleted."""
+def erase_verdicts(db: Database, receipt_id: int, job: SearchedJob) -> Iterator[bool]:
+    """Delete the job's verdicts, a span at a time; yield True after each that had some, False if a hold covers the job by now."""
+    span = "job_id = %(job)s and seq >= %(start)s and seq < %(end)s"
     for start in range(0, job.total, SPAN):
         with db.begin() as connection:
-            if not connection.scalar("select holds = 0 from job where id = %(job)s for no key update", {"job": job.id}):
-                return False
-            values = {"job": job.id, "day": job.day, "start": start, "end": start + SPAN}
-            span = "job_id = %(job)s and seq >= %(start)s and seq < %(end)s"
-            beside = sum(connection.execute(f"delete from {table} where {span}", values).rowcount for table in OF_TEXT)
-            verdicts = connection.execute(f"delete from verdict where {span} and day = %(day)s", values).rowcount
-            receipts.add(connection, receipt_id, verdicts=verdicts, beside=beside)
+            verdicts, free = 0, _is_free(connection, job)
+            if free:
+                values = {"job": job.id, "day": job.day, "start": start, "end": start + SPAN}
+                beside = sum(connection.execute(f"delete from {table} where {span}", values).rowcount for table in OF_TEXT)
+                verdicts = connection.execute(f"delete from verdict where {span} and day = %(day)s", values).rowcount
+                receipts.add(connection, receipt_id, verdicts=verdicts, beside=beside)
+        if verdicts or not free:
+            yield free
+
+
+def _is_free(connection: Connection, job: SearchedJob) -> bool:
+    """Return whether no hold covers the job; until the transaction ends, none will. Of a job that is gone, False."""
+    return bool(connection.scalar("select holds = 0 from job where id = %(job)s for update", {"job": job.id}))
+
+
+def erase(db: Database, receipt_id: int, tenant_id: int, job: SearchedJob) -> bool:
+    """Delete an ended job with all of its rows that are left; return False if a hold covers it, and then delete nothing."""
     with db.begin() as connection:
-        if not connection.scalar("select holds = 0 from job where id = %(job)s for update", {"job": job.id}):
+        if not _is_free(connection, job):
             return False
         values = {"job": job.id, "day": job.day}
         connection.execute("delete from verdict where job_id = %(job)s and day = %(day)s", values)
