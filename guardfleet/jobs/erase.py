@@ -94,9 +94,10 @@ class Erasing:
         receipt, job = receipts.by_id(self.db, self.receipt.id), self.job
         after = receipt.reached_job
         for group in searching.groups(self.db, receipt.tenant_id, after=after, job_id=None if job is None else job.id):
-            waits = [one.id for one in group if one.is_ingesting]
+            waits, last = [one.id for one in group if one.is_ingesting], group[-1].id
             held, unread = self._group(group)
-            receipts.reach(self.db, receipt.id, job_id=group[-1].id, waits=waits, held=held, unread=unread)
+            receipts.reach(self.db, receipt.id, before=after, job_id=last, waits=waits, held=held, unread=unread)
+            after = last
             if self.is_over:
                 return False
         return True
@@ -112,9 +113,9 @@ class Erasing:
                 with self.db.begin() as connection:
                     n = texts.around(connection, there[job_id], 0)
                     receipts.add(connection, receipt.id, requests=n)
-                receipts.reach(self.db, receipt.id, no_longer=job_id, held=held, unread=unread)
+                receipts.no_longer(self.db, receipt.id, job_id, held=held, unread=unread)
             else:
-                receipts.reach(self.db, receipt.id, no_longer=job_id)
+                receipts.no_longer(self.db, receipt.id, job_id, held=0)
         return bool(filled)
 
     def _group(self, group: Sequence[SearchedJob]) -> tuple[int, int]:
@@ -140,7 +141,7 @@ class Erasing:
         family = family_of(self.db, self.receipt.tenant_id, job_id)
         on_hold = [one for one in family if whole_jobs.is_held(self.db, one)]
         if on_hold:
-            receipts.reach(self.db, self.receipt.id, held=sum(one.total for one in on_hold))
+            receipts.hold_back(self.db, self.receipt.id, sum(one.total for one in on_hold))
             return True
         while family:
             for one in family:
@@ -149,7 +150,7 @@ class Erasing:
                     if is_free and self.is_over:
                         return False
                 if not whole_jobs.erase(self.db, self.receipt.id, self.receipt.tenant_id, one):
-                    receipts.reach(self.db, self.receipt.id, held=one.total)
+                    receipts.hold_back(self.db, self.receipt.id, one.total)
                     return True
                 self.on_progress(one.total)
             family = family_of(self.db, self.receipt.tenant_id, job_id)
@@ -172,18 +173,17 @@ def erase(
 ) -> Receipt:
     """Erase, or go on with an erasure of the same targets that has not ended; return the receipt as it is then.
 
-    Raises RejectedError if nothing is named, RetryableError while another call works on the same erasure.
+    Raises RetryableError if another call works on the same erasure.
     """
     installation.require_key(db, keyring)
     receipt, job = _begun(db, keyring, asked)
-    with receipts.alone(db, receipt):
-        held = holds.covered(db, keyring, asked.tenant_id)
-        erasing = Erasing(db, keyring, asked, job, receipt, held, time.monotonic() + budget_s, on_progress)
-        if not (erasing.texts() if len(asked.targets) else erasing.whole()):
-            return receipts.by_id(db, receipt.id)
-        inputs.erase(db, receipts.by_id(db, receipt.id))
-        statistics.forget(db, receipts.by_id(db, receipt.id))
-        return receipts.finish(db, receipt)
+    held = holds.covered(db, keyring, asked.tenant_id)
+    erasing = Erasing(db, keyring, asked, job, receipt, held, time.monotonic() + budget_s, on_progress)
+    if not (erasing.texts() if len(asked.targets) else erasing.whole()):
+        return receipts.by_id(db, receipt.id)
+    inputs.erase(db, receipts.by_id(db, receipt.id))
+    statistics.forget(db, receipts.by_id(db, receipt.id))
+    return receipts.finish(db, receipt)
 
 
 def _begun(db: Database, keyring: Keyring, asked: Asked) -> tuple[Receipt, JobView | None]:

@@ -10,7 +10,7 @@ from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.targets import Targets
 from guardfleet.errors import NotFoundError, RejectedError, RetryableError
 from guardfleet.jobs import erase as use_case
-from guardfleet.jobs.erase import Asked
+from guardfleet.jobs.erase import Asked, Erasing
 from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -319,12 +319,28 @@ def test_a_job_that_is_being_filled_is_waited_for_and_searched_once_it_is(db: Da
     assert views.get(db, job.public_id).erased == 2
 
 
-def test_two_calls_of_one_erasure_do_not_work_at_the_same_time(db: Database, keyring: Keyring) -> None:
-    judged(db, keyring)
-    receipt = receipts.begin(db, keyring, 1, BY_SUBJECT, None)
-    with receipts.alone(db, receipt), pytest.raises(RetryableError, match="at work already"):
+def test_of_two_calls_of_one_erasure_one_goes_on_and_each_text_is_counted_once(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "SPAN", NO_TEXT)  # each job alone
+    world(db, keyring)
+    for job in (judged(db, keyring), brought(db, keyring)):
+        use_case.hold(db, keyring, Asked(1, Targets(), job.label), reason="r")
+    in_group, second = Erasing._group, []
+
+    def meanwhile(self: Erasing, group: Any) -> Any:
+        found = in_group(self, group)
+        if not second and group[0].id == 3:
+            second.append(None)
+            second.append(erase(db, keyring, BY_SUBJECT))
+        return found
+
+    monkeypatch.setattr(Erasing, "_group", meanwhile)
+    with pytest.raises(RetryableError, match="at work already"):
         erase(db, keyring, BY_SUBJECT)
-    assert erase(db, keyring, BY_SUBJECT).public_id == receipt.public_id
+    (only,) = receipts.page(db, tenant_id=1, after=None, limit=10)
+    assert only == second[1]
+    assert (only.texts, only.held, only.finished_at is not None) == (12, 4, True)
 
 
 def test_a_dropped_text_and_a_refused_line_lose_their_id(db: Database, keyring: Keyring) -> None:

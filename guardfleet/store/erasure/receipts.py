@@ -2,8 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import audit
 from guardfleet.store.postgres.database import Connection, Database
 
+LOCK_KEY = 0x6572_6173  # "eras"
 COUNTS = ("texts", "verdicts", "blobs", "provisional", "refusals", "beside", "requests", "files", "jobs", "held", "unread")
 SELECT = f"""select e.id, e.public_id, e.tenant_id, e.created_at, e.actor_kind, e.actor, e.kinds, e.digests, e.key_id, e.job_id,
                     j.public_id as job, e.reached_job, e.waiting, e.input_files, e.days, e.finished_at,
@@ -92,7 +92,8 @@ def begin(db: Database, keyring: Keyring, tenant_id: int, targets: Targets, job:
         "digests": digests,
         "job": job[0] if job else None,
     }
-    with db.begin() as connection:
+    with db.begin() as connection:  # one after the other, so that two equal requests get one receipt
+        connection.execute("select pg_advisory_xact_lock(%(key)s, %(tenant)s::int8::int4)", values | {"key": LOCK_KEY})
         found: int | None = connection.scalar(
             """select id from erasure where tenant_id = %(tenant)s and finished_at is null and digests = %(digests)s::bytea[]
                  and kinds = %(kinds)s::text[] and job_id is not distinct from %(job)s::int8 order by id limit 1""",
@@ -131,19 +132,6 @@ def _create(connection: Connection, keyring: Keyring, values: dict[str, Any]) ->
     return made
 
 
-@contextmanager
-def alone(db: Database, receipt: Receipt) -> Iterator[None]:
-    """Let one call at a time go on with an erasure. Raises RetryableError for another."""
-    with db.session() as connection:
-        key = {"id": receipt.public_id.hex}
-        if not connection.scalar("select pg_try_advisory_lock(hashtextextended('erasure/' || %(id)s, 0))", key):
-            raise RetryableError("the same erasure is at work already: ask again in a moment.")
-        try:
-            yield
-        finally:
-            connection.execute("select pg_advisory_unlock(hashtextextended('erasure/' || %(id)s, 0))", key)
-
-
 def add(connection: Connection, receipt_id: int, **counts: int) -> None:
     """Add to its counts, in the transaction that removes what is counted."""
     sums = ", ".join(f"{name} = {name} + %({name})s" for name in counts)
@@ -162,18 +150,39 @@ def note(connection: Connection, receipt_id: int, *, day: dt.date | None = None,
     )
 
 
-def reach(
-    db: Database, receipt_id: int, *, job_id: int = 0, waits: Sequence[int] = (), no_longer: int | None = None, **counts: int
-) -> None:
-    """Record that all jobs up to this one were searched, those that are still being filled, and one that no longer is."""
+def reach(db: Database, receipt_id: int, *, before: int, job_id: int, waits: Sequence[int], **counts: int) -> None:
+    """Record that the jobs after `before` up to this one were searched, and which of them are still being filled.
+
+    Raises RetryableError if another call of the same erasure has searched them meanwhile: then it has counted too. No lock is held
+    while jobs are searched, since a session lock would be lost in a pooler; searching twice at the same time is safe.
+    """
     with db.begin() as connection:
-        connection.execute(
-            """update erasure set reached_job = greatest(reached_job, %(job)s),
-                      waiting = array_remove(waiting || %(waits)s::int8[], %(no_longer)s::int8) where id = %(id)s""",
-            {"id": receipt_id, "job": job_id, "waits": list(waits), "no_longer": no_longer},
-        )
-        if counts:
+        mine = connection.execute(
+            """update erasure set reached_job = %(job)s, waiting = waiting || %(waits)s::int8[]
+               where id = %(id)s and reached_job = %(before)s and finished_at is null""",
+            {"id": receipt_id, "before": before, "job": job_id, "waits": list(waits)},
+        ).rowcount
+        if not mine:
+            raise RetryableError("the same erasure is at work already: ask again in a moment.")
+        add(connection, receipt_id, **counts)
+
+
+def no_longer(db: Database, receipt_id: int, job_id: int, **counts: int) -> None:
+    """Record that a job that was being filled was searched once it no longer was; another call may have done so."""
+    with db.begin() as connection:
+        mine = connection.execute(
+            """update erasure set waiting = array_remove(waiting, %(job)s::int8)
+               where id = %(id)s and waiting @> array[%(job)s::int8] and finished_at is null""",
+            {"id": receipt_id, "job": job_id},
+        ).rowcount
+        if mine:
             add(connection, receipt_id, **counts)
+
+
+def hold_back(db: Database, receipt_id: int, n: int) -> None:
+    """Record that a job as a whole, of so many texts, is on hold."""
+    with db.begin() as connection:
+        connection.execute("update erasure set held = %(n)s where id = %(id)s and finished_at is null", {"id": receipt_id, "n": n})
 
 
 def finish(db: Database, receipt: Receipt) -> Receipt:

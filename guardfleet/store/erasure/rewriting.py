@@ -44,6 +44,7 @@ def rewrite(db: Database, receipt: Receipt, on_table: Callable[[str], None] = la
     """
     tables = tables_of(db, receipt)
     with translating(), unhurried(db) as connection:
+        connection.execute("set statement_timeout = 0")  # locks are waited for as briefly as ever
         for table in tables:
             _require_unread(connection, receipt)
             on_table(table)

@@ -26,6 +26,8 @@ def forget(db: Database, receipt: Receipt) -> None:
         if tables and connection.scalar(OF_PARENT):
             tables.append(PARENT)  # only where somebody has analysed it: autovacuum does not
         for table in tables:
-            connection.execute(f"analyze {table}")
+            with connection.transaction():
+                connection.execute("set local statement_timeout = 0")  # of this transaction alone: a pooler may stand in between
+                connection.execute(f"analyze {table}")
             if not connection.scalar(f"select exists (select from {table})"):
                 connection.execute(DELETE.format(table=table))

@@ -72,10 +72,9 @@ class Database:
 
 @contextmanager
 def unhurried(db: Database) -> Iterator[Connection]:
-    """Lend a connection of its own whose statements may take minutes; locks are waited for as briefly as ever."""
+    """Lend a connection of its own that waits for answers for minutes, if the statement's own limit allows it."""
     with connect(db.keywords, application=db.application) as connection:
         connection.answer_s = None
-        connection.execute("set statement_timeout = 0")
         yield connection
 
 
