@@ -48,7 +48,7 @@ class Context:
     watching: Watching
     bodies: Slots  # for bodies of lines and files
     downloads: Slots
-    passes: Slots  # of policies over stored verdicts
+    passes: Slots  # over stored verdicts: of policies, erasures, holds
     health: Health
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when each is trusted
     body_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))

@@ -5,15 +5,17 @@ The main route takes its targets in the body, so that they are in no URL, which 
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, Context, Eraser
 from api.http.fields import Asked as AskedOf
+from api.http.long_requests import wait_s
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
 from api.routes.files import page_object
+from api.routes.policies import LONGEST_PASS_S, PASS_S
 from guardfleet.domain import ids
 from guardfleet.domain.targets import MOST, Targets
 from guardfleet.errors import RetryableError
@@ -25,7 +27,6 @@ from guardfleet.store.keys import Caller
 
 router = APIRouter(tags=["erasures"])
 
-BUDGET_S = 20.0  # of one request: below the time after which proxies commonly give up
 ACCEPTED = 202
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=16_384)]
@@ -61,21 +62,24 @@ class Erasure(Wanted):
 
 
 @router.post("/v1/erasures")
-async def create(wanted: Erasure, context: AppContext, caller: Eraser) -> Response:
+async def create(request: Request, wanted: Erasure, context: AppContext, caller: Eraser) -> Response:
     """Erase texts with their verdicts' personal parts, or a batch as a whole. Needs the scope `erasures:write`.
 
     While the receipt says `complete: false` (status 202), send the same request again: it goes on where it was.
+    `Prefer: wait=N`: up to N s a request (10, at most 30).
     """
     asked = wanted.asked(caller)
     if wanted.dry_run:
-        counts = await beside(context.body_threads, use_case.count, context.db, context.keyring, asked)
+        with context.passes.taken(caller.key_id):
+            counts = await beside(context.pass_threads, use_case.count, context.db, context.keyring, asked)
         found = {"texts": counts.texts, "held": counts.held, "batches": counts.jobs, "unread": counts.unread}
         return JSONResponse({"object": "erasure.dry_run", "counts": found})
-    return await _erased(context, asked)
+    return await _erased(request, context, caller, asked)
 
 
 @router.delete("/v1/verdicts")
 async def erase_verdicts(
+    request: Request,
     context: AppContext,
     caller: Eraser,
     row_id: Annotated[Id | None, Query(alias="id")] = None,
@@ -90,18 +94,22 @@ async def erase_verdicts(
     targets = Targets.of([] if row_id is None else [row_id], subjects)
     if not len(targets):
         raise ProblemError(400, "missing_parameter", "name an id or a subject.", param="id")
-    return await _erased(context, Asked(caller.tenant_id, targets, batch))
+    return await _erased(request, context, caller, Asked(caller.tenant_id, targets, batch))
 
 
 @router.delete("/v1/batches/{batch_id}")
-async def erase_batch(batch_id: str, context: AppContext, caller: Eraser) -> Response:
+async def erase_batch(request: Request, batch_id: str, context: AppContext, caller: Eraser) -> Response:
     """Erase a batch as a whole, with its retries: it is stopped, and its texts, verdicts, input file and own row are deleted."""
-    return await _erased(context, Asked(caller.tenant_id, Targets(), batch_id))
+    return await _erased(request, context, caller, Asked(caller.tenant_id, Targets(), batch_id))
 
 
-async def _erased(context: Context, asked: Asked) -> Response:
+async def _erased(request: Request, context: Context, caller: Caller, asked: Asked) -> Response:
+    seconds = wait_s(request, otherwise=PASS_S, longest=LONGEST_PASS_S)
     try:
-        receipt = await beside(context.body_threads, use_case.erase, context.db, context.keyring, asked, budget_s=BUDGET_S)
+        with context.passes.taken(caller.key_id):
+            receipt = await beside(
+                context.pass_threads, use_case.erase, context.db, context.keyring, asked, budget_s=float(seconds)
+            )
         await _remove_contents(context)
     except RetryableError as error:
         if type(error) is not RetryableError:  # a service is away

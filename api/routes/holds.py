@@ -27,7 +27,8 @@ class NewHold(Wanted):
 async def create(wanted: NewHold, context: AppContext, caller: Holder) -> dict[str, Any]:
     """Hold a batch, or all texts with an id or subject; a hold for each target. Needs the scope `holds:write`."""
     asked = wanted.asked(caller)
-    made = await beside(context.body_threads, use_case.hold, context.db, context.keyring, asked, reason=wanted.reason)
+    with context.passes.taken(caller.key_id):
+        made = await beside(context.pass_threads, use_case.hold, context.db, context.keyring, asked, reason=wanted.reason)
     return page_object([_object(one) for one in made], has_more=False)
 
 

@@ -207,17 +207,12 @@ def count(db: Database, keyring: Keyring, asked: Asked) -> Counts:
         n, n_held = sum(one.total for one in family), sum(one.total for one in family if whole_jobs.is_held(db, one))
         return Counts(n, n_held, len(family), 0)
     held = holds.covered(db, keyring, asked.tenant_id)
-    found = [
-        one
-        for group in searching.groups(db, asked.tenant_id, job_id=None if job is None else job.id)
-        for one in searching.search(db, keyring, group, asked.targets, held)
-    ]
-    return Counts(
-        sum(len(one.seqs | one.held) for one in found),
-        sum(len(one.held) for one in found),
-        sum(bool(one.seqs or one.held) for one in found),
-        sum(one.unread for one in found),
-    )
+    sums = [0, 0, 0, 0]
+    for group in searching.groups(db, asked.tenant_id, job_id=None if job is None else job.id):
+        for one in searching.search(db, keyring, group, asked.targets, held):
+            n, n_held = len(one.seqs) + len(one.held), len(one.held)
+            sums = [a + b for a, b in zip(sums, (n, n_held, bool(n), one.unread), strict=True)]
+    return Counts(*sums)
 
 
 def hold(db: Database, keyring: Keyring, asked: Asked, *, reason: str) -> list[Hold]:

@@ -88,9 +88,11 @@ def _is_purged(connection: Connection, day: dt.date) -> bool:
 
 def _is_held(connection: Connection, day: dt.date) -> bool:
     """Return whether one of the day's jobs is under a hold; they are locked, so that none is put under one from here on."""
+    is_held = "select exists (select from job where day = %(day)s and holds > 0)"
+    if connection.scalar(is_held, {"day": day}):  # asked every few minutes for as long as the hold lasts: so without locking first
+        return True
     connection.execute("select from job where day = %(day)s for update", {"day": day})
-    held: bool = connection.scalar("select exists (select from job where day = %(day)s and holds > 0)", {"day": day})
-    return held
+    return bool(connection.scalar(is_held, {"day": day}))
 
 
 def forget_rows(connection: Connection, of_jobs: str, values: Mapping[str, Any]) -> None:
