@@ -62,7 +62,7 @@ def fuzz(settings: Settings, *, cases: int, seed: int) -> int:
     logs.configure(settings, process="fuzz")
     db, keyring = Database(settings.required("database_url")), Keyring(settings.required("secret_key"))
     migrate.upgrade(db)
-    key = keys.create(db, keyring, name="fuzz")
+    key = keys.create(db, keyring, name="fuzz", scopes=keys.SCOPES)
     ended = threading.Event()
     judging = threading.Thread(target=judge_all, args=(db, keyring, ended), daemon=True)
     judging.start()
@@ -115,7 +115,7 @@ def one_run(url: str, key: str, *, examples: int, seed: int) -> tuple[int, int]:
 
 
 def one_of_everything(url: str, key: str) -> dict[str, str]:
-    """Create a batch, a file, an endpoint and a policy; return their ids by parameter name."""
+    """Create one of each kind of thing; return their ids by parameter name."""
     line = b'{"custom_id": "1", "method": "POST", "url": "/v1/moderations", "body": {"input": "x"}}'
     with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as client:
         batch = client.post("/v1/batches", content=line, headers={"content-type": "application/jsonl"}).json()["id"]
@@ -123,7 +123,9 @@ def one_of_everything(url: str, key: str) -> dict[str, str]:
         asked = {"name": "fuzz", "url": "https://example.com/hook", "event_types": ["batch.failed"]}
         endpoint = client.post("/v1/webhook_endpoints", json=asked).json()["id"]
         client.post("/v1/policies", json={"name": "fuzz", "default": "flag"})
-    known = {"batch_id": batch, "file_id": file, "endpoint_id": endpoint}
+        erasure = client.post("/v1/erasures", json={"ids": ["fuzz"]}).json()["id"]
+        hold = client.post("/v1/holds", json={"ids": ["fuzz"], "reason": "fuzz"}).json()["data"][0]["id"]
+    known = {"batch_id": batch, "file_id": file, "endpoint_id": endpoint, "erasure_id": erasure, "hold_id": hold}
     return known | {"name": "fuzz", "version": "1", "preset": "strict"}
 
 

@@ -1,6 +1,7 @@
 """Whose data an erasure or a legal hold is about: texts by their caller's id, or by a member of their metadata (a subject)."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ class Targets:
         if len(made) > MOST:
             raise RejectedError(f"{len(made):,} ids and subjects, at most {MOST:,} are taken at once.")
         values = [*made.ids, *(part for subject in made.subjects for part in subject)]
-        if not all(values) or any("\0" in value for value in values):
-            raise RejectedError("an id, or a subject's key or value, is empty or holds a NUL.")
+        if not all(values) or not all(map(_is_storable, values)):
+            raise RejectedError("an id, or a subject's key or value, is empty, no finite number, or holds what no text can.")
         return made
 
     def __len__(self) -> int:
@@ -94,11 +95,21 @@ def subjects_of(text: str) -> list[tuple[str, Scalar]]:
 
 def is_scalar(value: object) -> bool:
     """Return whether a subject can have the value."""
-    return isinstance(value, str | int | float)  # a bool is an int
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))  # a bool is an int
+
+
+def _is_storable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value and "\\u0000" not in value
 
 
 def spelled(value: Scalar) -> str:
-    """Return a value as JSON, equal values in one spelling: 7 for 7.0."""
+    """Return a value as JSON, equal values in one spelling: 7 for 7.0. Empty for what is no value."""
+    if not is_scalar(value):
+        return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         value = int(value)
     return json.dumps(value, ensure_ascii=False)

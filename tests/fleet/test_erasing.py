@@ -106,6 +106,8 @@ def test_a_number_on_the_command_line_is_the_text_and_the_number(settings: Setti
     change(db, 'update verdict set metadata = \'{"n": "4"}\' where seq = 0')
     done = said(settings, "erase", "--subject", "n=4", "--yes", "--json")
     assert json.loads(done.stdout)["counts"]["texts"] == 2
+    for odd in ("n=NaN", "n=1e999", f"n={'9' * 5000}", "n=[1]"):  # texts that no row has
+        assert json.loads(said(settings, "erase", "--subject", odd, "--yes", "--json").stdout)["counts"]["texts"] == 0
 
 
 @pytest.mark.parametrize("given", [["--subject", "x"], ["--subject", "=x"], ["--id", "line:1"], []])

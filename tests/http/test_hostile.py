@@ -23,6 +23,8 @@ KNOWN = {
     "name": "x",
     "version": "1",
     "preset": "strict",
+    "erasure_id": "erasure_" + "0" * 32,
+    "hold_id": "hold_" + "0" * 32,
 }
 EVERY = 17
 
@@ -32,7 +34,7 @@ def client(database_url: str, tmp_path: pathlib.Path, db: Database, keyring: Key
     settings = load_settings(
         database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path, moderation_timeout_s=0.001, log_level="error"
     )
-    key = keys.create(db, keyring, name="hostile")
+    key = keys.create(db, keyring, name="hostile", scopes=keys.SCOPES)
     with TestClient(create_app(settings), raise_server_exceptions=False, headers={"authorization": f"Bearer {key}"}) as made:
         yield made
 

@@ -1,5 +1,6 @@
 """Erasing one person's data: nothing of it is left in any table, the neighbours keep all of theirs, each text is counted once."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -458,6 +459,10 @@ def test_a_receipt_names_no_value_and_finds_back_by_its_digest(db: Database, key
         (lambda: Asked(1, Targets()), "name what is meant"),
         (lambda: Asked(1, Targets.of(["line:3"])), "name the job too"),
         (lambda: Targets.of([""]), "empty"),
+        (lambda: Targets.of((), [("k", math.inf)]), "finite"),
+        (lambda: Targets.of((), [("k", math.nan)]), "finite"),
+        (lambda: Targets.of((), [("k", "a\0b")]), "no text can"),
+        (lambda: Targets.of(["\ud800"]), "no text can"),
         (lambda: Targets.of([f"{i}" for i in range(1001)]), "at most 1,000"),
     ],
 )
