@@ -126,7 +126,7 @@ def one_of_everything(url: str, key: str) -> dict[str, str]:
         erasure = client.post("/v1/erasures", json={"ids": ["fuzz"]}).json()["id"]
         hold = client.post("/v1/holds", json={"ids": ["fuzz"], "reason": "fuzz"}).json()["data"][0]["id"]
     known = {"batch_id": batch, "file_id": file, "endpoint_id": endpoint, "erasure_id": erasure, "hold_id": hold}
-    return known | {"name": "fuzz", "version": "1", "preset": "strict"}
+    return known | {"name": "fuzz", "version": "1", "preset": "strict", "sample_id": "sample_" + "0" * 32}
 
 
 def judge_all(db: Database, keyring: Keyring, ended: threading.Event) -> None:

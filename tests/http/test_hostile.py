@@ -23,6 +23,7 @@ KNOWN = {
     "name": "x",
     "version": "1",
     "preset": "strict",
+    "sample_id": "sample_" + "0" * 32,
     "erasure_id": "erasure_" + "0" * 32,
     "hold_id": "hold_" + "0" * 32,
 }

@@ -442,6 +442,25 @@ def test_every_table_with_rows_about_a_text_is_known_to_erasures(db: Database) -
     assert set(there) == {*texts.OF_TEXT, *excused}, "list it in store.erasure.texts.OF_TEXT, or say here why not"
 
 
+def test_labels_and_samples_of_an_erased_text_go_and_others_stay(db: Database, keyring: Keyring) -> None:
+    job, other = judged(db, keyring), judged(db, keyring)
+    for one in (job, other):
+        change(
+            db,
+            f"""insert into label (tenant_id, job_id, seq, source, severity, author)
+                select 1, {one.id}, seq, 0, 0, 'x' from generate_series(0, {NO_TEXT - 1}) seq;
+                insert into sample_text (sample_id, ord, job_id, seq, probability)
+                select {one.id}, seq, {one.id}, seq, 0.5 from generate_series(0, {NO_TEXT - 1}) seq""",
+        )
+    assert erase(db, keyring, BY_SUBJECT, job).beside == 4
+    for table in texts.OF_TEXT:
+        left = scalar(db, f"select array_agg(seq order by seq) from {table} where job_id = {job.id}")
+        assert left == [0, 2, 3, 5, 6]
+    assert use_case.erase(db, keyring, Asked(1, Targets(), job.label)).beside == 10
+    for table in texts.OF_TEXT:
+        assert scalar(db, f"select count(*) from {table}") == NO_TEXT
+
+
 def test_a_receipt_names_no_value_and_finds_back_by_its_digest(db: Database, keyring: Keyring) -> None:
     judged(db, keyring)
     receipt = erase(db, keyring, BY_ID | BY_SUBJECT)
