@@ -100,6 +100,11 @@ def test_graded_handling_from_the_policy_to_the_webhook(
         until(lambda: sum(event["data"]["unsafe"] for event in events(theirs, "verdict.flagged")) >= unsafe, what="its last event")
         until(lambda: events(receiver, "batch.completed") and events(theirs, "batch.completed"), what="both ends")
         filtered = {action: len(list(client.results(job.id, action=action))) for action in ACTIONS}
+        queue = list(waiting(api))
+        assert sorted(one["row_id"] for one in queue) == sorted(one["id"] for one in client.results(job.id, action="review"))
+        assert api.post("/v1/labels", json={"labels": [seen(one) for one in queue[:7]]}).json()["new"] == 7
+        assert list(waiting(api)) == queue[7:], "what somebody has looked at waits no longer"
+        assert list(waiting(others_api)) == []
         assert sum(1 for _ in others_client.results(others_job.id, action=ACTIONS)) == 0
         assert others_api.get("/v1/policies").json()["data"] == []
         assert others_api.get("/v1/policies/graded@1").status_code == 404
@@ -130,6 +135,19 @@ def test_graded_handling_from_the_policy_to_the_webhook(
     assert {event["data"]["id"] for event in heard} == {others_job.id}
     assert not any("actions" in event["data"] for event in heard)
     assert all(event["data"]["unsafe"] for event in heard), "none for a controversial text alone"
+
+
+def waiting(api: httpx2.Client) -> Iterator[dict[str, Any]]:
+    """The review queue, page by page."""
+    after: dict[str, str] = {}
+    while page := api.get("/v1/reviews", params={"limit": 100, **after}).json()["data"]:
+        yield from page
+        after = {"after": page[-1]["id"]}
+
+
+def seen(waits: dict[str, Any]) -> dict[str, Any]:
+    """A reviewer's label of a text of the queue."""
+    return {"batch_id": waits["batch_id"], "seq": waits["seq"], "label": "unsafe", "author": "ann"}
 
 
 def told(at: Receiver) -> Counter[str]:
