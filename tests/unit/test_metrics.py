@@ -2,11 +2,12 @@
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import generate_latest
 
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.collectors import Durations, Known, RollingShare
@@ -95,6 +96,9 @@ def test_the_share_is_of_the_last_minutes_and_silent_without_texts() -> None:
 
 
 def test_the_page_is_one_that_prometheus_reads() -> None:
-    page = generate_latest(metrics.registry_of("worker")).decode()
+    # In a process of its own: other tests of this one judge texts.
+    act = "from prometheus_client import generate_latest as page; from guardfleet.telemetry.metrics import registry_of as of"
+    said = subprocess.run([sys.executable, "-c", f"{act}; print(page(of('worker')).decode())"], capture_output=True, check=True)
+    page = said.stdout.decode()
     assert 'qwen_guard_request_total{method="prompt",result="safe"}' in page
     assert "qwen_guard_safe_ratio" not in page, "no text was judged"
