@@ -16,7 +16,8 @@ from api.http import request_head
 from api.http.problems import ProblemError, unavailable
 from guardfleet.errors import RetryableError
 
-STREAMED = (("POST", "/v1/files"), ("POST", "/v1/batches"))  # these read the body themselves, after the key, and know their limits
+# These read the body themselves, after the key, and know their limits.
+STREAMED = (("POST", "/v1/files"), ("POST", "/v1/batches"), ("POST", "/v1/lists"), ("POST", "/v1/lists/check"))
 LEAST_BYTES = 1024  # of an incomplete body, for each `pause_s` spent waiting for it
 
 

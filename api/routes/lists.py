@@ -1,5 +1,6 @@
 """Lists: what is looked for before the model is asked. Their versions, checked, stored, read, applied and applied no longer."""
 
+import datetime as dt
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from guardfleet.store.lists import Version
 
 router = APIRouter(prefix="/v1/lists", tags=["lists"])
 
+MOST_NEVER = 10_000
 MEDIA = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
 Name = Annotated[str, Path(max_length=100)]
 Number = Annotated[int, Path(ge=1, lt=10**9)]
@@ -92,6 +94,25 @@ async def entries(
             yield line.encode()
 
     return StreamingResponse(lines(), media_type=MEDIA[form])
+
+
+@router.get("/{name}@{version}/hits")
+async def hits(
+    name: Name,
+    version: Number,
+    context: AppContext,
+    caller: PoliciesReader,
+    since: Annotated[float | None, Query(ge=0, le=1e11, description="In batches since the day of this Unix time.")] = None,
+) -> dict[str, Any]:
+    """Say in how many texts each of a version's entries was found, and the names of up to 10,000 that were found in none."""
+    found = await _version(context, caller, name, version)
+    day = None if since is None else dt.datetime.fromtimestamp(since, dt.UTC).date()
+    uses = await in_thread(lists.uses, context.db, caller.tenant_id, found.name, day)
+    named = [entry.name for entry in await in_thread(lists.entries, context.db, found)]
+    used = sorted((entry for entry in named if entry in uses), key=lambda entry: -uses[entry].texts)
+    data = [{"entry": entry, "texts": uses[entry].texts, "last_day": f"{uses[entry].last_day}"} for entry in used]
+    never = [entry for entry in named if entry not in uses]
+    return {"object": "list.hits", "id": found.label, "data": data, "n_never": len(never), "never": never[:MOST_NEVER]}
 
 
 @router.post("/{name}@{version}/activate")

@@ -21,7 +21,7 @@ from guardfleet.jobs.redecide import ready
 from guardfleet.jobs.simulation import report, simulate
 from guardfleet.policy import presets
 from guardfleet.policy.document import Policy
-from guardfleet.store import policies
+from guardfleet.store import lists, policies
 from guardfleet.store.decisions import Scope
 from guardfleet.store.jobs import views
 from guardfleet.store.keys import Caller
@@ -113,14 +113,18 @@ def _place(db: Database, scope: Scope, after: str) -> tuple[int, int]:
 
 @router.post("", openapi_extra=BODY, responses={201: {"description": "A new version."}})
 async def create(request: Request, context: AppContext, caller: PoliciesWriter) -> Response:
-    """Store a policy as the next version of its name: 201. One equal to its newest version is that one: 200."""
+    """Store a policy as the next version of its name: 201. One equal to its newest version is that one: 200.
+
+    `unknown_lists`: those that it asks for and that are not stored.
+    """
     text = await text_of(request)
     policy = await policy_of(context, text)
     async with Once.of(request, context.db, caller, text.encode()) as once:
         if once.earlier is not None:
             return JSONResponse(policy_object(await in_thread(policies.get, context.db, caller.tenant_id, once.earlier)))
         made, is_new = await in_thread(policies.add, context.db, caller.tenant_id, policy, also=once.recording())
-        return JSONResponse(policy_object(made), 201 if is_new else 200)
+        unknown = await in_thread(lists.unknown, context.db, caller.tenant_id, policy.lists)
+        return JSONResponse(policy_object(made) | {"unknown_lists": unknown}, 201 if is_new else 200)
 
 
 @router.get("")
@@ -151,7 +155,8 @@ async def activate(name: Name, version: Number, context: AppContext, caller: Pol
     found = await _version(context, caller, name, version)
     await in_thread(ready, found)
     before = await in_thread(policies.activate, context.db, found)
-    return _without_document(await _version(context, caller, name, version)) | {"replaced": before}
+    unknown = await in_thread(lists.unknown, context.db, caller.tenant_id, found.policy.lists)
+    return _without_document(await _version(context, caller, name, version)) | {"replaced": before, "unknown_lists": unknown}
 
 
 @router.post("/{name}@{version}/deactivate")

@@ -166,7 +166,7 @@ def summary(
         start = ", start of the worker included" if with_start else ""
         parts[0] += f" in {seconds:,.1f} s ({job.done / seconds:,.0f} texts/s{start})"
     parts += [
-        f"{job.saved:,} without a model run (cache, duplicates, empty)",
+        f"{job.saved:,} without a model run (cache, duplicates, empty, lists)",
         f"{job.error:,} failed",
         f"{job.rejected:,} lines refused",
     ]

@@ -5,9 +5,11 @@ through `confusable_homoglyphs`, OpenCC's single characters for traditional to s
 """
 
 import functools
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -32,8 +34,10 @@ MARKS = (
 INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")  # besides the category Cf
 LAST_MAPPED = 0x20000  # ideographs of the planes above are their own letters, but for compatibility ones
 COMPATIBILITY_IDEOGRAPHS = range(0x2F800, 0x2FA20)
-# Kinds of characters, as bits: a Latin letter, what can stand for one, what looks like one, what separates words in any reading.
-LATIN, DISGUISE, LOOKALIKE, GAP = 1, 2, 4, 8
+# Kinds of characters, as bits: a Latin letter, what can stand for one, a letter that can, a letter of a script in which some can,
+# and what separates words in any reading.
+LATIN, DISGUISE, LOOKALIKE, FOREIGN, GAP = 1, 2, 4, 8, 16
+STROKE = re.compile(r"LATIN (?:SMALL|CAPITAL) LETTER ([A-Z]) WITH (?:DIAGONAL )?STROKE")
 
 
 @functools.lru_cache(1 << 16)
@@ -42,13 +46,22 @@ def letters(char: str) -> str:
     if _is_ignored(char):
         return ""
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
+    if not plain.isascii() and (struck := STROKE.fullmatch(unicodedata.name(char, ""))):
+        return struck[1].lower()
     return "".join(_simplified(part) if _is_letter(part) else SPACE for part in plain if not _is_ignored(part))
 
 
 @functools.lru_cache(1 << 16)
 def readings(char: str) -> str:
     """Return the Latin letters that a character can stand for without being one of them; none for most."""
-    return LEET.get(char) or _looks_like().get(char, "")
+    found = LEET.get(unicodedata.normalize("NFKD", char)) or _looks_like().get(char) or _looks_like().get(letters(char), "")
+    return found if len(letters(char)) == 1 else ""
+
+
+@functools.lru_cache(1 << 16)
+def is_sign(char: str) -> bool:
+    """Return whether a character separates words unless it stands for a letter."""
+    return unicodedata.normalize("NFKD", char) in SIGNS
 
 
 def _is_letter(part: str) -> bool:
@@ -73,6 +86,10 @@ def _looks_like() -> dict[str, str]:
             latin = {one["c"].casefold() for one in alike if len(one["c"]) == 1 and one["c"].isascii() and one["c"].isalpha()}
             if latin - {letters(char)}:
                 found[char] = "".join(sorted(latin))
+    for char in [*found]:  # a capital and its small letter are one letter, so what one looks like the other can stand for
+        for other in (char.lower(), char.upper()):
+            if len(other) == 1 and not other.isascii():
+                found.setdefault(other, found[char])
     return found
 
 
@@ -102,19 +119,22 @@ class Alphabet:
         self.plain: Codes = np.arange(sys.maxunicode + 1, dtype=np.uint32)
         self.kinds: npt.NDArray[np.uint8] = np.zeros(sys.maxunicode + 1, np.uint8)
         self.several: dict[int, Codes] = {}
+        self.disguised: Codes = self.plain.copy()
         for char in _mapped():
-            word = letters(char).translate(MERGED)
-            self.plain[ord(char)] = ord(word) if len(word) == 1 else self.SEVERAL if word else 0
+            word = merged(letters(char))
+            self.plain[ord(char)] = self.disguised[ord(char)] = ord(word) if len(word) == 1 else self.SEVERAL if word else 0
             if len(word) > 1:
                 self.several[ord(char)] = np.array([ord(letter) for letter in word], np.uint32)
             self.kinds[ord(char)] = GAP if word == SPACE else LATIN if word.isascii() and word.isalpha() else 0
-        self.plain[0xE0000:0xE1000] = 0
-        self.plain[0xF0000:] = ord(SPACE)
+            if char.isalpha() and unicodedata.name(char, "").startswith(LOOKALIKE_SCRIPTS[1:]):
+                self.kinds[ord(char)] = FOREIGN
+            if stands_for := readings(char):
+                self.disguised[ord(char)] = ord(merged(stands_for[0]))
+                self.kinds[ord(char)] = self.kinds[ord(char)] & FOREIGN | DISGUISE | (LOOKALIKE if char.isalpha() else 0)
+        for column in (self.plain, self.disguised):
+            column[0xE0000:0xE1000] = 0
+            column[0xF0000:] = ord(SPACE)
         self.kinds[0xF0000:] = GAP
-        self.disguised = self.plain.copy()
-        for char in [*LEET, *_looks_like()]:
-            self.disguised[ord(char)] = ord(readings(char)[0].translate(MERGED))
-            self.kinds[ord(char)] = DISGUISE | (0 if char.isascii() else LOOKALIKE)
 
 
 def _mapped() -> Iterator[str]:
@@ -126,6 +146,16 @@ def _mapped() -> Iterator[str]:
 def alphabet() -> Alphabet:
     """Return the table, made once in a process: about half a second."""
     return Alphabet()
+
+
+def merged(word: str) -> str:
+    """Return a word in the letters that the automaton knows."""
+    return word.translate(MERGED)
+
+
+def collapsed(word: str) -> str:
+    """Return a word in the letters that the automaton knows, runs of one as one: as `folding` makes them of a text."""
+    return "".join(letter for letter, _ in groupby(merged(word)))
 
 
 def codes_of(text: str) -> Codes:

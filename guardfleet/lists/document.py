@@ -2,13 +2,13 @@
 
 import hashlib
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from guardfleet.domain.verdict import Category, Severity, categories_of
 from guardfleet.lists.patterns import compiled
-from guardfleet.lists.terms import MOST_WORDS, require_words
+from guardfleet.lists.terms import require_term, words_of
 from guardfleet.policy.document import WORD, CategoryName
 
 MOST_ENTRIES = 250_000
@@ -18,6 +18,10 @@ ID_HEX_DIGITS = 12
 DIGEST = re.compile(r"[0-9a-f]{64}")
 Kind = Literal["term", "pattern", "text", "digest"]
 WHOLE: tuple[Kind, ...] = ("text", "digest")  # kinds that are the text, and not in it
+
+
+def _in_small(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 class Entry(BaseModel):
@@ -35,7 +39,7 @@ class Entry(BaseModel):
     id: str = Field("", pattern=rf"^$|{WORD}")
     anywhere: bool = False  # of a term: within words too
     exact: bool = False  # of a term: no disguises, no repeated letters
-    decide: Literal["safe", "controversial", "unsafe"] | None = None
+    decide: Annotated[Literal["safe", "controversial", "unsafe"], BeforeValidator(_in_small)] | None = None
     categories: tuple[CategoryName, ...] = ()  # type: ignore[valid-type]
 
     @model_validator(mode="after")
@@ -44,8 +48,10 @@ class Entry(BaseModel):
             raise ValueError("a digest is the SHA-256 of a text: 64 digits of 0-9 and a-f")
         if self.kind == "pattern":
             compiled(self.value)
-        if self.kind in ("term", "text"):
-            require_words(self.value, most=MOST_WORDS if self.kind == "term" else None)
+        if self.kind == "term":
+            require_term(self.value)
+        if self.kind == "text" and not words_of(self.value):
+            raise ValueError("there is no letter and no digit in it")
         if (self.anywhere or self.exact) and self.kind != "term":
             raise ValueError("only a term can be `anywhere` or `exact`")
         if self.decide == "safe" and self.kind not in WHOLE:

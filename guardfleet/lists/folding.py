@@ -1,8 +1,8 @@
 """Texts in the letters that terms are looked for in, many at once, and the way back to where each letter stands.
 
-Runs of a letter are one letter, words are separated by one space. A text is read plainly; words in which a Latin letter stands
-beside something that can stand for one are read once more with it as that letter, and once more with exclamation marks at their
-ends as letters too: what such a mark is, nothing else tells.
+Runs of a letter are one letter, words are separated by one space, and what cannot be seen is left out first. A text is read
+plainly; words in which a Latin letter stands beside something that can stand for one are read once more with it as that letter, and
+once more with exclamation marks at their ends as letters too: what such a mark is, nothing else tells.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,20 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-from guardfleet.lists.alphabet import BREAK, DISGUISE, GAP, LATIN, LOOKALIKE, SPACE, Alphabet, Codes, alphabet, codes_of, text_of
+from guardfleet.lists.alphabet import (
+    BREAK,
+    DISGUISE,
+    FOREIGN,
+    GAP,
+    LATIN,
+    LOOKALIKE,
+    SPACE,
+    Alphabet,
+    Codes,
+    alphabet,
+    codes_of,
+    text_of,
+)
 
 JOINER = f"{SPACE}\U0010ffff{SPACE}"  # between texts; its middle becomes BREAK by its place, not by its code
 Places = npt.NDArray[np.int64]
@@ -46,7 +59,10 @@ def fold(texts: Sequence[str], *, around: int = 0) -> Folded:
     breaks = np.array([1, *(start + length - len(JOINER) + 1 for start, length in zip(starts, lengths, strict=True))])
     plain = table.plain[codes]
     plain[breaks] = BREAK_CODE
-    parts = [_collapsed(*_written_out(table, plain, codes, np.flatnonzero(plain)))]
+    seen = None if plain.all() else np.flatnonzero(plain)
+    if seen is not None:
+        codes, plain, breaks = codes[seen], plain[seen], np.searchsorted(seen, breaks)
+    parts = [_collapsed(*_written_out(table, plain, codes, np.arange(len(plain))))]
     parts += _disguised(table, codes, breaks, around)
     letters, first, last, source = [], [], [], []
     at = 0
@@ -56,11 +72,12 @@ def fold(texts: Sequence[str], *, around: int = 0) -> Folded:
         last.append(part_last + at)
         source.append(part_source)
         at += len(part_source)
+    places = np.concatenate(source)
     return Folded(
         text_of(np.concatenate(letters)),
         np.concatenate(first),
         np.concatenate(last),
-        np.concatenate(source),
+        places if seen is None else seen[places],
         starts,
         len(letters[0]),
     )
@@ -69,9 +86,11 @@ def fold(texts: Sequence[str], *, around: int = 0) -> Folded:
 def _disguised(table: Alphabet, codes: Codes, breaks: Places, around: int) -> list[Runs]:
     """Return the readings of the words in which something may stand for a Latin letter."""
     kinds = table.kinds[codes]
-    at = np.flatnonzero(kinds & DISGUISE)
-    beside = (kinds[at - 1] | kinds[at + 1]) & (LATIN | LOOKALIKE) if len(at) else at
-    at = at[(beside | kinds[at] & LOOKALIKE) != 0]
+    at = np.flatnonzero(kinds & (DISGUISE | FOREIGN))
+    if not len(at):
+        return []
+    own, beside = kinds[at], kinds[at - 1] | kinds[at + 1]
+    at = at[(own & LOOKALIKE != 0) | (beside & LATIN != 0) | ((own & DISGUISE != 0) & (beside & LOOKALIKE != 0))]
     if not len(at):
         return []
     kinds[breaks] = GAP
@@ -83,7 +102,7 @@ def _disguised(table: Alphabet, codes: Codes, breaks: Places, around: int) -> li
     every = letters.copy()
     letters[final] = SPACE_CODE
     readings = [letters, every] if final.any() else [letters]
-    return [_collapsed(*_written_out(table, read, some, np.flatnonzero(read), places)) for read in readings]
+    return [_collapsed(*_written_out(table, read, some, places)) for read in readings]
 
 
 def _words_around(gaps: Places, at: Places, breaks: Places, around: int) -> tuple[Places, Mask]:
@@ -109,7 +128,7 @@ def _words_around(gaps: Places, at: Places, breaks: Places, around: int) -> tupl
 
 def _final_marks(codes: Codes, letters: Codes) -> Mask:
     """Return which exclamation marks end a word: after them comes no letter."""
-    marks: Mask = codes == ord("!")
+    marks: Mask = (codes == ord("!")) | (codes == ord("\uff01"))
     if not marks.any():
         return marks
     ends = (letters == SPACE_CODE) | (letters == BREAK_CODE)
@@ -119,12 +138,11 @@ def _final_marks(codes: Codes, letters: Codes) -> Mask:
     return out
 
 
-def _written_out(table: Alphabet, letters: Codes, codes: Codes, kept: Places, places: Places | None = None) -> tuple[Codes, Places]:
-    """Return the letters that are kept and where each stands; what is several letters is written out."""
-    found, source = letters[kept], kept if places is None else places[kept]
+def _written_out(table: Alphabet, found: Codes, codes: Codes, source: Places) -> tuple[Codes, Places]:
+    """Return the letters and where each stands; what is several letters is written out."""
     wide = np.flatnonzero(found == table.SEVERAL)
     if len(wide):
-        words = [table.several[code] for code in codes[kept[wide]].tolist()]
+        words = [table.several[code] for code in codes[wide].tolist()]
         n = np.ones(len(found), np.int64)
         n[wide] = [len(word) for word in words]
         found, source = np.repeat(found, n), np.repeat(source, n)

@@ -15,9 +15,10 @@ from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity
 from guardfleet.lists.document import Entry
 from guardfleet.lists.patterns import Patterns
 from guardfleet.lists.terms import Term, Terms
+from guardfleet.lists.wholes import Wholes
 
 Content = str | Sequence[Mapping[str, str]]
-MOST_TOLD = 20  # hits in a verdict's evidence; of each list at least one
+MOST_TOLD, MOST_ENTRIES = 20, 1000  # hits in a verdict's evidence, and names of other entries for counting
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,11 @@ class Hit:
     turn: int | None = None
     decides: bool = False
 
-    def plain(self) -> dict[str, Any]:
-        """Return it as evidence."""
+    def plain(self, *, decided: bool = True) -> dict[str, Any]:
+        """Return it as evidence; `decided`: it may have decided."""
         where = {} if self.turn is None else {"turn": self.turn}
-        decided = {"decided": True} if self.decides else {}
-        return {"list": self.list, "entry": self.entry.name, "start": self.start, "end": self.end, **where, **decided}
+        did = {"decided": True} if self.decides and decided else {}
+        return {"list": self.list, "entry": self.entry.name, "start": self.start, "end": self.end, **where, **did}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +50,24 @@ class Hits:
         """The gravest severity that is decided; None if none is."""
         return max((hit.entry.severity for hit in self.all if hit.decides and hit.entry.severity is not None), default=None)
 
-    def evidence(self) -> dict[str, Any]:
-        """Return what is kept with the verdict: MOST_TOLD hits, and how many more there are.
+    def evidence(self, *, decided: bool = True) -> dict[str, Any]:
+        """Return what is kept with the verdict; `decided`: it is what the lists decided.
 
-        What decided comes first, then one hit of each list, then one of each entry: conditions and counts read no further.
+        `lists`: the first hit that decided, the first of each list, then first ones of entries, and MOST_TOLD in all unless more
+        lists were hit. `more_hits`: how many there are besides; `more_entries`: up to MOST_ENTRIES that `lists` does not have.
         """
-        severity = self.severity
-        lists, entries = set[str](), set[tuple[str, str]]()
-        ranked = []
-        for hit in self.all:
-            key = hit.list, hit.entry.name
-            decided = hit.decides and hit.entry.severity == severity
-            ranked.append((not decided, hit.list in lists, key in entries))
-            lists.add(hit.list)
-            entries.add(key)
-        told = [self.all[at] for at in sorted(range(len(self.all)), key=ranked.__getitem__)[:MOST_TOLD]]
-        left = len(self.all) - len(told)
-        return {"lists": [hit.plain() for hit in told], **({"more_hits": left} if left else {})}
+        severity, found = self.severity if decided else None, list(self.all)
+        first = next((hit for hit in found if hit.decides and hit.entry.severity == severity), None)
+        of_list = {hit.list: hit for hit in reversed(found)}
+        of_entry = {(hit.list, hit.entry.name): hit for hit in reversed(found)}
+        ranks = {id(hit): 2 for hit in of_entry.values()} | {id(hit): 1 for hit in of_list.values()} | {id(first): 0}
+        found.sort(key=lambda hit: ranks.get(id(hit), 3))
+        n = max(MOST_TOLD, len(of_list) + 1)
+        told = [hit.plain(decided=decided) for hit in found[:n]]
+        named = {(hit["list"], hit["entry"]) for hit in told}
+        others = [list(key) for key in of_entry if key not in named][:MOST_ENTRIES]
+        left = {"more_hits": len(found) - n} if len(found) > n else {}
+        return {"lists": told, **left, **({"more_entries": others} if others else {})}
 
     def judgement(self) -> Judgement:
         """Return what the lists decide; only where `severity` is not None."""
@@ -86,7 +88,7 @@ class Matcher:
         numbered = list(enumerate(entry for _, entry in self._entries))
         self._terms = Terms(
             (Term(i, entry.value, entry.anywhere, entry.exact) for i, entry in numbered if entry.kind == "term"),
-            ((i, entry.value) for i, entry in numbered if entry.kind == "text"),
+            Wholes((i, entry.value, entry.decide == "safe") for i, entry in numbered if entry.kind == "text"),
         )
         self._patterns = Patterns([self._entries[i][1].value for i in of_kind["pattern"]])
         self._pattern_entries = of_kind["pattern"]

@@ -18,6 +18,7 @@ UNSEEN = re.compile(
     "\U000e0000-\U000e0fff" + "".join(sorted(INVISIBLE)) + "]"
 )
 SENTINEL = "\U0010fffe\U0010ffff"  # of no text; what a set without room for its states does not find
+ONE_BYTE = re.compile(r"(?<!\\)(?:\\\\)*\\C")
 JAMO = range(0x1160, 0x1200)  # vowels and finals: the syllable that they belong to began before
 
 
@@ -91,6 +92,8 @@ def compiled(pattern: str) -> Any:
     """Return the pattern compiled. Raises ValueError with RE2's reason."""
     import re2  # noqa: PLC0415
 
+    if ONE_BYTE.search(pattern):
+        raise ValueError("\\C is one byte and no character: use `.`")
     try:
         made = re2.compile(pattern, _options(ONE_BYTES))
     except re2.error as error:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,13 @@ from pydantic import ValidationError
 
 from guardfleet.errors import RejectedError
 from guardfleet.lists.document import MOST_CHARACTERS, MOST_ENTRIES, MOST_PATTERNS, Entry
+from guardfleet.lists.terms import MOST_ALIKE, Term, Terms
 
 MOST_BYTES = 64 << 20
 MOST_TOLD = 50
-FORMATS = ("csv", "jsonl", "txt")
+FORMATS, WRITTEN = ("csv", "jsonl", "txt"), ("csv", "jsonl")
+DELIMITERS = ",;\t"  # of a CSV; what its header is separated by
+LINE_END = re.compile(r"\r\n|\n|\r")
 COLUMNS = ("kind", "value", "id", "anywhere", "exact", "decide", "categories")
 BETWEEN = ";"  # categories of a CSV
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
@@ -52,6 +56,7 @@ def read(text: str, form: str) -> list[Entry]:
     entries: list[Entry] = []
     problems: list[tuple[int, str]] = []
     seen: dict[tuple[str, str], int] = {}
+    lines: list[int] = []
     for line, given in _rows(text.removeprefix("\ufeff"), form):
         entry = given if isinstance(given, str) else _entry(given)
         cause = entry if isinstance(entry, str) else _twice(entry, line, seen)
@@ -59,9 +64,14 @@ def read(text: str, form: str) -> list[Entry]:
             problems.append((line, cause))
         elif isinstance(entry, Entry):
             entries.append(entry)
+            lines.append(line)
     if problems:
         raise ListError(problems)
     _require_bounds(entries)
+    terms = Terms(Term(at, one.value, one.anywhere, one.exact) for at, one in enumerate(entries) if one.kind == "term")
+    if crowded := terms.crowded():
+        cause = f"more than {MOST_ALIKE} terms are spelled like it, or end like it: a text could have to be compared with all"
+        raise ListError([(lines[at], cause) for at in sorted(crowded)])
     return entries
 
 
@@ -76,14 +86,18 @@ def _require_bounds(entries: Sequence[Entry]) -> None:
 
 
 def write(entries: Iterable[Entry], form: str) -> Iterator[str]:
-    """Yield the list's lines, which `read` reads again. Lines of terms say nothing but the terms' words: use csv or jsonl."""
+    """Yield the list's lines, which `read` reads again. Raises RejectedError for another format: lines of terms say too little."""
+    if form not in WRITTEN:
+        raise RejectedError(
+            f"a list is written as {' or '.join(WRITTEN)}: other formats cannot say what its entries do.", param="format"
+        )
     if form == "jsonl":
         for entry in entries:
             yield orjson.dumps(entry.model_dump(exclude_defaults=True)).decode() + "\n"
         return
     for row in [COLUMNS, *map(_cells, entries)]:
         line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(row)
+        csv.writer(line, lineterminator="\r\n").writerow(row)  # with "\n" it would not quote a "\r"
         yield line.getvalue()
 
 
@@ -103,7 +117,7 @@ def _rows(text: str, form: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     if form == "csv":
         yield from _of_csv(text)
         return
-    for line, given in enumerate(text.split("\n"), 1):
+    for line, given in enumerate(LINE_END.split(text), 1):
         if not given.strip():
             continue
         if form == "txt":
@@ -118,12 +132,12 @@ def _rows(text: str, form: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _of_csv(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    head = LINE_END.split(text, maxsplit=1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=max(DELIMITERS, key=head.count))
     try:
         header = [name.strip().lower() for name in next(reader, [])]
-        if "value" not in header or (unknown := sorted(set(header) - set(COLUMNS))):
-            missing = "there is no column `value`" if "value" not in header else f"column {unknown[0][:40]!r} is unknown"
-            yield 1, f"{missing}; columns are {', '.join(COLUMNS)}"
+        if wrong := _wrong_of(header):
+            yield 1, f"{wrong}; columns are {', '.join(COLUMNS)}"
             return
         before = reader.line_num
         for cells in reader:
@@ -134,6 +148,16 @@ def _of_csv(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 yield line, _of_cells(dict(zip(header, cells, strict=False)))
     except csv.Error as error:
         yield reader.line_num, f"no CSV: {error}"
+
+
+def _wrong_of(header: Sequence[str]) -> str | None:
+    twice = [name for at, name in enumerate(header) if name in header[:at]]
+    unknown = [name for name in header if name not in COLUMNS]
+    if twice:
+        return f"column {twice[0][:40]!r} stands there twice"
+    if "value" not in header:
+        return "there is no column `value`"
+    return f"column {unknown[0][:40]!r} is unknown" if unknown else None
 
 
 def _of_cells(cells: Mapping[str, str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ where no word has it: three times in a row, doubled where languages seldom do, o
 import functools
 from collections.abc import Sequence
 
-from guardfleet.lists.alphabet import LEET, SIGNS, SPACE, letters, readings
+from guardfleet.lists.alphabet import SPACE, is_sign, letters, readings
 
 SELDOM_DOUBLED = frozenset("ijqwxy")  # in words of any language that doubles letters
 MANY = 3  # of the same letter in a row, or doubled letters in a word: nobody spells like that
@@ -53,7 +53,7 @@ class Spelling:
             return own, "l"
         if disguised:
             stands_for = tuple(readings(char))
-            return stands_for if char in SIGNS else (own, *stands_for) if own else ()
+            return stands_for if is_sign(char) else (own, *stands_for) if own else ()
         return (own,) if own else ()
 
 
@@ -82,4 +82,4 @@ def _repeats(seen: Sequence[tuple[tuple[str, ...], str]]) -> list[bool]:
 def _is_same(one: tuple[tuple[str, ...], str], other: tuple[tuple[str, ...], str]) -> bool:
     """Return whether two characters in a row repeat a letter: the same one, or a sign that stands for it."""
     (can, char), (can_too, char_too) = one, other
-    return char == char_too or ((char in LEET or char_too in LEET) and not set(can).isdisjoint(can_too))
+    return char == char_too or (not (char.isalpha() and char_too.isalpha()) and not set(can).isdisjoint(can_too))

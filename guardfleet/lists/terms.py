@@ -11,13 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from guardfleet.lists.alphabet import BREAK, MERGED, SPACE, letters, readings
+from guardfleet.lists.alphabet import BREAK, SPACE, collapsed, letters, merged, readings
 from guardfleet.lists.folding import Folded, fold
 from guardfleet.lists.spelling import spelling
+from guardfleet.lists.wholes import NO_WHOLES, Wholes
 
 UNSEPARATED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 HANGUL = "HANGUL"
-MOST_WORDS = 8  # of a term
+MOST_WORDS, MOST_CHARACTERS = 8, 200  # of a term
+MOST_ALIKE = 50  # terms of a list that one place of a text may have to be compared with
+SEPARATORS = "'\u2019\u02bc.,"  # that people write between the words of a term, as hyphens
 MOST_HITS = 100  # of one term in one text; a text may be a term a hundred thousand times
 PIECE = 1 << 15  # characters that are folded at once: their columns fit a core's cache (a whole shard took twice as long a text)
 Span = tuple[int, int]
@@ -55,8 +58,8 @@ class Term(NamedTuple):
 class Terms:
     """Terms and whole texts, ready to be looked for. Made once for a set of lists; thread-safe."""
 
-    def __init__(self, terms: Iterable[Term], wholes: Iterable[tuple[int, str]] = ()) -> None:
-        """Make it. `wholes`: entries that the whole text has to be, by its letters. Raises ValueError for one without a letter."""
+    def __init__(self, terms: Iterable[Term], wholes: Wholes = NO_WHOLES) -> None:
+        """Make it. Raises ValueError for a term that cannot be looked for."""
         import ahocorasick  # noqa: PLC0415
 
         keys: dict[str, list[Key]] = {}
@@ -71,15 +74,11 @@ class Terms:
             self._automaton.add_word(folded, (len(folded), tuple(several)))
         if keys:
             self._automaton.make_automaton()
-        self._wholes: dict[str, list[int]] = {}
-        for entry, value in wholes:
-            self._wholes.setdefault(words_of(value), []).append(entry)
-        self._folded_wholes = {_merged(word) for word in self._wholes}
-        self._has_keys = bool(keys)
+        self._wholes, self._keys = wholes, keys
 
     def find(self, texts: Sequence[str]) -> list[list[Found]]:
         """Return what was found in each text, in order, each term at most MOST_HITS times."""
-        if not texts or not (self._has_keys or self._wholes):
+        if not texts or not (self._keys or self._wholes):
             return [[] for _ in texts]
         out: list[list[Found]] = []
         for piece in pieces(texts):
@@ -90,19 +89,22 @@ class Terms:
         out: list[Spans] = [{} for _ in texts]
         folded = fold(texts, around=self._around)
         if self._wholes:
-            for at, entry in self._whole(texts, folded):
+            for at, entry in self._wholes.find(texts, folded.letters[: folded.plain_until].split(BREAK)[1:-1]):
                 out[at][entry] = {(0, len(texts[at]))}
-        if self._has_keys:
+        if self._keys:
+            scripts: dict[int, frozenset[str]] = {}
             for end, (length, keys) in self._automaton.iter(folded.letters):
-                _confirm(texts, folded, end - length + 1, end, keys, out)
+                _confirm(texts, folded, end - length + 1, end, keys, out, scripts)
         return [sorted(_each(found), key=lambda one: (one.start, one.end, one.entry)) if found else [] for found in out]
 
-    def _whole(self, texts: Sequence[str], folded: Folded) -> Iterator[tuple[int, int]]:
-        plain = folded.letters[: folded.plain_until].split(BREAK)[1:-1]
-        for at, letters_ in enumerate(plain):
-            if letters_.strip() in self._folded_wholes:
-                for entry in self._wholes.get(words_of(texts[at]), ()):
-                    yield at, entry
+    def crowded(self) -> set[int]:
+        """Return the entries that MOST_ALIKE others are spelled like, or end: each place of a text could be compared with all."""
+        out = set()
+        for folded, keys in self._keys.items():
+            ends = (len(alike) for end, (_, alike) in self._automaton.iter(folded) if end == len(folded) - 1)
+            if sum(ends) > MOST_ALIKE:
+                out |= {key.entry for key in keys}
+        return out
 
 
 def pieces(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -121,8 +123,16 @@ def _each(found: Spans) -> Iterator[Found]:
     return (Found(entry, start, end) for entry, spans in found.items() for start, end in spans)
 
 
-def _confirm(texts: Sequence[str], folded: Folded, start: int, end: int, keys: Sequence[Key], out: Sequence[Spans]) -> None:
-    """Note of each of the terms among `keys` whether letters `start` to `end` spell it."""
+def _confirm(
+    texts: Sequence[str],
+    folded: Folded,
+    start: int,
+    end: int,
+    keys: Sequence[Key],
+    out: Sequence[Spans],
+    scripts: dict[int, frozenset[str]],
+) -> None:
+    """Note of each of the terms among `keys` whether letters `start` to `end` spell it; `scripts` of texts, looked at once."""
     disguised = start >= folded.plain_until
     for key in keys:
         place = _span(folded, start + key.starts_word, end - key.ends_word, key)
@@ -134,10 +144,14 @@ def _confirm(texts: Sequence[str], folded: Folded, start: int, end: int, keys: S
         if len(known) >= MOST_HITS or any(span[0] < end_ and start_ < span[1] for start_, end_ in known):
             continue  # what was read plainly is not found again with the mark after it as a letter
         stretch = text[span[0] : span[1]]
-        if spelling(key.word, exact=key.exact).spells(stretch, disguised=disguised) and _is_meant(
-            text, span, stretch, key, disguised=disguised
-        ):
-            out[at].setdefault(key.entry, set()).add(span)
+        if not spelling(key.word, exact=key.exact).spells(stretch, disguised=disguised):
+            continue
+        if key.latin or (disguised and not any(letters(char).isascii() for char in stretch if _is_letter(char))):
+            if at not in scripts:
+                scripts[at] = _scripts(text)
+            if not _is_meant(stretch, scripts[at], latin=key.latin):
+                continue
+        out[at].setdefault(key.entry, set()).add(span)
 
 
 def _span(folded: Folded, start: int, end: int, key: Key) -> Span | None:
@@ -156,23 +170,28 @@ def _span(folded: Folded, start: int, end: int, key: Key) -> Span | None:
 
 
 def _run(word: str) -> int:
-    return len(next("".join(group) for _, group in groupby(word.translate(MERGED))))
+    return len(next("".join(group) for _, group in groupby(merged(word))))
 
 
-def _is_meant(text: str, span: Span, stretch: str, key: Key, *, disguised: bool) -> bool:
-    """Return whether what spells a term is no other word in another script that only looks alike."""
-    if key.latin:  # a term of another script in Latin letters: at least one of its own has to be there
-        return any(readings(char) and not char.isascii() for char in stretch)
-    if not disguised:
-        return True
-    own = [char for char in stretch if char.isalpha()]
-    if any(letters(char).isascii() for char in own):
-        return True
-    if not own:
-        return False
-    script = _script(own[0])
-    around = (char for char in text[: span[0]] + text[span[1] :] if char.isalpha() and not char.isascii())
-    return not any(not readings(char) and _script(char) == script for char in around)
+def _is_meant(stretch: str, scripts: frozenset[str], *, latin: bool) -> bool:
+    """Return whether a stretch without a Latin letter, or one in Latin letters for another script's, is more than a lookalike.
+
+    A term of another script (`latin`) needs a letter of that script in the stretch; a stretch wholly in another script is a word
+    of it, and no disguise, in a text that has more of the script than what looks like Latin.
+    """
+    own = [char for char in stretch if _is_letter(char)]
+    if latin:
+        return any(not char.isascii() for char in own)
+    return bool(own) and _script(own[0]) not in scripts
+
+
+def _scripts(text: str) -> frozenset[str]:
+    """Return the scripts of letters in a text that look like no Latin letter."""
+    return frozenset(_script(char) for char in set(text) if not char.isascii() and char.isalpha() and not readings(char))
+
+
+def _is_letter(char: str) -> bool:
+    return letters(char).isalpha()
 
 
 def words_of(text: str) -> str:
@@ -180,18 +199,27 @@ def words_of(text: str) -> str:
     return " ".join("".join(map(letters, text)).split())
 
 
-def require_words(term: str, *, most: int | None = MOST_WORDS) -> None:
-    """Raise ValueError for what cannot be looked for as a term; `most` words, None: any number, as of a whole text."""
+def require_term(term: str) -> None:
+    """Raise ValueError, saying why, for what cannot be looked for as a term."""
     word = words_of(term)
     if not word:
         raise ValueError("there is no letter and no digit in it")
-    if most is not None and word.count(SPACE) >= most:
-        raise ValueError(f"a term has at most {most} words: make it a `text` or a `pattern`")
+    if word.count(SPACE) >= MOST_WORDS or len(term) > MOST_CHARACTERS:
+        raise ValueError(f"a term has at most {MOST_WORDS} words and {MOST_CHARACTERS} characters: make it a `text` or a `pattern`")
+    if signs := [char for char in term if letters(char) == SPACE and not char.isspace() and not _is_separator(char)]:
+        raise ValueError(
+            f"{signs[0]!r} separates words in a term: write the letters that it stands for, which finds it too, or use a `pattern`"
+        )
+
+
+def _is_separator(char: str) -> bool:
+    return char in SEPARATORS or unicodedata.category(char) == "Pd"
 
 
 def _spellings(term: str, *, exact: bool) -> Iterator[tuple[str, bool]]:
     word = words_of(term)
-    require_words(word)
+    if not word:
+        raise ValueError("there is no letter and no digit in it")
     yield word, False
     alike = "".join(latin[0] if (latin := readings(char)) and not char.isascii() else char for char in word)
     if not exact and alike != word:
@@ -207,11 +235,7 @@ def _bounds(word: str, *, anywhere: bool) -> tuple[bool, bool]:
 
 def _folded(key: Key) -> str:
     """Return the letters that the automaton looks for: as `folding` has them, with the spaces that bound the term."""
-    return f"{SPACE * key.starts_word}{_merged(key.word)}{SPACE * key.ends_word}"
-
-
-def _merged(word: str) -> str:
-    return "".join(letter for letter, _ in groupby(word.translate(MERGED)))
+    return f"{SPACE * key.starts_word}{collapsed(key.word)}{SPACE * key.ends_word}"
 
 
 def _script(char: str) -> str:

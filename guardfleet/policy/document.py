@@ -166,3 +166,8 @@ class Policy(Strict):
     errors: ActionName = "review"
     allow_errors: bool = False  # an error may be allowed only where this is said
     rules: list[Rule] = Field(default_factory=list, max_length=MOST_RULES)
+
+    @property
+    def lists(self) -> list[str]:
+        """The names of lists that its rules ask for."""
+        return sorted({name for rule in self.rules for name in rule.when.lists or ()})

@@ -115,6 +115,18 @@ def every(db: Database, tenant_id: int) -> list[Version]:
         return cursor.execute(f"{SELECT} where tenant_id = %(tenant)s order by id desc", {"tenant": tenant_id}).fetchall()
 
 
+def unknown(db: Database, tenant_id: int, names: Sequence[str]) -> list[str]:
+    """Return those of the names that no list of the tenant has."""
+    if not names:
+        return []
+    with db.session() as connection:
+        known = connection.scalars(
+            "select distinct name from term_list where tenant_id = %(tenant)s and name = any(%(names)s)",
+            {"tenant": tenant_id, "names": list(names)},
+        )
+        return sorted(set(names) - set(known))
+
+
 def page(db: Database, tenant_id: int, *, after: str | None, limit: int) -> list[Version]:
     """Return up to `limit` versions, newest first, older than the named one. Raises NotFoundError for that."""
     start = None if after is None else get(db, tenant_id, after).id
@@ -205,7 +217,8 @@ def hits_of(evidence: Iterable[Mapping[str, Any] | None]) -> dict[str, dict[str,
     counts: dict[str, Counter[str]] = {}
     for one in evidence:
         if one is not None and "lists" in one:
-            for name, entry in {(hit["list"].rpartition("@")[0], hit["entry"]) for hit in one["lists"]}:
+            told = [(hit["list"], hit["entry"]) for hit in one["lists"]] + list(map(tuple, one.get("more_entries", ())))
+            for name, entry in {(label.rpartition("@")[0], entry) for label, entry in told}:
                 counts.setdefault(name, Counter())[entry] += 1
     return {name: dict(found) for name, found in counts.items()}
 

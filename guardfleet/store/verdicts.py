@@ -29,7 +29,8 @@ MOST_CODE = 32_767  # of a smallint: a severity that this version does not know 
 COLUMNS = ", ".join("v.metadata::text" if name == "metadata" else f"v.{name}" for name in READ_COLUMNS if name != "ord")
 
 KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, input_tokens, output_tokens,
-                  nullif(evidence - '{{notes,lists,more_hits}}'::text[], '{{}}') as evidence, {", ".join(Codes._fields)}
+                  nullif(evidence - '{{notes,lists,more_hits,more_entries}}'::text[], '{{}}') as evidence,
+                  {", ".join(Codes._fields)}
            from verdict
            where digest = any(%(digests)s::uuid[]) and {REUSABLE_VERDICT} and model_id = %(model)s
              and (evidence is null or not evidence ? 'left_out')

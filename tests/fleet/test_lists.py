@@ -61,6 +61,11 @@ def test_from_a_file_to_a_verdict_and_to_what_is_never_hit(settings: Settings, t
     told = json.loads(run("lists", "diff", "mine@2", "mine@1", "--json"))
     assert ([entry["entry"] for entry in told["added"]], told["removed"], told["changed"]) == (["never"], [], [])
     assert run("lists", "activate", "mine@2") == "mine@2\n"
+    (policy := tmp_path / "p.yaml").write_text(
+        "name: p\ndefault: flag\nrules: [{id: a, when: {lists: [mine, mene]}, action: block}]\n"
+    )
+    assert "there is no list mene yet" in said(settings, "policy", "add", str(policy)).stderr
+    assert "there is no list mene yet" in said(settings, "policy", "activate", "p").stderr
     assert run("lists", "export", "mine").splitlines()[0] == "kind,value,id,anywhere,exact,decide,categories"
     run("lists", "export", "mine@1", "-o", str(again := tmp_path / "again.jsonl"))
     assert len(again.read_text().splitlines()) == 3
@@ -85,7 +90,10 @@ def test_what_cannot_be_used_is_said_with_its_line_and_status_2(of_database: Set
         ("lists", "export", "mine@x"): "names no list",
         ("lists", "list", "--tenant", "nobody"): "there is no tenant 'nobody'",
         ("lists", "match", "-"): "the list has to be a file",
+        ("lists", "export", "good", "-o", str(tmp_path / "x.txt")): "a list is written as csv or jsonl",
+        ("lists", "export", "good", "--format", "txt"): "a list is written as csv or jsonl",
     }
+    assert said(of_database, "lists", "import", "good", str(good)).returncode == 0
     for words, sentence in cases.items():
         done = said(of_database, *words)
         assert (done.returncode, sentence in done.stderr) == (UNUSABLE, True), (words, done.stderr)

@@ -81,11 +81,19 @@ def test_all_problems_are_told_and_nothing_is_stored(client: TestClient) -> None
     assert client.get("/v1/lists").json()["data"] == []
 
 
+def test_a_list_of_a_hundred_thousand_entries_is_taken_and_its_hits_are_told(client: TestClient) -> None:
+    lines = "\n".join(f"word{n:06}x,w{n},,unsafe" for n in range(100_000))
+    answer = stored(client, "large", f"value,id,categories,decide\n{lines}".encode())
+    assert (answer.status_code, answer.json().get("entries")) == (201, 100_000), answer.text
+    told = client.get("/v1/lists/large@1/hits", params={"since": 0}).json()
+    assert (told["data"], told["n_never"], len(told["never"])) == ([], 100_000, 10_000)
+
+
 def test_another_tenants_lists_do_not_exist(client: TestClient, db: Database, keyring: Keyring) -> None:
     stored(client)
     foreign = {"authorization": f"Bearer {keys.create(db, keyring, name='x', tenant='acme')}"}
     assert client.get("/v1/lists", headers=foreign).json()["data"] == []
-    for method, path in (("get", ""), ("get", "/entries"), ("post", "/activate"), ("post", "/deactivate")):
+    for method, path in (("get", ""), ("get", "/entries"), ("get", "/hits"), ("post", "/activate"), ("post", "/deactivate")):
         assert client.request(method, f"/v1/lists/mine@1{path}", headers=foreign).status_code == 404
     assert client.get("/v1/lists", params={"after": "mine@1"}, headers=foreign).status_code == 400
     reader = {"authorization": f"Bearer {keys.create(db, keyring, name='r', scopes=['policies:read'])}"}

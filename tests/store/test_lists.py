@@ -92,6 +92,7 @@ def test_a_text_that_is_allowed_needs_no_model_unless_one_has_said_otherwise(
     _, rows = moderated(db, keyring, moderator, text, "Another!", "and another")
     assert [(row["severity"], row["served_by"]) for row in rows] == [("unsafe", "cache"), ("safe", "list"), ("safe", "model")]
     assert rows[0]["evidence"]["lists"][0]["list"] == "fine@1"
+    assert ["decided" in row["evidence"]["lists"][0] for row in rows[:2]] == [False, True], "the model's word stood"
 
 
 POLICY = """
@@ -135,6 +136,24 @@ def test_hits_are_counted_across_versions_and_go_with_their_jobs(db: Database, k
     retention.purge(db, [old.id])
     assert retention.expire(db, "verdict", old.day)
     assert lists.uses(db, TENANT, "odd")["odd"].texts == 53
+
+
+def test_all_entries_that_a_text_holds_are_counted(db: Database, keyring: Keyring, moderator: Moderator) -> None:
+    many = [Entry(value=f"word{chr(97 + at // 26)}{chr(97 + at % 26)}x") for at in range(60)]
+    activated(db, "many", *many)
+    moderated(db, keyring, moderator, " ".join(entry.value for entry in many), many[0].value)
+    assert {name: use.texts for name, use in lists.uses(db, TENANT, "many").items()} == {
+        entry.name: 2 if entry == many[0] else 1 for entry in many
+    }
+
+
+def test_what_decides_hides_no_other_list_from_a_policy(db: Database, keyring: Keyring, moderator: Moderator) -> None:
+    activated(db, "bad", BAD)
+    activated(db, "odd", ODD)
+    version, _ = policies.add(db, TENANT, read(POLICY))
+    policies.activate(db, version)
+    job, _ = moderated(db, keyring, moderator, "badword " * 30 + "oddword")
+    assert [one["action"] for one in told(db, job)] == ["review"]
 
 
 def test_versions_are_kept_one_of_a_name_is_active_and_going_back_is_activating(db: Database) -> None:

@@ -121,6 +121,7 @@ ROUTES = {
     "/v1/lists/check": "- what is wrong with one",
     "/v1/lists/{name}@{version}": "- how many entries",
     "/v1/lists/{name}@{version}/entries": "- what an entry decides",
+    "/v1/lists/{name}@{version}/hits": "- counts by entry",
     "/v1/lists/{name}@{version}/activate": "-",
     "/v1/lists/{name}@{version}/deactivate": "-",
     "/v1/policies": "- what to do with verdicts",

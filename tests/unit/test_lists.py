@@ -3,12 +3,14 @@
 import pytest
 
 from guardfleet.domain.verdict import Category, ServedBy, Severity
+from guardfleet.errors import RejectedError
 from guardfleet.lists import reading
 from guardfleet.lists.document import Entry
 from guardfleet.lists.matching import MOST_TOLD, Hit, Hits, Matcher
 from guardfleet.lists.patterns import Patterns
 from guardfleet.lists.reading import ListError, difference, read
 from guardfleet.lists.terms import MOST_HITS
+from guardfleet.store.lists import hits_of as hits_of_evidence
 
 TERMS = ("stop", "shift", "nazi", "god", "kill", "white bread", "图书", "сука", "가", "straße", "mall")
 
@@ -34,11 +36,42 @@ def found(text: str, *entries: Entry) -> list[str]:
         ("STRASSE strasse Straße", ["STRASSE", "strasse", "Straße"]),
         ("MAIL mail Mall maIl", ["Mall", "maIl"]),
         ("100 5t0p", ["5t0p"]),
+        (
+            "k\u200b1\u200bll k\u03011\u0301ll s\u200bh\u200b!\u200bft k\ufe0f!\ufe0fll",
+            ["k\u200b1\u200bll", "k\u03011\u0301ll", "s\u200bh\u200b!\u200bft", "k\ufe0f!\ufe0fll"],
+        ),
+        ("cyкa сукa cукa CУКA cyka", ["cyкa", "сукa", "cукa", "CУКA"]),
+        ("ⓢ＄hift ＄hift sh！ft 𝟓hift", ["＄hift", "sh！ft", "𝟓hift"]),
+        ("ŧøp sŧøp kiłł nađi naƶi", ["sŧøp", "kiłł", "naƶi"]),
+        ("кill KИLL kиll", ["кill"]),
         ("", []),
     ],
 )
 def test_a_term_is_seen_through_disguises_and_no_further(text: str, hits: list[str]) -> None:
     assert found(text) == hits
+
+
+def test_letters_that_greek_writes_in_two_ways_are_one() -> None:
+    assert found("μαλακας μαλaκας ΜΑΛΑΚΑΣ", Entry(value="μαλακας")) == ["μαλακας", "μαλaκας", "ΜΑΛΑΚΑΣ"]
+
+
+def test_many_words_that_only_look_like_a_term_cost_no_look_at_the_whole_text_each() -> None:
+    assert found("асе " * 250_000 + "ж", Entry(value="ace")) == []
+    assert found("асе " * 3, Entry(value="ace")) == ["асе"] * 3
+
+
+def test_signs_in_a_term_are_refused_since_they_would_be_spaces() -> None:
+    for term in ("a$$", "c++", "c#", "sh!t", "f**k", "@everyone", "a 🔫", "# a comment"):
+        with pytest.raises(ValueError, match="separates words in a term"):
+            Entry(value=term)
+    assert found("rock 'n' roll, e mail", Entry(value="rock'n'roll"), Entry(value="e-mail")) == ["rock 'n' roll", "e mail"]
+
+
+def test_terms_that_one_place_of_a_text_would_be_compared_with_all_of_are_refused() -> None:
+    for lines in ([f"{'a' * n}" for n in range(1, 60)], [f'{{"value": "{"ab" * n}", "anywhere": true}}' for n in range(1, 60)]):
+        with pytest.raises(ListError, match="more than 50 terms are spelled like it, or end like it"):
+            read("\n".join(lines), "txt" if lines[0] == "a" else "jsonl")
+    assert len(read("\n".join(f"{word}s" for word in map(str, range(1000))), "txt")) == 1000
 
 
 def test_a_term_that_is_exact_or_anywhere() -> None:
@@ -66,6 +99,11 @@ def test_whole_texts_and_digests_are_the_text_and_not_in_it() -> None:
     whole = Entry(kind="text", value="Buy now, cheap!", decide="unsafe")
     assert found("buy NOW\u200b -- cheap", whole) == ["buy NOW\u200b -- cheap"]
     assert found("buy now cheap pills", whole) == []
+    allowed = Entry(kind="text", value="I will kill you", decide="safe")
+    assert found("i WILL kill, you!", allowed) == ["i WILL kill, you!"]
+    for more in ("🆈🅾🆄", "🔫", "\U000e0068", "⠓⠊", "\u200b", "\u0336"):
+        assert found(f"i will kill you {more}", allowed) == [], "what a model may judge"
+    assert found("buy now cheap 🆈🅾🆄", whole) == []
     digest = Entry(kind="digest", value="ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")  # of abc
     assert (found("abc", digest), found("abc ", digest)) == (["abc"], [])
 
@@ -93,6 +131,21 @@ def test_the_gravest_hit_decides_and_of_a_conversation_the_last_turn() -> None:
     assert hits_of([*turns[:1], {"role": "assistant", "content": "no"}], bad).severity is None
     with pytest.raises(ValueError, match="no hit decides"):
         hits_of("bad", Entry(value="bad")).judgement()
+
+
+def test_what_decides_hides_no_other_list_and_no_entry() -> None:
+    mild = Entry(value="mildword", decide="controversial")
+    lists = [("mild@1", [mild]), *((f"l{at}@1", [Entry(value=f"name{chr(97 + at)}x")]) for at in range(26))]
+    text = "mildword " * 30 + " ".join(f"name{chr(97 + at)}x" for at in range(26)) + " name"
+    (hits,) = Matcher(lists).find([text])
+    assert hits is not None
+    assert {hit["list"] for hit in hits.evidence()["lists"]} == {name for name, _ in lists}
+    assert hits.evidence()["lists"][0]["decided"] is True
+    many = [Entry(value=f"word{chr(97 + at // 26)}{chr(97 + at % 26)}x") for at in range(60)]
+    (hits,) = Matcher([("many@2", many)]).find([" ".join(entry.value for entry in many)])
+    assert hits is not None
+    assert hits_of_evidence([hits.evidence()]) == {"many": {entry.name: 1 for entry in many}}
+    assert not any("decided" in hit for hit in hits.evidence(decided=False)["lists"])
 
 
 def test_evidence_is_bounded_and_holds_each_list() -> None:
@@ -123,6 +176,10 @@ def test_patterns_that_need_more_memory_than_they_may_are_refused() -> None:
         Entry(kind="pattern", value="((a{100}){100}){100}")
     with pytest.raises(ValueError, match="in every text"):
         Entry(kind="pattern", value="x*")
+    for pattern in (r"\C", r"a\\\C"):
+        with pytest.raises(ValueError, match="one byte and no character"):
+            Entry(kind="pattern", value=pattern)
+    assert found("a\\C", Entry(kind="pattern", value=r"a\\C")) == ["a\\C"]
     for pattern in ("(?=a)b", r"(a)\1", "(", "*", "a{2000}"):
         with pytest.raises(ValueError, match="RE2 takes no such pattern"):
             Entry(kind="pattern", value=pattern)
@@ -178,7 +235,7 @@ def test_everything_that_is_wrong_is_said_with_its_line() -> None:
         "line 7: there is no letter and no digit in it",
         "line 8: what a text holds makes it not safe as a whole: only a `text` or a `digest` can decide `safe`",
         "line 9: decide: Input should be 'safe', 'controversial' or 'unsafe'",
-        "line 10: a term has at most 8 words: make it a `text` or a `pattern`",
+        "line 10: a term has at most 8 words and 200 characters: make it a `text` or a `pattern`",
         "line 11: id: String should match pattern '^$|^[A-Za-z0-9_.:-]{1,64}$'",
         "line 13: the same stands in line 12",
         "line 14: anywhere: Input should be a valid boolean, unable to interpret input",
@@ -193,6 +250,18 @@ def test_everything_that_is_wrong_is_said_with_its_line() -> None:
         with pytest.raises(ListError) as raised:
             read(text, form)
         assert cause in str(raised.value)
+
+
+def test_what_spreadsheets_write_is_read() -> None:
+    for text in ("value;decide\r\nbad;Unsafe\r\n", "\ufeffvalue\tdecide\nbad\tUNSAFE", 'value,decide\r"bad",unsafe\r'):
+        assert [(one.value, one.decide) for one in read(text, "csv")] == [("bad", "unsafe")], text
+    odd = [Entry(kind="pattern", value="cr\rx"), Entry(kind="pattern", value='q"u,o;te\n'), Entry(value=" sum ")]
+    assert read("".join(reading.write(odd, "csv")), "csv") == odd
+    with pytest.raises(ListError, match="column 'value' stands there twice"):
+        read("value,value\na,b\n", "csv")
+    with pytest.raises(RejectedError, match="written as csv or jsonl"):
+        list(reading.write(odd, "txt"))
+    assert [one.value for one in read("a\rb\r", "txt")] == ["a", "b"]
 
 
 def test_two_versions_are_compared_by_what_is_looked_for() -> None:

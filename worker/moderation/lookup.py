@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from guardfleet.domain.verdict import Judgement
+from guardfleet.domain.verdict import Judgement, ServedBy
 from guardfleet.lists.matching import Hits
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.store import lists
@@ -20,7 +20,9 @@ def hits(db: Database, held: Claim, rows: Sequence[PayloadRow]) -> list[Hits | N
 
 def noted(judgements: Sequence[Judgement], found: Sequence[Hits | None]) -> list[Judgement]:
     """Return the judgements with the hits of their texts as evidence."""
-    return [
-        judgement if one is None else replace(judgement, evidence={**(judgement.evidence or {}), **one.evidence()})
-        for judgement, one in zip(judgements, found, strict=True)
-    ]
+    return [judgement if one is None else _with(judgement, one) for judgement, one in zip(judgements, found, strict=True)]
+
+
+def _with(judgement: Judgement, found: Hits) -> Judgement:
+    told = found.evidence(decided=judgement.served_by is ServedBy.LIST)
+    return replace(judgement, evidence={**(judgement.evidence or {}), **told})

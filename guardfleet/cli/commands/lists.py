@@ -63,9 +63,9 @@ def listing(settings: Settings, *, tenant: str, as_json: bool) -> int:
 def export(settings: Settings, label: str, out: str, form: str | None, *, tenant: str) -> int:
     """Write the entries of a version."""
     with _tenant_of(settings, tenant) as (db, tenant_id):
-        version = lists.get(db, tenant_id, label)
+        version, form = lists.get(db, tenant_id, label), _written(form, out)
         audit.note(db, tenant_id, "list.export", version.label, entries=version.n)
-        _write(reading.write(lists.entries(db, version), _form(form, out)), out)
+        _write(reading.write(lists.entries(db, version), form), out)
     if out != "-":
         terminal.say(f"{version.n:,} entries of {version.label} in {out}")
     return DONE
@@ -160,7 +160,7 @@ def prune(settings: Settings, label: str, since: str | None, out: str | None, *,
         _show([_words(entry) for entry in unused])
         terminal.say(f"{len(unused):,} of {len(entries):,} entries of {version.label} were found in no text that is kept")
     if out is not None:
-        _write(reading.write([entry for entry in entries if entry.name in uses], _form(None, out)), out)
+        _write(reading.write([entry for entry in entries if entry.name in uses], _written(None, out)), out)
         terminal.say(f"{len(entries) - len(unused):,} entries in {out}: `guardfleet lists import {version.name} {out}` stores them")
     return DONE
 
@@ -185,6 +185,10 @@ def _form(given: str | None, file: str) -> str:
     if form not in reading.FORMATS:
         raise RejectedError(f"{form!r} is no format: use {', '.join(reading.FORMATS)}.", param="format")
     return form
+
+
+def _written(given: str | None, out: str) -> str:
+    return "csv" if given is None and out == "-" else _form(given, out)
 
 
 def _of_version(db: Database, tenant_id: int, label: str) -> Version:

@@ -20,7 +20,7 @@ from guardfleet.policy import presets
 from guardfleet.policy.document import Action, Policy
 from guardfleet.policy.reading import PolicyError, read
 from guardfleet.settings import Settings
-from guardfleet.store import decisions, keys, policies
+from guardfleet.store import decisions, keys, lists, policies
 from guardfleet.store.decisions import Scope
 from guardfleet.store.jobs import views
 from guardfleet.store.postgres.database import Database
@@ -51,6 +51,7 @@ def add(settings: Settings, file: str, *, tenant: str) -> int:
     policy = load(file)
     with _tenant_of(settings, tenant) as (db, tenant_id):
         made, is_new = policies.add(db, tenant_id, policy)
+        _say_unknown_lists(db, tenant_id, policy)
     print(made.label)
     terminal.say(
         "stored; `guardfleet policy activate` applies it" if is_new else "it equals the newest version: nothing was stored"
@@ -92,6 +93,7 @@ def activate(settings: Settings, label: str, *, tenant: str) -> int:
         version = policies.get(db, tenant_id, label)
         use_case.ready(version)
         before = policies.activate(db, version)
+        _say_unknown_lists(db, tenant_id, version.policy)
     print(version.label)
     if before is not None and before != version.label:
         terminal.say(f"in place of {before}")
@@ -152,6 +154,11 @@ def redecide(settings: Settings, label: str | None, *, job: str | None, since: s
     if found.left:
         terminal.say(f"of {found.left:,} shards the verdicts are gone")
     return DONE
+
+
+def _say_unknown_lists(db: Database, tenant_id: int, policy: Policy) -> None:
+    for name in lists.unknown(db, tenant_id, policy.lists):
+        terminal.warn(f"there is no list {name} yet: what is conditioned on it holds for no text")
 
 
 def load(file: str) -> Policy:
