@@ -18,6 +18,7 @@ import orjson
 from psycopg.rows import class_row
 from pydantic import ValidationError
 
+from guardfleet.domain import versions
 from guardfleet.errors import NotFoundError, RejectedError, RetryableError
 from guardfleet.lists.document import Entry
 from guardfleet.lists.matching import Matcher
@@ -46,7 +47,7 @@ class Version:
     @property
     def label(self) -> str:
         """Its name and version."""
-        return f"{self.name}@{self.version}"
+        return versions.label_of(self.name, self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def add(
         ).fetchone()
         if newest is not None and bytes(newest.digest) == digest:
             if also is not None:
-                also(connection, f"{name}@{newest.version}")
+                also(connection, versions.label_of(name, newest.version))
             return _one(connection, "id = %(id)s", {"id": newest.id}), False
         made: int = connection.scalar(
             """insert into term_list (tenant_id, name, version, entries, n, digest)
@@ -95,15 +96,13 @@ def add(
 
 def get(db: Database, tenant_id: int, label: str) -> Version:
     """Return a list by `name@version`; by a name alone its active version, else its newest. Raises NotFoundError."""
-    name, _, version = label.partition("@")
-    if version and not (version.isascii() and version.isdecimal() and len(version) < 10):  # noqa: PLR2004
-        raise RejectedError(f"{label!r} names no list: give NAME or NAME@VERSION.", param="list")
+    name, version = versions.parse(label, "list")
     with db.session() as connection:
         return _one(
             connection,
             """tenant_id = %(tenant)s and name = %(name)s and (%(version)s::int is null or version = %(version)s::int)
                order by is_active desc, version desc limit 1""",
-            {"tenant": tenant_id, "name": name, "version": int(version) if version else None},
+            {"tenant": tenant_id, "name": name, "version": version},
             missing=f"there is no list {label}.",
         )
 
@@ -162,7 +161,7 @@ def activate(db: Database, version: Version) -> str | None:
         if others >= MOST_ACTIVE:
             raise RejectedError(f"{MOST_ACTIVE} lists are active, which is the most.", param="list")
         connection.execute("update term_list set is_active = true where id = %(id)s", values)
-        replaced = None if before is None else f"{version.name}@{before}"
+        replaced = None if before is None else versions.label_of(version.name, before)
         audit.record(connection, version.tenant_id, "list.activate", version.label, before=replaced)
     return replaced
 

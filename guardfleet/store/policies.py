@@ -16,7 +16,8 @@ import orjson
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from guardfleet.errors import NotFoundError, RejectedError
+from guardfleet.domain import versions
+from guardfleet.errors import NotFoundError
 from guardfleet.policy.document import Action, Policy
 from guardfleet.policy.evaluation import DEFAULT, ERRORS, Decider
 from guardfleet.store import audit
@@ -47,7 +48,7 @@ class Version:
     @property
     def label(self) -> str:
         """Its name and version."""
-        return f"{self.name}@{self.version}"
+        return versions.label_of(self.name, self.version)
 
     @property
     def policy(self) -> Policy:
@@ -80,7 +81,7 @@ def add(
         ).fetchone()
         if newest is not None and bytes(newest.digest) == digest:
             if also is not None:
-                also(connection, f"{policy.name}@{newest.version}")
+                also(connection, versions.label_of(policy.name, newest.version))
             return _one(connection, "p.id = %(id)s", {"id": newest.id}), False
         values |= {"version": newest.version + 1 if newest else 1, "shadow": policy.shadow, "document": Jsonb(document)}
         policy_id: int = connection.scalar(
@@ -116,15 +117,13 @@ def outcomes_of(policy: Policy) -> list[dict[str, Any]]:
 
 def get(db: Database, tenant_id: int, label: str) -> Version:
     """Return a policy by `name@version`, or the newest of a name. Raises NotFoundError, for another tenant's too."""
-    name, _, version = label.partition("@")
-    if version and not (version.isascii() and version.isdecimal() and len(version) < 10):  # noqa: PLR2004
-        raise RejectedError(f"{label!r} names no policy: give NAME or NAME@VERSION.", param="policy")
+    name, version = versions.parse(label, "policy")
     with db.session() as connection:
         where = "p.tenant_id = %(tenant)s and p.name = %(name)s and (%(version)s::int is null or p.version = %(version)s::int)"
         return _one(
             connection,
             f"{where} order by p.version desc limit 1",
-            {"tenant": tenant_id, "name": name, "version": int(version) if version else None},
+            {"tenant": tenant_id, "name": name, "version": version},
             missing=f"there is no policy {label}.",
         )
 
