@@ -20,7 +20,7 @@ from guardfleet.domain import ids
 from guardfleet.domain.targets import MOST, Targets
 from guardfleet.errors import RetryableError
 from guardfleet.jobs import erase as use_case
-from guardfleet.jobs.erase import Asked
+from guardfleet.jobs.asked import Asked
 from guardfleet.store.erasure import receipts
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.keys import Caller
@@ -72,8 +72,8 @@ async def create(request: Request, wanted: Erasure, context: AppContext, caller:
     if wanted.dry_run:
         with context.passes.taken(caller.key_id):
             counts = await beside(context.pass_threads, use_case.count, context.db, context.keyring, asked)
-        found = {"texts": counts.texts, "held": counts.held, "batches": counts.jobs, "unread": counts.unread}
-        return JSONResponse({"object": "erasure.dry_run", "counts": found})
+        found = counts.as_dict()
+        return JSONResponse({"object": "erasure.dry_run", "counts": found | {"batches": found.pop("jobs")}})
     return await _erased(request, context, caller, asked)
 
 

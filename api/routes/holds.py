@@ -10,7 +10,7 @@ from api.http.threads import beside, in_thread
 from api.routes.erasures import Wanted
 from api.routes.files import page_object
 from guardfleet.domain import ids
-from guardfleet.jobs import erase as use_case
+from guardfleet.jobs import holding
 from guardfleet.store import holds
 from guardfleet.store.holds import REASON, Hold
 
@@ -28,7 +28,7 @@ async def create(wanted: NewHold, context: AppContext, caller: Holder) -> dict[s
     """Hold a batch, or all texts with an id or subject; a hold for each target. Needs the scope `holds:write`."""
     asked = wanted.asked(caller)
     with context.passes.taken(caller.key_id):
-        made = await beside(context.pass_threads, use_case.hold, context.db, context.keyring, asked, reason=wanted.reason)
+        made = await beside(context.pass_threads, holding.hold, context.db, context.keyring, asked, reason=wanted.reason)
     return page_object([_object(one) for one in made], has_more=False)
 
 

@@ -1,4 +1,4 @@
-"""Erase one person's data, or a job, and put texts under a legal hold.
+"""Erase one person's data, or a job as a whole.
 
 An erasure goes through the tenant's jobs by age. A job that is still being filled may bring such a text later, from an input that
 was read before; it is searched again once it is filled, and until then the erasure is not finished. A retry is younger than the job
@@ -10,58 +10,38 @@ It may be killed anywhere, or stop because its time is over: the same request go
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
 from guardfleet.domain import ids
-from guardfleet.domain.targets import Kind, Targets
-from guardfleet.errors import NotFoundError, RejectedError
+from guardfleet.errors import NotFoundError
+from guardfleet.jobs import holding
+from guardfleet.jobs.asked import Asked
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import holds, installation
 from guardfleet.store.erasure import inputs, receipts, statistics, texts, whole_jobs
 from guardfleet.store.erasure import search as searching
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.erasure.search import SearchedJob
-from guardfleet.store.holds import Hold
-from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 
 NO_LIMIT = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What is meant of a tenant: targets, in one job or in all; or a job as a whole. Raises RejectedError if it is nothing."""
-
-    tenant_id: int
-    targets: Targets = field(default_factory=Targets)
-    job: str | None = None  # its public id, or that of the answer to a request whose caller waited: `modr-...`
-
-    def __post_init__(self) -> None:
-        """Check it."""
-        if not len(self.targets) and self.job is None:
-            raise RejectedError("name what is meant: ids, subjects or a job.")
-        if self.job is None:
-            self.targets.require_job()
-
-    def view(self, db: Database) -> JobView | None:
-        """Return the job. Raises NotFoundError, for another tenant's job too."""
-        return None if self.job is None else views.get(db, self.job_id, tenant_id=self.tenant_id)
-
-    @property
-    def job_id(self) -> uuid.UUID:
-        """The public id of the job. Raises NotFoundError for what cannot be one."""
-        return ids.JOB.parse((self.job or "").removeprefix(ids.MODERATION.prefix))
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Counts:
-    """What an erasure would meet: texts, those of them on hold, the jobs they are in, and shards that cannot be decrypted."""
+    """What an erasure would meet."""
 
-    texts: int
-    held: int
-    jobs: int
-    unread: int
+    texts: int = 0  # those on hold too
+    refusals: int = 0  # refused lines with an id, those on hold too
+    held: int = 0  # of both
+    jobs: int = 0  # that have any
+    files: int = 0  # uploaded, that would go
+    unread: int = 0  # shards that cannot be decrypted
+
+    def as_dict(self) -> dict[str, int]:
+        """Return them as JSON, for every face."""
+        return asdict(self)
 
 
 @dataclass
@@ -73,7 +53,6 @@ class Erasing:
     asked: Asked
     job: JobView | None
     receipt: Receipt
-    held: Targets
     ends_at: float
     on_progress: Callable[[int], None]
 
@@ -123,13 +102,14 @@ class Erasing:
 
         Neither is counted of jobs that are still being filled: they are searched again.
         """
-        texts.forget_refused(self.db, self.receipt.id, group, list(self.asked.targets.ids - self.held.ids))
-        held = unread = 0
-        for found in searching.search(self.db, self.keyring, group, self.asked.targets, self.held):
+        held, unread = 0, 0
+        on_hold = holds.covered(self.db, self.keyring, self.asked.tenant_id)  # anew: an erasure may take hours
+        for found in searching.search(self.db, self.keyring, group, self.asked.targets, on_hold):
+            texts.forget_refused(self.db, self.receipt.id, found.job, sorted(found.lines))
             if found.seqs:
                 self.on_progress(texts.erase(self.db, self.keyring, self.receipt.id, found.job, sorted(found.seqs)))
             if not found.job.is_ingesting:
-                held, unread = held + len(found.held), unread + found.unread
+                held, unread = held + found.n_held, unread + found.unread
         return held, unread
 
     def whole(self) -> bool:
@@ -139,22 +119,29 @@ class Erasing:
         """
         job_id = self.receipt.job_id or 0
         family = family_of(self.db, self.receipt.tenant_id, job_id)
-        on_hold = [one for one in family if whole_jobs.is_held(self.db, one)]
-        if on_hold:
-            receipts.hold_back(self.db, self.receipt.id, sum(one.total for one in on_hold))
+        if self._is_held_back(family):
             return True
         while family:
             for one in family:
                 whole_jobs.stop(self.db, one)
+                if self._is_held_back([one]):  # again: until it was stopped, texts came in
+                    return True
                 for is_free in whole_jobs.erase_verdicts(self.db, self.receipt.id, one):
                     if is_free and self.is_over:
                         return False
                 if not whole_jobs.erase(self.db, self.receipt.id, self.receipt.tenant_id, one):
-                    receipts.hold_back(self.db, self.receipt.id, one.total)
+                    receipts.hold_back(self.db, self.receipt.id, max(one.total, 1))
                     return True
                 self.on_progress(one.total)
             family = family_of(self.db, self.receipt.tenant_id, job_id)
         return True
+
+    def _is_held_back(self, family: Sequence[SearchedJob]) -> bool:
+        """Return whether a hold covers one of the jobs, or a text of one, and record it."""
+        on_hold = holding.guard(self.db, self.keyring, self.receipt.tenant_id, [one.id for one in family])
+        if on_hold:
+            receipts.hold_back(self.db, self.receipt.id, sum(max(one.total, 1) for one in on_hold))
+        return bool(on_hold)
 
 
 def family_of(db: Database, tenant_id: int, job_id: int) -> list[SearchedJob]:
@@ -177,11 +164,11 @@ def erase(
     """
     installation.require_key(db, keyring)
     receipt, job = _begun(db, keyring, asked)
-    held = holds.covered(db, keyring, asked.tenant_id)
-    erasing = Erasing(db, keyring, asked, job, receipt, held, time.monotonic() + budget_s, on_progress)
+    erasing = Erasing(db, keyring, asked, job, receipt, time.monotonic() + budget_s, on_progress)
     if not (erasing.texts() if len(asked.targets) else erasing.whole()):
         return receipts.by_id(db, receipt.id)
-    inputs.erase(db, receipts.by_id(db, receipt.id))
+    receipt = receipts.by_id(db, receipt.id)
+    inputs.erase(db, receipt, kept=holding.guard_file(db, keyring, receipt.tenant_id, *receipt.input_files))
     statistics.forget(db, receipts.by_id(db, receipt.id))
     return receipts.finish(db, receipt)
 
@@ -198,47 +185,40 @@ def _begun(db: Database, keyring: Keyring, asked: Asked) -> tuple[Receipt, JobVi
     return receipts.begin(db, keyring, asked.tenant_id, asked.targets, named), job
 
 
-def count(db: Database, keyring: Keyring, asked: Asked) -> Counts:
-    """Count what the erasure would meet; nothing is written."""
+def count(db: Database, keyring: Keyring, *pieces: Asked) -> Counts:
+    """Count what the erasure of all pieces would meet, which are of one tenant and of one job or all; nothing is written."""
     installation.require_key(db, keyring)
-    job = asked.view(db)
-    if not len(asked.targets) and job is not None:
-        family = family_of(db, asked.tenant_id, job.id)
-        n, n_held = sum(one.total for one in family), sum(one.total for one in family if whole_jobs.is_held(db, one))
-        return Counts(n, n_held, len(family), 0)
-    held = holds.covered(db, keyring, asked.tenant_id)
-    sums = [0, 0, 0, 0]
-    for group in searching.groups(db, asked.tenant_id, job_id=None if job is None else job.id):
-        for one in searching.search(db, keyring, group, asked.targets, held):
-            n, n_held = len(one.seqs) + len(one.held), len(one.held)
-            sums = [a + b for a, b in zip(sums, (n, n_held, bool(n), one.unread), strict=True)]
-    return Counts(*sums)
+    tenant_id, job = pieces[0].tenant_id, pieces[0].view(db)
+    if not len(pieces[0].targets) and job is not None:
+        return _count_whole(db, keyring, tenant_id, family_of(db, tenant_id, job.id))
+    on_hold, sums, files = holds.covered(db, keyring, tenant_id), Counts(), set()
+    for group in searching.groups(db, tenant_id, job_id=None if job is None else job.id):
+        found = [searching.search(db, keyring, group, piece.targets, on_hold) for piece in pieces]
+        for one in searching.joined(found):
+            sums.texts += len(one.seqs | one.held)
+            sums.refusals += len(one.lines | one.held_lines)
+            sums.held += one.n_held
+            sums.jobs += one.is_met
+            sums.unread += one.unread
+            if one.seqs or one.lines:
+                files.add(one.job.input_file_id)
+    sums.files = _count_files(db, keyring, tenant_id, files)
+    return sums
 
 
-def hold(db: Database, keyring: Keyring, asked: Asked, *, reason: str) -> list[Hold]:
-    """Put a job, or all texts with an id or subject, under a hold; return the holds, one for each target."""
-    holds.check_reason(reason)
-    installation.require_key(db, keyring)
-    tenant_id, job = asked.tenant_id, asked.view(db)
-    if job is not None:
-        if len(asked.targets):
-            raise RejectedError("a hold is on a job or on ids and subjects, not on both: make two.")
-        return [holds.create(db, keyring, tenant_id, Kind.JOB, value=None, job_id=job.id, reason=reason)]
-    made = [
-        holds.create(db, keyring, tenant_id, kind, value=value, job_id=None, reason=reason)
-        for kind, value in asked.targets.kinds_and_values()
-    ]
-    return [extend(db, keyring, one) for one in made]
+def _count_whole(db: Database, keyring: Keyring, tenant_id: int, family: Sequence[SearchedJob]) -> Counts:
+    kept = holding.covered(db, keyring, tenant_id, family)
+    files = set() if kept else {one.input_file_id for one in family}
+    return Counts(
+        texts=sum(one.total for one in family),
+        refusals=whole_jobs.refusals(db, [one.id for one in family]),
+        held=sum(max(one.total, 1) for one in kept),
+        jobs=len(family),
+        files=_count_files(db, keyring, tenant_id, files),
+    )
 
 
-def extend(db: Database, keyring: Keyring, held: Hold) -> Hold:
-    """Find the jobs that have a text of the hold by now, so that retention leaves them alone; safe to repeat."""
-    if held.released_at is not None:
-        raise RejectedError(f"{held.label} is released.")
-    targets = holds.target_of(db, keyring, held)
-    asked = Asked(held.tenant_id, targets)
-    for group in searching.groups(db, held.tenant_id):
-        jobs = [one.job.id for one in searching.search(db, keyring, group, asked.targets, Targets()) if one.seqs or one.held]
-        if jobs:
-            holds.keep(db, held, jobs)
-    return holds.get(db, held.public_id, tenant_id=held.tenant_id)
+def _count_files(db: Database, keyring: Keyring, tenant_id: int, files: set[uuid.UUID | None]) -> int:
+    there = [one for one in files if one is not None]
+    kept = holding.covered(db, keyring, tenant_id, searching.some(db, tenant_id, searching.of_files(db, tenant_id, there)))
+    return inputs.count(db, tenant_id, set(there) - {job.input_file_id for job in kept})

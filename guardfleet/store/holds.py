@@ -3,8 +3,8 @@
 Invariant: `job.holds` is the number of holds in `held_job`; both change in one transaction that updates the job's row, so whoever
 looks at it under a lock before deleting something knows.
 
-A hold by id or subject covers a text wherever an erasure meets it, and, against retention, the jobs that had such a text when the
-hold was made or last extended.
+A hold by id or subject covers a text wherever an erasure meets it, also inside a job or a file that is erased as a whole; and,
+against retention, the jobs that had such a text when the hold was made or last extended, or when an erasure met it there.
 """
 
 import datetime as dt
@@ -156,6 +156,16 @@ def page(db: Database, *, tenant_id: int, after: uuid.UUID | None, limit: int) -
                   select id from legal_hold where public_id = %(after)s::uuid and tenant_id = %(tenant)s))
                 order by h.id desc limit %(limit)s""",
             {"tenant": tenant_id, "after": after, "limit": limit},
+        ).fetchall()
+
+
+def in_force(db: Database, tenant_id: int) -> list[Hold]:
+    """Return the tenant's holds by id or subject that are not released."""
+    with db.session() as connection:
+        cursor = connection.cursor(row_factory=class_row(Hold))
+        return cursor.execute(
+            f"{SELECT} where h.tenant_id = %(tenant)s and h.released_at is null and h.target is not null order by h.id",
+            {"tenant": tenant_id},
         ).fetchall()
 
 

@@ -13,7 +13,7 @@ from guardfleet.domain.targets import Targets
 from guardfleet.embedded.ownership import Owner
 from guardfleet.errors import RetryableError
 from guardfleet.jobs import erase as use_case
-from guardfleet.jobs.erase import Asked
+from guardfleet.jobs.asked import Asked
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import migrate
 from guardfleet.store.erasure import receipts, rewriting

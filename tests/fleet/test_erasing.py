@@ -31,7 +31,7 @@ def settings(database_url: str, db: Database, keyring: Keyring, tmp_path: pathli
 def test_a_receipt_is_printed_as_counts_and_nothing_that_was_given(settings: Settings, db: Database, keyring: Keyring) -> None:
     judged(db, keyring)
     dry = said(settings, "erase", *SUBJECTS, "--dry-run")
-    assert (dry.returncode, dry.stdout, "2 texts in 1 jobs, 0 of them held" in dry.stderr) == (0, "", True)
+    assert (dry.returncode, dry.stdout, "2 texts and 0 refused lines in 1 jobs, 0 of them held; 0 uploaded" in dry.stderr) == (0, "", True)
     assert all(where(db, keyring, MINE).values())
     done = said(settings, "erase", *SUBJECTS, "--yes")
     assert (done.returncode, done.stdout.startswith("erasure_")) == (0, True)

@@ -30,6 +30,7 @@ from tests.services.stored import MODEL, scalar
 ID, TEXT, SUBJECT, OTHER = "canary-id-91aa", "canary-text-91aa", "canary-subject-91aa", "neighbour-91aa"
 MINE = (ID, TEXT, SUBJECT)
 QUOTING = answered(f"an answer that quotes {TEXT}")
+COUNTS = {"texts": 1, "refusals": 0, "held": 0, "batches": 1, "files": 0, "unread": 0}
 JSONL = {"content-type": "application/jsonl"}
 EVERYTHING = {"ids": [ID], "subjects": [{"key": "user", "value": SUBJECT}]}
 
@@ -207,7 +208,7 @@ def test_what_cannot_be_meant_is_refused(
 def test_a_dry_run_counts_and_removes_nothing(client: TestClient, db: Database, keyring: Keyring) -> None:
     inline(client, db)
     answer = client.post("/v1/erasures", json=EVERYTHING | {"dry_run": True})
-    assert answer.json() == {"object": "erasure.dry_run", "counts": {"texts": 1, "held": 0, "batches": 1, "unread": 0}}
+    assert answer.json() == {"object": "erasure.dry_run", "counts": COUNTS}
     assert all(where(db, keyring, MINE).values())
     assert scalar(db, "select count(*) from erasure") == 0
 

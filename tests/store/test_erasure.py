@@ -11,7 +11,9 @@ from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.targets import Targets
 from guardfleet.errors import NotFoundError, RejectedError, RetryableError
 from guardfleet.jobs import erase as use_case
-from guardfleet.jobs.erase import Asked, Erasing
+from guardfleet.jobs import holding
+from guardfleet.jobs.asked import Asked
+from guardfleet.jobs.erase import Erasing
 from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -326,7 +328,7 @@ def test_of_two_calls_of_one_erasure_one_goes_on_and_each_text_is_counted_once(
     monkeypatch.setattr(search, "SPAN", NO_TEXT)  # each job alone
     world(db, keyring)
     for job in (judged(db, keyring), brought(db, keyring)):
-        use_case.hold(db, keyring, Asked(1, Targets(), job.label), reason="r")
+        holding.hold(db, keyring, Asked(1, Targets(), job.label), reason="r")
     in_group, second = Erasing._group, []
 
     def meanwhile(self: Erasing, group: Any) -> Any:
@@ -346,13 +348,35 @@ def test_of_two_calls_of_one_erasure_one_goes_on_and_each_text_is_counted_once(
 
 def test_a_dropped_text_and_a_refused_line_lose_their_id(db: Database, keyring: Keyring) -> None:
     job = brought(db, keyring)
-    change(db, f"insert into rejection values ({job.id}, 9, 'missing_text', 'no text', '{ID}'), ({job.id}, 10, 'x', 'y', 'other')")
+    change(
+        db,
+        f"""insert into rejection values ({job.id}, 9, 'unknown_role', 'its role is {SUBJECT}', '{ID}'),
+            ({job.id}, 10, 'x', 'y', 'other'), ({job.id}, 11, 'x', 'y', null)""",
+    )
     control.cancel(db, job.id)
     receipt = erase(db, keyring, BY_ID)
     assert (receipt.texts, receipt.refusals) == (1, 1)
-    assert [line["row_id"] for line in unprocessed.refused(db, job)] == [None, "other"]
+    assert [(line["code"], line["detail"], line["row_id"]) for line in unprocessed.refused(db, job)] == [
+        ("unknown_role", "erased on request", None),
+        ("x", "y", "other"),
+        ("x", "y", None),
+    ]
     dropped = [row for _, some in unprocessed.dropped(db, keyring, views.get(db, job.public_id)) for row in some]
     assert [row.is_erased for row in dropped] == [False, True, *[False] * 5]
+    assert use_case.count(db, keyring, Asked(1, Targets(), job.label)).refusals == 1
+    assert use_case.erase(db, keyring, Asked(1, Targets(), job.label)).refusals == 1  # of the ids, not of the lines
+
+
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_a_text_whose_caller_waited_has_no_id_of_the_callers(db: Database, keyring: Keyring, is_judged: bool) -> None:
+    """Its number is ours: `--id 0` would be every first text of every request."""
+    job = judged(db, keyring) if is_judged else brought(db, keyring)
+    change(db, f"update job set online = true where id = {job.id}")
+    use_case.erase(db, keyring, Asked(1, BY_ID))
+    assert views.get(db, job.public_id).erased == 0
+    holding.hold(db, keyring, Asked(1, BY_ID), reason="r")
+    assert erase(db, keyring, BY_ID | BY_SUBJECT).texts == 2
+    assert use_case.erase(db, keyring, Asked(1, Targets(), f"modr-{job.public_id.hex}")).jobs == 1
 
 
 def test_a_bisected_shard_is_followed_to_its_halves(db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:

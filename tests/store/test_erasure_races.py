@@ -12,7 +12,7 @@ from guardfleet.domain.targets import Targets
 from guardfleet.errors import GuardfleetError
 from guardfleet.jobs import erase as use_case
 from guardfleet.jobs import retry
-from guardfleet.jobs.erase import Asked
+from guardfleet.jobs.asked import Asked
 from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring

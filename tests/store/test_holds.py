@@ -1,13 +1,17 @@
 """Legal holds: what is held is neither erased nor forgotten, everything else is, and a released hold leaves nothing behind."""
 
+from typing import Any
+
 import pytest
 
 from guardfleet.domain.targets import Targets
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.jobs import erase as use_case
-from guardfleet.jobs.erase import Asked
+from guardfleet.jobs import holding
+from guardfleet.jobs.asked import Asked
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.store import audit, files, holds, rotation
+from guardfleet.store.erasure import whole_jobs
 from guardfleet.store.files import StoredFile
 from guardfleet.store.holds import Hold
 from guardfleet.store.jobs import retention, views
@@ -24,7 +28,7 @@ OTHERS = Targets.of((), [("user", "neighbour-subject-5e2a")])
 
 
 def hold(db: Database, keyring: Keyring, targets: Targets, job: JobView | None = None, *, tenant_id: int = 1) -> Hold:
-    (made,) = use_case.hold(db, keyring, Asked(tenant_id, targets, job.label if job else None), reason=REASON)
+    (made,) = holding.hold(db, keyring, Asked(tenant_id, targets, job.label if job else None), reason=REASON)
     return made
 
 
@@ -147,13 +151,104 @@ def test_a_hold_is_extended_to_jobs_that_came_later(db: Database, keyring: Keyri
     later = judged(db, keyring)
     assert later.id in retention.purgeable(db, older_than_hours=0)  # the limit that docs/erasure.md names
     assert erase(db, keyring, BY_SUBJECT, later).held == 2  # but no erasure takes it
-    assert use_case.extend(db, keyring, made).jobs == 2
-    assert use_case.extend(db, keyring, made).jobs == 2
+    assert holding.extend(db, keyring, made).jobs == 2
+    assert holding.extend(db, keyring, made).jobs == 2
     assert retention.purgeable(db, older_than_hours=0) == []
     assert scalar(db, "select max(holds) from job") == 1
     holds.release(db, made.public_id, tenant_id=1)
     with pytest.raises(RejectedError, match="released"):
-        use_case.extend(db, keyring, holds.get(db, made.public_id, tenant_id=1))
+        holding.extend(db, keyring, holds.get(db, made.public_id, tenant_id=1))
+
+
+@pytest.mark.parametrize("targets", [BY_SUBJECT, BY_ID], ids=["subject", "id"])
+@pytest.mark.parametrize("state", ["judged", "waiting", "purged"])
+def test_a_job_that_came_after_a_hold_and_has_a_held_text_does_not_go_as_a_whole(
+    db: Database, keyring: Keyring, targets: Targets, state: str
+) -> None:
+    made = hold(db, keyring, targets)
+    job = brought(db, keyring) if state == "waiting" else judged(db, keyring)
+    if state == "purged":
+        assert retention.purge(db, [job.id]) == 1
+    asked = Asked(1, Targets(), job.label)
+    assert use_case.count(db, keyring, asked).held == NO_TEXT
+    receipt = use_case.erase(db, keyring, asked)
+    assert (receipt.jobs, receipt.verdicts, receipt.held, receipt.is_whole) == (0, 0, NO_TEXT, False)
+    after = views.get(db, job.public_id)
+    assert (after.state, after.done) == (job.state, job.done)  # nor was it stopped
+    assert holds.get(db, made.public_id, tenant_id=1).jobs == 1  # the hold is extended, against retention too
+    holds.release(db, made.public_id, tenant_id=1)
+    assert use_case.erase(db, keyring, asked).jobs == 1
+
+
+def test_a_text_that_came_in_while_its_job_was_being_erased_is_found(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(db, keyring, BY_SUBJECT)
+    job = judged(db, keyring)
+    change(db, f"update verdict set metadata = null where job_id = {job.id}; update job set state = 1 where id = {job.id}")
+    stop = whole_jobs.stop
+
+    def meanwhile(*args: Any) -> None:
+        change(db, f'update verdict set metadata = \'{{"user": "{SUBJECT}"}}\' where job_id = {job.id} and seq = 1')
+        stop(*args)
+
+    monkeypatch.setattr(whole_jobs, "stop", meanwhile)
+    change(db, f"delete from shard where job_id = {job.id}")
+    receipt = use_case.erase(db, keyring, Asked(1, Targets(), job.label))
+    assert (receipt.jobs, receipt.held) == (0, NO_TEXT)
+
+
+def test_a_refused_line_with_a_held_id_is_held_and_keeps_its_job_and_file(db: Database, keyring: Keyring) -> None:
+    made = hold(db, keyring, Targets.of(["refused"]))
+    job = judged(db, keyring)
+    uploaded(db, keyring, job)
+    change(db, f"insert into rejection values ({job.id}, 9, 'missing_text', 'no text', 'refused')")
+    both = Targets.of(["refused", ID])
+    assert use_case.count(db, keyring, Asked(1, both)).as_dict() == {
+        "texts": 1, "refusals": 1, "held": 1, "jobs": 1, "files": 0, "unread": 0,
+    }  # fmt: skip
+    receipt = erase(db, keyring, both)
+    assert (receipt.texts, receipt.refusals, receipt.files, receipt.held, receipt.is_whole) == (1, 0, 0, 2, False)
+    assert use_case.erase(db, keyring, Asked(1, Targets(), job.label)).jobs == 0
+    holds.release(db, made.public_id, tenant_id=1)
+    receipt = erase(db, keyring, both)
+    assert (receipt.refusals, receipt.files, receipt.held, receipt.is_whole) == (1, 1, 0, True)
+
+
+def test_a_refused_line_of_a_held_job_is_counted_as_held(db: Database, keyring: Keyring) -> None:
+    job = judged(db, keyring)
+    change(db, f"insert into rejection values ({job.id}, 9, 'missing_text', 'no text', 'refused')")
+    hold(db, keyring, Targets(), job)
+    receipt = erase(db, keyring, Targets.of(["refused"]))
+    assert (receipt.refusals, receipt.held, receipt.is_whole) == (0, 1, False)
+
+
+def test_a_file_stays_if_a_job_of_it_that_came_after_a_hold_has_a_held_text(db: Database, keyring: Keyring) -> None:
+    made = hold(db, keyring, OTHERS)
+    file = uploaded(db, keyring, judged(db, keyring))
+    assert use_case.count(db, keyring, Asked(1, BY_SUBJECT)).files == 0
+    receipt = erase(db, keyring, BY_SUBJECT)
+    assert (receipt.texts, receipt.files, receipt.held) == (2, 0, 1)
+    assert files.get(db, file.public_id, tenant_id=1)
+    assert holds.get(db, made.public_id, tenant_id=1).jobs == 1
+
+
+def test_what_cannot_be_decrypted_may_be_held_while_there_is_a_hold_by_id(db: Database, keyring: Keyring) -> None:
+    job = brought(db, keyring)
+    change(db, f"update shard_payload set blob = '\\x0102' where job_id = {job.id}")
+    made = hold(db, keyring, Targets.of(["somebody"]))
+    asked = Asked(1, Targets(), job.label)
+    assert use_case.erase(db, keyring, asked).held == NO_TEXT
+    holds.release(db, made.public_id, tenant_id=1)
+    assert use_case.erase(db, keyring, asked).jobs == 1
+
+
+def test_another_tenants_hold_keeps_no_job_and_no_file_here(db: Database, keyring: Keyring) -> None:
+    hold(db, keyring, BY_SUBJECT, tenant_id=other_tenant(db, keyring))
+    job = judged(db, keyring)
+    uploaded(db, keyring, job)
+    receipt = use_case.erase(db, keyring, Asked(1, Targets(), job.label))
+    assert (receipt.jobs, receipt.files, receipt.is_whole) == (1, 1, True)
 
 
 def test_several_holds_on_a_job_are_counted(db: Database, keyring: Keyring) -> None:
@@ -207,5 +302,5 @@ def test_a_hold_holds_after_the_secret_key_was_rotated(db: Database) -> None:
 @pytest.mark.parametrize("reason", ["", "because Mr Doe asked", "x" * 101])
 def test_a_reason_is_a_code(db: Database, keyring: Keyring, reason: str) -> None:
     with pytest.raises(RejectedError, match="short code"):
-        use_case.hold(db, keyring, Asked(1, BY_ID), reason=reason)
+        holding.hold(db, keyring, Asked(1, BY_ID), reason=reason)
     assert scalar(db, "select count(*) from legal_hold") == 0

@@ -14,7 +14,9 @@ from guardfleet.domain.targets import Targets, subjects_of
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.jobs import erase as use_case
-from guardfleet.jobs.erase import Asked
+from guardfleet.jobs import holding
+from guardfleet.jobs.asked import Asked
+from guardfleet.jobs.erase import Counts
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import holds, keys
@@ -53,7 +55,7 @@ def erase(settings: Settings, what: What, *, tenant: str, dry_run: bool, yes: bo
         asked = what.asked(tenant_id)
         if dry_run or not yes:
             counts = use_case.count(db, keyring, asked)
-            terminal.say(f"{counts.texts:,} texts in {counts.jobs:,} jobs, {counts.held:,} of them held")
+            terminal.say(_foreseen(counts))
             if dry_run:
                 return FAILED_ROWS if counts.held or counts.unread else DONE
             _confirm()
@@ -87,7 +89,7 @@ def listing(settings: Settings, *, tenant: str, limit: int, as_json: bool) -> in
 def hold(settings: Settings, what: What, *, reason: str, tenant: str) -> int:
     """Make holds and print their ids."""
     with _store(settings, tenant) as (db, keyring, tenant_id):
-        for made in use_case.hold(db, keyring, what.asked(tenant_id), reason=reason):
+        for made in holding.hold(db, keyring, what.asked(tenant_id), reason=reason):
             print(made.label)
             terminal.say(f"retention leaves {made.jobs:,} jobs alone because of it")
     return DONE
@@ -96,7 +98,7 @@ def hold(settings: Settings, what: What, *, reason: str, tenant: str) -> int:
 def extend(settings: Settings, label: str, *, tenant: str) -> int:
     """Find further jobs of a hold."""
     with _store(settings, tenant) as (db, keyring, tenant_id):
-        found = use_case.extend(db, keyring, holds.get(db, ids.HOLD.parse(label), tenant_id=tenant_id))
+        found = holding.extend(db, keyring, holds.get(db, ids.HOLD.parse(label), tenant_id=tenant_id))
     terminal.say(f"retention leaves {found.jobs:,} jobs alone because of it")
     return DONE
 
@@ -141,6 +143,13 @@ def _print(receipt: Receipt, *, as_json: bool) -> None:
     for name, words in WORDS.items():
         if getattr(receipt, name):
             terminal.say(f"{getattr(receipt, name):>9,} {words}")
+
+
+def _foreseen(counts: Counts) -> str:
+    return (
+        f"{counts.texts:,} texts and {counts.refusals:,} refused lines in {counts.jobs:,} jobs, {counts.held:,} of them held; "
+        f"{counts.files:,} uploaded files; {counts.unread:,} shards that cannot be decrypted"
+    )
 
 
 def _counts(receipt: Receipt) -> str:

@@ -8,8 +8,9 @@ found at least once wherever it is. It may be found twice.
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from guardfleet.domain import ids
@@ -22,7 +23,7 @@ from guardfleet.store.words import DONE_SHARD, ENDED_JOB, INGESTING_JOB
 SPAN = 50_000  # texts that one statement looks at
 JOBS_AT_ONCE = 500
 BLOBS_AT_ONCE = 8
-MATCH = """(v.id = any(%(ids)s::text[]) or exists (
+MATCH = """(not g.online and v.id = any(%(ids)s::text[]) or exists (
               select from unnest(%(keys)s::text[], %(values)s::text[]) s (key, value)
               where v.metadata -> s.key = s.value::jsonb))"""
 
@@ -38,6 +39,8 @@ class SearchedJob:
     is_ingesting: bool
     has_ended: bool
     is_held: bool  # as a whole
+    is_kept: bool  # as a whole, or because it has a text that a hold covers
+    is_online: bool  # a caller waited for it: the ids of its texts are numbers of ours, and mean no text to anybody
     input_file_id: uuid.UUID | None
 
     @property
@@ -48,17 +51,30 @@ class SearchedJob:
 
 @dataclass(slots=True)
 class Found:
-    """Places of texts in a job; those `held`; and how many shards could not be decrypted."""
+    """Places of texts in a job, and refused lines; those of both that are `held`; and how many shards could not be decrypted."""
 
     job: SearchedJob
     seqs: set[int] = field(default_factory=set)
     held: set[int] = field(default_factory=set)
+    lines: set[int] = field(default_factory=set)
+    held_lines: set[int] = field(default_factory=set)
     unread: int = 0
+
+    @property
+    def n_held(self) -> int:
+        """How many texts and refused lines are held."""
+        return len(self.held) + len(self.held_lines)
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the job has any such text or line."""
+        return bool(self.seqs or self.held or self.lines or self.held_lines)
 
 
 JOBS = f"""select j.id, j.public_id, j.day, j.total, {INGESTING_JOB:j} as is_ingesting, {ENDED_JOB:j} as has_ended,
                   j.holds > 0 and exists (select from held_job x join legal_hold h on h.id = x.hold_id
-                                          where x.job_id = j.id and h.kind = '{Kind.JOB}') as is_held, j.input_file_id
+                                          where x.job_id = j.id and h.kind = '{Kind.JOB}') as is_held,
+                  j.holds > 0 as is_kept, j.online, j.input_file_id
            from job j where j.tenant_id = %(tenant)s"""
 
 
@@ -97,6 +113,15 @@ def some(db: Database, tenant_id: int, job_ids: Sequence[int]) -> list[SearchedJ
         return [SearchedJob(*row) for row in rows]
 
 
+def of_files(db: Database, tenant_id: int, files: Sequence[uuid.UUID]) -> list[int]:
+    """Return the jobs that were made of these uploaded files."""
+    with db.session() as connection:
+        return connection.scalars(
+            "select id from job where tenant_id = %(tenant)s and input_file_id = any(%(files)s::uuid[])",
+            {"tenant": tenant_id, "files": list(files)},
+        )
+
+
 def search(db: Database, keyring: Keyring, group: Sequence[SearchedJob], targets: Targets, held: Targets) -> list[Found]:
     """Return where the targets' texts are in these jobs; jobs without any are left out. `held`: what holds cover."""
     found = {job.id: Found(job) for job in group}
@@ -104,7 +129,19 @@ def search(db: Database, keyring: Keyring, group: Sequence[SearchedJob], targets
         return []
     _in_blobs(db, keyring, found, targets, held)
     _in_verdicts(db, found, targets, held)
-    return [one for one in found.values() if one.seqs or one.held or one.unread]
+    _in_refused(db, found, targets, held)
+    return [one for one in found.values() if one.is_met or one.unread]
+
+
+def joined(several: Iterable[Sequence[Found]]) -> list[Found]:
+    """Return what several searches of the same jobs found, once."""
+    out: dict[int, Found] = {}
+    for one in chain.from_iterable(several):
+        other = out.setdefault(one.job.id, Found(one.job))
+        for name in ("seqs", "held", "lines", "held_lines"):
+            getattr(other, name).update(getattr(one, name))
+        other.unread = max(other.unread, one.unread)
+    return list(out.values())
 
 
 def _in_blobs(db: Database, keyring: Keyring, found: dict[int, Found], targets: Targets, held: Targets) -> None:
@@ -127,8 +164,9 @@ def _in_blobs(db: Database, keyring: Keyring, found: dict[int, Found], targets: 
                 of_job.unread += 1
                 continue
             for seq, text in enumerate(texts, row.first_seq):
-                if targets.covers(text.id, text.metadata):
-                    _put(of_job, seq, held, text.id, text.metadata)
+                row_id = None if of_job.job.is_online else text.id
+                if targets.covers(row_id, text.metadata):
+                    _put(of_job, seq, held, row_id, text.metadata)
         if len(rows) < BLOBS_AT_ONCE:
             return
         after = (rows[-1].job_id, rows[-1].first_seq)
@@ -136,11 +174,15 @@ def _in_blobs(db: Database, keyring: Keyring, found: dict[int, Found], targets: 
 
 def _in_verdicts(db: Database, found: dict[int, Found], targets: Targets, held: Targets) -> None:
     jobs = [one.job for one in found.values()]
-    values = {"jobs": [job.id for job in jobs], "days": [job.day for job in jobs], **parameters(targets)}
+    values = {
+        "jobs": [job.id for job in jobs], "days": [job.day for job in jobs], "online": [job.is_online for job in jobs],
+        **parameters(targets),
+    }  # fmt: skip
     for start in range(0, max(job.total for job in jobs) or 1, SPAN):
         with db.session() as connection:
             rows = connection.execute(
-                f"""select g.job_id, v.seq, v.id, v.metadata from unnest(%(jobs)s::int8[], %(days)s::date[]) g (job_id, day)
+                f"""select g.job_id, v.seq, case when not g.online then v.id end as id, v.metadata
+                    from unnest(%(jobs)s::int8[], %(days)s::date[], %(online)s::bool[]) g (job_id, day, online)
                     cross join lateral (
                       select v.seq, v.id, v.metadata from verdict v
                       where v.job_id = g.job_id and v.day = g.day and v.seq >= %(start)s and v.seq < %(end)s and {MATCH}) v""",
@@ -148,6 +190,20 @@ def _in_verdicts(db: Database, found: dict[int, Found], targets: Targets, held: 
             ).fetchall()
         for row in rows:
             _put(found[row.job_id], row.seq, held, row.id, row.metadata)
+
+
+def _in_refused(db: Database, found: dict[int, Found], targets: Targets, held: Targets) -> None:
+    """Look at refused lines too: they have no metadata, and an id if it could be read."""
+    if not targets.ids:
+        return
+    with db.session() as connection:
+        rows = connection.execute(
+            "select job_id, line, row_id from rejection where job_id = any(%(jobs)s::int8[]) and row_id = any(%(ids)s::text[])",
+            {"jobs": list(found), "ids": list(targets.ids)},
+        ).fetchall()
+    for row in rows:
+        of_job = found[row.job_id]
+        (of_job.held_lines if of_job.job.is_held or row.row_id in held.ids else of_job.lines).add(row.line)
 
 
 def _put(found: Found, seq: int, held: Targets, row_id: str | None, metadata: Any) -> None:

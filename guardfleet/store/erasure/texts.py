@@ -170,19 +170,16 @@ def around(connection: Connection, job: SearchedJob, n: int) -> int:
     ).rowcount
 
 
-def forget_refused(db: Database, receipt_id: int, group: Sequence[SearchedJob], row_ids: Sequence[str]) -> int:
-    """Remove the ids from the jobs' refused lines; return how many."""
-    by_id = {job.id: job for job in group if not job.is_held}
-    if not row_ids or not by_id:
-        return 0
+def forget_refused(db: Database, receipt_id: int, job: SearchedJob, lines: Sequence[int]) -> None:
+    """Remove the id and the detail of these refused lines, which may name what was in them; the code stays."""
+    if not lines:
+        return
     with db.begin() as connection:
-        changed = connection.scalars(
-            """update rejection set row_id = null where job_id = any(%(jobs)s::int8[]) and row_id = any(%(ids)s::text[])
-               returning job_id""",
-            {"jobs": list(by_id), "ids": list(row_ids)},
-        )
-        for job in {job_id: by_id[job_id] for job_id in changed}.values():
+        n = connection.execute(
+            """update rejection set row_id = null, detail = %(erased)s
+               where job_id = %(job)s and line = any(%(lines)s::int8[]) and row_id is not null""",
+            {"job": job.id, "lines": list(lines), "erased": payload.ERASED},
+        ).rowcount
+        if n:
             receipts.note(connection, receipt_id, input_file=job.input_file_id)
-        if changed:
-            receipts.add(connection, receipt_id, refusals=len(changed))
-    return len(changed)
+            receipts.add(connection, receipt_id, refusals=n)

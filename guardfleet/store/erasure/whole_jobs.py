@@ -3,7 +3,7 @@
 Each step can be interrupted anywhere and repeated: what a later one needs is deleted after it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from guardfleet.domain.states import ShardState
 from guardfleet.store import audit
@@ -35,11 +35,12 @@ def copies(db: Database, job_id: int) -> list[int]:
         return connection.scalars("select id from job where retry_of = %(job)s order by id desc", {"job": job_id})
 
 
-def is_held(db: Database, job: SearchedJob) -> bool:
-    """Return whether a hold covers the job, or a text of it."""
+def refusals(db: Database, job_ids: Sequence[int]) -> int:
+    """Return how many refused lines of these jobs have an id."""
     with db.session() as connection:
-        found: bool = connection.scalar("select exists (select from job where id = %(job)s and holds > 0)", {"job": job.id})
-        return found
+        values = {"jobs": list(job_ids)}
+        n: int = connection.scalar("select count(row_id) from rejection where job_id = any(%(jobs)s::int8[])", values)
+        return n
 
 
 def erase_verdicts(db: Database, receipt_id: int, job: SearchedJob) -> Iterator[bool]:
@@ -72,7 +73,7 @@ def erase(db: Database, receipt_id: int, tenant_id: int, job: SearchedJob) -> bo
         blobs = connection.execute("delete from shard_payload where job_id = %(job)s and day = %(day)s", values).rowcount
         provisional = connection.execute("delete from first_opinion where job_id = %(job)s", values).rowcount
         connection.execute("delete from shard where job_id = %(job)s", values)
-        refusals: int = connection.scalar("select count(*) from rejection where job_id = %(job)s", values)
+        refusals: int = connection.scalar("select count(row_id) from rejection where job_id = %(job)s", values)
         requests = around(connection, job, 1)  # so that all that is derived from its input goes
         retention.forget_rows(connection, "= %(job)s", values)
         texts: int = connection.scalar("delete from job where id = %(job)s returning total", values)
