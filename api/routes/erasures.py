@@ -18,7 +18,7 @@ from api.routes.files import page_object
 from api.routes.policies import LONGEST_PASS_S, PASS_S
 from guardfleet.domain import ids
 from guardfleet.domain.targets import MOST, Targets
-from guardfleet.errors import RetryableError
+from guardfleet.errors import RejectedError, RetryableError
 from guardfleet.jobs import erase as use_case
 from guardfleet.jobs.asked import Asked
 from guardfleet.store.erasure import receipts
@@ -50,7 +50,10 @@ class Wanted(AskedOf):
     batch: Annotated[str, StringConstraints(max_length=100)] | None = None
 
     def asked(self, caller: Caller) -> Asked:
-        """Return what is meant. Raises RejectedError."""
+        """Return what is meant. Raises RejectedError, also for a list that is there and empty: it would mean the whole batch."""
+        for name in ("ids", "subjects"):
+            if name in self.model_fields_set and not getattr(self, name):
+                raise RejectedError(f"{name} is empty: leave it out, or say whose data is meant.", param=name)
         subjects = [(one.key, one.value) for one in self.subjects]
         return Asked(caller.tenant_id, Targets.of(self.ids, subjects), self.batch)
 

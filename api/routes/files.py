@@ -18,7 +18,8 @@ from api.http.threads import in_thread
 from api.openai import result_files
 from api.services.file_storage import Writer
 from guardfleet.domain import ids
-from guardfleet.errors import LineError
+from guardfleet.errors import LineError, RejectedError
+from guardfleet.jobs import holding
 from guardfleet.rows.lines import LineCutter, NumberedLine
 from guardfleet.rows.row import is_row, longest_line, parse_line
 from guardfleet.store import audit, files
@@ -135,6 +136,8 @@ async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> di
 async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
     """Delete a file and the key that decrypts it. Texts of batches made from it are kept."""
     public_id = ids.FILE.parse(file_id)
+    if await in_thread(holding.guard_file, context.db, context.keyring, caller.tenant_id, public_id):
+        raise RejectedError(files.HELD)
     await in_thread(files.delete, context.db, public_id, tenant_id=caller.tenant_id)
     await in_thread(context.contents.delete, public_id)
     await in_thread(files.removed, context.db, public_id)

@@ -34,13 +34,15 @@ class Targets:
 
     @classmethod
     def of(cls, ids: Iterable[str] = (), subjects: Iterable[tuple[str, Scalar]] = ()) -> "Targets":
-        """Build from values as a caller gives them. Raises RejectedError for too many, empty or unstorable ones."""
-        made = cls(frozenset(ids), frozenset((key, spelled(value)) for key, value in subjects))
+        """Build from values as a caller gives them. Raises RejectedError for too many, empty or unstorable ones; it says which."""
+        row_ids, pairs = list(ids), list(subjects)
+        wrong = [("ids", at) for at, one in enumerate(row_ids) if not _is_usable(one)]
+        wrong += [("subjects", at) for at, pair in enumerate(pairs) if not all(map(_is_usable, pair))]
+        for name, at in wrong:
+            raise RejectedError(f"{name}[{at}] is empty, no finite number, or holds what no text can.", param=name)
+        made = cls(frozenset(row_ids), frozenset((key, spelled(value)) for key, value in pairs))
         if len(made) > MOST:
             raise RejectedError(f"{len(made):,} ids and subjects, at most {MOST:,} are taken at once.")
-        values = [*made.ids, *(part for subject in made.subjects for part in subject)]
-        if not all(values) or not all(map(_is_storable, values)):
-            raise RejectedError("an id, or a subject's key or value, is empty, no finite number, or holds what no text can.")
         return made
 
     def __len__(self) -> int:
@@ -98,12 +100,15 @@ def is_scalar(value: object) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))  # a bool is an int
 
 
-def _is_storable(value: str) -> bool:
+def _is_usable(value: Scalar) -> bool:
+    """Return whether a text can have the value: as an id, or as a key or a value in its metadata."""
+    if not isinstance(value, str):
+        return is_scalar(value)
     try:
         value.encode()
     except UnicodeEncodeError:
         return False
-    return "\0" not in value and "\\u0000" not in value
+    return bool(value) and "\0" not in value
 
 
 def spelled(value: Scalar) -> str:

@@ -19,6 +19,7 @@ from guardfleet.store.words import public_id as label_of
 
 UPLOAD_S = 86_400.0  # an upload that is not complete after so long was interrupted
 IS_HELD = "exists (select from job h where h.input_file_id = file.public_id and h.holds > 0)"  # by a batch that was made of it
+HELD = "a batch that was made of this file is under a legal hold, or has a text that is."
 COLUMNS = "public_id, tenant_id, filename, purpose, size, lines, digest, data_key, created_at, expires_at"
 
 
@@ -144,7 +145,7 @@ def delete(db: Database, public_id: uuid.UUID, *, tenant_id: int) -> None:
             if connection.scalar(
                 f"select exists (select from file where public_id = %(id)s and tenant_id = %(tenant)s and {IS_HELD})", values
             ):
-                raise RejectedError("a batch that was made of this file is under a legal hold.")
+                raise RejectedError(HELD)
             raise NotFoundError(ids.FILE.unknown)
         audit.record(connection, tenant_id, "file.delete", ids.FILE.of(public_id))
 

@@ -184,6 +184,9 @@ def test_the_thin_routes_do_the_same_and_no_log_of_ours_has_the_url(
         ("post", "/v1/erasures", {"json": {"ids": ["line:1"]}}, 400),
         ("post", "/v1/erasures", {"json": {"ids": [""]}}, 422),
         ("post", "/v1/erasures", {"json": {"ids": ["a\0"]}}, 400),
+        ("post", "/v1/erasures", {"json": {"ids": [], "batch": "BATCH"}}, 400),
+        ("post", "/v1/erasures", {"json": {"ids": ["a"], "subjects": []}}, 400),
+        ("post", "/v1/holds", {"json": {"subjects": [], "batch": "BATCH", "reason": "r"}}, 400),
         ("post", "/v1/erasures", {"json": {"ids": ["x"] * 1001}}, 422),
         ("post", "/v1/erasures", {"json": {"subjects": [{"key": "a"}]}}, 422),
         ("post", "/v1/erasures", {"json": {"subjects": [{"key": "a", "value": None}]}}, 422),
@@ -200,9 +203,18 @@ def test_the_thin_routes_do_the_same_and_no_log_of_ours_has_the_url(
 def test_what_cannot_be_meant_is_refused(
     client: TestClient, db: Database, method: str, path: str, sent: dict[str, Any], status: int
 ) -> None:
+    batch = inline(client, db)
+    sent = json.loads(json.dumps(sent).replace('"BATCH"', f'"{batch}"'))
     answer = client.request(method, path, **sent)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
     assert scalar(db, "select count(*) from erasure") == scalar(db, "select count(*) from legal_hold") == 0
+
+
+def test_a_file_with_a_held_text_of_a_batch_that_came_later_cannot_be_deleted(client: TestClient, db: Database) -> None:
+    assert client.post("/v1/holds", json={"ids": [ID], "reason": "r"}).status_code == 200
+    file = f"/v1/files/{client.get(f'/v1/batches/{uploaded(client, db)}').json()['input_file_id']}"
+    assert client.delete(file).status_code == 400
+    assert client.get(f"{file}/content").content == LINES
 
 
 def test_a_dry_run_counts_and_removes_nothing(client: TestClient, db: Database, keyring: Keyring) -> None:

@@ -18,7 +18,7 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import files, keys, verdicts
+from guardfleet.store import files, holds, keys, verdicts
 from guardfleet.store.erasure import receipts, search, texts, whole_jobs
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.jobs import control, intake_recovery, unprocessed, views
@@ -368,6 +368,23 @@ def test_a_dropped_text_and_a_refused_line_lose_their_id(db: Database, keyring: 
 
 
 @pytest.mark.parametrize("is_judged", [True, False])
+def test_what_only_looks_like_an_escape_is_a_value_like_any_other(db: Database, keyring: Keyring, is_judged: bool) -> None:
+    odd = "\\u0000"  # six characters, which both a text and jsonb can hold
+    with Intake(db, keyring, load_settings(shard_texts=2), new_job()) as intake:
+        intake.add_all([(1, PayloadRow(odd, "one", {"k": "v"})), (2, PayloadRow("b", "two", {f"k{odd}": f"v{odd}"}))])
+        job = intake.seal()
+    if is_judged:
+        judge(db, keyring, took(db, job, 0))
+    by_both = Targets.of([odd], [(f"k{odd}", f"v{odd}")])
+    made = holding.hold(db, keyring, Asked(1, by_both), reason="r")
+    assert [one.jobs for one in made] == [1, 1]
+    assert erase(db, keyring, by_both).held == 2
+    for one in made:
+        holds.release(db, one.public_id, tenant_id=1)
+    assert erase(db, keyring, by_both).texts == 2
+
+
+@pytest.mark.parametrize("is_judged", [True, False])
 def test_a_text_whose_caller_waited_has_no_id_of_the_callers(db: Database, keyring: Keyring, is_judged: bool) -> None:
     """Its number is ours: `--id 0` would be every first text of every request."""
     job = judged(db, keyring) if is_judged else brought(db, keyring)
@@ -506,6 +523,8 @@ def test_a_receipt_names_no_value_and_finds_back_by_its_digest(db: Database, key
         (lambda: Targets.of((), [("k", math.nan)]), "finite"),
         (lambda: Targets.of((), [("k", "a\0b")]), "no text can"),
         (lambda: Targets.of(["\ud800"]), "no text can"),
+        (lambda: Targets.of(["a", ""]), r"^ids\[1\] "),
+        (lambda: Targets.of(["a"], [("k", "v"), ("k", "")]), r"^subjects\[1\] "),
         (lambda: Targets.of([f"{i}" for i in range(1001)]), "at most 1,000"),
     ],
 )

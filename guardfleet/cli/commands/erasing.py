@@ -1,18 +1,16 @@
-"""`guardfleet erase` and `guardfleet hold`: what is meant is read here, and shown as counts only."""
+"""`guardfleet erase` and `guardfleet hold`: what they find is shown as counts only."""
 
 import json
-import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from itertools import chain
 
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, terminal
+from guardfleet.cli.commands.erasing_targets import What
 from guardfleet.domain import ids
-from guardfleet.domain.targets import Targets, subjects_of
+from guardfleet.domain.targets import MOST
 from guardfleet.embedded.stack import database_of
-from guardfleet.errors import RejectedError
+from guardfleet.errors import RejectedError, RetryableError
 from guardfleet.jobs import erase as use_case
 from guardfleet.jobs import holding
 from guardfleet.jobs.asked import Asked
@@ -32,46 +30,42 @@ WORDS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class What:
-    """What the options name."""
-
-    ids: Sequence[str]
-    subjects: Sequence[str]
-    ids_from: str | None
-    subjects_from: str | None
-    job: str | None
-
-    def asked(self, tenant_id: int) -> Asked:
-        """Read the files and return what is meant. Raises RejectedError."""
-        row_ids = [*self.ids, *_lines(self.ids_from)]
-        subjects = chain.from_iterable(map(subjects_of, [*self.subjects, *_lines(self.subjects_from)]))
-        return Asked(tenant_id, Targets.of(row_ids, subjects), self.job)
-
-
 def erase(settings: Settings, what: What, *, tenant: str, dry_run: bool, yes: bool, rewrite: bool, as_json: bool) -> int:
-    """Erase, and print the receipt; status 1 if something is held or unreadable, 3 if it must be run again."""
+    """Erase, and print the receipts; status 1 if something is held or unreadable, 3 if it must be run again."""
     with _store(settings, tenant) as (db, keyring, tenant_id):
-        asked = what.asked(tenant_id)
+        pieces = what.pieces(tenant_id)
         if dry_run or not yes:
-            counts = use_case.count(db, keyring, asked)
+            counts = use_case.count(db, keyring, *pieces)
             terminal.say(_foreseen(counts))
             if dry_run:
+                if as_json:
+                    print(json.dumps(counts.as_dict()))
                 return FAILED_ROWS if counts.held or counts.unread else DONE
             _confirm()
-        with terminal.busy("erasing"):
-            receipt = use_case.erase(db, keyring, asked)
-        _print(receipt, as_json=as_json)
-        if receipt.finished_at is None:
-            terminal.say(
-                f"it waits for {len(receipt.waiting):,} jobs that are still being filled, and for files that are read: run it again"
-            )
+        try:
+            return _erase(db, keyring, pieces, rewrite=rewrite, as_json=as_json)
+        except RetryableError as error:  # nothing is lost: whatever was in the way goes away
+            terminal.say(f"{error} Run it again.")
             return INTERRUPTED
-        if rewrite:
-            with terminal.busy("rewriting") as show:
+
+
+def _erase(db: Database, keyring: Keyring, pieces: Sequence[Asked], *, rewrite: bool, as_json: bool) -> int:
+    made = []
+    for piece in pieces:
+        with terminal.busy("erasing"):
+            made.append(use_case.erase(db, keyring, piece))
+        _print(made[-1], as_json=as_json)
+    left = [one for one in made if one.finished_at is None]
+    if left:
+        waiting = len({job for one in left for job in one.waiting})
+        terminal.say(f"it waits for {waiting:,} jobs that are still being filled, and for files that are read: run it again")
+        return INTERRUPTED
+    if rewrite:
+        with terminal.busy("rewriting") as show:
+            for receipt in made:
                 tables = rewriting.rewrite(db, receipt, lambda table: show(f"rewriting {table}, which is locked meanwhile"))
-            terminal.say(f"rewritten: {', '.join(tables) or 'nothing'}")
-        return DONE if receipt.is_whole else FAILED_ROWS
+        terminal.say(f"rewritten: {', '.join(tables) or 'nothing'}")
+    return DONE if all(one.is_whole for one in made) else FAILED_ROWS
 
 
 def listing(settings: Settings, *, tenant: str, limit: int, as_json: bool) -> int:
@@ -89,7 +83,10 @@ def listing(settings: Settings, *, tenant: str, limit: int, as_json: bool) -> in
 def hold(settings: Settings, what: What, *, reason: str, tenant: str) -> int:
     """Make holds and print their ids."""
     with _store(settings, tenant) as (db, keyring, tenant_id):
-        for made in holding.hold(db, keyring, what.asked(tenant_id), reason=reason):
+        pieces = what.pieces(tenant_id)
+        if len(pieces) > 1:
+            raise RejectedError(f"a hold is made for each id and subject, and each takes a search: at most {MOST:,} at once.")
+        for made in holding.hold(db, keyring, pieces[0], reason=reason):
             print(made.label)
             terminal.say(f"retention leaves {made.jobs:,} jobs alone because of it")
     return DONE
@@ -154,13 +151,6 @@ def _foreseen(counts: Counts) -> str:
 
 def _counts(receipt: Receipt) -> str:
     return ", ".join(f"{getattr(receipt, name):,} {words}" for name, words in WORDS.items() if getattr(receipt, name)) or "nothing"
-
-
-def _lines(name: str | None) -> list[str]:
-    if name is None:
-        return []
-    text = sys.stdin.read() if name == "-" else pathlib.Path(name).read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line]
 
 
 @contextmanager

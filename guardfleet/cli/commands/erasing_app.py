@@ -38,9 +38,9 @@ def erase(
     as_json: Json = False,
 ) -> int:
     """Erase one person's texts, or a job, for good, and print the receipt; interrupt and repeat it as you like."""
-    from guardfleet.cli.commands import erasing
+    from guardfleet.cli.commands import erasing, erasing_targets
 
-    what = erasing.What(row_id or (), subject or (), ids_from, subjects_from, job)
+    what = erasing_targets.What(row_id or (), subject or (), ids_from, subjects_from, job)
     return erasing.erase(load_settings(), what, tenant=tenant, dry_run=dry_run, yes=yes, rewrite=rewrite, as_json=as_json)
 
 
@@ -66,9 +66,9 @@ def hold_add(
     tenant: Tenant = "default",
 ) -> int:
     """Hold a job, or all texts with an id or subject, and print the hold's id, one for each target."""
-    from guardfleet.cli.commands import erasing
+    from guardfleet.cli.commands import erasing, erasing_targets
 
-    what = erasing.What(row_id or (), subject or (), ids_from, subjects_from, job)
+    what = erasing_targets.What(row_id or (), subject or (), ids_from, subjects_from, job)
     return erasing.hold(load_settings(), what, reason=reason, tenant=tenant)
 
 
