@@ -66,6 +66,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "schema.upgrade": "the database was migrated",
         "erasure.begin": "texts were to be erased on request; recorded when it begins",
         "erasure.finish": "an erasure had removed all that it found",
+        "erasure.rewrite": "the tables that an erasure had changed were rewritten: its old bytes are gone",
         "hold.create": "texts were put under a legal hold",
         "hold.release": "a legal hold was released",
         "audit.expire": "rows of the audit trail were deleted because their retention was over",

@@ -31,6 +31,11 @@ class Asked:
         return None if self.job is None else views.get(db, self.job_id, tenant_id=self.tenant_id)
 
     @property
+    def label(self) -> str:
+        """The public id of the job as a job's; empty without one."""
+        return "" if self.job is None else ids.JOB.of(self.job_id)
+
+    @property
     def job_id(self) -> uuid.UUID:
         """The public id of the job. Raises NotFoundError for what cannot be one."""
         return ids.JOB.parse((self.job or "").removeprefix(ids.MODERATION.prefix))

@@ -59,6 +59,7 @@ ACTS: dict[str, tuple[str, ...]] = {
     "hold release FIRST_HOLD": ("hold.release",),
     "erase --id c4n4ry --subject c4n4ry=c4n4ry --yes": ("erasure.begin", "erasure.finish"),
     "erase --job JOB --yes": ("erasure.begin", "job.erase", "erasure.finish"),
+    "erase --rewrite": ("erasure.rewrite", "erasure.rewrite"),  # of both
     "keys rotate-secret": ("secret_key.rotate", "secret_key.retire"),
 }  # fmt: skip
 READING = {

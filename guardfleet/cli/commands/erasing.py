@@ -10,7 +10,7 @@ from guardfleet.cli.commands.erasing_targets import What
 from guardfleet.domain import ids
 from guardfleet.domain.targets import MOST
 from guardfleet.embedded.stack import database_of
-from guardfleet.errors import RejectedError, RetryableError
+from guardfleet.errors import NotFoundError, RejectedError, RetryableError
 from guardfleet.jobs import erase as use_case
 from guardfleet.jobs import holding
 from guardfleet.jobs.asked import Asked
@@ -33,7 +33,11 @@ WORDS = {
 def erase(settings: Settings, what: What, *, tenant: str, dry_run: bool, yes: bool, rewrite: bool, as_json: bool) -> int:
     """Erase, and print the receipts; status 1 if something is held or unreadable, 3 if it must be run again."""
     with _store(settings, tenant) as (db, keyring, tenant_id):
+        if rewrite and what.is_nothing and not dry_run:
+            return _rewrite(db, tenant_id, None)
         pieces = what.pieces(tenant_id)
+        if rewrite and not dry_run and (gone := _of_a_job_that_is_gone(db, keyring, pieces)):
+            return _rewrite(db, tenant_id, gone)
         if dry_run or not yes:
             counts = use_case.count(db, keyring, *pieces)
             terminal.say(_foreseen(counts))
@@ -60,12 +64,40 @@ def _erase(db: Database, keyring: Keyring, pieces: Sequence[Asked], *, rewrite: 
         waiting = len({job for one in left for job in one.waiting})
         terminal.say(f"it waits for {waiting:,} jobs that are still being filled, and for files that are read: run it again")
         return INTERRUPTED
+    status = DONE if all(one.is_whole for one in made) else FAILED_ROWS
     if rewrite:
+        status = max(status, _rewrite(db, made[0].tenant_id, [digest for one in made for digest in one.digests]))
+    return status
+
+
+def _of_a_job_that_is_gone(db: Database, keyring: Keyring, pieces: Sequence[Asked]) -> list[bytes]:
+    """Return the digests of an erasure whose job is gone, if its old bytes are left: all that is left to do is to rewrite them."""
+    try:
+        pieces[0].view(db)
+    except NotFoundError:
+        digests = [one for piece in pieces for one in receipts.digests_of(keyring, piece.tenant_id, piece.targets, piece.label)]
+        return digests if receipts.unrewritten(db, pieces[0].tenant_id, digests) else []
+    return []
+
+
+def _rewrite(db: Database, tenant_id: int, digests: Sequence[bytes] | None) -> int:
+    """Rewrite what erasures of these targets have left, also earlier ones; None: what all have left."""
+    left = receipts.unrewritten(db, tenant_id, digests)
+    try:
         with terminal.busy("rewriting") as show:
-            for receipt in made:
-                tables = rewriting.rewrite(db, receipt, lambda table: show(f"rewriting {table}, which is locked meanwhile"))
-        terminal.say(f"rewritten: {', '.join(tables) or 'nothing'}")
-    return DONE if all(one.is_whole for one in made) else FAILED_ROWS
+            done = rewriting.rewrite(db, tenant_id, left, lambda table: show(f"rewriting {table}, which is locked meanwhile"))
+    except RetryableError as error:
+        terminal.say(f"{error} Run it again.")
+        return INTERRUPTED
+    if done.tables or not done.denied:
+        terminal.say(f"rewritten: {', '.join(done.tables) or 'nothing, since no old bytes are left'}")
+    if done.denied:
+        terminal.say(f"not rewritten, since the database's user may not: {', '.join(done.denied)}")
+    if not done.has_checkpoint:
+        terminal.say("the old files go with the next checkpoint: the database's user may not begin one (pg_checkpoint)")
+    if others := receipts.unrewritten(db, tenant_id):
+        terminal.say(f"old bytes of {len(others):,} other erasures are left: `guardfleet erase --rewrite` alone rewrites them")
+    return DONE if done.is_whole else FAILED_ROWS
 
 
 def listing(settings: Settings, *, tenant: str, limit: int, as_json: bool) -> int:
@@ -75,7 +107,7 @@ def listing(settings: Settings, *, tenant: str, limit: int, as_json: bool) -> in
             if as_json:
                 print(json.dumps(receipt.as_dict()))
             else:
-                state = "done" if receipt.finished_at else "unfinished"
+                state = ("done, old bytes left" if receipt.has_old_bytes else "done") if receipt.finished_at else "unfinished"
                 print(f"{receipt.created_at:%Y-%m-%d %H:%M:%S}  {receipt.label}  {state}  {_counts(receipt)}")
     return DONE
 

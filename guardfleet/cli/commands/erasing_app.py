@@ -33,7 +33,11 @@ def erase(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what it would meet.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     rewrite: Annotated[
-        bool, typer.Option("--rewrite", help="Also rewrite the tables, so that no page keeps old bytes; each is locked meanwhile.")
+        bool,
+        typer.Option(
+            "--rewrite",
+            help="Also rewrite the tables, each locked meanwhile, so that no page keeps old bytes. Alone: of all earlier erasures.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> int:

@@ -18,7 +18,7 @@ from guardfleet.store.postgres.database import Connection, Database
 LOCK_KEY = 0x6572_6173  # "eras"
 COUNTS = ("texts", "verdicts", "blobs", "provisional", "refusals", "beside", "requests", "files", "jobs", "held", "unread")
 SELECT = f"""select e.id, e.public_id, e.tenant_id, e.created_at, e.actor_kind, e.actor, e.kinds, e.digests, e.key_id, e.job_id,
-                    j.public_id as job, e.reached_job, e.waiting, e.input_files, e.days, e.finished_at,
+                    j.public_id as job, e.reached_job, e.waiting, e.input_files, e.days, e.finished_at, e.rewritten_at,
                     {", ".join(f"e.{name}" for name in COUNTS)}
              from erasure e left join job j on j.id = e.job_id"""
 
@@ -54,6 +54,7 @@ class Receipt:
     held: int
     unread: int
     finished_at: dt.datetime | None
+    rewritten_at: dt.datetime | None
 
     @property
     def label(self) -> str:
@@ -65,12 +66,19 @@ class Receipt:
         """Whether nothing that was asked for is left: all was searched, nothing is held, and everything could be read."""
         return self.finished_at is not None and not self.held and not self.unread
 
+    @property
+    def has_old_bytes(self) -> bool:
+        """Whether tables may hold old versions of the rows that it changed, until they are rewritten."""
+        changed = (self.refusals, self.provisional, self.beside, self.requests, self.files, self.jobs)
+        return self.finished_at is not None and self.rewritten_at is None and bool(self.days or any(changed))
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON, for every face. No value that was asked for is in it."""
         return {
             "id": self.label,
             "created_at": self.created_at.isoformat(timespec="seconds"),
             "finished_at": self.finished_at and self.finished_at.isoformat(timespec="seconds"),
+            "rewritten_at": self.rewritten_at and self.rewritten_at.isoformat(timespec="seconds"),
             "complete": self.finished_at is not None,
             "actor": {"type": self.actor_kind, "id": self.actor},
             "targets": [{"kind": kind, "digest": digest.hex()} for kind, digest in zip(self.kinds, self.digests, strict=True)],
@@ -84,12 +92,11 @@ class Receipt:
 
 def begin(db: Database, keyring: Keyring, tenant_id: int, targets: Targets, job: tuple[int, str] | None) -> Receipt:
     """Return the unfinished erasure of the same targets, or a new one. `job`: its number and label; alone, all of it is erased."""
-    pairs = targets.kinds_and_values() or [(Kind.JOB, job[1] if job else "")]
-    digests = _digests(keyring, tenant_id, pairs)
+    pairs = _pairs(targets, job[1] if job else "")
     values: dict[str, Any] = {
         "tenant": tenant_id,
         "kinds": [str(kind) for kind, _ in pairs],
-        "digests": digests,
+        "digests": digests_of(keyring, tenant_id, targets, job[1] if job else ""),
         "job": job[0] if job else None,
     }
     with db.begin() as connection:  # one after the other, so that two equal requests get one receipt
@@ -108,7 +115,7 @@ def begin(db: Database, keyring: Keyring, tenant_id: int, targets: Targets, job:
 
 def unfinished(db: Database, keyring: Keyring, tenant_id: int, label: str) -> Receipt | None:
     """Return the unfinished erasure of a job as a whole, which may be gone by now; None if there is none."""
-    digests = _digests(keyring, tenant_id, [(Kind.JOB, label)])
+    digests = digests_of(keyring, tenant_id, Targets(), label)
     with db.session() as connection:
         found: int | None = connection.scalar(
             """select id from erasure where tenant_id = %(tenant)s and finished_at is null and digests = %(digests)s::bytea[]
@@ -118,8 +125,13 @@ def unfinished(db: Database, keyring: Keyring, tenant_id: int, label: str) -> Re
     return None if found is None else by_id(db, found)
 
 
-def _digests(keyring: Keyring, tenant_id: int, pairs: Sequence[tuple[Kind, str]]) -> list[bytes]:
-    return [keyring.receipt_digest(tenant_id, f"{kind}/{value}") for kind, value in pairs]
+def digests_of(keyring: Keyring, tenant_id: int, targets: Targets, label: str) -> list[bytes]:
+    """Return the digests by which a receipt of these targets, or of a job as a whole, is known."""
+    return [keyring.receipt_digest(tenant_id, f"{kind}/{value}") for kind, value in _pairs(targets, label)]
+
+
+def _pairs(targets: Targets, label: str) -> list[tuple[Kind, str]]:
+    return targets.kinds_and_values() or [(Kind.JOB, label)]
 
 
 def _create(connection: Connection, keyring: Keyring, values: dict[str, Any]) -> int:
@@ -197,6 +209,32 @@ def finish(db: Database, receipt: Receipt) -> Receipt:
         if ended is not None:
             audit.record(connection, receipt.tenant_id, "erasure.finish", receipt.label, **ended._asdict())
     return by_id(db, receipt.id)
+
+
+def unrewritten(db: Database, tenant_id: int, digests: Sequence[bytes] | None = None) -> list[Receipt]:
+    """Return the receipts whose old bytes are left; with digests, those of erasures that had any of these targets."""
+    with db.session() as connection:
+        found = (
+            connection.cursor(row_factory=class_row(Receipt))
+            .execute(
+                f"""{SELECT} where e.tenant_id = %(tenant)s and e.finished_at is not null and e.rewritten_at is null
+                      and (%(digests)s::bytea[] is null or e.digests && %(digests)s::bytea[]) order by e.id""",
+                {"tenant": tenant_id, "digests": None if digests is None else list(digests)},
+            )
+            .fetchall()
+        )
+    return [one for one in found if one.has_old_bytes]
+
+
+def rewritten(db: Database, tenant_id: int, made: Sequence[Receipt]) -> None:
+    """Record that no old bytes of these erasures are left."""
+    with db.begin() as connection:
+        connection.execute(
+            "update erasure set rewritten_at = now() where id = any(%(ids)s::int8[]) and rewritten_at is null",
+            {"ids": [one.id for one in made]},
+        )
+        for one in made:
+            audit.record(connection, tenant_id, "erasure.rewrite", one.label)
 
 
 def by_id(db: Database, receipt_id: int) -> Receipt:

@@ -5,8 +5,11 @@ from guardfleet.store.partitions import name_of
 from guardfleet.store.postgres.database import Database, translating, unhurried
 
 PARENT = "verdict"
-# Other tables whose values may be remembered, and the count of a receipt that says whether rows of theirs were changed.
-SHARED = {"rejection": "refusals", "repeat": "requests", "file": "files", "job": "jobs"}
+# Other tables whose values may be remembered, and the counts of a receipt that say whether rows of theirs were changed.
+SHARED = {
+    "rejection": ("refusals", "jobs"), "repeat": ("requests",), "file": ("files",), "job": ("jobs",),
+    "sample_text": ("beside", "jobs"),
+}  # fmt: skip
 OF_PARENT = f"select exists (select from pg_stats where schemaname = 'public' and tablename = '{PARENT}')"
 DELETE = """do $$ begin
   if current_setting('is_superuser')::bool then delete from pg_statistic where starelid = '{table}'::regclass; end if; end $$"""
@@ -18,7 +21,7 @@ def forget(db: Database, receipt: Receipt) -> None:
     ANALYZE leaves those of an empty table as they are: these are deleted, which only a superuser may.
     """
     tables = [name_of(PARENT, day) for day in sorted(receipt.days)]
-    tables += [table for table, count in SHARED.items() if getattr(receipt, count) or (receipt.jobs and table == "rejection")]
+    tables += [table for table, counts in SHARED.items() if any(getattr(receipt, count) for count in counts)]
     if not tables:
         return
     with translating(), unhurried(db) as connection:

@@ -47,6 +47,7 @@ class Erasure(Base):
     held: Mapped[int] = mapped_column(server_default=ZERO)  # texts, or files, left alone under a legal hold
     unread: Mapped[int] = mapped_column(server_default=ZERO)  # shards that could not be decrypted, and so not searched
     finished_at: Mapped[dt.datetime | None]
+    rewritten_at: Mapped[dt.datetime | None]  # by rewriting.rewrite() once all is; null: old bytes may be left
     __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]), Index("erasure_tenant", "tenant_id", text("id desc")))
 
 
