@@ -85,7 +85,11 @@ def _population(db: Database, job: JobView, *, slice_key: str | None, compares: 
     if compares and not has_second and not has_shadow:
         raise RejectedError(NOTHING_TO_COMPARE.format(job.label), param="by")
     seqs = np.concatenate([np.arange(first, first + len(found.doubt[first]), dtype=np.int32) for first in firsts])
-    joined = {name: np.concatenate([column[at] for at in firsts]) for name, column in _kept(found)}
+    is_there = ~np.isin(seqs, samples.erased(db, job))
+    if not is_there.any():
+        raise RejectedError(f"all texts of {job.label} were erased.")
+    seqs = seqs[is_there]
+    joined = {name: np.concatenate([column[at] for at in firsts])[is_there] for name, column in _kept(found)}
     disagreement = Strata(_disagreement(joined, has_second=has_second), DISAGREEMENTS) if compares else None
     slices = None if slice_key is None else Strata(joined["slices"], tuple(found.names))
     return Population(seqs, completed(joined["doubt"]), disagreement, slices)

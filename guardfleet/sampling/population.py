@@ -25,7 +25,7 @@ class Strata:
 
 @dataclass(frozen=True)
 class Population:
-    """All texts of a job that have a verdict row, errors included, in input order.
+    """All texts of a job that have a verdict row and were not erased, errors included, in input order.
 
     `doubt`: from LEAST_DOUBT to 1, how near the two likeliest severities are. `disagreement`, `slices`: None where not asked for.
     """

@@ -1,6 +1,7 @@
 """The review queue: texts that the policy in force wants a person to look at, and that nobody has looked at yet.
 
-Nothing is queued: it is what decisions say without what labels say. A shard without such a text is in no index, and costs nothing.
+Nothing is queued: it is what decisions say without what labels say, and without texts that were erased, which nobody can judge. A
+shard without such a text is in no index, and costs nothing.
 """
 
 import datetime as dt
@@ -14,6 +15,7 @@ from guardfleet.domain.labels import REVIEWS
 from guardfleet.policy.document import Action
 from guardfleet.store import decisions
 from guardfleet.store.postgres.database import Connection, Database
+from guardfleet.store.words import ERASED_VERDICT
 
 SHARDS_AT_ONCE = 32
 IN_FORCE = f"""(select d.policy_id from decision d join policy p on p.id = d.policy_id
@@ -57,7 +59,7 @@ def waiting(
 def _shards(db: Database, tenant_id: int, job_id: int | None, after: Place) -> list[Any]:
     with db.session() as connection:
         return connection.execute(
-            f"""select x.job_id, x.first_seq, x.n, x.policy_id, x.outcomes, j.public_id, j.day
+            f"""select x.job_id, x.first_seq, x.n, x.policy_id, x.outcomes, j.public_id, j.day, j.erased
                 from decision x join job j on j.id = x.job_id join tenant t on t.id = j.tenant_id
                 where x.reviewed > 0 and not x.shadow and j.tenant_id = %(tenant)s
                   and (%(job)s::int8 is null or x.job_id = %(job)s::int8)
@@ -69,7 +71,7 @@ def _shards(db: Database, tenant_id: int, job_id: int | None, after: Place) -> l
 
 
 def _unlabelled(db: Database, shards: Sequence[Any], after: Place) -> list[list[int]]:
-    """Return the places of each shard's texts that are to be reviewed and have no label of a review."""
+    """Return the places of each shard's texts that are to be reviewed and have no label of a review, nor were erased."""
     with db.session() as connection:
         found = [_to_review(db, connection, shard, after) for shard in shards]
         done = connection.execute(
@@ -83,8 +85,26 @@ def _unlabelled(db: Database, shards: Sequence[Any], after: Place) -> list[list[
                 "ns": [one.n for one in shards], "sources": list(map(int, REVIEWS)),
             },
         )  # fmt: skip
-        labelled = {(row.job_id, seq) for row in done for seq in row.seqs or ()}
-    return [[seq for seq in seqs if (shard.job_id, seq) not in labelled] for shard, seqs in zip(shards, found, strict=True)]
+        out = {(row.job_id, seq) for row in done for seq in row.seqs or ()}
+        out |= _erased(connection, shards)
+    return [[seq for seq in seqs if (shard.job_id, seq) not in out] for shard, seqs in zip(shards, found, strict=True)]
+
+
+def _erased(connection: Connection, shards: Sequence[Any]) -> set[tuple[int, int]]:
+    some = [one for one in shards if one.erased]
+    if not some:
+        return set()
+    rows = connection.execute(
+        f"""select v.job_id, v.seq
+            from unnest(%(jobs)s::int8[], %(days)s::date[], %(firsts)s::int4[], %(ns)s::int4[]) s (job_id, day, first_seq, n)
+            join verdict v on v.job_id = s.job_id and v.day = s.day and v.seq >= s.first_seq and v.seq < s.first_seq + s.n
+            where {ERASED_VERDICT}""",
+        {
+            "jobs": [one.job_id for one in some], "days": [one.day for one in some],
+            "firsts": [one.first_seq for one in some], "ns": [one.n for one in some],
+        },
+    )  # fmt: skip
+    return {(row.job_id, row.seq) for row in rows}
 
 
 def _to_review(db: Database, connection: Connection, shard: Any, after: Place) -> list[int]:

@@ -14,6 +14,7 @@ from guardfleet.errors import NotFoundError
 from guardfleet.store import audit
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Connection, Database, copy_rows
+from guardfleet.store.words import ERASED_VERDICT
 
 SELECT = """select s.id, s.public_id, s.job_id, j.public_id as job_public_id, s.design, s.n, s.seed, s.created_at
             from sample s join job j on j.id = s.job_id"""
@@ -87,6 +88,17 @@ def columns(db: Database, among: Sequence[Any], key: str | None) -> dict[int, Co
             },
         )  # fmt: skip
         return {row.first_seq: Columns(row.slices, row.models) for row in rows}
+
+
+def erased(db: Database, job: JobView) -> list[int]:
+    """Return the job's texts that were erased, which nobody can label."""
+    if not job.erased:
+        return []
+    with db.session() as connection:
+        return connection.scalars(
+            f"select v.seq from verdict v where v.job_id = %(job)s and v.day = %(day)s and {ERASED_VERDICT}",
+            {"job": job.id, "day": job.day},
+        )
 
 
 def second_model(db: Database, job: JobView) -> bool:

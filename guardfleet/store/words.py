@@ -4,13 +4,15 @@
 not bound as values: otherwise the planner could not see that a partial index fits. A statement sets a state as `{JobState.FAILED}`.
 """
 
+import json
 from dataclasses import dataclass
 from enum import IntEnum
 
 from guardfleet.domain import ids
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import DeliveryState, FileState, JobState, ShardState
-from guardfleet.domain.verdict import ServedBy, Severity
+from guardfleet.domain.verdict import ERASED, ServedBy, Severity
+from guardfleet.rows.payload import ERASED as NOTE_ERASED
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +65,6 @@ KEPT_FILE = _state(FileState.UPLOADING, FileState.WHOLE)
 LEFT_FILE = _state(FileState.DELETED)  # its content may still exist
 
 REUSABLE_VERDICT = f"served_by = {ServedBy.MODEL} and severity < {Severity.ERROR}"
+_NOTES = json.dumps({"notes": [NOTE_ERASED]})
+ERASED_VERDICT = f"(v.error = '{ERASED}' or v.evidence = '{_NOTES}'::jsonb)"  # its text was erased before, or after it had one
 FLAGGED_VERDICT = f"severity >= {Severity.CONTROVERSIAL}"

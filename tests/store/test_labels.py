@@ -7,22 +7,28 @@ from typing import Any
 import pytest
 
 from guardfleet.domain import ids
+from guardfleet.domain.targets import Targets
 from guardfleet.domain.verdict import Judgement
 from guardfleet.errors import NotFoundError, RejectedError
-from guardfleet.jobs import labelling, review, sampling
+from guardfleet.jobs import erase, labelling, review, sampling
+from guardfleet.jobs.asked import Asked as WhatToErase
 from guardfleet.jobs.labelling import Asked, Defaults, Refused, Taken
 from guardfleet.jobs.redecide import redecide
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import audit, keys, labels, policies, samples
+from guardfleet.store import audit, keys, labels, policies, samples, verdicts
 from guardfleet.store.audit import Wanted
 from guardfleet.store.decisions import Scope
-from guardfleet.store.jobs import control, retention
+from guardfleet.store.jobs import control, retention, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from tests.services.judged import SAFE, UNSAFE, UNSURE, failed
+from tests.services.moderating import moderator
 from tests.services.stored import LONG_AGO, finished_on, scalar, submit
+from tests.store.test_erasure import BY_ID, brought
 from tests.store.test_policies import STRICT, TENANT, activated, finished
+from worker.moderation.tasks import Moderator
 
+__all__ = ["moderator"]
 FOUR = (SAFE, UNSAFE, UNSURE, failed("unparsed"))
 REVIEWER = Defaults(source="reviewer", author="ann")
 SHADOW = "name: other\nshadow: true\ndefault: allow\nerrors: review\nrules: [{id: all, when: {severity: unsafe}, action: flag}]\n"
@@ -255,6 +261,33 @@ def is_due(seq: int) -> bool:
 
 def queue(db: Database, limit: int, job: JobView | None = None) -> list[Any]:
     return review.page(db, TENANT, job_id=job and job.id, after=None, limit=limit)
+
+
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_nobody_is_asked_about_a_text_that_was_erased(
+    db: Database, keyring: Keyring, moderator: Moderator, is_judged: bool
+) -> None:
+    activated(db, STRICT)  # errors are to review
+    if is_judged:
+        job = finished(db, keyring, judged(40), shard_texts=4)
+        waiting = [one["row_id"] for one in queue(db, 1000)]
+        erase.erase(db, keyring, WhatToErase(TENANT, Targets.of(waiting[:2])))
+        left = waiting[2:]
+    else:
+        job, left = brought(db, keyring, shard_texts=7), []
+        erase.erase(db, keyring, WhatToErase(TENANT, BY_ID))
+        moderator(job.id, 0)
+    job = views.get(db, job.public_id)
+    assert job.erased == (2 if is_judged else 1)
+    assert [one["row_id"] for one in queue(db, 1000) if one["row_id"] in left or one["row_id"] is None] == left
+    sample = drawn(db, job, 40, "random")
+    assert (sample.n, sample.design["population"]) == (job.done - job.erased, job.done - job.erased)
+    everything = {one.seq for one in texts_of(db, sample)}
+    assert len(everything) == job.done - job.erased
+    erase.erase(db, keyring, WhatToErase(TENANT, Targets.of(row["id"] for row in verdicts.export(db, job) if row["id"])))
+    assert queue(db, 1000) == []
+    with pytest.raises(RejectedError, match="were erased"):
+        drawn(db, views.get(db, job.public_id), 5, "random")
 
 
 def test_the_queue_follows_the_policy_in_force(db: Database, keyring: Keyring) -> None:
