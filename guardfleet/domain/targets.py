@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -52,6 +52,12 @@ class Targets:
     def __or__(self, other: "Targets") -> "Targets":
         """Return the targets of both."""
         return Targets(self.ids | other.ids, self.subjects | other.subjects)
+
+    def pieces(self) -> Iterator["Targets"]:
+        """Yield parts that one search can take; holds may cover more than a request may name."""
+        ids, subjects = sorted(self.ids), sorted(self.subjects)
+        yield from (Targets(frozenset(ids[at : at + MOST])) for at in range(0, len(ids), MOST))
+        yield from (Targets(subjects=frozenset(subjects[at : at + MOST])) for at in range(0, len(subjects), MOST))
 
     def covers(self, row_id: str | None, metadata: Mapping[str, Any] | None) -> bool:
         """Return whether a text with this id and metadata is meant. As policies compare: 7 is not "7", and `true` is not 1."""

@@ -55,8 +55,8 @@ def covered(db: Database, keyring: Keyring, tenant_id: int, jobs: Sequence[Searc
 
     Or with a shard that cannot be decrypted, while there is such a hold: nobody knows what is in it. Nothing is written.
     """
-    targets = holds.covered(db, keyring, tenant_id)
-    met = {one.job.id for one in searching.search(db, keyring, jobs, targets, Targets())} if jobs else set()
+    pieces = holds.covered(db, keyring, tenant_id).pieces() if jobs else ()
+    met = {one.job.id for piece in pieces for one in searching.search(db, keyring, jobs, piece, Targets())}
     return [job for job in jobs if job.id in met or job.is_kept]
 
 

@@ -540,6 +540,7 @@ def test_a_big_job_as_a_whole_goes_in_calls_that_end_in_time(
     job = judged(db, keyring)
     first = use_case.erase(db, keyring, Asked(1, Targets(), job.label), budget_s=0.0)
     assert (first.finished_at, first.verdicts, first.jobs) == (None, 2, 0)
+    assert len(first.days) == 1  # whose old bytes are left even if a hold comes now
     assert use_case.erase(db, keyring, Asked(1, Targets(), job.label), budget_s=0.0).verdicts == 4
     whole = use_case.erase(db, keyring, Asked(1, Targets(), job.label))
     assert (whole.public_id, whole.is_whole, whole.verdicts, whole.jobs) == (first.public_id, True, NO_TEXT, 1)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from guardfleet.domain import targets as targets_of_requests
 from guardfleet.domain.targets import Targets
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.jobs import erase as use_case
@@ -213,6 +214,27 @@ def test_a_refused_line_with_a_held_id_is_held_and_keeps_its_job_and_file(db: Da
     holds.release(db, made.public_id, tenant_id=1)
     receipt = erase(db, keyring, both)
     assert (receipt.refusals, receipt.files, receipt.held, receipt.is_whole) == (1, 1, 0, True)
+
+
+def test_more_holds_than_one_request_may_name_keep_a_job(db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = judged(db, keyring)
+    monkeypatch.setattr(targets_of_requests, "MOST", 2)
+    for targets in (BY_ID, BY_SUBJECT, OTHERS, *(Targets.of([f"nobody-{n}"]) for n in range(3))):
+        hold(db, keyring, targets)
+    change(db, "delete from held_job; update job set holds = 0")  # as of holds that came before the job
+    assert use_case.erase(db, keyring, Asked(1, Targets(), job.label)).jobs == 0
+    assert scalar(db, "select holds from job") == 3
+
+
+def test_an_id_in_a_refused_line_alone_is_foreseen_with_its_file(db: Database, keyring: Keyring) -> None:
+    job = judged(db, keyring)
+    uploaded(db, keyring, job)
+    change(db, f"insert into rejection values ({job.id}, 9, 'missing_text', 'no text', 'refused')")
+    asked = Asked(1, Targets.of(["refused"]))
+    foreseen = use_case.count(db, keyring, asked)
+    receipt = use_case.erase(db, keyring, asked)
+    assert (foreseen.texts, foreseen.refusals, foreseen.files, foreseen.jobs) == (0, 1, 1, 1)
+    assert (receipt.texts, receipt.refusals, receipt.files) == (0, 1, 1)
 
 
 def test_a_refused_line_of_a_held_job_is_counted_as_held(db: Database, keyring: Keyring) -> None:

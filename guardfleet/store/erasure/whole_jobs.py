@@ -54,6 +54,8 @@ def erase_verdicts(db: Database, receipt_id: int, job: SearchedJob) -> Iterator[
                 beside = sum(connection.execute(f"delete from {table} where {span}", values).rowcount for table in OF_TEXT)
                 verdicts = connection.execute(f"delete from verdict where {span} and day = %(day)s", values).rowcount
                 receipts.add(connection, receipt_id, verdicts=verdicts, beside=beside)
+                if verdicts:
+                    receipts.note(connection, receipt_id, day=job.day)
         if verdicts or not free:
             yield free
 
