@@ -69,6 +69,7 @@ MODULES = {
     "guardfleet/cli/commands/labels.py": "- what people say",
     "guardfleet/store/labels.py": "- what people say; finds the text of a label",
     "guardfleet/store/samples.py": "- hands two columns on",
+    "guardfleet/store/reviews.py": "- leaves out erased texts",
     "guardfleet/cli/commands/sample.py": "fields",
     "guardfleet/cli/tables.py": "- writes rows of labels and samples",
     "guardfleet/jobs/labelling.py": "- what people say",
