@@ -210,10 +210,13 @@ def test_what_cannot_be_meant_is_refused(
     assert scalar(db, "select count(*) from erasure") == scalar(db, "select count(*) from legal_hold") == 0
 
 
-def test_a_file_with_a_held_text_of_a_batch_that_came_later_cannot_be_deleted(client: TestClient, db: Database) -> None:
+def test_a_batch_that_came_after_a_hold_and_its_file_stay_if_a_text_is_held(client: TestClient, db: Database) -> None:
     assert client.post("/v1/holds", json={"ids": [ID], "reason": "r"}).status_code == 200
-    file = f"/v1/files/{client.get(f'/v1/batches/{uploaded(client, db)}').json()['input_file_id']}"
+    batch = f"/v1/batches/{uploaded(client, db)}"
+    file = f"/v1/files/{client.get(batch).json()['input_file_id']}"
     assert client.delete(file).status_code == 400
+    assert client.delete(batch).json()["counts"] | {"jobs": 0, "held": 3} == client.delete(batch).json()["counts"]
+    assert client.get(batch).json()["request_counts"]["total"] == 3
     assert client.get(f"{file}/content").content == LINES
 
 
