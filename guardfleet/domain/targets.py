@@ -70,7 +70,9 @@ class Targets:
     def require_job(self) -> None:
         """Raise RejectedError for ids that mean nothing without a job."""
         if any(INVENTED.fullmatch(one) for one in self.ids):
-            raise RejectedError("ids like line:1 are those of rows without an id, other ones in each job: name the job too.")
+            raise RejectedError(
+                "ids like line:1 are those of rows without an id, other ones in each job: name the job too.", param="ids"
+            )
 
     def kinds_and_values(self) -> list[tuple[Kind, str]]:
         """Return each target, in one order: its kind, and its value as receipts digest it and holds encrypt it."""

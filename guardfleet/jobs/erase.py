@@ -10,9 +10,10 @@ It may be killed anywhere, or stop because its time is over: the same request go
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from guardfleet.domain import ids
+from guardfleet.domain.targets import Targets
 from guardfleet.errors import NotFoundError
 from guardfleet.jobs import holding
 from guardfleet.jobs.asked import Asked
@@ -21,7 +22,7 @@ from guardfleet.store import holds, installation
 from guardfleet.store.erasure import inputs, receipts, statistics, texts, whole_jobs
 from guardfleet.store.erasure import search as searching
 from guardfleet.store.erasure.receipts import Receipt
-from guardfleet.store.erasure.search import SearchedJob
+from guardfleet.store.erasure.search import Found, SearchedJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 
@@ -103,14 +104,26 @@ class Erasing:
         Neither is counted of jobs that are still being filled: they are searched again.
         """
         held, unread = 0, 0
-        on_hold = holds.covered(self.db, self.keyring, self.asked.tenant_id)  # anew: an erasure may take hours
-        for found in searching.search(self.db, self.keyring, group, self.asked.targets, on_hold):
+        for found in self._search(group):
             texts.forget_refused(self.db, self.receipt.id, found.job, sorted(found.lines))
             if found.seqs:
                 self.on_progress(texts.erase(self.db, self.keyring, self.receipt.id, found.job, sorted(found.seqs)))
             if not found.job.is_ingesting:
                 held, unread = held + found.n_held, unread + found.unread
         return held, unread
+
+    def _search(self, group: Sequence[SearchedJob]) -> list[Found]:
+        """Return what is in the jobs, compared with the holds there are now; once more if one was made meanwhile."""
+        while True:
+            targets, jobs = on_hold = self._on_hold(group)
+            group = [replace(job, is_held=job.id in jobs) for job in group]
+            found = searching.search(self.db, self.keyring, group, self.asked.targets, targets)
+            if not found or self._on_hold(group) == on_hold:
+                return found
+
+    def _on_hold(self, group: Sequence[SearchedJob]) -> tuple[Targets, set[int]]:
+        now = searching.some(self.db, self.asked.tenant_id, [job.id for job in group])
+        return holds.covered(self.db, self.keyring, self.asked.tenant_id), {job.id for job in now if job.is_held}
 
     def whole(self) -> bool:
         """Erase the job and its retries as a whole, unless one is on hold; return whether nothing is left to do.

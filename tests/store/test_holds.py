@@ -12,6 +12,7 @@ from guardfleet.jobs import holding
 from guardfleet.jobs.asked import Asked
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.store import audit, files, holds, rotation
+from guardfleet.store.erasure import search as searching
 from guardfleet.store.erasure import whole_jobs
 from guardfleet.store.files import StoredFile
 from guardfleet.store.holds import Hold
@@ -214,6 +215,25 @@ def test_a_refused_line_with_a_held_id_is_held_and_keeps_its_job_and_file(db: Da
     holds.release(db, made.public_id, tenant_id=1)
     receipt = erase(db, keyring, both)
     assert (receipt.refusals, receipt.files, receipt.held, receipt.is_whole) == (1, 1, 0, True)
+
+
+@pytest.mark.parametrize(("targets", "n_held"), [(BY_ID, 1), (None, 2)], ids=["id", "job"])
+def test_a_hold_that_comes_while_texts_are_searched_holds(
+    db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, targets: Targets | None, n_held: int
+) -> None:
+    job = judged(db, keyring)
+    search, made = searching.search, []
+
+    def meanwhile(*args: Any) -> Any:
+        found = search(*args)
+        if not made:
+            made.append(None)
+            hold(db, keyring, targets or Targets(), None if targets else job)
+        return found
+
+    monkeypatch.setattr(searching, "search", meanwhile)
+    receipt = erase(db, keyring, BY_SUBJECT)
+    assert (receipt.texts, receipt.held) == (2 - n_held, n_held)
 
 
 def test_more_holds_than_one_request_may_name_keep_a_job(db: Database, keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
