@@ -27,10 +27,11 @@ from guardfleet.jobs.simulation import simulate
 from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import migrate, policies, verdicts
-from guardfleet.store.decisions import Scope
+from guardfleet.store import migrate, verdicts
 from guardfleet.store.jobs import views
 from guardfleet.store.partitions import ensure_day
+from guardfleet.store.policy import policies
+from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.page import Cursor
 from tests.services.databases import database_on, unique

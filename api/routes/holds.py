@@ -11,8 +11,8 @@ from api.routes.erasures import Wanted
 from api.routes.files import page_object
 from guardfleet.domain import ids
 from guardfleet.jobs import holding
-from guardfleet.store import holds
-from guardfleet.store.holds import REASON, Hold
+from guardfleet.store.erasure import holds
+from guardfleet.store.erasure.holds import REASON, Hold
 
 router = APIRouter(prefix="/v1/holds", tags=["holds"])
 

@@ -18,9 +18,9 @@ from guardfleet.domain.labels import MOST_AUTHOR
 from guardfleet.errors import RejectedError
 from guardfleet.jobs import labelling, review, sampling
 from guardfleet.jobs.labelling import AT_ONCE, SOURCES, Defaults
-from guardfleet.store import labels, samples
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.labels import labels, samples
 
 router = APIRouter(tags=["labels"], dependencies=[Depends(unambiguous)])
 

@@ -16,9 +16,10 @@ from api.routes.files import page_object
 from guardfleet.errors import NotFoundError
 from guardfleet.lists import reading
 from guardfleet.policy.document import WORD
-from guardfleet.store import audit, lists
+from guardfleet.store import audit
 from guardfleet.store.keys import Caller
-from guardfleet.store.lists import Version
+from guardfleet.store.policy import lists
+from guardfleet.store.policy.lists import Version
 
 router = APIRouter(prefix="/v1/lists", tags=["lists"])
 

@@ -22,9 +22,9 @@ from api.routes.moderations import ACTION, judge
 from guardfleet.domain.ids import EVERY_TENANT
 from guardfleet.domain.labels import Source
 from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity
-from guardfleet.store import labels
 from guardfleet.store.keys import Caller
-from guardfleet.store.labels import Given
+from guardfleet.store.labels import labels
+from guardfleet.store.labels.labels import Given
 from guardfleet.verdicts.encoding import StoredVerdict
 
 router = APIRouter(prefix="/v1alpha1", tags=["perspective"], dependencies=[Depends(unambiguous)])

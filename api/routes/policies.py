@@ -21,11 +21,11 @@ from guardfleet.jobs.redecide import ready
 from guardfleet.jobs.simulation import report, simulate
 from guardfleet.policy import presets
 from guardfleet.policy.document import Policy
-from guardfleet.store import lists, policies
-from guardfleet.store.decisions import Scope
 from guardfleet.store.jobs import views
 from guardfleet.store.keys import Caller
-from guardfleet.store.policies import Version
+from guardfleet.store.policy import lists, policies
+from guardfleet.store.policy.decisions import Scope
+from guardfleet.store.policy.policies import Version
 from guardfleet.store.postgres.database import Database
 
 router = APIRouter(prefix="/v1/policies", tags=["policies"])

@@ -13,9 +13,9 @@ from api.routes.policies import LONGEST_PASS_S, PASS_S
 from api.services.stored_scope import scope_of
 from guardfleet.domain.options import WHOLE
 from guardfleet.jobs.redecide import label_of, redecide
-from guardfleet.store import decisions
-from guardfleet.store.decisions import Scope
-from guardfleet.store.policies import Version
+from guardfleet.store.policy import decisions
+from guardfleet.store.policy.decisions import Scope
+from guardfleet.store.policy.policies import Version
 from guardfleet.store.postgres.database import Database
 
 router = APIRouter(tags=["policies"])

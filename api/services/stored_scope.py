@@ -4,8 +4,8 @@ import datetime as dt
 
 from api.http.problems import ProblemError
 from guardfleet.domain import ids
-from guardfleet.store.decisions import Scope
 from guardfleet.store.jobs import views
+from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
 
 

@@ -24,10 +24,11 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import row_of
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import audit, installation, migrate, samples, verdicts
+from guardfleet.store import audit, installation, migrate, verdicts
 from guardfleet.store.jobs import control, interactive, unprocessed, views
 from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.labels import samples
 from guardfleet.store.postgres import pooler
 from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.filters import Filter

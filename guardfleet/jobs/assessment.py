@@ -15,9 +15,10 @@ from guardfleet.policy.document import Action
 from guardfleet.sampling.estimates import Estimate, Weights, weights
 from guardfleet.sampling.figures import UNSAFE_FROM, by_action, figures
 from guardfleet.sampling.population import Mask, Places
-from guardfleet.store import labels, samples, verdicts
-from guardfleet.store.decisions import Scope
+from guardfleet.store import verdicts
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.labels import labels, samples
+from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
 
 NO_ACTION = len(Action)  # as simulation.NOTHING

@@ -18,8 +18,8 @@ from guardfleet.errors import NotFoundError
 from guardfleet.jobs import holding
 from guardfleet.jobs.asked import Asked
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import holds, installation
-from guardfleet.store.erasure import inputs, receipts, statistics, texts, whole_jobs
+from guardfleet.store import installation
+from guardfleet.store.erasure import holds, inputs, receipts, statistics, texts, whole_jobs
 from guardfleet.store.erasure import search as searching
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.erasure.search import Found, SearchedJob

@@ -11,10 +11,11 @@ from guardfleet.domain.targets import Kind, Targets
 from guardfleet.errors import RejectedError
 from guardfleet.jobs.asked import Asked
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import holds, installation
+from guardfleet.store import installation
+from guardfleet.store.erasure import holds
 from guardfleet.store.erasure import search as searching
+from guardfleet.store.erasure.holds import Hold
 from guardfleet.store.erasure.search import SearchedJob
-from guardfleet.store.holds import Hold
 from guardfleet.store.postgres.database import Database
 
 

@@ -9,8 +9,8 @@ from guardfleet.domain import ids
 from guardfleet.domain.labels import MOST_AUTHOR, Source
 from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity, categories_of
 from guardfleet.errors import NotFoundError
-from guardfleet.store import labels, samples
-from guardfleet.store.labels import Given
+from guardfleet.store.labels import labels, samples
+from guardfleet.store.labels.labels import Given
 from guardfleet.store.postgres.database import Database
 
 AT_ONCE = 1000  # labels that one transaction stores

@@ -12,9 +12,10 @@ from typing import Any
 
 from guardfleet.errors import RejectedError
 from guardfleet.policy.evaluation import Decider
-from guardfleet.store import audit, decisions, policies
-from guardfleet.store.decisions import Decided, Reads, Scope
-from guardfleet.store.policies import Version
+from guardfleet.store import audit
+from guardfleet.store.policy import decisions, policies
+from guardfleet.store.policy.decisions import Decided, Reads, Scope
+from guardfleet.store.policy.policies import Version
 from guardfleet.store.postgres.database import Database
 
 SHARDS_AT_ONCE = 32  # read, decided and written together: a transaction of some tens of milliseconds

@@ -7,9 +7,10 @@ from typing import Any
 from guardfleet.domain import ids
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.jobs.sampling import said
-from guardfleet.store import labels, reviews, verdicts
+from guardfleet.store import verdicts
+from guardfleet.store.labels import labels, reviews
+from guardfleet.store.labels.reviews import Place
 from guardfleet.store.postgres.database import Database
-from guardfleet.store.reviews import Place
 
 SEQ_DIGITS = 10
 NO_PLACE = "after is not an `id` of the queue: take `last_id` of the previous page."

@@ -17,13 +17,15 @@ from guardfleet.sampling import designs
 from guardfleet.sampling.designs import Plan
 from guardfleet.sampling.population import Population, Strata, completed, doubts
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import decisions, samples, verdicts
-from guardfleet.store.decisions import Reads, Scope
+from guardfleet.store import verdicts
 from guardfleet.store.jobs import texts
 from guardfleet.store.jobs.retries import Places
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.labels import samples
+from guardfleet.store.labels.samples import Drawn, Sample
+from guardfleet.store.policy import decisions
+from guardfleet.store.policy.decisions import Reads, Scope
 from guardfleet.store.postgres.database import Database
-from guardfleet.store.samples import Drawn, Sample
 from guardfleet.verdicts.page import Content
 
 MOST_TEXTS = 100_000  # of one sample: more than anybody labels

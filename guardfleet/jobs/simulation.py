@@ -16,9 +16,9 @@ from guardfleet.jobs import assessment
 from guardfleet.jobs.redecide import SHARDS_AT_ONCE, groups
 from guardfleet.policy.document import LANGUAGE_KEYS, SOURCE_KEY, Action, Policy
 from guardfleet.policy.evaluation import DEFAULT, ERRORS, Decider
-from guardfleet.store import decisions
-from guardfleet.store.decisions import Reads, Scope
 from guardfleet.store.jobs import views
+from guardfleet.store.policy import decisions
+from guardfleet.store.policy.decisions import Reads, Scope
 from guardfleet.store.postgres.database import Database
 
 NOTHING = len(Action)  # in place of an action, where no policy has decided

@@ -13,8 +13,9 @@ from guardfleet.domain.decision import Decision
 from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
 from guardfleet.policy.document import Action
-from guardfleet.store import audit, decisions
+from guardfleet.store import audit
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.policy import decisions
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import REUSABLE_VERDICT

@@ -11,10 +11,11 @@ from guardfleet.jobs import labelling
 from guardfleet.jobs.labelling import Defaults
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import audit, installation, keys, labels
+from guardfleet.store import audit, installation, keys
 from guardfleet.store.audit import Wanted
 from guardfleet.store.jobs import retention
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.labels import labels
 from guardfleet.store.postgres.database import Database
 from tests.services.commands import said
 from tests.services.fixtures import SECRET_KEY

@@ -18,8 +18,9 @@ from guardfleet.domain.verdict import CATEGORY_NAMES
 from guardfleet.policy import presets
 from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import keys, policies
+from guardfleet.store import keys
 from guardfleet.store.jobs import retention
+from guardfleet.store.policy import policies
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until

@@ -15,7 +15,7 @@ from guardfleet.policy import presets
 from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import policies
+from guardfleet.store.policy import policies
 from guardfleet.store.postgres.database import Database
 from tests.services.commands import environment, said
 from tests.services.fixtures import SECRET_KEY

@@ -14,9 +14,10 @@ from guardfleet import AsyncClient, AsyncDirectClient, Client, DirectClient
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import audit, keys, labels
+from guardfleet.store import audit, keys
 from guardfleet.store.audit import Wanted
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.labels import labels
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.served import served

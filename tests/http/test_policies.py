@@ -24,9 +24,10 @@ from guardfleet.policy import presets
 from guardfleet.policy.reading import MOST_BYTES, MOST_PROBLEMS, read
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import audit, keys, policies
+from guardfleet.store import audit, keys
 from guardfleet.store.audit import Wanted
-from guardfleet.store.decisions import Scope
+from guardfleet.store.policy import policies
+from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.judged import SAFE, UNSAFE, UNSURE

@@ -18,8 +18,8 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import files, holds, keys, verdicts
-from guardfleet.store.erasure import receipts, search, texts, whole_jobs
+from guardfleet.store import files, keys, verdicts
+from guardfleet.store.erasure import holds, receipts, search, texts, whole_jobs
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.jobs import control, intake_recovery, unprocessed, views
 from guardfleet.store.jobs.views import JobView

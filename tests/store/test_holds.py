@@ -11,11 +11,11 @@ from guardfleet.jobs import erase as use_case
 from guardfleet.jobs import holding
 from guardfleet.jobs.asked import Asked
 from guardfleet.security.encryption import Keyring, new_secret_key
-from guardfleet.store import audit, files, holds, rotation
+from guardfleet.store import audit, files, rotation
+from guardfleet.store.erasure import holds, whole_jobs
 from guardfleet.store.erasure import search as searching
-from guardfleet.store.erasure import whole_jobs
+from guardfleet.store.erasure.holds import Hold
 from guardfleet.store.files import StoredFile
-from guardfleet.store.holds import Hold
 from guardfleet.store.jobs import retention, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database

@@ -15,11 +15,13 @@ from guardfleet.jobs.asked import Asked as WhatToErase
 from guardfleet.jobs.labelling import Asked, Defaults, Refused, Taken
 from guardfleet.jobs.redecide import redecide
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import audit, keys, labels, policies, samples, verdicts
+from guardfleet.store import audit, keys, verdicts
 from guardfleet.store.audit import Wanted
-from guardfleet.store.decisions import Scope
 from guardfleet.store.jobs import control, retention, views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.labels import labels, samples
+from guardfleet.store.policy import policies
+from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
 from tests.services.judged import SAFE, UNSAFE, UNSURE, failed
 from tests.services.moderating import moderator

@@ -14,11 +14,12 @@ from guardfleet.policy.reading import read
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import keys, lists, policies, verdicts
-from guardfleet.store.decisions import Scope
+from guardfleet.store import keys, verdicts
 from guardfleet.store.jobs import retention, views
 from guardfleet.store.jobs.views import JobView
-from guardfleet.store.lists import Version
+from guardfleet.store.policy import lists, policies
+from guardfleet.store.policy.decisions import Scope
+from guardfleet.store.policy.lists import Version
 from guardfleet.store.postgres.database import Database
 from tests.services.moderating import moderator
 from tests.services.stored import LONG_AGO, finished_on, new_job, scalar

@@ -25,13 +25,14 @@ from guardfleet.policy.reading import of_value, read
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import audit, decisions, keys, policies, verdicts
+from guardfleet.store import audit, keys, verdicts
 from guardfleet.store.audit import Wanted
-from guardfleet.store.decisions import Reads, Scope
 from guardfleet.store.events import endpoints
 from guardfleet.store.jobs import retention, views
 from guardfleet.store.jobs.views import JobView
-from guardfleet.store.policies import Version
+from guardfleet.store.policy import decisions, policies
+from guardfleet.store.policy.decisions import Reads, Scope
+from guardfleet.store.policy.policies import Version
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row

@@ -10,7 +10,7 @@ from guardfleet.lists.matching import MOST_TOLD, Hit, Hits, Matcher
 from guardfleet.lists.patterns import Patterns
 from guardfleet.lists.reading import ListError, difference, read
 from guardfleet.lists.terms import MOST_HITS
-from guardfleet.store.lists import hits_of as hits_of_evidence
+from guardfleet.store.policy.lists import hits_of as hits_of_evidence
 
 TERMS = ("stop", "shift", "nazi", "god", "kill", "white bread", "图书", "сука", "가", "straße", "mall")
 

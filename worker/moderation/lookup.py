@@ -6,7 +6,7 @@ from dataclasses import replace
 from guardfleet.domain.verdict import Judgement, ServedBy
 from guardfleet.lists.matching import Hits
 from guardfleet.rows.payload import PayloadRow
-from guardfleet.store import lists
+from guardfleet.store.policy import lists
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.leases import Claim
 

@@ -29,7 +29,8 @@ from guardfleet.process import interpreter
 from guardfleet.process.readiness import say_ready
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import installation, migrate, policies, verdicts
+from guardfleet.store import installation, migrate, verdicts
+from guardfleet.store.policy import policies
 from guardfleet.store.postgres import pooler
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases as shards

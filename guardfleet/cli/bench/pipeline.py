@@ -31,9 +31,10 @@ from guardfleet.errors import FatalError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.settings.names import for_child
-from guardfleet.store import keys, policies
+from guardfleet.store import keys
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.policy import policies
 from guardfleet.store.postgres.database import Database
 
 SINGLE_SHARDS = 300

@@ -17,8 +17,8 @@ from guardfleet.jobs.asked import Asked
 from guardfleet.jobs.erase import Counts
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import holds, keys
-from guardfleet.store.erasure import receipts, rewriting
+from guardfleet.store import keys
+from guardfleet.store.erasure import holds, receipts, rewriting
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.postgres.database import Database
 

@@ -17,7 +17,8 @@ from guardfleet.jobs import labelling
 from guardfleet.jobs.labelling import SOURCES, UNLABELLED, Asked, Defaults, Refused
 from guardfleet.rows.columns import Columns
 from guardfleet.settings import Settings
-from guardfleet.store import audit, labels
+from guardfleet.store import audit
+from guardfleet.store.labels import labels
 from guardfleet.store.postgres.database import Database
 from producer.readers import Reading
 from producer.sources import Inputs

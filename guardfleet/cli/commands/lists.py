@@ -18,8 +18,9 @@ from guardfleet.lists.matching import Matcher
 from guardfleet.lists.reading import ListError
 from guardfleet.policy.document import WORD
 from guardfleet.settings import Settings
-from guardfleet.store import audit, keys, lists
-from guardfleet.store.lists import Version
+from guardfleet.store import audit, keys
+from guardfleet.store.policy import lists
+from guardfleet.store.policy.lists import Version
 from guardfleet.store.postgres.database import Database
 
 MOST_SHOWN = 50

@@ -20,9 +20,10 @@ from guardfleet.policy import presets
 from guardfleet.policy.document import Action, Policy
 from guardfleet.policy.reading import PolicyError, read
 from guardfleet.settings import Settings
-from guardfleet.store import decisions, keys, lists, policies
-from guardfleet.store.decisions import Scope
+from guardfleet.store import keys
 from guardfleet.store.jobs import views
+from guardfleet.store.policy import decisions, lists, policies
+from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
 
 

@@ -10,11 +10,12 @@ from guardfleet.cli.tenants import job_of, tenant_of
 from guardfleet.jobs import sampling
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import audit, samples
+from guardfleet.store import audit
 from guardfleet.store.jobs import texts
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.labels import samples
+from guardfleet.store.labels.samples import Sample
 from guardfleet.store.postgres.database import Database
-from guardfleet.store.samples import Sample
 from guardfleet.verdicts import export
 
 # `label` and `categories` are for whoever labels; what the model says has names of its own.

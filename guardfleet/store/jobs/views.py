@@ -17,7 +17,7 @@ from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.policy.document import Action
-from guardfleet.store import decisions
+from guardfleet.store.policy import decisions
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import GOOD_JOB
 from guardfleet.verdicts.encoding import severity_and_categories

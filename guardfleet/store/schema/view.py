@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from guardfleet.domain import ids
 from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, ERROR_CODES, ServedBy, Severity
 from guardfleet.policy.document import Action
-from guardfleet.store.decisions import NEWEST
+from guardfleet.store.policy.decisions import NEWEST
 from guardfleet.store.words import public_id
 from guardfleet.verdicts.encoding import ALL_CATEGORIES, CERTAIN, CERTAIN_ODDS, LABELS, UNKNOWN_ODDS
 

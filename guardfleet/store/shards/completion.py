@@ -18,11 +18,11 @@ from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.policy.document import Action
 from guardfleet.policy.facts import CodeFacts, lists_hit
 from guardfleet.rows import payload
-from guardfleet.store import decisions, lists, policies
-from guardfleet.store.decisions import Decided
 from guardfleet.store.events.outbox import FINISHED, emit
 from guardfleet.store.jobs.notify import DONE_CHANNEL
 from guardfleet.store.jobs.views import PACE_S
+from guardfleet.store.policy import decisions, lists, policies
+from guardfleet.store.policy.decisions import Decided
 from guardfleet.store.postgres.database import Database, copy_rows
 from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, RUNNING_JOB

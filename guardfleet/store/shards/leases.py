@@ -20,7 +20,7 @@ from guardfleet.domain.states import ShardState
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import lists
+from guardfleet.store.policy import lists
 from guardfleet.store.postgres.database import UNFLUSHED, Database
 from guardfleet.store.words import INTERACTIVE, LEASED_SHARD, OPEN_JOB, READY_SHARD
 

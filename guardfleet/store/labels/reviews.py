@@ -13,7 +13,7 @@ import numpy as np
 
 from guardfleet.domain.labels import REVIEWS
 from guardfleet.policy.document import Action
-from guardfleet.store import decisions
+from guardfleet.store.policy import decisions
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import ERASED_VERDICT
 
