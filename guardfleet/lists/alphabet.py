@@ -32,6 +32,9 @@ MARKS = (
     (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE00, 0xFE0F), (0xFE20, 0xFE2F), (0xE0000, 0xE0FFF),
 )  # fmt: skip
 INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")  # besides the category Cf
+MOST_MARKS = 30  # in a row: Unicode's stream-safe format has as many
+_MARK = re.escape("".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.combining(chr(code))))
+TOO_MANY_MARKS = re.compile(f"([{_MARK}]{{{MOST_MARKS}}})[{_MARK}]+")  # ordering a row of marks takes the square of its length
 LAST_MAPPED = 0x20000  # ideographs of the planes above are their own letters, but for compatibility ones
 COMPATIBILITY_IDEOGRAPHS = range(0x2F800, 0x2FA20)
 # Kinds of characters, as bits: a Latin letter, what can stand for one, a letter that can, a letter of a script in which some can,

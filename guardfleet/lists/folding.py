@@ -2,12 +2,12 @@
 
 Runs of a letter are one letter, words are separated by one space, and what cannot be seen is left out first. A text is read
 plainly; words in which a Latin letter stands beside something that can stand for one are read once more with it as that letter, and
-once more with exclamation marks at their ends as letters too: what such a mark is, nothing else tells.
+once more for each number of signs at their ends that may be letters too: what such a sign is, nothing else tells.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ JOINER = f"{SPACE}\U0010ffff{SPACE}"  # between texts; its middle becomes BREAK 
 Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Runs = tuple[Codes, Places, Places, Places]  # letters, first and last of each run as places in the last, where each stands
+MOST_SIGNS = 2  # at each end of a word that are read as letters one by one, beside none and all
 SPACE_CODE, BREAK_CODE = ord(SPACE), ord(BREAK)
 
 
@@ -94,15 +95,47 @@ def _disguised(table: Alphabet, codes: Codes, breaks: Places, around: int) -> li
     if not len(at):
         return []
     kinds[breaks] = GAP
-    places, is_break = _words_around(np.flatnonzero(kinds & GAP), at, breaks, around)
-    some = codes[places]
-    letters = table.disguised[some]
+    gaps = np.flatnonzero(kinds & GAP)
+    places, is_break = _words_around(gaps, at, breaks, around)
+    inner, edges = _readings(table, codes[places], is_break, most=0)
+    out = [_collapsed(*_written_out(table, read, codes[places], places)) for read in inner]
+    if edges.any():
+        places, is_break = _words_around(gaps, np.unique(places[edges]), breaks, around)
+        more, _ = _readings(table, codes[places], is_break, most=MOST_SIGNS)
+        out += [_collapsed(*_written_out(table, read, codes[places], places)) for read in more]
+    return out
+
+
+def _readings(table: Alphabet, codes: Codes, is_break: Mask, *, most: int) -> tuple[list[Codes], Mask]:
+    """Return the letters of words, and which signs stand at their edges: where a word begins or ends is not known there.
+
+    `most`: read as many of the signs at an edge as letters, and all, in every combination with those at the other. 0: none, and
+    those within words once as letters and once not.
+    """
+    letters = table.disguised[codes]
     letters[is_break] = BREAK_CODE
-    final = _final_marks(some, letters)
-    every = letters.copy()
-    letters[final] = SPACE_CODE
-    readings = [letters, every] if final.any() else [letters]
-    return [_collapsed(*_written_out(table, read, some, places)) for read in readings]
+    signs = (table.plain[codes] == SPACE_CODE) & ((table.kinds[codes] & DISGUISE) != 0) & ~is_break
+    gaps = (letters == SPACE_CODE) | is_break
+    n, all_places = len(codes), np.arange(len(codes))
+    after = np.minimum.accumulate(np.where(signs, n - 1, all_places)[::-1])[::-1]  # the next place that is no sign
+    before = np.maximum.accumulate(np.where(signs, 0, all_places))
+    leading, trailing = signs & gaps[before], signs & gaps[after]
+    edges = leading | trailing
+    lead, trail = np.where(leading, after - all_places, 0), np.where(trailing, all_places - before, 0)
+    out = []
+    for of_lead, of_trail in product(_depths(lead, most), _depths(trail, most)):
+        read = letters.copy()
+        read[(lead > of_lead) | (trail > of_trail)] = SPACE_CODE
+        out.append(read)
+    if most:
+        return out[:0:-1], edges  # as many signs as can be belong to a word
+    within = signs & ~edges
+    return (out if not within.any() else [*out, np.where(within, SPACE_CODE, out[0])]), edges
+
+
+def _depths(ranks: Places, most: int) -> list[int]:
+    deepest = int(ranks.max(initial=0))
+    return sorted({0, *range(1, min(most, deepest) + 1), deepest if most else 0})
 
 
 def _words_around(gaps: Places, at: Places, breaks: Places, around: int) -> tuple[Places, Mask]:
@@ -124,18 +157,6 @@ def _words_around(gaps: Places, at: Places, breaks: Places, around: int) -> tupl
     is_break[first[np.diff(words, prepend=-2) > 1]] = True
     places[first] = starts[words] - 1  # a gap, where it is no break
     return places, is_break
-
-
-def _final_marks(codes: Codes, letters: Codes) -> Mask:
-    """Return which exclamation marks end a word: after them comes no letter."""
-    marks: Mask = (codes == ord("!")) | (codes == ord("\uff01"))
-    if not marks.any():
-        return marks
-    ends = (letters == SPACE_CODE) | (letters == BREAK_CODE)
-    n = len(codes)
-    following = np.minimum.accumulate(np.where(marks, n - 1, np.arange(n))[::-1])[::-1]  # the next place that is no mark
-    out: Mask = marks & ends[following]
-    return out
 
 
 def _written_out(table: Alphabet, found: Codes, codes: Codes, source: Places) -> tuple[Codes, Places]:

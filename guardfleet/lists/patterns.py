@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from guardfleet.lists.alphabet import INVISIBLE
+from guardfleet.lists.alphabet import INVISIBLE, TOO_MANY_MARKS
 from guardfleet.lists.terms import MOST_HITS, Found
 
 MEMORY_BYTES = 64 << 20  # for all patterns of a set: RE2 refuses those that need more
@@ -44,7 +44,7 @@ class Patterns:
         return [[] for _ in texts] if self._set is None else [self._find(text) for text in texts]
 
     def _find(self, text: str) -> list[Found]:
-        seen = text if text.isascii() else unicodedata.normalize("NFKC", UNSEEN.sub("", text))
+        seen = text if text.isascii() else compatible(text)
         matched = self._set.Match(seen.encode("utf-8", "replace"))
         if not matched:
             return []
@@ -65,8 +65,18 @@ class Patterns:
             yield Found(entry, start, end)
 
 
+def compatible(text: str) -> str:
+    """Return the text in its compatibility form, without what cannot be seen; of marks in a row MOST_MARKS at most.
+
+    Ordering a row of marks takes the square of its length; no language has more than ten.
+    """
+    return unicodedata.normalize("NFKC", TOO_MANY_MARKS.sub(r"\1", UNSEEN.sub("", text)))
+
+
 def _places(text: str, seen: str) -> list[tuple[int, int]]:
     """Return which stretch of the text each character of its compatibility form stands for: all of it where that cannot be told."""
+    if TOO_MANY_MARKS.search(text):
+        return [(0, len(text))] * len(seen)
     places: list[tuple[int, int]] = []
     parts: list[str] = []
     at = 0

@@ -74,7 +74,7 @@ def _repeats(seen: Sequence[tuple[tuple[str, ...], str]]) -> list[bool]:
     free = runs.count(2) >= MANY
     out: list[bool] = []
     for n in runs:
-        may = n >= MANY or (n > 1 and (free or seen[len(out)][1] in SELDOM_DOUBLED))
+        may = n >= MANY or (n > 1 and (free or not SELDOM_DOUBLED.isdisjoint(seen[len(out)][0])))
         out += [may] * n
     return out
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from guardfleet.lists.alphabet import BREAK, SPACE, collapsed, letters, merged, readings
+from guardfleet.lists.alphabet import BREAK, LEET, SPACE, collapsed, is_sign, letters, merged, readings
 from guardfleet.lists.folding import Folded, fold
 from guardfleet.lists.spelling import spelling
 from guardfleet.lists.wholes import NO_WHOLES, Wholes
@@ -19,10 +19,11 @@ from guardfleet.lists.wholes import NO_WHOLES, Wholes
 UNSEPARATED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 HANGUL = "HANGUL"
 MOST_WORDS, MOST_CHARACTERS = 8, 200  # of a term
-MOST_ALIKE = 50  # terms of a list that one place of a text may have to be compared with
+MOST_ALIKE, MOST_ALIKE_LETTERS = 50, 1000  # terms of a list, and their letters, that one place of a text may be compared with
+MOST_DIGITS = 4  # of a term that is seen through disguises: codes with more fold alike by the hundred
 SEPARATORS = "'\u2019\u02bc.,"  # that people write between the words of a term, as hyphens
 MOST_HITS = 100  # of one term in one text; a text may be a term a hundred thousand times
-PIECE = 1 << 15  # characters that are folded at once: their columns fit a core's cache (a whole shard took twice as long a text)
+PIECE = 1 << 16  # characters that are folded at once: a whole shard's columns fit no core's cache, and took twice as long a text
 Span = tuple[int, int]
 Spans = dict[int, set[Span]]  # of one text, by entry
 
@@ -36,10 +37,14 @@ class Found(NamedTuple):
 
 
 class Key(NamedTuple):
-    """One way in which a term is looked for. `latin`: in the Latin letters that its own look like."""
+    """One way in which a term is looked for: as `shape`, which `word` has to spell.
+
+    `latin`: in the Latin letters that its own look like.
+    """
 
     entry: int
     word: str
+    shape: str
     exact: bool
     latin: bool
     starts_word: bool
@@ -65,8 +70,8 @@ class Terms:
         keys: dict[str, list[Key]] = {}
         self._around = 0
         for entry, value, anywhere, exact in terms:
-            for word, latin in _spellings(value, exact=exact):
-                key = Key(entry, word, exact, latin, *_bounds(word, anywhere=anywhere))
+            for word, shape, latin in _spellings(value, exact=exact):
+                key = Key(entry, word, shape, exact, latin, *_bounds(word, anywhere=anywhere))
                 keys.setdefault(_folded(key), []).append(key)
                 self._around = max(self._around, word.count(SPACE))
         self._automaton = ahocorasick.Automaton()
@@ -101,8 +106,8 @@ class Terms:
         """Return the entries that MOST_ALIKE others are spelled like, or end: each place of a text could be compared with all."""
         out = set()
         for folded, keys in self._keys.items():
-            ends = (len(alike) for end, (_, alike) in self._automaton.iter(folded) if end == len(folded) - 1)
-            if sum(ends) > MOST_ALIKE:
+            ends = [alike for end, (_, alike) in self._automaton.iter(folded) if end == len(folded) - 1]
+            if sum(map(len, ends)) > MOST_ALIKE or sum(len(key.word) for alike in ends for key in alike) > MOST_ALIKE_LETTERS:
                 out |= {key.entry for key in keys}
         return out
 
@@ -157,12 +162,16 @@ def _confirm(
 def _span(folded: Folded, start: int, end: int, key: Key) -> Span | None:
     """Return where letters `start` to `end` stand, as places in the joined texts; None if they end within a character."""
     source = folded.source
-    word = key.word
+    word = key.shape
     from_, until = int(folded.first[start]), int(folded.last[end])
     if not key.starts_word:  # of a run that is longer than the term's, the last ones
         from_ = max(from_, int(folded.last[start]) - _run(word) + 1)
     if not key.ends_word:
         until = min(until, int(folded.first[end]) + _run(word[::-1]) - 1)
+    if until - from_ + 1 < len(word):  # too few letters, as most proposals have
+        return None
+    if not key.ends_word and unicodedata.category(folded.letters[end + 1]) in ("Mn", "Mc"):
+        return None  # the last letter goes on: a voiced kana is another one
     first, last = int(source[from_]), int(source[until])
     if (from_ and source[from_ - 1] == first) or (until + 1 < len(source) and source[until + 1] == last):
         return None
@@ -207,23 +216,32 @@ def require_term(term: str) -> None:
     if word.count(SPACE) >= MOST_WORDS or len(term) > MOST_CHARACTERS:
         raise ValueError(f"a term has at most {MOST_WORDS} words and {MOST_CHARACTERS} characters: make it a `text` or a `pattern`")
     if signs := [char for char in term if letters(char) == SPACE and not char.isspace() and not _is_separator(char)]:
-        raise ValueError(
-            f"{signs[0]!r} separates words in a term: write the letters that it stands for, which finds it too, or use a `pattern`"
-        )
+        better = "write the letters that it stands for, which finds it too, or use" if is_sign(signs[0]) else "use"
+        raise ValueError(f"{signs[0]!r} separates words in a term: {better} a `pattern`")
 
 
 def _is_separator(char: str) -> bool:
     return char in SEPARATORS or unicodedata.category(char) == "Pd"
 
 
-def _spellings(term: str, *, exact: bool) -> Iterator[tuple[str, bool]]:
+def _spellings(term: str, *, exact: bool) -> Iterator[tuple[str, str, bool]]:
+    """Yield the words that spell a term, and the shapes in which a text has them: a disguised reading has no digits."""
     word = words_of(term)
     if not word:
         raise ValueError("there is no letter and no digit in it")
-    yield word, False
+    yield word, word, False
+    if not exact and (shape := _without_digits(word)) != word:
+        yield word, shape, False
     alike = "".join(latin[0] if (latin := readings(char)) and not char.isascii() else char for char in word)
     if not exact and alike != word:
-        yield alike, True
+        yield alike, _without_digits(alike), True
+
+
+def _without_digits(word: str) -> str:
+    """Return the shape of a word in a disguised reading; one with many digits is a number or a code, and is looked for plainly."""
+    if sum(letter in LEET for letter in word) > MOST_DIGITS:
+        return word
+    return "".join(LEET.get(letter, letter)[0] for letter in word)
 
 
 def _bounds(word: str, *, anywhere: bool) -> tuple[bool, bool]:
@@ -235,7 +253,7 @@ def _bounds(word: str, *, anywhere: bool) -> tuple[bool, bool]:
 
 def _folded(key: Key) -> str:
     """Return the letters that the automaton looks for: as `folding` has them, with the spaces that bound the term."""
-    return f"{SPACE * key.starts_word}{collapsed(key.word)}{SPACE * key.ends_word}"
+    return f"{SPACE * key.starts_word}{collapsed(key.shape)}{SPACE * key.ends_word}"
 
 
 def _script(char: str) -> str:

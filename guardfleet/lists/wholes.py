@@ -4,10 +4,13 @@ What makes a text unsafe is seen through case, marks and what cannot be seen. Wh
 case, width, spaces and punctuation: a sign, a mark or a hidden character may be what a model would judge.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from guardfleet.lists.alphabet import SPACE, collapsed, letters
+from guardfleet.lists.alphabet import SPACE, TOO_MANY_MARKS, collapsed, letters
+
+WIDE = re.compile("[\uff01-\uffee\u3000]")
 
 
 class Wholes:
@@ -40,8 +43,13 @@ def plain_of(text: str) -> str:
 
 def strict_of(text: str) -> str:
     """Return a text of which only case, width, spaces and punctuation are gone."""
-    seen = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join("".join(SPACE if _separates(char) else char for char in seen).split())
+    if TOO_MANY_MARKS.search(text):
+        return text
+    narrow = "".join(unicodedata.normalize("NFKC", char) if WIDE.match(char) else char for char in text)
+    seen = unicodedata.normalize("NFC", unicodedata.normalize("NFC", narrow).casefold())
+    following = f"{seen[1:]}{SPACE}"
+    kept = (SPACE if _separates(char) and not after.isdigit() else char for char, after in zip(seen, following, strict=False))
+    return " ".join("".join(kept).split())  # what stands before a digit may be its sign
 
 
 def _letters_of(plain: str) -> str:

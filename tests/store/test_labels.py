@@ -286,6 +286,8 @@ def test_nobody_is_asked_about_a_text_that_was_erased(
     assert (sample.n, sample.design["population"]) == (job.done - job.erased, job.done - job.erased)
     everything = {one.seq for one in texts_of(db, sample)}
     assert len(everything) == job.done - job.erased
+    of_all = given(db, job, *({"seq": seq, "label": "safe"} for seq in range(job.done)))
+    assert (of_all.new, len(of_all.refused)) == (job.done - job.erased, job.erased), "no label comes back to a text that was erased"
     erase.erase(db, keyring, WhatToErase(TENANT, Targets.of(row["id"] for row in verdicts.export(db, job) if row["id"])))
     assert queue(db, 1000) == []
     with pytest.raises(RejectedError, match="were erased"):

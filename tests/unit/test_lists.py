@@ -51,6 +51,43 @@ def test_a_term_is_seen_through_disguises_and_no_further(text: str, hits: list[s
     assert found(text) == hits
 
 
+@pytest.mark.parametrize(
+    ("term", "text"),
+    [
+        ("4chan", "4сhan"), ("covid19", "соvid19"), ("covid19", "c0vid19"), ("4chan", "4ch@n"), ("catch22", "c@tch22"),
+        ("h1n1 flu", "h1n1 f1u"), ("g8 badword", "g8 b@dword"), ("4chan", "４chan"), ("shift", "sh!!ft"), ("shift", "sh11ft"),
+    ],
+)  # fmt: skip
+def test_terms_with_digits_and_doubled_signs_are_seen_through_too(term: str, text: str) -> None:
+    assert found(text, Entry(value=term)) == [text]
+
+
+def test_a_sign_at_the_edge_of_a_word_is_a_letter_or_none() -> None:
+    term, ass = Entry(value="badword"), Entry(value="stop")
+    for around in ("||{}||", "|{}|", "{}|", "+{}+", "{}+", "${}", "{}$", "@{}", "{}!", "*{}*", "{}!!!", "({})!"):
+        for word in ("b@dword", "bаdword", "badword", "b4dw0rd"):
+            assert found(around.format(word), term) == [word], around
+    assert [found(text, ass) for text in ("$top", "||$top||", "$$top!", "st0p!")] == [["$top"], ["$top"], ["$top"], ["st0p"]]
+
+
+def test_a_kana_that_goes_on_is_another_one() -> None:
+    assert [found(text, Entry(value="カ")) for text in ("カ\u3099", "ｶﾞ", "ガ", "カラ")] == [[], [], [], ["カ"]]
+
+
+def test_a_long_row_of_marks_costs_its_length() -> None:
+    allowed = Entry(kind="text", value="hello a", decide="safe")
+    text = "hello a" + "\u0301\u0323" * 200_000
+    assert found(text, allowed, Entry(kind="pattern", value="zzz")) == []
+    assert found(text, Entry(kind="pattern", value="hello")) == [text]
+    assert found("hello a\u0301\u0323", Entry(kind="pattern", value="hello .")) == ["hello a\u0301\u0323"]
+
+
+def test_an_allowed_number_is_that_number() -> None:
+    for value, other in (("-5 a", "5 a"), ("1² a", "12 a"), (".5 a", "5 a")):
+        allowed = Entry(kind="text", value=value, decide="safe")
+        assert (found(other, allowed), found(f"{value.upper()}!", allowed)) == ([], [f"{value.upper()}!"])
+
+
 def test_letters_that_greek_writes_in_two_ways_are_one() -> None:
     assert found("μαλακας μαλaκας ΜΑΛΑΚΑΣ", Entry(value="μαλακας")) == ["μαλακας", "μαλaκας", "ΜΑΛΑΚΑΣ"]
 

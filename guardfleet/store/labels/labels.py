@@ -17,7 +17,7 @@ from guardfleet.domain.labels import BY_DESIGN, Label, Source
 from guardfleet.domain.verdict import Category, Severity, category_names
 from guardfleet.store import audit
 from guardfleet.store.postgres.database import Connection, Database
-from guardfleet.store.words import REUSABLE_VERDICT, public_id
+from guardfleet.store.words import ERASED_VERDICT, REUSABLE_VERDICT, public_id
 
 NO_SLICE = "(none)"  # of texts without the key
 SELECT = f"""select l.id, {public_id(ids.BATCH, "j.public_id")} as batch_id, l.seq, l.source, l.severity, l.categories, l.author,
@@ -89,9 +89,12 @@ def jobs_of(db: Database, tenant_id: int, public_ids: Iterable[uuid.UUID]) -> di
 
 
 def places(db: Database, job_id: int, day: dt.date, *, seqs: Sequence[int], row_ids: Sequence[str]) -> list[tuple[int, str | None]]:
-    """Return place and caller's id of the job's texts with these places or these ids. Ids take a look at all of the job's rows."""
+    """Return place and caller's id of the job's texts with these places or these ids; none of one that was erased.
+
+    Ids take a look at all of the job's rows.
+    """
     values = {"job": job_id, "day": day, "seqs": list(seqs), "ids": list(row_ids)}
-    of_job = "select seq, id from verdict where job_id = %(job)s and day = %(day)s"
+    of_job = f"select seq, id from verdict v where job_id = %(job)s and day = %(day)s and {ERASED_VERDICT} is not true"
     with db.session() as connection:
         found = [tuple(row) for row in connection.execute(f"{of_job} and seq = any(%(seqs)s::int4[])", values)] if seqs else []
         if row_ids:
