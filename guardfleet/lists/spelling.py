@@ -29,7 +29,8 @@ class Spelling:
         """Return whether all of the span reads as the term; `disguised`: with signs, digits and lookalikes as Latin letters."""
         if disguised and (self.exact or len(self.word) < SHORTEST_DISGUISED):
             return False
-        seen = [(part, char.casefold()) for char in span if (part := self._part(char, span, disguised=disguised))]
+        has_l = not self.exact and not span.isupper()  # asked once: a span may be a million capitals
+        seen = [(part, char.casefold()) for char in span if (part := _part(char, has_l=has_l, disguised=disguised))]
         states = 1
         for (part, _), may_repeat in zip(seen, _repeats(seen), strict=True):
             after = 0
@@ -47,20 +48,22 @@ class Spelling:
             states = (states << 1) & places | repeated
         return states
 
-    def _part(self, char: str, span: str, *, disguised: bool) -> tuple[str, ...]:
-        own = letters(char)
-        if char == CAPITAL_I and not span.isupper() and not self.exact:
-            return own, "l"
-        if disguised:
-            stands_for = tuple(readings(char))
-            return stands_for if is_sign(char) else (own, *stands_for) if own else ()
-        return (own,) if own else ()
-
 
 @functools.lru_cache(1 << 12)
 def spelling(word: str, *, exact: bool) -> Spelling:
     """Return a term's spelling, made when it is first proposed: few of a hundred thousand are."""
     return Spelling(word, exact=exact)
+
+
+def _part(char: str, *, has_l: bool, disguised: bool) -> tuple[str, ...]:
+    """Return all that a character can be read as; `has_l`: a capital I among small letters as an L, too."""
+    own = letters(char)
+    if has_l and char == CAPITAL_I:
+        return own, "l"
+    if disguised:
+        stands_for = tuple(readings(char))
+        return stands_for if is_sign(char) else (own, *stands_for) if own else ()
+    return (own,) if own else ()
 
 
 def _repeats(seen: Sequence[tuple[tuple[str, ...], str]]) -> list[bool]:

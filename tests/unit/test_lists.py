@@ -198,7 +198,15 @@ def test_evidence_is_bounded_and_holds_each_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a " * 500_000, "k" + "i" * 1_000_000 + "ll", "a" * 1_000_000, "\u0301" * 1_000_000, "!1" * 500_000]
+    "text",
+    [
+        "a " * 500_000,
+        "k" + "i" * 1_000_000 + "ll",
+        "K" + "I" * 1_000_000 + "LL",
+        "a" * 1_000_000,
+        "\u0301" * 1_000_000,
+        "!1" * 500_000,
+    ],
 )
 def test_a_text_of_a_million_characters_gets_a_bounded_answer(text: str) -> None:
     entries = [Entry(value="a"), Entry(value="kill"), Entry(kind="pattern", value="(?:a*)*b$"), Entry(value="a a a a")]
