@@ -10,6 +10,11 @@ def label_of(name: str, version: int) -> str:
     return f"{name}@{version}"
 
 
+def name_of(label: str) -> str:
+    """Return the name of a version, the inverse of `label_of` without the version."""
+    return label.rpartition("@")[0]
+
+
 def parse(label: str, kind: str) -> tuple[str, int | None]:
     """Return the name and the version of a label; None: it names none. Raises RejectedError, which says `kind`."""
     name, _, version = label.partition("@")

@@ -49,6 +49,8 @@ class Key(NamedTuple):
     latin: bool
     starts_word: bool
     ends_word: bool
+    first_run: int  # how many of its shape's first letter stand in a row, and of its last
+    last_run: int
 
 
 class Term(NamedTuple):
@@ -71,7 +73,8 @@ class Terms:
         self._around = 0
         for entry, value, anywhere, exact in terms:
             for word, shape, latin in _spellings(value, exact=exact):
-                key = Key(entry, word, shape, exact, latin, *_bounds(word, anywhere=anywhere))
+                bounds = _bounds(word, anywhere=anywhere)
+                key = Key(entry, word, shape, exact, latin, *bounds, _run(shape), _run(shape[::-1]))
                 keys.setdefault(_folded(key), []).append(key)
                 self._around = max(self._around, word.count(SPACE))
         self._automaton = ahocorasick.Automaton()
@@ -79,11 +82,11 @@ class Terms:
             self._automaton.add_word(folded, (len(folded), tuple(several)))
         if keys:
             self._automaton.make_automaton()
-        self._wholes, self._keys = wholes, keys
+        self._wholes, self._has_keys = wholes, bool(keys)
 
     def find(self, texts: Sequence[str]) -> list[list[Found]]:
         """Return what was found in each text, in order, each term at most MOST_HITS times."""
-        if not texts or not (self._keys or self._wholes):
+        if not texts or not (self._has_keys or self._wholes):
             return [[] for _ in texts]
         out: list[list[Found]] = []
         for piece in pieces(texts):
@@ -96,7 +99,7 @@ class Terms:
         if self._wholes:
             for at, entry in self._wholes.find(texts, folded.letters[: folded.plain_until].split(BREAK)[1:-1]):
                 out[at][entry] = {(0, len(texts[at]))}
-        if self._keys:
+        if self._has_keys:
             scripts: dict[int, frozenset[str]] = {}
             for end, (length, keys) in self._automaton.iter(folded.letters):
                 _confirm(texts, folded, end - length + 1, end, keys, out, scripts)
@@ -105,7 +108,7 @@ class Terms:
     def crowded(self) -> set[int]:
         """Return the entries that MOST_ALIKE others are spelled like, or end: each place of a text could be compared with all."""
         out = set()
-        for folded, keys in self._keys.items():
+        for folded, (_, keys) in self._automaton.items() if self._has_keys else ():
             ends = [alike for end, (_, alike) in self._automaton.iter(folded) if end == len(folded) - 1]
             if sum(map(len, ends)) > MOST_ALIKE or sum(len(key.word) for alike in ends for key in alike) > MOST_ALIKE_LETTERS:
                 out |= {key.entry for key in keys}
@@ -162,13 +165,12 @@ def _confirm(
 def _span(folded: Folded, start: int, end: int, key: Key) -> Span | None:
     """Return where letters `start` to `end` stand, as places in the joined texts; None if they end within a character."""
     source = folded.source
-    word = key.shape
     from_, until = int(folded.first[start]), int(folded.last[end])
     if not key.starts_word:  # of a run that is longer than the term's, the last ones
-        from_ = max(from_, int(folded.last[start]) - _run(word) + 1)
+        from_ = max(from_, int(folded.last[start]) - key.first_run + 1)
     if not key.ends_word:
-        until = min(until, int(folded.first[end]) + _run(word[::-1]) - 1)
-    if until - from_ + 1 < len(word):  # too few letters, as most proposals have
+        until = min(until, int(folded.first[end]) + key.last_run - 1)
+    if until - from_ + 1 < len(key.shape):  # too few letters, as most proposals have
         return None
     if not key.ends_word and unicodedata.category(folded.letters[end + 1]) in ("Mn", "Mc"):
         return None  # the last letter goes on: a voiced kana is another one

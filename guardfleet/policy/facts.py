@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardfleet.domain.verdict import CATEGORY_CHOICES, ServedBy, Severity
+from guardfleet.domain.versions import name_of
 from guardfleet.verdicts.encoding import ALL_CATEGORIES, UNKNOWN_ODDS, Codes
 
 N_CATEGORIES = len(CATEGORY_CHOICES)
@@ -60,7 +61,7 @@ MAKE: dict[str, Callable[[Any], Any]] = {
 
 def lists_hit(evidence: Mapping[str, Any] | None) -> Collection[str] | None:
     """Return the names of the lists that a verdict's evidence says were hit; None: of none."""
-    return None if evidence is None or "lists" not in evidence else {hit["list"].rpartition("@")[0] for hit in evidence["lists"]}
+    return None if evidence is None or "lists" not in evidence else {name_of(hit["list"]) for hit in evidence["lists"]}
 
 
 class Facts(ABC):

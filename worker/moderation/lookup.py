@@ -24,5 +24,6 @@ def noted(judgements: Sequence[Judgement], found: Sequence[Hits | None]) -> list
 
 
 def _with(judgement: Judgement, found: Hits) -> Judgement:
-    told = found.evidence(decided=judgement.served_by is ServedBy.LIST)
-    return replace(judgement, evidence={**(judgement.evidence or {}), **told})
+    if judgement.served_by is ServedBy.LIST:  # it has them already
+        return judgement
+    return replace(judgement, evidence={**(judgement.evidence or {}), **found.evidence(decided=False)})

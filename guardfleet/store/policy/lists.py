@@ -217,7 +217,7 @@ def hits_of(evidence: Iterable[Mapping[str, Any] | None]) -> dict[str, dict[str,
     for one in evidence:
         if one is not None and "lists" in one:
             told = [(hit["list"], hit["entry"]) for hit in one["lists"]] + list(map(tuple, one.get("more_entries", ())))
-            for name, entry in {(label.rpartition("@")[0], entry) for label, entry in told}:
+            for name, entry in {(versions.name_of(label), entry) for label, entry in told}:
                 counts.setdefault(name, Counter())[entry] += 1
     return {name: dict(found) for name, found in counts.items()}
 
