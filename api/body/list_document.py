@@ -2,6 +2,7 @@
 
 from fastapi import Request
 
+from api.body.whole_body import kind_of, received
 from api.context import Context
 from api.http.problems import ProblemError
 from api.http.threads import beside
@@ -13,20 +14,12 @@ MOST_BYTES = 16 << 20
 BODY = {"requestBody": {"required": True, "content": {kind: {"schema": {"type": "string"}} for kind in KINDS}}}
 
 
-async def received(request: Request) -> tuple[bytes, str]:
+async def sent(request: Request) -> tuple[bytes, str]:
     """Return the list as it was sent, and its format. Raises ProblemError for another content type, or too many bytes."""
-    form = KINDS.get(request.headers.get("content-type", "").split(";")[0].strip().lower())
+    form = KINDS.get(kind_of(request))
     if form is None:
         raise ProblemError(415, "unsupported_content_type", f"send the list as {', '.join(KINDS)}.")
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > MOST_BYTES:
-        raise _too_large()
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise _too_large()
-    return bytes(body), form
+    return await received(request, most=MOST_BYTES, what="a list sent over HTTP"), form
 
 
 async def entries_of(context: Context, body: bytes, form: str) -> list[Entry]:
@@ -36,7 +29,3 @@ async def entries_of(context: Context, body: bytes, form: str) -> list[Entry]:
     except UnicodeDecodeError:
         raise ProblemError(400, "invalid_encoding", "a list must be in UTF-8.") from None
     return await beside(context.body_threads, reading.read, text, form)
-
-
-def _too_large() -> ProblemError:
-    return ProblemError(413, "too_large", f"a list sent over HTTP has at most {MOST_BYTES} bytes.")

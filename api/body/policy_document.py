@@ -3,6 +3,7 @@
 from fastapi import Request
 from pydantic.json_schema import models_json_schema
 
+from api.body.whole_body import kind_of, received
 from api.context import Context
 from api.http.problems import ProblemError
 from api.http.threads import beside
@@ -25,17 +26,9 @@ BODY = {
 
 async def text_of(request: Request) -> str:
     """Return the document as it was sent. Raises ProblemError for another content type, too many bytes, or none of UTF-8."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind not in KINDS:
+    if kind_of(request) not in KINDS:
         raise ProblemError(415, "unsupported_content_type", f"send the policy as {' or '.join(KINDS[:2])}.")
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > reading.MOST_BYTES:
-        raise _too_large()
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > reading.MOST_BYTES:
-            raise _too_large()
+    body = await received(request, most=reading.MOST_BYTES, what="a policy")
     try:
         return body.decode()
     except UnicodeDecodeError:
@@ -45,7 +38,3 @@ async def text_of(request: Request) -> str:
 async def policy_of(context: Context, text: str) -> Policy:
     """Return the policy that the text is. Raises PolicyError with everything that is wrong with it."""
     return await beside(context.body_threads, reading.read, text)
-
-
-def _too_large() -> ProblemError:
-    return ProblemError(413, "too_large", f"a policy has at most {reading.MOST_BYTES} bytes.")

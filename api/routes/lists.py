@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from api.body.list_document import BODY, entries_of, received
+from api.body.list_document import BODY, entries_of, sent
 from api.context import AppContext, Context, PoliciesReader, PoliciesWriter
 from api.http.idempotency import Once
 from api.http.problems import ProblemError
@@ -32,7 +32,7 @@ Number = Annotated[int, Path(ge=1, lt=10**9)]
 @router.post("/check", openapi_extra=BODY)
 async def check(request: Request, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Check a list in CSV, JSON lines or a term a line; nothing is stored. 422 `invalid_list`: `problems`, each with its line."""
-    body, form = await received(request)
+    body, form = await sent(request)
     with context.passes.taken(caller.key_id):
         entries = await entries_of(context, body, form)
     return {"object": "list.check", "valid": True, "entries": len(entries)}
@@ -46,7 +46,7 @@ async def create(
     name: Annotated[str, Query(max_length=64, pattern=WORD, description="The list.")],
 ) -> Response:
     """Store the next version of a list: 201. One equal to its newest version is that one: 200."""
-    body, form = await received(request)
+    body, form = await sent(request)
     with context.passes.taken(caller.key_id):
         entries = await entries_of(context, body, form)
     async with Once.of(request, context.db, caller, body) as once:

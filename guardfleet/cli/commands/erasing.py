@@ -3,13 +3,13 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, terminal
 from guardfleet.cli.commands.erasing_targets import What
+from guardfleet.cli.tenants import tenant_of
 from guardfleet.domain import ids
 from guardfleet.domain.targets import MOST
-from guardfleet.embedded.stack import database_of
 from guardfleet.errors import NotFoundError, RejectedError, RetryableError
 from guardfleet.jobs import erase as use_case
 from guardfleet.jobs import holding
@@ -17,7 +17,6 @@ from guardfleet.jobs.asked import Asked
 from guardfleet.jobs.erase import Counts
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import keys
 from guardfleet.store.erasure import holds, receipts, rewriting
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.postgres.database import Database
@@ -187,5 +186,5 @@ def _counts(receipt: Receipt) -> str:
 
 @contextmanager
 def _store(settings: Settings, tenant: str) -> Iterator[tuple[Database, Keyring, int]]:
-    with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=3)) as db:
-        yield db, Keyring.of(complete), keys.tenant_id(db, tenant)
+    with tenant_of(settings, tenant) as (db, tenant_id, complete):
+        yield db, Keyring.of(complete), tenant_id

@@ -4,21 +4,19 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 
-from guardfleet.cli import DONE, terminal
+from guardfleet.cli import DONE, documents, terminal
 from guardfleet.cli.commands.audit import moment_of
 from guardfleet.cli.output import printable
-from guardfleet.embedded.stack import database_of
+from guardfleet.cli.tenants import tenant_of
 from guardfleet.errors import RejectedError
 from guardfleet.lists import reading
 from guardfleet.lists.document import Entry
 from guardfleet.lists.matching import Matcher
-from guardfleet.lists.reading import ListError
 from guardfleet.policy.document import WORD
 from guardfleet.settings import Settings
-from guardfleet.store import audit, keys
+from guardfleet.store import audit
 from guardfleet.store.policy import lists
 from guardfleet.store.policy.lists import Version
 from guardfleet.store.postgres.database import Database
@@ -37,7 +35,7 @@ def import_(settings: Settings, name: str, file: str, form: str | None, *, tenan
     if not re.fullmatch(WORD, name):
         raise RejectedError(f"{name!r} names no list: use letters, digits, _ . : and -, 64 at most.", param="list")
     entries = load(file, form)
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         made, is_new = lists.add(db, tenant_id, name, entries)
     print(made.label)
     stored = "stored; `guardfleet lists activate` applies it" if is_new else "it equals the newest version: nothing was stored"
@@ -47,7 +45,7 @@ def import_(settings: Settings, name: str, file: str, form: str | None, *, tenan
 
 def listing(settings: Settings, *, tenant: str, as_json: bool) -> int:
     """Print all versions, newest first, and which are looked for."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         found = lists.every(db, tenant_id)
     for one in found:
         if as_json:
@@ -63,7 +61,7 @@ def listing(settings: Settings, *, tenant: str, as_json: bool) -> int:
 
 def export(settings: Settings, label: str, out: str, form: str | None, *, tenant: str) -> int:
     """Write the entries of a version."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         version, form = lists.get(db, tenant_id, label), _written(form, out)
         audit.note(db, tenant_id, "list.export", version.label, entries=version.n)
         _write(reading.write(lists.entries(db, version), form), out)
@@ -74,7 +72,7 @@ def export(settings: Settings, label: str, out: str, form: str | None, *, tenant
 
 def diff(settings: Settings, old: str, new: str, *, tenant: str, as_json: bool) -> int:
     """Print what became of the entries of a version."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         versions = [lists.get(db, tenant_id, label) for label in (old, new)]
         found = reading.difference(*(lists.entries(db, version) for version in versions))
     if as_json:
@@ -109,7 +107,7 @@ def match(file: str, form: str | None, *, as_json: bool) -> int:
 
 def activate(settings: Settings, label: str, *, tenant: str) -> int:
     """Look for a version from now on."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         version = _of_version(db, tenant_id, label)
         before = lists.activate(db, version)
     print(version.label)
@@ -121,7 +119,7 @@ def activate(settings: Settings, label: str, *, tenant: str) -> int:
 
 def deactivate(settings: Settings, label: str, *, tenant: str) -> int:
     """Look for it no longer; the verdicts that it gave stay."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         version = lists.get(db, tenant_id, label)
         if not lists.deactivate(db, version):
             raise RejectedError(f"list {version.label} is not active.", param="list")
@@ -131,7 +129,7 @@ def deactivate(settings: Settings, label: str, *, tenant: str) -> int:
 
 def hits(settings: Settings, label: str, since: str | None, *, tenant: str, as_json: bool) -> int:
     """Print in how many texts each entry was found."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         version = lists.get(db, tenant_id, label)
         uses = _uses(db, version, since)
         entries = lists.entries(db, version)
@@ -149,7 +147,7 @@ def hits(settings: Settings, label: str, since: str | None, *, tenant: str, as_j
 
 def prune(settings: Settings, label: str, since: str | None, out: str | None, *, tenant: str, as_json: bool) -> int:
     """Print the entries that were found in no text, and write the list without them if asked to."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         version = lists.get(db, tenant_id, label)
         uses = _uses(db, version, since)
         entries = lists.entries(db, version)
@@ -168,17 +166,8 @@ def prune(settings: Settings, label: str, since: str | None, out: str | None, *,
 
 def load(file: str, form: str | None) -> list[Entry]:
     """Return the entries in the file (`-`: standard input). Raises RejectedError, with the file's name before each line."""
-    name = "standard input" if file == "-" else file
-    try:
-        raw = sys.stdin.buffer.read() if file == "-" else pathlib.Path(file).read_bytes()
-        text = raw.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise RejectedError(f"{name} cannot be read: {cause}.") from None
-    try:
-        return reading.read(text, _form(form, file))
-    except ListError as error:
-        raise RejectedError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from None
+    known = _form(form, file)
+    return documents.read(file, lambda text: reading.read(text, known))
 
 
 def _form(given: str | None, file: str) -> str:
@@ -234,9 +223,3 @@ def _write(lines: Iterable[str], out: str) -> None:
         return
     with pathlib.Path(out).open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)
-
-
-@contextmanager
-def _tenant_of(settings: Settings, name: str) -> Iterator[tuple[Database, int]]:
-    with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=3)) as db:
-        yield db, keys.tenant_id(db, name)

@@ -1,27 +1,21 @@
 """`guardfleet policy` and `guardfleet redecide`: check, store and apply policies, and see beforehand what they would change."""
 
 import json
-import pathlib
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from functools import partial
 
-from guardfleet.cli import DONE, progress, terminal
+from guardfleet.cli import DONE, documents, progress, terminal
 from guardfleet.cli.commands import consequences
 from guardfleet.cli.commands.audit import moment_of
-from guardfleet.domain import ids
-from guardfleet.embedded.stack import database_of
+from guardfleet.cli.tenants import job_of, tenant_of
 from guardfleet.errors import RejectedError
 from guardfleet.jobs import redecide as use_case
 from guardfleet.jobs.simulation import NOTHING, Simulation, report, simulate, word
 from guardfleet.policy import presets
 from guardfleet.policy.document import Action, Policy
-from guardfleet.policy.reading import PolicyError, read
+from guardfleet.policy.reading import read
 from guardfleet.settings import Settings
-from guardfleet.store import keys
-from guardfleet.store.jobs import views
 from guardfleet.store.policy import decisions, lists, policies
 from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
@@ -50,7 +44,7 @@ def preset(name: str) -> int:
 def add(settings: Settings, file: str, *, tenant: str) -> int:
     """Store the policy as the next version of its name, and print that."""
     policy = load(file)
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         made, is_new = policies.add(db, tenant_id, policy)
         _say_unknown_lists(db, tenant_id, policy)
     print(made.label)
@@ -62,7 +56,7 @@ def add(settings: Settings, file: str, *, tenant: str) -> int:
 
 def listing(settings: Settings, *, tenant: str, as_json: bool) -> int:
     """Print all versions, newest first, and which are applied."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         found = policies.every(db, tenant_id)
     for one in found:
         if as_json:
@@ -83,14 +77,14 @@ def listing(settings: Settings, *, tenant: str, as_json: bool) -> int:
 
 def show(settings: Settings, label: str, *, tenant: str) -> int:
     """Print the document of a version as JSON, which is YAML too."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         print(json.dumps(policies.get(db, tenant_id, label).document, indent=2))
     return DONE
 
 
 def activate(settings: Settings, label: str, *, tenant: str) -> int:
     """Apply a version from now on."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         version = policies.get(db, tenant_id, label)
         use_case.ready(version)
         before = policies.activate(db, version)
@@ -107,7 +101,7 @@ def activate(settings: Settings, label: str, *, tenant: str) -> int:
 
 def deactivate(settings: Settings, label: str, *, tenant: str) -> int:
     """Apply it no longer; what it decided stays."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         version = policies.get(db, tenant_id, label)
         if not policies.deactivate(db, version):
             raise RejectedError(f"policy {version.label} is not active.")
@@ -120,7 +114,7 @@ def try_out(
 ) -> int:
     """Print what the policy would change of what is stored; nothing is written."""
     policy = load(file)
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         scope, began = _scope(db, tenant_id, job, since), time.monotonic()
         found = simulate(db, policy, scope)
         told = report(db, policy, found, per_hour=per_hour, seconds=time.monotonic() - began)
@@ -139,7 +133,7 @@ def try_out(
 
 def redecide(settings: Settings, label: str | None, *, job: str | None, since: str | None, tenant: str, as_json: bool) -> int:
     """Apply a policy to what is stored; texts that it has decided of are left as they are."""
-    with _tenant_of(settings, tenant) as (db, tenant_id):
+    with tenant_of(settings, tenant) as (db, tenant_id, _):
         version, scope = use_case.label_of(db, tenant_id, label), _scope(db, tenant_id, job, since)
         began = time.monotonic()
         with progress.counted(f"deciding by {version.label}", decisions.n_texts(db, scope, without=version.id)) as count:
@@ -164,29 +158,14 @@ def _say_unknown_lists(db: Database, tenant_id: int, policy: Policy) -> None:
 
 def load(file: str) -> Policy:
     """Return the policy in the file (`-`: standard input). Raises RejectedError, with the file's name before each line."""
-    name = "standard input" if file == "-" else file
-    try:
-        text = sys.stdin.read() if file == "-" else pathlib.Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise RejectedError(f"{name} cannot be read: {cause}.") from None
-    try:
-        return read(text)
-    except PolicyError as error:
-        raise RejectedError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from None
-
-
-@contextmanager
-def _tenant_of(settings: Settings, name: str) -> Iterator[tuple[Database, int]]:
-    with database_of(settings) as complete, closing(Database(complete.required("database_url"), pool_size=3)) as db:
-        yield db, keys.tenant_id(db, name)
+    return documents.read(file, read)
 
 
 def _scope(db: Database, tenant_id: int, job: str | None, since: str | None) -> Scope:
     if (job is None) == (since is None):
         raise RejectedError("give --job JOB, or --since TIME (30d, 2026-01-31), one of them.")
     if job is not None:
-        return Scope(tenant_id, views.get(db, ids.JOB.parse(job), tenant_id=tenant_id).id)
+        return Scope(tenant_id, job_of(db, tenant_id, job).id)
     return Scope(tenant_id, since=moment_of(str(since), "--since"))
 
 
