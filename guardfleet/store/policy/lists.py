@@ -188,27 +188,38 @@ def matcher(db: Database, ids: Sequence[int]) -> Matcher:
     Then the shard waits for a worker that can: a list that is not understood is never left out.
     """
     key = tuple(ids)
-    with _making:  # one thread makes a set; the others want the same
+    if (known := _known(db, key)) is not None:  # nobody who has theirs waits for somebody else's
+        return known
+    with _making:  # one thread makes a set; others want the same
+        if (known := _known(db, key)) is not None:
+            return known
+        made = _made(db, key)
         with _lock:
-            known = _ready.setdefault(db, OrderedDict())
-            if key in known:
-                known.move_to_end(key)
-                return known[key]
-        with db.session() as connection:
-            found = connection.execute(
-                "select name || '@' || version as label, entries from term_list where id = any(%(ids)s) order by id",
-                {"ids": list(key)},
-            ).fetchall()
-        try:
-            made = Matcher([(row.label, _entries(row.entries)) for row in found])
-        except (ValidationError, ValueError) as error:
-            labels = ", ".join(row.label for row in found)
-            raise RetryableError(f"this release does not understand the lists {labels} ({type(error).__name__})") from None
-        with _lock:
-            known[key] = made
-            while len(known) > KNOWN:
-                known.popitem(last=False)
+            ready = _ready.setdefault(db, OrderedDict())
+            ready[key] = made
+            while len(ready) > KNOWN:
+                ready.popitem(last=False)
     return made
+
+
+def _known(db: Database, key: tuple[int, ...]) -> Matcher | None:
+    with _lock:
+        ready = _ready.setdefault(db, OrderedDict())
+        if key in ready:
+            ready.move_to_end(key)
+        return ready.get(key)
+
+
+def _made(db: Database, key: tuple[int, ...]) -> Matcher:
+    with db.session() as connection:
+        found = connection.execute(
+            "select name || '@' || version as label, entries from term_list where id = any(%(ids)s) order by id", {"ids": list(key)}
+        ).fetchall()
+    try:
+        return Matcher([(row.label, _entries(row.entries)) for row in found])
+    except (ValidationError, ValueError) as error:
+        labels = ", ".join(row.label for row in found)
+        raise RetryableError(f"this release does not understand the lists {labels} ({type(error).__name__})") from None
 
 
 def hits_of(evidence: Iterable[Mapping[str, Any] | None]) -> dict[str, dict[str, int]]:
