@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from guardfleet.client.http import Client
+from guardfleet.client.job import Job
 from guardfleet.domain.decision import ACTIONS
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
@@ -89,50 +90,68 @@ def test_graded_handling_from_the_policy_to_the_webhook(
         assert api.post("/v1/policies/graded@1/activate").json()["active"] is True
         job = submit_file(client, str(rows))
         others_job = submit_file(others_client, str(rows))
-        done, others_done = (
-            until(lambda one=one, of=of: (view := one.status(of.id)).is_final and view, what="the end of a job")
-            for one, of in ((client, job), (others_client, others_job))
-        )
-        actions = done.raw["actions"]
-        to_see = actions["review"] + actions["block"]
-        until(lambda: told(receiver)["review"] + told(receiver)["block"] >= to_see, what="the last event")
-        unsafe = others_done.raw["severities"]["unsafe"]
-        until(lambda: sum(event["data"]["unsafe"] for event in events(theirs, "verdict.flagged")) >= unsafe, what="its last event")
-        until(lambda: events(receiver, "batch.completed") and events(theirs, "batch.completed"), what="both ends")
+        done, others_done = ended(client, job.id), ended(others_client, others_job.id)
+        all_are_sent(receiver, theirs, done, others_done)
         filtered = {action: len(list(client.results(job.id, action=action))) for action in ACTIONS}
-        queue = list(waiting(api))
-        assert sorted(one["row_id"] for one in queue) == sorted(one["id"] for one in client.results(job.id, action="review"))
-        assert api.post("/v1/labels", json={"labels": [seen(one) for one in queue[:7]]}).json()["new"] == 7
-        assert list(waiting(api)) == queue[7:], "what somebody has looked at waits no longer"
+        assert_the_queue_has_what_is_to_review(api, client, job.id)
         assert list(waiting(others_api)) == []
         assert sum(1 for _ in others_client.results(others_job.id, action=ACTIONS)) == 0
         assert others_api.get("/v1/policies").json()["data"] == []
         assert others_api.get("/v1/policies/graded@1").status_code == 404
         assert others_api.get(f"/v1/batches/{job.id}/results?action=block").status_code == 404
+    assert filtered == done.raw["actions"]
+    assert_all_tell_the_same(demo, db, done, receiver)
+    assert_nothing_was_decided(db, others_done, theirs)
 
-    severities = done.raw["severities"]
+
+def ended(client: Client, batch_id: str) -> Job:
+    return until(lambda: (view := client.status(batch_id)).is_final and view, what="the end of a job")
+
+
+def all_are_sent(mine: Receiver, theirs: Receiver, done: Job, others_done: Job) -> None:
+    """Wait for the last events of both jobs."""
+    actions, unsafe = done.raw["actions"], others_done.raw["severities"]["unsafe"]
+    to_see = actions["review"] + actions["block"]
+    until(lambda: told(mine)["review"] + told(mine)["block"] >= to_see, what="the last event")
+    until(lambda: sum(event["data"]["unsafe"] for event in events(theirs, "verdict.flagged")) >= unsafe, what="its last event")
+    until(lambda: events(mine, "batch.completed") and events(theirs, "batch.completed"), what="both ends")
+
+
+def assert_the_queue_has_what_is_to_review(api: httpx2.Client, client: Client, batch_id: str) -> None:
+    queue = list(waiting(api))
+    assert sorted(one["row_id"] for one in queue) == sorted(one["id"] for one in client.results(batch_id, action="review"))
+    assert api.post("/v1/labels", json={"labels": [seen(one) for one in queue[:7]]}).json()["new"] == 7
+    assert list(waiting(api)) == queue[7:], "what somebody has looked at waits no longer"
+
+
+def assert_all_tell_the_same(demo: Settings, db: Database, done: Job, at: Receiver) -> None:
+    """The severities, events, `status` and the view agree on the actions."""
+    severities, actions = done.raw["severities"], done.raw["actions"]
     assert (done.total, severities["error"]) == (ROWS, 0)
     assert list(actions.items()) == [
         ("allow", severities["safe"]), ("flag", 0), ("review", severities["controversial"]), ("block", severities["unsafe"])
     ]  # fmt: skip
     assert min(actions["allow"], actions["review"], actions["block"]) > 0, "the rows are of all three kinds"
-    assert {name: actions[name] for name in ("flag", "review", "block")} == told(receiver)
-    assert filtered == actions
-    label = job.id.replace("batch_", "job_")
+    assert {name: actions[name] for name in ("flag", "review", "block")} == told(at)
+    label = done.id.replace("batch_", "job_")
     assert json.loads(said(demo, "status", label, "--json").stdout)["actions"] == actions
     with db.session() as connection:
         by_view = connection.execute(f"select action, count(*) as n from verdicts where job = '{label}' group by 1").fetchall()
         shards = connection.scalar("select count(*) from decision where reviewed + blocked > 0")
-        decided = connection.scalar("select count(*) from decision d join job j on j.id = d.job_id where j.tenant_id <> 1")
     assert {row.action: row.n for row in by_view} == {name: n for name, n in actions.items() if n}
-    flagged = events(receiver, "verdict.flagged")
+    flagged = events(at, "verdict.flagged")
     assert len(flagged) == len({event["id"] for event in flagged}) == shards, "an event a shard, once"
-    assert {event["data"]["id"] for event in flagged} == {job.id}
+    assert {event["data"]["id"] for event in flagged} == {done.id}
 
-    assert others_done.raw["actions"] is None
+
+def assert_nothing_was_decided(db: Database, done: Job, at: Receiver) -> None:
+    """The tenant without a policy has heard of its own unsafe texts alone."""
+    assert done.raw["actions"] is None
+    with db.session() as connection:
+        decided = connection.scalar("select count(*) from decision d join job j on j.id = d.job_id where j.tenant_id <> 1")
     assert decided == 0
-    heard = events(theirs, "verdict.flagged")
-    assert {event["data"]["id"] for event in heard} == {others_job.id}
+    heard = events(at, "verdict.flagged")
+    assert {event["data"]["id"] for event in heard} == {done.id}
     assert not any("actions" in event["data"] for event in heard)
     assert all(event["data"]["unsafe"] for event in heard), "none for a controversial text alone"
 
