@@ -108,14 +108,24 @@ class Judgement:
     evidence: Mapping[str, Any] | None = None
 
 
+GUARD = "guard"  # the detector that gives severities and categories; every other one gives labels with scores
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The identity that a verdict is tied to. `policy` is the digest of the chat template (the policy text)."""
+    """The identity that a verdict is tied to. `policy`: a digest of what else decides the answer, as the template and its policy.
+
+    `detector`: what it judges as. `labels`: of a detector other than the guard, in the order of its scores; `neutral` is the one of
+    them that finds nothing, None if each label is found apart (several may hold of a text, or none).
+    """
 
     name: str
     revision: str
     policy: str
     is_demo: bool = False
+    detector: str = GUARD
+    labels: tuple[str, ...] = ()
+    neutral: str | None = None
 
 
 def failure(code: str, detail: str | None = None, *, served_by: ServedBy = ServedBy.NOBODY, **known: Any) -> Judgement:

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from guardfleet.domain.actions import LEAST_DAYS
+from guardfleet.domain.detection import DETECTOR_NAME
+from guardfleet.domain.verdict import GUARD
 from guardfleet.settings.parsing import Delay, Limit, Listed, Network
 from guardfleet.settings.server_urls import require_plain
 
@@ -21,6 +23,20 @@ class EngineSettings(Group):
 
     model: str = Field(default="demo", description="A hub name (`Qwen/Qwen3Guard-Gen-0.6B`), a folder, or `demo`.")
     revision: str | None = Field(default=None, description="Branch, tag or commit of a hub model; pin it in production.")
+    detector: str = Field(
+        default=GUARD,
+        pattern=rf"^{DETECTOR_NAME.pattern}$",
+        description="What the model judges as: `guard`, or a detector's name, such as `ai-text`, for jobs that name it.",
+    )
+    neutral_label: str = Field(
+        default="", max_length=200, description="The label of a detector's model that finds nothing; empty: known by its name."
+    )
+    window_rule: Literal["max", "mean", "share"] = Field(
+        default="max", description="How a detector's windows of a long text become one: the least neutral, the mean, or shares."
+    )
+    min_tokens: int = Field(
+        default=0, ge=0, le=100_000, description="A detector says `too_short` of texts with fewer tokens; 0: of empty ones only."
+    )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` uses the GPU if there is one."
     )

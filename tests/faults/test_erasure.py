@@ -218,9 +218,7 @@ def test_ids_of_refused_lines_alone_are_rewritten_too(keyring: Keyring, tmp_path
         assert not any(in_files(server._data / "base", [b"canary-of-a-line"]).values())
 
 
-def test_a_role_that_is_no_superuser_rewrites_its_tables_and_says_what_it_may_not(
-    keyring: Keyring, tmp_path: pathlib.Path
-) -> None:
+def test_a_role_that_is_no_superuser_rewrites_its_tables_and_says_what_it_may_not(keyring: Keyring, tmp_path: pathlib.Path) -> None:
     with own(tmp_path / "first") as (server, _):
         url = urlsplit(server.url)
         with psycopg.connect(server.url, autocommit=True) as admin:

@@ -69,6 +69,9 @@ class Answer:
     `responds`: the mode that was asked for, whose grammar the answer must match. `flaw`: why it is invalid however well it reads,
     for example because it did not end. `failure` is set instead of `raw` if there is no answer. A content in pieces has `windows`,
     the answer for each with its characters, instead of all of these. `notes`: what was left out, and other remarks on the text.
+
+    Of a detector other than the guard (`Model.detector`): `scores` of each of `Model.labels`; None with `is_too_short`, or without
+    an answer. `reason`: its own words on why, if it was asked for them.
     """
 
     raw: str
@@ -83,6 +86,9 @@ class Answer:
     flaw: str | None = None
     windows: "tuple[tuple[int, int, Answer], ...]" = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
+    scores: tuple[float, ...] | None = None
+    is_too_short: bool = False
+    reason: str | None = None
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import pathlib
 from dataclasses import dataclass, field
 
+from guardfleet.domain.verdict import GUARD
 from worker.engine.model.model_files import DEMO
 from worker.engine.prompting.windows import Policy
 
@@ -25,3 +26,7 @@ class Spec:
     instant_ms_per_batch: float = 0.0
     role_labels: str = "neutralise"
     memory: pathlib.Path | None = None  # where digests of a model's files are remembered
+    detector: str = GUARD
+    neutral_label: str = ""
+    window_rule: str = "max"
+    min_tokens: int = 0

@@ -101,4 +101,8 @@ def spec_of(settings: Settings) -> Spec:
         instant_ms_per_batch=settings.tuning.instant_ms_per_batch,
         role_labels=settings.engine.role_labels,
         memory=settings.data_dir,
+        detector=settings.engine.detector,
+        neutral_label=settings.engine.neutral_label,
+        window_rule=settings.engine.window_rule,
+        min_tokens=settings.engine.min_tokens,
     )

@@ -1,0 +1,89 @@
+"""The detection: what a detector other than the guard says of one text, in labels with scores.
+
+Standard library only: the engine runs on machines that have none of guardfleet's other dependencies.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from guardfleet.domain.verdict import ERROR_CODES, GUARD, Model, ServedBy
+
+DETECTOR_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")  # of a detector
+RULES = ("max", "mean", "share")  # how the windows of a long text become one detection
+LEAST_FOUND = 0.5  # score from which a label that is found apart from others holds
+
+
+class Outcome(IntEnum):
+    """How a text ended with a detector; stored as its number. Every text has exactly one."""
+
+    LABELLED = 0  # it has a label, maybe the neutral one
+    UNLABELLED = 1  # of labels that are found apart, none was
+    TOO_SHORT = 2  # too little text to say anything
+    ERROR = 3  # no detection could be made
+
+    @property
+    def label(self) -> str:
+        """The name in files, URLs and metrics: `labelled`, `unlabelled`, `too_short`, `error`."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What a detector says of one text, before it is bound to a row.
+
+    `label` is set exactly if the outcome is LABELLED, `error`, a key of ERROR_CODES, exactly if it is ERROR. `scores`: of each of
+    `Model.labels`, 0 to 1, summing to 1 unless each is found apart; None if no model ran. `evidence`: the windows of a long text.
+    `reason`: the model's own words on why, if it was asked for them; they may be wrong, and may quote the text.
+    """
+
+    outcome: Outcome
+    label: str | None = None
+    scores: tuple[float, ...] | None = None
+    served_by: ServedBy = ServedBy.MODEL
+    input_tokens: int = 0
+    output_tokens: int = 0
+    error: str | None = None
+    error_detail: str | None = None  # never holds the text
+    evidence: Mapping[str, Any] | None = None
+    reason: str | None = None
+
+
+def failed(code: str, detail: str | None = None, *, served_by: ServedBy = ServedBy.NOBODY, **known: Any) -> Detection:
+    """Return an error detection; `code` is a key of `ERROR_CODES`."""
+    if code not in ERROR_CODES:
+        raise KeyError(code)
+    return Detection(Outcome.ERROR, served_by=served_by, error=code, error_detail=detail, **known)
+
+
+def label_of(model: Model, scores: Sequence[float]) -> str | None:
+    """Return the label with the highest score; None if each is found apart, and none reaches `LEAST_FOUND`."""
+    score, label = max(zip(scores, model.labels, strict=True), key=lambda pair: pair[0])
+    return label if model.neutral is not None or score >= LEAST_FOUND else None
+
+
+def combined(rule: str, model: Model, windows: Sequence[tuple[int, Sequence[float]]]) -> tuple[float, ...]:
+    """Return one text's scores from those of its windows, each with its length in characters.
+
+    `max`: the scores of the window that is least neutral; where each label is found apart, the highest of each. `mean`: weighted by
+    length. `share`: of the length, which part has each label.
+    """
+    if rule not in RULES:
+        raise ValueError(f"{rule!r} is none of {', '.join(RULES)}")
+    if rule == "max":
+        if model.neutral is None:
+            return tuple(max(scores[i] for _, scores in windows) for i in range(len(model.labels)))
+        at = model.labels.index(model.neutral)
+        return tuple(min(windows, key=lambda window: window[1][at])[1])
+    total = sum(n for n, _ in windows) or 1
+    if rule == "mean":
+        return tuple(sum(n * scores[i] for n, scores in windows) / total for i in range(len(model.labels)))
+    said = [(n, label_of(model, scores)) for n, scores in windows]
+    return tuple(sum(n for n, label in said if label == name) / total for name in model.labels)
+
+
+def route_of(detector: str) -> str | None:
+    """Return what a shard that waits for the detector names as its model; None for the guard, which any model may be."""
+    return None if detector == GUARD else f"detector:{detector}"
