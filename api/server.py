@@ -22,6 +22,7 @@ from api.http.threads import in_thread
 from api.routes import (
     audit,
     batches,
+    detections,
     erasures,
     files,
     health_probes,
@@ -103,8 +104,8 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     app = FastAPI(title="guardfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
     for routes in (
-        batches, retries, results, files, moderations, perspective, webhook_endpoints, policies, redecisions, lists, labels, audit,
-        erasures, holds,
+        batches, retries, results, files, moderations, detections, perspective, webhook_endpoints, policies, redecisions,
+        lists, labels, audit, erasures, holds,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

@@ -126,6 +126,8 @@ def batch_object(job: JobView, refused: Iterable[LineError] = (), *, price: floa
         "is_demo": job.is_demo,
         "severities": job.severities,
         "actions": job.actions,
+        "detectors": job.detectors,
+        "detected": job.detected,
         "saved": job.saved,
         "model_runs_saved": job.saved,
         "priority": job.priority,

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from guardfleet.domain.decision import Decision
-from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Judgement, Model, Severity, category_names
+from guardfleet.domain.verdict import CATEGORY_NAMES, NO_VERDICT, Category, Judgement, Model, Severity, category_names
 from guardfleet.verdicts.encoding import StoredVerdict, decode
 from guardfleet.verdicts.rendering import decision_json, said_object
 
@@ -78,8 +78,9 @@ def _known(codes: tuple[Any, ...], model: Model, flag_from: Severity) -> bytes:
 
 
 def result(said: Judgement, model: Model, flag_from: Severity, evidence: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return one of a moderation's `results`. An error is above every severity, so it is always flagged."""
-    is_flagged, is_error = said.severity >= flag_from, said.severity is Severity.ERROR
+    """Return one of a moderation's `results`. A text without a verdict is always flagged."""
+    is_error = said.severity in NO_VERDICT
+    is_flagged = is_error or said.severity >= flag_from
     named, ranked = set(category_names(said.categories)) if is_flagged else set(), scores(said)
     return {
         "flagged": is_flagged,
@@ -115,6 +116,6 @@ def scores(said: Judgement) -> dict[Category, float]:
 
 def not_safe(said: Judgement) -> float:
     """Return P(not safe); without usable probabilities, 0 or 1 by the severity alone."""
-    if said.severity is Severity.ERROR or said.probabilities is None:
+    if said.severity in NO_VERDICT or said.probabilities is None:
         return float(said.severity is not Severity.SAFE)
     return 1 - said.probabilities[0]

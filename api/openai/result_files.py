@@ -17,7 +17,7 @@ import guardfleet
 from api.openai.categories import result_json
 from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
-from guardfleet.domain.verdict import ERROR_CODES, Model, Severity
+from guardfleet.domain.verdict import ERROR_CODES, NO_VERDICT, Model, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.row import MODERATIONS
 from guardfleet.security.encryption import Keyring
@@ -134,12 +134,15 @@ def _size(output: Output) -> int:
 
 
 def _output_line(job: JobView, row: StoredVerdict, model: Model, render: Callable[[JobView, StoredVerdict, Model], bytes]) -> bytes:
-    """Render a line of the output file; a verdict that was counted as completed but cannot be decoded becomes an error line."""
-    return _error_line(job, row) if row.judgement.severity is Severity.ERROR else render(job, row, model)
+    """Render a line of the output file; one that cannot be decoded, or that nobody asked for, becomes an error line."""
+    return _error_line(job, row) if row.judgement.severity in NO_VERDICT else render(job, row, model)
 
 
 def _error_line(job: JobView, row: StoredVerdict) -> bytes:
-    code = row.judgement.error or "failed"
+    said = row.judgement
+    if said.severity is Severity.UNRATED:
+        return _failed_line(job, str(row.seq), row.id, "unrated", "the batch did not ask the guard: read its results.")
+    code = said.error or "failed"
     return _failed_line(job, str(row.seq), row.id, code, ERROR_CODES.get(code, "no verdict"))
 
 

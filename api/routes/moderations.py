@@ -135,7 +135,7 @@ async def judge(
 
     Raises ProblemError if there is no verdict and never will be.
     """
-    job, page = await _judged(request, context, caller, [_row(0, value, context)], model, keeps_nothing=keeps_nothing)
+    job, page = await _judged(request, context, caller, [row_for(0, value, context)], model, keeps_nothing=keeps_nothing)
     (row,), (decision,) = page.rows, page.decided()
     said = row.judgement
     if said.severity is Severity.ERROR:
@@ -155,7 +155,7 @@ async def _several(
     errors: dict[int, Judgement] = {}
     for i, value in enumerate(values):
         try:
-            rows[i] = _row(i, value, context, param=f"input[{i}]")
+            rows[i] = row_for(i, value, context, param=f"input[{i}]")
         except ProblemError as refused:
             errors[i] = Judgement(Severity.ERROR, served_by=ServedBy.NOBODY, error=refused.code, error_detail=str(refused.detail))
             first = refused
@@ -211,7 +211,8 @@ async def _judged(
     return await context.online.judge(rows, tenant_id=caller.tenant_id, model=named, keeps_nothing=keeps_nothing)
 
 
-def _row(i: int, value: dict[str, Any], context: Context, *, param: str = "input") -> PayloadRow:
+def row_for(i: int, value: dict[str, Any], context: Context, *, param: str = "input") -> PayloadRow:
+    """Return the row of one text of a request. Raises ProblemError that says what is wrong with it."""
     try:
         return row_of(i, {"id": str(i), **value}, max_text_bytes=context.settings.intake.max_text_bytes)
     except LineError as error:

@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from api.http.problems import ProblemError
 from guardfleet.broker.celery_app import MODERATE, Publisher, make_app
 from guardfleet.domain.lanes import Lane
+from guardfleet.domain.options import JobOptions
 from guardfleet.errors import OverloadedError, RetryableError
 from guardfleet.jobs.submit import judge_now
 from guardfleet.rows.payload import PayloadRow
@@ -66,12 +67,20 @@ class Online:
                 self._publisher.close()
 
     async def judge(
-        self, rows: Sequence[PayloadRow], *, tenant_id: int, model: str | None, keeps_nothing: bool = False
+        self,
+        rows: Sequence[PayloadRow],
+        *,
+        tenant_id: int,
+        model: str | None,
+        detectors: tuple[str, ...] | None = None,
+        keeps_nothing: bool = False,
     ) -> tuple[OnlineJob, Page]:
         """Return the verdicts of these texts, in order. Raises ProblemError 503 if they do not come in time.
 
-        With `keeps_nothing` the texts are deleted in the commit of their verdicts.
+        `detectors`: who judges, as in a plan; None: the guard. With `keeps_nothing` the texts are deleted in the commit of their
+        verdicts.
         """
+        options = interactive.options_of(model, detectors)
         if len(self._waiting) >= MOST_WAITING:
             raise OverloadedError(f"{MOST_WAITING} requests already wait for their verdict.", retry_after_s=RETRY_S)
         if not self._reserved:
@@ -79,7 +88,7 @@ class Online:
         job_id = self._reserved.popleft()
         done = self._waiting[job_id] = asyncio.Event()
         try:
-            job = await run_in_threadpool(self._submit, job_id, rows, tenant_id, model, keeps_nothing)
+            job = await run_in_threadpool(self._submit, job_id, rows, tenant_id, options, keeps_nothing)
             async with asyncio.timeout(self._settings.api.moderation_timeout_s):
                 while True:
                     with suppress(TimeoutError):
@@ -95,20 +104,22 @@ class Online:
         finally:
             del self._waiting[job_id]
 
-    def _submit(self, job_id: int, rows: Sequence[PayloadRow], tenant_id: int, model: str | None, keeps_nothing: bool) -> OnlineJob:
-        job = judge_now(self._db, self._keyring, job_id, rows, tenant_id=tenant_id, model=model, keeps_nothing=keeps_nothing)
-        if self._settings.broker_url is None or not self._publish(job.id, model):
+    def _submit(
+        self, job_id: int, rows: Sequence[PayloadRow], tenant_id: int, options: JobOptions, keeps_nothing: bool
+    ) -> OnlineJob:
+        job = judge_now(self._db, self._keyring, job_id, rows, options, tenant_id=tenant_id, keeps_nothing=keeps_nothing)
+        if self._settings.broker_url is None or not self._publish(job.id, options.plan.first_route):
             interactive.forget_message(self._db, job.id)  # the dispatcher publishes it
         return job
 
-    def _publish(self, job_id: int, model: str | None) -> bool:
+    def _publish(self, job_id: int, route: str | None) -> bool:
         """Publish, and return whether the broker took it. One that is down is not tried for a while: every caller would wait."""
         with self._publishing:
             if time.monotonic() < self._away_until:
                 return False
             if self._publisher is None:
                 self._publisher = Publisher(make_app(self._settings, "guardfleet-api"), self._settings)
-            queue = self._publisher.queues.of_model(Lane.INTERACTIVE, model)
+            queue = self._publisher.queues.of_model(Lane.INTERACTIVE, route)
             try:
                 self._publisher.publish(MODERATE, queue, [{"job": job_id, "shard": 0, "publish": 1}])
             except RetryableError:

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 PLAIN_EVERY_S = 10.0  # how often a line is printed without a terminal
-STYLES = {Severity.SAFE: "green", Severity.CONTROVERSIAL: "yellow", Severity.UNSAFE: "red", Severity.ERROR: "magenta"}
+STYLES = {
+    Severity.SAFE: "green",
+    Severity.CONTROVERSIAL: "yellow",
+    Severity.UNSAFE: "red",
+    Severity.ERROR: "magenta",
+    Severity.UNRATED: "dim",
+}
+NO_CATEGORY = {Severity.ERROR: "no verdict", Severity.UNRATED: "guard not asked"}
 
 
 class _Rate(ProgressColumn):
@@ -173,6 +180,8 @@ def summary(
     if job.model:
         parts.append(f"model {job.model}" if len(job.models) < 2 else f"models {', '.join(job.models)}")  # noqa: PLR2004
     say(", ".join(parts), to=to)
+    for name, ends in (job.detected or {}).items():
+        say(f"{name}: {', '.join(f'{n:,} {end}' for end, n in sorted(ends.items(), key=lambda pair: -pair[1]))}", to=to)
     if job.actions:
         say(f"policy: {', '.join(f'{n:,} {action}' for action, n in job.actions.items() if n)}", to=to)
     if job.device_s:
@@ -193,7 +202,7 @@ def _table(job: JobView, counts: Counts) -> Table:
         table.add_column(severity.label, justify="right", style=STYLES[severity], no_wrap=True)
     rows: dict[str, dict[Severity, int]] = {}
     for (severity, categories), n in counts.items():
-        for name in category_names(categories) or ["no verdict" if severity is Severity.ERROR else "none"]:
+        for name in category_names(categories) or [NO_CATEGORY.get(severity, "none")]:
             cell = rows.setdefault(name, {})
             cell[severity] = cell.get(severity, 0) + n
     for name, cells in sorted(rows.items(), key=lambda item: -sum(item[1].values())):
@@ -204,6 +213,7 @@ def _table(job: JobView, counts: Counts) -> Table:
         Severity.CONTROVERSIAL: job.controversial,
         Severity.UNSAFE: job.unsafe,
         Severity.ERROR: job.error,
+        Severity.UNRATED: job.unrated,
     }
     table.add_row("all texts", *(f"{totals[s]:,}" for s in shown))
     return table

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from guardfleet.client.direct import PAGE, DirectClient, Submission
 from guardfleet.client.job import DEFAULTS, PLAIN, Job, RowSource, SubmitOptions
 from guardfleet.client.labels import RANDOM, LabelReport, Sample
-from guardfleet.client.verdict import Verdict
+from guardfleet.client.verdict import Detection, Verdict
 from guardfleet.domain.options import JobOptions
 from guardfleet.settings import Settings
 
@@ -108,6 +108,10 @@ class AsyncDirectClient:
     async def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
         """Judge a text, or `{"messages": [...]}`, while the caller waits."""
         return await asyncio.to_thread(self.client.moderate, value)
+
+    async def detect(self, texts: str | Sequence[str], detectors: Sequence[str]) -> list[Mapping[str, Detection]]:
+        """Ask detectors, as `DirectClient.detect`."""
+        return await asyncio.to_thread(self.client.detect, texts, detectors)
 
 
 async def _apart(found: Iterator[T]) -> AsyncIterator[T]:

@@ -10,7 +10,7 @@ import orjson
 
 from guardfleet.client.job import DEFAULTS, PLAIN, Job, Numbered, RowSource, SubmitOptions, listed, many, not_empty
 from guardfleet.client.labels import RANDOM, LabelReport, Sample
-from guardfleet.client.verdict import Verdict
+from guardfleet.client.verdict import Detection, Verdict
 from guardfleet.domain import ids
 from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.options import JobOptions
@@ -32,7 +32,7 @@ from guardfleet.store.labels import samples
 from guardfleet.store.postgres import pooler
 from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.filters import Filter
-from guardfleet.verdicts.page import Cursor
+from guardfleet.verdicts.page import Cursor, Page
 
 LOOK_S = 0.1  # between polls for a verdict that somebody waits for
 PAGE = 1000
@@ -204,11 +204,24 @@ class DirectClient:
 
     def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
         """Judge a text, or `{"messages": [...]}`, while the caller waits. Raises RetryableError if no worker answers."""
-        row = row_of(
-            1, {"text": value} if isinstance(value, str) else dict(value), max_text_bytes=self.settings.intake.max_text_bytes
-        )
+        page = self._answered([{"text": value} if isinstance(value, str) else dict(value)])
+        verdict: Verdict = orjson.loads(next(page.json_objects()))
+        return verdict
+
+    def detect(self, texts: str | Sequence[str], detectors: Sequence[str]) -> list[Mapping[str, Detection]]:
+        """Ask detectors about a text, or several, while the caller waits; one result each, by the detector's name."""
+        names = JobOptions.of(detectors=list(detectors)).plan.detectors
+        page = self._answered([{"text": text} for text in ([texts] if isinstance(texts, str) else texts)], names)
+        said: Any = page.detections or {}
+        return [said.get(row.seq, {}) for row in page.rows]
+
+    def _answered(self, values: Sequence[Mapping[str, Any]], detectors: tuple[str, ...] | None = None) -> Page:
+        """Return the verdicts of a few rows once they are there. Raises RetryableError if no worker answers."""
+        most = self.settings.intake.max_text_bytes
+        rows = [row_of(number, value, max_text_bytes=most) for number, value in enumerate(values, 1)]
         (job_id,) = interactive.reserve(self.db, 1)
-        job = submit.judge_now(self.db, self.keyring, job_id, [row], tenant_id=self.tenant_id, model=None)
+        options = interactive.options_of(detectors=detectors)
+        job = submit.judge_now(self.db, self.keyring, job_id, rows, options, tenant_id=self.tenant_id)
         interactive.forget_message(self.db, job.id)  # the dispatcher publishes it
         deadline = time.monotonic() + self.settings.api.moderation_timeout_s
         while (page := interactive.found(self.db, job)) is None:
@@ -216,8 +229,7 @@ class DirectClient:
                 control.cancel(self.db, job.id)
                 raise RetryableError(f"no verdict in {self.settings.api.moderation_timeout_s:g} s: is a worker running?")
             time.sleep(LOOK_S)
-        verdict: Verdict = orjson.loads(next(page.json_objects()))
-        return verdict
+        return page
 
     def _view(self, job_id: str) -> JobView:
         return views.get(self.db, ids.JOB.parse(job_id), tenant_id=self.tenant_id)

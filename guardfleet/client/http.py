@@ -12,7 +12,7 @@ from guardfleet.client import label_calls
 from guardfleet.client.job import DEFAULTS, PLAIN, Job, RowSource, SubmitOptions, listed
 from guardfleet.client.labels import RANDOM, LabelReport, Sample
 from guardfleet.client.protocol import PAGE, Calls, Steps, Wait, base_url
-from guardfleet.client.verdict import Verdict
+from guardfleet.client.verdict import Detection, Verdict
 from guardfleet.domain.options import JobOptions
 
 PATIENCE_S = 900.0
@@ -104,6 +104,10 @@ class Client:
     def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
         """Judge a text, or `{"messages": [...]}`, while the caller waits."""
         return self._run(self._calls.moderate(value))
+
+    def detect(self, texts: str | Sequence[str], detectors: Sequence[str]) -> list[Mapping[str, Detection]]:
+        """Ask detectors about a text, or several, while the caller waits; one result each, by the detector's name."""
+        return self._run(self._calls.detect(texts, detectors))
 
     def label(self, given: Iterable[Mapping[str, Any]]) -> LabelReport:
         """Store what people say of texts (docs/labels.md); sent again, none is stored twice."""
@@ -226,6 +230,10 @@ class AsyncClient:
     async def moderate(self, value: str | Mapping[str, Any]) -> Verdict:
         """Judge a text, or `{"messages": [...]}`, while the caller waits."""
         return await self._run(self._calls.moderate(value))
+
+    async def detect(self, texts: str | Sequence[str], detectors: Sequence[str]) -> list[Mapping[str, Detection]]:
+        """Ask detectors, as `Client.detect`."""
+        return await self._run(self._calls.detect(texts, detectors))
 
     async def label(self, given: Iterable[Mapping[str, Any]]) -> LabelReport:
         """Store labels, as `Client.label`."""

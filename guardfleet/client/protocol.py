@@ -16,7 +16,7 @@ import httpx2
 import orjson
 
 from guardfleet.client.job import Job, Numbered, RowSource, SubmitOptions, many, not_empty
-from guardfleet.client.verdict import Verdict
+from guardfleet.client.verdict import Detection, Verdict
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.retry import backoff_s, retry_after_s
 from guardfleet.errors import ConfigurationError, LineError, NotFoundError, RejectedError, RetryableError
@@ -140,6 +140,12 @@ class Calls:
         found = yield from self.ask(json_request("/v1/moderate", content))
         verdict: Verdict = orjson.loads(found.content)["verdict"]
         return verdict
+
+    def detect(self, texts: str | Sequence[str], detectors: Sequence[str]) -> Steps[list[Mapping[str, Detection]]]:
+        """Ask detectors about a text, or several."""
+        asked = {"input": texts if isinstance(texts, str) else list(texts), "detectors": list(detectors)}
+        found = yield from self.ask(json_request("/v1/detect", orjson.dumps(asked)))
+        return [one["detections"] for one in orjson.loads(found.content)["results"]]
 
     def _submit(
         self, lines: Callable[[], Iterator[bytes]], options: JobOptions, how: SubmitOptions, *, is_repeatable: bool

@@ -37,10 +37,27 @@ class Decision(TypedDict):
     labels: list[str]
 
 
+class Detection(TypedDict):
+    """What a detector says: its label and the score of each, or why there is none (`outcome`: unlabelled, too_short, error)."""
+
+    outcome: str
+    label: str | None
+    scores: dict[str, float] | None
+    served_by: str
+    model: str
+    revision: str
+    policy: str
+    is_demo: bool
+    evidence: dict[str, Any] | None
+    error: Failure | None
+    models_words: NotRequired[str]
+
+
 class Verdict(TypedDict):
     """The answer for one text. `severity` is safe, controversial, unsafe or error: an error is never safe.
 
-    `action` and `decision` are missing where no policy decided.
+    `unrated`: the job did not ask the guard. `action` and `decision` are missing where no policy decided, `detections` where no
+    detector was asked.
     """
 
     id: str
@@ -63,3 +80,4 @@ class Verdict(TypedDict):
     metadata: NotRequired[dict[str, Any]]
     action: NotRequired[ActionName]
     decision: NotRequired[Decision]
+    detections: NotRequired[dict[str, Detection]]

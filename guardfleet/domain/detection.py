@@ -12,6 +12,7 @@ from typing import Any
 from guardfleet.domain.verdict import ERROR_CODES, GUARD, Model, ServedBy
 
 DETECTOR_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")  # of a detector
+ROUTE_PREFIX = "detector:"
 RULES = ("max", "mean", "share")  # how the windows of a long text become one detection
 LEAST_FOUND = 0.5  # score from which a label that is found apart from others holds
 
@@ -86,4 +87,4 @@ def combined(rule: str, model: Model, windows: Sequence[tuple[int, Sequence[floa
 
 def route_of(detector: str) -> str | None:
     """Return what a shard that waits for the detector names as its model; None for the guard, which any model may be."""
-    return None if detector == GUARD else f"detector:{detector}"
+    return None if detector == GUARD else ROUTE_PREFIX + detector

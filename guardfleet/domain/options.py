@@ -25,7 +25,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from guardfleet.domain.plan import DEFAULT_PLAN, NAME_CHARS, Plan
+from guardfleet.domain.plan import DEFAULT_PLAN, NAME_CHARS, Plan, detectors_of
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import RejectedError
 
 PRIORITIES = range(-100, 101)
@@ -68,6 +69,20 @@ def _or_else(kind: LiteralString, sentence: LiteralString, **context: object) ->
             raise PydanticCustomError(kind, sentence, context) from None
 
     return WrapValidator(checked)
+
+
+def _named(value: object) -> object:
+    """Accept names in a list or joined by commas; the guard alone is the same as none."""
+    if value is None:
+        return None
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise PydanticCustomError("detectors", "detectors are names, such as guard and ai-text")
+    try:
+        names = detectors_of([name.strip() for part in parts for name in part.split(",")])
+    except ValueError as error:
+        raise PydanticCustomError("detectors", "{reason}", {"reason": str(error)}) from None
+    return None if names == (GUARD,) else names
 
 
 A_PRIORITY = _or_else(
@@ -124,6 +139,11 @@ class JobOptions(BaseModel):
     long_texts: Annotated[Literal["windows", "head", "tail", "ends"] | None, Stored("long_texts")] = Field(
         default=None, description="Judge all windows of a text that is longer than one, or only its head, tail or ends."
     )
+    detectors: Annotated[
+        tuple[str, ...] | None, BeforeValidator(_named, json_schema_input_type=list[str] | str | None), Stored("detectors")
+    ] = Field(
+        default=None, description="Who judges: guard, ai-text or other detectors, joined by commas; by default the guard alone."
+    )
     priority: Annotated[int, Field(ge=PRIORITIES.start, le=PRIORITIES.stop - 1), WHOLE, A_PRIORITY, Stored("priority")] = Field(
         default=0, description="Order among your jobs of the same lane, -100 to 100; higher runs first."
     )
@@ -171,7 +191,14 @@ class JobOptions(BaseModel):
     @property
     def plan(self) -> Plan:
         """How the job is judged, as workers read it. `Plan.check` checks what a single field cannot tell."""
-        return Plan(self.model, self.escalate_to, self.confidence_threshold, self.audit_fraction, self.long_texts)
+        return Plan(
+            self.model,
+            self.escalate_to,
+            self.confidence_threshold,
+            self.audit_fraction,
+            self.long_texts,
+            self.detectors or (GUARD,),
+        )
 
     @property
     def window_s(self) -> float | None:
@@ -184,9 +211,13 @@ class JobOptions(BaseModel):
         return {column: getattr(self, name) for name, column in COLUMNS.items()}
 
     def under_old_names(self) -> dict[str, Any]:
-        """Return all options but the name under their old names, which resume keys are made of: those outlive releases."""
+        """Return all options but the name under their old names, which resume keys are made of: those outlive releases.
+
+        Options that came later are left out where they are not given.
+        """
         new = {new: old for old, new in OLD_NAMES.items()}
-        return {new.get(name, name): getattr(self, name) for name in type(self).model_fields if name != "name"}
+        late = {"detectors"} if self.detectors is None else set()
+        return {new.get(name, name): getattr(self, name) for name in type(self).model_fields if name not in {"name", *late}}
 
 
 COLUMNS: Mapping[str, str] = MappingProxyType(

@@ -1,11 +1,15 @@
 """How a job is judged: by which model, by which second model if the first is unsure, and how much of long texts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from guardfleet.domain.detection import DETECTOR_NAME, route_of
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import RejectedError
 
 COVERAGES = ("windows", "head", "tail", "ends")
 NAME_CHARS = 200
+MOST_DETECTORS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,7 @@ class Plan:
 
     `model`: only workers with this model take the job. `second_model`: judges again the texts whose severity got a probability
     below `sure` from the first, and a random share `sample` of the rest. The latter is only compared: the first answer stands.
-    `long_texts`: as the setting of the same name.
+    `long_texts`: as the setting of the same name. `detectors`: who judges, one after the other, the guard first if it does.
     """
 
     model: str | None = None
@@ -22,6 +26,7 @@ class Plan:
     sure: float = 0.9
     sample: float = 0.01
     long_texts: str | None = None
+    detectors: tuple[str, ...] = (GUARD,)
 
     def check(self) -> "Plan":
         """Validate the plan and return it. Raises RejectedError."""
@@ -36,7 +41,36 @@ class Plan:
             raise RejectedError("audit_fraction must be a share: 0 to 1.")
         if self.long_texts is not None and self.long_texts not in COVERAGES:
             raise RejectedError(f"long_texts must be one of {', '.join(COVERAGES)}.")
+        if not self.asks_guard and (self.model is not None or self.second_model is not None):
+            raise RejectedError("model and escalate_to are about the guard, which is not among the detectors.")
         return self
+
+    @property
+    def asks_guard(self) -> bool:
+        """Whether the guard judges: otherwise texts get no severity."""
+        return GUARD in self.detectors
+
+    @property
+    def others(self) -> Sequence[tuple[int, str]]:
+        """The detectors other than the guard, each with its place among all."""
+        return [(place, name) for place, name in enumerate(self.detectors) if name != GUARD]
+
+    @property
+    def first_route(self) -> str | None:
+        """What a new shard waits for: the model that the caller names, or the first detector; None: any guard."""
+        return self.model if self.asks_guard else route_of(self.detectors[0])
+
+
+def detectors_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the detectors in the order in which they judge: the guard first. Raises ValueError for names that make no plan."""
+    if not 0 < len(names) <= MOST_DETECTORS:
+        raise ValueError(f"name 1 to {MOST_DETECTORS} detectors")
+    for name in names:
+        if not DETECTOR_NAME.fullmatch(name):
+            raise ValueError(f"{name[:60]!r} is no detector's name: lower-case letters, digits, - and _, such as ai-text")
+    if len(set(names)) < len(names):
+        raise ValueError("a detector is named twice")
+    return tuple(sorted(names, key=lambda name: name != GUARD))
 
 
 DEFAULT_PLAN = Plan()

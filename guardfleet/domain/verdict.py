@@ -10,16 +10,21 @@ from typing import Any
 
 
 class Severity(IntEnum):
-    """How harmful a text is; stored as its number. `ERROR` is not a severity but the lack of one, and never safe."""
+    """How harmful a text is; stored as its number.
+
+    `ERROR` and `UNRATED` are not severities but the lack of one, and never safe: no verdict could be given, or none was asked for,
+    as the job names detectors without the guard.
+    """
 
     SAFE = 0
     CONTROVERSIAL = 1
     UNSAFE = 2
     ERROR = 3
+    UNRATED = -1
 
     @property
     def label(self) -> str:
-        """The name in files, URLs and metrics: `safe`, `controversial`, `unsafe`, `error`."""
+        """The name in files, URLs and metrics: `safe`, `controversial`, `unsafe`, `error`, `unrated`."""
         return self.name.lower()
 
 
@@ -60,7 +65,7 @@ class ServedBy(IntEnum):
     CACHE = 1  # an earlier verdict of the same tenant, model revision and policy
     DUPLICATE = 2  # the same text elsewhere in the same job
     RULE_EMPTY = 3  # nothing to judge: empty or blank
-    NOBODY = 4  # no verdict could be given; the row is an error
+    NOBODY = 4  # no verdict could be given, or none was asked for
     LIST = 5  # an entry of a list of the tenant, without a model
 
     @property
@@ -126,6 +131,15 @@ class Model:
     detector: str = GUARD
     labels: tuple[str, ...] = ()
     neutral: str | None = None
+
+
+NOBODY = Model("nobody", "0", "none")  # of a text that no model has judged
+NO_VERDICT = (Severity.ERROR, Severity.UNRATED)
+
+
+def unrated() -> Judgement:
+    """Return the judgement of a text that no guard was asked about."""
+    return Judgement(Severity.UNRATED, served_by=ServedBy.NOBODY)
 
 
 def failure(code: str, detail: str | None = None, *, served_by: ServedBy = ServedBy.NOBODY, **known: Any) -> Judgement:

@@ -107,6 +107,7 @@ def assess(db: Database, job: JobView) -> Assessment:
         seqs = known.seqs[start : start + AT_ONCE].tolist()
         found = {row.seq: row.judgement.severity for row in verdicts.of_texts(db, job.id, job.day, list(dict.fromkeys(seqs))).rows}
         said[start : start + AT_ONCE] = [found.get(seq, Severity.ERROR) for seq in seqs]
+    said[said == Severity.UNRATED] = Severity.ERROR
     return Assessment(
         job.done,
         labels.labelled(db, job.id),

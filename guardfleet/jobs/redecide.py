@@ -73,7 +73,7 @@ def redecide(
 def _decide(db: Database, version: Version, decider: Decider, some: Sequence[Any]) -> tuple[int, int]:
     """Decide of these shards; return of how many texts that were new, and of how many shards the verdicts are gone."""
     reads = Reads.ALL if decider.reads_metadata else Reads.NOTHING
-    found = list(decisions.facts(db, some, reads, with_lists=decider.reads_lists))
+    found = list(decisions.facts(db, some, reads, with_lists=decider.reads_lists, with_detections=decider.reads_detections))
     rows = [Decided.by(decider, version.id, one.facts).row(one.job_id, one.first_seq) for one in found]
     with db.begin() as connection:
         return decisions.record(connection, rows), len(some) - len(found)

@@ -70,7 +70,7 @@ def simulate(
         if found.reached is not None and time.monotonic() >= over:
             break
         before = decisions.actions_in_force(db, piece)
-        for one in decisions.facts(db, piece, reads, with_lists=decider.reads_lists):
+        for one in decisions.facts(db, piece, reads, with_lists=decider.reads_lists, with_detections=decider.reads_detections):
             outcomes = decider.outcomes(one.facts)
             new = decider.actions[outcomes]
             old = before.get((one.job_id, one.first_seq))

@@ -45,6 +45,7 @@ def open_job(
     secret = callback_secret(options.callback_url, new.callback_secret, settings.webhooks.allow_networks, addresses)
     if not new.brings_workers:
         models.require_served(db, plan.model, plan.second_model)
+        models.require_detectors(db, plan.detectors)
     admitted = replace(new, callback_secret=secret)
     return intake.create(db, keyring, admitted, max_backlog=settings.intake.max_backlog_texts, also=also)
 
@@ -54,19 +55,18 @@ def judge_now(
     keyring: Keyring,
     job_id: int,
     rows: Sequence[PayloadRow],
+    options: JobOptions,
     *,
     tenant_id: int,
-    model: str | None,
     keeps_nothing: bool = False,
 ) -> OnlineJob:
     """Make a job of a few texts that somebody waits for, complete from the start; nothing of it stays once it was answered.
 
     `job_id` is reserved beforehand, so that the caller can listen for the job's end before it exists. Raises NotFoundError for a
-    model that nobody serves.
+    model or a detector that nobody serves.
     """
-    if model is not None:
-        models.require_served(db, model)
-    options = JobOptions(name="moderation", interactive=True, model=model, text_retention_hours=0)
+    models.require_detectors(db, options.plan.detectors)
+    models.require_served(db, options.model)
     return interactive.create(db, keyring, job_id, rows, options, tenant_id=tenant_id, keeps_nothing=keeps_nothing)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from guardfleet.domain.decision import ActionName
+from guardfleet.domain.detection import DETECTOR_NAME
 from guardfleet.domain.verdict import CATEGORY_NAMES, ServedBy, Severity
 
 MOST_RULES = 200  # with the outcomes for other verdicts and for errors, the number of one fits a byte
@@ -35,12 +36,13 @@ class Action(IntEnum):
         return self.name.lower()
 
 
-SeverityName = Literal["safe", "controversial", "unsafe", "error"]
+SeverityName = Literal["safe", "controversial", "unsafe", "error", "unrated"]
 JUDGED = ("safe", "controversial", "unsafe")
 CategoryName = Literal[tuple(CATEGORY_NAMES.values())]  # type: ignore[valid-type]
 ServedByName = Literal[tuple(one.label for one in ServedBy)]  # type: ignore[valid-type]
 NUMBERS = (*JUDGED, "not_safe", *CATEGORY_NAMES.values())
 ListName = Annotated[str, Field(pattern=WORD)]
+LabelName = Annotated[str, Field(min_length=1, max_length=200)]
 Scalar = str | int | float | bool | None
 
 
@@ -106,10 +108,21 @@ class Tokens(Range):
         return self
 
 
+class Detected(Range):
+    """What a detector says: one of these labels or outcomes (`unlabelled`, `too_short`, `error`), and scores within bounds.
+
+    Where the detector could not say, or was not asked, nobody knows whether it holds.
+    """
+
+    label: _some(LabelName) | None = None  # type: ignore[valid-type]
+    scores: dict[LabelName, Bounds] = Field(default_factory=dict, max_length=MOST_VALUES)
+
+
 class When(Strict):
     """Conditions, all of which must hold; of several values in one, any. Without conditions it always holds, except for errors.
 
-    For a text without a verdict it holds only where `severity` names `error`.
+    For a text without a verdict it holds only where `severity` names `error`; for one that the guard was not asked about, where it
+    names `unrated`, or where `detectors` are read and `severity` is not.
     """
 
     severity: _some(SeverityName) | None = None  # type: ignore[valid-type]
@@ -121,6 +134,7 @@ class When(Strict):
     language: _some(str) | None = None  # type: ignore[valid-type]
     metadata: dict[str, _some(Scalar)] = Field(default_factory=dict)  # type: ignore[valid-type]
     lists: _some(ListName) | None = None  # type: ignore[valid-type]
+    detectors: dict[Annotated[str, Field(pattern=rf"^{DETECTOR_NAME.pattern}$")], Detected] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "When":
@@ -131,7 +145,7 @@ class When(Strict):
     @property
     def severities(self) -> frozenset[Severity]:
         """The severities for which it can hold."""
-        named = JUDGED if self.severity is None else self.severity
+        named = self.severity or ((*JUDGED, "unrated") if self.detectors else JUDGED)
         return frozenset(Severity[name.upper()] for name in named)
 
     @cached_property
@@ -156,7 +170,7 @@ class Rule(Strict):
 class Policy(Strict):
     """A policy as its owner writes it. The store gives it a version; `shadow`: its decisions are recorded, and nobody is told them.
 
-    `default` is for a verdict for which no rule fires, `errors` for a text without a verdict; neither has a value by itself.
+    `default` is for a verdict for which no rule fires, `errors` for a text without one: none could be given, or none was asked for.
     """
 
     name: str = Field(pattern=WORD)

@@ -4,21 +4,25 @@ The first rule that fires decides. A rule that reads a number which a verdict do
 than what follows would be: what is not known never makes an action milder.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from guardfleet.domain.verdict import CATEGORY_CHOICES, ServedBy, Severity, categories_of
-from guardfleet.policy.document import JUDGED, LANGUAGE_KEYS, Action, Bounds, Policy, When
-from guardfleet.policy.facts import Facts, Mask
+from guardfleet.domain.detection import Outcome
+from guardfleet.domain.verdict import CATEGORY_CHOICES, NO_VERDICT, ServedBy, Severity, categories_of
+from guardfleet.policy.document import JUDGED, LANGUAGE_KEYS, Action, Bounds, Detected, Policy, When
+from guardfleet.policy.facts import Facts, Mask, Seen
+from guardfleet.verdicts.detections import SHOWN_DIGITS as SCORE_DIGITS
 from guardfleet.verdicts.encoding import CERTAIN, CERTAIN_ODDS, UNKNOWN_ODDS
 from guardfleet.verdicts.rendering import SHOWN_DIGITS
 
 DEFAULT, ERRORS = 250, 251  # outcomes that are no rule; those below are the number of a rule
 Outcomes = npt.NDArray[np.uint8]
 Test = Callable[[Facts], tuple[Mask, Mask | None]]  # where it holds, and where it is not known (None: nowhere)
+ERROR = Outcome.ERROR.label
 EPSILON = 1e-9  # a bound that is written with three digits is met by the number that is shown with the same
 
 
@@ -29,6 +33,7 @@ class Decider:
         self.policy = policy
         self.reads_metadata = any(rule.when.metadata or rule.when.language is not None for rule in policy.rules)
         self.reads_lists = any(rule.when.lists is not None for rule in policy.rules)
+        self.reads_detections = any(rule.when.detectors for rule in policy.rules)
         self.actions = np.zeros(256, np.uint8)
         self.actions[DEFAULT], self.actions[ERRORS] = Action[policy.default.upper()], Action[policy.errors.upper()]
         for at, rule in enumerate(policy.rules):
@@ -42,8 +47,8 @@ class Decider:
         """Return the outcome of each text: the number of the rule that decided, DEFAULT or ERRORS."""
         severity = facts["severity"]
         found = np.full(len(facts), DEFAULT, np.uint8)
-        for one, n in enumerate(np.bincount(severity, minlength=len(Severity)).tolist()):
-            if n and one == Severity.ERROR:
+        for one, n in enumerate(np.bincount(severity - Severity.UNRATED).tolist(), Severity.UNRATED):
+            if n and one in NO_VERDICT:
                 found[severity == one] = ERRORS
             if n and self._rules[Severity(one)]:
                 rows = np.flatnonzero(severity == one)
@@ -96,6 +101,8 @@ def _each(when: When) -> Iterable[Test]:
         yield _metadata((key,), values)
     if when.lists is not None:
         yield _lists(frozenset(when.lists))
+    for name, wanted in when.detectors.items():
+        yield _detector(name, wanted)
 
 
 def _among(column: str, codes: list[int]) -> Test:
@@ -172,6 +179,28 @@ def _lists(names: frozenset[str]) -> Test:
         return np.fromiter((row is not None and not names.isdisjoint(row) for row in rows), bool, len(facts)), None
 
     return test
+
+
+def _detector(name: str, wanted: Detected) -> Test:
+    """Hold where the detector's label is one of these, and its scores are within the bounds; not known where it could not say."""
+
+    def test(facts: Facts) -> tuple[Mask, Mask | None]:
+        seen = [row.get(name) for row in facts.detections] if facts.detections is not None else [None] * len(facts)
+        holds = np.fromiter((one is not None and _holds(wanted, one) for one in seen), bool, len(facts))
+        is_error = np.fromiter((one is None or one.label == ERROR for one in seen), bool, len(facts))
+        return holds, is_error & ~holds
+
+    return test
+
+
+def _holds(wanted: Detected, seen: Seen) -> bool:
+    if wanted.label is not None and seen.label not in wanted.label:
+        return False
+    scores = seen.scores or {}
+    return all(
+        label in scores and bounds.at_least - EPSILON <= round(scores[label], SCORE_DIGITS) < (bounds.below or math.inf)
+        for label, bounds in wanted.scores.items()
+    )
 
 
 def _metadata(keys: tuple[str, ...], values: Iterable[Any]) -> Test:

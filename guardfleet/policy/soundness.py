@@ -78,6 +78,8 @@ def _covers(wide: When, narrow: When) -> bool:
         return False
     if not all(_is_inside(narrow.probability.get(name), bounds) for name, bounds in wide.probability.items()):
         return False
+    if any(narrow.detectors.get(name) != wanted for name, wanted in wide.detectors.items()):
+        return False
     return all(name in narrow.listed and narrow.listed[name] <= values for name, values in wide.listed.items())
 
 

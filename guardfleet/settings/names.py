@@ -15,6 +15,7 @@ def _same(group: str, *names: str) -> dict[str, tuple[str, str]]:
 PLACES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         **_same("engine", "model", "device", "dtype", "quantize", "batch_tokens", "window_tokens", "long_texts", "role_labels"),
+        "detector": ("engine", "detector"),
         "threads": ("engine", "threads"),
         "model_revision": ("engine", "revision"),
         **_same("worker", "named_only", "concurrency"),

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from guardfleet.domain.detection import DETECTOR_NAME
+from guardfleet.domain.verdict import GUARD
+
 
 def _items(value: Any) -> Any:
     """Parse a list as people write it, separated by commas; JSON too."""
@@ -31,7 +34,16 @@ def _limit(value: str) -> str:
     return value
 
 
+def _served(value: str) -> str:
+    """Validate a detector and its model. Raises ValueError."""
+    name, found, model = value.partition("=")
+    if not found or not model.strip() or not DETECTOR_NAME.fullmatch(name.strip()) or name.strip() == GUARD:
+        raise ValueError("write a detector as its name and its model, as ai-text=demo or toxicity=/models/toxicity")
+    return f"{name.strip()}={model.strip()}"
+
+
 Listed = BeforeValidator(_items)
 Network = Annotated[str, AfterValidator(_network)]
+Served = Annotated[str, AfterValidator(_served)]
 Limit = Annotated[str, AfterValidator(_limit)]
 Delay = Annotated[float, Field(ge=0.0, le=31_536_000.0)]

@@ -1,5 +1,8 @@
 """Models that workers have served, by the name that verdicts and jobs use."""
 
+from collections.abc import Sequence
+
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import NotFoundError
 from guardfleet.store.postgres.database import Database
 
@@ -18,4 +21,20 @@ def require_served(db: Database, *asked: str | None) -> None:
 def served(db: Database) -> list[str]:
     """Return the names of all models served so far, sorted."""
     with db.session() as connection:
-        return sorted(connection.scalars("select distinct name from model where name <> 'nobody'"))
+        return sorted(connection.scalars(f"select distinct name from model where name <> 'nobody' and detector = '{GUARD}'"))
+
+
+def require_detectors(db: Database, asked: Sequence[str]) -> None:
+    """Raise NotFoundError for a detector that no worker has ever served."""
+    others = [name for name in asked if name != GUARD]
+    if not others:
+        return
+    with db.session() as connection:
+        known = sorted(connection.scalars(f"select distinct detector from model where name <> 'nobody' and detector <> '{GUARD}'"))
+    for name in others:
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise NotFoundError(
+                f"no worker has served a detector {name!r} yet: start one with GUARDFLEET_ENGINE__DETECTOR={name}. "
+                f"Detectors served so far: {names}."
+            )

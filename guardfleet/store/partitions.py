@@ -6,7 +6,7 @@ import psycopg
 
 from guardfleet.store.postgres.database import Connection, Database
 
-PARTITIONED = ("verdict", "shard_payload")
+PARTITIONED = ("verdict", "shard_payload", "detection")  # new ones last: an older version makes only the first
 PATIENCE_S = 1  # wait for readers of the table: the one dispatcher waits here and does nothing else meanwhile
 LOCK_KEY = 0x7061_7274  # "part"
 
@@ -25,7 +25,7 @@ def existing(db: Database) -> list[tuple[str, dt.date]]:
     with db.begin() as connection:
         names = connection.scalars(
             """select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace
-                 and relname ~ '^(verdict|shard_payload)_[0-9]{8}$' order by right(relname, 8), relname"""
+                 and relname ~ '^(verdict|detection|shard_payload)_[0-9]{8}$' order by right(relname, 8), relname"""
         )
         return [(name[:-9], dt.datetime.strptime(name[-8:], "%Y%m%d").replace(tzinfo=dt.UTC).date()) for name in names]
 
@@ -56,9 +56,8 @@ def drop(db: Database, table: str, day: dt.date) -> bool:
         if connection.scalar("select to_regclass(%(name)s) is null", {"name": name}):
             return True
         connection.execute(f"lock table {name} in access exclusive mode")
-        needed = connection.scalar(
-            f"select exists (select from {name} x join job j on j.id = x.job_id where j.purged_at is null or '{table}' = 'verdict')"
-        )
+        only = " where j.purged_at is null" if table == "shard_payload" else ""
+        needed = connection.scalar(f"select exists (select from {name} x join job j on j.id = x.job_id{only})")
         if needed:
             connection.execute(f"alter table {table} attach partition {name} {_bounds(day)}")
         else:

@@ -12,8 +12,9 @@ from psycopg.rows import args_row
 from guardfleet.domain.decision import Decision
 from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
+from guardfleet.errors import ConfigurationError
 from guardfleet.policy.document import Action
-from guardfleet.store import audit
+from guardfleet.store import audit, detections
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.policy import decisions
 from guardfleet.store.postgres.database import Connection, Database
@@ -21,7 +22,7 @@ from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import REUSABLE_VERDICT
 from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode, is_stored_at_least
 from guardfleet.verdicts.filters import Filter
-from guardfleet.verdicts.page import Cursor, Page
+from guardfleet.verdicts.page import Cursor, Detections, Page
 
 EXPORT_PAGE = 5_000
 SHARDS_AT_ONCE = 32  # that a filtered page searches
@@ -42,22 +43,36 @@ KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, inpu
 
 def register_model(db: Database, model: Model) -> int:
     """Return the id by which verdicts refer to the model, storing the model if it is new."""
-    values = {"name": model.name, "revision": model.revision, "policy": model.policy, "demo": model.is_demo}
+    values = {
+        "name": model.name, "revision": model.revision, "policy": model.policy, "demo": model.is_demo, "detector": model.detector,
+        "labels": list(model.labels), "neutral": model.neutral,
+    }  # fmt: skip
+    same = "name = %(name)s and revision = %(revision)s and policy = %(policy)s and detector = %(detector)s"
     with db.begin() as connection:
         is_new = connection.execute(
-            """insert into model (name, revision, policy, is_demo)
-               select %(name)s, %(revision)s, %(policy)s, %(demo)s where not exists (
-                 select from model where name = %(name)s and revision = %(revision)s and policy = %(policy)s)
-               on conflict do nothing""",
+            f"""insert into model (name, revision, policy, is_demo, detector, labels, neutral)
+               select %(name)s, %(revision)s, %(policy)s, %(demo)s, %(detector)s, %(labels)s::text[], %(neutral)s
+               where not exists (select from model where {same}) on conflict do nothing""",
             values,
         ).rowcount
-        found: int = connection.scalar(
-            "select id from model where name = %(name)s and revision = %(revision)s and policy = %(policy)s", values
-        )
+        row: Any = connection.execute(f"select id, labels, neutral from model where {same}", values).fetchone()
+        if tuple(row.labels) != model.labels or row.neutral != model.neutral:
+            raise ConfigurationError(
+                f"model {model.name!r} of the same revision and policy has served with other labels: {', '.join(row.labels)}."
+            )
+        found: int = row.id
         if is_new:
             subject = f"{model.name}@{model.revision[:12]}"  # as verdicts name it
             audit.record(connection, DEFAULT_TENANT, "model.register", subject, model_id=found)
         return found
+
+
+def models_of(db: Database, model_ids: Sequence[int]) -> Mapping[int, Model]:
+    """Return models by id, at least these."""
+    if not set(model_ids) <= db.models.keys():
+        with db.session() as connection:
+            _look(db, connection)
+    return db.models
 
 
 def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int, max_age_hours: float) -> dict[bytes, Judgement]:
@@ -119,8 +134,9 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filt
             {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
         )
         models, decided = _models(db, connection, rows), _decided(db, connection, job.id, rows)
+        detected = _detected(db, connection, job, rows)
     reached = Cursor(rows[-1].ord, rows[-1].seq) if rows else cursor
-    return Page(rows, models, reached, len(rows) == limit, decisions=decided)
+    return Page(rows, models, reached, len(rows) == limit, decisions=decided, detections=detected)
 
 
 def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Filter) -> Page:
@@ -142,7 +158,7 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
                     and seq > case when s.ord = %(ord)s then %(seq)s else -1 end
                     {"" if wanted.actions is None else "and get_byte(f.outcomes, seq - s.first_seq) = any(f.wanted)"}
                     and (severity = any(%(severities)s)
-                         or %(errors)s and severity not between {Severity.SAFE} and {Severity.ERROR})
+                         or %(errors)s and severity not between {Severity.UNRATED} and {Severity.ERROR})
                     and (%(categories)s = 0 or categories & %(categories)s <> 0)
                     and done_at >= to_timestamp(%(since)s)) v
                 order by s.ord, v.seq limit %(limit)s""",
@@ -157,11 +173,13 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
             },
         )
         models, decided = _models(db, connection, rows), _decided(db, connection, job.id, rows)
+        detected = _detected(db, connection, job, rows)
+    beside: dict[str, Any] = {"decisions": decided, "detections": detected}
     if len(rows) == limit:
-        found = Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq), has_more=True, decisions=decided)
+        found = Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq), has_more=True, **beside)
     else:
         reached = Cursor(shards[-1][0], shards[-1][1] + shards[-1][2] - 1) if shards else cursor
-        found = Page(rows, models, reached, has_more=len(shards) == SHARDS_AT_ONCE, decisions=decided)
+        found = Page(rows, models, reached, has_more=len(shards) == SHARDS_AT_ONCE, **beside)
     # Between both statements another policy may have been activated: nobody gets a text under an action that it does not have.
     return found if wanted.actions is None else found.of_actions(wanted.actions)
 
@@ -185,9 +203,10 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
                 {"job": job.id, "day": job.day, "last": last, "least": least, "most": most, "limit": EXPORT_PAGE},
             )
             models, decided = _models(db, connection, rows), _decided(db, connection, job.id, rows)
+            detected = _detected(db, connection, job, rows)
         if rows:
             last = rows[-1].seq
-            yield Page(rows, models, Cursor(0, last), decisions=decided)
+            yield Page(rows, models, Cursor(0, last), decisions=decided, detections=detected)
         if len(rows) < EXPORT_PAGE:
             return
 
@@ -242,7 +261,7 @@ def metadata_keys(db: Database, job: JobView, *, limit: int) -> list[str]:
         return sorted(found)
 
 
-def of_one_shard(db: Database, job_id: int, day: dt.date) -> Page:
+def of_one_shard(db: Database, job_id: int, day: dt.date, *, with_detections: bool = False) -> Page:
     """Return all verdicts of a small job, in input order."""
     with db.session() as connection:
         rows = _read(
@@ -251,7 +270,8 @@ def of_one_shard(db: Database, job_id: int, day: dt.date) -> Page:
             {"job": job_id, "day": day},
         )
         models, decided = _models(db, connection, rows), _decided(db, connection, job_id, rows)
-        return Page(rows, models, Cursor(0, len(rows) - 1), decisions=decided)
+        detected = _detections(db, connection, job_id, day, rows) if with_detections else None
+        return Page(rows, models, Cursor(0, len(rows) - 1), decisions=decided, detections=detected)
 
 
 def of_texts(db: Database, job_id: int, day: dt.date, seqs: Sequence[int]) -> Page:
@@ -296,6 +316,22 @@ def _decided_of_retries(db: Database, connection: Connection, values: Mapping[st
 def _models(db: Database, connection: Connection, rows: Sequence[StoredVerdict]) -> Mapping[int, Model]:
     """Return models by id, at least those of the rows."""
     if not {row.model_id for row in rows} <= db.models.keys():
-        found = connection.execute("select id, name, revision, policy, is_demo from model")
-        db.models.update({row.id: Model(row.name, row.revision, row.policy, row.is_demo) for row in found})
+        _look(db, connection)
     return db.models
+
+
+def _look(db: Database, connection: Connection) -> None:
+    found = connection.execute(f"select {detections.MODEL} from model m")
+    db.models.update({row.id: detections.model_of(row) for row in found})
+
+
+def _detected(db: Database, connection: Connection, job: JobView, rows: Sequence[StoredVerdict]) -> Detections | None:
+    """Return what detectors said of the rows' texts; None if the job asked none but the guard."""
+    return None if job.detectors is None else _detections(db, connection, job.id, job.day, rows)
+
+
+def _detections(db: Database, connection: Connection, job_id: int, day: dt.date, rows: Sequence[StoredVerdict]) -> Detections:
+    found = detections.of_texts(connection, job_id, day, [row.seq for row in rows])
+    if not {model_id for _, model_id, *_ in found} <= db.models.keys():
+        _look(db, connection)
+    return detections.by_text(found, db.models)

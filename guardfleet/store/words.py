@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from guardfleet.domain import ids
+from guardfleet.domain.detection import Outcome
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import DeliveryState, FileState, JobState, ShardState
 from guardfleet.domain.verdict import ERASED, ServedBy, Severity
@@ -65,6 +66,7 @@ KEPT_FILE = _state(FileState.UPLOADING, FileState.WHOLE)
 LEFT_FILE = _state(FileState.DELETED)  # its content may still exist
 
 REUSABLE_VERDICT = f"served_by = {ServedBy.MODEL} and severity < {Severity.ERROR}"
+REUSABLE_DETECTION = f"served_by = {ServedBy.MODEL} and outcome <> {Outcome.ERROR}"
 _NOTES = json.dumps({"notes": [NOTE_ERASED]})
 ERASED_VERDICT = f"(v.error = '{ERASED}' or v.evidence = '{_NOTES}'::jsonb)"  # its text was erased before, or after it had one
 FLAGGED_VERDICT = f"severity >= {Severity.CONTROVERSIAL}"

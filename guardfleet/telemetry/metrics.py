@@ -27,6 +27,9 @@ HEALTH = Known("guardfleet_health", "Health of the process: 2 healthy, 1 degrade
 
 # The worker. The first names are those of articles on serving this model.
 REQUESTS = Counter("qwen_guard_request", "Texts with a committed outcome.", ["method", "result"], registry=None)
+DETECTIONS = Counter(
+    "guardfleet_detections", "Texts by how they ended with a detector other than the guard.", ["detector", "label"], registry=None
+)
 REQUEST_SECONDS = Durations(
     "qwen_guard_request_duration_seconds", "From claiming a text's shard to its committed verdict.", ["method"], buckets=BUCKETS_S
 )
@@ -118,8 +121,8 @@ EVERY = (BUILD, DEPENDENCY_UP, OUTAGES, CONNECTIONS, HEALTH)
 OWNERS: Mapping[str, tuple[Any, ...]] = {
     "worker": (
         REQUESTS, REQUEST_SECONDS, ACTIVE, GPU_MEMORY, SAFE_RATIO, RISK_TYPES, CATEGORIES, GPU_MEMORY_TOTAL, ERRORS, SAVED,
-        ESCALATED, DECISIONS, UNDECIDED, WINDOWS, CLAIMS, SHARDS, BATCH_TOKENS, BATCH_ROWS, BATCH_FILL, ROWS, CLOSE_CALLS,
-        TOKENS, BUSY, STAGES, MODEL, MODEL_LOADING, MODEL_LOADED, RATE, LOOP_TICK,
+        DETECTIONS, ESCALATED, DECISIONS, UNDECIDED, WINDOWS, CLAIMS, SHARDS, BATCH_TOKENS, BATCH_ROWS, BATCH_FILL, ROWS,
+        CLOSE_CALLS, TOKENS, BUSY, STAGES, MODEL, MODEL_LOADING, MODEL_LOADED, RATE, LOOP_TICK,
     ),
     "dispatcher": (
         LEADING, DECISIONS, UNDECIDED, RAISED, PUBLISHED, RESCUED, POISONED, DEAD_LETTERS, RETRYING, OPEN_SHARDS,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from guardfleet.domain.verdict import (
     CATEGORY_CHOICES,
     CATEGORY_NAMES,
+    NO_VERDICT,
     Category,
     Judgement,
     ServedBy,
@@ -128,7 +129,8 @@ def decode(codes: tuple[Any, ...]) -> Judgement:
 
 def severity_and_categories(severity: int, categories: int) -> tuple[Severity, Category]:
     """Decode these two columns where the others are not at hand."""
-    said = decode(Codes(severity, categories, None, None, ServedBy.MODEL, None, *_error_of(severity), None))
+    served_by = ServedBy.NOBODY if severity == Severity.UNRATED else ServedBy.MODEL
+    said = decode(Codes(severity, categories, None, None, served_by, None, *_error_of(severity), None))
     return said.severity, said.categories
 
 
@@ -203,7 +205,7 @@ def _wrong_of(
 
 
 def _unknown(severity: int, categories: int, served_by: int, n_probabilities: int | None, n_categories: int | None) -> str | None:
-    if not 0 <= severity <= Severity.ERROR:
+    if not Severity.UNRATED <= severity <= Severity.ERROR:
         return f"severity {severity}"
     if not 0 <= categories <= ALL_CATEGORIES:
         return f"categories {categories}"
@@ -217,17 +219,15 @@ def _unknown(severity: int, categories: int, served_by: int, n_probabilities: in
 
 
 def _contradiction(severity: int, categories: int, served_by: int, *, has_error: bool) -> str | None:
-    if (severity == Severity.ERROR) != has_error:
-        return "an error without a code, or a code without an error"
-    if severity == Severity.SAFE and categories:
-        return "safe with categories"
-    if served_by == ServedBy.NOBODY and severity != Severity.ERROR:
-        return "a severity that nobody gave"
-    if served_by == ServedBy.RULE_EMPTY and severity != Severity.SAFE:
-        return "an empty text that is not safe"
-    if served_by == ServedBy.LIST and severity == Severity.ERROR:
-        return "an error that a list decided"
-    return None
+    contradictions = {
+        "an error without a code, or a code without an error": (severity == Severity.ERROR) != has_error,
+        "safe with categories": severity == Severity.SAFE and categories,
+        "unrated, and yet judged": severity == Severity.UNRATED and (categories or served_by != ServedBy.NOBODY),
+        "a severity that nobody gave": served_by == ServedBy.NOBODY and severity not in NO_VERDICT,
+        "an empty text that is not safe": served_by == ServedBy.RULE_EMPTY and severity != Severity.SAFE,
+        "an error that a list decided": served_by == ServedBy.LIST and severity == Severity.ERROR,
+    }
+    return next((words for words, is_so in contradictions.items() if is_so), None)
 
 
 def _error_of(severity: int) -> tuple[str | None, None]:

@@ -18,7 +18,7 @@ from guardfleet.verdicts.rendering import FIELDS
 FORMATS = ("jsonl", "csv", "parquet")
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 FLAT = tuple(name for name in FIELDS if name != "seq")
-NESTED = ("metadata", "category_probabilities", "evidence", "decision")  # as JSON text in CSV and Parquet
+NESTED = ("metadata", "category_probabilities", "evidence", "decision", "detections")  # as JSON text in CSV and Parquet
 TEXTS = ("text", "messages")  # a verdict has one of them, the conversation as JSON
 PARQUET_PAGES = 4  # per row group: 20,000 verdicts
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets execute cells that begin with one of these

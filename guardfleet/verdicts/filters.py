@@ -11,7 +11,9 @@ from guardfleet.errors import RejectedError
 
 T = TypeVar("T")
 SEVERITIES: Mapping[str, Severity] = MappingProxyType({severity.label: severity for severity in Severity})
-STATUSES: Mapping[str, Sequence[str]] = MappingProxyType({"completed": ("safe", "controversial", "unsafe"), "failed": ("error",)})
+STATUSES: Mapping[str, Sequence[str]] = MappingProxyType(
+    {"completed": ("safe", "controversial", "unsafe", "unrated"), "failed": ("error",)}
+)
 CATEGORIES: Mapping[str, Category] = MappingProxyType({name: category for category, name in CATEGORY_NAMES.items()})
 
 

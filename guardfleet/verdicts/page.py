@@ -11,6 +11,8 @@ from guardfleet.verdicts.encoding import StoredVerdict
 from guardfleet.verdicts.rendering import fields, json_object
 
 Content = str | list[dict[str, str]]
+Detections = Mapping[int, Mapping[str, Mapping[str, Any]]]  # by the text's place and the detector's name, as faces show them
+NO_DETECTIONS: Detections = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Page:
     has_more: bool = False
     contents: Sequence[Content | None] | None = None
     decisions: Sequence[Decision | None] | None = None  # in force, a place for each row; None: no policy decided of any
+    detections: Detections | None = None  # None: no detector was asked but the guard
 
     def decided(self) -> Iterator[Decision | None]:
         """Yield each verdict's decision."""
@@ -43,11 +46,19 @@ class Page:
 
     def json_objects(self) -> Iterator[bytes]:
         """Yield each verdict as a JSON object."""
-        return (json_object(row, self.models[row.model_id], one) for row, one in zip(self.rows, self.decided(), strict=True))
+        said = NO_DETECTIONS if self.detections is None else self.detections
+        return (
+            json_object(row, self.models[row.model_id], one, said.get(row.seq))
+            for row, one in zip(self.rows, self.decided(), strict=True)
+        )
 
     def fields(self) -> Iterator[dict[str, Any]]:
         """Yield each verdict as a dictionary of fields."""
-        return (fields(row, self.models[row.model_id], one) for row, one in zip(self.rows, self.decided(), strict=True))
+        said = NO_DETECTIONS if self.detections is None else self.detections
+        return (
+            fields(row, self.models[row.model_id], one, said.get(row.seq))
+            for row, one in zip(self.rows, self.decided(), strict=True)
+        )
 
 
 def of_actions(pages: Iterable[Page], actions: Collection[str] | None) -> Iterator[Page]:

@@ -21,6 +21,8 @@ def rationale(said: Judgement, evidence: Mapping[str, Any] | None, model: Model)
         return f"No verdict: {reason_of(said)}{extent}."
     if said.served_by is ServedBy.RULE_EMPTY:
         return "Safe: the text is empty, so there was nothing to judge."
+    if said.severity is Severity.UNRATED:
+        return f"Not rated: the job did not ask the guard{extent}."
     chances = ""
     if said.probabilities is not None:
         safe, controversial, unsafe = said.probabilities

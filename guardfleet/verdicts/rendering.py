@@ -40,17 +40,23 @@ FIELDS = (
     "evidence",
     "action",
     "decision",
+    "detections",
 )
 KNOWN_VERDICTS = 65_536  # about 40 MiB of rendered text at most
 KNOWN_DECISIONS = 4096
 SHOWN_DIGITS = 3  # of a probability
 
 
-def json_object(row: StoredVerdict, model: Model, decision: Decision | None = None) -> bytes:
-    """Return the verdict as a JSON object in UTF-8, on one line; with `action` and `decision` if a policy decided."""
+def json_object(
+    row: StoredVerdict, model: Model, decision: Decision | None = None, detections: Mapping[str, Any] | None = None
+) -> bytes:
+    """Return the verdict as a JSON object in UTF-8, on one line.
+
+    With `action` and `decision` if a policy decided, and `detections` if detectors were asked.
+    """
     said = _said(row.codes, model) if row.evidence is None else _said_json(row.judgement, model, row.evidence)
     metadata = b"" if row.metadata is None else b',"metadata":' + row.metadata.encode()
-    return b'{"id":%b,%b,"tokens":{"input":%d,"output":%d},"done_at":%b%b%b}' % (
+    return b'{"id":%b,%b,"tokens":{"input":%d,"output":%d},"done_at":%b%b%b%b}' % (
         orjson.dumps(row.id),
         said,
         row.input_tokens,
@@ -58,6 +64,7 @@ def json_object(row: StoredVerdict, model: Model, decision: Decision | None = No
         orjson.dumps(row.done_at),
         metadata,
         b"" if decision is None else _decided(decision),
+        b"" if detections is None else b',"detections":%b' % orjson.dumps(detections),
     )
 
 
@@ -83,7 +90,9 @@ def decision_json(decision: Decision) -> bytes:
     return orjson.dumps(decision_object(decision))
 
 
-def fields(row: StoredVerdict, model: Model, decision: Decision | None = None) -> dict[str, Any]:
+def fields(
+    row: StoredVerdict, model: Model, decision: Decision | None = None, detections: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the verdict by `FIELDS`, as the view `verdicts` has it."""
     said = row.judgement
     p_safe, p_controversial, p_unsafe = _shown(said.probabilities) or (None, None, None)
@@ -113,6 +122,7 @@ def fields(row: StoredVerdict, model: Model, decision: Decision | None = None) -
         "evidence": row.evidence,
         "action": decision and decision.action,
         "decision": decision and decision_object(decision),
+        "detections": detections,
     }
 
 

@@ -22,7 +22,7 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff, leases, publishing
 from guardfleet.store.shards.completion import Row
 from guardfleet.store.shards.handoff import Provisional
-from guardfleet.store.shards.leases import Claim, Limits
+from guardfleet.store.shards.leases import Claim, Limits, Waits
 from guardfleet.store.shards.publishing import Route
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
@@ -122,7 +122,7 @@ def leased_by_second(db: Database) -> int:
 def claimed(producer: DirectClient, model: str | None = None) -> tuple[Claim, int]:
     """The only shard of a new cascade job, held by its first model."""
     job = producer.submit(["a", "b"], ASKED, BRINGS).job
-    held = leases.claim(producer.db, job.id, 0, worker="w", lease_s=60, model=model)
+    held = leases.claim(producer.db, job.id, 0, worker="w", lease_s=60, by=Waits(model, takes_any=True))
     assert held is not None
     return held, verdicts.register_model(producer.db, Model("instant", "1", "marks"))
 
@@ -133,11 +133,11 @@ def test_a_shard_passed_on_is_for_the_second_model_alone_and_its_old_doorbell_op
     provisional = Provisional(model_id, [SURE, UNSURE])
     assert handoff.pass_on(producer.db, producer.keyring, held, provisional)
     assert not handoff.pass_on(producer.db, producer.keyring, held, provisional)  # the claim is spent
-    assert leases.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="instant") is None
+    assert leases.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, by=Waits("instant", takes_any=True)) is None
     assert publishing.due(producer.db, Route(0), limit=9) == []
     assert [bell.shard_no for bell in publishing.due(producer.db, Route(0, "large"), limit=9)] == [0]
     assert Route(0, "large") in publishing.windows(producer.db)
-    again = leases.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, model="large")
+    again = leases.claim(producer.db, held.job_id, 0, worker="w", lease_s=60, by=Waits("large", takes_any=True))
     assert again is not None
     assert again.claims == 1
     assert handoff.load(producer.db, producer.keyring, again)[1] == provisional

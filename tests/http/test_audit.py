@@ -83,7 +83,7 @@ create function at_once() returns trigger language plpgsql as $$ begin
   insert into attempt (delivery_id, attempt_no, status, latency_ms) values (new.id, 1, 200, 1); return new; end $$;
 create trigger at_once after insert on delivery for each row execute function at_once()"""
 # They judge a text, keep nothing, and are as frequent as texts: docs/audit.md.
-UNRECORDED = {("post", "/v1/moderations"), ("post", "/v1/moderate"), ("post", "/v1alpha1/comments:analyze")}
+UNRECORDED = {("post", "/v1/moderations"), ("post", "/v1/moderate"), ("post", "/v1/detect"), ("post", "/v1alpha1/comments:analyze")}
 UNRECORDED |= {("post", "/v1/policies/check"), ("post", "/v1/policies/test"), ("post", "/v1/lists/check")}  # they write nothing
 ELSEWHERE = {("post", "/v1/batches/{batch_id}/retry")}  # needs a job with failed texts: tests/store/test_retry.py
 UNRECORDED |= {("post", "/v1/policies/check"), ("post", "/v1/policies/test")}  # they write nothing

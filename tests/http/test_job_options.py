@@ -39,6 +39,7 @@ ASKED: dict[str, Any] = {  # of each option a value that is not its default
     "confidence_threshold": 0.75,
     "audit_fraction": 0.25,
     "long_texts": "head",
+    "detectors": ("guard", "finder"),
     "priority": 7,
     "use_cache": False,
     "text_retention_hours": 2.5,

@@ -11,7 +11,7 @@ from guardfleet.domain.verdict import CATEGORY_CHOICES, ERROR_CODES, Judgement, 
 from guardfleet.lists.document import Entry
 from guardfleet.lists.matching import Matcher
 from worker.engine.interfaces import Answer, Unjudgeable
-from worker.moderation.interpretation import EMPTY, Triage, judgement_of, settle
+from worker.moderation.interpretation import EMPTY, Triage, judgement_of, reused, settle
 from worker.moderation.judge import _shared
 from worker.moderation.lookup import noted
 from worker.moderation.single_flight import Scope
@@ -60,11 +60,11 @@ def any_judgement(rng: random.Random) -> Judgement:
     if kind == 7:
         return noted([mine], [MARKED])[0]
     if kind in (2, 3):
-        return settle(Triage([0], {1: 0}, {}), {0: mine}, 2)[1]  # the same text twice in a shard
+        return settle(Triage([0], {1: 0}, {}), {0: mine}, 2, reused)[1]  # the same text twice in a shard
     if kind in (4, 5):
         owner = Scope({}, threading.Lock(), job_id=1)
         owner.settle({"text": mine})
-        found = _shared(owner, "text", job_id=rng.choice([1, 2]))  # the same text in another shard, or another job
+        found = _shared(owner, "text", rng.choice([1, 2]), reused)  # the same text in another shard, or another job
         assert found is not None
         return found
     return mine

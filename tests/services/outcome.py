@@ -1,6 +1,7 @@
 """Checks of a finished job: rows, counters and the completion log must agree."""
 
 from guardfleet.client.direct import DirectClient
+from guardfleet.domain.verdict import GUARD
 from guardfleet.store import verdicts
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
@@ -29,9 +30,16 @@ def assert_exactly_once(producer: DirectClient, job: JobView) -> None:
     rows = list(verdicts.export(producer.db, job))
     assert [row["seq"] for row in rows] == list(range(job.total))
     assert job.done == job.total == len(rows)
-    assert job.safe + job.controversial + job.unsafe + job.error == job.total
+    assert job.safe + job.controversial + job.unsafe + job.error + job.unrated == job.total
     with producer.db.begin() as connection:
         events = connection.scalar(f"select count(*) from outbox where job_id = {job.id}")
+        detected = connection.execute(
+            f"select place, count(*), count(distinct seq) from detection where job_id = {job.id} group by 1"
+        )
+        of_detectors = {place: (n, texts) for place, n, texts in detected}
         logged = connection.scalar(f"select sum(n) from shard_done where job_id = {job.id}")
     assert events <= 1
     assert (logged or 0) == job.total
+    places = [place for place, name in enumerate(job.detectors or ()) if name != GUARD]
+    assert of_detectors == dict.fromkeys(places, (job.total, job.total))
+    assert all(sum(ends.values()) == job.total for ends in (job.detected or {}).values())

@@ -31,7 +31,7 @@ from tests.services.judged import SAFE, answered, failed
 from tests.services.patience import patience
 from tests.services.remains import where
 from tests.services.stored import MODEL, new_job, scalar, took
-from worker.moderation.tasks import rows_of
+from worker.moderation.outcome import rows_of
 
 CANARY = "canary-race-4b1f"
 TARGETS = Targets.of((), [("user", CANARY)])

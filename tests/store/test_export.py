@@ -26,7 +26,7 @@ from guardfleet.verdicts import export
 from guardfleet.verdicts.export import Layout
 from tests.services.fixtures import SECRET_KEY
 from tests.services.stored import MODEL, SAFE, new_job, scalar, took
-from worker.moderation.tasks import rows_of
+from worker.moderation.outcome import rows_of
 
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Zw\u00f6lf \ud800"}]
 LINES = [

@@ -114,6 +114,7 @@ ROUTES = {
     "/v1/files/{file_id}/content": "result files, chat completion, moderation line",
     "/v1/moderations": "moderation",
     "/v1/moderate": "json object",
+    "/v1/detect": "json object",
     "/v1/models": "- names of models",
     "/v1/models/{model}": "- one of them",
     "/v1alpha1/comments:analyze": "perspective",

@@ -9,11 +9,13 @@ from contextlib import suppress
 from dataclasses import replace
 
 from guardfleet.domain.cascade import is_sure
-from guardfleet.domain.verdict import ERASED, Judgement, Model, Severity, failure, with_notes
+from guardfleet.domain.detection import failed
+from guardfleet.domain.verdict import ERASED, NOBODY, Judgement, Severity, failure, unrated, with_notes
 from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import installation, verdicts
+from guardfleet.store.detections import Detected
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff, leases
 from guardfleet.store.shards.bisect import bisect
@@ -23,7 +25,6 @@ from guardfleet.store.shards.leases import Claim, Limits, ShardKey
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger
 
-NOBODY = Model("nobody", "0", "none")
 TRIES = 5
 LONGEST_S = 300.0  # longest delay after an error
 
@@ -57,7 +58,7 @@ def _give_up(db: Database, keyring: Keyring, held: Claim, limits: Limits, *, is_
             get_logger().warning("shard_halved", job=held.label, shard=held.shard_no, texts=held.n, reason=reason)
         return
     rows = _rows(held, failure("abandoned", reason), texts, first, nobody=verdicts.register_model(db, NOBODY))
-    if completion.finish(db, held, rows, model_id=None):
+    if completion.finish(db, held, rows, model_id=None, detected=_detected(db, held, texts, first, reason)):
         metrics.POISONED.labels("buried").inc()
         metrics.DEAD_LETTERS.labels("abandoned").inc(sum(row.judgement.severity is Severity.ERROR for row in rows))
         get_logger().error("shard_buried", job=held.label, shard=held.shard_no, reason=reason)
@@ -73,7 +74,7 @@ def _contents(db: Database, keyring: Keyring, held: Claim) -> tuple[list[Payload
 
 
 def _rows(held: Claim, judgement: Judgement, texts: Sequence[PayloadRow], first: Provisional | None, *, nobody: int) -> list[Row]:
-    """Return the rows of a shard that nobody could finish: the first model's sure verdicts stand, other texts get the error."""
+    """Return the rows of a shard that nobody could finish: what the guard has said for sure stands, other texts get the error."""
     if not texts:
         return [Row(None, judgement, model_id=nobody)] * held.n
     rows = [
@@ -82,9 +83,28 @@ def _rows(held: Claim, judgement: Judgement, texts: Sequence[PayloadRow], first:
         else Row(None, with_notes(failure(ERASED), row.notes), model_id=nobody)
         for row in texts
     ]
+    if not held.plan.asks_guard:
+        return [
+            row if text.is_erased else replace(row, judgement=with_notes(unrated(), text.notes))
+            for row, text in zip(rows, texts, strict=True)
+        ]
     if first is None:
         return rows
     return [
-        replace(row, judgement=with_notes(said, text.notes), model_id=first.model_id) if is_sure(said, held.plan.sure) else row
-        for row, text, said in zip(rows, texts, first.judgements, strict=True)
+        replace(row, judgement=with_notes(said, text.notes), model_id=first.models.get(i, first.model_id))
+        if first.is_settled or is_sure(said, held.plan.sure)
+        else row
+        for i, (row, text, said) in enumerate(zip(rows, texts, first.judgements, strict=True))
     ]
+
+
+def _detected(db: Database, held: Claim, texts: Sequence[PayloadRow], first: Provisional | None, reason: str) -> list[Detected]:
+    """Return what detectors have said of the texts; for those that could not say, an error."""
+    known = {one.place: one for one in handoff.detected_of(db, first)} if first is not None and texts else {}
+    gone = [failed(ERASED) if text.is_erased else failed("abandoned", reason) for text in texts]
+    out = []
+    for place, name in held.plan.others:
+        nobody = replace(NOBODY, detector=name)
+        lost = Detected(place, verdicts.register_model(db, nobody), nobody, gone or [failed("abandoned", reason)] * held.n)
+        out.append(known.get(place, lost))
+    return out

@@ -16,7 +16,13 @@ def make_backend(spec: Spec) -> Backend:
     """Build the `instant` backend or the model's. Raises ConfigurationError. Imports torch only for a model."""
     if spec.kind == "instant":
         name = NAME if spec.model == DEMO else spec.model
-        return InstantBackend(name=name, ms_per_batch=spec.instant_ms_per_batch, policy=spec.policy)
+        return InstantBackend(
+            name=name,
+            ms_per_batch=spec.instant_ms_per_batch,
+            policy=spec.policy,
+            detector=spec.detector,
+            min_tokens=spec.min_tokens,
+        )
     with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
         # A thread that has run OpenMP keeps a team of workers, and two teams on the same cores put each other to sleep between
         # loops (measured: a sixth of the speed). So a thread that ends loads the model, and only the engine's thread runs it.

@@ -2,10 +2,10 @@
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from guardfleet.domain.verdict import ERASED, Category, Judgement, ServedBy, Severity, category_names, failure
 from guardfleet.rows.payload import PayloadRow
@@ -13,6 +13,7 @@ from worker.engine.answer import understood
 from worker.engine.interfaces import Answer
 from worker.engine.prompting.prompt import is_blank
 
+J = TypeVar("J")
 GRAVITY = (
     Severity.SAFE,
     Severity.CONTROVERSIAL,
@@ -25,23 +26,30 @@ NOT_LISTED: Mapping[int, Judgement] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Triage:
+class Triage(Generic[J]):
     """Which rows of a shard need a judgement: `ask` are indices, `duplicates` point a repeated text at its first row."""
 
     ask: list[int]
     duplicates: dict[int, int]
-    settled: dict[int, Judgement]
+    settled: dict[int, J]
 
 
-def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes], listed: Mapping[int, Judgement] = NOT_LISTED) -> Triage:
+def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes], listed: Mapping[int, Judgement] = NOT_LISTED) -> Triage[Judgement]:
     """Sort the rows of a shard into empty, decided by a list, repeated, and to be asked. Every index is in exactly one group."""
-    ask, duplicates, settled = [], {}, {}
+    return sorted_out(rows, digests, gone=GONE, empty=EMPTY, listed=listed)
+
+
+def sorted_out(rows: Sequence[PayloadRow], digests: Sequence[bytes], *, gone: J, empty: J, listed: Mapping[int, J]) -> Triage[J]:
+    """Do the same for any judge; `gone` and `empty`: what it says of an erased text, and of none."""
+    ask: list[int] = []
+    duplicates: dict[int, int] = {}
+    settled: dict[int, J] = {}
     first: dict[bytes, int] = {}
     for i, (row, digest) in enumerate(zip(rows, digests, strict=True)):
         if row.is_erased:
-            settled[i] = GONE
+            settled[i] = gone
         elif is_blank(row.content):
-            settled[i] = EMPTY
+            settled[i] = empty
         elif i in listed:
             settled[i] = listed[i]
         elif digest in first:
@@ -52,13 +60,20 @@ def triage(rows: Sequence[PayloadRow], digests: Sequence[bytes], listed: Mapping
     return Triage(ask, duplicates, settled)
 
 
-def settle(plan: Triage, judged: Mapping[int, Judgement], n: int) -> list[Judgement]:
-    """Return a judgement for each of the shard's `n` rows, in order; `judged` holds those of `plan.ask`."""
+def settle(plan: Triage[J], judged: Mapping[int, J], n: int, reused: Callable[[J, ServedBy], J]) -> list[J]:
+    """Return a judgement for each of the shard's `n` rows, in order; `judged` holds those of `plan.ask`.
+
+    `reused`: makes one text's judgement that of another, equal one.
+    """
     out = {**plan.settled, **judged}
     for repeat, first in plan.duplicates.items():
-        same = out[first]
-        out[repeat] = same if same.severity is Severity.ERROR else replace(same, served_by=ServedBy.DUPLICATE)
+        out[repeat] = reused(out[first], ServedBy.DUPLICATE)
     return [out[i] for i in range(n)]
+
+
+def reused(judgement: Judgement, served_by: ServedBy) -> Judgement:
+    """Return the judgement as that of another, equal text; an error stays what it is."""
+    return judgement if judgement.severity is Severity.ERROR else replace(judgement, served_by=served_by)
 
 
 def judgement_of(answer: Answer) -> Judgement:

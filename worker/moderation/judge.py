@@ -1,52 +1,89 @@
 """Judges a shard's texts: what a list decides, what is known and what is in work needs no model; the rest goes to the engine."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar, cast
 
+from guardfleet.domain.detection import RULES, Detection
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.lists.matching import Hits
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings.groups import CacheSettings
+from guardfleet.store import detections as stored
 from guardfleet.store import verdicts
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.leases import Claim
 from guardfleet.telemetry import metrics, tracing
-from worker.engine.interfaces import Engine
+from guardfleet.verdicts import detections
+from worker.engine.interfaces import Answer, Engine
 from worker.engine.prompting.windows import Coverage
-from worker.moderation import lookup
-from worker.moderation.interpretation import judgement_of, settle, triage
+from worker.moderation import detecting, lookup
+from worker.moderation.interpretation import Triage, judgement_of, reused, settle, sorted_out, triage
 from worker.moderation.single_flight import Key, Scope
 from worker.moderation.throughput import Throughput
+
+J = TypeVar("J")
+
+
+@dataclass(frozen=True)
+class Kind(Generic[J]):
+    """What differs between judges of severities and judges of labels: how answers are read, stored ones found, one reused."""
+
+    of: Callable[[Answer], J]
+    known: Callable[[Claim, Sequence[bytes]], Mapping[bytes, J]]
+    reused: Callable[[J, ServedBy], J]
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges for one worker process, with its one model. Called from all of its task threads."""
+    """Judges for one worker process, with its one model. Called from all of its task threads.
+
+    `window_rule`: how a detector's windows of a long text become one detection.
+    """
 
     db: Database
     engine: Engine
     cache: CacheSettings
     model_id: int
     throughput: Throughput = field(default_factory=Throughput)
+    window_rule: str = RULES[0]
+
+    @property
+    def detector(self) -> str:
+        """What its model judges as."""
+        return self.engine.model.detector
 
     def judge(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], scope: Scope) -> list[Judgement]:
         """Return a judgement for each row, in order. The scope must stay open until they are committed."""
         found = lookup.hits(self.db, held, rows)
         plan = triage(rows, digests, self._listed(held, found, digests))
+        kind = Kind(judgement_of, self._known, reused)
+        return lookup.noted(settle(plan, self._judged(held, rows, digests, plan, scope, kind), len(rows), reused), found)
+
+    def detect(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], scope: Scope) -> list[Detection]:
+        """Return a detection for each row, in order: as `judge`, by a model that is not the guard. Lists decide none."""
+        plan = sorted_out(rows, digests, gone=detecting.GONE, empty=detecting.EMPTY, listed={})
+        reading = detecting.Reading(self.engine.model, self.window_rule)
+        kind = Kind(reading.detection_of, self._found, detections.reused)
+        return settle(plan, self._judged(held, rows, digests, plan, scope, kind), len(rows), detections.reused)
+
+    def _judged(
+        self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], plan: Triage[J], scope: Scope, kind: Kind[J]
+    ) -> dict[int, J]:
+        """Return what is said of each row that the plan asks about: known before, in work elsewhere, or by the model now."""
         keys = {i: self._key(held, digests[i]) for i in plan.ask}
         theirs = scope.take(keys.values())
-        known = self._known(held, [digests[i] for i in plan.ask])
+        known = kind.known(held, [digests[i] for i in plan.ask])
         judged = {i: known[digests[i]] for i in plan.ask if digests[i] in known}
-        judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged and keys[i] not in theirs], scope)
-        scope.settle({keys[i]: judgement for i, judgement in judged.items()})
+        judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged and keys[i] not in theirs], scope, kind)
+        scope.settle({keys[i]: said for i, said in judged.items()})
         for i in plan.ask:
-            if i not in judged and (shared := _shared(theirs[keys[i]], keys[i], held.job_id)):
+            if i not in judged and (shared := _shared(theirs[keys[i]], keys[i], held.job_id, kind.reused)):
                 judged[i] = shared
-        judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged], scope)
+        judged |= self._ask(held, rows, [i for i in plan.ask if i not in judged], scope, kind)
         self.throughput.finished(rows)
-        return lookup.noted(settle(plan, judged, len(rows)), found)
+        return judged
 
     def _listed(self, held: Claim, found: Sequence[Hits | None], digests: Sequence[bytes]) -> Mapping[int, Judgement]:
         """Return what lists decide; where a list says `safe` and a model has said otherwise, the model's word stands."""
@@ -57,10 +94,17 @@ class Judge:
         return decided | worse
 
     def _known(self, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Judgement]:
-        max_age_hours = self.cache.hours if held.reuse else 0.0
-        return verdicts.known(self.db, digests, held, model_id=self.model_id, max_age_hours=max_age_hours)
+        return verdicts.known(self.db, digests, held, model_id=self.model_id, max_age_hours=self._max_age_hours(held))
 
-    def _ask(self, held: Claim, rows: Sequence[PayloadRow], asked: Sequence[int], scope: Scope) -> dict[int, Judgement]:
+    def _found(self, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Detection]:
+        return stored.known(
+            self.db, digests, held, model_id=self.model_id, model=self.engine.model, max_age_hours=self._max_age_hours(held)
+        )
+
+    def _max_age_hours(self, held: Claim) -> float:
+        return self.cache.hours if held.reuse else 0.0
+
+    def _ask(self, held: Claim, rows: Sequence[PayloadRow], asked: Sequence[int], scope: Scope, kind: Kind[J]) -> dict[int, J]:
         if not asked:
             return {}
         # No timeout here: the engine settles every request, or the watchdog ends the process.
@@ -73,7 +117,7 @@ class Judge:
             metrics.STAGES.labels(stage).inc(seconds)
         metrics.WINDOWS.inc(sum(len(answer.windows) for answer in judged.answers))
         scope.device_s += spent.share_s
-        return {i: judgement_of(answer) for i, answer in zip(asked, judged.answers, strict=True)}
+        return {i: kind.of(answer) for i, answer in zip(asked, judged.answers, strict=True)}
 
     def _key(self, held: Claim, digest: bytes) -> Key:
         return digest, held.plan.long_texts, None if held.reuse else held.job_id
@@ -84,9 +128,7 @@ def coverage_of(held: Claim) -> Coverage | None:
     return cast("Coverage | None", held.plan.long_texts)
 
 
-def _shared(owner: Scope, key: Key, job_id: int) -> Judgement | None:
-    """Return the judgement of the same text by another task; None if that task got none."""
-    judgement = owner.judgement(key)
-    if judgement is None or judgement.severity is Severity.ERROR:
-        return judgement
-    return replace(judgement, served_by=ServedBy.DUPLICATE if owner.job_id == job_id else ServedBy.CACHE)
+def _shared(owner: Scope, key: Key, job_id: int, reused: Callable[[J, ServedBy], J]) -> J | None:
+    """Return what another task's scope says of the same text; None if that task got nothing."""
+    said = owner.judgement(key)
+    return said and reused(said, ServedBy.DUPLICATE if owner.job_id == job_id else ServedBy.CACHE)

@@ -10,8 +10,7 @@ that it did not settle are dropped with its scope, and whoever waited for them j
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-
-from guardfleet.domain.verdict import Judgement
+from typing import Any
 
 Key = Hashable
 
@@ -22,7 +21,7 @@ class Scope:
     def __init__(self, owners: "dict[Key, Scope]", lock: threading.Lock, job_id: int) -> None:
         self._owners, self._lock, self.job_id = owners, lock, job_id
         self._mine: set[Key] = set()
-        self._judged: Mapping[Key, Judgement] = {}
+        self._judged: Mapping[Key, Any] = {}
         self._settled = threading.Event()
         self.device_s = 0.0  # the texts' share of the device's time, added up by the task
 
@@ -38,12 +37,12 @@ class Scope:
                     theirs[key] = owner
         return theirs
 
-    def settle(self, judged: Mapping[Key, Judgement]) -> None:
+    def settle(self, judged: Mapping[Key, Any]) -> None:
         """Publish judgements of own keys, and wake everyone who waits for any own key."""
         self._judged = judged
         self._settled.set()
 
-    def judgement(self, key: Key) -> Judgement | None:
+    def judgement(self, key: Key) -> Any | None:
         """Wait until the owner has settled, and return the judgement of the text; None if there is none."""
         self._settled.wait()
         return self._judged.get(key)

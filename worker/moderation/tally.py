@@ -2,13 +2,14 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 
 from guardfleet.domain.verdict import Category, ServedBy, Severity, category_names
 from guardfleet.rows.payload import PayloadRow
+from guardfleet.store.detections import Detected
 from guardfleet.telemetry import metrics
 from guardfleet.verdicts.encoding import Codes
 
@@ -63,7 +64,13 @@ class Tally:
             for name in category_names(Category(categories)):
                 metrics.RISK_TYPES.labels(name).inc(n)
                 metrics.CATEGORIES.labels(name).inc(n)
-        metrics.SAFE_RATIO.add(safe, len(written))
+        metrics.SAFE_RATIO.add(safe, sum(said.severity != Severity.UNRATED for said in written))
+
+    def detected(self, found: Iterable[Detected]) -> None:
+        """Count how the texts of one finished shard ended with each detector."""
+        for one in found:
+            for name, n in Counter(said.label or said.outcome.label for said in one.detections).items():
+                metrics.DETECTIONS.labels(one.model.detector, name).inc(n)
 
 
 def _by_method(texts: Sequence[PayloadRow], written: Sequence[Codes]) -> list[tuple[str, Sequence[Codes]]]:

@@ -6,7 +6,7 @@ Celery would acknowledge the message of a task that raised, and the failure woul
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -17,26 +17,25 @@ from structlog.contextvars import bound_contextvars
 
 from guardfleet.broker.celery_app import MESSAGE_VERSION, MODERATE, is_newer
 from guardfleet.domain.cascade import compare, doubts_of
+from guardfleet.domain.detection import route_of
 from guardfleet.domain.ids import EVERY_TENANT
-from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.retry import backoff_s
-from guardfleet.domain.verdict import ERASED, Judgement, failure, with_notes
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import ConfigurationError, DrainingError, FatalError, GuardfleetError, RetryableError
-from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings.tuning import Tuning
 from guardfleet.store import installation
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff
 from guardfleet.store.shards import leases as shards
-from guardfleet.store.shards.completion import Row
-from guardfleet.store.shards.handoff import Provisional
-from guardfleet.store.shards.leases import Claim, Limits
+from guardfleet.store.shards.handoff import Provisional, Said
+from guardfleet.store.shards.leases import Claim, Limits, Waits
 from guardfleet.telemetry import metrics, tracing
 from guardfleet.telemetry.logs import get_logger, told
 from worker.moderation.isolation import SUSPECT_CLAIMS, Isolation
 from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
+from worker.moderation.outcome import Loaded, next_route, stored_rows
 from worker.moderation.single_flight import Scope, SingleFlight
 from worker.moderation.tally import Tally
 
@@ -105,9 +104,10 @@ class Moderator:
 
     def _claim(self, job: int, shard: int) -> Claim | None:
         limits = Limits(self.tuning.max_claims, self.tuning.max_failures)
-        model, lease_s = self.judge.engine.model.name, self.tuning.lease_s
+        detector, lease_s = route_of(self.judge.detector), self.tuning.lease_s
+        waits_for = Waits(detector or self.judge.engine.model.name, takes_any=detector is None)
         try:
-            return shards.claim(self.db, job, shard, worker=self.worker, lease_s=lease_s, limits=limits, model=model)
+            return shards.claim(self.db, job, shard, worker=self.worker, lease_s=lease_s, limits=limits, by=waits_for)
         except RetryableError as error:
             self.draining.wait(PAUSE_S)
             raise Reject(str(error), requeue=True) from error
@@ -121,16 +121,13 @@ class Moderator:
                 texts, first = handoff.load(self.db, self.keyring, held)
             owner = EVERY_TENANT if self.judge.cache.across_tenants else held.tenant_id
             digests = [self.keyring.digest(owner, row.content) for row in texts]
+            shard = Loaded(held, texts, digests, first)
             with self.duplicates.scope(held.job_id) as scope:
-                if first is None:
-                    judgements = self.judge.judge(held, texts, digests, scope)
-                    if doubts_of(held.plan, judgements, digests).asked:
-                        self._pass_on(held, judgements, scope)
-                        return
-                    rows, escalation = rows_of(texts, digests, judgements), NONE_ESCALATED
+                said = self._judged(shard, scope) if self.judge.detector == GUARD else self._detected(shard, scope)
+                if said.is_settled and (to := next_route(held.plan, said)) is None:
+                    self._finish(shard, said, started, scope.device_s)
                 else:
-                    rows, escalation = self._second(held, texts, digests, first, scope)
-                self._finish(held, texts, rows, escalation, started, scope.device_s)
+                    self._pass_on(held, said, scope, to if said.is_settled else None)
         except FatalError as error:
             # The process is ending, perhaps because of this shard: its claim counts, and it comes back when the lease is over.
             self.dying.set()  # before the task leaves the isolation, so that those that wait behind it claim nothing
@@ -154,47 +151,59 @@ class Moderator:
             get_logger().warning("shard_raised", **told(error))
             self._fail(held, f"{type(error).__name__} in the worker")
 
-    def _pass_on(self, held: Claim, judgements: list[Judgement], scope: Scope) -> None:
-        """Pass the shard on to the second model, with this model's provisional verdicts."""
-        first = Provisional(self.judge.model_id, judgements)
-        mine = self._patiently(lambda: handoff.pass_on(self.db, self.keyring, held, first, device_s=scope.device_s))
+    def _judged(self, shard: Loaded, scope: Scope) -> Provisional:
+        """Return the guard's verdicts: not settled if the second model has to look at some of them."""
+        held, texts, digests = shard.held, shard.texts, shard.digests
+        if shard.first is not None:
+            return self._second(shard, shard.first, scope)
+        judgements = self.judge.judge(held, texts, digests, scope)
+        is_sure = not doubts_of(held.plan, judgements, digests).asked
+        return Provisional(self.judge.model_id, judgements, is_settled=is_sure)
+
+    def _second(self, shard: Loaded, first: Provisional, scope: Scope) -> Provisional:
+        """Judge what the first model was unsure of, and the sample; for all but the unsure texts the first verdict stands."""
+        held, texts, digests = shard.held, shard.texts, shard.digests
+        doubts = doubts_of(held.plan, first.judgements, digests)
+        asked = doubts.asked
+        judged = self.judge.judge(held, [texts[i] for i in asked], [digests[i] for i in asked], scope)
+        second = dict(zip(asked, judged, strict=True))
+        judgements = [second[i] if i in set(doubts.unsure) else one for i, one in enumerate(first.judgements)]
+        models = {i: first.model_id for i in range(len(texts)) if i not in set(doubts.unsure) and first.model_id is not None}
+        counts = compare(doubts, first.judgements, second)
+        return Provisional(self.judge.model_id, judgements, is_settled=True, models=models, escalation=counts)
+
+    def _detected(self, shard: Loaded, scope: Scope) -> Provisional:
+        """Return what was said so far, and what this worker's detector says."""
+        so_far = Provisional(None, [], is_settled=True) if shard.first is None else shard.first
+        found = self.judge.detect(shard.held, shard.texts, shard.digests, scope)
+        mine = Said(shard.held.plan.detectors.index(self.judge.detector), self.judge.model_id, found)
+        return replace(so_far, said=[*so_far.said, mine])
+
+    def _pass_on(self, held: Claim, said: Provisional, scope: Scope, to: str | None) -> None:
+        """Pass the shard on to who judges next, with what was said so far; `to`: their route, by default the second model's."""
+        mine = self._patiently(lambda: handoff.pass_on(self.db, self.keyring, held, said, to=to, device_s=scope.device_s))
         if mine:
             metrics.SHARDS.labels("passed_on").inc()
         else:
             self.tally.fenced()
         get_logger().info("shard_passed_on" if mine else "shard_fenced")
 
-    def _second(
-        self, held: Claim, texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Provisional, scope: Scope
-    ) -> tuple[list[Row], Escalation]:
-        """Judge what the first model was unsure of, and the sample; for all but the unsure texts the first verdict stands."""
-        doubts = doubts_of(held.plan, first.judgements, digests)
-        asked = doubts.asked
-        judged = self.judge.judge(held, [texts[i] for i in asked], [digests[i] for i in asked], scope)
-        second = dict(zip(asked, judged, strict=True))
-        final = {i: second[i] for i in doubts.unsure}
-        return merged(texts, digests, first, final), compare(doubts, first.judgements, second)
-
-    def _finish(
-        self,
-        held: Claim,
-        texts: Sequence[PayloadRow],
-        rows: list[Row],
-        escalation: Escalation,
-        started: float,
-        device_s: float,
-    ) -> None:
-        model_id = self.judge.model_id
+    def _finish(self, shard: Loaded, said: Provisional, started: float, device_s: float) -> None:
+        held, model_id = shard.held, said.model_id if said.model_id is not None else self.judge.model_id
+        rows, found = stored_rows(self.db, shard, said), handoff.detected_of(self.db, said)
         with self.tally.stage("writing"), tracing.span("settle", {"messaging.operation.type": "settle"}):
             written = self._patiently(
-                lambda: completion.finish(self.db, held, rows, model_id=model_id, escalation=escalation, device_s=device_s)
+                lambda: completion.finish(
+                    self.db, held, rows, model_id=model_id, escalation=said.escalation, device_s=device_s, detected=found
+                )
             )
         seconds = time.perf_counter() - started
         if written is None:
             self.tally.fenced()
             get_logger().warning("shard_fenced", seconds=round(seconds, 3))
             return
-        self.tally.add(texts, written, seconds=seconds, escalated=escalation.escalated)
+        self.tally.add(shard.texts, written, seconds=seconds, escalated=said.escalation.escalated)
+        self.tally.detected(found)
         get_logger().info("shard_finished", texts=len(rows), seconds=round(seconds, 3))
 
     def _patiently(self, write: Callable[[], T]) -> T:
@@ -230,24 +239,6 @@ class Moderator:
             write()
         except GuardfleetError as error:
             get_logger().warning("shard_failed", reason=str(error))
-
-
-def rows_of(texts: Sequence[PayloadRow], digests: Sequence[bytes], judgements: Sequence[Judgement]) -> list[Row]:
-    """Return the rows to store for a shard."""
-    return [
-        Row(text.id, judgement if not text.notes else with_notes(judgement, text.notes), digest, text.metadata)
-        if not text.is_erased
-        else Row(None, with_notes(failure(ERASED), text.notes))
-        for text, digest, judgement in zip(texts, digests, judgements, strict=True)
-    ]
-
-
-def merged(texts: Sequence[PayloadRow], digests: Sequence[bytes], first: Provisional, final: Mapping[int, Judgement]) -> list[Row]:
-    """Return the rows of a shard judged by two models: `final` by row index, the first model's judgement for the others."""
-    judgements = [final.get(i, judgement) for i, judgement in enumerate(first.judgements)]
-    return [
-        row if i in final else replace(row, model_id=first.model_id) for i, row in enumerate(rows_of(texts, digests, judgements))
-    ]
 
 
 def register(app: Celery, moderate: Moderator) -> Callable[..., None]:

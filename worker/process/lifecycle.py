@@ -23,7 +23,9 @@ from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from guardfleet.broker.celery_app import RefusedError, declare, make_app
+from guardfleet.domain.detection import route_of
 from guardfleet.domain.lanes import Lane, Queues
+from guardfleet.domain.verdict import Model
 from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
 from guardfleet.process import interpreter
 from guardfleet.process.readiness import say_ready
@@ -86,14 +88,15 @@ def _moderate(settings: Settings, make_engine: MakeEngine, health: Health) -> in
     presence.start()
     engine = loaded(settings, partial(make_engine, settings, throughput), health)
     presence.ready(engine.model, throughput.rates)
-    app = make_app(settings, "guardfleet-worker", model=engine.model.name)
+    route = route_of(engine.model.detector) or engine.model.name
+    app = make_app(settings, "guardfleet-worker", model=route)
     drain, tick = Drain(), LoopTick()
     drain.watch(engine)
     leases = LeaseKeeper(db, lease_s=settings.tuning.lease_s)
     moderator = tasks.Moderator(
         db=db,
         keyring=keyring,
-        judge=Judge(db, engine, settings.cache, verdicts.register_model(db, engine.model), throughput),
+        judge=Judge(db, engine, settings.cache, verdicts.register_model(db, engine.model), throughput, settings.engine.window_rule),
         leases=leases,
         tuning=settings.tuning,
         worker=worker_name,
@@ -102,7 +105,7 @@ def _moderate(settings: Settings, make_engine: MakeEngine, health: Health) -> in
         end=engine_died,
     )
     task = tasks.register(app, moderator)
-    bulk, interactive = queues_of(settings, engine.model.name)
+    bulk, interactive = queues_of(settings, engine.model)
     express = Express(app, interactive, task, drain.requested)
     watchdog = Watchdog(
         {
@@ -132,10 +135,13 @@ def _moderate(settings: Settings, make_engine: MakeEngine, health: Health) -> in
         get_logger().info("worker_stopped")
 
 
-def queues_of(settings: Settings, model: str) -> list[list[str]]:
-    """Return, by lane, the queues of a worker with this model: jobs that name it and, unless `named_only`, jobs that name none."""
-    queues = Queues.of(settings.namespace)
-    models = [model] if settings.worker.named_only else [None, model]
+def queues_of(settings: Settings, model: Model) -> list[list[str]]:
+    """Return, by lane, the queues of a worker with this model: jobs that name it and, unless `named_only`, jobs that name none.
+
+    A detector's worker has the queue of its detector alone.
+    """
+    queues, detector = Queues.of(settings.namespace), route_of(model.detector)
+    models = [detector] if detector else [model.name] if settings.worker.named_only else [None, model.name]
     return [[queues.of_model(lane, name) for name in models] for lane in Lane]
 
 

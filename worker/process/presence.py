@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 
+from guardfleet.domain.detection import route_of
 from guardfleet.domain.states import WorkerState
 from guardfleet.domain.verdict import Model
 from guardfleet.errors import GuardfleetError
@@ -56,7 +57,12 @@ class Presence:
         if tokens_per_s is not None:
             metrics.RATE.set(tokens_per_s)
         seen = Sighting(
-            self._name, self._state, model.name if model else None, model.revision if model else None, tokens_per_s, tokens_per_byte
+            self._name,
+            self._state,
+            route_of(model.detector) or model.name if model else None,
+            model.revision if model else None,
+            tokens_per_s,
+            tokens_per_byte,
         )
         try:
             fleet.report(self._db, seen)

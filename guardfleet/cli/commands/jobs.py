@@ -160,7 +160,7 @@ def _seconds(job: JobView) -> float | None:
 def _as_dict(job: JobView, wrong: str | None, price: float | None) -> dict[str, Any]:
     names = ("total", "rejected", "done", "safe", "controversial", "unsafe", "error", "saved", "model", "models", "is_demo",
              "reason", "priority", "first_model", "second_model", "sure", "sample", "long_texts", "escalated", "sampled",
-             "agreed", "actions")  # fmt: skip
+             "agreed", "actions", "detectors", "detected")  # fmt: skip
     eta_s = None if job.eta_s is None else round(job.eta_s, 1)
     progress: dict[str, Any] = {
         "texts_per_s": round(job.texts_per_s, 1),

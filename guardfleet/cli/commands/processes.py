@@ -11,6 +11,9 @@ def worker(
     model: Annotated[
         str | None, typer.Option("--model", help="Model: demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")
     ] = None,
+    detector: Annotated[
+        str | None, typer.Option("--detector", help="What the model judges as: guard, or the name of a detector, as ai-text.")
+    ] = None,
     named_only: Annotated[bool, typer.Option("--named-only", help="Take only jobs that name this model.")] = False,
     webhooks: Annotated[bool, typer.Option("--webhooks", help="Deliver webhooks instead of moderating; needs no torch.")] = False,
     devices: Annotated[str | None, typer.Option("--devices", help="Run one process on each device: all (GPUs), or 0,1,...")] = None,
@@ -18,7 +21,7 @@ def worker(
     """Run one worker process (one device), or one for each of several devices."""
     from guardfleet.telemetry import logs
 
-    settings = load_settings(model=model, named_only=named_only or None)
+    settings = load_settings(model=model, detector=detector, named_only=named_only or None)
     logs.configure(settings, process="webhooks" if webhooks else "worker")
     if devices is not None:
         from guardfleet.cli.commands.devices import run

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, progress, terminal
+from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, detector_workers, progress, terminal
 from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.cli.input_options import asked_of, opened
 from guardfleet.cli.model_check import require_found
@@ -50,7 +50,7 @@ class Scan:
         fingerprint = self._fingerprint()
         running = running_settings(self.settings) if self.settings.is_embedded else None
         if running is None:
-            require_found(self.settings, self.options.escalate_to)
+            require_found(self.settings, self.options)
         stack = Stack(running or self.settings, log_to_files=True)
         try:
             with terminal.busy("starting PostgreSQL and the broker" if stack.settings.is_embedded else "connecting"):
@@ -83,6 +83,7 @@ class Scan:
             elif job is not None:  # a new job is checked when it is made
                 named = self._named()
                 models.require_served(db, named.model, named.escalate_to)
+                models.require_detectors(db, named.plan.detectors)
             try:
                 job = job or self._submit(db, fingerprint, brings_workers=not has_fleet)
                 public_id, done_before = job.public_id, job.done
@@ -95,7 +96,11 @@ class Scan:
         return self._report(db, job, fmt, seconds, has_fleet=has_fleet)
 
     def _processes(self) -> list[tuple[str, list[str]]]:
-        out = [("dispatcher", ["dispatcher"]), ("worker", ["worker"])]
+        plan = self.options.plan
+        out = [("dispatcher", ["dispatcher"])]
+        if plan.asks_guard:
+            out.append(("worker", ["worker"]))
+        out += detector_workers.processes(self.settings, [name for _, name in plan.others])
         if self.options.escalate_to:
             out.append(("worker-second", ["worker", "--model", self.options.escalate_to, "--named-only"]))
         return [*out, ("webhooks", ["worker", "--webhooks"])] if self.options.callback_url else out
@@ -177,7 +182,7 @@ class Scan:
                     terminal.say(f"{job.rejected:,} refused lines are in ", (beside, "bold"))
                 else:  # left by an earlier run that wrote to the same file
                     pathlib.Path(beside).unlink(missing_ok=True)
-        return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
+        return FAILED_ROWS if job.error or job.failed_detections or job.rejected or job.state is not JobState.COMPLETED else DONE
 
     def _fingerprint(self, *, again: bool | None = None) -> bytes | None:
         """Return what makes two runs the same: the file's bytes and how they are judged. None for standard input."""
@@ -197,7 +202,10 @@ class Scan:
         if settings.tuning.engine == "model":
             from worker.engine.model.model_files import digest_of, folder_of
 
-            folders = [folder_of(model) for model in (settings.engine.model, options.escalate_to) if model is not None]
+            of_detectors = [detector_workers.model_of(settings, name) for _, name in options.plan.others]
+            asked |= {"detector_models": of_detectors} if of_detectors else {}
+            models = (settings.engine.model, options.escalate_to, *of_detectors)
+            folders = [folder_of(model) for model in models if model is not None]
             asked["digests"] = [digest_of(folder, settings.data_dir) if folder else None for folder in folders]
         return fingerprint(self._inputs.paths, "scan", asked | asked_of(self.reading))
 

@@ -3,7 +3,7 @@
 import os
 import threading
 
-from guardfleet.cli import DONE, terminal
+from guardfleet.cli import DONE, detector_workers, terminal
 from guardfleet.cli.model_check import require_found
 from guardfleet.embedded.stack import Stack
 from guardfleet.errors import FatalError
@@ -31,7 +31,11 @@ def up(settings: Settings) -> int:
             complete = stack.start_servers()
         key = _api_key(complete)
         stack.start_processes(
-            ("dispatcher", ["dispatcher"]), ("worker", ["worker"]), ("webhooks", ["worker", "--webhooks"]), ("api", ["api"])
+            ("dispatcher", ["dispatcher"]),
+            ("worker", ["worker"]),
+            *detector_workers.processes(settings, detector_workers.served(settings)),
+            ("webhooks", ["worker", "--webhooks"]),
+            ("api", ["api"]),
         )
         stack.announce()
         url = f"http://{complete.api.host}:{complete.api.port}"

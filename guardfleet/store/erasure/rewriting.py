@@ -12,7 +12,7 @@ import psycopg
 from guardfleet.errors import RetryableError
 from guardfleet.store.erasure import receipts
 from guardfleet.store.erasure.receipts import Receipt
-from guardfleet.store.partitions import name_of
+from guardfleet.store.partitions import PARTITIONED, name_of
 from guardfleet.store.postgres.database import Connection, Database, translating, unhurried
 
 # Tables without partitions, and the counts of a receipt that say whether rows of theirs were changed.
@@ -49,7 +49,7 @@ def tables_of(db: Database, made: Sequence[Receipt]) -> list[str]:
     with db.session() as connection:
         there = connection.scalars(
             "select x from unnest(%(names)s::text[]) x where to_regclass(x) is not null order by 1",
-            {"names": [name_of(table, day) for day in days for table in ("verdict", "shard_payload")]},
+            {"names": [name_of(table, day) for day in days for table in PARTITIONED]},
         )
     return [*there, STATISTICS, *shared] if there or shared else []
 

@@ -20,7 +20,7 @@ def forget(db: Database, receipt: Receipt) -> None:
 
     ANALYZE leaves those of an empty table as they are: these are deleted, which only a superuser may.
     """
-    tables = [name_of(PARENT, day) for day in sorted(receipt.days)]
+    tables = [name_of(table, day) for day in sorted(receipt.days) for table in (PARENT, "detection")]
     tables += [table for table, counts in SHARED.items() if any(getattr(receipt, count) for count in counts)]
     if not tables:
         return

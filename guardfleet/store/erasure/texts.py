@@ -16,7 +16,8 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from guardfleet.domain import ids
-from guardfleet.domain.verdict import ERASED, failure
+from guardfleet.domain.detection import Outcome
+from guardfleet.domain.verdict import ERASED
 from guardfleet.rows import payload
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -26,7 +27,6 @@ from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards import handoff
 from guardfleet.store.shards.leases import FREED
 from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD
-from guardfleet.verdicts.encoding import to_plain
 
 # Tables with rows about a text by (job_id, seq), which go with it. A test finds any that is missing here.
 OF_TEXT = ("label", "sample_text")
@@ -35,6 +35,9 @@ WITHOUT_PERSON = f"""update verdict set id = null, metadata = null, digest = nul
                             error = case when error is null then null else '{ERASED}' end, evidence = %(evidence)s
                      where job_id = %(job)s and day = %(day)s and seq = any(%(seqs)s::int4[])
                        and evidence is distinct from %(evidence)s returning seq"""
+WITHOUT_WORDS = f"""update detection set digest = null, error_detail = null, evidence = null, reason = null,
+                           error = case when outcome = {Outcome.ERROR} then '{ERASED}' end
+                    where job_id = %(job)s and day = %(day)s and seq = any(%(seqs)s::int4[])"""
 FENCE = f"""update shard s set token = s.token + 1, claims = greatest(s.claims - 1, 0), lease_until = null, published_at = null,
                    state = {FREED}
             from job j where s.job_id = %(job)s and s.shard_no = %(no)s and {LEASED_SHARD:s} and j.id = s.job_id"""
@@ -87,6 +90,7 @@ def _erase(
         mine = seqs if shard is None else [seq for seq in seqs if shard.first_seq <= seq < shard.first_seq + shard.n]
         values = {"job": job.id, "day": job.day, "seqs": mine, "evidence": Jsonb(EVIDENCE)}
         changed = connection.scalars(WITHOUT_PERSON, values)
+        connection.execute(WITHOUT_WORDS, values)
         gone = _Gone(set(changed), len(changed))
         if shard is not None:
             _from_blob(connection, keyring, job, shard, mine, gone)
@@ -139,8 +143,8 @@ def _from_blob(connection: Connection, keyring: Keyring, job: SearchedJob, shard
     gone.texts |= {shard.first_seq + i for i in fresh}
     gone.blobs += 1
     if kept.provisional is not None:
-        provisional = keyring.open(kept.data_key, kept.provisional, kind=handoff.KIND, **bound)
-        provisional = [to_plain(failure(ERASED)) if i in set(fresh) else one for i, one in enumerate(provisional)]
+        opened = handoff.of_blob(keyring.open(kept.data_key, kept.provisional, kind=handoff.KIND, **bound), None)
+        provisional = handoff.as_plain(opened.without(fresh))
         connection.execute(
             "update first_opinion set blob = %(blob)s where job_id = %(job)s and shard_no = %(no)s",
             values | {"blob": keyring.seal(kept.data_key, provisional, kind=handoff.KIND, **bound)},

@@ -52,6 +52,7 @@ def erase_verdicts(db: Database, receipt_id: int, job: SearchedJob) -> Iterator[
             if free:
                 values = {"job": job.id, "day": job.day, "start": start, "end": start + SPAN}
                 beside = sum(connection.execute(f"delete from {table} where {span}", values).rowcount for table in OF_TEXT)
+                connection.execute(f"delete from detection where {span} and day = %(day)s", values)
                 verdicts = connection.execute(f"delete from verdict where {span} and day = %(day)s", values).rowcount
                 receipts.add(connection, receipt_id, verdicts=verdicts, beside=beside)
                 if verdicts:
@@ -71,6 +72,7 @@ def erase(db: Database, receipt_id: int, tenant_id: int, job: SearchedJob) -> bo
         if not _is_free(connection, job):
             return False
         values = {"job": job.id, "day": job.day}
+        connection.execute("delete from detection where job_id = %(job)s and day = %(day)s", values)
         connection.execute("delete from verdict where job_id = %(job)s and day = %(day)s", values)
         blobs = connection.execute("delete from shard_payload where job_id = %(job)s and day = %(day)s", values).rowcount
         provisional = connection.execute("delete from first_opinion where job_id = %(job)s", values).rowcount

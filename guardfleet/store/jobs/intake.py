@@ -77,7 +77,7 @@ class OpenJob:
     day: dt.date
     lane: Lane
     data_key: bytes  # wrapped
-    model: str | None  # the only one that may judge it; None: any
+    model: str | None  # what its shards wait for first (`Plan.first_route`)
     token: int = 0
     line: int = 0  # input lines up to this one are committed
     texts: int = 0
@@ -150,7 +150,7 @@ def create(
         day=day,
         lane=Lane(options.interactive),
         data_key=data_key,
-        model=options.model,
+        model=options.plan.first_route,
         callback_secret=new.callback_secret,
         retry_of=new.retry_of,
     )

@@ -29,7 +29,7 @@ CREATE = f"""with j as (
                       {JobState.RUNNING}, %(n)s, now(), %(keeps_nothing)s
                where not exists (select from installation_key where is_current and key_id <> %(key_id)s) returning id, day),
              s as (insert into shard (job_id, shard_no, day, lane, first_seq, n, model, published_at, publish_no)
-               select id, 0, day, %(lane)s, 0, %(n)s, %(first_model)s, now(), 1 from j)
+               select id, 0, day, %(lane)s, 0, %(n)s, %(route)s, now(), 1 from j)
              insert into shard_payload (job_id, shard_no, day, blob)
              select id, 0, day, %(blob)s from j, {UNFLUSHED} returning day"""
 NO_PARTITION = "23514"
@@ -43,6 +43,12 @@ class OnlineJob:
     public_id: uuid.UUID
     day: dt.date
     n: int
+    has_detectors: bool = False
+
+
+def options_of(model: str | None = None, detectors: tuple[str, ...] | None = None) -> JobOptions:
+    """Return the options of such a job: nothing of it stays once it was answered. `detectors`: as in a plan."""
+    return JobOptions(name="moderation", interactive=True, model=model, detectors=detectors, text_retention_hours=0)
 
 
 def reserve(db: Database, n: int) -> list[int]:
@@ -99,7 +105,7 @@ def _made(
         with db.begin() as connection:
             ensure_day(connection, connection.scalar(f"select {TODAY}"))
         day = _create(db, values)
-    return None if day is None else OnlineJob(job_id, public_id, day, len(rows))
+    return None if day is None else OnlineJob(job_id, public_id, day, len(rows), options.detectors is not None)
 
 
 def _create(db: Database, values: Mapping[str, Any]) -> dt.date | None:
@@ -110,7 +116,7 @@ def _create(db: Database, values: Mapping[str, Any]) -> dt.date | None:
 
 def found(db: Database, job: OnlineJob) -> Page | None:
     """Return the verdicts in order, or None until they are all there: one commit writes them."""
-    page = verdicts.of_one_shard(db, job.id, job.day)
+    page = verdicts.of_one_shard(db, job.id, job.day, with_detections=job.has_detectors)
     return page if len(page.rows) == job.n else None
 
 

@@ -16,7 +16,7 @@ from guardfleet.store.words import ENDED_JOB, INGESTING_JOB, public_id
 Day = tuple[str, dt.date]  # a partitioned table and one of its days
 LATE_S = 3600.0  # longer than any transaction lasts
 OF_JOB = (
-    "delivery", "outbox", "endpoint", "rejection", "shard_done", "retried", "decision", "list_hit",
+    "delivery", "outbox", "endpoint", "rejection", "shard_done", "retried", "decision", "list_hit", "detected",
     "label", "sample_text", "sample",
 )  # fmt: skip
 # Its texts, or those of another retry of the same job, are being read by a retry.
@@ -61,7 +61,8 @@ def over(db: Database, *, verdict_days: float) -> list[Day]:
         today: dt.date = connection.scalar(
             "select cast((now() - make_interval(secs => %(late)s)) at time zone 'utc' as date)", {"late": LATE_S}
         )
-    ends = {"shard_payload": today, "verdict": today - dt.timedelta(days=verdict_days)}
+    verdicts_end = today - dt.timedelta(days=verdict_days)
+    ends = {"shard_payload": today, "verdict": verdicts_end, "detection": verdicts_end}
     return [(table, day) for table, day in partitions.existing(db) if day < ends[table]]
 
 
@@ -74,9 +75,9 @@ def expire(db: Database, table: str, day: dt.date) -> bool:
     with db.begin() as connection:
         if not _is_purged(connection, day):
             return False
-        if table == "verdict" and _is_held(connection, day):
-            return False
-        if table == "verdict":
+        if table != "shard_payload":
+            if _is_held(connection, day):
+                return False
             _forget_jobs(connection, day)
     return partitions.drop(db, table, day)
 

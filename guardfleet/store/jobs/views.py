@@ -11,12 +11,14 @@ from typing import Any
 from psycopg.rows import args_row
 
 from guardfleet.domain import ids
+from guardfleet.domain.detection import Outcome
 from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.policy.document import Action
+from guardfleet.store import detections
 from guardfleet.store.policy import decisions
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import GOOD_JOB
@@ -44,6 +46,7 @@ class JobView:
     controversial: int
     unsafe: int
     error: int
+    unrated: int
     saved: int
     next_ord: int
     created_at: dt.datetime
@@ -60,6 +63,7 @@ class JobView:
     sure: float
     sample: float
     long_texts: str | None
+    detectors: list[str] | None
     escalated: int
     sampled: int
     agreed: int
@@ -82,6 +86,7 @@ class JobView:
     first_id: int | None  # of a retry: the first job, unless that was deleted
     retry_of: uuid.UUID | None  # that job's public id
     retries: list[uuid.UUID]  # the jobs that judge its failed texts again, oldest first
+    detected: dict[str, dict[str, int]] | None  # texts by how each detector ended with them; None: the guard alone was asked
     actions: dict[str, int] | None  # texts by what the policy in force says to do, mild to grave; None: no policy decided of any
     seen_at: dt.datetime  # when it was read, by the server's clock
 
@@ -107,8 +112,14 @@ class JobView:
 
     @property
     def severities(self) -> dict[str, int]:
-        """Verdicts by severity."""
-        return {"safe": self.safe, "controversial": self.controversial, "unsafe": self.unsafe, "error": self.error}
+        """Verdicts by severity; `unrated` only where the guard was not asked of all."""
+        counts = {"safe": self.safe, "controversial": self.controversial, "unsafe": self.unsafe, "error": self.error}
+        return counts | {"unrated": self.unrated} if self.unrated else counts
+
+    @property
+    def failed_detections(self) -> int:
+        """Texts, counted for each detector, of which it could not say anything."""
+        return sum(ends.get(Outcome.ERROR.label, 0) for ends in (self.detected or {}).values())
 
     def cost(self, price_per_device_hour: float | None) -> float | None:
         """Return what its device seconds cost; None without a price."""
@@ -150,6 +161,7 @@ MADE = {
     "retry_of": "(select o.public_id from job o where o.id = j.retry_of)",
     "retries": "array(select r.public_id from job r where r.retry_of = j.id order by r.id)",
     "actions": decisions.BY_ACTION,
+    "detected": detections.BY_DETECTOR,
     "model": NAME,
     "models": OF_SEVERAL.format(f"array_agg({NAME} order by m.id)", f"array_remove(array[{NAME}], null)"),
     "is_demo": OF_SEVERAL.format("bool_or(m.is_demo)", "coalesce(m.is_demo, false)"),

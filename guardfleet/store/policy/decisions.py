@@ -17,6 +17,7 @@ from guardfleet.domain.verdict import CATEGORY_CHOICES
 from guardfleet.policy.document import LANGUAGE_KEYS, SOURCE_KEY, Action
 from guardfleet.policy.evaluation import Decider, Outcomes
 from guardfleet.policy.facts import OF_ANOTHER_LENGTH, Facts, RecordFacts, lists_hit
+from guardfleet.store import detections
 from guardfleet.store.postgres.database import Connection, Database
 
 N_P, N_CATEGORIES = 3, len(CATEGORY_CHOICES)
@@ -154,8 +155,13 @@ def _scope(scope: Scope, without: int | None) -> dict[str, Any]:
     return {"tenant": scope.tenant_id, "job": scope.job_id, "since": scope.since, "without": without}
 
 
-def facts(db: Database, among: Sequence[Any], reads: Reads, *, with_lists: bool = False) -> Iterator[Shard]:
-    """Yield the facts of these shards; one whose verdicts are gone is left out. `with_lists`: which lists were hit, too."""
+def facts(
+    db: Database, among: Sequence[Any], reads: Reads, *, with_lists: bool = False, with_detections: bool = False
+) -> Iterator[Shard]:
+    """Yield the facts of these shards; one whose verdicts are gone is left out.
+
+    `with_lists`: which lists were hit, too; `with_detections`: what detectors said.
+    """
     is_sliced = reads is Reads.SLICES
     asked = {"metadata": None if reads is Reads.NOTHING else reads.value, "source": SOURCE if is_sliced else None}
     asked["hits"] = HITS if with_lists else None  # an array of nothing would cost a tenth of all the rest
@@ -175,10 +181,12 @@ def facts(db: Database, among: Sequence[Any], reads: Reads, *, with_lists: bool 
                 "firsts": [one.first_seq for one in among], "ns": [one.n for one in among],
             },
         ).fetchall()  # fmt: skip
+        seen = detections.seen_in(connection, among) if with_detections else {}
     for row in rows:
         if row.records is not None:
             hit = [lists_hit(one) for one in row.hits] if with_lists else None
-            found = RecordFacts.of(row.records, row.metadata if reads is Reads.ALL else None, hit)
+            detected = seen.get((row.job_id, row.first_seq))
+            found = RecordFacts.of(row.records, row.metadata if reads is Reads.ALL else None, hit, detected)
             if len(found) == row.n:
                 slices = (row.metadata, row.sources) if is_sliced else (None, None)
                 yield Shard(row.job_id, row.first_seq, row.n, found, *slices)

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Identity,
     Index,
     SmallInteger,
+    Text,
     UniqueConstraint,
     text,
 )
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from guardfleet.domain.states import JobState
 from guardfleet.store.schema.administration import AuditEvent, InstallationKey, SchemaSupport, Tenant
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
+from guardfleet.store.schema.detections import Detected, DetectionRow
 from guardfleet.store.schema.erasures import Erasure, HeldJob, LegalHold
 from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
 from guardfleet.store.schema.fleet import Scaling, Worker
@@ -45,6 +47,8 @@ __all__ = [
     "Base",
     "Decision",
     "Delivery",
+    "Detected",
+    "DetectionRow",
     "Endpoint",
     "Erasure",
     "File",
@@ -77,7 +81,10 @@ class Model(Base):
     revision: Mapped[str]
     policy: Mapped[str]
     is_demo: Mapped[bool]
-    __table_args__ = (UniqueConstraint("name", "revision", "policy"),)
+    detector: Mapped[str] = mapped_column(server_default=text("'guard'"))  # what it judges as
+    labels: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))  # of a detector's scores, in their order
+    neutral: Mapped[str | None]  # the label that finds nothing; null: each label is found apart
+    __table_args__ = (UniqueConstraint("name", "revision", "policy", "detector"),)
 
 
 class Job(Base):
@@ -107,6 +114,7 @@ class Job(Base):
     controversial: Mapped[int] = mapped_column(server_default=ZERO)
     unsafe: Mapped[int] = mapped_column(server_default=ZERO)
     error: Mapped[int] = mapped_column(server_default=ZERO)
+    unrated: Mapped[int] = mapped_column(server_default=ZERO)  # texts that no guard was asked about
     saved: Mapped[int] = mapped_column(server_default=ZERO)  # texts that needed no model run
     next_ord: Mapped[int] = mapped_column(server_default=ZERO)  # ordinal of the last shard finished, in commit order
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
@@ -134,6 +142,7 @@ class Job(Base):
     sure: Mapped[float] = mapped_column(server_default=text("0.9"))
     sample: Mapped[float] = mapped_column(server_default=text("0.01"))
     long_texts: Mapped[str | None]  # overrides the workers' setting
+    detectors: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # in the order in which they judge; null: the guard alone
     escalated: Mapped[int] = mapped_column(server_default=ZERO)  # texts that the first model was unsure of
     sampled: Mapped[int] = mapped_column(server_default=ZERO)  # other texts that the second model judged too
     agreed: Mapped[int] = mapped_column(server_default=ZERO)  # of these, with the same severity
@@ -213,12 +222,12 @@ class ShardPayload(Base):
 
 
 class FirstOpinion(Base):
-    """The first model's provisional verdicts for a shard, encrypted. Written by pass_on(), deleted by finish() and purge()."""
+    """What was said of a shard's texts so far, encrypted. Written by pass_on(), deleted by finish() and purge()."""
 
     __tablename__ = "first_opinion"
     job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     shard_no: Mapped[int] = mapped_column(primary_key=True)
-    model_id: Mapped[int] = mapped_column(SmallInteger)
+    model_id: Mapped[int | None] = mapped_column(SmallInteger)  # of the first model's verdicts; null: the guard was not asked
     blob: Mapped[bytes]
 
 

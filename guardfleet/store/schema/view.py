@@ -7,10 +7,13 @@ two over random rows. Columns are only ever added, at the end: two versions run 
 from collections.abc import Iterable, Mapping
 
 from guardfleet.domain import ids
+from guardfleet.domain.detection import Outcome
 from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, ERROR_CODES, ServedBy, Severity
 from guardfleet.policy.document import Action
 from guardfleet.store.policy.decisions import NEWEST
 from guardfleet.store.words import public_id
+from guardfleet.verdicts.detections import SERVED
+from guardfleet.verdicts.detections import SHOWN_DIGITS as SCORE_DIGITS
 from guardfleet.verdicts.encoding import ALL_CATEGORIES, CERTAIN, CERTAIN_ODDS, LABELS, UNKNOWN_ODDS
 
 
@@ -32,6 +35,10 @@ def _if_read(expression: str, otherwise: str = "null") -> str:
 
 def _error_words() -> str:
     return " ".join(f"when {_quoted(code)} then {_quoted(words)}" for code, words in ERROR_CODES.items())
+
+
+def _severities() -> str:
+    return " ".join(f"when v.severity = {severity} then {_quoted(severity.label)}" for severity in Severity)
 
 
 SQL = "language sql immutable parallel safe"
@@ -67,14 +74,16 @@ create or replace function guardfleet_extent(e jsonb) returns text {SQL} as $$
 
 create or replace function guardfleet_unreadable(v verdict) returns text {SQL} as $$
   select case
-    when v.severity not between {Severity.SAFE} and {Severity.ERROR} then 'severity ' || v.severity
+    when v.severity not between {Severity.UNRATED} and {Severity.ERROR} then 'severity ' || v.severity
     when v.categories not between 0 and {ALL_CATEGORIES} then 'categories ' || v.categories
     when v.served_by not between {min(ServedBy)} and {max(ServedBy)} then 'served by ' || v.served_by
     when octet_length(v.probabilities) <> {len(LABELS)} then octet_length(v.probabilities) || ' probabilities'
     when octet_length(v.category_odds) <> {len(CATEGORY_CHOICES)} then octet_length(v.category_odds) || ' category odds'
     when (v.severity = {Severity.ERROR}) <> (v.error is not null) then 'an error without a code, or a code without an error'
     when v.severity = {Severity.SAFE} and v.categories <> 0 then 'safe with categories'
-    when v.served_by = {ServedBy.NOBODY} and v.severity <> {Severity.ERROR} then 'a severity that nobody gave'
+    when v.severity = {Severity.UNRATED} and (v.categories <> 0 or v.served_by <> {ServedBy.NOBODY}) then 'unrated, and yet judged'
+    when v.served_by = {ServedBy.NOBODY} and v.severity not in ({Severity.ERROR}, {Severity.UNRATED})
+      then 'a severity that nobody gave'
     when v.served_by = {ServedBy.RULE_EMPTY} and v.severity <> {Severity.SAFE} then 'an empty text that is not safe'
     when v.served_by = {ServedBy.LIST} and v.severity = {Severity.ERROR} then 'an error that a list decided'
   end $$;
@@ -92,11 +101,50 @@ create or replace function guardfleet_decision(job bigint, place int) returns js
     select max(x.first_seq) from decision x where x.job_id = job and x.first_seq <= place)
   order by {NEWEST} limit 1 $$;
 
+create or replace function guardfleet_detection_wrong(d detection, m model) returns text {SQL} as $$
+  select case
+    when d.outcome not between {min(Outcome)} and {max(Outcome)} then 'outcome ' || d.outcome
+    when d.served_by not in ({", ".join(str(int(one)) for one in SERVED)}) then 'served by ' || d.served_by
+    when d.label is not null and d.label not between 0 and cardinality(m.labels) - 1 then 'a label that the model does not have'
+    when d.scores is not null and (cardinality(d.scores) <> cardinality(m.labels) or exists (
+      select from unnest(d.scores) s (score) where s.score is null or not s.score between 0 and 1)) then 'its scores are none'
+    when (d.outcome = {Outcome.LABELLED}) <> (d.label is not null)
+      then 'a label without its outcome, or an outcome without its label'
+    when (d.outcome = {Outcome.ERROR}) <> (d.error is not null) then 'an error without a code, or a code without an error'
+    when d.outcome in ({Outcome.LABELLED}, {Outcome.UNLABELLED})
+      and (d.scores is null or d.served_by in ({ServedBy.NOBODY}, {ServedBy.RULE_EMPTY})) then 'a finding that no model made'
+    when d.outcome = {Outcome.UNLABELLED} and m.neutral is not null then 'no label, where the model always has one'
+  end $$;
+
+create or replace function guardfleet_scores(d detection, m model) returns jsonb {SQL} as $$
+  select jsonb_object_agg(l.label, round(s.score::float8::numeric, {SCORE_DIGITS}) order by s.at)
+  from unnest(d.scores) with ordinality s (score, at) join unnest(m.labels) with ordinality l (label, at) on l.at = s.at $$;
+
+create or replace function guardfleet_detection(d detection, m model) returns jsonb {SQL} as $$
+  select jsonb_build_object(
+    'outcome', case when wrong is null then {_array(one.label for one in Outcome)}[d.outcome + 1] else 'error' end,
+    'label', case when wrong is null then m.labels[d.label + 1] end,
+    'scores', case when wrong is null then guardfleet_scores(d, m) end,
+    'served_by', case when wrong is null then {_array(s.label for s in ServedBy)}[d.served_by + 1] else 'nobody' end,
+    'model', m.name, 'revision', m.revision, 'policy', m.policy, 'is_demo', m.is_demo,
+    'evidence', case when wrong is null then d.evidence end,
+    'error', case when wrong is not null then jsonb_build_object('code', 'unreadable', 'detail', wrong)
+                  when d.error is not null then jsonb_build_object('code', d.error, 'detail', d.error_detail) end)
+    || case when wrong is null and d.reason is not null then jsonb_build_object('models_words', d.reason) else '{{}}' end
+  from (select guardfleet_detection_wrong(d, m) as wrong) w $$;
+
+create or replace function guardfleet_detections(job bigint, on_day date, place int) returns jsonb
+language sql stable parallel safe as $$
+  select jsonb_object_agg(m.detector, guardfleet_detection(d, m) order by d.place)
+  from detection d join model m on m.id = d.model_id where d.job_id = job and d.day = on_day and d.seq = place $$;
+
 create or replace function guardfleet_rationale(v verdict, model text) returns text language sql stable parallel safe as $$
   select case
     when guardfleet_unreadable(v) is not null then guardfleet_no_verdict('unreadable', guardfleet_unreadable(v), v.evidence)
     when v.severity = {Severity.ERROR} then guardfleet_no_verdict(v.error, v.error_detail, v.evidence)
     when v.served_by = {ServedBy.RULE_EMPTY} then 'Safe: the text is empty, so there was nothing to judge.'
+    when v.severity = {Severity.UNRATED}
+      then 'Not rated: the job did not ask the guard' || coalesce(guardfleet_extent(v.evidence), '') || '.'
     else {_array(LABELS.values())}[v.severity + 1]
       || case v.categories when 0 then ', no category'
                            else ' in ' || array_to_string(guardfleet_categories(v.categories), ', ') end
@@ -118,8 +166,8 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "day": ("v.day", "The day (UTC) the job was submitted on; verdicts are partitioned by it."),
     "id": ("v.id", "The caller's id of the text; of a text judged over HTTP while the caller waited, its place."),
     "severity": (
-        _if_read(f"{_array(s.label for s in Severity)}[v.severity + 1]", "'error'"),
-        "safe, controversial or unsafe; error where there is no verdict, which is never safe.",
+        _if_read(f"case {_severities()} end", "'error'"),
+        "safe, controversial or unsafe; error where there is no verdict, unrated where none was asked for: neither is safe.",
     ),
     "categories": (
         _if_read("guardfleet_categories(v.categories)", "'{}'"),
@@ -169,12 +217,54 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
         "guardfleet_decision(v.job_id, v.seq)",
         "The action, the policy with its version, the rule that fired (null: the default), its reason and its labels.",
     ),
+    "detections": (
+        "guardfleet_detections(v.job_id, v.day, v.seq)",
+        "What each detector but the guard says, by its name; null where none was asked. The view `detections` has a row for each.",
+    ),
 }
 VIEW = f"""
 create or replace view verdicts as
 select {", ".join(f"{expression} as {name}" for name, (expression, _) in COLUMNS.items())}
 from verdict v join model m on m.id = v.model_id left join job j on j.id = v.job_id
      cross join lateral (select guardfleet_unreadable(v) as reason) u;
+"""
+# The view of detections, likewise.
+DETECTION_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "job_id": ("d.job_id", "The job's number inside this database."),
+    "seq": ("d.seq", "The text's place in its input, from 0."),
+    "day": ("d.day", "The day (UTC) the job was submitted on."),
+    "id": (
+        "(select v.id from verdict v where v.job_id = d.job_id and v.day = d.day and v.seq = d.seq)",
+        "The caller's id of the text.",
+    ),
+    "detector": ("m.detector", "Who says it."),
+    "outcome": ("x.said ->> 'outcome'", "labelled, unlabelled, too_short or error."),
+    "label": ("x.said ->> 'label'", "The label, which may be the neutral one."),
+    "score": ("(x.said -> 'scores' ->> (x.said ->> 'label'))::float8", "The score of the label, 0 to 1."),
+    "scores": ("x.said -> 'scores'", "The score of each label."),
+    "served_by": ("x.said ->> 'served_by'", "model, cache, duplicate, rule:empty; nobody where there is no detection."),
+    "error": ("x.said -> 'error' ->> 'code'", "Why there is no detection, as a code."),
+    "error_detail": ("x.said -> 'error' ->> 'detail'", "What is known of the error; never the text."),
+    "evidence": ("x.said -> 'evidence'", "The windows of a long text."),
+    "models_words": (
+        "x.said ->> 'models_words'",
+        "What the model wrote on why, if it was asked: its own words, which may be wrong.",
+    ),
+    "model": ("m.name", "The model."),
+    "revision": ("m.revision", "Which weights."),
+    "policy": ("m.policy", "Digest of what else decides the answer."),
+    "is_demo": ("m.is_demo", "Judged by a demo model, which is not for real use."),
+    "input_tokens": ("d.input_tokens", "Tokens that the model read."),
+    "output_tokens": ("d.output_tokens", "Tokens that it wrote."),
+    "done_at": ("d.done_at", "When the detection was committed."),
+    "job": (public_id(ids.JOB, "j.public_id"), "The job's name."),
+    "tenant_id": ("j.tenant_id", "Whose job it is."),
+}
+DETECTIONS = f"""
+create or replace view detections as
+select {", ".join(f"{expression} as {name}" for name, (expression, _) in DETECTION_COLUMNS.items())}
+from detection d join model m on m.id = d.model_id left join job j on j.id = d.job_id
+     cross join lateral (select guardfleet_detection(d, m) as said) x;
 """
 WANTED_VIEW = """
 create or replace view guardfleet_workers_wanted as
@@ -183,4 +273,7 @@ comment on view guardfleet_workers_wanted is
   'For autoscalers: how many workers a route needs. A row that no dispatcher has renewed for 2 minutes is missing, not zero.';
 """
 COMMENTS = "\n".join(f"comment on column verdicts.{name} is {_quoted(comment)};" for name, (_, comment) in COLUMNS.items())
-STATEMENTS = f"{FUNCTIONS}{VIEW}{COMMENTS}\n{WANTED_VIEW}"
+OF_DETECTIONS = "\n".join(
+    f"comment on column detections.{name} is {_quoted(comment)};" for name, (_, comment) in DETECTION_COLUMNS.items()
+)
+STATEMENTS = f"{FUNCTIONS}{VIEW}{COMMENTS}\n{DETECTIONS}{OF_DETECTIONS}\n{WANTED_VIEW}"

@@ -42,8 +42,7 @@ def bisect(
         for shard_no, part in ((held.shard_no, slice(0, middle)), (second_no, slice(middle, held.n))):
             _write(connection, keyring, held, shard_no, texts[part])
             if first is not None:
-                provisional = Provisional(first.model_id, first.judgements[part])
-                handoff.write(connection, keyring, held, provisional, shard_no=shard_no)
+                handoff.write(connection, keyring, held, first.part(part.start, part.stop), shard_no=shard_no)
     return True
 
 

@@ -18,6 +18,8 @@ from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.policy.document import Action
 from guardfleet.policy.facts import CodeFacts, lists_hit
 from guardfleet.rows import payload
+from guardfleet.store import detections
+from guardfleet.store.detections import Detected, Detections
 from guardfleet.store.events.outbox import FINISHED, emit
 from guardfleet.store.jobs.notify import DONE_CHANNEL
 from guardfleet.store.jobs.views import PACE_S
@@ -42,7 +44,7 @@ FENCE = f"""update shard set state = {ShardState.DONE}, lease_until = null, publ
 COUNTED = f"""
     j as (
       update job set done = done + %(n)s, safe = safe + %(safe)s, controversial = controversial + %(controversial)s,
-             unsafe = unsafe + %(unsafe)s, error = error + %(error)s, saved = saved + %(saved)s,
+             unsafe = unsafe + %(unsafe)s, error = error + %(error)s, unrated = unrated + %(unrated)s, saved = saved + %(saved)s,
              model_id = coalesce(%(model)s::int2, model_id),
              models = case when models @> %(models)s::int2[] then models
                            else array(select distinct unnest(models || %(models)s::int2[]) order by 1) end,
@@ -100,23 +102,31 @@ def finish(
     model_id: int | None,
     escalation: Escalation = NONE_ESCALATED,
     device_s: float = 0.0,
+    detected: Sequence[Detected] = (),
 ) -> list[Codes] | None:
     """Settle the shard: DONE, verdicts, counters and, with the last text, the completion event, in one commit.
 
     Return what was written of each row, which may be less than its judgement says; None if the claim was lost: then nothing is
     written and the work is dropped. `rows` are in input order, one per text. Without a `model_id`, each row must have its own, and
-    the job keeps naming the same model as before. `device_s`: the texts' share of the device's time.
+    the job keeps naming the same model as before. `device_s`: the texts' share of the device's time. `detected`: what each detector
+    of the plan but the guard said.
     """
+    if [one.place for one in detected] != [place for place, _ in held.plan.others]:
+        raise ValueError(f"the detectors {[name for _, name in held.plan.others]} gave {len(detected)} answers")
+    if any(len(one.detections) != held.n for one in detected):
+        raise ValueError(f"shard of {held.n} texts got another number of detections")
     if len(rows) != held.n:
         raise ValueError(f"shard of {held.n} texts got {len(rows)} verdicts")
     codes = [encode(row.judgement) for row in rows]
-    values = _counts(held, rows, codes, model_id, escalation) | {"device_s": device_s} | _decided(db, held, rows, codes)
+    found = detections.encoded(detected)
+    values = _counts(held, rows, codes, model_id, escalation) | {"device_s": device_s} | _decided(db, held, rows, codes, found)
     values |= _listed(rows)
+    values["models"] = sorted({*values["models"], *(one.model_id for one in detected)})
     try:
-        mine = _finish(db, held, rows, codes, model_id, values)
+        mine = _finish(db, held, rows, codes, model_id, values, found)
     except RecursionError:  # metadata from an earlier version can be read but not written: leave it out
         bare = [row if payload.is_writable(row.metadata) else replace(row, metadata=None) for row in rows]
-        mine = _finish(db, held, bare, codes, model_id, values)
+        mine = _finish(db, held, bare, codes, model_id, values, found)
     if mine:
         _count_actions(values)
     return codes if mine else None
@@ -130,9 +140,15 @@ def _count_actions(values: dict[str, Any]) -> None:
 
 
 def _finish(
-    db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Codes], model_id: int | None, values: dict[str, Any]
+    db: Database,
+    held: Claim,
+    rows: Sequence[Row],
+    codes: Sequence[Codes],
+    model_id: int | None,
+    values: dict[str, Any],
+    detected: Detections,
 ) -> bool:
-    if len(rows) <= FEW or held.keeps_nothing:
+    if not detected and (len(rows) <= FEW or held.keeps_nothing):
         by_column = zip(*_verdict_rows(held, rows, codes, model_id), strict=True)
         values = values | {f"{name}_s": list(column) for name, column in zip(VERDICT_COLUMNS, by_column, strict=True)}
         # purge() deletes the row of a shard that keeps nothing later, like all others: it holds nothing of the text
@@ -143,7 +159,12 @@ def _finish(
         if connection.scalar(FENCE, values) is None:
             return False
         copy_rows(connection, "verdict", VERDICT_COLUMNS, _verdict_rows(held, rows, codes, model_id))
-        connection.execute(MANY + _beside(values) + TAKEN, values)
+        if detected:
+            digests = [row.digest for row in rows]
+            copy_rows(connection, "detection", detections.COLUMNS, detections.rows(held, detected, digests))
+            detections.count(connection, held, detected)
+        forgotten = FORGOTTEN if held.keeps_nothing else ""
+        connection.execute(MANY + forgotten + _beside(values) + TAKEN, values)
     return True
 
 
@@ -158,7 +179,7 @@ def _listed(rows: Sequence[Row]) -> dict[str, Any]:
     return {"l_list": list(found), "l_texts": [Jsonb(texts) for texts in found.values()]} if found else {}
 
 
-def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Codes]) -> dict[str, Any]:
+def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Codes], detected: Detections) -> dict[str, Any]:
     """Return what the tenant's policies say to these verdicts: the parameters of DECIDED, if there are any, and of the event."""
     applied = policies.applied(db, held.tenant_id)
     ready = {policy_id: policies.decider(db, policy_id) for policy_id in applied if policy_id is not None}
@@ -167,7 +188,8 @@ def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Cod
         if decider is not None:
             metadata = [row.metadata for row in rows] if decider.reads_metadata else None
             hit = [lists_hit(row.judgement.evidence) for row in rows] if decider.reads_lists else None
-            made.append(Decided.by(decider, policy_id, CodeFacts(codes, tokens, metadata, hit)))
+            seen = detections.seen(detected, held.n) if decider.reads_detections else None
+            made.append(Decided.by(decider, policy_id, CodeFacts(codes, tokens, metadata, hit, seen)))
     told = next((one for one in made if not one.shadow), None)
     undecided = held.n if applied.active is not None and told is None else 0
     columns = zip(*(one.row(held.job_id, held.first_seq) for one in made), strict=True)
@@ -186,7 +208,7 @@ def _event_of(told: Decided | None) -> dict[str, Any]:
 def _counts(
     held: Claim, rows: Sequence[Row], codes: Sequence[Codes], model_id: int | None, escalation: Escalation
 ) -> dict[str, Any]:
-    counts = [0, 0, 0, 0]
+    counts = dict.fromkeys(map(int, Severity), 0)
     saved, judges = 0, {model_id}
     for row, said in zip(rows, codes, strict=True):
         counts[said.severity] += 1
@@ -200,6 +222,7 @@ def _counts(
         "controversial": counts[Severity.CONTROVERSIAL],
         "unsafe": counts[Severity.UNSAFE],
         "error": counts[Severity.ERROR],
+        "unrated": counts[Severity.UNRATED],
         "saved": saved,
         **asdict(escalation),
         "model": model_id,

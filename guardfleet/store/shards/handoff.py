@@ -1,37 +1,91 @@
-"""The first model's provisional verdicts, encrypted while the shard waits for the second: raw answers may quote texts."""
+"""What was said of a shard's texts so far, encrypted while the shard waits for who judges next: raw answers may quote texts.
 
-from dataclasses import dataclass
+A shard goes from the guard to the plan's second model, if there are doubts, and then from detector to detector. Each adds what it
+says; the last one finishes the shard with all of it, in one commit.
+"""
 
-from guardfleet.domain.verdict import Judgement
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from guardfleet.domain.detection import Detection, failed
+from guardfleet.domain.plan import NONE_ESCALATED, Escalation
+from guardfleet.domain.verdict import ERASED, Judgement, failure
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
+from guardfleet.store import verdicts
+from guardfleet.store.detections import Detected
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards import leases
 from guardfleet.store.shards.leases import HAND_BACK, Claim, key_of
+from guardfleet.verdicts import detections
 from guardfleet.verdicts.encoding import of_plain, to_plain
 
 KIND = "first-opinion"
+FORM = 2  # of the blob of a shard that goes to detectors; a list, as it was before, otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one detector said of each text of a shard, in order."""
+
+    place: int  # of the detector in the plan
+    model_id: int
+    detections: list[Detection]
 
 
 @dataclass(frozen=True, slots=True)
 class Provisional:
-    """A provisional judgement for each row of a shard, in order, and the model that gave them."""
+    """A provisional judgement for each row of a shard, in order, and the model that gave them; empty if the guard is not asked.
 
-    model_id: int
-    judgements: list[Judgement]
-
-
-def pass_on(db: Database, keyring: Keyring, held: Claim, provisional: Provisional, *, device_s: float = 0.0) -> bool:
-    """Pass a shard on to the plan's second model with its provisional verdicts, in one commit; False if the claim was lost.
-
-    `device_s`: the texts' share of the first model's device.
+    `is_settled`: the guard's part is over, with `models` for the rows whose verdict is another model's than `model_id`, and
+    with the counts of the cascade. `said`: what detectors said since.
     """
-    if held.data_key is None or held.plan.second_model is None:
+
+    model_id: int | None
+    judgements: list[Judgement]
+    is_settled: bool = False
+    models: dict[int, int] = field(default_factory=dict)
+    escalation: Escalation = NONE_ESCALATED
+    said: list[Said] = field(default_factory=list)
+
+    def part(self, start: int, end: int) -> "Provisional":
+        """Return that of the rows from `start` up to `end`; the counts of the cascade stay with the first."""
+        return replace(
+            self,
+            judgements=self.judgements[start:end],
+            models={i - start: model for i, model in self.models.items() if start <= i < end},
+            escalation=self.escalation if start == 0 else NONE_ESCALATED,
+            said=[replace(one, detections=one.detections[start:end]) for one in self.said],
+        )
+
+    def without(self, erased: Sequence[int]) -> "Provisional":
+        """Return it with nothing said of these rows."""
+        gone = set(erased)
+        return replace(
+            self,
+            judgements=[failure(ERASED) if i in gone else one for i, one in enumerate(self.judgements)],
+            said=[
+                replace(one, detections=[failed(ERASED) if i in gone else said for i, said in enumerate(one.detections)])
+                for one in self.said
+            ],
+        )
+
+
+def pass_on(
+    db: Database, keyring: Keyring, held: Claim, provisional: Provisional, *, to: str | None = None, device_s: float = 0.0
+) -> bool:
+    """Pass a shard on with its provisional verdicts, in one commit; False if the claim was lost.
+
+    `to`: the route of who judges next, by default the plan's second model. `device_s`: the texts' share of this model's device.
+    """
+    route = held.plan.second_model if to is None else to
+    if held.data_key is None or route is None:
         raise NotFoundError("cannot pass the shard on: its job has no second model, or its texts were purged.")
-    change = "claims = 0, failures = 0, published_at = null, next_attempt_at = null, model = %(second)s"
+    change = "claims = 0, failures = 0, published_at = null, next_attempt_at = null, model = %(route)s"
     with db.begin() as connection:
-        if not connection.execute(HAND_BACK.format(change=change), key_of(held) | {"second": held.plan.second_model}).rowcount:
+        if not connection.execute(HAND_BACK.format(change=change), key_of(held) | {"route": route}).rowcount:
             return False
         write(connection, keyring, held, provisional, shard_no=held.shard_no)
         connection.execute(
@@ -44,11 +98,10 @@ def write(connection: Connection, keyring: Keyring, held: Claim, provisional: Pr
     """Store the provisional verdicts of the shard, or of a half of it that has a number of its own."""
     if held.data_key is None:
         raise NotFoundError("the job's data key was destroyed: its texts were purged.")
-    plain = [to_plain(judgement) for judgement in provisional.judgements]
-    blob = keyring.seal(held.data_key, plain, kind=KIND, job_id=held.job_id, shard_no=shard_no)
+    blob = keyring.seal(held.data_key, as_plain(provisional), kind=KIND, job_id=held.job_id, shard_no=shard_no)
     connection.execute(
         """insert into first_opinion (job_id, shard_no, model_id, blob) values (%(job)s, %(no)s, %(model)s, %(blob)s)
-           on conflict (job_id, shard_no) do update set blob = excluded.blob""",
+           on conflict (job_id, shard_no) do update set blob = excluded.blob, model_id = excluded.model_id""",
         {"job": held.job_id, "no": shard_no, "model": provisional.model_id, "blob": blob},
     )
 
@@ -56,7 +109,7 @@ def write(connection: Connection, keyring: Keyring, held: Claim, provisional: Pr
 def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow], Provisional | None]:
     """Return the shard's texts and, if there are any, their provisional verdicts. Raises as `leases.load` does."""
     texts = leases.load(db, keyring, held)
-    if held.plan.second_model is None or held.data_key is None:
+    if (held.plan.second_model is None and not held.plan.others) or held.data_key is None:
         return texts, None
     with db.begin() as connection:
         row = connection.execute(
@@ -66,4 +119,41 @@ def load(db: Database, keyring: Keyring, held: Claim) -> tuple[list[PayloadRow],
     if row is None:
         return texts, None
     plain = keyring.open(held.data_key, row.blob, kind=KIND, job_id=held.job_id, shard_no=held.shard_no)
-    return texts, Provisional(row.model_id, [of_plain(values) for values in plain])
+    return texts, of_blob(plain, row.model_id)
+
+
+def as_plain(provisional: Provisional) -> Any:
+    """Return it as JSON; without a detector in the form that earlier versions read too."""
+    judged = [to_plain(judgement) for judgement in provisional.judgements]
+    if not provisional.is_settled:
+        return judged
+    counts = provisional.escalation
+    return {
+        "form": FORM,
+        "judged": judged,
+        "models": list(provisional.models.items()),
+        "escalation": [counts.escalated, counts.sampled, counts.agreed],
+        "said": [[one.place, one.model_id, [detections.to_plain(said) for said in one.detections]] for one in provisional.said],
+    }
+
+
+def of_blob(plain: Any, model_id: int | None) -> Provisional:
+    """Return the provisional verdicts from `as_plain`'s JSON."""
+    if isinstance(plain, list):
+        return Provisional(model_id, [of_plain(values) for values in plain])
+    if plain.get("form") != FORM:
+        raise NotFoundError("the shard's provisional verdicts are those of a newer version.")
+    return Provisional(
+        model_id,
+        [of_plain(values) for values in plain["judged"]],
+        is_settled=True,
+        models=dict(plain["models"]),
+        escalation=Escalation(*plain["escalation"]),
+        said=[Said(place, by, [detections.of_plain(values) for values in said]) for place, by, said in plain["said"]],
+    )
+
+
+def detected_of(db: Database, provisional: Provisional) -> list[Detected]:
+    """Return what each detector said, with its model."""
+    models = verdicts.models_of(db, [one.model_id for one in provisional.said])
+    return [Detected(one.place, one.model_id, models[one.model_id], one.detections) for one in provisional.said]

@@ -17,6 +17,7 @@ from guardfleet.domain import ids
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.plan import Plan
 from guardfleet.domain.states import ShardState
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -63,6 +64,14 @@ class Limits:
     failures: int
 
 
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """A worker that shards wait for: those that name its model or its detector's route and, if it `takes_any`, those without."""
+
+    route: str
+    takes_any: bool
+
+
 ShardKey = tuple[int, int]  # job and number
 IN_KEYS = (
     "in (select k.job_id, k.shard_no from unnest(cast(%(of_jobs)s as bigint[]), cast(%(of_nos)s as int[])) k (job_id, shard_no))"
@@ -76,9 +85,9 @@ CLAIM = f"""update shard s set state = {ShardState.LEASED}, token = s.token + 1,
             where s.job_id = %(job)s and s.shard_no = %(no)s and j.id = s.job_id and {OPEN_JOB:j} and j.paused_at is null
               and ({READY_SHARD:s} or ({LEASED_SHARD:s} and s.lease_until < now()))
               and s.claims < %(max_claims)s and s.failures < %(max_failures)s
-              and (s.model is null or %(model)s::text is null or s.model = %(model)s::text)
+              and (%(route)s::text is null or s.model = %(route)s::text or s.model is null and %(takes_any)s)
             returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
-                      j.tenant_id, j.public_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts,
+                      j.tenant_id, j.public_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts, j.detectors,
                       j.reuse, case when {INTERACTIVE:s} and s.model is null and s.erased = 0 then (
                         select p.blob from shard_payload p
                         where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end as blob, j.keeps_nothing,
@@ -93,12 +102,12 @@ def claim(
     worker: str,
     lease_s: float,
     limits: Limits = NO_LIMITS,
-    model: str | None = None,
+    by: Waits | None = None,
 ) -> Claim | None:
     """Take this shard if it is ready, or if its last holder's lease is over; None if it is held, settled, or tried too often.
 
-    None too if its job has ended, is ending or is paused, and if the shard waits for a model other than `model`: then the message
-    is a late one from the first model's turn. Without `model`, the shard's model is not checked. A crash of PostgreSQL may undo a
+    None too if its job has ended, is ending or is paused, and if the shard does not wait for `by`: then the message is a late one
+    from somebody else's turn. Without `by`, whom it waits for is not checked. A crash of PostgreSQL may undo a
     claim: then finish() is fenced. Limits are checked here and not only before publishing: a broker redelivers messages unasked.
     """
     values = {
@@ -108,7 +117,8 @@ def claim(
         "lease": lease_s,
         "max_claims": limits.claims,
         "max_failures": limits.failures,
-        "model": model,
+        "route": None if by is None else by.route,
+        "takes_any": by is None or by.takes_any,
     }
     with db.session() as connection:
         return connection.cursor(row_factory=kwargs_row(_claimed)).execute(CLAIM, values).fetchone()
@@ -116,7 +126,8 @@ def claim(
 
 def _claimed(**known: Any) -> Claim:
     """Make the Claim of a row of CLAIM, which includes the parts of the plan."""
-    plan = Plan(**{name: known.pop(name) for name in Plan.__slots__})
+    asked = {name: known.pop(name) for name in Plan.__slots__}
+    plan = Plan(**asked | {"detectors": (GUARD,) if asked["detectors"] is None else tuple(asked["detectors"])})
     return Claim(plan=plan, **known | {"lane": Lane(known["lane"])})
 
 

@@ -7,7 +7,9 @@ up only its own shard, not the dispatcher.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from guardfleet.domain.detection import ROUTE_PREFIX
 from guardfleet.domain.lanes import Lane
+from guardfleet.domain.verdict import GUARD
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.leases import AMONG, NO_LIMITS, NOT_SKIPPED, Limits, ShardKey, keys_of
 from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD, OPEN_JOB, READY_SHARD, RUNNING_JOB
@@ -44,7 +46,9 @@ def windows(db: Database) -> dict[Route, int]:
                  select count(*) from shard s where {READY_SHARD:s} and s.published_at is not null
                    and s.lane = r.lane and s.model is not distinct from r.model) as n
                from (select lane, first_model as model from job where {OPEN_JOB}
-                     union select lane, second_model from job where {OPEN_JOB} and second_model is not null) r"""
+                     union select lane, second_model from job where {OPEN_JOB} and second_model is not null
+                     union select lane, '{ROUTE_PREFIX}' || d from job cross join unnest(detectors) d
+                       where {OPEN_JOB} and d <> '{GUARD}') r"""
         )
         return {Route(Lane(row.lane), row.model): row.n for row in rows}
 

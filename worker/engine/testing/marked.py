@@ -1,7 +1,8 @@
 """An engine backend without a model, for load runs and fault tests. It judges by marks in the text and says so in its name.
 
 `[[unsafe]]`, `[[controversial]]`, `[[babble]]` choose the answer. `[[doubt]]` is judged with low certainty and `[[overruled]]`
-wrongly by the engine of this name, both as unsafe by one of another name. `[[raise]]` fails its batch; `[[oom]]` fits in no batch
+wrongly by the engine of this name, both as unsafe by one of another name. As a detector it finds `[[found]]`, has nothing to say
+of `[[babble]]`, and says `too_short` of texts with fewer than `min_tokens`. `[[raise]]` fails its batch; `[[oom]]` fits in no batch
 of two; `[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills the process.
 """
 
@@ -12,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guardfleet.domain.verdict import Model
+from guardfleet.domain.verdict import GUARD, Model
 from worker.engine.interfaces import Answer, DeviceFullError, DeviceLostError, Pieces, Prepared, Synchronous, Unjudgeable
 from worker.engine.prompting.prompt import Content, InvalidConversationError, messages_of
 from worker.engine.prompting.windows import DEFAULT_POLICY, Coverage, Policy, covered, cut, gaps
@@ -26,6 +27,8 @@ ANSWERS = {
 FIRST_THOUGHTS = {"[[doubt]]": ("Safety: Controversial\nCategories: Unethical Acts", (0.3, 0.5, 0.2))}
 SECOND_THOUGHTS = dict.fromkeys(("[[doubt]]", "[[overruled]]"), ANSWERS["[[unsafe]]"])
 NAME = "instant"
+LABELS = ("clear", "found")  # of the instant detector; the first one finds nothing
+FOUND, NOT_FOUND = (0.0625, 0.9375), (0.96875, 0.03125)
 CHARS_PER_TOKEN = 4  # about as in byte-level BPE of English
 ANSWER_TOKENS = 8
 
@@ -52,8 +55,12 @@ class InstantBackend(Synchronous):
         budget_tokens: int = 65_536,
         max_rows: int = 512,
         policy: Policy = DEFAULT_POLICY,
+        detector: str = GUARD,
+        min_tokens: int = 0,
     ) -> None:
-        self.model = Model(name, "1", "marks", is_demo=True)
+        labels = () if detector == GUARD else LABELS
+        self.model = Model(name, "1", "marks", True, detector, labels, labels[0] if labels else None)
+        self._min_tokens = min_tokens
         self._answers = ANSWERS | (FIRST_THOUGHTS if name == NAME else SECOND_THOUGHTS)
         self.device = "none"
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
@@ -108,9 +115,18 @@ class InstantBackend(Synchronous):
         raw, probabilities = SAFE, (0.98, 0.015, 0.005)
         if row.judged:
             _misbehave(row.judged, n_rows)
+        if self.model.labels:
+            return self._detected(row)
+        if row.judged:
             raw, probabilities = next((said for mark, said in self._answers.items() if mark in row.judged), (raw, probabilities))  # type: ignore[assignment]
         raw = raw + "\nRefusal: No" if row.responds else raw
         return Answer(raw, probabilities, row.n_tokens, ANSWER_TOKENS, responds=row.responds)
+
+    def _detected(self, row: Marked) -> Answer:
+        if row.n_tokens < self._min_tokens:
+            return Answer("", input_tokens=row.n_tokens, is_too_short=True)
+        scores = None if "[[babble]]" in row.judged else FOUND if "[[found]]" in row.judged else NOT_FOUND
+        return Answer("", input_tokens=row.n_tokens, scores=scores)
 
 
 def _misbehave(judged: str, n_rows: int) -> None:

@@ -1,0 +1,172 @@
+"""Detections: written with the verdicts of their shard, reused for equal texts, read beside verdicts."""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psycopg.types.json import Jsonb
+from uuid_utils import UUID
+
+from guardfleet.domain.detection import Detection, Outcome
+from guardfleet.domain.verdict import Model, ServedBy
+from guardfleet.policy.facts import Seen
+from guardfleet.store.postgres.database import Connection, Database
+from guardfleet.store.shards.leases import Claim
+from guardfleet.store.words import REUSABLE_DETECTION
+from guardfleet.verdicts.detections import Codes, decode, encode, shown
+
+COLUMNS = {
+    "job_id": "int8", "seq": "int4", "place": "int2", "day": "date", "model_id": "int2", "digest": "uuid",
+} | dict(
+    zip(Codes._fields, ("int2", "int2", "float4[]", "int2", "int4", "int4", "text", "text", "jsonb", "text"), strict=True)
+)  # fmt: skip
+COUNTED = ("place", "model_id", "n", "unlabelled", "too_short", "error", "labelled")
+MODEL = "m.id, m.name, m.revision, m.policy, m.is_demo, m.detector, m.labels, m.neutral"
+# Of job `j`: how many texts ended how with each detector, as {detector: {label: n}}.
+BY_DETECTOR = """(case when j.detectors is not null then (
+    select coalesce(jsonb_object_agg(t.detector, t.ends), '{}') from (
+      select x.detector, jsonb_object_agg(x.name, x.n) as ends from (
+        select y.detector, y.name, sum(y.n) as n from (
+          select m.detector, e.name, e.n from detected d join model m on m.id = d.model_id
+          cross join lateral (values ('unlabelled', d.unlabelled), ('too_short', d.too_short), ('error', d.error)) e (name, n)
+          where d.job_id = j.id
+          union all
+          select m.detector, m.labels[c.i], c.n from detected d join model m on m.id = d.model_id
+          cross join lateral unnest(d.labelled) with ordinality c (n, i) where d.job_id = j.id) y
+        group by 1, 2) x
+      where x.n > 0 group by 1) t) end)"""
+KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, {", ".join(Codes._fields)}
+           from detection
+           where digest = any(%(digests)s::uuid[]) and {REUSABLE_DETECTION} and model_id = %(model)s
+             and (evidence is null or not evidence ? 'left_out')
+             and day >= least(%(day)s, ((now() - make_interval(secs => %(age)s)) at time zone 'utc')::date)
+             and (job_id = %(job)s or done_at > now() - make_interval(secs => %(age)s))
+           order by digest, is_own desc, done_at desc"""
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """What one detector said of a shard's texts, in order; `place`: of the detector in the job's plan."""
+
+    place: int
+    model_id: int
+    model: Model
+    detections: Sequence[Detection]
+
+    def counts(self, codes: Sequence[Codes]) -> tuple[Any, ...]:
+        """Return the values of COUNTED for what is stored of them: each text is in exactly one of the counts."""
+        ends = Counter((said.outcome, said.label) for said in codes)
+        labelled = [ends[Outcome.LABELLED, place] for place in range(len(self.model.labels))]
+        others = [ends[outcome, None] for outcome in (Outcome.UNLABELLED, Outcome.TOO_SHORT, Outcome.ERROR)]
+        return self.place, self.model_id, len(codes), *others, labelled
+
+
+Detections = Sequence[tuple[Detected, list[Codes]]]  # of a shard, as they are stored
+
+
+def encoded(detected: Iterable[Detected]) -> Detections:
+    """Return each detector's detections as they are stored."""
+    return [(one, [encode(said, one.model) for said in one.detections]) for one in detected]
+
+
+def rows(held: Claim, codes: Detections, digests: Sequence[bytes | None]) -> Iterable[tuple[Any, ...]]:
+    """Yield the values of COLUMNS for each text and detector of a shard."""
+    for one, said in codes:
+        for seq, (digest, found) in enumerate(zip(digests, said, strict=True), held.first_seq):
+            known = None if digest is None or held.keeps_nothing else UUID(bytes=digest)
+            stored = found._asdict() | {"evidence": None if found.evidence is None else Jsonb(found.evidence)}
+            yield held.job_id, seq, one.place, held.day, one.model_id, known, *stored.values()
+
+
+def count(connection: Connection, held: Claim, codes: Detections) -> None:
+    """Write how many texts of a shard ended how with each detector."""
+    for one, said in codes:
+        counted = dict(zip(COUNTED, one.counts(said), strict=True))
+        connection.execute(
+            f"""insert into detected (job_id, first_seq, {", ".join(COUNTED)})
+                values (%(job)s, %(first)s, {", ".join(f"%({name})s" for name in COUNTED)})""",
+            {"job": held.job_id, "first": held.first_seq, **counted},
+        )
+
+
+def seen(codes: Detections, n: int) -> list[dict[str, Seen]]:
+    """Return what rules read of a shard's detections, text by text."""
+    out: list[dict[str, Seen]] = [{} for _ in range(n)]
+    for one, said in codes:
+        for row, found in zip(out, said, strict=True):
+            row[one.model.detector] = seen_of(found, one.model)
+    return out
+
+
+def seen_of(codes: Codes, model: Model) -> Seen:
+    """Return what rules read of one detection."""
+    found = decode(codes, model)
+    scores = None if found.scores is None else dict(zip(model.labels, found.scores, strict=True))
+    return Seen(found.label if found.label is not None else found.outcome.label, scores)
+
+
+def seen_in(connection: Connection, among: Sequence[Any]) -> dict[tuple[int, int], list[dict[str, Seen]]]:
+    """Return what rules read of the detections of these finished shards, by job and first place."""
+    found = connection.execute(
+        f"""select s.job_id, s.first_seq, d.seq, d.model_id, {", ".join(f"d.{name}" for name in Codes._fields)}
+            from unnest(%(jobs)s::int8[], %(days)s::date[], %(firsts)s::int4[], %(ns)s::int4[]) s (job_id, day, first_seq, n)
+            join detection d on d.job_id = s.job_id and d.day = s.day and d.seq >= s.first_seq and d.seq < s.first_seq + s.n""",
+        {
+            "jobs": [one.job_id for one in among], "days": [one.day for one in among],
+            "firsts": [one.first_seq for one in among], "ns": [one.n for one in among],
+        },
+    ).fetchall()  # fmt: skip
+    models = {row.id: model_of(row) for row in connection.execute(f"select {MODEL} from model m")} if found else {}
+    out: dict[tuple[int, int], list[dict[str, Seen]]] = {(one.job_id, one.first_seq): [{} for _ in range(one.n)] for one in among}
+    for job_id, first_seq, seq, model_id, *codes in found:
+        model = models[model_id]
+        out[job_id, first_seq][seq - first_seq][model.detector] = seen_of(Codes._make(codes), model)
+    return out
+
+
+def known(
+    db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int, model: Model, max_age_hours: float
+) -> dict[bytes, Detection]:
+    """Return detections of the same whole texts by the same model and policy: as `verdicts.known` does for verdicts."""
+    if not digests:
+        return {}
+    values = {
+        "digests": f"{{{','.join([digest.hex() for digest in digests])}}}", "model": model_id, "age": max_age_hours * 3600,
+        "job": held.job_id, "day": held.day,
+    }  # fmt: skip
+    with db.session() as connection:
+        found = connection.execute(KNOWN, values).fetchall()
+    out = {}
+    for digest, is_own, *codes in found:
+        said = decode(codes, model)
+        if said.outcome is not Outcome.ERROR:
+            key: uuid.UUID = digest
+            out[key.bytes] = replace(said, served_by=ServedBy.DUPLICATE if is_own else ServedBy.CACHE)
+    return out
+
+
+def model_of(row: Any) -> Model:
+    """Return the model of a row that has its columns."""
+    return Model(row.name, row.revision, row.policy, row.is_demo, row.detector, tuple(row.labels), row.neutral)
+
+
+def of_texts(connection: Connection, job_id: int, day: Any, seqs: Sequence[int]) -> list[tuple[Any, ...]]:
+    """Return the place, the model's id and the codes of each detection of these texts."""
+    if not seqs:
+        return []
+    return connection.execute(
+        f"""select d.seq, d.model_id, {", ".join(f"d.{name}" for name in Codes._fields)} from detection d
+            where d.job_id = %(job)s and d.day = %(day)s and d.seq = any(%(seqs)s::int4[]) order by d.seq, d.place""",
+        {"job": job_id, "day": day, "seqs": list(seqs)},
+    ).fetchall()
+
+
+def by_text(found: Iterable[tuple[Any, ...]], models: Mapping[int, Model]) -> dict[int, dict[str, dict[str, Any]]]:
+    """Return by a text's place what each detector said of it, as faces show it."""
+    out: dict[int, dict[str, dict[str, Any]]] = {}
+    for seq, model_id, *codes in found:
+        model = models[model_id]
+        out.setdefault(seq, {})[model.detector] = shown(decode(codes, model), model)
+    return out
