@@ -6,7 +6,7 @@ A figure whose divisor is 0 is undefined and None: 0 would be read as a bad figu
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guardfleet.domain.verdict import Judgement, Severity, category_names
+from guardfleet.domain.verdict import NO_VERDICT, Judgement, Severity, category_names
 
 UNNAMED = "none"  # flagged without a category of the policy
 FIGURES = ("precision", "recall", "f1", "false_positive_rate")
@@ -46,9 +46,7 @@ def confusion(labels: Sequence[bool], severities: Sequence[Severity], *, strict:
     """Count texts. Strict counts `controversial` as unsafe, loose as safe; texts without a verdict must be reported separately."""
     from_severity = {Severity.SAFE: False, Severity.CONTROVERSIAL: strict, Severity.UNSAFE: True}
     pairs = [
-        (label, from_severity[severity])
-        for label, severity in zip(labels, severities, strict=True)
-        if severity is not Severity.ERROR
+        (label, from_severity[severity]) for label, severity in zip(labels, severities, strict=True) if severity not in NO_VERDICT
     ]
     return Confusion(pairs.count((True, True)), pairs.count((False, True)), pairs.count((False, False)), pairs.count((True, False)))
 

@@ -71,7 +71,7 @@ def test_without_the_guard_nothing_is_called_safe(producer: DirectClient, settin
     with fleet(settings, tmp_path, DISPATCHER, FINDER, OTHER):
         job = finished(producer, producer.submit([*texts(100), "  "], JobOptions.of(detectors="finder,other"), BRINGS).job)
     assert (job.safe, job.error, job.unrated, job.done) == (0, 0, 101, 101)
-    assert job.detected == dict.fromkeys(("finder", "other"), {"clear": 70, "found": 20, "error": 10, "too_short": 1})
+    assert job.detected == {key: {"clear": 70, "found": 20, "error": 10, "too_short": 1} for key in ("finder", "other")}
     rows = list(verdicts.export(producer.db, job))
     assert {row["severity"] for row in rows} == {"unrated"}
     assert {row["rationale"] for row in rows} == {"Not rated: the job did not ask the guard."}

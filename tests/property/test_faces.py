@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from api.openai.categories import COVERED, result_json, scores
 from guardfleet.cli.evaluation import confusion
-from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgement, Model, category_names
+from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, NO_VERDICT, Judgement, Model, category_names
 from guardfleet.verdicts.encoding import READ_COLUMNS, StoredVerdict, as_stored, encode
 from guardfleet.verdicts.page import Cursor, Page
 from tests.services.faces import PURE, Said, agrees, truth
@@ -72,7 +72,7 @@ def test_a_text_with_more_doubt_never_has_a_lower_top_score() -> None:
     for byte in range(256):
         for _ in range(20):
             said = as_stored(any_judgement(rng))
-            if said.error is None:
+            if said.severity not in NO_VERDICT:
                 said = replace(said, probabilities=(byte / 255, 0.0, 0.0))
                 shown = json.loads(result_json(row_of(0, said), MODEL))["category_scores"]
                 assert max(shown.values()) == max(scores(said).values()) == round(1 - byte / 255, 3)

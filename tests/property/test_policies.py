@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, Judgement, Severity, category_names
-from guardfleet.policy.document import NUMBERS, Action, Policy, When
+from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, NO_VERDICT, Judgement, Severity, category_names
+from guardfleet.policy.document import NUMBERS, Action, Detected, Policy, When
 from guardfleet.policy.evaluation import DEFAULT, ERRORS, Decider
-from guardfleet.policy.facts import RECORD, CodeFacts, Facts, RecordFacts
+from guardfleet.policy.facts import RECORD, CodeFacts, Facts, RecordFacts, Seen
 from guardfleet.policy.reading import MOST_PROBLEMS, PolicyError, of_value, read
 from guardfleet.verdicts.encoding import Codes, decode, encode
 from tests.services.judged import answered, any_judgement
@@ -21,10 +21,20 @@ from tests.services.judged import answered, any_judgement
 ACTIONS = ["allow", "flag", "review", "block"]
 LANGUAGES = ["en", "no", "zh", 7, True, None]
 LISTS = ["spam", "names", "odd"]
+DETECTORS = ["ai-text", "toxic"]
+LABELS = ["human", "generated"]
+ENDS = [*LABELS, "too_short", "error"]
 EDGE = 1e-9
 
 
-def holds(when: When, said: Judgement, tokens: int, metadata: dict[str, Any] | None, hit: set[str] | None = None) -> bool | None:
+def holds(
+    when: When,
+    said: Judgement,
+    tokens: int,
+    metadata: dict[str, Any] | None,
+    hit: set[str] | None = None,
+    seen: dict[str, Seen] | None = None,
+) -> bool | None:
     """Whether all conditions hold; None if that depends on a number that the verdict does not have."""
     values = dict(zip(("safe", "controversial", "unsafe"), said.probabilities or (None,) * 3, strict=True))
     values["not_safe"] = None if said.probabilities is None else said.probabilities[1] + said.probabilities[2]
@@ -38,6 +48,8 @@ def holds(when: When, said: Judgement, tokens: int, metadata: dict[str, Any] | N
     ]
     if when.lists is not None:
         found.append(any(name in when.lists for name in hit or ()))
+    for name, wanted in when.detectors.items():
+        found.append(detected(wanted, (seen or {}).get(name)))
     for name, bounds in when.probability.items():
         p = values[name]
         below = 9.0 if bounds.below is None else bounds.below
@@ -50,22 +62,44 @@ def holds(when: When, said: Judgement, tokens: int, metadata: dict[str, Any] | N
     return False if False in found else None if None in found else True
 
 
-def decided(policy: Policy, said: Judgement, tokens: int, metadata: dict[str, Any] | None, hit: set[str] | None = None) -> int:
+def detected(wanted: Detected, seen: Seen | None) -> bool | None:
+    """Whether a detector says what is wanted; None if it said nothing."""
+    if seen is None or (seen.label == "error" and "error" not in (wanted.label or ())):
+        return None
+    if wanted.label is not None and seen.label not in wanted.label:
+        return False
+    if wanted.scores and seen.label == "error":
+        return None
+    for label, bounds in wanted.scores.items():
+        score = None if seen.scores is None else seen.scores.get(label)
+        if score is None or not bounds.at_least - EDGE <= round(score, 6) < (1e9 if bounds.below is None else bounds.below):
+            return False
+    return True
+
+
+def decided(
+    policy: Policy,
+    said: Judgement,
+    tokens: int,
+    metadata: dict[str, Any] | None,
+    hit: set[str] | None = None,
+    seen: dict[str, Seen] | None = None,
+) -> int:
     """The outcome, from the last rule to the first."""
     actions = [Action[rule.action.upper()] for rule in policy.rules]
-    outcome = ERRORS if said.severity is Severity.ERROR else DEFAULT
+    outcome = ERRORS if said.severity in NO_VERDICT else DEFAULT
     action = Action[(policy.errors if outcome == ERRORS else policy.default).upper()]
     for at in range(len(actions) - 1, -1, -1):
-        fires = holds(policy.rules[at].when, said, tokens, metadata, hit)
+        fires = holds(policy.rules[at].when, said, tokens, metadata, hit, seen)
         if fires or (fires is None and actions[at] > action):
             outcome, action = at, actions[at]
     return outcome
 
 
-def any_when(rng: random.Random) -> dict[str, Any]:
+def any_when(rng: random.Random) -> dict[str, Any]:  # noqa: C901 - a line for each condition
     made: dict[str, Any] = {}
     if rng.random() < 0.5:
-        made["severity"] = rng.sample(["safe", "controversial", "unsafe", "error"], rng.randint(1, 3))
+        made["severity"] = rng.sample(["safe", "controversial", "unsafe", "error", "unrated"], rng.randint(1, 3))
     if rng.random() < 0.3:
         made["category"] = rng.sample([*CATEGORY_NAMES.values()], rng.randint(1, 4))
     for name in rng.sample(NUMBERS, rng.choice([0, 0, 1, 2])):
@@ -86,7 +120,28 @@ def any_when(rng: random.Random) -> dict[str, Any]:
         made["metadata"] = {"k": rng.sample(LANGUAGES, 2)}
     if rng.random() < 0.2:
         made["lists"] = rng.sample(LISTS, rng.randint(1, 2))
+    if asked := {name: any_detected(rng) for name in rng.sample(DETECTORS, rng.choice([0, 0, 0, 1, 2]))}:
+        made["detectors"] = asked
     return made
+
+
+def any_detected(rng: random.Random) -> dict[str, Any]:
+    wanted: dict[str, Any] = {}
+    if rng.random() < 0.6:
+        wanted["label"] = rng.sample(ENDS, rng.randint(1, 3))
+    if not wanted or rng.random() < 0.3:
+        wanted["scores"] = {rng.choice(LABELS): {"at_least": rng.choice([0.1, 0.5, 0.999])}}
+    return wanted
+
+
+def any_seen(rng: random.Random) -> dict[str, Seen]:
+    """What some of the detectors said."""
+    out = {}
+    for name in rng.sample(DETECTORS, rng.randint(0, len(DETECTORS))):
+        label = rng.choice(ENDS)
+        p = rng.choice([0.0, 0.1, 0.4999999, 0.5, 0.9989999, 1.0])
+        out[name] = Seen(label, dict(zip(LABELS, (p, 1 - p), strict=True)) if label in LABELS else None)
+    return out
 
 
 def any_policy(rng: random.Random) -> Policy:
@@ -116,7 +171,13 @@ def any_codes(rng: random.Random) -> Codes:
     return codes._replace(**{name: odd[name] for name in rng.sample(list(odd), rng.randint(1, 2))})
 
 
-def facts_of(codes: list[Codes], tokens: list[int], metadata: list[Any] | None = None, hits: list[Any] | None = None) -> Facts:
+def facts_of(
+    codes: list[Codes],
+    tokens: list[int],
+    metadata: list[Any] | None = None,
+    hits: list[Any] | None = None,
+    seen: list[Any] | None = None,
+) -> Facts:
     """As they are read from the table, where there may be anything."""
     made = np.zeros(len(codes), RECORD)
     for row, said, n in zip(made, codes, tokens, strict=True):
@@ -126,7 +187,7 @@ def facts_of(codes: list[Codes], tokens: list[int], metadata: list[Any] | None =
             fits = stored is not None and len(stored) == size
             row[name] = list(stored) if stored is not None and fits else [255] * size
             row[f"has_{name}"] = 0 if stored is None else 1 if fits else 2
-    return RecordFacts.of(made.tobytes(), metadata, hits)
+    return RecordFacts.of(made.tobytes(), metadata, hits, seen)
 
 
 def any_metadata(rng: random.Random) -> dict[str, Any] | None:
@@ -140,17 +201,18 @@ def test_both_evaluators_agree_on_any_policy_and_any_verdict(seed: int) -> None:
     codes, tokens = [any_codes(rng) for _ in range(300)], [rng.randint(0, 80) for _ in range(300)]
     metadata = [any_metadata(rng) for _ in range(300)]
     hits = [rng.choice([None, set(rng.sample(LISTS, rng.randint(1, 3)))]) for _ in range(300)]
-    facts = facts_of(codes, tokens, metadata, hits)
+    seen = [any_seen(rng) for _ in range(300)]
+    facts = facts_of(codes, tokens, metadata, hits, seen)
     for _ in range(12):
         policy = any_policy(rng)
         found = Decider(policy).outcomes(facts).tolist()
-        texts = zip(codes, tokens, metadata, hits, strict=True)
-        expected = [decided(policy, decode(one), n, about, hit) for one, n, about, hit in texts]
+        texts = zip(codes, tokens, metadata, hits, seen, strict=True)
+        expected = [decided(policy, decode(one), n, about, hit, said) for one, n, about, hit, said in texts]
         assert found == expected, policy
         sound = [at for at, one in enumerate(codes) if encode(decode(one)) == one]
         about = [metadata[at] for at in sound]
         hit = [hits[at] for at in sound]
-        written = CodeFacts([codes[at] for at in sound], [tokens[at] for at in sound], about, hit)
+        written = CodeFacts([codes[at] for at in sound], [tokens[at] for at in sound], about, hit, [seen[at] for at in sound])
         assert Decider(policy).outcomes(written).tolist() == [expected[at] for at in sound], "what a worker decides"
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from api.openai.categories import COVERED, not_safe, result_json
 from api.openai.result_files import _completion_line, _moderation_line, _output_line
 from api.routes.perspective import ATTRIBUTES, attribute
-from guardfleet.domain.verdict import CATEGORY_NAMES, Severity, category_names
+from guardfleet.domain.verdict import CATEGORY_NAMES, NO_VERDICT, Severity, category_names
 from guardfleet.verdicts import export
 from guardfleet.verdicts.encoding import StoredVerdict
 from guardfleet.verdicts.page import Page
@@ -66,7 +66,8 @@ def _rationale(_: Any, page: Page) -> list[Said]:
     for row in page.rows:
         words = rationale(row.judgement, row.evidence, page.models[row.model_id])
         head = words.split("; ")[0].split(": ")[0]
-        severity = Severity.ERROR if head == "No verdict" else Severity[head.split(" ")[0].rstrip(",").upper()]
+        without = {"No verdict": Severity.ERROR, "Not rated": Severity.UNRATED}
+        severity = without[head] if head in without else Severity[head.split(" ")[0].rstrip(",").upper()]
         names = [name for name in CATEGORY_NAMES.values() if name in head.partition(" in ")[2].split(", ")]
         refusal = True if "; the response is a refusal" in words else False if "; the response is no refusal" in words else None
         found.append(Said(severity, names, refusal))
@@ -91,18 +92,20 @@ def _parquet(_: Any, page: Page) -> list[Said]:
     return [Said(SEVERITIES[row["severity"]], row["categories"], row["refusal"]) for row in table.to_pylist()]
 
 
-def _line(line: dict[str, Any]) -> dict[str, Any] | None:
-    """The body of a batch's output line; None if it says that there is no verdict."""
+def _line(line: dict[str, Any]) -> dict[str, Any] | Said:
+    """The body of a batch's output line, or that it says that there is no verdict."""
     assert (line["error"] is None) != (line["response"] is None)
-    return line["response"] and line["response"]["body"]
+    if line["error"] is not None:
+        return Said(Severity.UNRATED if line["error"]["code"] == "unrated" else Severity.ERROR, [], None)
+    return line["response"]["body"]
 
 
 def _completions(job: Any, page: Page) -> list[Said]:
     found = []
     for row in page.rows:
         body = _line(json.loads(_output_line(job, row, page.models[row.model_id], _completion_line)))
-        if body is None:
-            found.append(Said(Severity.ERROR, [], None))
+        if isinstance(body, Said):
+            found.append(body)
             continue
         parsed = parse(body["choices"][0]["message"]["content"])
         assert parsed is not None, "a chat completion outside the grammar"
@@ -114,7 +117,7 @@ def _moderations(job: Any, page: Page) -> list[Said]:
     found = []
     for row in page.rows:
         body = _line(json.loads(_output_line(job, row, page.models[row.model_id], _moderation_line)))
-        found.append(Said(Severity.ERROR, [], None) if body is None else _result(row, body["results"][0], Severity.UNSAFE))
+        found.append(body if isinstance(body, Said) else _result(row, body["results"][0], Severity.UNSAFE))
     return found
 
 
@@ -132,7 +135,7 @@ def _online(_: Any, page: Page) -> list[Said]:
 
 def _result(row: StoredVerdict, result: dict[str, Any], flag_from: Severity) -> Said:
     said = _object(result["guardfleet"])
-    assert result["flagged"] == (said.severity >= flag_from)
+    assert result["flagged"] == (said.severity >= flag_from or said.severity is Severity.UNRATED)
     own = {name: CATEGORY_NAMES[category] for name, category in COVERED.items()}
     assert [name for name, yes in result["categories"].items() if yes] == [
         name for name in result["categories"] if result["flagged"] and own.get(name) in said.categories
@@ -141,7 +144,7 @@ def _result(row: StoredVerdict, result: dict[str, Any], flag_from: Severity) -> 
     doubt = round(not_safe(row.judgement), 3)
     assert all(0 <= score <= doubt for score in scores.values())
     assert all(scores[name] == doubt for name in own if own[name] in said.categories)
-    assert (not any(result["category_applied_input_types"].values())) == (said.severity is Severity.ERROR)
+    assert (not any(result["category_applied_input_types"].values())) == (said.severity in NO_VERDICT)
     return said
 
 
@@ -155,7 +158,7 @@ def _perspective(_: Any, page: Page) -> list[Said]:
             value = attribute(row, name, 10)["summaryScore"]["value"]
             assert 0 <= value <= doubt
             assert name == "SEVERE_TOXICITY" or value == doubt or not said.categories & categories
-        found.append(Said(Severity.ERROR if said.severity is Severity.ERROR else ABSENT, ABSENT, ABSENT))
+        found.append(Said(said.severity if said.severity in NO_VERDICT else ABSENT, ABSENT, ABSENT))
     return found
 
 

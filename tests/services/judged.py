@@ -7,7 +7,7 @@ import random
 import threading
 from typing import Any
 
-from guardfleet.domain.verdict import CATEGORY_CHOICES, ERROR_CODES, Judgement, failure
+from guardfleet.domain.verdict import CATEGORY_CHOICES, ERROR_CODES, Judgement, failure, unrated
 from guardfleet.lists.document import Entry
 from guardfleet.lists.matching import Matcher
 from worker.engine.interfaces import Answer, Unjudgeable
@@ -54,8 +54,8 @@ def any_judgement(rng: random.Random) -> Judgement:
     kind = rng.randrange(20)
     if kind in (0, 6):
         return LISTED.judgement() if kind else EMPTY
-    if kind == 1:
-        return failure("abandoned", f"{rng.randrange(9)} crashes, {rng.randrange(9)} failures")
+    if kind in (1, 8):
+        return unrated() if kind == 8 else failure("abandoned", f"{rng.randrange(9)} crashes, {rng.randrange(9)} failures")
     mine = judgement_of(any_answer(rng))
     if kind == 7:
         return noted([mine], [MARKED])[0]

@@ -105,5 +105,5 @@ def test_a_sealed_opinion_of_another_form_is_an_error() -> None:
 def test_two_columns_alone_are_no_safer_than_the_whole_row() -> None:
     assert severity_and_categories(2, 1) == (Severity.UNSAFE, Category.VIOLENT)
     assert severity_and_categories(3, 0) == (Severity.ERROR, Category.NONE)
-    for severity, categories in ((7, 0), (-1, 0), (0, 1), (1, 512)):
+    for severity, categories in ((7, 0), (-2, 0), (-1, 1), (0, 1), (1, 512)):
         assert severity_and_categories(severity, categories) == (Severity.ERROR, Category.NONE)

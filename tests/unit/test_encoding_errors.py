@@ -13,7 +13,7 @@ def test_two_columns_alone_say_the_severity_that_was_stored(severity: Severity) 
     assert severity_and_categories(int(severity), int(categories)) == (severity, categories)
 
 
-@pytest.mark.parametrize(("severity", "categories"), [(9, 0), (-1, 0), (int(Severity.SAFE), 1 << 40)])
+@pytest.mark.parametrize(("severity", "categories"), [(9, 0), (-2, 0), (int(Severity.SAFE), 1 << 40)])
 def test_columns_that_nobody_writes_are_an_error(severity: int, categories: int) -> None:
     assert severity_and_categories(severity, categories)[0] is Severity.ERROR
 

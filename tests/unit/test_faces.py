@@ -93,9 +93,10 @@ MODULES = {
     "worker/moderation/judge.py": "- the interpretation",
     "worker/moderation/interpretation.py": "- the interpretation",
     "worker/process/lifecycle.py": "- registers its model",
-    "worker/moderation/tasks.py": "- carries judgements to the store, and counts them in metrics",
+    "worker/moderation/outcome.py": "- carries judgements to the store",
+    "guardfleet/domain/detection.py": "- what detectors say",
+    "guardfleet/verdicts/detections.py": "- what detectors say, compared in tests/store/test_detections.py",
     "worker/moderation/tally.py": "- counts what was written",
-    "worker/moderation/single_flight.py": "- hands judgements on",
     "worker/webhooks/delivery.py": "webhook",
 }
 ROUTES = {
