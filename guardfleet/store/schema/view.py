@@ -133,10 +133,10 @@ create or replace function guardfleet_detection(d detection, m model) returns js
     || case when wrong is null and d.reason is not null then jsonb_build_object('models_words', d.reason) else '{{}}' end
   from (select guardfleet_detection_wrong(d, m) as wrong) w $$;
 
-create or replace function guardfleet_detections(job bigint, on_day date, place int) returns jsonb
+create or replace function guardfleet_detections(job bigint, on_day date, of_seq int) returns jsonb
 language sql stable parallel safe as $$
   select jsonb_object_agg(m.detector, guardfleet_detection(d, m) order by d.place)
-  from detection d join model m on m.id = d.model_id where d.job_id = job and d.day = on_day and d.seq = place $$;
+  from detection d join model m on m.id = d.model_id where d.job_id = job and d.day = on_day and d.seq = of_seq $$;
 
 create or replace function guardfleet_rationale(v verdict, model text) returns text language sql stable parallel safe as $$
   select case
