@@ -16,6 +16,7 @@ Secret = Annotated[
     str | None, typer.Option("--callback-secret", help="Secret that signs the webhook, whsec_...; by default made and printed.")
 ]
 OLD_FLAGS = {**{old: new for old, new in OLD_NAMES.items() if old not in ("purge_hours", "second_model")}, "then": "escalate_to"}
+ALIASES = {"detectors": ("--detector",)}
 AS_JSON = ("metadata", "webhook_metadata")
 
 
@@ -49,7 +50,7 @@ def _option(name: str) -> Any:
     flag = f"--{_flag(name)}"
     help_text = (field.description or "") + (" As JSON." if name in AS_JSON else "") + _default(field.default)
     spelled = f"{flag}/--no-{_flag(name)}" if field.default is True else flag
-    return Annotated[_type(name), typer.Option(spelled, help=help_text)]
+    return Annotated[_type(name), typer.Option(spelled, *ALIASES.get(name, ()), help=help_text)]
 
 
 def _hidden(old: str, new: str) -> Any:

@@ -88,3 +88,8 @@ def combined(rule: str, model: Model, windows: Sequence[tuple[int, Sequence[floa
 def route_of(detector: str) -> str | None:
     """Return what a shard that waits for the detector names as its model; None for the guard, which any model may be."""
     return None if detector == GUARD else ROUTE_PREFIX + detector
+
+
+def is_detectors(route: str | None) -> bool:
+    """Return whether a route is that of a detector."""
+    return route is not None and route.startswith(ROUTE_PREFIX)

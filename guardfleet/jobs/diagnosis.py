@@ -1,5 +1,6 @@
 """Why a job makes no progress, in a sentence that says what to do."""
 
+from guardfleet.domain.detection import route_of
 from guardfleet.domain.lanes import Queues
 from guardfleet.domain.states import JobState
 from guardfleet.settings import Settings
@@ -27,8 +28,9 @@ def _found(db: Database, job: JobView, settings: Settings) -> str | None:
     """Return what the fleet lacks, the most likely cause first."""
     if job.state is not JobState.INGESTING and not leader.is_led(db):
         return "no dispatcher is running: start `guardfleet dispatcher`."
+    routes = {job.first_model, job.second_model, *map(route_of, job.detectors or ())}
     for stall in health.stalls(db, after_s=settings.tuning.stall_s):
-        if stall.route.lane == job.lane and stall.route.model in (job.first_model, job.second_model):
+        if stall.route.lane == job.lane and stall.route.model in routes:
             return in_words(stall, settings.namespace)
     if silence := health.silence(db, job.id, lease_s=settings.tuning.lease_s):
         what = "a shard is" if silence.shards == 1 else f"{silence.shards:,} shards are"

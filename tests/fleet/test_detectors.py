@@ -6,19 +6,26 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 
+from guardfleet import Client
 from guardfleet.client.direct import DirectClient
 from guardfleet.client.job import SubmitOptions
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState
 from guardfleet.errors import NotFoundError
+from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import verdicts
+from guardfleet.store import keys, verdicts
 from guardfleet.store.jobs import views
-from tests.services.fixtures import with_broker
+from guardfleet.store.postgres.database import Database
+from tests.services.fixtures import fleet_settings, with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished
+from tests.services.patience import patience
+from tests.services.served import served
+from tests.services.stored import scalar
 
 DISPATCHER, GUARD, FINDER = ("dispatcher",), ("worker",), ("worker", "--detector", "finder")
 OTHER = ("worker", "--detector", "other")
@@ -133,3 +140,40 @@ def test_a_detector_that_nobody_serves_is_refused(producer: DirectClient) -> Non
 def leased_by(producer: DirectClient, route: str) -> int:
     with producer.db.begin() as connection:
         return int(connection.scalar("select count(*) from shard where state = 1 and model = %(route)s", {"route": route}))
+
+
+@pytest.fixture
+def at(database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """URL and key of an API with a guard, a detector, and a dispatcher."""
+    settings = fleet_settings(database_url, rabbitmq, tmp_path)
+    with fleet(settings, tmp_path, DISPATCHER, GUARD, FINDER), served(settings) as url:
+        until(lambda: scalar(db, "select count(*) from model") == 2, what="both workers")
+        yield url, keys.create(db, keyring, name="k")
+
+
+def test_detectors_answer_while_the_caller_waits(at: tuple[str, str], db: Database) -> None:
+    url, key = at
+    with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=patience(60)) as client:
+        texts = ["plain", "[[found]]", "", "[[babble]]"]
+        many = client.post("/v1/detect", json={"input": texts, "detectors": ["finder"]}).json()
+        said = [(one["index"], one["detections"]["finder"]) for one in many["results"]]
+        ends = [(index, found["outcome"], found["label"]) for index, found in said]
+        assert ends == [(0, "labelled", "clear"), (1, "labelled", "found"), (2, "too_short", None), (3, "error", None)]
+        assert all("verdict" not in one for one in many["results"])
+        chat = [{"role": "user", "content": "[[found]]"}, {"role": "assistant", "content": "x"}]
+        one = client.post("/v1/detect", json={"messages": chat, "detectors": ["finder", "guard"]}).json()["results"][0]
+        assert (one["detections"]["finder"]["label"], one["verdict"]["severity"]) == ("clear", "safe")
+        for wrong, code in (
+            ({"input": "x", "detectors": ["nobodys"]}, 404),
+            ({"input": "x", "detectors": ["finder", "finder"]}, 400),
+            ({"input": "x", "detectors": ["Finder"]}, 400),
+            ({"input": "x", "detectors": []}, 422),
+            ({"input": "x"}, 422),
+            ({"input": "x", "messages": chat, "detectors": ["finder"]}, 400),
+            ({"detectors": ["finder"]}, 400),
+            ({"input": ["x"] * 257, "detectors": ["finder"]}, 422),
+        ):
+            assert client.post("/v1/detect", json=wrong).status_code == code, wrong
+    with Client(url, key) as sync:
+        assert [one["finder"]["label"] for one in sync.detect(["[[found]]", "x"], ["finder"])] == ["found", "clear"]
+    assert scalar(db, "select count(*) from detection where served_by = 0") > 0

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from guardfleet.domain.detection import is_detectors
 from guardfleet.domain.scaling import HORIZON_S, LOADS_IN_S, TOKENS_PER_BYTE, Due, Fleet, OpenWork, lateness, wanted
 from guardfleet.domain.states import WorkerState
 from guardfleet.store import fleet, installation
@@ -123,14 +124,14 @@ def _routes(
 ) -> dict[str, int]:
     """Return how many workers each route needs: that of all work, and those of the models that work names.
 
-    All work has one route because a worker takes what names its model and what names none: an autoscaler that followed only the
-    latter would end the workers that hold the former.
+    All work of guards has one route because a worker takes what names its model and what names none: an autoscaler that followed
+    only the latter would end the workers that hold the former. A detector's worker takes nothing but its own route's.
     """
     models = {one.model for one in work} | set(busy) | {None}
     out = {}
     for model in sorted(models, key=lambda name: name or ""):
         serving = _serving(model, workers)
-        known = [rate for name, (rate, _) in rates.items() if model in (None, name)]
+        known = [rate for name, (rate, _) in rates.items() if takes(model, name)]
         measured = [seen.tokens_per_s for seen in serving if seen.tokens_per_s] or known
         there = Fleet(
             busy=busy.get(model, 0),
@@ -141,7 +142,7 @@ def _routes(
         dues = [
             Due(one.text_bytes * per_byte, horizon_s if one.left_s is None else one.left_s)
             for one in work
-            if model in (None, one.model)
+            if takes(model, one.model)
         ]
         out[model or ANY] = wanted(dues, there)
     return out
@@ -149,7 +150,12 @@ def _routes(
 
 def _serving(model: str | None, workers: Sequence[Sighting]) -> list[Sighting]:
     """Return the workers that may take work of the model; one that is still loading may turn out to."""
-    return [seen for seen in workers if model is None or seen.model in (None, model)]
+    return [seen for seen in workers if seen.model is None or takes(model, seen.model)]
+
+
+def takes(route: str | None, model: str | None) -> bool:
+    """Return whether what names this model belongs to the route; None: the guards' route, of all but the detectors'."""
+    return route == model if route is not None else not is_detectors(model)
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from guardfleet.domain.detection import ROUTE_PREFIX
 from guardfleet.domain.lanes import Lane
 from guardfleet.store.jobs.views import PACE_S
 from guardfleet.store.postgres.database import Database
@@ -54,10 +55,11 @@ def open_work(db: Database) -> list[Backlog]:
 
 
 def busy_workers(db: Database) -> dict[str | None, int]:
-    """Return how many workers hold shards, by the model that the shards name; under None: whatever they name."""
+    """Return how many workers hold shards, by the model that the shards name; under None: whatever they name but a detector."""
     with db.session() as connection:
         rows = connection.execute(
             f"""select model, count(distinct worker) as n from shard where {LEASED_SHARD} and model is not null group by model
-                union all select null, count(distinct worker) from shard where {LEASED_SHARD}"""
+                union all select null, count(distinct worker) from shard
+                  where {LEASED_SHARD} and (model is null or not starts_with(model, '{ROUTE_PREFIX}'))"""
         )
         return {row.model: row.n for row in rows}
