@@ -72,7 +72,7 @@ class Online:
         *,
         tenant_id: int,
         model: str | None,
-        detectors: tuple[str, ...] | None = None,
+        detectors: Sequence[str] | None = None,
         keeps_nothing: bool = False,
     ) -> tuple[OnlineJob, Page]:
         """Return the verdicts of these texts, in order. Raises ProblemError 503 if they do not come in time.

@@ -215,7 +215,7 @@ class DirectClient:
         said: Any = page.detections or {}
         return [said.get(row.seq, {}) for row in page.rows]
 
-    def _answered(self, values: Sequence[Mapping[str, Any]], detectors: tuple[str, ...] | None = None) -> Page:
+    def _answered(self, values: Sequence[Mapping[str, Any]], detectors: Sequence[str] | None = None) -> Page:
         """Return the verdicts of a few rows once they are there. Raises RetryableError if no worker answers."""
         most = self.settings.intake.max_text_bytes
         rows = [row_of(number, value, max_text_bytes=most) for number, value in enumerate(values, 1)]

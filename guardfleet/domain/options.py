@@ -82,7 +82,7 @@ def _named(value: object) -> object:
         names = detectors_of([name.strip() for part in parts for name in part.split(",")])
     except ValueError as error:
         raise PydanticCustomError("detectors", "{reason}", {"reason": str(error)}) from None
-    return None if names == (GUARD,) else names
+    return None if names == (GUARD,) else list(names)
 
 
 A_PRIORITY = _or_else(
@@ -140,7 +140,7 @@ class JobOptions(BaseModel):
         default=None, description="Judge all windows of a text that is longer than one, or only its head, tail or ends."
     )
     detectors: Annotated[
-        tuple[str, ...] | None, BeforeValidator(_named, json_schema_input_type=list[str] | str | None), Stored("detectors")
+        list[str] | None, BeforeValidator(_named, json_schema_input_type=list[str] | str | None), Stored("detectors")
     ] = Field(
         default=None, description="Who judges: guard, ai-text or other detectors, joined by commas; by default the guard alone."
     )

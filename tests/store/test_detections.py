@@ -10,14 +10,15 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from guardfleet.domain.detection import Detection, Outcome, failed
+from guardfleet.domain.targets import Targets
 from guardfleet.domain.verdict import Model, ServedBy
 from guardfleet.errors import ConfigurationError
 from guardfleet.jobs import redecide
+from guardfleet.jobs.erase import Asked, erase
 from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import detections, verdicts
 from guardfleet.store.detections import Detected
-from guardfleet.store.erasure import texts as erasing
 from guardfleet.store.jobs import retention, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.partitions import ensure_day
@@ -269,12 +270,24 @@ def test_a_shard_that_kills_every_detector_keeps_its_verdicts(db: Database, keyr
 def test_an_erasure_takes_the_models_words_and_leaves_the_counts(db: Database, keyring: Keyring) -> None:
     said = replace(FOUND, reason="he wrote of Ann", evidence={"windows": [[0, 3, "found"]], "rule": "max"})
     job = finished(db, keyring, [said, replace(BROKEN, error_detail="Ann"), said])
+    erase(db, keyring, Asked(1, Targets(ids=("id0", "id1")), job.label))
     with db.begin() as connection:
-        connection.execute(erasing.WITHOUT_WORDS, {"job": job.id, "day": job.day, "seqs": [0, 1]})
         rows = connection.execute("select digest, reason, evidence, error, error_detail from detection order by seq").fetchall()
     assert [tuple(row) for row in rows[:2]] == [(None,) * 5, (None, None, None, "erased", None)]
     assert rows[2].reason == "he wrote of Ann"
     assert views.get(db, job.public_id).detected == {"finder": {"found": 2, "error": 1}}
+
+
+def test_an_erasure_takes_what_was_said_so_far(db: Database, keyring: Keyring) -> None:
+    job, held = passed_on(db, keyring, 2)
+    said = Provisional(1, [SAFE, UNSAFE], is_settled=True, said=[Said(1, 1, [replace(FOUND, reason="he wrote of Ann")] * 2)])
+    with db.begin() as connection:
+        handoff.write(connection, keyring, held, said, shard_no=0)
+    erase(db, keyring, Asked(1, Targets(ids=("id0",)), job.label))
+    _, left = handoff.load(db, keyring, took(db, job, 0))
+    assert left is not None
+    assert [judgement.error for judgement in left.judgements] == ["erased", None]
+    assert [(one.error, one.reason) for one in left.said[0].detections] == [("erased", None), (None, "he wrote of Ann")]
 
 
 def test_detections_expire_with_their_verdicts(db: Database, keyring: Keyring) -> None:

@@ -28,7 +28,7 @@ def test_a_day_goes_in_two_steps_and_takes_its_jobs_along(db: Database, keyring:
     assert scalar(db, f"select count(*) from shard where job_id = {old.id}") == 0
     assert expire(db, verdict_days=100_000) == [f"shard_payload {LONG_AGO}"]
     assert len(list(verdicts.export(db, old))) == 4
-    assert expire(db, verdict_days=30) == [f"verdict {LONG_AGO}"]
+    assert expire(db, verdict_days=30) == [f"detection {LONG_AGO}", f"verdict {LONG_AGO}"]
     assert days(db) == []
     with pytest.raises(NotFoundError):
         views.get(db, old.public_id)
@@ -56,7 +56,7 @@ def test_a_day_with_an_open_job_stays(db: Database, keyring: Keyring) -> None:
     with db.begin() as connection:
         connection.execute(f"update job set day = '{LONG_AGO}' where id = {job.id}")
     assert expire(db, verdict_days=1) == []
-    assert len(days(db)) == 2
+    assert len(days(db)) == 3
 
 
 @pytest.mark.parametrize("cut", ["detached", "forgotten"])
@@ -68,5 +68,5 @@ def test_a_drop_that_was_cut_off_is_finished(cut: str, db: Database, keyring: Ke
             connection.execute(f"alter table verdict detach partition verdict_{LONG_AGO:%Y%m%d} concurrently")
         else:
             connection.execute("delete from job")
-    assert len(expire(db, verdict_days=30)) == 2
+    assert len(expire(db, verdict_days=30)) == 3
     assert days(db) == []

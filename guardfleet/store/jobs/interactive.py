@@ -46,9 +46,15 @@ class OnlineJob:
     has_detectors: bool = False
 
 
-def options_of(model: str | None = None, detectors: tuple[str, ...] | None = None) -> JobOptions:
+def options_of(model: str | None = None, detectors: Sequence[str] | None = None) -> JobOptions:
     """Return the options of such a job: nothing of it stays once it was answered. `detectors`: as in a plan."""
-    return JobOptions(name="moderation", interactive=True, model=model, detectors=detectors, text_retention_hours=0)
+    return JobOptions(
+        name="moderation",
+        interactive=True,
+        model=model,
+        detectors=None if detectors is None else list(detectors),
+        text_retention_hours=0,
+    )
 
 
 def reserve(db: Database, n: int) -> list[int]:

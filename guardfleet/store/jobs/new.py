@@ -24,7 +24,6 @@ def placeholders() -> str:
 def values_of(options: JobOptions) -> dict[str, Any]:
     """Return the parameters for `placeholders`."""
     values = options.stored()
-    values["detectors"] = None if options.detectors is None else list(options.detectors)
     values["route"] = options.plan.first_route
     values |= {column: None if values[column] is None else json.dumps(values[column]) for column in AS_JSON}
     return values | {"lane": Lane(options.interactive), "completion_window": options.completion_window or NO_WINDOW}
