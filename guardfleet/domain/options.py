@@ -197,7 +197,7 @@ class JobOptions(BaseModel):
             self.confidence_threshold,
             self.audit_fraction,
             self.long_texts,
-            self.detectors or (GUARD,),
+            tuple(self.detectors or [GUARD]),
         )
 
     @property
