@@ -150,9 +150,9 @@ def _measure(settings: Settings, db: Database, sources: list[pathlib.Path], load
     }
 
 
-def submit(settings: Settings, db: Database, source: pathlib.Path) -> tuple[JobView, float]:
+def submit(settings: Settings, db: Database, source: pathlib.Path, *options: str) -> tuple[JobView, float]:
     """Submit in a process of its own; return the job and the process's peak memory in MiB."""
-    command = [sys.executable, "-P", "-m", "guardfleet", "submit", str(source)]
+    command = [sys.executable, "-P", "-m", "guardfleet", "submit", str(source), *options]
     environ = for_child(os.environ, settings.as_environment())
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
         label = process.stdout.readline().strip() if process.stdout else ""
