@@ -10,6 +10,7 @@ detector. Prints one JSON; the exit status is 1 if anything is lost, double, or 
 import argparse
 import json
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -34,10 +35,10 @@ rules:
   - {{id: found, when: {{detectors: {{{name}: {{label: {label}}}}}}}, action: flag}}
 """
 # What the rows say that the policy must have said.
-EXPECTED = """select count(*) from verdicts v where v.action is distinct from case
-  when v.severity = 'error' then 'review' when v.severity in ('unsafe', 'controversial') then 'block'
-  when v.detections -> %(name)s ->> 'label' = %(label)s or v.detections -> %(name)s ->> 'outcome' = 'error' then 'flag'
-  else 'allow' end"""
+EXPECTED = """with v as materialized (select seq, severity, action from verdicts)
+  select count(*) from v join detections d on d.seq = v.seq where v.action is distinct from case
+    when v.severity = 'error' then 'review' when v.severity in ('unsafe', 'controversial') then 'block'
+    when d.label = %(label)s or d.outcome = 'error' then 'flag' else 'allow' end"""
 
 
 def main() -> int:
@@ -51,7 +52,7 @@ def main() -> int:
     parser.add_argument("--every-s", type=float, default=3.0)
     parser.add_argument("--kills", type=int, default=12)
     asked = parser.parse_args()
-    slow = {"instant_ms_per_batch": 60.0} if asked.engine == "instant" else {}
+    slow = {"instant_ms_per_batch": 400.0} if asked.engine == "instant" else {}
     with environment(asked.postgres, asked.broker, engine=asked.engine, shard_texts=256, lease_s=3.0, **slow) as settings:
         found = run(asked, settings)
     print(json.dumps(found))
@@ -70,7 +71,7 @@ def run(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     others = [start(settings, "dispatcher", "dispatcher")]
     try:
         source = settings.data_dir / "texts.jsonl"
-        write_texts(source, asked.texts, source=asked.source)
+        write_texts(source, asked.texts, source=asked.source or str(marked(settings.data_dir / "marked.jsonl")))
         job, _ = submit(settings, db, source, "--detector", f"guard,{name}")
         until(lambda: views.get(db, job.public_id).done > 0, LIMIT_S, "the first verdict")
         killed = kill(asked, db, job.public_id, [one for pair in zip(guards, finders, strict=True) for one in pair])
@@ -80,6 +81,15 @@ def run(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         for child in (*guards, *finders, *others):
             child.stop()
         db.close()
+
+
+def marked(path: pathlib.Path) -> pathlib.Path:
+    """Write texts with the marks of the instant engine; return the path."""
+    marks = [
+        mark for every, mark in ((7, "[[found]]"), (11, "[[unsafe]]"), (13, "[[babble]]"), (1, "")) for _ in range(77 // every)
+    ]
+    path.write_text("".join(json.dumps({"text": f"text {i} {mark}"}) + "\n" for i, mark in enumerate(marks)))
+    return path
 
 
 def kill(asked: argparse.Namespace, db: Database, job: Any, children: list[Child]) -> int:
@@ -105,7 +115,8 @@ def counted(db: Database, public_id: Any, name: str, label: str) -> dict[str, An
                       (select count(distinct seq) from detection where job_id = %(job)s) as detected""",
             {"job": job.id},
         ).fetchone()
-        wrong = connection.scalar(EXPECTED, {"name": name, "label": label})
+        connection.execute("set statement_timeout = 0")
+        wrong = connection.scalar(EXPECTED, {"label": label})
     ends = (job.detected or {}).get(name, {})
     return {
         "lost": 2 * job.total - rows.texts - rows.detected,
