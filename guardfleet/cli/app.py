@@ -10,6 +10,7 @@ from guardfleet.cli import UNUSABLE, terminal
 from guardfleet.cli.commands.administration import audit, db_app, keys_app
 from guardfleet.cli.commands.bench import app as bench_app
 from guardfleet.cli.commands.erasing_app import erase, erasures, hold_app
+from guardfleet.cli.commands.evaluate_app import evaluate
 from guardfleet.cli.commands.labels_app import labels_app, reviews, sample
 from guardfleet.cli.commands.lists_app import lists_app
 from guardfleet.cli.commands.plan import plan
@@ -18,9 +19,8 @@ from guardfleet.cli.commands.processes import api, dispatcher, worker
 from guardfleet.cli.commands.retry import retry
 from guardfleet.cli.doctor.examination import WITHIN_S
 from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
-from guardfleet.cli.options import Secret, job_options, takes
+from guardfleet.cli.options import Model, Secret, job_options, takes
 from guardfleet.domain.options import JobOptions
-from guardfleet.errors import RejectedError
 from guardfleet.process import packages
 from guardfleet.settings import load_settings, names
 
@@ -64,7 +64,6 @@ def guardfleet(
 
 
 JobLabel = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, job_...")]
-Model = Annotated[str | None, typer.Option("--model", help="Model: demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")]
 Url = Annotated[str | None, typer.Option("--url", help="Use the API at this URL, with the key in GUARDFLEET_API_KEY.")]
 
 
@@ -226,46 +225,8 @@ def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, 
     return jobs.prioritise(load_settings(), job, priority)
 
 
-for command in (retry, redecide, sample, reviews, worker, dispatcher, api, audit, plan, erase, erasures):
+for command in (retry, redecide, evaluate, sample, reviews, worker, dispatcher, api, audit, plan, erase, erasures):
     app.command()(command)
-
-
-@app.command()
-@takes(reading=reading_of)
-def evaluate(
-    sources: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE...]", help="Rows with a label (safe, unsafe); - for stdin.")
-    ] = None,
-    job: Annotated[
-        str | None,
-        typer.Option("--job", metavar="JOB", help="Instead of a file: this job's verdicts, by the labels of its samples."),
-    ] = None,
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose job.")] = "default",
-    model: Model = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N labelled rows.")] = None,
-    against: Annotated[
-        str | None,
-        typer.Option("--against", help="Judge again in this precision (bfloat16, int8, ...) and report the agreement."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
-    csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write the figures by category too.")] = None,
-    reading: Any = None,
-) -> int:
-    """Measure precision, recall, F1 and false-positive rate: on labelled rows, without services; or of a job, by its labels."""
-    if (job is None) == (not sources):
-        raise RejectedError("give a file with labelled rows, or --job JOB, one of them.")
-    if job is not None:
-        from guardfleet.cli.commands import evaluate_job
-
-        if model or limit or against or csv:
-            raise RejectedError("--job evaluates stored verdicts: --model, --limit, --against and --csv are for files.")
-        return evaluate_job.evaluate(load_settings(), job, tenant=tenant, as_json=as_json)
-    from guardfleet.cli.commands import evaluate as command
-    from guardfleet.telemetry import logs
-
-    settings = load_settings(model=model)
-    logs.configure(settings.but(log_format="console"), process="evaluate")
-    return command.evaluate(settings, sources or [], reading, limit=limit, against=against, as_json=as_json, csv_path=csv)
 
 
 @app.command()

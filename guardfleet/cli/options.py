@@ -15,6 +15,7 @@ from guardfleet.errors import RejectedError
 Secret = Annotated[
     str | None, typer.Option("--callback-secret", help="Secret that signs the webhook, whsec_...; by default made and printed.")
 ]
+Model = Annotated[str | None, typer.Option("--model", help="Model: demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")]
 OLD_FLAGS = {**{old: new for old, new in OLD_NAMES.items() if old not in ("purge_hours", "second_model")}, "then": "escalate_to"}
 ALIASES = {"detectors": ("--detector",)}
 AS_JSON = ("metadata", "webhook_metadata")

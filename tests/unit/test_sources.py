@@ -7,13 +7,13 @@ import pathlib
 
 import pytest
 
-from guardfleet.cli.commands.evaluate import _labelled
+from guardfleet.cli.commands.evaluate import label_of
+from guardfleet.cli.labelled_rows import LeftOut, labelled
 from guardfleet.client.protocol import CHUNK_BYTES, _row_lines
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings import load_settings
 from guardfleet.verdicts.export import ready
-from producer.readers import AS_FOUND
 from producer.sources import Inputs, expanded
 from producer.text.encodings import MARK, encoding_of
 
@@ -119,8 +119,10 @@ def test_a_damaged_range_of_a_billion_rows_is_not_held_at_once() -> None:
 def test_a_row_with_odd_metadata_and_no_label_is_passed_over_by_evaluate(tmp_path: pathlib.Path) -> None:
     rows = [{"text": "a", "metadata": [1]}, {"text": "b", "metadata": 5}, {"text": "c", "metadata": {"label": "unsafe"}}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found, labels, _ = _labelled([str(tmp_path / "in.jsonl")], AS_FOUND, load_settings(engine="instant"), None)
-    assert ([row.content for row in found], labels) == (["c"], [True])
+    inputs, left_out = Inputs([str(tmp_path / "in.jsonl")], max_text_bytes=1000), LeftOut("true and false")
+    found = list(labelled(inputs, load_settings(engine="instant"), None, label_of, left_out))
+    assert [(row.content, label) for row, label, _ in found] == [("c", True)]
+    assert left_out.counts == {"unlabelled": 2, "label_unknown": 0}
 
 
 def test_what_a_killed_export_left_is_in_nobodys_way(tmp_path: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -13,16 +14,17 @@ from rich.table import Table
 from guardfleet.cli import DONE, FAILED_ROWS, terminal
 from guardfleet.cli.evaluation import FIGURES, Confusion, agreement, by_category, confusion
 from guardfleet.cli.input_options import opened
+from guardfleet.cli.labelled_rows import UNKNOWN, UNLABELLED, LeftOut, labelled
 from guardfleet.domain.verdict import Judgement, Severity
-from guardfleet.errors import LineError, RejectedError
+from guardfleet.errors import RejectedError
 from guardfleet.rows.payload import PayloadRow
-from guardfleet.rows.row import row_of
 from guardfleet.settings import Settings
 from guardfleet.verdicts import export, targets
 from producer.readers import Reading
 from producer.sources import expanded
 from worker.engine.engine import BatchingEngine
 from worker.engine.factory import make_backend, require_device
+from worker.engine.interfaces import Answer, Backend
 from worker.engine.prompting.prompt import is_blank
 from worker.moderation.interpretation import EMPTY, judgement_of
 from worker.process.main import spec_of
@@ -30,8 +32,7 @@ from worker.process.main import spec_of
 REQUEST_TEXTS = 1024
 READINGS = (("strict", True), ("loose", False))
 MEANS = {"strict": "unsafe (strict)", "loose": "safe (loose)"}
-UNLABELLED, UNKNOWN = "unlabelled", "label_unknown"
-SHOWN = 5  # line numbers
+KNOWN = "safe, unsafe, true and false"
 COLUMNS = ("reading", "category", *(field.name for field in fields(Confusion)), *FIGURES)
 
 
@@ -59,27 +60,6 @@ class Report:
         return sum(judgement.severity is Severity.ERROR for judgement in self.judged)
 
 
-class LeftOut:
-    """Rows that count in no figure, by what is wrong with their label: how many, and the lines of the first."""
-
-    def __init__(self) -> None:
-        self.counts = {UNLABELLED: 0, UNKNOWN: 0}
-        self._first: dict[str, list[str]] = {UNLABELLED: [], UNKNOWN: []}
-
-    def add(self, why: str, line: str) -> None:
-        """Count one row."""
-        self.counts[why] += 1
-        if len(self._first[why]) < SHOWN:
-            self._first[why].append(line)
-
-    def say(self) -> None:
-        """Print a line for each kind of label that is missing or unknown. Labels are not quoted: they can be anything."""
-        for why, means in ((UNLABELLED, "no label"), (UNKNOWN, "a label other than safe, unsafe, true and false")):
-            if n := self.counts[why]:
-                more = f" and {n - SHOWN:,} more" if n > SHOWN else ""
-                terminal.say((f"{n:,} rows left out", "yellow"), f", with {means}: line {', '.join(self._first[why])}{more}")
-
-
 def evaluate(
     settings: Settings,
     sources: list[str],
@@ -97,7 +77,13 @@ def evaluate(
     other_settings = _in_precision(settings, against) if against else None
     if other_settings:
         require_device(spec_of(other_settings))
-    rows, labels, left_out = _labelled(sources, reading, settings, limit)
+    left_out = LeftOut(KNOWN)
+    inputs = opened(sources, reading, max_text_bytes=settings.intake.max_text_bytes, allow_empty=False)
+    read = list(labelled(inputs, settings, limit, label_of, left_out))
+    left_out.say()
+    if not read:
+        raise RejectedError(f"{inputs.name} has no row with a label: give each a `label` of safe or unsafe.")
+    rows, labels = [row for row, _, _ in read], [label for _, label, _ in read]
     started = time.perf_counter()
     judged, model = _judge(settings, rows)
     report = Report.of(model, labels, judged)
@@ -201,59 +187,26 @@ def _in_precision(settings: Settings, precision: str) -> Settings:
 
 def _judge(settings: Settings, rows: list[PayloadRow]) -> tuple[list[Judgement], str]:
     backend = make_backend(spec_of(settings))
+    judged = [
+        EMPTY if is_blank(row.content) else judgement_of(answer) for row, answer in zip(rows, answered(backend, rows), strict=True)
+    ]
+    return judged, f"{backend.model.name}@{backend.model.revision[:12]}"
+
+
+def answered(backend: Backend, rows: list[PayloadRow]) -> list[Answer]:
+    """Return the model's answer for each row, without services."""
     engine = BatchingEngine(backend)
     engine.start()
     try:
         parts = [rows[at : at + REQUEST_TEXTS] for at in range(0, len(rows), REQUEST_TEXTS)]
         futures = [engine.submit([row.content for row in part]) for part in parts]
-        answers = [answer for future in futures for answer in future.result().answers]
+        return [answer for future in futures for answer in future.result().answers]
     finally:
         engine.stop()
-    judged = [EMPTY if is_blank(row.content) else judgement_of(answer) for row, answer in zip(rows, answers, strict=True)]
-    return judged, f"{backend.model.name}@{backend.model.revision[:12]}"
 
 
-def _labelled(
-    sources: list[str], reading: Reading, settings: Settings, limit: int | None
-) -> tuple[list[PayloadRow], list[bool], LeftOut]:
-    """Return the rows that are labelled unsafe or not: `label` as `safe`, `unsafe` or a boolean, or `labels.unsafe`."""
-    rows: list[PayloadRow] = []
-    labels: list[bool] = []
-    left_out = LeftOut()
-    inputs = opened(sources, reading, max_text_bytes=settings.intake.max_text_bytes, allow_empty=False)
-    for source, line, value in inputs.values():
-        try:
-            if isinstance(value, LineError):
-                raise value
-            label = _label(value)
-            if not isinstance(label, bool):
-                left_out.add(label, f"{source} line {line}" if len(inputs.paths) > 1 else str(line))
-                continue
-            row = row_of(line, _without_last_turn(value), max_text_bytes=settings.intake.max_text_bytes)
-        except LineError as error:
-            raise RejectedError(f"{source}: {error}") from error
-        rows.append(row)
-        labels.append(label)
-        if limit is not None and len(rows) >= limit:
-            break
-    left_out.say()
-    if not rows:
-        raise RejectedError(f"{inputs.name} has no row with a label: give each a `label` of safe or unsafe.")
-    return rows, labels, left_out
-
-
-def _without_last_turn(value: Any) -> Any:
-    """Drop the text beside a conversation: evaluation sets often repeat the last turn there."""
-    if "messages" not in value:
-        return value
-    return {name: inner for name, inner in value.items() if name != "text"}
-
-
-def _label(value: Any) -> bool | str:
-    if not isinstance(value, dict):
-        return UNLABELLED
-    metadata = value.get("metadata")
-    value = {**metadata, **value} if isinstance(metadata, dict) else value
+def label_of(value: Mapping[str, Any]) -> bool | str:
+    """Return whether a row is labelled unsafe, by `label` or `labels.unsafe`; or UNLABELLED or UNKNOWN."""
     labels = value.get("labels")
     label = value["label"] if "label" in value else labels.get("unsafe") if isinstance(labels, dict) else None
     if isinstance(label, str) and label.lower() in ("safe", "unsafe"):
