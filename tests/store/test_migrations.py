@@ -127,6 +127,7 @@ def test_the_wheel_works_without_the_checkout(tmp_path: pathlib.Path, empty_data
 
     upgraded = run("-m", "guardfleet", "db", "upgrade")
     assert upgraded.stdout.strip() == migrate.head(), upgraded.stderr
+    assert (site / "guardfleet" / "_ai_text_demo_model" / "model.safetensors").is_file()
     loaded = run("-c", "from worker.engine.model.loading import load; print(load('demo').network.name_or_path)")
     assert loaded.stdout.strip() == str(site / "guardfleet" / "_demo_model"), loaded.stderr
     for name in ("api", "producer", "worker"):
