@@ -41,7 +41,7 @@ def show(
         terminal.say(_by_slice(one, str(positive)), to=to)
         terminal.say(_meaning(one.cut, str(positive)), to=to)
         if one.small:
-            terminal.say(f"{one.small} slices with too few texts are not listed", to=to)
+            terminal.say(f"slices with too few texts, which are not listed: {one.small}", to=to)
     for one in cuts:
         if one.cut.is_telling and one.cut.threshold is not None:
             terminal.say(f"for a policy: {policy_line(texts.model.detector, str(positive), one.cut)}", to=to)

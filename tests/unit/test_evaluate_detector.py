@@ -177,3 +177,16 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(tmp_path: pathlib.Path, o
     done = said(tmp_path, "evaluate", str(source), *options)
     assert done.returncode == 2
     assert sentence in done.stderr
+
+
+def test_the_table_of_what_a_rate_means_is_the_formula() -> None:
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "ai-text.md").read_text()
+    table = page.partition("| generated | FPR")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(table) > 5
+    for line in table:
+        base, false_rate, true_rate, right, wrong, share = (
+            cell.strip(" %").replace(",", "") for cell in line.strip("|").split("|")
+        )
+        hits = 1e6 * float(true_rate) / 100 * float(base) / 100
+        alarms = 1e6 * float(false_rate) / 100 * (1 - float(base) / 100)
+        assert (round(hits), round(alarms), round(100 * hits / (hits + alarms))) == (int(right), int(wrong), int(share))
