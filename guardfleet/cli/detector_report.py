@@ -93,7 +93,8 @@ def _meaning(cut: Cut, positive: str) -> str:
 def policy_line(detector: str, label: str, cut: Cut) -> str:
     """Return the condition of a policy's rule that holds from the threshold on."""
     quoted = label if label.isidentifier() else json.dumps(label)
-    return f"when: {{detectors: {{{detector}: {{{quoted}: {{at_least: {cut.threshold:g}}}}}}}}}  # false-positive rate {cut.rate:g}"
+    condition = f"{{detectors: {{{detector}: {{scores: {{{quoted}: {{at_least: {cut.threshold:.6g}}}}}}}}}}}"
+    return f"when: {condition}  # false-positive rate {cut.rate:g}"
 
 
 def as_dict(texts: Labelled, figures: Mapping[str, Figures], cuts: Sequence[Chosen], positive: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from guardfleet.sampling.estimates import Estimate, wilson
 from guardfleet.sampling.population import Numbers
 
-DIGITS = 3  # of a score as policies compare it
+DIGITS = 6  # of a score as policies compare it
 TELLING = 3.0  # expected false positives: if there are none among 3/rate texts, the rate is below with 95 % (rule of three)
 
 

@@ -83,7 +83,7 @@ def test_a_threshold_comes_with_intervals_slices_and_a_line_that_is_a_policy(tmp
     assert "of 1,000,000 texts like these that are not generated, about 10,000 would be flagged (95 %: 3,900 to 25,000)" in err
     lines = [line for line in err.splitlines() if line.startswith("for a policy")]
     assert [line.partition(": ")[2] for line in lines] == [
-        "when: {detectors: {ai-text: {generated: {at_least: 0.396}}}}  # false-positive rate 0.01"
+        "when: {detectors: {ai-text: {scores: {generated: {at_least: 0.396}}}}}  # false-positive rate 0.01"
     ]
 
 

@@ -12,16 +12,17 @@ from guardfleet.cli.detector_labels import Asked, LabelReader, member_of
 from guardfleet.cli.detector_report import as_dict, show
 from guardfleet.cli.input_options import opened
 from guardfleet.cli.labelled_rows import UNKNOWN, LeftOut, labelled
-from guardfleet.domain.detection import DETECTOR_NAME, Detection, Outcome, combined, failed, label_of
-from guardfleet.domain.verdict import GUARD, Model
+from guardfleet.domain.detection import DETECTOR_NAME, Outcome
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import RejectedError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings import Settings
 from producer.readers import Reading
 from worker.engine.factory import make_backend
-from worker.engine.interfaces import Answer, Backend
+from worker.engine.interfaces import Backend
 from worker.engine.prompting.prompt import is_blank
 from worker.engine.spec import Spec
+from worker.moderation import detecting
 from worker.process.main import spec_of
 
 PER = 1_000_000  # texts, for which false flags are told
@@ -53,8 +54,9 @@ def evaluate(
     if not read:
         raise RejectedError(f"{inputs.name} has no row with a label: name it with --label-field, or say --negatives.")
     rows = [row for row, _, _ in read]
+    judge = detecting.Reading(backend.model, settings.engine.window_rule)  # as a worker reads answers
     found = [
-        _detection(row, answer, backend.model, settings.engine.window_rule)
+        detecting.EMPTY if is_blank(row.content) else judge.detection_of(answer)
         for row, answer in zip(rows, answered(backend, rows), strict=True)
     ]
     texts = Labelled(backend.model, [label for _, label, _ in read], found, _slices(rows, [row for _, _, row in read], asked.by))
@@ -74,21 +76,6 @@ def _judging_as(detector: str, settings: Settings) -> Settings:
     if detector == GUARD:
         raise RejectedError("--detector guard: leave it out, the guard is evaluated without it.")
     return settings.model_copy(update={"engine": settings.engine.model_copy(update={"detector": detector})})
-
-
-def _detection(row: PayloadRow, answer: Answer, model: Model, rule: str) -> Detection:
-    """Return what an answer means; a long text's windows together, those that are too short left out if another is not."""
-    said = [(end - start, window) for start, end, window in answer.windows] or [(1, answer)]
-    if bad := next((one for _, one in said if one.failure or one.flaw), None):
-        return failed(bad.failure.code, bad.failure.detail) if bad.failure else failed("unparsed", bad.flaw)
-    scored = [(length, one.scores) for length, one in said if one.scores is not None and not one.is_too_short]
-    if is_blank(row.content) or (not scored and all(one.is_too_short for _, one in said)):
-        return Detection(Outcome.TOO_SHORT)
-    if not scored:
-        return failed("unparsed", "the detector gave no scores")
-    scores = scored[0][1] if len(scored) == 1 else combined(rule, model, scored)
-    label = label_of(model, scores)
-    return Detection(Outcome.UNLABELLED if label is None else Outcome.LABELLED, label, scores)
 
 
 def _slices(rows: Sequence[PayloadRow], given: Sequence[Mapping[str, Any]], by: Sequence[str]) -> dict[str, list[str | None]]:

@@ -106,8 +106,8 @@ create or replace function guardfleet_detection_wrong(d detection, m model) retu
     when d.outcome not between {min(Outcome)} and {max(Outcome)} then 'outcome ' || d.outcome
     when d.served_by not in ({", ".join(str(int(one)) for one in SERVED)}) then 'served by ' || d.served_by
     when d.label is not null and d.label not between 0 and cardinality(m.labels) - 1 then 'a label that the model does not have'
-    when d.scores is not null and (cardinality(d.scores) <> cardinality(m.labels) or exists (
-      select from unnest(d.scores) s (score) where s.score is null or not s.score between 0 and 1)) then 'its scores are none'
+    when d.scores is not null and (cardinality(d.scores) <> cardinality(m.labels)
+      or not coalesce(0 <= all (d.scores) and 1 >= all (d.scores), false)) then 'its scores are none'
     when (d.outcome = {Outcome.LABELLED}) <> (d.label is not null)
       then 'a label without its outcome, or an outcome without its label'
     when (d.outcome = {Outcome.ERROR}) <> (d.error is not null) then 'an error without a code, or a code without an error'
@@ -131,7 +131,7 @@ create or replace function guardfleet_detection(d detection, m model) returns js
     'error', case when wrong is not null then jsonb_build_object('code', 'unreadable', 'detail', wrong)
                   when d.error is not null then jsonb_build_object('code', d.error, 'detail', d.error_detail) end)
     || case when wrong is null and d.reason is not null then jsonb_build_object('models_words', d.reason) else '{{}}' end
-  from (select guardfleet_detection_wrong(d, m) as wrong) w $$;
+  from (select guardfleet_detection_wrong(d, m) as wrong offset 0) w $$;  -- offset 0: asked once, not for each member
 
 create or replace function guardfleet_detections(job bigint, on_day date, of_seq int) returns jsonb
 language sql stable parallel safe as $$
@@ -238,16 +238,25 @@ DETECTION_COLUMNS: Mapping[str, tuple[str, str]] = {
         "The caller's id of the text.",
     ),
     "detector": ("m.detector", "Who says it."),
-    "outcome": ("x.said ->> 'outcome'", "labelled, unlabelled, too_short or error."),
-    "label": ("x.said ->> 'label'", "The label, which may be the neutral one."),
-    "score": ("(x.said -> 'scores' ->> (x.said ->> 'label'))::float8", "The score of the label, 0 to 1."),
-    "scores": ("x.said -> 'scores'", "The score of each label."),
-    "served_by": ("x.said ->> 'served_by'", "model, cache, duplicate, rule:empty; nobody where there is no detection."),
-    "error": ("x.said -> 'error' ->> 'code'", "Why there is no detection, as a code."),
-    "error_detail": ("x.said -> 'error' ->> 'detail'", "What is known of the error; never the text."),
-    "evidence": ("x.said -> 'evidence'", "The windows of a long text."),
+    "outcome": (
+        f"case when w.wrong is null then {_array(one.label for one in Outcome)}[d.outcome + 1] else 'error' end",
+        "labelled, unlabelled, too_short or error.",
+    ),
+    "label": ("case when w.wrong is null then m.labels[d.label + 1] end", "The label, which may be the neutral one."),
+    "score": (
+        f"case when w.wrong is null then round(d.scores[d.label + 1]::float8::numeric, {SCORE_DIGITS})::float8 end",
+        "The score of the label, 0 to 1.",
+    ),
+    "scores": ("case when w.wrong is null then guardfleet_scores(d, m) end", "The score of each label."),
+    "served_by": (
+        f"case when w.wrong is null then {_array(s.label for s in ServedBy)}[d.served_by + 1] else 'nobody' end",
+        "model, cache, duplicate, rule:empty; nobody where there is no detection.",
+    ),
+    "error": ("case when w.wrong is null then d.error else 'unreadable' end", "Why there is no detection, as a code."),
+    "error_detail": ("coalesce(w.wrong, d.error_detail)", "What is known of the error; never the text."),
+    "evidence": ("case when w.wrong is null then d.evidence end", "The windows of a long text."),
     "models_words": (
-        "x.said ->> 'models_words'",
+        "case when w.wrong is null then d.reason end",
         "What the model wrote on why, if it was asked: its own words, which may be wrong.",
     ),
     "model": ("m.name", "The model."),
@@ -264,7 +273,7 @@ DETECTIONS = f"""
 create or replace view detections as
 select {", ".join(f"{expression} as {name}" for name, (expression, _) in DETECTION_COLUMNS.items())}
 from detection d join model m on m.id = d.model_id left join job j on j.id = d.job_id
-     cross join lateral (select guardfleet_detection(d, m) as said) x;
+     cross join lateral (select guardfleet_detection_wrong(d, m) as wrong offset 0) w;
 """
 WANTED_VIEW = """
 create or replace view guardfleet_workers_wanted as
