@@ -63,12 +63,10 @@ class PolicyPrefixes:
         """Return a hold on the policy's prefix; two threads that ask for a new one at once share the first that is made."""
         key = policy.digest if policy else ""
         with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key].used()
-        made = self._make(policy)
+            held = self._held.get(key)
+        held = held or self._make(policy)
         with self._lock:
-            held = self._held.setdefault(key, made)
+            held = self._held.setdefault(key, held)
             self._held.move_to_end(key)
             use = held.used()
             self._make_room()

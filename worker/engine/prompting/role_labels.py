@@ -53,9 +53,13 @@ def _either(several: tuple[str, ...]) -> str:
 
 
 def with_sections(labels: Labels, frame: str) -> Labels:
-    """Add the marks of sections in the constant part of a prompt: tags, headings, and names in brackets."""
+    """Add the marks of sections in the constant part of a prompt: tags, headings, and names in brackets.
+
+    A line that holds a tag is no label any more: it would lose its last character, and the tag before that would stay.
+    """
     lines = [found[0].strip() for line in frame.splitlines() if (found := SECTION.match(line))]
-    return Labels(tuple(dict.fromkeys((*labels.lines, *lines))), tuple(dict.fromkeys(TAG.findall(frame))))
+    kept = (line for line in (*labels.lines, *lines) if not TAG.search(line))
+    return Labels(tuple(dict.fromkeys(kept)), tuple(dict.fromkeys(TAG.findall(frame))))
 
 
 def labels_of(render: Callable[[Sequence[Mapping[str, str]]], str]) -> Labels:
