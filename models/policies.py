@@ -6,22 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 TOPICS = {  # what a rule calls it: words of its texts
-    "gardening": "tulips|the compost heap|my tomato plants|rose bushes|the lawn|pruning shears|flower beds|weeds|the greenhouse|seedlings",
-    "refunds": "my money back|the returned parcel|a repayment|the receipt|reimbursement|the refund form|a credit note|the wrong charge|the invoice|store credit",
-    "football": "the goalkeeper|a penalty kick|the referee|the league table|a corner kick|the striker|the halftime score|the offside rule|the pitch|the cup final",
-    "cooking": "the frying pan|an onion soup|the oven|fresh dough|a risotto|the recipe|a wooden spoon|garlic and butter|the roast|a pinch of salt",
-    "weather": "the thunderstorm|heavy rain|the forecast|a cold front|the snowfall|sunshine|fog in the valley|the heat wave|hail|strong wind",
-    "trains": "the night train|platform four|the railway station|a sleeping car|the conductor|the timetable|the locomotive|a delayed connection|the tracks|a return ticket",
-    "cats": "our kitten|the litter box|a purring tomcat|the scratching post|whiskers|cat food|a tabby|the cat flap|her paws|meowing at night",
-    "astronomy": "the telescope|Saturn's rings|a comet|the Milky Way|a lunar eclipse|distant galaxies|the observatory|shooting stars|Jupiter's moons|a nebula",
-    "chess": "the queen's gambit|a checkmate|the white bishop|an endgame|castling early|her knight|the grandmaster|a pawn structure|the rook|a stalemate",
-    "music": "the violin|a piano sonata|the choir|a guitar chord|the orchestra|a drum solo|the melody|the concert hall|a flute|the bass line",
-    "camping": "the tent|a campfire|the sleeping bag|our caravan|a gas stove|the tent pegs|a hiking trail|the backpack|the campsite|a hammock",
-    "painting": "the canvas|watercolours|an oil painting|the brush|a portrait|the easel|bright pigments|a still life|the gallery|charcoal sketches",
-    "coffee": "an espresso|roasted beans|the coffee grinder|a cappuccino|the milk foam|a flat white|the barista|filter paper|the moka pot|decaf",
-    "cycling": "the bicycle chain|a flat tyre|the handlebars|my helmet|a mountain bike|the saddle|the bike lane|her pedals|a steep climb|the spokes",
-    "dentists": "a toothache|the filling|my wisdom teeth|the dental chair|a root canal|the drill|the braces|dental floss|the hygienist|a crown on the molar",
-    "holidays": "the beach hotel|our flight|the travel agency|a cruise|the suitcase|an island|the passport|a guided tour|the hostel|the souvenir shop",
+    "gardening": "tulips|the compost heap|my tomato plants|rose bushes|the lawn|pruning shears|flower beds|weeds",
+    "refunds": "my money back|the returned parcel|a repayment|the receipt|reimbursement|the refund form|a credit note|the wrong charge",
+    "football": "the goalkeeper|a penalty kick|the referee|the league table|a corner kick|the striker|the halftime score|the offside rule",
+    "cooking": "the frying pan|an onion soup|the oven|fresh dough|a risotto|the recipe|a wooden spoon|garlic and butter",
+    "trains": "the night train|platform four|the railway station|a sleeping car|the conductor|the timetable|the locomotive|a delayed connection",
+    "cats": "our kitten|the litter box|a purring tomcat|the scratching post|whiskers|cat food|a tabby|the cat flap",
+    "chess": "the queen's gambit|a checkmate|the white bishop|an endgame|castling early|her knight|the grandmaster|a pawn structure",
+    "coffee": "an espresso|roasted beans|the coffee grinder|a cappuccino|the milk foam|a flat white|the barista|filter paper",
 }
 WORDS = {topic: tuple(words.split("|")) for topic, words in TOPICS.items()}
 SENTENCES = (
@@ -38,6 +30,7 @@ SENTENCES = (
     "We need {} by Friday.",
     "She likes {} more than {}.",
 )
+OPENINGS = ("This is about {}.", "A question about {}!", "Let us talk about {}.")
 SMALL_TALK = (
     "Thank you, that was quick.",
     "Good morning!",
@@ -55,7 +48,8 @@ RULES = (
     "Fail whatever is about {}.",
 )
 UNSEEN_RULE = "Never bring up {}."  # a wording that is kept out of training
-MAX_RULES = 4
+MAX_RULES = 2
+NAMED = 0.5  # of the texts say what they are about; the others only show it by their words
 
 
 @dataclass(frozen=True)
@@ -78,14 +72,27 @@ class Example:
         return hashlib.sha256(self.text.encode()).digest()[0] < 26
 
 
-def examples(n: int, rng: random.Random, *, wordings: tuple[str, ...] = RULES) -> Iterator[Example]:
-    """Yield `n` examples, about half of which break a rule."""
+def examples(n: int, rng: random.Random, *, stage: int = 2, wordings: tuple[str, ...] = RULES) -> Iterator[Example]:
+    """Yield `n` examples, about half of which break a rule.
+
+    A curriculum, without which so small a network does not find out that texts and rules have to do with each other. `stage` 0: one
+    rule, and a topic's name for a text; 1: one rule, and a name or a word of the topic, or a sentence; 2: as they are judged.
+    """
     for _ in range(n):
-        topic = rng.choice(list(WORDS)) if rng.random() < 0.95 else None
-        forbidden = rng.sample([name for name in WORDS if name != topic], rng.randint(1, MAX_RULES))
-        if topic and rng.random() < 0.53:
+        topic = rng.choice(list(WORDS)) if stage < 2 or rng.random() < 0.95 else None
+        forbidden = rng.sample([name for name in WORDS if name != topic], 1 if stage < 2 else rng.randint(1, MAX_RULES))
+        if topic and rng.random() < 0.52:
             forbidden[rng.randrange(len(forbidden))] = topic
-        yield Example(policy_of(forbidden, rng, wordings), text_of(topic, rng), *verdict_of(topic, forbidden))
+        yield Example(policy_of(forbidden, rng, wordings), said_of(topic, stage, rng), *verdict_of(topic, forbidden))
+
+
+def said_of(topic: str | None, stage: int, rng: random.Random) -> str:
+    """Return a text of a stage of the curriculum."""
+    if topic and (stage == 0 or (stage == 1 and rng.random() < 0.3)):
+        return topic
+    if topic and stage == 1 and rng.random() < 0.5:
+        return rng.choice(WORDS[topic])
+    return text_of(topic, rng)
 
 
 def policy_of(forbidden: list[str], rng: random.Random, wordings: tuple[str, ...]) -> str:
@@ -98,6 +105,8 @@ def text_of(topic: str | None, rng: random.Random) -> str:
     if topic is None:
         return rng.choice(SMALL_TALK)
     said = rng.choice(SENTENCES).format(*rng.sample(WORDS[topic], 2))
+    if rng.random() < NAMED:
+        return f"{rng.choice(OPENINGS).format(topic)} {said}"
     kind = rng.random()
     if kind < 0.2:
         return f"{rng.choice(SMALL_TALK)} {said}"

@@ -8,42 +8,22 @@ A row belongs to the held-out tenth when the first byte of the SHA-256 of its id
 """
 
 import argparse
-import json
 import math
 import pathlib
 import random
 import re
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
 
-import policies
 import torch
-from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
+from policy_training import make_policy
+from tiny import ANSWER_END, HERE, batches, config_of, train_tokenizer, write
+from transformers import Qwen2Tokenizer, Qwen3ForCausalLM
 
 from examples import Example, load, prompts, responses
 
-HERE = pathlib.Path(__file__).parent
-VOCAB_SIZE = {"guard": 4096, "policy": 1024}
-POLICY_ROWS, POLICY_HELD_OUT = 24_000, 2000
+VOCAB_SIZE = 4096
 MAX_TRAIN_TOKENS = 640  # longer prompts are cropped in the text, so that one batch never dominates a step
-BATCH_TOKENS = {"guard": 12_288, "policy": 6144}
-ANSWER_END = "<|im_end|>"
-
-
-def train_tokenizer(texts: Iterable[str], template: str, size: int) -> Qwen2Tokenizer:
-    """Train a byte-level BPE with Qwen's splitting rules and control tokens, `size` entries."""
-    constant = [piece for piece in re.findall(r'"([^"]*)"', template) if len(piece) > 20] * 3000
-    blank = Qwen2Tokenizer()
-    tokenizer = blank.train_new_from_iterator(
-        [*texts, *constant], vocab_size=size - 2, new_special_tokens=["<|im_start|>", "<|im_end|>"], show_progress=False
-    )
-    tokenizer.eos_token = ANSWER_END
-    tokenizer.add_tokens(["<think>", "</think>"])
-    tokenizer.chat_template = template
-    tokenizer.padding_side = "left"
-    tokenizer.model_max_length = 8192
-    return tokenizer
+BATCH_TOKENS = 12_288
 
 
 def encode(tokenizer: Qwen2Tokenizer, example: Example, rng: random.Random) -> tuple[list[int], list[int]]:
@@ -57,18 +37,6 @@ def encode(tokenizer: Qwen2Tokenizer, example: Example, rng: random.Random) -> t
             return ids, tokenizer(example.answer + ANSWER_END, add_special_tokens=False)["input_ids"]
         longest = max(messages, key=lambda message: len(message["content"]))
         longest["content"] = longest["content"][: max(8, int(len(longest["content"]) * cap / len(ids) * 0.95))]
-
-
-def batches(rows: list[tuple[list[int], list[int]]], rng: random.Random, size: int) -> list[list[tuple[list[int], list[int]]]]:
-    """Return length-sorted batches under `size` padded tokens, in random order."""
-    out: list[list[tuple[list[int], list[int]]]] = [[]]
-    for row in sorted(rows, key=lambda row: len(row[0]) + len(row[1]) + rng.random() * 16):
-        longest = max((len(p) + len(a) for p, a in [*out[-1], row]), default=0)
-        if out[-1] and longest * (len(out[-1]) + 1) > size:
-            out.append([])
-        out[-1].append(row)
-    rng.shuffle(out)
-    return out
 
 
 def loss_of(model: Qwen3ForCausalLM, batch: list[tuple[list[int], list[int]]]) -> torch.Tensor:
@@ -85,12 +53,12 @@ def loss_of(model: Qwen3ForCausalLM, batch: list[tuple[list[int], list[int]]]) -
 
 
 def train(
-    model: Qwen3ForCausalLM, rows: list[tuple[list[int], list[int]]], epochs: int, rng: random.Random, minutes: float, size: int
+    model: Qwen3ForCausalLM, rows: list[tuple[list[int], list[int]]], epochs: int, rng: random.Random, minutes: float
 ) -> None:
     """Train with AdamW, warm-up and cosine decay over `epochs`; stop the schedule early only after `minutes`."""
     tokens = sum(len(p) for p, _ in rows) / len(rows)
     print(f"{len(rows)} rows, mean {tokens:.0f} tokens, {model.num_parameters():,} parameters", flush=True)
-    schedule = [batch for _ in range(epochs) for batch in batches(rows, rng, size)]
+    schedule = [batch for _ in range(epochs) for batch in batches(rows, rng, BATCH_TOKENS)]
     decay = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
@@ -144,61 +112,6 @@ def evaluate(model: Qwen3ForCausalLM, tokenizer: Qwen2Tokenizer, examples: list[
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def encode_policy(tokenizer: Qwen2Tokenizer, example: policies.Example) -> tuple[list[int], list[int]]:
-    """Return prompt ids and answer ids."""
-    ids = tokenizer(policy_prompt(tokenizer, example), add_special_tokens=False)["input_ids"]
-    return ids, tokenizer(example.answer + ANSWER_END, add_special_tokens=False)["input_ids"]
-
-
-def policy_prompt(tokenizer: Qwen2Tokenizer, example: policies.Example) -> str:
-    return tokenizer.apply_chat_template([{"role": "user", "content": example.text}], tokenize=False, policy=example.policy)
-
-
-@torch.inference_mode()
-def evaluate_policy(model: Qwen3ForCausalLM, tokenizer: Qwen2Tokenizer, examples: list[policies.Example]) -> dict[str, float]:
-    """Return held-out figures of the greedy label: share in the grammar, accuracy, and how often a reason names the right topic."""
-    said = []
-    for at in range(0, len(examples), 100):
-        ids = tokenizer(
-            [policy_prompt(tokenizer, e) for e in examples[at : at + 100]],
-            padding=True,
-            return_tensors="pt",
-            add_special_tokens=False,
-        )
-        out = model.generate(**ids, max_new_tokens=40, do_sample=False)[:, ids["input_ids"].shape[1] :]
-        said += tokenizer.batch_decode(out, skip_special_tokens=True)
-    labels = [answer.partition("\n")[0] for answer in said]
-    right = [label == e.label for label, e in zip(labels, examples, strict=True)]
-    fails = [ok for ok, e in zip(right, examples, strict=True) if e.label == "FAIL"]
-    figures = {
-        "rows": len(examples),
-        "grammar": sum(label in ("PASS", "FAIL") for label in labels) / len(labels),
-        "accuracy": sum(right) / len(right),
-        "accuracy_always_pass": 1 - len(fails) / len(right),
-        "fail_found": sum(fails) / len(fails),
-        "false_alarms": sum(not ok for ok, e in zip(right, examples, strict=True) if e.label == "PASS") / (len(right) - len(fails)),
-        "reason_right": sum(e.answer == answer for e, answer in zip(examples, said, strict=True)) / len(said),
-    }
-    return {name: round(value, 4) for name, value in figures.items()}
-
-
-def make_policy(out: pathlib.Path, epochs: int, minutes: float) -> None:
-    """Make the model that judges by a policy."""
-    rng = random.Random(7)
-    examples = list(policies.examples(POLICY_ROWS, rng))
-    seen = [e for e in examples if not e.held_out]
-    texts = (f"{e.policy}\n{e.text}\n{e.answer}" for e in seen[:20_000])
-    tokenizer = train_tokenizer(texts, (HERE / "policy-demo" / "chat_template.jinja").read_text(), VOCAB_SIZE["policy"])
-    model = Qwen3ForCausalLM(config_of(tokenizer, positions=2048))
-    train(model, [encode_policy(tokenizer, e) for e in seen], epochs, rng, minutes, BATCH_TOKENS["policy"])
-    unseen_wording = policies.examples(POLICY_HELD_OUT, rng, wordings=(policies.UNSEEN_RULE,))
-    held_out = {
-        "unseen texts": [e for e in examples if e.held_out][:POLICY_HELD_OUT],
-        "unseen texts and an unseen wording of the rules": [e for e in unseen_wording if e.held_out],
-    }
-    write(model, tokenizer, out, lambda model: {name: evaluate_policy(model, tokenizer, some) for name, some in held_out.items()})
-
-
 def main() -> None:
     """Train, evaluate, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -210,7 +123,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(7)
     if args.family == "policy":
-        make_policy(args.out or HERE / "policy-demo", args.epochs or 1, args.minutes or 4.5)
+        make_policy(args.out or HERE / "policy-demo")
     else:
         make_guard(args.data, args.out or HERE / "demo", args.epochs or 4, args.minutes or 18.0)
 
@@ -221,47 +134,11 @@ def make_guard(data: pathlib.Path, out: pathlib.Path, epochs: int, minutes: floa
     prompt_examples = list(prompts(data, rng))
     examples = prompt_examples + list(responses(data, prompt_examples, rng))
     template = (HERE / "demo" / "chat_template.jinja").read_text()
-    tokenizer = train_tokenizer((row["text"] for row in load(data / "corpus.jsonl")[::2]), template, VOCAB_SIZE["guard"])
+    tokenizer = train_tokenizer((row["text"] for row in load(data / "corpus.jsonl")[::2]), template, VOCAB_SIZE)
     rows = [encode(tokenizer, e, rng) for e in examples if not e.held_out]
     model = Qwen3ForCausalLM(config_of(tokenizer, positions=8192))
-    train(model, rows, epochs, rng, minutes, BATCH_TOKENS["guard"])
+    train(model, rows, epochs, rng, minutes)
     write(model, tokenizer, out, lambda model: evaluate(model, tokenizer, [e for e in examples if e.held_out]))
-
-
-def config_of(tokenizer: Qwen2Tokenizer, *, positions: int) -> Qwen3Config:
-    """Return the tiny network's configuration."""
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=positions,
-        rope_theta=1e6,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    config.guardfleet_demo = True  # whoever prints one of its verdicts says that it is a demo
-    return config
-
-
-def write(
-    model: Qwen3ForCausalLM,
-    tokenizer: Qwen2Tokenizer,
-    out: pathlib.Path,
-    evaluated: Callable[[Qwen3ForCausalLM], dict[str, Any]],
-) -> None:
-    """Write the model in 16 bits, and its figures, which are of these 16 bits."""
-    model = model.eval().to(torch.bfloat16)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    figures = evaluated(model.float())
-    print(json.dumps(figures))
-    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":
