@@ -15,7 +15,15 @@ from mkdocs.structure.pages import Page
 
 ROOT = pathlib.Path(__file__).parents[1]
 PREFIX = "beside/"
-BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "models/demo/README.md", "models/policy-demo/README.md", "benchmarks/results/*.md", "examples/*.py")
+BESIDE = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "models/demo/README.md",
+    "models/policy-demo/README.md",
+    "benchmarks/results/*.md",
+    "examples/*.py",
+)
 LINK = re.compile(r"\[([^\]]+)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 
 

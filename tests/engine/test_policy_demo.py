@@ -22,7 +22,7 @@ def test_the_same_texts_are_judged_by_the_policy_that_comes_with_them_and_reason
     texts = [f"Let us talk about {topic}. Can you tell me more about {word}?" for topic, word in FORBIDS.items()]
     futures = [engine.submit(texts, policy=PromptPolicy.of(f"1. No text about {topic}.")) for topic in FORBIDS]
     engine.start()
-    found = [[answer for answer in future.result(60).answers] for future in futures]
+    found = [future.result(60).answers for future in futures]
     engine.stop()
     assert (engine.model.labels, engine.model.neutral, engine.model.is_demo) == (("PASS", "FAIL"), "PASS", True)
     right = [(answer.raw == "FAIL") is (i == j) for i, answers in enumerate(found) for j, answer in enumerate(answers)]
