@@ -1,46 +1,29 @@
 #!/usr/bin/env python3
-"""Train the demo guard from scratch: a tiny Qwen3 that follows Qwen3Guard's answer grammar.
+"""Train a demo from scratch: a tiny Qwen3 that follows Qwen3Guard's answer grammar, or one that judges by a policy in its prompt.
 
-Deterministic for one machine and torch build; about 15 minutes on 2 cores. Reads labelled rows from --data (see that folder's
-README for sources and licences), writes tokenizer, configuration, weights and a README with held-out figures.
-A row belongs to the held-out tenth when the first byte of its id's SHA-256 is below 26.
+Deterministic for one machine and torch build. `--family guard`: about 15 minutes on 2 cores; reads labelled rows from --data (see
+that folder's README for sources and licences). `--family policy`: under 5 minutes on one core; makes up its rows (`policies.py`).
+Both write tokenizer, configuration, weights and held-out figures.
+A row belongs to the held-out tenth when the first byte of the SHA-256 of its id, or of its text, is below 26.
 """
 
 import argparse
-import json
 import math
 import pathlib
 import random
 import re
 import time
-from collections.abc import Iterable
 
 import torch
-from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
+from policy_training import make_policy
+from tiny import ANSWER_END, HERE, batches, config_of, train_tokenizer, write
+from transformers import Qwen2Tokenizer, Qwen3ForCausalLM
 
 from examples import Example, load, prompts, responses
 
 VOCAB_SIZE = 4096
 MAX_TRAIN_TOKENS = 640  # longer prompts are cropped in the text, so that one batch never dominates a step
 BATCH_TOKENS = 12_288
-ANSWER_END = "<|im_end|>"
-TEMPLATE = pathlib.Path(__file__).parent / "demo" / "chat_template.jinja"
-
-
-def train_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
-    """Train a byte-level BPE with Qwen's splitting rules and control tokens, `VOCAB_SIZE` entries."""
-    template = TEMPLATE.read_text()
-    constant = [piece for piece in re.findall(r'"([^"]*)"', template) if len(piece) > 20] * 3000
-    blank = Qwen2Tokenizer()
-    tokenizer = blank.train_new_from_iterator(
-        [*texts, *constant], vocab_size=VOCAB_SIZE - 2, new_special_tokens=["<|im_start|>", "<|im_end|>"], show_progress=False
-    )
-    tokenizer.eos_token = ANSWER_END
-    tokenizer.add_tokens(["<think>", "</think>"])
-    tokenizer.chat_template = template
-    tokenizer.padding_side = "left"
-    tokenizer.model_max_length = 8192
-    return tokenizer
 
 
 def encode(tokenizer: Qwen2Tokenizer, example: Example, rng: random.Random) -> tuple[list[int], list[int]]:
@@ -54,18 +37,6 @@ def encode(tokenizer: Qwen2Tokenizer, example: Example, rng: random.Random) -> t
             return ids, tokenizer(example.answer + ANSWER_END, add_special_tokens=False)["input_ids"]
         longest = max(messages, key=lambda message: len(message["content"]))
         longest["content"] = longest["content"][: max(8, int(len(longest["content"]) * cap / len(ids) * 0.95))]
-
-
-def batches(rows: list[tuple[list[int], list[int]]], rng: random.Random) -> list[list[tuple[list[int], list[int]]]]:
-    """Return length-sorted batches under `BATCH_TOKENS` padded tokens, in random order."""
-    out: list[list[tuple[list[int], list[int]]]] = [[]]
-    for row in sorted(rows, key=lambda row: len(row[0]) + len(row[1]) + rng.random() * 16):
-        longest = max((len(p) + len(a) for p, a in [*out[-1], row]), default=0)
-        if out[-1] and longest * (len(out[-1]) + 1) > BATCH_TOKENS:
-            out.append([])
-        out[-1].append(row)
-    rng.shuffle(out)
-    return out
 
 
 def loss_of(model: Qwen3ForCausalLM, batch: list[tuple[list[int], list[int]]]) -> torch.Tensor:
@@ -85,7 +56,9 @@ def train(
     model: Qwen3ForCausalLM, rows: list[tuple[list[int], list[int]]], epochs: int, rng: random.Random, minutes: float
 ) -> None:
     """Train with AdamW, warm-up and cosine decay over `epochs`; stop the schedule early only after `minutes`."""
-    schedule = [batch for _ in range(epochs) for batch in batches(rows, rng)]
+    tokens = sum(len(p) for p, _ in rows) / len(rows)
+    print(f"{len(rows)} rows, mean {tokens:.0f} tokens, {model.num_parameters():,} parameters", flush=True)
+    schedule = [batch for _ in range(epochs) for batch in batches(rows, rng, BATCH_TOKENS)]
     decay = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
@@ -142,45 +115,30 @@ def evaluate(model: Qwen3ForCausalLM, tokenizer: Qwen2Tokenizer, examples: list[
 def main() -> None:
     """Train, evaluate, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=("guard", "policy"), default="guard")
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("../shared/data"))
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "demo")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--minutes", type=float, default=18.0)
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--minutes", type=float)
     args = parser.parse_args()
     torch.manual_seed(7)
+    if args.family == "policy":
+        make_policy(args.out or HERE / "policy-demo")
+    else:
+        make_guard(args.data, args.out or HERE / "demo", args.epochs or 4, args.minutes or 18.0)
+
+
+def make_guard(data: pathlib.Path, out: pathlib.Path, epochs: int, minutes: float) -> None:
+    """Make the model that answers as Qwen3Guard does."""
     rng = random.Random(7)
-    prompt_examples = list(prompts(args.data, rng))
-    examples = prompt_examples + list(responses(args.data, prompt_examples, rng))
-    tokenizer = train_tokenizer(row["text"] for row in load(args.data / "corpus.jsonl")[::2])
+    prompt_examples = list(prompts(data, rng))
+    examples = prompt_examples + list(responses(data, prompt_examples, rng))
+    template = (HERE / "demo" / "chat_template.jinja").read_text()
+    tokenizer = train_tokenizer((row["text"] for row in load(data / "corpus.jsonl")[::2]), template, VOCAB_SIZE)
     rows = [encode(tokenizer, e, rng) for e in examples if not e.held_out]
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=8192,
-        rope_theta=1e6,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    config.guardfleet_demo = True  # whoever prints one of its verdicts says that it is a demo
-    model = Qwen3ForCausalLM(config)
-    print(
-        f"{len(rows)} rows, mean {sum(len(p) for p, _ in rows) / len(rows):.0f} tokens, {model.num_parameters():,} parameters",
-        flush=True,
-    )
-    train(model, rows, args.epochs, rng, args.minutes)
-    model = model.eval().to(torch.bfloat16)
-    model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
-    figures = evaluate(model.float(), tokenizer, [e for e in examples if e.held_out])
-    print(json.dumps(figures))
-    (args.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    model = Qwen3ForCausalLM(config_of(tokenizer, positions=8192))
+    train(model, rows, epochs, rng, minutes)
+    write(model, tokenizer, out, lambda model: evaluate(model, tokenizer, [e for e in examples if e.held_out]))
 
 
 if __name__ == "__main__":

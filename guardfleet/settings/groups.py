@@ -37,6 +37,10 @@ class EngineSettings(Group):
     min_tokens: int = Field(
         default=0, ge=0, le=100_000, description="A detector says `too_short` of texts with fewer tokens; 0: of empty ones only."
     )
+    reasons: bool = Field(
+        default=False,
+        description="Ask a detector for the model's own words on why, if it can give them; not of neutral labels; far slower.",
+    )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` uses the GPU if there is one."
     )

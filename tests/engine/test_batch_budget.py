@@ -27,7 +27,9 @@ class Small:
         self.tried: list[int] = []
         self.answers: list[str] = []
 
-    def prepare(self, contents: Sequence[Content], coverage: str | None = None) -> list[Prepared | Pieces | Unjudgeable]:
+    def prepare(
+        self, contents: Sequence[Content], coverage: str | None = None, policy: object = None
+    ) -> list[Prepared | Pieces | Unjudgeable]:
         return [Row() for _ in contents]
 
     def run(self, batch: Sequence[Prepared]) -> list[Answer]:

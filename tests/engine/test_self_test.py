@@ -62,7 +62,7 @@ def test_nor_is_what_a_cpu_takes(dtype: str) -> None:
 
 @pytest.mark.parametrize("kind", [HeadwiseAttention, RowwiseAttention, None])
 def test_nor_are_eight_bits_whichever_attention_is_the_faster(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.engine.decoding.model_runner.fastest", lambda *_: kind)
+    monkeypatch.setattr("worker.engine.decoding.passes.fastest", lambda *_: kind)
     loaded = load("demo", device="cpu", quantized="int8")
     said = reference("float32", asked.LENGTHS, "int8")
     elsewhere(lambda: hold(PackedBackend(loaded, budget_tokens=4096, streams=1, as_on_cuda=kind is None), said))

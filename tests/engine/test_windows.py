@@ -34,7 +34,9 @@ class Seeker(Synchronous):
         self.tokenizer = tokenizer
         self.render = Renderer(loading.prompter_of(tokenizer), max_positions=32_768, policy=policy)
 
-    def prepare(self, contents: Sequence[Content], coverage: Any = None) -> list[Prepared | Pieces | Unjudgeable]:
+    def prepare(
+        self, contents: Sequence[Content], coverage: Any = None, policy: Any = None
+    ) -> list[Prepared | Pieces | Unjudgeable]:
         return [pieces_of(rendered, lambda encoded: PromptRow(encoded.ids)) for rendered in self.render(contents, coverage)]
 
     def run(self, batch: Sequence[Prepared]) -> list[Answer]:

@@ -292,7 +292,9 @@ def test_timings_say_how_many_batches_a_request_rode_in() -> None:
         model, device = Model("fixed", "1", "p"), "none"
         budget_tokens, max_rows, padded = 10, 2, False
 
-        def prepare(self, contents: Sequence[Content], coverage: str | None = None) -> list[Prepared | Unjudgeable]:
+        def prepare(
+            self, contents: Sequence[Content], coverage: str | None = None, policy: object = None
+        ) -> list[Prepared | Unjudgeable]:
             return [Marked(1, "", responds=False) for _ in contents]
 
         def run(self, batch: Sequence[Prepared]) -> list[Answer]:

@@ -33,6 +33,7 @@ from worker.engine.interfaces import (
 )
 from worker.engine.packing import halve
 from worker.engine.prompting.prompt import Content
+from worker.engine.prompting.prompt_policy import PromptPolicy
 from worker.engine.prompting.windows import Coverage
 from worker.engine.requests import Request, Row, requests_of
 from worker.engine.scheduler import Waiting, is_urgent
@@ -81,10 +82,17 @@ class BatchingEngine:
         """The model that judges."""
         return self._backend.model
 
-    def submit(self, contents: Sequence[Content], *, urgent: bool = False, coverage: Coverage | None = None) -> "Future[Judged]":
+    def submit(
+        self,
+        contents: Sequence[Content],
+        *,
+        urgent: bool = False,
+        coverage: Coverage | None = None,
+        policy: PromptPolicy | None = None,
+    ) -> "Future[Judged]":
         """Tokenise in the caller's thread, then queue the rows."""
         started = time.perf_counter()
-        prepared = self._backend.prepare(contents, coverage)
+        prepared = self._backend.prepare(contents, coverage, policy)
         request = Request(prepared, urgent=urgent)
         request.timings.tokenise_s = time.perf_counter() - started
         rows: list[Row] = []

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from guardfleet.domain.verdict import Model
+from guardfleet.errors import RejectedError
 from worker.engine.prompting.prompt import Content
+from worker.engine.prompting.prompt_policy import PromptPolicy
 from worker.engine.prompting.windows import Coverage
 
 
@@ -148,8 +150,13 @@ class Backend(Protocol):
     ahead: int  # batches that may be launched before one is collected; 0 if launching does all the work
     streams: int  # batches that run in parallel
 
-    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> Sequence[Prepared | Pieces | Unjudgeable]:
-        """Tokenise; a content that cannot be judged becomes `Unjudgeable`. `coverage`: how much of long ones is judged."""
+    def prepare(
+        self, contents: Sequence[Content], coverage: Coverage | None = None, policy: PromptPolicy | None = None
+    ) -> Sequence[Prepared | Pieces | Unjudgeable]:
+        """Tokenise; a content that cannot be judged becomes `Unjudgeable`. `coverage`: how much of long ones is judged.
+
+        `policy`: what to judge by, for a model that takes it in its prompt. Raises RejectedError for one that it cannot take.
+        """
 
     def launch(self, batch: Sequence[Prepared]) -> Launched:
         """Give the device a batch.
@@ -186,10 +193,18 @@ class Engine(Protocol):
     def model(self) -> Model:
         """The model that judges."""
 
-    def submit(self, contents: Sequence[Content], *, urgent: bool = False, coverage: Coverage | None = None) -> "Future[Judged]":
+    def submit(
+        self,
+        contents: Sequence[Content],
+        *,
+        urgent: bool = False,
+        coverage: Coverage | None = None,
+        policy: PromptPolicy | None = None,
+    ) -> "Future[Judged]":
         """Judge the texts; the future resolves once all are answered. Raises DrainingError if the engine accepts no more.
 
-        `coverage`: how much of long texts is judged; None: as the engine is configured.
+        `coverage`: how much of long texts is judged; None: as the engine is configured. `policy`: what to judge by, for a model
+        that takes it in its prompt; None: the template's own. Raises RejectedError for a policy that the model cannot take.
         """
 
     def start(self) -> None:
@@ -206,3 +221,9 @@ class Engine(Protocol):
 
     def memory_bytes(self) -> tuple[int, int]:
         """Return how much of the device's memory is in use, and how much it has; zeros where it has none of its own."""
+
+
+def require_none(policy: PromptPolicy | None, model: Model) -> None:
+    """Raise RejectedError if there is a policy, for a model whose prompt has no place for one."""
+    if policy is not None:
+        raise RejectedError(f"model {model.name!r} takes no policy: choose a detector that does, or give none.", param="policy")

@@ -10,11 +10,23 @@ import torch
 from guardfleet.errors import ConfigurationError
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.padded import GenerateBackend
+from worker.engine.decoding.policy_runner import PolicyBackend
 from worker.engine.device import keep_freed_memory, probe
+from worker.engine.families.family import Grammar
 from worker.engine.forward.network import why_not
-from worker.engine.interfaces import Backend, DeviceFullError, DeviceLostError, Pieces, SelfTestError, Unjudgeable
+from worker.engine.interfaces import (
+    Backend,
+    DeviceFullError,
+    DeviceLostError,
+    KernelMissingError,
+    Pieces,
+    SelfTestError,
+    Unjudgeable,
+)
 from worker.engine.model.loading import LoadedModel, load, sentence
 from worker.engine.spec import Spec
+from worker.engine.verification.policy_check import ask_transformers as ask_about_policies
+from worker.engine.verification.policy_check import hold as hold_policies
 from worker.engine.verification.reference import ask_transformers
 from worker.engine.verification.self_test import hold
 
@@ -33,6 +45,8 @@ def _opened(spec: Spec) -> Backend:
     keep_freed_memory()
     model = loaded(spec)
     reason = why_not(model.network)
+    if model.family.grammar is not None:
+        return _by_policy(spec, model, model.family.grammar, reason)
     if reason is None:
         made = _packed_or_why_not(spec, model)
         if isinstance(made, PackedBackend):
@@ -58,7 +72,38 @@ def loaded(spec: Spec) -> LoadedModel:
         quantized=spec.quantize,
         memory=spec.memory,
         neutralises=spec.role_labels == "neutralise",
+        detector=spec.detector,
+        neutral=spec.neutral_label,
     )
+
+
+def _by_policy(spec: Spec, model: LoadedModel, grammar: Grammar, reason: str | None) -> PolicyBackend:
+    """Return the pass that judges by policies, checked against transformers' own. Raises ConfigurationError."""
+    if reason is None:
+        try:
+            return _held_by_policy(spec, model, grammar)
+        except (SelfTestError, KernelMissingError) as error:
+            reason = str(error)
+    raise ConfigurationError(
+        f"model {spec.model!r} judges by policies, which only the packed pass does, and that cannot run on {model.device} "
+        f"because of {reason}: use a CPU, or a GPU that docs/engine.md names."
+    )
+
+
+def _held_by_policy(spec: Spec, model: LoadedModel, grammar: Grammar) -> PolicyBackend:
+    reference = ask_about_policies(model)
+    made = PolicyBackend(
+        model,
+        grammar,
+        budget_tokens=spec.batch_tokens,
+        policy=spec.policy,
+        min_tokens=spec.min_tokens,
+        reasons=spec.reasons,
+        streams=spec.streams,
+        is_compiled=spec.compile,
+    )
+    hold_policies(made, reference)
+    return made
 
 
 def _packed_or_why_not(spec: Spec, model: LoadedModel) -> PackedBackend | str:

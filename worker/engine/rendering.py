@@ -6,10 +6,11 @@ What was left out is noted, and ends up in the rationale.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from worker.engine.interfaces import Pieces, Prepared, Unjudgeable
-from worker.engine.prompting.prompt import Content, Encoded, InvalidConversationError, Prompter, Turns, messages_of
+from worker.engine.prompting.prompt import Content, Encoded, InvalidConversationError, Turns, messages_of
+from worker.engine.prompting.role_labels import Labels
 from worker.engine.prompting.windows import Coverage, Policy, Span, covered, cut, gaps
 
 MAX_NEW_TOKENS = 128  # as in the model's own evaluation
@@ -38,10 +39,28 @@ class Room:
     all_windows: int
 
 
+class Prompts(Protocol):
+    """What makes prompts of turns: `Prompter`, or one for a policy (`UnderPolicy`)."""
+
+    @property
+    def labels(self) -> Labels: ...  # noqa: D102
+
+    @property
+    def neutralises(self) -> bool: ...  # noqa: D102
+
+    def shown_whole(self, turns: Turns) -> Turns: ...  # noqa: D102
+
+    def encode(self, conversations: Sequence[Turns]) -> list[Encoded]: ...  # noqa: D102
+
+    def length(self, text: str) -> int: ...  # noqa: D102
+
+    def offsets(self, text: str) -> list[tuple[int, int]]: ...  # noqa: D102
+
+
 class Renderer:
     """Tokenises for one model; safe to call from many threads."""
 
-    def __init__(self, prompter: Prompter, *, max_positions: int, policy: Policy) -> None:
+    def __init__(self, prompter: Prompts, *, max_positions: int, policy: Policy) -> None:
         self._prompter, self._policy = prompter, policy
         self.max_prompt_tokens = min(max_positions - MAX_NEW_TOKENS, policy.tokens)
 

@@ -30,3 +30,4 @@ class Spec:
     neutral_label: str = ""
     window_rule: str = "max"
     min_tokens: int = 0
+    reasons: bool = False  # ask a detector's model for its own words on why

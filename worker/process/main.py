@@ -105,4 +105,5 @@ def spec_of(settings: Settings) -> Spec:
         neutral_label=settings.engine.neutral_label,
         window_rule=settings.engine.window_rule,
         min_tokens=settings.engine.min_tokens,
+        reasons=settings.engine.reasons,
     )

@@ -11,6 +11,7 @@ from worker.engine.interfaces import Answer, DeviceFullError, Pieces, Prepared, 
 from worker.engine.model.memory import LEAST_TOKENS, batch_tokens, kept_bytes, logits_bytes, passing_bytes
 from worker.engine.model.shape import Shape
 from worker.engine.prompting.prompt import Content
+from worker.engine.prompting.prompt_policy import PromptPolicy
 from worker.engine.prompting.windows import Coverage
 
 CPU_TOKENS, CPU_BYTES = 8192, 2 << 30  # more tokens make a CPU no faster; keys and values of all launched batches stay below this
@@ -26,15 +27,20 @@ class Warmable(Protocol):
     device: str
     ahead: int
 
-    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> Sequence[Prepared | Pieces | Unjudgeable]:
+    def prepare(
+        self, contents: Sequence[Content], coverage: Coverage | None = None, policy: PromptPolicy | None = None
+    ) -> Sequence[Prepared | Pieces | Unjudgeable]:
         """As `interfaces.Backend.prepare`."""
 
     def run(self, batch: Sequence[Prepared]) -> Sequence[object]:
         """Judge a batch."""
 
 
-def first_guess(network: PackedNetwork, *, streams: int, ahead: int) -> int:
-    """Return the tokens of a batch that should fit into memory, by the same arithmetic as the model's memory plan."""
+def first_guess(network: PackedNetwork, *, streams: int, ahead: int, spared: int = 0) -> int:
+    """Return the tokens of a batch that should fit into memory, by the same arithmetic as the model's memory plan.
+
+    `spared`: bytes of the device that are kept for something else.
+    """
     shape = network.shape
     item: int = network.dtype.itemsize
     if network.device.type != "cuda":
@@ -42,7 +48,7 @@ def first_guess(network: PackedNetwork, *, streams: int, ahead: int) -> int:
         return max(LEAST_TOKENS, min(CPU_TOKENS // streams, CPU_BYTES // kept // (1 + ahead)))
     torch.cuda.empty_cache()  # the memory of the self test's reference is free, but would not be counted so
     free, _ = torch.cuda.mem_get_info(network.device)
-    return max(LEAST_TOKENS, batch_tokens(shape, item, free))
+    return max(LEAST_TOKENS, batch_tokens(shape, item, free - spared))
 
 
 def cpu_bytes(shape: Shape, item: int) -> int:
@@ -61,9 +67,9 @@ def _require_alike(answers: Sequence[object]) -> None:
             raise SelfTestError("the packed pass gives one text several answers within a large batch")
 
 
-def warm_up(backend: Warmable) -> None:
+def warm_up(backend: Warmable, policy: PromptPolicy | None = None) -> None:
     """Run the largest batch, so that too little memory shows now; lower the budget until it fits. Raises ConfigurationError."""
-    (row,) = (row for row in backend.prepare([TYPICAL]) if not isinstance(row, Pieces | Unjudgeable))
+    (row,) = (row for row in backend.prepare([TYPICAL], None, policy) if not isinstance(row, Pieces | Unjudgeable))
     while True:
         try:
             for _ in range(1 + backend.ahead):  # each launched batch has a workspace of its own

@@ -1,7 +1,7 @@
 """Read the logits: the token, how close the call was, and the probabilities where severity and category are decided."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,15 @@ from worker.engine.forward.geometry import Ints
 
 # Gap between the two best logits below which another batch shape could swap them: one step of the format at |x| in 32-64.
 CLOSE = {torch.bfloat16: 0.25, torch.float16: 0.03, torch.float32: 1e-4}
+
+
+class Reading(Protocol):
+    """What is read from logits. `columns`: where each category's probability is; of a detector none."""
+
+    columns: list[int | None]
+
+    def table(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return, for logits (n, vocabulary), a row of fp32 each: token, whether finite, lead, then anything; may destroy them."""
 
 
 class LabelTokens:
@@ -51,11 +60,16 @@ class LabelTokens:
 
     def table(self, logits: torch.Tensor) -> torch.Tensor:
         """Return everything read from logits (n, vocabulary), a row of fp32 for each; destroys the logits."""
-        best, chosen = logits.max(-1)
         labels, categories = self.labels(logits), self.categories(logits)
-        second = logits.scatter_(-1, chosen[:, None], float("-inf")).amax(-1)
-        columns = (chosen.float(), torch.isfinite(best).float(), best.float() - second.float())  # fp32 is exact below 2**24
-        return torch.cat([torch.stack(columns, 1), labels, categories], 1)
+        return torch.cat([chosen_of(logits), labels, categories], 1)
+
+
+def chosen_of(logits: torch.Tensor) -> torch.Tensor:
+    """Return (n, 3) of logits (n, vocabulary): the winning token, whether its logit is finite, its lead; destroys the logits."""
+    best, chosen = logits.max(-1)
+    second = logits.scatter_(-1, chosen[:, None], float("-inf")).amax(-1)
+    columns = (chosen.float(), torch.isfinite(best).float(), best.float() - second.float())  # fp32 is exact below 2**24
+    return torch.stack(columns, 1)
 
 
 class Reads:
@@ -64,18 +78,18 @@ class Reads:
     They are available after `wait`; until then the device may still be computing them.
     """
 
-    def __init__(self, label_tokens: LabelTokens) -> None:
-        self._label_tokens = label_tokens
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
         self._tables: list[Callable[[], torch.Tensor]] = []
         self._table: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
         self.tokens: Ints = np.empty(0, np.int64)
 
     def add(self, logits: torch.Tensor) -> None:
         """Read (n, vocabulary) more positions; destroys the logits."""
-        self.take(self._label_tokens.table(logits))
+        self.take(self._reading.table(logits))
 
     def take(self, table: torch.Tensor) -> None:
-        """Add positions that were read already (`LabelTokens.table`)."""
+        """Add positions that were read already (`Reading.table`)."""
         self._tables.append(to_host(table))
 
     def wait(self) -> None:
@@ -92,6 +106,11 @@ class Reads:
     def gaps(self, at: Ints) -> npt.NDArray[np.float32]:
         """Return the winner's lead over the next at read positions."""
         found: npt.NDArray[np.float32] = self._table[at, 2]
+        return found
+
+    def beyond(self, at: Ints) -> npt.NDArray[np.float32]:
+        """Return whatever else was read at positions: (positions, columns)."""
+        found: npt.NDArray[np.float32] = self._table[at, 3:]
         return found
 
     def labels(self, at: int) -> tuple[float, float, float]:
@@ -111,7 +130,7 @@ class Reads:
 
     def all_categories(self, at: Ints) -> list[tuple[float | None, ...]]:
         """Return the same for several positions."""
-        columns = self._label_tokens.columns
+        columns = self._reading.columns
         known = [3 + len(LABELS) + column for column in columns if column is not None]
         found = self._table[at][:, known].tolist()
         if len(known) == len(columns):

@@ -7,7 +7,6 @@ answer is the one that `generate` would give token by token.
 """
 
 import functools
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -25,21 +24,19 @@ from worker.engine.decoding.further_pass import FurtherPass
 from worker.engine.decoding.logits import LabelTokens, Reads, encoder_of
 from worker.engine.decoding.modes import PROBES, Mode, shared_beginning
 from worker.engine.decoding.partial_answers import Begun, Continuation, Ending, PromptRow
-from worker.engine.device import has_bf16_units, tensor_of, total_memory, translating_faults
-from worker.engine.forward.attention import VarlenAttention, Workspace
-from worker.engine.forward.cpu_attention import HeadwiseAttention, RowwiseAttention, fastest
-from worker.engine.forward.cpu_network import CpuNetwork
-from worker.engine.forward.fused_network import FusedNetwork
-from worker.engine.forward.geometry import Ints, Prefix, Rows
-from worker.engine.forward.network import Attention, PackedNetwork
+from worker.engine.decoding.passes import Passes
+from worker.engine.device import total_memory, translating_faults
+from worker.engine.forward.attention import Workspace
+from worker.engine.forward.geometry import Ints, Prefix
+from worker.engine.forward.network import Attention
 from worker.engine.forward.tree import Tree
 from worker.engine.forward.tree_attention import TreeAttention
-from worker.engine.interfaces import Answer, Collect, Launched, Pieces, Prepared, Unjudgeable
+from worker.engine.interfaces import Answer, Collect, Launched, Pieces, Prepared, Unjudgeable, require_none
 from worker.engine.model.loading import LoadedModel
 from worker.engine.prompting.prompt import Content, Encoded, messages_of
+from worker.engine.prompting.prompt_policy import PromptPolicy
 from worker.engine.prompting.windows import DEFAULT_POLICY, Coverage, Policy
 from worker.engine.rendering import Renderer, pieces_of
-from worker.engine.streams import ahead_of, open_streams, streams_for
 
 
 class PackedBackend:
@@ -70,32 +67,23 @@ class PackedBackend:
         self._label_tokens = LabelTokens(self.encode, loaded.device)
         self.close, self.tree_nodes = self._ending.close, TREE_NODES
         probes = [loaded.prompter.encode([messages_of(probe) for probe in PROBES[responds]]) for responds in (False, True)]
-        is_cuda = loaded.device.type == "cuda" if as_on_cuda is None else as_on_cuda
-        make = FusedNetwork if is_cuda else CpuNetwork
-        self.network: PackedNetwork = make(loaded.network, is_compiled=is_compiled)
-        self.streams = streams_for(loaded.device, streams)
-        opened = open_streams(self.streams)
-        self._start = opened.submit
-        self.ahead = ahead_of(loaded.device, self.streams) if ahead is None else ahead
-        self._kept = torch.bfloat16 if loaded.is_quantized and not is_cuda and has_bf16_units() else self.network.dtype
-        self._free = deque(self.workspace() for _ in range(self.ahead + 1))
-        shape = self.network.shape
-        nothing = torch.empty(shape.layers, 2, shape.kv_heads, 0, shape.head_dim, dtype=self._kept, device=loaded.device)
-        self._nothing = Prefix((), nothing)
-        self.causal: type[VarlenAttention | HeadwiseAttention | RowwiseAttention] = VarlenAttention
-        if not is_cuda:
-            self.causal = fastest(shape, self._kept, opened, self.streams)
+        self._passes = passes = Passes(loaded, is_compiled=is_compiled, ahead=ahead, streams=streams, as_on_cuda=as_on_cuda)
+        self.network, self.streams, self.ahead = passes.network, passes.streams, passes.ahead
+        self._start, self._free, self._nothing, self.causal = passes.start, passes.free, passes.nothing, passes.causal
         self.modes = tuple(self._mode([probe.ids for probe in several], responds=i == 1) for i, several in enumerate(probes))
         self._graphs: Graphs | None = None
-        if capture and is_cuda:
+        if capture and passes.is_cuda:
             self._graphs = record(self.network, self._label_tokens, self.workspace(), self.modes, capture)
         if not budget_tokens:
             self.budget_tokens = batch_budget.first_guess(self.network, streams=self.streams, ahead=self.ahead)
         if loaded.device.type == "cuda":
             batch_budget.warm_up(self)
 
-    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
+    def prepare(
+        self, contents: Sequence[Content], coverage: Coverage | None = None, policy: PromptPolicy | None = None
+    ) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations become `Unjudgeable`, long contents `Pieces`."""
+        require_none(policy, self.model)
         return [pieces_of(rendered, self.row) for rendered in self._render(contents, coverage)]
 
     @property
@@ -106,7 +94,7 @@ class PackedBackend:
 
     def workspace(self) -> Workspace:
         """Return memory for another pass."""
-        return Workspace(self.network.shape, self.network.device, self._kept)
+        return self._passes.workspace()
 
     def row(self, encoded: Encoded) -> PromptRow:
         """Return a prompt's row, without its mode's common prefix if it has that."""
@@ -238,19 +226,11 @@ class PackedBackend:
     @torch.inference_mode()
     def _pass(self, ids: Ints, positions: Ints, reads: Ints, attention: Callable[[], Attention]) -> Reads:
         """Compute a pass on a stream; must not touch anything that learns."""
-        hidden = self.hidden(ids, positions, reads, attention())
-        found = Reads(self._label_tokens)
-        for at in range(0, len(reads), self.network.head_rows):
-            part = hidden[at : at + self.network.head_rows]
-            found.add(self.network.logits(part)[: len(reads) - at])
-        return found
+        return self._passes.compute(self._label_tokens, ids, positions, reads, attention)
 
     def hidden(self, ids: Ints, positions: Ints, reads: Ints, attention: Attention, depth: int | None = None) -> torch.Tensor:
         """Return the head's input at `reads`, followed by fillers; `depth`: use only this many layers."""
-        step, device = self.network.step, self.network.device
-        filled = (np.pad(values, (0, -len(values) % step)) if step > 1 else values for values in (ids, positions, reads))
-        on_device = [tensor_of(values, device) for values in filled]
-        return self.network.forward(on_device[0], on_device[1], on_device[2], attention, depth)
+        return self._passes.hidden(ids, positions, reads, attention, depth)
 
     def _verify(self, reads: Reads, at: int, tree: Tree, row: PromptRow, begun: Begun) -> list[int]:
         """Append to `begun` what the model chose from the root on, as far as the tree foresaw it, and one more token.
@@ -289,10 +269,5 @@ class PackedBackend:
         seeds = grammar(self.encode, min(self._ending.ids), responds=responds)
         return Mode(self._prefix(shared_beginning(prompts)), Drafts(seeds), responds, self._label_tokens.unsafe_prefix)
 
-    @torch.inference_mode()
     def _prefix(self, ids: tuple[int, ...]) -> Prefix:
-        geometry = Rows([len(ids)], [1], [self._nothing])
-        workspace = self._free[0]
-        attention = functools.partial(self.causal, workspace, geometry)
-        self._pass(np.array(ids), geometry.positions(), geometry.reads(), attention)
-        return Prefix(ids, workspace.kv[:, :, :, : len(ids)].clone())
+        return self._passes.prefix(ids, self._label_tokens)

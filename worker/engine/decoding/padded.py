@@ -10,9 +10,10 @@ from guardfleet.domain.verdict import Model
 from worker.engine.decoding.logits import LabelTokens, Reads, encoder_of
 from worker.engine.decoding.partial_answers import Begun, Ending
 from worker.engine.device import total_memory, translating_faults
-from worker.engine.interfaces import Answer, Pieces, Prepared, Synchronous, Unjudgeable
+from worker.engine.interfaces import Answer, Pieces, Prepared, Synchronous, Unjudgeable, require_none
 from worker.engine.model.loading import LoadedModel
 from worker.engine.prompting.prompt import Content, Encoded
+from worker.engine.prompting.prompt_policy import PromptPolicy
 from worker.engine.prompting.windows import DEFAULT_POLICY, Coverage, Policy
 from worker.engine.rendering import Renderer, pieces_of
 
@@ -49,8 +50,11 @@ class GenerateBackend(Synchronous):
         self._ending = Ending(loaded.network, loaded.tokenizer, is_quantized=loaded.is_quantized)
         self._label_tokens = LabelTokens(encoder_of(loaded.tokenizer), loaded.device)
 
-    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
+    def prepare(
+        self, contents: Sequence[Content], coverage: Coverage | None = None, policy: PromptPolicy | None = None
+    ) -> list[Prepared | Pieces | Unjudgeable]:
         """Tokenise all contents in one call; unusable conversations become `Unjudgeable`, long contents `Pieces`."""
+        require_none(policy, self.model)
         return [pieces_of(rendered, self._row) for rendered in self._render(contents, coverage)]
 
     @staticmethod

@@ -5,17 +5,19 @@ import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import transformers
 
-from guardfleet.domain.verdict import Model
+from guardfleet.domain.verdict import GUARD, Model
 from guardfleet.errors import ConfigurationError
 from worker.engine.device import has_bf16_units
+from worker.engine.families.detector import labels_as
+from worker.engine.families.family import Family, family_of
 from worker.engine.model import hub
 from worker.engine.model.decoding_rules import require_greedy, require_readable
 from worker.engine.model.memory import Plan, Precision, device_of, plan_for
@@ -23,7 +25,7 @@ from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
 from worker.engine.model.quantize import quantize
 from worker.engine.model.quantize import require as require_eight_bits
 from worker.engine.model.weights import require_complete, require_servable, require_stored, require_wide
-from worker.engine.prompting.prompt import Content, Prompter, messages_of
+from worker.engine.prompting.prompt import POLICY, Content, InvalidConversationError, Prompter, Turns, messages_of
 from worker.engine.rendering import MAX_NEW_TOKENS
 
 PROBES: tuple[Content, ...] = (  # what byte-level tokenizers join, split or normalise, on both sides of a cut
@@ -36,6 +38,7 @@ PROBES: tuple[Content, ...] = (  # what byte-level tokenizers join, split or nor
     [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "no!"}],
     [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b\n"}, {"role": "user", "content": " c"}],
 )
+POLICY_PROBE: Turns = ((POLICY, " 1. No text about ships?\n"),)
 PROMPTING = "2"  # how contents become tokens: raised with each change, so that verdicts cached under another way are not reused
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -52,6 +55,7 @@ class LoadedModel:
     max_positions: int
     is_quantized: bool = False
     plan: Plan | None = None  # of the device's memory, if it could be made
+    family: Family = field(default_factory=lambda: Family("qwen3guard"))
 
 
 def load(
@@ -64,11 +68,13 @@ def load(
     quantized: str = "none",
     memory: pathlib.Path | None = None,
     neutralises: bool = True,
+    detector: str = GUARD,
+    neutral: str = "",
 ) -> LoadedModel:
     """Load `name` (`demo`, a folder, or a hub name), `quantized` to int8 or fp8 if asked for. Raises ConfigurationError.
 
     `dtype`: `auto` is bf16 if the device has units for it. `memory`: folder that remembers digests of model files;
-    `neutralises`: as in `Prompter`.
+    `neutralises`: as in `Prompter`. `detector` and `neutral`: as `Spec.detector` and `Spec.neutral_label`.
     """
     quiet()
     if threads:
@@ -100,17 +106,22 @@ def load(
     if folder and digest_of(folder, memory) != found:
         raise ConfigurationError(f"model folder {name!r} changed while it was loaded: start again when it is complete.")
     is_quantized, revision_found = quantized != "none", found or files.name
+    family = family_of(tokenizer) or Family("qwen3guard")
+    labels, nothing = labels_as(name, family, detector, neutral)
     identity = Model(
         name_of(name),
         f"{quantized}:{revision_found}" if is_quantized else revision_found,  # other numbers, other verdicts
         _policy_of(tokenizer, neutralises=neutralises),
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
+        detector=detector,
+        labels=labels,
+        neutral=nothing,
     )
     positions = int(network.config.max_position_embeddings)
     with translating(name, away):
         prompter = prompter_of(tokenizer, neutralises=neutralises)
         _require_room(name, prompter, positions)
-    return LoadedModel(network, tokenizer, prompter, on, identity, positions, is_quantized, plan)
+    return LoadedModel(network, tokenizer, prompter, on, identity, positions, is_quantized, plan, family)
 
 
 def _placed(name: str, network: Any, on: torch.device, quantized: str) -> Any:
@@ -197,11 +208,28 @@ def prompter_of(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
     for clone in (plain, control):
         clone.no_padding()
         clone.no_truncation()
-    render = functools.partial(tokenizer.apply_chat_template, tokenize=False)
-    made = Prompter(render, plain=plain, control=control, neutralises=neutralises)
-    if not made.check([messages_of(probe) for probe in PROBES]):
+    probes = [messages_of(probe) for probe in PROBES]
+    template = (family_of(tokenizer) or Family("qwen3guard")).template
+    if template is None:
+        made = Prompter(
+            functools.partial(tokenizer.apply_chat_template, tokenize=False), plain=plain, control=control, neutralises=neutralises
+        )
+    else:
+        labels, trims = template.labels(), template.trims()
+        made = Prompter(template, plain=plain, control=control, neutralises=neutralises, labels=labels, trims=trims)
+        probes = _shown([*probes, *((*POLICY_PROBE, *probe) for probe in probes)], made)
+    if not made.check(probes):
         logging.getLogger(__name__).warning("prompt_fallback: this tokenizer joins text and template; whole prompts are tokenised")
     return made
+
+
+def _shown(probes: Sequence[Turns], prompter: Prompter) -> list[Turns]:
+    """Return the conversations that the template shows whole."""
+    out = []
+    for probe in probes:
+        with suppress(InvalidConversationError):
+            out.append(prompter.shown_whole(probe))
+    return out
 
 
 def device_for(device: str, quantized: str = "none") -> torch.device:
@@ -241,7 +269,7 @@ def require_guard(name: str, network: Any, tokenizer: Any) -> None:
         )
     if getattr(network, "_hf_peft_config_loaded", False):
         raise ConfigurationError(f"model {name!r} has an adapter besides its weights: merge it into them.")
-    if not tokenizer.chat_template or "Safety:" not in str(tokenizer.chat_template):
+    if family_of(tokenizer) is None:
         raise ConfigurationError(f"model {name!r} has no guard chat template: without its policy, its answers would be noise.")
     if len(tokenizer) > network.config.vocab_size:
         raise ConfigurationError(

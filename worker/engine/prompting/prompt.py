@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from worker.engine.prompting.role_labels import labels_of
+from worker.engine.prompting.role_labels import Labels, labels_of
 
 Message = Mapping[str, str]
 Content = str | Sequence[Message]
 ROLES = ("system", "user", "assistant")
+POLICY = "policy"  # the role of a policy that a prompt shows; no message of a caller may have it
 MARKER = "\ue000{}\ue001"  # private-use characters, which no template contains
 MARKED = re.compile("\ue000(\\d+)\ue001")
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -97,12 +98,22 @@ class Prompter:
     """Renders and tokenises conversations for one model. Thread-safe once built.
 
     `render` turns messages into the model's prompt; `plain` spells control tokens out, `control` keeps them. `neutralises`: no
-    text can add a turn; otherwise a text with the template's labels does, as in the model's published use.
+    text can add a turn; otherwise a text with the template's labels does, as in the model's published use. `labels`: what no text
+    may imitate, if it is more than what begins turns. `trims`: the roles whose contents the template strips of white space.
     """
 
-    def __init__(self, render: Any, *, plain: FastTokenizer, control: FastTokenizer, neutralises: bool = True) -> None:
-        self._render, self._plain, self._control = render, plain, control
-        self.labels, self.neutralises = labels_of(render), neutralises
+    def __init__(
+        self,
+        render: Any,
+        *,
+        plain: FastTokenizer,
+        control: FastTokenizer,
+        neutralises: bool = True,
+        labels: Labels | None = None,
+        trims: frozenset[str] = frozenset(),
+    ) -> None:
+        self._render, self._plain, self._control, self._trims = render, plain, control, trims
+        self.labels, self.neutralises = labels or labels_of(render), neutralises
         self._pieces = functools.lru_cache(maxsize=1024)(self._cut)
         self.in_segments = True
 
@@ -148,12 +159,18 @@ class Prompter:
         """Tokenise the contents of all conversations in one call."""
         shapes = [tuple(role for role, _ in turns) for turns in conversations]
         segments = [
-            "".join(part if isinstance(part, str) else self._shown(turns[part][1]) for part in segment)
+            "".join(part if isinstance(part, str) else self._placed(*turns[part]) for part in segment)
             for turns, shape in zip(conversations, shapes, strict=True)
             for segment in self._pieces(shape).segments
         ]
-        ids = iter([encoding.ids for encoding in self._plain.encode_batch(segments, add_special_tokens=False)])
+        distinct = list(dict.fromkeys(segments))  # all texts of a call may have one policy
+        encoded = dict(zip(distinct, self._plain.encode_batch(distinct, add_special_tokens=False), strict=True))
+        ids = iter([encoded[segment].ids for segment in segments])
         return [self._join(shape, ids) for shape in shapes]
+
+    def _placed(self, role: str, text: str) -> str:
+        shown = self._shown(text)
+        return shown.strip() if role in self._trims else shown
 
     def length(self, text: str) -> int:
         """Return the number of tokens of a content on its own."""

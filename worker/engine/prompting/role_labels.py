@@ -14,18 +14,25 @@ UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width, so they give no protect
 DOT = "\u00b7"  # replaces the last character of a label: one for one, so that offsets stay; not a colon in any script
 SHAPES = (("user",), ("user", "assistant"), ("user", "assistant", "user"), ("system", "user"))
 MARKED = re.compile("\ue000\\d+\ue001")
+SECTION = re.compile(r"#+ .+|\[[^\]\n]+\]")  # at the beginning of a line
+TAG = re.compile(r"</?([A-Za-z_]+)>")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The line beginnings that start a turn, or begin or end the conversation, in one model's prompts."""
+    """The line beginnings that start a turn, or begin or end the conversation, in one model's prompts.
+
+    `tags`: names of tags, which end or begin a section in the middle of a line too, in any case of letters.
+    """
 
     lines: tuple[str, ...]
+    tags: tuple[str, ...] = ()
 
     @functools.cached_property
     def _pattern(self) -> re.Pattern[str]:
-        either = "|".join(map(re.escape, sorted(self.lines, key=len, reverse=True)))
-        return re.compile(rf"(?:\A|(?<=[{LINE_ENDS}]))(?:[^\S{LINE_ENDS}]|[{UNSEEN}])*(?:{either})")
+        at_begin = rf"(?:\A|(?<=[{LINE_ENDS}]))(?:[^\S{LINE_ENDS}]|[{UNSEEN}])*(?:{_either(self.lines)})"
+        gap = rf"[\s{UNSEEN}]*"
+        return re.compile(rf"{at_begin}|(?i:<{gap}/?{gap}(?:{_either(self.tags)}){gap}>)" if self.tags else at_begin)
 
     def count(self, text: str) -> int:
         """Count the lines of a text that begin like a turn."""
@@ -36,7 +43,23 @@ class Labels:
         return self._pattern.sub(lambda found: found[0][:-1] + DOT, text) if self._may_have_some(text) else text
 
     def _may_have_some(self, text: str) -> bool:
+        if self.tags and "<" in text:
+            return True
         return any(line in text for line in self.lines)  # most texts have none: a pattern costs a hundred times as much
+
+
+def _either(several: tuple[str, ...]) -> str:
+    return "|".join(map(re.escape, sorted(several, key=len, reverse=True)))
+
+
+def with_sections(labels: Labels, frame: str) -> Labels:
+    """Add the marks of sections in the constant part of a prompt: tags, headings, and names in brackets.
+
+    A line that holds a tag is no label any more: it would lose its last character, and the tag before that would stay.
+    """
+    lines = [found[0].strip() for line in frame.splitlines() if (found := SECTION.match(line))]
+    kept = (line for line in (*labels.lines, *lines) if not TAG.search(line))
+    return Labels(tuple(dict.fromkeys(kept)), tuple(dict.fromkeys(TAG.findall(frame))))
 
 
 def labels_of(render: Callable[[Sequence[Mapping[str, str]]], str]) -> Labels:

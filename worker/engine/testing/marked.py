@@ -14,8 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardfleet.domain.verdict import GUARD, Model
-from worker.engine.interfaces import Answer, DeviceFullError, DeviceLostError, Pieces, Prepared, Synchronous, Unjudgeable
+from worker.engine.interfaces import (
+    Answer,
+    DeviceFullError,
+    DeviceLostError,
+    Pieces,
+    Prepared,
+    Synchronous,
+    Unjudgeable,
+    require_none,
+)
 from worker.engine.prompting.prompt import Content, InvalidConversationError, messages_of
+from worker.engine.prompting.prompt_policy import PromptPolicy
 from worker.engine.prompting.windows import DEFAULT_POLICY, Coverage, Policy, covered, cut, gaps
 
 SAFE = "Safety: Safe\nCategories: None"
@@ -66,8 +76,11 @@ class InstantBackend(Synchronous):
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
         self._pause_s, self._policy = ms_per_batch / 1000, policy
 
-    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
+    def prepare(
+        self, contents: Sequence[Content], coverage: Coverage | None = None, policy: PromptPolicy | None = None
+    ) -> list[Prepared | Pieces | Unjudgeable]:
         """Estimate lengths and find marks."""
+        require_none(policy, self.model)
         return [self._prepare(content, coverage or self._policy.coverage) for content in contents]
 
     def run(self, batch: Sequence[Prepared]) -> list[Answer]:

@@ -7,6 +7,7 @@ thousand changes a logit by less than 16 bits do.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,6 +29,16 @@ FLOOR = 2.0**-14  # of the logits' own size: the spread of fp32, which cannot be
 PROBABILITY_SLACK, LEAST_PROBABILITY = 4.0, 0.02  # of the precision's own, and what probabilities may be off besides
 FEW_TEXTS = 8  # texts that take nearly a pass per token: their keys and values are concatenated again and again
 MAX_CLOSE = 0.2  # of the answers that may differ where they are near ties
+
+
+class Compared(Protocol):
+    """Logits in the model's precision and in fp32, (positions, vocabulary) each."""
+
+    @property
+    def near(self) -> torch.Tensor: ...  # noqa: D102
+
+    @property
+    def exact(self) -> torch.Tensor: ...  # noqa: D102
 
 
 @torch.inference_mode()
@@ -52,7 +63,7 @@ def hold(backend: PackedBackend, reference: Reference) -> None:
             raise SelfTestError(f"the packed pass answers {len(wrong)} of {len(pairs)} texts differently than generate")
 
 
-def spread(logits: torch.Tensor, probe: Probe) -> tuple[float, float]:
+def spread(logits: torch.Tensor, probe: Compared) -> tuple[float, float]:
     """Return how far these are from fp32's, and how far they may be: roots of mean squares."""
 
     def size(values: torch.Tensor) -> float:
