@@ -7,10 +7,12 @@ import traceback
 
 import torch
 
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import ConfigurationError
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.padded import GenerateBackend
 from worker.engine.device import keep_freed_memory, probe
+from worker.engine.encoders import opening as encoders
 from worker.engine.forward.network import why_not
 from worker.engine.interfaces import Backend, DeviceFullError, DeviceLostError, Pieces, SelfTestError, Unjudgeable
 from worker.engine.model.loading import LoadedModel, load, sentence
@@ -21,8 +23,9 @@ from worker.engine.verification.self_test import hold
 
 def opened(spec: Spec) -> Backend:
     """Open a backend for a model. Raises ConfigurationError, whatever is wrong with it."""
+    keep_freed_memory()
     try:
-        return _opened(spec)
+        return _opened(spec) if spec.detector == GUARD else encoders.opened(spec)
     except ConfigurationError:
         raise
     except Exception as error:
@@ -30,7 +33,6 @@ def opened(spec: Spec) -> Backend:
 
 
 def _opened(spec: Spec) -> Backend:
-    keep_freed_memory()
     model = loaded(spec)
     reason = why_not(model.network)
     if reason is None:

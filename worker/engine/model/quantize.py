@@ -65,18 +65,20 @@ class Matrix(NamedTuple):
 class EightBitLinear(torch.nn.Module):
     """Replaces a linear layer of transformers' network. `is_exact`: do not round activations, for `reference`."""
 
-    def __init__(self, matrix: Matrix) -> None:
+    def __init__(self, matrix: Matrix, bias: torch.Tensor | None = None) -> None:
         super().__init__()
         self.matrix = matrix
+        self.bias = bias
         self.is_exact = False
         self._made: tuple[Rounding, Product] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As torch's linear."""
         if self.is_exact:
-            return functional.linear(x.float(), self.matrix.exact()).to(x.dtype)
+            return functional.linear(x.float(), self.matrix.exact(), self.bias).to(x.dtype)
         rounding, product = self._made = self._made or make_eight_bit(self.matrix)
-        return product(rounding(x.flatten(0, -2))).view(*x.shape[:-1], -1)
+        out = product(rounding(x.flatten(0, -2))).view(*x.shape[:-1], -1)
+        return out if self.bias is None else out.add_(self.bias)
 
 
 def require(kind: str, device: torch.device) -> None:
@@ -92,9 +94,15 @@ def quantize(network: Any, kind: str, device: torch.device) -> None:
     """
     for layer in network.model.layers:
         for owner in (layer.self_attn, layer.mlp):
-            for name, child in list(owner.named_children()):
-                if isinstance(child, torch.nn.Linear):
-                    setattr(owner, name, EightBitLinear(Matrix.of(child.weight.to(device), kind)))
+            quantize_children(owner, kind, device)
+
+
+def quantize_children(owner: Any, kind: str, device: torch.device) -> None:
+    """Convert the linear layers that a module holds directly."""
+    for name, child in list(owner.named_children()):
+        if isinstance(child, torch.nn.Linear):
+            bias = None if child.bias is None else child.bias.detach().to(device)
+            setattr(owner, name, EightBitLinear(Matrix.of(child.weight.to(device), kind), bias))
 
 
 def make_eight_bit(matrix: Matrix) -> tuple[Rounding, Product]:
