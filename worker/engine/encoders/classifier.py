@@ -1,6 +1,5 @@
 """Load a classifier from a folder or the hub, checked before it is trusted: every failure is one sentence with cause and fix."""
 
-import dataclasses
 import hashlib
 import pathlib
 from dataclasses import dataclass
@@ -43,12 +42,6 @@ class LoadedClassifier:
     identity: Model
     pad: int
     is_multi: bool  # each label is found apart
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type that the layers compute in, unless they have eight bits."""
-        found: torch.dtype = self.network.dtype
-        return found
 
 
 def is_classifier(config: Any) -> bool:
@@ -101,15 +94,32 @@ def load(spec: Spec) -> LoadedClassifier:
     return LoadedClassifier(network.eval().to(on), reader, on, identity, tokenizer.pad_token_id or 0, labels.neutral is None)
 
 
-def narrow(loaded: LoadedClassifier, spec: Spec) -> LoadedClassifier:
-    """Give the network the type that the specification asks for, in place, and its layers eight bits if it asks for them."""
+def inspected(spec: Spec) -> Labels:
+    """Return the labels of a classifier without reading its weights. Raises ConfigurationError for what loading would refuse."""
+    quiet()
+    folder = folder_of(spec.model, spec.detector)
+    offline = folder is None and hub.is_only_cached(spec.model, spec.revision)
+    with translating(spec.model, ""):
+        where = str(folder or spec.model)
+        config = transformers.AutoConfig.from_pretrained(where, revision=spec.revision, local_files_only=offline)
+        _require_classifier(spec, config)
+        if folder:
+            _require_sound(spec.model, folder)
+    return labels_of(spec.model, config, config.num_labels, spec.neutral_label)
+
+
+def narrow(loaded: LoadedClassifier, spec: Spec) -> bool:
+    """Give the network the type that the specification asks for, in place, and its layers eight bits if it asks for them.
+
+    Returns whether that changed anything.
+    """
     dtype = DTYPES[spec.dtype if spec.dtype != "auto" else dtype_for(loaded.device, spec.quantize)]
-    network = loaded.network.to(dtype)
+    loaded.network.to(dtype)
     if spec.quantize != "none":
-        for layer in layers_of(network):
+        for layer in layers_of(loaded.network):
             for module in list(layer.modules()):
                 quantize_children(module, spec.quantize, loaded.device)
-    return dataclasses.replace(loaded, network=network)
+    return dtype is not torch.float32 or spec.quantize != "none"
 
 
 def _require_classifier(spec: Spec, config: Any) -> None:

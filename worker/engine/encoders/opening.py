@@ -4,13 +4,15 @@ import logging
 import traceback
 from typing import Any
 
+import torch
+
 from guardfleet.errors import ConfigurationError
 from worker.engine.device import probe
 from worker.engine.encoders.backend import ClassifierBackend
 from worker.engine.encoders.classifier import LoadedClassifier, load, narrow
 from worker.engine.encoders.families import why_not
 from worker.engine.encoders.packed import PackedPass, PaddedPass
-from worker.engine.encoders.self_test import ask, hold, read
+from worker.engine.encoders.self_test import Probes, ask, hold, read
 from worker.engine.encoders.tokens import TextRow
 from worker.engine.interfaces import Backend, DeviceLostError, SelfTestError
 from worker.engine.model.loading import sentence
@@ -21,13 +23,19 @@ def opened(spec: Spec) -> Backend:
     """Open a backend for a classifier. Raises ConfigurationError for what cannot be used."""
     loaded = load(spec)
     reason = why_not(loaded.network)
+    probes = None
     if reason is None:
-        found = _packed_or_why_not(spec, loaded)
+        reader = loaded.reader
+        probes = ask(loaded.network, reader.frame.before, reader.frame.behind, reader.limits.size)
+        found = _held(loaded, probes, probes.exact)  # in fp32 first: fewer bits would hide what it computes wrongly
+        reason = found if isinstance(found, str) else None
+    is_narrower = narrow(loaded, spec)
+    if probes is not None and reason is None:
+        if is_narrower:
+            found = _held(loaded, probes, read(loaded.network, probes.rows))
         if isinstance(found, PackedPass):
             return _backend(spec, loaded, found)
         reason = found
-    else:
-        narrow(loaded, spec)
     logging.getLogger(__name__).warning("engine_fallback: padded batches instead of the packed pass, because of %s", reason)
     padded = _backend(spec, loaded, PaddedPass(loaded.network, loaded.device, loaded.pad))
     padded.run([TextRow((*loaded.reader.frame.before, *loaded.reader.frame.behind))])  # shows now whether it runs here at all
@@ -38,14 +46,10 @@ def _backend(spec: Spec, loaded: LoadedClassifier, made: PackedPass | PaddedPass
     return ClassifierBackend(loaded, made, budget_tokens=spec.batch_tokens, streams=spec.streams)
 
 
-def _packed_or_why_not(spec: Spec, loaded: LoadedClassifier) -> PackedPass | str:
-    """Return the packed pass, held against transformers' own, or the reason against it; the network becomes what is asked for."""
-    network, reader = loaded.network, loaded.reader
-    probes = ask(network, reader.frame.before, reader.frame.behind, reader.limits.size)
-    narrow(loaded, spec)
-    near = read(network, probes.rows)
+def _held(loaded: LoadedClassifier, probes: Probes, near: torch.Tensor) -> PackedPass | str:
+    """Return the packed pass of the network as it is, held against transformers' own (`near`), or the reason against it."""
     try:
-        packed = PackedPass(network, loaded.device)
+        packed = PackedPass(loaded.network, loaded.device)
         hold(packed, probes, near)
     except SelfTestError as error:
         return str(error)

@@ -33,14 +33,14 @@ class Probes(NamedTuple):
 def ask(network: Any, before: Sequence[int], behind: Sequence[int], size: int) -> Probes:
     """Ask transformers, in fp32, about random rows of at most `size` tokens between the special ones."""
     dice = random.Random(1)
-    vocabulary = int(network.config.vocab_size)
+    some = [number for number in range(int(network.config.vocab_size)) if number != network.config.pad_token_id]
     weights = sum(weight.numel() for weight in network.parameters()) - network.get_input_embeddings().weight.numel()
     room = AT_MOST_FLOP.get(network.device.type, float("inf")) / (2 * EACH * weights)
     rows: list[tuple[int, ...]] = []
     for n in sorted({min(n, size) for n in LENGTHS}):
         room -= n
         if room >= 0 or not rows:
-            rows += [(*before, *(dice.randrange(vocabulary) for _ in range(n)), *behind) for _ in range(EACH)]
+            rows += [(*before, *dice.choices(some, k=n), *behind) for _ in range(EACH)]
     exact = read(network, rows)
     if not exact.isfinite().all():
         raise ConfigurationError("the model's numbers are not finite: its weights or its config.json are damaged.")
