@@ -5,13 +5,20 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import tokenizers
 import torch
 import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from worker.engine.encoders.backend import ClassifierBackend
+from worker.engine.engine import BatchingEngine
+from worker.engine.factory import make_backend
+from worker.engine.interfaces import Answer
+from worker.engine.spec import Spec
 from worker.engine.verification.reference import SENTENCES
 
+EXACT = 1e-4  # how far scores may be from transformers' in fp32
 FAMILIES = ("bert", "roberta", "xlm-roberta", "deberta-v2", "modernbert")
 KINDS = {"bert": "wordpiece", "roberta": "bytes", "xlm-roberta": "unigram", "deberta-v2": "unigram", "modernbert": "bytes"}
 SPECIAL = {  # pad, unknown, first, last, mask: in the order of the vocabulary
@@ -107,3 +114,30 @@ def save_classifier(folder: pathlib.Path, family: str, labels: Sequence[str] = (
     network_of(family, labels, **config).save_pretrained(folder)
     tokenizer_of(KINDS[family]).save_pretrained(folder)
     return str(folder)
+
+
+def opened(**spec: Any) -> ClassifierBackend:
+    found = make_backend(Spec(**{"detector": "test", "dtype": "float32", **spec}))
+    assert isinstance(found, ClassifierBackend)
+    return found
+
+
+def judged(backend: ClassifierBackend, texts: Sequence[Any]) -> list[Answer]:
+    engine = BatchingEngine(backend)
+    engine.start()
+    try:
+        return engine.submit(texts).result(60).answers
+    finally:
+        engine.stop()
+
+
+@torch.inference_mode()
+def alone(network: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The reference: one row at a time, the library's own pass."""
+    out = [network(input_ids=torch.tensor([row]), attention_mask=torch.ones(1, len(row), dtype=torch.long)).logits for row in rows]
+    return torch.cat(out)
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_classifier(tmp_path_factory.mktemp("models") / "tiny", "bert")
