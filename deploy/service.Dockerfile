@@ -10,6 +10,7 @@ COPY producer producer
 COPY api api
 COPY migrations migrations
 COPY models/demo models/demo
+COPY models/ai-text-demo models/ai-text-demo
 RUN pip wheel --no-deps --wheel-dir /dist .
 
 # Dependencies alone: a change of the source builds none of these layers again, and pushes none of them.

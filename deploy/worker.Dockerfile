@@ -14,6 +14,7 @@ COPY producer producer
 COPY api api
 COPY migrations migrations
 COPY models/demo models/demo
+COPY models/ai-text-demo models/ai-text-demo
 RUN pip wheel --no-deps --wheel-dir /dist .
 
 # torch has a layer of its own, the largest: it changes only with its pin.
