@@ -175,6 +175,7 @@ def measured(judges: dict[str, Judge], lengths: Sequence[int], tokens: int, turn
                 "turns": [round(len(rows) / one, 3) for one in seconds[name]],
                 "same_label": round(float((said[name].argmax(-1) == exact.argmax(-1)).mean()), 4),
                 "largest_error": float(f"{np.abs(said[name] - exact).max():.2g}"),
+                "error_of_spread": float(f"{np.sqrt(((said[name] - exact) ** 2).mean()) / exact.std(0).mean():.2g}"),
             }
             print(f"{length:>4} tokens  {name:<14} {out[name][length]}")
     return out
