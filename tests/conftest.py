@@ -19,6 +19,7 @@ NEEDS = {  # of each plugin, the packages that it imports
     "tests.services.markers": (),
     "tests.services.examples": ("hypothesis",),
     "tests.services.models": ("torch", "transformers"),
+    "tests.services.classifiers": ("torch", "transformers"),
     "tests.services.fixtures": SERVERS,
     "tests.services.servers": SERVERS,
 }

@@ -1,8 +1,8 @@
 """The settings of each process, in groups: `GUARDFLEET_WEBHOOKS__TIMEOUT_S` is `timeout_s` of `webhooks`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from guardfleet.domain.actions import LEAST_DAYS
@@ -70,6 +70,14 @@ class EngineSettings(Group):
         description="Lines of a text that look like turns (`USER: ...`): neutralise them for the model, or keep them as they are.",
     )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the model; 0: all cores.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_demo_was_trained(cls, given: Any) -> Any:
+        """Take what the demo model for `ai-text` needs: 30 tokens, and means over windows; what is set otherwise stands."""
+        if isinstance(given, dict) and given.get("detector") == "ai-text" and given.get("model", "demo") == "demo":
+            return {"window_rule": "mean", "min_tokens": 30} | given
+        return given
 
 
 class WorkerSettings(Group):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from guardfleet.domain.verdict import Model
 from worker.engine.interfaces import Answer, Pieces, Prepared, Synchronous, Unjudgeable
 from worker.engine.prompting.prompt import Content
+from worker.engine.prompting.prompt_policy import PromptPolicy
 from worker.engine.prompting.windows import Coverage
 
 MARK = re.compile(r"\[\[([^\]]*)\]\]")
@@ -28,7 +29,9 @@ class ScoringBackend(Synchronous):
     def __init__(self, labels: tuple[str, ...] = ("generated", "human"), neutral: str | None = "human", name: str = "ai-text"):
         self.model = Model("scored", "1" * 40, "marks", True, name, labels, neutral)
 
-    def prepare(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
+    def prepare(
+        self, contents: Sequence[Content], coverage: Coverage | None = None, policy: PromptPolicy | None = None
+    ) -> list[Prepared | Pieces | Unjudgeable]:
         return [self._prepare(content if isinstance(content, str) else content[-1]["content"]) for content in contents]
 
     def _prepare(self, text: str) -> Prepared | Pieces | Unjudgeable:

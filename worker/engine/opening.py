@@ -7,11 +7,14 @@ import traceback
 
 import torch
 
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import ConfigurationError
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.padded import GenerateBackend
 from worker.engine.decoding.policy_runner import PolicyBackend
 from worker.engine.device import keep_freed_memory, probe
+from worker.engine.encoders import opening as encoders
+from worker.engine.encoders.classifier import config_of, is_classifier
 from worker.engine.families.family import Grammar
 from worker.engine.forward.network import why_not
 from worker.engine.interfaces import (
@@ -33,16 +36,22 @@ from worker.engine.verification.self_test import hold
 
 def opened(spec: Spec) -> Backend:
     """Open a backend for a model. Raises ConfigurationError, whatever is wrong with it."""
+    keep_freed_memory()
     try:
-        return _opened(spec)
+        return _opened(spec) if spec.detector == GUARD or _writes(spec) else encoders.opened(spec)
     except ConfigurationError:
         raise
     except Exception as error:
         raise ConfigurationError(f"model {spec.model!r} cannot be used: {sentence(error)}") from error
 
 
+def _writes(spec: Spec) -> bool:
+    """Return whether the model answers in words, as guards do that are given a policy, and is no classifier."""
+    config = config_of(spec)
+    return config.model_type == "qwen3" and not is_classifier(config)
+
+
 def _opened(spec: Spec) -> Backend:
-    keep_freed_memory()
     model = loaded(spec)
     reason = why_not(model.network)
     if model.family.grammar is not None:

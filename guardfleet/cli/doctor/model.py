@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardfleet.cli.doctor.findings import Caution, Check, Pitfall, TroubleError
 from guardfleet.cli.doctor.texts import LongTexts
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import ConfigurationError
 from guardfleet.process import disk
 from guardfleet.settings import Settings
@@ -38,7 +39,9 @@ def checks(
     yield [Check("device", seen.device, driver, Pitfall.VERSIONS, slow=IMPORTING)]
     path = "give GUARDFLEET_ENGINE__MODEL the folder that holds config.json and all *.safetensors, or a hub name (docs/doctor.md)."
     chain = [Check("model path", seen.path, path, Pitfall.MODEL_PATH)]
-    if not _missing():
+    if not _missing() and settings.engine.detector != GUARD:
+        chain.append(Check("model", seen.classifier, path, Pitfall.MODEL_PATH, after=("model path",), slow=IMPORTING))
+    elif not _missing():
         room = "use a smaller model, eight bits (GUARDFLEET_ENGINE__QUANTIZE), or a device with more memory (docs/engine.md)."
         long = "set GUARDFLEET_ENGINE__WINDOW_TOKENS and GUARDFLEET_ENGINE__LONG_TEXTS (docs/long-texts.md)."
         measured = partial(seen.long_texts, texts, time.monotonic() + READING * within_s)
@@ -70,7 +73,7 @@ class _Seen:
         from worker.engine.model.weights import require_servable, require_stored, stored_in
 
         name = self._asked.model
-        folder = folder_of(name)
+        folder = folder_of(name, self._asked.detector)
         if folder is None:
             try:
                 self._is_offline = hub.is_only_cached(name, self._asked.revision)
@@ -78,7 +81,8 @@ class _Seen:
                 taken = f"{name!r} was taken for a hub name, because {Path.cwd()} has no such folder"
                 raise TroubleError(str(error), f"{taken}: give a folder by its whole path.") from error
             return f"{name}, {'a copy of it in the cache, as the hub cannot be reached' if self._is_offline else 'on the hub'}"
-        require_servable(name, SimpleNamespace(**{"model_type": None, **_config_in(folder)}))
+        if self._asked.detector == GUARD:
+            require_servable(name, SimpleNamespace(**{"model_type": None, **_config_in(folder)}))
         require_stored(name, folder)
         return f"{folder}, with {len(stored_in(folder))} files of weights"
 
@@ -110,6 +114,16 @@ class _Seen:
             return self._downloads(found)
         n_bytes = inspection.require_loadable(found, tokenizer)
         return f"{found.called}, {_size(n_bytes)} of weights, complete; {found.max_positions:,} positions"
+
+    def classifier(self) -> str:
+        from worker.engine.encoders.classifier import inspected
+        from worker.engine.spec import Spec
+
+        asked = self._asked
+        spec = Spec(model=asked.model, revision=asked.revision, detector=asked.detector, neutral_label=asked.neutral_label)
+        found = inspected(spec)
+        neutral = f"{found.neutral} finds nothing" if found.neutral else "each is found apart"
+        return f"a classifier for {asked.detector}, with the labels {', '.join(found.names)}; {neutral}"
 
     def _downloads(self, found: "FoundModel") -> str | Caution:
         """Say what is still to be downloaded, and whether there is room. Raises ConfigurationError."""

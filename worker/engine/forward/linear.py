@@ -47,16 +47,16 @@ def _has_bf16_kernels() -> bool:
     return asked is not None and bool(asked())
 
 
-def make_linear(weight: Weight) -> Linear:
+def make_linear(weight: Weight, bias: torch.Tensor | None = None) -> Linear:
     """Return a function (n, in) -> (n, out). It may hold a copy of the weight in another layout."""
     if isinstance(weight, Matrix):
         rounding, product = make_eight_bit(weight)
-        return lambda x: product(rounding(x))
+        return (lambda x: product(rounding(x))) if bias is None else lambda x: product(rounding(x)).add_(bias)
     if not has_onednn(weight):
-        return lambda x: functional.linear(x, weight)
+        return lambda x: functional.linear(x, weight, bias)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS_HINT)  # noqa: SLF001 - it has no public name
     apply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
-    return lambda x: apply(x, packed, None, "none", [], "")
+    return lambda x: apply(x, packed, bias, "none", [], "")
 
 
 class Linears:

@@ -17,11 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import ConfigurationError
 
 DEMO = "demo"
+AI_TEXT = "ai-text"  # the detector that has a demo model too
 PACKAGE = pathlib.Path(__file__).parents[3]
-DEMO_FOLDERS = (PACKAGE / "models" / "demo", PACKAGE / "guardfleet" / "_demo_model")
+DEMO_FOLDERS = {  # by detector: in a checkout, and as installed
+    GUARD: (PACKAGE / "models" / "demo", PACKAGE / "guardfleet" / "_demo_model"),
+    AI_TEXT: (PACKAGE / "models" / "ai-text-demo", PACKAGE / "guardfleet" / "_ai_text_demo_model"),
+}
+DEMO_NAMES = {GUARD: "guardfleet-demo", AI_TEXT: "guardfleet-ai-text-demo"}
 ADAPTER = "adapter_config.json"
 STABLE_S = 10.0  # since a file's last change, before its digest is remembered; network file systems may tick in seconds
 READERS = 4  # files hashed at once: a disk reads faster than a core hashes
@@ -43,10 +49,15 @@ class _State(NamedTuple):
 _SEEN: dict[_State, str] = {}  # in this process
 
 
-def folder_of(name: str) -> pathlib.Path | None:
-    """Return the folder that a model's name means; None for a hub name. Raises ConfigurationError if it is neither."""
+def folder_of(name: str, detector: str = GUARD) -> pathlib.Path | None:
+    """Return the folder that a model's name means; None for a hub name. Raises ConfigurationError if it is neither.
+
+    `detector`: whose demo model is meant by `demo`.
+    """
     if name == DEMO:
-        folder = next((folder for folder in DEMO_FOLDERS if (folder / "config.json").is_file()), None)
+        if detector not in DEMO_FOLDERS:
+            raise ConfigurationError(f"the detector {detector!r} has no demo model: set GUARDFLEET_ENGINE__MODEL to yours.")
+        folder = next((folder for folder in DEMO_FOLDERS[detector] if (folder / "config.json").is_file()), None)
         if folder is None:
             raise ConfigurationError("the demo model is missing from this installation; reinstall guardfleet.")
         return folder
@@ -75,10 +86,10 @@ def _nearest(folder: pathlib.Path) -> pathlib.Path | None:
     return None
 
 
-def name_of(model: str) -> str:
+def name_of(model: str, detector: str = GUARD) -> str:
     """Return the name of a model in verdicts and jobs: a folder's own name, or the hub name."""
-    folder = folder_of(model)
-    return "guardfleet-demo" if model == DEMO else folder.name if folder else model
+    folder = folder_of(model, detector)
+    return DEMO_NAMES[detector] if model == DEMO else folder.name if folder else model
 
 
 def digest_of(folder: pathlib.Path, memory: pathlib.Path | None = None) -> str:

@@ -21,8 +21,17 @@ SHOWN = 2  # names of weights in a message
 
 def require_servable(name: str, config: Any) -> None:
     """Refuse, by its config.json alone, a network of another type, and weights stored in fewer bits."""
+    if any(str(kind).endswith("ForSequenceClassification") for kind in getattr(config, "architectures", None) or ()):
+        raise ConfigurationError(
+            f"model {name!r} is a classifier, not a guard: set GUARDFLEET_ENGINE__DETECTOR to what it detects, such as ai-text."
+        )
     if config.model_type != "qwen3":
         raise ConfigurationError(f"model {name!r} is of type {config.model_type!r}; guardfleet serves Qwen3Guard-Gen (qwen3).")
+    require_not_quantized(name, config)
+
+
+def require_not_quantized(name: str, config: Any) -> None:
+    """Refuse, by its config.json alone, weights stored in fewer bits."""
     stored = next((found for field in STORED_IN if (found := getattr(config, field, None))), None)
     if stored is not None:
         raise ConfigurationError(
@@ -70,8 +79,8 @@ def _method(stored: Any) -> str:
     return str(getattr(method, "value", method))
 
 
-def require_complete(name: str, report: Mapping[str, Collection[Any]]) -> None:
-    """Refuse what the library could load only partly; `report` is its own, from `output_loading_info`."""
+def require_complete(name: str, report: Mapping[str, Collection[Any]], kind: str = "Qwen3") -> None:
+    """Refuse what the library could load only partly; `report` is its own, from `output_loading_info`. `kind`: of network."""
     for finding, said in (
         ("missing_keys", "lacks weights"),
         ("mismatched_keys", "has weights of other sizes than its config.json says"),
@@ -80,7 +89,7 @@ def require_complete(name: str, report: Mapping[str, Collection[Any]]) -> None:
             raise ConfigurationError(f"model {name!r} {said} ({_some(report[finding])}): download its files again.")
     if report.get("unexpected_keys"):
         raise ConfigurationError(
-            f"model {name!r} holds weights that a Qwen3 lacks ({_some(report['unexpected_keys'])}): merge an adapter into its "
+            f"model {name!r} holds weights that a {kind} lacks ({_some(report['unexpected_keys'])}): merge an adapter into its "
             "weights, use 16-bit weights instead of quantized ones, and leave out what was only for training."
         )
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 Coverage = Literal["windows", "head", "tail", "ends"]  # all of it, or the part that the caller wants judged
 Span = tuple[int, int]  # characters, end exclusive
+Window = TypeVar("Window")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +29,33 @@ def cut(offsets: Sequence[Span], n_chars: int, *, size: int, overlap: int) -> li
     completely in one. There are as few windows as possible, with about equal overlaps. Raises ValueError if windows would not
     advance.
     """
-    if not 0 < overlap < size:
-        raise ValueError(f"windows of {size} tokens cannot overlap by {overlap}")
-    if len(offsets) <= size:
+    starts = starts_of(len(offsets), size=size, overlap=overlap)
+    if len(starts) == 1:
         return [(0, n_chars)]
-    rest = len(offsets) - size  # tokens after the first window; also where the last begins
-    more = -(-rest // (size - overlap))
-    starts = [i * rest // more for i in range(more + 1)]
     spans = [(offsets[at][0], offsets[at + size - 1][1]) for at in starts]
     spans[0] = (0, spans[0][1])
     spans[-1] = (spans[-1][0], n_chars)
     return spans
 
 
-def covered(spans: Sequence[Span], coverage: Coverage) -> list[Span]:
+def starts_of(n_tokens: int, *, size: int, overlap: int) -> list[int]:
+    """Return the first token of each window that `cut` makes. Raises ValueError if windows would not advance."""
+    if not 0 < overlap < size:
+        raise ValueError(f"windows of {size} tokens cannot overlap by {overlap}")
+    rest = max(0, n_tokens - size)  # tokens after the first window; also where the last begins
+    more = -(-rest // (size - overlap))
+    return [i * rest // more for i in range(more + 1)] if more else [0]
+
+
+def covered(windows: Sequence[Window], coverage: Coverage) -> list[Window]:
     """Return the windows to judge."""
     if coverage == "head":
-        return [spans[0]]
+        return [windows[0]]
     if coverage == "tail":
-        return [spans[-1]]
+        return [windows[-1]]
     if coverage == "ends":
-        return [spans[0], spans[-1]] if len(spans) > 1 else list(spans)
-    return list(spans)
+        return [windows[0], windows[-1]] if len(windows) > 1 else list(windows)
+    return list(windows)
 
 
 def gaps(spans: Sequence[Span], n_chars: int) -> list[Span]:

@@ -1,0 +1,191 @@
+"""Load a classifier from a folder or the hub, checked before it is trusted: every failure is one sentence with cause and fix."""
+
+import hashlib
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+
+from guardfleet.domain.verdict import GUARD, Model
+from guardfleet.errors import ConfigurationError
+from worker.engine.encoders.families import OUTLINES, layers_of, positions_of
+from worker.engine.encoders.labels import Labels, labels_of
+from worker.engine.encoders.tokens import TOKENISING, Limits, TextReader, reader_of
+from worker.engine.model import hub
+from worker.engine.model.loading import DTYPES, device_for, dtype_for, quiet, translating
+from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
+from worker.engine.model.quantize import quantize_children
+from worker.engine.model.weights import require_complete, require_not_quantized, require_stored, require_wide
+from worker.engine.spec import Spec
+
+HEAD = "ForSequenceClassification"
+NO_LIMIT = 1_000_000  # tokenizers say that they have none with a number above it
+UNUSED = (
+    ".pooler.",
+    "position_ids",
+    "lm_predictions.",
+    "mask_predictions.",
+    "cls.",
+    "lm_head.",
+)  # of pretraining, kept by some files
+
+
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """Weights on their device, and what is derived from the model's own tokenizer and labels."""
+
+    network: Any  # transformers' own, in eval mode
+    reader: TextReader
+    device: torch.device
+    identity: Model
+    pad: int
+    is_multi: bool  # each label is found apart
+
+
+def is_classifier(config: Any) -> bool:
+    """Return whether a config.json says that the model has a classifier's head."""
+    return any(str(name).endswith(HEAD) for name in config.architectures or ())
+
+
+def load(spec: Spec) -> LoadedClassifier:
+    """Load what the specification names, in fp32 on its device; `narrow` makes it what it will be. Raises ConfigurationError."""
+    quiet()
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    name = spec.model
+    folder = folder_of(name, spec.detector)
+    where = str(folder) if folder else name
+    asked = {"revision": spec.revision, "local_files_only": folder is None and hub.is_only_cached(name, spec.revision)}
+    away = " from the hub's cache, because the hub cannot be reached" if asked["local_files_only"] else ""
+    with translating(name, away):
+        config = transformers.AutoConfig.from_pretrained(where, **asked)
+        _require_classifier(spec, config)
+        if folder:
+            _require_sound(name, folder)
+    files = folder or hub.snapshot_of(name, spec.revision)
+    if not folder:
+        asked["revision"] = files.name  # a branch name may move meanwhile, and means nothing later
+    on = device_for(spec.device, spec.quantize)
+    found = digest_of(folder, spec.memory) if folder else None
+    with translating(name, away):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
+        network, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            where, dtype=torch.float32, output_loading_info=True, **asked
+        )
+        if not folder:  # only now it has them
+            _require_sound(name, files)
+    require_complete(name, _without_unused(report), "classifier of its family")
+    labels = _labels(spec, network)
+    reader = _reader(spec, tokenizer, network)
+    _detach(network)
+    if folder and digest_of(folder, spec.memory) != found:
+        raise ConfigurationError(f"model folder {name!r} changed while it was loaded: start again when it is complete.")
+    identity = Model(
+        name_of(name, spec.detector),
+        _revision(spec, found or files.name),
+        _policy_of(spec, reader),
+        is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
+        detector=spec.detector,
+        labels=labels.names,
+        neutral=labels.neutral,
+    )
+    return LoadedClassifier(network.eval().to(on), reader, on, identity, tokenizer.pad_token_id or 0, labels.neutral is None)
+
+
+def config_of(spec: Spec) -> Any:
+    """Return the model's configuration, read from its config.json. Raises ConfigurationError."""
+    quiet()
+    folder = folder_of(spec.model, spec.detector)
+    offline = folder is None and hub.is_only_cached(spec.model, spec.revision)
+    with translating(spec.model, ""):
+        return transformers.AutoConfig.from_pretrained(str(folder or spec.model), revision=spec.revision, local_files_only=offline)
+
+
+def inspected(spec: Spec) -> Labels:
+    """Return the labels of a classifier without reading its weights. Raises ConfigurationError for what loading would refuse."""
+    config, folder = config_of(spec), folder_of(spec.model, spec.detector)
+    with translating(spec.model, ""):
+        _require_classifier(spec, config)
+        if folder:
+            _require_sound(spec.model, folder)
+    return labels_of(spec.model, config, config.num_labels, spec.neutral_label)
+
+
+def narrow(loaded: LoadedClassifier, spec: Spec) -> bool:
+    """Give the network the type that the specification asks for, in place, and its layers eight bits if it asks for them.
+
+    Returns whether that changed anything.
+    """
+    dtype = DTYPES[spec.dtype if spec.dtype != "auto" else dtype_for(loaded.device, spec.quantize)]
+    loaded.network.to(dtype)
+    if spec.quantize != "none":
+        for layer in layers_of(loaded.network):
+            for module in list(layer.modules()):
+                quantize_children(module, spec.quantize, loaded.device)
+    return dtype is not torch.float32 or spec.quantize != "none"
+
+
+def _require_classifier(spec: Spec, config: Any) -> None:
+    """Refuse, by its config.json alone, what is no classifier of a family that is served."""
+    served = ", ".join(OUTLINES)
+    if not is_classifier(config):
+        has = ", ".join(str(name) for name in config.architectures or ()) or "no architecture in its config.json"
+        raise ConfigurationError(
+            f"model {spec.model!r} cannot judge as the detector {spec.detector!r}: it is no classifier (it has {has}); use a "
+            f"*{HEAD} ({served}), or set GUARDFLEET_ENGINE__DETECTOR to {GUARD} for a guard."
+        )
+    require_not_quantized(spec.model, config)
+    if config.model_type not in OUTLINES:
+        raise ConfigurationError(f"model {spec.model!r} is of type {config.model_type!r}; classifiers of {served} are served.")
+
+
+def _require_sound(name: str, folder: pathlib.Path) -> None:
+    require_stored(name, folder)
+    require_wide(name, folder)
+
+
+def _without_unused(report: Any) -> dict[str, Any]:
+    """Return the library's report without weights of pretraining heads, which no classifier reads."""
+    unexpected = [key for key in report.get("unexpected_keys", ()) if not any(part in f".{key}" for part in UNUSED)]
+    return {**report, "unexpected_keys": unexpected}
+
+
+def _labels(spec: Spec, network: Any) -> Labels:
+    head = network.classifier
+    outputs = (getattr(head, "out_proj", None) or head).weight.shape[0]
+    return labels_of(spec.model, network.config, int(outputs), spec.neutral_label)
+
+
+def _reader(spec: Spec, tokenizer: Any, network: Any) -> TextReader:
+    positions = positions_of(network.config)
+    stated = int(min(tokenizer.model_max_length, NO_LIMIT))
+    if len(tokenizer) > network.config.vocab_size:
+        raise ConfigurationError(
+            f"model {spec.model!r}: its tokenizer has {len(tokenizer)} entries, but its weights {network.config.vocab_size}."
+        )
+    with translating(spec.model, ""):
+        return reader_of(
+            spec.model,
+            tokenizer,
+            lambda frame: Limits.of(min(positions, stated), frame, spec.policy, spec.min_tokens),
+        )
+
+
+def _revision(spec: Spec, found: str) -> str:
+    return found if spec.quantize == "none" else f"{spec.quantize}:{found}"  # other numbers, other detections
+
+
+def _policy_of(spec: Spec, reader: TextReader) -> str:
+    """Return a digest of what decides a detection besides the weights: whatever changes a text's rows or their sum changes it."""
+    limits = reader.limits
+    parts = (TOKENISING, spec.window_rule, limits.size, limits.overlap, limits.policy.most, limits.min_tokens, spec.neutral_label)
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def _detach(network: Any) -> None:
+    """Copy weights that are memory-mapped from the file: whoever writes to it later would change what judges."""
+    for weight in network.parameters():
+        if weight.device.type == "cpu":
+            weight.data = weight.data.clone()
