@@ -80,10 +80,11 @@ def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any], of: Weights) -> Estim
         alike = value * (1 - value) / variance
     else:
         alike = total**2 / float((of.chance * base**2).sum())
-    return Estimate(value, *_wilson(value, alike))
+    return Estimate(value, *wilson(value, alike))
 
 
-def _wilson(share: float, n: float) -> tuple[float, float]:
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Return the bounds of a share's 95 % interval, found among `n` texts."""
     middle = share + Z95**2 / (2 * n)
     spread = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
     scale = 1 + Z95**2 / n

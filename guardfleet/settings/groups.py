@@ -37,6 +37,10 @@ class EngineSettings(Group):
     min_tokens: int = Field(
         default=0, ge=0, le=100_000, description="A detector says `too_short` of texts with fewer tokens; 0: of empty ones only."
     )
+    follow_deployments: bool = Field(
+        default=True,
+        description="Serve what `guardfleet models deploy` has rolled out instead of `model`; `named_only` workers never do.",
+    )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` uses the GPU if there is one."
     )

@@ -81,6 +81,11 @@ class BatchingEngine:
         """The model that judges."""
         return self._backend.model
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether rows are padded to the longest of their batch."""
+        return self._backend.padded
+
     def submit(self, contents: Sequence[Content], *, urgent: bool = False, coverage: Coverage | None = None) -> "Future[Judged]":
         """Tokenise in the caller's thread, then queue the rows."""
         started = time.perf_counter()

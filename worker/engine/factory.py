@@ -1,5 +1,7 @@
 """Build the engine that a configuration asks for."""
 
+import gc
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +18,7 @@ def make_backend(spec: Spec) -> Backend:
     """Build the `instant` backend or the model's. Raises ConfigurationError. Imports torch only for a model."""
     if spec.kind == "instant":
         name = NAME if spec.model == DEMO else spec.model
-        return InstantBackend(name=name, ms_per_batch=spec.instant_ms_per_batch, policy=spec.policy)
+        return InstantBackend(name=name, ms_per_batch=spec.instant_ms_per_batch, policy=spec.policy, revision=spec.revision)
     with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
         # A thread that has run OpenMP keeps a team of workers, and two teams on the same cores put each other to sleep between
         # loops (measured: a sixth of the speed). So a thread that ends loads the model, and only the engine's thread runs it.
@@ -29,6 +31,14 @@ def require_device(spec: Spec) -> None:
         from worker.engine.model.loading import device_for  # noqa: PLC0415 - as below
 
         device_for(spec.device, spec.quantize)
+
+
+def give_memory_back() -> None:
+    """Give back what an engine that was stopped has left on the device, so that another model finds it free."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # it is loaded if an engine has used it
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _open(spec: Spec) -> Backend:

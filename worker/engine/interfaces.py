@@ -186,6 +186,10 @@ class Engine(Protocol):
     def model(self) -> Model:
         """The model that judges."""
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether rows are padded to the longest of their batch: the slow way, where the packed pass did not run."""
+
     def submit(self, contents: Sequence[Content], *, urgent: bool = False, coverage: Coverage | None = None) -> "Future[Judged]":
         """Judge the texts; the future resolves once all are answered. Raises DrainingError if the engine accepts no more.
 

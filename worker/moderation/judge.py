@@ -23,7 +23,7 @@ from worker.moderation.throughput import Throughput
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges for one worker process, with its one model. Called from all of its task threads."""
+    """Judges with one model. Called from all task threads of the process."""
 
     db: Database
     engine: Engine
@@ -76,7 +76,8 @@ class Judge:
         return {i: judgement_of(answer) for i, answer in zip(asked, judged.answers, strict=True)}
 
     def _key(self, held: Claim, digest: bytes) -> Key:
-        return digest, held.plan.long_texts, None if held.reuse else held.job_id
+        """Return what two texts must share to be judged once: the model too, since a process may have two."""
+        return digest, self.model_id, held.plan.long_texts, None if held.reuse else held.job_id
 
 
 def coverage_of(held: Claim) -> Coverage | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from celery import Celery
 from celery.exceptions import Reject
@@ -34,9 +34,11 @@ from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import Claim, Limits
 from guardfleet.telemetry import metrics, tracing
 from guardfleet.telemetry.logs import get_logger, told
+from worker.moderation.comparing import Witness, nobody
 from worker.moderation.isolation import SUSPECT_CLAIMS, Isolation
 from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
+from worker.moderation.seats import Seats
 from worker.moderation.single_flight import Scope, SingleFlight
 from worker.moderation.tally import Tally
 
@@ -44,6 +46,7 @@ FINISH_TRIES = 6  # 8 to 16 s for the database to restart; then the shard is pos
 ISOLATION_S = 1.0  # delay of a shard that cannot run here now, such as a second suspect
 PAUSE_S = 5.0  # before a message goes back or a shard is due again because PostgreSQL is down
 T = TypeVar("T")
+UNSEATED = cast("Judge", None)  # the moderator of a process holds no judge, which would keep a model that was replaced in memory
 
 
 def fatal(reason: str) -> None:
@@ -57,7 +60,7 @@ class Moderator:
 
     db: Database
     keyring: Keyring
-    judge: Judge
+    seats: Seats
     leases: LeaseKeeper
     tuning: Tuning
     worker: str
@@ -68,25 +71,37 @@ class Moderator:
     end: Callable[[str], None] = fatal  # ends the process
     dying: threading.Event = field(default_factory=threading.Event)  # the engine is dead, and the process will end
     tally: Tally = field(default_factory=Tally)
+    witness: Witness = nobody  # looks at each shard that was finished
+    judge: Judge = UNSEATED  # of one shard, from its claim to its end
 
     def __call__(self, job: int, shard: int) -> None:
         """Moderate one shard. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
         with self.isolation.enter() as wait_for_exclusive:
             if self.dying.is_set():  # a claim would count against a shard that never ran
                 raise Reject("the engine died", requeue=True)
-            started = time.perf_counter()
-            held = self._claim(job, shard)
-            if held is None:  # a duplicate message: the shard is held, settled, or was tried too often
-                metrics.SHARDS.labels("skipped").inc()
-                get_logger().debug("shard_skipped", job_number=job, shard=shard)
+            with self.seats.take(job, shard) as judges:
+                self._moderate(job, shard, judges, wait_for_exclusive)
+
+    def _moderate(self, job: int, shard: int, judges: Sequence[Judge], wait_for_exclusive: Callable[[], bool]) -> None:
+        """Have the first judge that the shard may have moderate it from its claim to its end."""
+        started = time.perf_counter()
+        for judge in judges:
+            held = self._claim(job, shard, judge)
+            if held is not None:
+                replace(self, judge=judge).hold(held, started, wait_for_exclusive)
                 return
-            metrics.CLAIMS.labels(held.lane.label).inc()
-            with self.tally.in_work(held.n), self.leases.keep(held), self._named(held), self._traced(held):
-                if held.claims < SUSPECT_CLAIMS or wait_for_exclusive():
-                    self._work(held, started)
-                else:
-                    self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
-                    metrics.SHARDS.labels("postponed").inc()
+        metrics.SHARDS.labels("skipped").inc()  # a duplicate message: the shard is held, settled, or was tried too often
+        get_logger().debug("shard_skipped", job_number=job, shard=shard)
+
+    def hold(self, held: Claim, started: float, wait_for_exclusive: Callable[[], bool]) -> None:
+        """Moderate a shard that is claimed, with the judge that this was bound to."""
+        metrics.CLAIMS.labels(held.lane.label).inc()
+        with self.tally.in_work(held.n), self.leases.keep(held), self._named(held), self._traced(held):
+            if held.claims < SUSPECT_CLAIMS or wait_for_exclusive():
+                self._work(held, started)
+            else:
+                self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
+                metrics.SHARDS.labels("postponed").inc()
 
     def _named(self, held: Claim) -> AbstractContextManager[object]:
         """Give every line that this thread logs the job's public id, the shard, the tenant, the worker and its model."""
@@ -103,9 +118,9 @@ class Moderator:
         }
         return tracing.span(f"process {held.lane.label}", about, kind="CONSUMER", jobs=[held.public_id])
 
-    def _claim(self, job: int, shard: int) -> Claim | None:
+    def _claim(self, job: int, shard: int, judge: Judge) -> Claim | None:
         limits = Limits(self.tuning.max_claims, self.tuning.max_failures)
-        model, lease_s = self.judge.engine.model.name, self.tuning.lease_s
+        model, lease_s = judge.engine.model.name, self.tuning.lease_s
         try:
             return shards.claim(self.db, job, shard, worker=self.worker, lease_s=lease_s, limits=limits, model=model)
         except RetryableError as error:
@@ -195,6 +210,7 @@ class Moderator:
             get_logger().warning("shard_fenced", seconds=round(seconds, 3))
             return
         self.tally.add(texts, written, seconds=seconds, escalated=escalation.escalated)
+        self.witness(self.judge, held, texts, rows, device_s)
         get_logger().info("shard_finished", texts=len(rows), seconds=round(seconds, 3))
 
     def _patiently(self, write: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""Writes this worker's row every few seconds: that it is there, what it does, and what it can do."""
+"""Writes this worker's row every few seconds: that it is there, what it does, and what it can do; and looks what it should do."""
 
 import threading
 from collections.abc import Callable
@@ -23,6 +23,7 @@ class Presence:
         self._state = WorkerState.LOADING
         self._model: Model | None = None
         self._rates: Rates = lambda: (None, None)
+        self._look: Callable[[], None] = lambda: None
         self._changed = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -34,6 +35,14 @@ class Presence:
     def ready(self, model: Model, rates: Rates) -> None:
         """Report from now on that the worker takes work, with this model, and what `rates` measures."""
         self._model, self._rates, self._state = model, rates, WorkerState.READY
+        self._changed.set()
+
+    def follow(self, look: Callable[[], None]) -> None:
+        """Call this after each report from now on: it reads and writes rows, and waits for nothing else."""
+        self._look = look
+
+    def soon(self) -> None:
+        """Report at once: something has changed."""
         self._changed.set()
 
     def stop(self) -> None:
@@ -60,5 +69,7 @@ class Presence:
         )
         try:
             fleet.report(self._db, seen)
+            if self._state is WorkerState.READY:
+                self._look()
         except GuardfleetError:
             return  # the health thread says that PostgreSQL is away

@@ -97,7 +97,7 @@ def evaluate(
     other_settings = _in_precision(settings, against) if against else None
     if other_settings:
         require_device(spec_of(other_settings))
-    rows, labels, left_out = _labelled(sources, reading, settings, limit)
+    rows, labels, left_out = labelled(sources, reading, settings, limit)
     started = time.perf_counter()
     judged, model = _judge(settings, rows)
     report = Report.of(model, labels, judged)
@@ -213,7 +213,7 @@ def _judge(settings: Settings, rows: list[PayloadRow]) -> tuple[list[Judgement],
     return judged, f"{backend.model.name}@{backend.model.revision[:12]}"
 
 
-def _labelled(
+def labelled(
     sources: list[str], reading: Reading, settings: Settings, limit: int | None
 ) -> tuple[list[PayloadRow], list[bool], LeftOut]:
     """Return the rows that are labelled unsafe or not: `label` as `safe`, `unsafe` or a boolean, or `labels.unsafe`."""

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from guardfleet.domain.states import JobState
 from guardfleet.store.schema.administration import AuditEvent, InstallationKey, SchemaSupport, Tenant
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
+from guardfleet.store.schema.deployments import Comparison, Deployment, Disagreement, Seat
 from guardfleet.store.schema.erasures import Erasure, HeldJob, LegalHold
 from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
 from guardfleet.store.schema.fleet import Scaling, Worker
@@ -43,8 +44,11 @@ __all__ = [
     "Attempt",
     "AuditEvent",
     "Base",
+    "Comparison",
     "Decision",
     "Delivery",
+    "Deployment",
+    "Disagreement",
     "Endpoint",
     "Erasure",
     "File",
@@ -62,6 +66,7 @@ __all__ = [
     "SampleText",
     "Scaling",
     "SchemaSupport",
+    "Seat",
     "Tenant",
     "TermList",
     "Worker",

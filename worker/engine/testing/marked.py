@@ -1,7 +1,8 @@
 """An engine backend without a model, for load runs and fault tests. It judges by marks in the text and says so in its name.
 
 `[[unsafe]]`, `[[controversial]]`, `[[babble]]` choose the answer. `[[doubt]]` is judged with low certainty and `[[overruled]]`
-wrongly by the engine of this name, both as unsafe by one of another name. `[[raise]]` fails its batch; `[[oom]]` fits in no batch
+wrongly by the engine of this name, both as unsafe by one of another name. `[[rev:X]]` is unsafe for the revision X alone; the
+revision `broken` cannot be opened. `[[raise]]` fails its batch; `[[oom]]` fits in no batch
 of two; `[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills the process.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardfleet.domain.verdict import Model
+from guardfleet.errors import ConfigurationError
 from worker.engine.interfaces import Answer, DeviceFullError, DeviceLostError, Pieces, Prepared, Synchronous, Unjudgeable
 from worker.engine.prompting.prompt import Content, InvalidConversationError, messages_of
 from worker.engine.prompting.windows import DEFAULT_POLICY, Coverage, Policy, covered, cut, gaps
@@ -26,6 +28,7 @@ ANSWERS = {
 FIRST_THOUGHTS = {"[[doubt]]": ("Safety: Controversial\nCategories: Unethical Acts", (0.3, 0.5, 0.2))}
 SECOND_THOUGHTS = dict.fromkeys(("[[doubt]]", "[[overruled]]"), ANSWERS["[[unsafe]]"])
 NAME = "instant"
+REVISION, BROKEN = "1", "broken"
 CHARS_PER_TOKEN = 4  # about as in byte-level BPE of English
 ANSWER_TOKENS = 8
 
@@ -52,9 +55,13 @@ class InstantBackend(Synchronous):
         budget_tokens: int = 65_536,
         max_rows: int = 512,
         policy: Policy = DEFAULT_POLICY,
+        revision: str | None = None,
     ) -> None:
-        self.model = Model(name, "1", "marks", is_demo=True)
-        self._answers = ANSWERS | (FIRST_THOUGHTS if name == NAME else SECOND_THOUGHTS)
+        if revision == BROKEN:
+            raise ConfigurationError(f"model {name!r} cannot be used: the revision {BROKEN!r} is there to fail.")
+        self.model = Model(name, revision or REVISION, "marks", is_demo=True)
+        own = {f"[[rev:{self.model.revision}]]": ANSWERS["[[unsafe]]"]}
+        self._answers = ANSWERS | own | (FIRST_THOUGHTS if name == NAME else SECOND_THOUGHTS)
         self.device = "none"
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
         self._pause_s, self._policy = ms_per_batch / 1000, policy
