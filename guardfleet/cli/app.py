@@ -86,7 +86,7 @@ def scan(
     from guardfleet.cli.commands.scan import Scan
     from guardfleet.telemetry import logs
 
-    settings = load_settings(model=model)
+    settings = load_settings(model=model).with_own_model()
     logs.configure(settings.but(log_level="error", log_format="console"), process="scan")
     options.plan.check()
     return Scan(

@@ -90,6 +90,8 @@ class Follower:
             deployments.settle(self._db, main, partial(stored.all_serve, detector=self._detector, deployment_id=main.id))
         if self._differs():
             self._wake.set()
+        else:
+            self._reason = None
 
     def wrong(self) -> str | None:
         """Return why the process does not serve what is deployed, or None."""
@@ -122,7 +124,7 @@ class Follower:
             try:
                 self._follow(self._plan)
             except RetryableError as error:  # the next look tries again
-                self._say(str(error))
+                self._reason = str(error)
             except Exception as error:  # noqa: BLE001 - without this thread the process would never follow again
                 get_logger().error("swap_failed", **told(error))
                 self._pause("the change failed in this worker; its log says where")
@@ -139,16 +141,14 @@ class Follower:
             self._seats.put_beside(None)
             self._end_retired()
             self._announce()
-        if plan.beside is None:
-            self._say(None)
-        elif self._seats.beside is None:
+        if plan.beside is not None and self._seats.beside is None:
             self._try(plan.beside, self._put_beside)
-        else:
+        elif plan.beside is not None and self._seats.beside is not None:  # another share
             self._seats.put_beside(_placed(self._seats.beside.seat, plan.beside))
 
     def _try(self, deployment: Deployment | None, act: Callable[[Deployment | None], None]) -> None:
         """Do it; if the model fails, halt a deployment that is being tried, and otherwise say so and try again later."""
-        label = deployment.label if deployment else "settings"
+        label = _label(deployment)
         try:
             act(deployment)
         except ConfigurationError as error:
@@ -163,7 +163,7 @@ class Follower:
         with self._turn(alone=False) as is_granted:
             if not is_granted:
                 return
-            get_logger().info("swap_began", deployment=deployment.label, beside=True)
+            self._begin(deployment, is_beside=True)
             try:
                 seat = self._bringer.bring(deployment, served=served)
             except NoRoomError as error:
@@ -178,7 +178,7 @@ class Follower:
             return
         with self._turn(alone=True) as is_granted:
             if is_granted and not self._stopped.is_set():
-                get_logger().info("swap_began", deployment=deployment.label if deployment else None, beside=False)
+                self._begin(deployment, is_beside=False)
                 self._swap_alone(deployment)
 
     def _swap_beside(self, deployment: Deployment | None) -> bool:
@@ -186,7 +186,7 @@ class Follower:
         with self._turn(alone=False) as is_granted:
             if not is_granted:
                 return False
-            get_logger().info("swap_began", deployment=deployment.label if deployment else None, beside=True)
+            self._begin(deployment, is_beside=True)
             try:
                 self._put_in(self._bringer.bring(deployment, served=self._engine_served()), deployment)
             except NoRoomError as error:
@@ -218,6 +218,11 @@ class Follower:
             raise
         self._put_in(seat, deployment)
 
+    def _begin(self, deployment: Deployment | None, *, is_beside: bool) -> None:
+        label = _label(deployment)
+        self._reason = f"{label} is being loaded" + (" beside the model that is served" if is_beside else "; no work is taken")
+        get_logger().info("swap_began", deployment=label, beside=is_beside)
+
     def _engine_served(self) -> Served | None:
         main = self._seats.main
         return None if main is None else Served.of(main.judge.engine)
@@ -226,11 +231,8 @@ class Follower:
         self._seats.put_in(seat)
         self._served = deployment
         self._announce()
-        self._say(None)
         model = seat.model
-        get_logger().info(
-            "swap_done", deployment=deployment.label if deployment else None, model=model.name, revision=model.revision[:12]
-        )
+        get_logger().info("swap_done", deployment=_label(deployment), model=model.name, revision=model.revision[:12])
         self._end_retired()
 
     def _announce(self) -> None:
@@ -251,14 +253,11 @@ class Follower:
         try:
             if not is_granted:
                 others = [seat for seat in stored.there(self._db, self._detector) if seat.worker != self._worker]
-                self._say(NO_OTHER if alone and not others else WAITS)
+                self._reason = NO_OTHER if alone and not others else WAITS
             yield is_granted
         finally:
             if is_granted:
                 stored.end_turn(self._db, self._worker)
-
-    def _say(self, reason: str | None) -> None:
-        self._reason = reason
 
     def _pause(self, reason: str) -> None:
         self._reason, self._not_before = reason, time.monotonic() + AGAIN_S
@@ -267,6 +266,10 @@ class Follower:
 def follows(settings: Settings) -> bool:
     """Return whether a worker with these settings serves what is deployed: one that is there for its model's name does not."""
     return settings.engine.follow_deployments and not settings.worker.named_only
+
+
+def _label(deployment: Deployment | None) -> str:
+    return deployment.label if deployment else "settings"
 
 
 def _beside_of(deployment: Deployment | None) -> tuple[int, float, bool] | None:

@@ -41,10 +41,6 @@ class Presence:
         """Call this after each report from now on: it reads and writes rows, and waits for nothing else."""
         self._look = look
 
-    def soon(self) -> None:
-        """Report at once: something has changed."""
-        self._changed.set()
-
     def stop(self) -> None:
         """Report the end, if PostgreSQL is there; safe to call twice."""
         if not self._stopped.is_set():

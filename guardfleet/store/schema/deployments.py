@@ -85,4 +85,3 @@ class Disagreement(Base):
     live: Mapped[str]
     candidate: Mapped[str]
     __table_args__ = (ForeignKeyConstraint(["deployment_id"], ["deployment.id"], ondelete="CASCADE"),)
-
