@@ -1,6 +1,7 @@
 """The model of a fleet is changed while it works: real processes, bulk and interactive work, and rows that say who judged."""
 
 import pathlib
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
 
+DEMO = pathlib.Path(__file__).parents[2] / "models" / "demo"
 DISPATCHER, WORKER = ("dispatcher",), ("worker",)
 
 
@@ -272,3 +274,27 @@ def test_a_model_of_another_name_takes_the_jobs_that_name_it_and_those_that_name
         assert producer.status(waiting.label).done == 0  # no worker has that model any more
         said(settings, "models", "rollback")
         assert finished(producer, waiting).done == 1
+
+
+@with_broker("redis")
+def test_a_damaged_model_folder_is_refused_by_a_real_worker_and_a_whole_one_is_taken(
+    producer: DirectClient, settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    damaged, whole = tmp_path / "damaged", tmp_path / "whole"
+    for folder in (damaged, whole):
+        shutil.copytree(DEMO, folder)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5000])
+    (whole / "config.json").write_text((whole / "config.json").read_text() + "\n")  # another revision that judges alike
+    real = settings.but(engine="model", threads=1)
+    with fleet(real, tmp_path, DISPATCHER, WORKER):
+        ready(producer, 1)
+        before = one(producer, "hello")
+        halted = reached(producer, deployed(producer, None, model=str(damaged)), DeploymentState.HALTED)
+        assert "cannot be loaded" in (halted.reason or "")
+        assert one(producer, "hello")["revision"] == before["revision"]
+        active = reached(producer, deployed(producer, None, model=str(whole)), DeploymentState.ACTIVE)
+        after = one(producer, "hello")
+    assert (before["model"], after["model"]) == ("demo", "whole")
+    assert after["revision"] == active.found != before["revision"]
+    assert after["severity"] == before["severity"]
