@@ -9,39 +9,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
 
 from guardfleet.domain.states import DeploymentState
 from guardfleet.domain.verdict import Model
 from guardfleet.errors import ConfigurationError, GuardfleetError, NoRoomError, RetryableError
-from guardfleet.settings import Settings
 from guardfleet.store.deployments import deployments
 from guardfleet.store.deployments import seats as stored
-from guardfleet.store.deployments.deployments import Deployment, Standing
+from guardfleet.store.deployments.deployments import Deployment
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 from worker.engine.factory import give_memory_back
-from worker.moderation.seats import Beside, Seat, Seats
+from worker.moderation.seats import Seat, Seats
 from worker.process.bringing import Bringer, Served
+from worker.process.plan import Plan, follows, is_placed, placed, plan_of
 
 AGAIN_S = 30.0  # before a model that cannot be brought in, and that nobody can halt, is tried again
 NO_OTHER = "there is no room beside the model that is served, and no other worker serves meanwhile: start one, or restart this one"
 WAITS = "waits for its turn: other workers are changing to another model"
-
-
-class Plan(NamedTuple):
-    """What the process should serve, and have beside it; None for `main`: the model of its settings."""
-
-    main: Deployment | None = None
-    beside: Deployment | None = None
-
-
-def plan_of(standing: Standing) -> Plan:
-    """Return what workers are to do: what is rolled out goes before what is active."""
-    candidate = standing.candidate
-    if candidate is not None and candidate.told is DeploymentState.ROLLING:
-        return Plan(candidate)
-    return Plan(standing.active, candidate)
 
 
 class Follower:
@@ -67,6 +51,7 @@ class Follower:
         self._plan = Plan(served)
         self._reason: str | None = None
         self._not_before = 0.0
+        self._no_room_for: tuple[int | None, ...] = ()  # the deployment that was found not to fit beside what is served
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._live, name="follow", daemon=True)
@@ -82,8 +67,9 @@ class Follower:
 
     def look(self) -> None:
         """Read what is deployed, write what this process serves, and make what was rolled out active if all serve it."""
-        standing = deployments.standing(self._db, self._detector) if self._follows else Standing(self._served)
-        self._plan = plan_of(standing)
+        before, self._plan = self._plan.ids, self._wanted()
+        if self._plan.ids != before:
+            self._not_before = 0.0
         stored.report(self._db, self._row())
         main = self._plan.main
         if main is not None and main.told is DeploymentState.ROLLING and self._serves(main):
@@ -92,6 +78,9 @@ class Follower:
             self._wake.set()
         else:
             self._reason = None
+
+    def _wanted(self) -> Plan:
+        return plan_of(deployments.standing(self._db, self._detector)) if self._follows else Plan(self._served)
 
     def wrong(self) -> str | None:
         """Return why the process does not serve what is deployed, or None."""
@@ -108,10 +97,7 @@ class Follower:
         return main is not None and main.deployment_id == (deployment.id if deployment else None)
 
     def _differs(self) -> bool:
-        plan, beside = self._plan, self._seats.beside
-        return not self._serves(plan.main) or _beside_of(plan.beside) != (
-            (beside.seat.deployment_id, beside.share, beside.judges) if beside else None
-        )
+        return not self._serves(self._plan.main) or not is_placed(self._seats.beside, self._plan.beside)
 
     def _live(self) -> None:
         while True:
@@ -144,7 +130,7 @@ class Follower:
         if plan.beside is not None and self._seats.beside is None:
             self._try(plan.beside, self._put_beside)
         elif plan.beside is not None and self._seats.beside is not None:  # another share
-            self._seats.put_beside(_placed(self._seats.beside.seat, plan.beside))
+            self._seats.put_beside(placed(self._seats.beside.seat, plan.beside))
 
     def _try(self, deployment: Deployment | None, act: Callable[[Deployment | None], None]) -> None:
         """Do it; if the model fails, halt a deployment that is being tried, and otherwise say so and try again later."""
@@ -165,17 +151,22 @@ class Follower:
                 return
             self._begin(deployment, is_beside=True)
             try:
-                seat = self._bringer.bring(deployment, served=served)
+                seat = self._brought(deployment, served=served)
             except NoRoomError as error:
                 raise ConfigurationError(f"it cannot be beside the model that is served: {error}") from error
-            self._seats.put_beside(_placed(seat, deployment))
+            if seat is None:
+                return
+            self._seats.put_beside(placed(seat, deployment))
             self._announce()
             get_logger().info("swap_done", deployment=deployment.label, beside=True, revision=seat.model.revision[:12])
 
     def _swap(self, deployment: Deployment | None) -> None:
         """Change to another model: beside the one that serves if there is room, otherwise in its place."""
-        if (deployment is None or not deployment.alone) and not self._swap_beside(deployment):
+        wanted = deployment.id if deployment else None
+        is_alone = (deployment is not None and deployment.alone) or self._no_room_for == (wanted,)
+        if not is_alone and not self._swap_beside(deployment):
             return
+        self._no_room_for = (wanted,)
         with self._turn(alone=True) as is_granted:
             if is_granted and not self._stopped.is_set():
                 self._begin(deployment, is_beside=False)
@@ -188,12 +179,27 @@ class Follower:
                 return False
             self._begin(deployment, is_beside=True)
             try:
-                self._put_in(self._bringer.bring(deployment, served=self._engine_served()), deployment)
+                seat = self._brought(deployment, served=self._engine_served())
             except NoRoomError as error:
                 get_logger().warning("swap_waits", reason=str(error))
                 give_memory_back()
                 return True
+            if seat is not None:
+                self._put_in(seat, deployment)
             return False
+
+    def _brought(self, deployment: Deployment | None, *, served: Served | None) -> Seat | None:
+        """Return the model, unless it was halted or rolled back while it was loaded, which may have taken minutes."""
+        seat = self._bringer.bring(deployment, served=served)
+        try:
+            is_wanted = (deployment.id if deployment else None) in self._wanted().ids
+        except GuardfleetError:
+            seat.judge.engine.stop()
+            raise
+        if is_wanted:
+            return seat
+        seat.judge.engine.stop()
+        return None
 
     def _swap_alone(self, deployment: Deployment | None) -> None:
         """Take no work, end what is in hand, free the device, and only then load. If that fails, load what served before."""
@@ -229,7 +235,7 @@ class Follower:
 
     def _put_in(self, seat: Seat, deployment: Deployment | None) -> None:
         self._seats.put_in(seat)
-        self._served = deployment
+        self._served, self._no_room_for = deployment, ()
         self._announce()
         model = seat.model
         get_logger().info("swap_done", deployment=_label(deployment), model=model.name, revision=model.revision[:12])
@@ -263,18 +269,5 @@ class Follower:
         self._reason, self._not_before = reason, time.monotonic() + AGAIN_S
 
 
-def follows(settings: Settings) -> bool:
-    """Return whether a worker with these settings serves what is deployed: one that is there for its model's name does not."""
-    return settings.engine.follow_deployments and not settings.worker.named_only
-
-
 def _label(deployment: Deployment | None) -> str:
     return deployment.label if deployment else "settings"
-
-
-def _beside_of(deployment: Deployment | None) -> tuple[int, float, bool] | None:
-    return None if deployment is None else (deployment.id, deployment.share, deployment.told is DeploymentState.CANARY)
-
-
-def _placed(seat: Seat, deployment: Deployment) -> Beside:
-    return Beside(seat, deployment.share, judges=deployment.told is DeploymentState.CANARY)

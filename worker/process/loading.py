@@ -11,7 +11,7 @@ from guardfleet.telemetry.health import Health
 from guardfleet.telemetry.logs import get_logger, told
 from worker.moderation.seats import Seat
 from worker.process.bringing import Bringer
-from worker.process.following import follows, plan_of
+from worker.process.plan import follows, plan_of
 
 
 def loaded(bringer: Bringer, health: Health) -> tuple[Seat, Deployment | None]:

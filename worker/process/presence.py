@@ -10,6 +10,7 @@ from guardfleet.store import fleet
 from guardfleet.store.fleet import Sighting
 from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry import metrics
+from guardfleet.telemetry.logs import get_logger, told
 
 REPORT_S = 2.0
 Rates = Callable[[], tuple[float | None, float | None]]
@@ -69,3 +70,5 @@ class Presence:
                 self._look()
         except GuardfleetError:
             return  # the health thread says that PostgreSQL is away
+        except Exception as error:  # noqa: BLE001 - a worker that stops reporting counts as gone
+            get_logger().error("swap_failed", **told(error))
