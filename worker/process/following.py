@@ -157,6 +157,7 @@ class Follower:
             if seat is None:
                 return
             self._seats.put_beside(placed(seat, deployment))
+            self._reason = None
             self._announce()
             get_logger().info("swap_done", deployment=deployment.label, beside=True, revision=seat.model.revision[:12])
 
@@ -226,7 +227,9 @@ class Follower:
 
     def _begin(self, deployment: Deployment | None, *, is_beside: bool) -> None:
         label = _label(deployment)
-        self._reason = f"{label} is being loaded" + (" beside the model that is served" if is_beside else "; no work is taken")
+        self._reason = f"loads {deployment.label if deployment else 'the model of its settings'}" + (
+            " beside the model that is served" if is_beside else "; no work is taken"
+        )
         get_logger().info("swap_began", deployment=label, beside=is_beside)
 
     def _engine_served(self) -> Served | None:
@@ -235,7 +238,7 @@ class Follower:
 
     def _put_in(self, seat: Seat, deployment: Deployment | None) -> None:
         self._seats.put_in(seat)
-        self._served, self._no_room_for = deployment, ()
+        self._served, self._no_room_for, self._reason = deployment, (), None
         self._announce()
         model = seat.model
         get_logger().info("swap_done", deployment=_label(deployment), model=model.name, revision=model.revision[:12])
