@@ -295,6 +295,6 @@ def test_a_damaged_model_folder_is_refused_by_a_real_worker_and_a_whole_one_is_t
         assert one(producer, "hello")["revision"] == before["revision"]
         active = reached(producer, deployed(producer, None, model=str(whole)), DeploymentState.ACTIVE)
         after = one(producer, "hello")
-    assert (before["model"], after["model"]) == ("demo", "whole")
+    assert (before["model"], after["model"]) == ("guardfleet-demo", "whole")
     assert after["revision"] == active.found != before["revision"]
     assert after["severity"] == before["severity"]
