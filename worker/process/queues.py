@@ -38,11 +38,10 @@ class BulkQueues:
             requires = ("celery.worker.consumer.tasks:Tasks",)
 
             def start(self, consumer: Any) -> None:
-                look(consumer)
                 consumer.timer.call_repeatedly(TURN_S, look, (consumer,))
 
         return Look
 
     def _look(self, consumer: Any) -> None:
-        if consumer.task_consumer is not None:
+        if consumer.task_consumer is not None and consumer.task_consumer.on_message is not None:  # Celery's loop has begun
             turn(consumer.task_consumer, self._app, self._wanted)
