@@ -43,6 +43,10 @@ class ConfigurationError(GuardfleetError):
     """A setting, a file or the machine is not as required; the process does not start."""
 
 
+class NoRoomError(ConfigurationError):
+    """The model does not fit on the device as full as it is now; on an empty one it may."""
+
+
 class StatementError(GuardfleetError):
     """PostgreSQL refused a statement: a defect of ours, or a value it cannot store. Names the rule, never a value."""
 

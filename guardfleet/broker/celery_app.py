@@ -78,6 +78,14 @@ def make_app(settings: Settings, name: str, *, model: str | None = None) -> Cele
     return app
 
 
+def add_queues(app: Celery, settings: Settings, model: str) -> None:
+    """Let the application know the queues of another model's work; whoever consumes them declares them."""
+    queues, is_redis = Queues.of(settings.namespace), speaks_redis(settings.required("broker_url"))
+    for name in (queues.of_model(lane, model) for lane in Lane):
+        if name not in app.amqp.queues:
+            app.amqp.queues.add(_queue(name, queues, is_redis=is_redis))
+
+
 class Publisher:
     """Publishes messages with publisher confirms over a connection of its own. Not thread-safe."""
 

@@ -13,6 +13,7 @@ from guardfleet.cli.commands.erasing_app import erase, erasures, hold_app
 from guardfleet.cli.commands.evaluate_app import evaluate
 from guardfleet.cli.commands.labels_app import labels_app, reviews, sample
 from guardfleet.cli.commands.lists_app import lists_app
+from guardfleet.cli.commands.models_app import models_app
 from guardfleet.cli.commands.plan import plan
 from guardfleet.cli.commands.policy_app import policy_app, redecide
 from guardfleet.cli.commands.processes import api, dispatcher, worker
@@ -40,6 +41,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(policy_app, name="policy")
 app.add_typer(lists_app, name="lists")
 app.add_typer(labels_app, name="labels")
+app.add_typer(models_app, name="models")
 app.add_typer(bench_app, name="bench")
 app.add_typer(hold_app, name="hold")
 
@@ -83,7 +85,7 @@ def scan(
     from guardfleet.cli.commands.scan import Scan
     from guardfleet.telemetry import logs
 
-    settings = load_settings(model=model)
+    settings = load_settings(model=model).with_own_model()
     logs.configure(settings.but(log_level="error", log_format="console"), process="scan")
     options.plan.check()
     return Scan(

@@ -1,4 +1,4 @@
-"""The states of jobs, shards, deliveries and uploaded files, and the transitions between them.
+"""The states of jobs, shards, deliveries, uploaded files and deployments, and the transitions between them.
 
 `TRANSITIONS` is the one table: its keys are functions of the store, and a test compares docs/states.md with it.
 """
@@ -80,6 +80,23 @@ class FileState(IntEnum):
     REMOVED = 3  # set by removed(): the file storage has deleted its content
 
 
+class DeploymentState(IntEnum):
+    """The state of a deployment; stored as its number. Of one detector, one is ACTIVE at most, and one a candidate at most."""
+
+    SHADOW = 0  # set by begin(): it judges a share of the texts again, and nobody is told
+    CANARY = 1  # set by begin(): workers that have both models judge a share of the shards with it
+    ROLLING = 2  # set by begin(), advance() and promote(): workers change to it, one after the other
+    ACTIVE = 3  # set by settle() once all workers serve it, and by roll_back() of the one after it
+    HALTED = 4  # set by halt() because it failed, and by stop(); workers go back to what was active
+    ROLLED_BACK = 5  # set by roll_back()
+    SUPERSEDED = 6  # set by settle() of the next one
+
+    @property
+    def label(self) -> str:
+        """Lower-case name, as shown to users."""
+        return self.name.lower()
+
+
 TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], ...]]] = {
     JobState: {
         "seal": ((JobState.INGESTING, JobState.RUNNING), (JobState.INGESTING, JobState.COMPLETED)),
@@ -124,5 +141,26 @@ TRANSITIONS: Mapping[type[IntEnum], Mapping[str, tuple[tuple[IntEnum, IntEnum], 
         "erase": ((FileState.WHOLE, FileState.DELETED),),
         "expire": ((FileState.UPLOADING, FileState.DELETED), (FileState.WHOLE, FileState.DELETED)),
         "removed": ((FileState.DELETED, FileState.REMOVED),),
+    },
+    DeploymentState: {
+        "advance": ((DeploymentState.CANARY, DeploymentState.ROLLING), (DeploymentState.CANARY, DeploymentState.HALTED)),
+        "promote": ((DeploymentState.SHADOW, DeploymentState.ROLLING), (DeploymentState.CANARY, DeploymentState.ROLLING)),
+        "settle": ((DeploymentState.ROLLING, DeploymentState.ACTIVE), (DeploymentState.ACTIVE, DeploymentState.SUPERSEDED)),
+        "halt": (
+            (DeploymentState.SHADOW, DeploymentState.HALTED),
+            (DeploymentState.CANARY, DeploymentState.HALTED),
+            (DeploymentState.ROLLING, DeploymentState.HALTED),
+        ),
+        "stop": (
+            (DeploymentState.SHADOW, DeploymentState.HALTED),
+            (DeploymentState.CANARY, DeploymentState.HALTED),
+            (DeploymentState.ROLLING, DeploymentState.HALTED),
+        ),
+        "roll_back": (
+            (DeploymentState.CANARY, DeploymentState.ROLLED_BACK),
+            (DeploymentState.ROLLING, DeploymentState.ROLLED_BACK),
+            (DeploymentState.ACTIVE, DeploymentState.ROLLED_BACK),
+            (DeploymentState.SUPERSEDED, DeploymentState.ACTIVE),
+        ),
     },
 }

@@ -41,6 +41,10 @@ class EngineSettings(Group):
         default=False,
         description="Ask a detector for the model's own words on why, if it can give them; not of neutral labels; far slower.",
     )
+    follow_deployments: bool = Field(
+        default=True,
+        description="Serve what `guardfleet models deploy` has rolled out instead of `model`; `named_only` workers never do.",
+    )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$", description="`auto` uses the GPU if there is one."
     )

@@ -172,6 +172,10 @@ class Settings(BaseSettings):
             update[name] = group.model_copy(update=value) if isinstance(value, dict) and isinstance(group, BaseModel) else value
         return self.model_copy(update=update)
 
+    def with_own_model(self) -> Self:
+        """Return a copy whose workers serve its model, whatever `guardfleet models` has deployed."""
+        return self.model_copy(update={"engine": self.engine.model_copy(update={"follow_deployments": False})})
+
     def as_environment(self) -> dict[str, str]:
         """Return the variables that rebuild these settings in a child process (secrets included)."""
         out: dict[str, str] = {}

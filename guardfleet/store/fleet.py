@@ -61,7 +61,9 @@ def rates(db: Database) -> dict[str, tuple[float, float]]:
 def forget_old(db: Database) -> None:
     """Delete the rows of workers that have not been heard of for days."""
     with db.session() as connection:
-        connection.execute("delete from worker where seen_at < now() - make_interval(days => %(days)s)", {"days": int(FORGET_DAYS)})
+        for table in ("worker", "seat"):
+            old = "seen_at < now() - make_interval(days => %(days)s)"
+            connection.execute(f"delete from {table} where {old}", {"days": int(FORGET_DAYS)})
 
 
 def write_wanted(db: Database, wanted: Mapping[str, int]) -> None:

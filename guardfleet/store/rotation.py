@@ -19,9 +19,10 @@ from guardfleet.store.postgres.database import Connection, Database
 LOCK_KEY = 0x6B65_7973  # "keys"
 PIECE = 50  # rows per transaction: finishing a shard waits at most for one transaction
 SEALED = {  # columns under the secret key
-    "job": ("data_key",), "file": ("data_key",), "endpoint": ("secret", "old_secret"), "legal_hold": ("target",)
+    "job": ("data_key",), "file": ("data_key",), "endpoint": ("secret", "old_secret"), "legal_hold": ("target",),
+    "deployment": ("data_key",),
 }  # fmt: skip
-DATA_KEYS = ("job", "file")
+DATA_KEYS = ("job", "file", "deployment")
 
 
 @dataclass(frozen=True, slots=True)

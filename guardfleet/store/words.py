@@ -11,7 +11,7 @@ from enum import IntEnum
 from guardfleet.domain import ids
 from guardfleet.domain.detection import Outcome
 from guardfleet.domain.lanes import Lane
-from guardfleet.domain.states import DeliveryState, FileState, JobState, ShardState
+from guardfleet.domain.states import DeliveryState, DeploymentState, FileState, JobState, ShardState
 from guardfleet.domain.verdict import ERASED, ServedBy, Severity
 from guardfleet.rows.payload import ERASED as NOTE_ERASED
 
@@ -64,6 +64,14 @@ WHOLE_FILE = _state(FileState.WHOLE)
 UPLOADING_FILE = _state(FileState.UPLOADING)
 KEPT_FILE = _state(FileState.UPLOADING, FileState.WHOLE)
 LEFT_FILE = _state(FileState.DELETED)  # its content may still exist
+
+ACTIVE_DEPLOYMENT = _state(DeploymentState.ACTIVE)
+CANDIDATE_DEPLOYMENT = _state(DeploymentState.SHADOW, DeploymentState.CANARY, DeploymentState.ROLLING)
+COMPARED_DEPLOYMENT = _state(DeploymentState.SHADOW, DeploymentState.CANARY)
+CANARY_DEPLOYMENT = _state(DeploymentState.CANARY)
+ROLLING_DEPLOYMENT = _state(DeploymentState.ROLLING)
+SUPERSEDED_DEPLOYMENT = _state(DeploymentState.SUPERSEDED)
+SERVED_DEPLOYMENT = _state(DeploymentState.CANARY, DeploymentState.ROLLING, DeploymentState.ACTIVE)
 
 REUSABLE_VERDICT = f"served_by = {ServedBy.MODEL} and severity < {Severity.ERROR}"
 REUSABLE_DETECTION = f"served_by = {ServedBy.MODEL} and outcome <> {Outcome.ERROR}"

@@ -59,6 +59,7 @@ SLUGS = (
     "request", "request_failed", "throttle_away", "watching_paused",
     "file_intake_paused", "file_intake_failed", "file_intake_ended",
     "policy_not_understood",
+    "swap_began", "swap_done", "swap_failed", "swap_waits", "golden_checked", "comparison_failed", "comparison_dropped",
     "child_started", "child_exited", "child_given_up", "shards_freed", "shards_not_freed", "workers_stopped",
 )  # fmt: skip
 

@@ -60,6 +60,13 @@ ACTS: dict[str, tuple[str, ...]] = {
     "erase --id c4n4ry --subject c4n4ry=c4n4ry --yes": ("erasure.begin", "erasure.finish"),
     "erase --job JOB --yes": ("erasure.begin", "job.erase", "erasure.finish"),
     "erase --rewrite": ("erasure.rewrite", "erasure.rewrite"),  # of both
+    "models deploy demo --canary 5%": ("deployment.create",),
+    "models promote": ("deployment.promote",),
+    "models stop": ("deployment.stop",),
+    "models shadow demo --revision c4n4ry": ("deployment.create",),
+    "models stop guard": ("deployment.stop",),
+    "models deploy demo --golden IN_LABELLED": ("deployment.create",),
+    "models rollback": ("deployment.roll_back",),
     "keys rotate-secret": ("secret_key.rotate", "secret_key.retire"),
 }  # fmt: skip
 READING = {
@@ -67,7 +74,7 @@ READING = {
     "bench engine", "bench pipeline", "plan", "labels list", "reviews",
     "erasures", "hold list",
     "policy check", "policy schema", "policy preset", "policy test", "policy list", "policy show",
-    "lists check", "lists list", "lists diff", "lists match", "lists hits", "lists prune",
+    "models list", "models show", "lists check", "lists list", "lists diff", "lists match", "lists hits", "lists prune",
 }  # fmt: skip
 ELSEWHERE = {"retry"}  # needs a job with failed texts: tests/store/test_retry.py
 PROCESSES = {"up", "worker", "dispatcher", "api"}  # whose acts are those of tests/store/test_audit.py and tests/http/test_audit.py
@@ -110,7 +117,8 @@ def test_each_command_leaves_its_rows_under_user_and_host(
     (policy := tmp_path / "mine.yaml").write_text(f"name: mine\ndescription: {CANARY}\ndefault: flag\n")
     (terms := tmp_path / "terms.txt").write_text(f"{CANARY}\n")
     (labels := tmp_path / "labels.jsonl").write_text(json.dumps({"seq": 0, "label": "unsafe"}))
-    files = {"IN": source, "OUT": out, "POLICY": policy, "TERMS": terms, "LABELS": labels}
+    (golden := tmp_path / "golden.jsonl").write_text(json.dumps({"text": CANARY, "label": "unsafe"}))
+    files = {"IN_LABELLED": golden, "IN": source, "OUT": out, "POLICY": policy, "TERMS": terms, "LABELS": labels}
     names, settings = {"SCANNED": scanned} | {name: str(path) for name, path in files.items()}, of_database
     for act, actions in ACTS.items():
         if act.startswith("results"):

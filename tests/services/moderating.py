@@ -13,6 +13,7 @@ from worker.engine.engine import BatchingEngine
 from worker.engine.testing.marked import InstantBackend
 from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
+from worker.moderation.seats import Seat, Seats
 from worker.moderation.tasks import Moderator
 
 
@@ -29,5 +30,5 @@ def moderator(db: Database, keyring: Keyring) -> Iterator[Moderator]:
     engine = BatchingEngine(InstantBackend())
     engine.start()
     judge = Judge(db, engine, settings.cache, verdicts.register_model(db, engine.model))
-    yield Moderator(db, keyring, judge, LeaseKeeper(db, lease_s=45), settings.tuning, "w", Impatient(), lambda: 0.5)
+    yield Moderator(db, keyring, Seats(Seat(judge)), LeaseKeeper(db, lease_s=45), settings.tuning, "w", Impatient(), lambda: 0.5)
     engine.stop()

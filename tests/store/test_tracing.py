@@ -70,7 +70,8 @@ def test_a_shard_links_to_its_job_whose_root_has_the_jobs_ids_and_times(
     for name, span in found.items():
         is_the_engines = name.startswith("chat ")
         assert any(key.startswith("gen_ai.") for key in span.attributes or {}) is is_the_engines
-    inside = found[f"chat {moderator.judge.engine.model.name}"], found["settle"]
+    assert moderator.seats.main is not None
+    inside = found[f"chat {moderator.seats.main.model.name}"], found["settle"]
     assert {span.parent and span.parent.span_id for span in inside} == {shard.context.span_id}
 
 

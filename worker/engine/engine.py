@@ -82,6 +82,11 @@ class BatchingEngine:
         """The model that judges."""
         return self._backend.model
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether rows are padded to the longest of their batch."""
+        return self._backend.padded
+
     def submit(
         self,
         contents: Sequence[Content],

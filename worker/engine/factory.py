@@ -1,5 +1,7 @@
 """Build the engine that a configuration asks for."""
 
+import gc
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +22,7 @@ def make_backend(spec: Spec) -> Backend:
             name=name,
             ms_per_batch=spec.instant_ms_per_batch,
             policy=spec.policy,
+            revision=spec.revision,
             detector=spec.detector,
             min_tokens=spec.min_tokens,
         )
@@ -35,6 +38,14 @@ def require_device(spec: Spec) -> None:
         from worker.engine.model.loading import device_for  # noqa: PLC0415 - as below
 
         device_for(spec.device, spec.quantize)
+
+
+def give_memory_back() -> None:
+    """Give back what an engine that was stopped has left on the device, so that another model finds it free."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # it is loaded if an engine has used it
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _open(spec: Spec) -> Backend:

@@ -193,6 +193,10 @@ class Engine(Protocol):
     def model(self) -> Model:
         """The model that judges."""
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether rows are padded to the longest of their batch: the slow way, where the packed pass did not run."""
+
     def submit(
         self,
         contents: Sequence[Content],

@@ -37,7 +37,7 @@ class Kind(Generic[J]):
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges for one worker process, with its one model. Called from all of its task threads.
+    """Judges with one model. Called from all task threads of the process.
 
     `window_rule`: how a detector's windows of a long text become one detection.
     """
@@ -120,7 +120,8 @@ class Judge:
         return {i: kind.of(answer) for i, answer in zip(asked, judged.answers, strict=True)}
 
     def _key(self, held: Claim, digest: bytes) -> Key:
-        return digest, held.plan.long_texts, None if held.reuse else held.job_id
+        """Return what two texts must share to be judged once: the model too, since a process may have two."""
+        return digest, self.model_id, held.plan.long_texts, None if held.reuse else held.job_id
 
 
 def coverage_of(held: Claim) -> Coverage | None:

@@ -6,10 +6,10 @@ Celery would acknowledge the message of a task that raised, and the failure woul
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from celery import Celery
 from celery.exceptions import Reject
@@ -32,10 +32,12 @@ from guardfleet.store.shards.handoff import Provisional, Said
 from guardfleet.store.shards.leases import Claim, Limits, Waits
 from guardfleet.telemetry import metrics, tracing
 from guardfleet.telemetry.logs import get_logger, told
+from worker.moderation.comparing import Witness, nobody
 from worker.moderation.isolation import SUSPECT_CLAIMS, Isolation
 from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
 from worker.moderation.outcome import Loaded, next_route, stored_rows
+from worker.moderation.seats import Seats
 from worker.moderation.single_flight import Scope, SingleFlight
 from worker.moderation.tally import Tally
 
@@ -43,6 +45,7 @@ FINISH_TRIES = 6  # 8 to 16 s for the database to restart; then the shard is pos
 ISOLATION_S = 1.0  # delay of a shard that cannot run here now, such as a second suspect
 PAUSE_S = 5.0  # before a message goes back or a shard is due again because PostgreSQL is down
 T = TypeVar("T")
+UNSEATED = cast("Judge", None)  # the moderator of a process holds no judge, which would keep a model that was replaced in memory
 
 
 def fatal(reason: str) -> None:
@@ -56,7 +59,7 @@ class Moderator:
 
     db: Database
     keyring: Keyring
-    judge: Judge
+    seats: Seats
     leases: LeaseKeeper
     tuning: Tuning
     worker: str
@@ -67,25 +70,37 @@ class Moderator:
     end: Callable[[str], None] = fatal  # ends the process
     dying: threading.Event = field(default_factory=threading.Event)  # the engine is dead, and the process will end
     tally: Tally = field(default_factory=Tally)
+    witness: Witness = nobody  # looks at each shard that was finished
+    judge: Judge = UNSEATED  # of one shard, from its claim to its end
 
     def __call__(self, job: int, shard: int) -> None:
         """Moderate one shard. Returns when the message is to be acknowledged; raises Reject when it is to go back."""
         with self.isolation.enter() as wait_for_exclusive:
             if self.dying.is_set():  # a claim would count against a shard that never ran
                 raise Reject("the engine died", requeue=True)
-            started = time.perf_counter()
-            held = self._claim(job, shard)
-            if held is None:  # a duplicate message: the shard is held, settled, or was tried too often
-                metrics.SHARDS.labels("skipped").inc()
-                get_logger().debug("shard_skipped", job_number=job, shard=shard)
+            with self.seats.take(job, shard) as judges:
+                self._moderate(job, shard, judges, wait_for_exclusive)
+
+    def _moderate(self, job: int, shard: int, judges: Sequence[Judge], wait_for_exclusive: Callable[[], bool]) -> None:
+        """Have the first judge that the shard may have moderate it from its claim to its end."""
+        started = time.perf_counter()
+        for judge in judges:
+            held = self._claim(job, shard, judge)
+            if held is not None:
+                replace(self, judge=judge).hold(held, started, wait_for_exclusive)
                 return
-            metrics.CLAIMS.labels(held.lane.label).inc()
-            with self.tally.in_work(held.n), self.leases.keep(held), self._named(held), self._traced(held):
-                if held.claims < SUSPECT_CLAIMS or wait_for_exclusive():
-                    self._work(held, started)
-                else:
-                    self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
-                    metrics.SHARDS.labels("postponed").inc()
+        metrics.SHARDS.labels("skipped").inc()  # a duplicate message: the shard is held, settled, or was tried too often
+        get_logger().debug("shard_skipped", job_number=job, shard=shard)
+
+    def hold(self, held: Claim, started: float, wait_for_exclusive: Callable[[], bool]) -> None:
+        """Moderate a shard that is claimed, with the judge that this was bound to."""
+        metrics.CLAIMS.labels(held.lane.label).inc()
+        with self.tally.in_work(held.n), self.leases.keep(held), self._named(held), self._traced(held):
+            if held.claims < SUSPECT_CLAIMS or wait_for_exclusive():
+                self._work(held, started)
+            else:
+                self._hand_back(lambda: shards.postpone(self.db, held, delay_s=ISOLATION_S))
+                metrics.SHARDS.labels("postponed").inc()
 
     def _named(self, held: Claim) -> AbstractContextManager[object]:
         """Give every line that this thread logs the job's public id, the shard, the tenant, the worker and its model."""
@@ -102,10 +117,10 @@ class Moderator:
         }
         return tracing.span(f"process {held.lane.label}", about, kind="CONSUMER", jobs=[held.public_id])
 
-    def _claim(self, job: int, shard: int) -> Claim | None:
+    def _claim(self, job: int, shard: int, judge: Judge) -> Claim | None:
         limits = Limits(self.tuning.max_claims, self.tuning.max_failures)
-        detector, lease_s = route_of(self.judge.detector), self.tuning.lease_s
-        waits_for = Waits(detector or self.judge.engine.model.name, takes_any=detector is None)
+        detector, lease_s = route_of(judge.detector), self.tuning.lease_s
+        waits_for = Waits(detector or judge.engine.model.name, takes_any=detector is None)
         try:
             return shards.claim(self.db, job, shard, worker=self.worker, lease_s=lease_s, limits=limits, by=waits_for)
         except RetryableError as error:
@@ -204,6 +219,8 @@ class Moderator:
             return
         self.tally.add(shard.texts, written, seconds=seconds, escalated=said.escalation.escalated)
         self.tally.detected(found)
+        if self.judge.detector == GUARD:
+            self.witness(self.judge, held, shard.texts, rows, device_s)
         get_logger().info("shard_finished", texts=len(rows), seconds=round(seconds, 3))
 
     def _patiently(self, write: Callable[[], T]) -> T:

@@ -17,6 +17,7 @@ from kombu import Connection, Consumer, Message
 
 from guardfleet.broker.celery_app import connected
 from guardfleet.telemetry.logs import get_logger
+from worker.process.queues import turn
 from worker.process.watchdog import CONNECTS_IN_S
 
 SLOTS = 2
@@ -37,6 +38,10 @@ class Express:
         self._turned_at: float | None = None
         self._failing_since: float | None = time.monotonic()  # until it has taken messages, or waited for them, once
         self._has_said = False
+
+    def consume(self, queues: Sequence[str]) -> None:
+        """Consume these queues from now on, in place of any others; the application knows them."""
+        self._queues = queues
 
     def start(self) -> None:
         """Start consuming; the broker may be down."""
@@ -78,9 +83,10 @@ class Express:
         queues = [self._app.amqp.queues[name] for name in self._queues]
         with (
             connection.channel() as channel,
-            Consumer(channel, queues, on_message=self._take, accept=["json"], prefetch_count=SLOTS),
+            Consumer(channel, queues, on_message=self._take, accept=["json"], prefetch_count=SLOTS) as consumer,
         ):
             while not self._draining.is_set() or self._running:
+                turn(consumer, self._app, self._queues)
                 self._turned_at = time.monotonic()
                 with suppress(TimeoutError):
                     connection.drain_events(timeout=POLL_S if self._running else IDLE_S)

@@ -22,7 +22,7 @@ from typing import Any
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
-from guardfleet.broker.celery_app import RefusedError, declare, make_app
+from guardfleet.broker.celery_app import RefusedError, add_queues, declare, make_app
 from guardfleet.domain.detection import route_of
 from guardfleet.domain.lanes import Lane, Queues
 from guardfleet.domain.verdict import Model
@@ -31,7 +31,7 @@ from guardfleet.process import interpreter
 from guardfleet.process.readiness import say_ready
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import installation, migrate, verdicts
+from guardfleet.store import installation, migrate
 from guardfleet.store.policy import policies
 from guardfleet.store.postgres import pooler
 from guardfleet.store.postgres.database import Database
@@ -40,18 +40,19 @@ from guardfleet.telemetry import memory
 from guardfleet.telemetry.health import Health, Part
 from guardfleet.telemetry.logs import get_logger
 from guardfleet.telemetry.probes import Reporting
-from worker.engine.interfaces import Engine
 from worker.moderation import tasks
-from worker.moderation.judge import Judge
+from worker.moderation.comparing import Comparer
 from worker.moderation.leases import LeaseKeeper
+from worker.moderation.seats import Seats
 from worker.moderation.throughput import Throughput
+from worker.process.bringing import Bringer, MakeEngine
+from worker.process.following import Follower
 from worker.process.interactive_consumer import Express
 from worker.process.loading import loaded
 from worker.process.presence import Presence
+from worker.process.queues import BulkQueues
 from worker.process.watchdog import STALLED_STATUS, TICK_LIMIT_S, LoopTick, Watchdog
 from worker.webhooks import delivery
-
-MakeEngine = Callable[[Settings, Throughput], Engine]
 
 
 @dataclass
@@ -60,18 +61,18 @@ class Drain:
 
     requested: threading.Event = field(default_factory=threading.Event)
 
-    def watch(self, engine: Engine) -> None:
-        """Drain the engine from a thread of its own once requested: a signal handler must not wait for a lock."""
-        threading.Thread(target=self._drain, args=(engine,), name="drain", daemon=True).start()
+    def watch(self, seats: Seats) -> None:
+        """Drain the engines from a thread of its own once requested: a signal handler must not wait for a lock."""
+        threading.Thread(target=self._drain, args=(seats,), name="drain", daemon=True).start()
 
     def request(self, **_: Any) -> None:
         """Handle Celery's `worker_shutting_down`, sent on the main thread inside the signal handler."""
         self.requested.set()
 
-    def _drain(self, engine: Engine) -> None:
+    def _drain(self, seats: Seats) -> None:
         self.requested.wait()
         get_logger().info("draining")
-        engine.drain()
+        seats.drain()
 
 
 def run_moderator(settings: Settings, make_engine: MakeEngine) -> int:
@@ -86,51 +87,71 @@ def _moderate(settings: Settings, make_engine: MakeEngine, health: Health) -> in
     worker_name, throughput = shards.holder(os.getpid()), Throughput()
     presence = Presence(db, worker_name)
     presence.start()
-    engine = loaded(settings, partial(make_engine, settings, throughput), health)
-    presence.ready(engine.model, throughput.rates)
-    route = route_of(engine.model.detector) or engine.model.name
-    app = make_app(settings, "guardfleet-worker", model=route)
+    bringer = Bringer(db, keyring, settings, make_engine, throughput, engine_died)
+    first, served = loaded(bringer, health)
+    seats = Seats(first)
+    presence.ready(first.model, throughput.rates)
+    app = make_app(settings, "guardfleet-worker", model=route_of(first.model.detector) or first.model.name)
     drain, tick = Drain(), LoopTick()
-    drain.watch(engine)
-    leases = LeaseKeeper(db, lease_s=settings.tuning.lease_s)
+    drain.watch(seats)
+    leases, comparer = LeaseKeeper(db, lease_s=settings.tuning.lease_s), Comparer(db, seats)
     moderator = tasks.Moderator(
         db=db,
         keyring=keyring,
-        judge=Judge(db, engine, settings.cache, verdicts.register_model(db, engine.model), throughput, settings.engine.window_rule),
+        seats=seats,
         leases=leases,
         tuning=settings.tuning,
         worker=worker_name,
         draining=drain.requested,
         random=random.random,
         end=engine_died,
+        witness=comparer.witness,
     )
     task = tasks.register(app, moderator)
-    bulk, interactive = queues_of(settings, engine.model)
-    express = Express(app, interactive, task, drain.requested)
+    bulk, interactive = queues_of(settings, first.model)
+    express, bulk_queues = Express(app, interactive, task, drain.requested), BulkQueues(app, bulk)
+    del first  # or it would stay in memory when it is replaced
+
+    def changed(model: Model | None) -> None:
+        if model is not None:
+            add_queues(app, settings, route_of(model.detector) or model.name)
+            presence.ready(model, throughput.rates)
+        names = queues_of(settings, model) if model is not None else [[], []]
+        bulk_queues.consume(names[Lane.BULK])
+        express.consume(names[Lane.INTERACTIVE])
+
+    follower = Follower(bringer, seats, served, worker_name, changed=changed, stall_s=settings.tuning.engine_stall_s)
     watchdog = Watchdog(
         {
-            "engine_stalled": (engine.busy_s, settings.tuning.engine_stall_s),
+            "engine_stalled": (seats.busy_s, settings.tuning.engine_stall_s),
             "loop_stalled": (tick.stuck_s, TICK_LIMIT_S),
             "express_stalled": (express.stuck_s, TICK_LIMIT_S),
         }
     )
     health.live = tick.wrong
-    health.add(Part("broker", lambda: tick.away() or express.away(), is_vital=False, address=settings.broker_address))
-    health.add(Part("policies", partial(policies.not_understood, db), is_vital=False))
-    health.add(Part("device", lambda: memory.in_words(*engine.memory_bytes(), "the device's memory"), is_vital=False))
-    leases.start()
-    watchdog.start()
+    for part in (
+        Part("broker", lambda: tick.away() or express.away(), is_vital=False, address=settings.broker_address),
+        Part("policies", partial(policies.not_understood, db), is_vital=False),
+        Part("device", lambda: memory.in_words(*seats.memory_bytes(), "the device's memory"), is_vital=False),
+        Part("deployment", follower.wrong, is_vital=False),
+    ):
+        health.add(part)
+    app.steps["consumer"].add(bulk_queues.step())
+    for one in (leases, watchdog, comparer, follower):
+        one.start()
+    presence.follow(follower.look)
     express.start()
     ready = partial(_say_ready, health)
     try:
         return consume(app, settings.worker.concurrency, settings, bulk, worker_name, drain, tick, ready)
     finally:
         drain.request()
+        for first_to_end in (follower, comparer):
+            first_to_end.stop()
         express.stop(timeout_s=settings.tuning.engine_stall_s)
-        engine.stop(timeout_s=settings.tuning.engine_stall_s)
-        watchdog.stop()
-        leases.stop()
-        presence.stop()
+        seats.stop(timeout_s=settings.tuning.engine_stall_s)
+        for last in (watchdog, leases, presence):
+            last.stop()
         db.close()
         get_logger().info("worker_stopped")
 

@@ -1,5 +1,6 @@
 """Entry points of the worker's processes, called by the command line."""
 
+from collections.abc import Callable
 from functools import partial
 
 from guardfleet.broker.celery_app import Publisher, make_app
@@ -58,8 +59,10 @@ def _stuck(dispatcher: Dispatcher) -> str | None:
     return f"the dispatcher has not ticked for {seconds:.0f} s" if seconds > DISPATCHER_LIMIT_S else None
 
 
-def engine_of(settings: Settings, throughput: Throughput | None = None) -> BatchingEngine:
-    """Make the engine that the settings ask for; its batches are counted, and its death ends the process."""
+def engine_of(
+    settings: Settings, throughput: Throughput | None = None, died: Callable[[str], None] = lifecycle.engine_died
+) -> BatchingEngine:
+    """Make the engine that the settings ask for; its batches are counted, and `died`, called when it dies, ends the process."""
     measured = throughput or Throughput()
     backend = make_backend(spec_of(settings))
     memory_total = backend.memory_total_bytes()
@@ -79,7 +82,7 @@ def engine_of(settings: Settings, throughput: Throughput | None = None) -> Batch
         if memory_total:
             metrics.GPU_MEMORY.labels(backend.device).set(backend.memory_bytes())
 
-    return make_engine(backend, on_batch=counted, on_fatal=lifecycle.engine_died)
+    return make_engine(backend, on_batch=counted, on_fatal=died)
 
 
 def spec_of(settings: Settings) -> Spec:

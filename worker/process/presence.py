@@ -1,4 +1,4 @@
-"""Writes this worker's row every few seconds: that it is there, what it does, and what it can do."""
+"""Writes this worker's row every few seconds: that it is there, what it does, and what it can do; and looks what it should do."""
 
 import threading
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from guardfleet.store import fleet
 from guardfleet.store.fleet import Sighting
 from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry import metrics
+from guardfleet.telemetry.logs import get_logger, told
 
 REPORT_S = 2.0
 Rates = Callable[[], tuple[float | None, float | None]]
@@ -24,6 +25,7 @@ class Presence:
         self._state = WorkerState.LOADING
         self._model: Model | None = None
         self._rates: Rates = lambda: (None, None)
+        self._look: Callable[[], None] = lambda: None
         self._changed = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -36,6 +38,10 @@ class Presence:
         """Report from now on that the worker takes work, with this model, and what `rates` measures."""
         self._model, self._rates, self._state = model, rates, WorkerState.READY
         self._changed.set()
+
+    def follow(self, look: Callable[[], None]) -> None:
+        """Call this after each report from now on: it reads and writes rows, and waits for nothing else."""
+        self._look = look
 
     def stop(self) -> None:
         """Report the end, if PostgreSQL is there; safe to call twice."""
@@ -66,5 +72,9 @@ class Presence:
         )
         try:
             fleet.report(self._db, seen)
+            if self._state is WorkerState.READY:
+                self._look()
         except GuardfleetError:
             return  # the health thread says that PostgreSQL is away
+        except Exception as error:  # noqa: BLE001 - a worker that stops reporting counts as gone
+            get_logger().error("swap_failed", **told(error))

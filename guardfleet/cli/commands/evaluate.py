@@ -77,13 +77,7 @@ def evaluate(
     other_settings = _in_precision(settings, against) if against else None
     if other_settings:
         require_device(spec_of(other_settings))
-    left_out = LeftOut(KNOWN)
-    inputs = opened(sources, reading, max_text_bytes=settings.intake.max_text_bytes, allow_empty=False)
-    read = list(labelled(inputs, settings, limit, label_of, left_out))
-    left_out.say()
-    if not read:
-        raise RejectedError(f"{inputs.name} has no row with a label: give each a `label` of safe or unsafe.")
-    rows, labels = [row for row, _, _ in read], [label for _, label, _ in read]
+    rows, labels, left_out = labelled_texts(sources, reading, settings, limit)
     started = time.perf_counter()
     judged, model = _judge(settings, rows)
     report = Report.of(model, labels, judged)
@@ -203,6 +197,19 @@ def answered(backend: Backend, rows: list[PayloadRow]) -> list[Answer]:
         return [answer for future in futures for answer in future.result().answers]
     finally:
         engine.stop()
+
+
+def labelled_texts(
+    sources: list[str], reading: Reading, settings: Settings, limit: int | None
+) -> tuple[list[PayloadRow], list[bool], LeftOut]:
+    """Return the rows that are labelled unsafe or not: `label` as `safe`, `unsafe` or a boolean, or `labels.unsafe`."""
+    left_out = LeftOut(KNOWN)
+    inputs = opened(sources, reading, max_text_bytes=settings.intake.max_text_bytes, allow_empty=False)
+    read = list(labelled(inputs, settings, limit, label_of, left_out))
+    left_out.say()
+    if not read:
+        raise RejectedError(f"{inputs.name} has no row with a label: give each a `label` of safe or unsafe.")
+    return [row for row, _, _ in read], [label for _, label, _ in read], left_out
 
 
 def label_of(value: Mapping[str, Any]) -> bool | str:

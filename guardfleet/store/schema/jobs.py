@@ -21,6 +21,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from guardfleet.domain.states import JobState
 from guardfleet.store.schema.administration import AuditEvent, InstallationKey, SchemaSupport, Tenant
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
+from guardfleet.store.schema.deployments import Comparison, Deployment, Disagreement, Seat
 from guardfleet.store.schema.detections import Detected, DetectionRow
 from guardfleet.store.schema.erasures import Erasure, HeldJob, LegalHold
 from guardfleet.store.schema.events import Attempt, Delivery, Endpoint, Outbox
@@ -45,10 +46,13 @@ __all__ = [
     "Attempt",
     "AuditEvent",
     "Base",
+    "Comparison",
     "Decision",
     "Delivery",
+    "Deployment",
     "Detected",
     "DetectionRow",
+    "Disagreement",
     "Endpoint",
     "Erasure",
     "File",
@@ -66,6 +70,7 @@ __all__ = [
     "SampleText",
     "Scaling",
     "SchemaSupport",
+    "Seat",
     "Tenant",
     "TermList",
     "Worker",

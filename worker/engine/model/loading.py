@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from guardfleet.domain.verdict import GUARD, Model
-from guardfleet.errors import ConfigurationError
+from guardfleet.errors import ConfigurationError, NoRoomError
 from worker.engine.device import has_bf16_units
 from worker.engine.families.detector import labels_as
 from worker.engine.families.family import Family, family_of
@@ -133,9 +133,7 @@ def _placed(name: str, network: Any, on: torch.device, quantized: str) -> Any:
         network = network.to(on)
         _detach(network)
     except torch.OutOfMemoryError as error:
-        raise ConfigurationError(
-            f"model {name!r} does not fit in the memory of {on}: use a smaller model or another device."
-        ) from error
+        raise NoRoomError(f"model {name!r} does not fit in the memory of {on}: use a smaller model or another device.") from error
     return network
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from guardfleet.errors import ConfigurationError
+from guardfleet.errors import NoRoomError
 from worker.engine.model.host_memory import available_bytes
 from worker.engine.model.quantize import FP8_CAPABILITY
 from worker.engine.model.shape import Shape, shape_of
@@ -150,7 +150,7 @@ def logits_bytes(shape: Shape, item: int) -> int:
 
 
 def plan_for(name: str, config: Any, precision: Precision, device: Device | None) -> Plan | None:
-    """Plan a model from its config.json; None if the device is unknown. Raises ConfigurationError if it does not fit."""
+    """Plan a model from its config.json; None if the device is unknown. Raises NoRoomError if it does not fit."""
     if device is None:
         return None
     sizes = Sizes(shape_of(config), bool(getattr(config, "tie_word_embeddings", False)))
@@ -160,7 +160,7 @@ def plan_for(name: str, config: Any, precision: Precision, device: Device | None
     whole = f" of {_size(device.total)}" if device.is_cuda else ""
     of_weights = f", {_size(made.weights)} of them its weights" if device.is_cuda else " to load its weights"
     freed = "free its memory, or " if device.is_cuda and made.least <= device.total else ""
-    raise ConfigurationError(
+    raise NoRoomError(
         f"model {name!r} in {precision} does not fit on {device.name}: it needs at least {_size(made.least)}{of_weights}, and "
         f"{_size(device.free)}{whole} are free; {freed}use {', or '.join(_fitting(precision, device)) or 'another device'}."
     )

@@ -1,8 +1,9 @@
 """An engine backend without a model, for load runs and fault tests. It judges by marks in the text and says so in its name.
 
 `[[unsafe]]`, `[[controversial]]`, `[[babble]]` choose the answer. `[[doubt]]` is judged with low certainty and `[[overruled]]`
-wrongly by the engine of this name, both as unsafe by one of another name. As a detector it finds `[[found]]`, has nothing to say
-of `[[babble]]`, and says `too_short` of texts with fewer than `min_tokens`. `[[raise]]` fails its batch; `[[oom]]` fits in no batch
+wrongly by the engine of this name, both as unsafe by one of another name. `[[rev:X]]` is unsafe for the revision X alone; the
+revision `broken` cannot be opened. As a detector it finds `[[found]]`, has nothing to say of `[[babble]]`, and says `too_short` of
+texts with fewer than `min_tokens`. `[[raise]]` fails its batch; `[[oom]]` fits in no batch
 of two; `[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills the process.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardfleet.domain.verdict import GUARD, Model
+from guardfleet.errors import ConfigurationError
 from worker.engine.interfaces import (
     Answer,
     DeviceFullError,
@@ -39,6 +41,7 @@ SECOND_THOUGHTS = dict.fromkeys(("[[doubt]]", "[[overruled]]"), ANSWERS["[[unsaf
 NAME = "instant"
 LABELS = ("clear", "found")  # of the instant detector; the first one finds nothing
 FOUND, NOT_FOUND = (0.0625, 0.9375), (0.96875, 0.03125)
+REVISION, BROKEN = "1", "broken"
 CHARS_PER_TOKEN = 4  # about as in byte-level BPE of English
 ANSWER_TOKENS = 8
 
@@ -67,11 +70,15 @@ class InstantBackend(Synchronous):
         policy: Policy = DEFAULT_POLICY,
         detector: str = GUARD,
         min_tokens: int = 0,
+        revision: str | None = None,
     ) -> None:
+        if revision == BROKEN:
+            raise ConfigurationError(f"model {name!r} cannot be used: the revision {BROKEN!r} is there to fail.")
         labels = () if detector == GUARD else LABELS
-        self.model = Model(name, "1", "marks", True, detector, labels, labels[0] if labels else None)
+        self.model = Model(name, revision or REVISION, "marks", True, detector, labels, labels[0] if labels else None)
         self._min_tokens = min_tokens
-        self._answers = ANSWERS | (FIRST_THOUGHTS if name == NAME else SECOND_THOUGHTS)
+        own = {f"[[rev:{self.model.revision}]]": ANSWERS["[[unsafe]]"]}
+        self._answers = ANSWERS | own | (FIRST_THOUGHTS if name == NAME else SECOND_THOUGHTS)
         self.device = "none"
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
         self._pause_s, self._policy = ms_per_batch / 1000, policy
