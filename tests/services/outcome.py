@@ -34,7 +34,7 @@ def assert_exactly_once(producer: DirectClient, job: JobView) -> None:
     with producer.db.begin() as connection:
         events = connection.scalar(f"select count(*) from outbox where job_id = {job.id}")
         detected = connection.execute(
-            f"select place, count(*), count(distinct seq) from detection where job_id = {job.id} group by 1"
+            f"select place, count(*) as n, count(distinct seq) as texts from detection where job_id = {job.id} group by 1"
         )
         of_detectors = {place: (n, texts) for place, n, texts in detected}
         logged = connection.scalar(f"select sum(n) from shard_done where job_id = {job.id}")

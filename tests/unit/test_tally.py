@@ -41,7 +41,8 @@ def test_each_text_is_counted_once_under_what_was_stored(share: float, monkeypat
     ratio: list[tuple[int, int]] = []
     monkeypatch.setattr(metrics.SAFE_RATIO, "add", lambda *counts: ratio.append(counts))
     Tally().add(texts, written, seconds=0.2, escalated=0)
-    assert ratio == [(sum(codes.severity == Severity.SAFE for codes in written), len(texts))]
+    rated = [codes.severity for codes in written if codes.severity != Severity.UNRATED]
+    assert ratio == [(rated.count(Severity.SAFE), len(rated))]
     found = {name: n - before.get(name, 0.0) for name, n in counted().items() if n != before.get(name, 0.0)}
     expected = Counter[tuple[str, ...]]()
     for text, codes in zip(texts, written, strict=True):
