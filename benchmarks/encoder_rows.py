@@ -31,7 +31,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"relative_attention": True, "position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True}
         | {"pos_att_type": "p2c|c2p", "position_biased_input": False},
     ),
-    "modernbert": ("bytes", {"max_position_embeddings": 512, "local_attention": 128}),
+    "modernbert": ("bytes", {"max_position_embeddings": 512, "local_attention": 128, "cls_token_id": 0, "sep_token_id": 2}),
 }
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 VOCABULARY, LONGEST, TOGETHER, LABELS, SEED = 4000, 512, 2048, 3, 7

@@ -15,16 +15,17 @@ from guardfleet.errors import ConfigurationError
 
 FP8_CAPABILITY = (8, 9)  # Ada and Hopper: the first NVIDIA GPUs with fp8 matrix units
 ROWS_HINT = 512  # the size of x that oneDNN's layout is chosen for; others work as well
-LEVELS, MIDDLE = 127, 128
+LEVELS, MIDDLE, BYTES = 127, 128, 255
 LEAST_ROWS = 32  # of a product on CUDA, whose int8 kernels need at least 17
 
 
 class Rounded(NamedTuple):
-    """An input (n, in) as `values` times `scale` (n, 1) in fp32, and its original type."""
+    """An input (n, in) as `values` times `scale` (n, 1) in fp32, and its original type. `low` (n,): what 0 stands for; None: 0."""
 
     values: torch.Tensor
     scale: torch.Tensor
     dtype: torch.dtype
+    low: torch.Tensor | None = None
 
 
 Rounding = Callable[[torch.Tensor], Rounded]
@@ -150,20 +151,24 @@ def _int8(matrix: Matrix, x: Rounded) -> torch.Tensor:
 
 
 def _to_bytes(x: torch.Tensor) -> Rounded:
-    """Round to unsigned bytes around the middle of their range, which CPU units multiply."""
-    top = _top(x)
-    signed = (x * (LEVELS / top)).round_().to(torch.int8)  # directly to unsigned takes nine times as long
-    return Rounded(signed.view(torch.uint8).bitwise_xor_(MIDDLE), top.div_(LEVELS), x.dtype)
+    """Round to unsigned bytes from each row's least value to its greatest: what GELU leaves is hardly ever below 0."""
+    low, high = x.amin(-1, keepdim=True).float(), x.amax(-1, keepdim=True).float()
+    scale = ((high - low) / BYTES).clamp_min_(1e-12)
+    signed = (x * (1 / scale)).sub_(low / scale + MIDDLE).round_().to(torch.int8)  # directly to unsigned takes nine times as long
+    return Rounded(signed.view(torch.uint8).bitwise_xor_(MIDDLE), scale, x.dtype, low[:, 0])
 
 
 def _onednn(matrix: Matrix) -> Product:
     packed = torch.ops.onednn.qlinear_prepack(matrix.values.contiguous(), [ROWS_HINT, matrix.values.shape[1]])
     none = torch.zeros(len(matrix.scale), dtype=torch.int32)
     apply, scale = torch.ops.onednn.qlinear_pointwise, matrix.scale.contiguous()
+    sums = matrix.values.sum(1, dtype=torch.int64).float() * scale  # what an input of ones gives
 
     def product(x: Rounded) -> torch.Tensor:
-        out: torch.Tensor = apply(x.values, 1.0, MIDDLE, packed, scale, none, None, 1.0, 0, torch.float32, "none", [], "")
-        return out.mul_(x.scale).to(x.dtype)
+        if x.low is None:
+            raise ValueError("the input was rounded for another product")
+        out: torch.Tensor = apply(x.values, 1.0, 0, packed, scale, none, None, 1.0, 0, torch.float32, "none", [], "")
+        return out.mul_(x.scale).addr_(x.low, sums).to(x.dtype)
 
     return product
 
