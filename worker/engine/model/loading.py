@@ -22,7 +22,7 @@ from worker.engine.model import hub
 from worker.engine.model.decoding_rules import require_greedy, require_readable
 from worker.engine.model.memory import Plan, Precision, device_of, plan_for
 from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
-from worker.engine.model.quantize import quantize
+from worker.engine.model.quantize import ARITHMETIC, quantize
 from worker.engine.model.quantize import require as require_eight_bits
 from worker.engine.model.weights import require_complete, require_servable, require_stored, require_wide
 from worker.engine.prompting.prompt import POLICY, Content, InvalidConversationError, Prompter, Turns, messages_of
@@ -111,7 +111,7 @@ def load(
     identity = Model(
         name_of(name),
         f"{quantized}:{revision_found}" if is_quantized else revision_found,  # other numbers, other verdicts
-        _policy_of(tokenizer, neutralises=neutralises),
+        _policy_of(tokenizer, neutralises=neutralises, is_quantized=is_quantized),
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
         detector=detector,
         labels=labels,
@@ -156,9 +156,11 @@ def translating(name: str, away: str) -> Iterator[None]:
         raise ConfigurationError(f"model {name!r} cannot be loaded{away}: {sentence(error)}") from error
 
 
-def _policy_of(tokenizer: Any, *, neutralises: bool) -> str:
-    """Return a digest of the template and of how texts are put into it: whatever changes a prompt changes the policy."""
-    parts = (str(tokenizer.chat_template), PROMPTING, f"neutralises={neutralises}")
+def _policy_of(tokenizer: Any, *, neutralises: bool, is_quantized: bool) -> str:
+    """Return a digest of the template, of how texts are put into it, and of the arithmetic if it is not the model's own."""
+    parts = [str(tokenizer.chat_template), PROMPTING, f"neutralises={neutralises}"]
+    if is_quantized:
+        parts.append(f"eight_bits={ARITHMETIC}")
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

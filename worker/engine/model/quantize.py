@@ -16,6 +16,7 @@ from guardfleet.errors import ConfigurationError
 FP8_CAPABILITY = (8, 9)  # Ada and Hopper: the first NVIDIA GPUs with fp8 matrix units
 ROWS_HINT = 512  # the size of x that oneDNN's layout is chosen for; others work as well
 LEVELS, MIDDLE, BYTES = 127, 128, 255
+ARITHMETIC = "2"  # how inputs and weights are rounded: raised with each change, so that answers of another way are not reused
 LEAST_ROWS = 32  # of a product on CUDA, whose int8 kernels need at least 17
 
 
