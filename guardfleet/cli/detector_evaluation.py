@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from guardfleet.cli.evaluation import Confusion
-from guardfleet.domain.detection import LEAST_FOUND, Detection, Outcome
+from guardfleet.domain.detection import Detection, Outcome, says
 from guardfleet.domain.verdict import Model
 from guardfleet.sampling.population import Mask, Numbers
 from guardfleet.sampling.thresholds import Cut, auroc, cut_at, threshold_at
 
 BANDS = (200, 500, 1000, 2000)  # characters; where a band of lengths ends
 LEAST_SLICE = 30  # texts of a slice; of fewer, an interval says nothing
-SAID = (Outcome.LABELLED, Outcome.UNLABELLED)
 
 
 @dataclass(frozen=True)
@@ -79,15 +78,6 @@ def figures_of(texts: Labelled, label: str) -> Figures:
         pairs.count((True, True)), pairs.count((False, True)), pairs.count((False, False)), pairs.count((True, False))
     )
     return Figures(counts, auroc(scores[truths], scores[~truths]))
-
-
-def says(model: Model, detection: Detection, label: str) -> bool | None:
-    """Return whether the detection gives the text this label; None if nothing was said. Labels found apart may be several."""
-    if detection.outcome not in SAID:
-        return None
-    if model.neutral is None and detection.scores is not None:
-        return detection.scores[model.labels.index(label)] >= LEAST_FOUND
-    return detection.label == label
 
 
 def chosen(texts: Labelled, label: str, rate: float) -> Chosen:

@@ -31,6 +31,9 @@ class Outcome(IntEnum):
         return self.name.lower()
 
 
+SAID = (Outcome.LABELLED, Outcome.UNLABELLED)
+
+
 @dataclass(frozen=True, slots=True)
 class Detection:
     """What a detector says of one text, before it is bound to a row.
@@ -51,6 +54,11 @@ class Detection:
     evidence: Mapping[str, Any] | None = None
     reason: str | None = None
 
+    @property
+    def word(self) -> str:
+        """What counts and rules call it: its label, or how else it ended."""
+        return self.outcome.label if self.label is None else self.label
+
 
 def failed(code: str, detail: str | None = None, *, served_by: ServedBy = ServedBy.NOBODY, **known: Any) -> Detection:
     """Return an error detection; `code` is a key of `ERROR_CODES`."""
@@ -63,6 +71,15 @@ def label_of(model: Model, scores: Sequence[float]) -> str | None:
     """Return the label with the highest score; None if each is found apart, and none reaches `LEAST_FOUND`."""
     score, label = max(zip(scores, model.labels, strict=True), key=lambda pair: pair[0])
     return label if model.neutral is not None or score >= LEAST_FOUND else None
+
+
+def says(model: Model, found: Detection, label: str) -> bool | None:
+    """Return whether the detection gives the text this label; None if nothing was said. Labels found apart may be several."""
+    if found.outcome not in SAID:
+        return None
+    if model.neutral is None and found.scores is not None:
+        return found.scores[model.labels.index(label)] >= LEAST_FOUND
+    return found.label == label
 
 
 def combined(rule: str, model: Model, windows: Sequence[tuple[int, Sequence[float]]]) -> tuple[float, ...]:

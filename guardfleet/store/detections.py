@@ -104,7 +104,7 @@ def seen_of(codes: Codes, model: Model) -> Seen:
     """Return what rules read of one detection."""
     found = decode(codes, model)
     scores = None if found.scores is None else dict(zip(model.labels, found.scores, strict=True))
-    return Seen(found.label if found.label is not None else found.outcome.label, scores)
+    return Seen(found.word, scores)
 
 
 def seen_in(connection: Connection, among: Sequence[Any]) -> dict[tuple[int, int], list[dict[str, Seen]]]:

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar, cast
 
 from guardfleet.domain.detection import RULES, Detection
 from guardfleet.domain.lanes import Lane
-from guardfleet.domain.verdict import Judgement, ServedBy, Severity
+from guardfleet.domain.verdict import GUARD, Judgement, ServedBy, Severity
 from guardfleet.lists.matching import Hits
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings.groups import CacheSettings
@@ -64,9 +64,16 @@ class Judge:
     def detect(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], scope: Scope) -> list[Detection]:
         """Return a detection for each row, in order: as `judge`, by a model that is not the guard. Lists decide none."""
         plan = sorted_out(rows, digests, gone=detecting.GONE, empty=detecting.EMPTY, listed={})
-        reading = detecting.Reading(self.engine.model, self.window_rule)
-        kind = Kind(reading.detection_of, self._found, detections.reused)
+        kind = Kind(self._reading.detection_of, self._found, detections.reused)
         return settle(plan, self._judged(held, rows, digests, plan, scope, kind), len(rows), detections.reused)
+
+    def read(self, answer: Answer) -> Judgement | Detection:
+        """Return what an answer of its model means."""
+        return judgement_of(answer) if self.detector == GUARD else self._reading.detection_of(answer)
+
+    @property
+    def _reading(self) -> detecting.Reading:
+        return detecting.Reading(self.engine.model, self.window_rule)
 
     def _judged(
         self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], plan: Triage[J], scope: Scope, kind: Kind[J]

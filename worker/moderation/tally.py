@@ -69,7 +69,7 @@ class Tally:
     def detected(self, found: Iterable[Detected]) -> None:
         """Count how the texts of one finished shard ended with each detector."""
         for one in found:
-            for name, n in Counter(said.label or said.outcome.label for said in one.detections).items():
+            for name, n in Counter(said.word for said in one.detections).items():
                 metrics.DETECTIONS.labels(one.model.detector, name).inc(n)
 
 

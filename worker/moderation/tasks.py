@@ -32,7 +32,7 @@ from guardfleet.store.shards.handoff import Provisional, Said
 from guardfleet.store.shards.leases import Claim, Limits, Waits
 from guardfleet.telemetry import metrics, tracing
 from guardfleet.telemetry.logs import get_logger, told
-from worker.moderation.comparing import Witness, nobody
+from worker.moderation.comparing import Heard, Witness, nobody
 from worker.moderation.isolation import SUSPECT_CLAIMS, Isolation
 from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
@@ -70,7 +70,7 @@ class Moderator:
     end: Callable[[str], None] = fatal  # ends the process
     dying: threading.Event = field(default_factory=threading.Event)  # the engine is dead, and the process will end
     tally: Tally = field(default_factory=Tally)
-    witness: Witness = nobody  # looks at each shard that was finished
+    witness: Witness = nobody  # looks at each shard that was finished or passed on
     judge: Judge = UNSEATED  # of one shard, from its claim to its end
 
     def __call__(self, job: int, shard: int) -> None:
@@ -138,11 +138,13 @@ class Moderator:
             digests = [self.keyring.digest(owner, row.content) for row in texts]
             shard = Loaded(held, texts, digests, first)
             with self.duplicates.scope(held.job_id) as scope:
-                said = self._judged(shard, scope) if self.judge.detector == GUARD else self._detected(shard, scope)
+                said, heard = self._judged(shard, scope) if self.judge.detector == GUARD else self._detected(shard, scope)
                 if said.is_settled and (to := next_route(held.plan, said)) is None:
-                    self._finish(shard, said, started, scope.device_s)
+                    is_stored = self._finish(shard, said, started, scope.device_s)
                 else:
-                    self._pass_on(held, said, scope, to if said.is_settled else None)
+                    is_stored = self._pass_on(held, said, scope, to if said.is_settled else None)
+                if is_stored:
+                    self.witness(self.judge, shard, heard, scope.device_s)
         except FatalError as error:
             # The process is ending, perhaps because of this shard: its claim counts, and it comes back when the lease is over.
             self.dying.set()  # before the task leaves the isolation, so that those that wait behind it claim nothing
@@ -166,16 +168,16 @@ class Moderator:
             get_logger().warning("shard_raised", **told(error))
             self._fail(held, f"{type(error).__name__} in the worker")
 
-    def _judged(self, shard: Loaded, scope: Scope) -> Provisional:
-        """Return the guard's verdicts: not settled if the second model has to look at some of them."""
+    def _judged(self, shard: Loaded, scope: Scope) -> tuple[Provisional, Heard]:
+        """Return the guard's verdicts, not settled if the second model has to look at some of them; and those of this model."""
         held, texts, digests = shard.held, shard.texts, shard.digests
         if shard.first is not None:
             return self._second(shard, shard.first, scope)
         judgements = self.judge.judge(held, texts, digests, scope)
         is_sure = not doubts_of(held.plan, judgements, digests).asked
-        return Provisional(self.judge.model_id, judgements, is_settled=is_sure)
+        return Provisional(self.judge.model_id, judgements, is_settled=is_sure), dict(enumerate(judgements))
 
-    def _second(self, shard: Loaded, first: Provisional, scope: Scope) -> Provisional:
+    def _second(self, shard: Loaded, first: Provisional, scope: Scope) -> tuple[Provisional, Heard]:
         """Judge what the first model was unsure of, and the sample; for all but the unsure texts the first verdict stands."""
         held, texts, digests = shard.held, shard.texts, shard.digests
         doubts = doubts_of(held.plan, first.judgements, digests)
@@ -185,25 +187,30 @@ class Moderator:
         judgements = [second[i] if i in set(doubts.unsure) else one for i, one in enumerate(first.judgements)]
         models = {i: first.model_id for i in range(len(texts)) if i not in set(doubts.unsure) and first.model_id is not None}
         counts = compare(doubts, first.judgements, second)
-        return Provisional(self.judge.model_id, judgements, is_settled=True, models=models, escalation=counts)
+        return Provisional(self.judge.model_id, judgements, is_settled=True, models=models, escalation=counts), second
 
-    def _detected(self, shard: Loaded, scope: Scope) -> Provisional:
-        """Return what was said so far, and what this worker's detector says."""
+    def _detected(self, shard: Loaded, scope: Scope) -> tuple[Provisional, Heard]:
+        """Return what was said so far with what this worker's detector says, and that alone."""
         so_far = Provisional(None, [], is_settled=True) if shard.first is None else shard.first
         found = self.judge.detect(shard.held, shard.texts, shard.digests, scope)
         mine = Said(shard.held.plan.detectors.index(self.judge.detector), self.judge.model_id, found)
-        return replace(so_far, said=[*so_far.said, mine])
+        return replace(so_far, said=[*so_far.said, mine]), dict(enumerate(found))
 
-    def _pass_on(self, held: Claim, said: Provisional, scope: Scope, to: str | None) -> None:
-        """Pass the shard on to who judges next, with what was said so far; `to`: their route, by default the second model's."""
+    def _pass_on(self, held: Claim, said: Provisional, scope: Scope, to: str | None) -> bool:
+        """Pass the shard on to who judges next, with what was said so far; return False if the claim was lost.
+
+        `to`: their route, by default the second model's.
+        """
         mine = self._patiently(lambda: handoff.pass_on(self.db, self.keyring, held, said, to=to, device_s=scope.device_s))
         if mine:
             metrics.SHARDS.labels("passed_on").inc()
         else:
             self.tally.fenced()
         get_logger().info("shard_passed_on" if mine else "shard_fenced")
+        return mine
 
-    def _finish(self, shard: Loaded, said: Provisional, started: float, device_s: float) -> None:
+    def _finish(self, shard: Loaded, said: Provisional, started: float, device_s: float) -> bool:
+        """Store all that was said; return False if the claim was lost."""
         held, model_id = shard.held, said.model_id if said.model_id is not None else self.judge.model_id
         rows, found = stored_rows(self.db, shard, said), handoff.detected_of(self.db, said)
         with self.tally.stage("writing"), tracing.span("settle", {"messaging.operation.type": "settle"}):
@@ -216,12 +223,11 @@ class Moderator:
         if written is None:
             self.tally.fenced()
             get_logger().warning("shard_fenced", seconds=round(seconds, 3))
-            return
+            return False
         self.tally.add(shard.texts, written, seconds=seconds, escalated=said.escalation.escalated)
         self.tally.detected(found)
-        if self.judge.detector == GUARD:
-            self.witness(self.judge, held, shard.texts, rows, device_s)
         get_logger().info("shard_finished", texts=len(rows), seconds=round(seconds, 3))
+        return True
 
     def _patiently(self, write: Callable[[], T]) -> T:
         """Retry the write while the database restarts, since inference is expensive. Waiting renews no lease: the fence decides."""

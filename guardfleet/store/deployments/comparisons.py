@@ -15,7 +15,7 @@ from guardfleet.store.words import CANARY_DEPLOYMENT, COMPARED_DEPLOYMENT, publi
 
 MOST_PLACES = 200  # of disagreements that are kept for a deployment
 ROLLED = f"state = {DeploymentState.ROLLING}, changed_at = clock_timestamp()"
-SEVERITY = "severity"  # the subject that every compared text counts under
+SEVERITY, LABEL = "severity", "label"  # the subject that every compared text counts under, of the guard and of other detectors
 
 
 class Cell(NamedTuple):

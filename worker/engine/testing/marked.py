@@ -2,9 +2,9 @@
 
 `[[unsafe]]`, `[[controversial]]`, `[[babble]]` choose the answer. `[[doubt]]` is judged with low certainty and `[[overruled]]`
 wrongly by the engine of this name, both as unsafe by one of another name. `[[rev:X]]` is unsafe for the revision X alone; the
-revision `broken` cannot be opened. As a detector it finds `[[found]]`, has nothing to say of `[[babble]]`, and says `too_short` of
-texts with fewer than `min_tokens`. `[[raise]]` fails its batch; `[[oom]]` fits in no batch
-of two; `[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills the process.
+revision `broken` cannot be opened. As a detector it finds `[[found]]` and its `[[rev:X]]`, has nothing to say of `[[babble]]`, and says
+`too_short` of texts with fewer than `min_tokens`. `[[raise]]` fails its batch; `[[oom]]` fits in no batch of two;
+`[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills the process.
 """
 
 import os
@@ -77,8 +77,9 @@ class InstantBackend(Synchronous):
         labels = () if detector == GUARD else LABELS
         self.model = Model(name, revision or REVISION, "marks", True, detector, labels, labels[0] if labels else None)
         self._min_tokens = min_tokens
-        own = {f"[[rev:{self.model.revision}]]": ANSWERS["[[unsafe]]"]}
-        self._answers = ANSWERS | own | (FIRST_THOUGHTS if name == NAME else SECOND_THOUGHTS)
+        own = f"[[rev:{self.model.revision}]]"
+        self._finds = ("[[found]]", own)
+        self._answers = ANSWERS | {own: ANSWERS["[[unsafe]]"]} | (FIRST_THOUGHTS if name == NAME else SECOND_THOUGHTS)
         self.device = "none"
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
         self._pause_s, self._policy = ms_per_batch / 1000, policy
@@ -145,7 +146,8 @@ class InstantBackend(Synchronous):
     def _detected(self, row: Marked) -> Answer:
         if row.n_tokens < self._min_tokens:
             return Answer("", input_tokens=row.n_tokens, is_too_short=True)
-        scores = None if "[[babble]]" in row.judged else FOUND if "[[found]]" in row.judged else NOT_FOUND
+        is_found = any(mark in row.judged for mark in self._finds)
+        scores = None if "[[babble]]" in row.judged else FOUND if is_found else NOT_FOUND
         return Answer("", input_tokens=row.n_tokens, scores=scores)
 
 
