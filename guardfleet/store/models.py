@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from guardfleet.domain.verdict import GUARD
+from guardfleet.domain.verdict import GUARD, Model
 from guardfleet.errors import NotFoundError
+from guardfleet.store import detections
 from guardfleet.store.postgres.database import Database
 
 
@@ -22,6 +23,17 @@ def served(db: Database) -> list[str]:
     """Return the names of all models served so far, sorted."""
     with db.session() as connection:
         return sorted(connection.scalars(f"select distinct name from model where name <> 'nobody' and detector = '{GUARD}'"))
+
+
+def newest_of(db: Database, detector: str) -> Model:
+    """Return the model that a detector has served for the shortest time. Raises NotFoundError if it has served none."""
+    require_detectors(db, [detector])
+    with db.session() as connection:
+        row = connection.execute(
+            f"select {detections.MODEL} from model m where m.detector = %(detector)s order by m.id desc limit 1",
+            {"detector": detector},
+        ).fetchone()
+    return detections.model_of(row)
 
 
 def require_detectors(db: Database, asked: Sequence[str]) -> None:

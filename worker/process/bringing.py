@@ -88,7 +88,7 @@ class Bringer:
         deployments.pin(self.db, deployment, name=engine.model.name, revision=engine.model.revision)
         rows = deployments.golden(self.db, self.keyring, deployment.id)
         if rows:
-            n_right = golden.right(engine, rows)
+            n_right = golden.right(engine, rows, window_rule=self.settings.engine.window_rule)
             deployments.record_golden(self.db, deployment.id, n_right)
             get_logger().info("golden_checked", deployment=deployment.label, texts=len(rows), right=n_right)
             golden.require(n_right, len(rows), least=deployment.golden_accuracy)
@@ -104,11 +104,19 @@ class Bringer:
 
 
 def require_like(engine: Engine, served: Served, *, is_beside: bool) -> None:
-    """Raise ConfigurationError unless the engine answers in the same labels, and as fast a way if it is beside the other."""
+    """Raise ConfigurationError unless the engine answers in the same labels, and as fast a way if it is beside the other.
+
+    Their order may be another: scores are read by the order of the model that gave them.
+    """
     mine, theirs = engine.model, served.model
     if (mine.detector, sorted(mine.labels)) != (theirs.detector, sorted(theirs.labels)):
         raise ConfigurationError(
             f"it answers as {mine.detector} with other labels than the model that is served: what is stored could not be compared."
+        )
+    if mine.neutral != theirs.neutral:
+        raise ConfigurationError(
+            f"its neutral label is {mine.neutral or 'none'}, where that of the model that is served is {theirs.neutral or 'none'}: "
+            "the same label would mean something else. GUARDFLEET_ENGINE__NEUTRAL_LABEL says which it is."
         )
     if is_beside and engine.is_padded and not served.is_padded:
         raise NoRoomError("the packed pass did not run beside the model that is served.")

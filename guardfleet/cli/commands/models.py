@@ -2,27 +2,25 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
-from guardfleet.cli import DONE, FAILED_ROWS, terminal
+from guardfleet.cli import DONE, FAILED_ROWS, comparison, terminal
 from guardfleet.domain.detection import DETECTOR_NAME
 from guardfleet.domain.states import DeploymentState
+from guardfleet.domain.verdict import GUARD
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.sampling.agreement import share_of
-from guardfleet.sampling.estimates import Estimate
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store.deployments import comparisons, deployments, seats
-from guardfleet.store.deployments.comparisons import SEVERITY, Cell
 from guardfleet.store.deployments.deployments import Asked, Deployment
 from guardfleet.store.postgres.database import Database
 
 POLL_S = 0.5
-SHOWN = 10  # flips, and texts that were judged differently
 UNDER_WAY = (DeploymentState.SHADOW, DeploymentState.CANARY, DeploymentState.ROLLING)
 
 
@@ -37,6 +35,8 @@ def deploy(
     min_agreement: float,
     golden: str | None,
     golden_accuracy: float,
+    label_field: str | None,
+    positive: str | None,
     alone: bool,
     wait: bool,
     reading: Any,
@@ -44,6 +44,8 @@ def deploy(
     """Store the deployment, which workers take up; print its label."""
     if alone and canary is not None:
         raise RejectedError("--canary compares two models in one worker, --alone allows one: give one of them.")
+    if (label_field or positive) and (golden is None or detector == GUARD):
+        raise RejectedError("--label-field and --positive are for the --golden rows of another --detector than the guard.")
     asked = Asked(
         detector=_detector(detector),
         model=model,
@@ -53,10 +55,15 @@ def deploy(
         canary_texts=canary_texts,
         min_agreement=min_agreement,
         alone=alone,
-        golden=_golden(settings, golden, reading) if golden is not None else [],
         golden_accuracy=golden_accuracy,
     )
-    return _begin(settings, asked, wait=wait)
+    with _database(settings) as (db, complete):
+        if golden is not None:
+            from guardfleet.cli.golden_rows import golden_rows
+
+            rows = golden_rows(complete, db, detector, golden, reading, label_field=label_field, positive=positive)
+            asked = replace(asked, golden=rows)
+        return _begin(db, complete, asked, wait=wait)
 
 
 def shadow(settings: Settings, model: str, *, revision: str | None, detector: str, share: str) -> int:
@@ -64,7 +71,8 @@ def shadow(settings: Settings, model: str, *, revision: str | None, detector: st
     asked = Asked(
         detector=_detector(detector), model=model, revision=revision, state=DeploymentState.SHADOW, share=_share(share, "--share")
     )
-    return _begin(settings, asked, wait=False)
+    with _database(settings) as (db, complete):
+        return _begin(db, complete, asked, wait=False)
 
 
 def listing(settings: Settings, *, as_json: bool) -> int:
@@ -79,7 +87,7 @@ def listing(settings: Settings, *, as_json: bool) -> int:
     for one in found:
         print(f"{one.changed_at:%Y-%m-%d %H:%M:%S}  {one.label}  {one.detector}  {one.version}  {_state(one)}")
     for seat in workers:
-        terminal.say(f"  {seat.worker} serves {_served(seat)}" + (f": {seat.reason}" if seat.reason else ""))
+        terminal.say(f"  {seat.worker} of {seat.detector} serves {_served(seat)}" + (f": {seat.reason}" if seat.reason else ""))
     if not found:
         terminal.say("nothing was deployed: workers serve the model of their settings")
     return DONE
@@ -89,20 +97,17 @@ def show(settings: Settings, label: str | None, *, detector: str, as_json: bool)
     """Print all that is known of one."""
     with _database(settings) as (db, _):
         one = deployments.get(db, label, detector=_detector(detector))
-        cells, places = comparisons.cells(db, one.id), comparisons.places(db, one.id, limit=SHOWN)
+        cells, places = comparisons.cells(db, one.id), comparisons.places(db, one.id, limit=comparison.SHOWN)
         workers = seats.there(db, one.detector)
     if as_json:
-        flips = {
-            kind: {name: {"texts": n, "changed": changed} for name, (n, changed) in _flips(cells, kind).items()} for kind in KINDS
-        }
-        print(json.dumps(_as_dict(one) | flips | {"severities": _severities(cells), "examples": places}))
+        print(json.dumps(_as_dict(one) | comparison.as_dict(one.detector, cells) | {"examples": places}))
         return DONE
     print(f"{one.label}  {one.detector}  {one.version}  {_state(one)}")
     terminal.say(f"  asked for by {one.actor} at {one.created_at:%Y-%m-%d %H:%M} UTC", to=terminal.answers)
     if one.golden_right is not None:
         terminal.say(f"  golden texts: {one.golden_right:,} of {one.golden_texts:,} judged rightly", to=terminal.answers)
     if one.compared:
-        _show_comparison(one, cells, places)
+        comparison.show(one, cells, places)
     for seat in workers:
         terminal.say(f"  {seat.worker} serves {_served(seat)}" + (f": {seat.reason}" if seat.reason else ""), to=terminal.answers)
     return DONE
@@ -131,13 +136,12 @@ def rollback(settings: Settings, detector: str) -> int:
     return DONE
 
 
-def _begin(settings: Settings, asked: Asked, *, wait: bool) -> int:
-    with _database(settings) as (db, complete):
-        made = deployments.begin(db, Keyring.of(complete), asked)
-        print(made.label)
-        if not seats.there(db, asked.detector):
-            terminal.say(f"no worker of the detector {asked.detector} is running: one that starts takes it up")
-        return _wait(db, made) if wait else DONE
+def _begin(db: Database, settings: Settings, asked: Asked, *, wait: bool) -> int:
+    made = deployments.begin(db, Keyring.of(settings), asked)
+    print(made.label)
+    if not seats.there(db, asked.detector):
+        terminal.say(f"no worker of the detector {asked.detector} is running: one that starts takes it up")
+    return _wait(db, made) if wait else DONE
 
 
 def _wait(db: Database, made: Deployment) -> int:
@@ -180,13 +184,6 @@ def _share(said: str, flag: str) -> float:
     return share
 
 
-def _golden(settings: Settings, path: str, reading: Any) -> list[Any]:
-    from guardfleet.cli.commands.evaluate import labelled_texts
-
-    rows, labels, _ = labelled_texts([path], reading, settings, None)
-    return [[row.content, is_unsafe] for row, is_unsafe in zip(rows, labels, strict=True)]
-
-
 def _state(one: Deployment) -> str:
     share = f" {one.share:.3g}".rstrip("0").rstrip(".") if one.told in UNDER_WAY and one.share else ""
     return f"{one.told.label}{share}" + (f": {one.reason}" if one.reason else "")
@@ -195,53 +192,6 @@ def _state(one: Deployment) -> str:
 def _served(seat: seats.Seat) -> str:
     served = f"deployment_{seat.deployment_id}" if seat.deployment_id else "the model of its settings"
     return served + (f", with deployment_{seat.beside_id} beside it" if seat.beside_id else "")
-
-
-KINDS = ("category", "language")
-
-
-def _flips(cells: dict[Cell, int], kind: str) -> dict[str, tuple[int, int]]:
-    """Return by category (those that either model named) or by language: texts, and how many of them changed."""
-    texts, changed = Counter[str](), Counter[str]()
-    for cell, n in cells.items():
-        if (cell.subject == SEVERITY) == (kind == "language"):
-            name = cell.language if kind == "language" else cell.subject
-            texts[name] += n
-            changed[name] += n if cell.live != cell.candidate else 0
-    return {name: (n, changed[name]) for name, n in texts.most_common()}
-
-
-def _severities(cells: dict[Cell, int]) -> dict[str, int]:
-    found = Counter[str]()
-    for cell, n in cells.items():
-        if cell.subject == SEVERITY:
-            found[f"{cell.live} -> {cell.candidate}"] += n
-    return dict(found.most_common())
-
-
-def _show_comparison(one: Deployment, cells: dict[Cell, int], places: list[tuple[str, int, str, str]]) -> None:
-    def say(line: str) -> None:
-        terminal.say(line, to=terminal.answers)
-
-    say(f"  agreement: {_estimate(share_of(one.agreed, one.compared))} of {one.compared:,} texts that both models judged")
-    say(f"  without a verdict: {one.errors:,}, by the model beside it {one.live_errors:,}")
-    for pair, n in _severities(cells).items():
-        old, _, new = pair.partition(" -> ")
-        if old != new:
-            say(f"    {pair}: {n:,}")
-    for kind in KINDS:
-        for name, (n, changed) in list(_flips(cells, kind).items())[:SHOWN]:
-            say(f"  {kind} {name}: {_estimate(share_of(changed, n))} of {n:,} changed")
-    per_1000 = [1000 * seconds / one.compared for seconds in (one.candidate_s, one.live_s)]
-    say(f"  device seconds for 1,000 texts: {per_1000[0]:.3g}, of the model beside it {per_1000[1]:.3g}")
-    if one.skipped:
-        say(f"  {one.skipped:,} texts of the share were not compared: no worker had time")
-    for job, seq, live, candidate in places:
-        say(f"    {job} text {seq}: {live} -> {candidate}")
-
-
-def _estimate(found: Estimate | None) -> str:
-    return "undefined" if found is None else f"{found.value:.2%} ({found.low:.2%} to {found.high:.2%})"
 
 
 def _as_dict(one: Deployment) -> dict[str, Any]:

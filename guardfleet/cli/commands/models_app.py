@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from guardfleet.cli.commands.evaluate_app import LabelField
 from guardfleet.cli.input_options import reading_of
 from guardfleet.cli.options import takes
 from guardfleet.domain.verdict import GUARD
@@ -36,6 +37,11 @@ def deploy(
         str | None, typer.Option("--golden", metavar="FILE", help="Labelled rows, as `evaluate` reads, that it must judge rightly.")
     ] = None,
     golden_accuracy: Annotated[float, typer.Option("--golden-accuracy", min=0.0, max=1.0, help="What share of them.")] = 0.95,
+    label_field: LabelField = None,
+    positive: Annotated[
+        str | None,
+        typer.Option("--positive", metavar="LABEL", help="The label of a detector that `true` means in --golden."),
+    ] = None,
     alone: Annotated[
         bool,
         typer.Option("--alone", help="Never load it beside the old model: one worker after the other stops, changes, goes on."),
@@ -56,6 +62,8 @@ def deploy(
         min_agreement=min_agreement,
         golden=golden,
         golden_accuracy=golden_accuracy,
+        label_field=label_field,
+        positive=positive,
         alone=alone,
         wait=wait,
         reading=reading,
@@ -85,7 +93,7 @@ def listing(as_json: Json = False) -> int:
 
 @models_app.command("show")
 def show(label: Label = None, detector: Detector = GUARD, as_json: Json = False) -> int:
-    """Show one: its state and why, agreement, what changed by category and language, cost."""
+    """Show one: its state and why, agreement, what changed by category or label and by language, cost."""
     from guardfleet.cli.commands import models
 
     return models.show(load_settings(), label, detector=detector, as_json=as_json)

@@ -91,7 +91,10 @@ class Standing(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What somebody wants served, tried or compared. `golden`: labelled rows as JSON, [content, is_unsafe] each."""
+    """What somebody wants served, tried or compared.
+
+    `golden`: labelled rows as JSON, [content, is_unsafe] each; of another detector than the guard [content, {label: has it}].
+    """
 
     detector: str
     model: str
@@ -167,7 +170,7 @@ def get(db: Database, label: str | None, *, detector: str) -> Deployment:
 
 
 def golden(db: Database, keyring: Keyring, deployment_id: int) -> list[Any]:
-    """Return the labelled rows that the model must judge rightly, [content, is_unsafe] each. Raises ConfigurationError."""
+    """Return the labelled rows that the model must judge rightly, as `Asked` has them. Raises ConfigurationError."""
     with db.session() as connection:
         row: Any = connection.execute("select golden, data_key from deployment where id = %(id)s", {"id": deployment_id}).fetchone()
     if row is None or row.golden is None:

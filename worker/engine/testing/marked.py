@@ -2,8 +2,8 @@
 
 `[[unsafe]]`, `[[controversial]]`, `[[babble]]` choose the answer. `[[doubt]]` is judged with low certainty and `[[overruled]]`
 wrongly by the engine of this name, both as unsafe by one of another name. `[[rev:X]]` is unsafe for the revision X alone; the
-revision `broken` cannot be opened. As a detector it finds `[[found]]` and its `[[rev:X]]`, has nothing to say of `[[babble]]`, and says
-`too_short` of texts with fewer than `min_tokens`. `[[raise]]` fails its batch; `[[oom]]` fits in no batch of two;
+revision `broken` cannot be opened. As a detector it finds `[[found]]` and its own `[[rev:X]]`, has nothing to say of `[[babble]]`,
+and says `too_short` of texts with fewer than `min_tokens`. `[[raise]]` fails its batch; `[[oom]]` fits in no batch of two;
 `[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills the process.
 """
 
