@@ -14,9 +14,9 @@ from guardfleet.domain.states import DeploymentState
 from guardfleet.settings import Settings
 from guardfleet.store import verdicts
 from guardfleet.store.deployments import comparisons, deployments, seats
-from guardfleet.store.deployments.deployments import Asked, Deployment
 from guardfleet.store.jobs.views import JobView
 from tests.services.commands import said
+from tests.services.deploying import beside, compared, deployed, reached, ready
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
 from tests.services.outcome import assert_exactly_once, finished, progressed
@@ -30,28 +30,6 @@ def producer(settings: Settings) -> Iterator[DirectClient]:
     made = DirectClient.connect(settings.but(shard_texts=50))
     yield made
     made.db.close()
-
-
-def deployed(producer: DirectClient, revision: str | None, **asked: object) -> Deployment:
-    values: dict[str, object] = {"detector": "guard", "model": "demo", "revision": revision, "state": DeploymentState.ROLLING}
-    return deployments.begin(producer.db, producer.keyring, Asked(**{**values, **asked}))  # type: ignore[arg-type]
-
-
-def reached(producer: DirectClient, one: Deployment, state: DeploymentState) -> Deployment:
-    """The deployment once it is in this state."""
-
-    def look() -> Deployment | None:
-        now = deployments.get(producer.db, one.label, detector=one.detector)
-        return now if now.told is state else None
-
-    found = until(look, what=f"{one.label} {state.label}")
-    assert found is not None
-    return found
-
-
-def ready(producer: DirectClient, n: int) -> None:
-    """Wait until so many workers have written their seats."""
-    until(lambda: len(seats.there(producer.db, "guard")) == n, what=f"{n} seats")
 
 
 def revisions(producer: DirectClient, job: JobView) -> set[str]:
@@ -172,7 +150,7 @@ def test_a_canary_judges_its_share_and_is_rolled_out_once_it_has_agreed_for_long
     with fleet(settings, tmp_path, DISPATCHER, WORKER):
         ready(producer, 1)
         made = deployed(producer, "2", state=DeploymentState.CANARY, share=0.3, canary_texts=400, min_agreement=0.98)
-        until(lambda: seats.there(producer.db, "guard")[0].beside_id == made.id, what="both models")
+        beside(producer, made)
         job = finished(producer, producer.submit([f"text {i}" for i in range(1000)]).job)
         assert revisions(producer, job) == {"1", "2"}
         for _ in range(5):  # until 400 texts were compared
@@ -191,10 +169,10 @@ def test_a_canary_that_disagrees_is_halted_and_says_where(
     with fleet(settings, tmp_path, DISPATCHER, WORKER):
         ready(producer, 1)
         made = deployed(producer, "2", state=DeploymentState.CANARY, share=0.5, canary_texts=5000, min_agreement=0.98)
-        until(lambda: seats.there(producer.db, "guard")[0].beside_id == made.id, what="both models")
+        beside(producer, made)
         finished(producer, producer.submit(rows).job)
         halted = reached(producer, made, DeploymentState.HALTED)
-        until(lambda: seats.there(producer.db, "guard")[0].beside_id is None, what="one model")
+        beside(producer, None)
         assert one(producer, "x [[rev:2]]")["severity"] == "safe"
     assert "it agrees on 80" in (halted.reason or "")
     assert 50 <= halted.compared < 1000
@@ -217,9 +195,9 @@ def test_a_shadow_judges_a_share_again_and_nobody_is_told(
         ready(producer, 1)
         done = said(settings, "models", "shadow", "demo", "--revision", "2", "--share", "20%")
         made = deployments.get(producer.db, done.stdout.strip(), detector="guard")
-        until(lambda: seats.there(producer.db, "guard")[0].beside_id == made.id, what="both models")
+        beside(producer, made)
         job = finished(producer, producer.submit(rows).job)
-        found = until(lambda: _compared(producer, made, 200), what="200 compared texts")
+        found = compared(producer, made, 200)
         assert said(settings, "models", "promote").returncode == 0
         reached(producer, made, DeploymentState.ACTIVE)
     assert revisions(producer, job) == {"1"}
@@ -229,11 +207,6 @@ def test_a_shadow_judges_a_share_again_and_nobody_is_told(
     assert {(live, candidate) for _, _, live, candidate in comparisons.places(producer.db, made.id, limit=10)} == {
         ("safe", "unsafe")
     }
-
-
-def _compared(producer: DirectClient, one: Deployment, n: int) -> Deployment | None:
-    now = deployments.get(producer.db, one.label, detector="guard")
-    return now if now.compared >= n else None
 
 
 def test_where_only_one_model_fits_workers_change_one_after_the_other_and_a_single_one_waits(
