@@ -35,8 +35,8 @@ NAMED, NOT = "named", "not"
 TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,2}")
 UNKNOWN = "unknown"
 
-Opinion = Judgement | Detection
-Heard = Mapping[int, Opinion]  # what this worker's judge said of texts of a shard, by their place in it
+Finding = Judgement | Detection
+Heard = Mapping[int, Finding]  # what this worker's judge said of texts of a shard, by their place in it
 Witness = Callable[[Judge, Loaded, Heard, float], None]
 
 
@@ -54,7 +54,7 @@ class _Work:
     is_of_candidate: bool  # what is known; otherwise it is the live model's
     seqs: list[int]
     texts: list[PayloadRow]
-    opinions: list[Opinion]
+    findings: list[Finding]
     seconds: float
 
 
@@ -107,7 +107,7 @@ class Comparer:
             contents = [text.content for text in work.texts]
             judged = work.other.engine.submit(contents, coverage=coverage_of(work.held)).result()
             others = [work.other.read(answer) for answer in judged.answers]
-            live, candidate = (others, work.opinions) if work.is_of_candidate else (work.opinions, others)
+            live, candidate = (others, work.findings) if work.is_of_candidate else (work.findings, others)
             live_s, candidate_s = work.seconds, judged.timings.share_s
             if work.is_of_candidate:
                 live_s, candidate_s = candidate_s, live_s
@@ -137,7 +137,7 @@ def _is_shadowed(digest: bytes, share: float) -> bool:
 
 
 def compared(
-    job_id: int, seqs: Sequence[int], texts: Sequence[PayloadRow], live: Sequence[Opinion], candidate: Sequence[Opinion]
+    job_id: int, seqs: Sequence[int], texts: Sequence[PayloadRow], live: Sequence[Finding], candidate: Sequence[Finding]
 ) -> Batch:
     """Count what two models of one detector said of the same texts, by language."""
     cells: Counter[Cell] = Counter()
@@ -158,11 +158,11 @@ def compared(
     return Batch(cells, places, Compared(len(seqs), agreed, *errors))
 
 
-def _word(said: Opinion) -> str:
+def _word(said: Finding) -> str:
     return said.severity.label if isinstance(said, Judgement) else said.word
 
 
-def _is_error(said: Opinion) -> bool:
+def _is_error(said: Finding) -> bool:
     return said.severity is Severity.ERROR if isinstance(said, Judgement) else said.outcome is Outcome.ERROR
 
 
