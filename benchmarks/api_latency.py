@@ -17,6 +17,7 @@ from typing import Any
 
 from guardfleet.cli.bench.pipeline import submit
 from guardfleet.cli.bench.site import answers, environment, free_port, start, until, write_texts
+from guardfleet.domain.verdict import GUARD
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
 from guardfleet.store.jobs import views
@@ -67,13 +68,14 @@ def main() -> int:
     return 0
 
 
-def asking(port: int, key: str) -> Callable[[str], object]:
-    """Return a client that asks for one verdict."""
+def asking(port: int, key: str, detector: str = GUARD) -> Callable[[str], object]:
+    """Return a client that asks for one verdict, or for what a detector says."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    path, more = ("/v1/moderations", {}) if detector == GUARD else ("/v1/detect", {"detectors": [detector]})
 
     def ask(text: str) -> object:
-        connection.request("POST", "/v1/moderations", json.dumps({"input": text}), headers)
+        connection.request("POST", path, json.dumps({"input": text, **more}), headers)
         answer = connection.getresponse()
         body = answer.read()
         if answer.status != http.client.OK:

@@ -3,6 +3,7 @@
 
     python -m benchmarks.hot_swap --postgres URL --broker URL                                 50,000 texts, the instant engine
     python -m benchmarks.hot_swap --postgres URL --broker URL --engine model --texts 3000     the demo model, and a copy of it
+    python -m benchmarks.hot_swap --postgres URL --broker URL --detector finder      a detector's model; the job asks the guard too
 
 Requests are sent at their time whether or not others were answered. After the change a corrupt model is deployed, which must be
 refused. Prints one JSON, times in seconds; the exit status is 1 if a request failed or a verdict is missing.
@@ -25,6 +26,7 @@ from benchmarks.api_latency import asking
 from guardfleet.cli.bench.pipeline import submit
 from guardfleet.cli.bench.site import answers, environment, free_port, start, until, write_texts
 from guardfleet.domain.states import DeploymentState
+from guardfleet.domain.verdict import GUARD
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.settings.names import for_child
@@ -38,13 +40,17 @@ DEMO = pathlib.Path(__file__).parents[1] / "models" / "demo"
 THREADS = 100  # more than requests that can be open at once if the longest wait is 5 s
 LIMIT_S = 150.0
 LONG_WORDS = 400
+VERDICTS = """select m.revision, count(*) as n, count(*) filter (where v.severity > 2 or v.severity < 0) as errors
+              from verdict v join model m on m.id = v.model_id where v.job_id = %(job)s group by 1 order by 1"""
+DETECTIONS = """select m.revision, count(*) as n, count(*) filter (where d.outcome > 2) as errors
+                from detection d join model m on m.id = d.model_id where d.job_id = %(job)s group by 1 order by 1"""
 
 
 class Callers:
     """Sends requests at a rate; `waits` has, by phase, the seconds from when each was due to its answer."""
 
-    def __init__(self, port: int, key: str, per_s: float) -> None:
-        self._port, self._key, self._gap_s = port, key, 1 / per_s
+    def __init__(self, port: int, key: str, per_s: float, detector: str) -> None:
+        self._of, self._gap_s = (port, key, detector), 1 / per_s
         self.phase, self.waits, self.failed = "before", dict[str, list[float]](), list[str]()
         self._local, self._ended = threading.local(), threading.Event()
         self._pool = ThreadPoolExecutor(THREADS)
@@ -71,7 +77,7 @@ class Callers:
     def _ask(self, n: int, due: float, phase: str) -> None:
         try:
             if not hasattr(self._local, "ask"):
-                self._local.ask = asking(self._port, self._key)
+                self._local.ask = asking(*self._of)
             self._local.ask(f"a request with the number {n}")
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody got no verdict
             self.failed.append(f"{phase}: {error}")
@@ -117,6 +123,7 @@ def main() -> int:
     parser.add_argument("--postgres", required=True)
     parser.add_argument("--broker", required=True)
     parser.add_argument("--engine", choices=("instant", "model"), default="instant")
+    parser.add_argument("--detector", default=GUARD, help="whose model; of the instant engine if it is not the guard")
     parser.add_argument("--texts", type=int, default=50_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--per-s", type=float, default=20.0)
@@ -133,9 +140,13 @@ def run(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Start a fleet, and change its model while it works."""
     db, port = Database(settings.required("database_url")), free_port()
     served = settings.but(api_port=port)
-    processes = [start(settings, f"worker{i}", "worker", says="worker_ready") for i in range(asked.workers)]
+    guards = asked.workers if asked.detector == GUARD else 1
+    processes = [start(settings, f"worker{i}", "worker", says="worker_ready") for i in range(guards)]
+    if asked.detector != GUARD:
+        named = ("worker", "--detector", asked.detector)
+        processes += [start(settings, f"{asked.detector}{i}", *named, says="worker_ready") for i in range(asked.workers)]
     processes += [start(served, "api", "api"), start(settings, "dispatcher", "dispatcher")]
-    callers = Callers(port, keys.create(db, Keyring(settings.required("secret_key")), name="bench"), asked.per_s)
+    callers = Callers(port, keys.create(db, Keyring(settings.required("secret_key")), name="bench"), asked.per_s, asked.detector)
     try:
         until(lambda: answers(port), 30, "the API")
         long = settings.data_dir / "long.jsonl"  # so that few fit in a batch, and the job lasts
@@ -143,22 +154,23 @@ def run(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         write_texts(
             source := settings.data_dir / "texts.jsonl", asked.texts, source=str(long) if asked.engine == "instant" else None
         )
-        job, _ = submit(settings, db, source)
         callers.start()
+        job, _ = submit(settings, db, source, *(() if asked.detector == GUARD else ("--detector", f"guard,{asked.detector}")))
         until(lambda: views.get(db, job.public_id).done > asked.texts / 10, LIMIT_S, "the job")
         callers.phase, began = "during", time.monotonic()
-        taken = deployed(settings, db, *another_model(settings.data_dir, asked.engine, is_corrupt=False))
+        taken = deployed(settings, db, asked.detector, *another_model(settings.data_dir, asked.engine, is_corrupt=False))
         swap_s, done_at_swap = time.monotonic() - began, views.get(db, job.public_id).done
         callers.phase = "after"
-        refused = deployed(settings, db, *another_model(settings.data_dir, asked.engine, is_corrupt=True))
+        refused = deployed(settings, db, asked.detector, *another_model(settings.data_dir, asked.engine, is_corrupt=True))
         until(lambda: views.get(db, job.public_id).state.is_final, LIMIT_S, "the job")
         callers.stop()
         found = {
-            "engine": asked.engine, "workers": asked.workers, "failed": len(callers.failed), "why": callers.failed[:3],
+            "detector": asked.detector, "engine": asked.engine, "workers": asked.workers, "failed": len(callers.failed),
+            "why": callers.failed[:3],
             "requests": callers.told(), "swap_s": round(swap_s, 1), "swap": taken.told.label, "job_done_at_swap": done_at_swap,
-            "texts": verdicts_of(db, job.id) | {"models": views.get(db, job.public_id).models},
+            "texts": verdicts_of(db, job.id, asked.detector) | {"models": views.get(db, job.public_id).models},
             "corrupt": {"state": refused.told.label, "reason": refused.reason},
-            "serves_now": sorted({str(seat.deployment_id) for seat in seats.there(db, "guard")}), "taken": taken.id,
+            "serves_now": sorted({str(seat.deployment_id) for seat in seats.there(db, asked.detector)}), "taken": taken.id,
         }  # fmt: skip
     finally:
         for process in processes:
@@ -167,25 +179,21 @@ def run(asked: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     return found
 
 
-def deployed(settings: Settings, db: Database, *model: str) -> Deployment:
+def deployed(settings: Settings, db: Database, detector: str, *model: str) -> Deployment:
     """Deploy a model, and return the deployment once it has been taken or refused."""
-    label = models_command(settings, "deploy", *model)
+    label = models_command(settings, "deploy", *model, "--detector", detector)
 
     def look() -> Deployment:
-        return deployments.get(db, label, detector="guard")
+        return deployments.get(db, label, detector=detector)
 
     until(lambda: look().told is not DeploymentState.ROLLING, LIMIT_S, label)
     return look()
 
 
-def verdicts_of(db: Database, job_id: int) -> dict[str, Any]:
-    """Return how many verdicts each revision gave, and how many texts have none."""
+def verdicts_of(db: Database, job_id: int, detector: str) -> dict[str, Any]:
+    """Return how many verdicts or detections each revision gave, and how many texts have none."""
     with db.session() as connection:
-        rows = connection.execute(
-            """select m.revision, count(*) as n, count(*) filter (where v.severity > 2 or v.severity < 0) as errors
-               from verdict v join model m on m.id = v.model_id where v.job_id = %(job)s group by 1 order by 1""",
-            {"job": job_id},
-        ).fetchall()
+        rows = connection.execute(VERDICTS if detector == GUARD else DETECTIONS, {"job": job_id}).fetchall()
         total = connection.scalar("select total from job where id = %(job)s", {"job": job_id})
     judged = sum(row.n - row.errors for row in rows)
     return {"by_revision": {row.revision[:12]: row.n for row in rows}, "without_verdict": total - judged}
