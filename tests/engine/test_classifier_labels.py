@@ -87,7 +87,7 @@ def test_what_changes_a_detection_changes_its_policy(bert: str) -> None:
 
 def test_a_guard_named_as_a_detector_is_refused_and_the_other_way_round(bert: str) -> None:
     guard = str(pathlib.Path(__file__).parents[2] / "models" / "demo")
-    with pytest.raises(ConfigurationError, match=r"it is no classifier .*GUARDFLEET_ENGINE__DETECTOR to guard"):
+    with pytest.raises(ConfigurationError, match=r"gives severities and no labels: leave GUARDFLEET_ENGINE__DETECTOR at guard"):
         make_backend(Spec(model=guard, detector="ai-text"))
     with pytest.raises(ConfigurationError, match=r"is a classifier, not a guard: set GUARDFLEET_ENGINE__DETECTOR"):
         make_backend(Spec(model=bert))

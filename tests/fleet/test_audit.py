@@ -84,6 +84,7 @@ METHODS = {
     "retry": None,  # see ELSEWHERE
     "status": None, "jobs": None, "connect": None, "close": None,
     "moderate": None,  # it keeps nothing, like the routes that do the same
+    "detect": None,  # so does this
 }  # fmt: skip
 
 
