@@ -32,6 +32,7 @@ from api.routes import (
     moderations,
     perspective,
     policies,
+    prompt_policies,
     redecisions,
     results,
     retries,
@@ -105,7 +106,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     app.state.context = context
     for routes in (
         batches, retries, results, files, moderations, detections, perspective, webhook_endpoints, policies, redecisions,
-        lists, labels, audit, erasures, holds,
+        prompt_policies, lists, labels, audit, erasures, holds,
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)

@@ -17,6 +17,7 @@ from guardfleet.cli.commands.models_app import models_app
 from guardfleet.cli.commands.plan import plan
 from guardfleet.cli.commands.policy_app import policy_app, redecide
 from guardfleet.cli.commands.processes import api, dispatcher, worker
+from guardfleet.cli.commands.prompt_policy_app import prompt_policy_app
 from guardfleet.cli.commands.retry import retry
 from guardfleet.cli.doctor.examination import WITHIN_S
 from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
 app.add_typer(policy_app, name="policy")
+app.add_typer(prompt_policy_app, name="prompt-policy")
 app.add_typer(lists_app, name="lists")
 app.add_typer(labels_app, name="labels")
 app.add_typer(models_app, name="models")

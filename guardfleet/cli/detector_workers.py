@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from guardfleet.domain.detection import detector_of
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
 
@@ -14,7 +15,8 @@ def served(settings: Settings) -> dict[str, str]:
 
 
 def model_of(settings: Settings, name: str) -> str:
-    """Return the model of a detector. Raises ConfigurationError if nothing says which."""
+    """Return the model of an entry's detector. Raises ConfigurationError if nothing says which."""
+    name = detector_of(name)
     model = served(settings).get(name) or BUILT_IN.get(name)
     if model is None and settings.tuning.engine != "model":
         model = "demo"
@@ -25,4 +27,5 @@ def model_of(settings: Settings, name: str) -> str:
 
 def processes(settings: Settings, names: Iterable[str]) -> list[tuple[str, list[str]]]:
     """Return the name and the arguments of a worker for each of these detectors."""
-    return [(f"worker-{name}", ["worker", "--detector", name, "--model", model_of(settings, name)]) for name in names]
+    detectors = dict.fromkeys(map(detector_of, names))
+    return [(f"worker-{name}", ["worker", "--detector", name, "--model", model_of(settings, name)]) for name in detectors]

@@ -54,6 +54,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "policy.activate": "a version of a policy was applied from then on",
         "policy.deactivate": "a policy was no longer applied",
         "policy.redecide": "a version of a policy was applied to stored verdicts; recorded when it begins",
+        "prompt_policy.create": "a version of a policy for prompts was stored",
         "list.create": "a version of a list was stored",
         "list.activate": "a version of a list was looked for from then on",
         "list.deactivate": "a list was no longer looked for",

@@ -11,7 +11,11 @@ from typing import Any
 
 from guardfleet.domain.verdict import ERROR_CODES, GUARD, Model, ServedBy
 
-DETECTOR_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")  # of a detector
+DETECTOR_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")  # of a detector, and of a policy for one
+VERSION = r"@[1-9][0-9]{0,8}"
+ENTRY = re.compile(
+    rf"{DETECTOR_NAME.pattern}(/{DETECTOR_NAME.pattern}({VERSION})?)?"
+)  # a detector, and the policy it is to judge by
 ROUTE_PREFIX = "detector:"
 RULES = ("max", "mean", "share")  # how the windows of a long text become one detection
 LEAST_FOUND = 0.5  # score from which a label that is found apart from others holds
@@ -102,8 +106,32 @@ def combined(rule: str, model: Model, windows: Sequence[tuple[int, Sequence[floa
     return tuple(sum(n for n, label in said if label == name) / total for name in model.labels)
 
 
-def route_of(detector: str) -> str | None:
-    """Return what a shard that waits for the detector names as its model; None for the guard, which any model may be."""
+def detector_of(entry: str) -> str:
+    """Return the detector of an entry of a job's detectors: `custom` of `custom/no-refunds@2`."""
+    return entry.partition("/")[0]
+
+
+def policy_of(entry: str) -> str | None:
+    """Return the policy of an entry, with its version if it has one: `no-refunds@2` of `custom/no-refunds@2`; None without one."""
+    return entry.partition("/")[2] or None
+
+
+def keys_of(entries: Sequence[str]) -> list[list[str]]:
+    """Return by which keys rules read each entry: its own, and without a version the newest that the job asked for."""
+    newest: dict[str, int] = {}
+    for place, entry in enumerate(entries):
+        name, _, version = entry.partition("@")
+        if version and (name not in newest or int(version) > int(entries[newest[name]].partition("@")[2])):
+            newest[name] = place
+    keys = [[entry] for entry in entries]
+    for name, place in newest.items():
+        keys[place].append(name)
+    return keys
+
+
+def route_of(entry: str) -> str | None:
+    """Return what a shard that waits for the entry's detector names as its model; None for the guard, which any model may be."""
+    detector = detector_of(entry)
     return None if detector == GUARD else ROUTE_PREFIX + detector
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guardfleet.domain.detection import DETECTOR_NAME, route_of
+from guardfleet.domain.detection import ENTRY, detector_of, policy_of, route_of
 from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import RejectedError
 
@@ -18,7 +18,8 @@ class Plan:
 
     `model`: only workers with this model take the job. `second_model`: judges again the texts whose severity got a probability
     below `sure` from the first, and a random share `sample` of the rest. The latter is only compared: the first answer stands.
-    `long_texts`: as the setting of the same name. `detectors`: who judges, one after the other, the guard first if it does.
+    `long_texts`: as the setting of the same name. `detectors`: who judges, one after the other, the guard first if it does; a
+    detector that takes policies is there once for each, as `custom/no-refunds@2`, and judges by all of them in one go.
     """
 
     model: str | None = None
@@ -52,7 +53,7 @@ class Plan:
 
     @property
     def others(self) -> Sequence[tuple[int, str]]:
-        """The detectors other than the guard, each with its place among all."""
+        """The entries other than the guard, each with its place among all."""
         return [(place, name) for place, name in enumerate(self.detectors) if name != GUARD]
 
     @property
@@ -62,15 +63,24 @@ class Plan:
 
 
 def detectors_of(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the detectors in the order in which they judge: the guard first. Raises ValueError for names that make no plan."""
+    """Return the entries in the order in which they judge: the guard first, then each detector with all its policies.
+
+    Raises ValueError for names that make no plan.
+    """
     if not 0 < len(names) <= MOST_DETECTORS:
         raise ValueError(f"name 1 to {MOST_DETECTORS} detectors")
     for name in names:
-        if not DETECTOR_NAME.fullmatch(name):
-            raise ValueError(f"{name[:60]!r} is no detector's name: lower-case letters, digits, - and _, such as ai-text")
+        if not ENTRY.fullmatch(name):
+            raise ValueError(
+                f"{name[:60]!r} is no detector's name: lower-case letters, digits, - and _, such as ai-text, "
+                "or custom/no-refunds@2 for a version of a policy"
+            )
+        if detector_of(name) == GUARD and policy_of(name) is not None:
+            raise ValueError("the guard takes no policy: choose a detector that does")
     if len(set(names)) < len(names):
         raise ValueError("a detector is named twice")
-    return tuple(sorted(names, key=lambda name: name != GUARD))
+    first = {detector: place for place, detector in reversed(list(enumerate(map(detector_of, names))))}
+    return tuple(sorted(names, key=lambda name: (name != GUARD, first[detector_of(name)])))
 
 
 DEFAULT_PLAN = Plan()

@@ -82,6 +82,7 @@ ERROR_CODES: Mapping[str, str] = {
     "engine_failed": "the engine failed on this text",
     "abandoned": "its shard failed too often",
     ERASED: "its text was erased on request",
+    "policy_refused": "the detector does not judge by that policy, or by none",
     "unreadable": "what is known of it makes no verdict that this version understands",
 }
 
@@ -121,7 +122,8 @@ class Model:
     """The identity that a verdict is tied to. `policy`: a digest of what else decides the answer, as the template and its policy.
 
     `detector`: what it judges as. `labels`: of a detector other than the guard, in the order of its scores; `neutral` is the one of
-    them that finds nothing, None if each label is found apart (several may hold of a text, or none).
+    them that finds nothing, None if each label is found apart (several may hold of a text, or none). `prompt_policy`: whether it
+    takes a policy in its prompt, a word of PROMPT_POLICY; None if a version wrote it that did not know.
     """
 
     name: str
@@ -131,8 +133,10 @@ class Model:
     detector: str = GUARD
     labels: tuple[str, ...] = ()
     neutral: str | None = None
+    prompt_policy: str | None = "none"
 
 
+PROMPT_POLICY = ("none", "optional", "required")
 NOBODY = Model("nobody", "0", "none")  # of a text that no model has judged
 NO_VERDICT = (Severity.ERROR, Severity.UNRATED)
 

@@ -1,7 +1,7 @@
 """The one way to submit a job, for files, bodies, tables, iterables and single texts alike.
 
-The checks, in order: a plan that makes no sense, a name that cannot be stored, a callback that cannot be called, a model that
-nobody serves, and a fleet with too large a backlog. Quotas belong to API keys, so the API checks them.
+The checks, in order: a policy that is not stored, a plan that makes no sense, a name that cannot be stored, a callback that cannot
+be called, a model that nobody serves, and a fleet with too large a backlog. Quotas belong to API keys, so the API checks them.
 """
 
 import uuid
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from guardfleet.domain.detection import policy_of
 from guardfleet.domain.options import JobOptions
 from guardfleet.errors import RejectedError
 from guardfleet.rows.metadata import is_storable
@@ -21,6 +22,7 @@ from guardfleet.store import models
 from guardfleet.store.jobs import intake, interactive
 from guardfleet.store.jobs.intake import NewJob, OpenJob
 from guardfleet.store.jobs.interactive import OnlineJob
+from guardfleet.store.policy import prompt_policies
 from guardfleet.store.postgres.database import Database
 
 
@@ -38,7 +40,7 @@ def open_job(
     `addresses`: the callback's addresses, from a caller that has resolved them. `also` runs in the same transaction, with the
     job's public id. Raises RejectedError, NotFoundError for a model that nobody serves, OverloadedError.
     """
-    options = new.options
+    options = pinned(db, new.tenant_id, new.options)
     plan = options.plan.check()
     if not is_storable(options.name):
         raise RejectedError("the name of a job must not contain a NUL or a lone surrogate.", param="name")
@@ -46,7 +48,7 @@ def open_job(
     if not new.brings_workers:
         models.require_served(db, plan.model, plan.second_model)
         models.require_detectors(db, plan.detectors)
-    admitted = replace(new, callback_secret=secret)
+    admitted = replace(new, options=options, callback_secret=secret)
     return intake.create(db, keyring, admitted, max_backlog=settings.intake.max_backlog_texts, also=also)
 
 
@@ -65,9 +67,20 @@ def judge_now(
     `job_id` is reserved beforehand, so that the caller can listen for the job's end before it exists. Raises NotFoundError for a
     model or a detector that nobody serves.
     """
+    options = pinned(db, tenant_id, options)
     models.require_detectors(db, options.plan.detectors)
     models.require_served(db, options.model)
     return interactive.create(db, keyring, job_id, rows, options, tenant_id=tenant_id, keeps_nothing=keeps_nothing)
+
+
+def pinned(db: Database, tenant_id: int, options: JobOptions) -> JobOptions:
+    """Return the options with the version of each policy that a detector is to judge by: the newest where none is named.
+
+    Raises NotFoundError for a policy that is not stored.
+    """
+    if not any(map(policy_of, options.detectors or ())):
+        return options
+    return options.model_copy(update={"detectors": prompt_policies.pinned(db, tenant_id, options.plan.detectors)})
 
 
 def callback_secret(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from guardfleet.domain.decision import ActionName
-from guardfleet.domain.detection import DETECTOR_NAME
+from guardfleet.domain.detection import ENTRY
 from guardfleet.domain.verdict import CATEGORY_NAMES, ServedBy, Severity
 
 MOST_RULES = 200  # with the outcomes for other verdicts and for errors, the number of one fits a byte
@@ -111,7 +111,8 @@ class Tokens(Range):
 class Detected(Range):
     """What a detector says: one of these labels or outcomes (`unlabelled`, `too_short`, `error`), and scores within bounds.
 
-    Where the detector could not say, or was not asked, nobody knows whether it holds.
+    Where the detector could not say, or was not asked, nobody knows whether it holds. `custom/no-refunds` is the newest version of
+    that policy which the job asked for, `custom/no-refunds@2` that version alone, `custom` what it says without a policy.
     """
 
     label: _some(LabelName) | None = None  # type: ignore[valid-type]
@@ -134,7 +135,7 @@ class When(Strict):
     language: _some(str) | None = None  # type: ignore[valid-type]
     metadata: dict[str, _some(Scalar)] = Field(default_factory=dict)  # type: ignore[valid-type]
     lists: _some(ListName) | None = None  # type: ignore[valid-type]
-    detectors: dict[Annotated[str, Field(pattern=rf"^{DETECTOR_NAME.pattern}$")], Detected] = Field(default_factory=dict)
+    detectors: dict[Annotated[str, Field(pattern=rf"^{ENTRY.pattern}$")], Detected] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "When":

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from uuid_utils import UUID
 
-from guardfleet.domain.detection import Detection, Outcome
+from guardfleet.domain.detection import Detection, Outcome, keys_of
 from guardfleet.domain.verdict import Model, ServedBy
 from guardfleet.policy.facts import Seen
 from guardfleet.store.postgres.database import Connection, Database
@@ -23,17 +23,17 @@ COLUMNS = {
     zip(Codes._fields, ("int2", "int2", "float4[]", "int2", "int4", "int4", "text", "text", "jsonb", "text"), strict=True)
 )  # fmt: skip
 COUNTED = ("place", "model_id", "n", "unlabelled", "too_short", "error", "labelled")
-MODEL = "m.id, m.name, m.revision, m.policy, m.is_demo, m.detector, m.labels, m.neutral"
+MODEL = "m.id, m.name, m.revision, m.policy, m.is_demo, m.detector, m.labels, m.neutral, m.prompt_policy"
 # Of job `j`: how many texts ended how with each detector, as {detector: {label: n}}.
 BY_DETECTOR = """(case when j.detectors is not null then (
-    select coalesce(jsonb_object_agg(t.detector, t.ends), '{}') from (
-      select x.detector, jsonb_object_agg(x.name, x.n) as ends from (
-        select y.detector, y.name, sum(y.n) as n from (
-          select m.detector, e.name, e.n from detected d join model m on m.id = d.model_id
+    select coalesce(jsonb_object_agg(j.detectors[t.place + 1], t.ends), '{}') from (
+      select x.place, jsonb_object_agg(x.name, x.n) as ends from (
+        select y.place, y.name, sum(y.n) as n from (
+          select d.place, e.name, e.n from detected d join model m on m.id = d.model_id
           cross join lateral (values ('unlabelled', d.unlabelled), ('too_short', d.too_short), ('error', d.error)) e (name, n)
           where d.job_id = j.id
           union all
-          select m.detector, m.labels[c.i], c.n from detected d join model m on m.id = d.model_id
+          select d.place, m.labels[c.i], c.n from detected d join model m on m.id = d.model_id
           cross join lateral unnest(d.labelled) with ordinality c (n, i) where d.job_id = j.id) y
         group by 1, 2) x
       where x.n > 0 group by 1) t) end)"""
@@ -91,12 +91,13 @@ def count(connection: Connection, held: Claim, codes: Detections) -> None:
         )
 
 
-def seen(codes: Detections, n: int) -> list[dict[str, Seen]]:
+def seen(codes: Detections, held: Claim) -> list[dict[str, Seen]]:
     """Return what rules read of a shard's detections, text by text."""
-    out: list[dict[str, Seen]] = [{} for _ in range(n)]
+    out: list[dict[str, Seen]] = [{} for _ in range(held.n)]
+    keys = keys_of(held.plan.detectors)
     for one, said in codes:
         for row, found in zip(out, said, strict=True):
-            row[one.model.detector] = seen_of(found, one.model)
+            row.update(dict.fromkeys(keys[one.place], seen_of(found, one.model)))
     return out
 
 
@@ -110,7 +111,7 @@ def seen_of(codes: Codes, model: Model) -> Seen:
 def seen_in(connection: Connection, among: Sequence[Any]) -> dict[tuple[int, int], list[dict[str, Seen]]]:
     """Return what rules read of the detections of these finished shards, by job and first place."""
     found = connection.execute(
-        f"""select s.job_id, s.first_seq, d.seq, d.model_id, {", ".join(f"d.{name}" for name in Codes._fields)}
+        f"""select s.job_id, s.first_seq, d.seq, d.place, d.model_id, {", ".join(f"d.{name}" for name in Codes._fields)}
             from unnest(%(jobs)s::int8[], %(days)s::date[], %(firsts)s::int4[], %(ns)s::int4[]) s (job_id, day, first_seq, n)
             join detection d on d.job_id = s.job_id and d.day = s.day and d.seq >= s.first_seq and d.seq < s.first_seq + s.n""",
         {
@@ -119,10 +120,14 @@ def seen_in(connection: Connection, among: Sequence[Any]) -> dict[tuple[int, int
         },
     ).fetchall()  # fmt: skip
     models = {row.id: model_of(row) for row in connection.execute(f"select {MODEL} from model m")} if found else {}
+    asked = connection.execute(
+        "select id, detectors from job where id = any(%(ids)s)", {"ids": sorted({row.job_id for row in found})}
+    )
+    keys = {row.id: keys_of(row.detectors or []) for row in asked}
     out: dict[tuple[int, int], list[dict[str, Seen]]] = {(one.job_id, one.first_seq): [{} for _ in range(one.n)] for one in among}
-    for job_id, first_seq, seq, model_id, *codes in found:
-        model = models[model_id]
-        out[job_id, first_seq][seq - first_seq][model.detector] = seen_of(Codes._make(codes), model)
+    for job_id, first_seq, seq, place, model_id, *codes in found:
+        said = seen_of(Codes._make(codes), models[model_id])
+        out[job_id, first_seq][seq - first_seq] |= dict.fromkeys(keys[job_id][place], said)
     return out
 
 
@@ -149,15 +154,16 @@ def known(
 
 def model_of(row: Any) -> Model:
     """Return the model of a row that has its columns."""
-    return Model(row.name, row.revision, row.policy, row.is_demo, row.detector, tuple(row.labels), row.neutral)
+    return Model(row.name, row.revision, row.policy, row.is_demo, row.detector, tuple(row.labels), row.neutral, row.prompt_policy)
 
 
 def of_texts(connection: Connection, job_id: int, day: Any, seqs: Sequence[int]) -> list[tuple[Any, ...]]:
-    """Return the place, the model's id and the codes of each detection of these texts."""
+    """Return the text's place, the detector's key, the model's id and the codes of each detection of these texts."""
     if not seqs:
         return []
     return connection.execute(
-        f"""select d.seq, d.model_id, {", ".join(f"d.{name}" for name in Codes._fields)} from detection d
+        f"""select d.seq, j.detectors[d.place + 1], d.model_id, {", ".join(f"d.{name}" for name in Codes._fields)}
+            from detection d join job j on j.id = d.job_id
             where d.job_id = %(job)s and d.day = %(day)s and d.seq = any(%(seqs)s::int4[]) order by d.seq, d.place""",
         {"job": job_id, "day": day, "seqs": list(seqs)},
     ).fetchall()
@@ -166,7 +172,7 @@ def of_texts(connection: Connection, job_id: int, day: Any, seqs: Sequence[int])
 def by_text(found: Iterable[tuple[Any, ...]], models: Mapping[int, Model]) -> dict[int, dict[str, dict[str, Any]]]:
     """Return by a text's place what each detector said of it, as faces show it."""
     out: dict[int, dict[str, dict[str, Any]]] = {}
-    for seq, model_id, *codes in found:
+    for seq, key, model_id, *codes in found:
         model = models[model_id]
-        out.setdefault(seq, {})[model.detector] = shown(decode(codes, model), model)
+        out.setdefault(seq, {})[key] = shown(decode(codes, model), model)
     return out

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from guardfleet.domain.detection import detector_of, policy_of
 from guardfleet.domain.verdict import GUARD, Model
-from guardfleet.errors import NotFoundError
+from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.store import detections
 from guardfleet.store.postgres.database import Database
 
@@ -37,16 +38,35 @@ def newest_of(db: Database, detector: str) -> Model:
 
 
 def require_detectors(db: Database, asked: Sequence[str]) -> None:
-    """Raise NotFoundError for a detector that no worker has ever served."""
-    others = [name for name in asked if name != GUARD]
+    """Raise NotFoundError for a detector that no worker has ever served, RejectedError for one that does not judge as asked.
+
+    Its newest model says whether it takes a policy; what another would say is found out when it judges.
+    """
+    others = [entry for entry in asked if entry != GUARD]
     if not others:
         return
     with db.session() as connection:
-        known = sorted(connection.scalars(f"select distinct detector from model where name <> 'nobody' and detector <> '{GUARD}'"))
-    for name in others:
-        if name not in known:
+        found = connection.execute(
+            f"""select distinct on (detector) detector, prompt_policy from model
+                where name <> 'nobody' and detector <> '{GUARD}' order by detector, id desc"""
+        ).fetchall()
+    known: dict[str, str | None] = {row.detector: row.prompt_policy for row in found}
+    for entry in others:
+        name = detector_of(entry)
+        if name in known:
+            _require_fit(entry, known[name])
+        else:
             names = ", ".join(known) or "none"
             raise NotFoundError(
                 f"no worker has served a detector {name!r} yet: start one with GUARDFLEET_ENGINE__DETECTOR={name}. "
                 f"Detectors served so far: {names}."
             )
+
+
+def _require_fit(entry: str, takes: str | None) -> None:
+    """Raise RejectedError if the detector takes no policy and is given one, or needs one and is given none."""
+    name = detector_of(entry)
+    if policy_of(entry) is not None and takes == "none":
+        raise RejectedError(f"detector {name!r} takes no policy: name it without one, or choose one that does.", param="detectors")
+    if policy_of(entry) is None and takes == "required":
+        raise RejectedError(f"detector {name!r} judges by a policy: name one, as {name}/NAME.", param="detectors")

@@ -45,22 +45,25 @@ def register_model(db: Database, model: Model) -> int:
     """Return the id by which verdicts refer to the model, storing the model if it is new."""
     values = {
         "name": model.name, "revision": model.revision, "policy": model.policy, "demo": model.is_demo, "detector": model.detector,
-        "labels": list(model.labels), "neutral": model.neutral,
+        "labels": list(model.labels), "neutral": model.neutral, "prompt_policy": model.prompt_policy,
     }  # fmt: skip
     same = "name = %(name)s and revision = %(revision)s and policy = %(policy)s and detector = %(detector)s"
     with db.begin() as connection:
         is_new = connection.execute(
-            f"""insert into model (name, revision, policy, is_demo, detector, labels, neutral)
-               select %(name)s, %(revision)s, %(policy)s, %(demo)s, %(detector)s, %(labels)s::text[], %(neutral)s
+            f"""insert into model (name, revision, policy, is_demo, detector, labels, neutral, prompt_policy)
+               select %(name)s, %(revision)s, %(policy)s, %(demo)s, %(detector)s, %(labels)s::text[], %(neutral)s,
+                      %(prompt_policy)s
                where not exists (select from model where {same}) on conflict do nothing""",
             values,
         ).rowcount
-        row: Any = connection.execute(f"select id, labels, neutral from model where {same}", values).fetchone()
+        row: Any = connection.execute(f"select id, labels, neutral, prompt_policy from model where {same}", values).fetchone()
         if tuple(row.labels) != model.labels or row.neutral != model.neutral:
             raise ConfigurationError(
                 f"model {model.name!r} of the same revision and policy has served with other labels: {', '.join(row.labels)}."
             )
         found: int = row.id
+        if row.prompt_policy is None and model.prompt_policy is not None:  # a version before 0027 wrote it
+            connection.execute("update model set prompt_policy = %(prompt_policy)s where id = %(id)s", values | {"id": found})
         if is_new:
             subject = f"{model.name}@{model.revision[:12]}"  # as verdicts name it
             audit.record(connection, DEFAULT_TENANT, "model.register", subject, model_id=found)
@@ -332,6 +335,6 @@ def _detected(db: Database, connection: Connection, job: JobView, rows: Sequence
 
 def _detections(db: Database, connection: Connection, job_id: int, day: dt.date, rows: Sequence[StoredVerdict]) -> Detections:
     found = detections.of_texts(connection, job_id, day, [row.seq for row in rows])
-    if not {model_id for _, model_id, *_ in found} <= db.models.keys():
+    if not {model_id for _, _, model_id, *_ in found} <= db.models.keys():
         _look(db, connection)
     return detections.by_text(found, db.models)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from guardfleet.domain.cascade import is_sure
-from guardfleet.domain.detection import failed
+from guardfleet.domain.detection import detector_of, failed
 from guardfleet.domain.verdict import ERASED, NOBODY, Judgement, Severity, failure, unrated, with_notes
 from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
 from guardfleet.rows.payload import PayloadRow
@@ -104,7 +104,7 @@ def _detected(db: Database, held: Claim, texts: Sequence[PayloadRow], first: Pro
     gone = [failed(ERASED) if text.is_erased else failed("abandoned", reason) for text in texts]
     out = []
     for place, name in held.plan.others:
-        nobody = replace(NOBODY, detector=name)
+        nobody = replace(NOBODY, detector=detector_of(name))
         lost = Detected(place, verdicts.register_model(db, nobody), nobody, gone or [failed("abandoned", reason)] * held.n)
         out.append(known.get(place, lost))
     return out

@@ -1,14 +1,27 @@
 """From a detector's answers to detections: what they mean, and how the windows of a long text become one."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import Any
 
 from guardfleet.domain.detection import Detection, Outcome, combined, failed, label_of
 from guardfleet.domain.verdict import ERASED, Model, ServedBy
 from worker.engine.interfaces import Answer
+from worker.engine.prompting.prompt_policy import PromptPolicy
 
 GONE = failed(ERASED)
+POLICY_DIGITS = 32  # hexadecimal, of a model under a policy: nobody may find two policies with the same
 EMPTY = Detection(Outcome.TOO_SHORT, served_by=ServedBy.RULE_EMPTY)
+
+
+def under(model: Model, policy: PromptPolicy) -> Model:
+    """Return the identity of the model that judges by a policy: verdicts by another policy are another model's."""
+    return replace(model, policy=hashlib.sha256(f"{model.policy} {policy.digest}".encode()).hexdigest()[:POLICY_DIGITS])
+
+
+def refused(reason: str) -> Detection:
+    """Return what is said of a text whose policy the model does not take, or that comes without one where it needs one."""
+    return failed("policy_refused", reason)
 
 
 @dataclass(frozen=True, slots=True)

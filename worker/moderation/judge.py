@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar, cast
 
 from guardfleet.domain.detection import RULES, Detection
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.verdict import GUARD, Judgement, ServedBy, Severity
+from guardfleet.errors import RejectedError
 from guardfleet.lists.matching import Hits
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings.groups import CacheSettings
@@ -17,6 +19,7 @@ from guardfleet.store.shards.leases import Claim
 from guardfleet.telemetry import metrics, tracing
 from guardfleet.verdicts import detections
 from worker.engine.interfaces import Answer, Engine
+from worker.engine.prompting.prompt_policy import PromptPolicy
 from worker.engine.prompting.windows import Coverage
 from worker.moderation import detecting, lookup
 from worker.moderation.interpretation import Triage, judgement_of, reused, settle, sorted_out, triage
@@ -28,11 +31,17 @@ J = TypeVar("J")
 
 @dataclass(frozen=True)
 class Kind(Generic[J]):
-    """What differs between judges of severities and judges of labels: how answers are read, stored ones found, one reused."""
+    """What differs between judges of severities and judges of labels: how answers are read, stored ones found, one reused.
+
+    `model_id`: of the model under the `policy` that it is to judge by. `refused`: what is said of a text if it cannot.
+    """
 
     of: Callable[[Answer], J]
     known: Callable[[Claim, Sequence[bytes]], Mapping[bytes, J]]
     reused: Callable[[J, ServedBy], J]
+    model_id: int
+    policy: PromptPolicy | None = None
+    refused: Callable[[str], J] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class Judge:
     model_id: int
     throughput: Throughput = field(default_factory=Throughput)
     window_rule: str = RULES[0]
+    ids: dict[str, int] = field(default_factory=dict)  # of the model under each policy, by its digest
 
     @property
     def detector(self) -> str:
@@ -58,13 +68,29 @@ class Judge:
         """Return a judgement for each row, in order. The scope must stay open until they are committed."""
         found = lookup.hits(self.db, held, rows)
         plan = triage(rows, digests, self._listed(held, found, digests))
-        kind = Kind(judgement_of, self._known, reused)
+        kind = Kind(judgement_of, self._known, reused, self.model_id)
         return lookup.noted(settle(plan, self._judged(held, rows, digests, plan, scope, kind), len(rows), reused), found)
 
-    def detect(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], scope: Scope) -> list[Detection]:
+    def model_id_under(self, policy: PromptPolicy | None) -> int:
+        """Return the id of the model that judges by this policy: another policy is another model to all that is stored."""
+        if policy is None:
+            return self.model_id
+        if policy.digest not in self.ids:
+            self.ids[policy.digest] = verdicts.register_model(self.db, detecting.under(self.engine.model, policy))
+        return self.ids[policy.digest]
+
+    def detect(
+        self,
+        held: Claim,
+        rows: Sequence[PayloadRow],
+        digests: Sequence[bytes],
+        scope: Scope,
+        policy: PromptPolicy | None = None,
+    ) -> list[Detection]:
         """Return a detection for each row, in order: as `judge`, by a model that is not the guard. Lists decide none."""
         plan = sorted_out(rows, digests, gone=detecting.GONE, empty=detecting.EMPTY, listed={})
-        kind = Kind(self._reading.detection_of, self._found, detections.reused)
+        model_id, found = self.model_id_under(policy), self._reading.detection_of
+        kind = Kind(found, partial(self._found, model_id), detections.reused, model_id, policy, detecting.refused)
         return settle(plan, self._judged(held, rows, digests, plan, scope, kind), len(rows), detections.reused)
 
     def read(self, answer: Answer) -> Judgement | Detection:
@@ -79,7 +105,7 @@ class Judge:
         self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], plan: Triage[J], scope: Scope, kind: Kind[J]
     ) -> dict[int, J]:
         """Return what is said of each row that the plan asks about: known before, in work elsewhere, or by the model now."""
-        keys = {i: self._key(held, digests[i]) for i in plan.ask}
+        keys = {i: _key(held, digests[i], kind.model_id) for i in plan.ask}
         theirs = scope.take(keys.values())
         known = kind.known(held, [digests[i] for i in plan.ask])
         judged = {i: known[digests[i]] for i in plan.ask if digests[i] in known}
@@ -103,9 +129,9 @@ class Judge:
     def _known(self, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Judgement]:
         return verdicts.known(self.db, digests, held, model_id=self.model_id, max_age_hours=self._max_age_hours(held))
 
-    def _found(self, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Detection]:
+    def _found(self, model_id: int, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Detection]:
         return stored.known(
-            self.db, digests, held, model_id=self.model_id, model=self.engine.model, max_age_hours=self._max_age_hours(held)
+            self.db, digests, held, model_id=model_id, model=self.engine.model, max_age_hours=self._max_age_hours(held)
         )
 
     def _max_age_hours(self, held: Claim) -> float:
@@ -118,7 +144,15 @@ class Judge:
         contents = [rows[i].content for i in asked]
         about = {"gen_ai.operation.name": "chat", "gen_ai.request.model": self.engine.model.name, "guardfleet.texts": len(asked)}
         with tracing.span(f"chat {self.engine.model.name}", about):
-            judged = self.engine.submit(contents, urgent=held.lane is Lane.INTERACTIVE, coverage=coverage_of(held)).result()
+            try:
+                asking = self.engine.submit(
+                    contents, urgent=held.lane is Lane.INTERACTIVE, coverage=coverage_of(held), policy=kind.policy
+                )
+            except RejectedError as error:
+                if kind.refused is None:
+                    raise
+                return dict.fromkeys(asked, kind.refused(str(error)))
+            judged = asking.result()
         spent = judged.timings
         for stage, seconds in (("tokenising", spent.tokenise_s), ("waiting", spent.wait_s), ("device", spent.device_s)):
             metrics.STAGES.labels(stage).inc(seconds)
@@ -126,9 +160,10 @@ class Judge:
         scope.device_s += spent.share_s
         return {i: kind.of(answer) for i, answer in zip(asked, judged.answers, strict=True)}
 
-    def _key(self, held: Claim, digest: bytes) -> Key:
-        """Return what two texts must share to be judged once: the model too, since a process may have two."""
-        return digest, self.model_id, held.plan.long_texts, None if held.reuse else held.job_id
+
+def _key(held: Claim, digest: bytes, model_id: int) -> Key:
+    """Return what two texts must share to be judged once: the model and its policy too, since a process may have several."""
+    return digest, model_id, held.plan.long_texts, None if held.reuse else held.job_id
 
 
 def coverage_of(held: Claim) -> Coverage | None:

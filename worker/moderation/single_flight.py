@@ -23,7 +23,14 @@ class Scope:
         self._mine: set[Key] = set()
         self._judged: Mapping[Key, Any] = {}
         self._settled = threading.Event()
+        self._beside: list[Scope] = []
         self.device_s = 0.0  # the texts' share of the device's time, added up by the task
+
+    def beside(self) -> "Scope":
+        """Return a scope of the same task for what it has judged after this, by another policy; both are closed together."""
+        other = Scope(self._owners, self._lock, self.job_id)
+        self._beside.append(other)
+        return other
 
     def take(self, keys: Iterable[Key]) -> "dict[Key, Scope]":
         """Take ownership of keys; return those that other tasks own, each with its owner's scope."""
@@ -53,6 +60,8 @@ class Scope:
             for key in self._mine:
                 del self._owners[key]
         self._settled.set()
+        for other in self._beside:
+            other.close()
 
 
 class SingleFlight:

@@ -17,7 +17,7 @@ from structlog.contextvars import bound_contextvars
 
 from guardfleet.broker.celery_app import MESSAGE_VERSION, MODERATE, is_newer
 from guardfleet.domain.cascade import compare, doubts_of
-from guardfleet.domain.detection import route_of
+from guardfleet.domain.detection import detector_of, policy_of, route_of
 from guardfleet.domain.ids import EVERY_TENANT
 from guardfleet.domain.retry import backoff_s
 from guardfleet.domain.verdict import GUARD
@@ -25,6 +25,7 @@ from guardfleet.errors import ConfigurationError, DrainingError, FatalError, Gua
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings.tuning import Tuning
 from guardfleet.store import installation
+from guardfleet.store.policy import prompt_policies
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff
 from guardfleet.store.shards import leases as shards
@@ -32,6 +33,7 @@ from guardfleet.store.shards.handoff import Provisional, Said
 from guardfleet.store.shards.leases import Claim, Limits, Waits
 from guardfleet.telemetry import metrics, tracing
 from guardfleet.telemetry.logs import get_logger, told
+from worker.engine.prompting.prompt_policy import PromptPolicy
 from worker.moderation.comparing import Heard, Witness, nobody
 from worker.moderation.isolation import SUSPECT_CLAIMS, Isolation
 from worker.moderation.judge import Judge
@@ -190,11 +192,24 @@ class Moderator:
         return Provisional(self.judge.model_id, judgements, is_settled=True, models=models, escalation=counts), second
 
     def _detected(self, shard: Loaded, scope: Scope) -> tuple[Provisional, Heard]:
-        """Return what was said so far with what this worker's detector says, and that alone."""
+        """Return what was said so far with what this worker's detector says by each policy that the job names for it.
+
+        Heard is what it says if it is asked without a policy alone: models are compared by nothing else.
+        """
         so_far = Provisional(None, [], is_settled=True) if shard.first is None else shard.first
-        found = self.judge.detect(shard.held, shard.texts, shard.digests, scope)
-        mine = Said(shard.held.plan.detectors.index(self.judge.detector), self.judge.model_id, found)
-        return replace(so_far, said=[*so_far.said, mine]), dict(enumerate(found))
+        entries = [one for one in shard.held.plan.others if detector_of(one[1]) == self.judge.detector]
+        mine = [self._said(shard, place, entry, scope) for place, entry in entries]
+        is_plain = len(entries) == 1 and policy_of(entries[0][1]) is None
+        heard = dict(enumerate(mine[0].detections)) if is_plain else {}
+        return replace(so_far, said=[*so_far.said, *mine]), heard
+
+    def _said(self, shard: Loaded, place: int, entry: str, scope: Scope) -> Said:
+        """Return what the detector says by the policy that the entry names, or by none."""
+        label, held, own = policy_of(entry), shard.held, scope.beside()
+        policy = None if label is None else PromptPolicy.of(prompt_policies.text_of(self.db, held.tenant_id, label))
+        found = self.judge.detect(held, shard.texts, shard.digests, own, policy)
+        scope.device_s += own.device_s
+        return Said(place, self.judge.model_id_under(policy), found)
 
     def _pass_on(self, held: Claim, said: Provisional, scope: Scope, to: str | None) -> bool:
         """Pass the shard on to who judges next, with what was said so far; return False if the claim was lost.

@@ -16,6 +16,7 @@ from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import database_of, running_settings
 from guardfleet.errors import ConfigurationError
 from guardfleet.jobs import diagnosis
+from guardfleet.jobs.submit import pinned
 from guardfleet.settings import Settings
 from guardfleet.store.jobs import control, views
 from guardfleet.store.jobs.views import JobView
@@ -34,13 +35,18 @@ def submit(
     from producer.submit import submit_input
 
     inputs = opened(sources, reading, max_text_bytes=settings.intake.max_text_bytes, allow_empty=how.allow_empty)
-    asked = options.under_old_names() | {"callback_secret": how.callback_secret} | asked_of(reading)  # docs/resume.md
-    how = replace(how, fingerprint=fingerprint(inputs.paths, "submit", asked))
+
+    def identified(options: JobOptions) -> "SubmitOptions":
+        asked = options.under_old_names() | {"callback_secret": how.callback_secret} | asked_of(reading)  # docs/resume.md
+        return replace(how, fingerprint=fingerprint(inputs.paths, "submit", asked))
+
     if settings.api_url is not None:
         from guardfleet.cli.commands import remote
 
-        return remote.submit(settings, inputs, options, how, wait=wait)
+        return remote.submit(settings, inputs, options, identified(options), wait=wait)
     client = DirectClient.connect(of_fleet(settings), application="guardfleet-submit")
+    options = pinned(client.db, client.tenant_id, options)  # another version is another submit
+    how = identified(options)
     submission = submit_input(client, inputs, options, how)
     print(submission.job.label, flush=True)
     show.submitted(submission)

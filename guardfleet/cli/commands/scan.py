@@ -10,9 +10,11 @@ from guardfleet.cli import DONE, FAILED_ROWS, INTERRUPTED, detector_workers, pro
 from guardfleet.cli.fingerprint import fingerprint
 from guardfleet.cli.input_options import asked_of, opened
 from guardfleet.cli.model_check import require_found
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import JobState
 from guardfleet.embedded.stack import Stack, running_settings
+from guardfleet.jobs.submit import pinned
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import audit, models, verdicts
@@ -57,6 +59,8 @@ class Scan:
                 self.settings = stack.start_servers()
             db = Database(self.settings.required("database_url"), application="guardfleet-scan")
             try:
+                if (named := pinned(db, DEFAULT_TENANT, self.options)) is not self.options:  # another version is another scan
+                    self.options, fingerprint = named, self._fingerprint()
                 return self._scan(stack, db, fingerprint, fmt, has_fleet=running is not None)
             finally:
                 db.close()

@@ -89,6 +89,7 @@ class Model(Base):
     detector: Mapped[str] = mapped_column(server_default=text("'guard'"))  # what it judges as
     labels: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))  # of a detector's scores, in their order
     neutral: Mapped[str | None]  # the label that finds nothing; null: each label is found apart
+    prompt_policy: Mapped[str | None]  # of verdict.PROMPT_POLICY: whether it takes one; null: it served before 0027
     __table_args__ = (UniqueConstraint("name", "revision", "policy", "detector"),)
 
 

@@ -26,6 +26,20 @@ class Policy(Base):
     __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]), UniqueConstraint("tenant_id", "name", "version"))
 
 
+class PromptPolicy(Base):
+    """One version of a text that detectors judge by, never changed. Jobs name it in `job.detectors`, so it is never deleted."""
+
+    __tablename__ = "prompt_policy"
+    id: Mapped[int] = identity()
+    tenant_id: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str]
+    version: Mapped[int]  # of this name, from 1
+    text: Mapped[str]
+    digest: Mapped[bytes]  # SHA-256 of the text: the same again is no new version
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    __table_args__ = (ForeignKeyConstraint(["tenant_id"], ["tenant.id"]), UniqueConstraint("tenant_id", "name", "version"))
+
+
 class PolicyOutcome(Base):
     """What a number in `decision.outcomes` means: written with its policy, so that SQL can say it in words."""
 

@@ -135,8 +135,9 @@ create or replace function guardfleet_detection(d detection, m model) returns js
 
 create or replace function guardfleet_detections(job bigint, on_day date, of_seq int) returns jsonb
 language sql stable parallel safe as $$
-  select jsonb_object_agg(m.detector, guardfleet_detection(d, m) order by d.place)
-  from detection d join model m on m.id = d.model_id where d.job_id = job and d.day = on_day and d.seq = of_seq $$;
+  select jsonb_object_agg(coalesce(j.detectors[d.place + 1], m.detector), guardfleet_detection(d, m) order by d.place)
+  from detection d left join job j on j.id = d.job_id join model m on m.id = d.model_id
+  where d.job_id = job and d.day = on_day and d.seq = of_seq $$;
 
 create or replace function guardfleet_rationale(v verdict, model text) returns text language sql stable parallel safe as $$
   select case
@@ -237,7 +238,10 @@ DETECTION_COLUMNS: Mapping[str, tuple[str, str]] = {
         "(select v.id from verdict v where v.job_id = d.job_id and v.day = d.day and v.seq = d.seq)",
         "The caller's id of the text.",
     ),
-    "detector": ("m.detector", "Who says it."),
+    "detector": (
+        "coalesce(j.detectors[d.place + 1], m.detector)",
+        "Who says it, as the job names it: with the policy and its version, if it judged by one.",
+    ),
     "outcome": (
         f"case when w.wrong is null then {_array(one.label for one in Outcome)}[d.outcome + 1] else 'error' end",
         "labelled, unlabelled, too_short or error.",

@@ -188,7 +188,7 @@ def _decided(db: Database, held: Claim, rows: Sequence[Row], codes: Sequence[Cod
         if decider is not None:
             metadata = [row.metadata for row in rows] if decider.reads_metadata else None
             hit = [lists_hit(row.judgement.evidence) for row in rows] if decider.reads_lists else None
-            seen = detections.seen(detected, held.n) if decider.reads_detections else None
+            seen = detections.seen(detected, held) if decider.reads_detections else None
             made.append(Decided.by(decider, policy_id, CodeFacts(codes, tokens, metadata, hit, seen)))
     told = next((one for one in made if not one.shadow), None)
     undecided = held.n if applied.active is not None and told is None else 0

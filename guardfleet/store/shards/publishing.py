@@ -47,7 +47,7 @@ def windows(db: Database) -> dict[Route, int]:
                    and s.lane = r.lane and s.model is not distinct from r.model) as n
                from (select lane, first_model as model from job where {OPEN_JOB}
                      union select lane, second_model from job where {OPEN_JOB} and second_model is not null
-                     union select lane, '{ROUTE_PREFIX}' || d from job cross join unnest(detectors) d
+                     union select lane, '{ROUTE_PREFIX}' || split_part(d, '/', 1) from job cross join unnest(detectors) d
                        where {OPEN_JOB} and d <> '{GUARD}') r"""
         )
         return {Route(Lane(row.lane), row.model): row.n for row in rows}

@@ -116,6 +116,7 @@ def load(
         detector=detector,
         labels=labels,
         neutral=nothing,
+        prompt_policy="none" if not family.takes_policy else "optional" if family.is_complete else "required",
     )
     positions = int(network.config.max_position_embeddings)
     with translating(name, away):
