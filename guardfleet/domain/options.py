@@ -143,7 +143,7 @@ class JobOptions(BaseModel):
         list[str] | None, BeforeValidator(_named, json_schema_input_type=list[str] | str | None), Stored("detectors")
     ] = Field(
         default=None,
-        description="Who judges: guard, ai-text or others, or custom/POLICY by a policy, joined by commas; by default the guard alone.",
+        description="Who judges: guard, ai-text, custom/POLICY by a policy, joined by commas; by default the guard alone.",
     )
     priority: Annotated[int, Field(ge=PRIORITIES.start, le=PRIORITIES.stop - 1), WHOLE, A_PRIORITY, Stored("priority")] = Field(
         default=0, description="Order among your jobs of the same lane, -100 to 100; higher runs first."

@@ -45,6 +45,7 @@ ACTS: dict[str, tuple[str, ...]] = {
     "policy activate mine": ("policy.activate",),
     "redecide --since 1d": ("policy.redecide",),
     "policy deactivate mine@1": ("policy.deactivate",),
+    "prompt-policy add c4n4ry LABELS": ("prompt_policy.create",),  # any text is one
     "lists import mine TERMS": ("list.create",),
     "lists activate mine": ("list.activate",),
     "lists export mine": ("list.export",),
@@ -74,6 +75,7 @@ READING = {
     "bench engine", "bench pipeline", "plan", "labels list", "reviews",
     "erasures", "hold list",
     "policy check", "policy schema", "policy preset", "policy test", "policy list", "policy show",
+    "prompt-policy list", "prompt-policy show",
     "models list", "models show", "lists check", "lists list", "lists diff", "lists match", "lists hits", "lists prune",
 }  # fmt: skip
 ELSEWHERE = {"retry"}  # needs a job with failed texts: tests/store/test_retry.py

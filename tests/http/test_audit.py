@@ -68,6 +68,7 @@ ACTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("post", "/v1/policies/{name}@{version}/activate", {}, "policy.activate"),
     ("post", "/v1/redecisions", {"json": {"since": 0}}, "policy.redecide"),
     ("post", "/v1/policies/{name}@{version}/deactivate", {}, "policy.deactivate"),
+    ("post", "/v1/prompt-policies", {"json": {"name": "x", "text": CANARY}}, "prompt_policy.create"),
     ("post", "/v1/lists", LIST, "list.create"),
     ("post", "/v1/lists/{name}@{version}/activate", {}, "list.activate"),
     ("get", "/v1/lists/{name}@{version}/entries", {}, "list.export"),

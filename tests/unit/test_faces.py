@@ -122,6 +122,8 @@ ROUTES = {
     "/v1/models/{model}": "- one of them",
     "/v1alpha1/comments:analyze": "perspective",
     "/v1/audit": "- who did what",
+    "/v1/prompt-policies": "- what detectors judge by",
+    "/v1/prompt-policies/{name}@{version}": "- the same",
     "/v1/lists": "- what is looked for in texts",
     "/v1/lists/check": "- what is wrong with one",
     "/v1/lists/{name}@{version}": "- how many entries",
@@ -161,7 +163,8 @@ COMMANDS = {
     "retry": "-", "plan": "-", "models": "-",
     "cancel": "-",
     "pause": "-", "resume": "-", "prioritise": "-", "up": "-", "worker": "-", "dispatcher": "-", "api": "-", "doctor": "-",
-    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-", "lists": "-", "labels": "-",
+    "version": "-", "db": "-", "keys": "-", "bench": "-", "audit": "-", "policy": "-", "redecide": "-",
+    "prompt-policy": "-", "lists": "-", "labels": "-",
     "sample": "fields", "reviews": "fields",
     "erase": "-", "erasures": "-", "hold": "-",
 }  # fmt: skip
