@@ -20,7 +20,7 @@ from guardfleet.store.policy import prompt_policies
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import with_broker
 from tests.services.fleet import fleet, until
-from tests.services.outcome import assert_exactly_once, finished
+from tests.services.outcome import assert_exactly_once
 from tests.services.patience import patience
 from tests.services.served import served
 from tests.services.stored import scalar
@@ -68,7 +68,9 @@ def said(client: DirectClient, job: Any, key: str) -> dict[str, str]:
 
 
 def ran(client: DirectClient, detectors: str, **asked: Any) -> Any:
-    job = finished(client, client.submit(ROWS, JobOptions.of(detectors=detectors, **asked), LATER).job)
+    submitted = client.submit(ROWS, JobOptions.of(detectors=detectors, **asked), LATER).job
+    until(lambda: client._view(submitted.label).state.is_final, what="the end of the job")
+    job = client._view(submitted.label)
     assert_exactly_once(client, job)
     return job
 
