@@ -45,7 +45,7 @@ ACTS: dict[str, tuple[str, ...]] = {
     "policy activate mine": ("policy.activate",),
     "redecide --since 1d": ("policy.redecide",),
     "policy deactivate mine@1": ("policy.deactivate",),
-    "prompt-policy add c4n4ry LABELS": ("prompt_policy.create",),  # any text is one
+    "prompt-policy add rules LABELS": ("prompt_policy.create",),  # any text is one
     "lists import mine TERMS": ("list.create",),
     "lists activate mine": ("list.activate",),
     "lists export mine": ("list.export",),
