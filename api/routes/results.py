@@ -18,7 +18,7 @@ from guardfleet.domain import ids
 from guardfleet.domain.decision import ACTIONS, ActionName
 from guardfleet.domain.states import BATCH_STATUS
 from guardfleet.errors import RejectedError
-from guardfleet.store import audit, verdicts
+from guardfleet.store import audit, newest, verdicts
 from guardfleet.store.jobs import unprocessed, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.verdicts import export
@@ -138,10 +138,8 @@ async def download(
     if has_body(request):
         told = {"format": fmt, "min_severity": min_severity, "actions": action}
         await in_thread(audit.note, context.db, job.tenant_id, "job.export", job.label, what="verdicts", **told)
-    pages = verdicts.in_order(context.db, job, min_severity=SEVERITIES[min_severity])
-    if with_retries:
-        pages = verdicts.with_retries(context.db, job, pages, min_severity=SEVERITIES[min_severity])
-    pages = of_actions(pages, action)
+    read = newest.with_retries if with_retries else verdicts.in_order
+    pages = of_actions(read(context.db, job, min_severity=SEVERITIES[min_severity]), action)
     encoded = export.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
     first = await beside(context.download_threads, next, encoded, b"")  # a failure here is an error response
 

@@ -1,10 +1,12 @@
 """What `guardfleet evaluate --detector` says: tables for people, one JSON object for programs, a line for a policy."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -14,9 +16,10 @@ from guardfleet.cli.evaluation import FIGURES
 from guardfleet.domain.detection import Outcome
 from guardfleet.domain.verdict import Model
 from guardfleet.sampling.estimates import Estimate
-from guardfleet.sampling.thresholds import Cut, needed
+from guardfleet.sampling.thresholds import Cut, needed, written
 
 PER = 1_000_000  # texts, for which false flags are told
+PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def said_of(model: Model) -> str:
@@ -59,7 +62,7 @@ def _by_label(texts: Labelled, figures: Mapping[str, Figures], title: str) -> Ta
 
 def _by_slice(one: Chosen, positive: str) -> Table:
     """Build the table of what the one threshold does, in all texts and by slice."""
-    least = "none" if one.cut.threshold is None else f"{one.cut.threshold:g}"
+    least = "none" if one.cut.threshold is None else written(one.cut.threshold)
     title = f"{positive} at_least {least}: a false-positive rate of {one.cut.rate:g} at most"
     table = Table(title=title, title_justify="left")
     for column in ("slice", f"not {positive}", "false positive rate", positive, "true positive rate", "own threshold"):
@@ -67,7 +70,7 @@ def _by_slice(one: Chosen, positive: str) -> Table:
     for name, cut, own in [("all", one.cut, None), *((f"{s.kind} {s.value}", s.cut, s.own) for s in one.slices)]:
         rates = [_between(cut.false_positive_rate), _between(cut.true_positive_rate)]
         few = "" if name == "all" else "too few"
-        table.add_row(name, f"{cut.negatives:,}", rates[0], f"{cut.positives:,}", rates[1], few if own is None else f"{own:g}")
+        table.add_row(name, f"{cut.negatives:,}", rates[0], f"{cut.positives:,}", rates[1], few if own is None else written(own))
     return table
 
 
@@ -92,9 +95,15 @@ def _meaning(cut: Cut, positive: str) -> str:
 
 def policy_line(detector: str, label: str, cut: Cut) -> str:
     """Return the condition of a policy's rule that holds from the threshold on."""
-    quoted = label if label.isidentifier() else json.dumps(label)
-    condition = f"{{detectors: {{{detector}: {{scores: {{{quoted}: {{at_least: {cut.threshold:.6g}}}}}}}}}}}"
+    if cut.threshold is None:
+        raise ValueError("there is no threshold")
+    condition = f"{{detectors: {{{_quoted(detector)}: {{scores: {{{_quoted(label)}: {{at_least: {written(cut.threshold)}}}}}}}}}}}"
     return f"when: {condition}  # false-positive rate {cut.rate:g}"
+
+
+def _quoted(name: str) -> str:
+    """Return a name as YAML reads it: some words, such as `no`, are none of its texts unless they are quoted."""
+    return name if PLAIN.fullmatch(name) and yaml.safe_load(name) == name else json.dumps(name)
 
 
 def as_dict(texts: Labelled, figures: Mapping[str, Figures], cuts: Sequence[Chosen], positive: str | None) -> dict[str, Any]:

@@ -138,6 +138,7 @@ def progress(job: JobView, wrong: str | None, *, to: Console = answers) -> None:
     if job.eta_s is not None:
         parts.append(f"about {duration(job.eta_s)} to go")
     say(", ".join(parts), to=to)
+    _detected(job, to)
     if wrong:
         say((wrong, "yellow"), to=to)
 
@@ -180,8 +181,7 @@ def summary(
     if job.model:
         parts.append(f"model {job.model}" if len(job.models) < 2 else f"models {', '.join(job.models)}")  # noqa: PLR2004
     say(", ".join(parts), to=to)
-    for name, ends in (job.detected or {}).items():
-        say(f"{name}: {', '.join(f'{n:,} {end}' for end, n in sorted(ends.items(), key=lambda pair: -pair[1]))}", to=to)
+    _detected(job, to)
     if job.actions:
         say(f"policy: {', '.join(f'{n:,} {action}' for action, n in job.actions.items() if n)}", to=to)
     if job.device_s:
@@ -192,6 +192,12 @@ def summary(
         say(f"retry of {ids.JOB.of(job.retry_of)}", to=to)
     if job.retries:
         say(f"failed texts were judged again by {', '.join(map(ids.JOB.of, job.retries))}", to=to)
+
+
+def _detected(job: JobView, to: Console) -> None:
+    """Say of each detector how many texts have ended how so far, the most first."""
+    for name, ends in (job.detected or {}).items():
+        say(f"{name}: {', '.join(f'{n:,} {end}' for end, n in sorted(ends.items(), key=lambda pair: -pair[1]))}", to=to)
 
 
 def _table(job: JobView, counts: Counts) -> Table:

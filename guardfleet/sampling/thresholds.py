@@ -14,6 +14,7 @@ from guardfleet.sampling.estimates import Estimate, wilson
 from guardfleet.sampling.population import Numbers
 
 DIGITS = 6  # of a score as policies compare it
+FEWEST = 3  # digits of a threshold, if so many tell the texts apart
 TELLING = 3.0  # expected false positives: if there are none among 3/rate texts, the rate is below with 95 % (rule of three)
 
 
@@ -44,9 +45,10 @@ def needed(rate: float) -> int:
 
 
 def threshold_at(negatives: Numbers, rate: float) -> float | None:
-    """Return the least number of `DIGITS` digits that at most this share of the negatives' scores reaches.
+    """Return a threshold that at most this share of the negatives' scores reaches: as many of them as can.
 
-    None if there is no score, or if more than this share of them is 1. Raises ValueError for a rate not between 0 and 1.
+    Of the numbers that flag these it has the fewest digits, `FEWEST` or more. None without a score, or if more than this share of
+    them is 1. Raises ValueError for a rate not between 0 and 1.
     """
     if not 0 < rate < 1:
         raise ValueError(f"a false-positive rate of {rate:g} is not between 0 and 1")
@@ -54,8 +56,16 @@ def threshold_at(negatives: Numbers, rate: float) -> float | None:
     if not len(scores):
         return None
     allowed = math.floor(round(rate * len(scores), 9))
-    above = round(float(scores[allowed]) + 10**-DIGITS, DIGITS)
-    return above if above <= 1 else None
+    least = round(float(scores[allowed]) + 10**-DIGITS, DIGITS)
+    if least > 1:
+        return None
+    flagged = scores[:allowed][scores[:allowed] >= least]
+    return _shortest(least, float(flagged[-1]) if len(flagged) else (least + 1) / 2)
+
+
+def written(threshold: float) -> str:
+    """Return a threshold as people and YAML read it, without an exponent."""
+    return f"{threshold:.{DIGITS}f}".rstrip("0").rstrip(".")
 
 
 def cut_at(threshold: float | None, rate: float, positives: Numbers, negatives: Numbers) -> Cut:
@@ -90,5 +100,15 @@ def auroc(positives: Numbers, negatives: Numbers) -> float | None:
     return float((below + up_to).sum()) / (2 * len(positives) * len(negatives))
 
 
+def _shortest(least: float, most: float) -> float:
+    """Return the number between these, both included, that has the fewest digits, `FEWEST` or more."""
+    for digits in range(FEWEST, DIGITS):
+        above = round(math.ceil(round(least * 10.0**digits, DIGITS)) / 10.0**digits, digits)
+        if above <= most:
+            return above
+    return least
+
+
 def _shown(scores: Numbers) -> Numbers:
-    return np.round(scores, DIGITS)
+    """Round as `policy.evaluation` does: numpy's own rounding is another where a score lies halfway."""
+    return np.array([round(score, DIGITS) for score in scores.tolist()], np.float64)

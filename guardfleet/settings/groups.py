@@ -83,6 +83,11 @@ class EngineSettings(Group):
             return {"window_rule": "mean", "min_tokens": 30} | given
         return given
 
+    def judging_as(self, detector: str, model: str | None = None) -> "EngineSettings":
+        """Return the settings of a worker that is started as this detector, with this model if it is given."""
+        given = self.model_dump(exclude_unset=True) | {"detector": detector}
+        return EngineSettings.model_validate(given if model is None else given | {"model": model})
+
 
 class WorkerSettings(Group):
     """How a worker takes work."""

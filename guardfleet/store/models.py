@@ -31,7 +31,8 @@ def newest_of(db: Database, detector: str) -> Model:
     require_detectors(db, [detector])
     with db.session() as connection:
         row = connection.execute(
-            f"select {detections.MODEL} from model m where m.detector = %(detector)s and m.name <> 'nobody' order by m.id desc limit 1",
+            f"""select {detections.MODEL} from model m where m.detector = %(detector)s and m.name <> 'nobody'
+                order by m.id desc limit 1""",
             {"detector": detector},
         ).fetchone()
     return detections.model_of(row)

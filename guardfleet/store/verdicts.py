@@ -2,9 +2,8 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 from psycopg.rows import args_row
@@ -20,7 +19,7 @@ from guardfleet.store.policy import decisions
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import REUSABLE_VERDICT
-from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode, is_stored_at_least
+from guardfleet.verdicts.encoding import READ_COLUMNS, Codes, StoredVerdict, decode
 from guardfleet.verdicts.filters import Filter
 from guardfleet.verdicts.page import Cursor, Detections, Page
 
@@ -119,7 +118,7 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filt
     if wanted is not None:
         return _filtered(db, job, cursor, limit, wanted)
     with db.session() as connection:
-        rows = _read(
+        rows = read(
             connection,
             f"""select d.ord, {COLUMNS}
                 from (select ord, first_seq, n,
@@ -136,7 +135,7 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filt
                 order by d.ord, v.seq limit %(limit)s""",
             {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
         )
-        models, decided = _models(db, connection, rows), _decided(db, connection, job.id, rows)
+        models, decided = models_in(db, connection, rows), _decided(db, connection, job.id, rows)
         detected = _detected(db, connection, job, rows)
     reached = Cursor(rows[-1].ord, rows[-1].seq) if rows else cursor
     return Page(rows, models, reached, len(rows) == limit, decisions=decided, detections=detected)
@@ -150,7 +149,7 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
                 order by ord limit {SHARDS_AT_ONCE}""",
             values,
         ).fetchall()
-        rows = _read(
+        rows = read(
             connection,
             f"""select s.ord, {COLUMNS}
                 from (select * from shard_done where job_id = %(job)s and ord between %(ord)s and %(last)s) s
@@ -175,7 +174,7 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
                 "actions": [Action[name.upper()] for name in wanted.actions or ()],
             },
         )
-        models, decided = _models(db, connection, rows), _decided(db, connection, job.id, rows)
+        models, decided = models_in(db, connection, rows), _decided(db, connection, job.id, rows)
         detected = _detected(db, connection, job, rows)
     beside: dict[str, Any] = {"decisions": decided, "detections": detected}
     if len(rows) == limit:
@@ -198,59 +197,20 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
     last = -1
     while True:
         with db.session() as connection:
-            rows = _read(
+            rows = read(
                 connection,
                 f"""select 0 as ord, {COLUMNS} from verdict v
                     where v.job_id = %(job)s and v.day = %(day)s and v.seq > %(last)s and v.severity between %(least)s and %(most)s
                     order by v.seq limit %(limit)s""",
                 {"job": job.id, "day": job.day, "last": last, "least": least, "most": most, "limit": EXPORT_PAGE},
             )
-            models, decided = _models(db, connection, rows), _decided(db, connection, job.id, rows)
+            models, decided = models_in(db, connection, rows), _decided(db, connection, job.id, rows)
             detected = _detected(db, connection, job, rows)
         if rows:
             last = rows[-1].seq
             yield Page(rows, models, Cursor(0, last), decisions=decided, detections=detected)
         if len(rows) < EXPORT_PAGE:
             return
-
-
-OF_RETRY = """unnest(%(seqs)s::int4[]) s (seq)
-            left join retried o on o.job_id = %(job)s and o.seq = s.seq
-            cross join lateral (
-              select x.*, t.job_id as retry_id from retried t join job r on r.id = t.job_id
-              join verdict x on x.job_id = t.job_id and x.day = r.day and x.seq = t.seq
-              where t.of_job_id = %(first)s and t.of_seq = coalesce(o.of_seq, s.seq) and t.job_id > %(job)s
-              order by t.job_id desc limit 1) v"""
-NEWEST = f"""select s.seq as ord, {COLUMNS} from {OF_RETRY}"""
-WHERE_NEWEST = f"""select s.seq, v.retry_id, v.seq as its_seq from {OF_RETRY} order by v.retry_id"""
-
-
-def with_retries(db: Database, job: JobView, pages: Iterable[Page], *, min_severity: int = 0) -> Iterator[Page]:
-    """Yield the pages of `in_order` with the newest verdict that a retry gave each failed text, at the text's place in this job.
-
-    The severity is looked at again, since an error counts above every severity and its newest verdict may not.
-    """
-    for page in pages:
-        errors = [row.seq for row in page.rows if is_stored_at_least(row, Severity.ERROR)]
-        if not errors:
-            yield page
-            continue
-        with db.session() as connection:
-            first = job.origin_id
-            found = _read(connection, NEWEST, {"job": job.id, "first": first, "seqs": errors})
-            models = _models(db, connection, found)
-            decided = _decided_of_retries(db, connection, {"job": job.id, "first": first, "seqs": errors})
-        newest = {row.ord: row._replace(ord=0, seq=row.ord) for row in found}
-        pairs = [
-            (newest[row.seq], decided.get(row.seq)) if row.seq in newest else (row, decision)
-            for row, decision in zip(page.rows, page.decided(), strict=True)
-        ]
-        kept = [
-            (row, one) for row, one in pairs if row.seq not in newest or not min_severity or is_stored_at_least(row, min_severity)
-        ]
-        if kept:
-            decisions_of = [one for _, one in kept] if page.decisions is not None or decided else None
-            yield replace(page, rows=[row for row, _ in kept], models=models, decisions=decisions_of)
 
 
 def metadata_keys(db: Database, job: JobView, *, limit: int) -> list[str]:
@@ -267,13 +227,13 @@ def metadata_keys(db: Database, job: JobView, *, limit: int) -> list[str]:
 def of_one_shard(db: Database, job_id: int, day: dt.date, *, with_detections: bool = False) -> Page:
     """Return all verdicts of a small job, in input order."""
     with db.session() as connection:
-        rows = _read(
+        rows = read(
             connection,
             f"select 0 as ord, {COLUMNS} from verdict v where v.job_id = %(job)s and v.day = %(day)s order by v.seq",
             {"job": job_id, "day": day},
         )
-        models, decided = _models(db, connection, rows), _decided(db, connection, job_id, rows)
-        detected = _detections(db, connection, job_id, day, rows) if with_detections else None
+        models, decided = models_in(db, connection, rows), _decided(db, connection, job_id, rows)
+        detected = detections_in(db, connection, job_id, day, [row.seq for row in rows]) if with_detections else None
         return Page(rows, models, Cursor(0, len(rows) - 1), decisions=decided, detections=detected)
 
 
@@ -282,8 +242,8 @@ def of_texts(db: Database, job_id: int, day: dt.date, seqs: Sequence[int]) -> Pa
     statement = f"""select 0 as ord, {COLUMNS} from unnest(%(seqs)s::int4[]) with ordinality u (seq, place)
                     join verdict v on v.job_id = %(job)s and v.day = %(day)s and v.seq = u.seq order by u.place"""
     with db.session() as connection:
-        rows = _read(connection, statement, {"job": job_id, "day": day, "seqs": list(seqs)})
-        return Page(rows, _models(db, connection, rows), Cursor(), decisions=_decided(db, connection, job_id, rows))
+        rows = read(connection, statement, {"job": job_id, "day": day, "seqs": list(seqs)})
+        return Page(rows, models_in(db, connection, rows), Cursor(), decisions=_decided(db, connection, job_id, rows))
 
 
 def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dict[str, Any]]:
@@ -292,7 +252,8 @@ def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dic
         yield from page.fields()
 
 
-def _read(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[StoredVerdict]:
+def read(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[StoredVerdict]:
+    """Return the rows of a statement that selects an `ord` and COLUMNS."""
     return connection.cursor(row_factory=_stored).execute(statement, values).fetchall()
 
 
@@ -305,18 +266,7 @@ def _decided(db: Database, connection: Connection, job_id: int, rows: Sequence[S
     return decisions.of_texts(db, connection, job_id, [row.seq for row in rows])
 
 
-def _decided_of_retries(db: Database, connection: Connection, values: Mapping[str, Any]) -> dict[int, Decision | None]:
-    """Return by the text's place in this job what was decided of its newest verdict, which is a retry's."""
-    out: dict[int, Decision | None] = {}
-    for retry_id, places in groupby(connection.execute(WHERE_NEWEST, values).fetchall(), key=lambda row: row.retry_id):
-        of_retry = list(places)
-        found = decisions.of_texts(db, connection, retry_id, [row.its_seq for row in of_retry])
-        if found is not None:
-            out |= {row.seq: one for row, one in zip(of_retry, found, strict=True)}
-    return out
-
-
-def _models(db: Database, connection: Connection, rows: Sequence[StoredVerdict]) -> Mapping[int, Model]:
+def models_in(db: Database, connection: Connection, rows: Sequence[StoredVerdict]) -> Mapping[int, Model]:
     """Return models by id, at least those of the rows."""
     if not {row.model_id for row in rows} <= db.models.keys():
         _look(db, connection)
@@ -330,11 +280,12 @@ def _look(db: Database, connection: Connection) -> None:
 
 def _detected(db: Database, connection: Connection, job: JobView, rows: Sequence[StoredVerdict]) -> Detections | None:
     """Return what detectors said of the rows' texts; None if the job asked none but the guard."""
-    return None if job.detectors is None else _detections(db, connection, job.id, job.day, rows)
+    return None if job.detectors is None else detections_in(db, connection, job.id, job.day, [row.seq for row in rows])
 
 
-def _detections(db: Database, connection: Connection, job_id: int, day: dt.date, rows: Sequence[StoredVerdict]) -> Detections:
-    found = detections.of_texts(connection, job_id, day, [row.seq for row in rows])
+def detections_in(db: Database, connection: Connection, job_id: int, day: dt.date, seqs: Sequence[int]) -> Detections:
+    """Return what detectors said of these texts of a job."""
+    found = detections.of_texts(connection, job_id, day, seqs)
     if not {model_id for _, _, model_id, *_ in found} <= db.models.keys():
         _look(db, connection)
     return detections.by_text(found, db.models)

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -116,18 +115,3 @@ def test_the_model_is_what_detections_are_tied_to(bert: str) -> None:
     model = opened(model=bert).model
     assert model.name == "tiny"
     assert len(model.revision) == 64
-
-
-def test_doctor_says_what_a_classifier_detects(bert: str) -> None:
-    from guardfleet.cli.doctor.model import _Seen
-    from guardfleet.settings.groups import EngineSettings
-
-    def seen(**engine: Any) -> _Seen:
-        return _Seen(SimpleNamespace(engine=EngineSettings(model=bert, **engine)), None)  # type: ignore[arg-type]
-
-    assert seen(detector="odd").path().startswith(bert)
-    assert seen(detector="odd").classifier() == "a classifier for odd, with the labels safe, odd, bad; safe finds nothing"
-    with pytest.raises(ConfigurationError, match="has no label 'x'"):
-        seen(detector="odd", neutral_label="x").classifier()
-    with pytest.raises(ConfigurationError, match="is a classifier, not a guard"):
-        seen().path()

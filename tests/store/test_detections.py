@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
+from rich.console import Console
 
+from guardfleet.cli import progress
 from guardfleet.domain.detection import Detection, Outcome, failed
 from guardfleet.domain.targets import Targets
 from guardfleet.domain.verdict import Model, ServedBy
@@ -142,6 +144,10 @@ def test_each_text_is_in_one_count_of_its_detector(db: Database, keyring: Keyrin
     job = finished(db, keyring, [FOUND, FOUND, CLEAR, SHORT, BROKEN])
     assert job.detected == {"finder": {"found": 2, "clear": 1, "too_short": 1, "error": 1}}
     assert job.failed_detections == 1
+    for say in (progress.progress, lambda job, _, to: progress.summary(job, {}, seconds=None, to=to)):
+        seen = Console(record=True, width=200)
+        say(job, None, to=seen)
+        assert "finder: 2 found, 1 clear, 1 error, 1 too_short" in seen.export_text()
     assert len(job.models) == 2
 
 

@@ -17,7 +17,7 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import verdicts
+from guardfleet.store import newest, verdicts
 from guardfleet.store.erasure import texts
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
@@ -209,7 +209,7 @@ def test_a_retry_does_not_bring_an_erased_text_back(
         rows = leases.load(db, keyring, held)
         made = rows_of(rows, [keyring.digest(1, row.content) for row in rows], [SAFE] * len(rows))
         assert completion.finish(db, held, made, model_id=model_id)
-    found = [row for page in verdicts.with_retries(db, job, verdicts.in_order(db, job)) for row in page.fields()]
+    found = [row for page in newest.with_retries(db, job) for row in page.fields()]
     assert [row["seq"] for row in found if row["severity"] == "error"] == list(range(MINE, SHARDS * OF_SHARD, OF_SHARD))
     assert {row["error"] for row in found if row["severity"] == "error"} == {"erased"}
     with pytest.raises(GuardfleetError):  # nothing is left to be judged again

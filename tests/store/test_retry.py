@@ -6,26 +6,35 @@ from typing import Any
 
 import pytest
 
+from guardfleet.domain.detection import Detection, Outcome, failed
 from guardfleet.domain.states import JobState
-from guardfleet.domain.verdict import Judgement, failure
+from guardfleet.domain.targets import Targets
+from guardfleet.domain.verdict import Judgement, Model, failure
 from guardfleet.errors import RejectedError
 from guardfleet.jobs import retry
+from guardfleet.jobs.erase import Asked, erase
 from guardfleet.jobs.intake import Intake
 from guardfleet.jobs.retry import judge_again
+from guardfleet.policy.reading import read
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import audit, verdicts
+from guardfleet.store import audit, newest, verdicts
 from guardfleet.store.audit import Wanted
+from guardfleet.store.detections import Detected
 from guardfleet.store.jobs import control, intake, retention, retries, unprocessed, views
 from guardfleet.store.jobs.retries import OpenRetryError
 from guardfleet.store.jobs.views import JobView
+from guardfleet.store.policy import policies
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
 from guardfleet.store.shards.completion import Row
+from guardfleet.store.shards.handoff import Provisional
+from guardfleet.store.shards.leases import Waits
 from tests.services.judged import SAFE, UNSAFE
 from tests.services.patience import patience
-from tests.services.stored import MODEL, new_job, scalar, took
+from tests.services.stored import MODEL, new_job, scalar, submit, took
+from worker.moderation.outcome import Loaded, stored_rows
 
 ENGINE, ABANDONED = failure("engine_failed", "x"), failure("abandoned", "x")
 SETTINGS = load_settings(shard_texts=4, webhook_allow_networks=("127.0.0.0/8",))
@@ -69,7 +78,7 @@ def test_a_retry_is_in_the_audit_trail(db: Database, keyring: Keyring) -> None:
 
 def severities(db: Database, job: JobView, **asked: Any) -> dict[str, str]:
     """The newest verdict of each text by its id; an id that comes twice fails."""
-    pages = verdicts.with_retries(db, job, verdicts.in_order(db, job, **asked), **asked)
+    pages = newest.with_retries(db, job, **asked)
     found = [(row["id"], row["severity"]) for page in pages for row in page.fields()]
     assert len(dict(found)) == len(found)
     return dict(found)
@@ -85,9 +94,7 @@ def test_exactly_the_failed_texts_are_judged_again_once(db: Database, keyring: K
     rows = [(row["id"], row["metadata"]) for row in verdicts.export(db, done)]
     assert rows == [(f"id{i}", {"place": i}) for i in (0, 1, 10, 11, 20, 21)]
     assert Counter(severities(db, job).values()) == {"safe": 24, "unsafe": 6}
-    assert [row["seq"] for page in verdicts.with_retries(db, job, verdicts.in_order(db, job)) for row in page.fields()] == [
-        *range(30)
-    ]
+    assert [row["seq"] for page in newest.with_retries(db, job) for row in page.fields()] == [*range(30)]
     with pytest.raises(RejectedError, match=r"of 6 failed texts of job_.*, 6 got a verdict from a retry"):
         again(db, keyring, views.get(db, job.public_id))
 
@@ -326,3 +333,110 @@ def test_a_retry_outlives_the_job_that_it_is_of(db: Database, keyring: Keyring) 
     made = views.get(db, made.public_id)
     assert (made.retry_of, made.first_id) == (None, None)
     assert again(db, keyring, made).retry_of == made.public_id
+
+
+FINDER = Model("f", "1", "p", detector="finder", labels=("clear", "found"), neutral="clear")
+FOUND, BROKEN, LOST = Detection(Outcome.LABELLED, "found", (0.25, 0.75)), failed("engine_failed", "x"), failed("abandoned", "x")
+CLEAR, ODD = Detection(Outcome.LABELLED, "clear", (0.9, 0.1)), failed("unparsed", "x")
+
+
+def detect(db: Database, keyring: Keyring, job: JobView, judged: dict[str, Judgement], found: dict[str, Detection]) -> JobView:
+    """Finish the shards of a job of guard and finder: each id as told, the others safe and clear."""
+    model_id, finder_id = verdicts.register_model(db, MODEL), verdicts.register_model(db, FINDER)
+    with db.session() as connection:
+        numbers = connection.scalars(f"select shard_no from shard where job_id = {job.id} and state = 0 order by shard_no")
+    for no in numbers:
+        held = took(db, job, no)
+        texts = leases.load(db, keyring, held)
+        said = Detected(1, finder_id, FINDER, [found.get(row.id, CLEAR) for row in texts])
+        rows = [Row(row.id, judged.get(row.id, SAFE)) for row in texts]
+        assert completion.finish(db, held, rows, model_id=model_id, detected=[said])
+    return views.get(db, job.public_id)
+
+
+def detected_job(db: Database, keyring: Keyring) -> JobView:
+    """An ended job of ten: the verdict of id1 failed, the detections of id2 and id7, and both of id4."""
+    verdicts.register_model(db, FINDER)
+    job = submit(db, keyring, 10, new=new_job(detectors="guard,finder"))
+    judged, found = {"id1": ENGINE, "id4": ABANDONED, "id6": UNSAFE}, {"id2": BROKEN, "id4": ODD, "id7": LOST, "id0": FOUND}
+    return detect(db, keyring, job, judged, found)
+
+
+def union(db: Database, job: JobView, **asked: Any) -> dict[str, tuple[str, str | None]]:
+    """The newest severity of each text, and what the finder said."""
+    rows = [row for page in newest.with_retries(db, job, **asked) for row in page.fields()]
+    return {row["id"]: (row["severity"], row["detections"]["finder"]["label"]) for row in rows}
+
+
+def test_a_text_that_a_detector_failed_on_is_judged_again_and_shown_with_what_was_said_then(db: Database, keyring: Keyring) -> None:
+    job = detected_job(db, keyring)
+    assert (job.error, job.failed_detections) == (2, 3)
+    made = again(db, keyring, job)
+    assert (made.total, made.detectors) == (4, job.detectors)
+    with pytest.raises(RejectedError, match=r"of 4 failed texts of .*, 4 are in job_"):
+        again(db, keyring, job, "engine_failed")
+    detect(db, keyring, made, {"id4": UNSAFE}, {"id2": FOUND, "id7": LOST})
+    expected = {f"id{i}": ("safe", "clear") for i in range(10)} | {"id0": ("safe", "found"), "id2": ("safe", "found")}
+    expected |= {"id4": ("unsafe", "clear"), "id6": ("unsafe", "clear"), "id7": ("safe", None)}
+    assert union(db, job) == expected
+    assert union(db, job, min_severity=2) == {"id4": ("unsafe", "clear"), "id6": ("unsafe", "clear")}
+    rest = again(db, keyring, job)
+    assert rest.total == 1
+    detect(db, keyring, rest, {"id7": UNSAFE}, {})
+    assert union(db, job, min_severity=2).keys() == {"id4", "id6", "id7"}
+    assert union(db, views.get(db, made.public_id)).keys() == {"id1", "id2", "id4", "id7"}
+    with pytest.raises(RejectedError, match=r"of 4 failed texts of .*, 4 got a verdict from a retry"):
+        again(db, keyring, job)
+
+
+def test_an_error_is_named_as_the_verdict_or_a_detection_has_it(db: Database, keyring: Keyring) -> None:
+    job = detected_job(db, keyring)
+    asked = {("unparsed",): ["id4"], ("engine_failed",): ["id1", "id2"], ("abandoned", "too_long"): ["id7"]}
+    for codes, texts in asked.items():
+        made = again(db, keyring, job, *codes)
+        assert [row.id for no in (0,) for row in leases.load(db, keyring, took(db, made, no))] == texts
+    with pytest.raises(RejectedError, match=r"4 are in job_"):
+        again(db, keyring, job)
+
+
+def test_a_text_whose_detection_was_erased_is_not_judged_again(db: Database, keyring: Keyring) -> None:
+    job = detected_job(db, keyring)
+    erase(db, keyring, Asked(1, Targets(ids=("id2", "id4")), job.label))
+    assert retry.wanted(db, keyring, job).texts == 2
+
+
+def test_a_job_that_asked_no_guard_is_judged_again_by_its_detector(db: Database, keyring: Keyring) -> None:
+    finder_id = verdicts.register_model(db, FINDER)
+
+    def finish(job: JobView, found: list[Detection]) -> JobView:
+        held = leases.claim(db, job.id, 0, worker="w", lease_s=60, by=Waits("detector:finder", takes_any=False))
+        assert held is not None
+        loaded = Loaded(held, leases.load(db, keyring, held), [None] * held.n, None)
+        rows = stored_rows(db, loaded, Provisional(None, [], is_settled=True))
+        assert completion.finish(db, held, rows, model_id=None, detected=[Detected(0, finder_id, FINDER, found)])
+        return views.get(db, job.public_id)
+
+    job = finish(submit(db, keyring, 3, new=new_job(detectors="finder")), [CLEAR, BROKEN, FOUND])
+    made = again(db, keyring, job)
+    assert (made.total, made.detectors) == (1, ["finder"])
+    finish(made, [FOUND])
+    assert union(db, job) == {"id0": ("unrated", "clear"), "id1": ("unrated", "found"), "id2": ("unrated", "found")}
+
+
+def test_with_a_policy_the_newest_decision_is_of_the_newest_detections(db: Database, keyring: Keyring) -> None:
+    version, _ = policies.add(
+        db,
+        1,
+        read("""
+name: p
+default: allow
+rules:
+  - {id: found, when: {detectors: {finder: {label: found}}}, action: flag}
+"""),
+    )
+    policies.activate(db, version)
+    job = detected_job(db, keyring)
+    detect(db, keyring, again(db, keyring, job), {}, {"id2": FOUND})
+    rows = [row for page in newest.with_retries(db, job) for row in page.fields()]
+    assert {row["id"] for row in rows if row["action"] == "flag"} == {"id0", "id2"}
+    assert all(row["action"] == "allow" for row in rows if row["id"] not in ("id0", "id2"))

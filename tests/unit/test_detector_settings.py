@@ -17,6 +17,14 @@ def test_the_demo_for_ai_text_means_over_texts_that_are_long_enough() -> None:
         assert (other.window_rule, other.min_tokens) == ("max", 0)
 
 
+def test_an_engine_of_a_detector_has_the_settings_that_its_worker_has() -> None:
+    guard = EngineSettings(device="cpu")
+    for asked in ({"detector": "ai-text"}, {"detector": "ai-text", "model": "mine"}, {"detector": "other", "model": "mine"}):
+        assert guard.judging_as(**asked) == EngineSettings(device="cpu", **asked)
+    stands = EngineSettings(min_tokens=5).judging_as("ai-text")
+    assert (stands.window_rule, stands.min_tokens) == ("mean", 5)
+
+
 def test_demo_means_the_detectors_own(monkeypatch: pytest.MonkeyPatch) -> None:
     there = model_files.PACKAGE / "models" / "demo"
     monkeypatch.setattr(model_files, "DEMO_FOLDERS", {**model_files.DEMO_FOLDERS, "ai-text": (there,)})

@@ -9,8 +9,14 @@ import pytest
 
 from guardfleet.cli.commands import evaluate_detector
 from guardfleet.cli.detector_labels import Asked
+from guardfleet.domain.verdict import unrated
 from guardfleet.errors import RejectedError
+from guardfleet.policy.evaluation import Decider
+from guardfleet.policy.facts import CodeFacts, Seen
+from guardfleet.policy.reading import read
 from guardfleet.settings import Settings
+from guardfleet.settings.groups import EngineSettings
+from guardfleet.verdicts.encoding import encode
 from producer.readers import AS_FOUND
 from tests.services.commands import said
 from tests.services.scoring import ScoringBackend
@@ -24,17 +30,19 @@ def run(
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     seen: list[Spec] = []
+    rule = options.get("engine", {}).get("window_rule", "mean")
 
     def make(spec: Spec) -> Any:
         seen.append(spec)
         return backend or ScoringBackend()
 
     capture = options.pop("capsys")
-    settings = Settings(data_dir=tmp_path)
+    settings = Settings(data_dir=tmp_path, engine=EngineSettings(**options.pop("engine", {})))
     status = evaluate_detector.evaluate(
         settings, [str(source)], AS_FOUND, "ai-text", asked, limit=options.pop("limit", None), as_json=True, make=make, **options
     )
     assert [spec.detector for spec in seen] == ["ai-text"]
+    assert {(spec.window_rule, spec.min_tokens) for spec in seen} == {(rule, 30)}, "as a worker of the demo"
     out = capture.readouterr()
     return status, json.loads(out.out.splitlines()[-1]), out.err
 
@@ -85,6 +93,13 @@ def test_a_threshold_comes_with_intervals_slices_and_a_line_that_is_a_policy(tmp
     assert [line.partition(": ")[2] for line in lines] == [
         "when: {detectors: {ai-text: {scores: {generated: {at_least: 0.396}}}}}  # false-positive rate 0.01"
     ]
+    policy = read(f"name: x\ndefault: allow\nrules:\n  - id: r\n    action: flag\n    {lines[0].partition(': ')[2]}\n")
+    seen = [{"ai-text": Seen("any", {"generated": float(row["text"].strip("[]"))})} for row in rows]
+    facts = CodeFacts([encode(unrated())] * len(rows), [0] * len(rows), detections=seen)
+    flagged = [
+        row["labels"]["ai_generated"] for row, outcome in zip(rows, Decider(policy).outcomes(facts), strict=True) if outcome == 0
+    ]
+    assert (flagged.count(False), flagged.count(True)) == (4, 40)  # the rates above, of 400 and of 60
 
 
 def test_human_texts_alone_give_a_threshold(tmp_path: pathlib.Path, capsys: Any) -> None:
@@ -139,17 +154,20 @@ def test_true_and_false_of_one_of_several_labels_say_nothing_of_the_others(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("text", "outcome", "positives"),
+    ("rule", "text", "outcome", "positives"),
     [
-        ("[[0.1]][[0.9]]", "labelled", 1),  # the least neutral window decides
-        ("[[short]][[0.9]]", "labelled", 1),
-        ("[[0.1]][[short]]", "labelled", 0),
-        ("[[short]][[short]]", "too_short", 0),
+        ("max", "[[0.1]][[0.8]]", "labelled", 1),  # the least neutral window decides
+        ("mean", "[[0.1]][[0.8]]", "labelled", 0),
+        ("max", "[[short]][[0.9]]", "labelled", 1),
+        ("max", "[[0.1]][[short]]", "labelled", 0),
+        ("max", "[[short]][[short]]", "too_short", 0),
     ],
 )
-def test_windows_of_a_long_text_are_one(tmp_path: pathlib.Path, capsys: Any, text: str, outcome: str, positives: int) -> None:
+def test_windows_of_a_long_text_are_one(
+    tmp_path: pathlib.Path, capsys: Any, rule: str, text: str, outcome: str, positives: int
+) -> None:
     rows = [{"text": text + "x" * 10, "label": "generated"}]
-    _, found, _ = run(tmp_path, rows, capsys=capsys)
+    _, found, _ = run(tmp_path, rows, capsys=capsys, engine={"window_rule": rule})
     assert found["outcomes"][outcome] == 1
     assert found["labels"]["generated"]["true_positive"] == positives
 

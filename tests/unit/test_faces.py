@@ -52,6 +52,7 @@ MODULES = {
     "guardfleet/cli/bench/yardstick.py": "- copied as bytes",
     "guardfleet/store/shards/completion.py": "counters, webhook",
     "guardfleet/store/jobs/texts.py": "- puts texts beside rows",
+    "guardfleet/store/newest.py": "export",
     "guardfleet/store/verdicts.py": "export, filtered pages, cache",
     "guardfleet/store/words.py": "- conditions of statements",
     "guardfleet/store/schema/view.py": "view",
@@ -170,7 +171,8 @@ COMMANDS = {
 }  # fmt: skip
 SOURCES = {
     "api.openai.categories", "api.openai.result_files", "guardfleet.verdicts.export", "guardfleet.verdicts.rationale",
-    "guardfleet.verdicts.rendering", "guardfleet.verdicts.page", "guardfleet.store.verdicts", "guardfleet.verdicts.encoding",
+    "guardfleet.verdicts.rendering", "guardfleet.verdicts.page", "guardfleet.store.verdicts", "guardfleet.store.newest",
+    "guardfleet.verdicts.encoding",
 }  # fmt: skip
 WORDS = {"Severity", "Judgement", "Category", "category_names", "ERROR_CODES", "failure"}
 TABLE = re.compile(r"\b(from|join|into|update|table|on) verdicts?\b", re.IGNORECASE)

@@ -12,9 +12,9 @@ from guardfleet.errors import ConfigurationError
 from worker.engine.decoding.model_runner import PackedBackend
 from worker.engine.decoding.padded import GenerateBackend
 from worker.engine.decoding.policy_runner import PolicyBackend
+from worker.engine.detector_model import writes
 from worker.engine.device import keep_freed_memory, probe
 from worker.engine.encoders import opening as encoders
-from worker.engine.encoders.classifier import config_of, is_classifier
 from worker.engine.families.family import Grammar
 from worker.engine.forward.network import why_not
 from worker.engine.interfaces import (
@@ -38,17 +38,11 @@ def opened(spec: Spec) -> Backend:
     """Open a backend for a model. Raises ConfigurationError, whatever is wrong with it."""
     keep_freed_memory()
     try:
-        return _opened(spec) if spec.detector == GUARD or _writes(spec) else encoders.opened(spec)
+        return _opened(spec) if spec.detector == GUARD or writes(spec) else encoders.opened(spec)
     except ConfigurationError:
         raise
     except Exception as error:
         raise ConfigurationError(f"model {spec.model!r} cannot be used: {sentence(error)}") from error
-
-
-def _writes(spec: Spec) -> bool:
-    """Return whether the model answers in words, as guards do that are given a policy, and is no classifier."""
-    config = config_of(spec)
-    return config.model_type == "qwen3" and not is_classifier(config)
 
 
 def _opened(spec: Spec) -> Backend:

@@ -75,7 +75,7 @@ def _judging_as(detector: str, settings: Settings) -> Settings:
         raise RejectedError(f"--detector {detector!r} is no detector's name: it begins with a letter and has a-z, 0-9, _ and -.")
     if detector == GUARD:
         raise RejectedError("--detector guard: leave it out, the guard is evaluated without it.")
-    return settings.model_copy(update={"engine": settings.engine.model_copy(update={"detector": detector})})
+    return settings.model_copy(update={"engine": settings.engine.judging_as(detector)})
 
 
 def _slices(rows: Sequence[PayloadRow], given: Sequence[Mapping[str, Any]], by: Sequence[str]) -> dict[str, list[str | None]]:

@@ -10,7 +10,7 @@ from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import audit, verdicts
+from guardfleet.store import audit, newest, verdicts
 from guardfleet.store.jobs import texts, unprocessed, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
@@ -48,10 +48,8 @@ def results(
             job = views.get(db, ids.JOB.parse(label))
             if is_flat:
                 layout = flattened(db, job, layout)
-            pages = verdicts.in_order(db, job, min_severity=severities[min_severity])
-            if with_retries:
-                pages = verdicts.with_retries(db, job, pages, min_severity=severities[min_severity])
-            pages = of_actions(pages, wanted)
+            read = newest.with_retries if with_retries else verdicts.in_order
+            pages = of_actions(read(db, job, min_severity=severities[min_severity]), wanted)
             if layout.with_text:
                 texts.require_kept(job)
                 pages = texts.beside(db, Keyring.of(complete), job, pages)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from guardfleet.cli import detector_workers
 from guardfleet.cli.doctor.findings import Caution, Check, Pitfall, TroubleError
 from guardfleet.cli.doctor.texts import LongTexts
 from guardfleet.domain.verdict import GUARD
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MemoryOf = Callable[[Any], "Device | None"]  # of a torch.device, now
 WORKER = "pip install 'guardfleet[worker]'"
 IMPORTING = "importing torch and transformers"
+SHOWN = 8  # labels of a detector
 READING = 0.7  # of the time, until when texts are read: what was counted until then is still to be said
 ROOM = 1 << 30  # bytes that a disk should have beside a model that is downloaded to it
 
@@ -40,7 +42,7 @@ def checks(
     path = "give GUARDFLEET_ENGINE__MODEL the folder that holds config.json and all *.safetensors, or a hub name (docs/doctor.md)."
     chain = [Check("model path", seen.path, path, Pitfall.MODEL_PATH)]
     if not _missing() and settings.engine.detector != GUARD:
-        chain.append(Check("model", seen.classifier, path, Pitfall.MODEL_PATH, after=("model path",), slow=IMPORTING))
+        chain.append(Check("model", seen.labels, path, Pitfall.MODEL_PATH, after=("model path",), slow=IMPORTING))
     elif not _missing():
         room = "use a smaller model, eight bits (GUARDFLEET_ENGINE__QUANTIZE), or a device with more memory (docs/engine.md)."
         long = "set GUARDFLEET_ENGINE__WINDOW_TOKENS and GUARDFLEET_ENGINE__LONG_TEXTS (docs/long-texts.md)."
@@ -50,7 +52,15 @@ def checks(
             Check("memory", seen.memory, room, Pitfall.MEMORY, slow=IMPORTING),
             Check("long texts", measured, long, Pitfall.LONG_INPUT, after=("model path", "model")),
         ]
-    yield chain
+    yield chain if _missing() else [*chain, *_detectors(settings, path)]
+
+
+def _detectors(settings: Settings, path: str) -> Iterator[Check]:
+    """Yield a check for the model of each detector that the settings name, as its worker would load it."""
+    for name, model in detector_workers.served(settings).items():
+        own = settings.model_copy(update={"engine": settings.engine.judging_as(name, model)})
+        advice = path.replace("GUARDFLEET_ENGINE__MODEL", f"GUARDFLEET_DETECTORS={name}=")
+        yield Check(f"detector {name}", _Seen(own, None).labels_at_path, advice, Pitfall.MODEL_PATH, slow=IMPORTING)
 
 
 def _missing() -> list[str]:
@@ -106,24 +116,37 @@ class _Seen:
         return f"{on}, with {here.said()}"
 
     def files(self) -> str | Caution:
+        from worker.engine.families.detector import labels_as
+        from worker.engine.families.family import Family, family_of
         from worker.engine.model import inspection
 
         self._found = found = inspection.find(self._asked.model, self._asked.revision, is_offline=self._is_offline)
         self._tokenizer = tokenizer = inspection.tokenizer_for(found)
+        labels_as(found.name, family_of(tokenizer) or Family("qwen3guard"), GUARD, "")  # one that gives labels is no guard
         if found.folder is None:
             return self._downloads(found)
         n_bytes = inspection.require_loadable(found, tokenizer)
         return f"{found.called}, {_size(n_bytes)} of weights, complete; {found.max_positions:,} positions"
 
-    def classifier(self) -> str:
-        from worker.engine.encoders.classifier import inspected
-        from worker.engine.spec import Spec
+    def labels(self) -> str | Caution:
+        """Say what the model says as a detector, and how windows become one."""
+        from worker.engine.detector_model import detector_model
+        from worker.process.main import spec_of
 
-        asked = self._asked
-        spec = Spec(model=asked.model, revision=asked.revision, detector=asked.detector, neutral_label=asked.neutral_label)
-        found = inspected(spec)
+        asked, found = self._asked, detector_model(spec_of(self._settings))
+        listed = ", ".join(found.labels[:SHOWN]) + (f" and {len(found.labels) - SHOWN} more" if len(found.labels) > SHOWN else "")
         neutral = f"{found.neutral} finds nothing" if found.neutral else "each is found apart"
-        return f"a classifier for {asked.detector}, with the labels {', '.join(found.names)}; {neutral}"
+        said = f"{found.called}, {found.kind}, judges as {asked.detector}, with the labels {listed}; {neutral}"
+        said += f"; windows of a long text become one by {asked.window_rule!r}"
+        said += f"; fewer than {asked.min_tokens} tokens are too short" if asked.min_tokens else ""
+        if found.is_here:
+            return said
+        return Caution(f"{said}; the first worker downloads its weights", f"`hf download {asked.model}` does it beforehand.")
+
+    def labels_at_path(self) -> str | Caution:
+        """Do as `path`, then as `labels`."""
+        self.path()
+        return self.labels()
 
     def _downloads(self, found: "FoundModel") -> str | Caution:
         """Say what is still to be downloaded, and whether there is room. Raises ConfigurationError."""

@@ -1,4 +1,4 @@
-"""Retries: jobs that judge the failed texts of an ended job again.
+"""Retries: jobs that judge the failed texts of an ended job again, those of which the verdict or a detection is an error.
 
 Invariant: a text is in at most one retry that has not ended. Retries of one first job are admitted one after the other, under the
 lock of its row, and only while no other is still being filled: so whoever fills one sees the texts of all others. `retried` has
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from guardfleet.domain import ids
+from guardfleet.domain.detection import Outcome
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.options import COLUMNS, JobOptions
 from guardfleet.domain.verdict import ERASED, Severity
@@ -26,20 +27,41 @@ from guardfleet.store.words import INGESTING_JOB, UNENDED_JOB
 SPAN = 50_000  # texts of the job that one statement looks at: it stays short, however many verdicts are flagged
 FIRST_JOBS = """verdict v left join retried o on o.job_id = v.job_id and o.seq = v.seq
                 cross join lateral (select coalesce(o.of_seq, v.seq) as of_seq) p"""
-# Of each failed text: the newest later retry that has a verdict for it, or may still give one.
-LATER = f"""lateral (
-              select r.state, x.severity, x.error from retried t join job r on r.id = t.job_id
-              left join verdict x on x.job_id = t.job_id and x.day = r.day and x.seq = t.seq
-              where t.of_job_id = %(first)s and t.of_seq = p.of_seq and t.job_id > v.job_id
-                and (x.job_id is not null or {UNENDED_JOB:r})
-              order by t.job_id desc limit 1) l"""
-OF_SPAN = f"""v.job_id = %(job)s and v.day = %(day)s and v.severity >= {Severity.ERROR}
-              and v.error is distinct from '{ERASED}' and v.seq >= %(start)s and v.seq < %(end)s"""
+# Detections of the span that are errors; of one that was erased there is no text.
+FAILED_DETECTION = f"outcome = {int(Outcome.ERROR)} and error is distinct from '{ERASED}'"
 IN_WORK = f"l.state is not null and {UNENDED_JOB:l}"
-HAS_VERDICT = f"not ({IN_WORK}) and l.severity < {Severity.ERROR}"
-IS_LEFT = f"not ({IN_WORK}) and (l.state is null or l.severity >= {Severity.ERROR})"
-IS_WANTED = """(%(codes)s::text[] is null
-                or coalesce(case when l.state is null then v.error else l.error end, 'unreadable') = any(%(codes)s::text[]))"""
+HAS_VERDICT = f"not ({IN_WORK}) and cardinality(l.errors) = 0"
+IS_LEFT = f"not ({IN_WORK}) and (l.state is null or cardinality(l.errors) > 0)"
+
+
+def _errors(of: str, day: str, *, with_detections: bool) -> str:
+    """Return in SQL the codes of all that failed in a row of `verdict`, and in its detections; none if nothing did."""
+    own = f"case when {of}.severity >= {Severity.ERROR} then array[coalesce({of}.error, 'unreadable')] else '{{}}'::text[] end"
+    if not with_detections:
+        return own
+    return f"""({own} || array(select coalesce(error, 'unreadable') from detection
+                             where job_id = {of}.job_id and day = {day} and seq = {of}.seq and {FAILED_DETECTION}))"""
+
+
+def _failed(job: JobView) -> str:
+    """Return in SQL the job's failed texts of a span, with whether each is wanted; those that other retries have are `l`.
+
+    `l`: of each failed text, the newest later retry that has a verdict for it, or may still give one.
+    """
+    asks = job.detectors is not None
+    detected = "select seq from detection where job_id = %(job)s and day = %(day)s and seq >= %(start)s and seq < %(end)s"
+    failed = f"v.severity >= {Severity.ERROR}" + (f" or v.seq in ({detected} and {FAILED_DETECTION})" if asks else "")
+    return f"""{FIRST_JOBS} left join lateral (
+                 select r.state, case when x.job_id is not null then {_errors("x", "r.day", with_detections=asks)} end as errors
+                 from retried t join job r on r.id = t.job_id
+                 left join verdict x on x.job_id = t.job_id and x.day = r.day and x.seq = t.seq
+                 where t.of_job_id = %(first)s and t.of_seq = p.of_seq and t.job_id > v.job_id
+                   and (x.job_id is not null or {UNENDED_JOB:r})
+                 order by t.job_id desc limit 1) l on true
+               cross join lateral (select %(codes)s::text[] is null or %(codes)s::text[] && case when l.state is null
+                 then {_errors("v", "v.day", with_detections=asks)} else l.errors end as is_wanted) w
+               where v.job_id = %(job)s and v.day = %(day)s and ({failed}) and v.error is distinct from '{ERASED}'
+                 and v.seq >= %(start)s and v.seq < %(end)s"""
 
 
 class OpenRetryError(RetryableError):
@@ -79,8 +101,8 @@ def count(db: Database, job: JobView, codes: Sequence[str]) -> Counts:
             found: Any = connection.execute(
                 f"""select count(*) as failed, count(*) filter (where {IN_WORK}) as in_work,
                            count(*) filter (where {HAS_VERDICT}) as judged, count(*) filter (where {IS_LEFT}) as kept,
-                           count(*) filter (where {IS_LEFT} and {IS_WANTED}) as wanted
-                    from {FIRST_JOBS} left join {LATER} on true where {OF_SPAN}""",
+                           count(*) filter (where {IS_LEFT} and w.is_wanted) as wanted
+                    from {_failed(job)}""",
                 _span(job, codes, start),
             ).fetchone()
         sums = [a + b for a, b in zip(sums, found, strict=True)]
@@ -92,8 +114,8 @@ def failed(db: Database, job: JobView, codes: Sequence[str], *, after_line: int 
     for start in range(0, job.total, SPAN):
         with db.session() as connection:
             found = connection.execute(
-                f"""select v.seq, p.of_seq from {FIRST_JOBS} left join {LATER} on true
-                    where {OF_SPAN} and p.of_seq >= %(after)s and {IS_LEFT} and {IS_WANTED} order by v.seq""",
+                f"""select v.seq, p.of_seq from {_failed(job)}
+                      and p.of_seq >= %(after)s and {IS_LEFT} and w.is_wanted order by v.seq""",
                 _span(job, codes, start) | {"after": after_line},
             ).fetchall()
         yield [Failed(*row) for row in found]

@@ -14,13 +14,15 @@ from worker.engine.encoders.families import OUTLINES, layers_of, positions_of
 from worker.engine.encoders.labels import Labels, labels_of
 from worker.engine.encoders.tokens import TOKENISING, Limits, TextReader, reader_of
 from worker.engine.model import hub
+from worker.engine.model.inspection import headers, is_whole
 from worker.engine.model.loading import DTYPES, device_for, dtype_for, quiet, translating
 from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
 from worker.engine.model.quantize import quantize_children
-from worker.engine.model.weights import require_complete, require_not_quantized, require_stored, require_wide
+from worker.engine.model.weights import require_complete, require_not_quantized, require_stored, require_wide, stored_in
 from worker.engine.spec import Spec
 
 HEAD = "ForSequenceClassification"
+KIND = "classifier of its family"
 NO_LIMIT = 1_000_000  # tokenizers say that they have none with a number above it
 UNUSED = (
     ".pooler.",
@@ -76,9 +78,9 @@ def load(spec: Spec) -> LoadedClassifier:
         )
         if not folder:  # only now it has them
             _require_sound(name, files)
-    require_complete(name, _without_unused(report), "classifier of its family")
+    require_complete(name, _without_unused(report), KIND)
     labels = _labels(spec, network)
-    reader = _reader(spec, tokenizer, network)
+    reader = _reader(spec, tokenizer, network.config)
     _detach(network)
     if folder and digest_of(folder, spec.memory) != found:
         raise ConfigurationError(f"model folder {name!r} changed while it was loaded: start again when it is complete.")
@@ -103,14 +105,25 @@ def config_of(spec: Spec) -> Any:
         return transformers.AutoConfig.from_pretrained(str(folder or spec.model), revision=spec.revision, local_files_only=offline)
 
 
-def inspected(spec: Spec) -> Labels:
-    """Return the labels of a classifier without reading its weights. Raises ConfigurationError for what loading would refuse."""
-    config, folder = config_of(spec), folder_of(spec.model, spec.detector)
-    with translating(spec.model, ""):
+def inspected(spec: Spec) -> tuple[Labels, bool]:
+    """Return the labels of a classifier without reading its weights, and whether these are here: else they are on the hub.
+
+    Raises ConfigurationError for what loading would refuse.
+    """
+    name, config = spec.model, config_of(spec)
+    folder = folder_of(name, spec.detector)
+    offline = folder is None and hub.is_only_cached(name, spec.revision)
+    with translating(name, ""):
         _require_classifier(spec, config)
-        if folder:
-            _require_sound(spec.model, folder)
-    return labels_of(spec.model, config, config.num_labels, spec.neutral_label)
+        files = folder or hub.snapshot_of(name, spec.revision)
+        if is_here := folder is not None or is_whole(files):
+            _require_sound(name, files)
+            _require_fitting(name, config, files)
+        where = str(files) if is_here else name
+        revision = None if is_here else spec.revision
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, revision=revision, local_files_only=offline)
+    _reader(spec, tokenizer, config)
+    return labels_of(name, config, config.num_labels, spec.neutral_label), is_here
 
 
 def narrow(loaded: LoadedClassifier, spec: Spec) -> bool:
@@ -146,6 +159,26 @@ def _require_sound(name: str, folder: pathlib.Path) -> None:
     require_wide(name, folder)
 
 
+def _require_fitting(name: str, config: Any, folder: pathlib.Path) -> None:
+    """Refuse, by their headers, weights that are others than the network has.
+
+    An older library named some weights otherwise, and loading renames them: where both sides lack names, that has to say.
+    """
+    with torch.device("meta"):
+        network = transformers.AutoModelForSequenceClassification.from_config(config)
+    expected = {key: tuple(weight.shape) for key, weight in network.state_dict().items()}
+    stored = {key: shape for key, (shape, _) in headers(name, stored_in(folder)).items()}
+    if not stored:
+        raise ConfigurationError(f"model {name!r} has no weights (*.safetensors) in {folder}: download its files again.")
+    report = _without_unused({
+        "missing_keys": {key for key in expected.keys() - stored.keys() if not key.endswith("position_ids")},
+        "unexpected_keys": stored.keys() - expected.keys(),
+        "mismatched_keys": {key for key in expected.keys() & stored.keys() if expected[key] != stored[key]},
+    })  # fmt: skip
+    if not (report["missing_keys"] and report["unexpected_keys"]):
+        require_complete(name, report, KIND)
+
+
 def _without_unused(report: Any) -> dict[str, Any]:
     """Return the library's report without weights of pretraining heads, which no classifier reads."""
     unexpected = [key for key in report.get("unexpected_keys", ()) if not any(part in f".{key}" for part in UNUSED)]
@@ -158,12 +191,12 @@ def _labels(spec: Spec, network: Any) -> Labels:
     return labels_of(spec.model, network.config, int(outputs), spec.neutral_label)
 
 
-def _reader(spec: Spec, tokenizer: Any, network: Any) -> TextReader:
-    positions = positions_of(network.config)
+def _reader(spec: Spec, tokenizer: Any, config: Any) -> TextReader:
+    positions = positions_of(config)
     stated = int(min(tokenizer.model_max_length, NO_LIMIT))
-    if len(tokenizer) > network.config.vocab_size:
+    if len(tokenizer) > config.vocab_size:
         raise ConfigurationError(
-            f"model {spec.model!r}: its tokenizer has {len(tokenizer)} entries, but its weights {network.config.vocab_size}."
+            f"model {spec.model!r}: its tokenizer has {len(tokenizer)} entries, but its weights {config.vocab_size}."
         )
     with translating(spec.model, ""):
         return reader_of(

@@ -57,7 +57,7 @@ def find(name: str, revision: str | None = None, *, is_offline: bool = False) ->
         shape_of(config)
     if folder is None:
         snapshot = hub.snapshot_of(name, revision)
-        folder = snapshot if _is_whole(snapshot) else None
+        folder = snapshot if is_whole(snapshot) else None
     return FoundModel(name, str(folder or name), folder, revision, config, is_offline)
 
 
@@ -66,7 +66,8 @@ def sizes_of(config: Any) -> Sizes:
     return Sizes(shape_of(config), bool(getattr(config, "tie_word_embeddings", False)))
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
+    """Return whether all files of weights are in the folder."""
     files = stored_in(folder)
     return bool(files) and all(file.is_file() for file in files)
 
@@ -89,7 +90,7 @@ def require_loadable(found: FoundModel, tokenizer: Any) -> int:
         if not files:
             raise ConfigurationError(f"model {found.name!r} has no weights (*.safetensors) in {folder}: download its files again.")
         require_stored(found.name, folder)
-        stored = _headers(found.name, files)
+        stored = headers(found.name, files)
         require_sound(found.name, folder)
         network = _outlined(found, folder)
         require_guard(found.name, network, tokenizer)
@@ -107,8 +108,8 @@ def require_loadable(found: FoundModel, tokenizer: Any) -> int:
     return sum(n_bytes for _, n_bytes in stored.values())
 
 
-def _headers(name: str, files: list[Path]) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Return each weight's shape and bytes; a file that is shorter than its header says is refused."""
+def headers(name: str, files: list[Path]) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Return each weight's shape and bytes. Raises ConfigurationError for a file that is shorter than its header says."""
     out: dict[str, tuple[tuple[int, ...], int]] = {}
     for file in files:
         try:
