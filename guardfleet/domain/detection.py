@@ -17,6 +17,7 @@ ENTRY = re.compile(
     rf"{DETECTOR_NAME.pattern}(/{DETECTOR_NAME.pattern}({VERSION})?)?"
 )  # a detector, and the policy it is to judge by
 ROUTE_PREFIX = "detector:"
+MOST_LABEL = 200  # characters of a label
 RULES = ("max", "mean", "share")  # how the windows of a long text become one detection
 LEAST_FOUND = 0.5  # score from which a label that is found apart from others holds
 
@@ -38,12 +39,29 @@ class Outcome(IntEnum):
 SAID = (Outcome.LABELLED, Outcome.UNLABELLED)
 
 
+def folded(label: str) -> str:
+    """Return a label as names are compared: casefolded, with `_` for spaces and hyphens."""
+    return re.sub(r"[\s\-]+", "_", label.casefold())
+
+
+def why_no_label(label: str) -> str | None:
+    """Return why nothing may be called so, as the end of a sentence; None if it may. An outcome's name would be taken for it."""
+    if len(label) > MOST_LABEL:
+        return f"is longer than {MOST_LABEL} characters"
+    if not label.isprintable():
+        return "has characters that cannot be printed"
+    if folded(label) in {outcome.label for outcome in Outcome}:
+        return "is what guardfleet calls an outcome"
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Detection:
     """What a detector says of one text, before it is bound to a row.
 
     `label` is set exactly if the outcome is LABELLED, `error`, a key of ERROR_CODES, exactly if it is ERROR. `scores`: of each of
-    `Model.labels`, 0 to 1, summing to 1 unless each is found apart; None if no model ran. `evidence`: the windows of a long text.
+    `Model.labels`, 0 to 1, summing to 1 unless each is found apart; None if no model ran. `evidence`: the windows of a long text,
+    and the share of the text that the model does not know (`unknown_tokens`), if it is large.
     `reason`: the model's own words on why, if it was asked for them; they may be wrong, and may quote the text.
     """
 

@@ -83,6 +83,7 @@ ERROR_CODES: Mapping[str, str] = {
     "abandoned": "its shard failed too often",
     ERASED: "its text was erased on request",
     "policy_refused": "the detector does not judge by that policy, or by none",
+    "unreadable_text": "most of it is nothing that the detector's model can read",
     "unreadable": "what is known of it makes no verdict that this version understands",
 }
 

@@ -52,11 +52,20 @@ def test_labels_that_are_found_apart_have_no_neutral_one(tmp_path: pathlib.Path)
         ({0: "Safe", 1: "human"}, None, "", "several of its labels"),
         ({0: "left", 1: "right"}, None, "middle", "has no label 'middle', but left, right"),
         ({0: "a", 1: "b"}, "multi_label_classification", "a", "unset GUARDFLEET_ENGINE__NEUTRAL_LABEL"),
+        ({0: "safe", 1: "error"}, None, "", r"is what guardfleet calls an outcome \(error\)"),
+        ({0: "Too-Short", 1: "safe"}, None, "", r"is what guardfleet calls an outcome \(Too-Short\)"),
+        ({0: "safe", 1: "UNLABELLED"}, "multi_label_classification", "", "is what guardfleet calls an outcome"),
+        ({0: "safe", 1: "labelled"}, None, "", "is what guardfleet calls an outcome"),
+        ({0: "safe", 1: "a\0b"}, None, "", r"characters that cannot be printed \('a\\x00b'\)"),
+        ({0: "safe", 1: "a\u202eb"}, None, "", "characters that cannot be printed"),
+        ({0: "safe", 1: "x" * 201}, None, "", "longer than 200 characters"),
+        ({0: "safe", 1: "bad"}, "nonsense", "", "problem_type .* is nonsense, which says nothing"),
         ({0: "safe", 1: "bad"}, "regression", "", "a number instead of labels"),
     ],
 )
 def test_labels_that_cannot_be_mapped_are_refused(id2label: dict[int, str], problem: str | None, neutral: str, said: str) -> None:
-    config = transformers.BertConfig(problem_type=problem)
+    config = transformers.BertConfig()
+    config.problem_type = problem
     config.id2label, config.label2id = id2label, {}
     with pytest.raises(ConfigurationError, match=f"^model 'x'.*{said}"):
         labels_of("x", config, 2, neutral)

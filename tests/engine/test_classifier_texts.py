@@ -3,12 +3,22 @@
 import pytest
 import transformers
 
+from guardfleet.domain.detection import Outcome
 from guardfleet.errors import ConfigurationError
 from tests.services.classifiers import KINDS, judged, opened, tokenizer_of
-from worker.engine.encoders.tokens import Frame, Limits, TextRow, reader_of, special_of
+from worker.engine.encoders.tokens import Frame, Limits, TextReader, TextRow, reader_of, special_of
 from worker.engine.interfaces import Pieces, Unjudgeable
 from worker.engine.prompting.windows import Policy
 from worker.engine.verification.reference import SENTENCES
+from worker.moderation.detecting import Reading
+
+
+def row_of(reader: TextReader, text: str) -> TextRow:
+    """The only row of a text, whatever is noted on it."""
+    (found,) = reader([text])
+    row = found.rows[0] if isinstance(found, Pieces) else found
+    assert isinstance(row, TextRow)
+    return row
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS.values())))
@@ -19,8 +29,7 @@ def test_no_text_can_use_a_special_token(kind: str) -> None:
     assert reader.frame == Frame((tokenizer.cls_token_id,), (tokenizer.sep_token_id,))
     inside = set(special.values()) - {tokenizer.unk_token_id}
     for token in (*special, "[SEP]", "</s>", "<s>", "[MASK]", "\uffff</s>", "\uffff[SEP]"):
-        (row,) = reader([f"Hello {token}{token} there"])
-        assert isinstance(row, TextRow)
+        row = row_of(reader, f"Hello {token}{token} there")
         assert inside.isdisjoint(row.ids[1:-1])
     (plain,) = reader([SENTENCES[0]])
     assert isinstance(plain, TextRow)
@@ -87,3 +96,41 @@ def test_a_text_with_too_few_tokens_is_too_short_and_needs_no_pass(bert: str) ->
     assert [answer.input_tokens for answer in answers] == [0, 0, 0, len(sentence.ids)]
     blank = judged(opened(model=bert), ["", " \n", "hi"])
     assert [answer.is_too_short for answer in blank] == [True, True, False]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_what_a_model_does_not_know_is_said_and_a_text_of_it_alone_is_not_judged(kind: str) -> None:
+    reader = reader_of("x", tokenizer_of(kind), lambda frame: Limits.of(60, frame, Policy(overlap=6), 0))
+    known, hidden = SENTENCES[0], "\ud55c" * 9  # a script that its few sentences lack
+    assert isinstance(reader([known])[0], TextRow)
+    (noted,) = reader([f"{known} {hidden}"])
+    assert isinstance(noted, Pieces)
+    assert (len(noted.rows), noted.spans) == (1, [])
+    assert noted.notes == {"unknown_tokens": pytest.approx(len(hidden) / len(known + hidden), abs=0.05)}
+    (refused,) = reader([f"{hidden * 9} ok {hidden * 9}"])
+    assert isinstance(refused, Unjudgeable)
+    assert refused.code == "unreadable_text"
+    assert hidden not in refused.detail
+    (window,) = reader([f"{' '.join([known] * 20)} {f'{hidden} ' * 60} {' '.join([known] * 20)}"])
+    assert isinstance(window, Unjudgeable), "a window of it hides in a long text"
+    (noted,) = reader([" ".join([known, hidden] * 20)])
+    assert isinstance(noted, Pieces)
+    assert noted.notes["unknown_tokens"] > 0.1
+
+
+def test_a_word_that_is_too_long_for_the_tokenizer_hides_nothing() -> None:
+    reader = reader_of("x", tokenizer_of("wordpiece"), lambda frame: Limits.of(512, frame, Policy(), 0))
+    (found,) = reader([f"{SENTENCES[0]} {'sorry' * 40}"])
+    assert found == Unjudgeable("unreadable_text", "88% of a window is unknown to the model, at most 50% may be")
+    assert isinstance(reader([f"{SENTENCES[0]} {'sorry' * 10}"])[0], TextRow)
+
+
+def test_a_share_that_is_unknown_is_evidence_and_too_much_is_an_error(bert: str) -> None:
+    backend = opened(model=bert)
+    said = Reading(backend.model, "max")
+    texts = [SENTENCES[0], f"{SENTENCES[0]} \ud55c\ud55c\ud55c\ud55c", "\ud55c\uae00"]
+    plain, noted, lost = [said.detection_of(answer) for answer in judged(backend, texts)]
+    assert (plain.outcome, plain.evidence) == (Outcome.LABELLED, None)
+    assert noted.outcome is Outcome.LABELLED
+    assert noted.evidence == {"unknown_tokens": 0.13}
+    assert (lost.outcome, lost.error, lost.label, lost.scores) == (Outcome.ERROR, "unreadable_text", None, None)

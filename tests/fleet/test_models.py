@@ -271,3 +271,14 @@ def test_a_damaged_model_folder_is_refused_by_a_real_worker_and_a_whole_one_is_t
     assert (before["model"], after["model"]) == ("guardfleet-demo", "whole")
     assert after["revision"] == active.found != before["revision"]
     assert after["severity"] == before["severity"]
+
+
+def test_a_detector_that_nobody_has_served_gets_no_model_and_a_stop_says_when(settings: Settings, producer: DirectClient) -> None:
+    for verb in ("deploy", "shadow"):
+        refused = said(settings, "models", verb, "demo", "--detector", "nosuch")
+        assert refused.returncode != 0
+        assert "no worker has served a detector 'nosuch' yet" in refused.stderr
+    assert deployments.every(producer.db) == []
+    assert said(settings, "models", "deploy", "demo").returncode == 0
+    done = said(settings, "models", "stop")
+    assert (done.returncode, "within a few seconds" in done.stderr) == (0, True)

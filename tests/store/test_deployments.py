@@ -125,6 +125,23 @@ def test_going_back_takes_what_is_tried_first_then_what_was_before_and_at_last_t
     assert trail(db, two) == ["deployment.create", "deployment.settle", "deployment.roll_back"]
 
 
+def test_going_back_never_leads_to_one_that_was_halted_stopped_or_rolled_back(db: Database, keyring: Keyring) -> None:
+    ends: list[Callable[[Deployment], object]] = [
+        lambda one: deployments.halt(db, one, "its numbers are not finite"),
+        lambda one: deployments.stop(db, one),
+        lambda _: deployments.roll_back(db, "guard"),
+    ]
+    served = [asked(db, keyring)]
+    deployments.settle(db, served[0], lambda _: True)
+    for end in ends:
+        end(asked(db, keyring))
+        served.append(asked(db, keyring))
+        deployments.settle(db, served[-1], lambda _: True)
+    for gone, target in zip(reversed(served), [*reversed(served[:-1]), None], strict=True):
+        was, back = deployments.roll_back(db, "guard")
+        assert (was.id, back and back.id) == (gone.id, target and target.id)
+
+
 def test_it_is_active_once_all_workers_that_follow_serve_it(db: Database, keyring: Keyring) -> None:
     one = asked(db, keyring)
     assert not settle(db, one)  # nobody serves it

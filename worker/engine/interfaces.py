@@ -70,7 +70,8 @@ class Answer:
     `passes`: forward passes it took. `is_close`: some token won by so little that another batch could change it at this precision.
     `responds`: the mode that was asked for, whose grammar the answer must match. `flaw`: why it is invalid however well it reads,
     for example because it did not end. `failure` is set instead of `raw` if there is no answer. A content in pieces has `windows`,
-    the answer for each with its characters, instead of all of these. `notes`: what was left out, and other remarks on the text.
+    the answer for each with its characters, instead of all of these. `notes`: what was left out, which share of it
+    the model does not know (`unknown_tokens`), and other remarks on the text.
 
     Of a detector other than the guard (`Model.detector`): `scores` of each of `Model.labels`; None with `is_too_short`, or without
     an answer. `reason`: its own words on why, if it was asked for them.

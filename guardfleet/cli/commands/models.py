@@ -16,6 +16,7 @@ from guardfleet.errors import RejectedError
 from guardfleet.sampling.agreement import share_of
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
+from guardfleet.store import models
 from guardfleet.store.deployments import comparisons, deployments, seats
 from guardfleet.store.deployments.deployments import Asked, Deployment
 from guardfleet.store.postgres.database import Database
@@ -124,6 +125,7 @@ def stop(settings: Settings, detector: str) -> int:
     """End the candidate; print its label."""
     with _database(settings) as (db, _):
         print(deployments.stop(db, _candidate(db, detector)).label)
+    terminal.say("stopped; workers leave it within a few seconds")
     return DONE
 
 
@@ -137,6 +139,7 @@ def rollback(settings: Settings, detector: str) -> int:
 
 
 def _begin(db: Database, settings: Settings, asked: Asked, *, wait: bool) -> int:
+    models.require_detectors(db, [asked.detector])
     made = deployments.begin(db, Keyring.of(settings), asked)
     print(made.label)
     if not seats.there(db, asked.detector):

@@ -18,7 +18,16 @@ from worker.engine.model.inspection import headers, is_whole
 from worker.engine.model.loading import DTYPES, device_for, dtype_for, quiet, translating
 from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
 from worker.engine.model.quantize import quantize_children
-from worker.engine.model.weights import require_complete, require_not_quantized, require_stored, require_wide, stored_in
+from worker.engine.model.vocabulary import require_reading, require_vocabulary
+from worker.engine.model.weights import (
+    require_complete,
+    require_finite,
+    require_not_quantized,
+    require_safe,
+    require_stored,
+    require_wide,
+    stored_in,
+)
 from worker.engine.spec import Spec
 
 HEAD = "ForSequenceClassification"
@@ -74,11 +83,12 @@ def load(spec: Spec) -> LoadedClassifier:
     with translating(name, away):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
         network, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-            where, dtype=torch.float32, output_loading_info=True, **asked
+            where, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **asked
         )
         if not folder:  # only now it has them
             _require_sound(name, files)
     require_complete(name, _without_unused(report), KIND)
+    require_finite(name, network)
     labels = _labels(spec, network)
     reader = _reader(spec, tokenizer, network.config)
     _detach(network)
@@ -155,8 +165,10 @@ def _require_classifier(spec: Spec, config: Any) -> None:
 
 
 def _require_sound(name: str, folder: pathlib.Path) -> None:
+    require_safe(name, folder)
     require_stored(name, folder)
     require_wide(name, folder)
+    require_vocabulary(name, folder)
 
 
 def _require_fitting(name: str, config: Any, folder: pathlib.Path) -> None:
@@ -168,8 +180,6 @@ def _require_fitting(name: str, config: Any, folder: pathlib.Path) -> None:
         network = transformers.AutoModelForSequenceClassification.from_config(config)
     expected = {key: tuple(weight.shape) for key, weight in network.state_dict().items()}
     stored = {key: shape for key, (shape, _) in headers(name, stored_in(folder)).items()}
-    if not stored:
-        raise ConfigurationError(f"model {name!r} has no weights (*.safetensors) in {folder}: download its files again.")
     report = _without_unused({
         "missing_keys": {key for key in expected.keys() - stored.keys() if not key.endswith("position_ids")},
         "unexpected_keys": stored.keys() - expected.keys(),
@@ -198,6 +208,7 @@ def _reader(spec: Spec, tokenizer: Any, config: Any) -> TextReader:
         raise ConfigurationError(
             f"model {spec.model!r}: its tokenizer has {len(tokenizer)} entries, but its weights {config.vocab_size}."
         )
+    require_reading(spec.model, tokenizer, config.vocab_size)
     with translating(spec.model, ""):
         return reader_of(
             spec.model,

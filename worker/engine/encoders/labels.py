@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from guardfleet.domain.detection import folded, why_no_label
 from guardfleet.errors import ConfigurationError
 
-NEUTRAL_NAMES = frozenset(  # casefolded, with `_` for spaces and hyphens: labels that say that nothing was found
+NEUTRAL_NAMES = frozenset(  # `folded`: labels that say that nothing was found
     (
         *("safe", "benign", "human", "human_written", "neutral", "none", "clean", "ham", "normal", "legit", "legitimate"),
         *("acceptable", "appropriate", "ok", "other", "not_spam", "no_spam", "real"),
@@ -18,6 +19,7 @@ NEUTRAL_NAMES = frozenset(  # casefolded, with `_` for spaces and hyphens: label
     )
 )
 UNNAMED = re.compile(r"label_?\d+|\d+", re.IGNORECASE)  # what transformers calls labels that nobody named
+SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 MENDS = "set GUARDFLEET_ENGINE__NEUTRAL_LABEL to the one that finds nothing"
 SHOWN = 8  # labels in a message
 
@@ -38,14 +40,19 @@ def labels_of(name: str, config: Any, n_outputs: int, neutral: str = "") -> Labe
             "name each output, from 0 on."
         )
     names = tuple(said[index] for index in range(n_outputs))
-    problem = config.problem_type or "single_label_classification"
-    if n_outputs == 1 or problem == "regression":
+    problem = config.problem_type or SINGLE
+    if problem not in (SINGLE, MULTI, REGRESSION):
+        raise ConfigurationError(
+            f"model {name!r}: problem_type in its config.json is {_listed([problem])}, which says nothing of its labels: make it "
+            f"{SINGLE} if scores sum to 1, or {MULTI} if each label is found apart."
+        )
+    if n_outputs == 1 or problem == REGRESSION:
         raise ConfigurationError(
             f"model {name!r} gives a number instead of labels (regression): use a model that has at least two labels."
         )
     _require_names(name, names)
     _require_inverse(name, config, names)
-    if problem == "multi_label_classification":
+    if problem == MULTI:
         _require_no_neutral(name, neutral)
         return Labels(names, None)
     return Labels(names, _neutral(name, names, neutral))
@@ -57,6 +64,9 @@ def _require_names(name: str, names: Sequence[str]) -> None:
             f"model {name!r} does not name its labels ({_listed(unnamed)}): write what each of them means into id2label (and "
             f"label2id) of its config.json, as its author documents it, and {MENDS}."
         )
+    for label in names:
+        if why := why_no_label(label):
+            raise ConfigurationError(f"model {name!r} has a label that {why} ({_listed([label])}): rename it in its config.json.")
     if len({label.casefold() for label in names}) < len(names):
         raise ConfigurationError(f"model {name!r} has two labels of one name ({_listed(names)}): rename one in its config.json.")
 
@@ -79,7 +89,7 @@ def _require_no_neutral(name: str, neutral: str) -> None:
 
 
 def _neutral(name: str, names: Sequence[str], asked: str) -> str:
-    found = [label for label in names if (label.casefold() == asked.casefold() if asked else _folded(label) in NEUTRAL_NAMES)]
+    found = [label for label in names if (label.casefold() == asked.casefold() if asked else folded(label) in NEUTRAL_NAMES)]
     if asked and not found:
         raise ConfigurationError(
             f"model {name!r} has no label {asked!r}, but {_listed(names)}: set GUARDFLEET_ENGINE__NEUTRAL_LABEL to one of them."
@@ -91,10 +101,11 @@ def _neutral(name: str, names: Sequence[str], asked: str) -> str:
     return found[0]
 
 
-def _folded(label: str) -> str:
-    return re.sub(r"[\s\-]+", "_", label.casefold())
-
-
 def _listed(labels: Sequence[object]) -> str:
-    shown = ", ".join(str(label)[:40] or "''" for label in labels[:SHOWN]) or "nothing"
+    shown = ", ".join(_shown(label) for label in labels[:SHOWN]) or "nothing"
     return shown + (f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else "")
+
+
+def _shown(label: object) -> str:
+    shown = str(label)[:40] or "''"
+    return shown if shown.isprintable() else ascii(shown)

@@ -4,18 +4,16 @@ import logging
 import traceback
 from typing import Any
 
-import torch
-
 from guardfleet.errors import ConfigurationError
 from worker.engine.device import probe
 from worker.engine.encoders.backend import ClassifierBackend
 from worker.engine.encoders.classifier import LoadedClassifier, load, narrow
-from worker.engine.encoders.families import why_not
+from worker.engine.encoders.families import FROM_PAD, why_not
 from worker.engine.encoders.packed import PackedPass, PaddedPass
-from worker.engine.encoders.self_test import Probes, ask, hold, read
+from worker.engine.encoders.self_test import Probes, Seen, ask, hold, read
 from worker.engine.encoders.tokens import TextRow
 from worker.engine.interfaces import Backend, DeviceLostError, SelfTestError
-from worker.engine.model.loading import sentence
+from worker.engine.model.loading import sentence, translating
 from worker.engine.spec import Spec
 
 
@@ -36,17 +34,26 @@ def opened(spec: Spec) -> Backend:
         if isinstance(found, PackedPass):
             return _backend(spec, loaded, found)
         reason = found
+    if is_padded_by_its_first_token(loaded):
+        reason = f"{reason}; pad_token_id in its config.json is the token that begins each text, from which places are not counted"
     logging.getLogger(__name__).warning("engine_fallback: padded batches instead of the packed pass, because of %s", reason)
     padded = _backend(spec, loaded, PaddedPass(loaded.network, loaded.device, loaded.pad))
-    padded.run([TextRow((*loaded.reader.frame.before, *loaded.reader.frame.behind))])  # shows now whether it runs here at all
+    with translating(spec.model, ""):
+        padded.run([TextRow((*loaded.reader.frame.before, *loaded.reader.frame.behind))])  # shows now whether it runs here at all
     return padded
+
+
+def is_padded_by_its_first_token(loaded: LoadedClassifier) -> bool:
+    """Return whether transformers leaves out a text's first token as it counts places, which the packed pass does not."""
+    config = loaded.network.config
+    return config.model_type in FROM_PAD and config.pad_token_id in loaded.reader.frame.before
 
 
 def _backend(spec: Spec, loaded: LoadedClassifier, made: PackedPass | PaddedPass) -> ClassifierBackend:
     return ClassifierBackend(loaded, made, budget_tokens=spec.batch_tokens, streams=spec.streams)
 
 
-def _held(loaded: LoadedClassifier, probes: Probes, near: torch.Tensor) -> PackedPass | str:
+def _held(loaded: LoadedClassifier, probes: Probes, near: Seen) -> PackedPass | str:
     """Return the packed pass of the network as it is, held against transformers' own (`near`), or the reason against it."""
     try:
         packed = PackedPass(loaded.network, loaded.device)

@@ -1,8 +1,9 @@
 """Compare the packed pass with transformers' own at each load, on this model, device and precision.
 
-Both say what the head reads of rows of random tokens, of many lengths; the head itself is transformers' own. The packed pass may be
-off from fp32's by at most `SLACK` times what transformers itself is off in this precision, or by a small fraction of how much the
-rows differ among themselves: an error far smaller than what tells texts apart is found, however small the numbers are.
+Both say what the head reads of rows of random tokens, of many lengths, and what it makes of that. The packed pass may be off
+from fp32's by at most `SLACK` times what transformers itself is off in this precision, or by a small fraction of how much the
+rows differ among themselves (outputs: of their size, since those of random rows may be nearly the same): an error far smaller
+than what tells texts apart is found, however small the numbers are.
 """
 
 import random
@@ -23,11 +24,18 @@ SLACK = 3.0  # of the precision's own spread, as for the guard (`verification.se
 FLOOR = 2.0**-12  # of the rows' own spread: what sound passes in fp32 are off stays below a hundredth of it
 
 
+class Seen(NamedTuple):
+    """What the head reads of each row, (rows, hidden), and its outputs, (rows, labels); in fp32."""
+
+    pooled: torch.Tensor
+    logits: torch.Tensor
+
+
 class Probes(NamedTuple):
-    """Rows of ids, and what the head reads of each in fp32, by transformers: (rows, hidden)."""
+    """Rows of ids, and what transformers sees of them in fp32."""
 
     rows: list[tuple[int, ...]]
-    exact: torch.Tensor
+    exact: Seen
 
 
 def ask(network: Any, before: Sequence[int], behind: Sequence[int], size: int) -> Probes:
@@ -42,15 +50,16 @@ def ask(network: Any, before: Sequence[int], behind: Sequence[int], size: int) -
         if room >= 0 or not rows:
             rows += [(*before, *dice.choices(some, k=n), *behind) for _ in range(EACH)]
     exact = read(network, rows)
-    if not exact.isfinite().all():
+    if not all(part.isfinite().all() for part in exact):
         raise ConfigurationError("the model's numbers are not finite: its weights or its config.json are damaged.")
     return Probes(rows, exact)
 
 
 @torch.inference_mode()
-def read(network: Any, rows: Sequence[tuple[int, ...]]) -> torch.Tensor:
-    """Return what the head of transformers' network reads of each row, (rows, hidden) in fp32, each row on its own."""
+def read(network: Any, rows: Sequence[tuple[int, ...]]) -> Seen:
+    """Return what transformers' network sees of each row, each on its own."""
     seen: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
 
     def note(_: Any, given: tuple[torch.Tensor, ...]) -> None:
         seen.append(given[0][:, 0] if given[0].dim() > 2 else given[0])  # noqa: PLR2004 - of all tokens, or pooled
@@ -59,22 +68,27 @@ def read(network: Any, rows: Sequence[tuple[int, ...]]) -> torch.Tensor:
     try:
         for row in rows:
             ids = torch.tensor([row], device=network.device)
-            network(input_ids=ids, attention_mask=torch.ones_like(ids))
+            logits.append(network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits)
     finally:
         hook.remove()
-    return torch.cat(seen).float()
+    return Seen(torch.cat(seen).float(), torch.cat(logits).float())
 
 
-def hold(packed: PackedPass, probes: Probes, near: torch.Tensor) -> None:
+def hold(packed: PackedPass, probes: Probes, near: Seen) -> None:
     """Compare; `near`: transformers' own in the pass's precision. Raises SelfTestError with how far it is off."""
     order = random.Random(2).sample(range(len(probes.rows)), len(probes.rows))
-    found = packed.pooled([probes.rows[i] for i in order]).float()
-    exact, near = probes.exact[order], near[order]
-    spread = _size(exact - exact.mean(0)).mean()
-    allowed = SLACK * max(FLOOR * float(spread), float(_size(near - exact).max()))
+    rows = [probes.rows[i] for i in order]
+    exact, near = (Seen(seen.pooled[order], seen.logits[order]) for seen in (probes.exact, near))
+    spread = float(_size(exact.pooled - exact.pooled.mean(0)).mean())
+    _near("the packed pass is", packed.pooled(rows).float(), exact.pooled, near.pooled, spread)
+    _near("the packed pass's head is", packed.logits(rows), exact.logits, near.logits, float(_size(exact.logits).mean()))
+
+
+def _near(what: str, found: torch.Tensor, exact: torch.Tensor, near: torch.Tensor, scale: float) -> None:
+    allowed = SLACK * max(FLOOR * scale, float(_size(near - exact).max()))
     off = float(_size(found - exact).max())
     if not off <= allowed:
-        raise SelfTestError(f"the packed pass is off by {off:.3g} from the model's own; this precision allows {allowed:.3g}")
+        raise SelfTestError(f"{what} off by {off:.3g} from the model's own; this precision allows {allowed:.3g}")
 
 
 def _size(values: torch.Tensor) -> torch.Tensor:

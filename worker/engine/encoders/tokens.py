@@ -16,7 +16,9 @@ from worker.engine.prompting.windows import Coverage, Policy, Span, covered, gap
 
 NONCHARACTER, REPLACEMENT = "\uffff", "\ufffd"  # the first is in no vocabulary, and is taken out of texts
 OVERLAP_SHARE = 8  # adjacent windows share at most this fraction of a window: more would cost more than it finds
-TOKENISING = "1"  # how texts become rows: raised with each change, so that detections cached under another way are not reused
+TOKENISING = "2"  # how texts become rows: raised with each change, so that detections cached under another way are not reused
+MOST_UNKNOWN = 0.5  # share of a row above which the model has not read the text
+NOTED = 0.1  # from which share on detections say so
 PROBES = ("hi", " Two words.", "a\nb\tc", "e\u0301a, \u6f22\u5b57 1234", "\U0001f642 ok!!", "x" * 40)
 
 
@@ -61,8 +63,8 @@ class Limits:
 class TextReader:
     """Tokenises for one model; safe to call from many threads."""
 
-    def __init__(self, plain: FastTokenizer, frame: Frame, limits: Limits) -> None:
-        self._plain, self.frame, self.limits = plain, frame, limits
+    def __init__(self, plain: FastTokenizer, frame: Frame, limits: Limits, unknown: int | None = None) -> None:
+        self._plain, self.frame, self.limits, self._unknown = plain, frame, limits, unknown
 
     def __call__(self, contents: Sequence[Content], coverage: Coverage | None = None) -> list[Prepared | Pieces | Unjudgeable]:
         """Return each content's row or windows, in order, all tokenised in one call. Of a conversation, its last turn is judged."""
@@ -84,7 +86,11 @@ class TextReader:
         if not ids or not text.strip() or len(ids) < self.limits.min_tokens:
             return TextRow(())
         if len(ids) <= self.limits.size:
-            return self._row(ids)
+            share = self._unknown_of(ids, encoding.offsets)
+            notes = noted(share)
+            if share > MOST_UNKNOWN:
+                return unreadable(share)
+            return Pieces([self._row(ids)], [], notes) if notes else self._row(ids)
         return self._windows(ids, encoding.offsets, len(text), coverage)
 
     def _windows(self, ids: Sequence[int], offsets: Sequence[Span], n_chars: int, coverage: Coverage) -> Pieces | Unjudgeable:
@@ -97,11 +103,33 @@ class TextReader:
             return Unjudgeable("too_long", f"it needs {len(windows)} windows, at most {most} are judged")
         kept = [span for _, span in windows]
         left_out = gaps(kept, n_chars)
+        share = max(self._unknown_of(ids[at : at + size], offsets[at : at + size]) for at, _ in windows)
+        if share > MOST_UNKNOWN:
+            return unreadable(share)
         rows: list[Prepared] = [self._row(ids[at : at + size]) for at, _ in windows]
-        return Pieces(rows, kept, {"left_out": left_out} if left_out else {})
+        return Pieces(rows, kept, ({"left_out": left_out} if left_out else {}) | noted(share))
+
+    def _unknown_of(self, ids: Sequence[int], offsets: Sequence[Span]) -> float:
+        """Return the share of unknown tokens in a row, or of their characters in its own if that is larger: one may hide many."""
+        n = 0 if self._unknown is None else ids.count(self._unknown)
+        if not n:
+            return 0.0
+        lengths = [end - start for start, end in offsets]
+        hidden = sum(length for number, length in zip(ids, lengths, strict=True) if number == self._unknown)
+        return max(n / len(ids), hidden / max(1, sum(lengths)))
 
     def _row(self, ids: Sequence[int]) -> TextRow:
         return TextRow((*self.frame.before, *ids, *self.frame.behind))
+
+
+def noted(share: float) -> dict[str, Any]:
+    """Return the note on a text of which this share is unknown."""
+    return {"unknown_tokens": round(share, 2)} if share > NOTED else {}
+
+
+def unreadable(share: float) -> Unjudgeable:
+    """Return the error of a text that the model could not read: whatever it would say, it would say of something else."""
+    return Unjudgeable("unreadable_text", f"{share:.0%} of a window is unknown to the model, at most {MOST_UNKNOWN:.0%} may be")
 
 
 def shown(text: str) -> str:
@@ -125,9 +153,10 @@ def reader_of(name: str, tokenizer: Any, limits_of: Any) -> TextReader:
         clone.no_padding()
         clone.no_truncation()
     frame = _frame(name, whole, plain)
+    unknown = _unknown_id(json.loads(core.to_str())["model"], core)
     _require_spelled_out(name, plain, special)
     try:
-        return TextReader(plain, frame, limits_of(frame))
+        return TextReader(plain, frame, limits_of(frame), unknown)
     except ValueError as error:
         raise ConfigurationError(f"model {name!r} cannot judge texts: {error}.") from None
 
@@ -136,6 +165,14 @@ def special_of(tokenizer: Any) -> dict[str, int]:
     """Return the special tokens of a tokenizer, with their ids."""
     named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
     return named | {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def _unknown_id(model: dict[str, Any], core: Any) -> int | None:
+    """Return the token of what a model of a tokenizer.json does not know; None if it has none, as those of bytes."""
+    number: int | None = model.get("unk_id")
+    if number is None and model.get("unk_token") is not None:
+        number = core.token_to_id(model["unk_token"])
+    return number
 
 
 def _without(core: dict[str, Any], special: dict[str, int]) -> dict[str, Any]:

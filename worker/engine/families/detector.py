@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from guardfleet.domain.detection import why_no_label
 from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import ConfigurationError
 from worker.engine.families.family import Family
@@ -23,6 +24,9 @@ def labels_as(name: str, family: Family, detector: str, neutral: str) -> tuple[t
             f"model {name!r} judges by a policy and gives {listed}, no severities: "
             "name it as a detector, for example GUARDFLEET_ENGINE__DETECTOR=policy."
         )
+    for label in family.grammar.labels:
+        if why := why_no_label(label):
+            raise ConfigurationError(f"model {name!r} has a label that {why} ({label[:40]!a}): rename it in its configuration.")
     found = neutral or family.grammar.neutral
     if found not in family.grammar.labels:
         wrong = f"has no label {found!r}" if found else "does not tell which label finds nothing"

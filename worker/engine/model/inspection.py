@@ -19,7 +19,7 @@ from worker.engine.model.loading import quiet, require_guard, require_sound, tra
 from worker.engine.model.memory import Sizes
 from worker.engine.model.model_files import folder_of, name_of
 from worker.engine.model.shape import shape_of
-from worker.engine.model.weights import require_complete, require_servable, require_stored, stored_in
+from worker.engine.model.weights import require_complete, require_safe, require_servable, require_stored, stored_in
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ def require_loadable(found: FoundModel, tokenizer: Any) -> int:
     if folder is None:
         raise ValueError("its files are on the hub")
     with translating(found.name, ""):
+        require_safe(found.name, folder)
         files = stored_in(folder)
-        if not files:
-            raise ConfigurationError(f"model {found.name!r} has no weights (*.safetensors) in {folder}: download its files again.")
         require_stored(found.name, folder)
         stored = headers(found.name, files)
         require_sound(found.name, folder)

@@ -24,7 +24,15 @@ from worker.engine.model.memory import Plan, Precision, device_of, plan_for
 from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
 from worker.engine.model.quantize import ARITHMETIC, quantize
 from worker.engine.model.quantize import require as require_eight_bits
-from worker.engine.model.weights import require_complete, require_servable, require_stored, require_wide
+from worker.engine.model.vocabulary import require_reading, require_vocabulary
+from worker.engine.model.weights import (
+    require_complete,
+    require_finite,
+    require_safe,
+    require_servable,
+    require_stored,
+    require_wide,
+)
 from worker.engine.prompting.prompt import POLICY, Content, InvalidConversationError, Prompter, Turns, messages_of
 from worker.engine.rendering import MAX_NEW_TOKENS
 
@@ -97,11 +105,14 @@ def load(
     found = digest_of(folder, memory) if folder else None
     with translating(name, away):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
-        network, report = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=as_type, output_loading_info=True, **asked)
+        network, report = transformers.AutoModelForCausalLM.from_pretrained(
+            where, dtype=as_type, output_loading_info=True, use_safetensors=True, **asked
+        )
         if not folder:  # only now it has them
             require_sound(name, files)
         require_guard(name, network, tokenizer)
     require_complete(name, report)
+    require_finite(name, network)
     network = _placed(name, network, on, quantized)
     if folder and digest_of(folder, memory) != found:
         raise ConfigurationError(f"model folder {name!r} changed while it was loaded: start again when it is complete.")
@@ -256,8 +267,10 @@ def dtype_for(device: torch.device, quantized: str = "none") -> str:
 
 def require_sound(name: str, folder: pathlib.Path) -> None:
     """Refuse files that the library would silently read wrongly or skip."""
+    require_safe(name, folder)
     require_stored(name, folder)
     require_wide(name, folder)
+    require_vocabulary(name, folder)
     require_readable(name, folder)
 
 
@@ -276,6 +289,7 @@ def require_guard(name: str, network: Any, tokenizer: Any) -> None:
         raise ConfigurationError(
             f"model {name!r}: its tokenizer has {len(tokenizer)} entries, but its weights {network.config.vocab_size}."
         )
+    require_reading(name, tokenizer, network.config.vocab_size)
     require_greedy(name, network.generation_config)
 
 

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from safetensors import safe_open
 
 from guardfleet.errors import ConfigurationError
@@ -59,6 +60,24 @@ def require_stored(name: str, folder: pathlib.Path) -> None:
     """Refuse a folder that lacks a file which its index names: a download that was interrupted."""
     if gone := [file.name for file in stored_in(folder) if not file.is_file()]:
         raise ConfigurationError(f"model {name!r} lacks {', '.join(gone)}, which its {INDEX} names: download its files again.")
+
+
+def require_safe(name: str, folder: pathlib.Path) -> None:
+    """Refuse a folder without safetensors: other files of weights (pickles) can run code, and are not read."""
+    if not stored_in(folder):
+        raise ConfigurationError(
+            f"model {name!r} has no weights (*.safetensors) in {folder}: download its files again, or save it as safetensors."
+        )
+
+
+@torch.inference_mode()
+def require_finite(name: str, network: Any) -> None:
+    """Refuse weights that hold something which is no number; the extremes of a tensor show it in one pass over its memory."""
+    for key, weight in network.state_dict().items():
+        if weight.is_floating_point() and weight.numel() and not torch.stack(torch.aminmax(weight)).isfinite().all():
+            raise ConfigurationError(
+                f"model {name!r}: its weight {key} holds numbers that are not finite: download its files again."
+            )
 
 
 def stored_in(folder: pathlib.Path) -> list[pathlib.Path]:
