@@ -149,6 +149,13 @@ def test_what_a_model_is_as_a_detector_is_said_or_refused_in_one_sentence(tokeni
             labels_as("m", family, detector, neutral)
 
 
+@pytest.mark.parametrize("label", ["Error", "too short", "a\0b", "x" * 201])
+def test_a_label_that_would_be_taken_for_something_else_is_refused(label: str) -> None:
+    family = Family("xguard", grammar=Grammar(("Safe", label), ("s", "e"), "Safe", "", ""))
+    with pytest.raises(ConfigurationError, match="has a label that "):
+        labels_as("m", family, "risk", "")
+
+
 def test_which_risk_is_none_is_asked_if_no_name_tells(real_tokenizer: Any) -> None:
     tokenizer = copy_of_family(real_tokenizer, "xguard")
     tokenizer.init_kwargs["id2risk"] = {"sec": "Nothing", "dw": "Weapons"}
