@@ -267,11 +267,8 @@ def dtype_for(device: torch.device, quantized: str = "none") -> str:
 
 def require_sound(name: str, folder: pathlib.Path) -> None:
     """Refuse files that the library would silently read wrongly or skip."""
-    require_safe(name, folder)
-    require_stored(name, folder)
-    require_wide(name, folder)
-    require_vocabulary(name, folder)
-    require_readable(name, folder)
+    for require in (require_safe, require_stored, require_wide, require_vocabulary, require_readable):
+        require(name, folder)
 
 
 def require_guard(name: str, network: Any, tokenizer: Any) -> None:
