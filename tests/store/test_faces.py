@@ -19,7 +19,7 @@ from api.openai.result_files import Output
 from guardfleet.cli.evaluation import confusion
 from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import verdicts
+from guardfleet.store import models, verdicts
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
@@ -139,7 +139,7 @@ def _summary(done: Finished) -> list[Said]:
 def _cache(done: Finished) -> list[Said]:
     """What the cache gives for the texts that a model judged; it knows no errors."""
     held = took(done.db, submit(done.db, done.keyring, 1), 0)
-    model_id = verdicts.register_model(done.db, MODEL)
+    model_id = models.register(done.db, MODEL)
     known = verdicts.known(done.db, done.digests, held, model_id=model_id, max_age_hours=1)
     for digest, judgement, meant in zip(done.digests, done.judged, done.meant, strict=True):
         whole = not (judgement.evidence or {}).get("left_out")
@@ -186,7 +186,7 @@ def finished(db: Database, keyring: Keyring, judged: list[Judgement], shard_text
     for no in range(-(-len(judged) // shard_texts)):
         held = took(db, job, no)
         mine = rows[held.first_seq : held.first_seq + held.n]
-        assert completion.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
+        assert completion.finish(db, held, mine, model_id=models.register(db, MODEL))
     return Finished(db, keyring, views.get(db, job.public_id), judged, digests)
 
 
@@ -245,7 +245,7 @@ def test_a_row_that_nobody_understands_is_an_error_everywhere_and_costs_no_other
     counts = views.summary(db, done.job)
     assert sum(count for (severity, _), count in counts.items() if severity is Severity.SAFE) == 0
     found = verdicts.known(
-        db, done.digests, took(db, submit(db, keyring, 1), 0), model_id=verdicts.register_model(db, MODEL), max_age_hours=1
+        db, done.digests, took(db, submit(db, keyring, 1), 0), model_id=models.register(db, MODEL), max_age_hours=1
     )
     assert found.keys() <= {done.digests[-1]}
 
