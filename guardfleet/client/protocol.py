@@ -194,7 +194,8 @@ def _place(error: httpx2.TransportError | None) -> str:
 def job_of(content: bytes) -> Job:
     """Parse an answer about a batch."""
     raw = orjson.loads(content)
-    counts, unrated = raw["request_counts"], raw["severities"].get("unrated", 0)  # no failures here: what was asked was answered
+    counts = raw["request_counts"]
+    unrated = raw.get("severities", {}).get("unrated", 0)  # no failures here: who was asked has answered
     return Job(
         id=raw["id"],
         status=raw["status"],

@@ -10,10 +10,13 @@ from guardfleet.store.detections import Detected
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
-from guardfleet.store.shards import completion
+from guardfleet.store.shards import completion, leases
 from guardfleet.store.shards.completion import Row
+from guardfleet.store.shards.handoff import Provisional
+from guardfleet.store.shards.leases import Waits
 from tests.services.judged import SAFE
 from tests.services.stored import MODEL, new_job, submit, took
+from worker.moderation.outcome import Loaded, stored_rows
 
 FINDER = Model("f", "1", "p", detector="finder", labels=("clear", "found"), neutral="clear")
 TOPICS = Model("t", "1", "p", detector="topics", labels=("art", "sport", "war"))
@@ -36,4 +39,16 @@ def finished(db: Database, keyring: Keyring, found: list[Detection], **asked: An
     digests = [keyring.digest(1, f"text {i}") for i in range(len(found))]
     rows = [Row(f"id{i}", SAFE, digest, {"user": "u"}) for i, digest in enumerate(digests)]
     assert completion.finish(db, held, rows, model_id=models.register(db, MODEL), detected=[detected(db, found)])
+    return views.get(db, job.public_id)
+
+
+def without_guard(db: Database, keyring: Keyring, found: list[Detection]) -> JobView:
+    """A job that asked the finder and not the guard, of a shard of which it said this."""
+    n = len(found)
+    job = submit(db, keyring, n, shard_texts=n, new=new_job(name="x", detectors="finder", brings_workers=True))
+    held = leases.claim(db, job.id, 0, worker="w", lease_s=60, by=Waits("detector:finder", takes_any=False))
+    assert held is not None
+    shard = Loaded(held, leases.load(db, keyring, held), [b"0" * 16] * n, None)
+    rows = stored_rows(db, shard, Provisional(None, [], is_settled=True))
+    assert completion.finish(db, held, rows, model_id=None, detected=[detected(db, found, place=0)])
     return views.get(db, job.public_id)

@@ -13,26 +13,25 @@ from guardfleet.cli import progress
 from guardfleet.domain.detection import Detection, Outcome
 from guardfleet.domain.targets import Targets
 from guardfleet.domain.verdict import Model, ServedBy
-from guardfleet.errors import ConfigurationError
-from guardfleet.jobs import redecide
+from guardfleet.errors import ConfigurationError, RejectedError
+from guardfleet.jobs import redecide, sampling
+from guardfleet.jobs.assessment import assess
 from guardfleet.jobs.erase import Asked, erase
 from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import detections, models, verdicts
 from guardfleet.store.jobs import retention, views
+from guardfleet.store.labels import samples
 from guardfleet.store.partitions import ensure_day
 from guardfleet.store.policy import policies
 from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
-from guardfleet.store.shards import completion, leases
+from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
-from guardfleet.store.shards.handoff import Provisional
-from guardfleet.store.shards.leases import Waits
 from guardfleet.verdicts.detections import Codes, decode, encode, of_plain, shown, to_plain
-from tests.services.detected import BOTH, BROKEN, CLEAR, ENDS, FINDER, FOUND, SHORT, TOPICS, detected, finished
+from tests.services.detected import BOTH, BROKEN, CLEAR, ENDS, FINDER, FOUND, SHORT, TOPICS, finished, without_guard
 from tests.services.judged import SAFE
 from tests.services.stored import LONG_AGO, MODEL, new_job, scalar, submit, took
-from worker.moderation.outcome import Loaded, stored_rows
 
 POLICY = """
 name: strict
@@ -178,15 +177,19 @@ def test_a_policy_decides_by_detections_as_they_come_and_later(db: Database, key
 def test_a_text_that_no_guard_was_asked_about_is_not_allowed_by_default(db: Database, keyring: Keyring) -> None:
     version, _ = policies.add(db, 1, read(POLICY))
     policies.activate(db, version)
-    job = submit(db, keyring, 2, shard_texts=2, new=new_job(name="x", detectors="finder", brings_workers=True))
-    held = leases.claim(db, job.id, 0, worker="w", lease_s=60, by=Waits("detector:finder", takes_any=False))
-    assert held is not None
-    said = Provisional(None, [], is_settled=True)
-    texts = leases.load(db, keyring, held)
-    rows = stored_rows(db, Loaded(held, texts, [b"0" * 16] * 2, None), said)
-    assert completion.finish(db, held, rows, model_id=None, detected=[detected(db, [CLEAR, FOUND], place=0)])
-    found = list(verdicts.export(db, views.get(db, job.public_id)))
+    job = without_guard(db, keyring, [CLEAR, FOUND])
+    found = list(verdicts.export(db, job))
     assert [(row["severity"], row["action"]) for row in found] == [("unrated", "review"), ("unrated", "flag")]
+
+
+def test_a_job_that_did_not_ask_the_guard_is_neither_evaluated_nor_drawn_by_doubt(db: Database, keyring: Keyring) -> None:
+    job = without_guard(db, keyring, [CLEAR, FOUND, SHORT, BROKEN])
+    with pytest.raises(RejectedError, match="did not ask the guard, so it has no verdicts to evaluate"):
+        assess(db, job)
+    with pytest.raises(RejectedError, match="did not ask the guard, so no text of it has probabilities"):
+        sampling.draw(db, job, sampling.plan_of(2, ["uncertain"], slice_key=None, seed=1), slice_key=None)
+    drawn = sampling.draw(db, job, sampling.plan_of(2, ["random"], slice_key=None, seed=1), slice_key=None)
+    assert sum(len(page) for page in samples.pages(db, drawn)) == 2
 
 
 def test_a_detection_that_was_asked_for_and_is_gone_makes_no_action_milder(db: Database, keyring: Keyring) -> None:
