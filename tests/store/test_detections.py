@@ -86,7 +86,7 @@ def test_every_face_shows_what_is_stored_whatever_that_is(db: Database, keyring:
     assert by_json == by_fields
     for one, other in zip(whole, by_json, strict=True):
         assert one == other
-    ends = Counter((detector, one["outcome"]) for said in by_json for detector, one in said.items())
+    ends = Counter((ids[by[seq]].detector, said["finder"]["outcome"]) for seq, said in enumerate(by_json))
     assert ends["finder", "labelled"] > 10
     assert ends["topics", "labelled"] > 10
     assert ends["topics", "unlabelled"] > 3

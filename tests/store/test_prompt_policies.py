@@ -21,9 +21,9 @@ from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
+from tests.services.detected import CLEAR, FOUND, SHORT, detected
 from tests.services.judged import SAFE
 from tests.services.stored import MODEL, new_job, submit, took
-from tests.store.test_detections import CLEAR, FOUND, SHORT, detected
 
 POLICY = """
 name: strict
