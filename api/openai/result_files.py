@@ -17,7 +17,7 @@ import guardfleet
 from api.openai.categories import result_json
 from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
-from guardfleet.domain.verdict import ERROR_CODES, Model, Severity
+from guardfleet.domain.verdict import ERROR_CODES, NO_VERDICT, Model, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.row import MODERATIONS
 from guardfleet.security.encryption import Keyring
@@ -106,12 +106,12 @@ class Output:
         if not self.is_errors:
             render = _moderation_line if job.endpoint == MODERATIONS else _completion_line
             for page in verdicts.in_order(db, job, max_severity=Severity.UNSAFE):
-                rated = [row for row in page.rows if row.severity_code != Severity.UNRATED]
+                rated = [row for row in page.rows if row.judgement.severity is not Severity.UNRATED]
                 yield b"".join(_output_line(job, row, page.models[row.model_id], render) for row in rated)
             return
         if job.unrated:
             for page in verdicts.in_order(db, job, min_severity=Severity.UNRATED, max_severity=Severity.UNRATED):
-                yield b"".join(_error_line(job, row) for row in page.rows)
+                yield b"".join(_error_line(job, row) for row in page.rows if row.judgement.severity is Severity.UNRATED)
         for page in verdicts.in_order(db, job, min_severity=Severity.ERROR):
             yield b"".join(_error_line(job, row) for row in page.rows)
         for line in unprocessed.refused(db, job):
@@ -140,7 +140,7 @@ def _size(output: Output) -> int:
 
 def _output_line(job: JobView, row: StoredVerdict, model: Model, render: Callable[[JobView, StoredVerdict, Model], bytes]) -> bytes:
     """Render a line of the output file; one that cannot be decoded becomes an error line."""
-    return _error_line(job, row) if row.judgement.severity is Severity.ERROR else render(job, row, model)
+    return _error_line(job, row) if row.judgement.severity in NO_VERDICT else render(job, row, model)
 
 
 def _error_line(job: JobView, row: StoredVerdict) -> bytes:

@@ -17,7 +17,7 @@ import pytest
 from api.openai.batch import batch_object
 from api.openai.result_files import Output
 from guardfleet.cli.evaluation import confusion
-from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names
+from guardfleet.domain.verdict import NO_VERDICT, Category, Judgement, ServedBy, Severity, category_names
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import models, verdicts
 from guardfleet.store.events import deliveries
@@ -90,18 +90,18 @@ def _result_files(done: Finished) -> list[Said]:
     out: list[list[Said]] = []
     for endpoint in ("/v1/chat/completions", "/v1/moderations"):
         job = replace(done.job, endpoint=endpoint)
-        lines = [
-            [
-                json.loads(line)["custom_id"]
-                for line in b"".join(Output(context.db, context.keyring, job, is_errors).read()).splitlines()
-            ]
+        read = [
+            [json.loads(line) for line in b"".join(Output(context.db, context.keyring, job, is_errors).read()).splitlines()]
             for is_errors in (False, True)
         ]
+        lines = [[line["custom_id"] for line in file] for file in read]
+        unrated = {line["custom_id"] for line in read[1] if line["error"]["code"] == "unrated"}
         assert sorted(lines[0] + lines[1]) == sorted(f"id{seq}" for seq in range(len(done.judged)))
         failed = set(lines[1])
-        out.append([Said(Severity.ERROR if f"id{i}" in failed else ABSENT, ABSENT, ABSENT) for i in range(len(done.judged))])
+        ends = dict.fromkeys(failed, Severity.ERROR) | dict.fromkeys(unrated, Severity.UNRATED)
+        out.append([Said(ends.get(f"id{i}", ABSENT), ABSENT, ABSENT) for i in range(len(done.judged))])
     assert out[0] == out[1]
-    errors = {f"id{seq}" for seq, judgement in enumerate(done.judged) if judgement.severity is Severity.ERROR}
+    errors = {f"id{seq}" for seq, judgement in enumerate(done.judged) if judgement.severity in NO_VERDICT}
     assert failed == errors
     return out[0]
 
@@ -109,7 +109,7 @@ def _result_files(done: Finished) -> list[Said]:
 def _counters(done: Finished) -> list[Said]:
     counts = Counter(judgement.severity.label for judgement in done.judged)
     job = views.get(done.db, done.job.public_id)
-    n, errors = len(done.judged), counts["error"]
+    n, errors = len(done.judged), counts["error"] + counts["unrated"]
     assert job.severities == {one.label: counts[one.label] for one in Severity if one is not Severity.UNRATED or counts[one.label]}
     assert batch_object(job)["severities"] == job.severities
     assert job.request_counts == {"total": n, "completed": n - errors, "failed": errors}
@@ -126,7 +126,7 @@ def _webhook(done: Finished) -> list[Said]:
     assert held is not None
     data = json.loads(sender._compose(held))["data"]
     assert data["severities"] == views.get(done.db, done.job.public_id).severities
-    assert data["request_counts"]["failed"] == data["severities"]["error"]
+    assert data["request_counts"]["failed"] == data["severities"]["error"] + data["severities"].get("unrated", 0)
     return []
 
 
