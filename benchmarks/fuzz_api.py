@@ -26,7 +26,7 @@ from guardfleet.cli.bench.scratch import scratch_database
 from guardfleet.domain.verdict import Model
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import keys, migrate, verdicts
+from guardfleet.store import keys, migrate, models
 from guardfleet.store.jobs import control
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
@@ -131,7 +131,7 @@ def one_of_everything(url: str, key: str) -> dict[str, str]:
 
 def judge_all(db: Database, keyring: Keyring, ended: threading.Event) -> None:
     """Act as a minimal worker: whatever is ready is safe."""
-    model_id = verdicts.register_model(db, Model("m", "r", "p"))
+    model_id = models.register(db, Model("m", "r", "p"))
     while not ended.is_set():
         with db.session() as connection:
             ready = connection.execute("select job_id, shard_no from shard where state = 0 order by lane desc").fetchall()

@@ -23,11 +23,12 @@ from typing import Any
 
 import psycopg
 
+from guardfleet.domain.verdict import Model
 from guardfleet.jobs.simulation import simulate
 from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import migrate, verdicts
+from guardfleet.store import migrate, models, verdicts
 from guardfleet.store.jobs import views
 from guardfleet.store.partitions import ensure_day
 from guardfleet.store.policy import policies
@@ -63,7 +64,7 @@ def policy(name: str, bound: float) -> str:
 
 def filled(db: Database, keyring: Keyring, texts: int) -> Any:
     """Return a job with so many verdicts, as workers leave it."""
-    verdicts.register_model(db, verdicts.Model("m", "r", "p"))
+    models.register(db, Model("m", "r", "p"))
     job = submit(db, keyring, 1)
     with db.begin() as connection:
         ensure_day(connection, job.day)

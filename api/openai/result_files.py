@@ -1,7 +1,7 @@
 """The result files of a batch: its verdicts as OpenAI's batch lines, rendered when they are read, never stored.
 
-The output file has the verdicts; the error file has errors, refused lines, and texts that a cancelled or expired batch never
-reached. A file that would be empty does not exist.
+The output file has the verdicts; the error file has errors, texts that the guard was not asked about, refused lines, and
+texts that a cancelled or expired batch never reached. A file that would be empty does not exist.
 """
 
 import hashlib
@@ -33,9 +33,10 @@ NAME = re.compile(f"(?:{ids.OUTPUT_FILE.prefix}|{ids.ERROR_FILE.prefix})([0-9a-f
 def labels(job: JobView) -> dict[str, str | None]:
     """Return the ids of a batch's result files; None for those that do not exist."""
     ended, left = job.state.is_final and job.state is not JobState.FAILED, job.total - job.done
+    without = job.error + job.unrated
     return {
-        "output_file_id": ids.OUTPUT_FILE.of(job.public_id) if ended and job.done > job.error else None,
-        "error_file_id": ids.ERROR_FILE.of(job.public_id) if ended and job.error + job.rejected + left else None,
+        "output_file_id": ids.OUTPUT_FILE.of(job.public_id) if ended and job.done > without else None,
+        "error_file_id": ids.ERROR_FILE.of(job.public_id) if ended and without + job.rejected + left else None,
     }
 
 
@@ -105,8 +106,12 @@ class Output:
         if not self.is_errors:
             render = _moderation_line if job.endpoint == MODERATIONS else _completion_line
             for page in verdicts.in_order(db, job, max_severity=Severity.UNSAFE):
-                yield b"".join(_output_line(job, row, page.models[row.model_id], render) for row in page.rows)
+                rated = [row for row in page.rows if row.judgement.severity is not Severity.UNRATED]
+                yield b"".join(_output_line(job, row, page.models[row.model_id], render) for row in rated)
             return
+        if job.unrated:
+            for page in verdicts.in_order(db, job, min_severity=Severity.UNRATED, max_severity=Severity.UNRATED):
+                yield b"".join(_error_line(job, row) for row in page.rows if row.judgement.severity is Severity.UNRATED)
         for page in verdicts.in_order(db, job, min_severity=Severity.ERROR):
             yield b"".join(_error_line(job, row) for row in page.rows)
         for line in unprocessed.refused(db, job):
@@ -134,7 +139,7 @@ def _size(output: Output) -> int:
 
 
 def _output_line(job: JobView, row: StoredVerdict, model: Model, render: Callable[[JobView, StoredVerdict, Model], bytes]) -> bytes:
-    """Render a line of the output file; one that cannot be decoded, or that nobody asked for, becomes an error line."""
+    """Render a line of the output file; one that cannot be decoded becomes an error line."""
     return _error_line(job, row) if row.judgement.severity in NO_VERDICT else render(job, row, model)
 
 

@@ -88,6 +88,10 @@ async def create(asked: ModerationRequest, request: Request, context: AppContext
     With several texts, each has its own result: one without a verdict is flagged, its `guardfleet.error` says why, and the answer's
     `guardfleet.errors` gives its index. A single text without a verdict is an error of the request.
     """
+    if "detectors" in (asked.model_extra or {}):  # other members that OpenAI may have are let through: this one is guardfleet's own
+        raise ProblemError(
+            400, "unknown_member", "the guard alone answers here: POST /v1/detect asks detectors.", param="detectors"
+        )
     flag_from = FLAG_FROM[asked.flag_from]
     beside = _beside(asked.model_extra or {})
     if isinstance(asked.input, list) and isinstance(asked.input[0], str) and len(asked.input) > 1:

@@ -21,6 +21,7 @@ from guardfleet.jobs.redecide import ready
 from guardfleet.jobs.simulation import report, simulate
 from guardfleet.policy import presets
 from guardfleet.policy.document import Policy
+from guardfleet.store import models
 from guardfleet.store.jobs import views
 from guardfleet.store.keys import Caller
 from guardfleet.store.policy import lists, policies
@@ -115,7 +116,7 @@ def _place(db: Database, scope: Scope, after: str) -> tuple[int, int]:
 async def create(request: Request, context: AppContext, caller: PoliciesWriter) -> Response:
     """Store a policy as the next version of its name: 201. One equal to its newest version is that one: 200.
 
-    `unknown_lists`: those that it asks for and that are not stored.
+    `unknown_lists`: those that it asks for and that are not stored; `unknown_detectors`: those that no worker has ever served.
     """
     text = await text_of(request)
     policy = await policy_of(context, text)
@@ -124,7 +125,9 @@ async def create(request: Request, context: AppContext, caller: PoliciesWriter) 
             return JSONResponse(policy_object(await in_thread(policies.get, context.db, caller.tenant_id, once.earlier)))
         made, is_new = await in_thread(policies.add, context.db, caller.tenant_id, policy, also=once.recording())
         unknown = await in_thread(lists.unknown, context.db, caller.tenant_id, policy.lists)
-        return JSONResponse(policy_object(made) | {"unknown_lists": unknown}, 201 if is_new else 200)
+        unserved = await in_thread(models.unknown_detectors, context.db, policy.detectors)
+        beside = {"unknown_lists": unknown, "unknown_detectors": unserved}
+        return JSONResponse(policy_object(made) | beside, 201 if is_new else 200)
 
 
 @router.get("")
@@ -156,7 +159,9 @@ async def activate(name: Name, version: Number, context: AppContext, caller: Pol
     await in_thread(ready, found)
     before = await in_thread(policies.activate, context.db, found)
     unknown = await in_thread(lists.unknown, context.db, caller.tenant_id, found.policy.lists)
-    return _without_document(await _version(context, caller, name, version)) | {"replaced": before, "unknown_lists": unknown}
+    unserved = await in_thread(models.unknown_detectors, context.db, found.policy.detectors)
+    beside = {"replaced": before, "unknown_lists": unknown, "unknown_detectors": unserved}
+    return _without_document(await _version(context, caller, name, version)) | beside
 
 
 @router.post("/{name}@{version}/deactivate")

@@ -34,6 +34,7 @@ GONE_S = 1.0  # between checks whether the caller still waits
 BEAT_S = 15.0  # a stream sends something at least this often, so that proxies keep it open
 MEDIA = {"jsonl": "application/jsonl", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 SeverityName = Literal["safe", "controversial", "unsafe", "error"]
+Ending = Literal["safe", "controversial", "unsafe", "error", "unrated"]  # the last has no rank: no verdict was asked for
 CategoryName = Annotated[str, Query(max_length=100, json_schema_extra={"enum": list(CATEGORIES)})]
 
 Actions = Annotated[
@@ -49,7 +50,7 @@ async def results(
     caller: BatchesReader,
     after: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
-    severity: Annotated[list[SeverityName] | None, Query(max_length=4)] = None,
+    severity: Annotated[list[Ending] | None, Query(max_length=5)] = None,
     status: Annotated[Literal["completed", "failed"] | None, Query(description="`failed`: texts without a verdict.")] = None,
     category: CategoryName | None = None,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Only verdicts since this Unix time.")] = None,

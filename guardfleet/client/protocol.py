@@ -195,12 +195,13 @@ def job_of(content: bytes) -> Job:
     """Parse an answer about a batch."""
     raw = orjson.loads(content)
     counts = raw["request_counts"]
+    unrated = raw.get("severities", {}).get("unrated", 0)  # no failures here: who was asked has answered
     return Job(
         id=raw["id"],
         status=raw["status"],
         total=counts["total"],
-        done=counts["completed"],
-        failed=counts["failed"],
+        done=counts["completed"] + unrated,
+        failed=counts["failed"] - unrated,
         texts_per_s=raw["texts_per_second"],
         eta_s=raw["eta_seconds"],
         callback_secret=raw.get("callback_secret"),

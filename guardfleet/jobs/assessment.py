@@ -11,6 +11,7 @@ import numpy as np
 
 from guardfleet.domain.labels import counting
 from guardfleet.domain.verdict import Severity
+from guardfleet.errors import RejectedError
 from guardfleet.policy.document import Action
 from guardfleet.sampling.estimates import Estimate, Weights, weights
 from guardfleet.sampling.figures import UNSAFE_FROM, by_action, figures
@@ -23,6 +24,10 @@ from guardfleet.store.postgres.database import Database
 
 NO_ACTION = len(Action)  # as simulation.NOTHING
 AT_ONCE = 1000
+NO_VERDICTS = (
+    "{} did not ask the guard, so it has no verdicts to evaluate: `guardfleet evaluate FILE --detector NAME` evaluates one of its "
+    "detectors ({}) on labelled rows."
+)
 Figures = Mapping[str, Estimate | None]
 
 
@@ -100,14 +105,18 @@ def consequences(db: Database, scope: Scope) -> Consequences:
 
 
 def assess(db: Database, job: JobView) -> Assessment:
-    """Estimate how good the job's verdicts are. A text whose verdict is gone cannot be: they go together with their labels."""
+    """Estimate how good the job's verdicts are. A text whose verdict is gone cannot be: they go together with their labels.
+
+    Raises RejectedError for a job that has no verdicts because it did not ask the guard.
+    """
+    if not job.asks_guard:
+        raise RejectedError(NO_VERDICTS.format(job.label, ", ".join(job.detectors or ())))
     known = _labelled(db, job.id, n_texts=job.done)
     said = np.full(len(known.seqs), Severity.ERROR, np.int64)
     for start in range(0, len(known.seqs), AT_ONCE):
         seqs = known.seqs[start : start + AT_ONCE].tolist()
         found = {row.seq: row.judgement.severity for row in verdicts.of_texts(db, job.id, job.day, list(dict.fromkeys(seqs))).rows}
         said[start : start + AT_ONCE] = [found.get(seq, Severity.ERROR) for seq in seqs]
-    said[said == Severity.UNRATED] = Severity.ERROR
     return Assessment(
         job.done,
         labels.labelled(db, job.id),

@@ -10,7 +10,7 @@ import numpy as np
 
 from guardfleet.domain import ids
 from guardfleet.domain.decision import Decision
-from guardfleet.domain.designs import DISAGREEMENT, SLICE
+from guardfleet.domain.designs import DISAGREEMENT, SLICE, UNCERTAIN
 from guardfleet.errors import RejectedError
 from guardfleet.jobs.redecide import groups
 from guardfleet.sampling import designs
@@ -35,6 +35,10 @@ AGREES, POLICIES, MODELS = 0, 1, 2
 DISAGREEMENTS = ("agrees", "policies_differ", "second_model_asked")
 NOTHING_TO_COMPARE = (
     "nothing disagrees in {}: no shadow policy has decided of its texts beside the policy in force, and no second model was asked."
+)
+
+NOTHING_IS_UNCERTAIN = (
+    "{} did not ask the guard, so no text of it has probabilities to be uncertain of: draw it by random, or by slice."
 )
 
 
@@ -66,6 +70,8 @@ def draw(
     """Draw a sample of an ended job and store it. Raises RejectedError if its texts cannot be drawn so."""
     if not job.state.is_final:
         raise RejectedError(f"{job.label} has not ended: a sample of it would be one of the texts that happen to be done.")
+    if UNCERTAIN in plan.by and not job.asks_guard:
+        raise RejectedError(NOTHING_IS_UNCERTAIN.format(job.label), param="by")
     population = _population(db, job, slice_key=slice_key, compares=DISAGREEMENT in plan.by)
     drawn = designs.draw(population, plan)
     strata = population.slices or population.disagreement

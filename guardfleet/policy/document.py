@@ -111,8 +111,9 @@ class Tokens(Range):
 class Detected(Range):
     """What a detector says: one of these labels or outcomes (`unlabelled`, `too_short`, `error`), and scores within bounds.
 
-    Where the detector could not say, or was not asked, nobody knows whether it holds. `custom/no-refunds` is the newest version of
-    that policy which the job asked for, `custom/no-refunds@2` that version alone, `custom` what it says without a policy.
+    Where the detector could not say, nobody knows whether it holds; of a text whose job did not ask it, it does not.
+    `custom/no-refunds` is the newest version of that policy which the job asked for, `custom/no-refunds@2` that version alone,
+    `custom` what it says without a policy.
     """
 
     label: _some(LabelName) | None = None  # type: ignore[valid-type]
@@ -186,3 +187,8 @@ class Policy(Strict):
     def lists(self) -> list[str]:
         """The names of lists that its rules ask for."""
         return sorted({name for rule in self.rules for name in rule.when.lists or ()})
+
+    @property
+    def detectors(self) -> list[str]:
+        """The names of detectors that its rules read."""
+        return sorted({name for rule in self.rules for name in rule.when.detectors})

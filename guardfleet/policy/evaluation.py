@@ -182,12 +182,15 @@ def _lists(names: frozenset[str]) -> Test:
 
 
 def _detector(name: str, wanted: Detected) -> Test:
-    """Hold where the detector's label is one of these, and its scores are within the bounds; not known where it could not say."""
+    """Hold where the detector's label is one of these, and its scores are within the bounds.
+
+    Not known where it could not say. Where the job did not ask it, it is known that it says none of this.
+    """
 
     def test(facts: Facts) -> tuple[Mask, Mask | None]:
         seen = [row.get(name) for row in facts.detections] if facts.detections is not None else [None] * len(facts)
         holds = np.fromiter((one is not None and _holds(wanted, one) for one in seen), bool, len(facts))
-        is_error = np.fromiter((one is None or one.label == ERROR for one in seen), bool, len(facts))
+        is_error = np.fromiter((one is not None and one.label == ERROR for one in seen), bool, len(facts))
         return holds, is_error & ~holds
 
     return test

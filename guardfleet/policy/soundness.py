@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 
+from guardfleet.domain.detection import SAID, Outcome
 from guardfleet.domain.verdict import Severity
-from guardfleet.policy.document import Bounds, Policy, Rule, Tokens, When
+from guardfleet.policy.document import Bounds, Detected, Policy, Rule, Tokens, When
 from guardfleet.verdicts.encoding import CERTAIN
 
 Place = tuple[str | int, ...]
 SLACK = 1.5 / CERTAIN  # three probabilities, each rounded as it is stored, add up to so much more than 1 at most
 WHOLE = Bounds.model_construct(at_least=0.0, below=None)
 ANY_LENGTH = Tokens.model_construct(at_least=0, at_most=None)
+SILENT = {one.label for one in Outcome if one not in SAID}  # outcomes that say nothing of the text
 OF_SEVERITY = {Severity.SAFE: "safe", Severity.CONTROVERSIAL: "controversial", Severity.UNSAFE: "unsafe"}
 
 
@@ -23,13 +25,29 @@ def unsound(policy: Policy) -> Iterator[tuple[Place, str]]:
         if rule.id in seen:
             yield (*here, "id"), f"rule {rule.id!r} stands here twice"
         seen.setdefault(rule.id, at)
-        if rule.action == "allow" and Severity.ERROR in rule.when.severities and not policy.allow_errors:
-            yield (*here, "action"), "a text without a verdict would be allowed: say `allow_errors: true` if that is meant"
+        if rule.action == "allow" and not policy.allow_errors and (whose := unjudged(rule.when)):
+            yield (*here, "action"), f"{whose} would be allowed: say `allow_errors: true` if that is meant"
         if cause := never(rule.when):
             yield (*here, "when"), f"rule {rule.id!r} can never fire: {cause}"
         elif earlier := shadowing(policy.rules[:at], rule):
             names = ", ".join(repr(one.id) for one in earlier)
             yield here, f"rule {rule.id!r} can never fire: whatever it holds for, {names} before it holds for"
+
+
+def unjudged(when: When) -> str | None:
+    """Return which texts that nobody could judge, or that nobody was asked about, the conditions can hold for; None for none."""
+    if Severity.ERROR in when.severities:
+        return "a text without a verdict"
+    if failing := [name for name, wanted in when.detectors.items() if Outcome.ERROR.label in (wanted.label or ())]:
+        return f"a text that {failing[0]} could not judge"
+    if Severity.UNRATED in when.severities and not any(map(_is_finding, when.detectors.values())):
+        return "a text that neither the guard nor a detector has judged"
+    return None
+
+
+def _is_finding(wanted: Detected) -> bool:
+    """Return whether this holds only for texts that the detector has judged."""
+    return bool(wanted.scores) or not set(wanted.label or SILENT) & SILENT
 
 
 def never(when: When) -> str | None:

@@ -46,6 +46,8 @@ def request_of(value: Mapping[str, Any]) -> Mapping[str, Any]:
     refuse_beside(body, "body", name)
     if body.get("flag_from", FLAGGED) != FLAGGED:  # otherwise its answer would be flagged by another rule than it asks for
         raise ContentError("unknown_member", f"flag_from is for single requests: a batch always flags from {FLAGGED} on")
+    if "detectors" in body or "detectors" in value:
+        raise ContentError("unknown_member", "detectors is an option of the whole batch: a line's own would not be asked")
     if body.get(name) is None:
         raise ContentError("missing_text", f"body has no {name}")
     asked = {key: inner for key, inner in body.items() if key not in ASKED}

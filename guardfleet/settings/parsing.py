@@ -42,6 +42,14 @@ def _served(value: str) -> str:
     return f"{name.strip()}={model.strip()}"
 
 
+def each_once(served: tuple[str, ...]) -> tuple[str, ...]:
+    """Validate that no detector has two models. Raises ValueError."""
+    names = [one.partition("=")[0] for one in served]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{twice[0]} stands here twice: a detector has one model")
+    return served
+
+
 Listed = BeforeValidator(_items)
 Network = Annotated[str, AfterValidator(_network)]
 Served = Annotated[str, AfterValidator(_served)]

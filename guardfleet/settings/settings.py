@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from guardfleet.errors import ConfigurationError
@@ -19,7 +19,7 @@ from guardfleet.settings.groups import (
     WorkerSettings,
 )
 from guardfleet.settings.names import ALLOW_TUNING, DELIMITER, ENV_PREFIX, GUARDED, PLACES, placed, renamed
-from guardfleet.settings.parsing import Listed, Served
+from guardfleet.settings.parsing import Listed, Served, each_once
 from guardfleet.settings.server_urls import addresses, require_plain, require_redis
 from guardfleet.settings.tuning import Tuning
 
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         "guardfleet", pattern=r"^[a-z][a-z0-9_.-]{0,40}$", description="Prefix of queues, exchanges and Redis keys."
     )
 
-    detectors: Annotated[tuple[Served, ...], NoDecode, Listed] = Field(
+    detectors: Annotated[tuple[Served, ...], NoDecode, Listed, AfterValidator(each_once)] = Field(
         default=(), description="Detectors that `up` runs and `scan` may, each with its model: `ai-text=demo,toxicity=/models/tox`."
     )
     engine: EngineSettings = EngineSettings()

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from uuid_utils import UUID
 
 from guardfleet.domain.detection import Detection, Outcome, keys_of
-from guardfleet.domain.verdict import Model, ServedBy
+from guardfleet.domain.verdict import GUARD, Model, ServedBy
 from guardfleet.policy.facts import Seen
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards.leases import Claim
@@ -44,6 +44,8 @@ KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, {", 
              and day >= least(%(day)s, ((now() - make_interval(secs => %(age)s)) at time zone 'utc')::date)
              and (job_id = %(job)s or done_at > now() - make_interval(secs => %(age)s))
            order by digest, is_own desc, done_at desc"""
+
+GONE = Seen(Outcome.ERROR.label, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,10 @@ def seen_of(codes: Codes, model: Model) -> Seen:
 
 
 def seen_in(connection: Connection, among: Sequence[Any]) -> dict[tuple[int, int], list[dict[str, Seen]]]:
-    """Return what rules read of the detections of these finished shards, by job and first place."""
+    """Return what rules read of the detections of these finished shards, by job and first place.
+
+    A detection that the job asked for and that is gone is an error: what is not known makes no action milder.
+    """
     found = connection.execute(
         f"""select s.job_id, s.first_seq, d.seq, d.place, d.model_id, {", ".join(f"d.{name}" for name in Codes._fields)}
             from unnest(%(jobs)s::int8[], %(days)s::date[], %(firsts)s::int4[], %(ns)s::int4[]) s (job_id, day, first_seq, n)
@@ -121,10 +126,12 @@ def seen_in(connection: Connection, among: Sequence[Any]) -> dict[tuple[int, int
     ).fetchall()  # fmt: skip
     models = {row.id: model_of(row) for row in connection.execute(f"select {MODEL} from model m")} if found else {}
     asked = connection.execute(
-        "select id, detectors from job where id = any(%(ids)s)", {"ids": sorted({row.job_id for row in found})}
+        "select id, detectors from job where id = any(%(jobs)s::int8[]) and detectors is not null",
+        {"jobs": [one.job_id for one in among]},
     )
-    keys = {row.id: keys_of(row.detectors or []) for row in asked}
-    out: dict[tuple[int, int], list[dict[str, Seen]]] = {(one.job_id, one.first_seq): [{} for _ in range(one.n)] for one in among}
+    keys = {row.id: keys_of(row.detectors) for row in asked}
+    gone = {job: {key: GONE for of_one in found_by for key in of_one if key != GUARD} for job, found_by in keys.items()}
+    out = {(one.job_id, one.first_seq): [dict(gone.get(one.job_id, {})) for _ in range(one.n)] for one in among}
     for job_id, first_seq, seq, place, model_id, *codes in found:
         said = seen_of(Codes._make(codes), models[model_id])
         out[job_id, first_seq][seq - first_seq] |= dict.fromkeys(keys[job_id][place], said)

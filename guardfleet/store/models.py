@@ -1,12 +1,59 @@
-"""Models that workers have served, by the name that verdicts and jobs use."""
+"""Models that workers have served: by the id that verdicts have, and by the name that jobs use."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from guardfleet.domain.detection import detector_of, policy_of
+from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.verdict import GUARD, Model
-from guardfleet.errors import NotFoundError, RejectedError
-from guardfleet.store import detections
-from guardfleet.store.postgres.database import Database
+from guardfleet.errors import ConfigurationError, NotFoundError, RejectedError
+from guardfleet.store import audit, detections
+from guardfleet.store.postgres.database import Connection, Database
+
+
+def register(db: Database, model: Model) -> int:
+    """Return the id by which verdicts refer to the model, storing the model if it is new."""
+    values = {
+        "name": model.name, "revision": model.revision, "policy": model.policy, "demo": model.is_demo, "detector": model.detector,
+        "labels": list(model.labels), "neutral": model.neutral, "prompt_policy": model.prompt_policy,
+    }  # fmt: skip
+    same = "name = %(name)s and revision = %(revision)s and policy = %(policy)s and detector = %(detector)s"
+    with db.begin() as connection:
+        is_new = connection.execute(
+            f"""insert into model (name, revision, policy, is_demo, detector, labels, neutral, prompt_policy)
+               select %(name)s, %(revision)s, %(policy)s, %(demo)s, %(detector)s, %(labels)s::text[], %(neutral)s,
+                      %(prompt_policy)s
+               where not exists (select from model where {same}) on conflict do nothing""",
+            values,
+        ).rowcount
+        row: Any = connection.execute(f"select id, labels, neutral, prompt_policy from model where {same}", values).fetchone()
+        if tuple(row.labels) != model.labels or row.neutral != model.neutral:
+            raise ConfigurationError(
+                f"model {model.name!r} of the same revision and policy has served with other labels: {', '.join(row.labels)}."
+            )
+        found: int = row.id
+        if row.prompt_policy is None and model.prompt_policy is not None:  # a version before 0027 wrote it
+            connection.execute("update model set prompt_policy = %(prompt_policy)s where id = %(id)s", values | {"id": found})
+        if is_new:
+            subject = f"{model.name}@{model.revision[:12]}"  # as verdicts name it
+            audit.record(connection, DEFAULT_TENANT, "model.register", subject, model_id=found)
+        return found
+
+
+def by_id(db: Database, ids: Collection[int]) -> Mapping[int, Model]:
+    """Return models by id, at least these."""
+    if not db.models.keys() >= set(ids):
+        with db.session() as connection:
+            return known(db, connection, ids)
+    return db.models
+
+
+def known(db: Database, connection: Connection, ids: Collection[int]) -> Mapping[int, Model]:
+    """Return models by id, at least these; read again where one of them is new to this process."""
+    if not db.models.keys() >= set(ids):
+        found = connection.execute(f"select {detections.MODEL} from model m")
+        db.models.update({row.id: detections.model_of(row) for row in found})
+    return db.models
 
 
 def require_served(db: Database, *asked: str | None) -> None:
@@ -38,6 +85,12 @@ def newest_of(db: Database, detector: str) -> Model:
     return detections.model_of(row)
 
 
+def unknown_detectors(db: Database, asked: Sequence[str]) -> list[str]:
+    """Return those of the detectors that no worker has ever served, sorted."""
+    others = {detector_of(entry) for entry in asked} - {GUARD}
+    return sorted(others - _detectors(db).keys()) if others else []
+
+
 def require_detectors(db: Database, asked: Sequence[str]) -> None:
     """Raise NotFoundError for a detector that no worker has ever served, RejectedError for one that does not judge as asked.
 
@@ -46,22 +99,27 @@ def require_detectors(db: Database, asked: Sequence[str]) -> None:
     others = [entry for entry in asked if entry != GUARD]
     if not others:
         return
+    served_so_far = _detectors(db)
+    for entry in others:
+        name = detector_of(entry)
+        if name in served_so_far:
+            _require_fit(entry, served_so_far[name])
+        else:
+            names = ", ".join(served_so_far) or "none"
+            raise NotFoundError(
+                f"no worker has served a detector {name!r} yet: start one with GUARDFLEET_ENGINE__DETECTOR={name}. "
+                f"Detectors served so far: {names}."
+            )
+
+
+def _detectors(db: Database) -> dict[str, str | None]:
+    """Return whether the newest model of each detector takes a policy, by the detector's name."""
     with db.session() as connection:
         found = connection.execute(
             f"""select distinct on (detector) detector, prompt_policy from model
                 where name <> 'nobody' and detector <> '{GUARD}' order by detector, id desc"""
         ).fetchall()
-    known: dict[str, str | None] = {row.detector: row.prompt_policy for row in found}
-    for entry in others:
-        name = detector_of(entry)
-        if name in known:
-            _require_fit(entry, known[name])
-        else:
-            names = ", ".join(known) or "none"
-            raise NotFoundError(
-                f"no worker has served a detector {name!r} yet: start one with GUARDFLEET_ENGINE__DETECTOR={name}. "
-                f"Detectors served so far: {names}."
-            )
+    return {row.detector: row.prompt_policy for row in found}
 
 
 def _require_fit(entry: str, takes: str | None) -> None:

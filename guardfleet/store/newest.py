@@ -7,7 +7,7 @@ from typing import Any
 
 from guardfleet.domain.decision import Decision
 from guardfleet.domain.verdict import Severity
-from guardfleet.store import verdicts
+from guardfleet.store import models, verdicts
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.policy import decisions
 from guardfleet.store.postgres.database import Connection, Database
@@ -53,14 +53,14 @@ def _with_newest(db: Database, job: JobView, page: Page, errors: Sequence[int]) 
     values = {"job": job.id, "first": job.origin_id, "seqs": errors}
     with db.session() as connection:
         found = verdicts.read(connection, NEWEST, values)
-        models = verdicts.models_in(db, connection, found)
+        by_id = models.known(db, connection, verdicts.model_ids(found))
         decided, detected = _said(db, connection, job, values)
     newest = {row.ord: row._replace(ord=0, seq=row.ord) for row in found}
     decisions_of = [decided.get(row.seq) if row.seq in newest else one for row, one in zip(page.rows, page.decided(), strict=True)]
     return replace(
         page,
         rows=[newest.get(row.seq, row) for row in page.rows],
-        models=models,
+        models=by_id,
         decisions=decisions_of if page.decisions is not None or decided else None,
         detections=None if page.detections is None else {**page.detections, **detected},
     )

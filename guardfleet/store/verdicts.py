@@ -9,11 +9,9 @@ from typing import Any
 from psycopg.rows import args_row
 
 from guardfleet.domain.decision import Decision
-from guardfleet.domain.ids import DEFAULT_TENANT
-from guardfleet.domain.verdict import Judgement, Model, ServedBy, Severity
-from guardfleet.errors import ConfigurationError
+from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.policy.document import Action
-from guardfleet.store import audit, detections
+from guardfleet.store import detections, models
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.policy import decisions
 from guardfleet.store.postgres.database import Connection, Database
@@ -38,43 +36,6 @@ KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, inpu
              and day >= least(%(day)s, ((now() - make_interval(secs => %(age)s)) at time zone 'utc')::date)
              and (job_id = %(job)s or done_at > now() - make_interval(secs => %(age)s))
            order by digest, is_own desc, done_at desc"""
-
-
-def register_model(db: Database, model: Model) -> int:
-    """Return the id by which verdicts refer to the model, storing the model if it is new."""
-    values = {
-        "name": model.name, "revision": model.revision, "policy": model.policy, "demo": model.is_demo, "detector": model.detector,
-        "labels": list(model.labels), "neutral": model.neutral, "prompt_policy": model.prompt_policy,
-    }  # fmt: skip
-    same = "name = %(name)s and revision = %(revision)s and policy = %(policy)s and detector = %(detector)s"
-    with db.begin() as connection:
-        is_new = connection.execute(
-            f"""insert into model (name, revision, policy, is_demo, detector, labels, neutral, prompt_policy)
-               select %(name)s, %(revision)s, %(policy)s, %(demo)s, %(detector)s, %(labels)s::text[], %(neutral)s,
-                      %(prompt_policy)s
-               where not exists (select from model where {same}) on conflict do nothing""",
-            values,
-        ).rowcount
-        row: Any = connection.execute(f"select id, labels, neutral, prompt_policy from model where {same}", values).fetchone()
-        if tuple(row.labels) != model.labels or row.neutral != model.neutral:
-            raise ConfigurationError(
-                f"model {model.name!r} of the same revision and policy has served with other labels: {', '.join(row.labels)}."
-            )
-        found: int = row.id
-        if row.prompt_policy is None and model.prompt_policy is not None:  # a version before 0027 wrote it
-            connection.execute("update model set prompt_policy = %(prompt_policy)s where id = %(id)s", values | {"id": found})
-        if is_new:
-            subject = f"{model.name}@{model.revision[:12]}"  # as verdicts name it
-            audit.record(connection, DEFAULT_TENANT, "model.register", subject, model_id=found)
-        return found
-
-
-def models_of(db: Database, model_ids: Sequence[int]) -> Mapping[int, Model]:
-    """Return models by id, at least these."""
-    if not set(model_ids) <= db.models.keys():
-        with db.session() as connection:
-            _look(db, connection)
-    return db.models
 
 
 def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int, max_age_hours: float) -> dict[bytes, Judgement]:
@@ -135,10 +96,10 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filt
                 order by d.ord, v.seq limit %(limit)s""",
             {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit},
         )
-        models, decided = models_in(db, connection, rows), _decided(db, connection, job.id, rows)
+        by_id, decided = models.known(db, connection, model_ids(rows)), _decided(db, connection, job.id, rows)
         detected = _detected(db, connection, job, rows)
     reached = Cursor(rows[-1].ord, rows[-1].seq) if rows else cursor
-    return Page(rows, models, reached, len(rows) == limit, decisions=decided, detections=detected)
+    return Page(rows, by_id, reached, len(rows) == limit, decisions=decided, detections=detected)
 
 
 def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Filter) -> Page:
@@ -174,14 +135,14 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
                 "actions": [Action[name.upper()] for name in wanted.actions or ()],
             },
         )
-        models, decided = models_in(db, connection, rows), _decided(db, connection, job.id, rows)
+        by_id, decided = models.known(db, connection, model_ids(rows)), _decided(db, connection, job.id, rows)
         detected = _detected(db, connection, job, rows)
     beside: dict[str, Any] = {"decisions": decided, "detections": detected}
     if len(rows) == limit:
-        found = Page(rows, models, Cursor(rows[-1].ord, rows[-1].seq), has_more=True, **beside)
+        found = Page(rows, by_id, Cursor(rows[-1].ord, rows[-1].seq), has_more=True, **beside)
     else:
         reached = Cursor(shards[-1][0], shards[-1][1] + shards[-1][2] - 1) if shards else cursor
-        found = Page(rows, models, reached, has_more=len(shards) == SHARDS_AT_ONCE, **beside)
+        found = Page(rows, by_id, reached, has_more=len(shards) == SHARDS_AT_ONCE, **beside)
     # Between both statements another policy may have been activated: nobody gets a text under an action that it does not have.
     return found if wanted.actions is None else found.of_actions(wanted.actions)
 
@@ -204,11 +165,11 @@ def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity:
                     order by v.seq limit %(limit)s""",
                 {"job": job.id, "day": job.day, "last": last, "least": least, "most": most, "limit": EXPORT_PAGE},
             )
-            models, decided = models_in(db, connection, rows), _decided(db, connection, job.id, rows)
+            by_id, decided = models.known(db, connection, model_ids(rows)), _decided(db, connection, job.id, rows)
             detected = _detected(db, connection, job, rows)
         if rows:
             last = rows[-1].seq
-            yield Page(rows, models, Cursor(0, last), decisions=decided, detections=detected)
+            yield Page(rows, by_id, Cursor(0, last), decisions=decided, detections=detected)
         if len(rows) < EXPORT_PAGE:
             return
 
@@ -232,9 +193,9 @@ def of_one_shard(db: Database, job_id: int, day: dt.date, *, with_detections: bo
             f"select 0 as ord, {COLUMNS} from verdict v where v.job_id = %(job)s and v.day = %(day)s order by v.seq",
             {"job": job_id, "day": day},
         )
-        models, decided = models_in(db, connection, rows), _decided(db, connection, job_id, rows)
+        by_id, decided = models.known(db, connection, model_ids(rows)), _decided(db, connection, job_id, rows)
         detected = detections_in(db, connection, job_id, day, [row.seq for row in rows]) if with_detections else None
-        return Page(rows, models, Cursor(0, len(rows) - 1), decisions=decided, detections=detected)
+        return Page(rows, by_id, Cursor(0, len(rows) - 1), decisions=decided, detections=detected)
 
 
 def of_texts(db: Database, job_id: int, day: dt.date, seqs: Sequence[int]) -> Page:
@@ -243,7 +204,8 @@ def of_texts(db: Database, job_id: int, day: dt.date, seqs: Sequence[int]) -> Pa
                     join verdict v on v.job_id = %(job)s and v.day = %(day)s and v.seq = u.seq order by u.place"""
     with db.session() as connection:
         rows = read(connection, statement, {"job": job_id, "day": day, "seqs": list(seqs)})
-        return Page(rows, models_in(db, connection, rows), Cursor(), decisions=_decided(db, connection, job_id, rows))
+        by_id, decided = models.known(db, connection, model_ids(rows)), _decided(db, connection, job_id, rows)
+        return Page(rows, by_id, Cursor(), decisions=decided)
 
 
 def export(db: Database, job: JobView, *, min_severity: int = 0) -> Iterator[dict[str, Any]]:
@@ -262,20 +224,13 @@ def _stored(_: object) -> Callable[[Sequence[Any]], StoredVerdict]:
     return StoredVerdict._make
 
 
+def model_ids(rows: Sequence[StoredVerdict]) -> set[int]:
+    """Return the ids of the models that gave these verdicts."""
+    return {row.model_id for row in rows}
+
+
 def _decided(db: Database, connection: Connection, job_id: int, rows: Sequence[StoredVerdict]) -> list[Decision | None] | None:
     return decisions.of_texts(db, connection, job_id, [row.seq for row in rows])
-
-
-def models_in(db: Database, connection: Connection, rows: Sequence[StoredVerdict]) -> Mapping[int, Model]:
-    """Return models by id, at least those of the rows."""
-    if not {row.model_id for row in rows} <= db.models.keys():
-        _look(db, connection)
-    return db.models
-
-
-def _look(db: Database, connection: Connection) -> None:
-    found = connection.execute(f"select {detections.MODEL} from model m")
-    db.models.update({row.id: detections.model_of(row) for row in found})
 
 
 def _detected(db: Database, connection: Connection, job: JobView, rows: Sequence[StoredVerdict]) -> Detections | None:
@@ -286,6 +241,4 @@ def _detected(db: Database, connection: Connection, job: JobView, rows: Sequence
 def detections_in(db: Database, connection: Connection, job_id: int, day: dt.date, seqs: Sequence[int]) -> Detections:
     """Return what detectors said of these texts of a job."""
     found = detections.of_texts(connection, job_id, day, seqs)
-    if not {model_id for _, _, model_id, *_ in found} <= db.models.keys():
-        _look(db, connection)
-    return detections.by_text(found, db.models)
+    return detections.by_text(found, models.known(db, connection, {model_id for _, _, model_id, *_ in found}))

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from guardfleet.domain.detection import Detection, Outcome, failed
+from guardfleet.domain.detection import LEAST_FOUND, Detection, Outcome, failed
 from guardfleet.domain.verdict import ERROR_CODES, Model, ServedBy
 
 SHOWN_DIGITS = 6  # of a score: thresholds for few false alarms lie close to 1
+SLACK = 0.01  # by which scores that add up to 1 may miss it: they are stored as four-byte floats, and averaged over windows
 OUTCOMES = frozenset(map(int, Outcome))
 SERVED = (ServedBy.MODEL, ServedBy.CACHE, ServedBy.DUPLICATE, ServedBy.RULE_EMPTY, ServedBy.NOBODY)
 
@@ -85,6 +86,17 @@ def _contradiction(codes: Codes, model: Model) -> str | None:
         return "a finding that no model made"
     if codes.outcome == Outcome.UNLABELLED and model.neutral is not None:
         return "no label, where the model always has one"
+    return _unlike(codes.label, codes.scores, model) if is_judged and codes.scores is not None else None
+
+
+def _unlike(label: int | None, scores: Sequence[float], model: Model) -> str | None:
+    """Return how the scores contradict the label, or each other; None if they do not."""
+    if model.neutral is not None and abs(sum(scores) - 1) > SLACK:
+        return "its scores do not add up to 1"
+    if label is not None and scores[label] < max(scores):
+        return "a label whose score is not the highest"
+    if model.neutral is None and (scores[label] < LEAST_FOUND if label is not None else max(scores) > LEAST_FOUND):
+        return "a label that was not found, or one that was found and is not there"
     return None
 
 

@@ -16,7 +16,7 @@ from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.verdict import Model
 from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
-from guardfleet.store import verdicts
+from guardfleet.store import models, verdicts
 from guardfleet.store.jobs import control, views
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff, leases, publishing
@@ -124,7 +124,7 @@ def claimed(producer: DirectClient, model: str | None = None) -> tuple[Claim, in
     job = producer.submit(["a", "b"], ASKED, BRINGS).job
     held = leases.claim(producer.db, job.id, 0, worker="w", lease_s=60, by=Waits(model, takes_any=True))
     assert held is not None
-    return held, verdicts.register_model(producer.db, Model("instant", "1", "marks"))
+    return held, models.register(producer.db, Model("instant", "1", "marks"))
 
 
 @with_broker("redis")
@@ -180,7 +180,7 @@ def test_a_model_that_nobody_serves_is_refused_with_those_that_are_served(produc
     with pytest.raises(RejectedError, match=r"'large' yet: start one with it\. Models served so far: none"):
         producer.submit(untouched(), ASKED)
     assert views.page(producer.db, tenant_id=producer.tenant_id, after=None, limit=1) == []
-    verdicts.register_model(producer.db, Model("large", "1", "p"))
+    models.register(producer.db, Model("large", "1", "p"))
     assert producer.submit(["one"], ASKED).job.total == 1
 
 

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from guardfleet.cli import DONE, UNUSABLE
+from guardfleet.domain.verdict import Model
 from guardfleet.policy import presets
 from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
+from guardfleet.store import models
 from guardfleet.store.policy import policies
 from guardfleet.store.postgres.database import Database
 from tests.services.commands import environment, said
@@ -87,7 +89,7 @@ def test_from_a_preset_to_going_back(of_database: Settings, db: Database, keyrin
     run("policy", "activate", "strict@1")
     run("results", job.label, "-o", str(out := tmp_path / "out.csv"))
     flat = out.read_text().splitlines()
-    assert flat[0].endswith(",action,decision")
+    assert flat[0].endswith(",action,decision,detections")
     assert '""policy"":""strict@1""' in flat[2]
     assert [line.split()[2] for line in run("policy", "list").splitlines()] == ["strict@2", "strict@1"]
     assert [json.loads(line)["active"] for line in run("policy", "list", "--json").splitlines()] == [False, True]
@@ -119,6 +121,22 @@ def test_what_cannot_be_used_is_said_with_its_line_and_status_2(of_database: Set
     said(of_database, "policy", "add", str(good))
     assert "is not active" in said(of_database, "policy", "deactivate", "mine").stderr
     assert "it equals the newest version" in said(of_database, "policy", "add", str(good)).stderr
+
+
+def test_a_policy_that_reads_a_detector_says_whose_texts_it_decides_of(
+    of_database: Settings, db: Database, tmp_path: pathlib.Path
+) -> None:
+    models.register(db, Model("f", "1", "p", detector="finder", labels=("clear", "found"), neutral="clear"))
+    rules = "".join(
+        f"  - {{id: {name}, when: {{detectors: {{{name}: {{label: found}}}}}}, action: block}}\n" for name in ("finder", "other")
+    )
+    (mine := tmp_path / "mine.yaml").write_text(f"name: mine\ndefault: allow\nrules:\n{rules}")
+    for words in (("check", str(mine)), ("add", str(mine)), ("activate", "mine@1"), ("test", str(mine), "--since", "1d")):
+        done = said(of_database, "policy", *words)
+        assert done.returncode == DONE, done.stderr
+        assert "rules that read finder, other hold for no text whose job does not ask for it" in done.stderr, words
+        assert ("no worker has served a detector other yet" in done.stderr) is (words[0] != "check")
+        assert "served a detector finder" not in done.stderr
 
 
 def test_a_re_decision_shows_its_progress_on_a_terminal(of_database: Settings, db: Database, keyring: Keyring) -> None:

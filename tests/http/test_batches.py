@@ -14,7 +14,7 @@ from guardfleet.domain import ids
 from guardfleet.domain.verdict import Model
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import keys, verdicts
+from guardfleet.store import keys, models
 from guardfleet.store.jobs import views
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
@@ -48,7 +48,7 @@ def lines(n: int) -> bytes:
 
 def judge(db: Database, batch: dict[str, Any], *nos: int) -> None:
     job = views.get(db, ids.JOB.parse(batch["id"]))
-    model_id = verdicts.register_model(db, Model("m", "r", "p"))
+    model_id = models.register(db, Model("m", "r", "p"))
     for no in nos:
         held = leases.claim(db, job.id, no, worker="w", lease_s=60)
         assert held is not None
@@ -253,7 +253,7 @@ def test_a_batch_may_name_its_models_if_somebody_serves_them(client: TestClient,
     assert refused.status_code == 404
     assert "no worker has served a model 'small' yet" in refused.text
     for name in ("small", "large"):
-        verdicts.register_model(db, Model(name, "r", "p"))
+        models.register(db, Model(name, "r", "p"))
     made = client.post(wanted, content=lines(1), headers=JSONL)
     assert made.headers["guardfleet-deprecated"] == ("sample=audit_fraction, second_model=escalate_to, sure=confidence_threshold")
     batch = made.json()

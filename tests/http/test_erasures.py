@@ -14,7 +14,7 @@ from guardfleet.domain import ids
 from guardfleet.domain.verdict import Judgement, failure
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import keys, verdicts
+from guardfleet.store import keys, models
 from guardfleet.store.jobs import views
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
@@ -67,7 +67,7 @@ def judge(db: Database, batch: str, judgement: Judgement = UNSAFE) -> None:
             )
             for row in leases.load(db, keyring, held)
         ]
-        completion.finish(db, held, rows, model_id=verdicts.register_model(db, MODEL))
+        completion.finish(db, held, rows, model_id=models.register(db, MODEL))
         no += 1
 
 

@@ -24,7 +24,7 @@ from guardfleet.domain.verdict import Model
 from guardfleet.errors import RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import keys, verdicts
+from guardfleet.store import keys, models
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.stored import scalar
@@ -67,8 +67,8 @@ def test_each_option_is_asked_on_every_face(name: str) -> None:
 @pytest.fixture
 def settings(database_url: str, tmp_path: pathlib.Path, db: Database) -> Settings:
     for name in ("small", "large"):
-        verdicts.register_model(db, Model(name, "r", "p"))
-    verdicts.register_model(db, Model("m", "r", "p", detector="finder"))
+        models.register(db, Model(name, "r", "p"))
+    models.register(db, Model("m", "r", "p", detector="finder"))
     return load_settings(
         database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path, webhook_allow_networks=("127.0.0.0/8",)
     )

@@ -63,8 +63,10 @@ def holds(
 
 
 def detected(wanted: Detected, seen: Seen | None) -> bool | None:
-    """Whether a detector says what is wanted; None if it said nothing."""
-    if seen is None or (seen.label == "error" and "error" not in (wanted.label or ())):
+    """Whether a detector says what is wanted; None if it could not say, False if nobody asked it."""
+    if seen is None:
+        return False
+    if seen.label == "error" and "error" not in (wanted.label or ()):
         return None
     if wanted.label is not None and seen.label not in wanted.label:
         return False
@@ -217,12 +219,16 @@ def test_both_evaluators_agree_on_any_policy_and_any_verdict(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_error_is_never_allowed_unless_that_is_said(seed: int) -> None:
+def test_what_nobody_judged_is_never_allowed_unless_that_is_said(seed: int) -> None:
     rng = random.Random(seed)
-    codes = [any_codes(rng) for _ in range(500)]
-    errors = np.array([decode(one).severity is Severity.ERROR for one in codes])
-    assert errors.any()
-    facts, tried = facts_of(codes, [1] * len(codes), [None] * len(codes)), 0
+    codes, seen = [any_codes(rng) for _ in range(500)], [any_seen(rng) for _ in range(500)]
+    said = [decode(one).severity for one in codes]
+    is_found = [any(one.label in LABELS for one in row.values()) for row in seen]
+    errors = np.array([
+        one is Severity.ERROR or (one is Severity.UNRATED and not found) for one, found in zip(said, is_found, strict=True)
+    ])  # fmt: skip
+    assert {said[at] for at in np.flatnonzero(errors)} == {Severity.ERROR, Severity.UNRATED}
+    facts, tried = facts_of(codes, [1] * len(codes), [None] * len(codes), None, seen), 0
     while tried < 20:
         policy = any_policy(rng)
         try:

@@ -7,7 +7,7 @@ import pytest
 
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import verdicts
+from guardfleet.store import models
 from guardfleet.store.postgres.database import Database
 from worker.engine.engine import BatchingEngine
 from worker.engine.testing.marked import InstantBackend
@@ -29,6 +29,6 @@ def moderator(db: Database, keyring: Keyring) -> Iterator[Moderator]:
     settings = load_settings()
     engine = BatchingEngine(InstantBackend())
     engine.start()
-    judge = Judge(db, engine, settings.cache, verdicts.register_model(db, engine.model))
+    judge = Judge(db, engine, settings.cache, models.register(db, engine.model))
     yield Moderator(db, keyring, Seats(Seat(judge)), LeaseKeeper(db, lease_s=45), settings.tuning, "w", Impatient(), lambda: 0.5)
     engine.stop()

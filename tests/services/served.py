@@ -12,7 +12,7 @@ from guardfleet.domain import ids
 from guardfleet.domain.verdict import Judgement, Model
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import verdicts
+from guardfleet.store import models
 from guardfleet.store.jobs import views
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
@@ -40,7 +40,7 @@ def served(settings: Settings) -> Iterator[str]:
 @contextmanager
 def judging(db: Database, keyring: Keyring, *, judgement: Judgement = UNSAFE) -> Iterator[None]:
     """Run a worker in a few lines: it judges whatever is ready for as long as the block lasts."""
-    ended, model_id = threading.Event(), verdicts.register_model(db, Model("m", "r", "p"))
+    ended, model_id = threading.Event(), models.register(db, Model("m", "r", "p"))
 
     def work() -> None:
         while not ended.wait(0.02):
@@ -64,7 +64,7 @@ def judging(db: Database, keyring: Keyring, *, judgement: Judgement = UNSAFE) ->
 def judge(db: Database, batch_id: str, *nos: int, judgement: Judgement = UNSAFE) -> None:
     """Judge shards of a batch (all that are ready) as a worker would."""
     job = views.get(db, ids.JOB.parse(batch_id))
-    model_id = verdicts.register_model(db, Model("m", "r", "p"))
+    model_id = models.register(db, Model("m", "r", "p"))
     for no in nos or range(1000):
         held = leases.claim(db, job.id, no, worker="w", lease_s=60)
         if held is None:

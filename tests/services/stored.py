@@ -12,7 +12,7 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import verdicts
+from guardfleet.store import models
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.jobs.views import JobView
@@ -72,7 +72,7 @@ def took(db: Database, job: JobView, no: int, *, lease_s: float = 60, worker: st
 
 def finish(db: Database, held: Claim, judgement: Judgement = SAFE) -> bool:
     """Finish a shard with one judgement for all of its texts."""
-    model_id = verdicts.register_model(db, MODEL)
+    model_id = models.register(db, MODEL)
     rows = [Row(f"id{held.first_seq + i}", judgement) for i in range(held.n)]
     return completion.finish(db, held, rows, model_id=model_id) is not None
 

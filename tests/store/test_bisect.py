@@ -8,7 +8,7 @@ from guardfleet.jobs.intake import COMMIT_SHARDS, Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import verdicts
+from guardfleet.store import models, verdicts
 from guardfleet.store.jobs import control, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
@@ -65,10 +65,10 @@ def test_just_the_deadly_texts_end_without_a_verdict(
 
 
 def test_the_opinions_of_a_first_model_are_halved_with_their_texts(db: Database, keyring: Keyring) -> None:
-    verdicts.register_model(db, MODEL)
+    models.register(db, MODEL)
     job = submit(db, keyring, 4, shard_texts=4, new=new_job(name="cascade", escalate_to=MODEL.name, audit_fraction=0.0))
     first = took(db, job, 0)
-    said = Provisional(verdicts.register_model(db, MODEL), [SAFE, UNSURE, UNSURE, SAFE])
+    said = Provisional(models.register(db, MODEL), [SAFE, UNSURE, UNSURE, SAFE])
     assert handoff.pass_on(db, keyring, first, said)
     held = took(db, job, 0)
     texts, provisional = handoff.load(db, keyring, held)
@@ -102,7 +102,7 @@ def test_a_late_holder_is_fenced_from_a_halved_shard(db: Database, keyring: Keyr
     assert not bisect(db, keyring, late, leases.load(db, keyring, late), None, limits=LIMITS)
     assert bisect(db, keyring, held, leases.load(db, keyring, held), None, limits=LIMITS)
     for claim in (late, held):
-        assert not completion.finish(db, claim, [Row("x", SAFE)] * 4, model_id=verdicts.register_model(db, MODEL))
+        assert not completion.finish(db, claim, [Row("x", SAFE)] * 4, model_id=models.register(db, MODEL))
     assert finish(db, took(db, job, -1))
     assert finish(db, took(db, job, 0))
     assert views.get(db, job.public_id).state is JobState.COMPLETED

@@ -11,7 +11,7 @@ from guardfleet.domain.states import DeploymentState
 from guardfleet.domain.verdict import GUARD
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import verdicts
+from guardfleet.store import models
 from guardfleet.store.deployments import comparisons, deployments
 from guardfleet.store.deployments.comparisons import Cell
 from guardfleet.store.deployments.deployments import Asked, Deployment
@@ -49,7 +49,7 @@ class Shadowed:
 
     def seat(self, at: int, deployment_id: int | None = None) -> Seat:
         engine = self.engines[at]
-        judge = Judge(self._db, engine, load_settings().cache, verdicts.register_model(self._db, engine.model))
+        judge = Judge(self._db, engine, load_settings().cache, models.register(self._db, engine.model))
         return Seat(judge, deployment_id)
 
     def compared(self, n: int) -> Deployment:

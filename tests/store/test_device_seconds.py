@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import verdicts
+from guardfleet.store import models
 from guardfleet.store.jobs import views
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import handoff
@@ -66,7 +66,7 @@ def test_a_job_adds_up_what_its_shards_took_and_nothing_for_known_texts(
 
 
 def test_the_first_model_of_two_counts_too(db: Database, keyring: Keyring) -> None:
-    model_id = verdicts.register_model(db, MODEL)
+    model_id = models.register(db, MODEL)
     job = submit(db, keyring, 1, new=new_job(escalate_to="large", brings_workers=True))
     held = took(db, job, 0)
     assert handoff.pass_on(db, keyring, held, Provisional(model_id, [SAFE]), device_s=2.5)

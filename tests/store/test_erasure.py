@@ -18,7 +18,7 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import files, keys, verdicts
+from guardfleet.store import files, keys, models, verdicts
 from guardfleet.store.erasure import holds, receipts, search, texts, whole_jobs
 from guardfleet.store.erasure.receipts import Receipt
 from guardfleet.store.jobs import control, intake_recovery, unprocessed, views
@@ -64,7 +64,7 @@ def brought(db: Database, keyring: Keyring, *, tenant_id: int = 1, shard_texts: 
 
 def judge(db: Database, keyring: Keyring, held: Claim) -> bool:
     """Finish a shard; each raw answer quotes its text, as a model that ignores its grammar does."""
-    model_id = verdicts.register_model(db, MODEL)
+    model_id = models.register(db, MODEL)
     made = [
         Row(
             row.id,
@@ -124,7 +124,7 @@ def world(db: Database, keyring: Keyring, *, tenant_id: int = 1) -> World:
     for no in range(3):
         claim = took(db, passed, no)
         first = [answered(f"{RAW if TEXT in row.content else OTHER_RAW} {row.content}") for row in leases.load(db, keyring, claim)]
-        assert handoff.pass_on(db, keyring, claim, Provisional(verdicts.register_model(db, MODEL), first))
+        assert handoff.pass_on(db, keyring, claim, Provisional(models.register(db, MODEL), first))
     cancelled = brought(db, keyring, tenant_id=tenant_id)
     control.cancel(db, cancelled.id)
     return World(*map(again, (done, purged, waiting, leased, passed, cancelled)), held=held)
@@ -209,7 +209,7 @@ def test_a_worker_that_read_the_text_is_fenced_and_others_are_not(db: Database, 
     finished = []
     for claim, texts_of in zip(held, loaded, strict=True):
         made = [Row(row.id, UNSURE, None, row.metadata) for row in texts_of]
-        finished.append(completion.finish(db, claim, made, model_id=verdicts.register_model(db, MODEL)) is not None)
+        finished.append(completion.finish(db, claim, made, model_id=models.register(db, MODEL)) is not None)
     assert finished == [False, False, True]  # the person's texts are in the first and the second
     assert not any(where(db, keyring, MINE).values())
     assert leases.renew(db, held, lease_s=60) is None
@@ -441,7 +441,7 @@ def test_a_job_as_a_whole_goes_with_its_rows_and_leaves_a_receipt(db: Database, 
                 left = connection.scalar(f"select count(*) from {table} where job_id = {job.id}")
                 assert left == (table == "erasure"), table
     for claim in found.held:
-        assert completion.finish(db, claim, [Row(None, UNSURE)] * claim.n, model_id=verdicts.register_model(db, MODEL)) is None
+        assert completion.finish(db, claim, [Row(None, UNSURE)] * claim.n, model_id=models.register(db, MODEL)) is None
     assert views.get(db, kept.public_id).done == NO_TEXT
     assert len(list(verdicts.export(db, kept))) == NO_TEXT
 

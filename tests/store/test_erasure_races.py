@@ -17,7 +17,7 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import newest, verdicts
+from guardfleet.store import models, newest, verdicts
 from guardfleet.store.erasure import texts
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
@@ -60,7 +60,7 @@ class Fleet:
 
     def __init__(self, db: Database, keyring: Keyring, job: JobView, seed: int) -> None:
         self._db, self._keyring, self._job = db, keyring, job
-        self._model_id = verdicts.register_model(db, MODEL)
+        self._model_id = models.register(db, MODEL)
         self._ends, self.go_on = threading.Event(), threading.Event()
         self.has_read = threading.Semaphore(0)  # of each thread, once: it holds a shard's texts, and waits to go on
         self.raised: list[BaseException] = []
@@ -123,7 +123,7 @@ class Fleet:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_nothing_of_an_erased_text_is_written_by_whoever_had_read_it(db: Database, keyring: Keyring, seed: int) -> None:
-    verdicts.register_model(db, MODEL)
+    models.register(db, MODEL)
     job = brought(db, keyring, escalate_to=MODEL.name)
     fleet = Fleet(db, keyring, job, seed)
     fleet.start()
@@ -177,7 +177,7 @@ def test_a_retry_does_not_bring_an_erased_text_back(
 ) -> None:
     settings = load_settings(shard_texts=OF_SHARD)
     job = brought(db, keyring)
-    model_id = verdicts.register_model(db, MODEL)
+    model_id = models.register(db, MODEL)
     for no in range(SHARDS):
         held = took(db, job, no)
         rows = leases.load(db, keyring, held)

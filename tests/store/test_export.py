@@ -17,7 +17,7 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.rows.lines import numbered_rows
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import keys, verdicts
+from guardfleet.store import keys, models, verdicts
 from guardfleet.store.jobs import retention, texts, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
@@ -44,7 +44,7 @@ def judged(db: Database, keyring: Keyring, lines: list[object], *, shard_texts: 
     with Intake(db, keyring, load_settings(shard_texts=shard_texts), new_job(name="test")) as intake:
         intake.add_all(numbered_rows([body], max_text_bytes=1 << 20))
         job = intake.seal()
-    model_id = verdicts.register_model(db, MODEL)
+    model_id = models.register(db, MODEL)
     for no in range(-(-job.total // shard_texts)):
         held = took(db, job, no)
         rows = leases.load(db, keyring, held)

@@ -17,9 +17,9 @@ import pytest
 from api.openai.batch import batch_object
 from api.openai.result_files import Output
 from guardfleet.cli.evaluation import confusion
-from guardfleet.domain.verdict import Category, Judgement, ServedBy, Severity, category_names
+from guardfleet.domain.verdict import NO_VERDICT, Category, Judgement, ServedBy, Severity, category_names
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import verdicts
+from guardfleet.store import models, verdicts
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
@@ -90,18 +90,18 @@ def _result_files(done: Finished) -> list[Said]:
     out: list[list[Said]] = []
     for endpoint in ("/v1/chat/completions", "/v1/moderations"):
         job = replace(done.job, endpoint=endpoint)
-        lines = [
-            [
-                json.loads(line)["custom_id"]
-                for line in b"".join(Output(context.db, context.keyring, job, is_errors).read()).splitlines()
-            ]
+        read = [
+            [json.loads(line) for line in b"".join(Output(context.db, context.keyring, job, is_errors).read()).splitlines()]
             for is_errors in (False, True)
         ]
+        lines = [[line["custom_id"] for line in file] for file in read]
+        unrated = {line["custom_id"] for line in read[1] if line["error"]["code"] == "unrated"}
         assert sorted(lines[0] + lines[1]) == sorted(f"id{seq}" for seq in range(len(done.judged)))
         failed = set(lines[1])
-        out.append([Said(Severity.ERROR if f"id{i}" in failed else ABSENT, ABSENT, ABSENT) for i in range(len(done.judged))])
+        ends = dict.fromkeys(failed, Severity.ERROR) | dict.fromkeys(unrated, Severity.UNRATED)
+        out.append([Said(ends.get(f"id{i}", ABSENT), ABSENT, ABSENT) for i in range(len(done.judged))])
     assert out[0] == out[1]
-    errors = {f"id{seq}" for seq, judgement in enumerate(done.judged) if judgement.severity is Severity.ERROR}
+    errors = {f"id{seq}" for seq, judgement in enumerate(done.judged) if judgement.severity in NO_VERDICT}
     assert failed == errors
     return out[0]
 
@@ -109,7 +109,7 @@ def _result_files(done: Finished) -> list[Said]:
 def _counters(done: Finished) -> list[Said]:
     counts = Counter(judgement.severity.label for judgement in done.judged)
     job = views.get(done.db, done.job.public_id)
-    n, errors = len(done.judged), counts["error"]
+    n, errors = len(done.judged), counts["error"] + counts["unrated"]
     assert job.severities == {one.label: counts[one.label] for one in Severity if one is not Severity.UNRATED or counts[one.label]}
     assert batch_object(job)["severities"] == job.severities
     assert job.request_counts == {"total": n, "completed": n - errors, "failed": errors}
@@ -126,7 +126,7 @@ def _webhook(done: Finished) -> list[Said]:
     assert held is not None
     data = json.loads(sender._compose(held))["data"]
     assert data["severities"] == views.get(done.db, done.job.public_id).severities
-    assert data["request_counts"]["failed"] == data["severities"]["error"]
+    assert data["request_counts"]["failed"] == data["severities"]["error"] + data["severities"].get("unrated", 0)
     return []
 
 
@@ -139,7 +139,7 @@ def _summary(done: Finished) -> list[Said]:
 def _cache(done: Finished) -> list[Said]:
     """What the cache gives for the texts that a model judged; it knows no errors."""
     held = took(done.db, submit(done.db, done.keyring, 1), 0)
-    model_id = verdicts.register_model(done.db, MODEL)
+    model_id = models.register(done.db, MODEL)
     known = verdicts.known(done.db, done.digests, held, model_id=model_id, max_age_hours=1)
     for digest, judgement, meant in zip(done.digests, done.judged, done.meant, strict=True):
         whole = not (judgement.evidence or {}).get("left_out")
@@ -186,7 +186,7 @@ def finished(db: Database, keyring: Keyring, judged: list[Judgement], shard_text
     for no in range(-(-len(judged) // shard_texts)):
         held = took(db, job, no)
         mine = rows[held.first_seq : held.first_seq + held.n]
-        assert completion.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
+        assert completion.finish(db, held, mine, model_id=models.register(db, MODEL))
     return Finished(db, keyring, views.get(db, job.public_id), judged, digests)
 
 
@@ -245,7 +245,7 @@ def test_a_row_that_nobody_understands_is_an_error_everywhere_and_costs_no_other
     counts = views.summary(db, done.job)
     assert sum(count for (severity, _), count in counts.items() if severity is Severity.SAFE) == 0
     found = verdicts.known(
-        db, done.digests, took(db, submit(db, keyring, 1), 0), model_id=verdicts.register_model(db, MODEL), max_age_hours=1
+        db, done.digests, took(db, submit(db, keyring, 1), 0), model_id=models.register(db, MODEL), max_age_hours=1
     )
     assert found.keys() <= {done.digests[-1]}
 

@@ -6,7 +6,7 @@ from guardfleet.domain.scaling import TOKENS_PER_BYTE
 from guardfleet.domain.states import WorkerState
 from guardfleet.domain.verdict import Model
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import fleet, verdicts
+from guardfleet.store import fleet, models
 from guardfleet.store.fleet import Sighting
 from guardfleet.store.jobs import control
 from guardfleet.store.postgres.database import Database
@@ -115,7 +115,7 @@ def test_that_the_last_worker_is_gone_is_said_between_two_counts_of_the_work(
 
 def test_work_that_names_a_model_has_a_route_of_its_own(db: Database, keyring: Keyring, figures: Figures) -> None:
     fleet.report(db, A)
-    verdicts.register_model(db, Model("other", "r", "p"))
+    models.register(db, Model("other", "r", "p"))
     submit(db, keyring, 4, new=new_job(model="other"))
     figures.count()
     assert values(metrics.WANTED) == {("any",): 1.0, ("other",): 1.0}, "all work has a route, whatever it names"
@@ -125,7 +125,7 @@ def test_work_that_names_a_model_has_a_route_of_its_own(db: Database, keyring: K
 def test_a_worker_that_holds_work_of_a_named_model_is_wanted_by_all_routes(
     db: Database, keyring: Keyring, figures: Figures
 ) -> None:
-    verdicts.register_model(db, Model("m", "r", "p"))
+    models.register(db, Model("m", "r", "p"))
     job = submit(db, keyring, 8, shard_texts=4, new=new_job(model="m"))
     for worker in ("a", "b"):
         assert leases.claim(db, job.id, 0 if worker == "a" else 1, worker=worker, lease_s=60)

@@ -8,7 +8,7 @@ from guardfleet.domain.states import JobState, ShardState
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import verdicts
+from guardfleet.store import models
 from guardfleet.store.jobs import control, views
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases, publishing
@@ -101,7 +101,7 @@ def test_the_last_text_completes_the_job_and_tells_it_once(db: Database, keyring
 
 def test_many_workers_finish_every_shard_exactly_once(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 300, shard_texts=5)
-    model_id = verdicts.register_model(db, MODEL)
+    model_id = models.register(db, MODEL)
 
     def work(worker: int) -> None:
         for no in [(i * 7 + worker * 13) % 60 for i in range(60)]:

@@ -25,7 +25,7 @@ from guardfleet.policy.reading import of_value, read
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import audit, keys, verdicts
+from guardfleet.store import audit, keys, models, verdicts
 from guardfleet.store.audit import Wanted
 from guardfleet.store.events import endpoints
 from guardfleet.store.jobs import retention, views
@@ -73,7 +73,7 @@ def finished(db: Database, keyring: Keyring, judged: Sequence[Judgement], *, sha
     with Intake(db, keyring, load_settings(shard_texts=shard_texts), new_job(**asked)) as taking:
         taking.add_all((i + 1, PayloadRow(f"id{i}", "x", metadata_of(i))) for i in range(len(judged)))
         job = taking.seal()
-    model_id = verdicts.register_model(db, MODEL)
+    model_id = models.register(db, MODEL)
     for no in range(-(-len(judged) // shard_texts)):
         held = took(db, job, no)
         places = range(held.first_seq, held.first_seq + held.n)
@@ -140,7 +140,7 @@ def test_a_lost_claim_decides_nothing_and_a_text_that_is_kept_nowhere_is_decided
     job = submit(db, keyring, 4)
     old = took(db, job, 0, lease_s=-1)
     new = took(db, job, 0)
-    rows, model_id = [Row(f"id{i}", UNSAFE) for i in range(4)], verdicts.register_model(db, MODEL)
+    rows, model_id = [Row(f"id{i}", UNSAFE) for i in range(4)], models.register(db, MODEL)
     assert completion.finish(db, old, rows, model_id=model_id) is None
     assert scalar(db, "select count(*) from decision") == 0
     assert completion.finish(db, new, rows, model_id=model_id)
@@ -215,7 +215,7 @@ def test_a_shard_in_work_is_decided_by_what_is_applied_when_it_finishes(db: Data
     job = submit(db, keyring, 4)
     held = took(db, job, 0)
     activated(db, LOOSE)
-    assert completion.finish(db, held, [Row(f"id{i}", UNSAFE) for i in range(4)], model_id=verdicts.register_model(db, MODEL))
+    assert completion.finish(db, held, [Row(f"id{i}", UNSAFE) for i in range(4)], model_id=models.register(db, MODEL))
     assert {one["policy"] for one in told(db, job)} == {"loose@1"}
 
 
@@ -370,7 +370,7 @@ def test_who_listens_hears_of_shards_that_somebody_has_to_look_at(db: Database, 
     job = submit(db, keyring, 4)
     old = took(db, job, 0, lease_s=-1)
     new = took(db, job, 0)
-    rows, model_id = [Row(f"id{i}", UNSURE) for i in range(4)], verdicts.register_model(db, MODEL)
+    rows, model_id = [Row(f"id{i}", UNSURE) for i in range(4)], models.register(db, MODEL)
     assert completion.finish(db, old, rows, model_id=model_id) is None
     assert len(flagged(db)) == before
     assert completion.finish(db, new, rows, model_id=model_id)

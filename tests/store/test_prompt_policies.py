@@ -21,9 +21,9 @@ from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
+from tests.services.detected import CLEAR, FOUND, SHORT, detected
 from tests.services.judged import SAFE
 from tests.services.stored import MODEL, new_job, submit, took
-from tests.store.test_detections import CLEAR, FOUND, SHORT, detected
 
 POLICY = """
 name: strict
@@ -90,7 +90,7 @@ def test_rules_read_the_newest_version_where_they_name_none() -> None:
 def test_what_does_not_fit_a_detector_is_refused_at_submit_if_it_is_known(
     db: Database, takes: str | None, refused: str | None
 ) -> None:
-    verdicts.register_model(db, Model("f", "1", "p", detector="x", labels=("a", "b"), neutral="a", prompt_policy=takes))
+    models.register(db, Model("f", "1", "p", detector="x", labels=("a", "b"), neutral="a", prompt_policy=takes))
     for entry in ("x", "x/mine@1"):
         if entry == refused:
             with pytest.raises(RejectedError, match="policy"):
@@ -103,7 +103,7 @@ def test_a_model_of_an_older_release_says_what_it_takes_once_it_serves_again(db:
     made = [
         Model("f", "1", "p", detector="x", labels=("a", "b"), neutral="a", prompt_policy=takes) for takes in (None, "none", None)
     ]
-    assert len({verdicts.register_model(db, one) for one in made}) == 1
+    assert len({models.register(db, one) for one in made}) == 1
     with pytest.raises(RejectedError):
         models.require_detectors(db, ["x/mine@1"])
 
@@ -119,7 +119,7 @@ def test_every_face_tells_the_policies_of_one_detector_apart(db: Database, keyri
     found = [detected(db, one, place=place) for place, one in enumerate(said, 1)]
     policies.activate(db, version)
     rows = [Row(f"id{i}", SAFE) for i in range(4)]
-    assert completion.finish(db, took(db, job, 0), rows, model_id=verdicts.register_model(db, MODEL), detected=found)
+    assert completion.finish(db, took(db, job, 0), rows, model_id=models.register(db, MODEL), detected=found)
     done = views.get(db, job.public_id)
     assert done.detected == {
         "finder": {"clear": 3, "too_short": 1}, "finder/mine@1": {"clear": 3, "found": 1}, "finder/mine@2": {"clear": 2, "found": 2}

@@ -19,7 +19,7 @@ from guardfleet.policy.reading import read
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import audit, newest, verdicts
+from guardfleet.store import audit, models, newest, verdicts
 from guardfleet.store.audit import Wanted
 from guardfleet.store.detections import Detected
 from guardfleet.store.jobs import control, intake, retention, retries, unprocessed, views
@@ -42,7 +42,7 @@ SETTINGS = load_settings(shard_texts=4, webhook_allow_networks=("127.0.0.0/8",))
 
 def judge(db: Database, keyring: Keyring, job: JobView, say: dict[str, Judgement] | Judgement = SAFE) -> JobView:
     """Judge all shards that are ready: each id as told, the others safe."""
-    model_id = verdicts.register_model(db, MODEL)
+    model_id = models.register(db, MODEL)
     with db.session() as connection:
         numbers = connection.scalars(f"select shard_no from shard where job_id = {job.id} and state = 0 order by shard_no")
     for no in numbers:
@@ -342,7 +342,7 @@ CLEAR, ODD = Detection(Outcome.LABELLED, "clear", (0.9, 0.1)), failed("unparsed"
 
 def detect(db: Database, keyring: Keyring, job: JobView, judged: dict[str, Judgement], found: dict[str, Detection]) -> JobView:
     """Finish the shards of a job of guard and finder: each id as told, the others safe and clear."""
-    model_id, finder_id = verdicts.register_model(db, MODEL), verdicts.register_model(db, FINDER)
+    model_id, finder_id = models.register(db, MODEL), models.register(db, FINDER)
     with db.session() as connection:
         numbers = connection.scalars(f"select shard_no from shard where job_id = {job.id} and state = 0 order by shard_no")
     for no in numbers:
@@ -356,7 +356,7 @@ def detect(db: Database, keyring: Keyring, job: JobView, judged: dict[str, Judge
 
 def detected_job(db: Database, keyring: Keyring) -> JobView:
     """An ended job of ten: the verdict of id1 failed, the detections of id2 and id7, and both of id4."""
-    verdicts.register_model(db, FINDER)
+    models.register(db, FINDER)
     job = submit(db, keyring, 10, new=new_job(detectors="guard,finder"))
     judged, found = {"id1": ENGINE, "id4": ABANDONED, "id6": UNSAFE}, {"id2": BROKEN, "id4": ODD, "id7": LOST, "id0": FOUND}
     return detect(db, keyring, job, judged, found)
@@ -406,7 +406,7 @@ def test_a_text_whose_detection_was_erased_is_not_judged_again(db: Database, key
 
 
 def test_a_job_that_asked_no_guard_is_judged_again_by_its_detector(db: Database, keyring: Keyring) -> None:
-    finder_id = verdicts.register_model(db, FINDER)
+    finder_id = models.register(db, FINDER)
 
     def finish(job: JobView, found: list[Detection]) -> JobView:
         held = leases.claim(db, job.id, 0, worker="w", lease_s=60, by=Waits("detector:finder", takes_any=False))

@@ -12,7 +12,7 @@ from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import Category, Judgement, Model, ServedBy, failure
 from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import keys, verdicts
+from guardfleet.store import keys, models, verdicts
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import retention, views
 from guardfleet.store.postgres.database import Database
@@ -33,7 +33,7 @@ AS_THEY_ARE = {
 
 def test_a_job_names_every_model_that_judged_it(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 12, shard_texts=4)
-    other = verdicts.register_model(db, Model("other", "fedcba9876543210", "p"))
+    other = models.register(db, Model("other", "fedcba9876543210", "p"))
     assert (views.get(db, job.public_id).model, views.get(db, job.public_id).models) == (None, [])
     finish(db, took(db, job, 0))
     assert views.get(db, job.public_id).models == ["m@0123456789ab"]
@@ -41,7 +41,7 @@ def test_a_job_names_every_model_that_judged_it(db: Database, keyring: Keyring) 
     rows = [Row(f"id{i}", SAFE) for i in range(4)]
     completion.finish(db, held, rows, model_id=other)
     held = took(db, job, 2)
-    nobody = verdicts.register_model(db, Model("nobody", "0", "none"))
+    nobody = models.register(db, Model("nobody", "0", "none"))
     completion.finish(db, held, [Row(f"id{i}", failure("abandoned", "x"), model_id=nobody) for i in range(4)], model_id=None)
     found = views.get(db, job.public_id)
     assert sorted(found.models) == ["m@0123456789ab", "other@fedcba987654"]
@@ -142,8 +142,8 @@ def test_pages_and_exports_say_word_for_word_what_the_view_says(db: Database, ke
     for no in range(-(-600 // shard_texts)):
         held = took(db, job, no)
         mine = rows[held.first_seq : held.first_seq + held.n]
-        assert completion.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
-        assert not completion.finish(db, held, mine, model_id=verdicts.register_model(db, MODEL))
+        assert completion.finish(db, held, mine, model_id=models.register(db, MODEL))
+        assert not completion.finish(db, held, mine, model_id=models.register(db, MODEL))
     exported = list(verdicts.export(db, job))
     page = verdicts.page(db, job, Cursor(), limit=1000)
     assert list(page.fields()) == exported
@@ -195,7 +195,7 @@ def test_purging_destroys_texts_and_key_and_keeps_verdicts(db: Database, keyring
 def test_the_cache_knows_a_text_only_for_its_tenant_model_and_time(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 1)
     mine, other = keyring.digest(1, "text 0"), keyring.digest(2, "text 0")
-    model_id = verdicts.register_model(db, MODEL)
+    model_id = models.register(db, MODEL)
     held = took(db, job, 0)
     completion.finish(db, held, [Row("id0", SAFE, mine)], model_id=model_id)
     later = took(db, submit(db, keyring, 1), 0)

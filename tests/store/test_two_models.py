@@ -9,7 +9,7 @@ import pytest
 from guardfleet.domain.verdict import ServedBy
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
-from guardfleet.store import verdicts
+from guardfleet.store import models, verdicts
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from tests.services.moderating import moderator
@@ -50,7 +50,7 @@ def seated(db: Database, engines: list[BatchingEngine], backend: InstantBackend,
     engine = BatchingEngine(backend)
     engine.start()
     engines.append(engine)
-    return Seat(Judge(db, engine, load_settings().cache, verdicts.register_model(db, engine.model)), deployment_id)
+    return Seat(Judge(db, engine, load_settings().cache, models.register(db, engine.model)), deployment_id)
 
 
 def judged(db: Database, job: JobView) -> list[tuple[str, str]]:

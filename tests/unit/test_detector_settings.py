@@ -3,6 +3,7 @@
 import pytest
 
 from guardfleet.errors import ConfigurationError
+from guardfleet.settings import load_settings
 from guardfleet.settings.groups import EngineSettings
 from worker.engine.model import model_files
 from worker.engine.model.model_files import folder_of, name_of
@@ -23,6 +24,12 @@ def test_an_engine_of_a_detector_has_the_settings_that_its_worker_has() -> None:
         assert guard.judging_as(**asked) == EngineSettings(device="cpu", **asked)
     stands = EngineSettings(min_tokens=5).judging_as("ai-text")
     assert (stands.window_rule, stands.min_tokens) == ("mean", 5)
+
+
+def test_a_detector_with_two_models_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDFLEET_DETECTORS", "ai-text=demo,topics=/models/a, ai-text=/models/b")
+    with pytest.raises(ConfigurationError, match="ai-text stands here twice: a detector has one model"):
+        load_settings()
 
 
 def test_demo_means_the_detectors_own(monkeypatch: pytest.MonkeyPatch) -> None:

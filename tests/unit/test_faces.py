@@ -94,7 +94,6 @@ MODULES = {
     "worker/moderation/judge.py": "- the interpretation",
     "worker/moderation/interpretation.py": "- the interpretation",
     "worker/moderation/comparing.py": "- counts where two models agree",
-    "worker/process/bringing.py": "- registers its model",
     "worker/process/golden.py": "- checks a model against labelled rows",
     "worker/moderation/outcome.py": "- carries judgements to the store",
     "guardfleet/domain/detection.py": "- what detectors say",

@@ -158,6 +158,12 @@ def test_a_batch_line_takes_what_chat_clients_write() -> None:
         ({"url": "/v1/moderations", "body": {}}, "missing_text", "body has no input"),
         ({"url": "/v1/moderations", "body": {"input": "a", "flag_from": "controversial"}}, "unknown_member", "from unsafe on"),
         ({"url": "/v1/moderations", "body": {"input": "a", "flag_from": None}}, "unknown_member", "flag_from"),
+        ({"url": "/v1/moderations", "body": {"input": "a", "detectors": ["x"]}}, "unknown_member", "option of the whole batch"),
+        (
+            {"url": "/v1/chat/completions", "body": {"messages": []}, "detectors": "x"},
+            "unknown_member",
+            "option of the whole batch",
+        ),
         ({"url": "/v1/chat/completions", "body": {"messages": None}}, "missing_text", "body has no messages"),
         ({"url": "/v1/responses", "body": {"input": "one"}}, "wrong_type", "whose url is"),
         ({"body": {"input": "one"}}, "wrong_type", "whose url is"),

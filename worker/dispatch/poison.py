@@ -14,7 +14,7 @@ from guardfleet.domain.verdict import ERASED, NOBODY, Judgement, Severity, failu
 from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import installation, verdicts
+from guardfleet.store import installation, models
 from guardfleet.store.detections import Detected
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff, leases
@@ -57,7 +57,7 @@ def _give_up(db: Database, keyring: Keyring, held: Claim, limits: Limits, *, is_
             metrics.POISONED.labels("halved").inc()
             get_logger().warning("shard_halved", job=held.label, shard=held.shard_no, texts=held.n, reason=reason)
         return
-    rows = _rows(held, failure("abandoned", reason), texts, first, nobody=verdicts.register_model(db, NOBODY))
+    rows = _rows(held, failure("abandoned", reason), texts, first, nobody=models.register(db, NOBODY))
     if completion.finish(db, held, rows, model_id=None, detected=_detected(db, held, texts, first, reason)):
         metrics.POISONED.labels("buried").inc()
         metrics.DEAD_LETTERS.labels("abandoned").inc(sum(row.judgement.severity is Severity.ERROR for row in rows))
@@ -105,6 +105,6 @@ def _detected(db: Database, held: Claim, texts: Sequence[PayloadRow], first: Pro
     out = []
     for place, name in held.plan.others:
         nobody = replace(NOBODY, detector=detector_of(name))
-        lost = Detected(place, verdicts.register_model(db, nobody), nobody, gone or [failed("abandoned", reason)] * held.n)
+        lost = Detected(place, models.register(db, nobody), nobody, gone or [failed("abandoned", reason)] * held.n)
         out.append(known.get(place, lost))
     return out

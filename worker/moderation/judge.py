@@ -13,7 +13,7 @@ from guardfleet.lists.matching import Hits
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.settings.groups import CacheSettings
 from guardfleet.store import detections as stored
-from guardfleet.store import verdicts
+from guardfleet.store import models, verdicts
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.leases import Claim
 from guardfleet.telemetry import metrics, tracing
@@ -76,7 +76,7 @@ class Judge:
         if policy is None:
             return self.model_id
         if policy.digest not in self.ids:
-            self.ids[policy.digest] = verdicts.register_model(self.db, detecting.under(self.engine.model, policy))
+            self.ids[policy.digest] = models.register(self.db, detecting.under(self.engine.model, policy))
         return self.ids[policy.digest]
 
     def detect(

@@ -7,7 +7,7 @@ from guardfleet.domain.detection import route_of
 from guardfleet.domain.plan import Plan
 from guardfleet.domain.verdict import ERASED, NOBODY, Judgement, failure, unrated, with_notes
 from guardfleet.rows.payload import PayloadRow
-from guardfleet.store import verdicts
+from guardfleet.store import models
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards.completion import Row
 from guardfleet.store.shards.handoff import Provisional
@@ -34,11 +34,11 @@ def stored_rows(db: Database, shard: Loaded, said: Provisional) -> list[Row]:
     """Return the rows to store: each verdict with the model that gave it, or none asked for."""
     n = len(shard.texts)
     if shard.held.plan.asks_guard:
-        judgements, models = said.judgements, said.models
+        judgements, by_model = said.judgements, said.models
     else:
-        judgements, models = [unrated()] * n, dict.fromkeys(range(n), verdicts.register_model(db, NOBODY))
+        judgements, by_model = [unrated()] * n, dict.fromkeys(range(n), models.register(db, NOBODY))
     rows = rows_of(shard.texts, shard.digests, judgements)
-    for i, model_id in models.items():
+    for i, model_id in by_model.items():
         rows[i].model_id = model_id
     return rows
 

@@ -8,7 +8,7 @@ from guardfleet.domain.verdict import Model
 from guardfleet.errors import ConfigurationError, GuardfleetError, NoRoomError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import verdicts
+from guardfleet.store import models
 from guardfleet.store.deployments import deployments
 from guardfleet.store.deployments.deployments import Deployment
 from guardfleet.store.postgres.database import Database
@@ -77,7 +77,7 @@ class Bringer:
 
     def seated(self, engine: Engine, deployment: Deployment | None) -> Seat:
         """Return a seat for an engine that was checked."""
-        model_id = verdicts.register_model(self.db, engine.model)
+        model_id = models.register(self.db, engine.model)
         judge = Judge(self.db, engine, self.settings.cache, model_id, self.throughput, self.settings.engine.window_rule)
         return Seat(judge, deployment.id if deployment else None)
 

@@ -16,6 +16,7 @@ from guardfleet.policy import presets
 from guardfleet.policy.document import Action, Policy
 from guardfleet.policy.reading import read
 from guardfleet.settings import Settings
+from guardfleet.store import models
 from guardfleet.store.policy import decisions, lists, policies
 from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
@@ -26,6 +27,7 @@ def check(file: str) -> int:
     policy = load(file)
     what = "shadow policy" if policy.shadow else "policy"
     print(f"{what} {policy.name}: {len(policy.rules)} rules, default {policy.default}, errors {policy.errors}")
+    _say_what_is_asked(policy)
     return DONE
 
 
@@ -46,7 +48,7 @@ def add(settings: Settings, file: str, *, tenant: str) -> int:
     policy = load(file)
     with tenant_of(settings, tenant) as (db, tenant_id, _):
         made, is_new = policies.add(db, tenant_id, policy)
-        _say_unknown_lists(db, tenant_id, policy)
+        _say_unknown(db, tenant_id, policy)
     print(made.label)
     terminal.say(
         "stored; `guardfleet policy activate` applies it" if is_new else "it equals the newest version: nothing was stored"
@@ -88,7 +90,7 @@ def activate(settings: Settings, label: str, *, tenant: str) -> int:
         version = policies.get(db, tenant_id, label)
         use_case.ready(version)
         before = policies.activate(db, version)
-        _say_unknown_lists(db, tenant_id, version.policy)
+        _say_unknown(db, tenant_id, version.policy)
     print(version.label)
     if before is not None and before != version.label:
         terminal.say(f"in place of {before}")
@@ -115,6 +117,7 @@ def try_out(
     """Print what the policy would change of what is stored; nothing is written."""
     policy = load(file)
     with tenant_of(settings, tenant) as (db, tenant_id, _):
+        _say_unknown(db, tenant_id, policy)
         scope, began = _scope(db, tenant_id, job, since), time.monotonic()
         found = simulate(db, policy, scope)
         told = report(db, policy, found, per_hour=per_hour, seconds=time.monotonic() - began)
@@ -151,7 +154,16 @@ def redecide(settings: Settings, label: str | None, *, job: str | None, since: s
     return DONE
 
 
-def _say_unknown_lists(db: Database, tenant_id: int, policy: Policy) -> None:
+def _say_what_is_asked(policy: Policy) -> None:
+    if policy.detectors:
+        names = ", ".join(policy.detectors)
+        terminal.say(f"rules that read {names} hold for no text whose job does not ask for it, such as those of /v1/moderations")
+
+
+def _say_unknown(db: Database, tenant_id: int, policy: Policy) -> None:
+    _say_what_is_asked(policy)
+    for name in models.unknown_detectors(db, policy.detectors):
+        terminal.warn(f"no worker has served a detector {name} yet: what is conditioned on it holds for no text")
     for name in lists.unknown(db, tenant_id, policy.lists):
         terminal.warn(f"there is no list {name} yet: what is conditioned on it holds for no text")
 

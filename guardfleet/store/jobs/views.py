@@ -15,7 +15,7 @@ from guardfleet.domain.detection import Outcome
 from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.states import JobState
-from guardfleet.domain.verdict import Category, Severity
+from guardfleet.domain.verdict import GUARD, Category, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.policy.document import Action
 from guardfleet.store import detections
@@ -107,8 +107,14 @@ class JobView:
 
     @property
     def request_counts(self) -> dict[str, int]:
-        """Lines as OpenAI counts them: a refused line has failed."""
-        return {"total": self.total + self.rejected, "completed": self.done - self.error, "failed": self.error + self.rejected}
+        """Lines as OpenAI counts them. A refused line has failed, and so has one that the guard was not asked about."""
+        without = self.error + self.unrated
+        return {"total": self.total + self.rejected, "completed": self.done - without, "failed": without + self.rejected}
+
+    @property
+    def asks_guard(self) -> bool:
+        """Whether its texts get verdicts."""
+        return self.detectors is None or GUARD in self.detectors
 
     @property
     def severities(self) -> dict[str, int]:

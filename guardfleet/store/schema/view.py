@@ -7,13 +7,14 @@ two over random rows. Columns are only ever added, at the end: two versions run 
 from collections.abc import Iterable, Mapping
 
 from guardfleet.domain import ids
-from guardfleet.domain.detection import Outcome
+from guardfleet.domain.detection import LEAST_FOUND, Outcome
 from guardfleet.domain.verdict import CATEGORY_CHOICES, CATEGORY_NAMES, ERROR_CODES, ServedBy, Severity
 from guardfleet.policy.document import Action
 from guardfleet.store.policy.decisions import NEWEST
 from guardfleet.store.words import public_id
 from guardfleet.verdicts.detections import SERVED
 from guardfleet.verdicts.detections import SHOWN_DIGITS as SCORE_DIGITS
+from guardfleet.verdicts.detections import SLACK as SCORES_SLACK
 from guardfleet.verdicts.encoding import ALL_CATEGORIES, CERTAIN, CERTAIN_ODDS, LABELS, UNKNOWN_ODDS
 
 
@@ -114,6 +115,13 @@ create or replace function guardfleet_detection_wrong(d detection, m model) retu
     when d.outcome in ({Outcome.LABELLED}, {Outcome.UNLABELLED})
       and (d.scores is null or d.served_by in ({ServedBy.NOBODY}, {ServedBy.RULE_EMPTY})) then 'a finding that no model made'
     when d.outcome = {Outcome.UNLABELLED} and m.neutral is not null then 'no label, where the model always has one'
+    when d.outcome not in ({Outcome.LABELLED}, {Outcome.UNLABELLED}) then null
+    when m.neutral is not null and abs((select sum(s::float8) from unnest(d.scores) s) - 1) > {SCORES_SLACK}
+      then 'its scores do not add up to 1'
+    when d.label is not null and d.scores[d.label + 1] < any (d.scores) then 'a label whose score is not the highest'
+    when m.neutral is null and case when d.label is null then {LEAST_FOUND} < any (d.scores)
+                                    else d.scores[d.label + 1] < {LEAST_FOUND} end
+      then 'a label that was not found, or one that was found and is not there'
   end $$;
 
 create or replace function guardfleet_scores(d detection, m model) returns jsonb {SQL} as $$

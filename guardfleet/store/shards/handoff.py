@@ -14,7 +14,7 @@ from guardfleet.domain.verdict import ERASED, Judgement, failure
 from guardfleet.errors import NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.store import verdicts
+from guardfleet.store import models
 from guardfleet.store.detections import Detected
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards import leases
@@ -155,5 +155,5 @@ def of_blob(plain: Any, model_id: int | None) -> Provisional:
 
 def detected_of(db: Database, provisional: Provisional) -> list[Detected]:
     """Return what each detector said, with its model."""
-    models = verdicts.models_of(db, [one.model_id for one in provisional.said])
-    return [Detected(one.place, one.model_id, models[one.model_id], one.detections) for one in provisional.said]
+    known = models.by_id(db, [one.model_id for one in provisional.said])
+    return [Detected(one.place, one.model_id, known[one.model_id], one.detections) for one in provisional.said]
