@@ -176,9 +176,7 @@ def test_a_folder_of_gguf_alone_is_refused_in_one_sentence(
     for name in others:
         if (copied / name).exists():
             shutil.copy(copied / name, folder)
-    with pytest.raises(
-        ConfigurationError, match=r"has no weights \(\*.safetensors\)" if others else "has no config.json"
-    ) as said:
+    with pytest.raises(ConfigurationError, match=r"has no weights \(\*.safetensors\)" if others else "has no config.json") as said:
         load(str(folder))
     assert "\n" not in str(said.value)
 

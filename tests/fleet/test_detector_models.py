@@ -72,6 +72,7 @@ def detecting(producer: DirectClient, settings: Settings) -> Iterator[list[tuple
             thread.join()
 
 
+@with_broker("redis")
 def test_a_detector_changes_in_the_middle_of_a_job_of_guard_and_detector_and_nobody_who_waits_notices(
     producer: DirectClient, settings: Settings, tmp_path: pathlib.Path
 ) -> None:

@@ -54,6 +54,7 @@ def asking(producer: DirectClient) -> Iterator[list[JobView]]:
         thread.join()
 
 
+@with_broker("rabbitmq")
 def test_a_fleet_changes_to_another_revision_in_the_middle_of_a_job_and_nobody_who_waits_notices(
     producer: DirectClient, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
@@ -209,6 +210,7 @@ def test_a_shadow_judges_a_share_again_and_nobody_is_told(
     }
 
 
+@with_broker("redis")
 def test_where_only_one_model_fits_workers_change_one_after_the_other_and_a_single_one_waits(
     producer: DirectClient, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
@@ -233,6 +235,7 @@ def test_where_only_one_model_fits_workers_change_one_after_the_other_and_a_sing
     assert {one.error for one in asked} == {0}
 
 
+@with_broker("rabbitmq")
 def test_a_model_of_another_name_takes_the_jobs_that_name_it_and_those_that_name_none(
     producer: DirectClient, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
