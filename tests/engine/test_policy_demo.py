@@ -36,7 +36,7 @@ def test_it_is_a_detector_and_the_guards_demo_is_none() -> None:
     with pytest.raises(ConfigurationError, match="name it as a detector"):
         make_backend(Spec(model=DEMO, device="cpu"))
     with pytest.raises(ConfigurationError, match="gives severities and no labels"):
-        make_backend(Spec(device="cpu", detector="policy"))
+        make_backend(Spec(model=str(ROOT / "models" / "demo"), device="cpu", detector="policy"))
 
 
 def test_the_example_prints_a_line_for_each_text_and_policy() -> None:

@@ -83,6 +83,7 @@ def test_a_detector_changes_in_the_middle_of_a_job_of_guard_and_detector_and_nob
         job = producer.submit([f"text {i}" for i in range(10_000)], BOTH).job
         with detecting(producer, settings) as answers:
             until(lambda: scalar(producer.db, "select count(*) from detection") >= 500, what="500 detections")
+            until(lambda: answers, what="an answer before the change")
             reached(producer, deployed(producer, "2", detector="finder"), DeploymentState.ACTIVE)
             n_before = len(answers)
             until(lambda: len(answers) > n_before + 2, what="answers after the change")

@@ -16,7 +16,7 @@ from guardfleet.store.words import ENDED_JOB, INGESTING_JOB, public_id
 Day = tuple[str, dt.date]  # a partitioned table and one of its days
 LATE_S = 3600.0  # longer than any transaction lasts
 OF_JOB = (
-    "delivery", "outbox", "endpoint", "rejection", "shard_done", "retried", "decision", "list_hit", "detected",
+    "delivery", "outbox", "endpoint", "rejection", "shard_done", "retried", "decision", "list_hit", "detected", "disagreement",
     "label", "sample_text", "sample",
 )  # fmt: skip
 # Its texts, or those of another retry of the same job, are being read by a retry.
