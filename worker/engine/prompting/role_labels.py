@@ -49,7 +49,8 @@ class Labels:
 
 
 def _either(several: tuple[str, ...]) -> str:
-    return "|".join(map(re.escape, sorted(several, key=len, reverse=True)))
+    """Return a pattern of any of these, the shortest first: one that begins another would stay if the other lost its end."""
+    return "|".join(map(re.escape, sorted(several, key=len)))
 
 
 def with_sections(labels: Labels, frame: str) -> Labels:
