@@ -14,6 +14,7 @@ from worker.engine.families.template import Template
 from worker.engine.model import loading
 from worker.engine.prompting.prompt import POLICY, Prompter, Turns
 from worker.engine.prompting.prompt_policy import PromptPolicy
+from worker.engine.prompting.role_labels import Labels
 from worker.engine.prompting.under_policy import UnderPolicy
 
 NAMES = sorted(SHAPES)
@@ -174,3 +175,8 @@ def test_a_policy_is_known_by_its_own_digest_only() -> None:
 def test_a_template_strips_what_it_strips(tokenizers: dict[str, Any]) -> None:
     assert Template(tokenizers["dynaguard"]).trims() == frozenset()
     assert Template(tokenizers["xguard"]).trims() == {"policy", "user", "assistant"}
+
+
+def test_a_mark_that_begins_with_another_leaves_neither() -> None:
+    said = Labels(("Input Text:", "Input Text: [User Query]")).neutralised("Input Text: [User Query]\nInput Text: x")
+    assert not any(line.startswith("Input Text:") for line in said.splitlines())
