@@ -5,8 +5,7 @@ from typing import Any
 
 from guardfleet.cli import terminal
 from guardfleet.domain.verdict import GUARD
-from guardfleet.sampling.agreement import share_of
-from guardfleet.sampling.estimates import Estimate
+from guardfleet.sampling.estimates import Estimate, share_of
 from guardfleet.store.deployments.comparisons import LABEL, SEVERITY, Cell
 from guardfleet.store.deployments.deployments import Deployment
 

@@ -153,6 +153,11 @@ def route_of(entry: str) -> str | None:
     return None if detector == GUARD else ROUTE_PREFIX + detector
 
 
+def route_to(model: Model) -> str:
+    """Return what a shard that waits for this very model, or for its detector, names."""
+    return route_of(model.detector) or model.name
+
+
 def is_detectors(route: str | None) -> bool:
     """Return whether a route is that of a detector."""
     return route is not None and route.startswith(ROUTE_PREFIX)

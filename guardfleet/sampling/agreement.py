@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from guardfleet.sampling.estimates import Estimate, wilson
+from guardfleet.sampling.estimates import Estimate, share_of
 
 LEAST = 50  # texts before a canary can fail
 EXTRA_ERRORS = 0.01  # share of texts that the new model may leave without a verdict besides the old one's
@@ -32,11 +32,6 @@ class Compared:
     def agreement(self) -> Estimate | None:
         """The share that agrees, with its 95 % interval (Wilson); None of nothing."""
         return share_of(self.agreed, self.texts)
-
-
-def share_of(part: int, whole: int) -> Estimate | None:
-    """Return a share with its 95 % interval (Wilson); None of nothing."""
-    return Estimate(part / whole, *wilson(part / whole, whole)) if whole else None
 
 
 def ruling(found: Compared, *, wanted_texts: int, min_agreement: float) -> tuple[Ruling, str | None]:

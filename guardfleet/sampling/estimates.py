@@ -91,6 +91,11 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     return max(0.0, min(share, (middle - spread) / scale)), min(1.0, max(share, (middle + spread) / scale))
 
 
+def share_of(part: int, whole: int) -> Estimate | None:
+    """Return a share of simply drawn texts with its 95 % interval (Wilson); None of nothing."""
+    return Estimate(part / whole, *wilson(part / whole, whole)) if whole else None
+
+
 def share(part: Mask, whole: Mask, of: Weights) -> Estimate | None:
     """Estimate the share of texts in `part` among those in `whole`."""
     return ratio((part & whole).astype(np.float64), whole.astype(np.float64), of)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from guardfleet.sampling.estimates import Estimate, wilson
+from guardfleet.sampling.estimates import Estimate, share_of
 from guardfleet.sampling.population import Numbers
 
 DIGITS = 6  # of a score as policies compare it
@@ -73,18 +73,13 @@ def cut_at(threshold: float | None, rate: float, positives: Numbers, negatives: 
     scored = negatives[~np.isnan(negatives)]
     false_rate = true_rate = None
     if threshold is not None:
-        false_rate, true_rate = (counted(reaching(group, threshold), len(group)) for group in (scored, positives))
+        false_rate, true_rate = (share_of(reaching(group, threshold), len(group)) for group in (scored, positives))
     return Cut(rate, threshold, len(scored), len(positives), false_rate, true_rate)
 
 
 def reaching(scores: Numbers, threshold: float) -> int:
     """Return how many scores are at least the threshold, as a policy compares them."""
     return int(np.count_nonzero(_shown(scores) >= threshold))
-
-
-def counted(part: int, whole: int) -> Estimate | None:
-    """Return a share of simply drawn texts with Wilson's interval; None of none."""
-    return Estimate(part / whole, *wilson(part / whole, whole)) if whole else None
 
 
 def auroc(positives: Numbers, negatives: Numbers) -> float | None:

@@ -12,6 +12,7 @@ from uuid_utils import UUID
 from guardfleet.domain.detection import Detection, Outcome, keys_of
 from guardfleet.domain.verdict import GUARD, Model, ServedBy
 from guardfleet.policy.facts import Seen
+from guardfleet.store import models, reuse
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import REUSABLE_DETECTION
@@ -23,7 +24,6 @@ COLUMNS = {
     zip(Codes._fields, ("int2", "int2", "float4[]", "int2", "int4", "int4", "text", "text", "jsonb", "text"), strict=True)
 )  # fmt: skip
 COUNTED = ("place", "model_id", "n", "unlabelled", "too_short", "error", "labelled")
-MODEL = "m.id, m.name, m.revision, m.policy, m.is_demo, m.detector, m.labels, m.neutral, m.prompt_policy"
 # Of job `j`: how many texts ended how with each detector, as {detector: {label: n}}.
 BY_DETECTOR = """(case when j.detectors is not null then (
     select coalesce(jsonb_object_agg(j.detectors[t.place + 1], t.ends), '{}') from (
@@ -37,14 +37,8 @@ BY_DETECTOR = """(case when j.detectors is not null then (
           cross join lateral unnest(d.labelled) with ordinality c (n, i) where d.job_id = j.id) y
         group by 1, 2) x
       where x.n > 0 group by 1) t) end)"""
-KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, {", ".join(Codes._fields)}
-           from detection
-           where digest = any(%(digests)s::uuid[]) and {REUSABLE_DETECTION} and model_id = %(model)s
-             and (evidence is null or not evidence ? 'left_out')
-             and day >= least(%(day)s, ((now() - make_interval(secs => %(age)s)) at time zone 'utc')::date)
-             and (job_id = %(job)s or done_at > now() - make_interval(secs => %(age)s))
-           order by digest, is_own desc, done_at desc"""
-
+KNOWN = f"""select distinct on (digest) digest, {reuse.IS_OWN}, {", ".join(Codes._fields)}
+           from detection where {REUSABLE_DETECTION} and {reuse.WHERE} {reuse.ORDER}"""
 GONE = Seen(Outcome.ERROR.label, None)
 
 
@@ -110,7 +104,7 @@ def seen_of(codes: Codes, model: Model) -> Seen:
     return Seen(found.word, scores)
 
 
-def seen_in(connection: Connection, among: Sequence[Any]) -> dict[tuple[int, int], list[dict[str, Seen]]]:
+def seen_in(db: Database, connection: Connection, among: Sequence[Any]) -> dict[tuple[int, int], list[dict[str, Seen]]]:
     """Return what rules read of the detections of these finished shards, by job and first place.
 
     A detection that the job asked for and that is gone is an error: what is not known makes no action milder.
@@ -124,7 +118,7 @@ def seen_in(connection: Connection, among: Sequence[Any]) -> dict[tuple[int, int
             "firsts": [one.first_seq for one in among], "ns": [one.n for one in among],
         },
     ).fetchall()  # fmt: skip
-    models = {row.id: model_of(row) for row in connection.execute(f"select {MODEL} from model m")} if found else {}
+    by_id = models.known(db, connection, {row.model_id for row in found})
     asked = connection.execute(
         "select id, detectors from job where id = any(%(jobs)s::int8[]) and detectors is not null",
         {"jobs": [one.job_id for one in among]},
@@ -133,7 +127,7 @@ def seen_in(connection: Connection, among: Sequence[Any]) -> dict[tuple[int, int
     gone = {job: {key: GONE for of_one in found_by for key in of_one if key != GUARD} for job, found_by in keys.items()}
     out = {(one.job_id, one.first_seq): [dict(gone.get(one.job_id, {})) for _ in range(one.n)] for one in among}
     for job_id, first_seq, seq, place, model_id, *codes in found:
-        said = seen_of(Codes._make(codes), models[model_id])
+        said = seen_of(Codes._make(codes), by_id[model_id])
         out[job_id, first_seq][seq - first_seq] |= dict.fromkeys(keys[job_id][place], said)
     return out
 
@@ -144,10 +138,7 @@ def known(
     """Return detections of the same whole texts by the same model and policy: as `verdicts.known` does for verdicts."""
     if not digests:
         return {}
-    values = {
-        "digests": f"{{{','.join([digest.hex() for digest in digests])}}}", "model": model_id, "age": max_age_hours * 3600,
-        "job": held.job_id, "day": held.day,
-    }  # fmt: skip
+    values = reuse.values(digests, held, model_id=model_id, max_age_hours=max_age_hours)
     with db.session() as connection:
         found = connection.execute(KNOWN, values).fetchall()
     out = {}
@@ -157,11 +148,6 @@ def known(
             key: uuid.UUID = digest
             out[key.bytes] = replace(said, served_by=ServedBy.DUPLICATE if is_own else ServedBy.CACHE)
     return out
-
-
-def model_of(row: Any) -> Model:
-    """Return the model of a row that has its columns."""
-    return Model(row.name, row.revision, row.policy, row.is_demo, row.detector, tuple(row.labels), row.neutral, row.prompt_policy)
 
 
 def of_texts(connection: Connection, job_id: int, day: Any, seqs: Sequence[int]) -> list[tuple[Any, ...]]:
@@ -176,10 +162,10 @@ def of_texts(connection: Connection, job_id: int, day: Any, seqs: Sequence[int])
     ).fetchall()
 
 
-def by_text(found: Iterable[tuple[Any, ...]], models: Mapping[int, Model]) -> dict[int, dict[str, dict[str, Any]]]:
+def by_text(found: Iterable[tuple[Any, ...]], by_id: Mapping[int, Model]) -> dict[int, dict[str, dict[str, Any]]]:
     """Return by a text's place what each detector said of it, as faces show it."""
     out: dict[int, dict[str, dict[str, Any]]] = {}
     for seq, key, model_id, *codes in found:
-        model = models[model_id]
+        model = by_id[model_id]
         out.setdefault(seq, {})[key] = shown(decode(codes, model), model)
     return out

@@ -7,12 +7,20 @@ from guardfleet.domain.detection import detector_of, policy_of
 from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.verdict import GUARD, Model
 from guardfleet.errors import ConfigurationError, NotFoundError, RejectedError
-from guardfleet.store import audit, detections
+from guardfleet.store import audit
 from guardfleet.store.postgres.database import Connection, Database
+
+COLUMNS = "m.id, m.name, m.revision, m.policy, m.is_demo, m.detector, m.labels, m.neutral, m.prompt_policy"
 
 
 def register(db: Database, model: Model) -> int:
-    """Return the id by which verdicts refer to the model, storing the model if it is new."""
+    """Return the id by which verdicts refer to the model, storing the model if it is new; a process asks once."""
+    if model not in db.model_ids:
+        db.model_ids[model] = _register(db, model)
+    return db.model_ids[model]
+
+
+def _register(db: Database, model: Model) -> int:
     values = {
         "name": model.name, "revision": model.revision, "policy": model.policy, "demo": model.is_demo, "detector": model.detector,
         "labels": list(model.labels), "neutral": model.neutral, "prompt_policy": model.prompt_policy,
@@ -51,8 +59,8 @@ def by_id(db: Database, ids: Collection[int]) -> Mapping[int, Model]:
 def known(db: Database, connection: Connection, ids: Collection[int]) -> Mapping[int, Model]:
     """Return models by id, at least these; read again where one of them is new to this process."""
     if not db.models.keys() >= set(ids):
-        found = connection.execute(f"select {detections.MODEL} from model m")
-        db.models.update({row.id: detections.model_of(row) for row in found})
+        found = connection.execute(f"select {COLUMNS} from model m")
+        db.models.update({row.id: _model_of(row) for row in found})
     return db.models
 
 
@@ -78,11 +86,11 @@ def newest_of(db: Database, detector: str) -> Model:
     require_detectors(db, [detector])
     with db.session() as connection:
         row = connection.execute(
-            f"""select {detections.MODEL} from model m where m.detector = %(detector)s and m.name <> 'nobody'
+            f"""select {COLUMNS} from model m where m.detector = %(detector)s and m.name <> 'nobody'
                 order by m.id desc limit 1""",
             {"detector": detector},
         ).fetchone()
-    return detections.model_of(row)
+    return _model_of(row)
 
 
 def unknown_detectors(db: Database, asked: Sequence[str]) -> list[str]:
@@ -129,3 +137,8 @@ def _require_fit(entry: str, takes: str | None) -> None:
         raise RejectedError(f"detector {name!r} takes no policy: name it without one, or choose one that does.", param="detectors")
     if policy_of(entry) is None and takes == "required":
         raise RejectedError(f"detector {name!r} judges by a policy: name one, as {name}/NAME.", param="detectors")
+
+
+def _model_of(row: Any) -> Model:
+    """Return the model of a row that has its COLUMNS."""
+    return Model(row.name, row.revision, row.policy, row.is_demo, row.detector, tuple(row.labels), row.neutral, row.prompt_policy)

@@ -11,7 +11,7 @@ from psycopg.rows import args_row
 from guardfleet.domain.decision import Decision
 from guardfleet.domain.verdict import Judgement, ServedBy, Severity
 from guardfleet.policy.document import Action
-from guardfleet.store import detections, models
+from guardfleet.store import detections, models, reuse
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.policy import decisions
 from guardfleet.store.postgres.database import Connection, Database
@@ -27,15 +27,11 @@ MOST_CODE = 32_767  # of a smallint: a severity that this version does not know 
 # `ord` is not a column of the table: each query provides its own.
 COLUMNS = ", ".join("v.metadata::text" if name == "metadata" else f"v.{name}" for name in READ_COLUMNS if name != "ord")
 
-KNOWN = f"""select distinct on (digest) digest, job_id = %(job)s as is_own, input_tokens, output_tokens,
+KNOWN = f"""select distinct on (digest) digest, {reuse.IS_OWN}, input_tokens, output_tokens,
                   nullif(evidence - '{{notes,lists,more_hits,more_entries}}'::text[], '{{}}') as evidence,
                   {", ".join(Codes._fields)}
            from verdict
-           where digest = any(%(digests)s::uuid[]) and {REUSABLE_VERDICT} and model_id = %(model)s
-             and (evidence is null or not evidence ? 'left_out')
-             and day >= least(%(day)s, ((now() - make_interval(secs => %(age)s)) at time zone 'utc')::date)
-             and (job_id = %(job)s or done_at > now() - make_interval(secs => %(age)s))
-           order by digest, is_own desc, done_at desc"""
+           where {REUSABLE_VERDICT} and {reuse.WHERE} {reuse.ORDER}"""
 
 
 def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int, max_age_hours: float) -> dict[bytes, Judgement]:
@@ -45,13 +41,7 @@ def known(db: Database, digests: Sequence[bytes], held: Claim, *, model_id: int,
     """
     if not digests:
         return {}
-    values = {
-        "digests": f"{{{','.join([digest.hex() for digest in digests])}}}",  # a list takes the driver longer than the query
-        "model": model_id,
-        "age": max_age_hours * 3600,
-        "job": held.job_id,
-        "day": held.day,
-    }
+    values = reuse.values(digests, held, model_id=model_id, max_age_hours=max_age_hours)
     with db.session() as connection:
         found = connection.cursor(row_factory=args_row(_known)).execute(KNOWN, values).fetchall()
     return {digest: judgement for digest, judgement in found if judgement.severity is not Severity.ERROR}

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from guardfleet.domain.detection import LEAST_FOUND, Detection, Outcome, failed
-from guardfleet.domain.verdict import ERROR_CODES, Model, ServedBy
+from guardfleet.domain.verdict import Model, ServedBy
+from guardfleet.verdicts.encoding import storable
 
 SHOWN_DIGITS = 6  # of a score: thresholds for few false alarms lie close to 1
 SLACK = 0.01  # by which scores that add up to 1 may miss it: they are stored as four-byte floats, and averaged over windows
@@ -39,7 +40,7 @@ def encode(found: Detection, model: Model) -> Codes:
         label = model.labels.index(found.label) if found.label in model.labels else -1
     codes = Codes(
         int(found.outcome), label, None if found.scores is None else list(found.scores), int(found.served_by), found.input_tokens,
-        found.output_tokens, found.error, storable(found.error_detail), found.evidence, storable(found.reason),
+        found.output_tokens, found.error, _or_none(found.error_detail), found.evidence, _or_none(found.reason),
     )  # fmt: skip
     reason = _wrong(codes, model)
     if reason is None:
@@ -146,11 +147,5 @@ def shown(found: Detection, model: Model) -> dict[str, Any]:
     return said if found.reason is None else said | {"models_words": found.reason}
 
 
-def words_of(code: str | None) -> str:
-    """Return what an error's code means."""
-    return ERROR_CODES.get(code or "", "no detection")
-
-
-def storable(value: str | None) -> str | None:
-    """Replace what PostgreSQL's text cannot store, NUL and lone surrogates, by U+FFFD."""
-    return None if value is None else value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+def _or_none(value: str | None) -> str | None:
+    return None if value is None else storable(value)

@@ -93,9 +93,9 @@ def encode(judgement: Judgement) -> Codes:
             judgement.refusal,
             None if judgement.probabilities is None else bytes([round(CERTAIN * p) for p in judgement.probabilities]),
             int(judgement.served_by),
-            None if judgement.raw is None else _storable(judgement.raw),
+            None if judgement.raw is None else storable(judgement.raw),
             judgement.error,
-            None if judgement.error_detail is None else _storable(judgement.error_detail),
+            None if judgement.error_detail is None else storable(judgement.error_detail),
             None
             if judgement.category_odds is None
             else bytes([UNKNOWN_ODDS if p is None else round(CERTAIN_ODDS * p) for p in judgement.category_odds]),
@@ -234,6 +234,6 @@ def _error_of(severity: int) -> tuple[str | None, None]:
     return ("failed" if severity == Severity.ERROR else None), None
 
 
-def _storable(value: str) -> str:
+def storable(value: str) -> str:
     """Replace what PostgreSQL's text cannot store, NUL and lone surrogates, by U+FFFD."""
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

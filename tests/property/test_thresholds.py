@@ -13,7 +13,8 @@ from guardfleet.domain.verdict import unrated
 from guardfleet.policy.evaluation import Decider
 from guardfleet.policy.facts import CodeFacts, Seen
 from guardfleet.policy.reading import read
-from guardfleet.sampling.thresholds import DIGITS, FEWEST, auroc, counted, cut_at, needed, reaching, threshold_at, written
+from guardfleet.sampling.estimates import share_of
+from guardfleet.sampling.thresholds import DIGITS, FEWEST, auroc, cut_at, needed, reaching, threshold_at, written
 from guardfleet.verdicts.encoding import encode
 
 NONE = float("nan")
@@ -73,7 +74,7 @@ NAMES = st.sampled_from(["ai-text", "no", "null", "y", "on"])
 
 
 @given(SCORES, RATE, LABELS, NAMES)
-def test_the_line_for_a_policy_flags_exactly_the_texts_that_were_counted(
+def test_the_line_for_a_policy_flags_exactly_the_texts_that_were_share_of(
     scores: list[float], rate: float, label: str, detector: str
 ) -> None:
     cut = cut_at(threshold_at(column(scores), rate), rate, column(scores), column(scores))
@@ -105,7 +106,7 @@ def test_auroc_is_the_share_of_pairs_in_order(positives: list[float], negatives:
 
 
 @given(SCORES, SCORES, RATE)
-def test_what_a_cut_says_can_be_counted(positives: list[float], negatives: list[float], rate: float) -> None:
+def test_what_a_cut_says_can_be_share_of(positives: list[float], negatives: list[float], rate: float) -> None:
     threshold = threshold_at(column(negatives), rate)
     cut = cut_at(threshold, rate, column(positives), column(negatives))
     scored = [score for score in negatives if not math.isnan(score)]
@@ -152,16 +153,16 @@ def test_three_times_the_inverse_of_a_rate_are_needed_to_speak_of_it() -> None:
     assert [needed(rate) for rate in (0.01, 0.05, 0.1, 0.3, 0.001, 0.07)] == [300, 60, 30, 10, 3000, 43]
     for n, is_telling in ((299, False), (300, True)):
         assert cut_at(0.5, 0.01, column([]), column([0.1] * n)).is_telling is is_telling
-        none_found = counted(0, n)
+        none_found = share_of(0, n)
         assert none_found is not None
         assert none_found.high < 0.013  # and so Wilson's interval, which is a little wider
 
 
 def test_a_known_interval() -> None:
-    found = counted(10, 100)
+    found = share_of(10, 100)
     assert found is not None
     assert (round(found.low, 4), round(found.high, 4)) == (0.0552, 0.1744)  # Wilson 1927; R: prop.test(10, 100, correct=FALSE)
-    assert counted(0, 0) is None
+    assert share_of(0, 0) is None
 
 
 def test_a_threshold_is_compared_with_what_is_shown() -> None:

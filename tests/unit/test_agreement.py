@@ -2,7 +2,8 @@
 
 import pytest
 
-from guardfleet.sampling.agreement import Compared, Ruling, ruling, share_of
+from guardfleet.sampling.agreement import Compared, Ruling, ruling
+from guardfleet.sampling.estimates import share_of
 
 
 @pytest.mark.parametrize(

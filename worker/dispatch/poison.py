@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from guardfleet.domain.cascade import is_sure
-from guardfleet.domain.detection import detector_of, failed
+from guardfleet.domain.detection import Detection, detector_of, failed
 from guardfleet.domain.verdict import ERASED, NOBODY, Judgement, Severity, failure, unrated, with_notes
 from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
 from guardfleet.rows.payload import PayloadRow
@@ -102,9 +102,10 @@ def _detected(db: Database, held: Claim, texts: Sequence[PayloadRow], first: Pro
     """Return what detectors have said of the texts; for those that could not say, an error."""
     known = {one.place: one for one in handoff.detected_of(db, first)} if first is not None and texts else {}
     gone = [failed(ERASED) if text.is_erased else failed("abandoned", reason) for text in texts]
-    out = []
-    for place, name in held.plan.others:
-        nobody = replace(NOBODY, detector=detector_of(name))
-        lost = Detected(place, models.register(db, nobody), nobody, gone or [failed("abandoned", reason)] * held.n)
-        out.append(known.get(place, lost))
-    return out
+    lost = gone or [failed("abandoned", reason)] * held.n
+    return [known[place] if place in known else _by_nobody(db, place, entry, lost) for place, entry in held.plan.others]
+
+
+def _by_nobody(db: Database, place: int, entry: str, lost: Sequence[Detection]) -> Detected:
+    nobody = replace(NOBODY, detector=detector_of(entry))
+    return Detected(place, models.register(db, nobody), nobody, lost)

@@ -57,7 +57,6 @@ class Judge:
     model_id: int
     throughput: Throughput = field(default_factory=Throughput)
     window_rule: str = RULES[0]
-    ids: dict[str, int] = field(default_factory=dict)  # of the model under each policy, by its digest
 
     @property
     def detector(self) -> str:
@@ -73,11 +72,7 @@ class Judge:
 
     def model_id_under(self, policy: PromptPolicy | None) -> int:
         """Return the id of the model that judges by this policy: another policy is another model to all that is stored."""
-        if policy is None:
-            return self.model_id
-        if policy.digest not in self.ids:
-            self.ids[policy.digest] = models.register(self.db, detecting.under(self.engine.model, policy))
-        return self.ids[policy.digest]
+        return self.model_id if policy is None else models.register(self.db, detecting.under(self.engine.model, policy))
 
     def detect(
         self,

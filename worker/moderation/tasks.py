@@ -17,7 +17,7 @@ from structlog.contextvars import bound_contextvars
 
 from guardfleet.broker.celery_app import MESSAGE_VERSION, MODERATE, is_newer
 from guardfleet.domain.cascade import compare, doubts_of
-from guardfleet.domain.detection import detector_of, policy_of, route_of
+from guardfleet.domain.detection import detector_of, policy_of, route_to
 from guardfleet.domain.ids import EVERY_TENANT
 from guardfleet.domain.retry import backoff_s
 from guardfleet.domain.verdict import GUARD
@@ -121,8 +121,8 @@ class Moderator:
 
     def _claim(self, job: int, shard: int, judge: Judge) -> Claim | None:
         limits = Limits(self.tuning.max_claims, self.tuning.max_failures)
-        detector, lease_s = route_of(judge.detector), self.tuning.lease_s
-        waits_for = Waits(detector or judge.engine.model.name, takes_any=detector is None)
+        lease_s = self.tuning.lease_s
+        waits_for = Waits(route_to(judge.engine.model), takes_any=judge.detector == GUARD)
         try:
             return shards.claim(self.db, job, shard, worker=self.worker, lease_s=lease_s, limits=limits, by=waits_for)
         except RetryableError as error:
@@ -186,8 +186,9 @@ class Moderator:
         asked = doubts.asked
         judged = self.judge.judge(held, [texts[i] for i in asked], [digests[i] for i in asked], scope)
         second = dict(zip(asked, judged, strict=True))
-        judgements = [second[i] if i in set(doubts.unsure) else one for i, one in enumerate(first.judgements)]
-        models = {i: first.model_id for i in range(len(texts)) if i not in set(doubts.unsure) and first.model_id is not None}
+        unsure = set(doubts.unsure)
+        judgements = [second[i] if i in unsure else one for i, one in enumerate(first.judgements)]
+        models = {i: first.model_id for i in range(len(texts)) if i not in unsure and first.model_id is not None}
         counts = compare(doubts, first.judgements, second)
         return Provisional(self.judge.model_id, judgements, is_settled=True, models=models, escalation=counts), second
 

@@ -23,9 +23,9 @@ from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from guardfleet.broker.celery_app import RefusedError, add_queues, declare, make_app
-from guardfleet.domain.detection import route_of
+from guardfleet.domain.detection import route_to
 from guardfleet.domain.lanes import Lane, Queues
-from guardfleet.domain.verdict import Model
+from guardfleet.domain.verdict import GUARD, Model
 from guardfleet.errors import ConfigurationError, GuardfleetError, RetryableError
 from guardfleet.process import interpreter
 from guardfleet.process.readiness import say_ready
@@ -91,7 +91,7 @@ def _moderate(settings: Settings, make_engine: MakeEngine, health: Health) -> in
     first, served = loaded(bringer, health)
     seats = Seats(first)
     presence.ready(first.model, throughput.rates)
-    app = make_app(settings, "guardfleet-worker", model=route_of(first.model.detector) or first.model.name)
+    app = make_app(settings, "guardfleet-worker", model=route_to(first.model))
     drain, tick = Drain(), LoopTick()
     drain.watch(seats)
     leases, comparer = LeaseKeeper(db, lease_s=settings.tuning.lease_s), Comparer(db, seats)
@@ -114,7 +114,7 @@ def _moderate(settings: Settings, make_engine: MakeEngine, health: Health) -> in
 
     def changed(model: Model | None) -> None:
         if model is not None:
-            add_queues(app, settings, route_of(model.detector) or model.name)
+            add_queues(app, settings, route_to(model))
             presence.ready(model, throughput.rates)
         names = queues_of(settings, model) if model is not None else [[], []]
         bulk_queues.consume(names[Lane.BULK])
@@ -161,8 +161,8 @@ def queues_of(settings: Settings, model: Model) -> list[list[str]]:
 
     A detector's worker has the queue of its detector alone.
     """
-    queues, detector = Queues.of(settings.namespace), route_of(model.detector)
-    models = [detector] if detector else [model.name] if settings.worker.named_only else [None, model.name]
+    queues, is_detectors = Queues.of(settings.namespace), model.detector != GUARD
+    models = [route_to(model)] if is_detectors or settings.worker.named_only else [None, model.name]
     return [[queues.of_model(lane, name) for name in models] for lane in Lane]
 
 

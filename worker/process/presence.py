@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from guardfleet.domain.detection import route_of
+from guardfleet.domain.detection import route_to
 from guardfleet.domain.states import WorkerState
 from guardfleet.domain.verdict import Model
 from guardfleet.errors import GuardfleetError
@@ -65,7 +65,7 @@ class Presence:
         seen = Sighting(
             self._name,
             self._state,
-            route_of(model.detector) or model.name if model else None,
+            route_to(model) if model else None,
             model.revision if model else None,
             tokens_per_s,
             tokens_per_byte,

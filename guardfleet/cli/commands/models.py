@@ -13,7 +13,7 @@ from guardfleet.domain.states import DeploymentState
 from guardfleet.domain.verdict import GUARD
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
-from guardfleet.sampling.agreement import share_of
+from guardfleet.sampling.estimates import share_of
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import models

@@ -181,7 +181,7 @@ def facts(
                 "firsts": [one.first_seq for one in among], "ns": [one.n for one in among],
             },
         ).fetchall()  # fmt: skip
-        seen = detections.seen_in(connection, among) if with_detections else {}
+        seen = detections.seen_in(db, connection, among) if with_detections else {}
     for row in rows:
         if row.records is not None:
             hit = [lists_hit(one) for one in row.hits] if with_lists else None

@@ -24,6 +24,7 @@ class Database:
     def __init__(self, url: str, *, application: str = "guardfleet", pool_size: int = 5) -> None:
         self.keywords, self.application = keywords(url), application
         self.models: dict[int, Any] = {}  # rows of `model` read so far; they never change
+        self.model_ids: dict[Any, int] = {}  # the other way round, of models that this process has registered
         self.outcomes: dict[int, Any] = {}  # likewise of `policy_outcome`, by policy
         self._pool = Pool(partial(connect, self.keywords, application=application), size=pool_size)
 
