@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from api.context import AppContext, AuditReader
+from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
-from api.routes.files import page_object
 from guardfleet.domain import ids
 from guardfleet.domain.actions import ACTIONS
 from guardfleet.errors import NotFoundError

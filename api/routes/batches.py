@@ -14,10 +14,10 @@ from api.body.inline_lines import CONTENT_TYPES, BodyLines, check_headers, refus
 from api.context import AppContext, BatchesReader, BatchesWriter, Context
 from api.http.fields import DEPRECATED, IGNORED
 from api.http.idempotency import SECRET_HEADER, Once, has_key
+from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
 from api.openai.batch import BatchOptions, BatchRequest, LineOptions, batch_object
-from api.routes.files import page_object
 from guardfleet.domain import ids
 from guardfleet.domain.options import OLD_NAMES
 from guardfleet.domain.states import JobState

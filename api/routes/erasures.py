@@ -12,9 +12,9 @@ from pydantic import ConfigDict, Field, StringConstraints
 from api.context import AppContext, Context, Eraser
 from api.http.fields import Asked as AskedOf
 from api.http.long_requests import wait_s
+from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
-from api.routes.files import page_object
 from api.routes.policies import LONGEST_PASS_S, PASS_S
 from guardfleet.domain import ids
 from guardfleet.domain.targets import MOST, Targets

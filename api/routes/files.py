@@ -13,6 +13,7 @@ from api.body.multipart import FORM_BYTES, Upload, too_large
 from api.context import AppContext, Context, FilesReader, FilesWriter
 from api.http.download import serve
 from api.http.idempotency import Once
+from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.openai import result_files
@@ -177,12 +178,6 @@ def file_object(file: StoredFile) -> dict[str, Any]:
         "status": "processed",
         "status_details": None,
     }
-
-
-def page_object(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """Return a page of a list as OpenAI's object."""
-    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}
 
 
 @dataclass

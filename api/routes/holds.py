@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query
 from pydantic import StringConstraints
 
 from api.context import AppContext, Holder
+from api.http.pages import page_object
 from api.http.threads import beside, in_thread
 from api.routes.erasures import Wanted
-from api.routes.files import page_object
 from guardfleet.domain import ids
 from guardfleet.jobs import holding
 from guardfleet.store.erasure import holds

@@ -9,9 +9,9 @@ from api.body.duplicate_members import unambiguous
 from api.context import AppContext, BatchesReader, BatchesWriter, Context
 from api.http.fields import Asked
 from api.http.idempotency import Once
+from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
-from api.routes.files import page_object
 from guardfleet.domain import ids
 from guardfleet.domain.designs import DESIGNS, MOST_SEED
 from guardfleet.domain.labels import MOST_AUTHOR

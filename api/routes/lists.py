@@ -10,10 +10,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from api.body.list_document import BODY, entries_of, sent
 from api.context import AppContext, Context, PoliciesReader, PoliciesWriter
 from api.http.idempotency import Once
+from api.http.pages import page_of_versions
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
-from api.routes.files import page_object
-from guardfleet.errors import NotFoundError
 from guardfleet.lists import reading
 from guardfleet.policy.document import WORD
 from guardfleet.store import audit
@@ -64,11 +63,7 @@ async def listing(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
     """List all versions of your lists, newest first."""
-    try:
-        found = await in_thread(lists.page, context.db, caller.tenant_id, after=after, limit=limit + 1)
-    except NotFoundError:
-        raise ProblemError(400, "invalid_cursor", "after is none of your lists: take `last_id`.", param="after") from None
-    return page_object([list_object(each) for each in found[:limit]], has_more=len(found) > limit)
+    return await page_of_versions(lists.page, list_object, context.db, caller, after=after, limit=limit, what="lists")
 
 
 @router.get("/{name}@{version}")

@@ -11,9 +11,9 @@ from api.body.policy_document import BODY, policy_of, text_of
 from api.context import AppContext, Context, PoliciesReader, PoliciesWriter
 from api.http.idempotency import Once
 from api.http.long_requests import wait_s
+from api.http.pages import page_of_versions
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
-from api.routes.files import page_object
 from api.services.stored_scope import scope_of
 from guardfleet.domain import ids
 from guardfleet.errors import NotFoundError
@@ -138,11 +138,7 @@ async def listing(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
     """List all versions of your policies, newest first, without documents; `active` and `shadow` name those that are applied."""
-    try:
-        found = await in_thread(policies.page, context.db, caller.tenant_id, after=after, limit=limit + 1)
-    except NotFoundError:
-        raise ProblemError(400, "invalid_cursor", "after is none of your policies: take `last_id`.", param="after") from None
-    page = page_object([_without_document(each) for each in found[:limit]], has_more=len(found) > limit)
+    page = await page_of_versions(policies.page, _without_document, context.db, caller, after=after, limit=limit, what="policies")
     return page | await in_thread(policies.applied_labels, context.db, caller.tenant_id)
 
 

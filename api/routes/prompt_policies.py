@@ -8,11 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.context import AppContext, PoliciesReader, PoliciesWriter
 from api.http.idempotency import Once
-from api.http.problems import ProblemError
+from api.http.pages import page_of_versions
 from api.http.threads import in_thread
-from api.routes.files import page_object
 from guardfleet.domain.detection import DETECTOR_NAME
-from guardfleet.errors import NotFoundError
 from guardfleet.store.policy import prompt_policies
 from guardfleet.store.policy.prompt_policies import MOST_CHARS, Version
 
@@ -51,11 +49,9 @@ async def listing(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
     """List all versions of your policies for prompts, newest first."""
-    try:
-        found = await in_thread(prompt_policies.page, context.db, caller.tenant_id, after=after, limit=limit + 1)
-    except NotFoundError:
-        raise ProblemError(400, "invalid_cursor", "after is none of your policies: take `last_id`.", param="after") from None
-    return page_object([policy_object(each) for each in found[:limit]], has_more=len(found) > limit)
+    return await page_of_versions(
+        prompt_policies.page, policy_object, context.db, caller, after=after, limit=limit, what="policies"
+    )
 
 
 @router.get("/{name}@{version}")

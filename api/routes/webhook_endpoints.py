@@ -12,9 +12,9 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, Context, WebhooksReader, WebhooksWriter
 from api.http.fields import Asked
+from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
-from api.routes.files import page_object
 from guardfleet.domain import ids
 from guardfleet.domain.events import KINDS, EventKind
 from guardfleet.domain.options import WHOLE
