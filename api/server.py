@@ -8,10 +8,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import openapi
-from api.body.body_limit import Bounded
+from api.body.body_limit import CONSOLE, Bounded
+from api.console.application import make_console
+from api.console.navigation import HOME
 from api.context import PASSES, Context
 from api.http import problems
 from api.http.connections import make_server
@@ -109,6 +112,9 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
         prompt_policies, lists, labels, audit, erasures, holds,
     ):  # fmt: skip
         app.include_router(routes.router)
+    if settings.console.enabled:
+        app.mount(CONSOLE, make_console(context))
+        app.add_api_route("/", _to_console, include_in_schema=False)
     problems.install(app)
     openapi.install(app)
     app.add_middleware(Bounded, max_bytes=settings.tuning.api_max_json_bytes, pause_s=settings.tuning.api_pause_s)
@@ -117,6 +123,10 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
 
     app.include_router(health_probes.router)
     return app
+
+
+async def _to_console() -> Response:
+    return RedirectResponse(HOME, 307)
 
 
 def serve(settings: Settings) -> int:

@@ -30,6 +30,7 @@ from tokenizers import models, pre_tokenizers, processors
 
 from worker.engine.engine import BatchingEngine
 from worker.engine.factory import make_backend, make_engine
+from worker.engine.model.vocabulary import PLAIN
 from worker.engine.spec import Spec
 
 PEERS = "onnxruntime, onnx and onnxscript are not installed: python -m pip install onnxruntime onnx onnxscript"
@@ -39,12 +40,15 @@ TOGETHER = 1024  # tokens of a peer's batch
 SILENT: Any = {"on_batch": lambda report: None, "on_fatal": print}
 LOAD = 0.7  # of the sustained rate
 SEED = 7
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+PLAIN_WORDS = PLAIN[0].split()  # a tokenizer that knows no plain word is refused at load
+WORDS = [*SPECIAL, *PLAIN_WORDS, *(f"w{number}" for number in range(len(SPECIAL) + len(PLAIN_WORDS), VOCABULARY))]
 Rows = np.ndarray[Any, Any]  # (rows, tokens) of ids
 Judge = Callable[[Rows], Rows]  # -> probabilities, (rows, labels)
 
 
 def save_model(folder: pathlib.Path, layers: int) -> str:
-    """Write a model of RoBERTa base's shape with random weights; its words are `w5`, `w6`, ... of one token each."""
+    """Write a model of RoBERTa base's shape with random weights; each word of WORDS is one token."""
     torch.manual_seed(SEED)
     config = transformers.RobertaConfig(
         vocab_size=VOCABULARY,
@@ -57,7 +61,7 @@ def save_model(folder: pathlib.Path, layers: int) -> str:
     network = transformers.RobertaForSequenceClassification(config)
     network.classifier.out_proj.weight.data *= 20  # so that texts differ
     network.save_pretrained(folder)
-    words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4} | {f"w{number}": number for number in range(5, VOCABULARY)}
+    words = {word: at for at, word in enumerate(WORDS)}
     made = tokenizers.Tokenizer(models.WordLevel(words, unk_token="<unk>"))  # noqa: S106 - no password
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
@@ -75,7 +79,7 @@ def rows_of(n: int, tokens: int) -> Rows:
 
 def texts_of(rows: Rows) -> list[str]:
     """Return the texts that are tokenised to these rows."""
-    return [" ".join(f"w{number}" for number in row[1:-1]) for row in rows]
+    return [" ".join(WORDS[number] for number in row[1:-1]) for row in rows]
 
 
 def engine_for(folder: str, quantize: str) -> BatchingEngine:

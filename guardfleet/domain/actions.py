@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-KEY, COMMAND, PROGRAM, API, DISPATCHER, WORKER = "key", "command", "program", "api", "dispatcher", "worker"
+KEY, PERSON, COMMAND, PROGRAM, API, DISPATCHER, WORKER = "key", "person", "command", "program", "api", "dispatcher", "worker"
 UNKNOWN = "unknown"  # the default of the column: a version before 0018 recorded it
 ACTORS: Mapping[str, str] = MappingProxyType(
     {
         KEY: "an API key, by its public id",
+        PERSON: "somebody who signed in to the console by OpenID Connect, by the subject's name there",
         COMMAND: "a command, by its user and host",
         PROGRAM: "an application with the direct client, by its user and host",
         API: "an API process by itself, by its host",
@@ -47,6 +48,8 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "key.create": "an API key was created",
         "key.rotate": "an API key got a successor",
         "key.revoke": "an API key was revoked",
+        "session.begin": "somebody signed in to the console",
+        "session.end": "somebody signed out of the console",
         "secret_key.pin": "the installation's secret key was pinned for the first time",
         "secret_key.rotate": "the installation's secret key was replaced",
         "secret_key.retire": "everything but API keys was moved to the new secret key",

@@ -8,7 +8,7 @@ from pydantic_settings import NoDecode
 from guardfleet.domain.actions import LEAST_DAYS
 from guardfleet.domain.detection import DETECTOR_NAME
 from guardfleet.domain.verdict import GUARD
-from guardfleet.settings.parsing import Delay, Limit, Listed, Network
+from guardfleet.settings.parsing import Delay, Granted, Limit, Listed, Network
 from guardfleet.settings.server_urls import require_plain
 
 
@@ -168,3 +168,31 @@ class ApiSettings(Group):
         if url is not None:
             require_plain(url.get_secret_value())
         return url
+
+
+class ConsoleSettings(Group):
+    """The console: pages in the API process, and who may sign in."""
+
+    enabled: bool = Field(default=True, description="Serve the console at /console/.")
+    session_hours: float = Field(default=12.0, gt=0.0, le=720.0, description="A session ends this long after signing in.")
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s]+$",
+        description="How browsers reach the API, as `https://moderation.example.com`, if a proxy is in front; for OpenID Connect.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None, pattern=r"^https?://\S+$", description="OpenID Connect: the issuer's URL. Empty: API keys alone sign in."
+    )
+    oidc_client_id: str | None = Field(default=None, description="The client id that the issuer knows guardfleet by.")
+    oidc_client_secret: SecretStr | None = Field(default=None, description="Its client secret.")
+    oidc_claim: str = Field(default="groups", description="The claim whose values say what somebody may do.")
+    oidc_roles: Annotated[tuple[Granted, ...], NoDecode, Listed] = Field(
+        default=(),
+        description="What values of the claim grant: `VALUE=ROLE` or `VALUE=ROLE@TENANT`, as `ts-team=reviewer,leads=admin@acme`.",
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "ConsoleSettings":
+        if self.oidc_issuer and not (self.oidc_client_id and self.oidc_client_secret and self.oidc_roles):
+            raise ValueError("oidc_issuer needs oidc_client_id, oidc_client_secret and oidc_roles")
+        return self

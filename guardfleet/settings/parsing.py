@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from guardfleet.domain.detection import DETECTOR_NAME
+from guardfleet.domain.scopes import ROLES
 from guardfleet.domain.verdict import GUARD
 
 
@@ -42,6 +43,15 @@ def _served(value: str) -> str:
     return f"{name.strip()}={model.strip()}"
 
 
+def _granted(value: str) -> str:
+    """Validate what a value of a claim grants. Raises ValueError."""
+    claimed, _, role = value.rpartition("=")
+    role, _, tenant = role.partition("@")
+    if not claimed.strip() or role.strip() not in ROLES:
+        raise ValueError(f"write VALUE=ROLE or VALUE=ROLE@TENANT, with a role of {', '.join(ROLES)}")
+    return f"{claimed.strip()}={role.strip()}" + (f"@{tenant.strip()}" if tenant.strip() else "")
+
+
 def each_once(served: tuple[str, ...]) -> tuple[str, ...]:
     """Validate that no detector has two models. Raises ValueError."""
     names = [one.partition("=")[0] for one in served]
@@ -53,5 +63,6 @@ def each_once(served: tuple[str, ...]) -> tuple[str, ...]:
 Listed = BeforeValidator(_items)
 Network = Annotated[str, AfterValidator(_network)]
 Served = Annotated[str, AfterValidator(_served)]
+Granted = Annotated[str, AfterValidator(_granted)]
 Limit = Annotated[str, AfterValidator(_limit)]
 Delay = Annotated[float, Field(ge=0.0, le=31_536_000.0)]

@@ -12,6 +12,7 @@ from guardfleet.errors import ConfigurationError
 from guardfleet.settings.groups import (
     ApiSettings,
     CacheSettings,
+    ConsoleSettings,
     EngineSettings,
     IntakeSettings,
     RetentionSettings,
@@ -79,6 +80,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     webhooks: WebhookSettings = WebhookSettings()
     api: ApiSettings = ApiSettings()
+    console: ConsoleSettings = ConsoleSettings()
     tuning: Tuning = Tuning()
 
     api_url: str | None = Field(None, description="API to submit to, instead of the database: http://host:8080.")

@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from guardfleet.domain import ids
 from guardfleet.domain.ids import DEFAULT_TENANT
+from guardfleet.domain.scopes import ALL, APART, AUDIT, ERASE, HOLD, MANAGE_KEYS, SCOPES
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import audit, installation
@@ -17,15 +18,6 @@ from guardfleet.store.postgres.database import Connection, Database
 
 PREFIX = "gf_"  # a fixed prefix helps secret scanners
 HINT_CHARACTERS = 4
-ALL = "all"
-AUDIT = "audit:read"
-ERASE, HOLD = "erasures:write", "holds:write"
-# Scopes that `all` does not include: who works with texts need not see who else does, destroy them for good, or forbid it.
-APART = (AUDIT, ERASE, HOLD)
-SCOPES = (
-    ALL, "batches:read", "batches:write", "files:read", "files:write", "moderate", "policies:read", "policies:write",
-    "webhooks:read", "webhooks:write", *APART,
-)  # fmt: skip
 USED_S = 60.0  # precision of last_used_at
 
 
@@ -193,4 +185,18 @@ def _unknown(label: str) -> NotFoundError:
     return NotFoundError(ids.KEY.unknown.format(label))
 
 
-__all__ = ["DEFAULT_TENANT", "SCOPES", "ApiKey", "Caller", "authenticate", "create", "every", "revoke", "rotate"]
+__all__ = [
+    "AUDIT",
+    "DEFAULT_TENANT",
+    "ERASE",
+    "HOLD",
+    "MANAGE_KEYS",
+    "SCOPES",
+    "ApiKey",
+    "Caller",
+    "authenticate",
+    "create",
+    "every",
+    "revoke",
+    "rotate",
+]

@@ -56,7 +56,7 @@ SLUGS = (
     "delivery_message_returned", "endpoint_disabled",
     "outage_began", "outage_goes_on", "outage_ended", "model_loading", "model_failed", "health_changed",
     "setting_renamed", "step_raised", "listening_failed",
-    "request", "request_failed", "throttle_away", "watching_paused",
+    "request", "request_failed", "console_violation", "throttle_away", "watching_paused",
     "file_intake_paused", "file_intake_failed", "file_intake_ended",
     "policy_not_understood",
     "swap_began", "swap_done", "swap_failed", "swap_waits", "golden_checked", "comparison_failed", "comparison_dropped",

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from guardfleet.domain.states import JobState
 from guardfleet.store.schema.administration import AuditEvent, InstallationKey, SchemaSupport, Tenant
 from guardfleet.store.schema.base import NOW, ZERO, Base, identity
+from guardfleet.store.schema.console import ConsolePreference, ConsoleSession
 from guardfleet.store.schema.deployments import Comparison, Deployment, Disagreement, Seat
 from guardfleet.store.schema.detections import Detected, DetectionRow
 from guardfleet.store.schema.erasures import Erasure, HeldJob, LegalHold
@@ -47,6 +48,8 @@ __all__ = [
     "AuditEvent",
     "Base",
     "Comparison",
+    "ConsolePreference",
+    "ConsoleSession",
     "Decision",
     "Delivery",
     "Deployment",

@@ -1,0 +1,36 @@
+"""The areas of the console, in the order of the menu, and the scope that opens each."""
+
+from typing import NamedTuple
+
+from guardfleet.store.keys import Caller
+
+HOME = "/console/"
+
+
+class Area(NamedTuple):
+    """An area: the first part of its paths, its name in the menu, the scope without which it does not exist for somebody."""
+
+    slug: str
+    name: str
+    scope: str
+
+    @property
+    def path(self) -> str:
+        """The area's first page."""
+        return f"{HOME}{self.slug}"
+
+
+AREAS = (
+    Area("try", "Try it", "moderate"),
+    Area("jobs", "Jobs", "batches:read"),
+    Area("verdicts", "Verdicts", "batches:read"),
+    Area("review", "Review", "reviews:write"),
+    Area("policies", "Policies", "policies:read"),
+    Area("lists", "Lists", "policies:read"),
+    Area("fleet", "Fleet", "batches:read"),
+)
+
+
+def areas_of(caller: Caller) -> list[Area]:
+    """Return the areas that somebody may enter."""
+    return [area for area in AREAS if caller.may(area.scope)]

@@ -1,0 +1,14 @@
+"""Placeholder."""
+
+from starlette.responses import Response
+
+from api.console.asking import Ask
+from api.console.routing import page
+
+
+async def first(ask: Ask) -> Response:
+    """Show the area."""
+    return ask.render("placeholder.html", title="lists")
+
+
+routes = [page("/lists", first, scope="policies:read")]

@@ -1,0 +1,142 @@
+"""The console's frame: signing in and out, who may do what, and what every answer says to browsers."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+import pytest
+
+from guardfleet.domain.scopes import ROLES
+from guardfleet.security.encryption import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store import keys, sessions
+from guardfleet.store.postgres.database import Database
+from tests.services.fixtures import with_broker
+from tests.services.served import served
+
+pytestmark = [with_broker("redis")]
+
+
+@contextmanager
+def visitor(url: str, key: str | None = None) -> Iterator[httpx2.Client]:
+    """A browser without a screen; signed in, if a key is given."""
+    with httpx2.Client(base_url=url, timeout=60) as client:
+        if key is not None:
+            answer = client.post("/console/sign-in", data={"key": key})
+            assert answer.status_code == 303, answer.text
+        yield client
+
+
+def csrf_in(page: str) -> str:
+    """The token of a page's forms."""
+    return re.search(r'name="csrf" value="([0-9a-f]+)"', page).group(1)
+
+
+@pytest.fixture
+def url(settings: Settings) -> Iterator[str]:
+    with served(settings) as found:
+        yield found
+
+
+@pytest.fixture
+def admin_key(db: Database, keyring: Keyring) -> str:
+    return keys.create(db, keyring, name="root", scopes=ROLES["admin"])
+
+
+def test_a_stranger_is_sent_to_the_sign_in_and_back_to_the_page_afterwards(url: str, admin_key: str) -> None:
+    with visitor(url) as stranger:
+        assert stranger.get("/").headers["location"] == "/console/"
+        sent = stranger.get("/console/jobs?state=running")
+        assert (sent.status_code, sent.headers["location"]) == (303, "/console/sign-in?next=%2Fconsole%2Fjobs%3Fstate%3Drunning")
+        form = stranger.get(sent.headers["location"])
+        assert 'value="/console/jobs?state=running"' in form.text
+        back = stranger.post("/console/sign-in", data={"key": admin_key, "next": "/console/jobs?state=running"})
+        assert (back.status_code, back.headers["location"]) == (303, "/console/jobs?state=running")
+        assert stranger.get("/console/jobs").status_code == 200
+
+
+@pytest.mark.parametrize("elsewhere", ["https://evil.test/", "//evil.test/", "/console/\\evil.test", "/v1/batches", "javascript:x"])
+def test_a_sign_in_leads_to_no_other_site(url: str, admin_key: str, elsewhere: str) -> None:
+    with visitor(url) as stranger:
+        assert stranger.post("/console/sign-in", data={"key": admin_key, "next": elsewhere}).headers["location"] == "/console/"
+
+
+def test_a_wrong_key_is_told_and_many_are_refused(url: str) -> None:
+    with visitor(url) as stranger:
+        wrong = stranger.post("/console/sign-in", data={"key": "gf_" + "x" * 43})
+        assert wrong.status_code == 401
+        assert "No key in use is this one" in wrong.text
+        assert "set-cookie" not in wrong.headers
+        statuses = [stranger.post("/console/sign-in", data={"key": "gf_no"}).status_code for _ in range(12)]
+        assert statuses[-1] == 429
+
+
+def test_every_answer_keeps_to_itself_and_out_of_caches(url: str, admin_key: str) -> None:
+    with visitor(url, admin_key) as person:
+        for path in ("/console/jobs", "/console/none", "/console/sign-in", "/console/preferences"):
+            headers = person.get(path).headers
+            assert headers["cache-control"] == "no-store"
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert "unsafe" not in headers["content-security-policy"]
+            assert headers["referrer-policy"] == "same-origin"
+        cookie = person.post("/console/sign-in", data={"key": admin_key}).headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+
+
+def test_a_forged_action_is_refused(url: str, admin_key: str, db: Database) -> None:
+    with visitor(url, admin_key) as person:
+        csrf = csrf_in(person.get("/console/preferences").text)
+        for forged in (
+            {"data": {"theme": "dark"}},
+            {"data": {"theme": "dark", "csrf": "0" * 64}},
+            {"data": {"theme": "dark", "csrf": csrf}, "headers": {"origin": "https://evil.test"}},
+            {"data": {"theme": "dark", "csrf": csrf}, "headers": {"sec-fetch-site": "cross-site"}},
+        ):
+            assert person.post("/console/preferences", **forged).status_code == 403
+        assert 'data-theme="auto"' in person.get("/console/preferences").text
+        assert person.post("/console/preferences", data={"theme": "dark", "csrf": csrf}).status_code == 303
+        assert 'data-theme="dark"' in person.get("/console/preferences").text
+
+
+def test_a_session_ends_with_its_key_and_when_somebody_signs_out(url: str, admin_key: str, db: Database, keyring: Keyring) -> None:
+    with visitor(url, admin_key) as person:
+        csrf = csrf_in(person.get("/console/preferences").text)
+        assert person.post("/console/sign-out", data={"csrf": csrf}).headers["location"] == "/console/sign-in?done=signed_out"
+        assert person.get("/console/jobs").status_code == 303
+    caller = keys.authenticate(db, keyring, admin_key)
+    token = sessions.begin_by_key(db, caller, hours=1)
+    assert sessions.find(db, token).who == caller.label
+    keys.revoke(db, caller.label)
+    assert sessions.find(db, token) is None
+    assert sessions.find(db, "no token") is None
+
+
+@pytest.mark.parametrize(
+    ("role", "areas"), [("reviewer", ["Review"]), ("viewer", ["Try it", "Jobs", "Verdicts", "Policies", "Lists", "Fleet"])]
+)
+def test_a_role_sees_its_own_areas(url: str, db: Database, keyring: Keyring, role: str, areas: list[str]) -> None:
+    key = keys.create(db, keyring, name=role, scopes=ROLES[role])
+    with visitor(url, key) as person:
+        page = person.get(person.get("/console/").headers["location"]).text
+        menu = re.search(r"<nav.*?</nav>", page, re.DOTALL).group()
+        assert re.findall(r">([^<>]+)</a>", menu) == areas
+        if role == "reviewer":
+            assert person.get("/console/jobs").status_code == 403
+
+
+def test_pages_are_in_the_language_that_somebody_prefers(url: str, admin_key: str) -> None:
+    with visitor(url) as stranger:
+        assert "登录" in stranger.get("/console/sign-in", headers={"accept-language": "zh-CN,en;q=0.5"}).text
+    with visitor(url, admin_key) as person:
+        csrf = csrf_in(person.get("/console/preferences").text)
+        person.post("/console/preferences", data={"language": "zh", "csrf": csrf})
+        assert "任务" in person.get("/console/jobs").text
+
+
+def test_a_page_that_does_not_exist_is_told_with_the_requests_id(url: str, admin_key: str) -> None:
+    with visitor(url, admin_key) as person:
+        answer = person.get("/console/none")
+        assert answer.status_code == 404
+        assert answer.headers["x-request-id"] in answer.text
