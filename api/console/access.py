@@ -5,12 +5,13 @@ Invariant: an action is done only for a session whose own form or script sent it
 pages hold.
 """
 
+import hashlib
 import hmac
 import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from itsdangerous import BadSignature, Signer
+from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
 from limits import parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -25,6 +26,7 @@ from guardfleet.store import audit, sessions
 from guardfleet.store.sessions import Session
 
 COOKIE = "guardfleet"
+ATTEMPT, ATTEMPT_S = "guardfleet-sign-in", 600  # of a sign-in by OpenID Connect that has begun, s
 SALT = "guardfleet.console.session"
 KNOWN_S = 5.0  # a revoked key, or a session that ended elsewhere, keeps its pages for this long, as it does over HTTP
 MOST_KNOWN = 10_000
@@ -88,14 +90,33 @@ class Access:
         """Take the cookie back."""
         response.delete_cookie(self.cookie(request), path="/", secure=self.is_secure(request), httponly=True, samesite="lax")
 
-    def cookie(self, request: Request) -> str:
-        """Return the cookie's name: over TLS, one that browsers take from no other host and from no unencrypted page."""
-        return f"__Host-{COOKIE}" if self.is_secure(request) else COOKIE
+    def cookie(self, request: Request, name: str = COOKIE) -> str:
+        """Return a cookie's name: over TLS, one that browsers take from no other host and from no unencrypted page."""
+        return f"__Host-{name}" if self.is_secure(request) else name
 
     def is_secure(self, request: Request) -> bool:
         """Return whether the browser's connection is encrypted, as far as this process or its settings know."""
         public = self._context.settings.console.public_url
         return request.url.scheme == "https" or bool(public and public.startswith("https:"))
+
+    def begin_attempt(self, request: Request, response: Response, attempt: str) -> None:
+        """Give the browser what a sign-in by OpenID Connect must come back with."""
+        response.set_cookie(
+            self.cookie(request, ATTEMPT), self._attempts().dumps(attempt), max_age=ATTEMPT_S, path="/",
+            secure=self.is_secure(request), httponly=True, samesite="lax",
+        )  # fmt: skip
+
+    def attempt_of(self, request: Request) -> str | None:
+        """Return what this browser's sign-in must come back with; None if it began none in the last minutes."""
+        try:
+            found: str = self._attempts().loads(request.cookies.get(self.cookie(request, ATTEMPT), ""), max_age=ATTEMPT_S)
+        except BadSignature:
+            return None
+        return found
+
+    def end_attempt(self, request: Request, response: Response) -> None:
+        """Forget it: it signs in once."""
+        response.delete_cookie(self.cookie(request, ATTEMPT), path="/", secure=self.is_secure(request), httponly=True)
 
     def csrf(self, token: str) -> str:
         """Return what the forms of a session's pages hold."""
@@ -120,7 +141,12 @@ class Access:
 
     def _signer(self) -> Signer:
         newest, *others = self._keys()
-        return Signer([*others, newest], salt=SALT, key_derivation="hmac", digest_method="sha256")
+        return Signer([*others, newest], salt=SALT, key_derivation="hmac", digest_method=hashlib.sha256)
+
+    def _attempts(self) -> URLSafeTimedSerializer:
+        newest, *others = self._keys()
+        digest = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
+        return URLSafeTimedSerializer([*others, newest], salt=f"{SALT}.attempt", signer_kwargs=digest)
 
     def _keys(self) -> Sequence[bytes]:
         return [hmac.digest(key, SALT.encode(), "sha256") for key in self._context.keyring.cursor_keys]
