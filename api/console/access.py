@@ -130,12 +130,11 @@ class Access:
             raise ProblemError(403, "foreign_form", "this form is not of your session: load the page again, and repeat it.")
 
     def count_failure(self, request: Request) -> None:
-        """Count a wrong key of an address."""
-        self._failures.hit(FAILURES, _address(request))
+        """Count a wrong key of an address; ProblemError 429 if there are too many within a minute.
 
-    def require_few_failures(self, request: Request) -> None:
-        """Raise ProblemError 429 for an address with too many wrong keys within a minute."""
-        if not self._failures.test(FAILURES, _address(request)):
+        A right key is taken all the same: behind a proxy all people may share an address, and nobody shall lock them out.
+        """
+        if not self._failures.hit(FAILURES, _address(request)):
             detail = "too many wrong keys came from your address: wait a minute."
             raise ProblemError(429, "too_many_failures", detail, headers={"Retry-After": "60"})
 
@@ -154,9 +153,10 @@ class Access:
 
 def require_same_site(request: Request, public_url: str | None = None) -> None:
     """Raise ProblemError 403 if the browser says that another site's page sent this."""
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    own = {request.headers.get("host", "")} | ({urlsplit(public_url).netloc} if public_url else set())
-    if site not in (None, "same-origin", "none") or (origin is not None and urlsplit(origin).netloc not in own):
+    site, origin = request.headers.get("sec-fetch-site"), urlsplit(request.headers.get("origin", ""))
+    own = {request.headers.get("host", ""), urlsplit(public_url or "").netloc}
+    is_own = origin.netloc in own or origin.hostname in own  # a proxy may leave the port out of Host
+    if site not in (None, "same-origin", "none") or ("origin" in request.headers and not is_own):
         raise ProblemError(403, "foreign_site", "another site's page sent this: open the console's own page, and repeat it.")
 
 

@@ -36,7 +36,6 @@ async def by_key(request: Request) -> Response:
     context: Context = request.app.state.context
     access: Access = request.app.state.access
     require_same_site(request, context.settings.console.public_url)
-    access.require_few_failures(request)
     form = dict(await form_of(request, MOST_BYTES))
     to = local(form.get("next", HOME))
     given = form.get("key", "").strip()
