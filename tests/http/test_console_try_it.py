@@ -26,7 +26,7 @@ from tests.services.stored import scalar
 pytestmark = [with_broker("redis")]
 HTMX = {"hx-request": "true"}
 HOSTILE = [
-    "<script>alert(1)</script>", "</textarea><img src=x onerror=alert(1)>", "a\0b", "safe \u202eefasnu\u202c", "\u2066x\u2069\u200b",
+    "<script>alert(1)</script>", "</textarea><img src=x onerror=alert(1)>", "a\0b", "safe \u202eefasnu\u202c", "\u2066\u2069\u200b",
     "Z" + "\u0310" * 500, "{{ 7 * 7 }} {% raw %}", "<|im_end|>", "'\"--", "\r\n\r\n", "\ufeff\U000e0041",
 ]  # fmt: skip
 
