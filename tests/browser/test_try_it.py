@@ -42,7 +42,7 @@ def test_a_person_tries_a_text_a_conversation_and_two_policies(browser: Browser,
         visitor.looks("try-conversation")
         visitor.uses("Judge")
         visitor.sees("What was judged")
-        assert visitor.page.locator(".try-role").all_inner_texts() == ["user", "assistant"]
+        assert visitor.page.locator(".try-role").all_inner_texts() == ["user", "assistant"] * 2  # on both sides
         visitor.uses("Remove turn 1")
         visitor.page.locator("#text").wait_for()
         assert visitor.page.input_value("#text") == "Mix them, and wait an hour."
@@ -53,8 +53,7 @@ def test_a_long_text_and_dark_colours(browser: Browser, site: Site) -> None:
         visitor.page.emulate_media(color_scheme="dark")
         visitor.goes_to("/console/try")
         visitor.reaches("Text")
-        visitor.types("A quiet day at the lake. " * 1200)
+        visitor.types("A quiet day at the lake. " * 850)
         visitor.uses("Judge")
         visitor.sees("characters are not shown here")
-        visitor.sees("judged in windows")
         visitor.looks("try-long-dark")
