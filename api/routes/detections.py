@@ -1,5 +1,6 @@
 """Detections while the caller waits: what detectors other than the guard say of texts."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -11,12 +12,10 @@ from api.body.duplicate_members import unambiguous
 from api.context import AppContext, ModerateCaller
 from api.http.fields import JUDGED, Asked
 from api.http.problems import ProblemError
-from api.http.threads import in_thread
-from api.routes.moderations import MOST_INPUTS, MOST_MESSAGES, row_for
+from api.routes.moderations import MOST_INPUTS, MOST_MESSAGES, judged, row_for
 from guardfleet.domain import ids
 from guardfleet.domain.plan import MOST_DETECTORS, detectors_of
 from guardfleet.domain.verdict import GUARD
-from guardfleet.store.models import require_detectors
 
 router = APIRouter(prefix="/v1", tags=["detections"], dependencies=[Depends(unambiguous)])
 
@@ -48,19 +47,14 @@ async def detect(asked: DetectRequest, request: Request, context: AppContext, ca
     """
     if (asked.input is None) == (asked.messages is None):
         raise ProblemError(400, "invalid_request", "give either input or messages.", param="input")
-    try:
-        names = detectors_of(asked.detectors)
-    except ValueError as error:
-        raise ProblemError(400, "invalid_request", f"{error}.", param="detectors") from None
+    names = plan_of(asked.detectors)
     if asked.messages is not None:
         rows = [row_for(0, {"messages": asked.messages}, context, param="messages")]
     elif isinstance(asked.input, str):
         rows = [row_for(0, {"text": asked.input}, context)]
     else:
         rows = [row_for(i, {"text": text}, context, param=f"input[{i}]") for i, text in enumerate(asked.input or ())]
-    await in_thread(require_detectors, context.db, names)  # before it costs quota
-    await context.throttle.spend(request, caller, len(rows))
-    job, page = await context.online.judge(rows, tenant_id=caller.tenant_id, model=None, detectors=names)
+    job, page = await judged(request, context, caller, rows, None, detectors=names)
     said = page.detections or {}
     verdicts = list(page.json_objects()) if GUARD in names else []
     results = [b'{"index":%d,"detections":%b%b}' % (
@@ -70,3 +64,11 @@ async def detect(asked: DetectRequest, request: Request, context: AppContext, ca
     ) for i, row in enumerate(page.rows)]  # fmt: skip
     about = {"id": ids.MODERATION.of(job.public_id), "object": "detection"}
     return Response(b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], b",".join(results)), media_type="application/json")
+
+
+def plan_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the detectors in the order in which they judge. Raises ProblemError 400 for names that make no plan."""
+    try:
+        return detectors_of(names)
+    except ValueError as error:
+        raise ProblemError(400, "invalid_request", f"{error}.", param="detectors") from None

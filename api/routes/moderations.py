@@ -1,5 +1,6 @@
 """Moderations while the caller waits: in OpenAI's terms, and in the guard's own."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -24,7 +25,7 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import PLACED, row_of
 from guardfleet.store.jobs.interactive import OnlineJob
 from guardfleet.store.keys import Caller
-from guardfleet.store.models import require_served, served
+from guardfleet.store.models import require_detectors, require_served, served
 from guardfleet.verdicts.encoding import StoredVerdict
 from guardfleet.verdicts.page import Page
 from guardfleet.verdicts.rationale import reason_of
@@ -139,7 +140,12 @@ async def judge(
 
     Raises ProblemError if there is no verdict and never will be.
     """
-    job, page = await _judged(request, context, caller, [row_for(0, value, context)], model, keeps_nothing=keeps_nothing)
+    job, page = await judged(request, context, caller, [row_for(0, value, context)], model, keeps_nothing=keeps_nothing)
+    return job, *verdict_in(page)
+
+
+def verdict_in(page: Page) -> tuple[StoredVerdict, Model, Decision | None]:
+    """Return the only verdict of a page, the model, and what the policy decided. Raises ProblemError for an error: it is final."""
     (row,), (decision,) = page.rows, page.decided()
     said = row.judgement
     if said.severity is Severity.ERROR:
@@ -147,7 +153,7 @@ async def judge(
         status = 400 if code in UNFIT else 422
         headers = {ACTION: decision.action} if decision else None
         raise ProblemError(status, code, f"the input cannot be judged: {reason_of(said)}.", param="input", headers=headers)
-    return job, row, page.models[row.model_id], decision
+    return row, page.models[row.model_id], decision
 
 
 async def _several(
@@ -165,7 +171,7 @@ async def _several(
             first = refused
     if not rows:
         raise first
-    job, page = await _judged(request, context, caller, list(rows.values()), model)
+    job, page = await judged(request, context, caller, list(rows.values()), model)
     for i, row, decision in zip(rows, page.rows, page.decided(), strict=True):
         results[i] = result_json(row, page.models[row.model_id], decision, flag_from=flag_from)
         if row.judgement.severity is Severity.ERROR:
@@ -205,14 +211,29 @@ def _error(i: int, said: Judgement) -> dict[str, Any]:
     return {"index": i, "param": f"input[{i}]", "code": said.error, "message": f"{reason_of(said)}.", "final": True}
 
 
-async def _judged(
-    request: Request, context: Context, caller: Caller, rows: list[PayloadRow], model: str | None, *, keeps_nothing: bool = False
+async def judged(
+    request: Request,
+    context: Context,
+    caller: Caller,
+    rows: list[PayloadRow],
+    model: str | None,
+    *,
+    detectors: Sequence[str] | None = None,
+    keeps_nothing: bool = False,
 ) -> tuple[OnlineJob, Page]:
+    """Return the job and the verdicts of these texts, taken off the caller's quota; `detectors` as in a plan, None: the guard.
+
+    Raises NotFoundError, RejectedError, and ProblemError 429 and 503.
+    """
     named = None if model is None or model.startswith(THEIRS) else model
-    if named is not None:
-        await in_thread(require_served, context.db, named)  # `judge_now` checks it too; here before it costs quota
+    if named is not None:  # `judge_now` checks both too; here before it costs quota
+        await in_thread(require_served, context.db, named)
+    if detectors is not None:
+        await in_thread(require_detectors, context.db, detectors)
     await context.throttle.spend(request, caller, len(rows))
-    return await context.online.judge(rows, tenant_id=caller.tenant_id, model=named, keeps_nothing=keeps_nothing)
+    return await context.online.judge(
+        rows, tenant_id=caller.tenant_id, model=named, detectors=detectors, keeps_nothing=keeps_nothing
+    )
 
 
 def row_for(i: int, value: dict[str, Any], context: Context, *, param: str = "input") -> PayloadRow:

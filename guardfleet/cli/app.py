@@ -18,6 +18,7 @@ from guardfleet.cli.commands.plan import plan
 from guardfleet.cli.commands.policy_app import policy_app, redecide
 from guardfleet.cli.commands.processes import api, dispatcher, worker
 from guardfleet.cli.commands.prompt_policy_app import prompt_policy_app
+from guardfleet.cli.commands.report import report
 from guardfleet.cli.commands.retry import retry
 from guardfleet.cli.doctor.examination import WITHIN_S
 from guardfleet.cli.input_options import AllowEmpty, Sources, reading_of
@@ -229,7 +230,7 @@ def prioritise(job: JobLabel, priority: Annotated[int, typer.Argument(min=-100, 
     return jobs.prioritise(load_settings(), job, priority)
 
 
-for command in (retry, redecide, evaluate, sample, reviews, worker, dispatcher, api, audit, plan, erase, erasures):
+for command in (report, retry, redecide, evaluate, sample, reviews, worker, dispatcher, api, audit, plan, erase, erasures):
     app.command()(command)
 
 

@@ -96,7 +96,7 @@ def newest_of(db: Database, detector: str) -> Model:
 def unknown_detectors(db: Database, asked: Sequence[str]) -> list[str]:
     """Return those of the detectors that no worker has ever served, sorted."""
     others = {detector_of(entry) for entry in asked} - {GUARD}
-    return sorted(others - _detectors(db).keys()) if others else []
+    return sorted(others - served_detectors(db).keys()) if others else []
 
 
 def require_detectors(db: Database, asked: Sequence[str]) -> None:
@@ -107,7 +107,7 @@ def require_detectors(db: Database, asked: Sequence[str]) -> None:
     others = [entry for entry in asked if entry != GUARD]
     if not others:
         return
-    served_so_far = _detectors(db)
+    served_so_far = served_detectors(db)
     for entry in others:
         name = detector_of(entry)
         if name in served_so_far:
@@ -120,8 +120,8 @@ def require_detectors(db: Database, asked: Sequence[str]) -> None:
             )
 
 
-def _detectors(db: Database) -> dict[str, str | None]:
-    """Return whether the newest model of each detector takes a policy, by the detector's name."""
+def served_detectors(db: Database) -> dict[str, str | None]:
+    """Return whether the newest model of each detector served so far takes a policy, a word of PROMPT_POLICY, by its name."""
     with db.session() as connection:
         found = connection.execute(
             f"""select distinct on (detector) detector, prompt_policy from model
