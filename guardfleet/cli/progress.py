@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -188,6 +188,8 @@ def summary(
         say(_cost(job, price), to=to)
     if job.second_model:
         say(_cascade(job), to=to)
+    for name, cascade in job.cascades.items():
+        say(f"{name}: {_escalated(job, cascade)}", to=to)
     if job.retry_of:
         say(f"retry of {ids.JOB.of(job.retry_of)}", to=to)
     if job.retries:
@@ -233,9 +235,15 @@ def _cost(job: JobView, price: float | None) -> str:
 
 
 def _cascade(job: JobView) -> str:
-    share = job.escalated / max(1, job.done)
-    agreed = f"of {job.sampled:,} others it was asked too, it agreed on {job.agreed:,}" if job.sampled else "no others were sampled"
+    counts = {"escalated": job.escalated, "sampled": job.sampled, "agreed": job.agreed}
+    return _escalated(job, {"escalate_to": job.second_model, "confidence_threshold": job.sure, **counts})
+
+
+def _escalated(job: JobView, cascade: Mapping[str, Any]) -> str:
+    """Say how many texts went on to a second model or detector, and how often it agreed."""
+    n, sampled, sure = cascade["escalated"], cascade["sampled"], cascade["confidence_threshold"]
+    others = f"of {sampled:,} others it was asked too, it agreed on {cascade['agreed']:,}" if sampled else "no others were sampled"
     return (
-        f"{job.escalated:,} of {job.done:,} texts ({share:.1%}) went on to {job.second_model}, the first model being less than"
-        f" {job.sure:.0%} sure; {agreed}"
+        f"{n:,} of {job.done:,} texts ({n / max(1, job.done):.1%}) went on to {cascade['escalate_to']}, the first "
+        f"{'model' if cascade['escalate_to'] == job.second_model else 'detector'} being less than {sure:.0%} sure; {others}"
     )
