@@ -12,12 +12,14 @@ from uuid_utils import UUID
 from guardfleet.domain.detection import Detection, Outcome, keys_of
 from guardfleet.domain.plan import NONE_ESCALATED, Escalation
 from guardfleet.domain.verdict import GUARD, Model, ServedBy
+from guardfleet.errors import RejectedError
 from guardfleet.policy.facts import Seen
 from guardfleet.store import models, reuse
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.shards.leases import Claim
 from guardfleet.store.words import REUSABLE_DETECTION
 from guardfleet.verdicts.detections import Codes, decode, encode, shown
+from guardfleet.verdicts.filters import Labelled
 
 COLUMNS = {
     "job_id": "int8", "seq": "int4", "place": "int2", "day": "date", "model_id": "int2", "digest": "uuid",
@@ -194,3 +196,40 @@ def by_text(found: Iterable[tuple[Any, ...]], by_id: Mapping[int, Model]) -> dic
         model = by_id[model_id]
         out.setdefault(seq, {})[key] = shown(decode(codes, model), model)
     return out
+
+
+def resolved(db: Database, asked: Sequence[str] | None, wanted: Labelled | None) -> Labelled | None:
+    """Return the filter with the detector as results of a job that `asked` these name it; None if nothing is wanted.
+
+    Raises RejectedError for a detector that the job did not ask, or a label that it has never had.
+    """
+    if wanted is None:
+        return None
+    entries = [entry for entry in asked or () if entry != GUARD]
+    entry = next((one for one, keys in zip(entries, keys_of(entries), strict=True) if wanted.detector in keys), None)
+    if entry is None:
+        there = f"it asked {', '.join(entries)}" if entries else "it asked none but the guard"
+        raise RejectedError(f"the job did not ask a detector {wanted.detector[:80]!r}: {there}.", param="detector")
+    known = [*models.labels_of(db, entry), *(outcome.label for outcome in Outcome if outcome is not Outcome.LABELLED)]
+    for label in wanted.labels:
+        if label not in known:
+            raise RejectedError(f"{entry} has no label {label[:80]!r}; it has: {', '.join(known)}.", param="label")
+    return Labelled(entry, wanted.labels)
+
+
+# Of text `verdict.seq`; where errors are wanted, codes that only decode as one are found among all of them.
+IS_LABELLED = f"""(%(any_label)s or exists (
+    select from detection d join model m on m.id = d.model_id
+    where d.job_id = %(job)s and d.day = %(day)s and d.seq = verdict.seq and d.place = %(place)s
+      and case when d.outcome = {Outcome.LABELLED} then m.labels[d.label + 1] = any(%(labels)s::text[])
+               else d.outcome = any(%(outcomes)s::int2[]) end))"""
+
+
+def values_of(asked: Sequence[str] | None, wanted: Labelled) -> dict[str, Any]:
+    """Return the parameters of IS_LABELLED for a filter that is resolved."""
+    return {
+        "any_label": Outcome.ERROR.label in wanted.labels,
+        "place": list(asked or ()).index(wanted.detector),
+        "labels": list(wanted.labels),
+        "outcomes": [int(outcome) for outcome in Outcome if outcome.label in wanted.labels],
+    }

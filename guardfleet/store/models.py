@@ -98,6 +98,16 @@ def _newest(db: Database, detector: str) -> Model:
     return _model_of(row)
 
 
+def labels_of(db: Database, entry: str) -> list[str]:
+    """Return all labels that the entry's detector has ever answered in, sorted."""
+    with db.session() as connection:
+        found = connection.scalars(
+            "select distinct l from model m cross join unnest(m.labels) l where m.detector = %(detector)s",
+            {"detector": detector_of(entry)},
+        )
+        return sorted(found)
+
+
 def unknown_detectors(db: Database, asked: Sequence[str]) -> list[str]:
     """Return those of the detectors that no worker has ever served, sorted."""
     others = {detector_of(entry) for entry in asked} - {GUARD}
