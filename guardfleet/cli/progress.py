@@ -21,8 +21,9 @@ from rich.text import Text
 
 from guardfleet.cli.terminal import answers, notes, say
 from guardfleet.domain import ids
+from guardfleet.domain.detection import Outcome
 from guardfleet.domain.states import JobState
-from guardfleet.domain.verdict import Category, Severity, category_names
+from guardfleet.domain.verdict import GUARD, Category, Severity, category_names
 from guardfleet.errors import FatalError
 from guardfleet.store.jobs.views import STANDSTILL, JobView
 
@@ -169,18 +170,7 @@ def summary(
     say((job.label, "bold"), f": {job.state.label}{demo}", to=to)
     if counts:
         say(_table(job, counts), to=to)
-    parts = [f"{job.done:,} texts"]
-    if seconds:
-        start = ", start of the worker included" if with_start else ""
-        parts[0] += f" in {seconds:,.1f} s ({job.done / seconds:,.0f} texts/s{start})"
-    parts += [
-        f"{job.saved:,} without a model run (cache, duplicates, empty, lists)",
-        f"{job.error:,} failed",
-        f"{job.rejected:,} lines refused",
-    ]
-    if job.model:
-        parts.append(f"model {job.model}" if len(job.models) < 2 else f"models {', '.join(job.models)}")  # noqa: PLR2004
-    say(", ".join(parts), to=to)
+    say(_figures(job, seconds, with_start=with_start), to=to)
     _detected(job, to)
     if job.actions:
         say(f"policy: {', '.join(f'{n:,} {action}' for action, n in job.actions.items() if n)}", to=to)
@@ -194,6 +184,28 @@ def summary(
         say(f"retry of {ids.JOB.of(job.retry_of)}", to=to)
     if job.retries:
         say(f"failed texts were judged again by {', '.join(map(ids.JOB.of, job.retries))}", to=to)
+
+
+def _figures(job: JobView, seconds: float | None, *, with_start: bool) -> str:
+    """Say in one line how many texts there were, how fast, and what became of them."""
+    parts = [f"{job.done:,} texts"]
+    if seconds:
+        start = ", start of the worker included" if with_start else ""
+        parts[0] += f" in {seconds:,.1f} s ({job.done / seconds:,.0f} texts/s{start})"
+    if job.asks_guard:
+        parts.append(f"{job.saved:,} without a model run (cache, duplicates, empty, lists)")
+    parts += [_failed(job), f"{job.rejected:,} lines refused"]
+    if job.model:
+        parts.append(f"model {job.model}" if len(job.models) < 2 else f"models {', '.join(job.models)}")  # noqa: PLR2004
+    return ", ".join(parts)
+
+
+def _failed(job: JobView) -> str:
+    """Say how many texts got no answer, and of whom if detectors were asked."""
+    if job.detectors is None:
+        return f"{job.error:,} failed"
+    ends = {GUARD: job.error, **{name: counts.get(Outcome.ERROR.label, 0) for name, counts in (job.detected or {}).items()}}
+    return " and ".join(f"{n:,} failed with {name}" for name, n in ends.items() if n) or "0 failed"
 
 
 def _detected(job: JobView, to: Console) -> None:
