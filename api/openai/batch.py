@@ -128,6 +128,7 @@ def batch_object(job: JobView, refused: Iterable[LineError] = (), *, price: floa
         "actions": job.actions,
         "detectors": job.detectors,
         "detected": job.detected,
+        "detector_cascades": job.cascades or None,
         "saved": job.saved,
         "model_runs_saved": job.saved,
         "priority": job.priority,

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import StringConstraints
 
 from api.context import AppContext, BatchesReader
 from api.http.head_method import has_body
@@ -16,20 +18,23 @@ from api.http.threads import beside, in_thread
 from api.openai.batch import batch_object
 from guardfleet.domain import ids
 from guardfleet.domain.decision import ACTIONS, ActionName
+from guardfleet.domain.detection import MOST_LABEL
 from guardfleet.domain.states import BATCH_STATUS
 from guardfleet.errors import RejectedError
-from guardfleet.store import audit, newest, verdicts
+from guardfleet.store import audit, detections, newest, verdicts
 from guardfleet.store.jobs import unprocessed, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.verdicts import export
 from guardfleet.verdicts.cursors import pack, unpack
 from guardfleet.verdicts.export import Layout
-from guardfleet.verdicts.filters import CATEGORIES, SEVERITIES, Filter
-from guardfleet.verdicts.page import Cursor, of_actions
+from guardfleet.verdicts.filters import CATEGORIES, SEVERITIES, Filter, Labelled
+from guardfleet.verdicts.page import Cursor, of_actions, of_labels
 
 router = APIRouter(prefix="/v1/batches", tags=["results"])
 
 MAX_PAGE = 5000
+MOST_ENTRY = 100  # characters of a detector with a policy and its version, at most
+MOST_LABELS = 100
 GONE_S = 1.0  # between checks whether the caller still waits
 BEAT_S = 15.0  # a stream sends something at least this often, so that proxies keep it open
 MEDIA = {"jsonl": "application/jsonl", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
@@ -39,6 +44,12 @@ CategoryName = Annotated[str, Query(max_length=100, json_schema_extra={"enum": l
 
 Actions = Annotated[
     list[ActionName] | None, Query(max_length=len(ACTIONS), description="Only texts with these actions by the policy in force.")
+]
+
+OfDetector = Annotated[str | None, Query(max_length=MOST_ENTRY, description="The detector whose labels `label` names.")]
+Labels = Annotated[
+    list[Annotated[str, StringConstraints(max_length=MOST_LABEL)]] | None,
+    Query(max_length=MOST_LABELS, description="Only texts to which `detector` gave one of these, or too_short, unlabelled, error."),
 ]
 
 
@@ -55,6 +66,8 @@ async def results(
     category: CategoryName | None = None,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="Only verdicts since this Unix time.")] = None,
     action: Actions = None,
+    detector: OfDetector = None,
+    label: Labels = None,
 ) -> Response:
     """Return verdicts in the order they were committed, also while the batch runs. Pass `next` as `after` until `complete`.
 
@@ -62,7 +75,7 @@ async def results(
     """
     if category is not None and category not in CATEGORIES:
         raise ProblemError(400, "unknown_category", f"category must be one of: {', '.join(CATEGORIES)}.", param="category")
-    wanted = Filter.of(severity, category, status, since, action)
+    wanted = Filter.of(severity, category, status, since, action, Labelled.of(detector, label))
     waiting_s = wait_s(request)
     deadline = time.monotonic() + waiting_s
 
@@ -132,15 +145,18 @@ async def download(
     spreadsheet_safe: Annotated[bool, Query(description="CSV: put an apostrophe before what a spreadsheet would run.")] = False,
     with_retries: Annotated[bool, Query(description="Of failed texts, the newest verdict that a retry gave.")] = False,
     action: Actions = None,
+    detector: OfDetector = None,
+    label: Labels = None,
 ) -> Response:
     """Stream all verdicts so far, in input order."""
     slot = context.downloads.slot(caller.key_id)
     job = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
+    labels = await in_thread(detections.resolved, context.db, job.detectors, Labelled.of(detector, label))
     if has_body(request):
-        told = {"format": fmt, "min_severity": min_severity, "actions": action}
+        told = {"format": fmt, "min_severity": min_severity, "actions": action} | ({} if labels is None else asdict(labels))
         await in_thread(audit.note, context.db, job.tenant_id, "job.export", job.label, what="verdicts", **told)
     read = newest.with_retries if with_retries else verdicts.in_order
-    pages = of_actions(read(context.db, job, min_severity=SEVERITIES[min_severity]), action)
+    pages = of_labels(of_actions(read(context.db, job, min_severity=SEVERITIES[min_severity]), action), labels)
     encoded = export.encode(pages, fmt, Layout(is_spreadsheet_safe=spreadsheet_safe))
     first = await beside(context.download_threads, next, encoded, b"")  # a failure here is an error response
 

@@ -177,10 +177,16 @@ def results(
         list[str] | None,
         typer.Option("--action", help="Only texts that the policy in force says to allow, flag, review or block."),
     ] = None,
+    detector: Annotated[str | None, typer.Option("--detector", help="The detector whose labels --label names.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Only texts to which --detector gave this label, or too_short, unlabelled, error."),
+    ] = None,
 ) -> int:
     """Write a job's verdicts in input order; for a running job, those it has so far."""
     from guardfleet.cli.commands import results as command
     from guardfleet.verdicts.export import Layout
+    from guardfleet.verdicts.filters import Labelled
 
     if refused:
         return command.refused(load_settings(), job, out=out)
@@ -195,6 +201,7 @@ def results(
         is_flat=flat_metadata,
         with_retries=with_retries,
         actions=action,
+        labelled=Labelled.of(detector, label),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from guardfleet.domain.detection import detector_of
+from guardfleet.domain.plan import Plan
 from guardfleet.errors import ConfigurationError
 from guardfleet.settings import Settings
 
@@ -23,6 +24,11 @@ def model_of(settings: Settings, name: str) -> str:
     if model is None:
         raise ConfigurationError(f"no model is known for detector {name!r}: set GUARDFLEET_DETECTORS={name}=MODEL.")
     return model
+
+
+def asked(plan: Plan) -> list[str]:
+    """Return the entries of all detectors that a job may ask: those that it names, and their second ones."""
+    return [*(entry for _, entry in plan.others), *plan.second_entries]
 
 
 def processes(settings: Settings, names: Iterable[str]) -> list[tuple[str, list[str]]]:

@@ -17,7 +17,7 @@ def require_found(settings: Settings, options: JobOptions | None = None) -> None
     plan = None if options is None else options.plan
     asked = [settings.engine.model] if plan is None or plan.asks_guard else []
     asked += [plan.second_model] if plan and plan.second_model else []
-    names = detector_workers.served(settings) if plan is None else [name for _, name in plan.others]
+    names = detector_workers.served(settings) if plan is None else detector_workers.asked(plan)
     for model in [*asked, *(detector_workers.model_of(settings, name) for name in names)]:
         if folder_of(model) is None:
             from worker.engine.model import hub

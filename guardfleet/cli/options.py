@@ -17,7 +17,7 @@ Secret = Annotated[
 ]
 Model = Annotated[str | None, typer.Option("--model", help="Model: demo, a folder, or Qwen/Qwen3Guard-Gen-0.6B (4B, 8B).")]
 OLD_FLAGS = {**{old: new for old, new in OLD_NAMES.items() if old not in ("purge_hours", "second_model")}, "then": "escalate_to"}
-ALIASES = {"detectors": ("--detector",)}
+ALIASES = {"detectors": ("--detector",), "detector_cascades": ("--escalate-detector",)}
 AS_JSON = ("metadata", "webhook_metadata")
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -21,8 +21,9 @@ from rich.text import Text
 
 from guardfleet.cli.terminal import answers, notes, say
 from guardfleet.domain import ids
+from guardfleet.domain.detection import Outcome
 from guardfleet.domain.states import JobState
-from guardfleet.domain.verdict import Category, Severity, category_names
+from guardfleet.domain.verdict import GUARD, Category, Severity, category_names
 from guardfleet.errors import FatalError
 from guardfleet.store.jobs.views import STANDSTILL, JobView
 
@@ -169,18 +170,7 @@ def summary(
     say((job.label, "bold"), f": {job.state.label}{demo}", to=to)
     if counts:
         say(_table(job, counts), to=to)
-    parts = [f"{job.done:,} texts"]
-    if seconds:
-        start = ", start of the worker included" if with_start else ""
-        parts[0] += f" in {seconds:,.1f} s ({job.done / seconds:,.0f} texts/s{start})"
-    parts += [
-        f"{job.saved:,} without a model run (cache, duplicates, empty, lists)",
-        f"{job.error:,} failed",
-        f"{job.rejected:,} lines refused",
-    ]
-    if job.model:
-        parts.append(f"model {job.model}" if len(job.models) < 2 else f"models {', '.join(job.models)}")  # noqa: PLR2004
-    say(", ".join(parts), to=to)
+    say(_figures(job, seconds, with_start=with_start), to=to)
     _detected(job, to)
     if job.actions:
         say(f"policy: {', '.join(f'{n:,} {action}' for action, n in job.actions.items() if n)}", to=to)
@@ -188,10 +178,34 @@ def summary(
         say(_cost(job, price), to=to)
     if job.second_model:
         say(_cascade(job), to=to)
+    for name, cascade in job.cascades.items():
+        say(f"{name}: {_escalated(job, cascade)}", to=to)
     if job.retry_of:
         say(f"retry of {ids.JOB.of(job.retry_of)}", to=to)
     if job.retries:
         say(f"failed texts were judged again by {', '.join(map(ids.JOB.of, job.retries))}", to=to)
+
+
+def _figures(job: JobView, seconds: float | None, *, with_start: bool) -> str:
+    """Say in one line how many texts there were, how fast, and what became of them."""
+    parts = [f"{job.done:,} texts"]
+    if seconds:
+        start = ", start of the worker included" if with_start else ""
+        parts[0] += f" in {seconds:,.1f} s ({job.done / seconds:,.0f} texts/s{start})"
+    if job.asks_guard:
+        parts.append(f"{job.saved:,} without a model run (cache, duplicates, empty, lists)")
+    parts += [_failed(job), f"{job.rejected:,} lines refused"]
+    if job.model:
+        parts.append(f"model {job.model}" if len(job.models) < 2 else f"models {', '.join(job.models)}")  # noqa: PLR2004
+    return ", ".join(parts)
+
+
+def _failed(job: JobView) -> str:
+    """Say how many texts got no answer, and of whom if detectors were asked."""
+    if job.detectors is None:
+        return f"{job.error:,} failed"
+    ends = {GUARD: job.error, **{name: counts.get(Outcome.ERROR.label, 0) for name, counts in (job.detected or {}).items()}}
+    return " and ".join(f"{n:,} failed with {name}" for name, n in ends.items() if n) or "0 failed"
 
 
 def _detected(job: JobView, to: Console) -> None:
@@ -233,9 +247,15 @@ def _cost(job: JobView, price: float | None) -> str:
 
 
 def _cascade(job: JobView) -> str:
-    share = job.escalated / max(1, job.done)
-    agreed = f"of {job.sampled:,} others it was asked too, it agreed on {job.agreed:,}" if job.sampled else "no others were sampled"
+    counts = {"escalated": job.escalated, "sampled": job.sampled, "agreed": job.agreed}
+    return _escalated(job, {"escalate_to": job.second_model, "confidence_threshold": job.sure, **counts})
+
+
+def _escalated(job: JobView, cascade: Mapping[str, Any]) -> str:
+    """Say how many texts went on to a second model or detector, and how often it agreed."""
+    n, sampled, sure = cascade["escalated"], cascade["sampled"], cascade["confidence_threshold"]
+    others = f"of {sampled:,} others it was asked too, it agreed on {cascade['agreed']:,}" if sampled else "no others were sampled"
     return (
-        f"{job.escalated:,} of {job.done:,} texts ({share:.1%}) went on to {job.second_model}, the first model being less than"
-        f" {job.sure:.0%} sure; {agreed}"
+        f"{n:,} of {job.done:,} texts ({n / max(1, job.done):.1%}) went on to {cascade['escalate_to']}, the first "
+        f"{'model' if cascade['escalate_to'] == job.second_model else 'detector'} being less than {sure:.0%} sure; {others}"
     )

@@ -60,9 +60,20 @@ class AsyncDirectClient:
         status: str | None = None,
         since: float | None = None,
         action: Sequence[str] | None = None,
+        detector: str | None = None,
+        label: Sequence[str] | None = None,
     ) -> AsyncIterator[Verdict]:
         """Yield verdicts, as `DirectClient.results`."""
-        found = self.client.results(job_id, severity=severity, category=category, status=status, since=since, action=action)
+        found = self.client.results(
+            job_id,
+            severity=severity,
+            category=category,
+            status=status,
+            since=since,
+            action=action,
+            detector=detector,
+            label=label,
+        )
         async for verdict in _apart(found):
             yield verdict
 

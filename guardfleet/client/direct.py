@@ -31,7 +31,7 @@ from guardfleet.store.jobs.views import JobView
 from guardfleet.store.labels import samples
 from guardfleet.store.postgres import pooler
 from guardfleet.store.postgres.database import Database
-from guardfleet.verdicts.filters import Filter
+from guardfleet.verdicts.filters import Filter, Labelled
 from guardfleet.verdicts.page import Cursor, Page
 
 LOOK_S = 0.1  # between polls for a verdict that somebody waits for
@@ -130,9 +130,11 @@ class DirectClient:
         status: str | None = None,
         since: float | None = None,
         action: Sequence[str] | None = None,
+        detector: str | None = None,
+        label: Sequence[str] | None = None,
     ) -> Iterator[Verdict]:
         """Yield verdicts as they come, each once, until the job has ended: all, or those of a filter. Needs constant memory."""
-        wanted = Filter.of(listed(severity), category, status, since, listed(action))
+        wanted = Filter.of(listed(severity), category, status, since, listed(action), Labelled.of(detector, listed(label)))
         at, job = Cursor(), self._view(job_id)
         audit.note(self.db, job.tenant_id, "job.export", job.label, what="verdicts")
         while True:

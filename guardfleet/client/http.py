@@ -60,9 +60,11 @@ class Client:
         status: str | None = None,
         since: float | None = None,
         action: Sequence[str] | None = None,
+        detector: str | None = None,
+        label: Sequence[str] | None = None,
     ) -> Iterator[Verdict]:
         """Yield verdicts as they come, each once, until the job has ended: all, or those of a filter (docs/api.md)."""
-        filters = _filters(severity, category, status, since, action)
+        filters = _filters(severity, category, status, since, action, detector, label)
         after: str | None = None
         while True:
             page = self._run(self._calls.page(job_id, after, filters))
@@ -184,9 +186,11 @@ class AsyncClient:
         status: str | None = None,
         since: float | None = None,
         action: Sequence[str] | None = None,
+        detector: str | None = None,
+        label: Sequence[str] | None = None,
     ) -> AsyncIterator[Verdict]:
         """Yield verdicts, as `Client.results`."""
-        filters = _filters(severity, category, status, since, action)
+        filters = _filters(severity, category, status, since, action, detector, label)
         after: str | None = None
         while True:
             page = await self._run(self._calls.page(job_id, after, filters))
@@ -276,9 +280,16 @@ async def _async_bytes(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _filters(
-    severity: Sequence[str] | None, category: str | None, status: str | None, since: float | None, action: Sequence[str] | None
+    severity: Sequence[str] | None,
+    category: str | None,
+    status: str | None,
+    since: float | None,
+    action: Sequence[str] | None,
+    detector: str | None,
+    label: Sequence[str] | None,
 ) -> dict[str, Any]:
     asked = {"severity": listed(severity), "category": category, "status": status, "since": since, "action": listed(action)}
+    asked |= {"detector": detector, "label": listed(label)}
     return {name: value for name, value in asked.items() if value is not None}
 
 

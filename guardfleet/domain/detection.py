@@ -104,6 +104,11 @@ def says(model: Model, found: Detection, label: str) -> bool | None:
     return found.label == label
 
 
+def are_alike(one: Model, other: Model) -> bool:
+    """Return whether two models answer in the same labels, in whatever order, and call the same one neutral."""
+    return (sorted(one.labels), one.neutral) == (sorted(other.labels), other.neutral)
+
+
 def combined(rule: str, model: Model, windows: Sequence[tuple[int, Sequence[float]]]) -> tuple[float, ...]:
     """Return one text's scores from those of its windows, each with its length in characters.
 

@@ -6,7 +6,7 @@ A new option is one field here and one column of the table `job`.
 import inspect
 import pathlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, LiteralString, Self
@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from guardfleet.domain.plan import DEFAULT_PLAN, NAME_CHARS, Plan, detectors_of
+from guardfleet.domain.plan import DEFAULT_PLAN, NAME_CHARS, Plan, cascades_of, detectors_of
 from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import RejectedError
 
@@ -75,14 +75,33 @@ def _named(value: object) -> object:
     """Accept names in a list or joined by commas; the guard alone is the same as none."""
     if value is None:
         return None
+    names = _listed(value, detectors_of, kind="detectors", otherwise="detectors are names, such as guard and ai-text")
+    return None if names == [GUARD] else names
+
+
+def _escalated(value: object) -> object:
+    """Accept second detectors in a list or joined by commas."""
+    if value is None or value == []:
+        return None
+    return _listed(
+        value,
+        cascades_of,
+        kind="detector_cascades",
+        otherwise="second detectors are named as ai-text=ai-text-large@0.8",
+    )
+
+
+def _listed(
+    value: object, check: Callable[[Sequence[str]], Sequence[str]], *, kind: LiteralString, otherwise: LiteralString
+) -> list[str]:
+    """Return what `check` makes of names in a list or joined by commas; `otherwise`: what is said if they are neither."""
     parts = [value] if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise PydanticCustomError("detectors", "detectors are names, such as guard and ai-text")
+        raise PydanticCustomError(kind, otherwise)
     try:
-        names = detectors_of([name.strip() for part in parts for name in part.split(",")])
+        return list(check([name.strip() for part in parts for name in part.split(",")]))
     except ValueError as error:
-        raise PydanticCustomError("detectors", "{reason}", {"reason": str(error)}) from None
-    return None if names == (GUARD,) else list(names)
+        raise PydanticCustomError(kind, "{reason}", {"reason": str(error)}) from None
 
 
 A_PRIORITY = _or_else(
@@ -145,6 +164,15 @@ class JobOptions(BaseModel):
         default=None,
         description="Who judges: guard, ai-text, custom/POLICY by a policy, joined by commas; by default the guard alone.",
     )
+    detector_cascades: Annotated[
+        list[str] | None,
+        BeforeValidator(_escalated, json_schema_input_type=list[str] | str | None),
+        Stored("detector_cascades"),
+    ] = Field(
+        default=None,
+        description="Second detectors for texts that a detector is unsure of, as ai-text=ai-text-large@0.8, joined by commas; "
+        "without a number, confidence_threshold applies.",
+    )
     priority: Annotated[int, Field(ge=PRIORITIES.start, le=PRIORITIES.stop - 1), WHOLE, A_PRIORITY, Stored("priority")] = Field(
         default=0, description="Order among your jobs of the same lane, -100 to 100; higher runs first."
     )
@@ -199,6 +227,7 @@ class JobOptions(BaseModel):
             self.audit_fraction,
             self.long_texts,
             tuple(self.detectors or [GUARD]),
+            tuple(self.detector_cascades or ()),
         )
 
     @property
@@ -217,7 +246,7 @@ class JobOptions(BaseModel):
         Options that came later are left out where they are not given.
         """
         new = {new: old for old, new in OLD_NAMES.items()}
-        late = {"detectors"} if self.detectors is None else set()
+        late = {name for name in ("detectors", "detector_cascades") if getattr(self, name) is None}
         return {new.get(name, name): getattr(self, name) for name in type(self).model_fields if name not in {"name", *late}}
 
 

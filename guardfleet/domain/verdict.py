@@ -82,6 +82,7 @@ ERROR_CODES: Mapping[str, str] = {
     "engine_failed": "the engine failed on this text",
     "abandoned": "its shard failed too often",
     ERASED: "its text was erased on request",
+    "other_labels": "the second detector answers in other labels than the first",
     "policy_refused": "the detector does not judge by that policy, or by none",
     "unreadable_text": "most of it is nothing that the detector's model can read",
     "unreadable": "what is known of it makes no verdict that this version understands",

@@ -28,7 +28,8 @@ def _found(db: Database, job: JobView, settings: Settings) -> str | None:
     """Return what the fleet lacks, the most likely cause first."""
     if job.state is not JobState.INGESTING and not leader.is_led(db):
         return "no dispatcher is running: start `guardfleet dispatcher`."
-    routes = {job.first_model, job.second_model, *map(route_of, job.detectors or ())}
+    asked = [*(job.detectors or ()), *job.plan.second_entries]
+    routes = {job.first_model, job.second_model, *map(route_of, asked)}
     for stall in health.stalls(db, after_s=settings.tuning.stall_s):
         if stall.route.lane == job.lane and stall.route.model in routes:
             return in_words(stall, settings.namespace)

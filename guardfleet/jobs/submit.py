@@ -47,7 +47,8 @@ def open_job(
     secret = callback_secret(options.callback_url, new.callback_secret, settings.webhooks.allow_networks, addresses)
     if not new.brings_workers:
         models.require_served(db, plan.model, plan.second_model)
-        models.require_detectors(db, plan.detectors)
+        models.require_detectors(db, [*plan.detectors, *plan.second_entries])
+        models.require_alike(db, plan)
     admitted = replace(new, options=options, callback_secret=secret)
     return intake.create(db, keyring, admitted, max_backlog=settings.intake.max_backlog_texts, also=also)
 

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from guardfleet.domain.detection import detector_of, policy_of
+from guardfleet.domain.detection import are_alike, detector_of, policy_of
 from guardfleet.domain.ids import DEFAULT_TENANT
+from guardfleet.domain.plan import DetectorCascade, Plan
 from guardfleet.domain.verdict import GUARD, Model
 from guardfleet.errors import ConfigurationError, NotFoundError, RejectedError
 from guardfleet.store import audit
@@ -84,6 +85,10 @@ def served(db: Database) -> list[str]:
 def newest_of(db: Database, detector: str) -> Model:
     """Return the model that a detector has served for the shortest time. Raises NotFoundError if it has served none."""
     require_detectors(db, [detector])
+    return _newest(db, detector)
+
+
+def _newest(db: Database, detector: str) -> Model:
     with db.session() as connection:
         row = connection.execute(
             f"""select {COLUMNS} from model m where m.detector = %(detector)s and m.name <> 'nobody'
@@ -93,10 +98,20 @@ def newest_of(db: Database, detector: str) -> Model:
     return _model_of(row)
 
 
+def labels_of(db: Database, entry: str) -> list[str]:
+    """Return all labels that the entry's detector has ever answered in, sorted."""
+    with db.session() as connection:
+        found = connection.scalars(
+            "select distinct l from model m cross join unnest(m.labels) l where m.detector = %(detector)s",
+            {"detector": detector_of(entry)},
+        )
+        return sorted(found)
+
+
 def unknown_detectors(db: Database, asked: Sequence[str]) -> list[str]:
     """Return those of the detectors that no worker has ever served, sorted."""
     others = {detector_of(entry) for entry in asked} - {GUARD}
-    return sorted(others - served_detectors(db).keys()) if others else []
+    return sorted(others - servedserved_detectors(db).keys()) if others else []
 
 
 def require_detectors(db: Database, asked: Sequence[str]) -> None:
@@ -107,7 +122,7 @@ def require_detectors(db: Database, asked: Sequence[str]) -> None:
     others = [entry for entry in asked if entry != GUARD]
     if not others:
         return
-    served_so_far = served_detectors(db)
+    served_so_far = servedserved_detectors(db)
     for entry in others:
         name = detector_of(entry)
         if name in served_so_far:
@@ -117,6 +132,18 @@ def require_detectors(db: Database, asked: Sequence[str]) -> None:
             raise NotFoundError(
                 f"no worker has served a detector {name!r} yet: start one with GUARDFLEET_ENGINE__DETECTOR={name}. "
                 f"Detectors served so far: {names}."
+            )
+
+
+def require_alike(db: Database, plan: Plan) -> None:
+    """Raise RejectedError for a second detector whose newest model answers in other labels than the first one's."""
+    for cascade in map(DetectorCascade.of, plan.detector_cascades):
+        first, second = _newest(db, cascade.first), _newest(db, cascade.second)
+        if not are_alike(first, second):
+            raise RejectedError(
+                f"{cascade.second} answers in other labels than {cascade.first}: {', '.join(second.labels)} instead of "
+                f"{', '.join(first.labels)}. A second detector needs the same, and the same neutral one.",
+                param="detector_cascades",
             )
 
 

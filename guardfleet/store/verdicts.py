@@ -94,6 +94,8 @@ def page(db: Database, job: JobView, cursor: Cursor, *, limit: int, wanted: Filt
 
 def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Filter) -> Page:
     values: dict[str, Any] = {"job": job.id, "day": job.day, "ord": cursor.ord, "seq": cursor.seq, "limit": limit}
+    labelled = detections.resolved(db, job.detectors, wanted.labelled)
+    values |= {} if labelled is None else detections.values_of(job.detectors, labelled)
     with db.session() as connection:
         shards = connection.execute(
             f"""select ord, first_seq, n from shard_done where job_id = %(job)s and ord >= %(ord)s
@@ -110,6 +112,7 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
                   where job_id = %(job)s and day = %(day)s and seq >= s.first_seq and seq < s.first_seq + s.n
                     and seq > case when s.ord = %(ord)s then %(seq)s else -1 end
                     {"" if wanted.actions is None else "and get_byte(f.outcomes, seq - s.first_seq) = any(f.wanted)"}
+                    {"" if labelled is None else f"and {detections.IS_LABELLED}"}
                     and (severity = any(%(severities)s)
                          or %(errors)s and severity not between {Severity.UNRATED} and {Severity.ERROR})
                     and (%(categories)s = 0 or categories & %(categories)s <> 0)
@@ -134,7 +137,8 @@ def _filtered(db: Database, job: JobView, cursor: Cursor, limit: int, wanted: Fi
         reached = Cursor(shards[-1][0], shards[-1][1] + shards[-1][2] - 1) if shards else cursor
         found = Page(rows, by_id, reached, has_more=len(shards) == SHARDS_AT_ONCE, **beside)
     # Between both statements another policy may have been activated: nobody gets a text under an action that it does not have.
-    return found if wanted.actions is None else found.of_actions(wanted.actions)
+    of_labels = found if labelled is None else found.of_labels(labelled)
+    return of_labels if wanted.actions is None else of_labels.of_actions(wanted.actions)
 
 
 def in_order(db: Database, job: JobView, *, min_severity: int = 0, max_severity: int = Severity.ERROR) -> Iterator[Page]:

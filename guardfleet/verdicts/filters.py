@@ -18,16 +18,37 @@ CATEGORIES: Mapping[str, Category] = MappingProxyType({name: category for catego
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """The texts to which a detector gave one of these labels, or with which it ended so: in the words that counts and rules use."""
+
+    detector: str
+    labels: Sequence[str]
+
+    @classmethod
+    def of(cls, detector: str | None, label: Iterable[str] | None) -> "Labelled | None":
+        """Make it from names; None if nothing is asked for. Raises RejectedError for the one without the other."""
+        labels = list(label or ())
+        if not detector and not labels:
+            return None
+        if not detector:
+            raise RejectedError("label is one of a detector's: name it by detector.", param="detector")
+        if not labels:
+            raise RejectedError(f"detector {detector} gives each text a label: name those to return by label.", param="label")
+        return cls(detector, labels)
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """The verdicts to return: of these severities, in any of these categories (0: all), since this time (Unix seconds).
 
-    `actions`: only those for which the policy in force says one of these.
+    `actions`: only those for which the policy in force says one of these. `labelled`: only what a detector has said this of.
     """
 
     severities: Sequence[int]
     categories: int = 0
     since: float = 0.0
     actions: Sequence[str] | None = None
+    labelled: Labelled | None = None
 
     @classmethod
     def of(
@@ -37,16 +58,17 @@ class Filter:
         status: str | None = None,
         since: float | None = None,
         action: Iterable[str] | None = None,
+        labelled: Labelled | None = None,
     ) -> "Filter | None":
         """Make a filter from names; None if nothing is asked for. Raises RejectedError for an unknown name."""
         if severity is None and status is not None:
             severity = _known(status, STATUSES, "status")
         actions = actions_of(action or ()) or None
-        if severity is None and category is None and since is None and actions is None:
+        if severity is None and category is None and since is None and actions is None and labelled is None:
             return None
         wanted = [int(_known(name, SEVERITIES, "severity")) for name in severity or SEVERITIES]
         categories = int(_known(category, CATEGORIES, "category")) if category else int(Category.NONE)
-        return cls(wanted, categories, since or 0.0, actions)
+        return cls(wanted, categories, since or 0.0, actions, labelled)
 
 
 def actions_of(names: Iterable[str]) -> Sequence[str]:

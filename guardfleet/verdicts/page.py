@@ -8,6 +8,7 @@ from typing import Any
 from guardfleet.domain.decision import Decision
 from guardfleet.domain.verdict import Model
 from guardfleet.verdicts.encoding import StoredVerdict
+from guardfleet.verdicts.filters import Labelled
 from guardfleet.verdicts.rendering import fields, json_object
 
 Content = str | list[dict[str, str]]
@@ -44,6 +45,20 @@ class Page:
         kept = [(row, one) for row, one in zip(self.rows, self.decided(), strict=True) if one is not None and one.action in actions]
         return replace(self, rows=[row for row, _ in kept], decisions=[one for _, one in kept])
 
+    def of_labels(self, labelled: Labelled) -> "Page":
+        """Return it with those of its verdicts of which the detector said one of these; `contents` must not be there yet.
+
+        `labelled.detector`: as results name it.
+        """
+        said = NO_DETECTIONS if self.detections is None else self.detections
+        kept = [
+            (row, one)
+            for row, one in zip(self.rows, self.decided(), strict=True)
+            if (found := said.get(row.seq, {}).get(labelled.detector)) and (found["label"] or found["outcome"]) in labelled.labels
+        ]
+        decisions = None if self.decisions is None else [one for _, one in kept]
+        return replace(self, rows=[row for row, _ in kept], decisions=decisions)
+
     def json_objects(self) -> Iterator[bytes]:
         """Yield each verdict as a JSON object."""
         said = NO_DETECTIONS if self.detections is None else self.detections
@@ -64,3 +79,8 @@ class Page:
 def of_actions(pages: Iterable[Page], actions: Collection[str] | None) -> Iterator[Page]:
     """Yield each page with the verdicts for which the policy in force says one of these actions, maybe none; None: with all."""
     return iter(pages) if actions is None else (page.of_actions(actions) for page in pages)
+
+
+def of_labels(pages: Iterable[Page], labelled: Labelled | None) -> Iterator[Page]:
+    """Yield each page with the verdicts of which a detector said one of these labels, maybe none; None: with all."""
+    return iter(pages) if labelled is None else (page.of_labels(labelled) for page in pages)

@@ -67,6 +67,19 @@ def test_texts_that_the_guard_was_not_asked_about_are_found_by_their_severity(cl
     assert client.get(f"/v1/batches/{batch}/download?min_severity=unrated").status_code == 422
 
 
+def test_results_are_found_by_a_detectors_label(client: TestClient, batch: str) -> None:
+    for query, found in (("label=found", ["r1"]), ("label=clear&label=found", ["r0", "r1"]), ("label=error&severity=unrated", [])):
+        page = client.get(f"/v1/batches/{batch}/results?detector=finder&{query}").json()
+        assert [row["id"] for row in page["data"]] == found, query
+        lines = client.get(f"/v1/batches/{batch}/download?detector=finder&{query.partition('&severity')[0]}").text.splitlines()
+        assert [json.loads(line)["id"] for line in lines] == found, query
+    for query, param in (("label=found", "detector"), ("detector=finder", "label"), ("detector=finder&label=x", "label"),
+                         ("detector=other&label=found", "detector")):  # fmt: skip
+        for face in ("results", "download"):
+            refused = client.get(f"/v1/batches/{batch}/{face}?{query}")
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, param), (face, query)
+
+
 def test_a_moderation_that_asks_detectors_is_told_where_to(client: TestClient) -> None:
     refused = client.post("/v1/moderations", json={"input": "x", "detectors": ["finder"]})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unknown_member")

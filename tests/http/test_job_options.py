@@ -40,6 +40,7 @@ ASKED: dict[str, Any] = {  # of each option a value that is not its default
     "audit_fraction": 0.25,
     "long_texts": "head",
     "detectors": ["guard", "finder"],
+    "detector_cascades": ["finder=large-finder@0.75"],
     "priority": 7,
     "use_cache": False,
     "text_retention_hours": 2.5,
@@ -68,7 +69,8 @@ def test_each_option_is_asked_on_every_face(name: str) -> None:
 def settings(database_url: str, tmp_path: pathlib.Path, db: Database) -> Settings:
     for name in ("small", "large"):
         models.register(db, Model(name, "r", "p"))
-    models.register(db, Model("m", "r", "p", detector="finder"))
+    for name in ("finder", "large-finder"):
+        models.register(db, Model("m", "r", "p", detector=name))
     return load_settings(
         database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path, webhook_allow_networks=("127.0.0.0/8",)
     )

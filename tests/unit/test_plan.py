@@ -60,6 +60,25 @@ def test_a_plan_beyond_a_bound_is_refused_by_name(plan: Plan, said: str) -> None
         plan.check()
 
 
+def test_a_second_detector_of_one_that_is_not_asked_is_refused() -> None:
+    plan = Plan(detectors=("guard", "finder"), detector_cascades=("other=large",))
+    with pytest.raises(RejectedError, match="a second detector for other, which is not among the job's detectors") as error:
+        plan.check()
+    assert error.value.param == "detector_cascades"
+
+
+def test_a_second_detector_is_as_sure_as_it_is_told_else_as_the_job_says_and_judges_by_the_same_policy() -> None:
+    options = JobOptions.of(
+        detectors="custom/a@2,finder", detector_cascades="finder=large@0.80, custom=more", confidence_threshold=0.7
+    )
+    assert options.detector_cascades == ["custom=more", "finder=large@0.8"]
+    plan = options.plan.check()
+    found = {entry: plan.cascade_of(entry) for entry in plan.detectors}
+    assert [plan.sure_of(one) for one in found.values() if one] == [0.7, 0.8]
+    assert plan.second_entries == ["more/a@2", "large"]
+    assert JobOptions.of(detector_cascades=[]).detector_cascades is None
+
+
 @pytest.mark.parametrize(
     ("given", "param", "said"),
     [
@@ -68,6 +87,18 @@ def test_a_plan_beyond_a_bound_is_refused_by_name(plan: Plan, said: str) -> None
         ({"confidence_threshold": 0, "name": 7}, "name", "name cannot be 7: Input should be a valid string."),
         ({"escalate_to": ""}, "escalate_to", "escalate_to cannot be '': String should have at least 1 character."),
         ({"unknown": 1}, "unknown", "unknown cannot be 1: Extra inputs are not permitted."),
+        ({"detector_cascades": "ai-text"}, "detector_cascades", "'ai-text' names no two detectors: write ai-text=ai-text-large"),
+        ({"detector_cascades": "A=b"}, "detector_cascades", "'A=b' names no two detectors"),
+        ({"detector_cascades": "a=b/c"}, "detector_cascades", "'a=b/c' names no two detectors"),
+        ({"detector_cascades": "a=a"}, "detector_cascades", "a cannot be its own second detector"),
+        ({"detector_cascades": "a=b,a=c"}, "detector_cascades", "a has two second detectors: name one"),
+        ({"detector_cascades": "guard=b"}, "detector_cascades", "the guard's second model is named by escalate_to"),
+        *(
+            ({"detector_cascades": [f"a=b@{wrong}"]}, "detector_cascades", f"{wrong!r} is no probability")
+            for wrong in ("", "x", "0", "-1", "1.01", "nan", "inf")
+        ),
+        ({"detector_cascades": 7}, "detector_cascades", "second detectors are named as ai-text=ai-text-large@0.8"),
+        ({"detector_cascades": [f"a{i}=b" for i in range(9)]}, "detector_cascades", "name at most 8 second detectors"),
         ({"completion_window": "7"}, "completion_window", "completion_window cannot be '7': a time is a whole number"),
         ({"sure": 0.5, "confidence_threshold": 0.6}, None, "sure is the old name of confidence_threshold: give only one of them."),
     ],

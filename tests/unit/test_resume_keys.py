@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_the_form_is_the_one_that_is_documented() -> None:
-    form = canonical("submit", {"strict": True, "priority": 5, **asdict(DEFAULT_PLAN), "detectors": None})
+    late = {"detectors": None, "detector_cascades": None}
+    form = canonical("submit", {"strict": True, "priority": 5, **asdict(DEFAULT_PLAN), **late})
     assert form.decode() in (ROOT / "docs" / "resume.md").read_text()
 
 

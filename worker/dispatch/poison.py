@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from guardfleet.domain.cascade import is_sure
+from guardfleet.domain.cascade import is_sure, is_sure_detection
 from guardfleet.domain.detection import Detection, detector_of, failed
-from guardfleet.domain.verdict import ERASED, NOBODY, Judgement, Severity, failure, unrated, with_notes
+from guardfleet.domain.verdict import ERASED, NOBODY, Judgement, Model, Severity, failure, unrated, with_notes
 from guardfleet.errors import ConfigurationError, GuardfleetError, NotFoundError
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
@@ -99,13 +99,34 @@ def _rows(held: Claim, judgement: Judgement, texts: Sequence[PayloadRow], first:
 
 
 def _detected(db: Database, held: Claim, texts: Sequence[PayloadRow], first: Provisional | None, reason: str) -> list[Detected]:
-    """Return what detectors have said of the texts; for those that could not say, an error."""
-    known = {one.place: one for one in handoff.detected_of(db, first)} if first is not None and texts else {}
+    """Return what detectors have said for sure of the texts; where they could not say, an error."""
+    known = _known(db, held, first, reason) if first is not None and texts else {}
     gone = [failed(ERASED) if text.is_erased else failed("abandoned", reason) for text in texts]
     lost = gone or [failed("abandoned", reason)] * held.n
     return [known[place] if place in known else _by_nobody(db, place, entry, lost) for place, entry in held.plan.others]
 
 
-def _by_nobody(db: Database, place: int, entry: str, lost: Sequence[Detection]) -> Detected:
+def _known(db: Database, held: Claim, first: Provisional, reason: str) -> dict[int, Detected]:
+    """Return by its place what each detector has said, without what the second one did not come to decide."""
+    found = {}
+    for said, one in zip(first.said, handoff.detected_of(db, first), strict=True):
+        entry = held.plan.detectors[said.place]
+        cascade = None if said.is_settled else held.plan.cascade_of(entry)
+        found[said.place] = one if cascade is None else _surely(db, one, held.plan.sure_of(cascade), entry, reason)
+    return found
+
+
+def _surely(db: Database, one: Detected, least: float, entry: str, reason: str) -> Detected:
+    unsure = {i for i, said in enumerate(one.detections) if not is_sure_detection(said, one.model, least)}
+    nobody, lost = _nobody(db, entry), failed("abandoned", reason)
+    said = [lost if i in unsure else known for i, known in enumerate(one.detections)]
+    return replace(one, detections=said, others=dict.fromkeys(unsure, nobody))
+
+
+def _nobody(db: Database, entry: str) -> tuple[int, Model]:
     nobody = replace(NOBODY, detector=detector_of(entry))
-    return Detected(place, models.register(db, nobody), nobody, lost)
+    return models.register(db, nobody), nobody
+
+
+def _by_nobody(db: Database, place: int, entry: str, lost: Sequence[Detection]) -> Detected:
+    return Detected(place, *_nobody(db, entry), lost)

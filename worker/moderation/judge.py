@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, cast
 
 from guardfleet.domain.detection import RULES, Detection
 from guardfleet.domain.lanes import Lane
-from guardfleet.domain.verdict import GUARD, Judgement, ServedBy, Severity
+from guardfleet.domain.verdict import GUARD, Judgement, Model, ServedBy, Severity
 from guardfleet.errors import RejectedError
 from guardfleet.lists.matching import Hits
 from guardfleet.rows.payload import PayloadRow
@@ -59,9 +59,14 @@ class Judge:
     window_rule: str = RULES[0]
 
     @property
+    def model(self) -> Model:
+        """Its model."""
+        return self.engine.model
+
+    @property
     def detector(self) -> str:
         """What its model judges as."""
-        return self.engine.model.detector
+        return self.model.detector
 
     def judge(self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], scope: Scope) -> list[Judgement]:
         """Return a judgement for each row, in order. The scope must stay open until they are committed."""
@@ -72,7 +77,7 @@ class Judge:
 
     def model_id_under(self, policy: PromptPolicy | None) -> int:
         """Return the id of the model that judges by this policy: another policy is another model to all that is stored."""
-        return self.model_id if policy is None else models.register(self.db, detecting.under(self.engine.model, policy))
+        return self.model_id if policy is None else models.register(self.db, detecting.under(self.model, policy))
 
     def detect(
         self,
@@ -94,7 +99,7 @@ class Judge:
 
     @property
     def _reading(self) -> detecting.Reading:
-        return detecting.Reading(self.engine.model, self.window_rule)
+        return detecting.Reading(self.model, self.window_rule)
 
     def _judged(
         self, held: Claim, rows: Sequence[PayloadRow], digests: Sequence[bytes], plan: Triage[J], scope: Scope, kind: Kind[J]
@@ -125,9 +130,7 @@ class Judge:
         return verdicts.known(self.db, digests, held, model_id=self.model_id, max_age_hours=self._max_age_hours(held))
 
     def _found(self, model_id: int, held: Claim, digests: Sequence[bytes]) -> Mapping[bytes, Detection]:
-        return stored.known(
-            self.db, digests, held, model_id=model_id, model=self.engine.model, max_age_hours=self._max_age_hours(held)
-        )
+        return stored.known(self.db, digests, held, model_id=model_id, model=self.model, max_age_hours=self._max_age_hours(held))
 
     def _max_age_hours(self, held: Claim) -> float:
         return self.cache.hours if held.reuse else 0.0
@@ -137,8 +140,8 @@ class Judge:
             return {}
         # No timeout here: the engine settles every request, or the watchdog ends the process.
         contents = [rows[i].content for i in asked]
-        about = {"gen_ai.operation.name": "chat", "gen_ai.request.model": self.engine.model.name, "guardfleet.texts": len(asked)}
-        with tracing.span(f"chat {self.engine.model.name}", about):
+        about = {"gen_ai.operation.name": "chat", "gen_ai.request.model": self.model.name, "guardfleet.texts": len(asked)}
+        with tracing.span(f"chat {self.model.name}", about):
             try:
                 asking = self.engine.submit(
                     contents, urgent=held.lane is Lane.INTERACTIVE, coverage=coverage_of(held), policy=kind.policy

@@ -25,7 +25,10 @@ class Loaded:
 
 
 def next_route(plan: Plan, said: Provisional) -> str | None:
-    """Return the route of the next detector that has not said anything; None if all have."""
+    """Return the route of who judges next: the second detector of one that was unsure, or the next one; None if all have spoken."""
+    if (unsure := next((one for one in said.said if not one.is_settled), None)) is not None:
+        second = plan.second_of(plan.detectors[unsure.place])
+        return None if second is None else route_of(second)
     left = plan.others[len(said.said) :]
     return route_of(left[0][1]) if left else None
 

@@ -27,7 +27,7 @@ class Seat:
     @property
     def model(self) -> Model:
         """The model that judges."""
-        return self.judge.engine.model
+        return self.judge.model
 
 
 @dataclass(frozen=True, slots=True)

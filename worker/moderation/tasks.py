@@ -16,8 +16,7 @@ from celery.exceptions import Reject
 from structlog.contextvars import bound_contextvars
 
 from guardfleet.broker.celery_app import MESSAGE_VERSION, MODERATE, is_newer
-from guardfleet.domain.cascade import compare, doubts_of
-from guardfleet.domain.detection import detector_of, policy_of, route_to
+from guardfleet.domain.detection import route_to
 from guardfleet.domain.ids import EVERY_TENANT
 from guardfleet.domain.retry import backoff_s
 from guardfleet.domain.verdict import GUARD
@@ -25,16 +24,14 @@ from guardfleet.errors import ConfigurationError, DrainingError, FatalError, Gua
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings.tuning import Tuning
 from guardfleet.store import installation
-from guardfleet.store.policy import prompt_policies
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, handoff
 from guardfleet.store.shards import leases as shards
-from guardfleet.store.shards.handoff import Provisional, Said
+from guardfleet.store.shards.handoff import Provisional
 from guardfleet.store.shards.leases import Claim, Limits, Waits
 from guardfleet.telemetry import metrics, tracing
 from guardfleet.telemetry.logs import get_logger, told
-from worker.engine.prompting.prompt_policy import PromptPolicy
-from worker.moderation.comparing import Heard, Witness, nobody
+from worker.moderation.comparing import Witness, nobody
 from worker.moderation.isolation import SUSPECT_CLAIMS, Isolation
 from worker.moderation.judge import Judge
 from worker.moderation.leases import LeaseKeeper
@@ -42,6 +39,7 @@ from worker.moderation.outcome import Loaded, next_route, stored_rows
 from worker.moderation.seats import Seats
 from worker.moderation.single_flight import Scope, SingleFlight
 from worker.moderation.tally import Tally
+from worker.moderation.turns import Turn
 
 FINISH_TRIES = 6  # 8 to 16 s for the database to restart; then the shard is postponed, and judged again
 ISOLATION_S = 1.0  # delay of a shard that cannot run here now, such as a second suspect
@@ -107,7 +105,7 @@ class Moderator:
     def _named(self, held: Claim) -> AbstractContextManager[object]:
         """Give every line that this thread logs the job's public id, the shard, the tenant, the worker and its model."""
         return bound_contextvars(
-            job=held.label, shard=held.shard_no, tenant=held.tenant_id, worker=self.worker, model=self.judge.engine.model.name
+            job=held.label, shard=held.shard_no, tenant=held.tenant_id, worker=self.worker, model=self.judge.model.name
         )
 
     def _traced(self, held: Claim) -> AbstractContextManager[None]:
@@ -122,7 +120,7 @@ class Moderator:
     def _claim(self, job: int, shard: int, judge: Judge) -> Claim | None:
         limits = Limits(self.tuning.max_claims, self.tuning.max_failures)
         lease_s = self.tuning.lease_s
-        waits_for = Waits(route_to(judge.engine.model), takes_any=judge.detector == GUARD)
+        waits_for = Waits(route_to(judge.model), takes_any=judge.detector == GUARD)
         try:
             return shards.claim(self.db, job, shard, worker=self.worker, lease_s=lease_s, limits=limits, by=waits_for)
         except RetryableError as error:
@@ -140,7 +138,7 @@ class Moderator:
             digests = [self.keyring.digest(owner, row.content) for row in texts]
             shard = Loaded(held, texts, digests, first)
             with self.duplicates.scope(held.job_id) as scope:
-                said, heard = self._judged(shard, scope) if self.judge.detector == GUARD else self._detected(shard, scope)
+                said, heard = Turn(self.db, self.judge, shard, scope).take()
                 if said.is_settled and (to := next_route(held.plan, said)) is None:
                     is_stored = self._finish(shard, said, started, scope.device_s)
                 else:
@@ -170,48 +168,6 @@ class Moderator:
             get_logger().warning("shard_raised", **told(error))
             self._fail(held, f"{type(error).__name__} in the worker")
 
-    def _judged(self, shard: Loaded, scope: Scope) -> tuple[Provisional, Heard]:
-        """Return the guard's verdicts, not settled if the second model has to look at some of them; and those of this model."""
-        held, texts, digests = shard.held, shard.texts, shard.digests
-        if shard.first is not None:
-            return self._second(shard, shard.first, scope)
-        judgements = self.judge.judge(held, texts, digests, scope)
-        is_sure = not doubts_of(held.plan, judgements, digests).asked
-        return Provisional(self.judge.model_id, judgements, is_settled=is_sure), dict(enumerate(judgements))
-
-    def _second(self, shard: Loaded, first: Provisional, scope: Scope) -> tuple[Provisional, Heard]:
-        """Judge what the first model was unsure of, and the sample; for all but the unsure texts the first verdict stands."""
-        held, texts, digests = shard.held, shard.texts, shard.digests
-        doubts = doubts_of(held.plan, first.judgements, digests)
-        asked = doubts.asked
-        judged = self.judge.judge(held, [texts[i] for i in asked], [digests[i] for i in asked], scope)
-        second = dict(zip(asked, judged, strict=True))
-        unsure = set(doubts.unsure)
-        judgements = [second[i] if i in unsure else one for i, one in enumerate(first.judgements)]
-        models = {i: first.model_id for i in range(len(texts)) if i not in unsure and first.model_id is not None}
-        counts = compare(doubts, first.judgements, second)
-        return Provisional(self.judge.model_id, judgements, is_settled=True, models=models, escalation=counts), second
-
-    def _detected(self, shard: Loaded, scope: Scope) -> tuple[Provisional, Heard]:
-        """Return what was said so far with what this worker's detector says by each policy that the job names for it.
-
-        Heard is what it says if it is asked without a policy alone: models are compared by nothing else.
-        """
-        so_far = Provisional(None, [], is_settled=True) if shard.first is None else shard.first
-        entries = [one for one in shard.held.plan.others if detector_of(one[1]) == self.judge.detector]
-        mine = [self._said(shard, place, entry, scope) for place, entry in entries]
-        is_plain = len(entries) == 1 and policy_of(entries[0][1]) is None
-        heard = dict(enumerate(mine[0].detections)) if is_plain else {}
-        return replace(so_far, said=[*so_far.said, *mine]), heard
-
-    def _said(self, shard: Loaded, place: int, entry: str, scope: Scope) -> Said:
-        """Return what the detector says by the policy that the entry names, or by none."""
-        label, held, own = policy_of(entry), shard.held, scope.beside()
-        policy = None if label is None else PromptPolicy.of(prompt_policies.text_of(self.db, held.tenant_id, label))
-        found = self.judge.detect(held, shard.texts, shard.digests, own, policy)
-        scope.device_s += own.device_s
-        return Said(place, self.judge.model_id_under(policy), found)
-
     def _pass_on(self, held: Claim, said: Provisional, scope: Scope, to: str | None) -> bool:
         """Pass the shard on to who judges next, with what was said so far; return False if the claim was lost.
 
@@ -240,7 +196,8 @@ class Moderator:
             self.tally.fenced()
             get_logger().warning("shard_fenced", seconds=round(seconds, 3))
             return False
-        self.tally.add(shard.texts, written, seconds=seconds, escalated=said.escalation.escalated)
+        escalated = said.escalation.escalated + sum(one.escalation.escalated for one in said.said)
+        self.tally.add(shard.texts, written, seconds=seconds, escalated=escalated)
         self.tally.detected(found)
         get_logger().info("shard_finished", texts=len(rows), seconds=round(seconds, 3))
         return True

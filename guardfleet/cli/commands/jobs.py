@@ -179,4 +179,5 @@ def _as_dict(job: JobView, wrong: str | None, price: float | None) -> dict[str, 
         "retry_of": ids.JOB.of(job.retry_of) if job.retry_of else None,
         "retries": [ids.JOB.of(one) for one in job.retries],
     }
+    progress["detector_cascades"] = job.cascades or None
     return {"job": job.label, "state": job.state.label, **{name: getattr(job, name) for name in names}, **progress}

@@ -1,6 +1,7 @@
 """`results`: write a job's verdicts, or its refused input lines, to a file."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from guardfleet.cli import DONE, terminal
@@ -10,14 +11,14 @@ from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import audit, newest, verdicts
+from guardfleet.store import audit, detections, newest, verdicts
 from guardfleet.store.jobs import texts, unprocessed, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts import export
 from guardfleet.verdicts.export import Layout
-from guardfleet.verdicts.filters import actions_of
-from guardfleet.verdicts.page import of_actions
+from guardfleet.verdicts.filters import Labelled, actions_of
+from guardfleet.verdicts.page import of_actions, of_labels
 
 MAX_METADATA_COLUMNS = 500
 
@@ -33,6 +34,7 @@ def results(
     is_flat: bool,
     with_retries: bool = False,
     actions: Sequence[str] | None = None,
+    labelled: Labelled | None = None,
 ) -> int:
     """Write a job's verdicts; with `is_flat`, a column for each member of the metadata."""
     severities = {severity.label: int(severity) for severity in Severity}
@@ -49,11 +51,13 @@ def results(
             if is_flat:
                 layout = flattened(db, job, layout)
             read = newest.with_retries if with_retries else verdicts.in_order
-            pages = of_actions(read(db, job, min_severity=severities[min_severity]), wanted)
+            labels = detections.resolved(db, job.detectors, labelled)
+            pages = of_labels(of_actions(read(db, job, min_severity=severities[min_severity]), wanted), labels)
             if layout.with_text:
                 texts.require_kept(job)
                 pages = texts.beside(db, Keyring.of(complete), job, pages)
             told: dict[str, Any] = {"format": chosen, "min_severity": min_severity, "with_text": layout.with_text}
+            told |= {} if labels is None else asdict(labels)
             audit.note(db, job.tenant_id, "job.export", job.label, what="verdicts", **told, actions=wanted)
             n = export.write(pages, out, chosen, layout)
         finally:

@@ -87,7 +87,7 @@ class Scan:
             elif job is not None:  # a new job is checked when it is made
                 named = self._named()
                 models.require_served(db, named.model, named.escalate_to)
-                models.require_detectors(db, named.plan.detectors)
+                models.require_detectors(db, [*named.plan.detectors, *named.plan.second_entries])
             try:
                 job = job or self._submit(db, fingerprint, brings_workers=not has_fleet)
                 public_id, done_before = job.public_id, job.done
@@ -104,7 +104,7 @@ class Scan:
         out = [("dispatcher", ["dispatcher"])]
         if plan.asks_guard:
             out.append(("worker", ["worker"]))
-        out += detector_workers.processes(self.settings, [name for _, name in plan.others])
+        out += detector_workers.processes(self.settings, detector_workers.asked(plan))
         if self.options.escalate_to:
             out.append(("worker-second", ["worker", "--model", self.options.escalate_to, "--named-only"]))
         return [*out, ("webhooks", ["worker", "--webhooks"])] if self.options.callback_url else out
@@ -206,7 +206,7 @@ class Scan:
         if settings.tuning.engine == "model":
             from worker.engine.model.model_files import digest_of, folder_of
 
-            of_detectors = [detector_workers.model_of(settings, name) for _, name in options.plan.others]
+            of_detectors = [detector_workers.model_of(settings, name) for name in detector_workers.asked(options.plan)]
             asked |= {"detector_models": of_detectors} if of_detectors else {}
             models = (settings.engine.model, options.escalate_to, *of_detectors)
             folders = [folder_of(model) for model in models if model is not None]

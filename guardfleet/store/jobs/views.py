@@ -14,6 +14,7 @@ from guardfleet.domain import ids
 from guardfleet.domain.detection import Outcome
 from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.lanes import Lane
+from guardfleet.domain.plan import Plan
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import GUARD, Category, Severity
 from guardfleet.errors import NotFoundError
@@ -64,6 +65,7 @@ class JobView:
     sample: float
     long_texts: str | None
     detectors: list[str] | None
+    detector_cascades: list[str] | None  # second detectors, as `plan.DetectorCascade` reads them
     escalated: int
     sampled: int
     agreed: int
@@ -87,6 +89,7 @@ class JobView:
     retry_of: uuid.UUID | None  # that job's public id
     retries: list[uuid.UUID]  # the jobs that judge its failed texts again, oldest first
     detected: dict[str, dict[str, int]] | None  # texts by how each detector ended with them; None: the guard alone was asked
+    escalations: dict[str, dict[str, int]] | None  # by detector, texts that went on to a second one; None: none is asked
     actions: dict[str, int] | None  # texts by what the policy in force says to do, mild to grave; None: no policy decided of any
     seen_at: dt.datetime  # when it was read, by the server's clock
 
@@ -121,6 +124,30 @@ class JobView:
         """Verdicts by severity; `unrated` only where the guard was not asked of all."""
         counts = {"safe": self.safe, "controversial": self.controversial, "unsafe": self.unsafe, "error": self.error}
         return counts | {"unrated": self.unrated} if self.unrated else counts
+
+    @property
+    def plan(self) -> Plan:
+        """How it is judged, as workers read it."""
+        return Plan(
+            self.first_model,
+            self.second_model,
+            self.sure,
+            self.sample,
+            self.long_texts,
+            tuple(self.detectors or (GUARD,)),
+            tuple(self.detector_cascades or ()),
+        )
+
+    @property
+    def cascades(self) -> dict[str, dict[str, Any]]:
+        """Of each detector with a second one: which, when it is asked, and how many texts went on to it so far."""
+        plan, out = self.plan, {}
+        for entry in plan.detectors:
+            if (cascade := plan.cascade_of(entry)) is not None:
+                counts = (self.escalations or {}).get(entry, {"escalated": 0, "sampled": 0, "agreed": 0})
+                sure = {"confidence_threshold": round(plan.sure_of(cascade), 6), "audit_fraction": round(self.sample, 6)}
+                out[entry] = {"escalate_to": cascade.second, **sure, **counts}
+        return out
 
     @property
     def failed_detections(self) -> int:
@@ -168,6 +195,7 @@ MADE = {
     "retries": "array(select r.public_id from job r where r.retry_of = j.id order by r.id)",
     "actions": decisions.BY_ACTION,
     "detected": detections.BY_DETECTOR,
+    "escalations": detections.ESCALATED,
     "model": NAME,
     "models": OF_SEVERAL.format(f"array_agg({NAME} order by m.id)", f"array_remove(array[{NAME}], null)"),
     "is_demo": OF_SEVERAL.format("bool_or(m.is_demo)", "coalesce(m.is_demo, false)"),

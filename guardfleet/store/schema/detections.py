@@ -8,7 +8,7 @@ from sqlalchemy import REAL, BigInteger, Index, SmallInteger, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from guardfleet.store.schema.base import NOW, Base
+from guardfleet.store.schema.base import NOW, ZERO, Base
 from guardfleet.store.words import REUSABLE_DETECTION
 
 
@@ -52,3 +52,6 @@ class Detected(Base):
     too_short: Mapped[int]
     error: Mapped[int]
     labelled: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))  # by the place of the label among the model's
+    escalated: Mapped[int] = mapped_column(server_default=ZERO)  # texts that the detector was unsure of: its second one decided
+    sampled: Mapped[int] = mapped_column(server_default=ZERO)  # other texts that the second one judged too
+    agreed: Mapped[int] = mapped_column(server_default=ZERO)  # of these, with the same label

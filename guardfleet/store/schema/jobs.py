@@ -152,6 +152,7 @@ class Job(Base):
     sample: Mapped[float] = mapped_column(server_default=text("0.01"))
     long_texts: Mapped[str | None]  # overrides the workers' setting
     detectors: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # in the order in which they judge; null: the guard alone
+    detector_cascades: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # second detectors, as plan.DetectorCascade reads them
     escalated: Mapped[int] = mapped_column(server_default=ZERO)  # texts that the first model was unsure of
     sampled: Mapped[int] = mapped_column(server_default=ZERO)  # other texts that the second model judged too
     agreed: Mapped[int] = mapped_column(server_default=ZERO)  # of these, with the same severity

@@ -121,7 +121,7 @@ def finish(
     found = detections.encoded(detected)
     values = _counts(held, rows, codes, model_id, escalation) | {"device_s": device_s} | _decided(db, held, rows, codes, found)
     values |= _listed(rows)
-    values["models"] = sorted({*values["models"], *(one.model_id for one in detected)})
+    values["models"] = sorted({*values["models"], *(model for one in detected for model in one.model_ids)})
     try:
         mine = _finish(db, held, rows, codes, model_id, values, found)
     except RecursionError:  # metadata from an earlier version can be read but not written: leave it out

@@ -1,7 +1,7 @@
 """What was said of a shard's texts so far, encrypted while the shard waits for who judges next: raw answers may quote texts.
 
-A shard goes from the guard to the plan's second model, if there are doubts, and then from detector to detector. Each adds what it
-says; the last one finishes the shard with all of it, in one commit.
+A shard goes from the guard to the plan's second model, if there are doubts, and then from detector to detector, each followed by
+its second one if there are doubts. Each adds what it says; the last one finishes the shard with all of it, in one commit.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ from guardfleet.verdicts.encoding import of_plain, to_plain
 
 KIND = "first-opinion"
 FORM = 2  # of the blob of a shard that goes to detectors; a list, as it was before, otherwise
+CASCADED = 3  # the same where a second detector has its part in it: earlier versions, which would leave that out, refuse it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,18 @@ class Said:
     place: int  # of the detector in the plan
     model_id: int
     detections: list[Detection]
+    is_settled: bool = True  # False: the second detector has to look at some of them
+    others: dict[int, int] = field(default_factory=dict)  # by row, the model that decided in place of `model_id`
+    escalation: Escalation = NONE_ESCALATED
+
+    def part(self, start: int, end: int) -> "Said":
+        """Return that of the rows from `start` up to `end`; the counts of the cascade stay with the first."""
+        return replace(
+            self,
+            detections=self.detections[start:end],
+            others={i - start: model for i, model in self.others.items() if start <= i < end},
+            escalation=self.escalation if start == 0 else NONE_ESCALATED,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,7 @@ class Provisional:
             judgements=self.judgements[start:end],
             models={i - start: model for i, model in self.models.items() if start <= i < end},
             escalation=self.escalation if start == 0 else NONE_ESCALATED,
-            said=[replace(one, detections=one.detections[start:end]) for one in self.said],
+            said=[one.part(start, end) for one in self.said],
         )
 
     def without(self, erased: Sequence[int]) -> "Provisional":
@@ -129,19 +142,44 @@ def as_plain(provisional: Provisional) -> Any:
         return judged
     counts = provisional.escalation
     return {
-        "form": FORM,
+        "form": FORM if all(one == _plain(one) for one in provisional.said) else CASCADED,
         "judged": judged,
         "models": list(provisional.models.items()),
         "escalation": [counts.escalated, counts.sampled, counts.agreed],
-        "said": [[one.place, one.model_id, [detections.to_plain(said) for said in one.detections]] for one in provisional.said],
+        "said": [
+            [one.place, one.model_id, [detections.to_plain(said) for said in one.detections], *_of_cascade(one)]
+            for one in provisional.said
+        ],
     }
+
+
+def _plain(one: Said) -> Said:
+    """Return it as a detector without a second one has said it."""
+    return Said(one.place, one.model_id, one.detections)
+
+
+def _of_cascade(one: Said) -> list[Any]:
+    """Return what a cascade adds to it as JSON; nothing without one."""
+    if one == _plain(one):
+        return []
+    counts = one.escalation
+    return [one.is_settled, list(one.others.items()), [counts.escalated, counts.sampled, counts.agreed]]
+
+
+def _said_of(plain: Any) -> Said:
+    place, model_id, said, *of_cascade = plain
+    one = Said(place, model_id, [detections.of_plain(values) for values in said])
+    if not of_cascade:
+        return one
+    is_settled, others, counts = of_cascade
+    return replace(one, is_settled=is_settled, others=dict(others), escalation=Escalation(*counts))
 
 
 def of_blob(plain: Any, model_id: int | None) -> Provisional:
     """Return the provisional verdicts from `as_plain`'s JSON."""
     if isinstance(plain, list):
         return Provisional(model_id, [of_plain(values) for values in plain])
-    if plain.get("form") != FORM:
+    if plain.get("form") not in (FORM, CASCADED):
         raise NotFoundError("the shard's provisional verdicts are those of a newer version.")
     return Provisional(
         model_id,
@@ -149,11 +187,21 @@ def of_blob(plain: Any, model_id: int | None) -> Provisional:
         is_settled=True,
         models=dict(plain["models"]),
         escalation=Escalation(*plain["escalation"]),
-        said=[Said(place, by, [detections.of_plain(values) for values in said]) for place, by, said in plain["said"]],
+        said=[_said_of(one) for one in plain["said"]],
     )
 
 
 def detected_of(db: Database, provisional: Provisional) -> list[Detected]:
-    """Return what each detector said, with its model."""
-    known = models.by_id(db, [one.model_id for one in provisional.said])
-    return [Detected(one.place, one.model_id, known[one.model_id], one.detections) for one in provisional.said]
+    """Return what each detector said, with the models that decided."""
+    known = models.by_id(db, [model for one in provisional.said for model in (one.model_id, *one.others.values())])
+    return [
+        Detected(
+            one.place,
+            one.model_id,
+            known[one.model_id],
+            one.detections,
+            {i: (model_id, known[model_id]) for i, model_id in one.others.items()},
+            one.escalation,
+        )
+        for one in provisional.said
+    ]

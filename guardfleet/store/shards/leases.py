@@ -88,7 +88,7 @@ CLAIM = f"""update shard s set state = {ShardState.LEASED}, token = s.token + 1,
               and (%(route)s::text is null or s.model = %(route)s::text or s.model is null and %(takes_any)s)
             returning s.job_id, s.shard_no, s.token, s.day, s.lane, s.first_seq, s.n, s.claims, s.failures,
                       j.tenant_id, j.public_id, j.data_key, s.model, j.second_model, j.sure, j.sample, j.long_texts, j.detectors,
-                      j.reuse, case when {INTERACTIVE:s} and s.model is null and s.erased = 0 then (
+                      j.detector_cascades, j.reuse, case when {INTERACTIVE:s} and s.model is null and s.erased = 0 then (
                         select p.blob from shard_payload p
                         where p.job_id = s.job_id and p.shard_no = s.shard_no and p.day = s.day) end as blob, j.keeps_nothing,
                       {lists.ACTIVE} as lists"""
@@ -127,7 +127,8 @@ def claim(
 def _claimed(**known: Any) -> Claim:
     """Make the Claim of a row of CLAIM, which includes the parts of the plan."""
     asked = {name: known.pop(name) for name in Plan.__slots__}
-    plan = Plan(**asked | {"detectors": (GUARD,) if asked["detectors"] is None else tuple(asked["detectors"])})
+    named = {"detectors": tuple(asked["detectors"] or (GUARD,)), "detector_cascades": tuple(asked["detector_cascades"] or ())}
+    plan = Plan(**asked | named)
     return Claim(plan=plan, **known | {"lane": Lane(known["lane"])})
 
 

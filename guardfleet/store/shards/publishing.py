@@ -48,7 +48,9 @@ def windows(db: Database) -> dict[Route, int]:
                from (select lane, first_model as model from job where {OPEN_JOB}
                      union select lane, second_model from job where {OPEN_JOB} and second_model is not null
                      union select lane, '{ROUTE_PREFIX}' || split_part(d, '/', 1) from job cross join unnest(detectors) d
-                       where {OPEN_JOB} and d <> '{GUARD}') r"""
+                       where {OPEN_JOB} and d <> '{GUARD}'
+                     union select lane, '{ROUTE_PREFIX}' || split_part(split_part(c, '=', 2), '@', 1)
+                       from job cross join unnest(detector_cascades) c where {OPEN_JOB}) r"""
         )
         return {Route(Lane(row.lane), row.model): row.n for row in rows}
 

@@ -2,9 +2,10 @@
 
 `[[unsafe]]`, `[[controversial]]`, `[[babble]]` choose the answer. `[[doubt]]` is judged with low certainty and `[[overruled]]`
 wrongly by the engine of this name, both as unsafe by one of another name. `[[rev:X]]` is unsafe for the revision X alone; the
-revision `broken` cannot be opened. As a detector it finds `[[found]]` and its own `[[rev:X]]`, has nothing to say of `[[babble]]`,
-and says `too_short` of texts with fewer than `min_tokens`. `[[raise]]` fails its batch; `[[oom]]` fits in no batch of two;
-`[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills the process.
+revision `broken` cannot be opened. As a detector it finds `[[found]]`, its own `[[rev:X]]` and what is unsafe by the name alone,
+has nothing to say of `[[babble]]`, and says `too_short` of texts with fewer than `min_tokens`. `[[raise]]` fails its batch;
+`[[oom]]` fits in no batch of two; `[[alone-oom]]` in none at all; `[[lost]]` loses the device; `[[hang]]` hangs; `[[die]]` kills
+the process.
 """
 
 import os
@@ -40,7 +41,7 @@ FIRST_THOUGHTS = {"[[doubt]]": ("Safety: Controversial\nCategories: Unethical Ac
 SECOND_THOUGHTS = dict.fromkeys(("[[doubt]]", "[[overruled]]"), ANSWERS["[[unsafe]]"])
 NAME = "instant"
 LABELS = ("clear", "found")  # of the instant detector; the first one finds nothing
-FOUND, NOT_FOUND = (0.0625, 0.9375), (0.96875, 0.03125)
+FOUND, NOT_FOUND, DOUBTFUL = (0.0625, 0.9375), (0.96875, 0.03125), (0.5625, 0.4375)
 REVISION, BROKEN = "1", "broken"
 CHARS_PER_TOKEN = 4  # about as in byte-level BPE of English
 ANSWER_TOKENS = 8
@@ -78,7 +79,7 @@ class InstantBackend(Synchronous):
         self.model = Model(name, revision or REVISION, "marks", True, detector, labels, labels[0] if labels else None)
         self._min_tokens = min_tokens
         own = f"[[rev:{self.model.revision}]]"
-        self._finds = ("[[found]]", own)
+        self._finds = ("[[found]]", own, *(SECOND_THOUGHTS if name != NAME else ()))
         self._answers = ANSWERS | {own: ANSWERS["[[unsafe]]"]} | (FIRST_THOUGHTS if name == NAME else SECOND_THOUGHTS)
         self.device = "none"
         self.budget_tokens, self.max_rows = budget_tokens, max_rows
@@ -147,7 +148,8 @@ class InstantBackend(Synchronous):
         if row.n_tokens < self._min_tokens:
             return Answer("", input_tokens=row.n_tokens, is_too_short=True)
         is_found = any(mark in row.judged for mark in self._finds)
-        scores = None if "[[babble]]" in row.judged else FOUND if is_found else NOT_FOUND
+        not_found = DOUBTFUL if "[[doubt]]" in row.judged else NOT_FOUND
+        scores = None if "[[babble]]" in row.judged else FOUND if is_found else not_found
         return Answer("", input_tokens=row.n_tokens, scores=scores)
 
 
