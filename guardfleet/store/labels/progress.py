@@ -131,7 +131,7 @@ def cases(db: Database, queue: Queue, *, after: int = 0, limit: int, task_id: in
 
 
 def resolve(db: Database, queue: Queue, case: Case, answer: Answer) -> Outcome:
-    """Store which answer is right, as a decision after all others (`Source.APPEAL`), once; never one's own case."""
+    """Store which answer is right, once, as a decision after all others (`Source.APPEAL`); never one's own case."""
     if answer.who in (case.first_by, case.second_by):
         return Outcome.TAKEN
     with db.begin() as connection:
