@@ -136,10 +136,10 @@ def resolve(db: Database, queue: Queue, case: Case, answer: Answer) -> Outcome:
         return Outcome.TAKEN
     with db.begin() as connection:
         made: Any = connection.scalar(
-            f"""insert into review_task (tenant_id, queue_id, job_id, seq, kind, claimed_by, claimed_at, token, severity, categories,
-                                         decided_at)
-                select f.tenant_id, f.queue_id, f.job_id, f.seq, {Kind.RESOLUTION}, %(who)s, now(), 1, %(severity)s, %(categories)s,
-                       now() {PAIR} and f.id = %(id)s and r.id is null on conflict do nothing returning id""",
+            f"""insert into review_task (tenant_id, queue_id, job_id, seq, kind, claimed_by, claimed_at, token, severity,
+                                         categories, decided_at)
+                select f.tenant_id, f.queue_id, f.job_id, f.seq, {Kind.RESOLUTION}, %(who)s, now(), 1, %(severity)s,
+                       %(categories)s, now() {PAIR} and f.id = %(id)s and r.id is null on conflict do nothing returning id""",
             {
                 "queue": queue.id, "id": case.id, "who": answer.who, "severity": answer.severity, "categories": answer.categories,
             },
