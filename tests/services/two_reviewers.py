@@ -160,10 +160,15 @@ def _is_over(db: Database, queue: Queue, texts: int, people: Sequence[Reviewer])
 
 
 def _held_by(db: Database, killed: Reviewer) -> int:
-    said = {task for _, task, _ in killed.lines("said")}
+    said = [int(task) for _, task, _ in killed.lines("said")]
     with db.session() as connection:
-        rows = connection.scalars("select id from review_task where decided_at is null and lease_until > now()")
-        return len({str(task) for task in rows} & {task for _, task in killed.lines("held")} - said)
+        n: int = connection.scalar(
+            """select count(*) from review_task where decided_at is null
+                 and claimed_by in (select claimed_by from review_task
+                                    where id = any(%(said)s::int8[]) and decided_at is not null)""",
+            {"said": said},
+        )
+    return n
 
 
 def _seen(db: Database, job_id: int, queue: Queue, n: int, people: Sequence[Reviewer], held: int, took_s: float) -> Seen:
