@@ -39,6 +39,7 @@ OUTPUT_FILE, ERROR_FILE = Kind("file-out-"), Kind("file-err-")  # of a job, in n
 ENDPOINT = Kind("we_", "there is no such webhook endpoint.")
 KEY = Kind("key_", "there is no key {!r} in use; `guardfleet keys list` shows all.")
 SAMPLE = Kind("sample_", "there is no such sample.")
+QUEUE = Kind("queue_", "there is no such queue of reviews.")
 AUDIT = Kind("audit_", "there is no such row in the audit trail.")
 ERASURE = Kind("erasure_", "there is no such erasure.")
 HOLD = Kind("hold_", "there is no such legal hold.")

@@ -493,13 +493,17 @@ def test_labels_and_samples_of_an_erased_text_go_and_others_stay(db: Database, k
             f"""insert into label (tenant_id, job_id, seq, source, severity, author)
                 select 1, {one.id}, seq, 0, 0, 'x' from generate_series(0, {NO_TEXT - 1}) seq;
                 insert into sample_text (sample_id, ord, job_id, seq, probability)
-                select {one.id}, seq, {one.id}, seq, 0.5 from generate_series(0, {NO_TEXT - 1}) seq""",
+                select {one.id}, seq, {one.id}, seq, 0.5 from generate_series(0, {NO_TEXT - 1}) seq;
+                insert into review_queue (tenant_id, name, second_share, golden_share, break_after, shows_verdict, lease_s)
+                values (1, 'of {one.id}', 0, 0, 0, false, 60);
+                insert into review_task (tenant_id, queue_id, job_id, seq, kind)
+                select 1, (select max(id) from review_queue), {one.id}, seq, 0 from generate_series(0, {NO_TEXT - 1}) seq""",
         )
-    assert erase(db, keyring, BY_SUBJECT, job).beside == 4
+    assert erase(db, keyring, BY_SUBJECT, job).beside == 6
     for table in texts.OF_TEXT:
         left = scalar(db, f"select array_agg(seq order by seq) from {table} where job_id = {job.id}")
         assert left == [0, 2, 3, 5, 6]
-    assert use_case.erase(db, keyring, Asked(1, Targets(), job.label)).beside == 10
+    assert use_case.erase(db, keyring, Asked(1, Targets(), job.label)).beside == 15
     for table in texts.OF_TEXT:
         assert scalar(db, f"select count(*) from {table}") == NO_TEXT
 

@@ -29,7 +29,8 @@ from guardfleet.store.shards.leases import FREED
 from guardfleet.store.words import INGESTING_JOB, LEASED_SHARD
 
 # Tables with rows about a text by (job_id, seq), which go with it. A test finds any that is missing here.
-OF_TEXT = ("label", "sample_text")
+# Tasks first: whoever decides one holds its row until its label is committed, and then both are seen here.
+OF_TEXT = ("review_task", "label", "sample_text")
 EVIDENCE = {"notes": [payload.ERASED]}
 WITHOUT_PERSON = f"""update verdict set id = null, metadata = null, digest = null, raw = null, error_detail = null,
                             error = case when error is null then null else '{ERASED}' end, evidence = %(evidence)s

@@ -17,7 +17,7 @@ Day = tuple[str, dt.date]  # a partitioned table and one of its days
 LATE_S = 3600.0  # longer than any transaction lasts
 OF_JOB = (
     "delivery", "outbox", "endpoint", "rejection", "shard_done", "retried", "decision", "list_hit", "detected", "disagreement",
-    "label", "sample_text", "sample",
+    "review_task", "review_queue", "label", "sample_text", "sample",
 )  # fmt: skip
 # Its texts, or those of another retry of the same job, are being read by a retry.
 IS_READ = f"exists (select from job r where r.retry_of = coalesce(job.retry_of, job.id) and {INGESTING_JOB:r})"

@@ -1,7 +1,7 @@
 """Human labels: stored once however often they are sent, listed, counted, and read with the samples that they were made for.
 
-Invariant: rows are only added. A tenant's labels are written by one transaction at a time, so that the same label sent twice at
-once is stored once.
+Invariant: rows are only added; only the author of one that a review has just stored takes it back (`retract`). A tenant's labels
+are written by one transaction at a time, so that the same label sent twice at once is stored once.
 """
 
 import datetime as dt
@@ -107,17 +107,33 @@ def add(db: Database, tenant_id: int, given: Sequence[Given]) -> int:
     if not given:
         return 0
     with db.begin() as connection:
-        connection.execute("select from tenant where id = %(tenant)s for no key update", {"tenant": tenant_id})
-        drawn = _drawn(connection, tenant_id, given)
-        known = _newest(connection, given)
-        new = []
-        for one, (sample, probability) in zip(given, drawn, strict=True):
-            key, said = one[:4], (one.severity, one.categories, sample)
-            if known.get(key) != said:
-                known[key] = said
-                new.append((tenant_id, *one[:6], sample, probability))
-        _insert(connection, tenant_id, new)
-    return len(new)
+        return len(put(connection, tenant_id, given))
+
+
+def put(connection: Connection, tenant_id: int, given: Sequence[Given]) -> list[int]:
+    """Do the same within a transaction; return the numbers of the new labels."""
+    _lock(connection, tenant_id)
+    drawn = _drawn(connection, tenant_id, given)
+    known = _newest(connection, given)
+    new = []
+    for one, (sample, probability) in zip(given, drawn, strict=True):
+        key, said = one[:4], (one.severity, one.categories, sample)
+        if known.get(key) != said:
+            known[key] = said
+            new.append((tenant_id, *one[:6], sample, probability))
+    return _insert(connection, tenant_id, new)
+
+
+def retract(connection: Connection, tenant_id: int, label_id: int) -> None:
+    """Take a label back that its author has just given, and record it; safe for one that is gone."""
+    _lock(connection, tenant_id)
+    values = {"id": label_id, "tenant": tenant_id}
+    if connection.execute("delete from label where id = %(id)s and tenant_id = %(tenant)s", values).rowcount:
+        audit.record(connection, tenant_id, "label.retract", f"label_{label_id}")
+
+
+def _lock(connection: Connection, tenant_id: int) -> None:
+    connection.execute("select from tenant where id = %(tenant)s for no key update", {"tenant": tenant_id})
 
 
 def _drawn(connection: Connection, tenant_id: int, given: Sequence[Given]) -> list[tuple[int | None, float | None]]:
@@ -153,9 +169,9 @@ def _newest(connection: Connection, given: Sequence[Given]) -> dict[tuple[Any, .
     return {tuple(row[:4]): tuple(row[4:]) for row in found}
 
 
-def _insert(connection: Connection, tenant_id: int, new: Sequence[Sequence[Any]]) -> None:
+def _insert(connection: Connection, tenant_id: int, new: Sequence[Sequence[Any]]) -> list[int]:
     if not new:
-        return
+        return []
     names = ("tenant_id", "job_id", "seq", "source", "author", "severity", "categories", "sample_id", "probability")
     rows = connection.execute(
         f"""insert into label ({", ".join(names)})
@@ -171,6 +187,7 @@ def _insert(connection: Connection, tenant_id: int, new: Sequence[Sequence[Any]]
     for job in made:
         of_job = [row.id for row in rows if row.job_id == job.id]
         audit.record(connection, tenant_id, "label.import", f"label_{max(of_job)}", job=job.label, labels=len(of_job))
+    return [row.id for row in rows]
 
 
 def page(db: Database, tenant_id: int, *, job_id: int | None = None, after: int = 0, limit: int) -> list[Stored]:

@@ -39,12 +39,15 @@ class Job(NamedTuple):
 
 
 def waiting(
-    db: Database, tenant_id: int, *, job_id: int | None = None, after: Place | None = None, limit: int
+    db: Database, tenant_id: int, *, job_id: int | None = None, after: Place | None = None, limit: int, kept: bool = False
 ) -> Iterator[tuple[Job, list[int]]]:
-    """Yield up to `limit` texts after a place, oldest first: a job, and places in it; a job may come more than once."""
+    """Yield up to `limit` texts after a place, oldest first: a job, and places in it; a job may come more than once.
+
+    `kept`: only of jobs whose texts are not purged.
+    """
     after, left = after or Place(), limit
     while left > 0:
-        shards = _shards(db, tenant_id, job_id, after)
+        shards = _shards(db, tenant_id, job_id, after, kept=kept)
         if not shards:
             return
         for shard, places in zip(shards, _unlabelled(db, shards, after), strict=True):
@@ -56,17 +59,17 @@ def waiting(
         after = Place(shards[-1].job_id, shards[-1].first_seq + shards[-1].n - 1)
 
 
-def _shards(db: Database, tenant_id: int, job_id: int | None, after: Place) -> list[Any]:
+def _shards(db: Database, tenant_id: int, job_id: int | None, after: Place, *, kept: bool) -> list[Any]:
     with db.session() as connection:
         return connection.execute(
             f"""select x.job_id, x.first_seq, x.n, x.policy_id, x.outcomes, j.public_id, j.day, j.erased
                 from decision x join job j on j.id = x.job_id join tenant t on t.id = j.tenant_id
                 where x.reviewed > 0 and not x.shadow and j.tenant_id = %(tenant)s
-                  and (%(job)s::int8 is null or x.job_id = %(job)s::int8)
+                  and (%(job)s::int8 is null or x.job_id = %(job)s::int8) and not (%(kept)s and j.purged_at is not null)
                   and x.job_id >= %(after_job)s and (x.job_id, x.first_seq + x.n - 1) > (%(after_job)s, %(after_seq)s)
                   and x.policy_id = {IN_FORCE}
                 order by x.job_id, x.first_seq limit {SHARDS_AT_ONCE}""",
-            {"tenant": tenant_id, "job": job_id, "after_job": after.job_id, "after_seq": after.seq},
+            {"tenant": tenant_id, "job": job_id, "kept": kept, "after_job": after.job_id, "after_seq": after.seq},
         ).fetchall()
 
 

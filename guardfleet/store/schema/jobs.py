@@ -32,6 +32,7 @@ from guardfleet.store.schema.lists import ListHit, TermList
 from guardfleet.store.schema.policies import Decision, Policy, PolicyOutcome
 from guardfleet.store.schema.public import ApiKey, File, Repeat
 from guardfleet.store.schema.retries import Retried
+from guardfleet.store.schema.review import ReviewQueue, ReviewTask
 from guardfleet.store.words import (
     FLAGGED_VERDICT,
     INGESTING_JOB,
@@ -69,6 +70,8 @@ __all__ = [
     "PolicyOutcome",
     "Repeat",
     "Retried",
+    "ReviewQueue",
+    "ReviewTask",
     "Sample",
     "SampleText",
     "Scaling",

@@ -30,6 +30,7 @@ class Label(Base):
         CheckConstraint("(sample_id is null) = (probability is null)", name="label_check"),
         Index("label_text", "job_id", "seq", "id"),
         Index("label_tenant", "tenant_id", "id"),
+        Index("label_golden", "tenant_id", "job_id", "seq", postgresql_where=text("source = 3")),  # labels.Source.GOLDEN
     )
 
 
