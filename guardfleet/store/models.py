@@ -111,7 +111,7 @@ def labels_of(db: Database, entry: str) -> list[str]:
 def unknown_detectors(db: Database, asked: Sequence[str]) -> list[str]:
     """Return those of the detectors that no worker has ever served, sorted."""
     others = {detector_of(entry) for entry in asked} - {GUARD}
-    return sorted(others - servedserved_detectors(db).keys()) if others else []
+    return sorted(others - served_detectors(db).keys()) if others else []
 
 
 def require_detectors(db: Database, asked: Sequence[str]) -> None:
@@ -122,7 +122,7 @@ def require_detectors(db: Database, asked: Sequence[str]) -> None:
     others = [entry for entry in asked if entry != GUARD]
     if not others:
         return
-    served_so_far = servedserved_detectors(db)
+    served_so_far = served_detectors(db)
     for entry in others:
         name = detector_of(entry)
         if name in served_so_far:
