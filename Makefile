@@ -46,8 +46,9 @@ clean: ## remove the virtual environment, caches and what was built
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check "pip>=25.1"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[all]" --group dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt -e ".[all]" --group dev
+	@$(BIN)/python -m compileall -qq -j 0 -x transformers/models/ $(VENV)/lib || true  # pip takes one core; of those few are ever imported
 	@touch $(STAMP)
 
 $(DOCS): $(STAMP)

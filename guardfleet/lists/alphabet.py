@@ -32,6 +32,7 @@ MARKS = (
     (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE00, 0xFE0F), (0xFE20, 0xFE2F), (0xE0000, 0xE0FFF),
 )  # fmt: skip
 INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")  # besides the category Cf
+IGNORED = INVISIBLE.union(chr(code) for first, last in MARKS for code in range(first, last + 1))
 MOST_MARKS = 30  # in a row: Unicode's stream-safe format has as many
 _MARK = re.escape("".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.combining(chr(code))))
 TOO_MANY_MARKS = re.compile(f"([{_MARK}]{{{MOST_MARKS}}})[{_MARK}]+")  # ordering a row of marks takes the square of its length
@@ -72,7 +73,7 @@ def _is_letter(part: str) -> bool:
 
 
 def _is_ignored(char: str) -> bool:
-    if char in INVISIBLE or any(first <= ord(char) <= last for first, last in MARKS):
+    if char in IGNORED:
         return True
     category = unicodedata.category(char)
     return category == "Cf" or (category == "Cc" and not char.isspace())

@@ -3,9 +3,11 @@
 `pytest -m "not rabbitmq"` leaves out whatever talks to a RabbitMQ, the machine's or one of the test's own.
 """
 
+import gc
 import importlib.util
 import pathlib
 from collections import Counter
+from collections.abc import Generator
 
 import pytest
 
@@ -28,6 +30,8 @@ ROOMS = ("faults", "fleet", "engine", "contract", "store", "http", "gpu", "prope
 SERVERS = {"rabbitmq", "redis"}  # markers by parameter value
 PACKAGES = {"torch": ("torch", "transformers")}
 
+gc.disable()  # until all is imported: nothing of that is garbage, and looking through it takes seconds
+
 
 def needs(item: pytest.Item) -> set[str]:
     """The markers of one test."""
@@ -45,6 +49,16 @@ def lacking(mark: str) -> list[str]:
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
     """Leave out a folder whose files import packages that are not installed here; CI must have them."""
     return True if collection_path.name == "engine" and lacking("torch") and not IN_CI else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Have the garbage collector look at what tests make, and at no module or test."""
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
