@@ -15,7 +15,12 @@ def test_a_key_may_what_its_scopes_say() -> None:
     assert [reader.may(scope) for scope in ("batches:read", "batches:write", "files:read", "files:write", "moderate")] == [
         True, False, True, True, False,
     ]  # fmt: skip
-    assert {scope for scope in keys.SCOPES if not Caller(1, 1).may(scope)} == {"audit:read", "erasures:write", "holds:write"}
+    assert {scope for scope in keys.SCOPES if not Caller(1, 1).may(scope)} == {
+        "audit:read",
+        "erasures:write",
+        "holds:write",
+        "keys:write",
+    }
     assert Caller(1, 1, ("audit:read",)).may("audit:read")
 
 
@@ -48,7 +53,7 @@ def test_revoked_and_expired_keys_are_taken_no_more(db: Database, keyring: Keyri
 def test_a_successor_has_the_same_rights_and_the_old_key_a_while(db: Database, keyring: Keyring) -> None:
     first = keys.create(db, keyring, name="k", tenant="other", scopes=["files:read"], expires_s=7200)
     old, *_ = keys.every(db)
-    second = keys.rotate(db, keyring, old.label, overlap_s=60)
+    _, second = keys.rotate(db, keyring, old.label, overlap_s=60)
     mine, theirs = keys.authenticate(db, keyring, first), keys.authenticate(db, keyring, second)
     assert mine is not None
     assert theirs is not None
