@@ -264,8 +264,13 @@ def resend(
         if n:
             audit.record(connection, tenant_id, "endpoint.resend", ids.ENDPOINT.of(public_id), n_deliveries=n)
     if not n and delivery_id is not None:
-        raise NotFoundError("no delivery with this id has ended at this endpoint, or the endpoint is disabled.")
+        raise unknown_delivery()
     return n
+
+
+def unknown_delivery() -> NotFoundError:
+    """Return the error for a delivery that the endpoint does not have, or that cannot be sent again."""
+    return NotFoundError("no delivery with this id has ended at this endpoint, or the endpoint is disabled.")
 
 
 def _unknown() -> NotFoundError:
