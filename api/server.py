@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import openapi
 from api.body.body_limit import CONSOLE, Bounded
-from api.console.application import make_console
+from api.console.loading import Console
 from api.console.navigation import HOME
 from api.context import PASSES, Context
 from api.http import problems
@@ -113,7 +113,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(routes.router)
     if settings.console.enabled:
-        app.mount(CONSOLE, make_console(context))
+        app.mount(CONSOLE, Console(context))
         app.add_api_route("/", _to_console, include_in_schema=False)
     problems.install(app)
     openapi.install(app)
