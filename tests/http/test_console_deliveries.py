@@ -8,7 +8,6 @@ import pytest
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store.events import endpoints
-from guardfleet.store.events.endpoints import Endpoint
 from guardfleet.store.postgres.database import Database
 from tests.http.test_console import visitor
 from tests.http.test_console_fleet import HOSTILE, act, key
@@ -16,7 +15,7 @@ from tests.services.fixtures import with_broker
 from tests.services.poison import change
 from tests.services.served import served
 from tests.services.stored import scalar
-from tests.services.webhooks import endpoint, happened
+from tests.services.webhooks import endpoint, failed
 
 pytestmark = [with_broker("redis")]
 
@@ -28,15 +27,6 @@ SECRET = re.compile(r"whsec_[\w+/=-]+")
 def url(settings: Settings) -> Iterator[str]:
     with served(settings) as found:
         yield found
-
-
-def failed(db: Database, made: Endpoint, n: int = 1) -> list[int]:
-    """Deliveries that were given up, with an attempt each."""
-    found = happened(db, made, n)
-    change(db, f"update delivery set state = 3, attempts = 1 where id in ({', '.join(map(str, found))})")
-    change(db, "insert into attempt (delivery_id, attempt_no, status, latency_ms, error)"
-               f" select id, 1, 503, 12, 'answered 503' from delivery where id in ({', '.join(map(str, found))})")  # fmt: skip
-    return found
 
 
 def states(db: Database) -> list[int]:
