@@ -40,13 +40,13 @@ def test_filters_narrow_the_trail_and_names_and_links_are_shown(url: str, db: Da
         assert {"session.begin", "job.create", "key.create"} <= set(actions(whole))
         assert f'<a href="/console/jobs/{job.label}">' in whole
         assert re.search(r'<a href="/console/fleet/keys#key_[0-9a-f]+">', whole)
-        assert "admin of default<br>" in whole  # the name of the key that signed in
+        assert "admin of default<br>" in whole  # the name of a key, as actor and as subject
         batch = ids.BATCH.of(job.public_id)
         for asked, expected in (
             ("action=job.create", ["job.create"]),
             (f"subject={job.label}", ["job.create"]),
             (f"subject={batch}", ["job.create"]),
-            ("actor=key", ["session.begin"]),
+            ("actor=api", ["session.begin"]),
             ("since=24h&action=key.create", ["key.create"]),
             ("until=2020-01-01", []),
             ("subject=%3Cscript%3Ex", []),

@@ -8,7 +8,7 @@ from api.console.asking import Ask
 from api.console.pages.fleet_area import FLEET, show
 from api.console.routing import page
 from guardfleet.domain import ids
-from guardfleet.domain.actions import ACTIONS, ACTORS, KEY
+from guardfleet.domain.actions import ACTIONS, ACTORS
 from guardfleet.domain.moments import moment_of
 from guardfleet.domain.scopes import AUDIT
 from guardfleet.errors import RejectedError
@@ -48,7 +48,7 @@ async def listing(ask: Ask) -> Response:
     if given := ask.query.get("after"):
         after = await ask.of(audit.position, ask.db, ids.AUDIT.parse(given), tenant_id=ask.caller.tenant_id)
     found = await ask.of(audit.page, ask.db, wanted, after=after, limit=PAGE + 1, newest_first=True)
-    labels = [event.actor for event in found if event.actor_kind == KEY]
+    labels = [name for event in found for name in (event.actor, event.subject) if name.startswith(ids.KEY.prefix)]
     names = await ask.of(keys.names, ask.db, ask.caller.tenant_id, labels) if labels else {}
     values: dict[str, Any] = {
         "events": [(event, place_of(event)) for event in found[:PAGE]],
