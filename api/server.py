@@ -1,5 +1,6 @@
 """The application: routes, request ids, probes, and the process around it."""
 
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -9,11 +10,12 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import openapi
 from api.body.body_limit import CONSOLE, Bounded
-from api.console.application import make_console
+from api.console.loading import Console
 from api.console.navigation import HOME
 from api.context import PASSES, Context
 from api.http import problems
@@ -113,7 +115,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(routes.router)
     if settings.console.enabled:
-        app.mount(CONSOLE, make_console(context))
+        app.router.routes.append(_mounted(Console(context)))
         app.add_route("/", _to_console)
     problems.install(app)
     openapi.install(app)
@@ -123,6 +125,13 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
 
     app.include_router(health_probes.router)
     return app
+
+
+def _mounted(console: Console) -> Mount:
+    """Return the console's place: every path below it, one with a line break too, whose answer is the console's as well."""
+    place = Mount(CONSOLE, console)
+    place.path_regex = re.compile(place.path_regex.pattern, re.DOTALL)
+    return place
 
 
 async def _to_console(_: Request) -> Response:

@@ -127,6 +127,18 @@ class Ask:
 NOTICES: dict[str, str] = {
     "saved": "Saved.",
     "signed_out": "You are signed out.",
+    "deployed": "Stored: workers take it up within seconds.",
+    "promoted": "It is rolled out: workers change to it, one after the other.",
+    "stopped": "Stopped: workers leave it within seconds.",
+    "rolled_back": "Rolled back: workers go back to the model from before.",
+    "resent": "It is sent again: its state changes within seconds.",
+    "nothing_resent": "No delivery since then was given up: nothing is sent again.",
+    "tested": "The receiver took the test event.",
+    "enabled": "Enabled: what happens from now on is sent to it.",
+    "disabled": "Disabled: nothing is sent to it.",
+    "deleted": "Deleted.",
+    "revoked": "Revoked: it is refused within seconds.",
+    "session_ended": "The session is ended, within seconds everywhere.",
 }
 
 

@@ -49,7 +49,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "key.rotate": "an API key got a successor",
         "key.revoke": "an API key was revoked",
         "session.begin": "somebody signed in to the console",
-        "session.end": "somebody signed out of the console",
+        "session.end": "a session of the console was ended, by its person or by somebody who manages keys",
         "secret_key.pin": "the installation's secret key was pinned for the first time",
         "secret_key.rotate": "the installation's secret key was replaced",
         "secret_key.retire": "everything but API keys was moved to the new secret key",

@@ -1,7 +1,9 @@
 """What a caller may do: the scopes of keys and sessions, and the roles that people have, as scopes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+
+from guardfleet.errors import RejectedError
 
 ALL = "all"
 AUDIT = "audit:read"
@@ -23,3 +25,12 @@ ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "admin": (ALL, AUDIT, MANAGE_KEYS),
     }
 )
+
+
+def scopes_of(role: str, scopes: Sequence[str]) -> tuple[str, ...]:
+    """Return the scopes of a role, or these. Raises RejectedError for both, for neither, and for an unknown role."""
+    if bool(role) == bool(scopes):
+        raise RejectedError("choose a role, or scopes: one of the two.", param="role")
+    if role and role not in ROLES:
+        raise RejectedError(f"role must be one of {', '.join(ROLES)}; got {role!r}.", param="role")
+    return ROLES[role] if role else tuple(scopes)

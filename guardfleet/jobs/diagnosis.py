@@ -10,6 +10,7 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import health
 from guardfleet.store.shards.health import Stall
 
+STALLED = "no worker has taken work from queue {queue} for {minutes} minutes: is one running for it?"
 MOVING_S = 10.0  # since its last verdicts; a job that progresses needs no diagnosis
 
 
@@ -41,5 +42,10 @@ def _found(db: Database, job: JobView, settings: Settings) -> str | None:
 
 def in_words(stall: Stall, namespace: str) -> str:
     """Describe a stalled queue in a sentence."""
+    return STALLED.format(**named(stall, namespace))
+
+
+def named(stall: Stall, namespace: str) -> dict[str, str]:
+    """Return what fills STALLED in."""
     queue = Queues.of(namespace).of_model(stall.route.lane, stall.route.model)
-    return f"no worker has taken work from queue {queue} for {stall.idle_s / 60:,.0f} minutes: is one running for it?"
+    return {"queue": queue, "minutes": f"{stall.idle_s / 60:,.0f}"}

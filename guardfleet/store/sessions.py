@@ -11,11 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg.rows import class_row
+
+from guardfleet.errors import NotFoundError
 from guardfleet.store import audit
 from guardfleet.store.keys import Caller
 from guardfleet.store.postgres.database import Database
 
 MOST_NAME = 200  # characters of a person's name
+# Of a session `s`, and the key `k` that began it, if one did.
+IS_OPEN = """s.expires_at > now()
+             and (s.key_id is null or (k.revoked_at is null and (k.expires_at is null or k.expires_at > now())))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +79,12 @@ def find(db: Database, token: str) -> Session | None:
     """Return whose session this is; None if it is over, or the key that began it is."""
     with db.session() as connection:
         row: Any = connection.execute(
-            """select s.id, s.tenant_id, t.name as tenant, s.key_id, s.who, s.name, s.expires_at,
-                      coalesce(k.scopes, s.scopes) as scopes, coalesce(p.preferences, '{}') as preferences
+            f"""select s.id, s.tenant_id, t.name as tenant, s.key_id, s.who, s.name, s.expires_at,
+                      coalesce(k.scopes, s.scopes) as scopes, coalesce(p.preferences, '{{}}') as preferences
                from console_session s join tenant t on t.id = s.tenant_id
                left join api_key k on k.id = s.key_id
                left join console_preference p on p.tenant_id = s.tenant_id and p.who = s.who
-               where s.digest = %(digest)s and s.expires_at > now()
-                 and (s.key_id is null or (k.revoked_at is null and (k.expires_at is null or k.expires_at > now())))""",
+               where s.digest = %(digest)s and {IS_OPEN}""",
             {"digest": _digest(token)},
         ).fetchone()
     if row is None:
@@ -98,6 +103,42 @@ def end(db: Database, token: str) -> None:
         ).fetchone()
         if row is not None:
             audit.record(connection, row.tenant_id, "session.end", row.who)
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A session that is open, as somebody who may end it sees it."""
+
+    id: int
+    who: str
+    name: str
+    by_key: bool
+    created_at: dt.datetime
+    expires_at: dt.datetime
+
+
+def every(db: Database, tenant_id: int, *, limit: int = 200) -> list[Open]:
+    """Return the tenant's open sessions, newest first."""
+    with db.session() as connection:
+        cursor = connection.cursor(row_factory=class_row(Open))
+        return cursor.execute(
+            f"""select s.id, s.who, s.name, s.key_id is not null as by_key, s.created_at, s.expires_at
+                from console_session s left join api_key k on k.id = s.key_id
+                where s.tenant_id = %(tenant)s and {IS_OPEN} order by s.id desc limit %(limit)s""",
+            {"tenant": tenant_id, "limit": limit},
+        ).fetchall()
+
+
+def end_one(db: Database, session_id: int, *, tenant_id: int) -> None:
+    """End a session of the tenant; API processes that know it follow within seconds. Raises NotFoundError."""
+    with db.begin() as connection:
+        row: Any = connection.execute(
+            "delete from console_session where id = %(id)s and tenant_id = %(tenant)s returning who",
+            {"id": session_id, "tenant": tenant_id},
+        ).fetchone()
+        if row is None:
+            raise NotFoundError("there is no such session: it has ended.")
+        audit.record(connection, tenant_id, "session.end", row.who)
 
 
 def prefer(db: Database, session: Session, preferences: Mapping[str, Any]) -> None:
@@ -120,4 +161,4 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-__all__ = ["Person", "Session", "begin", "begin_by_key", "end", "expire", "find", "prefer"]
+__all__ = ["Open", "Person", "Session", "begin", "begin_by_key", "end", "end_one", "every", "expire", "find", "prefer"]

@@ -12,6 +12,7 @@ from guardfleet.store.events import deliveries, endpoints
 from guardfleet.store.events.endpoints import Endpoint
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
+from tests.services.poison import change
 from worker.webhooks.delivery import Deliverer, make_pool
 
 KINDS = ("batch.completed",)
@@ -60,3 +61,12 @@ def happened(db: Database, made: Endpoint, n: int = 1) -> list[int]:
 
 def due(db: Database, limit: int = 64) -> list[int]:
     return deliveries.due(db, limit=limit, again_after_s=30, at_once=4, failing=8)
+
+
+def failed(db: Database, made: Endpoint, n: int = 1) -> list[int]:
+    """Deliveries that were given up, with an attempt each."""
+    found = happened(db, made, n)
+    change(db, f"update delivery set state = 3, attempts = 1 where id in ({', '.join(map(str, found))})")
+    change(db, "insert into attempt (delivery_id, attempt_no, status, latency_ms, error)"
+               f" select id, 1, 503, 12, 'answered 503' from delivery where id in ({', '.join(map(str, found))})")  # fmt: skip
+    return found

@@ -17,7 +17,7 @@ from guardfleet.domain.states import JobState
 from guardfleet.errors import ConfigurationError, FatalError, RejectedError, RetryableError, StatementError
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import files
+from guardfleet.store import files, keys, sessions
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import retention, views
 from guardfleet.store.jobs.views import JobView
@@ -291,3 +291,13 @@ def test_the_rows_of_a_shard_keep_their_verdicts_where_one_has_metadata_of_the_v
     rows = leases.load(db, keyring, held)
     assert [row.id for row in rows] == [row[0] for row in deep]
     assert finish(db, held)
+
+
+def test_sessions_that_are_over_are_deleted(dispatcher: Dispatcher, db: Database, keyring: Keyring) -> None:
+    caller = keys.authenticate(db, keyring, keys.create(db, keyring, name="k"))
+    assert caller is not None
+    over, going_on = (sessions.begin_by_key(db, caller, hours=hours) for hours in (-1.0, 1.0))
+    dispatcher.tick()
+    assert scalar(db, "select count(*) from console_session") == 1
+    assert sessions.find(db, over) is None
+    assert sessions.find(db, going_on) is not None

@@ -142,3 +142,19 @@ def test_a_job_that_nobody_will_begin_in_time_is_late(db: Database, keyring: Key
     change(db, "update job set expires_at = now() + interval '1 day'")
     figures.count()
     assert values(metrics.LATE_JOBS) == {("bulk",): 0.0}
+
+
+def test_each_workers_state_is_told_and_those_that_are_there_come_first(db: Database, keyring: Keyring) -> None:
+    for name, state in (("a", WorkerState.STOPPED), ("b", WorkerState.READY), ("c", WorkerState.LOADING), ("d", WorkerState.READY)):
+        fleet.report(db, Sighting(name, state, "m", "r", 1.0, 1.0, "cuda:0", 1, 2))
+    change(db, "update worker set seen_at = now() - interval '1 minute' where name = 'b'")
+    change(db, "update worker set seen_at = now() - interval '2 days' where name = 'd'")
+    known = fleet.known(db, within_s=86_400)
+    assert [(one.name, one.told, one.is_there) for one in known] == [
+        ("c", "loading", True), ("a", "stopped", False), ("b", "lost", False),
+    ]  # fmt: skip
+    assert (known[0].device, known[0].used_bytes, known[0].total_bytes) == ("cuda:0", 1, 2)
+    submit(db, keyring, 10, shard_texts=4)
+    (queue,) = backlog.queues(db)
+    assert (queue.lane_label, queue.model, queue.ready, queue.leased, queue.waiting, queue.texts) == ("bulk", None, 3, 0, 0, 10)
+    assert backlog.queues(db, tenant_id=2) == []

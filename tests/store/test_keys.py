@@ -2,6 +2,7 @@
 
 import pytest
 
+from guardfleet.domain.scopes import ROLES, scopes_of
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
@@ -15,7 +16,12 @@ def test_a_key_may_what_its_scopes_say() -> None:
     assert [reader.may(scope) for scope in ("batches:read", "batches:write", "files:read", "files:write", "moderate")] == [
         True, False, True, True, False,
     ]  # fmt: skip
-    assert {scope for scope in keys.SCOPES if not Caller(1, 1).may(scope)} == {"audit:read", "erasures:write", "holds:write"}
+    assert {scope for scope in keys.SCOPES if not Caller(1, 1).may(scope)} == {
+        "audit:read",
+        "erasures:write",
+        "holds:write",
+        "keys:write",
+    }
     assert Caller(1, 1, ("audit:read",)).may("audit:read")
 
 
@@ -48,7 +54,7 @@ def test_revoked_and_expired_keys_are_taken_no_more(db: Database, keyring: Keyri
 def test_a_successor_has_the_same_rights_and_the_old_key_a_while(db: Database, keyring: Keyring) -> None:
     first = keys.create(db, keyring, name="k", tenant="other", scopes=["files:read"], expires_s=7200)
     old, *_ = keys.every(db)
-    second = keys.rotate(db, keyring, old.label, overlap_s=60)
+    _, second = keys.rotate(db, keyring, old.label, overlap_s=60)
     mine, theirs = keys.authenticate(db, keyring, first), keys.authenticate(db, keyring, second)
     assert mine is not None
     assert theirs is not None
@@ -61,3 +67,30 @@ def test_a_successor_has_the_same_rights_and_the_old_key_a_while(db: Database, k
     assert abs((successor.expires_at - old.expires_at).total_seconds()) < 1
     keys.rotate(db, keyring, successor.label, overlap_s=0)
     assert keys.authenticate(db, keyring, second) is None
+
+
+def test_a_maker_gives_only_what_it_has_and_in_its_own_tenant(db: Database, keyring: Keyring) -> None:
+    keys.create(db, keyring, name="k", tenant="other")
+    maker = Caller(1, keys.tenant_id(db, "other"), ("batches:write", "keys:write"))
+    label, secret = keys.create_for(db, keyring, maker, name="reader", scopes=["batches:read"])
+    made = keys.authenticate(db, keyring, secret)
+    assert made is not None
+    assert (made.label, made.tenant_id, made.scopes) == (label, maker.tenant_id, ("batches:read",))
+    for beyond in (["all"], ["batches:read", "moderate"], ["audit:read"]):
+        with pytest.raises(RejectedError, match="you lack"):
+            keys.create_for(db, keyring, maker, name="more", scopes=beyond)
+    assert [key.name for key in keys.of_tenant(db, maker.tenant_id)] == ["reader", "k"]
+    assert keys.names(db, maker.tenant_id, [label, "key_x", "job_1"]) == {label: "reader"}
+    assert keys.names(db, 1, [label]) == {}
+    with pytest.raises(NotFoundError):
+        keys.get(db, label, tenant_id=1)
+    with pytest.raises(NotFoundError):
+        keys.revoke(db, label, tenant_id=1)
+
+
+@pytest.mark.parametrize(("role", "scopes"), [("", []), ("viewer", ["moderate"]), ("king", [])])
+def test_a_key_has_a_role_or_scopes(role: str, scopes: list[str]) -> None:
+    with pytest.raises(RejectedError, match="role"):
+        scopes_of(role, scopes)
+    assert scopes_of("viewer", []) == ROLES["viewer"]
+    assert scopes_of("", ["moderate"]) == ("moderate",)

@@ -14,7 +14,7 @@ from guardfleet.jobs import diagnosis
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings.groups import RetentionSettings
 from guardfleet.settings.tuning import Tuning
-from guardfleet.store import audit, files, idempotency
+from guardfleet.store import audit, files, idempotency, sessions
 from guardfleet.store.events import deliveries
 from guardfleet.store.jobs import control, intake_recovery, retention, views
 from guardfleet.store.postgres.database import Database
@@ -74,6 +74,7 @@ class Mender:
             Step("purge", HOUSEKEEPING_S, self.purge),
             Step("expire_files", CLEAR_S, self.expire_files),
             Step("forget_requests", CLEAR_S, self.forget_requests),
+            Step("expire_sessions", CLEAR_S, self.expire_sessions),
             Step("expire_days", EXPIRY_S, self.expire_days),
             Step("expire_audit", EXPIRY_S, self.expire_audit),
         ]
@@ -163,6 +164,10 @@ class Mender:
     def forget_requests(self) -> None:
         """Forget requests that are too old to be repeated."""
         idempotency.forget_old(self.db, older_than_s=REMEMBERED_S)
+
+    def expire_sessions(self) -> None:
+        """Delete sessions of the console that are over."""
+        sessions.expire(self.db)
 
     def expire_days(self) -> None:
         """Drop the partitions of days whose retention is over."""

@@ -151,6 +151,11 @@ class BatchingEngine:
         """Return how much of the device's memory is in use, and how much it has; zeros where it has none of its own."""
         return self._backend.memory_bytes(), self._backend.memory_total_bytes()
 
+    @property
+    def device(self) -> str:
+        """The device, as torch names it."""
+        return self._backend.device
+
     def _ring(self) -> None:
         if not self._bell.done():
             self._bell.set_result(None)

@@ -227,6 +227,10 @@ class Engine(Protocol):
     def memory_bytes(self) -> tuple[int, int]:
         """Return how much of the device's memory is in use, and how much it has; zeros where it has none of its own."""
 
+    @property
+    def device(self) -> str:
+        """The device, as torch names it."""
+
 
 def require_none(policy: PromptPolicy | None, model: Model) -> None:
     """Raise RejectedError if there is a policy, for a model whose prompt has no place for one."""

@@ -139,6 +139,10 @@ class Seats:
         """Return how much of the device's memory is in use, and how much it has; the engines share a process, and so a figure."""
         return max((seat.judge.engine.memory_bytes() for seat in self._all()), default=(0, 0))
 
+    def device(self) -> str | None:
+        """Return the device, as torch names it; None while no model is there."""
+        return next((seat.judge.engine.device for seat in self._all()), None)
+
     def in_use(self) -> list[Model]:
         """Return the models that judge."""
         beside = self._beside

@@ -91,6 +91,7 @@ def _moderate(settings: Settings, make_engine: MakeEngine, health: Health) -> in
     first, served = loaded(bringer, health)
     seats = Seats(first)
     presence.ready(first.model, throughput.rates)
+    presence.occupies(lambda: (seats.device(), *seats.memory_bytes()))
     app = make_app(settings, "guardfleet-worker", model=route_to(first.model))
     drain, tick = Drain(), LoopTick()
     drain.watch(seats)

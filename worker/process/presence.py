@@ -15,6 +15,7 @@ from guardfleet.telemetry.logs import get_logger, told
 
 REPORT_S = 2.0
 Rates = Callable[[], tuple[float | None, float | None]]
+Occupied = Callable[[], tuple[str | None, int, int]]  # the device, its bytes in use, and all; zeros: it has none
 
 
 class Presence:
@@ -25,6 +26,7 @@ class Presence:
         self._state = WorkerState.LOADING
         self._model: Model | None = None
         self._rates: Rates = lambda: (None, None)
+        self._occupied: Occupied = lambda: (None, 0, 0)
         self._look: Callable[[], None] = lambda: None
         self._changed = threading.Event()
         self._stopped = threading.Event()
@@ -38,6 +40,10 @@ class Presence:
         """Report from now on that the worker takes work, with this model, and what `rates` measures."""
         self._model, self._rates, self._state = model, rates, WorkerState.READY
         self._changed.set()
+
+    def occupies(self, occupied: Occupied) -> None:
+        """Report from now on which device the worker has, and how full it is."""
+        self._occupied = occupied
 
     def follow(self, look: Callable[[], None]) -> None:
         """Call this after each report from now on: it reads and writes rows, and waits for nothing else."""
@@ -60,6 +66,7 @@ class Presence:
 
     def _report(self) -> None:
         model, (tokens_per_s, tokens_per_byte) = self._model, self._rates()
+        device, used_bytes, total_bytes = self._occupied()
         if tokens_per_s is not None:
             metrics.RATE.set(tokens_per_s)
         seen = Sighting(
@@ -69,6 +76,9 @@ class Presence:
             model.revision if model else None,
             tokens_per_s,
             tokens_per_byte,
+            device,
+            used_bytes if total_bytes else None,
+            total_bytes or None,
         )
         try:
             fleet.report(self._db, seen)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from guardfleet.domain.scopes import ALL, ROLES, scopes_of
 from guardfleet.settings import load_settings
 
 db_app = typer.Typer(no_args_is_help=True, help="Migrations.")
@@ -62,12 +63,17 @@ def keys_create(
         list[str] | None,
         typer.Option("--scope", help="Permission, such as batches:read; repeatable. audit:read is not part of all."),
     ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option("--role", metavar="ROLE", help=f"Instead of --scope: {', '.join(ROLES)}."),
+    ] = None,
     days: Annotated[float | None, typer.Option("--days", min=0.0, help="Days until the key expires; default: never.")] = None,
 ) -> int:
     """Create an API key and print it, once."""
     from guardfleet.cli.commands import keys
 
-    return keys.create(load_settings(), name=name, tenant=tenant, scopes=scope or ["all"], days=days)
+    scopes = scopes_of(role, scope or []) if role is not None else scope or [ALL]
+    return keys.create(load_settings(), name=name, tenant=tenant, scopes=scopes, days=days)
 
 
 @keys_app.command("list")

@@ -1,8 +1,6 @@
 """`guardfleet audit`: the audit trail of all tenants, oldest first, printed while it is read."""
 
-import datetime as dt
 import json
-import re
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -10,7 +8,7 @@ from guardfleet.cli import DONE, terminal
 from guardfleet.cli.output import printable
 from guardfleet.domain import ids
 from guardfleet.domain.actions import ACTIONS
-from guardfleet.domain.options import UNITS_S, WINDOW
+from guardfleet.domain.moments import moment_of
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
 from guardfleet.settings import Settings
@@ -51,17 +49,6 @@ def trail(
     if is_empty and not as_json:
         terminal.say("nothing was recorded")
     return DONE
-
-
-def moment_of(text: str, flag: str) -> dt.datetime:
-    """Return the moment: so long ago (90m, 24h, 7d), or a date or time in ISO 8601, in UTC unless it names its offset."""
-    if re.fullmatch(WINDOW, text):
-        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(text[:-1]) * UNITS_S[text[-1]])
-    try:
-        found = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise RejectedError(f"{flag} {text!r} is no time: give 90m, 24h, 7d, or 2026-01-31 or 2026-01-31T08:00:00.") from None
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
 def _line(event: Event) -> str:

@@ -54,7 +54,7 @@ def revoke(settings: Settings, label: str) -> int:
 def rotate(settings: Settings, label: str, *, overlap_hours: float) -> int:
     """Create a key's successor and print it."""
     with _store(settings) as (db, keyring):
-        print(keys.rotate(db, keyring, label, overlap_s=overlap_hours * 3600))
+        print(keys.rotate(db, keyring, label, overlap_s=overlap_hours * 3600)[1])
     return DONE
 
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from guardfleet.cli import DONE, documents, terminal
-from guardfleet.cli.commands.audit import moment_of
 from guardfleet.cli.output import printable
 from guardfleet.cli.tenants import tenant_of
+from guardfleet.domain.moments import moment_of
 from guardfleet.errors import RejectedError
 from guardfleet.lists import reading
 from guardfleet.lists.document import Entry

@@ -8,21 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 from guardfleet.cli import DONE, FAILED_ROWS, comparison, terminal
-from guardfleet.domain.detection import DETECTOR_NAME
 from guardfleet.domain.states import DeploymentState
 from guardfleet.domain.verdict import GUARD
 from guardfleet.embedded.stack import database_of
 from guardfleet.errors import RejectedError
+from guardfleet.jobs import deploying
+from guardfleet.jobs.deploying import UNDER_WAY
 from guardfleet.sampling.estimates import share_of
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import models
 from guardfleet.store.deployments import comparisons, deployments, seats
 from guardfleet.store.deployments.deployments import Asked, Deployment
 from guardfleet.store.postgres.database import Database
 
 POLL_S = 0.5
-UNDER_WAY = (DeploymentState.SHADOW, DeploymentState.CANARY, DeploymentState.ROLLING)
 
 
 def deploy(
@@ -48,11 +47,11 @@ def deploy(
     if (label_field or positive) and (golden is None or detector == GUARD):
         raise RejectedError("--label-field and --positive are for the --golden rows of another --detector than the guard.")
     asked = Asked(
-        detector=_detector(detector),
+        detector=deploying.detector_of(detector),
         model=model,
         revision=revision,
         state=DeploymentState.CANARY if canary is not None else DeploymentState.ROLLING,
-        share=_share(canary, "--canary") if canary is not None else 0.0,
+        share=deploying.share_of(canary, "--canary") if canary is not None else 0.0,
         canary_texts=canary_texts,
         min_agreement=min_agreement,
         alone=alone,
@@ -70,7 +69,11 @@ def deploy(
 def shadow(settings: Settings, model: str, *, revision: str | None, detector: str, share: str) -> int:
     """Store a shadow, which workers take up; print its label."""
     asked = Asked(
-        detector=_detector(detector), model=model, revision=revision, state=DeploymentState.SHADOW, share=_share(share, "--share")
+        detector=deploying.detector_of(detector),
+        model=model,
+        revision=revision,
+        state=DeploymentState.SHADOW,
+        share=deploying.share_of(share, "--share"),
     )
     with _database(settings) as (db, complete):
         return _begin(db, complete, asked, wait=False)
@@ -97,7 +100,7 @@ def listing(settings: Settings, *, as_json: bool) -> int:
 def show(settings: Settings, label: str | None, *, detector: str, as_json: bool) -> int:
     """Print all that is known of one."""
     with _database(settings) as (db, _):
-        one = deployments.get(db, label, detector=_detector(detector))
+        one = deployments.get(db, label, detector=deploying.detector_of(detector))
         cells, places = comparisons.cells(db, one.id), comparisons.places(db, one.id, limit=comparison.SHOWN)
         workers = seats.there(db, one.detector)
     if as_json:
@@ -132,15 +135,14 @@ def stop(settings: Settings, detector: str) -> int:
 def rollback(settings: Settings, detector: str) -> int:
     """Go back to the model from before; print the label of what was rolled back."""
     with _database(settings) as (db, _):
-        gone, now = deployments.roll_back(db, _detector(detector))
+        gone, now = deployments.roll_back(db, deploying.detector_of(detector))
     print(gone.label)
     terminal.say(f"rolled back; workers go back to {now.version if now else 'the model of their settings'}")
     return DONE
 
 
 def _begin(db: Database, settings: Settings, asked: Asked, *, wait: bool) -> int:
-    models.require_detectors(db, [asked.detector])
-    made = deployments.begin(db, Keyring.of(settings), asked)
+    made = deploying.begin(db, Keyring.of(settings), asked)
     print(made.label)
     if not seats.there(db, asked.detector):
         terminal.say(f"no worker of the detector {asked.detector} is running: one that starts takes it up")
@@ -163,28 +165,10 @@ def _database(settings: Settings) -> Iterator[tuple[Database, Settings]]:
 
 
 def _candidate(db: Database, detector: str) -> Deployment:
-    found = deployments.standing(db, _detector(detector)).candidate
+    found = deployments.standing(db, deploying.detector_of(detector)).candidate
     if found is None:
         raise RejectedError(f"the detector {detector} has no deployment under way: `guardfleet models list` shows all.")
     return found
-
-
-def _detector(name: str) -> str:
-    if not DETECTOR_NAME.fullmatch(name):
-        raise RejectedError(
-            f"{name!r} is no detector: its name is of small letters, digits, - and _, as GUARDFLEET_ENGINE__DETECTOR."
-        )
-    return name
-
-
-def _share(said: str, flag: str) -> float:
-    try:
-        share = float(said.removesuffix("%")) / (100 if said.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 < share <= 1:
-        raise RejectedError(f"{flag} {said!r} is no share: give 5%, or 0.05.")
-    return share
 
 
 def _state(one: Deployment) -> str:

@@ -7,8 +7,8 @@ from functools import partial
 
 from guardfleet.cli import DONE, documents, progress, terminal
 from guardfleet.cli.commands import consequences
-from guardfleet.cli.commands.audit import moment_of
 from guardfleet.cli.tenants import job_of, tenant_of
+from guardfleet.domain.moments import moment_of
 from guardfleet.errors import RejectedError
 from guardfleet.jobs import redecide as use_case
 from guardfleet.jobs.simulation import NOTHING, Simulation, report, simulate, word

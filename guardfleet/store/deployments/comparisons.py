@@ -113,13 +113,17 @@ def cells(db: Database, deployment_id: int) -> dict[Cell, int]:
         return {Cell(*row[:4]): row.n for row in rows}
 
 
-def places(db: Database, deployment_id: int, *, limit: int) -> list[tuple[str, int, str, str]]:
-    """Return some texts that were judged differently: job, number of the text, and both words. Jobs that are gone are left out."""
+def places(db: Database, deployment_id: int, *, limit: int, tenant_id: int | None = None) -> list[tuple[str, int, str, str]]:
+    """Return some texts that were judged differently: job, number of the text, and both words. Jobs that are gone are left out.
+
+    `tenant_id`: those of one tenant's jobs alone.
+    """
     with db.session() as connection:
         rows = connection.execute(
             f"""select {public_id(ids.JOB, "j.public_id")} as job, d.seq, d.live, d.candidate
                 from disagreement d join job j on j.id = d.job_id where d.deployment_id = %(id)s
+                  and (cast(%(tenant)s as bigint) is null or j.tenant_id = %(tenant)s)
                 order by d.job_id, d.seq limit %(limit)s""",
-            {"id": deployment_id, "limit": limit},
+            {"id": deployment_id, "limit": limit, "tenant": tenant_id},
         )
         return [(row.job, row.seq, row.live, row.candidate) for row in rows]

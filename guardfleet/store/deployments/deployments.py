@@ -26,6 +26,7 @@ from guardfleet.store.words import (
 
 KIND = "golden"  # what the encrypted rows are
 MOST_REASON = 500  # characters
+MOST_DIGITS = 18  # of a label's number
 COLUMNS = """id, detector, model, revision, found, name, state, share, canary_texts, min_agreement, alone, golden_accuracy,
              golden_texts, golden_right, reason, actor, created_at, changed_at, activated_at, compared, agreed, live_errors, errors,
              live_s, candidate_s, skipped"""
@@ -155,7 +156,7 @@ def every(db: Database, *, limit: int = 50) -> list[Deployment]:
 def get(db: Database, label: str | None, *, detector: str) -> Deployment:
     """Return a deployment by its label; without one the detector's candidate, else its newest. Raises NotFoundError."""
     number = (label or "").removeprefix("deployment_")
-    if label is not None and not number.isdecimal():
+    if label is not None and not (number.isascii() and number.isdecimal() and len(number) <= MOST_DIGITS):
         raise NotFoundError(f"there is no deployment {label!r}: `guardfleet models list` shows all.")
     where = "id = %(id)s" if label is not None else "detector = %(detector)s"
     with db.session() as connection:

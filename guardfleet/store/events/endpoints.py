@@ -213,8 +213,19 @@ def send_test(db: Database, public_id: uuid.UUID, *, tenant_id: int, kind: str) 
     return found
 
 
-def deliveries(db: Database, public_id: uuid.UUID, *, tenant_id: int, before: int | None, limit: int) -> list[Delivery]:
-    """Return up to `limit` deliveries of the endpoint older than the named one, newest first, each with its last attempt."""
+def deliveries(
+    db: Database,
+    public_id: uuid.UUID,
+    *,
+    tenant_id: int,
+    before: int | None,
+    limit: int,
+    state: DeliveryState | None = None,
+) -> list[Delivery]:
+    """Return up to `limit` deliveries of the endpoint older than the named one, newest first, each with its last attempt.
+
+    `state`: only those in it.
+    """
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(Delivery))
         return cursor.execute(
@@ -224,8 +235,15 @@ def deliveries(db: Database, public_id: uuid.UUID, *, tenant_id: int, before: in
                left join lateral (select * from attempt where delivery_id = d.id order by id desc limit 1) a on true
                where e.public_id = %(id)s and e.tenant_id = %(tenant)s and e.job_id is null
                  and (cast(%(before)s as bigint) is null or d.id < %(before)s)
+                 and (cast(%(state)s as smallint) is null or d.state = %(state)s)
                order by d.id desc limit %(limit)s""",
-            {"id": public_id, "tenant": tenant_id, "before": before, "limit": limit},
+            {
+                "id": public_id,
+                "tenant": tenant_id,
+                "before": before,
+                "limit": limit,
+                "state": None if state is None else int(state),
+            },
         ).fetchall()
 
 
@@ -246,8 +264,13 @@ def resend(
         if n:
             audit.record(connection, tenant_id, "endpoint.resend", ids.ENDPOINT.of(public_id), n_deliveries=n)
     if not n and delivery_id is not None:
-        raise NotFoundError("no delivery with this id has ended at this endpoint, or the endpoint is disabled.")
+        raise unknown_delivery()
     return n
+
+
+def unknown_delivery() -> NotFoundError:
+    """Return the error for a delivery that the endpoint does not have, or that cannot be sent again."""
+    return NotFoundError("no delivery with this id has ended at this endpoint, or the endpoint is disabled.")
 
 
 def _unknown() -> NotFoundError:

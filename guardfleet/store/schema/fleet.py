@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from sqlalchemy import SmallInteger
+from sqlalchemy import BigInteger, SmallInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from guardfleet.store.schema.base import NOW, Base
@@ -23,6 +23,9 @@ class Worker(Base):
     seen_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     tokens_per_s: Mapped[float | None]  # while its device is busy; null: not measured yet
     tokens_per_byte: Mapped[float | None]  # tokens given to the device for each byte of the texts that it finished
+    device: Mapped[str | None]  # as torch names it; null: a version before 0029, or its model is loading
+    used_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the device's memory; null: it has none of its own
+    total_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of that memory
 
 
 class Scaling(Base):

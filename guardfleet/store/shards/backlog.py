@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from psycopg.rows import class_row
+
 from guardfleet.domain.detection import ROUTE_PREFIX
 from guardfleet.domain.lanes import Lane
 from guardfleet.store.jobs.views import PACE_S
 from guardfleet.store.postgres.database import Database
-from guardfleet.store.words import LEASED_SHARD, READY_SHARD
+from guardfleet.store.words import LEASED_SHARD, OPEN_SHARD, READY_SHARD
 
 BYTES_PER_TEXT = 400  # where a shard does not know the size of its texts: those of earlier versions, and interactive ones
 
@@ -29,6 +31,42 @@ class Backlog:
     age_s: float
     texts_per_s: float
     left_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What a queue holds: `ready` shards could be taken now, `waiting` ones are tried again later, `leased` ones are in work."""
+
+    lane: int
+    model: str | None
+    ready: int
+    waiting: int
+    leased: int
+    texts: int
+    oldest_s: float  # since the oldest of its jobs was submitted
+
+    @property
+    def lane_label(self) -> str:
+        """Its lane in a word."""
+        return Lane(self.lane).label
+
+
+def queues(db: Database, *, tenant_id: int | None = None) -> list[Queue]:
+    """Return what each queue holds of jobs that are not paused; of one tenant's alone, if it is given."""
+    with db.session() as connection:
+        cursor = connection.cursor(row_factory=class_row(Queue))
+        return cursor.execute(
+            f"""select s.lane, s.model,
+                       count(*) filter (where {READY_SHARD:s} and coalesce(s.next_attempt_at <= now(), true)) as ready,
+                       count(*) filter (where {READY_SHARD:s} and s.next_attempt_at > now()) as waiting,
+                       count(*) filter (where {LEASED_SHARD:s}) as leased, sum(s.n)::bigint as texts,
+                       extract(epoch from now() - min(j.created_at))::float8 as oldest_s
+                from shard s join job j on j.id = s.job_id
+                where {OPEN_SHARD:s} and j.paused_at is null
+                  and (cast(%(tenant)s as bigint) is null or j.tenant_id = %(tenant)s)
+                group by s.lane, s.model order by s.lane desc, s.model nulls first""",
+            {"tenant": tenant_id},
+        ).fetchall()
 
 
 def open_work(db: Database) -> list[Backlog]:
