@@ -120,6 +120,16 @@ def require_detectors(db: Database, asked: Sequence[str]) -> None:
             )
 
 
+def labels_of_detectors(db: Database) -> dict[str, list[str]]:
+    """Return the labels that each detector but the guard has given so far, by its name."""
+    with db.session() as connection:
+        rows = connection.execute(
+            f"""select detector, array_agg(distinct label order by label) as labels from model cross join unnest(labels) label
+                where detector <> '{GUARD}' group by detector order by detector"""
+        )
+        return {row.detector: row.labels for row in rows}
+
+
 def _detectors(db: Database) -> dict[str, str | None]:
     """Return whether the newest model of each detector takes a policy, by the detector's name."""
     with db.session() as connection:
