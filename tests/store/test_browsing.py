@@ -223,7 +223,7 @@ def test_a_statement_that_takes_too_long_ends_the_look_and_never_loses_a_row(db:
         first = pages.page(db, TENANT, Wanted(), limit=100, budget=budget)
         assert [hit.job.id for hit in first.hits] == [new.id] * 3
         assert (first.reached, first.is_full) == (first.hits[-1].place, False)
-        with pytest.raises(AwayError):
+        with pytest.raises(AwayError):  # after PATIENCE_S: there is no answer to give
             pages.page(db, TENANT, Wanted(), first.reached, limit=100, budget=budget)
     rest = pages.page(db, TENANT, Wanted(), first.reached, limit=100, budget=budget)
     assert [hit.job.id for hit in rest.hits] == [old.id] * 4

@@ -7,7 +7,7 @@ each verdict once.
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from guardfleet.verdicts.wanted import Place, Wanted
 
 MOST_PIECE = 2000  # jobs and shards
 MOST_COUNTED = 2000  # jobs whose verdicts are counted, to say how many there are
+PATIENCE_S = 5.0  # for a statement, once one has taken too long before anything was looked at
 GROWTH = 8  # of a piece, from one to the next
 
 
@@ -68,6 +69,13 @@ def page(db: Database, tenant_id: int, wanted: Wanted, after: Place | None = Non
 
     Raises NotFoundError for a job that the tenant does not have, RejectedError for a place of one that is gone.
     """
+    try:
+        return _looked(db, tenant_id, wanted, after, limit, budget)
+    except AwayError:  # a busy server: rather a late answer that comes a little further than none
+        return _looked(db, tenant_id, wanted, after, limit, replace(budget, look_s=0, statement_s=PATIENCE_S, first_rows=1))
+
+
+def _looked(db: Database, tenant_id: int, wanted: Wanted, after: Place | None, limit: int, budget: Budget) -> Found:
     look = _Look(limit, budget, Found(reached=after, looked=after.looked if after else 0))
     try:
         with db.begin() as connection:
