@@ -84,8 +84,8 @@ def api(settings: Settings) -> Iterator[str]:
     command = [sys.executable, "-m", "guardfleet", "api"]
     process = subprocess.Popen(command, env=os.environ | settings.as_environment(), stdout=subprocess.DEVNULL)
     try:
-        until(lambda: _listens(settings.api_port), what="the API")
-        yield f"http://127.0.0.1:{settings.api_port}"
+        until(lambda: _listens(settings.api.port), what="the API")
+        yield f"http://127.0.0.1:{settings.api.port}"
     finally:
         process.terminate()
         process.wait(30)
