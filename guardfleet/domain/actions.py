@@ -30,6 +30,7 @@ ACTIONS: Mapping[str, str] = MappingProxyType(
         "job.retry": "the failed texts of a job were given to a new job",
         "job.prioritise": "a job's priority was changed",
         "job.export": "verdicts, refused lines, a result file or a report with texts were taken out; recorded when it begins",
+        "job.read": "texts of a job were shown to somebody: one, by its place, or those that a search for words found",
         "job.purge": "a job's texts and data key were deleted",
         "job.expire": "a job and its verdicts were deleted",
         "job.erase": "a job was deleted on request, with its texts and verdicts",

@@ -135,6 +135,16 @@ def require_detectors(db: Database, asked: Sequence[str]) -> None:
             )
 
 
+def labels_of_detectors(db: Database) -> dict[str, list[str]]:
+    """Return the labels that each detector but the guard has given so far, by its name."""
+    with db.session() as connection:
+        rows = connection.execute(
+            f"""select detector, array_agg(distinct label order by label) as labels from model cross join unnest(labels) label
+                where detector <> '{GUARD}' group by detector order by detector"""
+        )
+        return {row.detector: row.labels for row in rows}
+
+
 def require_alike(db: Database, plan: Plan) -> None:
     """Raise RejectedError for a second detector whose newest model answers in other labels than the first one's."""
     for cascade in map(DetectorCascade.of, plan.detector_cascades):

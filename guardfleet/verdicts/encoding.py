@@ -134,6 +134,12 @@ def severity_and_categories(severity: int, categories: int) -> tuple[Severity, C
     return said.severity, said.categories
 
 
+def probability_bytes(least: float, most: float, digits: int = 3) -> tuple[int, int]:
+    """Return the least and the greatest byte of the probabilities in this range, as they are shown; (1, 0) if there is none."""
+    within = [byte for byte, p in enumerate(PROBABILITIES) if least <= round(p, digits) <= most]
+    return (within[0], within[-1]) if within else (1, 0)
+
+
 def as_stored(judgement: Judgement) -> Judgement:
     """Return the judgement as later readers get it."""
     return replace(

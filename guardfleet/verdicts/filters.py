@@ -62,22 +62,23 @@ class Filter:
     ) -> "Filter | None":
         """Make a filter from names; None if nothing is asked for. Raises RejectedError for an unknown name."""
         if severity is None and status is not None:
-            severity = _known(status, STATUSES, "status")
+            severity = known_name(status, STATUSES, "status")
         actions = actions_of(action or ()) or None
         if severity is None and category is None and since is None and actions is None and labelled is None:
             return None
-        wanted = [int(_known(name, SEVERITIES, "severity")) for name in severity or SEVERITIES]
-        categories = int(_known(category, CATEGORIES, "category")) if category else int(Category.NONE)
+        wanted = [int(known_name(name, SEVERITIES, "severity")) for name in severity or SEVERITIES]
+        categories = int(known_name(category, CATEGORIES, "category")) if category else int(Category.NONE)
         return cls(wanted, categories, since or 0.0, actions, labelled)
 
 
 def actions_of(names: Iterable[str]) -> Sequence[str]:
     """Return the actions. Raises RejectedError for a word that is none."""
     known: Mapping[str, str] = {name: name for name in ACTIONS}
-    return [_known(name, known, "action") for name in names]
+    return [known_name(name, known, "action") for name in names]
 
 
-def _known(name: str, there: Mapping[str, T], what: str) -> T:
+def known_name(name: str, there: Mapping[str, T], what: str) -> T:
+    """Return what a name stands for. Raises RejectedError that lists the names."""
     if name not in there:
         raise RejectedError(f"{what} must be one of: {', '.join(there)}.", param=what)
     return there[name]

@@ -1,8 +1,9 @@
 """Reading a job's texts for their owner, until they are purged."""
 
+import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from guardfleet.errors import RejectedError
 from guardfleet.rows.payload import PayloadRow
@@ -10,6 +11,19 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.page import Page
+
+
+class Kept(Protocol):
+    """A job, as far as reading its texts needs it."""
+
+    @property
+    def id(self) -> int:
+        """Its number."""
+
+    @property
+    def day(self) -> dt.date:
+        """The partition of its rows."""
+
 
 Shards = dict[tuple[int, int], list[PayloadRow]]  # by shard number and first sequence number
 
@@ -20,7 +34,7 @@ def require_kept(job: JobView) -> None:
         raise RejectedError(f"the texts of {job.label} were purged on {job.purged_at:%Y-%m-%d %H:%M} UTC: only verdicts are left.")
 
 
-def beside(db: Database, keyring: Keyring, job: JobView, pages: Iterable[Page]) -> Iterator[Page]:
+def beside(db: Database, keyring: Keyring, job: Kept, pages: Iterable[Page]) -> Iterator[Page]:
     """Yield each page with the text of each verdict, None if it no longer exists. Memory: one page and its shards."""
     opened: Shards = {}
     for page in pages:
@@ -32,7 +46,7 @@ def beside(db: Database, keyring: Keyring, job: JobView, pages: Iterable[Page]) 
         yield replace(page, contents=[contents.get(seq) for seq in wanted])
 
 
-def _open(db: Database, keyring: Keyring, job: JobView, wanted: Sequence[int], known: Shards) -> Shards:
+def _open(db: Database, keyring: Keyring, job: Kept, wanted: Sequence[int], known: Shards) -> Shards:
     """Return the shards that hold these sequence numbers; those of the previous page are not decrypted again."""
     if not wanted:
         return {}
@@ -45,7 +59,7 @@ def _open(db: Database, keyring: Keyring, job: JobView, wanted: Sequence[int], k
     return out
 
 
-def _shards(db: Database, job: JobView, first: int, last: int) -> list[tuple[int, int]]:
+def _shards(db: Database, job: Kept, first: int, last: int) -> list[tuple[int, int]]:
     with db.session() as connection:
         found = connection.execute(
             """select shard_no, first_seq from shard
@@ -55,7 +69,7 @@ def _shards(db: Database, job: JobView, first: int, last: int) -> list[tuple[int
         return [(row.shard_no, row.first_seq) for row in found]
 
 
-def of_shard(db: Database, keyring: Keyring, job: JobView, shard_no: int) -> list[PayloadRow]:
+def of_shard(db: Database, keyring: Keyring, job: Kept, shard_no: int) -> list[PayloadRow]:
     """Return the texts of a shard; none once purged. Raises ConfigurationError if they cannot be decrypted."""
     with db.session() as connection:
         found: Any = connection.execute(

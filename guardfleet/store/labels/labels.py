@@ -200,6 +200,15 @@ def page(db: Database, tenant_id: int, *, job_id: int | None = None, after: int 
         ).fetchall()  # fmt: skip
 
 
+def of_text(db: Database, tenant_id: int, job_id: int, seq: int) -> list[Stored]:
+    """Return all labels of a text, in the order they were stored."""
+    with db.session() as connection:
+        return connection.cursor(row_factory=class_row(Stored)).execute(
+            f"{SELECT} where l.tenant_id = %(tenant)s and l.job_id = %(job)s and l.seq = %(seq)s order by l.id",
+            {"tenant": tenant_id, "job": job_id, "seq": seq},
+        ).fetchall()  # fmt: skip
+
+
 def summary(db: Database, tenant_id: int, *, job_id: int | None = None) -> list[Count]:
     """Count the tenant's labels by source and severity."""
     with db.session() as connection:

@@ -50,13 +50,15 @@ IN_SCOPE = """shard_done d join job j on j.id = d.job_id
                  and (%(without)s::int8 is null or not exists (
                    select from decision x
                    where x.job_id = d.job_id and x.first_seq = d.first_seq and x.policy_id = %(without)s::int8))"""
-# Of a finished shard `s` of the job %(job)s: its outcomes in force, and those that mean one of %(actions)s. No row: nobody decided.
-WITH_ACTION = f"""(select d.outcomes, array(select o.outcome from policy_outcome o where o.policy_id = d.policy_id
-                                            and o.action = any(%(actions)s::int2[])) as wanted
+# Of a finished shard `s`: its outcomes in force. No row: nobody decided.
+ONE_IN_FORCE = f"""(select d.policy_id, d.outcomes
                   from decision d join policy p on p.id = d.policy_id
                   join job j on j.id = d.job_id join tenant t on t.id = j.tenant_id
-                  where d.job_id = %(job)s and d.first_seq = s.first_seq and not d.shadow and p.activated_at is not null
+                  where d.job_id = s.job_id and d.first_seq = s.first_seq and not d.shadow and p.activated_at is not null
                   order by {NEWEST} limit 1)"""
+# The same, with the outcomes that mean one of %(actions)s.
+WITH_ACTION = f"""(select x.outcomes, array(select o.outcome from policy_outcome o where o.policy_id = x.policy_id
+                                            and o.action = any(%(actions)s::int2[])) as wanted from {ONE_IN_FORCE} x)"""
 HITS = "case when v.evidence ? 'lists' then jsonb_build_object('lists', v.evidence -> 'lists') end"
 SOURCE = f"v.metadata ->> '{SOURCE_KEY}'"
 OF_METADATA = [f"v.metadata ->> '{key}'" for key in LANGUAGE_KEYS]
