@@ -5,6 +5,14 @@ from guardfleet.errors import RejectedError
 MOST_DIGITS = 9
 
 
+class NotNewestError(RejectedError):
+    """A version would be stored on top of one that is no longer the newest; `newest` is."""
+
+    def __init__(self, newest: str) -> None:
+        super().__init__(f"{newest} was stored meanwhile: compare it with what you have, and save again.")
+        self.newest = newest
+
+
 def label_of(name: str, version: int) -> str:
     """Return how a version is named everywhere."""
     return f"{name}@{version}"
