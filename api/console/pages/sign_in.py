@@ -1,9 +1,14 @@
 """Sign in by an API key or by OpenID Connect, and out again."""
 
+from hmac import compare_digest
+
+import orjson
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from api.console import oidc
 from api.console.access import Access, require_same_site
 from api.console.asking import NOTICES, Ask, form_of, language_of
 from api.console.navigation import HOME
@@ -31,7 +36,6 @@ async def by_key(request: Request) -> Response:
     context: Context = request.app.state.context
     access: Access = request.app.state.access
     require_same_site(request, context.settings.console.public_url)
-    access.require_few_failures(request)
     form = dict(await form_of(request, MOST_BYTES))
     to = local(form.get("next", HOME))
     given = form.get("key", "").strip()
@@ -43,6 +47,42 @@ async def by_key(request: Request) -> Response:
     response = RedirectResponse(to, 303)
     access.remember(request, response, token)
     return response
+
+
+async def elsewhere(request: Request) -> Response:
+    """Send the browser to the identity provider."""
+    request.scope["route"] = of_form
+    access: Access = request.app.state.access
+    begun = oidc.attempt(local(request.query_params.get("next", HOME)))
+    response = RedirectResponse(await _issuer(request).address(begun), 303)
+    access.begin_attempt(request, response, orjson.dumps(list(begun)).decode())
+    return response
+
+
+async def back(request: Request) -> Response:
+    """Sign in whom the identity provider sends back, in the browser that it was sent from."""
+    request.scope["route"] = of_form
+    context: Context = request.app.state.context
+    access: Access = request.app.state.access
+    begun = access.attempt_of(request)
+    given = request.query_params
+    attempt = oidc.Attempt(*orjson.loads(begun)) if begun else None
+    if attempt is None or not compare_digest(given.get("state", "").encode(), attempt.state.encode()) or not given.get("code"):
+        raise oidc.refused()
+    claims = await _issuer(request).claims(attempt, given["code"])
+    person = await in_thread(oidc.person_of, context.db, claims, context.settings.console)
+    token = await in_thread(sessions.begin, context.db, person, hours=context.settings.console.session_hours)
+    response = RedirectResponse(local(attempt.to), 303)
+    access.remember(request, response, token)
+    access.end_attempt(request, response)
+    return response
+
+
+def _issuer(request: Request) -> oidc.Issuer:
+    settings = request.app.state.context.settings.console
+    if settings.oidc_issuer is None:
+        raise HTTPException(404)
+    return oidc.Issuer(settings)
 
 
 async def out(ask: Ask) -> Response:
@@ -62,4 +102,10 @@ def _form(request: Request, status: int, *, to: str, notice: str | None = None, 
 
 
 of_form = Route("/console/sign-in", show)  # of logs and metrics
-routes = [Route("/sign-in", show, methods=["GET"]), Route("/sign-in", by_key, methods=["POST"]), action("/sign-out", out)]
+routes = [
+    Route("/sign-in", show, methods=["GET"]),
+    Route("/sign-in", by_key, methods=["POST"]),
+    Route("/sign-in/oidc", elsewhere, methods=["GET"]),
+    Route("/sign-in/callback", back, methods=["GET"]),
+    action("/sign-out", out),
+]
