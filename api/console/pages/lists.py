@@ -9,6 +9,7 @@ from api.console.routing import action, page
 from api.http.problems import ProblemError
 from api.http.threads import beside
 from guardfleet.lists import reading
+from guardfleet.lists.document import Entry
 from guardfleet.store.policy import lists, names, policies
 from guardfleet.store.policy.lists import Version
 
@@ -85,7 +86,7 @@ async def _difference(ask: Ask, old: Version, new: Version, *, with_entries: boo
     return ask.render("lists/diff.html", old=old.label, new=new.label, found=found, with_entries=with_entries, shown=SHOWN)
 
 
-async def _entries_counted(ask: Ask, version: Version) -> list[lists.Entry]:
+async def _entries_counted(ask: Ask, version: Version) -> list[Entry]:
     return await beside(ask.context.body_threads, lists.entries, ask.db, version)
 
 
