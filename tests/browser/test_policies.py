@@ -4,6 +4,9 @@ import pytest
 from playwright.sync_api import Browser
 
 from guardfleet.domain.options import JobOptions
+from guardfleet.policy.reading import read
+from guardfleet.store.keys import DEFAULT_TENANT
+from guardfleet.store.policy import policies
 from tests.browser.conftest import Site
 from tests.services.browsing import Person, person
 
@@ -31,12 +34,17 @@ def writes(visitor: Person, text: str) -> None:
     visitor.types(text)
 
 
-def test_a_policy_is_mended_stored_tried_on_a_job_applied_and_gone_back_from(browser: Browser, site: Site) -> None:
+def judged(site: Site) -> str:
+    """A job that has ended."""
     texts = [f"A friendly sentence about the weather, number {at}." for at in range(30)]
     job = site.client.submit(texts, JobOptions(name="weather"))
-    job.wait()
+    assert len(list(site.client.results(job.id))) == 30
+    return job.id
+
+
+def test_a_policy_is_mended_stored_and_tried_on_a_job(browser: Browser, site: Site) -> None:
+    job = judged(site)
     with person(browser, site.origin, key=site.keys["operator"]) as visitor:
-        visitor.page.on("dialog", lambda dialog: dialog.accept())
         visitor.goes_to("/console/policies")
         visitor.presses("n")
         visitor.sees("No mistakes: strict, 3 rules.")
@@ -55,40 +63,48 @@ def test_a_policy_is_mended_stored_tried_on_a_job_applied_and_gone_back_from(bro
         visitor.looks("policies-version")
 
         visitor.presses("s")
+        visitor.sees("What a policy would change of stored verdicts.")
         visitor.reaches("Of the job")
-        visitor.types(job.id)
+        visitor.types(job)
         visitor.uses("Simulate")
         visitor.sees("What would change")
         visitor.sees("Which rule would decide")
         assert "30" in visitor.page.locator(".figures").inner_text()
         visitor.looks("policies-simulate")
-        visitor.goes_to("/console/policies/house@1")
-        visitor.uses("Activate")
-        visitor.sees("It is applied from now on.")
 
-        visitor.presses("e")
-        visitor.reaches(EDITOR)
-        writes(visitor, STRICTER)
-        visitor.sees("No mistakes: house, 2 rules.")
-        visitor.uses("Save as a new version")
-        visitor.sees("house@2")
+
+def test_a_policy_is_applied_changed_and_gone_back_from_in_one_step(browser: Browser, site: Site) -> None:
+    policies.add(site.db, DEFAULT_TENANT, read(MENDED.replace("house", "garden")))
+    with person(browser, site.origin, key=site.keys["operator"]) as visitor:
+        visitor.page.on("dialog", lambda dialog: dialog.accept())
+        visitor.goes_to("/console/policies/garden@1")
         visitor.uses("Activate")
         visitor.sees("It is applied from now on.")
-        visitor.uses("Compare with house@1")
-        visitor.sees("What house@2 changes of house@1.")
+        visitor.presses("e")
+        visitor.sees("It is stored on top of garden@1")
+        visitor.reaches(EDITOR)
+        writes(visitor, STRICTER.replace("house", "garden"))
+        visitor.uses("Save as a new version")
+        visitor.sees("Stored as a new version.")
+        visitor.uses("Compare with garden@1")
+        visitor.sees("What garden@2 changes of garden@1.")
         visitor.looks("policies-diff")
-        visitor.goes_to("/console/policies/house@2")
-        visitor.uses("Apply house@1")
+        visitor.goes_to("/console/policies/garden@2")
+        visitor.uses("Activate")
         visitor.sees("It is applied from now on.")
+        visitor.uses("Apply garden@1")
+        visitor.sees("It is applied from now on.")
+        assert policies.applied_labels(site.db, DEFAULT_TENANT)["active"] == "garden@1"
         visitor.uses("Apply to stored verdicts")
+        visitor.sees("Texts that it has decided of are left as they are.")
         visitor.reaches("Of the job")
-        visitor.types(job.id)
+        visitor.types(judged(site))
         visitor.uses("Apply")
         visitor.sees("All of them are decided.")
         visitor.looks("policies-redecide")
         visitor.goes_to("/console/policies")
         visitor.looks("policies")
-        visitor.goes_to("/console/policies/house@1")
+        visitor.goes_to("/console/policies/garden@1")
         visitor.uses("Deactivate")
         visitor.sees("It is no longer applied.")
 
@@ -98,6 +114,7 @@ def test_a_list_is_mended_stored_tried_on_a_text_applied_and_compared(browser: B
         visitor.page.on("dialog", lambda dialog: dialog.accept())
         visitor.goes_to("/console/lists")
         visitor.presses("n")
+        visitor.sees("It is stored as the first version of its name.")
         visitor.reaches("Name")
         visitor.types("food")
         visitor.reaches("Entries")
@@ -117,11 +134,13 @@ def test_a_list_is_mended_stored_tried_on_a_text_applied_and_compared(browser: B
         visitor.uses("Activate")
         visitor.sees("It is applied from now on.")
         visitor.presses("e")
+        visitor.sees("It is stored on top of food@1.")
         visitor.reaches("Entries")
         visitor.presses("Control+End")
         visitor.types("rye bread,rye,,\n")
         visitor.sees("No mistakes: 3 entries.")
         visitor.uses("Save as a new version")
+        visitor.sees("Stored as a new version.")
         visitor.uses("Compare with food@1")
         visitor.sees("What food@2 changes of food@1.")
         visitor.uses("Show entries")
@@ -129,6 +148,7 @@ def test_a_list_is_mended_stored_tried_on_a_text_applied_and_compared(browser: B
         visitor.looks("lists-diff")
         visitor.goes_to("/console/lists/food@2")
         visitor.uses("Show entries")
+        visitor.sees("Found in texts")
         visitor.looks("lists-entries")
         visitor.goes_to("/console/lists")
         visitor.looks("lists")
@@ -141,6 +161,7 @@ def test_a_policy_for_prompts_is_stored_and_compared(browser: Browser, site: Sit
     with person(browser, site.origin, key=site.keys["operator"]) as visitor:
         visitor.goes_to("/console/policies/prompts")
         visitor.presses("n")
+        visitor.sees("Edit a policy for prompts")
         visitor.reaches("Name")
         visitor.types("refunds")
         visitor.reaches("Text that is put into the prompt")
@@ -148,11 +169,13 @@ def test_a_policy_for_prompts_is_stored_and_compared(browser: Browser, site: Sit
         visitor.uses("Save as a new version")
         visitor.sees("Stored as a new version.")
         visitor.presses("e")
+        visitor.sees("Edit a policy for prompts")
         visitor.reaches("Text that is put into the prompt")
         visitor.presses("Control+End")
         visitor.types("\nNobody asks for one.")
         visitor.looks("policies-prompt-edit")
         visitor.uses("Save as a new version")
+        visitor.sees("Stored as a new version.")
         visitor.uses("Compare with refunds@1")
         visitor.sees("Nobody asks for one.")
         visitor.goes_to("/console/policies/prompts/refunds@2")

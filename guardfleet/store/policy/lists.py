@@ -156,12 +156,13 @@ def entries(db: Database, version: Version) -> list[Entry]:
         return _entries(connection.scalar("select entries from term_list where id = %(id)s", {"id": version.id}))
 
 
-def kinds(db: Database, version: Version) -> dict[tuple[str, str | None], int]:
-    """Count its entries by kind and by what they decide, as they are stored, without reading what they look for."""
+def kinds(db: Database, version: Version) -> list[tuple[str, str, int]]:
+    """Count its entries by kind and by what they decide (empty: nothing), without reading what they look for."""
     with db.session() as connection:
         stored = zlib.decompress(connection.scalar("select entries from term_list where id = %(id)s", {"id": version.id}))
     told = (orjson.loads(line) for line in stored.split(b"\n") if line)
-    return dict(Counter((entry.get("kind", "term"), entry.get("decide")) for entry in told))
+    counts = Counter((entry.get("kind", "term"), entry.get("decide") or "") for entry in told)
+    return [(kind, decide, n) for (kind, decide), n in sorted(counts.items())]
 
 
 def activate(db: Database, version: Version) -> str | None:
