@@ -26,6 +26,6 @@ def name_of(label: str) -> str:
 def parse(label: str, kind: str) -> tuple[str, int | None]:
     """Return the name and the version of a label; None: it names none. Raises RejectedError, which says `kind`."""
     name, _, version = label.partition("@")
-    if version and not (version.isascii() and version.isdecimal() and len(version) <= MOST_DIGITS):
+    if "\0" in name or (version and not (version.isascii() and version.isdecimal() and len(version) <= MOST_DIGITS)):
         raise RejectedError(f"{label!r} names no {kind}: give NAME or NAME@VERSION.", param=kind)
     return name, int(version) if version else None

@@ -137,6 +137,8 @@ def test_two_versions_are_compared_line_by_line(operator: httpx2.Client, db: Dat
     assert "They say the same" in operator.get("/console/policies/diff?old=strict@1&new=strict@1").text
     assert operator.get("/console/policies/diff?old=strict@1&new=none@1").status_code == 404
     assert operator.get("/console/policies/diff?old=strict@1").status_code == 404
+    for path in ("diff?old=%00&new=strict@1", "?after=%00"):
+        assert operator.get(f"/console/policies/{path}".replace("/?", "?")).status_code == 400, path
 
 
 def test_a_simulation_adds_its_passes_up_and_is_what_one_pass_finds(

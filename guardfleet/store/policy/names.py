@@ -6,7 +6,7 @@ from typing import Literal
 
 from psycopg.rows import class_row
 
-from guardfleet.domain.versions import NotNewestError, label_of
+from guardfleet.domain.versions import NotNewestError, label_of, parse
 from guardfleet.store.postgres.database import Connection, Database
 
 Kind = Literal["policy", "term_list", "prompt_policy"]
@@ -48,7 +48,11 @@ class Stored:
 
 
 def names(db: Database, tenant_id: int, kind: Kind, *, after: str | None = None, limit: int) -> list[Named]:
-    """Return up to `limit` names, the one that changed last first; `after`: those that changed before this one did."""
+    """Return up to `limit` names, the one that changed last first; `after`: those that changed before this one did.
+
+    Raises RejectedError for an `after` that is no name.
+    """
+    before = None if after is None else parse(after, "name")[0]
     with db.session() as connection:
         cursor = connection.cursor(row_factory=class_row(Named))
         return cursor.execute(
@@ -59,7 +63,7 @@ def names(db: Database, tenant_id: int, kind: Kind, *, after: str | None = None,
                 having %(after)s::text is null or max(v.id) < (
                   select max(o.id) from {kind} o where o.tenant_id = %(tenant)s and o.name = %(after)s::text)
                 order by max(v.id) desc limit %(limit)s""",
-            {"tenant": tenant_id, "after": after, "limit": limit},
+            {"tenant": tenant_id, "after": before, "limit": limit},
         ).fetchall()
 
 
