@@ -105,7 +105,7 @@ async def deactivate(ask: Ask) -> Response:
     return ask.back(f"/console/lists/{version.label}", done="deactivated")
 
 
-LABEL = "{name}@{version:int}"
+LABEL = "{name}@{version}"
 routes = [
     page("/lists", listing, scope=READ),
     page("/lists/diff", difference, scope=READ),

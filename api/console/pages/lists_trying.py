@@ -58,4 +58,4 @@ def pieces_of(text: str, hits: Sequence[Hit]) -> Iterator[Piece]:
         at, n = place, n + changes.get(place, 0)
 
 
-routes = [action("/lists/{name}@{version:int}/try", match, scope="policies:read")]
+routes = [action("/lists/{name}@{version}/try", match, scope="policies:read")]

@@ -72,7 +72,7 @@ async def difference(ask: Ask) -> Response:
     return ask.render("policies/diff.html", old=old.label, new=new.label, lines=lines, area="policies")
 
 
-LABEL = "{name}@{version:int}"
+LABEL = "{name}@{version}"
 routes = [
     page("/policies", listing, scope=READ),
     page("/policies/diff", difference, scope=READ),

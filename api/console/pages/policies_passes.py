@@ -105,7 +105,7 @@ async def redecide(ask: Ask) -> Response:
     return ask.render(template, version=version, days=DAYS, told=told, so_far=seal, done=done)
 
 
-LABEL = "{name}@{version:int}"
+LABEL = "{name}@{version}"
 routes = [
     page("/policies/simulate", ask_simulation, scope="policies:read"),
     action("/policies/simulate", simulate, scope="policies:read"),

@@ -79,5 +79,5 @@ routes = [
     page("/policies/prompts/diff", difference, scope="policies:read"),
     page("/policies/prompts/new", begin, scope="policies:write"),
     action("/policies/prompts/save", save, scope="policies:write"),
-    page("/policies/prompts/{name}@{version:int}", show, scope="policies:read"),
+    page("/policies/prompts/{name}@{version}", show, scope="policies:read"),
 ]
