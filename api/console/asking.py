@@ -126,6 +126,10 @@ class Ask:
 # What a page says after an action, by the word in its address: an address cannot make a page say anything else.
 NOTICES: dict[str, str] = {
     "saved": "Saved.",
+    "stored": "Stored as a new version.",
+    "unchanged": "It equals the newest version: nothing was stored.",
+    "activated": "It is applied from now on.",
+    "deactivated": "It is no longer applied.",
     "signed_out": "You are signed out.",
     "deployed": "Stored: workers take it up within seconds.",
     "promoted": "It is rolled out: workers change to it, one after the other.",

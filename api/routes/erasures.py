@@ -15,7 +15,7 @@ from api.http.long_requests import wait_s
 from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
-from api.routes.policies import LONGEST_PASS_S, PASS_S
+from api.services.policy_passes import LONGEST_PASS_S, PASS_S
 from guardfleet.domain import ids
 from guardfleet.domain.targets import MOST, Targets
 from guardfleet.errors import RejectedError, RetryableError

@@ -1,7 +1,5 @@
 """Policies: what to do with verdicts. Their versions, checked, stored, tried on what is stored, applied and applied no longer."""
 
-import time
-from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -14,25 +12,19 @@ from api.http.long_requests import wait_s
 from api.http.pages import page_of_versions
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
+from api.services.policy_passes import LONGEST_PASS_S, PASS_S, PER_HOUR, place_of, tried
 from api.services.stored_scope import scope_of
-from guardfleet.domain import ids
 from guardfleet.errors import NotFoundError
 from guardfleet.jobs.redecide import ready
-from guardfleet.jobs.simulation import report, simulate
 from guardfleet.policy import presets
 from guardfleet.policy.document import Policy
 from guardfleet.store import models
-from guardfleet.store.jobs import views
 from guardfleet.store.keys import Caller
 from guardfleet.store.policy import lists, policies
-from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.policy.policies import Version
-from guardfleet.store.postgres.database import Database
 
 router = APIRouter(prefix="/v1/policies", tags=["policies"])
 
-PASS_S, LONGEST_PASS_S = 10, 30  # of a policy over stored verdicts, in one request
-MOST_DIGITS = 10
 Name = Annotated[str, Path(max_length=100)]
 Number = Annotated[int, Path(ge=1, lt=10**9)]
 
@@ -68,7 +60,7 @@ async def try_out(
     caller: PoliciesReader,
     batch_id: Annotated[str | None, Query(max_length=100, description="The texts of this batch.")] = None,
     since: Annotated[float | None, Query(ge=0, le=1e11, description="The texts of all batches since this Unix time.")] = None,
-    reviews_per_hour: Annotated[float, Query(gt=0, le=1e6, description="Texts that a reviewer decides in an hour.")] = 120.0,
+    reviews_per_hour: Annotated[float, Query(gt=0, le=1e6, description="Texts that a reviewer decides in an hour.")] = PER_HOUR,
     after: Annotated[str | None, Query(max_length=100, description="`next` of an answer that was not complete.")] = None,
 ) -> dict[str, Any]:
     """Say what a policy would change of stored verdicts; nothing is written.
@@ -78,38 +70,10 @@ async def try_out(
     """
     policy = await policy_of(context, await text_of(request))
     scope = await in_thread(scope_of, context.db, caller.tenant_id, batch_id, since)
-    start = (0, 0) if after is None else await in_thread(_place, context.db, scope, after)
+    start = await in_thread(place_of, context.db, scope, after)
     seconds = wait_s(request, otherwise=PASS_S, longest=LONGEST_PASS_S)
     with context.passes.taken(caller.key_id):
-        return await beside(context.pass_threads, _tried, context.db, policy, scope, start, seconds, reviews_per_hour)
-
-
-def _tried(db: Database, policy: Policy, scope: Scope, start: tuple[int, int], within_s: float, per_hour: float) -> dict[str, Any]:
-    began = time.monotonic()
-    found = simulate(db, policy, scope, within_s=within_s, after=start)
-    told = report(db, policy, found, per_hour=per_hour, seconds=time.monotonic() - began)
-    return {"object": "policy.test", **told, "complete": found.reached is None, "next": _next(db, found.reached)}
-
-
-def _next(db: Database, reached: tuple[int, int] | None) -> str | None:
-    """Return a place as its batch and the ordinal of a shard in it, the inverse of `_place`."""
-    if reached is None:
-        return None
-    job_id, ordinal = reached
-    if (public_id := views.public_ids(db, [job_id]).get(job_id)) is None:
-        detail = "a batch was deleted meanwhile: send the request again."
-        raise ProblemError(409, "batch_deleted", detail, headers={"Retry-After": "1"})
-    return f"{ids.BATCH.of(public_id)}.{ordinal}"
-
-
-def _place(db: Database, scope: Scope, after: str) -> tuple[int, int]:
-    batch, _, ordinal = after.partition(".")
-    with suppress(NotFoundError):
-        job = views.get(db, ids.JOB.parse(batch), tenant_id=scope.tenant_id)
-        is_number = ordinal.isascii() and ordinal.isdecimal() and len(ordinal) < MOST_DIGITS
-        if is_number and scope.job_id in (None, job.id):
-            return job.id, int(ordinal)
-    raise ProblemError(400, "invalid_cursor", "after is not a `next` of this test.", param="after")
+        return await beside(context.pass_threads, tried, context.db, policy, scope, start, seconds, reviews_per_hour)
 
 
 @router.post("", openapi_extra=BODY, responses={201: {"description": "A new version."}})

@@ -9,14 +9,10 @@ from api.context import AppContext, PoliciesWriter
 from api.http.fields import Asked
 from api.http.long_requests import wait_s
 from api.http.threads import beside, in_thread
-from api.routes.policies import LONGEST_PASS_S, PASS_S
+from api.services.policy_passes import LONGEST_PASS_S, PASS_S, redecided
 from api.services.stored_scope import scope_of
 from guardfleet.domain.options import WHOLE
-from guardfleet.jobs.redecide import label_of, redecide
-from guardfleet.store.policy import decisions
-from guardfleet.store.policy.decisions import Scope
-from guardfleet.store.policy.policies import Version
-from guardfleet.store.postgres.database import Database
+from guardfleet.jobs.redecide import label_of
 
 router = APIRouter(tags=["policies"])
 
@@ -43,17 +39,4 @@ async def create(request: Request, asked: Redecision, context: AppContext, calle
     version = await in_thread(label_of, context.db, caller.tenant_id, asked.policy)
     seconds = wait_s(request, otherwise=PASS_S, longest=LONGEST_PASS_S)
     with context.passes.taken(caller.key_id):
-        return await beside(context.pass_threads, _redecided, context.db, version, scope, seconds)
-
-
-def _redecided(db: Database, version: Version, scope: Scope, within_s: float) -> dict[str, Any]:
-    found = redecide(db, version, scope, within_s=within_s)
-    return {
-        "object": "redecision",
-        "policy": version.label,
-        "active": bool(version.is_active),
-        "texts": found.texts,
-        "texts_left": 0 if found.complete else decisions.n_texts(db, scope, without=version.id),
-        "shards_without_verdicts": found.left,
-        "complete": found.complete,
-    }
+        return await beside(context.pass_threads, redecided, context.db, version, scope, seconds)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from guardfleet.domain.verdict import CATEGORY_NAMES
+from guardfleet.domain.verdict import CATEGORY_NAMES, Severity
 from guardfleet.jobs import assessment
 from guardfleet.jobs.redecide import SHARDS_AT_ONCE, groups
 from guardfleet.policy.document import LANGUAGE_KEYS, SOURCE_KEY, Action, Policy
@@ -25,6 +25,7 @@ NOTHING = len(Action)  # in place of an action, where no policy has decided
 EXAMPLES = 10  # texts whose action would change, by id
 UNKNOWN = "unknown"  # language, or source
 MOST_SLICES, OTHERS = 1000, "others"  # a source may be anything; those that come later are counted together
+APART = ("examples", "labelled", "object", "complete", "next")  # of a report: what is not added up
 MOST_SHOWN = 40  # characters of either
 
 
@@ -38,6 +39,9 @@ class Simulation:
     by_language: dict[str, list[int]] = field(default_factory=dict)  # texts, and how many would change
     by_source: dict[str, list[int]] = field(default_factory=dict)
     by_category: dict[str, list[int]] = field(default_factory=dict)
+    acted: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {"severity": {}, "category": {}}
+    )  # texts by [old, new][action]
     examples: list[tuple[int, int, int, int]] = field(default_factory=list)  # job, place, old action, new action
     reached: tuple[int, int] | None = None  # where to go on; None: all was looked at
     labelled: dict[str, Any] | None = None  # assessment.Consequences, as a dictionary
@@ -97,6 +101,13 @@ def report(db: Database, policy: Policy, found: Simulation, *, per_hour: float, 
         "by_language": found.by_language,
         "by_source": found.by_source,
         "by_category": found.by_category,
+        "before_after": {
+            kind: {
+                name: {when: dict(zip(words, row, strict=True)) for when, row in zip(("old", "new"), both.tolist(), strict=True)}
+                for name, both in sorted(groups.items())
+            }
+            for kind, groups in found.acted.items()
+        },
         "examples": [
             {"job": jobs.get(job), "seq": seq, "old": words[old], "new": words[new]} for job, seq, old, new in found.examples
         ],
@@ -104,6 +115,25 @@ def report(db: Database, policy: Policy, found: Simulation, *, per_hour: float, 
         "seconds": round(seconds, 3),
         "labelled": found.labelled,
     }
+
+
+def added(earlier: Mapping[str, Any] | None, later: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the report of two passes, one after the other, as one; what labels say of parts is no whole, and is left out."""
+    if earlier is None:
+        return dict(later)
+    whole = {name: _summed(earlier.get(name), value) for name, value in later.items() if name not in APART}
+    examples = [*earlier["examples"], *later["examples"]][:EXAMPLES]
+    return dict(later) | whole | {"examples": examples, "labelled": None}
+
+
+def _summed(one: Any, other: Any) -> Any:
+    """Add numbers up, within lists by their place and within mappings by their name."""
+    if isinstance(other, Mapping):
+        known = one or {}
+        return {name: _summed(known.get(name), other[name]) if name in other else known[name] for name in {**known, **other}}
+    if isinstance(other, list):
+        return [a + b for a, b in zip(one or [0] * len(other), other, strict=True)]
+    return (one or 0) + other
 
 
 def word(action: int) -> str:
@@ -123,10 +153,13 @@ def _count(found: Simulation, one: Any, old: Any, new: Any, outcomes: Any) -> No
         if n:
             found.by_rule[outcome] += int(n)
     changed = old != new
+    for severity in Severity:
+        _act(found.acted["severity"], severity.name.lower(), one.facts["severity"] == severity, old, new)
     for bit, name in CATEGORY_NAMES.items():
         has = (one.facts["categories"] & int(bit)) != 0
         if has.any():
             _add(found.by_category, name, int(has.sum()), int((has & changed).sum()))
+            _act(found.acted["category"], name, has, old, new)
     metadata = one.facts.metadata or ()
     spoken = one.languages if one.languages is not None else [_word_of(row, LANGUAGE_KEYS) for row in metadata]
     sources = one.sources if one.sources is not None else [_word_of(row, (SOURCE_KEY,)) for row in metadata]
@@ -137,6 +170,13 @@ def _count(found: Simulation, one: Any, old: Any, new: Any, outcomes: Any) -> No
             _add(counts, _shown(name), 0, n)
     for at in np.flatnonzero(changed)[: max(0, EXAMPLES - len(found.examples))]:
         found.examples.append((one.job_id, one.first_seq + int(at), int(old[at]), int(new[at])))
+
+
+def _act(groups: dict[str, Any], name: str, among: Any, old: Any, new: Any) -> None:
+    """Count the actions, old and new, of some texts."""
+    if among.any():
+        both = groups.setdefault(name, np.zeros((2, NOTHING + 1), np.int64))
+        both += [np.bincount(actions[among], minlength=NOTHING + 1) for actions in (old, new)]
 
 
 def _add(counts: dict[str, list[int]], name: str, texts: int, changed: int) -> None:

@@ -69,6 +69,7 @@ _Loader.add_implicit_resolver(f"{TAG}bool", re.compile(r"(?:true|false)$"), list
 _Loader.add_implicit_resolver(f"{TAG}int", re.compile(r"[-+]?[0-9]{1,18}$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(f"{TAG}float", re.compile(NUMBER), list("-+0123456789."))
 _Loader.add_constructor(f"{TAG}int", _integer)
+RESOLVERS = _Loader.yaml_implicit_resolvers  # what is read as more than a word
 
 
 def read(text: str) -> Policy:

@@ -92,6 +92,7 @@ MODULES = {
     "guardfleet/cli/commands/sample.py": "fields",
     "guardfleet/cli/tables.py": "- writes rows of labels and samples",
     "guardfleet/jobs/labelling.py": "- what people say",
+    "guardfleet/jobs/simulation.py": "- counts what a policy would decide",
     "guardfleet/jobs/assessment.py": "evaluation",
     "guardfleet/jobs/sampling.py": "fields",
     "guardfleet/jobs/review.py": "fields",

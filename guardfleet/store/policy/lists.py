@@ -23,6 +23,7 @@ from guardfleet.errors import NotFoundError, RejectedError, RetryableError
 from guardfleet.lists.document import Entry
 from guardfleet.lists.matching import Matcher
 from guardfleet.store import audit
+from guardfleet.store.policy.names import require_newest
 from guardfleet.store.postgres.database import Connection, Database
 
 KNOWN = 8  # sets of lists that a process keeps ready: 100,000 terms are about 100 MB
@@ -59,17 +60,25 @@ class Use:
 
 
 def add(
-    db: Database, tenant_id: int, name: str, entries: Sequence[Entry], *, also: Callable[[Connection, str], None] | None = None
+    db: Database,
+    tenant_id: int,
+    name: str,
+    entries: Sequence[Entry],
+    *,
+    also: Callable[[Connection, str], None] | None = None,
+    on_top_of: int | None = None,
 ) -> tuple[Version, bool]:
     """Store the entries as the next version of the list; return whether it is new: one equal to the newest is that one.
 
-    `also` runs in the same transaction, with its name and version.
+    `also` runs in the same transaction, with its name and version. `on_top_of`: raises NotNewestError if this version is not the
+    newest (0: if there is one).
     """
     written = b"\n".join(orjson.dumps(entry.model_dump(exclude_defaults=True)) for entry in entries)
     digest = hashlib.sha256(written).digest()
     with db.begin() as connection:
         # Versions take turns; the weaker lock leaves jobs of the tenant alone.
         connection.execute("select from tenant where id = %(tenant)s for no key update", {"tenant": tenant_id})
+        require_newest(connection, "term_list", tenant_id, name, on_top_of)
         newest: Any = connection.execute(
             """select id, version, digest from term_list where tenant_id = %(tenant)s and name = %(name)s
                order by version desc limit 1""",
@@ -145,6 +154,15 @@ def entries(db: Database, version: Version) -> list[Entry]:
     """Return its entries, as they were checked when it was added."""
     with db.session() as connection:
         return _entries(connection.scalar("select entries from term_list where id = %(id)s", {"id": version.id}))
+
+
+def kinds(db: Database, version: Version) -> list[tuple[str, str, int]]:
+    """Count its entries by kind and by what they decide (empty: nothing), without reading what they look for."""
+    with db.session() as connection:
+        stored = zlib.decompress(connection.scalar("select entries from term_list where id = %(id)s", {"id": version.id}))
+    told = (orjson.loads(line) for line in stored.split(b"\n") if line)
+    counts = Counter((entry.get("kind", "term"), entry.get("decide") or "") for entry in told)
+    return [(kind, decide, n) for (kind, decide), n in sorted(counts.items())]
 
 
 def activate(db: Database, version: Version) -> str | None:

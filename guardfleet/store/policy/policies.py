@@ -21,6 +21,7 @@ from guardfleet.errors import NotFoundError
 from guardfleet.policy.document import Action, Policy
 from guardfleet.policy.evaluation import DEFAULT, ERRORS, Decider
 from guardfleet.store import audit
+from guardfleet.store.policy.names import require_newest
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.telemetry.logs import get_logger
 
@@ -64,17 +65,24 @@ class Version:
 
 
 def add(
-    db: Database, tenant_id: int, policy: Policy, *, also: Callable[[Connection, str], None] | None = None
+    db: Database,
+    tenant_id: int,
+    policy: Policy,
+    *,
+    also: Callable[[Connection, str], None] | None = None,
+    on_top_of: int | None = None,
 ) -> tuple[Version, bool]:
     """Store the policy as the next version of its name, and return whether it is new: one equal to the newest is that one.
 
-    `also` runs in the same transaction, with its name and version.
+    `also` runs in the same transaction, with its name and version. `on_top_of`: raises NotNewestError if this version is not the
+    newest (0: if there is one).
     """
     document = policy.model_dump(mode="json", exclude_unset=True)
     digest = hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).digest()
     values = {"tenant": tenant_id, "name": policy.name, "digest": digest}
     with db.begin() as connection:
         connection.execute("select from tenant where id = %(tenant)s for no key update", values)  # versions of a tenant take turns
+        require_newest(connection, "policy", tenant_id, policy.name, on_top_of)
         newest: Any = connection.execute(
             "select id, version, digest from policy where tenant_id = %(tenant)s and name = %(name)s order by version desc limit 1",
             values,

@@ -19,6 +19,7 @@ from guardfleet.domain import versions
 from guardfleet.domain.detection import DETECTOR_NAME, detector_of, policy_of
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.store import audit
+from guardfleet.store.policy.names import require_newest
 from guardfleet.store.postgres.database import Connection, Database
 
 MOST_CHARS = 65_536  # of a text; the model's window allows less (docs/custom-policies.md)
@@ -58,16 +59,24 @@ def check(name: str, text: str) -> None:
 
 
 def add(
-    db: Database, tenant_id: int, name: str, text: str, *, also: Callable[[Connection, str], None] | None = None
+    db: Database,
+    tenant_id: int,
+    name: str,
+    text: str,
+    *,
+    also: Callable[[Connection, str], None] | None = None,
+    on_top_of: int | None = None,
 ) -> tuple[Version, bool]:
     """Store the text as the next version of its name, and return whether it is new: one equal to the newest is that one.
 
-    `also` runs in the same transaction, with its name and version. Raises RejectedError.
+    `also` runs in the same transaction, with its name and version. Raises RejectedError; `on_top_of`: NotNewestError if this
+    version is not the newest (0: if there is one).
     """
     check(name, text)
     values: dict[str, Any] = {"tenant": tenant_id, "name": name, "text": text, "digest": hashlib.sha256(text.encode()).digest()}
     with db.begin() as connection:
         connection.execute("select from tenant where id = %(tenant)s for no key update", values)  # versions of a tenant take turns
+        require_newest(connection, "prompt_policy", tenant_id, name, on_top_of)
         newest = _newest(connection, values)
         is_new = newest is None or newest.text != text
         if is_new:
