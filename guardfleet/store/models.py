@@ -93,6 +93,11 @@ def newest_of(db: Database, detector: str) -> Model:
     return _model_of(row)
 
 
+def detectors(db: Database) -> list[str]:
+    """Return the detectors that workers have served so far and that judge without a policy, by name."""
+    return [name for name, takes in _detectors(db).items() if takes != "required"]
+
+
 def unknown_detectors(db: Database, asked: Sequence[str]) -> list[str]:
     """Return those of the detectors that no worker has ever served, sorted."""
     others = {detector_of(entry) for entry in asked} - {GUARD}
