@@ -127,6 +127,12 @@ class Ask:
 NOTICES: dict[str, str] = {
     "saved": "Saved.",
     "signed_out": "You are signed out.",
+    "job_made": "The job was submitted.",
+    "job_cancelled": "The job was cancelled; verdicts that it has are kept.",
+    "job_paused": "The job is paused: shards in work finish, and no other begins.",
+    "job_resumed": "The job goes on.",
+    "job_prioritised": "The priority was changed.",
+    "job_retried": "This new job judges the failed texts again.",
 }
 
 
