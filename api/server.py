@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -114,7 +114,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
         app.include_router(routes.router)
     if settings.console.enabled:
         app.mount(CONSOLE, make_console(context))
-        app.add_api_route("/", _to_console, include_in_schema=False)
+        app.add_route("/", _to_console)
     problems.install(app)
     openapi.install(app)
     app.add_middleware(Bounded, max_bytes=settings.tuning.api_max_json_bytes, pause_s=settings.tuning.api_pause_s)
@@ -125,7 +125,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     return app
 
 
-async def _to_console() -> Response:
+async def _to_console(_: Request) -> Response:
     return RedirectResponse(HOME, 307)
 
 

@@ -32,6 +32,7 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases
 from guardfleet.store.shards.completion import Row
 from guardfleet.telemetry import logs
+from tests.services import console_fuzz
 from tests.services.hostile import requests_of, wrong_with
 from tests.services.judged import SAFE
 from tests.services.served import served
@@ -39,6 +40,7 @@ from tests.services.served import served
 CONFIG = pathlib.Path(__file__).with_name("schemathesis.toml")
 LOOK_S = 0.02
 MOST_SHOWN = 50  # of the failures
+PAGES = 100  # requests to each page and action of the console
 EXAMPLES = 100  # of each operation and phase in one run
 
 
@@ -69,7 +71,8 @@ def fuzz(settings: Settings, *, cases: int, seed: int) -> int:
     turn = 0
     try:
         with served(settings) as url:
-            done, failed = spoilt(settings, key, one_of_everything(url, key))
+            known = one_of_everything(url, key)
+            done, failed = map(sum, zip(spoilt(settings, key, known), pages(settings, key, url, known, seed), strict=True))
             while done < cases and not failed:
                 n, wrong = one_run(url, key, examples=EXAMPLES, seed=seed + turn)
                 done, failed, turn = done + n, failed + wrong, turn + 1
@@ -93,6 +96,18 @@ def spoilt(settings: Settings, key: str, known: dict[str, str]) -> tuple[int, in
         wrong = [found for request in sent if (found := wrong_with(client, request))]
     print("\n".join([*wrong[:MOST_SHOWN], f"{len(sent):,} spoilt requests, {len(wrong)} failures"]), file=sys.stderr)
     return len(sent), len(wrong)
+
+
+def pages(settings: Settings, key: str, url: str, known: dict[str, str], seed: int) -> tuple[int, int]:
+    """Ask every page and action of the console, signed in; return requests sent, and failures of the server."""
+    app = console_fuzz.console_of(create_app(settings))
+    asked = list(console_fuzz.requests_of(app, {"job": known["batch_id"], **known}, seed=seed, each=PAGES))
+    with httpx2.Client(base_url=url, timeout=60) as person:
+        person.post("/console/sign-in", data={"key": key})
+        csrf = re.findall(r'name="csrf" value="([0-9a-f]+)"', person.get("/console/preferences").text)[0]
+        wrong = [found for one in asked if (found := console_fuzz.wrong_with(person, one, csrf))]
+    print("\n".join([*wrong[:MOST_SHOWN], f"{len(asked):,} requests to the console, {len(wrong)} failures"]), file=sys.stderr)
+    return len(asked), len(wrong)
 
 
 def one_run(url: str, key: str, *, examples: int, seed: int) -> tuple[int, int]:

@@ -5,12 +5,13 @@ Invariant: an action is done only for a session whose own form or script sent it
 pages hold.
 """
 
+import hashlib
 import hmac
 import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from itsdangerous import BadSignature, Signer
+from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
 from limits import parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -25,6 +26,7 @@ from guardfleet.store import audit, sessions
 from guardfleet.store.sessions import Session
 
 COOKIE = "guardfleet"
+ATTEMPT, ATTEMPT_S = "guardfleet-sign-in", 600  # of a sign-in by OpenID Connect that has begun, s
 SALT = "guardfleet.console.session"
 KNOWN_S = 5.0  # a revoked key, or a session that ended elsewhere, keeps its pages for this long, as it does over HTTP
 MOST_KNOWN = 10_000
@@ -88,14 +90,33 @@ class Access:
         """Take the cookie back."""
         response.delete_cookie(self.cookie(request), path="/", secure=self.is_secure(request), httponly=True, samesite="lax")
 
-    def cookie(self, request: Request) -> str:
-        """Return the cookie's name: over TLS, one that browsers take from no other host and from no unencrypted page."""
-        return f"__Host-{COOKIE}" if self.is_secure(request) else COOKIE
+    def cookie(self, request: Request, name: str = COOKIE) -> str:
+        """Return a cookie's name: over TLS, one that browsers take from no other host and from no unencrypted page."""
+        return f"__Host-{name}" if self.is_secure(request) else name
 
     def is_secure(self, request: Request) -> bool:
         """Return whether the browser's connection is encrypted, as far as this process or its settings know."""
         public = self._context.settings.console.public_url
         return request.url.scheme == "https" or bool(public and public.startswith("https:"))
+
+    def begin_attempt(self, request: Request, response: Response, attempt: str) -> None:
+        """Give the browser what a sign-in by OpenID Connect must come back with."""
+        response.set_cookie(
+            self.cookie(request, ATTEMPT), self._attempts().dumps(attempt), max_age=ATTEMPT_S, path="/",
+            secure=self.is_secure(request), httponly=True, samesite="lax",
+        )  # fmt: skip
+
+    def attempt_of(self, request: Request) -> str | None:
+        """Return what this browser's sign-in must come back with; None if it began none in the last minutes."""
+        try:
+            found: str = self._attempts().loads(request.cookies.get(self.cookie(request, ATTEMPT), ""), max_age=ATTEMPT_S)
+        except BadSignature:
+            return None
+        return found
+
+    def end_attempt(self, request: Request, response: Response) -> None:
+        """Forget it: it signs in once."""
+        response.delete_cookie(self.cookie(request, ATTEMPT), path="/", secure=self.is_secure(request), httponly=True)
 
     def csrf(self, token: str) -> str:
         """Return what the forms of a session's pages hold."""
@@ -109,18 +130,22 @@ class Access:
             raise ProblemError(403, "foreign_form", "this form is not of your session: load the page again, and repeat it.")
 
     def count_failure(self, request: Request) -> None:
-        """Count a wrong key of an address."""
-        self._failures.hit(FAILURES, _address(request))
+        """Count a wrong key of an address; ProblemError 429 if there are too many within a minute.
 
-    def require_few_failures(self, request: Request) -> None:
-        """Raise ProblemError 429 for an address with too many wrong keys within a minute."""
-        if not self._failures.test(FAILURES, _address(request)):
+        A right key is taken all the same: behind a proxy all people may share an address, and nobody shall lock them out.
+        """
+        if not self._failures.hit(FAILURES, _address(request)):
             detail = "too many wrong keys came from your address: wait a minute."
             raise ProblemError(429, "too_many_failures", detail, headers={"Retry-After": "60"})
 
     def _signer(self) -> Signer:
         newest, *others = self._keys()
-        return Signer([*others, newest], salt=SALT, key_derivation="hmac", digest_method="sha256")
+        return Signer([*others, newest], salt=SALT, key_derivation="hmac", digest_method=hashlib.sha256)
+
+    def _attempts(self) -> URLSafeTimedSerializer:
+        newest, *others = self._keys()
+        digest = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
+        return URLSafeTimedSerializer([*others, newest], salt=f"{SALT}.attempt", signer_kwargs=digest)
 
     def _keys(self) -> Sequence[bytes]:
         return [hmac.digest(key, SALT.encode(), "sha256") for key in self._context.keyring.cursor_keys]
@@ -128,9 +153,10 @@ class Access:
 
 def require_same_site(request: Request, public_url: str | None = None) -> None:
     """Raise ProblemError 403 if the browser says that another site's page sent this."""
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    own = {request.headers.get("host", "")} | ({urlsplit(public_url).netloc} if public_url else set())
-    if site not in (None, "same-origin", "none") or (origin is not None and urlsplit(origin).netloc not in own):
+    site, origin = request.headers.get("sec-fetch-site"), urlsplit(request.headers.get("origin", ""))
+    own = {request.headers.get("host", ""), urlsplit(public_url or "").netloc}
+    is_own = origin.netloc in own or origin.hostname in own  # a proxy may leave the port out of Host
+    if site not in (None, "same-origin", "none") or ("origin" in request.headers and not is_own):
         raise ProblemError(403, "foreign_site", "another site's page sent this: open the console's own page, and repeat it.")
 
 

@@ -46,7 +46,11 @@ FOREVER = "public, max-age=31536000, immutable"  # of files whose address change
 
 def make_console(context: Context) -> ASGIApp:
     """Return the application; its paths begin after `/console`."""
-    areas = (sign_in, preferences, try_it, jobs, verdicts, review, policies, lists, fleet)
+    areas = [sign_in, preferences, try_it, jobs, verdicts, review, policies, lists, fleet]
+    if context.settings.console.oidc_issuer:
+        from api.console.pages import sign_in_oidc  # noqa: PLC0415 - with an HTTP client, which no other page needs
+
+        areas.append(sign_in_oidc)
     app = Starlette(
         routes=[
             page("/", _home),

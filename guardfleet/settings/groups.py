@@ -193,6 +193,7 @@ class ConsoleSettings(Group):
 
     @model_validator(mode="after")
     def _is_whole(self) -> "ConsoleSettings":
-        if self.oidc_issuer and not (self.oidc_client_id and self.oidc_client_secret and self.oidc_roles):
-            raise ValueError("oidc_issuer needs oidc_client_id, oidc_client_secret and oidc_roles")
+        needed = (self.oidc_client_id, self.oidc_client_secret, self.oidc_roles, self.public_url)
+        if self.oidc_issuer and not all(needed):
+            raise ValueError("oidc_issuer needs oidc_client_id, oidc_client_secret, oidc_roles and public_url")
         return self

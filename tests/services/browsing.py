@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, Request, sync_playwright
 from tests.conftest import missing
 from tests.services.patience import patience
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDE, NARROW = (1440, 900), (390, 844)
 # Set it to a folder to keep pictures of the pages: `SCREENSHOTS=docs/images/console make test PYTEST_ARGS=tests/browser`.
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
@@ -23,10 +24,10 @@ PATIENCE_MS = 1000 * patience(30.0)
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The distribution's browser; skipped with a reason where there is none."""
-    found = shutil.which("chromium")
+    """The machine's browser; skipped with a reason where there is none."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
-        missing("no chromium on the PATH")
+        missing(f"no browser on the PATH: {', '.join(BROWSERS)}")
     with sync_playwright() as playwright:
         # Inside a container its sandbox has no namespaces; the pages are our own.
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])

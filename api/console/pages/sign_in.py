@@ -1,4 +1,4 @@
-"""Sign in by an API key or by OpenID Connect, and out again."""
+"""Sign in by an API key, and out again."""
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -31,7 +31,6 @@ async def by_key(request: Request) -> Response:
     context: Context = request.app.state.context
     access: Access = request.app.state.access
     require_same_site(request, context.settings.console.public_url)
-    access.require_few_failures(request)
     form = dict(await form_of(request, MOST_BYTES))
     to = local(form.get("next", HOME))
     given = form.get("key", "").strip()
@@ -62,4 +61,8 @@ def _form(request: Request, status: int, *, to: str, notice: str | None = None, 
 
 
 of_form = Route("/console/sign-in", show)  # of logs and metrics
-routes = [Route("/sign-in", show, methods=["GET"]), Route("/sign-in", by_key, methods=["POST"]), action("/sign-out", out)]
+routes = [
+    Route("/sign-in", show, methods=["GET"]),
+    Route("/sign-in", by_key, methods=["POST"]),
+    action("/sign-out", out),
+]
