@@ -95,8 +95,9 @@ async def resume(ask: Ask) -> Response:
 
 async def prioritise(ask: Ask) -> Response:
     """Change a job's priority."""
+    await _job(ask)
     given = ask.form.get("priority", "").strip()
-    if not given.removeprefix("-").isdecimal() or len(given) > 4:  # noqa: PLR2004 - -100
+    if not (given.isascii() and given.removeprefix("-").isdecimal()) or len(given) > 4:  # noqa: PLR2004 - -100
         raise ProblemError(400, "invalid_parameter", f"a priority must be {PRIORITIES.start} to {PRIORITIES.stop - 1}.")
     change = partial(control.prioritise, priority=control.check_priority(int(given)))
     return _back(ask, await batches.changed(ask.path["job"], ask.context, ask.caller, change), "job_prioritised")

@@ -1,5 +1,6 @@
 """Submit a file as a job: it is uploaded, looked at, and then submitted as it was looked at."""
 
+import re
 from typing import Any, Self
 
 from starlette.responses import Response
@@ -19,6 +20,7 @@ from guardfleet.domain import ids
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import RejectedError
+from guardfleet.rows.metadata import is_storable
 from guardfleet.store import files, models
 from guardfleet.store.files import StoredFile
 from guardfleet.store.jobs.intake import NewJob
@@ -138,6 +140,8 @@ def _as_shown(reading: Reading, found: Preview) -> Reading:
 def _reading(ask: Ask) -> Reading:
     form = ask.form
     kept = [value for name, value in ask.fields if name == "kept"]
+    if not all(map(is_storable, (ask.form.get("text", ""), ask.form.get("id", ""), *kept))):
+        raise ProblemError(400, "invalid_parameter", "the name of a column must not contain a NUL or a lone surrogate.")
     return Reading(
         _one_of("format", form.get("format"), FORMATS),
         _one_of("encoding", form.get("encoding"), ENCODINGS),
@@ -156,8 +160,8 @@ def _one_of(name: str, given: str | None, among: tuple[str, ...]) -> str | None:
 def _options(ask: Ask) -> JobOptions:
     """Return the options of the form. Raises RejectedError for the first wrong one."""
     given: dict[str, Any] = {name: ask.form[name].strip() for name in OPTIONS if ask.form.get(name, "").strip()}
-    if given.get("priority", "0").removeprefix("-").isdecimal():
-        given["priority"] = int(given.get("priority", "0"))
+    if re.fullmatch(r"-?[0-9]{1,4}", given.get("priority", "")):
+        given["priority"] = int(given["priority"])
     given["detectors"] = [value for name, value in ask.fields if name == "detectors"] or None
     given["all_or_nothing"] = "all_or_nothing" in ask.form
     return JobOptions.of(**given)
