@@ -19,7 +19,7 @@ SUFFIXES = {
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
     **dict.fromkeys((".arrow", ".feather", ".arrows"), "arrow"),
 }
-FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "arrow")
+FORMATS = ("jsonl", "json", "csv", "tsv", "lines", "parquet", "arrow")  # lines: each is a text; only where it is asked for
 PACKED = (".gz", ".gzip", ".zst", ".zstd")
 TABLES = {b"PAR1": "parquet", b"ARROW1\0\0": "arrow", b"\xff\xff\xff\xff": "arrow"}
 FOREIGN = {

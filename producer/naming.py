@@ -15,12 +15,20 @@ SHOWN_NAMES = 20
 SHOWN_CHARACTERS = 40  # of a name: a file without a header has texts instead
 
 
+class ColumnError(RejectedError):
+    """A column that was asked for is not among those of the input, which are `names`; or it is unclear which one is meant."""
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = names
+
+
 def resolve(asked: Columns, names: Sequence[str], source: str) -> Columns:
     """Return the columns under the names that `source` uses. Raises RejectedError for a missing one."""
     text = find(asked.text, names)
     if len(alike := _alike(asked.text, names)) > 1 and not asked.is_told:
         shown = " and ".join(_shown(name) for name in alike)
-        raise RejectedError(f"{source} has columns named {shown}: choose the one to judge with --text-column NAME.")
+        raise ColumnError(f"{source} has columns named {shown}: choose the one to judge with --text-column NAME.", names)
     if text is None and (asked.text != AS_NAMED.text or not any(name in CONVERSATIONS for name in names)):
         raise _missing("--text-column", asked.text, names, source)
     row_id = find(asked.id, names)
@@ -44,12 +52,12 @@ def _alike(wanted: str, names: Collection[str]) -> list[str]:
     return [name for name in names if name.strip().lower() == wanted.lower()]
 
 
-def _missing(option: str, wanted: str, names: Sequence[str], source: str) -> RejectedError:
+def _missing(option: str, wanted: str, names: Sequence[str], source: str) -> ColumnError:
     shown = ", ".join(_shown(name) for name in names[:SHOWN_NAMES])
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     near = _nearest(wanted, [name for name in names if name.strip()])
     advice = f"Use {option} {shlex.quote(_shown(near))} to take that one" if near else f"Name it with {option} NAME"
-    return RejectedError(f"{source} has no column named {wanted}. Its columns: {shown or 'none'}{more}. {advice}.")
+    return ColumnError(f"{source} has no column named {wanted}. Its columns: {shown or 'none'}{more}. {advice}.", names)
 
 
 def _nearest(wanted: str, names: Sequence[str]) -> str | None:

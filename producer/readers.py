@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from guardfleet.errors import LineError, RejectedError
 from guardfleet.rows.columns import AS_NAMED, Columns
@@ -57,14 +57,19 @@ AS_FOUND = Reading()
 
 
 class Input:
-    """One file (`-`: standard input), opened and inspected. Raises RejectedError if it cannot be read at all."""
+    """One file (`-`: standard input), opened and inspected. Raises RejectedError if it cannot be read at all.
 
-    def __init__(self, path: str, reading: Reading = AS_FOUND, *, max_text_bytes: int) -> None:
+    `file`: what is open already, under the name `path`. `names`: the columns found; none where rows need no names.
+    """
+
+    def __init__(self, path: str, reading: Reading = AS_FOUND, *, max_text_bytes: int, file: BinaryIO | None = None) -> None:
         self.name = "standard input" if path == STDIN else shown(path)
         self._path, self._asked, self._max_text_bytes = path, reading, max_text_bytes
         self.encoding: Encoding | None = None  # for text formats
+        self.kind = ""
+        self.names: Sequence[str] = ()
         self._n_refused = 0  # lines of rows that were parsed, but are not rows of ours
-        self._stream = Stream(path)
+        self._stream = Stream(path, file)
         try:
             self._format, self.how = self._decide()
         except BaseException:
@@ -108,6 +113,11 @@ class Input:
                 row = dataclasses.replace(row, lines=last - first + 1)
             yield first + before, row
 
+    @property
+    def columns(self) -> Columns:
+        """Where the text, the id and the metadata are."""
+        return self._columns
+
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
@@ -128,6 +138,11 @@ class Input:
             text, self.name, asked.columns, is_whole=stream.is_short
         )  # fmt: skip
         parts = [kind.format, encoding.name.upper()] + ([stream.compression] if stream.compression else [])
+        self.kind = kind.format
+        if kind.format == "lines":
+            self._columns = self._asked.columns
+            plain = JsonLines(stream, encoding, self._max_text_bytes, end, plain=True)
+            return plain, self._sentence(parts, [])
         if kind.format in ("csv", "tsv"):
             return self._delimited(kind, encoding, head, parts)
         self._columns, names = self._keys(kind, encoding, whole, end)
@@ -155,7 +170,7 @@ class Input:
     def _delimited(self, kind: detection.Kind, encoding: Encoding, head: bytes, parts: list[str]) -> tuple[Format, str]:
         end = row_end_of(head)
         header = self._header(kind, encoding, self._whole_lines(head, end), end)
-        self._columns = resolve(self._asked.columns, header.names, self.name)
+        self._columns, self.names = resolve(self._asked.columns, header.names, self.name), header.names
         if set(header.names) >= VERDICT and not self._columns.is_told:
             raise RejectedError(f"{self.name} already holds verdicts; use --text-column text to judge its texts again.")
         stream = self._stream
@@ -190,7 +205,7 @@ class Input:
         columns = self._asked.columns
         if not rows or any(isinstance(value, str) for value in looked) or any(columns.is_request(row) for row in rows):
             return columns, []  # a line may be a bare text, and a batch request has its text elsewhere
-        names = list(dict.fromkeys(name for row in rows for name in row))
+        names = self.names = list(dict.fromkeys(name for row in rows for name in row))
         return resolve(self._asked.columns, names, self.name), names
 
     def _first_values(self, kind: detection.Kind, encoding: Encoding, whole: bytes, end: bytes) -> list[Any]:

@@ -143,6 +143,12 @@ NOTICES: dict[str, str] = {
     "deleted": "Deleted.",
     "revoked": "Revoked: it is refused within seconds.",
     "session_ended": "The session is ended, within seconds everywhere.",
+    "job_made": "The job was submitted.",
+    "job_cancelled": "The job was cancelled; verdicts that it has are kept.",
+    "job_paused": "The job is paused: shards in work finish, and no other begins.",
+    "job_resumed": "The job goes on.",
+    "job_prioritised": "The priority was changed.",
+    "job_retried": "This new job judges the failed texts again.",
 }
 
 

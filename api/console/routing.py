@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from api.console.access import Access
+from api.console.access import Access, require_same_site
 from api.console.asking import Ask, form_of, given_csrf
 from api.console.navigation import HOME
 from api.context import Context
@@ -33,10 +33,11 @@ def page(path: str, handler: Handler, *, scope: str | None = None) -> Route:
     return Route(path, endpoint, methods=["GET"])
 
 
-def action(path: str, handler: Handler, *, scope: str | None = None, reads_form: bool = True) -> Route:
+def action(path: str, handler: Handler, *, scope: str | None = None, reads_form: bool = True, proves_later: bool = False) -> Route:
     """Return the route of an action, which a form of the session's own pages sends.
 
-    Without `reads_form` the body is the handler's to read, and the session is proved by the header alone.
+    Without `reads_form` the body is the handler's to read, and the session is proved by the header alone; with `proves_later` by
+    what the handler finds in the body, which calls `require_own_form` before it does anything.
     """
 
     async def endpoint(request: Request) -> Response:
@@ -44,6 +45,10 @@ def action(path: str, handler: Handler, *, scope: str | None = None, reads_form:
         ask = await _ask(request)
         if ask is None:
             return _to_sign_in(request)
+        if proves_later:
+            require_same_site(request, ask.context.settings.console.public_url)
+            await _admit(ask, scope)
+            return await handler(ask)
         if reads_form:
             ask.fields = await form_of(request, FORM_BYTES * ask.context.settings.tuning.api_max_json_bytes)
         ask.access.require_own_form(request, given_csrf(request, ask.form))

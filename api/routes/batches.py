@@ -1,5 +1,6 @@
 """Batches: jobs in OpenAI's shape, made from an uploaded file or from lines in the body."""
 
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Annotated, Any
 
@@ -27,9 +28,10 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.jobs.submit import callback_secret, open_job
 from guardfleet.rows.lines import NumberedLine, take_lines
 from guardfleet.store import files
+from guardfleet.store.files import StoredFile
 from guardfleet.store.jobs import control, unprocessed, views
 from guardfleet.store.jobs import intake as stored_intake
-from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.intake import NewJob, OpenJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.keys import Caller
 from guardfleet.store.postgres.database import Database
@@ -96,29 +98,45 @@ async def _of_file(request: Request, context: Context, caller: Caller) -> Respon
             input_file_id=file.public_id,
             endpoint=asked.endpoint,
         )
-        record = once.recording()
-        job = await in_thread(
-            open_job,
-            context.db,
-            context.keyring,
-            context.settings,
-            new,
-            addresses=addresses,
-            also=lambda connection, public_id: record(connection, ids.BATCH.of(public_id)),
-        )
+        record, label = once.recording(), None
+
+        def also(connection: Any, public_id: uuid.UUID) -> None:
+            nonlocal label
+            label = ids.BATCH.of(public_id)
+            record(connection, label)
+
         try:
-            await context.throttle.spend(request, caller, file.lines or 0)
-        except ProblemError as error:
-            await in_thread(stored_intake.abandon, context.db, job.id, error.detail)
-            once.unmade = ids.BATCH.of(job.public_id)
+            job = await opened_of_file(request, context, caller, new, file, addresses=addresses, also=also)
+        except ProblemError:
+            once.unmade = label
             raise
-    request.state.job = job.public_id
-    context.file_intakes.bring(job, file.public_id)
     answer = made(context, await _job(ids.BATCH.of(job.public_id), context, caller.tenant_id), job.callback_secret)
     _say_old_names(answer, orjson.loads(body))
     if asked.output_expires_after is not None:
         answer.headers[IGNORED] = "output_expires_after"
     return answer
+
+
+async def opened_of_file(
+    request: Request,
+    context: Context,
+    caller: Caller,
+    new: NewJob,
+    file: StoredFile,
+    *,
+    addresses: Sequence[str] | None = None,
+    also: Callable[[Any, uuid.UUID], None] | None = None,
+) -> OpenJob:
+    """Make a job of an uploaded file, whose texts are taken in from then on. Raises as `open_job`, and ProblemError 429."""
+    job = await in_thread(open_job, context.db, context.keyring, context.settings, new, addresses=addresses, also=also)
+    try:
+        await context.throttle.spend(request, caller, file.lines or 0)
+    except ProblemError as error:
+        await in_thread(stored_intake.abandon, context.db, job.id, error.detail)
+        raise
+    request.state.job = job.public_id
+    context.file_intakes.bring(job, file.public_id)
+    return job
 
 
 async def _of_lines(request: Request, context: Context, caller: Caller, options: LineOptions) -> Response:
@@ -231,26 +249,32 @@ async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) ->
 @router.post("/{batch_id}/cancel")
 async def cancel(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Cancel a batch; existing verdicts are kept."""
-    job = await _job(batch_id, context, caller.tenant_id)
-    if job.state in (JobState.COMPLETED, JobState.FAILED, JobState.EXPIRED):
-        raise _ended(job)
-    await in_thread(control.cancel, context.db, job.id)
-    return batch_object(await _job(batch_id, context, caller.tenant_id), price=context.settings.price_per_device_hour)
+    return batch_object(await cancelled(batch_id, context, caller), price=context.settings.price_per_device_hour)
 
 
 @router.post("/{batch_id}/pause")
 async def pause(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Pause a batch: no further shard of it is started; running ones finish."""
-    return await _change(batch_id, context, caller, control.pause)
+    return batch_object(await changed(batch_id, context, caller, control.pause), price=context.settings.price_per_device_hour)
 
 
 @router.post("/{batch_id}/resume")
 async def resume(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Resume a paused batch."""
-    return await _change(batch_id, context, caller, control.resume)
+    return batch_object(await changed(batch_id, context, caller, control.resume), price=context.settings.price_per_device_hour)
 
 
-async def _change(batch_id: str, context: Context, caller: Caller, change: Callable[[Database, int], None]) -> dict[str, Any]:
+async def cancelled(batch_id: str, context: Context, caller: Caller) -> JobView:
+    """Cancel a caller's job. Raises ProblemError 409 for one that has ended otherwise, NotFoundError."""
+    job = await _job(batch_id, context, caller.tenant_id)
+    if job.state in (JobState.COMPLETED, JobState.FAILED, JobState.EXPIRED):
+        raise _ended(job)
+    await in_thread(control.cancel, context.db, job.id)
+    return await _job(batch_id, context, caller.tenant_id)
+
+
+async def changed(batch_id: str, context: Context, caller: Caller, change: Callable[[Database, int], None]) -> JobView:
+    """Change a caller's job while it is open. Raises ProblemError 409 for one that has ended, NotFoundError."""
     job = await _job(batch_id, context, caller.tenant_id)
     if job.state.is_final or job.state is JobState.CANCELLING:
         raise _ended(job)
@@ -258,7 +282,7 @@ async def _change(batch_id: str, context: Context, caller: Caller, change: Calla
         await in_thread(change, context.db, job.id)
     except RejectedError:  # it ended in between
         raise _ended(await _job(batch_id, context, caller.tenant_id)) from None
-    return batch_object(await _job(batch_id, context, caller.tenant_id), price=context.settings.price_per_device_hour)
+    return await _job(batch_id, context, caller.tenant_id)
 
 
 async def _job(batch_id: str, context: Context, tenant_id: int) -> JobView:

@@ -1,11 +1,12 @@
 """Retries: the failed texts of an ended batch, judged again as a new batch."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from api.context import AppContext, BatchesWriter
+from api.context import AppContext, BatchesWriter, Context
 from api.http.idempotency import Once
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
@@ -16,6 +17,8 @@ from guardfleet.domain.verdict import ERROR_CODES
 from guardfleet.jobs import retry as use_case
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.retries import OpenRetryError
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.keys import Caller
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -36,28 +39,49 @@ async def retry(request: Request, batch_id: str, context: AppContext, caller: Ba
             earlier = await in_thread(views.get, context.db, ids.JOB.parse(once.earlier), tenant_id=caller.tenant_id)
             if earlier.state is not JobState.INGESTING:  # else it may have been interrupted: `start` looks
                 return made(context, earlier)
-        job = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
-        if not job.state.is_final:
-            detail = "the batch has not ended: retry it once it has, or cancel it first."
-            raise ProblemError(409, "batch_not_ended", detail, headers={"x-should-retry": "false"})
-        asked = await in_thread(use_case.wanted, context.db, context.keyring, job, error or ())
-        url, addresses = asked.callback_url, None
-        if asked.earlier is None:
-            await context.throttle.spend(request, caller, asked.texts)
-            if url is not None:
-                addresses = await context.receivers.addresses(url, tenant_id=caller.tenant_id, name="callback_url")
         record = once.recording()
-        try:
-            found = await beside(
-                context.body_threads,
-                use_case.start,
-                context.db,
-                context.keyring,
-                context.settings,
-                asked,
-                addresses=addresses,
-                also=lambda connection, public_id: record(connection, ids.BATCH.of(public_id)),
-            )
-        except OpenRetryError as other:
-            raise ProblemError(409, "in_progress", str(other), headers={"Retry-After": "1"}) from None
-        return made(context, found.job)
+        found = await judged_again(
+            request,
+            context,
+            caller,
+            batch_id,
+            error or (),
+            also=lambda connection, public_id: record(connection, ids.BATCH.of(public_id)),
+        )
+        return made(context, found)
+
+
+async def judged_again(
+    request: Request,
+    context: Context,
+    caller: Caller,
+    batch_id: str,
+    codes: Sequence[str],
+    *,
+    also: use_case.Also = lambda connection, public_id: None,
+) -> JobView:
+    """Judge failed texts of a caller's job again; return the new job. Raises ProblemError 409, 429, and as `use_case`."""
+    job = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
+    if not job.state.is_final:
+        detail = "the batch has not ended: retry it once it has, or cancel it first."
+        raise ProblemError(409, "batch_not_ended", detail, headers={"x-should-retry": "false"})
+    asked = await in_thread(use_case.wanted, context.db, context.keyring, job, codes)
+    url, addresses = asked.callback_url, None
+    if asked.earlier is None:
+        await context.throttle.spend(request, caller, asked.texts)
+        if url is not None:
+            addresses = await context.receivers.addresses(url, tenant_id=caller.tenant_id, name="callback_url")
+    try:
+        found = await beside(
+            context.body_threads,
+            use_case.start,
+            context.db,
+            context.keyring,
+            context.settings,
+            asked,
+            addresses=addresses,
+            also=also,
+        )
+    except OpenRetryError as other:
+        raise ProblemError(409, "in_progress", str(other), headers={"Retry-After": "1"}) from None
+    return found.job

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 
+from api.services import file_reading
 from api.services.file_storage import Contents
 from guardfleet.domain.options import JobOptions
 from guardfleet.errors import GuardfleetError, LineError, RetryableError
@@ -24,6 +25,7 @@ from guardfleet.settings import Settings
 from guardfleet.store import files
 from guardfleet.store.jobs import intake_recovery, views
 from guardfleet.store.jobs.intake import NewJob, OpenJob
+from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry.logs import get_logger
 
@@ -85,17 +87,20 @@ class FileIntakes:
         new = NewJob(JobOptions(all_or_nothing=job.strict), opened.tenant_id, input_file_id=file_id)
         try:
             with Intake(self._db, self._keyring, self._settings, new, opened=opened) as intake:
-                intake.add_all(self._rows(file_id, opened.tenant_id, job.endpoint))
+                intake.add_all(self._rows(file_id, job))
                 intake.seal()
         except RetryableError:
             raise
         except GuardfleetError as error:
             get_logger().warning("file_intake_ended", job=job.label, reason=type(error).__name__)
 
-    def _rows(self, file_id: uuid.UUID, tenant_id: int, url: str) -> Iterator[tuple[int, PayloadRow | LineError]]:
-        file = files.get(self._db, file_id, tenant_id=tenant_id)
+    def _rows(self, file_id: uuid.UUID, job: JobView) -> Iterator[tuple[int, PayloadRow | LineError]]:
+        file = files.get(self._db, file_id, tenant_id=job.tenant_id)
         chunks = self._until_stopped(self._contents.read(file_id, file.data_key, size=file.size))
-        return numbered_rows(chunks, max_text_bytes=self._settings.intake.max_text_bytes, url=url)
+        most = self._settings.intake.max_text_bytes
+        if job.reading is not None:
+            return file_reading.rows(file.filename, chunks, job.reading, max_text_bytes=most)
+        return numbered_rows(chunks, max_text_bytes=most, url=job.endpoint)
 
     def _until_stopped(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:

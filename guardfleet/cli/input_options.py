@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SOURCES = "Files, folders or patterns: JSONL, JSON, CSV, TSV, Parquet or Arrow, gzip or zstd; - for standard input."
 Sources = Annotated[list[str], typer.Argument(metavar="IN...", help=SOURCES)]
 Format = Annotated[
-    str | None, typer.Option("--format", help="jsonl, json, csv, tsv, parquet or arrow; by default from the content.")
+    str | None, typer.Option("--format", help="jsonl, json, csv, tsv, lines, parquet or arrow; by default from the content.")
 ]
 Encoding = Annotated[str | None, typer.Option("--encoding", help="Encoding, if not UTF-8: gbk, windows-1252, shift_jis, ...")]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column or key of the text (default: text).")]

@@ -1,5 +1,9 @@
 """Why a job makes no progress, in a sentence that says what to do."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 from guardfleet.domain.detection import route_of
 from guardfleet.domain.lanes import Queues
 from guardfleet.domain.states import JobState
@@ -14,24 +18,53 @@ STALLED = "no worker has taken work from queue {queue} for {minutes} minutes: is
 MOVING_S = 10.0  # since its last verdicts; a job that progresses needs no diagnosis
 
 
+@dataclass
+class Fleet:
+    """What is asked of the fleet once, however many jobs stand still."""
+
+    db: Database
+    settings: Settings
+
+    @cached_property
+    def is_led(self) -> bool:
+        """Whether a dispatcher runs."""
+        return leader.is_led(self.db)
+
+    @cached_property
+    def stalls(self) -> Sequence[Stall]:
+        """The queues from which nobody takes work."""
+        return health.stalls(self.db, after_s=self.settings.tuning.stall_s)
+
+
 def explain(db: Database, job: JobView, settings: Settings) -> str | None:
     """Return why nobody works on the job; None if it progresses or has ended."""
+    return _explain(Fleet(db, settings), job)
+
+
+def explain_all(db: Database, jobs: Iterable[JobView], settings: Settings) -> dict[str, str]:
+    """Return the same of each job that stands still, by its public id."""
+    fleet = Fleet(db, settings)
+    return {job.label: said for job in jobs if (said := _explain(fleet, job))}
+
+
+def _explain(fleet: Fleet, job: JobView) -> str | None:
     if job.state.is_final:
         return None
     if job.is_paused:
         return f"paused since {job.paused_at:%Y-%m-%d %H:%M} UTC: run `guardfleet resume {job.label}`."
     if job.idle_s is not None and job.idle_s < MOVING_S:
         return None
-    return _found(db, job, settings)
+    return _found(fleet, job)
 
 
-def _found(db: Database, job: JobView, settings: Settings) -> str | None:
+def _found(fleet: Fleet, job: JobView) -> str | None:
     """Return what the fleet lacks, the most likely cause first."""
-    if job.state is not JobState.INGESTING and not leader.is_led(db):
+    db, settings = fleet.db, fleet.settings
+    if job.state is not JobState.INGESTING and not fleet.is_led:
         return "no dispatcher is running: start `guardfleet dispatcher`."
     asked = [*(job.detectors or ()), *job.plan.second_entries]
     routes = {job.first_model, job.second_model, *map(route_of, asked)}
-    for stall in health.stalls(db, after_s=settings.tuning.stall_s):
+    for stall in fleet.stalls:
         if stall.route.lane == job.lane and stall.route.model in routes:
             return in_words(stall, settings.namespace)
     if silence := health.silence(db, job.id, lease_s=settings.tuning.lease_s):

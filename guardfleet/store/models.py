@@ -108,6 +108,11 @@ def labels_of(db: Database, entry: str) -> list[str]:
         return sorted(found)
 
 
+def detectors(db: Database) -> list[str]:
+    """Return the detectors that workers have served so far and that judge without a policy, by name."""
+    return [name for name, takes in served_detectors(db).items() if takes != "required"]
+
+
 def unknown_detectors(db: Database, asked: Sequence[str]) -> list[str]:
     """Return those of the detectors that no worker has ever served, sorted."""
     others = {detector_of(entry) for entry in asked} - {GUARD}

@@ -1,13 +1,13 @@
 """Second detectors for texts that a detector is unsure of: which ones a job names, and how many texts went on to them.
 
 Revision ID: 0032
-Revises: 0029
+Revises: 0031
 """
 
 from alembic import op
 
 revision = "0032"
-down_revision = "0029"
+down_revision = "0031"
 branch_labels = None
 depends_on = None
 

@@ -1,4 +1,4 @@
-"""Read JSON Lines: one value per line, without blank lines; lines keep their numbers."""
+"""Read lines, each a JSON value or itself a text: without blank lines; lines keep their numbers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +13,17 @@ from producer.text.encodings import Encoding
 
 @dataclass
 class JsonLines:
-    """The values of one stream. With `comma`, each line may end with a comma, like the elements of a list."""
+    """The values of one stream. With `comma`, each line may end with a comma, like the elements of a list.
+
+    With `plain`, a line is no JSON but a text.
+    """
 
     stream: Source
     encoding: Encoding
     max_text_bytes: int
     end: bytes = b"\n"
     comma: bool = False
+    plain: bool = False
     tally: Tally = field(default_factory=Tally)
 
     def items(self) -> Iterator[Item]:
@@ -57,6 +61,8 @@ class JsonLines:
         if isinstance(line, LineError):
             return line
         try:
+            if self.plain:
+                return self.encoding.decode(line).rstrip("\r")
             text = line if self.encoding.name == "utf-8" else self.encoding.decode(line).encode()
             return parse_line(number, text.rstrip().removesuffix(b",") if self.comma else text)
         except LineError as error:

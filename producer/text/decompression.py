@@ -87,11 +87,12 @@ class Head:
 class Stream:
     """An open input. `head` are its first bytes, decompressed; `damage` says, once all was read, what cut it off."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file: BinaryIO | None = None) -> None:
+        """Open the path, or read the file that is open under this name."""
         self.path = path
         self.damage: str | None = None
-        self._comes_once = comes_once(path)
-        self._file = _opened(path)
+        self._comes_once = file is None and comes_once(path)
+        self._file = file or _opened(path)
         self._start = _first(self._file)
         self.compression = _compression(self._start)
         self.is_short = False  # whether the head is all of it

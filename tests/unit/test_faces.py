@@ -99,6 +99,8 @@ MODULES = {
     "guardfleet/sampling/population.py": "- how doubtful texts are, from what rules read",
     "guardfleet/sampling/figures.py": "evaluation",
     "guardfleet/jobs/retry.py": "- says which codes may be asked for",
+    "guardfleet/jobs/overview.py": "- counts what rules read, for a job's page",
+    "guardfleet/store/jobs/sampled.py": "- counts by metadata and by error code, for a job's page",
     "guardfleet/store/jobs/retries.py": "- finds the texts without a verdict",
     "guardfleet/store/erasure/search.py": "- finds texts by id and metadata",
     "guardfleet/store/erasure/texts.py": "- empties columns of verdicts",

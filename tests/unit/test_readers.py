@@ -88,6 +88,14 @@ def test_a_table_is_read_or_refused_by_line_and_never_cut(read: Read, data: byte
     assert ([row.content for row in taken], [said.rsplit(" (", 1)[0] for said in told(errors)]) == (texts, refused)
 
 
+def test_each_line_is_a_text_where_that_is_asked_for(read: Read) -> None:
+    data = b'{"text": "no JSON"}\r\n\n  a, b\n\xff\n' + b"x" * (2 * MOST + 200_000) + b"\nlast"
+    rows, refused, source = read(data, "in.txt", Reading("lines"))
+    assert [row.content for row in rows] == ['{"text": "no JSON"}', "a, b", "last"]
+    assert [(error.line, error.code) for error in refused] == [(4, "invalid_encoding"), (5, "too_large")]
+    assert source.tally.lines == 6
+
+
 def test_an_open_quote_over_a_long_file_loses_no_line(read: Read) -> None:
     n = 20_000
     lines = ["id,text", *(f"{i},a comment of some words about number {i}" for i in range(n))]

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.rows import class_row
 
 from guardfleet.domain import ids
-from guardfleet.domain.events import TEST
+from guardfleet.domain.events import END_KINDS, TEST
 from guardfleet.domain.states import DeliveryState
 from guardfleet.errors import NotFoundError, RejectedError
 from guardfleet.security.encryption import Keyring
@@ -245,6 +245,21 @@ def deliveries(
                 "state": None if state is None else int(state),
             },
         ).fetchall()
+
+
+def deliveries_of(db: Database, job: uuid.UUID, *, tenant_id: int) -> list[tuple[str, Delivery]]:
+    """Return the deliveries that tell of the job's end, by the name of their endpoint, callbacks too."""
+    events = [f"{ids.EVENT.of(job)}_{kind.partition('.')[2]}" for kind in END_KINDS]
+    with db.session() as connection:
+        rows = connection.execute(
+            """select e.name, d.id, d.event_id, d.kind, d.state, d.attempts, d.occurred_at, d.next_attempt_at,
+                      a.status, a.latency_ms, a.error, a.at as attempted_at
+               from delivery d join endpoint e on e.id = d.endpoint_id
+               left join lateral (select * from attempt where delivery_id = d.id order by id desc limit 1) a on true
+               where d.event_id = any(%(events)s) and e.tenant_id = %(tenant)s order by d.id""",
+            {"events": events, "tenant": tenant_id},
+        ).fetchall()
+    return [(row[0], Delivery(*row[1:])) for row in rows]
 
 
 def resend(

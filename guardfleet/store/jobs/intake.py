@@ -7,10 +7,12 @@ cannot complete, however many of its shards have.
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
 from guardfleet.domain import ids
@@ -53,8 +55,9 @@ class NewJob:
     """A job before its first text: its options, its owner, and where its texts come from.
 
     `fingerprint`: of the input and the options; the next submit with the same one resumes an interrupted intake. `input_file_id`:
-    the uploaded file that holds its texts; `endpoint`: where its lines are requests to. `brings_workers`: the submitter starts
-    the workers that the job names, so they need not have served yet. `retry_of`: the first job, whose texts it judges again.
+    the uploaded file that holds its texts, and its `reading` if that is no file of batch lines; `endpoint`: where its lines are
+    requests to. `brings_workers`: the submitter starts the workers that the job names, so they need not have served yet.
+    `retry_of`: the first job, whose texts it judges again.
     """
 
     options: JobOptions = DEFAULTS
@@ -62,6 +65,7 @@ class NewJob:
     fingerprint: bytes | None = None
     callback_secret: str | None = field(default=None, repr=False)
     input_file_id: uuid.UUID | None = None
+    reading: Mapping[str, Any] | None = None
     endpoint: str = MODERATIONS
     brings_workers: bool = False
     retry_of: int | None = None
@@ -101,7 +105,18 @@ class EncryptedShard:
     of_seqs: Sequence[int] = ()
 
 
-OWN_COLUMNS = ("public_id", "tenant_id", "day", "fingerprint", "key_id", "data_key", "input_file_id", "endpoint", "retry_of")
+OWN_COLUMNS = (
+    "public_id",
+    "tenant_id",
+    "day",
+    "fingerprint",
+    "key_id",
+    "data_key",
+    "input_file_id",
+    "reading",
+    "endpoint",
+    "retry_of",
+)
 INSERT = f"""insert into job ({columns()}, {", ".join(OWN_COLUMNS)}, expires_at, intake_lease_until)
              values ({placeholders()}, {", ".join(f"%({name})s" for name in OWN_COLUMNS)},
                      now() + make_interval(secs => cast(%(window_s)s as double precision)),
@@ -132,6 +147,7 @@ def create(
             "key_id": keyring.key_id,
             "data_key": data_key,
             "input_file_id": new.input_file_id,
+            "reading": None if new.reading is None else Jsonb(dict(new.reading)),
             "endpoint": new.endpoint,
             "retry_of": new.retry_of,
             "window_s": options.window_s,

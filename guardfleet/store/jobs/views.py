@@ -79,6 +79,7 @@ class JobView:
     endpoint: str
     completion_window: str
     input_file_id: uuid.UUID | None
+    reading: dict[str, Any] | None  # how that file is read; None: as lines of a batch
     expires_at: dt.datetime | None
     cancelling_at: dt.datetime | None
     ends_as: int

@@ -141,6 +141,7 @@ class Job(Base):
     purged_at: Mapped[dt.datetime | None]  # texts deleted, data key destroyed
     reason: Mapped[str | None]  # of a failed job, for its owner
     input_file_id: Mapped[uuid.UUID | None]  # the uploaded file that its texts are taken from
+    reading: Mapped[dict[str, Any] | None]  # how that file is read: format, encoding, columns; null: as lines of a batch
     endpoint: Mapped[str] = mapped_column(server_default=text("'/v1/moderations'"))  # where its lines are requests to
     completion_window: Mapped[str] = mapped_column(server_default=text("'24h'"))  # as the caller wrote it
     expires_at: Mapped[dt.datetime | None]  # when the dispatcher ends it as EXPIRED

@@ -1,0 +1,41 @@
+// What runs is asked for again every few seconds, as long as somebody can see it; and files are dropped instead of chosen.
+
+const EVERY_MS = 3000;
+const place = document.querySelector("[data-refresh]");
+
+async function refresh() {
+  if (!place.querySelector("[data-live]")) {
+    if ("reload" in place.dataset && !document.activeElement.closest("form")) location.reload();
+    return;
+  }
+  if (document.visibilityState === "visible") {
+    await window.htmx.ajax("GET", place.dataset.refresh, { target: place, swap: "innerHTML" });
+  }
+  setTimeout(refresh, EVERY_MS);
+}
+
+if (place?.querySelector("[data-live]")) setTimeout(refresh, EVERY_MS);
+
+const zone = document.querySelector("[data-drop]");
+if (zone) {
+  const field = zone.querySelector("input[type=file]");
+  const over = (event) => {
+    event.preventDefault();
+    zone.classList.toggle("over", event.type === "dragover");
+  };
+  zone.addEventListener("dragover", over);
+  zone.addEventListener("dragleave", over);
+  zone.addEventListener("drop", (event) => {
+    over(event);
+    if (event.dataTransfer.files.length === 1) {
+      field.files = event.dataTransfer.files;
+      field.dispatchEvent(new Event("change", { bubbles: true }));
+    }
+  });
+  field.addEventListener("change", () => {
+    const isTooLarge = field.files[0]?.size > Number(zone.dataset.most);
+    zone.querySelector("[data-too-large]").hidden = !isTooLarge;
+    if (isTooLarge) field.value = "";
+    else if (field.files.length) field.form.requestSubmit();
+  });
+}

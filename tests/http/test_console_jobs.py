@@ -1,0 +1,271 @@
+"""Jobs in the console: the list, a job's page, what may be done to one, and a file that becomes one."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from guardfleet.domain import ids
+from guardfleet.domain.scopes import ROLES
+from guardfleet.domain.states import JobState
+from guardfleet.domain.verdict import failure
+from guardfleet.security.encryption import Keyring
+from guardfleet.settings import Settings
+from guardfleet.store import keys
+from guardfleet.store.jobs import views
+from guardfleet.store.jobs.views import JobView
+from guardfleet.store.postgres.database import Database
+from tests.http.test_console import csrf_in, visitor
+from tests.services.fixtures import with_broker
+from tests.services.fleet import until
+from tests.services.served import judging, served
+from tests.services.stored import scalar, submit
+
+pytestmark = [with_broker("redis")]
+HOSTILE = '<img src=x onerror="alert(1)">\u202egnp'
+SPREAD = "Choose the column that has the text."
+
+
+@pytest.fixture
+def url(settings: Settings) -> Iterator[str]:
+    with served(settings) as found:
+        yield found
+
+
+@pytest.fixture
+def person(url: str, db: Database, keyring: Keyring) -> Iterator[httpx2.Client]:
+    """An operator."""
+    with visitor(url, keys.create(db, keyring, name="operator", scopes=ROLES["operator"])) as somebody:
+        yield somebody
+
+
+def job_of(db: Database, location: str) -> JobView:
+    return views.get(db, ids.JOB.parse(re.search(r"job_[0-9a-f]+", location).group()))
+
+
+def uploaded(person: httpx2.Client, name: str, content: bytes) -> httpx2.Response:
+    """Upload a file as a form without a script does; the answer's page."""
+    csrf = csrf_in(person.get("/console/jobs/new").text)
+    sent = person.post("/console/jobs/new/upload", data={"csrf": csrf}, files={"file": (name, content)})
+    assert sent.status_code == 303, sent.text
+    page = person.get(sent.headers["location"])
+    assert page.status_code == 200, page.text
+    return page
+
+
+def sends(person: httpx2.Client, page: httpx2.Response, **fields: object) -> httpx2.Response:
+    """Send the form of a preview."""
+    action = re.search(r'action="(/console/jobs/new/file-[0-9a-f]+)"', page.text).group(1)
+    return person.post(action, data={"csrf": csrf_in(page.text), "name": "mine", **fields})
+
+
+def test_the_list_says_what_to_do_first_and_later_what_each_job_does(person: httpx2.Client, db: Database, keyring: Keyring) -> None:
+    assert "There is no job yet." in person.get("/console/jobs").text
+    job = submit(db, keyring, 3)
+    page = person.get("/console/jobs").text
+    assert job.label in page
+    assert "data-live" in page
+    assert "no dispatcher is running" in page
+    part = person.get("/console/jobs", headers={"hx-request": "true"}).text
+    assert part.startswith("<div data-live")
+    assert "<html" not in part
+    assert job.label not in person.get("/console/jobs?state=completed").text
+    assert "No job is like this." in person.get("/console/jobs?name=zzz").text
+    assert person.get("/console/jobs?state=nothing").status_code == 400
+
+
+def test_pages_of_the_list_follow_each_other_and_keep_the_filter(person: httpx2.Client, db: Database, keyring: Keyring) -> None:
+    labels = [submit(db, keyring, 1).label for _ in range(23)]
+    first = person.get("/console/jobs?state=running").text
+    following = re.search(r'rel="next" href="([^"]+)"', first).group(1).replace("&amp;", "&")
+    assert "state=running" in following
+    second = person.get(following).text
+    shown = [re.findall(r'id="(job_[0-9a-f]+)"', page) for page in (first, second)]
+    assert shown[0] + shown[1] == labels[::-1]
+
+
+def test_a_jobs_page_counts_its_verdicts_and_shows_hostile_names_as_text(
+    person: httpx2.Client, db: Database, keyring: Keyring
+) -> None:
+    job = submit(db, keyring, 4)
+    with db.begin() as connection:
+        connection.execute("update job set name = %(name)s where id = %(id)s", {"name": HOSTILE, "id": job.id})
+    with judging(db, keyring):
+        until(lambda: views.get(db, job.public_id).state.is_final, what="the job")
+    with db.begin() as connection:
+        connection.execute("update verdict set metadata = %(m)s", {"m": json.dumps({"lang": "en", "source": HOSTILE, "k": "v"})})
+    page = person.get(f"/console/jobs/{job.label}").text
+    assert "<img" not in page
+    assert "⟨U+202E⟩" in page
+    assert "Counted over all 4 texts with a verdict." in page
+    assert "data-live" not in page
+    mark = re.search(r'<option value="([0-9a-f]{12})">k</option>', page).group(1)
+    by_key = person.get(f"/console/jobs/{job.label}?key={mark}").text
+    assert "By k" in by_key
+    assert f"/console/verdicts?job={job.label}" in page
+    for lacking in ("/console/jobs/job_" + "0" * 32, "/console/jobs/none"):
+        assert person.get(lacking).status_code == 404
+
+
+def test_a_job_is_paused_resumed_prioritised_and_cancelled(person: httpx2.Client, db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 3)
+    at = f"/console/jobs/{job.label}"
+    csrf = csrf_in(person.get(at).text)
+    assert person.post(f"{at}/pause", data={}).status_code == 403
+    for step, fields, done in (
+        ("pause", {}, "job_paused"),
+        ("resume", {}, "job_resumed"),
+        ("priority", {"priority": "7"}, "job_prioritised"),
+        ("cancel", {}, "job_cancelled"),
+    ):
+        answer = person.post(f"{at}/{step}", data={"csrf": csrf, **fields})
+        assert answer.headers["location"] == f"{at}?done={done}", answer.text
+    after = views.get(db, job.public_id)
+    assert (after.state, after.priority) == (JobState.CANCELLED, 7)
+    assert person.post(f"{at}/pause", data={"csrf": csrf}).status_code == 409
+    assert person.post(f"{at}/priority", data={"csrf": csrf, "priority": "1000"}).status_code == 400
+    whose = f"subject = '{job.label}' and actor_kind = 'key'"
+    acts = scalar(db, f"select array_agg(action order by id) from audit_event where {whose}")
+    assert acts == ["job.pause", "job.resume", "job.prioritise", "job.cancel"]
+
+
+def test_failed_texts_are_judged_again_once_and_verdicts_are_downloaded_with_a_trace(
+    person: httpx2.Client, db: Database, keyring: Keyring
+) -> None:
+    job = submit(db, keyring, 3)
+    with judging(db, keyring, judgement=failure("unreadable", "of no form")):
+        until(lambda: views.get(db, job.public_id).state.is_final, what="the job")
+    at = f"/console/jobs/{job.label}"
+    page = person.get(at).text
+    code = re.search(r'name="error" value="([^"]+)"', page).group(1)
+    made = person.post(f"{at}/retry", data={"csrf": csrf_in(page), "error": code})
+    again = job_of(db, made.headers["location"])
+    assert (again.total, again.retry_of) == (3, job.public_id)
+    got = person.get(f"{at}/download?format=csv")
+    assert got.headers["content-type"].startswith("text/csv")
+    assert len(got.text.splitlines()) == 4
+    assert scalar(db, f"select count(*) from audit_event where action = 'job.export' and subject = '{job.label}'") == 1
+    assert person.get(f"{at}/download?format=exe").status_code == 400
+
+
+def test_a_role_does_what_it_may(url: str, db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 1)
+    for role, statuses in {"viewer": (200, 403, 403, 200), "reviewer": (403, 403, 403, 403)}.items():
+        with visitor(url, keys.create(db, keyring, name=role, scopes=ROLES[role])) as somebody:
+            csrf = csrf_in(somebody.get("/console/preferences").text)
+            at = f"/console/jobs/{job.label}"
+            found = (
+                somebody.get(at).status_code,
+                somebody.post(f"{at}/cancel", data={"csrf": csrf}).status_code,
+                somebody.get("/console/jobs/new").status_code,
+                somebody.get(f"{at}/download").status_code,
+            )
+            assert found == statuses, role
+            if role == "viewer":
+                page = somebody.get(at).text
+                assert "/cancel" not in page
+                assert "/console/jobs/new" not in somebody.get("/console/jobs").text
+
+
+def test_another_tenants_job_and_file_do_not_exist(url: str, person: httpx2.Client, db: Database, keyring: Keyring) -> None:
+    job, page = submit(db, keyring, 1), uploaded(person, "a.jsonl", b'{"text": "a"}')
+    file = re.search(r"file-[0-9a-f]+", page.text).group()
+    other = keys.create(db, keyring, tenant="other", name="operator", scopes=ROLES["operator"])
+    with visitor(url, other) as stranger:
+        csrf = csrf_in(stranger.get("/console/preferences").text)
+        at = f"/console/jobs/{job.label}"
+        for path in (at, f"{at}/refused", f"{at}/download", f"/console/jobs/new/{file}"):
+            assert stranger.get(path).status_code == 404, path
+        for path in (f"{at}/cancel", f"{at}/pause", f"{at}/retry", f"/console/jobs/new/{file}", f"/console/jobs/new/{file}/look"):
+            assert stranger.post(path, data={"csrf": csrf}).status_code == 404, path
+        assert job.label not in stranger.get("/console/jobs").text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fields", "texts", "refused"),
+    [
+        ("a.jsonl", b'{"text": "one", "id": "a"}\n{"txt": 1}\n{"text": "two"}\n', {}, 2, [2]),
+        ("a.csv", b'id,comment,lang\n1,"one\nline",en\n2,two,de\n3,broken\n', {"text": "comment", "id": "id"}, 2, [5]),
+        ("a.txt", b"one\n\ntwo\n\xff\n", {}, 2, [4]),
+        ("a.tsv", "text\tid\n\u4f60\u597d\tx\n".encode("gbk"), {"encoding": "gbk"}, 1, []),
+    ],
+)
+def test_a_file_is_looked_at_and_then_submitted_as_it_was_shown(
+    person: httpx2.Client, db: Database, name: str, content: bytes, fields: dict[str, str], texts: int, refused: list[int]
+) -> None:
+    page = uploaded(person, name, content)
+    if "text" in fields:
+        assert SPREAD in page.text
+        page = sends(person, page, **fields)
+        assert page.status_code == 303
+    else:
+        page = sends(person, page, **fields)
+    assert page.status_code == 303, page.text
+    job = job_of(db, page.headers["location"])
+    until(lambda: views.get(db, job.public_id).sealed_at, what="the intake")
+    job = views.get(db, job.public_id)
+    assert (job.total, job.name) == (texts, "mine")
+    lines = scalar(db, f"select array_agg(line order by line) from rejection where job_id = {job.id}")
+    assert (lines or []) == refused
+    if refused:
+        assert f"line {refused[0]}" in person.get(f"/console/jobs/{job.label}").text
+
+
+def test_a_preview_shows_rows_as_text_and_cuts_long_ones(person: httpx2.Client) -> None:
+    rows = [{"text": HOSTILE}, {"text": "x" * 1_000_000}, {"messages": [{"role": "user", "content": "hello"}]}, {"text": 1}]
+    page = uploaded(person, "n\x00ame<i>.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    assert "<img" not in page.text
+    assert "<i>" not in page.text
+    assert "999,800 characters more" in page.text
+    assert "the last of 1 messages" in page.text
+    assert "4 rows are in the file; 1 of them are refused." in page.text
+    assert len(page.text) < 30_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl.gz", b"\x1f\x8b" + b"\0" * 100, "compressed with gzip"),
+        ("a.xlsx", b"PK\x03\x04" + b"\0" * 100, "Excel workbook"),
+        ("a.parquet", b"PAR1" + b"\0" * 100, "is Parquet"),
+        ("empty.jsonl", b"", "the file is empty"),
+    ],
+)
+def test_a_file_that_is_not_read_here_is_refused_with_what_to_do(
+    person: httpx2.Client, name: str, content: bytes, said: str
+) -> None:
+    csrf = csrf_in(person.get("/console/jobs/new").text)
+    answer = person.post("/console/jobs/new/upload", data={"csrf": csrf}, files={"file": (name, content)})
+    assert answer.status_code == 400
+    assert said in answer.text
+
+
+def test_an_upload_is_taken_from_the_sessions_own_form_alone(person: httpx2.Client, db: Database) -> None:
+    for sent in ({"data": {"csrf": "0" * 64}}, {"data": {}}, {"headers": {"origin": "https://evil.test"}}):
+        assert person.post("/console/jobs/new/upload", files={"file": ("a", b"text")}, **sent).status_code == 403
+    assert scalar(db, "select count(*) from file where state = 1") == 0
+
+
+def test_a_file_larger_than_allowed_is_refused(settings: Settings, db: Database, keyring: Keyring) -> None:
+    with (
+        served(settings.but(files_max_bytes=1000)) as url,
+        visitor(url, keys.create(db, keyring, name="o", scopes=ROLES["operator"])) as person,
+    ):
+        csrf = csrf_in(person.get("/console/jobs/new").text)
+        answer = person.post("/console/jobs/new/upload", data={"csrf": csrf}, files={"file": ("a.jsonl", b"x" * 2000)})
+        assert answer.status_code == 413
+
+
+def test_wrong_options_and_a_file_without_usable_rows_make_no_job(person: httpx2.Client, db: Database) -> None:
+    page = uploaded(person, "a.jsonl", b'{"text": "one"}\n')
+    for wrong in ({"priority": "x"}, {"priority": "500"}, {"completion_window": "soon"}, {"model": "none"}, {"name": "a\0b"}):
+        answer = sends(person, page, **wrong)
+        assert answer.status_code == 400, wrong
+        assert 'role="alert"' in answer.text
+    for wrong in ({"format": "exe"}, {"encoding": "rot13"}):
+        assert sends(person, page, **wrong).status_code == 400
+    unusable = uploaded(person, "b.jsonl", b'{"txt": 1}\n')
+    assert sends(person, unusable).status_code == 400
+    assert scalar(db, "select count(*) from job") == 0
