@@ -43,6 +43,8 @@ def up(settings: Settings) -> int:
             return DONE  # stopped before it was ready
         terminal.say("guardfleet is up: API at ", (url, "bold"), f", logs in {complete.data_dir / 'logs'}")
         terminal.say("API key: ", (str(key), "bold"))
+        if complete.console.enabled:
+            terminal.say(f"Console, with this key: {url}/console/")
         terminal.say("Try: guardfleet submit examples/texts.jsonl --wait     Stop: Ctrl-C")
         while not stopping.wait(1.0):
             _tend(stack)
