@@ -16,7 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.console.access import Access
 from api.console.asking import Ask, body_of, language_of
 from api.console.navigation import HOME, areas_of
-from api.console.pages import fleet, jobs, lists, policies, preferences, report, review, sign_in, try_it, verdicts
+from api.console.pages import jobs, preferences, report, sign_in, try_it, verdicts
+from api.console.pages.fleet import workers
+from api.console.pages.lists import versions as lists
+from api.console.pages.policies import versions as policies
+from api.console.pages.review import reviewing
 from api.console.rendering import render
 from api.console.routing import page
 from api.context import Context
@@ -46,7 +50,7 @@ FOREVER = "public, max-age=31536000, immutable"  # of files whose address change
 
 def make_console(context: Context) -> ASGIApp:
     """Return the application; its paths begin after `/console`."""
-    areas = [sign_in, preferences, try_it, jobs, report, verdicts, review, policies, lists, fleet]
+    areas = [sign_in, preferences, try_it, jobs, report, verdicts, reviewing, policies, lists, workers]
     if context.settings.console.oidc_issuer:
         from api.console.pages import sign_in_oidc  # noqa: PLC0415 - with an HTTP client, which no other page needs
 

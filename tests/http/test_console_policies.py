@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.console.pages import policies_passes
+from api.console.pages.policies import passes
 from guardfleet.domain import ids
 from guardfleet.domain.scopes import ROLES
 from guardfleet.domain.versions import NotNewestError
@@ -150,7 +150,7 @@ def test_a_simulation_adds_its_passes_up_and_is_what_one_pass_finds(
     one = send(operator, "/policies/simulate", document=STRICT, batch=jobs[0].label, days="7").text
     assert figures(one)[0] == "30"
     monkeypatch.setattr(use_case, "SHARDS_AT_ONCE", 2)
-    monkeypatch.setattr(policies_passes, "PASS_S", 0)
+    monkeypatch.setattr(passes, "PASS_S", 0)
     page, n = send(operator, "/policies/simulate", document=STRICT, days="7", per_hour="10").text, 1
     while "so_far" in page:
         page, n = send(operator, "/policies/simulate", document=STRICT, so_far=hidden(page, "so_far")).text, n + 1
@@ -170,7 +170,7 @@ def test_what_a_pass_carries_is_of_its_document_and_its_tenant(
 ) -> None:
     finished(db, keyring, [UNSAFE] * 9, shard_texts=3)
     monkeypatch.setattr(use_case, "SHARDS_AT_ONCE", 1)
-    monkeypatch.setattr(policies_passes, "PASS_S", 0)
+    monkeypatch.setattr(passes, "PASS_S", 0)
     so_far = hidden(send(operator, "/policies/simulate", document=STRICT, days="7").text, "so_far")
     assert send(operator, "/policies/simulate", document=LOOSE, so_far=so_far).status_code == 400
     assert send(operator, "/policies/simulate", document=STRICT, so_far=so_far + "x").status_code == 400
@@ -184,7 +184,7 @@ def test_stored_verdicts_are_decided_in_passes(
     job = finished(db, keyring, [UNSAFE, SAFE] * 6, shard_texts=3)
     stored(db, STRICT)
     monkeypatch.setattr(use_case, "SHARDS_AT_ONCE", 1)
-    monkeypatch.setattr(policies_passes, "PASS_S", 0)
+    monkeypatch.setattr(passes, "PASS_S", 0)
     page, n = send(operator, "/policies/strict@1/redecide", batch=job.label, days="7").text, 1
     assert "It is not active" in page
     while "so_far" in page:

@@ -48,7 +48,7 @@ def fields() -> list[str]:
     """The names of all fields that templates have, and of all parameters that pages read."""
     in_templates = {name for file in CONSOLE.rglob("*.html") for name in re.findall(r'\bname="([a-z_]+)"', file.read_text())}
     read = re.compile(r'(?:query|form)(?:\.get\(|\[)"([a-z_]+)"')
-    in_pages = {name for file in CONSOLE.rglob("pages/*.py") for name in read.findall(file.read_text())}
+    in_pages = {name for file in (CONSOLE / "pages").rglob("*.py") for name in read.findall(file.read_text())}
     return sorted((in_templates | in_pages) - {"csrf", "viewport", "robots", "htmx-config", "color-scheme"})
 
 

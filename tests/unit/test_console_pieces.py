@@ -1,7 +1,7 @@
 """A text is cut into what is hit and what is not; documents are compared around their changes."""
 
 from api.console.lines import compared
-from api.console.pages.lists_trying import pieces_of
+from api.console.pages.lists.trying import pieces_of
 from guardfleet.lists.document import Entry
 from guardfleet.lists.matching import Hit
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.console.pages.review_text import MOST_CHARS, Part, Span, Text, parts
+from api.console.pages.review.text import MOST_CHARS, Part, Span, Text, parts
 from guardfleet.domain.reviews import REST, unsafe_since_rest
 from guardfleet.domain.verdict import Severity
 from guardfleet.sampling.reliability import alpha

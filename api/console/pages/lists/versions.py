@@ -3,8 +3,8 @@
 from starlette.responses import RedirectResponse, Response
 
 from api.console.asking import Ask
-from api.console.pages import lists_editing, lists_trying
-from api.console.pages.lists_documents import entries_read, version_of
+from api.console.pages.lists import editing, trying
+from api.console.pages.lists.documents import entries_read, version_of
 from api.console.routing import action, page
 from api.http.problems import ProblemError
 from api.http.threads import beside
@@ -111,8 +111,8 @@ routes = [
     page("/lists/diff", difference, scope=READ),
     action("/lists/diff", difference_with_entries, scope=READ),
     page("/lists/named/{name}", newest, scope=READ),
-    *lists_editing.routes,
-    *lists_trying.routes,
+    *editing.routes,
+    *trying.routes,
     page(f"/lists/{LABEL}", show, scope=READ),
     action(f"/lists/{LABEL}/entries", entries, scope=READ),
     action(f"/lists/{LABEL}/activate", activate, scope=WRITE),

@@ -3,7 +3,7 @@
 from starlette.responses import Response
 
 from api.console.asking import Ask
-from api.console.pages.fleet_area import show
+from api.console.pages.fleet.area import show
 from api.console.routing import page
 from guardfleet.jobs import deploying, fleet_diagnosis
 from guardfleet.telemetry.health import Status

@@ -6,8 +6,8 @@ from typing import Any
 from starlette.responses import Response
 
 from api.console.asking import Ask
-from api.console.pages import fleet_audit, fleet_deliveries, fleet_health, fleet_keys, fleet_models, fleet_sessions
-from api.console.pages.fleet_area import show
+from api.console.pages.fleet import audit, deliveries, health, keys, models, sessions
+from api.console.pages.fleet.area import show
 from api.console.routing import page
 from guardfleet.domain.verdict import GUARD
 from guardfleet.jobs import deploying
@@ -40,10 +40,10 @@ async def workers(ask: Ask) -> Response:
 
 routes = [
     page("/fleet", workers, scope="batches:read"),
-    *fleet_models.routes,
-    *fleet_health.routes,
-    *fleet_deliveries.routes,
-    *fleet_keys.routes,
-    *fleet_sessions.routes,
-    *fleet_audit.routes,
+    *models.routes,
+    *health.routes,
+    *deliveries.routes,
+    *keys.routes,
+    *sessions.routes,
+    *audit.routes,
 ]

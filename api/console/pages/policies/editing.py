@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from api.console.asking import Ask
 from api.console.lines import compared
-from api.console.pages.policies_documents import Checked, checked, version_of, written
+from api.console.pages.policies.documents import Checked, checked, version_of, written
 from api.console.routing import action, page
 from guardfleet.domain.versions import NotNewestError, name_of, parse
 from guardfleet.errors import NotFoundError

@@ -3,7 +3,7 @@
 from starlette.responses import Response
 
 from api.console.asking import Ask
-from api.console.pages.fleet_area import FLEET, show
+from api.console.pages.fleet.area import FLEET, show
 from api.console.routing import action, page
 from guardfleet.domain.scopes import MANAGE_KEYS
 from guardfleet.errors import NotFoundError

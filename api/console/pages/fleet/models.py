@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from api.console.asking import Ask
-from api.console.pages.fleet_area import FLEET, show
+from api.console.pages.fleet.area import FLEET, show
 from api.console.routing import action, page
 from api.http.problems import ProblemError
 from guardfleet.domain.states import DeploymentState

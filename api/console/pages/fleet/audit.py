@@ -5,7 +5,7 @@ from typing import Any
 from starlette.responses import Response
 
 from api.console.asking import Ask
-from api.console.pages.fleet_area import FLEET, show
+from api.console.pages.fleet.area import FLEET, show
 from api.console.routing import page
 from guardfleet.domain import ids
 from guardfleet.domain.actions import ACTIONS, ACTORS

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from api.console.asking import Ask
 from api.console.carried import opened, sealed
-from api.console.pages.policies_documents import checked, version_of, written
+from api.console.pages.policies.documents import checked, version_of, written
 from api.console.routing import action, page
 from api.http.problems import ProblemError
 from api.http.threads import beside

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.responses import Response
 
 from api.console.asking import Ask
-from api.console.pages.lists_documents import Checked, checked, entries_read, version_of
+from api.console.pages.lists.documents import Checked, checked, entries_read, version_of
 from api.console.routing import action, page
 from api.http.problems import ProblemError
 from api.http.threads import beside

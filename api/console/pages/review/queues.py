@@ -3,7 +3,7 @@
 from starlette.responses import Response
 
 from api.console.asking import NOTICES, Ask
-from api.console.pages.review_text import CATEGORY_KEYS, SEVERITIES, Text
+from api.console.pages.review.text import CATEGORY_KEYS, SEVERITIES, Text
 from api.console.routing import action, page
 from api.http.problems import ProblemError
 from guardfleet.domain import ids

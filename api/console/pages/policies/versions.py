@@ -4,9 +4,9 @@ from starlette.responses import Response
 
 from api.console.asking import Ask
 from api.console.lines import compared
-from api.console.pages import policies_editing, policies_passes, policies_prompts
-from api.console.pages.policies_documents import understood, unknown, version_of, written
-from api.console.pages.policies_words import conditions
+from api.console.pages.policies import editing, passes, prompts
+from api.console.pages.policies.documents import understood, unknown, version_of, written
+from api.console.pages.policies.words import conditions
 from api.console.routing import action, page
 from api.http.problems import ProblemError
 from guardfleet.jobs.redecide import ready
@@ -76,9 +76,9 @@ LABEL = "{name}@{version}"
 routes = [
     page("/policies", listing, scope=READ),
     page("/policies/diff", difference, scope=READ),
-    *policies_editing.routes,
-    *policies_passes.routes,
-    *policies_prompts.routes,
+    *editing.routes,
+    *passes.routes,
+    *prompts.routes,
     page(f"/policies/{LABEL}", show, scope=READ),
     action(f"/policies/{LABEL}/activate", activate, scope=WRITE),
     action(f"/policies/{LABEL}/deactivate", deactivate, scope=WRITE),

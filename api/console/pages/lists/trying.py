@@ -6,7 +6,7 @@ from typing import NamedTuple
 from starlette.responses import Response
 
 from api.console.asking import Ask
-from api.console.pages.lists_documents import version_of
+from api.console.pages.lists.documents import version_of
 from api.console.routing import action
 from api.http.problems import ProblemError
 from api.http.threads import beside

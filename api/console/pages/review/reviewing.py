@@ -8,8 +8,8 @@ from typing import Any
 from starlette.responses import Response
 
 from api.console.asking import NOTICES, Ask
-from api.console.pages import review_queues
-from api.console.pages.review_text import CATEGORY_KEYS, SEVERITIES, Text
+from api.console.pages.review import queues as pages_of_queues
+from api.console.pages.review.text import CATEGORY_KEYS, SEVERITIES, Text
 from api.console.routing import action, page
 from guardfleet.domain import ids
 from guardfleet.domain.reviews import MOST_BREAK_AFTER, unsafe_since_rest
@@ -162,14 +162,14 @@ def _held(ask: Ask) -> tuple[int, int]:
 
 
 def _number(ask: Ask, name: str) -> int:
-    return review_queues.whole(ask.form.get(name, ""))
+    return pages_of_queues.whole(ask.form.get(name, ""))
 
 
 routes = [
     page("/review", index, scope=SCOPE),
     page("/review/settings", show_settings, scope=SCOPE),
     action("/review/settings", save_settings, scope=SCOPE),
-    *review_queues.routes,
+    *pages_of_queues.routes,
     page("/review/{queue}", item, scope=SCOPE),
     action("/review/{queue}/next", following, scope=SCOPE),
     action("/review/{queue}/decide", decide, scope=SCOPE),

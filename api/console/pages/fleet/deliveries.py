@@ -6,7 +6,7 @@ import pydantic
 from starlette.responses import Response
 
 from api.console.asking import Ask
-from api.console.pages.fleet_area import FLEET, show
+from api.console.pages.fleet.area import FLEET, show
 from api.console.routing import action, page
 from api.http.fields import Asked
 from api.routes import webhook_endpoints

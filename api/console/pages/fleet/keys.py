@@ -6,7 +6,7 @@ from typing import Any
 from starlette.responses import Response
 
 from api.console.asking import Ask
-from api.console.pages.fleet_area import FLEET, show
+from api.console.pages.fleet.area import FLEET, show
 from api.console.routing import action, page
 from guardfleet.domain.scopes import MANAGE_KEYS, ROLES, SCOPES, scopes_of
 from guardfleet.errors import RejectedError
