@@ -22,7 +22,7 @@ from guardfleet.store.labels import progress, queues, reviews, samples, tasks
 from guardfleet.store.labels.progress import Case
 from guardfleet.store.labels.queues import Queue
 from guardfleet.store.labels.reviews import Place
-from guardfleet.store.labels.tasks import Answer, Outcome, Task
+from guardfleet.store.labels.tasks import Answer, Held, Outcome, Task
 from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts.page import Content
 
@@ -102,16 +102,14 @@ def author_of(who: str) -> str:
     return "".join(char for char in who if char.isprintable())[: MOST_AUTHOR - DIGEST_CHARS - 1] + "~" + digest
 
 
-def answer(who: str, task_id: int, token: int, *, label: str | None = None, categories: Sequence[str] = ()) -> Answer:
+def answer(who: str, task_id: int, token: int, *, label: str, categories: Sequence[str] = ()) -> Answer:
     """Return what a person says, held to the rules of every label. Raises RejectedError."""
     author = author_of(who)
-    if label is None:
-        return Answer(task_id, token, who, author)
     given = {"label": label, "categories": list(categories), "seq": 0, "job": uuid.UUID(int=0).hex}
     read = labelling.read(given, Defaults(source="reviewer", author=author))
     if isinstance(read, Refused):
         raise RejectedError(f"{read.detail}.", param=read.code)
-    return Answer(task_id, token, who, author, read.severity, read.categories)
+    return Answer(task_id, token, who, author=author, severity=read.severity, categories=read.categories)
 
 
 def decide(db: Database, queue: Queue, given: Answer) -> Outcome:
@@ -119,9 +117,9 @@ def decide(db: Database, queue: Queue, given: Answer) -> Outcome:
     return tasks.decide(db, queue.tenant_id, given, sample_id=queue.sample_id)
 
 
-def skip(db: Database, keyring: Keyring, queue: Queue, given: Answer) -> Outcome:
+def skip(db: Database, keyring: Keyring, queue: Queue, given: Held) -> Outcome:
     """Give a text back to others; one that was deleted, to nobody."""
-    mine = tasks.held(db, queue, given.who)
+    mine = tasks.of_person(db, queue, given.who)
     is_gone = mine is not None and mine.id == given.task_id and show(db, keyring, mine.job_id, mine.seq).content is None
     return tasks.skip(db, queue.tenant_id, given, is_gone=is_gone)
 

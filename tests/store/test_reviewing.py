@@ -20,7 +20,7 @@ from guardfleet.store.jobs import control, retention
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.labels import labels, progress, queues, tasks
 from guardfleet.store.labels.queues import Queue
-from guardfleet.store.labels.tasks import Outcome, Task
+from guardfleet.store.labels.tasks import Held, Outcome, Task
 from guardfleet.store.policy.decisions import Scope
 from guardfleet.store.postgres.database import Database
 from tests.services.judged import UNSAFE
@@ -62,7 +62,7 @@ def say(db: Database, queue: Queue, who: str, task: Task, label: str = "unsafe",
 
 
 def skip(db: Database, keyring: Keyring, queue: Queue, who: str, task: Task) -> Outcome:
-    return reviewing.skip(db, keyring, queue, reviewing.answer(who, task.id, task.token))
+    return reviewing.skip(db, keyring, queue, Held(task.id, task.token, who))
 
 
 def expire(db: Database) -> None:

@@ -65,18 +65,24 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a person says of the text of a task."""
+class Held:
+    """The task that a person says they hold."""
 
     task_id: int
     token: int
     who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Held):
+    """What a person says of the text of a task."""
+
     author: str  # of the label
-    severity: Severity = Severity.SAFE
-    categories: Category = Category.NONE
+    severity: Severity
+    categories: Category
 
 
-def held(db: Database, queue: Queue, who: str) -> Task | None:
+def of_person(db: Database, queue: Queue, who: str) -> Task | None:
     """Return what the person holds in the queue."""
     with db.session() as connection:
         return _task(connection, f"select {COLUMNS} from review_task t where t.id = ({_HELD})", {"queue": queue.id, "who": who})
@@ -194,23 +200,23 @@ def decide(db: Database, tenant_id: int, answer: Answer, *, sample_id: int | Non
     return Outcome.DONE
 
 
-def skip(db: Database, tenant_id: int, answer: Answer, *, is_gone: bool) -> Outcome:
+def skip(db: Database, tenant_id: int, mine: Held, *, is_gone: bool) -> Outcome:
     """Give a task back, for others and never again for this person; one whose text is gone, for nobody."""
     with db.begin() as connection:
-        task = _locked(connection, tenant_id, answer)
+        task = _locked(connection, tenant_id, mine)
         if isinstance(task, Outcome):
             return task
         connection.execute(
             """update review_task set skipped_by = skipped_by || %(who)s::text, claimed_by = null, claimed_at = null,
                  lease_until = null, token = token + 1, gone_at = case when %(gone)s then now() end where id = %(id)s""",
-            {"id": task.id, "who": answer.who, "gone": is_gone},
+            {"id": task.id, "who": mine.who, "gone": is_gone},
         )
     return Outcome.DONE
 
 
-def _locked(connection: Connection, tenant_id: int, answer: Answer) -> Task | Outcome:
-    """Return the task, locked, if the answer may change it; else what to tell the person."""
-    values = {"id": answer.task_id, "tenant": tenant_id}
+def _locked(connection: Connection, tenant_id: int, held: Held) -> Task | Outcome:
+    """Return the task, locked, if who holds it may change it; else what to tell the person."""
+    values = {"id": held.task_id, "tenant": tenant_id}
     row: Any = connection.execute(
         f"""select {COLUMNS}, t.claimed_by, t.decided_at, t.skipped_by, t.gone_at
             from review_task t where t.id = %(id)s and t.tenant_id = %(tenant)s for update""",
@@ -218,9 +224,9 @@ def _locked(connection: Connection, tenant_id: int, answer: Answer) -> Task | Ou
     ).fetchone()
     if row is None:
         return Outcome.GONE
-    if answer.who in row.skipped_by and row.token == answer.token + 1 and row.claimed_by is None:
+    if held.who in row.skipped_by and row.token == held.token + 1 and row.claimed_by is None:
         return Outcome.KNOWN
-    if row.claimed_by != answer.who or row.token != answer.token:
+    if row.claimed_by != held.who or row.token != held.token:
         return Outcome.TAKEN
     if row.decided_at is not None:
         return Outcome.KNOWN

@@ -18,7 +18,7 @@ from guardfleet.jobs import reviewing
 from guardfleet.store import sessions
 from guardfleet.store.labels import queues, tasks
 from guardfleet.store.labels.queues import Queue
-from guardfleet.store.labels.tasks import Outcome
+from guardfleet.store.labels.tasks import Held, Outcome
 
 SCOPE = "reviews:write"
 HOME = "/console/review"
@@ -53,7 +53,7 @@ async def item(ask: Ask) -> Response:
     after = break_after(ask, queue)
     if after and unsafe >= after:
         return ask.render("review/rest.html", queue=queue, unsafe=unsafe)
-    task = await ask.of(tasks.held, ask.db, queue, ask.session.who)
+    task = await ask.of(tasks.of_person, ask.db, queue, ask.session.who)
     if task is None:
         return ask.render("review/none.html", queue=queue, last=last)
     shown = await ask.of(reviewing.show, ask.db, ask.context.keyring, task.job_id, task.seq)
@@ -89,8 +89,9 @@ async def decide(ask: Ask) -> Response:
 async def skip(ask: Ask) -> Response:
     """Give the text back, and take the next one."""
     queue = await _queue(ask)
-    given = reviewing.answer(ask.session.who, *_held(ask))
-    outcome = await ask.of(reviewing.skip, ask.db, ask.context.keyring, queue, given)
+    task_id, token = _held(ask)
+    mine = Held(task_id, token, ask.session.who)
+    outcome = await ask.of(reviewing.skip, ask.db, ask.context.keyring, queue, mine)
     return await _on(ask, queue, AFTER.get(outcome, "review_skipped"))
 
 
