@@ -46,15 +46,16 @@ def test_filters_narrow_the_trail_and_names_and_links_are_shown(url: str, db: Da
             ("action=job.create", ["job.create"]),
             (f"subject={job.label}", ["job.create"]),
             (f"subject={batch}", ["job.create"]),
-            ("actor=api", ["session.begin"]),
+            ("actor=key", ["session.begin"]),
             ("since=24h&action=key.create", ["key.create"]),
             ("until=2020-01-01", []),
             ("subject=%3Cscript%3Ex", []),
+            ("subject=%ED%A0%80", []),
         ):
             page = admin.get(f"{TRAIL}?{asked}").text
             assert actions(page) == expected, asked
             assert "<script>x" not in page
-        for wrong in ("action=job.dance", "since=soon", "after=audit_1", "actor=a%00b", "subject=%ED%A0%80"):
+        for wrong in ("action=job.dance", "since=soon", "after=audit_1", "actor=a%00b"):
             assert admin.get(f"{TRAIL}?{wrong}").status_code in (400, 404), wrong
 
 

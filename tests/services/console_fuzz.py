@@ -11,6 +11,8 @@ import httpx2
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
+from api.console.loading import Console
+
 CONSOLE = pathlib.Path(__file__).parents[2] / "api" / "console"
 MARK = "gf4n4ry"
 HOSTILE = (
@@ -33,7 +35,7 @@ class Asked(NamedTuple):
 
 def routes_of(app: Any) -> list[Route]:
     """The console's own routes."""
-    inner = app
+    inner = app._load() if isinstance(app, Console) else app
     while not isinstance(inner, Starlette):
         inner = inner._app
     return [route for route in inner.routes if isinstance(route, Route) and not route.path.startswith(UNSENT)]

@@ -8,6 +8,7 @@ import importlib.util
 import pathlib
 from collections import Counter
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,20 @@ OF_FIXTURE = {
     "babbling": "torch",
     "data_dir": "torch",  # commands over the embedded servers judge with the demo model
 }
-OF_FOLDER = {"engine": ("torch",), "gpu": ("torch",), "fleet": ("slow",), "faults": ("slow",)}
-ROOMS = ("faults", "fleet", "engine", "contract", "store", "http", "gpu", "property", "unit")  # in the order of their longest file
+OF_FOLDER = {"engine": ("torch",), "gpu": ("torch",), "browser": ("slow", "torch"), "fleet": ("slow",), "faults": ("slow",)}
+BROWSER = "tests/browser/"
+ROOMS = (
+    "browser",
+    "faults",
+    "fleet",
+    "engine",
+    "contract",
+    "store",
+    "http",
+    "gpu",
+    "property",
+    "unit",
+)  # in the order of their longest file
 SERVERS = {"rabbitmq", "redis"}  # markers by parameter value
 PACKAGES = {"torch": ("torch", "transformers")}
 
@@ -68,6 +81,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark in sorted(needs(item)):
             item.add_marker(mark)
     items.sort(key=lambda item: ROOMS.index(item.path.parent.name) if item.path.parent.name in ROOMS else 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a file to one process, as `loadfile` does; the browser's files to the same one: they share a browser and a fleet."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return BROWSER if nodeid.startswith(BROWSER) else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -86,7 +86,6 @@ MODULES = {
     "api/console/pages/review/reviewing.py": "- words of `fields`",
     "api/console/pages/review/queues.py": "- what people say",
     "api/console/pages/review/text.py": "- puts texts beside rows",
-    "guardfleet/store/labels/progress.py": "- what people say",
     "guardfleet/store/labels/samples.py": "- hands two columns on",
     "guardfleet/store/labels/reviews.py": "- leaves out erased texts",
     "guardfleet/cli/commands/sample.py": "fields",

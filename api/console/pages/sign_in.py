@@ -11,7 +11,8 @@ from api.console.rendering import render
 from api.console.routing import SIGN_IN, action, local
 from api.context import Context
 from api.http.threads import in_thread
-from guardfleet.store import keys, sessions
+from guardfleet.domain.actions import KEY
+from guardfleet.store import audit, keys, sessions
 
 MOST_BYTES = 16_384  # of the form, from anybody
 REFUSED = 401
@@ -38,6 +39,7 @@ async def by_key(request: Request) -> Response:
     if caller is None:
         access.count_failure(request)
         return _form(request, REFUSED, error=WRONG_KEY, to=to)
+    audit.act_as(audit.Actor(KEY, caller.label, request.state.request_id))
     token = await in_thread(sessions.begin_by_key, context.db, caller, hours=context.settings.console.session_hours)
     response = RedirectResponse(to, 303)
     access.remember(request, response, token)

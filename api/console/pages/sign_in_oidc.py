@@ -13,8 +13,9 @@ from api.console.navigation import HOME
 from api.console.routing import local
 from api.context import Context
 from api.http.threads import in_thread
+from guardfleet.domain.actions import PERSON
 from guardfleet.settings.groups import ConsoleSettings
-from guardfleet.store import sessions
+from guardfleet.store import audit, sessions
 
 
 async def elsewhere(request: Request) -> Response:
@@ -39,6 +40,7 @@ async def back(request: Request) -> Response:
         raise oidc.refused()
     claims = await oidc.Issuer(_settings(request)).claims(attempt, given["code"])
     person = await in_thread(oidc.person_of, context.db, claims, context.settings.console)
+    audit.act_as(audit.Actor(PERSON, person.who, request.state.request_id))
     token = await in_thread(sessions.begin, context.db, person, hours=context.settings.console.session_hours)
     response = RedirectResponse(local(attempt.to), 303)
     access.remember(request, response, token)
