@@ -137,7 +137,7 @@ def test_a_list_is_mended_stored_tried_on_a_text_applied_and_compared(browser: B
         visitor.sees("It is stored on top of food@1.")
         visitor.reaches("Entries")
         visitor.presses("Control+End")
-        visitor.types("rye bread,rye,,\n")
+        visitor.types("\nterm,rye bread,rye,,\n")
         visitor.sees("No mistakes: 3 entries.")
         visitor.uses("Save as a new version")
         visitor.sees("Stored as a new version.")

@@ -71,6 +71,7 @@ def reviews(reviewer: Person) -> None:
     reviewer.sees("Skipped")
     decides(reviewer, "1", "n")
     reviewer.uses("How texts are shown")
+    reviewer.page.wait_for_url("**/review/settings")
     reviewer.looks("review-settings")
     reviewer.reaches("Veil texts until I hold the space bar")
     reviewer.presses("Space")

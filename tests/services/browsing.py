@@ -3,12 +3,12 @@
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Request, TimeoutError, sync_playwright  # noqa: A004 - its own
 
 from tests.conftest import missing
 from tests.services.patience import patience
@@ -79,10 +79,19 @@ class Person:
     def reaches(self, name: str) -> None:
         """Press Tab until the element with this accessible name has the focus."""
         for _ in range(MOST_TABS):
-            if self.page.evaluate(FOCUSED) == name:
+            if self._stands_at() == name:
                 return
             self.page.keyboard.press("Tab")
-        raise AssertionError(f"no Tab reaches {name!r}; it stands at {self.page.evaluate(FOCUSED)!r}")
+        raise AssertionError(f"no Tab reaches {name!r}; it stands at {self._stands_at()!r}")
+
+    def _stands_at(self) -> str:
+        """The name of what has the focus; of the next page, if the one before is being left."""
+        try:
+            found: str = self.page.evaluate(FOCUSED)
+        except Error:
+            self.page.wait_for_load_state()
+            found = self.page.evaluate(FOCUSED)
+        return found
 
     def uses(self, name: str) -> None:
         """Go to a link or button by Tab, and press Enter."""
@@ -91,11 +100,14 @@ class Person:
 
     def sees(self, text: str) -> None:
         """Wait until the page shows this text."""
-        self.page.get_by_text(text).first.wait_for()
+        try:
+            self.page.get_by_text(text).first.wait_for()
+        except TimeoutError:
+            raise AssertionError(f"{text!r} is not on {self.page.url}: {self.page.inner_text('main')[:2000]}") from None
 
-    def looks(self, picture: str) -> None:
+    def looks(self, picture: str, *, screens: Sequence[tuple[int, int]] = (WIDE, NARROW)) -> None:
         """Hold a page to what every page must be, at both widths: nothing serious for axe, nothing wider than the screen."""
-        for width, height in (WIDE, NARROW):
+        for width, height in screens:
             self.page.set_viewport_size({"width": width, "height": height})
             found = Axe().run(self.page).response["violations"]
             serious = [
@@ -105,7 +117,7 @@ class Person:
             ]
             assert not serious, serious
             excess = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert excess <= 0, f"the page is {excess} pixels wider than a screen of {width}"
+            assert excess <= 0, f"{excess} pixels wider than a screen of {width}: {self.page.evaluate(WIDER)}"
             if SCREENSHOTS:
                 folder = pathlib.Path(SCREENSHOTS)
                 folder.mkdir(parents=True, exist_ok=True)
@@ -118,12 +130,18 @@ class Person:
         assert not self.errors, self.errors
 
 
+# The innermost elements that stand out of the screen.
+WIDER = """() => [...document.querySelectorAll("main *")].filter((one) => one.getBoundingClientRect().right > innerWidth + 1
+  && ![...one.children].some((child) => child.getBoundingClientRect().right > innerWidth + 1))
+  .slice(0, 5).map((one) => one.outerHTML.slice(0, 160))"""
+
 # The accessible name of the element with the focus, as far as pages here name things.
 FOCUSED = """() => {
   const one = document.activeElement;
   if (!one || one === document.body) return "";
-  const label = one.getAttribute("aria-label") || one.labels?.[0]?.innerText || one.innerText || one.title || "";
-  return label.trim();
+  const label = one.labels?.[0]?.cloneNode(true);
+  label?.querySelectorAll("input, select, textarea").forEach((field) => field.remove());
+  return (one.getAttribute("aria-label") || label?.textContent || one.innerText || one.title || "").trim().replace(/\\s+/g, " ");
 }"""
 
 

@@ -1,6 +1,7 @@
 // What every page does: times in local time, keys that lead somewhere, and forms that send themselves when a choice is made.
 
 const TYPED = "input, textarea, select, [contenteditable]";
+const USED = new Set(["Enter", " "]);
 
 function localTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
@@ -14,6 +15,7 @@ function localTimes(root) {
 // An element with data-key is used by pressing that key, unless somebody is typing.
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.target.closest(TYPED)) return;
+  if (USED.has(event.key) && event.target.closest("a, button, summary")) return; // what has the focus is used
   const wanted = [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === event.key && !one.disabled);
   if (wanted) {
     event.preventDefault();
