@@ -2,6 +2,7 @@
 
 import datetime as dt
 import hashlib
+import json
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -32,8 +33,13 @@ def _templates(language: str) -> Environment:
         finalize=visible,
     )
     made.globals.update(_=translator(language), language=language, languages=LANGUAGES, static=static_url)
-    made.filters.update(exact=Exact, number=number, percent=percent, when=when, span=span, size=size)
+    made.filters.update(exact=Exact, number=number, percent=percent, when=when, json=as_json, span=span, size=size)
     return made
+
+
+def as_json(value: object) -> str:
+    """Format a value as JSON, in its own letters."""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 @cache
