@@ -33,6 +33,7 @@ class Holder:
 
     def __init__(self, revision: str) -> None:
         self.engine = Stoppable(revision)
+        self.model = self.engine.model
 
 
 def seat(revision: str, deployment_id: int | None = None) -> Seat:
