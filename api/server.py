@@ -115,8 +115,9 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(routes.router)
     if settings.console.enabled:
-        app.router.routes.append(_mounted(Console(context)))
         app.add_route("/", _to_console)
+        app.add_route(CONSOLE, _to_console)
+        app.router.routes.append(_mounted(Console(context)))
     problems.install(app)
     openapi.install(app)
     app.add_middleware(Bounded, max_bytes=settings.tuning.api_max_json_bytes, pause_s=settings.tuning.api_pause_s)
@@ -135,7 +136,7 @@ def _mounted(console: Console) -> Mount:
 
 
 async def _to_console(_: Request) -> Response:
-    return RedirectResponse(HOME, 307)
+    return RedirectResponse(HOME, 307, {"cache-control": "no-store"})
 
 
 def serve(settings: Settings) -> int:

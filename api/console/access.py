@@ -153,8 +153,12 @@ class Access:
 
 def require_same_site(request: Request, public_url: str | None = None) -> None:
     """Raise ProblemError 403 if the browser says that another site's page sent this."""
-    site, origin = request.headers.get("sec-fetch-site"), urlsplit(request.headers.get("origin", ""))
-    own = {request.headers.get("host", ""), urlsplit(public_url or "").netloc}
+    site = request.headers.get("sec-fetch-site")
+    try:
+        origin = urlsplit(request.headers.get("origin", ""))
+    except ValueError:
+        origin = urlsplit("")
+    own = {request.headers.get("host", ""), urlsplit(public_url or "").netloc} - {""}
     is_own = origin.netloc in own or origin.hostname in own  # a proxy may leave the port out of Host
     if site not in (None, "same-origin", "none") or ("origin" in request.headers and not is_own):
         raise ProblemError(403, "foreign_site", "another site's page sent this: open the console's own page, and repeat it.")

@@ -114,14 +114,14 @@ def answer(who: str, task_id: int, token: int, *, label: str, categories: Sequen
 
 def decide(db: Database, queue: Queue, given: Answer) -> Outcome:
     """Store what a person says of the text that they hold."""
-    return tasks.decide(db, queue.tenant_id, given, sample_id=queue.sample_id)
+    return tasks.decide(db, queue, given)
 
 
 def skip(db: Database, keyring: Keyring, queue: Queue, given: Held) -> Outcome:
     """Give a text back to others; one that was deleted, to nobody."""
     mine = tasks.of_person(db, queue, given.who)
     is_gone = mine is not None and mine.id == given.task_id and show(db, keyring, mine.job_id, mine.seq).content is None
-    return tasks.skip(db, queue.tenant_id, given, is_gone=is_gone)
+    return tasks.skip(db, queue, given, is_gone=is_gone)
 
 
 def case(db: Database, queue: Queue, task_id: int) -> Case:

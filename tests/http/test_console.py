@@ -46,7 +46,8 @@ def admin_key(db: Database, keyring: Keyring) -> str:
 
 def test_a_stranger_is_sent_to_the_sign_in_and_back_to_the_page_afterwards(url: str, admin_key: str) -> None:
     with visitor(url) as stranger:
-        assert stranger.get("/").headers["location"] == "/console/"
+        for path in ("/", "/console"):
+            assert stranger.get(path, headers={"host": "evil.test"}).headers["location"] == "/console/"
         sent = stranger.get("/console/jobs?state=running")
         assert (sent.status_code, sent.headers["location"]) == (303, "/console/sign-in?next=%2Fconsole%2Fjobs%3Fstate%3Drunning")
         form = stranger.get(sent.headers["location"])
@@ -93,6 +94,7 @@ def test_a_forged_action_is_refused(url: str, admin_key: str, db: Database) -> N
             {"data": {"theme": "dark", "csrf": "0" * 64}},
             {"data": {"theme": "dark", "csrf": csrf}, "headers": {"origin": "https://evil.test"}},
             {"data": {"theme": "dark", "csrf": csrf}, "headers": {"sec-fetch-site": "cross-site"}},
+            *({"data": {"theme": "dark", "csrf": csrf}, "headers": {"origin": odd}} for odd in ("null", "http://[", "//", "x")),
         ):
             assert person.post("/console/preferences", **forged).status_code == 403
         assert 'data-theme="auto"' in person.get("/console/preferences").text

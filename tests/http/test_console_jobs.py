@@ -99,7 +99,7 @@ def test_a_jobs_page_counts_its_verdicts_and_shows_hostile_names_as_text(
     page = person.get(f"/console/jobs/{job.label}").text
     assert "<img" not in page
     assert "⟨U+202E⟩" in page
-    assert "Counted over all 4 texts with a verdict." in page
+    assert "Counted over all 4 texts that are done." in page
     assert "data-live" not in page
     mark = re.search(r'<option value="([0-9a-f]{12})">k</option>', page).group(1)
     by_key = person.get(f"/console/jobs/{job.label}?key={mark}").text

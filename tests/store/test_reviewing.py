@@ -1,5 +1,6 @@
 """Review queues on real PostgreSQL: no text is with two people, none is lost, and what is sent twice counts once."""
 
+import dataclasses
 import random
 import threading
 from collections import Counter
@@ -81,7 +82,8 @@ def test_a_text_is_asked_about_once_and_its_answer_is_a_label(db: Database, keyr
     assert (first.seq, other.seq) == (0, 1)
     assert took(db, queue, "ann") == first  # held until it is answered
     assert say(db, queue, "ann", first, "unsafe", "Violent") is Outcome.DONE
-    assert say(db, queue, "ann", first, "safe") is Outcome.KNOWN  # sent twice: the first counts
+    assert say(db, queue, "ann", first, "unsafe", "Violent") is Outcome.KNOWN  # sent twice: the first counts
+    assert say(db, queue, "ann", first, "safe") is Outcome.TAKEN
     assert say(db, queue, "bob", first, "safe") is Outcome.TAKEN
     assert labelled(db, job) == [(0, "ann", "unsafe")]
     assert say(db, queue, "bob", other, "safe") is Outcome.DONE
@@ -259,7 +261,8 @@ def test_only_those_who_are_named_review_in_a_queue_and_no_other_tenant(db: Data
     with pytest.raises(NotFoundError):
         reviewing.queue_for(db, other, queue.public_id, who="ann")
     task = took(db, queue, "ann")
-    assert tasks.decide(db, other, reviewing.answer("ann", task.id, task.token, label="safe"), sample_id=None) is Outcome.GONE
+    elsewhere = dataclasses.replace(queue, id=queue.id + 1, tenant_id=other)
+    assert tasks.decide(db, elsewhere, reviewing.answer("ann", task.id, task.token, label="safe")) is Outcome.GONE
     with pytest.raises(NotFoundError):
         reviewing.create(db, other, QueueOptions("x"), job=finished(db, keyring, [UNSAFE]).label, sample=None)
 
@@ -320,7 +323,8 @@ def test_many_people_at_once_get_each_text_once(db: Database, keyring: Keyring) 
                     change(db, f"update review_task set lease_until = now() where id = {task.id} and claimed_by = '{who}'")
                     return  # gone, and its lease is over
                 else:
-                    sent = [say(db, queue, who, task, rng.choice(["safe", "unsafe"])) for _ in range(rng.choice([1, 1, 2]))]
+                    label = rng.choice(["safe", "unsafe"])
+                    sent = [say(db, queue, who, task, label) for _ in range(rng.choice([1, 1, 2]))]
                     assert sent in ([Outcome.DONE], [Outcome.DONE, Outcome.KNOWN])
         except BaseException as error:  # noqa: BLE001 - told by the test
             failed.append(error)
@@ -367,3 +371,15 @@ def test_an_author_fits_a_label_and_two_people_stay_two() -> None:
     assert len(one) <= 100
     with pytest.raises(RejectedError, match="no categories"):
         reviewing.answer("ann", 1, 1, label="safe", categories=["Violent"])
+
+
+def test_a_form_of_another_queue_changes_nothing(db: Database, keyring: Keyring) -> None:
+    reviewed(db, keyring, 2)
+    queue, another = queue_of(db), queue_of(db, name="another")
+    task = took(db, queue, "ann")
+    assert say(db, another, "ann", task, "unsafe") is Outcome.GONE
+    assert say(db, queue, "ann", task, "unsafe") is Outcome.DONE
+    assert tasks.undo(db, another, "ann", task.id) is Outcome.TAKEN
+    assert say(db, queue, "ann", task, "unsafe") is Outcome.KNOWN
+    assert say(db, queue, "ann", task, "safe") is Outcome.TAKEN
+    assert skip(db, keyring, queue, "ann", task) is Outcome.TAKEN

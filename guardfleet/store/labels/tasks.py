@@ -45,6 +45,7 @@ class Outcome(Enum):
     KNOWN = "known"  # it was sent before
     TAKEN = "taken"  # the task is somebody else's by now, or the form is of before an undo
     GONE = "gone"  # the text was deleted
+    DECIDED = "decided"  # it was answered before
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +176,20 @@ def _fill(db: Database, queue: Queue, among: str, values: dict[str, Any], most: 
         ).rowcount
 
 
-def decide(db: Database, tenant_id: int, answer: Answer, *, sample_id: int | None) -> Outcome:
+def decide(db: Database, queue: Queue, answer: Answer) -> Outcome:
     """Store an answer, and the label that it is, unless the task only measures; ask for a second one if that was drawn."""
     with db.begin() as connection:
-        task = _locked(connection, tenant_id, answer)
+        task = _locked(connection, queue, answer)
+        if task is Outcome.DECIDED:
+            before = connection.execute("select severity, categories from review_task where id = %(id)s", {"id": answer.task_id})
+            is_same = tuple(before.fetchone() or ()) == (int(answer.severity), int(answer.categories))
+            return Outcome.KNOWN if is_same else Outcome.TAKEN
         if isinstance(task, Outcome):
             return task
         label_id = None
         if task.kind != Kind.GOLDEN:
-            said = (Source.REVIEWER, answer.author, answer.severity, answer.categories, sample_id)
-            label_id = next(iter(labels.put(connection, tenant_id, [Given(task.job_id, task.seq, *said)])), None)
+            said = (Source.REVIEWER, answer.author, answer.severity, answer.categories, queue.sample_id)
+            label_id = next(iter(labels.put(connection, queue.tenant_id, [Given(task.job_id, task.seq, *said)])), None)
         connection.execute(
             """update review_task set decided_at = clock_timestamp(), severity = %(severity)s, categories = %(categories)s,
                                       label_id = %(label)s, lease_until = null where id = %(id)s""",
@@ -200,12 +205,12 @@ def decide(db: Database, tenant_id: int, answer: Answer, *, sample_id: int | Non
     return Outcome.DONE
 
 
-def skip(db: Database, tenant_id: int, mine: Held, *, is_gone: bool) -> Outcome:
+def skip(db: Database, queue: Queue, mine: Held, *, is_gone: bool) -> Outcome:
     """Give a task back, for others and never again for this person; one whose text is gone, for nobody."""
     with db.begin() as connection:
-        task = _locked(connection, tenant_id, mine)
+        task = _locked(connection, queue, mine)
         if isinstance(task, Outcome):
-            return task
+            return Outcome.TAKEN if task is Outcome.DECIDED else task
         connection.execute(
             """update review_task set skipped_by = skipped_by || %(who)s::text, claimed_by = null, claimed_at = null,
                  lease_until = null, token = token + 1, gone_at = case when %(gone)s then now() end where id = %(id)s""",
@@ -214,12 +219,12 @@ def skip(db: Database, tenant_id: int, mine: Held, *, is_gone: bool) -> Outcome:
     return Outcome.DONE
 
 
-def _locked(connection: Connection, tenant_id: int, held: Held) -> Task | Outcome:
-    """Return the task, locked, if who holds it may change it; else what to tell the person."""
-    values = {"id": held.task_id, "tenant": tenant_id}
+def _locked(connection: Connection, queue: Queue, held: Held) -> Task | Outcome:
+    """Return the task of the queue, locked, if who holds it may change it; else what to tell the person."""
+    values = {"id": held.task_id, "queue": queue.id}
     row: Any = connection.execute(
         f"""select {COLUMNS}, t.claimed_by, t.decided_at, t.skipped_by, t.gone_at
-            from review_task t where t.id = %(id)s and t.tenant_id = %(tenant)s for update""",
+            from review_task t where t.id = %(id)s and t.queue_id = %(queue)s for update""",
         values,
     ).fetchone()
     if row is None:
@@ -229,7 +234,7 @@ def _locked(connection: Connection, tenant_id: int, held: Held) -> Task | Outcom
     if row.claimed_by != held.who or row.token != held.token:
         return Outcome.TAKEN
     if row.decided_at is not None:
-        return Outcome.KNOWN
+        return Outcome.DECIDED
     is_erased = connection.scalar(
         f"""select exists (select from verdict v where v.job_id = %(job)s and v.seq = %(seq)s and {ERASED_VERDICT}
                            and v.day = (select j.day from job j where j.id = %(job)s))""",
@@ -255,11 +260,11 @@ def last(db: Database, queue: Queue, who: str) -> Any:
 
 def undo(db: Database, queue: Queue, who: str, task_id: int) -> Outcome:
     """Take a decision back, with its label, and give the task to the person again; not once somebody has resolved the case."""
-    values = {"id": task_id, "who": who, "tenant": queue.tenant_id, "lease": queue.options.lease_s}
+    values = {"id": task_id, "who": who, "queue": queue.id, "lease": queue.options.lease_s}
     with db.begin() as connection:
         row: Any = connection.execute(
             f"""select t.id, t.job_id, t.seq, t.kind, t.label_id, t.decided_at from review_task t
-                where t.id = %(id)s and t.tenant_id = %(tenant)s and t.claimed_by = %(who)s and t.kind <> {Kind.RESOLUTION}
+                where t.id = %(id)s and t.queue_id = %(queue)s and t.claimed_by = %(who)s and t.kind <> {Kind.RESOLUTION}
                   and (t.decided_at is null or t.decided_at > now() - make_interval(secs => {UNDO_S})) for update""",
             values,
         ).fetchone()
