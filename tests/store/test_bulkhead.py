@@ -200,6 +200,7 @@ def test_no_step_is_without_its_case(dispatcher: Dispatcher) -> None:
         "name_stalls": "reads only",
         "expire_files": "test_a_file_that_cannot_go_holds_up_no_other",
         "forget_requests": "one statement",
+        "expire_sessions": "one statement",
         "expire_audit": "one statement",
         "expire_days": "test_a_day_that_cannot_go_holds_up_no_other",
     }
