@@ -39,6 +39,7 @@ ACTS: dict[str, tuple[str, ...]] = {
     "prioritise JOB 7": ("job.prioritise",),
     "results JOB -o OUT": ("job.export",),
     "results JOB -o OUT --refused": ("job.export",),
+    "report JOB --with-text -o OUT": ("job.export",),
     "cancel JOB": ("job.cancel",),
     "scan IN -o OUT": ("job.export",),  # of a job that is there already; it submits as `submit` does
     "policy add POLICY": ("policy.create",),
