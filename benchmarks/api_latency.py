@@ -7,7 +7,6 @@ Prints one JSON; times in milliseconds. All texts differ, so that none is answer
 """
 
 import argparse
-import http.client
 import json
 import statistics
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guardfleet.cli.bench.pipeline import submit
-from guardfleet.cli.bench.site import answers, environment, free_port, start, until, write_texts
+from guardfleet.cli.bench.site import answers, asking, environment, free_port, start, until, write_texts
 from guardfleet.domain.verdict import GUARD
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
@@ -52,7 +51,7 @@ def main() -> int:
                 while not views.get(db, job.public_id).done:
                     time.sleep(LOOK_S)
             key = keys.create(db, Keyring(settings.required("secret_key")), name="bench")
-            found: dict[str, Any] = {"engine": asked.engine, "bulk": asked.bulk, "api": timed(asking(port, key), asked.requests)}
+            found: dict[str, Any] = {"engine": asked.engine, "bulk": asked.bulk, "api": timed(asking_of(port, key), asked.requests)}
             if job is not None:
                 found["bulk_still_runs"] = not views.get(db, job.public_id).state.is_final
         finally:
@@ -68,21 +67,11 @@ def main() -> int:
     return 0
 
 
-def asking(port: int, key: str, detector: str = GUARD) -> Callable[[str], object]:
+def asking_of(port: int, key: str, detector: str = GUARD) -> Callable[[str], object]:
     """Return a client that asks for one verdict, or for what a detector says."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    ask = asking(port, key)
     path, more = ("/v1/moderations", {}) if detector == GUARD else ("/v1/detect", {"detectors": [detector]})
-
-    def ask(text: str) -> object:
-        connection.request("POST", path, json.dumps({"input": text, **more}), headers)
-        answer = connection.getresponse()
-        body = answer.read()
-        if answer.status != http.client.OK:
-            raise RuntimeError(f"the API answered {answer.status}: {body[:200]!r}")
-        return body
-
-    return ask
+    return lambda text: ask("POST", path, {"input": text, **more})
 
 
 def timed(call: Callable[[str], object], n: int) -> dict[str, float]:

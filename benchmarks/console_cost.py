@@ -8,7 +8,6 @@ medians, times in milliseconds, and the ratio of with to without; a ratio within
 """
 
 import argparse
-import http.client
 import json
 import pathlib
 import re
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guardfleet.cli.bench.pipeline import submit
-from guardfleet.cli.bench.site import answers, environment, free_port, start, until, write_texts
+from guardfleet.cli.bench.site import answers, asking, environment, free_port, start, until, write_texts
 from guardfleet.domain import ids
 from guardfleet.process.supervisor import Child
 from guardfleet.security.encryption import Keyring
@@ -103,22 +102,6 @@ def compared(turns: dict[bool, list[Found]]) -> dict[str, Any]:
             "spread_with": [round(min(values[True]), 2), round(max(values[True]), 2)],
         }
     return out
-
-
-def asking(port: int, key: str) -> Callable[..., bytes]:
-    """Return a client of one connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-
-    def ask(method: str, path: str, body: object = None) -> bytes:
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = connection.getresponse()
-        said = answer.read()
-        if answer.status != http.client.OK:
-            raise RuntimeError(f"the API answered {answer.status}: {said[:200]!r}")
-        return said
-
-    return ask
 
 
 def timed(call: Callable[[int], object], n: int) -> float:

@@ -22,7 +22,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmarks.api_latency import asking
+from benchmarks.api_latency import asking_of
 from guardfleet.cli.bench.pipeline import submit
 from guardfleet.cli.bench.site import answers, environment, free_port, start, until, write_texts
 from guardfleet.domain.states import DeploymentState
@@ -77,7 +77,7 @@ class Callers:
     def _ask(self, n: int, due: float, phase: str) -> None:
         try:
             if not hasattr(self._local, "ask"):
-                self._local.ask = asking(*self._of)
+                self._local.ask = asking_of(*self._of)
             self._local.ask(f"a request with the number {n}")
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody got no verdict
             self.failed.append(f"{phase}: {error}")

@@ -109,6 +109,22 @@ def answers(port: int) -> bool:
         connection.close()
 
 
+def asking(port: int, key: str) -> Callable[..., bytes]:
+    """Return a client of the API, on one connection: the body of an answer that is no error, else RuntimeError."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+
+    def ask(method: str, path: str, body: object = None) -> bytes:
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status != http.client.OK:
+            raise RuntimeError(f"the API answered {answer.status}: {said[:200]!r}")
+        return said
+
+    return ask
+
+
 def free_port() -> int:
     """Return a port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
