@@ -1,47 +1,21 @@
 """The console's frame: signing in and out, who may do what, and what every answer says to browsers."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import httpx2
 import pytest
 
-from guardfleet.domain.scopes import ROLES
 from guardfleet.security.encryption import Keyring
-from guardfleet.settings import Settings
 from guardfleet.store import keys, sessions
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import with_broker
-from tests.services.served import served
+from tests.services.visiting import csrf_in, key_of, visitor
 
 pytestmark = [with_broker("redis")]
 
 
-@contextmanager
-def visitor(url: str, key: str | None = None) -> Iterator[httpx2.Client]:
-    """A browser without a screen; signed in, if a key is given."""
-    with httpx2.Client(base_url=url, timeout=60) as client:
-        if key is not None:
-            answer = client.post("/console/sign-in", data={"key": key})
-            assert answer.status_code == 303, answer.text
-        yield client
-
-
-def csrf_in(page: str) -> str:
-    """The token of a page's forms."""
-    return re.search(r'name="csrf" value="([0-9a-f]+)"', page).group(1)
-
-
-@pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
-
-
 @pytest.fixture
 def admin_key(db: Database, keyring: Keyring) -> str:
-    return keys.create(db, keyring, name="root", scopes=ROLES["admin"])
+    return key_of(db, keyring, "admin", "root")
 
 
 def test_a_stranger_is_sent_to_the_sign_in_and_back_to_the_page_afterwards(url: str, admin_key: str) -> None:
@@ -119,7 +93,7 @@ def test_a_session_ends_with_its_key_and_when_somebody_signs_out(url: str, admin
     ("role", "areas"), [("reviewer", ["Review"]), ("viewer", ["Try it", "Jobs", "Verdicts", "Policies", "Lists", "Fleet"])]
 )
 def test_a_role_sees_its_own_areas(url: str, db: Database, keyring: Keyring, role: str, areas: list[str]) -> None:
-    key = keys.create(db, keyring, name=role, scopes=ROLES[role])
+    key = key_of(db, keyring, role)
     with visitor(url, key) as person:
         page = person.get(person.get("/console/").headers["location"]).text
         menu = re.search(r"<nav.*?</nav>", page, re.DOTALL).group()

@@ -1,31 +1,19 @@
 """The console's page of the audit trail: filters, pages, names of keys, links to what was done to; of one tenant alone."""
 
 import re
-from collections.abc import Iterator
-
-import pytest
 
 from guardfleet.domain import ids
 from guardfleet.security.encryption import Keyring
-from guardfleet.settings import Settings
 from guardfleet.store import audit, keys
 from guardfleet.store.audit import Actor
 from guardfleet.store.postgres.database import Database
-from tests.http.test_console import visitor
-from tests.http.test_console_fleet import key
 from tests.services.fixtures import with_broker
-from tests.services.served import served
 from tests.services.stored import submit
+from tests.services.visiting import key_of, visitor
 
 pytestmark = [with_broker("redis")]
 
 TRAIL = "/console/fleet/audit"
-
-
-@pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
 
 
 def actions(page: str) -> list[str]:
@@ -33,7 +21,7 @@ def actions(page: str) -> list[str]:
 
 
 def test_filters_narrow_the_trail_and_names_and_links_are_shown(url: str, db: Database, keyring: Keyring) -> None:
-    admin_key = key(db, keyring, "admin")
+    admin_key = key_of(db, keyring, "admin")
     job = submit(db, keyring, 1)
     with visitor(url, admin_key) as admin:
         whole = admin.get(TRAIL).text
@@ -65,7 +53,7 @@ def test_pages_meet_each_row_once(url: str, db: Database, keyring: Keyring) -> N
         for _ in range(120):  # of one transaction, so of one time
             audit.record(connection, 1, "job.pause", job.label, priority=1)
     seen, at = [], f"{TRAIL}?action=job.pause&since=7d"
-    with visitor(url, key(db, keyring, "admin")) as admin:
+    with visitor(url, key_of(db, keyring, "admin")) as admin:
         while at:
             page = admin.get(at).text
             seen.append(len(actions(page)))
@@ -76,18 +64,18 @@ def test_pages_meet_each_row_once(url: str, db: Database, keyring: Keyring) -> N
 
 
 def test_another_tenants_trail_and_names_are_not_shown(url: str, db: Database, keyring: Keyring) -> None:
-    foreign = keys.authenticate(db, keyring, key(db, keyring, "admin", "other"))
+    foreign = keys.authenticate(db, keyring, key_of(db, keyring, "admin", "other"))
     assert foreign is not None
     job = submit(db, keyring, 1)
     with db.begin() as connection:
         audit.act_as(Actor("key", foreign.label))
         audit.record(connection, 1, "job.pause", job.label)
     event = next(audit.events(db, audit.Wanted(tenant_id=1, actions=["job.pause"])))
-    with visitor(url, key(db, keyring, "admin")) as admin:
+    with visitor(url, key_of(db, keyring, "admin")) as admin:
         page = admin.get(TRAIL).text
         assert foreign.label in page
         assert "admin of other" not in page
-    with visitor(url, key(db, keyring, "admin", "other")) as stranger:
+    with visitor(url, key_of(db, keyring, "admin", "other")) as stranger:
         page = stranger.get(TRAIL).text
         assert job.label not in page
         assert "job.pause" not in actions(page)

@@ -1,48 +1,26 @@
 """The console's pages of the fleet: workers, queues, models, health; whose they are, and who may change what."""
 
 import re
-from collections.abc import Iterator
 
-import httpx2
 import pytest
 
-from guardfleet.domain.scopes import ROLES
 from guardfleet.domain.states import DeploymentState, WorkerState
 from guardfleet.security.encryption import Keyring
-from guardfleet.settings import Settings
-from guardfleet.store import audit, fleet, keys
+from guardfleet.store import audit, fleet
 from guardfleet.store.deployments import comparisons, deployments, seats
 from guardfleet.store.deployments.comparisons import Batch, Cell, Place
 from guardfleet.store.deployments.deployments import Asked, Deployment
 from guardfleet.store.deployments.seats import Seat
 from guardfleet.store.fleet import Sighting
 from guardfleet.store.postgres.database import Database
-from tests.http.test_console import csrf_in, visitor
 from tests.services.fixtures import with_broker
 from tests.services.poison import change
-from tests.services.served import served
 from tests.services.stored import submit
+from tests.services.visiting import HOSTILE, csrf_in, key_of, send, visitor
 
 pytestmark = [with_broker("redis")]
 
-HOSTILE = '<script>x</script>"\u202e'
 PATHS = ("", "/models", "/health", "/deliveries", "/keys", "/sessions", "/audit")
-
-
-@pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
-
-
-def key(db: Database, keyring: Keyring, role: str, tenant: str = "default") -> str:
-    return keys.create(db, keyring, name=f"{role} of {tenant}", tenant=tenant, scopes=ROLES[role])
-
-
-def act(person: httpx2.Client, path: str, **fields: object) -> httpx2.Response:
-    """Send a form of the fleet, as a page of the session would."""
-    csrf = csrf_in(person.get("/console/preferences").text)
-    return person.post(f"/console/fleet{path}", data={"csrf": csrf, **fields})
 
 
 def worker(db: Database, name: str, state: WorkerState = WorkerState.READY) -> None:
@@ -67,7 +45,7 @@ def deployed(db: Database, keyring: Keyring, state: DeploymentState, **more: obj
 def test_a_role_opens_its_own_pages_and_is_shown_no_other(
     url: str, db: Database, keyring: Keyring, role: str, open_pages: tuple[str, ...]
 ) -> None:
-    with visitor(url, key(db, keyring, role)) as person:
+    with visitor(url, key_of(db, keyring, role)) as person:
         statuses = {path: person.get(f"/console/fleet{path}").status_code for path in PATHS}
         assert statuses == {path: 200 if path in open_pages else 403 for path in PATHS}
         if open_pages:
@@ -82,7 +60,7 @@ def test_workers_and_queues_are_shown_as_their_rows_say(url: str, db: Database, 
     change(db, "update worker set seen_at = now() - interval '1 minute' where name = 'worker@host-2'")
     submit(db, keyring, 10, shard_texts=4)
     fleet.write_wanted(db, {"any": 3})
-    with visitor(url, key(db, keyring, "viewer")) as person:
+    with visitor(url, key_of(db, keyring, "viewer")) as person:
         page = person.get("/console/fleet").text
         part = person.get("/console/fleet", headers={"hx-request": "true"}).text
     assert [page.count(state) for state in (">ready<", ">lost<", ">stopped<")] == [1, 1, 1]
@@ -99,7 +77,7 @@ def test_another_tenant_sees_no_host_no_other_work_and_no_deployment(url: str, d
     worker(db, "worker@host-1")
     submit(db, keyring, 10)
     made = deployed(db, keyring, DeploymentState.CANARY)
-    with visitor(url, key(db, keyring, "admin", "other")) as stranger:
+    with visitor(url, key_of(db, keyring, "admin", "other")) as stranger:
         page = stranger.get("/console/fleet").text
         assert "host-1" not in page
         assert "No text waits" in page
@@ -109,28 +87,28 @@ def test_another_tenant_sees_no_host_no_other_work_and_no_deployment(url: str, d
         for path in ("/models", f"/models/{made.label}"):
             assert stranger.get(f"/console/fleet{path}").status_code == 404
         for path in ("/models", "/models/roll-back", f"/models/{made.label}/stop", f"/models/{made.label}/promote"):
-            assert act(stranger, path, detector="guard", model="x", how="all").status_code == 404
+            assert send(stranger, f"/fleet{path}", detector="guard", model="x", how="all").status_code == 404
     assert deployments.get(db, made.label, detector="guard").told is DeploymentState.CANARY
 
 
 def test_an_operator_deploys_promotes_stops_and_rolls_back(url: str, db: Database, keyring: Keyring) -> None:
-    with visitor(url, key(db, keyring, "operator")) as person:
-        sent = act(person, "/models", model="org/name", revision="v1", detector="guard", how="canary", share="7.5")
+    with visitor(url, key_of(db, keyring, "operator")) as person:
+        sent = send(person, "/fleet/models", model="org/name", revision="v1", detector="guard", how="canary", share="7.5")
         assert sent.status_code == 303, sent.text
         (one,) = deployments.every(db)
         assert (one.model, one.revision, one.told, one.share) == ("org/name", "v1", DeploymentState.CANARY, 0.075)
         assert (one.canary_texts, one.min_agreement) == (1000, 0.98)
         assert sent.headers["location"] == f"/console/fleet/models/{one.label}?done=deployed"
-        again = act(person, "/models", model="x", detector="guard", how="all")
+        again = send(person, "/fleet/models", model="x", detector="guard", how="all")
         assert again.status_code == 400
         assert "under way" in again.text
-        assert act(person, f"/models/{one.label}/promote").status_code == 303
-        assert act(person, f"/models/{one.label}/promote").status_code == 400
-        assert act(person, "/models/roll-back", detector="guard").status_code == 303
-        assert act(person, "/models/roll-back", detector="guard").status_code == 400
-        act(person, "/models", model="second", detector="guard", how="shadow", share="10")
+        assert send(person, f"/fleet/models/{one.label}/promote").status_code == 303
+        assert send(person, f"/fleet/models/{one.label}/promote").status_code == 400
+        assert send(person, "/fleet/models/roll-back", detector="guard").status_code == 303
+        assert send(person, "/fleet/models/roll-back", detector="guard").status_code == 400
+        send(person, "/fleet/models", model="second", detector="guard", how="shadow", share="10")
         second = deployments.every(db)[0]
-        assert act(person, f"/models/{second.label}/stop").status_code == 303
+        assert send(person, f"/fleet/models/{second.label}/stop").status_code == 303
         assert "stopped by key_" in person.get(f"/console/fleet/models/{second.label}").text
     trail = [event.action for event in audit.events(db, audit.Wanted(subject=one.label))]
     assert trail == ["deployment.create", "deployment.promote", "deployment.roll_back"]
@@ -143,20 +121,20 @@ WRONG: list[dict[str, str]] = [
 
 
 def test_a_deployment_that_cannot_be_meant_is_refused(url: str, db: Database, keyring: Keyring) -> None:
-    with visitor(url, key(db, keyring, "operator")) as person:
+    with visitor(url, key_of(db, keyring, "operator")) as person:
         for wrong in WRONG:
             asked = {"model": "m", "detector": "guard", "how": "canary", "share": "5", **wrong}
-            assert act(person, "/models", **asked).status_code in (400, 404), wrong
+            assert send(person, "/fleet/models", **asked).status_code in (400, 404), wrong
     assert deployments.every(db) == []
 
 
 def test_a_viewer_changes_no_model(url: str, db: Database, keyring: Keyring) -> None:
     made = deployed(db, keyring, DeploymentState.CANARY)
-    with visitor(url, key(db, keyring, "viewer")) as person:
+    with visitor(url, key_of(db, keyring, "viewer")) as person:
         for path in (f"/models/{made.label}", "/models"):
             assert "<form method" not in person.get(f"/console/fleet{path}").text.partition("<main")[2]
         for path in ("/models", "/models/roll-back", f"/models/{made.label}/stop"):
-            assert act(person, path, detector="guard", model="x", how="all").status_code == 403
+            assert send(person, f"/fleet{path}", detector="guard", model="x", how="all").status_code == 403
         assert person.post(f"/console/fleet/models/{made.label}/stop").status_code == 403  # without a token
     assert deployments.get(db, made.label, detector="guard").told is DeploymentState.CANARY
 
@@ -175,7 +153,7 @@ def test_a_deployment_shows_agreement_flips_and_texts_of_the_tenants_own_jobs(ur
     places = [Place(mine.id, 1, "safe", "unsafe"), Place(theirs.id, 2, "safe", "unsafe")]
     comparisons.add(db, made.id, Batch(cells, places, compared=comparisons.Compared(100, 90)))
     deployments.halt(db, made, f"because {HOSTILE}")
-    with visitor(url, key(db, keyring, "viewer")) as person:
+    with visitor(url, key_of(db, keyring, "viewer")) as person:
         page = person.get(f"/console/fleet/models/{made.label}").text
         for missing in ("deployment_99", "deployment_٣", "deployment_" + "9" * 30, "nonsense", "deployment_"):
             assert person.get(f"/console/fleet/models/{missing}").status_code == 404, missing
@@ -187,7 +165,7 @@ def test_a_deployment_shows_agreement_flips_and_texts_of_the_tenants_own_jobs(ur
 def test_health_says_in_sentences_what_is_wrong(url: str, db: Database, keyring: Keyring) -> None:
     worker(db, "worker@host-1")
     change(db, "update worker set seen_at = now() - interval '1 minute'")
-    with visitor(url, key(db, keyring, "operator")) as person:
+    with visitor(url, key_of(db, keyring, "operator")) as person:
         page = person.get("/console/fleet/health").text
         for said in ("No dispatcher leads", "The broker answers", "0 workers are there", "1 workers were lost", "No text waits"):
             assert said in page, said

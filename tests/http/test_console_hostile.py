@@ -8,19 +8,17 @@ import pytest
 from api.server import create_app
 from guardfleet.domain import ids
 from guardfleet.domain.options import JobOptions
-from guardfleet.domain.scopes import ROLES
 from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import keys
 from guardfleet.store.jobs.intake import NewJob
 from guardfleet.store.postgres.database import Database
-from tests.http.test_console import csrf_in, visitor
 from tests.services.console_fuzz import HOSTILE, MARK, console_of, marked, requests_of, routes_of, wrong_with
 from tests.services.fixtures import with_broker
 from tests.services.served import served
 from tests.services.stored import new_job, submit
+from tests.services.visiting import csrf_in, key_of, visitor
 
 pytestmark = [with_broker("redis")]
 
@@ -32,7 +30,7 @@ SEED = 20261130
 @pytest.fixture
 def somebody(settings: Settings, db: Database, keyring: Keyring) -> Iterator[httpx2.Client]:
     """An admin."""
-    key = keys.create(db, keyring, name="root", scopes=ROLES["admin"])
+    key = key_of(db, keyring, "admin", "root")
     with served(settings.but(moderation_timeout_s=0.01)) as url, visitor(url, key) as found:
         yield found
 
@@ -69,7 +67,7 @@ def test_what_others_wrote_is_text_on_every_page(
 def test_another_tenants_things_do_not_exist(settings: Settings, db: Database, keyring: Keyring) -> None:
     """Asked by an admin of another tenant, a job's pages are not there, and its name stands nowhere."""
     job = submit(db, keyring, 2, new=new_job(MARK))
-    key = keys.create(db, keyring, name="root", tenant="another", scopes=ROLES["admin"])
+    key = key_of(db, keyring, "admin", "root", tenant="another")
     with served(settings) as url, visitor(url, key) as stranger:
         csrf = csrf_in(stranger.get("/console/preferences").text)
         for route in routes_of(console_of(create_app(settings))):

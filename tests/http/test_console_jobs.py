@@ -17,11 +17,11 @@ from guardfleet.store import keys
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
-from tests.http.test_console import csrf_in, visitor
 from tests.services.fixtures import with_broker
 from tests.services.fleet import until
 from tests.services.served import judging, served
 from tests.services.stored import scalar, submit
+from tests.services.visiting import csrf_in, key_of, visitor
 
 pytestmark = [with_broker("redis")]
 HOSTILE = '<img src=x onerror="alert(1)">\u202egnp'
@@ -29,15 +29,9 @@ SPREAD = "Choose the column that has the text."
 
 
 @pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
-
-
-@pytest.fixture
 def person(url: str, db: Database, keyring: Keyring) -> Iterator[httpx2.Client]:
     """An operator."""
-    with visitor(url, keys.create(db, keyring, name="operator", scopes=ROLES["operator"])) as somebody:
+    with visitor(url, key_of(db, keyring, "operator", "operator")) as somebody:
         yield somebody
 
 
@@ -153,7 +147,7 @@ def test_failed_texts_are_judged_again_once_and_verdicts_are_downloaded_with_a_t
 def test_a_role_does_what_it_may(url: str, db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 1)
     for role, statuses in {"viewer": (200, 403, 403, 200), "reviewer": (403, 403, 403, 403)}.items():
-        with visitor(url, keys.create(db, keyring, name=role, scopes=ROLES[role])) as somebody:
+        with visitor(url, key_of(db, keyring, role)) as somebody:
             csrf = csrf_in(somebody.get("/console/preferences").text)
             at = f"/console/jobs/{job.label}"
             found = (
@@ -251,7 +245,7 @@ def test_an_upload_is_taken_from_the_sessions_own_form_alone(person: httpx2.Clie
 def test_a_file_larger_than_allowed_is_refused(settings: Settings, db: Database, keyring: Keyring) -> None:
     with (
         served(settings.but(files_max_bytes=1000)) as url,
-        visitor(url, keys.create(db, keyring, name="o", scopes=ROLES["operator"])) as person,
+        visitor(url, key_of(db, keyring, "operator", "o")) as person,
     ):
         csrf = csrf_in(person.get("/console/jobs/new").text)
         answer = person.post("/console/jobs/new/upload", data={"csrf": csrf}, files={"file": ("a.jsonl", b"x" * 2000)})

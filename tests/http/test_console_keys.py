@@ -1,30 +1,20 @@
 """The console's pages of keys and sessions: a key is shown once, may no more than its maker, and belongs to its tenant alone."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from guardfleet.domain.scopes import ROLES
 from guardfleet.security.encryption import Keyring
-from guardfleet.settings import Settings
 from guardfleet.store import keys, sessions
 from guardfleet.store.keys import ApiKey
 from guardfleet.store.postgres.database import Database
-from tests.http.test_console import visitor
-from tests.http.test_console_fleet import HOSTILE, act, key
 from tests.services.fixtures import with_broker
-from tests.services.served import served
+from tests.services.visiting import HOSTILE, key_of, send, visitor
 
 pytestmark = [with_broker("redis")]
 
 KEY = re.compile(r"gf_[\w-]{43}")
-
-
-@pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
 
 
 def named(db: Database, name: str) -> list[ApiKey]:
@@ -32,8 +22,8 @@ def named(db: Database, name: str) -> list[ApiKey]:
 
 
 def test_a_key_is_shown_once_and_never_again(url: str, db: Database, keyring: Keyring, capfd: pytest.CaptureFixture[str]) -> None:
-    with visitor(url, key(db, keyring, "admin")) as admin:
-        made = act(admin, "/keys", name=f"nightly {HOSTILE[:-1]}", role="viewer", days="30")
+    with visitor(url, key_of(db, keyring, "admin")) as admin:
+        made = send(admin, "/fleet/keys", name=f"nightly {HOSTILE[:-1]}", role="viewer", days="30")
         assert made.status_code == 200, made.text
         (secret,) = KEY.findall(made.text)
         assert "Copy it now" in made.text
@@ -59,10 +49,10 @@ def test_nobody_makes_a_key_that_may_more(url: str, db: Database, keyring: Keyri
         assert re.findall(r'<option value="(\w+)"', page) == []  # no role is within what the person may
         assert re.findall(r'name="scope" value="([^"]+)"', page) == ["batches:read", "keys:write"]
         for asked in ({"role": "viewer"}, {"role": "admin"}, {"scope": "all"}, {"scope": "batches:write"}, {"scope": "audit:read"}):
-            assert act(person, "/keys", name="more", **asked).status_code == 400, asked
+            assert send(person, "/fleet/keys", name="more", **asked).status_code == 400, asked
         (row,) = named(db, "strong")
-        assert act(person, f"/keys/{row.label}/rotate", hours="1").status_code == 400
-        assert act(person, "/keys", name="same", scope="batches:read").status_code == 200
+        assert send(person, f"/fleet/keys/{row.label}/rotate", hours="1").status_code == 400
+        assert send(person, "/fleet/keys", name="same", scope="batches:read").status_code == 200
     assert named(db, "more") == []
     assert len(named(db, "strong")) == 1
     assert named(db, "strong")[0].expires_at is None  # nothing of the refused rotation is left
@@ -77,72 +67,72 @@ def test_nobody_makes_a_key_that_may_more(url: str, db: Database, keyring: Keyri
     ],
 )  # fmt: skip
 def test_a_key_that_cannot_be_meant_is_not_made(url: str, db: Database, keyring: Keyring, wrong: dict[str, str]) -> None:
-    with visitor(url, key(db, keyring, "admin")) as admin:
-        assert act(admin, "/keys", **{"name": "k", "role": "viewer", **wrong}).status_code == 400
+    with visitor(url, key_of(db, keyring, "admin")) as admin:
+        assert send(admin, "/fleet/keys", **{"name": "k", "role": "viewer", **wrong}).status_code == 400
     assert len(keys.every(db)) == 1
 
 
 def test_a_key_is_rotated_with_overlap_and_revoked_with_its_sessions(url: str, db: Database, keyring: Keyring) -> None:
-    old = key(db, keyring, "viewer")
+    old = key_of(db, keyring, "viewer")
     caller = keys.authenticate(db, keyring, old)
     assert caller is not None
     token = sessions.begin_by_key(db, caller, hours=1)
-    with visitor(url, key(db, keyring, "admin")) as admin:
-        rotated = act(admin, f"/keys/{caller.label}/rotate", hours="2")
+    with visitor(url, key_of(db, keyring, "admin")) as admin:
+        rotated = send(admin, f"/fleet/keys/{caller.label}/rotate", hours="2")
         (new,) = KEY.findall(rotated.text)
         assert keys.authenticate(db, keyring, old)
         assert keys.authenticate(db, keyring, new)
-        revoked = act(admin, f"/keys/{caller.label}/revoke")
+        revoked = send(admin, f"/fleet/keys/{caller.label}/revoke")
         assert (revoked.status_code, revoked.headers["location"]) == (303, "/console/fleet/keys?done=revoked")
-        assert act(admin, f"/keys/{caller.label}/rotate", hours="2").status_code == 404  # it is in use no more
+        assert send(admin, f"/fleet/keys/{caller.label}/rotate", hours="2").status_code == 404  # it is in use no more
     assert keys.authenticate(db, keyring, old) is None
     assert keys.authenticate(db, keyring, new)
     assert sessions.find(db, token) is None
 
 
 def test_another_tenants_keys_and_sessions_do_not_exist(url: str, db: Database, keyring: Keyring) -> None:
-    mine = key(db, keyring, "viewer")
+    mine = key_of(db, keyring, "viewer")
     caller = keys.authenticate(db, keyring, mine)
     assert caller is not None
     token = sessions.begin_by_key(db, caller, hours=1)
     found = sessions.find(db, token)
     assert found is not None
-    with visitor(url, key(db, keyring, "admin", "other")) as stranger:
+    with visitor(url, key_of(db, keyring, "admin", "other")) as stranger:
         for path in ("/keys", "/sessions"):
             page = stranger.get(f"/console/fleet{path}").text
             assert caller.label not in page
             assert "admin of other" in page
         for path in (f"/keys/{caller.label}/revoke", f"/keys/{caller.label}/rotate", f"/sessions/{found.id}/end"):
-            assert act(stranger, path).status_code == 404, path
+            assert send(stranger, f"/fleet{path}").status_code == 404, path
         for path in ("/keys/nonsense/revoke", "/sessions/x/end", f"/sessions/{'9' * 40}/end"):
-            assert act(stranger, path).status_code == 404, path
+            assert send(stranger, f"/fleet{path}").status_code == 404, path
     assert keys.authenticate(db, keyring, mine)
     assert sessions.find(db, token)
 
 
 def test_an_admin_sees_who_is_signed_in_and_ends_a_session(url: str, db: Database, keyring: Keyring) -> None:
-    caller = keys.authenticate(db, keyring, key(db, keyring, "viewer"))
+    caller = keys.authenticate(db, keyring, key_of(db, keyring, "viewer"))
     assert caller is not None
     token = sessions.begin_by_key(db, caller, hours=1)
-    with visitor(url, key(db, keyring, "admin")) as admin:
+    with visitor(url, key_of(db, keyring, "admin")) as admin:
         page = admin.get("/console/fleet/sessions").text
         assert "viewer of default" in page
         assert "(this one)" in page
         found = sessions.find(db, token)
         assert found is not None
-        assert act(admin, f"/sessions/{found.id}/end").status_code == 303
+        assert send(admin, f"/fleet/sessions/{found.id}/end").status_code == 303
         assert sessions.find(db, token) is None
         trail = admin.get("/console/fleet/audit?action=session.end").text
         assert caller.label in trail
         assert "admin of default" in trail
     for role in ("viewer", "operator"):
-        with visitor(url, key(db, keyring, role)) as person:
+        with visitor(url, key_of(db, keyring, role)) as person:
             for path in ("/keys", "/keys/key_x/revoke", "/sessions/1/end"):
-                assert act(person, path, name="k", role="viewer").status_code == 403
+                assert send(person, f"/fleet{path}", name="k", role="viewer").status_code == 403
 
 
 def test_keys_come_in_pages(url: str, db: Database, keyring: Keyring) -> None:
-    admin_key = key(db, keyring, "admin")
+    admin_key = key_of(db, keyring, "admin")
     for i in range(60):
         keys.create(db, keyring, name=f"many{i}", scopes=["moderate"])
     with visitor(url, admin_key) as admin:

@@ -8,16 +8,13 @@ import pytest
 from guardfleet.lists.reading import read
 from guardfleet.policy import reading
 from guardfleet.security.encryption import Keyring
-from guardfleet.settings import Settings
 from guardfleet.store import audit
 from guardfleet.store.keys import DEFAULT_TENANT
 from guardfleet.store.policy import lists, policies
 from guardfleet.store.postgres.database import Database
-from tests.http.test_console import visitor
-from tests.http.test_console_policies import hidden, of, send
 from tests.services.fixtures import with_broker
-from tests.services.served import served
 from tests.services.stored import scalar
+from tests.services.visiting import hidden, key_of, send, visitor
 
 pytestmark = [with_broker("redis")]
 
@@ -27,14 +24,8 @@ HOSTILE = f'{{"kind": "text", "value": "{EVIL}\\u202e"}}\n{{"kind": "pattern", "
 
 
 @pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
-
-
-@pytest.fixture
 def operator(url: str, db: Database, keyring: Keyring) -> Iterator[httpx2.Client]:
-    with visitor(url, of(db, keyring, "operator")) as found:
+    with visitor(url, key_of(db, keyring, "operator")) as found:
         yield found
 
 
@@ -144,7 +135,7 @@ def test_what_others_wrote_is_text(operator: httpx2.Client, db: Database) -> Non
 
 def test_a_viewer_reads_and_another_tenant_sees_nothing(url: str, db: Database, keyring: Keyring) -> None:
     label = stored(db, CSV)
-    with visitor(url, of(db, keyring, "viewer")) as viewer:
+    with visitor(url, key_of(db, keyring, "viewer")) as viewer:
         page = viewer.get(f"/console/lists/{label}").text
         assert "/activate" not in page
         assert "/edit" not in page
@@ -152,12 +143,12 @@ def test_a_viewer_reads_and_another_tenant_sees_nothing(url: str, db: Database, 
         for path in ("save", f"{label}/activate", f"{label}/deactivate", f"{label}/edit"):
             assert send(viewer, f"/lists/{path}", entries=CSV, form="csv", name="food").status_code == 403, path
         assert "apple pie" in send(viewer, f"/lists/{label}/entries").text
-    with visitor(url, of(db, keyring, "operator", tenant="acme")) as other:
+    with visitor(url, key_of(db, keyring, "operator", tenant="acme")) as other:
         assert "No list is stored" in other.get("/console/lists").text
         for path in (label, "named/food", f"diff?old={label}&new={label}"):
             assert other.get(f"/console/lists/{path}").status_code == 404, path
         for path in ("entries", "edit", "activate", "deactivate", "try"):
             assert send(other, f"/lists/{label}/{path}", text="x").status_code == 404, path
         assert send(other, "/lists/diff", old=label, new=label).status_code == 404
-    with visitor(url, of(db, keyring, "reviewer")) as reviewer:
+    with visitor(url, key_of(db, keyring, "reviewer")) as reviewer:
         assert reviewer.get("/console/lists").status_code == 403

@@ -9,11 +9,11 @@ from joserfc.jwk import OctKey, RSAKey
 
 from guardfleet.settings.groups import ConsoleSettings
 from guardfleet.store.postgres.database import Database
-from tests.http.test_console import csrf_in
 from tests.services.databases import Databases, database_on
 from tests.services.fixtures import fleet_settings
 from tests.services.identity import CLIENT_ID, CLIENT_SECRET, Provider, identity_provider, path_of
 from tests.services.served import served
+from tests.services.visiting import csrf_in
 
 
 @pytest.fixture(scope="module")

@@ -2,29 +2,25 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import httpx2
 import pytest
 
 from api.console.pages.policies import passes
 from guardfleet.domain import ids
-from guardfleet.domain.scopes import ROLES
 from guardfleet.domain.versions import NotNewestError
 from guardfleet.jobs import redecide as use_case
 from guardfleet.policy import presets
 from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
-from guardfleet.settings import Settings
-from guardfleet.store import audit, keys
+from guardfleet.store import audit
 from guardfleet.store.keys import DEFAULT_TENANT
 from guardfleet.store.policy import policies, prompt_policies
 from guardfleet.store.postgres.database import Database
-from tests.http.test_console import csrf_in, visitor
 from tests.services.fixtures import with_broker
 from tests.services.judged import SAFE, UNSAFE, UNSURE
-from tests.services.served import served
 from tests.services.stored import scalar
+from tests.services.visiting import hidden, key_of, send, visitor
 from tests.store.test_policies import finished
 
 pytestmark = [with_broker("redis")]
@@ -46,32 +42,13 @@ rules:
 
 
 @pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
-
-
-def of(db: Database, keyring: Keyring, role: str, **more: Any) -> str:
-    return keys.create(db, keyring, name=role, scopes=ROLES[role], **more)
-
-
-@pytest.fixture
 def operator(url: str, db: Database, keyring: Keyring) -> Iterator[httpx2.Client]:
-    with visitor(url, of(db, keyring, "operator")) as found:
+    with visitor(url, key_of(db, keyring, "operator")) as found:
         yield found
 
 
 def stored(db: Database, text: str, tenant_id: int = DEFAULT_TENANT) -> str:
     return policies.add(db, tenant_id, read(text))[0].label
-
-
-def send(person: httpx2.Client, path: str, **form: Any) -> httpx2.Response:
-    csrf = csrf_in(person.get("/console/preferences").text)
-    return person.post(f"/console{path}", data={"csrf": csrf, **form})
-
-
-def hidden(page: str, name: str) -> str:
-    return re.search(rf'name="{name}" value="([^"]*)"', page).group(1)
 
 
 def test_a_policy_is_written_mended_stored_applied_and_gone_back_from(operator: httpx2.Client, db: Database) -> None:
@@ -174,7 +151,7 @@ def test_what_a_pass_carries_is_of_its_document_and_its_tenant(
     so_far = hidden(send(operator, "/policies/simulate", document=STRICT, days="7").text, "so_far")
     assert send(operator, "/policies/simulate", document=LOOSE, so_far=so_far).status_code == 400
     assert send(operator, "/policies/simulate", document=STRICT, so_far=so_far + "x").status_code == 400
-    with visitor(url, of(db, keyring, "operator", tenant="acme")) as other:
+    with visitor(url, key_of(db, keyring, "operator", tenant="acme")) as other:
         assert send(other, "/policies/simulate", document=STRICT, so_far=so_far).status_code == 400
 
 
@@ -216,7 +193,7 @@ def test_what_others_wrote_is_text(operator: httpx2.Client, db: Database) -> Non
 
 def test_a_viewer_reads_and_a_reviewer_does_not(url: str, db: Database, keyring: Keyring) -> None:
     stored(db, STRICT)
-    with visitor(url, of(db, keyring, "viewer")) as viewer:
+    with visitor(url, key_of(db, keyring, "viewer")) as viewer:
         page = viewer.get("/console/policies/strict@1").text
         assert "/activate" not in page
         assert "/redecide" not in page
@@ -224,7 +201,7 @@ def test_a_viewer_reads_and_a_reviewer_does_not(url: str, db: Database, keyring:
             assert send(viewer, f"/policies/{path}", document=LOOSE, days="1").status_code == 403, path
         assert viewer.get("/console/policies/strict@1/redecide").status_code == 403
         assert "No mistakes" in send(viewer, "/policies/check", document=LOOSE).text
-    with visitor(url, of(db, keyring, "reviewer")) as reviewer:
+    with visitor(url, key_of(db, keyring, "reviewer")) as reviewer:
         assert reviewer.get("/console/policies/strict@1").status_code == 403
     assert scalar(db, "select count(*) from policy") == 1
 
@@ -233,7 +210,7 @@ def test_another_tenants_policies_do_not_exist(url: str, db: Database, keyring: 
     stored(db, STRICT)
     job = finished(db, keyring, [UNSAFE] * 3)
     prompt_policies.add(db, DEFAULT_TENANT, "mine", "no refunds")
-    with visitor(url, of(db, keyring, "operator", tenant="acme")) as other:
+    with visitor(url, key_of(db, keyring, "operator", tenant="acme")) as other:
         for path in ("strict@1", "diff?old=strict@1&new=strict@1", "simulate?version=strict@1", "strict@1/redecide",
                      "new?from=strict@1", "prompts/mine@1", "prompts/new?from=mine@1"):  # fmt: skip
             assert other.get(f"/console/policies/{path}").status_code == 404, path

@@ -1,32 +1,20 @@
 """Downloading a job's report from the console."""
 
-from collections.abc import Iterator
-
-import pytest
-
-from guardfleet.domain.scopes import ROLES
 from guardfleet.security.encryption import Keyring
-from guardfleet.settings import Settings
-from guardfleet.store import audit, keys
+from guardfleet.store import audit
 from guardfleet.store.postgres.database import Database
-from tests.http.test_console import visitor
 from tests.services.fixtures import with_broker
-from tests.services.served import judge, served
+from tests.services.served import judge
 from tests.services.stored import submit
+from tests.services.visiting import key_of, visitor
 
 pytestmark = [with_broker("redis")]
-
-
-@pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
 
 
 def test_a_report_is_a_download_of_ones_own_job(url: str, db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 6)
     judge(db, job.label)
-    viewer = keys.create(db, keyring, name="viewer", scopes=ROLES["viewer"])
+    viewer = key_of(db, keyring, "viewer", "viewer")
     with visitor(url, viewer) as person:
         plain = person.get(f"/console/jobs/{job.label}/report")
         assert plain.status_code == 200
@@ -40,9 +28,9 @@ def test_a_report_is_a_download_of_ones_own_job(url: str, db: Database, keyring:
         assert event.request_id is not None
         assert person.get("/console/jobs/job_00000000000000000000000000000000/report").status_code == 404
         assert person.get("/console/jobs/x/report").status_code == 404
-    others = keys.create(db, keyring, name="stranger", scopes=ROLES["admin"], tenant="other")
+    others = key_of(db, keyring, "admin", "stranger", tenant="other")
     with visitor(url, others) as stranger:
         assert stranger.get(f"/console/jobs/{job.label}/report").status_code == 404
-    reviewer = keys.create(db, keyring, name="reviewer", scopes=ROLES["reviewer"])
+    reviewer = key_of(db, keyring, "reviewer", "reviewer")
     with visitor(url, reviewer) as person:
         assert person.get(f"/console/jobs/{job.label}/report").status_code == 403

@@ -1,19 +1,17 @@
 """Reviewing in the console, without scripts: who sees which queue and text, what a form may do, and that texts stay text."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
 from guardfleet.domain.reviews import QueueOptions
-from guardfleet.domain.scopes import ROLES
 from guardfleet.jobs import reviewing
 from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
-from guardfleet.settings import Settings, load_settings
+from guardfleet.settings import load_settings
 from guardfleet.store import audit, keys, models
 from guardfleet.store.audit import Wanted
 from guardfleet.store.jobs import retention
@@ -23,26 +21,15 @@ from guardfleet.store.labels.queues import Queue
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
-from tests.http.test_console import csrf_in, visitor
 from tests.services.fixtures import with_broker
 from tests.services.judged import LISTED, UNSAFE
-from tests.services.served import served
 from tests.services.stored import MODEL, new_job, took
+from tests.services.visiting import csrf_in, key_of, visitor
 from tests.store.test_policies import TENANT, activated, finished
 from tests.store.test_reviewing import REVIEW
 
 pytestmark = [with_broker("redis")]
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe\"'--{{7*7}}"
-
-
-@pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
-
-
-def key_of(db: Database, keyring: Keyring, role: str, name: str = "x", **of: Any) -> str:
-    return keys.create(db, keyring, name=name, scopes=ROLES[role], **of)
 
 
 def job_of(db: Database, keyring: Keyring, contents: list[Any], *, hit: bool = False) -> JobView:

@@ -8,20 +8,19 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
-from guardfleet.domain.scopes import ROLES
 from guardfleet.domain.verdict import Model
 from guardfleet.policy.document import Policy
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import keys, models
+from guardfleet.store import models
 from guardfleet.store.jobs import texts, views
 from guardfleet.store.policy import policies
 from guardfleet.store.postgres.database import Database
-from tests.http.test_console import csrf_in, visitor
 from tests.services.fixtures import with_broker
 from tests.services.judged import LISTED, UNSAFE, answered
 from tests.services.served import judging, served
 from tests.services.stored import scalar
+from tests.services.visiting import csrf_in, key_of, visitor
 
 pytestmark = [with_broker("redis")]
 HTMX = {"hx-request": "true"}
@@ -32,14 +31,8 @@ HOSTILE = [
 
 
 @pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
-
-
-@pytest.fixture
 def key(db: Database, keyring: Keyring) -> str:
-    return keys.create(db, keyring, name="viewer", scopes=ROLES["viewer"])
+    return key_of(db, keyring, "viewer", "viewer")
 
 
 @pytest.fixture
@@ -217,6 +210,6 @@ def test_a_long_text_is_cut_for_the_page_and_the_page_says_so(person: httpx2.Cli
 
 
 def test_a_reviewer_may_not_try(url: str, db: Database, keyring: Keyring) -> None:
-    key = keys.create(db, keyring, name="reviewer", scopes=ROLES["reviewer"])
+    key = key_of(db, keyring, "reviewer", "reviewer")
     with visitor(url, key) as person:
         assert person.get("/console/try").status_code == 403

@@ -18,12 +18,11 @@ from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
-from tests.http.test_console import csrf_in, visitor
 from tests.services.detected import BOTH, ENDS, finished
 from tests.services.fixtures import with_broker
 from tests.services.judged import SAFE, UNSAFE, UNSURE, failed
-from tests.services.served import served
 from tests.services.stored import MODEL, finish, new_job, submit, took
+from tests.services.visiting import csrf_in, key_of, visitor
 from tests.store.test_browsing import STRICT, applied
 
 pytestmark = [with_broker("redis")]
@@ -32,15 +31,9 @@ HOSTILE = "<script>alert(1)</script>\u202e\u0007{{ 7*7 }}'\"><img src=x onerror=
 
 
 @pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with served(settings) as found:
-        yield found
-
-
-@pytest.fixture
 def person(url: str, db: Database, keyring: Keyring) -> Iterator[httpx2.Client]:
     """A viewer of the tenant `default`."""
-    with visitor(url, keys.create(db, keyring, name="viewer", scopes=ROLES["viewer"])) as found:
+    with visitor(url, key_of(db, keyring, "viewer", "viewer")) as found:
         yield found
 
 
@@ -218,7 +211,7 @@ def test_a_cursor_is_of_one_tenant(url: str, person: httpx2.Client, db: Database
 
 def test_a_reviewer_sees_none_of_it(url: str, db: Database, keyring: Keyring) -> None:
     job = judged(db, keyring)
-    with visitor(url, keys.create(db, keyring, name="r", scopes=ROLES["reviewer"])) as reviewer:
+    with visitor(url, key_of(db, keyring, "reviewer", "r")) as reviewer:
         csrf = csrf_in(reviewer.get("/console/preferences").text)
         for path in ("verdicts", f"verdicts/{job.label}/1"):
             assert reviewer.get(f"/console/{path}").status_code == 403

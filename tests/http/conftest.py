@@ -1,0 +1,15 @@
+"""The API over a socket, for the tests of this room that ask for it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from guardfleet.settings import Settings
+from tests.services.served import served
+
+
+@pytest.fixture
+def url(settings: Settings) -> Iterator[str]:
+    """The address of the application, served for the test."""
+    with served(settings) as found:
+        yield found
