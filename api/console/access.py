@@ -81,14 +81,11 @@ class Access:
     def remember(self, request: Request, response: Response, token: str) -> None:
         """Give the browser its cookie."""
         hours = self._context.settings.console.session_hours
-        response.set_cookie(
-            self.cookie(request), self._signer().sign(token).decode(), max_age=int(3600 * hours), path="/",
-            secure=self.is_secure(request), httponly=True, samesite="lax",
-        )  # fmt: skip
+        self._give(request, response, COOKIE, self._signer().sign(token).decode(), int(3600 * hours))
 
     def clear(self, request: Request, response: Response) -> None:
         """Take the cookie back."""
-        response.delete_cookie(self.cookie(request), path="/", secure=self.is_secure(request), httponly=True, samesite="lax")
+        self._give(request, response, COOKIE, "", 0)
 
     def cookie(self, request: Request, name: str = COOKIE) -> str:
         """Return a cookie's name: over TLS, one that browsers take from no other host and from no unencrypted page."""
@@ -101,10 +98,7 @@ class Access:
 
     def begin_attempt(self, request: Request, response: Response, attempt: str) -> None:
         """Give the browser what a sign-in by OpenID Connect must come back with."""
-        response.set_cookie(
-            self.cookie(request, ATTEMPT), self._attempts().dumps(attempt), max_age=ATTEMPT_S, path="/",
-            secure=self.is_secure(request), httponly=True, samesite="lax",
-        )  # fmt: skip
+        self._give(request, response, ATTEMPT, str(self._attempts().dumps(attempt)), ATTEMPT_S)
 
     def attempt_of(self, request: Request) -> str | None:
         """Return what this browser's sign-in must come back with; None if it began none in the last minutes."""
@@ -116,7 +110,7 @@ class Access:
 
     def end_attempt(self, request: Request, response: Response) -> None:
         """Forget it: it signs in once."""
-        response.delete_cookie(self.cookie(request, ATTEMPT), path="/", secure=self.is_secure(request), httponly=True)
+        self._give(request, response, ATTEMPT, "", 0)
 
     def csrf(self, token: str) -> str:
         """Return what the forms of a session's pages hold."""
@@ -137,6 +131,13 @@ class Access:
         if not self._failures.hit(FAILURES, _address(request)):
             detail = "too many wrong keys came from your address: wait a minute."
             raise ProblemError(429, "too_many_failures", detail, headers={"Retry-After": "60"})
+
+    def _give(self, request: Request, response: Response, name: str, value: str, seconds: int) -> None:
+        """Set a cookie that no script reads and no other site sends; after 0 s, the browser forgets it."""
+        response.set_cookie(
+            self.cookie(request, name), value, max_age=seconds, path="/",
+            secure=self.is_secure(request), httponly=True, samesite="lax",
+        )  # fmt: skip
 
     def _signer(self) -> Signer:
         newest, *others = self._keys()

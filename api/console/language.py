@@ -1,24 +1,19 @@
 """The console's languages. Templates are written in English; a file for each area has the same sentences in Chinese."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
+from guardfleet.report.wording import Translate, saying
+
 LANGUAGES = {"en": "English", "zh": "中文"}
 DEFAULT = "en"
-Translate = Callable[..., str]
 
 
 def translator(language: str) -> Translate:
-    """Return a function that says a sentence in this language, its `{names}` filled in; English where there is no translation."""
-    known = _catalogue(language)
-
-    def say(sentence: str, **values: object) -> str:
-        said = known.get(sentence, sentence)
-        return said.format(**values) if values else said
-
-    return say
+    """Return what says the console's sentences in this language."""
+    return saying(_catalogue(language))
 
 
 def preferred(accept_language: str) -> str:

@@ -1,4 +1,4 @@
-"""Templates to HTML: everything is escaped, and every character of what others wrote is made visible."""
+"""The console's templates to HTML, in each language; addresses of static files."""
 
 import datetime as dt
 import hashlib
@@ -7,33 +7,27 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from api.console.language import DEFAULT, LANGUAGES, translator
-from guardfleet.report.formats import NONE, number, percent, size, span
-from guardfleet.report.visible import Exact, visible
+from guardfleet.report.formats import NONE
+from guardfleet.report.templating import environment
+from guardfleet.report.visible import Exact
 
 STATIC = "/console/static/"
 
 
 def render(template: str, *, language: str = DEFAULT, **values: Any) -> str:
-    """Return the page. StrictUndefined: a template that names what is not there is a defect, and an error."""
+    """Return the page."""
     return _templates(language).get_template(template).render(**values)
 
 
 @cache
 def _templates(language: str) -> Environment:
-    made = Environment(
-        loader=PackageLoader("api.console"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=visible,
-    )
+    made = environment("api.console")
     made.globals.update(_=translator(language), language=language, languages=LANGUAGES, static=static_url)
-    made.filters.update(exact=Exact, number=number, percent=percent, when=when, json=as_json, span=span, size=size)
+    made.filters.update(exact=Exact, when=when, json=as_json)
     return made
 
 

@@ -5,14 +5,13 @@ import hashlib
 from functools import cache
 from importlib import metadata, resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from guardfleet.domain import ids
 from guardfleet.domain.verdict import ERROR_CODES, ServedBy, Severity
 from guardfleet.report.contents import Report
-from guardfleet.report.formats import number, percent, span
-from guardfleet.report.visible import visible
+from guardfleet.report.templating import environment
 from guardfleet.report.wording import LANGUAGES, translator
 from guardfleet.store.jobs.figures import BINS
 
@@ -20,7 +19,7 @@ STACKED = (Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE, Severity.ERRO
 
 
 def render(report: Report, *, language: str = LANGUAGES[0]) -> str:
-    """Return the page. StrictUndefined: a template that names what is not there is a defect, and an error."""
+    """Return the page."""
     return _environment(language).get_template("report.html").render(report=report, job=report.job).lstrip()
 
 
@@ -28,14 +27,10 @@ def render(report: Report, *, language: str = LANGUAGES[0]) -> str:
 def _environment(language: str) -> Environment:
     style = (resources.files("guardfleet.report") / "report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    made = Environment(
-        loader=PackageLoader("guardfleet.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=visible,
-    )  # fmt: skip
+    made = environment("guardfleet.report")
     made.globals.update(
         _=translator(language), language=language, style=Markup(style), style_digest=digest, version=metadata.version("guardfleet"),  # noqa: S704
         stacked=STACKED, error_codes=ERROR_CODES, bins=BINS, label_of=ids.JOB.of, file_of=ids.FILE.of, by_model=ServedBy.MODEL,
         severities=Severity,
     )  # fmt: skip
-    made.filters.update(number=number, percent=percent, span=span)
     return made

@@ -1,4 +1,4 @@
-"""The report's languages: the template is English, and a file has its sentences in Chinese."""
+"""Pages in the reader's language: templates are written in English, and a catalogue has the same sentences in another."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,17 +6,22 @@ from functools import cache
 from importlib import resources
 
 LANGUAGES = ("en", "zh")
+Translate = Callable[..., str]
 
 
-def translator(language: str) -> Callable[..., str]:
-    """Return a function that says a sentence in this language, its `{names}` filled in; English where there is no translation."""
-    known = _catalogue(language)
+def saying(known: Mapping[str, str]) -> Translate:
+    """Return a function that says a sentence as the catalogue does, its `{names}` filled in; in English where it has none."""
 
     def say(sentence: str, **values: object) -> str:
         said = known.get(sentence, sentence)
         return said.format(**values) if values else said
 
     return say
+
+
+def translator(language: str) -> Translate:
+    """Return what says the report's sentences in this language."""
+    return saying(_catalogue(language))
 
 
 @cache

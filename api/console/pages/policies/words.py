@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from api.console.language import Translate
 from guardfleet.policy.document import Bounds, Detected, Tokens, When
+from guardfleet.report.wording import Translate
 
 MOST_SHOWN = 20  # values of one condition
 
