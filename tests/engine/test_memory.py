@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_refused_before_its_weights_are_read(monkeypatch: p
         raise AssertionError("the weights were read")
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unread)
-    monkeypatch.setattr(loading, "digest_of", unread)
+    monkeypatch.setattr("worker.engine.model.source.digest_of", unread)
     monkeypatch.setattr(loading, "device_of", lambda on: Device("cpu", 10**6, 10**6))
     with pytest.raises(ConfigurationError, match=r"model 'demo' in float32 does not fit on cpu: .* and 1 MB are free; use another"):
         loading.load("demo", device="cpu")

@@ -63,7 +63,7 @@ def test_a_whole_model_is_found_without_reading_its_weights(guard: pathlib.Path,
         raise AssertionError("the weights were read")
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", unread)
-    monkeypatch.setattr("worker.engine.model.loading.digest_of", unread)
+    monkeypatch.setattr("worker.engine.model.source.digest_of", unread)
     seen = found(guard)
     assert {name: finding.status for name, finding in seen.items()} == dict.fromkeys(
         ("model path", "device", "model", "memory", "long texts"), Status.OK

@@ -47,7 +47,7 @@ def test_weights_that_are_stored_quantized_are_refused_before_they_are_read(
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps({**config, field: STORED[method]}))
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unread)
-    monkeypatch.setattr("worker.engine.model.loading.digest_of", unread)
+    monkeypatch.setattr("worker.engine.model.source.digest_of", unread)
     with pytest.raises(
         ConfigurationError, match=rf"its config.json says {method}\), .*16-bit weights.*GUARDFLEET_ENGINE__QUANTIZE"
     ) as said:
@@ -112,7 +112,7 @@ def test_weights_of_eight_bits_that_no_config_tells_of_are_refused_before_they_a
     """The library would cast them, and answer with numbers that lack their scales."""
     narrow(copied, called, n_files)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unread)
-    monkeypatch.setattr("worker.engine.model.loading.digest_of", unread)
+    monkeypatch.setattr("worker.engine.model.source.digest_of", unread)
     with pytest.raises(ConfigurationError, match=rf"copied' stores .*\) as {called}, .*16-bit weights") as said:
         load(str(copied))
     assert "\n" not in str(said.value)

@@ -26,7 +26,8 @@ from worker.engine.interfaces import (
     SelfTestError,
     Unjudgeable,
 )
-from worker.engine.model.loading import LoadedModel, load, sentence
+from worker.engine.model.loading import LoadedModel, load
+from worker.engine.model.source import sentence
 from worker.engine.spec import Spec
 from worker.engine.verification.policy_check import ask_transformers as ask_about_policies
 from worker.engine.verification.policy_check import hold as hold_policies

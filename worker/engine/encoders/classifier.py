@@ -1,5 +1,6 @@
 """Load a classifier from a folder or the hub, checked before it is trusted: every failure is one sentence with cause and fix."""
 
+import functools
 import hashlib
 import pathlib
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from worker.engine.encoders.labels import Labels, labels_of
 from worker.engine.encoders.tokens import TOKENISING, Limits, TextReader, reader_of
 from worker.engine.model import hub
 from worker.engine.model.inspection import headers, is_whole
-from worker.engine.model.loading import DTYPES, device_for, dtype_for, quiet, translating
-from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
+from worker.engine.model.loading import DTYPES, device_for, dtype_for
+from worker.engine.model.model_files import DEMO, folder_of, name_of
 from worker.engine.model.quantize import quantize_children
+from worker.engine.model.source import Source, detach, quiet, translating
 from worker.engine.model.vocabulary import require_reading, require_vocabulary
 from worker.engine.model.weights import (
     require_complete,
@@ -66,37 +68,19 @@ def load(spec: Spec) -> LoadedClassifier:
     if spec.threads:
         torch.set_num_threads(spec.threads)
     name = spec.model
-    folder = folder_of(name, spec.detector)
-    where = str(folder) if folder else name
-    asked = {"revision": spec.revision, "local_files_only": folder is None and hub.is_only_cached(name, spec.revision)}
-    away = " from the hub's cache, because the hub cannot be reached" if asked["local_files_only"] else ""
-    with translating(name, away):
-        config = transformers.AutoConfig.from_pretrained(where, **asked)
-        _require_classifier(spec, config)
-        if folder:
-            _require_sound(name, folder)
-    files = folder or hub.snapshot_of(name, spec.revision)
-    if not folder:
-        asked["revision"] = files.name  # a branch name may move meanwhile, and means nothing later
-    on = device_for(spec.device, spec.quantize)
-    found = digest_of(folder, spec.memory) if folder else None
-    with translating(name, away):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
-        network, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-            where, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **asked
-        )
-        if not folder:  # only now it has them
-            _require_sound(name, files)
+    source = Source.of(name, spec.detector, revision=spec.revision, memory=spec.memory, require_sound=_require_sound)
+    source.config(functools.partial(_require_classifier, spec))
+    on, pinned = device_for(spec.device, spec.quantize), source.pinned()
+    tokenizer, network, report = pinned.read(transformers.AutoModelForSequenceClassification, torch.float32)
     require_complete(name, _without_unused(report), KIND)
     require_finite(name, network)
     labels = _labels(spec, network)
     reader = _reader(spec, tokenizer, network.config)
-    _detach(network)
-    if folder and digest_of(folder, spec.memory) != found:
-        raise ConfigurationError(f"model folder {name!r} changed while it was loaded: start again when it is complete.")
+    detach(network)
+    pinned.require_unchanged()
     identity = Model(
         name_of(name, spec.detector),
-        _revision(spec, found or files.name),
+        _revision(spec, pinned.revision),
         _policy_of(spec, reader),
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
         detector=spec.detector,
@@ -226,10 +210,3 @@ def _policy_of(spec: Spec, reader: TextReader) -> str:
     limits = reader.limits
     parts = (TOKENISING, spec.window_rule, limits.size, limits.overlap, limits.policy.most, limits.min_tokens, spec.neutral_label)
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
-
-
-def _detach(network: Any) -> None:
-    """Copy weights that are memory-mapped from the file: whoever writes to it later would change what judges."""
-    for weight in network.parameters():
-        if weight.device.type == "cpu":
-            weight.data = weight.data.clone()

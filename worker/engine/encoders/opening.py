@@ -13,7 +13,7 @@ from worker.engine.encoders.packed import PackedPass, PaddedPass
 from worker.engine.encoders.self_test import Probes, Seen, ask, hold, read
 from worker.engine.encoders.tokens import TextRow
 from worker.engine.interfaces import Backend, DeviceLostError, SelfTestError
-from worker.engine.model.loading import sentence, translating
+from worker.engine.model.source import sentence, translating
 from worker.engine.spec import Spec
 
 

@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 
 from guardfleet.errors import ConfigurationError
 from worker.engine.model import hub
-from worker.engine.model.loading import quiet, require_guard, require_sound, translating
+from worker.engine.model.loading import require_guard, require_sound
 from worker.engine.model.memory import Sizes
 from worker.engine.model.model_files import folder_of, name_of
 from worker.engine.model.shape import shape_of
+from worker.engine.model.source import quiet, translating
 from worker.engine.model.weights import require_complete, require_safe, require_servable, require_stored, stored_in
 
 

@@ -5,8 +5,8 @@ import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +18,12 @@ from guardfleet.errors import ConfigurationError, NoRoomError
 from worker.engine.device import has_bf16_units
 from worker.engine.families.detector import labels_as
 from worker.engine.families.family import Family, family_of
-from worker.engine.model import hub
 from worker.engine.model.decoding_rules import require_greedy, require_readable
 from worker.engine.model.memory import Plan, Precision, device_of, plan_for
-from worker.engine.model.model_files import DEMO, digest_of, folder_of, name_of
+from worker.engine.model.model_files import DEMO, folder_of, name_of
 from worker.engine.model.quantize import ARITHMETIC, quantize
 from worker.engine.model.quantize import require as require_eight_bits
+from worker.engine.model.source import Source, detach, quiet, sentence, translating
 from worker.engine.model.vocabulary import require_reading, require_vocabulary
 from worker.engine.model.weights import (
     require_complete,
@@ -87,41 +87,25 @@ def load(
     quiet()
     if threads:
         torch.set_num_threads(threads)
-    folder = folder_of(name)
-    where = str(folder) if folder else name
-    asked = {"revision": revision, "local_files_only": folder is None and hub.is_only_cached(name, revision)}
-    away = " from the hub's cache, because the hub cannot be reached" if asked["local_files_only"] else ""
-    with translating(name, away):
-        config = transformers.AutoConfig.from_pretrained(where, **asked)
-        require_servable(name, config)
-        if folder:
-            require_sound(name, folder)
-    files = folder or hub.snapshot_of(name, revision)
-    if not folder:
-        asked["revision"] = files.name  # a branch name may move meanwhile, and means nothing later
+    source = Source.of(name, revision=revision, memory=memory, require_sound=require_sound)
+    config = source.config(functools.partial(require_servable, name))
     on = device_for(device, quantized)
     as_type = DTYPES[dtype if dtype != "auto" else dtype_for(on, quantized)]
     plan = plan_for(name, config, Precision(str(as_type).removeprefix("torch."), quantized), device_of(on))
-    found = digest_of(folder, memory) if folder else None
-    with translating(name, away):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **asked)
-        network, report = transformers.AutoModelForCausalLM.from_pretrained(
-            where, dtype=as_type, output_loading_info=True, use_safetensors=True, **asked
-        )
-        if not folder:  # only now it has them
-            require_sound(name, files)
+    pinned = source.pinned()
+    tokenizer, network, report = pinned.read(transformers.AutoModelForCausalLM, as_type)
+    with source.reading():
         require_guard(name, network, tokenizer)
     require_complete(name, report)
     require_finite(name, network)
     network = _placed(name, network, on, quantized)
-    if folder and digest_of(folder, memory) != found:
-        raise ConfigurationError(f"model folder {name!r} changed while it was loaded: start again when it is complete.")
-    is_quantized, revision_found = quantized != "none", found or files.name
+    pinned.require_unchanged()
+    is_quantized = quantized != "none"
     family = family_of(tokenizer) or Family("qwen3guard")
     labels, nothing = labels_as(name, family, detector, neutral)
     identity = Model(
         name_of(name),
-        f"{quantized}:{revision_found}" if is_quantized else revision_found,  # other numbers, other verdicts
+        f"{quantized}:{pinned.revision}" if is_quantized else pinned.revision,  # other numbers, other verdicts
         _policy_of(tokenizer, neutralises=neutralises, is_quantized=is_quantized),
         is_demo=name == DEMO or bool(getattr(network.config, "guardfleet_demo", False)),
         detector=detector,
@@ -130,7 +114,7 @@ def load(
         prompt_policy="none" if not family.takes_policy else "optional" if family.is_complete else "required",
     )
     positions = int(network.config.max_position_embeddings)
-    with translating(name, away):
+    with source.reading():
         prompter = prompter_of(tokenizer, neutralises=neutralises)
         _require_room(name, prompter, positions)
     return LoadedModel(network, tokenizer, prompter, on, identity, positions, is_quantized, plan, family)
@@ -143,7 +127,7 @@ def _placed(name: str, network: Any, on: torch.device, quantized: str) -> Any:
         if quantized != "none":
             quantize(network, quantized, on)
         network = network.to(on)
-        _detach(network)
+        detach(network)
     except torch.OutOfMemoryError as error:
         raise NoRoomError(f"model {name!r} does not fit in the memory of {on}: use a smaller model or another device.") from error
     return network
@@ -157,30 +141,12 @@ def _require_room(name: str, prompter: Prompter, positions: int) -> None:
         )
 
 
-@contextmanager
-def translating(name: str, away: str) -> Iterator[None]:
-    """Turn the library's many error classes into one: this model cannot be used."""
-    try:
-        yield
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        raise ConfigurationError(f"model {name!r} cannot be loaded{away}: {sentence(error)}") from error
-
-
 def _policy_of(tokenizer: Any, *, neutralises: bool, is_quantized: bool) -> str:
     """Return a digest of the template, of how texts are put into it, and of the arithmetic if it is not the model's own."""
     parts = [str(tokenizer.chat_template), PROMPTING, f"neutralises={neutralises}"]
     if is_quantized:
         parts.append(f"eight_bits={ARITHMETIC}")
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _detach(network: Any) -> None:
-    """Copy weights that are memory-mapped from the file: whoever writes to it later would change what judges."""
-    for weight in network.parameters():
-        if weight.device.type == "cpu":
-            weight.data = weight.data.clone()
 
 
 def tokenizer_of(name: str) -> Any:
@@ -193,14 +159,6 @@ def tokenizer_of(name: str) -> Any:
     where = folder if name != DEMO and folder.is_dir() else folder_of(name) or name
     with translating(name, ""):
         return transformers.AutoTokenizer.from_pretrained(str(where))
-
-
-def quiet() -> None:
-    """Keep the libraries from writing what nobody asked for."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    for noisy in ("torchao", "torch.utils._pytree"):  # transformers warns of kernels for other GPUs, and of deprecations
-        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def prompter_of(tokenizer: Any, *, neutralises: bool = True) -> Prompter:
@@ -288,11 +246,3 @@ def require_guard(name: str, network: Any, tokenizer: Any) -> None:
         )
     require_reading(name, tokenizer, network.config.vocab_size)
     require_greedy(name, network.generation_config)
-
-
-def sentence(error: Exception) -> str:
-    """Return the first line of a library's error, plus the next if it only announces it, and its class if it says little."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    said = " ".join(lines[: 1 + lines[0].endswith(":")])[:300]
-    speaks = bool(said) and isinstance(error, OSError | ValueError | RuntimeError)
-    return said if speaks else f"{type(error).__name__}: {said}".rstrip(": ")
