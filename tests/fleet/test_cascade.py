@@ -36,13 +36,6 @@ BRINGS = SubmitOptions(brings_workers=True)
 SURE = answered("Safety: Safe\nCategories: None", (0.98, 0.01, 0.01))
 
 
-@pytest.fixture
-def producer(settings: Settings) -> Iterator[DirectClient]:
-    made = DirectClient.connect(settings.but(shard_texts=50))
-    yield made
-    made.db.close()
-
-
 def texts(n: int) -> list[dict[str, Any]]:
     """Every tenth is a doubt, every fiftieth is judged wrongly by the first model with full certainty."""
     mark = {0: " [[doubt]]", 5: " [[overruled]]"}

@@ -2,10 +2,7 @@
 
 import pathlib
 import signal
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from guardfleet.client.direct import DirectClient
 from guardfleet.client.job import SubmitOptions
@@ -25,13 +22,6 @@ SECOND = ("worker", "--detector", "large-finder", "--model", "large")
 ASKED = JobOptions.of(detectors="guard,finder", detector_cascades="finder=large-finder@0.8", audit_fraction=0.2)
 BRINGS = SubmitOptions(brings_workers=True)
 MARKS = {0: " [[doubt]]", 3: " [[found]]", 5: " [[overruled]]"}
-
-
-@pytest.fixture
-def producer(settings: Settings) -> Iterator[DirectClient]:
-    made = DirectClient.connect(settings.but(shard_texts=50))
-    yield made
-    made.db.close()
 
 
 def texts(n: int) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx2
-import pytest
 
 from guardfleet.client.direct import DirectClient
 from guardfleet.client.job import SubmitOptions
@@ -32,13 +31,6 @@ DISPATCHER, GUARD, FINDER = ("dispatcher",), ("worker",), ("worker", "--detector
 OTHER = ("worker", "--detector", "other")
 BRINGS = SubmitOptions(brings_workers=True)
 BOTH = JobOptions.of(detectors="guard,finder")
-
-
-@pytest.fixture
-def producer(settings: Settings) -> Iterator[DirectClient]:
-    made = DirectClient.connect(settings.but(shard_texts=50))
-    yield made
-    made.db.close()
 
 
 def revisions(producer: DirectClient, job: JobView) -> Counter[tuple[str, str]]:

@@ -36,13 +36,6 @@ SEVERITY = {0: "safe", 3: "unsafe", 5: "error", 7: "unsafe"}
 ENDS = {0: ("labelled", "found"), 5: ("error", None), 7: ("labelled", "found")}
 
 
-@pytest.fixture
-def producer(settings: Settings) -> Iterator[DirectClient]:
-    made = DirectClient.connect(settings.but(shard_texts=50))
-    yield made
-    made.db.close()
-
-
 def texts(n: int) -> list[dict[str, Any]]:
     return [{"id": f"t{i}", "text": f"text {i}{MARKS.get(i % 10, '')}"} for i in range(n)]
 

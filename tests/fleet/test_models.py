@@ -6,8 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from guardfleet.client.direct import DirectClient
 from guardfleet.domain.options import JobOptions
 from guardfleet.domain.states import DeploymentState
@@ -23,13 +21,6 @@ from tests.services.outcome import assert_exactly_once, finished, progressed
 
 DEMO = pathlib.Path(__file__).parents[2] / "models" / "demo"
 DISPATCHER, WORKER = ("dispatcher",), ("worker",)
-
-
-@pytest.fixture
-def producer(settings: Settings) -> Iterator[DirectClient]:
-    made = DirectClient.connect(settings.but(shard_texts=50))
-    yield made
-    made.db.close()
 
 
 def revisions(producer: DirectClient, job: JobView) -> set[str]:

@@ -1,6 +1,5 @@
 """Two detectors over one job: what the first is sure of is final, the second decides the rest, and each text has one detection."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -51,14 +50,6 @@ LARGE = replace(FINDER, name="large", detector="large-finder")
 UNSURE = replace(FOUND, scores=(0.25, 0.75))  # below 0.85; CLEAR, with 0.9, is not
 FIRST, SECOND = "detector:finder", "detector:large-finder"
 MARKS = ["", "[[doubt]]", "[[overruled]]", "[[found]]", "[[babble]]"]
-
-
-@pytest.fixture
-def engines() -> Iterator[list[BatchingEngine]]:
-    made: list[BatchingEngine] = []
-    yield made
-    for engine in made:
-        engine.stop()
 
 
 def seated(db: Database, engines: list[BatchingEngine], name: str, **known: Any) -> Seat:

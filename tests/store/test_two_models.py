@@ -1,10 +1,8 @@
 """Two models in one process: neither serves the other's verdicts, from the cache or from a text in work."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import pytest
 
 from guardfleet.domain.verdict import ServedBy
 from guardfleet.security.encryption import Keyring
@@ -36,14 +34,6 @@ class Gated(InstantBackend):
         self.reached.set()
         assert self.gate.wait(patience(60))
         return super().run(batch)
-
-
-@pytest.fixture
-def engines() -> Iterator[list[BatchingEngine]]:
-    made: list[BatchingEngine] = []
-    yield made
-    for engine in made:
-        engine.stop()
 
 
 def seated(db: Database, engines: list[BatchingEngine], backend: InstantBackend, deployment_id: int | None = None) -> Seat:
