@@ -20,7 +20,8 @@ from guardfleet.store.postgres.database import Connection, Database
 PREFIX = "gf_"  # a fixed prefix helps secret scanners
 HINT_CHARACTERS = 4
 USED_S = 60.0  # precision of last_used_at
-SELECT = """select k.public_id, t.name as tenant, k.name, k.hint, k.scopes, k.created_at, k.expires_at, k.last_used_at, k.revoked_at
+SELECT = """select k.public_id, t.name as tenant, k.name, k.hint, k.scopes, k.created_at, k.expires_at, k.last_used_at,
+                   k.revoked_at, coalesce(k.expires_at <= now(), false) as has_expired
             from api_key k join tenant t on t.id = k.tenant_id"""
 OF_TENANT = "(cast(%(tenant)s as bigint) is null or k.tenant_id = %(tenant)s)"
 
@@ -60,6 +61,7 @@ class ApiKey:
     expires_at: dt.datetime | None
     last_used_at: dt.datetime | None
     revoked_at: dt.datetime | None
+    has_expired: bool  # by the server's clock
 
     @property
     def label(self) -> str:

@@ -30,16 +30,16 @@ class Site:
     client: Client  # over HTTP, with the admin's key
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[object]:
-    """Chromium."""
+    """Chromium. Its driver keeps an event loop running in this thread: closed before another folder's test needs one."""
     from tests.services.browsing import chromium
 
     with chromium() as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(
     browser: object, postgres: str, databases: Databases, rabbitmq: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:

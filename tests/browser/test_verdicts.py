@@ -68,6 +68,7 @@ def test_all_of_it_works_without_a_script(browser: Browser, site: Site, job: str
         page.goto(f"{site.origin}/console/sign-in")
         page.get_by_label("API key").fill(site.keys["viewer"])
         page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: "/sign-in" not in url)
         page.goto(f"{site.origin}/console/verdicts")
         page.get_by_label("Row id").fill("note-007")
         page.get_by_role("button", name="Filter", exact=True).click()

@@ -1,5 +1,6 @@
 """What a PostgreSQL server says of itself: its version and its clock."""
 
+import datetime as dt
 import time
 from collections.abc import Callable
 
@@ -18,6 +19,13 @@ def require_supported(db: Database) -> str:
     if number // MAJOR < OLDEST:
         raise ConfigurationError(f"PostgreSQL {version} is too old; guardfleet needs {OLDEST} or newer.")
     return version
+
+
+def now(db: Database) -> dt.datetime:
+    """Return the server's time: what is stored is compared with it, never with the clock of a host."""
+    with db.session() as connection:
+        found: dt.datetime = connection.scalar("select clock_timestamp()")
+    return found
 
 
 def skew_s(db: Database, *, clock: Callable[[], float] = time.time) -> float:

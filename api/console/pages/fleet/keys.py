@@ -1,6 +1,5 @@
 """API keys of a tenant: made, rotated, revoked. A key is on the page that answers its making, and nowhere else."""
 
-import datetime as dt
 from typing import Any
 
 from starlette.responses import Response
@@ -70,7 +69,7 @@ def state_of(key: ApiKey) -> str:
     """Return in a word whether the key is taken."""
     if key.revoked_at is not None:
         return "revoked"
-    return "expired" if key.expires_at is not None and key.expires_at <= dt.datetime.now(dt.UTC) else "in use"
+    return "expired" if key.has_expired else "in use"
 
 
 routes = [

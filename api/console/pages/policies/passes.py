@@ -1,7 +1,6 @@
 """A policy over stored verdicts: tried, which writes nothing, and applied; a few seconds a pass, with what earlier passes found."""
 
 import hashlib
-import time
 from typing import Any
 
 from starlette.responses import Response
@@ -17,6 +16,7 @@ from api.services.stored_scope import scope_of
 from guardfleet.jobs.simulation import added
 from guardfleet.policy.document import Action, Policy
 from guardfleet.store.policy.decisions import Scope
+from guardfleet.store.postgres import server
 
 PASS_S = 4  # what a person waits for
 DAYS, MOST_DAYS, DAY_S = 7, 3650, 86_400
@@ -42,7 +42,7 @@ async def simulate(ask: Ask) -> Response:
         if carried["document"] != _digest(text):
             raise ProblemError(400, "invalid_form", "the policy was changed between two passes: begin again.")
     elif "days" in ask.form or "batch" in ask.form:
-        carried = {"document": _digest(text), "told": None, "next": None, **_asked(ask)}
+        carried = {"document": _digest(text), "told": None, "next": None, **await _asked(ask)}
     else:
         return _page(ask, text)
     told = await _pass(ask, found.policy, carried)
@@ -52,10 +52,11 @@ async def simulate(ask: Ask) -> Response:
     return _page(ask, text, told=told, so_far=seal, asked=carried, batch=carried["batch"] or "")
 
 
-def _asked(ask: Ask) -> dict[str, Any]:
+async def _asked(ask: Ask) -> dict[str, Any]:
     """Return what a form asks for: a job, or the last days."""
     batch = ask.form.get("batch", "").strip() or None
-    since = None if batch else time.time() - DAY_S * ask.number("days", otherwise=DAYS, least=1, most=MOST_DAYS)
+    days = ask.number("days", otherwise=DAYS, least=1, most=MOST_DAYS)
+    since = None if batch else (await ask.of(server.now, ask.db)).timestamp() - DAY_S * days
     return {
         "batch": batch,
         "since": since,
@@ -95,7 +96,7 @@ async def redecide(ask: Ask) -> Response:
     """Decide of more stored verdicts by a version; what it has decided of is left as it is."""
     version = await version_of(ask)
     given = ask.form.get("so_far")
-    carried = {"done": 0, **_asked(ask)} if given is None else opened(ask, f"redecision.{version.id}", given)
+    carried = {"done": 0, **await _asked(ask)} if given is None else opened(ask, f"redecision.{version.id}", given)
     scope = await _scope(ask, carried)
     with ask.context.passes.taken(ask.caller.key_id):
         told = await beside(ask.context.pass_threads, redecided, ask.db, version, scope, PASS_S)

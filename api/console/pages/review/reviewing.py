@@ -19,6 +19,7 @@ from guardfleet.store import sessions
 from guardfleet.store.labels import queues, tasks
 from guardfleet.store.labels.queues import Queue
 from guardfleet.store.labels.tasks import Held, Outcome
+from guardfleet.store.postgres import server
 
 SCOPE = "reviews:write"
 HOME = "/console/review"
@@ -105,7 +106,7 @@ async def undo(ask: Ask) -> Response:
 async def rest(ask: Ask) -> Response:
     """Note that the person has had a break, or goes on without one."""
     queue = await _queue(ask)
-    await _prefer(ask, {RESTED_AT: dt.datetime.now(dt.UTC).isoformat()})
+    await _prefer(ask, {RESTED_AT: (await ask.of(server.now, ask.db)).isoformat()})
     return await _on(ask, queue, "review_rested")
 
 
@@ -150,7 +151,7 @@ async def _unsafe_since_rest(ask: Ask) -> int:
     decided = await ask.of(tasks.decided, ask.db, ask.caller.tenant_id, ask.session.who)
     rested = ask.session.preferences.get(RESTED_AT)
     rested_at = dt.datetime.fromisoformat(rested) if isinstance(rested, str) else None
-    return unsafe_since_rest(decided, rested_at=rested_at, now=dt.datetime.now(dt.UTC))
+    return unsafe_since_rest(decided, rested_at=rested_at, now=await ask.of(server.now, ask.db))
 
 
 async def _prefer(ask: Ask, wanted: Mapping[str, Any]) -> None:
