@@ -15,7 +15,7 @@ pytestmark = [with_broker("redis")]
 
 @pytest.fixture
 def admin_key(db: Database, keyring: Keyring) -> str:
-    return key_of(db, keyring, "admin", "root")
+    return key_of(db, keyring, "admin", name="root")
 
 
 def test_a_stranger_is_sent_to_the_sign_in_and_back_to_the_page_afterwards(url: str, admin_key: str) -> None:

@@ -64,7 +64,7 @@ def test_pages_meet_each_row_once(url: str, db: Database, keyring: Keyring) -> N
 
 
 def test_another_tenants_trail_and_names_are_not_shown(url: str, db: Database, keyring: Keyring) -> None:
-    foreign = keys.authenticate(db, keyring, key_of(db, keyring, "admin", "other"))
+    foreign = keys.authenticate(db, keyring, key_of(db, keyring, "admin", tenant="other"))
     assert foreign is not None
     job = submit(db, keyring, 1)
     with db.begin() as connection:
@@ -75,7 +75,7 @@ def test_another_tenants_trail_and_names_are_not_shown(url: str, db: Database, k
         page = admin.get(TRAIL).text
         assert foreign.label in page
         assert "admin of other" not in page
-    with visitor(url, key_of(db, keyring, "admin", "other")) as stranger:
+    with visitor(url, key_of(db, keyring, "admin", tenant="other")) as stranger:
         page = stranger.get(TRAIL).text
         assert job.label not in page
         assert "job.pause" not in actions(page)

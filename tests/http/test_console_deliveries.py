@@ -106,7 +106,7 @@ def test_another_tenants_endpoints_do_not_exist_and_a_viewer_changes_none(url: s
     base = f"/deliveries/{made.label}"
     acts = (f"{base}/{delivery}/retry", f"{base}/recover", f"{base}/test", f"{base}/switch", f"{base}/rotate", f"{base}/delete")
     fields = {"since": "24h", "kind": "batch.completed", "enabled": "no"}
-    with visitor(url, key_of(db, keyring, "admin", "other")) as stranger:
+    with visitor(url, key_of(db, keyring, "admin", tenant="other")) as stranger:
         assert made.label not in stranger.get("/console/fleet/deliveries").text
         for path in (base, f"{base}/{delivery}"):
             assert stranger.get(f"/console/fleet{path}").status_code == 404

@@ -77,7 +77,7 @@ def test_another_tenant_sees_no_host_no_other_work_and_no_deployment(url: str, d
     worker(db, "worker@host-1")
     submit(db, keyring, 10)
     made = deployed(db, keyring, DeploymentState.CANARY)
-    with visitor(url, key_of(db, keyring, "admin", "other")) as stranger:
+    with visitor(url, key_of(db, keyring, "admin", tenant="other")) as stranger:
         page = stranger.get("/console/fleet").text
         assert "host-1" not in page
         assert "No text waits" in page

@@ -30,7 +30,7 @@ SEED = 20261130
 @pytest.fixture
 def somebody(settings: Settings, db: Database, keyring: Keyring) -> Iterator[httpx2.Client]:
     """An admin."""
-    key = key_of(db, keyring, "admin", "root")
+    key = key_of(db, keyring, "admin", name="root")
     with served(settings.but(moderation_timeout_s=0.01)) as url, visitor(url, key) as found:
         yield found
 
@@ -67,7 +67,7 @@ def test_what_others_wrote_is_text_on_every_page(
 def test_another_tenants_things_do_not_exist(settings: Settings, db: Database, keyring: Keyring) -> None:
     """Asked by an admin of another tenant, a job's pages are not there, and its name stands nowhere."""
     job = submit(db, keyring, 2, new=new_job(MARK))
-    key = key_of(db, keyring, "admin", "root", tenant="another")
+    key = key_of(db, keyring, "admin", name="root", tenant="another")
     with served(settings) as url, visitor(url, key) as stranger:
         csrf = csrf_in(stranger.get("/console/preferences").text)
         for route in routes_of(console_of(create_app(settings))):

@@ -31,7 +31,7 @@ SPREAD = "Choose the column that has the text."
 @pytest.fixture
 def person(url: str, db: Database, keyring: Keyring) -> Iterator[httpx2.Client]:
     """An operator."""
-    with visitor(url, key_of(db, keyring, "operator", "operator")) as somebody:
+    with visitor(url, key_of(db, keyring, "operator", name="operator")) as somebody:
         yield somebody
 
 
@@ -245,7 +245,7 @@ def test_an_upload_is_taken_from_the_sessions_own_form_alone(person: httpx2.Clie
 def test_a_file_larger_than_allowed_is_refused(settings: Settings, db: Database, keyring: Keyring) -> None:
     with (
         served(settings.but(files_max_bytes=1000)) as url,
-        visitor(url, key_of(db, keyring, "operator", "o")) as person,
+        visitor(url, key_of(db, keyring, "operator", name="o")) as person,
     ):
         csrf = csrf_in(person.get("/console/jobs/new").text)
         answer = person.post("/console/jobs/new/upload", data={"csrf": csrf}, files={"file": ("a.jsonl", b"x" * 2000)})

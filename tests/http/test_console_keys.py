@@ -97,7 +97,7 @@ def test_another_tenants_keys_and_sessions_do_not_exist(url: str, db: Database, 
     token = sessions.begin_by_key(db, caller, hours=1)
     found = sessions.find(db, token)
     assert found is not None
-    with visitor(url, key_of(db, keyring, "admin", "other")) as stranger:
+    with visitor(url, key_of(db, keyring, "admin", tenant="other")) as stranger:
         for path in ("/keys", "/sessions"):
             page = stranger.get(f"/console/fleet{path}").text
             assert caller.label not in page

@@ -14,7 +14,7 @@ pytestmark = [with_broker("redis")]
 def test_a_report_is_a_download_of_ones_own_job(url: str, db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 6)
     judge(db, job.label)
-    viewer = key_of(db, keyring, "viewer", "viewer")
+    viewer = key_of(db, keyring, "viewer", name="viewer")
     with visitor(url, viewer) as person:
         plain = person.get(f"/console/jobs/{job.label}/report")
         assert plain.status_code == 200
@@ -28,9 +28,9 @@ def test_a_report_is_a_download_of_ones_own_job(url: str, db: Database, keyring:
         assert event.request_id is not None
         assert person.get("/console/jobs/job_00000000000000000000000000000000/report").status_code == 404
         assert person.get("/console/jobs/x/report").status_code == 404
-    others = key_of(db, keyring, "admin", "stranger", tenant="other")
+    others = key_of(db, keyring, "admin", name="stranger", tenant="other")
     with visitor(url, others) as stranger:
         assert stranger.get(f"/console/jobs/{job.label}/report").status_code == 404
-    reviewer = key_of(db, keyring, "reviewer", "reviewer")
+    reviewer = key_of(db, keyring, "reviewer", name="reviewer")
     with visitor(url, reviewer) as person:
         assert person.get(f"/console/jobs/{job.label}/report").status_code == 403

@@ -250,9 +250,9 @@ def test_a_deleted_text_is_told_and_can_be_skipped(url: str, db: Database, keyri
 def test_an_operator_makes_a_queue_sees_how_far_it_is_and_resolves_a_case(url: str, db: Database, keyring: Keyring) -> None:
     job = job_of(db, keyring, ["one", "two", "three"])
     with (
-        visitor(url, key_of(db, keyring, "operator", "lead")) as lead,
-        visitor(url, key_of(db, keyring, "reviewer", "Ann")) as ann,
-        visitor(url, key_of(db, keyring, "reviewer", "Bob")) as bob,
+        visitor(url, key_of(db, keyring, "operator", name="lead")) as lead,
+        visitor(url, key_of(db, keyring, "reviewer", name="Ann")) as ann,
+        visitor(url, key_of(db, keyring, "reviewer", name="Bob")) as bob,
     ):
         form = {"csrf": csrf_in(lead.get("/console/review/new").text), "name": "night", "job": job.label, "second": "100"}
         assert lead.post("/console/review/new", data={**form, "second": "101"}).status_code == 400

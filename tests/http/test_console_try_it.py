@@ -32,7 +32,7 @@ HOSTILE = [
 
 @pytest.fixture
 def key(db: Database, keyring: Keyring) -> str:
-    return key_of(db, keyring, "viewer", "viewer")
+    return key_of(db, keyring, "viewer", name="viewer")
 
 
 @pytest.fixture
@@ -210,6 +210,6 @@ def test_a_long_text_is_cut_for_the_page_and_the_page_says_so(person: httpx2.Cli
 
 
 def test_a_reviewer_may_not_try(url: str, db: Database, keyring: Keyring) -> None:
-    key = key_of(db, keyring, "reviewer", "reviewer")
+    key = key_of(db, keyring, "reviewer", name="reviewer")
     with visitor(url, key) as person:
         assert person.get("/console/try").status_code == 403

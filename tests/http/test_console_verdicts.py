@@ -33,7 +33,7 @@ HOSTILE = "<script>alert(1)</script>\u202e\u0007{{ 7*7 }}'\"><img src=x onerror=
 @pytest.fixture
 def person(url: str, db: Database, keyring: Keyring) -> Iterator[httpx2.Client]:
     """A viewer of the tenant `default`."""
-    with visitor(url, key_of(db, keyring, "viewer", "viewer")) as found:
+    with visitor(url, key_of(db, keyring, "viewer", name="viewer")) as found:
         yield found
 
 
@@ -211,7 +211,7 @@ def test_a_cursor_is_of_one_tenant(url: str, person: httpx2.Client, db: Database
 
 def test_a_reviewer_sees_none_of_it(url: str, db: Database, keyring: Keyring) -> None:
     job = judged(db, keyring)
-    with visitor(url, key_of(db, keyring, "reviewer", "r")) as reviewer:
+    with visitor(url, key_of(db, keyring, "reviewer", name="r")) as reviewer:
         csrf = csrf_in(reviewer.get("/console/preferences").text)
         for path in ("verdicts", f"verdicts/{job.label}/1"):
             assert reviewer.get(f"/console/{path}").status_code == 403

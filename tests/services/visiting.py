@@ -24,7 +24,7 @@ def visitor(url: str, key: str | None = None) -> Iterator[httpx2.Client]:
         yield client
 
 
-def key_of(db: Database, keyring: Keyring, role: str, name: str | None = None, *, tenant: str = "default") -> str:
+def key_of(db: Database, keyring: Keyring, role: str, *, tenant: str = "default", name: str | None = None) -> str:
     """A new key of this role."""
     return keys.create(db, keyring, name=name or f"{role} of {tenant}", tenant=tenant, scopes=ROLES[role])
 
