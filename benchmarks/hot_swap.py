@@ -32,7 +32,7 @@ from guardfleet.settings import Settings
 from guardfleet.settings.names import for_child
 from guardfleet.store import keys
 from guardfleet.store.deployments import deployments, seats
-from guardfleet.store.deployments.deployments import Deployment
+from guardfleet.store.deployments.row import Deployment
 from guardfleet.store.jobs import views
 from guardfleet.store.postgres.database import Database
 

@@ -31,7 +31,8 @@ from guardfleet.store import files
 from guardfleet.store.files import StoredFile
 from guardfleet.store.jobs import control, unprocessed, views
 from guardfleet.store.jobs import intake as stored_intake
-from guardfleet.store.jobs.intake import NewJob, OpenJob
+from guardfleet.store.jobs.creation import NewJob
+from guardfleet.store.jobs.intake import OpenJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.keys import Caller
 from guardfleet.store.postgres.database import Database

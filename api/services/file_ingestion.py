@@ -24,7 +24,8 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import files
 from guardfleet.store.jobs import intake_recovery, views
-from guardfleet.store.jobs.intake import NewJob, OpenJob
+from guardfleet.store.jobs.creation import NewJob
+from guardfleet.store.jobs.intake import OpenJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry.logs import get_logger

@@ -6,8 +6,8 @@ from guardfleet.cli import terminal
 from guardfleet.domain.verdict import GUARD
 from guardfleet.sampling.estimates import Estimate, share_of
 from guardfleet.store.deployments import flips
-from guardfleet.store.deployments.deployments import Deployment
 from guardfleet.store.deployments.flips import Cells
+from guardfleet.store.deployments.row import Deployment
 
 SHOWN = 10  # flips, and texts that were judged differently
 

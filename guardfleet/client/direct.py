@@ -26,7 +26,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import audit, installation, migrate, verdicts
 from guardfleet.store.jobs import control, interactive, unprocessed, views
-from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.creation import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.labels import samples
 from guardfleet.store.postgres import pooler

@@ -7,7 +7,7 @@ from guardfleet.errors import RejectedError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import models
 from guardfleet.store.deployments import deployments
-from guardfleet.store.deployments.deployments import Asked, Deployment
+from guardfleet.store.deployments.row import Asked, Deployment
 from guardfleet.store.keys import Caller
 from guardfleet.store.postgres.database import Database
 

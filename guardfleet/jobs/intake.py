@@ -17,8 +17,9 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.rows.row import SeenIds, content_bytes
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store.jobs import intake, intake_recovery, views
-from guardfleet.store.jobs.intake import EncryptedShard, NewJob
+from guardfleet.store.jobs import creation, intake, intake_recovery, views
+from guardfleet.store.jobs.creation import NewJob
+from guardfleet.store.jobs.intake import EncryptedShard
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 
@@ -128,7 +129,7 @@ class Intake:
         """The secret that signs the job's callback; for a resumed job, the one that its first intake made."""
         if not self._has_callback:
             return None
-        return self.job.callback_secret or intake.stored_callback_secret(self._db, self._keyring, self.job)
+        return self.job.callback_secret or creation.stored_callback_secret(self._db, self._keyring, self.job)
 
     def _open(self, new: NewJob, addresses: Sequence[str] | None) -> intake.OpenJob:
         if new.fingerprint is not None and (found := self._go_on(new.fingerprint, new.tenant_id)):

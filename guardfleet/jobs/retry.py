@@ -21,7 +21,8 @@ from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store.jobs import intake, intake_recovery, retries, texts
-from guardfleet.store.jobs.intake import NewJob, OpenJob
+from guardfleet.store.jobs.creation import NewJob
+from guardfleet.store.jobs.intake import OpenJob
 from guardfleet.store.jobs.retries import Counts, Failed, OpenRetryError, Places
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database

@@ -19,8 +19,9 @@ from guardfleet.security.signing import is_secret, new_secret
 from guardfleet.security.ssrf import addresses_of, check_addresses, receiver_of
 from guardfleet.settings import Settings
 from guardfleet.store import models
-from guardfleet.store.jobs import intake, interactive
-from guardfleet.store.jobs.intake import NewJob, OpenJob
+from guardfleet.store.jobs import creation, interactive
+from guardfleet.store.jobs.creation import NewJob
+from guardfleet.store.jobs.intake import OpenJob
 from guardfleet.store.jobs.interactive import OnlineJob
 from guardfleet.store.policy import prompt_policies
 from guardfleet.store.postgres.database import Database
@@ -50,7 +51,7 @@ def open_job(
         models.require_detectors(db, [*plan.detectors, *plan.second_entries])
         models.require_alike(db, plan)
     admitted = replace(new, options=options, callback_secret=secret)
-    return intake.create(db, keyring, admitted, max_backlog=settings.intake.max_backlog_texts, also=also)
+    return creation.create(db, keyring, admitted, max_backlog=settings.intake.max_backlog_texts, also=also)
 
 
 def judge_now(

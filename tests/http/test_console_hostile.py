@@ -12,7 +12,7 @@ from guardfleet.jobs.intake import Intake
 from guardfleet.rows.payload import PayloadRow
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.creation import NewJob
 from guardfleet.store.postgres.database import Database
 from tests.services.console_fuzz import HOSTILE, MARK, console_of, marked, requests_of, routes_of, wrong_with
 from tests.services.fixtures import with_broker

@@ -24,7 +24,7 @@ from guardfleet.errors import ConfigurationError, RetryableError
 from guardfleet.security.encryption import OVERHEAD_BYTES, Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import files, keys
-from guardfleet.store.jobs import intake, views
+from guardfleet.store.jobs import creation, views
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import until
@@ -199,7 +199,7 @@ def test_an_intake_that_its_process_left_is_gone_on_with_by_another(
     client: TestClient, api_settings: Settings, db: Database
 ) -> None:
     file = files.get(db, ids.FILE.parse(upload(client, lines(40))), tenant_id=1)
-    opened = intake.create(db, KEYRING, new_job(name="left", input_file_id=file.public_id), max_backlog=1000)
+    opened = creation.create(db, KEYRING, new_job(name="left", input_file_id=file.public_id), max_backlog=1000)
     contents = Contents(str(api_settings.data_dir / "files"), KEYRING)
     dying = FileIntakes(db, KEYRING, api_settings, contents)
     dying.stop()  # as soon as it looks, in the middle of the file
@@ -223,7 +223,7 @@ def test_a_line_without_an_end_is_one_refused_line(client: TestClient) -> None:
 
 def test_a_batch_of_a_file_that_was_deleted_meanwhile_fails(client: TestClient, api_settings: Settings, db: Database) -> None:
     label = upload(client, lines(4))
-    opened = intake.create(db, KEYRING, new_job(name="x", input_file_id=ids.FILE.parse(label)), max_backlog=1000)
+    opened = creation.create(db, KEYRING, new_job(name="x", input_file_id=ids.FILE.parse(label)), max_backlog=1000)
     client.delete(f"/v1/files/{label}")
     intakes = FileIntakes(db, KEYRING, api_settings, Contents(str(api_settings.data_dir / "files"), KEYRING))
     intakes._take(opened, ids.FILE.parse(label))

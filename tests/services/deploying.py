@@ -4,7 +4,7 @@ from guardfleet.client.direct import DirectClient
 from guardfleet.domain.states import DeploymentState
 from guardfleet.domain.verdict import GUARD
 from guardfleet.store.deployments import deployments, seats
-from guardfleet.store.deployments.deployments import Asked, Deployment
+from guardfleet.store.deployments.row import Asked, Deployment
 from tests.services.fleet import until
 
 

@@ -14,7 +14,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import load_settings
 from guardfleet.store import models
 from guardfleet.store.jobs import views
-from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.creation import NewJob
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.partitions import ensure_day
 from guardfleet.store.postgres.database import Database

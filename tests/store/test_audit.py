@@ -16,7 +16,7 @@ from guardfleet.settings import load_settings
 from guardfleet.store import audit, files, keys, migrate
 from guardfleet.store.audit import Actor, Event, Wanted
 from guardfleet.store.events import deliveries, endpoints
-from guardfleet.store.jobs import control, intake, intake_recovery, retention, views
+from guardfleet.store.jobs import control, creation, intake, intake_recovery, retention, views
 from guardfleet.store.postgres.database import Connection, Database
 from tests.services.patience import patience
 from tests.services.poison import UNITS, change, damaged
@@ -107,7 +107,7 @@ def test_a_change_that_fails_leaves_no_row_and_a_row_that_fails_no_change(db: Da
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        intake.create(db, keyring, new_job(), max_backlog=10, also=fail)
+        creation.create(db, keyring, new_job(), max_backlog=10, also=fail)
     assert (scalar(db, "select count(*) from job"), len(trail(db))) == (0, n)
     job = submit(db, keyring, 2)
     with damaged(db, "audit_event", "refused"):
@@ -138,7 +138,7 @@ def test_a_crash_between_change_and_row_leaves_neither(db: Database, keyring: Ke
             other.execute("select pg_terminate_backend(%s, 10000)", [connection.info.backend_pid])
 
     with pytest.raises(AwayError):
-        intake.create(db, keyring, new_job(), max_backlog=10, also=die)
+        creation.create(db, keyring, new_job(), max_backlog=10, also=die)
     assert trail(db) == before
     assert scalar(db, "select count(*) from job") == 0
 
@@ -246,7 +246,7 @@ def test_each_step_of_a_dispatcher_that_deletes_or_ends_something_records_it(dat
 
 
 def test_whoever_takes_over_an_intake_and_whoever_has_nothing_to_do_is_told_apart(db: Database, keyring: Keyring) -> None:
-    job = intake.create(db, keyring, new_job(fingerprint=b"f"), max_backlog=10)
+    job = creation.create(db, keyring, new_job(fingerprint=b"f"), max_backlog=10)
     intake_recovery.let_go(db, job)
     taken = intake_recovery.take_over(db, b"f", tenant_id=1)
     assert taken is not None

@@ -14,7 +14,7 @@ from guardfleet.settings import load_settings
 from guardfleet.store import models
 from guardfleet.store.deployments import comparisons, deployments
 from guardfleet.store.deployments.comparisons import Cell
-from guardfleet.store.deployments.deployments import Asked, Deployment
+from guardfleet.store.deployments.row import Asked, Deployment
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import leases
 from guardfleet.store.shards.leases import Waits

@@ -16,7 +16,7 @@ from guardfleet.store import audit, fleet, rotation
 from guardfleet.store.audit import Wanted
 from guardfleet.store.deployments import comparisons, deployments, seats
 from guardfleet.store.deployments.comparisons import Batch, Cell, Place
-from guardfleet.store.deployments.deployments import Asked, Deployment
+from guardfleet.store.deployments.row import Asked, Deployment
 from guardfleet.store.deployments.seats import Seat
 from guardfleet.store.fleet import Sighting
 from guardfleet.store.postgres.database import Database

@@ -10,7 +10,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import models
 from guardfleet.store.deployments import deployments
-from guardfleet.store.deployments.deployments import Deployment
+from guardfleet.store.deployments.row import Deployment
 from guardfleet.store.postgres.database import Database
 from guardfleet.telemetry.logs import get_logger
 from worker.engine.interfaces import Engine

@@ -15,7 +15,7 @@ from guardfleet.domain.verdict import Model
 from guardfleet.errors import ConfigurationError, GuardfleetError, NoRoomError, RetryableError
 from guardfleet.store.deployments import deployments
 from guardfleet.store.deployments import seats as stored
-from guardfleet.store.deployments.deployments import Deployment
+from guardfleet.store.deployments.row import Deployment
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.logs import get_logger, told
 from worker.engine.factory import give_memory_back

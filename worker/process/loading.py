@@ -5,7 +5,7 @@ import time
 from guardfleet.domain.states import DeploymentState
 from guardfleet.errors import ConfigurationError
 from guardfleet.store.deployments import deployments
-from guardfleet.store.deployments.deployments import Deployment, Standing
+from guardfleet.store.deployments.row import Deployment, Standing
 from guardfleet.telemetry import metrics
 from guardfleet.telemetry.health import Health
 from guardfleet.telemetry.logs import get_logger, told

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from guardfleet.domain.states import DeploymentState
 from guardfleet.settings import Settings
-from guardfleet.store.deployments.deployments import Deployment, Standing
+from guardfleet.store.deployments.row import Deployment, Standing
 from worker.moderation.seats import Beside, Seat
 
 

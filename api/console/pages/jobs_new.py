@@ -23,7 +23,7 @@ from guardfleet.errors import RejectedError
 from guardfleet.rows.metadata import is_storable
 from guardfleet.store import files, models
 from guardfleet.store.files import StoredFile
-from guardfleet.store.jobs.intake import NewJob
+from guardfleet.store.jobs.creation import NewJob
 
 KEPT_S = 30 * DAY_S
 MOST_NAMES, MOST_NAME = 200, 200  # columns that are offered, and characters of their names

@@ -18,7 +18,7 @@ from guardfleet.sampling.estimates import share_of
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store.deployments import comparisons, deployments, seats
-from guardfleet.store.deployments.deployments import Asked, Deployment
+from guardfleet.store.deployments.row import Asked, Deployment
 from guardfleet.store.postgres.database import Database
 
 POLL_S = 0.5

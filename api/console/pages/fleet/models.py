@@ -17,7 +17,7 @@ from guardfleet.errors import RejectedError
 from guardfleet.jobs import deploying
 from guardfleet.sampling.estimates import share_of
 from guardfleet.store.deployments import comparisons, deployments, flips, seats
-from guardfleet.store.deployments.deployments import Asked, Deployment
+from guardfleet.store.deployments.row import Asked, Deployment
 
 MODELS = f"{FLEET}/models"
 HOW = {"canary": DeploymentState.CANARY, "shadow": DeploymentState.SHADOW, "all": DeploymentState.ROLLING}
