@@ -69,3 +69,12 @@ def test_a_migration_that_fails_says_so_as_any_statement(empty_database_url: str
     assert caught.value.sqlstate == "42P07"
     assert migrate.current(db) is None
     db.close()
+
+
+def test_no_statement_is_compiled_by_the_server_whatever_the_url_says(database_url: str) -> None:
+    db = Database(f"{database_url}?options=-c%20jit%3Don")
+    try:
+        with db.session() as connection:
+            assert connection.scalar("show jit") == "off"
+    finally:
+        db.close()
