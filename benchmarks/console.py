@@ -86,8 +86,8 @@ def measured(visitor: httpx2.Client, first: str, headers: dict[str, str], reques
     return {"p50_ms": round(ms[len(ms) // 2], 1), "p99_ms": round(ms[int(len(ms) * 0.99)], 1), "ends": ends}
 
 
-def walked(settings: Settings, key: str, there: Filled, requests: int) -> dict[str, Any]:
-    """Measure each page with a session of this key."""
+def walked(settings: Settings, key: str, there: Filled, requests: int, only: str) -> dict[str, Any]:
+    """Measure each page whose name begins with `only`, with a session of this key."""
     out, port = {}, settings.api.port
     process = start(settings, "api", "api")
     try:
@@ -95,6 +95,8 @@ def walked(settings: Settings, key: str, there: Filled, requests: int) -> dict[s
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as visitor:
             visitor.post("/console/sign-in", data={"key": key})
             for name, asked in pages(there).items():
+                if not name.startswith(only):
+                    continue
                 measured(visitor, *asked, 5)
                 out[name] = measured(visitor, *asked, requests)
                 print(f"{name:55} {out[name]}", file=sys.stderr, flush=True)
@@ -109,6 +111,7 @@ def main() -> None:
     parser.add_argument("--postgres", required=True, help="server on which a database may be created and dropped")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--only", default="", help="pages whose names begin so, as `a great job`")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, scratch_database(asked.postgres) as (_, url):
         settings = load_settings(
@@ -120,7 +123,7 @@ def main() -> None:
             migrate.upgrade(db)
             there = filled(db, keyring, asked.rows)
             key = keys.create(db, keyring, name="viewer", scopes=ROLES["viewer"])
-        found = walked(settings, key, there, asked.requests)
+        found = walked(settings, key, there, asked.requests, asked.only)
     print(json.dumps({"rows": there.rows, "load": os.getloadavg()[0], "pages": found}))
 
 

@@ -15,7 +15,7 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import FLAGGED_VERDICT
 from guardfleet.verdicts.encoding import severity_and_categories
 
-MOST_TEXTS = 5_000  # looked at for one page, whose figures are then good to a hundredth; 20,000 took four times as long
+MOST_TEXTS = 2_000  # looked at for one page, whose figures are then good to a hundredth; 5,000 took twice as long
 FROM_EACH = 20  # texts of a shard of a job that has more: neighbours in an input are often alike
 MOST_FLAGGED = 10_000  # in which errors are counted by code
 KEYS_FROM = 500  # texts whose metadata tell which keys there are
