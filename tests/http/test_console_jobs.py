@@ -95,6 +95,18 @@ def test_a_jobs_page_counts_its_verdicts_and_shows_hostile_names_as_text(
     assert "⟨U+202E⟩" in page
     assert "Counted over all 4 texts that are done." in page
     assert "data-live" not in page
+    assert "unrated" not in page
+    with db.begin() as connection:
+        connection.execute("update verdict set severity = -1 where seq = 0")
+    page = person.get(f"/console/jobs/{job.label}").text
+    assert re.search(r'<th scope="col" class="n">unrated</th>', page)
+    renewed = person.get(f"/console/jobs/{job.label}?counted=1", headers={"hx-request": "true"}).text
+    assert re.findall(r'<div id="(seen-[a-z]+)" hx-swap-oob="true">', renewed) == [
+        "seen-probabilities",
+        "seen-crossed",
+        "seen-slices",
+    ]
+    assert set(re.findall(r'id="(seen-[a-z]+)"', renewed)) <= set(re.findall(r'id="(seen-[a-z]+)"', page))
     mark = re.search(r'<option value="([0-9a-f]{12})">k</option>', page).group(1)
     by_key = person.get(f"/console/jobs/{job.label}?key={mark}").text
     assert "By k" in by_key
@@ -108,6 +120,12 @@ def test_a_job_is_paused_resumed_prioritised_and_cancelled(person: httpx2.Client
     at = f"/console/jobs/{job.label}"
     csrf = csrf_in(person.get(at).text)
     assert person.post(f"{at}/pause", data={}).status_code == 403
+    person.post(f"{at}/pause", data={"csrf": csrf})
+    paused = person.get(at).text
+    assert "until somebody resumes it" in paused
+    assert "guardfleet resume" not in paused + person.get("/console/jobs").text
+    assert "Texts/s" not in paused
+    person.post(f"{at}/resume", data={"csrf": csrf})
     for step, fields, done in (
         ("pause", {}, "job_paused"),
         ("resume", {}, "job_resumed"),
@@ -122,7 +140,7 @@ def test_a_job_is_paused_resumed_prioritised_and_cancelled(person: httpx2.Client
     assert person.post(f"{at}/priority", data={"csrf": csrf, "priority": "1000"}).status_code == 400
     whose = f"subject = '{job.label}' and actor_kind = 'key' and action <> 'job.create'"
     acts = scalar(db, f"select array_agg(action order by id) from audit_event where {whose}")
-    assert acts == ["job.pause", "job.resume", "job.prioritise", "job.cancel"]
+    assert acts == ["job.pause", "job.resume", "job.pause", "job.resume", "job.prioritise", "job.cancel"]
 
 
 def test_failed_texts_are_judged_again_once_and_verdicts_are_downloaded_with_a_trace(

@@ -43,6 +43,23 @@ def test_pace_and_eta_follow_the_last_minute(db: Database, keyring: Keyring) -> 
     assert replace(nearly, seen_at=now.seen_at + dt.timedelta(seconds=8)).eta_s is None  # no matter of pace
 
 
+def test_a_pause_is_no_time_without_progress(db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 40, shard_texts=10)
+    finish(db, took(db, job, 0))
+    before = views.get(db, job.public_id)
+    control.pause(db, job.id)
+    later(db, 3600)
+    with db.begin() as connection:
+        connection.execute("update job set paused_at = paused_at - interval '3600 s'")
+    assert views.get(db, job.public_id).texts_per_s < 1e-3
+    control.resume(db, job.id)
+    after = views.get(db, job.public_id)
+    assert after.idle_s == pytest.approx(before.idle_s, abs=2)
+    assert after.pace == before.pace
+    control.resume(db, job.id)
+    assert views.get(db, job.public_id).progressed_at == after.progressed_at
+
+
 def test_a_job_says_why_it_stands_still(db: Database, keyring: Keyring) -> None:
     job = submit(db, keyring, 2, shard_texts=1)
     assert "no dispatcher is running" in str(diagnosis.explain(db, job, SETTINGS))

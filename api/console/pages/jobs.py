@@ -57,14 +57,16 @@ async def listing(ask: Ask) -> Response:
 
 
 async def show(ask: Ask) -> Response:
-    """Show a job; to htmx, its progress alone."""
-    job = await _job(ask)
+    """Show a job; to htmx, its progress alone, or with what was counted of its verdicts, if `counted` asks for that."""
+    job, key = await _job(ask), ask.query.get("key")
     still = await ask.of(diagnosis.explain, ask.db, job, ask.context.settings)
     values: dict[str, Any] = {"job": job, "still": still, "price": ask.context.settings.price_per_device_hour}
-    if ask.is_fragment:
+    if ask.is_fragment and "counted" not in ask.query:
         return ask.render("jobs/progress.html", **values)
+    values |= {"seen": await ask.of(overview, ask.db, job, key), "key": key}
+    if ask.is_fragment:
+        return ask.render("jobs/renewed.html", **values)
     values |= {
-        "seen": await ask.of(overview, ask.db, job, ask.query.get("key")),
         "errors": await ask.of(sampled.errors, ask.db, job),
         "refused": await ask.of(lambda: list(unprocessed.refused(ask.db, job, limit=REFUSED_SHOWN)) if job.rejected else []),
         "deliveries": await ask.of(endpoints.deliveries_of, ask.db, job.public_id, tenant_id=ask.caller.tenant_id)

@@ -11,6 +11,9 @@ from guardfleet.store.events.outbox import ENDED, emit
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import CANCELLING_JOB, OPEN_JOB, OPEN_SHARD, READY_SHARD
 
+AS_BEFORE_PAUSE = """case when paused_at is null or progressed_at is null then progressed_at
+                          else now() - greatest(paused_at - progressed_at, interval '0') end"""
+
 
 def cancel(db: Database, job_id: int) -> None:
     """Stop a job: ready shards are dropped, leased ones may finish, no more texts are taken, verdicts stay. Safe to call twice."""
@@ -63,9 +66,12 @@ def pause(db: Database, job_id: int) -> None:
 
 
 def resume(db: Database, job_id: int) -> None:
-    """Resume a paused job. Safe to call twice; RejectedError if it has ended."""
+    """Resume a paused job. Safe to call twice; RejectedError if it has ended.
+
+    The pause does not count as time without progress: the pace goes on from where it was.
+    """
     with db.begin() as connection:
-        _mark(connection, job_id, "paused_at = null", "job.resume")
+        _mark(connection, job_id, f"progressed_at = {AS_BEFORE_PAUSE}, paused_at = null", "job.resume")
 
 
 def prioritise(db: Database, job_id: int, priority: int) -> None:
