@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from guardfleet.domain.scopes import REVIEW
 from guardfleet.store.keys import Caller
 
 HOME = "/console/"
@@ -24,7 +25,7 @@ AREAS = (
     Area("try", "Try it", "moderate"),
     Area("jobs", "Jobs", "batches:read"),
     Area("verdicts", "Verdicts", "batches:read"),
-    Area("review", "Review", "reviews:write"),
+    Area("review", "Review", REVIEW),
     Area("policies", "Policies", "policies:read"),
     Area("lists", "Lists", "policies:read"),
     Area("fleet", "Fleet", "batches:read"),

@@ -43,14 +43,21 @@ class QueueOptions:
             raise RejectedError(f"the name must have 1 to {MOST_NAME} printable characters.", param="name")
         for name in ("second_share", "golden_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise RejectedError(f"{name} must be a share from 0 to 1.", param=name)
+                raise RejectedError("a share of texts must be from 0 to 100 percent.", param=name)
         if not LEAST_LEASE_S <= self.lease_s <= MOST_LEASE_S:
-            raise RejectedError(f"lease_s must be from {LEAST_LEASE_S} to {MOST_LEASE_S} seconds.", param="lease_s")
+            raise RejectedError(
+                f"a text can go to another person after {LEAST_LEASE_S} to {MOST_LEASE_S:,} seconds.", param="lease_s"
+            )
         if not 0 <= self.break_after <= MOST_BREAK_AFTER:
-            raise RejectedError(f"break_after must be from 0 (never) to {MOST_BREAK_AFTER} texts.", param="break_after")
+            raise RejectedError(
+                f"a break can be suggested after 1 to {MOST_BREAK_AFTER} unsafe texts, or never (0).", param="break_after"
+            )
         some = self.reviewers or ()
         if len(some) > MOST_REVIEWERS or not all(0 < len(one) <= MOST_WHO and one.isprintable() for one in some):
-            raise RejectedError(f"reviewers must be at most {MOST_REVIEWERS:,} ids of people.", param="reviewers")
+            raise RejectedError(
+                f"a queue has at most {MOST_REVIEWERS:,} reviewers, an id of up to {MOST_WHO} printable characters each.",
+                param="reviewers",
+            )
 
     def admits(self, who: str) -> bool:
         """Return whether this person reviews here."""

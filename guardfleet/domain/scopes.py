@@ -9,19 +9,20 @@ ALL = "all"
 AUDIT = "audit:read"
 ERASE, HOLD = "erasures:write", "holds:write"
 MANAGE_KEYS = "keys:write"
+REVIEW = "reviews:write"
 # Scopes that `all` does not include: who works with texts need not see who else does, destroy them for good, forbid it, or let
 # others in.
 APART = (AUDIT, ERASE, HOLD, MANAGE_KEYS)
 SCOPES = (
     ALL, "batches:read", "batches:write", "files:read", "files:write", "moderate", "policies:read", "policies:write",
-    "reviews:write", "webhooks:read", "webhooks:write", *APART,
+    REVIEW, "webhooks:read", "webhooks:write", *APART,
 )  # fmt: skip
 # What people do, as scopes. A reviewer sees the texts that wait for a person, one at a time, and exports nothing.
 ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "viewer": ("batches:read", "files:read", "moderate", "policies:read", "webhooks:read"),
-        "reviewer": ("reviews:write",),
-        "operator": ("batches:write", "files:write", "moderate", "policies:write", "reviews:write", "webhooks:write"),
+        "reviewer": (REVIEW,),
+        "operator": ("batches:write", "files:write", "moderate", "policies:write", REVIEW, "webhooks:write"),
         "admin": (ALL, AUDIT, MANAGE_KEYS),
     }
 )

@@ -29,6 +29,7 @@ from guardfleet.verdicts.page import Content
 AT_ONCE = 50  # texts that a queue without tasks takes in
 PAGE = 500
 DIGEST_CHARS = 12
+MOST_NAMED = 5  # of wrong ids, in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Shown:
 
 def create(db: Database, tenant_id: int, options: QueueOptions, *, job: str | None, sample: str | None) -> Queue:
     """Make a queue of a sample, or of what the policy reviews of a job or of all. Raises NotFoundError, RejectedError."""
+    _require_keys(db, tenant_id, options)
     if job is not None and sample is not None:
         raise RejectedError("a queue has the texts of a job or of a sample: name one of them.", param="sample")
     if sample is not None:
@@ -49,6 +51,20 @@ def create(db: Database, tenant_id: int, options: QueueOptions, *, job: str | No
         return queues.create(db, tenant_id, options, job_id=drawn.job_id, sample_id=drawn.id)
     job_id = None if job is None else views.get(db, ids.JOB.parse(job), tenant_id=tenant_id).id
     return queues.create(db, tenant_id, options, job_id=job_id)
+
+
+def change(db: Database, queue: Queue, options: QueueOptions) -> None:
+    """Change a queue. Raises RejectedError."""
+    _require_keys(db, queue.tenant_id, options)
+    queues.change(db, queue, options)
+
+
+def _require_keys(db: Database, tenant_id: int, options: QueueOptions) -> None:
+    """Refuse keys that cannot review: nobody could. People who sign in by name need not have done so yet."""
+    named = [who for who in options.reviewers or () if who.startswith(ids.KEY.prefix)]
+    wrong = [who for who in named if who not in progress.people(db, tenant_id)] if named else []
+    if wrong:
+        raise RejectedError(f"{', '.join(wrong[:MOST_NAMED])}: no key of yours that may review.", param="reviewers")
 
 
 def queue_for(db: Database, tenant_id: int, public_id: uuid.UUID, *, who: str) -> Queue:

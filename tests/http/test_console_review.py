@@ -1,5 +1,6 @@
 """Reviewing in the console, without scripts: who sees which queue and text, what a form may do, and that texts stay text."""
 
+import html
 import re
 from typing import Any
 
@@ -23,8 +24,9 @@ from guardfleet.store.shards import completion
 from guardfleet.store.shards.completion import Row
 from tests.services.fixtures import with_broker
 from tests.services.judged import LISTED, UNSAFE
-from tests.services.stored import MODEL, new_job, took
+from tests.services.stored import MODEL, new_job, scalar, submit, took
 from tests.services.visiting import csrf_in, key_of, visitor
+from tests.services.visiting import send as post
 from tests.store.test_policies import TENANT, activated, finished
 from tests.store.test_reviewing import REVIEW
 
@@ -255,11 +257,11 @@ def test_an_operator_makes_a_queue_sees_how_far_it_is_and_resolves_a_case(url: s
         visitor(url, key_of(db, keyring, "reviewer", name="Bob")) as bob,
     ):
         form = {"csrf": csrf_in(lead.get("/console/review/new").text), "name": "night", "job": job.label, "second": "100"}
-        assert lead.post("/console/review/new", data={**form, "second": "101"}).status_code == 400
-        assert lead.post("/console/review/new", data={**form, "job": "job_" + "0" * 32}).status_code == 404
+        assert lead.post("/console/review/new", data={**form, "second": "101"}).status_code == 422
+        assert lead.post("/console/review/new", data={**form, "job": "job_" + "0" * 32}).status_code == 422
         made = lead.post("/console/review/new", data=form)
         assert "The queue is made." in follow(lead, made)
-        assert lead.post("/console/review/new", data=form).status_code == 400
+        assert lead.post("/console/review/new", data=form).status_code == 422
         base = made.headers["location"].partition("/results")[0]
         queue = reviewing.queue_for(db, TENANT, _uuid(base), who="x")
         for person, said in ((ann, ("safe", "unsafe", "safe")), (bob, ("safe", "safe", "safe"))):
@@ -290,6 +292,31 @@ def _uuid(path: str) -> Any:
     from guardfleet.domain import ids
 
     return ids.QUEUE.parse(path.rsplit("/", 1)[1])
+
+
+def test_a_wrong_form_of_a_queue_is_shown_again_with_what_is_wrong(url: str, db: Database, keyring: Keyring) -> None:
+    foreign = keys.authenticate(db, keyring, key_of(db, keyring, "reviewer", tenant="other"))
+    ann = keys.authenticate(db, keyring, key_of(db, keyring, "reviewer", name="Ann"))
+    elsewhere = submit(db, keyring, 1, new=new_job(tenant_id=keys.tenant_id(db, "other"))).label
+    with visitor(url, key_of(db, keyring, "operator")) as lead:
+        assert re.search(rf"Ann\s*<code>{ann.label}", lead.get("/console/review/new").text)
+        typed = {"name": "night shift", "second": "37", "break_after": "9"}
+        for wrong, said in (
+            ({"job": "job_" + "0" * 32}, "Nothing was stored: there is no"),
+            ({"job": elsewhere}, "Nothing was stored: there is no"),
+            ({"reviewers": f"{ann.label}\n{foreign.label}"}, f"{foreign.label}: no key of yours that may review."),
+            ({"lease_s": "1"}, "a text can go to another person after"),
+        ):
+            answer = post(lead, "/review/new", **typed, **wrong)
+            assert answer.status_code == 422, answer.text
+            page = html.unescape(answer.text)
+            assert said in page
+            assert all(f'value="{value}"' in page for value in typed.values()), page
+        assert scalar(db, "select count(*) from review_queue") == 0
+        made = post(lead, "/review/new", **typed, reviewers=f"{ann.label}\noidc|somebody")
+        queue = made.headers["location"].split("/results")[0]
+        answer = post(lead, queue.removeprefix("/console") + "/change", **typed, reviewers=foreign.label)
+        assert (answer.status_code, foreign.label in answer.text) == (422, True)
 
 
 def test_the_pages_speak_chinese(url: str, db: Database, keyring: Keyring) -> None:

@@ -1,20 +1,23 @@
 """What became of a queue of reviews: counts, pairs of answers, cases in which two people differ, and their resolution."""
 
 import datetime as dt
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from psycopg.rows import class_row
 
+from guardfleet.domain import ids
 from guardfleet.domain.labels import Source
 from guardfleet.domain.reviews import Kind
+from guardfleet.domain.scopes import ALL, REVIEW
 from guardfleet.store.labels import labels
 from guardfleet.store.labels.labels import Given
 from guardfleet.store.labels.queues import Queue
 from guardfleet.store.labels.tasks import Answer, Outcome
 from guardfleet.store.postgres.database import Database
+from guardfleet.store.words import public_id
 
+MOST_PEOPLE = 1000
 PAIR = f"""from review_task f join review_task s on s.job_id = f.job_id and s.seq = f.seq and s.kind = {Kind.SECOND}
            left join review_task r on r.job_id = f.job_id and r.seq = f.seq and r.kind = {Kind.RESOLUTION}
            where f.queue_id = %(queue)s and f.kind = {Kind.FIRST} and f.decided_at is not null and s.decided_at is not null"""
@@ -152,12 +155,17 @@ def resolve(db: Database, queue: Queue, case: Case, answer: Answer) -> Outcome:
     return Outcome.DONE
 
 
-def people(db: Database, tenant_id: int) -> Sequence[tuple[str, str]]:
-    """Return id and name of those who are signed in to the tenant, whom a queue may be given to."""
+def people(db: Database, tenant_id: int) -> dict[str, str]:
+    """Return the names of those whom a queue may be given to, by id: keys that may review, and who is signed in."""
     with db.session() as connection:
         rows = connection.execute(
-            """select distinct on (who) who, name from console_session where tenant_id = %(tenant)s and expires_at > now()
-               order by who, id desc limit 200""",
-            {"tenant": tenant_id},
+            f"""select distinct on (who) who, name from (
+                  select who, name, id from console_session where tenant_id = %(tenant)s and expires_at > now()
+                  union all
+                  select {public_id(ids.KEY)}, name, 0 from api_key
+                  where tenant_id = %(tenant)s and revoked_at is null and (expires_at is null or expires_at > now())
+                    and scopes && %(scopes)s::text[]) x
+                order by who, id desc limit {MOST_PEOPLE}""",
+            {"tenant": tenant_id, "scopes": [ALL, REVIEW]},
         )
-        return [(row.who, row.name) for row in rows]
+        return {row.who: row.name for row in rows}

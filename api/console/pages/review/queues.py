@@ -1,5 +1,8 @@
 """Queues for those who run them: made, changed, how far they are, how far people agree, and the cases in which they differ."""
 
+from collections.abc import Mapping
+from http import HTTPStatus
+
 from starlette.responses import Response
 
 from api.console.asking import NOTICES, Ask
@@ -9,9 +12,11 @@ from api.http.problems import ProblemError
 from guardfleet.domain import ids
 from guardfleet.domain.reviews import MOST_LEASE_S, QueueOptions
 from guardfleet.domain.verdict import Category, Severity, category_names
+from guardfleet.errors import RejectedError
 from guardfleet.jobs import reviewing
 from guardfleet.sampling.estimates import share_of
 from guardfleet.sampling.reliability import alpha
+from guardfleet.store import keys
 from guardfleet.store.jobs import views
 from guardfleet.store.labels import progress, queues
 from guardfleet.store.labels.progress import Pair
@@ -23,6 +28,7 @@ HOME = "/console/review"
 CASES = 50  # of a page
 MOST_ID_DIGITS = 18
 LEVELS = ("nominal", "ordinal")
+SOURCES = ("job", "sample")
 NOTICES |= {
     "review_made": "The queue is made.",
     "review_changed": "The queue is changed.",
@@ -36,30 +42,57 @@ RESOLVED = {Outcome.DONE: "review_resolved", Outcome.KNOWN: "review_already", Ou
 
 async def form(ask: Ask) -> Response:
     """Show the form of a new queue."""
-    people = await ask.of(progress.people, ask.db, ask.caller.tenant_id)
-    job, sample = (ask.query.get(name, "") for name in ("job", "sample"))
-    return ask.render("review/queue.html", queue=None, options=QueueOptions("new"), people=people, job=job, sample=sample)
+    return await _form(ask, None, _shown(QueueOptions("new")) | {"name": ""} | {name: ask.query.get(name, "") for name in SOURCES})
 
 
 async def create(ask: Ask) -> Response:
-    """Make a queue."""
-    job, sample = (ask.form.get(name, "").strip() or None for name in ("job", "sample"))
-    made = await ask.of(reviewing.create, ask.db, ask.caller.tenant_id, _options(ask, is_open=True), job=job, sample=sample)
+    """Make a queue; show the form again, as it was filled in, with what is wrong in it."""
+    job, sample = (ask.form.get(name, "").strip() or None for name in SOURCES)
+    try:
+        made = await ask.of(reviewing.create, ask.db, ask.caller.tenant_id, _options(ask, is_open=True), job=job, sample=sample)
+    except RejectedError as wrong:
+        return await _form(ask, None, _typed(ask), wrong)
     return ask.back(f"{HOME}/{made.label}/results", done="review_made")
 
 
 async def show(ask: Ask) -> Response:
     """Show the form of a queue."""
     queue = await _queue(ask)
-    people = await ask.of(progress.people, ask.db, ask.caller.tenant_id)
-    return ask.render("review/queue.html", queue=queue, options=queue.options, people=people, job=queue.job, sample=queue.sample)
+    return await _form(ask, queue, _shown(queue.options))
 
 
 async def change(ask: Ask) -> Response:
-    """Change a queue."""
+    """Change a queue; show the form again, as it was filled in, with what is wrong in it."""
     queue = await _queue(ask)
-    await ask.of(queues.change, ask.db, queue, _options(ask, is_open="is_open" in ask.form))
+    try:
+        await ask.of(reviewing.change, ask.db, queue, _options(ask, is_open="is_open" in ask.form))
+    except RejectedError as wrong:
+        return await _form(ask, queue, _typed(ask), wrong)
     return ask.back(f"{HOME}/{queue.label}/results", done="review_changed")
+
+
+async def _form(ask: Ask, queue: Queue | None, typed: Mapping[str, str], wrong: RejectedError | None = None) -> Response:
+    people = await ask.of(progress.people, ask.db, ask.caller.tenant_id)
+    status = HTTPStatus.OK if wrong is None else HTTPStatus.UNPROCESSABLE_ENTITY
+    return ask.render("review/queue.html", status, queue=queue, typed=typed, people=people, wrong=wrong)
+
+
+def _shown(options: QueueOptions) -> dict[str, str]:
+    """Return options as the fields of the form have them; a switch that is on has any value."""
+    return {
+        "name": options.name,
+        "reviewers": "\n".join(options.reviewers or ()),
+        "second": str(round(100 * options.second_share)),
+        "golden": str(round(100 * options.golden_share)),
+        "break_after": str(options.break_after),
+        "lease_s": str(options.lease_s),
+        "shows_verdict": "on" if options.shows_verdict else "",
+        "is_open": "on" if options.is_open else "",
+    }
+
+
+def _typed(ask: Ask) -> dict[str, str]:
+    return {name: ask.form.get(name, "") for name in (*_shown(QueueOptions("new")), *SOURCES)}
 
 
 async def results(ask: Ask) -> Response:
@@ -83,13 +116,16 @@ async def case(ask: Ask) -> Response:
     queue = await _queue(ask)
     found = await ask.of(reviewing.case, ask.db, queue, whole(ask.path["task"]))
     shown = await ask.of(reviewing.show, ask.db, ask.context.keyring, found.job_id, found.seq)
+    names = await ask.of(progress.people, ask.db, ask.caller.tenant_id)
+    names |= await ask.of(keys.names, ask.db, ask.caller.tenant_id, [found.first_by, found.second_by, found.resolved_by or ""])
     said = [
         (found.first_by, _word(found.first), category_names(Category(found.first_categories))),
         (found.second_by, _word(found.second), category_names(Category(found.second_categories))),
     ]
     return ask.render(
-        "review/case.html", queue=queue, case=found, said=said, words=_word, severities=SEVERITIES, categories=CATEGORY_KEYS,
-        text=None if shown.content is None else Text.of(shown.content, shown.evidence), verdict=shown.verdict,
+        "review/case.html", queue=queue, case=found, said=said, words=_word, names=names, severities=SEVERITIES,
+        categories=CATEGORY_KEYS, verdict=shown.verdict,
+        text=None if shown.content is None else Text.of(shown.content, shown.evidence),
         is_own=ask.session.who in (found.first_by, found.second_by),
         prefers={name: ask.session.preferences.get(f"review_{name}") is not False for name in ("veil", "mask", "grey")},
     )  # fmt: skip

@@ -13,6 +13,7 @@ from api.console.pages.review.text import CATEGORY_KEYS, SEVERITIES, Text
 from api.console.routing import action, page
 from guardfleet.domain import ids
 from guardfleet.domain.reviews import MOST_BREAK_AFTER, unsafe_since_rest
+from guardfleet.domain.scopes import REVIEW
 from guardfleet.domain.verdict import Severity
 from guardfleet.jobs import reviewing
 from guardfleet.store import sessions
@@ -21,7 +22,7 @@ from guardfleet.store.labels.queues import Queue
 from guardfleet.store.labels.tasks import Held, Outcome
 from guardfleet.store.postgres import server
 
-SCOPE = "reviews:write"
+SCOPE = REVIEW
 HOME = "/console/review"
 SWITCHES = ("review_veil", "review_mask", "review_grey")  # on unless somebody turns them off
 BREAK_AFTER, RESTED_AT = "review_break_after", "review_rested_at"
