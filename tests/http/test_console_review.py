@@ -279,10 +279,10 @@ def test_an_operator_makes_a_queue_sees_how_far_it_is_and_resolves_a_case(url: s
         assert "Resolved: this decision counts" in send(lead, page, case, label="unsafe")
         assert "already" in send(lead, page, case, label="safe")
         assert [one.source for one in labels.page(db, TENANT, limit=9)][-1] == 4
-        changed = lead.post(f"{base}/change", data={**form, "name": "day", "reviewers": "key_1\nkey_1\n key_2 "})
+        changed = lead.post(f"{base}/change", data={**form, "name": "day", "reviewers": "p:1\np:1\n p:2 "})
         assert "The queue is changed." in follow(lead, changed)
         assert "closed" in lead.get(f"{base}/results").text
-        assert "key_1\nkey_2</textarea>" in lead.get(f"{base}/change").text
+        assert "p:1\np:2</textarea>" in lead.get(f"{base}/change").text
         assert ann.get(base).status_code == 404
     actions = [event.action for event in audit.events(db, Wanted()) if event.action.startswith("review_queue")]
     assert actions == ["review_queue.create", "review_queue.update"]

@@ -10,7 +10,7 @@ from api.console.pages.review.text import CATEGORY_KEYS, SEVERITIES, Text
 from api.console.routing import action, page
 from api.http.problems import ProblemError
 from guardfleet.domain import ids
-from guardfleet.domain.reviews import MOST_LEASE_S, QueueOptions
+from guardfleet.domain.reviews import QueueOptions
 from guardfleet.domain.verdict import Category, Severity, category_names
 from guardfleet.errors import RejectedError
 from guardfleet.jobs import reviewing
@@ -155,17 +155,21 @@ async def _queue(ask: Ask) -> Queue:
 
 
 def _options(ask: Ask, *, is_open: bool) -> QueueOptions:
+    """Return the options of the form. Raises RejectedError for what no queue can have."""
     named = tuple(dict.fromkeys(one.strip() for one in ask.form.get("reviewers", "").splitlines() if one.strip()))
-    return QueueOptions(
-        name=ask.form.get("name", "").strip(),
-        reviewers=named or None,
-        second_share=ask.number("second", otherwise=10, most=100) / 100,
-        golden_share=ask.number("golden", otherwise=0, most=100) / 100,
-        break_after=ask.number("break_after", otherwise=20),
-        shows_verdict="shows_verdict" in ask.form,
-        lease_s=ask.number("lease_s", otherwise=900, most=MOST_LEASE_S),
-        is_open=is_open,
-    )
+    try:
+        return QueueOptions(
+            name=ask.form.get("name", "").strip(),
+            reviewers=named or None,
+            second_share=ask.number("second", otherwise=10) / 100,
+            golden_share=ask.number("golden", otherwise=0) / 100,
+            break_after=ask.number("break_after", otherwise=20),
+            shows_verdict="shows_verdict" in ask.form,
+            lease_s=ask.number("lease_s", otherwise=900),
+            is_open=is_open,
+        )
+    except ProblemError as wrong:  # no number
+        raise RejectedError(str(wrong.detail), param=wrong.param) from None
 
 
 def _agreement(pairs: list[Pair]) -> list[tuple[str, object]]:
