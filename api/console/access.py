@@ -83,6 +83,13 @@ class Access:
         hours = self._context.settings.console.session_hours
         self._give(request, response, COOKIE, self._signer().sign(token).decode(), int(3600 * hours))
 
+    async def end(self, request: Request) -> None:
+        """End the session of this browser, if it has one: nobody else goes on with it."""
+        token = self.token_of(request)
+        if token is not None:
+            await in_thread(sessions.end, self._context.db, token)
+            self.forget(token)
+
     def clear(self, request: Request, response: Response) -> None:
         """Take the cookie back."""
         self._give(request, response, COOKIE, "", 0)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from guardfleet.domain.scopes import REVIEW
+from guardfleet.domain.scopes import AUDIT, MANAGE_KEYS, REVIEW
 from guardfleet.store.keys import Caller
 
 HOME = "/console/"
@@ -30,8 +30,10 @@ AREAS = (
     Area("lists", "Lists", "policies:read"),
     Area("fleet", "Fleet", "batches:read"),
 )
+OF_FLEET = (Area("fleet/audit", "Audit trail", AUDIT), Area("fleet/keys", "Keys", MANAGE_KEYS))  # for whom there is no Fleet
 
 
 def areas_of(caller: Caller) -> list[Area]:
     """Return the areas that somebody may enter."""
-    return [area for area in AREAS if caller.may(area.scope)]
+    found = [area for area in AREAS if caller.may(area.scope)]
+    return found if AREAS[-1] in found else found + [area for area in OF_FLEET if caller.may(area.scope)]

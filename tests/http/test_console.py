@@ -8,6 +8,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys, sessions
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import with_broker
+from tests.services.stored import scalar
 from tests.services.visiting import csrf_in, key_of, visitor
 
 pytestmark = [with_broker("redis")]
@@ -100,6 +101,25 @@ def test_a_role_sees_its_own_areas(url: str, db: Database, keyring: Keyring, rol
         assert re.findall(r">([^<>]+)</a>", menu) == areas
         if role == "reviewer":
             assert person.get("/console/jobs").status_code == 403
+
+
+def test_signing_in_again_ends_the_session_before_it(url: str, admin_key: str, db: Database, keyring: Keyring) -> None:
+    with visitor(url, admin_key) as person, visitor(url) as thief:
+        thief.cookies.update(person.cookies)
+        assert thief.get("/console/jobs").status_code == 200
+        person.post("/console/sign-in", data={"key": key_of(db, keyring, "viewer")})
+        assert scalar(db, "select array_agg(name) from console_session") == ["viewer of default"]
+        assert thief.get("/console/jobs").status_code == 303
+        assert "Jobs" in person.get("/console/jobs").text
+    assert scalar(db, "select count(*) from audit_event where action = 'session.end'") == 1
+
+
+def test_who_may_read_the_trail_alone_is_led_to_it(url: str, db: Database, keyring: Keyring) -> None:
+    with visitor(url, keys.create(db, keyring, name="auditor", scopes=("audit:read",))) as auditor:
+        assert auditor.get("/console/").headers["location"] == "/console/fleet/audit"
+        page = auditor.get("/console/fleet/audit")
+        assert page.status_code == 200
+        assert '<a href="/console/fleet/audit" aria-current="page">Audit trail</a>' in page.text
 
 
 def test_pages_are_in_the_language_that_somebody_prefers(url: str, admin_key: str) -> None:

@@ -22,6 +22,7 @@ def test_a_report_is_a_download_of_ones_own_job(url: str, db: Database, keyring:
         assert plain.headers["cache-control"] == "no-store"
         assert "Moderation report" in plain.text
         assert "text 0" not in plain.text
+        assert person.head(f"/console/jobs/{job.label}/report?texts=1").status_code == 200
         assert not list(audit.events(db, audit.Wanted(actions=["job.export"])))
         assert "text 0" in person.get(f"/console/jobs/{job.label}/report?texts=1").text
         (event,) = audit.events(db, audit.Wanted(actions=["job.export"]))

@@ -4,6 +4,7 @@ from starlette.responses import Response
 
 from api.console.asking import Ask
 from api.console.routing import page
+from api.http.head_method import has_body
 from api.http.threads import beside
 from guardfleet.domain import ids
 from guardfleet.report.contents import gather
@@ -14,7 +15,7 @@ from guardfleet.store.jobs import views
 async def download(ask: Ask) -> Response:
     """Send the report; with `texts=1` the examples have their texts, and it is recorded as an export."""
     job = await ask.of(views.get, ask.db, ids.JOB.parse(ask.path["job"]), tenant_id=ask.caller.tenant_id)
-    with_text = ask.query.get("texts") == "1"
+    with_text = ask.query.get("texts") == "1" and has_body(ask.request)  # whoever asks for the head alone exports nothing
     context = ask.context
 
     def made() -> str:

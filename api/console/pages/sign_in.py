@@ -40,6 +40,7 @@ async def by_key(request: Request) -> Response:
         access.count_failure(request)
         return _form(request, REFUSED, error=WRONG_KEY, to=to)
     audit.act_as(audit.Actor(KEY, caller.label, request.state.request_id))
+    await access.end(request)
     token = await in_thread(sessions.begin_by_key, context.db, caller, hours=context.settings.console.session_hours)
     response = RedirectResponse(to, 303)
     access.remember(request, response, token)
@@ -47,10 +48,8 @@ async def by_key(request: Request) -> Response:
 
 
 async def out(ask: Ask) -> Response:
-    """End the session."""
-    token = ask.access.token_of(ask.request) or ""
-    await ask.of(sessions.end, ask.db, token)
-    ask.access.forget(token)
+    """Sign out."""
+    await ask.access.end(ask.request)
     response = RedirectResponse(f"{SIGN_IN}?done=signed_out", 303)
     ask.access.clear(ask.request, response)
     return response

@@ -41,6 +41,7 @@ async def back(request: Request) -> Response:
     claims = await oidc.Issuer(_settings(request)).claims(attempt, given["code"])
     person = await in_thread(oidc.person_of, context.db, claims, context.settings.console)
     audit.act_as(audit.Actor(PERSON, person.who, request.state.request_id))
+    await access.end(request)
     token = await in_thread(sessions.begin, context.db, person, hours=context.settings.console.session_hours)
     response = RedirectResponse(local(attempt.to), 303)
     access.remember(request, response, token)
