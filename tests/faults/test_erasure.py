@@ -46,6 +46,17 @@ def own(folder: pathlib.Path) -> Iterator[tuple[OwnPostgres, Database]]:
             server.stop()
 
 
+@contextmanager
+def elsewhere(server: OwnPostgres) -> Iterator[None]:
+    """A transaction that has a snapshot, in another database of the server."""
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute("create database elsewhere")
+    with psycopg.connect(urlsplit(server.url)._replace(path="/elsewhere").geturl()) as other:
+        other.execute("set transaction isolation level repeatable read")
+        other.execute("select count(*) from pg_class")
+        yield
+
+
 def backed_up(server: OwnPostgres, db: Database, archive: pathlib.Path, copy: pathlib.Path) -> None:
     """Begin to archive the WAL, and copy the data folder as a base backup does."""
     owner = Owner.here()
@@ -107,7 +118,8 @@ def test_a_copy_that_replays_the_wal_has_nothing_of_the_person(keyring: Keyring,
 
 @pytest.mark.parametrize("how", ["by subject", "as a whole"])
 def test_rewriting_leaves_no_byte_in_the_tables_files(keyring: Keyring, tmp_path: pathlib.Path, how: str) -> None:
-    with own(tmp_path / "first") as (server, db):
+    """A transaction of another database, from before the erasure, is no reason to keep a row, and is not waited for."""
+    with own(tmp_path / "first") as (server, db), elsewhere(server):
         jobs = [judged(db, keyring), judged(db, keyring)]
         blobs = [
             bytes(blob)[:32] for blob in values(db, "select blob from shard_payload where shard_no in (0, 1)")

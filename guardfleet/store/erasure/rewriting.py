@@ -21,9 +21,12 @@ SHARED = {
     "label": ("beside", "jobs"), "sample_text": ("beside", "jobs"), "job": ("jobs",),
 }  # fmt: skip
 STATISTICS = "pg_statistic"
+# For a transaction in another database PostgreSQL keeps no rows of this one; for a standby's, which names none, it does.
 OLDER = """select exists (
-             select from (select backend_xmin as xmin from pg_stat_activity where pid <> pg_backend_pid()
-                          union all select xmin from pg_replication_slots union all select transaction from pg_prepared_xacts) o,
+             select from (select backend_xmin as xmin from pg_stat_activity
+                          where pid <> pg_backend_pid() and coalesce(datname, current_database()) = current_database()
+                          union all select xmin from pg_replication_slots
+                          union all select transaction from pg_prepared_xacts where database = current_database()) o,
                          (select xmin as done from erasure where id = any(%(ids)s::int8[])) e
              where o.xmin is not null and age(o.xmin) >= age(e.done))"""
 
