@@ -22,6 +22,7 @@ from guardfleet.store.sessions import Session
 P = ParamSpec("P")
 T = TypeVar("T")
 MOST_FIELDS = 1000
+SMALL = 1 << 16  # bytes of a form that is parsed at once; a larger one beside the event loop
 THEMES = ("auto", "light", "dark")
 
 
@@ -164,6 +165,10 @@ async def form_of(request: Request, most_bytes: int) -> list[tuple[str, str]]:
     body = await body_of(request, most_bytes)
     if body and kind != "application/x-www-form-urlencoded":
         raise ProblemError(415, "unsupported_content_type", "send a form.")
+    return _parsed(body) if len(body) <= SMALL else await in_thread(_parsed, body)
+
+
+def _parsed(body: bytes) -> list[tuple[str, str]]:
     try:
         return parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
     except (ValueError, UnicodeDecodeError):

@@ -16,6 +16,7 @@ Handler = Callable[[Ask], Awaitable[Response]]
 PREFIX = HOME.rstrip("/")  # of paths in logs and metrics
 SIGN_IN = f"{HOME}sign-in"
 FORM_BYTES = 3  # of a form, for each byte of a JSON body that is allowed: a character that is no letter takes three
+MOST_FORM = 1 << 20  # bytes of any other form; a policy has at most a quarter
 
 
 def page(path: str, handler: Handler, *, scope: str | None = None) -> Route:
@@ -33,8 +34,16 @@ def page(path: str, handler: Handler, *, scope: str | None = None) -> Route:
     return Route(path, endpoint, methods=["GET"])
 
 
-def action(path: str, handler: Handler, *, scope: str | None = None, reads_form: bool = True, proves_later: bool = False) -> Route:
-    """Return the route of an action, which a form of the session's own pages sends.
+def action(
+    path: str,
+    handler: Handler,
+    *,
+    scope: str | None = None,
+    reads_form: bool = True,
+    proves_later: bool = False,
+    most_bytes: int | None = MOST_FORM,
+) -> Route:
+    """Return the route of an action, which a form of the session's own pages sends: of `most_bytes`, or None: as large as JSON.
 
     Without `reads_form` the body is the handler's to read, and the session is proved by the header alone; with `proves_later` by
     what the handler finds in the body, which calls `require_own_form` before it does anything.
@@ -50,7 +59,8 @@ def action(path: str, handler: Handler, *, scope: str | None = None, reads_form:
             await _admit(ask, scope)
             return await handler(ask)
         if reads_form:
-            ask.fields = await form_of(request, FORM_BYTES * ask.context.settings.tuning.api_max_json_bytes)
+            as_json = FORM_BYTES * ask.context.settings.tuning.api_max_json_bytes
+            ask.fields = await form_of(request, as_json if most_bytes is None else min(as_json, most_bytes))
         ask.access.require_own_form(request, given_csrf(request, ask.form))
         await _admit(ask, scope)
         return await handler(ask)

@@ -9,7 +9,7 @@ from guardfleet.store import keys, sessions
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import with_broker
 from tests.services.stored import scalar
-from tests.services.visiting import csrf_in, key_of, visitor
+from tests.services.visiting import csrf_in, key_of, send, visitor
 
 pytestmark = [with_broker("redis")]
 
@@ -120,6 +120,16 @@ def test_who_may_read_the_trail_alone_is_led_to_it(url: str, db: Database, keyri
         page = auditor.get("/console/fleet/audit")
         assert page.status_code == 200
         assert '<a href="/console/fleet/audit" aria-current="page">Audit trail</a>' in page.text
+
+
+@pytest.mark.parametrize(("path", "field", "most"), [("/policies/check", "document", 1 << 20), ("/try", "text", 4 << 20)])
+def test_a_form_is_as_large_as_its_page_needs(url: str, admin_key: str, path: str, field: str, most: int) -> None:
+    with visitor(url, admin_key) as person:
+        assert send(person, path, **{field: "x" * (most - 1000)}).status_code != 413
+        refused = send(person, path, **{field: "x" * most})
+        assert refused.status_code == 413
+        assert f"at most {most} bytes" in refused.text
+        assert refused.headers["content-security-policy"]
 
 
 def test_pages_are_in_the_language_that_somebody_prefers(url: str, admin_key: str) -> None:

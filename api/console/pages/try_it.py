@@ -28,6 +28,7 @@ from guardfleet.verdicts.page import Page
 from guardfleet.verdicts.rendering import decision_object
 
 FORM = "try_it/form.html"
+MOST_BYTES = 4 << 20  # of the form: a text of a megabyte, each byte written as three
 TOLD = (ProblemError, NotFoundError, RejectedError, OverloadedError, RetryableError)
 
 
@@ -134,4 +135,4 @@ def _problem_of(ask: Ask, error: Exception) -> ProblemError:
     return ProblemError(status, "refused", str(error))
 
 
-routes = [page("/try", first, scope="moderate"), action("/try", attempt, scope="moderate")]
+routes = [page("/try", first, scope="moderate"), action("/try", attempt, scope="moderate", most_bytes=MOST_BYTES)]

@@ -87,6 +87,6 @@ def _given(ask: Ask) -> dict[str, Any]:
 routes = [
     page("/lists/new", begin, scope="policies:write"),
     action("/lists/{name}@{version}/edit", edit, scope="policies:write"),
-    action("/lists/check", check, scope="policies:read"),
-    action("/lists/save", save, scope="policies:write"),
+    action("/lists/check", check, scope="policies:read", most_bytes=None),
+    action("/lists/save", save, scope="policies:write", most_bytes=None),
 ]
