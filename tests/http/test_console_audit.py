@@ -1,6 +1,7 @@
 """The console's page of the audit trail: filters, pages, names of keys, links to what was done to; of one tenant alone."""
 
 import re
+from contextvars import copy_context
 
 from guardfleet.domain import ids
 from guardfleet.security.encryption import Keyring
@@ -67,9 +68,7 @@ def test_another_tenants_trail_and_names_are_not_shown(url: str, db: Database, k
     foreign = keys.authenticate(db, keyring, key_of(db, keyring, "admin", tenant="other"))
     assert foreign is not None
     job = submit(db, keyring, 1)
-    with db.begin() as connection:
-        audit.act_as(Actor("key", foreign.label))
-        audit.record(connection, 1, "job.pause", job.label)
+    copy_context().run(_pause_as, db, Actor("key", foreign.label), job.label)
     event = next(audit.events(db, audit.Wanted(tenant_id=1, actions=["job.pause"])))
     with visitor(url, key_of(db, keyring, "admin")) as admin:
         page = admin.get(TRAIL).text
@@ -80,3 +79,9 @@ def test_another_tenants_trail_and_names_are_not_shown(url: str, db: Database, k
         assert job.label not in page
         assert "job.pause" not in actions(page)
         assert stranger.get(f"{TRAIL}?after={event.label}").status_code == 404
+
+
+def _pause_as(db: Database, actor: Actor, job: str) -> None:
+    audit.act_as(actor)
+    with db.begin() as connection:
+        audit.record(connection, 1, "job.pause", job)

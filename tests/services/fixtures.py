@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from guardfleet.security.encryption import Keyring, new_secret_key
 from guardfleet.settings import Settings, load_settings
-from guardfleet.store import migrate
+from guardfleet.store import audit, migrate
 from guardfleet.store.postgres.database import Database
 from tests.conftest import missing
 from tests.services.databases import Databases, database_on, unique
@@ -77,7 +77,8 @@ def empty_database_url(postgres: str) -> Iterator[str]:
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
-    """A pool over the test's database."""
+    """A pool over the test's database, with nobody acting: who did in an earlier test of this process does not here."""
+    audit._acting.set(None)
     database = Database(database_url)
     yield database
     database.close()
