@@ -281,3 +281,17 @@ def test_wrong_options_and_a_file_without_usable_rows_make_no_job(person: httpx2
     unusable = uploaded(person, "b.jsonl", b'{"txt": 1}\n')
     assert sends(person, unusable).status_code == 400
     assert scalar(db, "select count(*) from job") == 0
+
+
+def test_a_job_for_no_detector_is_refused_and_the_form_kept(person: httpx2.Client, db: Database) -> None:
+    models.register(db, FINDER)
+    page = uploaded(person, "a.jsonl", b'{"text": "one"}\n')
+    assert re.findall(r'name="detectors" value="(\w+)"( checked)?', page.text) == [("guard", " checked"), ("finder", "")]
+    answer = sends(person, page, detectors="", priority="7")
+    assert answer.status_code == 400
+    assert "Tick at least one detector" in answer.text
+    assert 'name="priority" min="-100" max="100" value="7"' in answer.text
+    assert re.findall(r'name="detectors" value="(\w+)"( checked)?', answer.text) == [("guard", ""), ("finder", "")]
+    assert scalar(db, "select count(*) from job") == 0
+    made = sends(person, page, detectors=["", "finder"])
+    assert job_of(db, made.headers["location"]).detectors == ["finder"]

@@ -162,9 +162,17 @@ def _options(ask: Ask) -> JobOptions:
     given: dict[str, Any] = {name: ask.form[name].strip() for name in OPTIONS if ask.form.get(name, "").strip()}
     if re.fullmatch(r"-?[0-9]{1,4}", given.get("priority", "")):
         given["priority"] = int(given["priority"])
-    given["detectors"] = [value for name, value in ask.fields if name == "detectors"] or None
+    given["detectors"] = _detectors(ask)
+    if given["detectors"] == []:
+        raise RejectedError("Tick at least one detector: without any, nobody would judge the texts.", param="detectors")
     given["all_or_nothing"] = "all_or_nothing" in ask.form
     return JobOptions.of(**given)
+
+
+def _detectors(ask: Ask) -> list[str] | None:
+    """Return the detectors that are ticked; None if the form has none to tick."""
+    values = [value for name, value in ask.fields if name == "detectors"]
+    return list(filter(None, values)) if values else None
 
 
 async def _file(ask: Ask) -> StoredFile:
@@ -180,7 +188,7 @@ async def _previewed(ask: Ask, file: StoredFile, reading: Reading) -> Preview:
 
 
 async def _look(ask: Ask, file: StoredFile, reading: Reading, wrong: str | None = None) -> Response:
-    found = await _previewed(ask, file, reading)
+    found, ticked = await _previewed(ask, file, reading), _detectors(ask)
     names = [name for name in found.names if len(name) <= MOST_NAME][:MOST_NAMES]
     return ask.render(
         "jobs/preview.html",
@@ -195,7 +203,7 @@ async def _look(ask: Ask, file: StoredFile, reading: Reading, wrong: str | None 
         models=await ask.of(models.served, ask.db),
         detectors=[GUARD, *await ask.of(models.detectors, ask.db)],
         form=ask.form,
-        chosen=[value for name, value in ask.fields if name == "detectors"] or [GUARD],
+        chosen=[GUARD] if ticked is None else ticked,
     )
 
 
