@@ -5,6 +5,7 @@ has no bound.
 """
 
 import io
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from producer.readers import Reading as Asked
 
 FORMATS = ("jsonl", "json", "csv", "tsv", "lines")
 ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be", "gbk", "gb18030", "big5", "shift_jis", "euc-kr", "windows-1251", "windows-1252")
+TAKEN = "Taken here are JSON Lines, JSON, CSV, TSV, and a text on each line."
 PLAIN_NAMES = (".txt", ".text", ".log")
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 LOOKED_BYTES = 4 << 20  # of a file, for a preview
@@ -77,11 +79,20 @@ class Preview:
 
 
 def require_readable(head: bytes, name: str) -> None:
-    """Raise RejectedError for a file that begins like one that is not read here."""
+    """Raise RejectedError for a file that begins like one that is not read here; it says what is, and what to do."""
     if packed := next((kind for magic, kind in PACKED.items() if head.startswith(magic)), None):
-        raise RejectedError(f"{name} is compressed with {packed}: unpack it first, or submit it by `guardfleet submit`.")
-    if table := detection.table_of(head, name):
-        raise RejectedError(f"{name} is {table.title()}: save it as CSV or JSON Lines, or submit it by `guardfleet submit`.")
+        raise RejectedError(f"{name} is compressed with {packed}. {TAKEN} Unpack it first, or {_from_a_terminal(name)}")
+    try:
+        table = detection.table_of(head, name)
+    except RejectedError as error:
+        raise RejectedError(f"{error} {TAKEN}") from None
+    if table:
+        raise RejectedError(f"{name} is {table.title()}. {TAKEN} Save it as one of these, or {_from_a_terminal(name)}")
+
+
+def _from_a_terminal(name: str) -> str:
+    """Return how such a file is submitted; a name that could be taken for an option is given as a path."""
+    return f"submit it from a terminal: guardfleet submit {shlex.quote(f'./{name}' if name.startswith('-') else name)}"
 
 
 def rows(name: str, chunks: Iterator[bytes], stored: Mapping[str, Any], *, max_text_bytes: int) -> Iterator[Numbered]:

@@ -25,6 +25,7 @@ from tests.services.visiting import csrf_in, key_of, visitor
 
 pytestmark = [with_broker("redis")]
 HOSTILE = '<img src=x onerror="alert(1)">\u202egnp'
+TAKEN = "Taken here are JSON Lines, JSON, CSV, TSV, and a text on each line."
 SPREAD = "Choose the column that has the text."
 
 
@@ -239,19 +240,29 @@ def test_a_preview_shows_rows_as_text_and_cuts_long_ones(person: httpx2.Client) 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl.gz", b"\x1f\x8b" + b"\0" * 100, "compressed with gzip"),
-        ("a.xlsx", b"PK\x03\x04" + b"\0" * 100, "Excel workbook"),
-        ("a.parquet", b"PAR1" + b"\0" * 100, "is Parquet"),
-        ("empty.jsonl", b"", "the file is empty"),
+        ("a.jsonl.gz", b"\x1f\x8b", ["compressed with gzip", TAKEN, "guardfleet submit a.jsonl.gz"]),
+        (
+            "two names.csv.zst",
+            b"\x28\xb5\x2f\xfd",
+            ["compressed with zstd", TAKEN, "guardfleet submit &#39;two names.csv.zst&#39;"],
+        ),
+        ("-a.parquet", b"PAR1", ["is Parquet", TAKEN, "guardfleet submit ./-a.parquet"]),
+        ("a.feather", b"ARROW1\0\0", ["is Arrow", TAKEN, "guardfleet submit a.feather"]),
+        ("a.arrows", b"\xff\xff\xff\xff", ["is Arrow", TAKEN, "guardfleet submit a.arrows"]),
+        ("a.xlsx", b"PK\x03\x04", ["Excel workbook", TAKEN]),
+        ("a.jsonl.xz", b"\xfd7zXZ\0", ["compressed with xz", TAKEN]),
+        ("empty.jsonl", b"", ["the file is empty"]),
     ],
 )
 def test_a_file_that_is_not_read_here_is_refused_with_what_to_do(
-    person: httpx2.Client, name: str, content: bytes, said: str
+    person: httpx2.Client, name: str, content: bytes, said: list[str]
 ) -> None:
     csrf = csrf_in(person.get("/console/jobs/new").text)
-    answer = person.post("/console/jobs/new/upload", data={"csrf": csrf}, files={"file": (name, content)})
+    sent = content and content + b"\0" * 100
+    answer = person.post("/console/jobs/new/upload", data={"csrf": csrf}, files={"file": (name, sent)})
     assert answer.status_code == 400
-    assert said in answer.text
+    for each in said:
+        assert each in answer.text
 
 
 def test_an_upload_is_taken_from_the_sessions_own_form_alone(person: httpx2.Client, db: Database) -> None:
