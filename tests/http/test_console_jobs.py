@@ -8,15 +8,17 @@ import httpx2
 import pytest
 
 from guardfleet.domain import ids
+from guardfleet.domain.detection import failed
 from guardfleet.domain.scopes import ROLES
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import failure
 from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
-from guardfleet.store import keys
+from guardfleet.store import keys, models
 from guardfleet.store.jobs import views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
+from tests.services.detected import BROKEN, ENDS, FINDER, finished
 from tests.services.fixtures import with_broker
 from tests.services.fleet import until
 from tests.services.served import judging, served
@@ -114,6 +116,23 @@ def test_a_jobs_page_counts_its_verdicts_and_shows_hostile_names_as_text(
     assert f"/console/verdicts?job={job.label}" in page
     for lacking in ("/console/jobs/job_" + "0" * 32, "/console/jobs/none"):
         assert person.get(lacking).status_code == 404
+
+
+def test_errors_of_detectors_are_shown_by_code_and_judged_again_by_it(
+    person: httpx2.Client, db: Database, keyring: Keyring
+) -> None:
+    models.register(db, FINDER)
+    job = finished(db, keyring, [*ENDS, BROKEN, failed("too_long", "by far")])
+    at = f"/console/jobs/{job.label}"
+    page = person.get(at).text
+    errors = page.partition('id="errors"')[2].partition("</table>")[0]
+    found = re.findall(
+        r'name="error" value="(\w+)">.*?<small>of the detector finder</small></th><td class="n">(\d+)<', errors, re.DOTALL
+    )
+    assert found == [("engine_failed", "2"), ("too_long", "1")]
+    assert "there are more" not in page
+    made = person.post(f"{at}/retry", data={"csrf": csrf_in(page), "error": "engine_failed"})
+    assert job_of(db, made.headers["location"]).total == 2
 
 
 def test_a_job_is_paused_resumed_prioritised_and_cancelled(person: httpx2.Client, db: Database, keyring: Keyring) -> None:

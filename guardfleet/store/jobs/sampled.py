@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from guardfleet.domain.detection import Outcome
 from guardfleet.domain.verdict import Severity
 from guardfleet.policy.document import LANGUAGE_KEYS, SOURCE_KEY
 from guardfleet.store.jobs.views import JobView
@@ -18,6 +19,7 @@ from guardfleet.verdicts.encoding import severity_and_categories
 MOST_TEXTS = 2_000  # looked at for one page, whose figures are then good to a hundredth; 5,000 took twice as long
 FROM_EACH = 20  # texts of a shard of a job that has more: neighbours in an input are often alike
 MOST_FLAGGED = 10_000  # in which errors are counted by code
+MOST_FAILED = 100  # shards in which those of detectors are
 KEYS_FROM = 500  # texts whose metadata tell which keys there are
 MOST_KEYS = 50
 # The order and the limit keep the planner at the primary key: joined freely, it read the whole job for each shard.
@@ -29,9 +31,10 @@ VERDICTS = f"""unnest(%(firsts)s::int4[], %(ns)s::int4[]) s (first_seq, n) cross
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Error verdicts by code; `is_all` unless the job has more flagged verdicts than were looked at."""
+    """Errors by code: of verdicts, and of each detector by its name; `is_all` unless there are more than were looked at."""
 
     by_code: dict[str, int]
+    of_detectors: dict[tuple[str, str], int]
     is_all: bool
 
 
@@ -84,9 +87,15 @@ def metadata_keys(db: Database, job: JobView, among: Sequence[Any]) -> list[str]
 
 
 def errors(db: Database, job: JobView) -> Errors:
-    """Count the job's error verdicts by code."""
+    """Count the job's errors by code."""
+    by_code, of_detectors = _failed(db, job), _failed_detections(db, job)
+    is_all = job.controversial + job.unsafe + job.error <= MOST_FLAGGED
+    return Errors(by_code, of_detectors, is_all=is_all and sum(of_detectors.values()) >= job.failed_detections)
+
+
+def _failed(db: Database, job: JobView) -> dict[str, int]:
     if not job.error:
-        return Errors({}, is_all=True)
+        return {}
     with db.session() as connection:
         rows = connection.execute(
             f"""select coalesce(t.error, 'unreadable') as code, count(*) as n
@@ -95,7 +104,27 @@ def errors(db: Database, job: JobView) -> Errors:
                 where t.severity >= {Severity.ERROR} group by 1 order by 2 desc, 1""",
             {"job": job.id, "day": job.day, "most": MOST_FLAGGED},
         ).fetchall()
-    return Errors({row.code: row.n for row in rows}, is_all=job.controversial + job.unsafe + job.error <= MOST_FLAGGED)
+    return {row.code: row.n for row in rows}
+
+
+def _failed_detections(db: Database, job: JobView) -> dict[tuple[str, str], int]:
+    """Count errors by detector and code, in the first shards that have any."""
+    if not job.failed_detections:
+        return {}
+    with db.session() as connection:
+        rows = connection.execute(
+            f"""select s.place, coalesce(d.error, 'unreadable') as code, count(*) as n
+                from (select first_seq, n, place from detected where job_id = %(job)s and error > 0
+                      order by first_seq, place limit {MOST_FAILED}) s
+                cross join lateral (
+                  select x.error from detection x
+                  where x.job_id = %(job)s and x.day = %(day)s and x.seq >= s.first_seq and x.seq < s.first_seq + s.n
+                    and x.place = s.place and x.outcome = {int(Outcome.ERROR)} order by x.seq limit s.n) d
+                group by 1, 2 order by 3 desc, 1, 2""",
+            {"job": job.id, "day": job.day},
+        ).fetchall()
+    names = job.detectors or []
+    return {(names[row.place], row.code): row.n for row in rows}
 
 
 def _values(job: JobView, among: Sequence[Any]) -> dict[str, Any]:
