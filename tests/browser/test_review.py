@@ -25,8 +25,10 @@ def made(site: Site) -> str:
     return job.id
 
 
-def is_veiled(somebody: Person) -> bool:
-    return somebody.page.evaluate("getComputedStyle(document.querySelector('.calm .text')).filter") != "none"
+def sees_text(somebody: Person, *, veiled: bool) -> None:
+    somebody.page.wait_for_function(
+        "veiled => (getComputedStyle(document.querySelector('.calm .text')).filter !== 'none') === veiled", arg=veiled
+    )
 
 
 def decides(somebody: Person, *keys: str) -> None:
@@ -56,12 +58,13 @@ def reviews(reviewer: Person) -> None:
     reviewer.looks("review")
     reviewer.presses("Enter")
     reviewer.sees("What is it?")
-    assert is_veiled(reviewer)
+    reviewer.page.wait_for_load_state()  # the page's script listens to keys from then on
+    sees_text(reviewer, veiled=True)
     reviewer.page.keyboard.down("Space")
-    assert not is_veiled(reviewer)
+    sees_text(reviewer, veiled=False)
     reviewer.looks("review-unveiled")
     reviewer.page.keyboard.up("Space")
-    assert is_veiled(reviewer)
+    sees_text(reviewer, veiled=True)
     reviewer.looks("review-item")
     decides(reviewer, "3", "v", "Enter")
     decides(reviewer, "u")
