@@ -42,9 +42,15 @@ class Asked(BaseModel):
 
 
 def is_storable(value: object) -> bool:
-    """Return whether PostgreSQL and UTF-8 can represent every string in the value."""
-    if isinstance(value, str):
-        return "\0" not in value and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
-    if isinstance(value, dict):
-        return all(is_storable(key) and is_storable(inner) for key, inner in value.items())
-    return not isinstance(value, list | tuple) or all(map(is_storable, value))
+    """Return whether PostgreSQL and UTF-8 can represent every string in the value, which may be as deep as its parser allows."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            if "\0" in one or (not one.isascii() and any("\ud800" <= char <= "\udfff" for char in one)):
+                return False
+        elif isinstance(one, dict):
+            waiting += (*one, *one.values())
+        elif isinstance(one, list | tuple):
+            waiting += one
+    return True
