@@ -48,7 +48,7 @@ def main() -> int:
     """Run the fuzzer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--postgres", required=True, help="server on which a database may be created and dropped")
-    parser.add_argument("--cases", type=int, default=10_000, help="minimum number of cases")
+    parser.add_argument("--cases", type=int, default=10_000, help="minimum number of cases that schemathesis generates")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, scratch_database(asked.postgres) as (_, url):
@@ -68,22 +68,22 @@ def fuzz(settings: Settings, *, cases: int, seed: int) -> int:
     ended = threading.Event()
     judging = threading.Thread(target=judge_all, args=(db, keyring, ended), daemon=True)
     judging.start()
-    turn = 0
+    turn = generated = 0
     try:
         with served(settings) as url:
             known = one_of_everything(url, key)
             done, failed = map(sum, zip(spoilt(settings, key, known), pages(settings, key, url, known, seed), strict=True))
-            while done < cases and not failed:
+            while generated < cases and not failed:
                 n, wrong = one_run(url, key, examples=EXAMPLES, seed=seed + turn)
-                done, failed, turn = done + n, failed + wrong, turn + 1
-                print(f"{done:,} cases, {failed} failures", file=sys.stderr)
+                generated, failed, turn = generated + n, failed + wrong, turn + 1
+                print(f"{generated:,} generated cases, {failed} failures", file=sys.stderr)
                 if not n:
                     failed += 1
     finally:
         ended.set()
         judging.join(10)
         db.close()
-    print(json.dumps({"cases": done, "failures": failed}))
+    print(json.dumps({"cases": done + generated, "failures": failed}))
     return 1 if failed else 0
 
 
