@@ -72,6 +72,7 @@ def make_console(context: Context) -> ASGIApp:
         },
     )
     app.mount("/static", StaticFiles(packages=[("api.console", "static")]))
+    app.router.redirect_slashes = False  # it would lead to whichever host the request names, unencrypted
     app.state.context, app.state.access = context, Access(context)
     return Shielded(app)
 

@@ -132,6 +132,12 @@ def test_a_form_is_as_large_as_its_page_needs(url: str, admin_key: str, path: st
         assert refused.headers["content-security-policy"]
 
 
+def test_a_slash_too_many_leads_nowhere(url: str, admin_key: str) -> None:
+    with visitor(url, admin_key) as person:
+        for path in ("/console/jobs/", "/console/sign-in/"):
+            assert person.get(path, headers={"host": "evil.test"}).status_code == 404
+
+
 def test_pages_are_in_the_language_that_somebody_prefers(url: str, admin_key: str) -> None:
     with visitor(url) as stranger:
         assert "登录" in stranger.get("/console/sign-in", headers={"accept-language": "zh-CN,en;q=0.5"}).text
