@@ -275,6 +275,8 @@ def test_an_operator_makes_a_queue_sees_how_far_it_is_and_resolves_a_case(url: s
         case = re.search(rf"{base}/cases/\d+", page).group()
         assert ">two</pre>" in lead.get(case).text
         page = lead.get(case).text
+        said = dict(re.findall(r'<td>(\w+) <small class="mono">(key_\w+)</small></td>', page))
+        assert [keys.names(db, TENANT, [said[name]])[said[name]] for name in ("Ann", "Bob")] == ["Ann", "Bob"]
         assert "Choose what" in send(lead, page, case)
         assert "Resolved: this decision counts" in send(lead, page, case, label="unsafe")
         assert "already" in send(lead, page, case, label="safe")
