@@ -142,6 +142,7 @@ def test_a_job_is_paused_resumed_prioritised_and_cancelled(person: httpx2.Client
     assert person.post(f"{at}/pause", data={}).status_code == 403
     person.post(f"{at}/pause", data={"csrf": csrf})
     paused = person.get(at).text
+    assert re.search(r"Paused since <time [^>]+>[^<]+</time>\. No further text", paused)
     assert "until somebody resumes it" in paused
     assert "guardfleet resume" not in paused + person.get("/console/jobs").text
     assert "Texts/s" not in paused
