@@ -62,8 +62,8 @@ def change(db: Database, queue: Queue, options: QueueOptions) -> None:
 def _require_keys(db: Database, tenant_id: int, options: QueueOptions) -> None:
     """Refuse keys that cannot review: nobody could. People who sign in by name need not have done so yet."""
     named = [who for who in options.reviewers or () if who.startswith(ids.KEY.prefix)]
-    wrong = [who for who in named if who not in progress.people(db, tenant_id)] if named else []
-    if wrong:
+    known = progress.people(db, tenant_id) if named else {}
+    if wrong := [who for who in named if who not in known]:
         raise RejectedError(f"{', '.join(wrong[:MOST_NAMED])}: no key of yours that may review.", param="reviewers")
 
 

@@ -300,12 +300,16 @@ def test_a_wrong_form_of_a_queue_is_shown_again_with_what_is_wrong(url: str, db:
     foreign = keys.authenticate(db, keyring, key_of(db, keyring, "reviewer", tenant="other"))
     ann = keys.authenticate(db, keyring, key_of(db, keyring, "reviewer", name="Ann"))
     elsewhere = submit(db, keyring, 1, new=new_job(tenant_id=keys.tenant_id(db, "other"))).label
-    with visitor(url, key_of(db, keyring, "operator")) as lead:
+    viewing = key_of(db, keyring, "viewer", name="Vic")
+    viewer = keys.authenticate(db, keyring, viewing)
+    with visitor(url, key_of(db, keyring, "operator")) as lead, visitor(url, viewing):
+        assert "Vic" not in lead.get("/console/review/new").text
         assert re.search(rf"Ann\s*<code>{ann.label}", lead.get("/console/review/new").text)
         typed = {"name": "night shift", "second": "37", "break_after": "9"}
         for wrong, said in (
             ({"job": "job_" + "0" * 32}, "Nothing was stored: there is no"),
             ({"job": elsewhere}, "Nothing was stored: there is no"),
+            ({"reviewers": f"{ann.label}\n{viewer.label}"}, f"{viewer.label}: no key of yours that may review."),
             ({"reviewers": f"{ann.label}\n{foreign.label}"}, f"{foreign.label}: no key of yours that may review."),
             ({"lease_s": "1"}, "a text can go to another person after"),
         ):

@@ -18,6 +18,7 @@ from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import public_id
 
 MOST_PEOPLE = 1000
+MAY = "scopes && %(scopes)s::text[]"
 PAIR = f"""from review_task f join review_task s on s.job_id = f.job_id and s.seq = f.seq and s.kind = {Kind.SECOND}
            left join review_task r on r.job_id = f.job_id and r.seq = f.seq and r.kind = {Kind.RESOLUTION}
            where f.queue_id = %(queue)s and f.kind = {Kind.FIRST} and f.decided_at is not null and s.decided_at is not null"""
@@ -156,16 +157,14 @@ def resolve(db: Database, queue: Queue, case: Case, answer: Answer) -> Outcome:
 
 
 def people(db: Database, tenant_id: int) -> dict[str, str]:
-    """Return the names of those whom a queue may be given to, by id: keys that may review, and who is signed in."""
+    """Return the names of those who may review, by id: keys in use, and people who are signed in by name."""
     with db.session() as connection:
         rows = connection.execute(
-            f"""select distinct on (who) who, name from (
-                  select who, name, id from console_session where tenant_id = %(tenant)s and expires_at > now()
-                  union all
-                  select {public_id(ids.KEY)}, name, 0 from api_key
-                  where tenant_id = %(tenant)s and revoked_at is null and (expires_at is null or expires_at > now())
-                    and scopes && %(scopes)s::text[]) x
-                order by who, id desc limit {MOST_PEOPLE}""",
+            f"""select {public_id(ids.KEY)} as who, name from api_key
+                where tenant_id = %(tenant)s and revoked_at is null and (expires_at is null or expires_at > now()) and {MAY}
+                union select who, name from console_session
+                where tenant_id = %(tenant)s and key_id is null and expires_at > now() and {MAY}
+                order by who limit {MOST_PEOPLE}""",
             {"tenant": tenant_id, "scopes": [ALL, REVIEW]},
         )
         return {row.who: row.name for row in rows}
