@@ -5,9 +5,8 @@ const COUNTED_EVERY = 5; // times; looking at verdicts costs ten times what look
 let times = 0;
 const place = document.querySelector("[data-refresh]");
 
-function addressOf(renewed) {
-  const url = new URL(renewed.dataset.refresh, location);
-  times += 1;
+function address() {
+  const url = new URL(place.dataset.refresh, location);
   const isRead = document.querySelector("[id^=seen-] details[open], [id^=seen-]:focus-within"); // not taken from under somebody
   if (document.getElementById("seen-crossed") && times % COUNTED_EVERY === 0 && !isRead) url.searchParams.set("counted", "1");
   return url.pathname + url.search;
@@ -19,7 +18,8 @@ async function refresh() {
     return;
   }
   if (document.visibilityState === "visible") {
-    await window.htmx.ajax("GET", addressOf(place), { target: place, swap: "innerHTML" });
+    times += 1;
+    await window.htmx.ajax("GET", address(), { target: place, swap: "innerHTML" });
   }
   setTimeout(refresh, EVERY_MS);
 }
