@@ -91,7 +91,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(NotFoundError)
     async def _(_: Request, error: NotFoundError) -> JSONResponse:
-        return problem(404, "not_found", str(error))
+        return problem(404, "not_found", str(error), param=error.param)
 
     @app.exception_handler(OverloadedError)
     async def _(_: Request, error: OverloadedError) -> JSONResponse:

@@ -65,15 +65,18 @@ def known(db: Database, connection: Connection, ids: Collection[int]) -> Mapping
     return db.models
 
 
-def require_served(db: Database, *asked: str | None) -> None:
+def require_served(db: Database, model: str | None, escalate_to: str | None = None) -> None:
     """Raise NotFoundError for a model that no worker has ever served: no worker would take a job that names it."""
-    if not any(asked):
+    asked = {param: name for param, name in (("model", model), ("escalate_to", escalate_to)) if name is not None}
+    if not asked:
         return
     known = served(db)
-    for name in asked:
-        if name is not None and name not in known:
+    for param, name in asked.items():
+        if name not in known:
             names = ", ".join(known) or "none"
-            raise NotFoundError(f"no worker has served a model {name!r} yet: start one with it. Models served so far: {names}.")
+            raise NotFoundError(
+                f"no worker has served a model {name!r} yet: start one with it. Models served so far: {names}.", param=param
+            )
 
 
 def served(db: Database) -> list[str]:
@@ -136,7 +139,8 @@ def require_detectors(db: Database, asked: Sequence[str]) -> None:
             names = ", ".join(served_so_far) or "none"
             raise NotFoundError(
                 f"no worker has served a detector {name!r} yet: start one with GUARDFLEET_ENGINE__DETECTOR={name}. "
-                f"Detectors served so far: {names}."
+                f"Detectors served so far: {names}.",
+                param="detectors",
             )
 
 

@@ -306,7 +306,9 @@ def test_wrong_options_and_a_file_without_usable_rows_make_no_job(person: httpx2
     for wrong in ({"priority": "x"}, {"priority": "500"}, {"completion_window": "soon"}, {"model": "none"}, {"name": "a\0b"}):
         answer = sends(person, page, **wrong)
         assert answer.status_code == 400, wrong
-        assert 'role="alert"' in answer.text
+        assert 'role="alert" id="wrong"' in answer.text
+        marked = re.findall(r'name="(\w+)"[^>]* aria-invalid="true" aria-describedby="wrong"', answer.text)
+        assert marked == list(wrong), answer.text
     for wrong in ({"format": "exe"}, {"encoding": "rot13"}):
         assert sends(person, page, **wrong).status_code == 400
     unusable = uploaded(person, "b.jsonl", b'{"txt": 1}\n')

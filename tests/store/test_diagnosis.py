@@ -48,6 +48,7 @@ def test_a_pause_is_no_time_without_progress(db: Database, keyring: Keyring) -> 
     finish(db, took(db, job, 0))
     before = views.get(db, job.public_id)
     control.pause(db, job.id)
+    assert (before.texts_per_s > 0, views.get(db, job.public_id).texts_per_s) == (True, 0.0)
     later(db, 3600)
     with db.begin() as connection:
         connection.execute("update job set paused_at = paused_at - interval '3600 s'")

@@ -21,7 +21,7 @@ from guardfleet.domain.verdict import NO_VERDICT, Category, Judgement, ServedBy,
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import models, verdicts
 from guardfleet.store.events import deliveries
-from guardfleet.store.jobs import views
+from guardfleet.store.jobs import figures, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion
@@ -132,7 +132,7 @@ def _webhook(done: Finished) -> list[Said]:
 
 def _summary(done: Finished) -> list[Said]:
     counts = Counter((judgement.severity, judgement.categories) for judgement in done.judged)
-    assert views.summary(done.db, done.job) == counts
+    assert figures.summary(done.db, done.job) == counts
     return []
 
 
@@ -242,7 +242,7 @@ def test_a_row_that_nobody_understands_is_an_error_everywhere_and_costs_no_other
     ]
     assert sorted(line["custom_id"] for line in lines) == sorted(f"id{seq}" for seq in range(n))
     assert [line["custom_id"] for line in lines if line["error"] is None] == [f"id{n - 1}"]
-    counts = views.summary(db, done.job)
+    counts = figures.summary(db, done.job)
     assert sum(count for (severity, _), count in counts.items() if severity is Severity.SAFE) == 0
     found = verdicts.known(
         db, done.digests, took(db, submit(db, keyring, 1), 0), model_id=models.register(db, MODEL), max_age_hours=1

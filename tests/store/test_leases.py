@@ -9,7 +9,7 @@ from guardfleet.domain.verdict import Category, Severity
 from guardfleet.errors import NotFoundError
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import models
-from guardfleet.store.jobs import control, views
+from guardfleet.store.jobs import control, figures, views
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.shards import completion, leases, publishing
 from guardfleet.store.shards.completion import Row
@@ -96,7 +96,7 @@ def test_the_last_text_completes_the_job_and_tells_it_once(db: Database, keyring
     done = views.get(db, job.public_id)
     assert (done.state, done.done, done.safe, done.unsafe) == (JobState.COMPLETED, 10, 6, 4)
     assert scalar(db, "select string_agg(kind, ',') from outbox") == "batch.completed"
-    assert views.summary(db, done) == {(Severity.SAFE, Category.NONE): 6, (Severity.UNSAFE, Category.VIOLENT): 4}
+    assert figures.summary(db, done) == {(Severity.SAFE, Category.NONE): 6, (Severity.UNSAFE, Category.VIOLENT): 4}
 
 
 def test_many_workers_finish_every_shard_exactly_once(db: Database, keyring: Keyring) -> None:

@@ -55,7 +55,7 @@ def test_the_counts_are_those_of_every_other_face(db: Database, keyring: Keyring
     rng = random.Random(7)
     job = judged(db, keyring, [any_judgement(rng) for _ in range(200)])
     counted = figures.tally(db, job)
-    assert counted.said == views.summary(db, job)
+    assert counted.said == figures.summary(db, job)
     assert counted.texts == 200
     rows = [row.judgement for found in verdicts.in_order(db, job) for row in found.rows]
     assert counted.served_by == Counter(one.served_by for one in rows)

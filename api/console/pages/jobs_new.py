@@ -126,7 +126,7 @@ async def submit(ask: Ask) -> Response:
         new = NewJob(options, ask.caller.tenant_id, input_file_id=file.public_id, reading=_as_shown(reading, found).stored())
         job = await opened_of_file(ask.request, ask.context, ask.caller, new, file)
     except RejectedError as error:
-        return await _look(ask, file, reading, wrong=str(error))
+        return await _look(ask, file, reading, wrong=str(error), wrong_at=error.param)
     return ask.back(f"/console/jobs/{ids.JOB.of(job.public_id)}", done="job_made")
 
 
@@ -187,7 +187,7 @@ async def _previewed(ask: Ask, file: StoredFile, reading: Reading) -> Preview:
     )  # fmt: skip
 
 
-async def _look(ask: Ask, file: StoredFile, reading: Reading, wrong: str | None = None) -> Response:
+async def _look(ask: Ask, file: StoredFile, reading: Reading, wrong: str | None = None, wrong_at: str | None = None) -> Response:
     found, ticked = await _previewed(ask, file, reading), _detectors(ask)
     names = [name for name in found.names if len(name) <= MOST_NAME][:MOST_NAMES]
     return ask.render(
@@ -198,6 +198,7 @@ async def _look(ask: Ask, file: StoredFile, reading: Reading, wrong: str | None 
         reading=found.reading,
         names=names,
         wrong=wrong or found.wrong,
+        wrong_at=wrong_at,
         formats=FORMATS,
         encodings=ENCODINGS,
         models=await ask.of(models.served, ask.db),

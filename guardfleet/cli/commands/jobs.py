@@ -18,7 +18,7 @@ from guardfleet.errors import ConfigurationError
 from guardfleet.jobs import diagnosis
 from guardfleet.jobs.submit import pinned
 from guardfleet.settings import Settings
-from guardfleet.store.jobs import control, views
+from guardfleet.store.jobs import control, figures, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 
@@ -89,7 +89,7 @@ def follow(db: Database, job: JobView, *, price: float | None = None) -> int:
     except KeyboardInterrupt:
         terminal.say(f"\nThe job goes on. To watch it again: guardfleet watch {job.label}")
         return INTERRUPTED
-    show.summary(job, views.summary(db, job), seconds=_seconds(job), price=price)
+    show.summary(job, figures.summary(db, job), seconds=_seconds(job), price=price)
     return FAILED_ROWS if job.error or job.rejected or job.state is not JobState.COMPLETED else DONE
 
 
@@ -105,7 +105,7 @@ def status(settings: Settings, label: str, *, as_json: bool) -> int:
             else:
                 seconds = _seconds(job) if job.state.is_final else None
                 show.summary(
-                    job, views.summary(db, job), seconds=seconds, price=settings.price_per_device_hour, to=terminal.answers
+                    job, figures.summary(db, job), seconds=seconds, price=settings.price_per_device_hour, to=terminal.answers
                 )
                 if not job.state.is_final:
                     show.progress(job, wrong)

@@ -19,7 +19,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings
 from guardfleet.store import audit, models, verdicts
 from guardfleet.store.events import deliveries
-from guardfleet.store.jobs import unprocessed, views
+from guardfleet.store.jobs import figures, unprocessed, views
 from guardfleet.store.jobs.views import JobView
 from guardfleet.store.postgres.database import Database
 from guardfleet.verdicts import export, targets
@@ -176,7 +176,7 @@ class Scan:
         audit.note(db, job.tenant_id, "job.export", job.label, what="verdicts", format=fmt)
         n = export.write(verdicts.in_order(db, job), self.out, fmt)
         progress.summary(
-            job, views.summary(db, job), seconds=seconds, with_start=not has_fleet, price=self.settings.price_per_device_hour
+            job, figures.summary(db, job), seconds=seconds, with_start=not has_fleet, price=self.settings.price_per_device_hour
         )
         if self.out != "-":
             terminal.say(f"{n:,} verdicts are in ", (self.out, "bold"))

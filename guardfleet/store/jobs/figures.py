@@ -58,6 +58,19 @@ class Rule(NamedTuple):
     n: int
 
 
+def summary(db: Database, job: JobView) -> dict[tuple[Severity, Category], int]:
+    """Count texts by severity and categories; reads all verdicts of the job."""
+    with db.begin() as connection:
+        rows = connection.execute(
+            "select severity, categories, count(*) as n from verdict where job_id = %(job)s and day = %(day)s group by 1, 2",
+            {"job": job.id, "day": job.day},
+        )
+        counts: Counter[tuple[Severity, Category]] = Counter()
+        for severity, categories, n in rows:
+            counts[severity_and_categories(severity, categories)] += n
+        return counts
+
+
 def tally(db: Database, job: JobView) -> Tally:
     """Count the job's verdicts; reads all of them, in the database."""
     with db.session() as connection:

@@ -3,7 +3,6 @@
 import datetime as dt
 import math
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +15,13 @@ from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.lanes import Lane
 from guardfleet.domain.plan import Plan
 from guardfleet.domain.states import JobState
-from guardfleet.domain.verdict import GUARD, Category, Severity
+from guardfleet.domain.verdict import GUARD
 from guardfleet.errors import NotFoundError
 from guardfleet.policy.document import Action
 from guardfleet.store import detections
 from guardfleet.store.policy import decisions
 from guardfleet.store.postgres.database import Database
 from guardfleet.store.words import GOOD_JOB
-from guardfleet.verdicts.encoding import severity_and_categories
 
 PACE_S = 60.0  # finish() averages the pace over about this long
 STANDSTILL = 1e-3  # texts/s; at or below this there is no estimate
@@ -161,8 +159,8 @@ class JobView:
 
     @property
     def texts_per_s(self) -> float:
-        """Texts judged per second, over about the last minute; falls to 0 while the job makes no progress."""
-        if self.started_at is None or self.idle_s is None:
+        """Texts judged per second, over about the last minute; falls to 0 while the job makes no progress, and is 0 in a pause."""
+        if self.started_at is None or self.idle_s is None or self.is_paused:
             return 0.0
         age_s = max(1.0, (self.seen_at - self.started_at).total_seconds())
         # The average starts at 0, so divide by the weight it has gathered (the bias correction of an exponential average).
@@ -284,19 +282,6 @@ def find(db: Database, fingerprint: bytes, *, tenant_id: int = DEFAULT_TENANT) -
                  order by j.id desc limit 1""",
             {"tenant": tenant_id, "fingerprint": fingerprint},
         ).fetchone()
-
-
-def summary(db: Database, job: JobView) -> dict[tuple[Severity, Category], int]:
-    """Count texts by severity and categories; reads all verdicts of the job."""
-    with db.begin() as connection:
-        rows = connection.execute(
-            "select severity, categories, count(*) as n from verdict where job_id = %(job)s and day = %(day)s group by 1, 2",
-            {"job": job.id, "day": job.day},
-        )
-        counts: Counter[tuple[Severity, Category]] = Counter()
-        for severity, categories, n in rows:
-            counts[severity_and_categories(severity, categories)] += n
-        return counts
 
 
 def _view(*values: Any) -> JobView:
