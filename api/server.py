@@ -18,6 +18,7 @@ from api.body.body_limit import CONSOLE, Bounded
 from api.console.loading import Console
 from api.console.navigation import HOME
 from api.context import PASSES, Context
+from api.google.errors import GoogleErrors
 from api.http import problems
 from api.http.connections import make_server
 from api.http.head_method import Headed
@@ -123,6 +124,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     app.add_middleware(Bounded, max_bytes=settings.tuning.api_max_json_bytes, pause_s=settings.tuning.api_pause_s)
     app.add_middleware(Headed)
     app.add_middleware(Observed)
+    app.add_middleware(GoogleErrors)
 
     app.include_router(health_probes.router)
     return app

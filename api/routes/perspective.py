@@ -1,50 +1,39 @@
-"""A drop-in replacement for Perspective's `comments:analyze` and `comments:suggestscore`, as far as the guard's categories allow.
+"""A drop-in replacement for Perspective's `comments:analyze` and `comments:suggestscore`: what is answered is in `attributes`.
 
-The guard does not tell insults, attacks on identity and other unethical speech apart: INSULT and IDENTITY_ATTACK are both its
-Unethical Acts. It has nothing for PROFANITY, which is left out and reported, never invented. Callers of that service send their
-key in the URL, so these two routes accept it there; queries are not logged.
+Callers of that service send their key in the URL, so these routes accept it there; queries are not logged. Errors are Google's
+(`api/google/errors.py`), and clients that are built from Google's description of the API find it here.
 """
 
-import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
 from api.body.duplicate_members import unambiguous
-from api.context import AppContext, Context, admitted
+from api.context import AppContext, Context, admitted, caller_of
+from api.google import attributes, discovery
+from api.google.attributes import ATTRIBUTES, NAME_CHARS, PLAIN_NAME
 from api.http.fields import IGNORED, JUDGED, Asked
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
-from api.openai.categories import not_safe, score
 from api.routes.moderations import ACTION, judge
 from guardfleet.domain.ids import EVERY_TENANT
 from guardfleet.domain.labels import Source
-from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity
+from guardfleet.domain.verdict import Category, Severity
 from guardfleet.store.keys import Caller
 from guardfleet.store.labels import labels
 from guardfleet.store.labels.labels import Given
-from guardfleet.verdicts.encoding import StoredVerdict
+from guardfleet.store.policy import lists
 
-router = APIRouter(prefix="/v1alpha1", tags=["perspective"], dependencies=[Depends(unambiguous)])
+router = APIRouter(tags=["perspective"], dependencies=[Depends(unambiguous)])
 
-ATTRIBUTES = {
-    "TOXICITY": Category.UNETHICAL | Category.VIOLENT | Category.SEXUAL,
-    "SEVERE_TOXICITY": Category.UNETHICAL | Category.VIOLENT | Category.SEXUAL,
-    "IDENTITY_ATTACK": Category.UNETHICAL,
-    "INSULT": Category.UNETHICAL,
-    "THREAT": Category.VIOLENT,
-    "SEXUALLY_EXPLICIT": Category.SEXUAL,
-}
 MOST_ATTRIBUTES = 30
 WITHOUT_EFFECT = ("sessionId", "communityId", "spanAnnotations", "context")
 UNKNOWN_LANGUAGE = "und"  # of BCP 47: the guard judges 119 languages and names none
-NAME_CHARS = 50
-PLAIN_NAME = re.compile(rf"[A-Z_]{{1,{NAME_CHARS}}}")  # other names are in the body only: a header cannot hold other characters
 UNSUPPORTED = "guardfleet-unsupported-attributes"
+ANSWERED_BY = "guardfleet-answered-by"  # a header: attributes that something else than the guard's category of that name answered
 LABEL = "guardfleet-label"  # a header: what became of a suggested score
-LEAST_SCORES = ((2 / 3, Severity.UNSAFE), (1 / 3, Severity.CONTROVERSIAL))
+PLACE = "/v1alpha1/comments:"
 
 
 class Comment(Asked):
@@ -52,7 +41,7 @@ class Comment(Asked):
 
     model_config = ConfigDict(strict=True, extra="forbid")
     text: Annotated[str, JUDGED]
-    type: Literal["PLAIN_TEXT", "HTML"] = "PLAIN_TEXT"
+    type: Literal["PLAIN_TEXT", "HTML", "TEXT_TYPE_UNSPECIFIED"] = "PLAIN_TEXT"
 
 
 class Wanted(Asked):
@@ -78,6 +67,7 @@ class AnalyzeRequest(Asked):
     languages: Annotated[list[Annotated[str, StringConstraints(max_length=35)]], Field(max_length=20)] | None = None
     clientToken: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
     doNotStore: bool = Field(False, description="Delete the text in the commit of its verdict.")  # noqa: N815
+    dropUnsupportedAttributes: bool = Field(True, description="Answer the other attributes; false is `strict`.")  # noqa: N815
     sessionId: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
     communityId: Annotated[str, StringConstraints(max_length=1000)] | None = None  # noqa: N815
     spanAnnotations: bool | None = None  # noqa: N815
@@ -121,7 +111,7 @@ async def caller_by_url(
     return await admitted(request, "moderate", request.headers.get("x-goog-api-key", key))
 
 
-@router.post("/comments:analyze")
+@router.post(f"{PLACE}analyze")
 async def analyze(
     asked: AnalyzeRequest,
     request: Request,
@@ -130,24 +120,27 @@ async def analyze(
     caller: Annotated[Caller, Depends(caller_by_url)],
     strict: Annotated[bool, Query(description="Refuse a request for an attribute that cannot be answered.")] = False,
 ) -> dict[str, Any]:
-    """Score a comment. The span is the part of a long comment that decided, and all of any other.
+    """Score a comment. The span is the part of a long comment that decided, the place of a list's hit, or all of any other.
 
-    Attributes without a matching category are left out of `attributeScores` and listed in `unsupportedAttributes` and in a header.
+    Attributes that nothing answers are left out of `attributeScores` and listed in `unsupportedAttributes` and in a header.
     """
-    unsupported = [name for name in asked.requestedAttributes if name not in ATTRIBUTES]
-    if unsupported and (strict or len(unsupported) == len(asked.requestedAttributes)):
-        name = unsupported[0][:NAME_CHARS]
-        detail = f"attribute {name!r} matches none of the guard's categories; use {', '.join(ATTRIBUTES)}."
-        raise ProblemError(400, "attribute_not_supported", detail, param=f"requestedAttributes.{name}")
+    names, answers = list(asked.requestedAttributes), await _answers(context, caller, asked)
+    if not answers or ((strict or not asked.dropUnsupportedAttributes) and len(answers) < len(names)):
+        raise _unsupported(next(name for name in names if name not in answers), "requestedAttributes")
     _, row, _, decision = await judge(request, context, caller, {"text": asked.comment.text}, None, keeps_nothing=asked.doNotStore)
+    if any(map(attributes.is_list, answers.values())):  # a list may have been replaced before it was looked for
+        after = await _answers(context, caller, asked)
+        answers = {name: by for name, by in answers.items() if name in after}
     shown = {}
-    for name, wanted in asked.requestedAttributes.items():
-        if name in ATTRIBUTES:
-            found = attribute(row, name, len(asked.comment.text))
-            if found["summaryScore"]["value"] >= (wanted.scoreThreshold if wanted else 0.0):
-                shown[name] = found
+    for name, by in answers.items():
+        found = attributes.scores(row, by, len(asked.comment.text))
+        wanted = asked.requestedAttributes[name]
+        if found["summaryScore"]["value"] >= (wanted.scoreThreshold if wanted else 0.0):
+            shown[name] = found
     if decision is not None:
         response.headers[ACTION] = decision.action
+    if told := [f"{name}={by}" for name, by in answers.items() if name != by]:
+        response.headers[ANSWERED_BY] = ", ".join(told)
     if ignored := [name for name in WITHOUT_EFFECT if getattr(asked, name)]:
         response.headers[IGNORED] = ", ".join(ignored)
     answer: dict[str, Any] = {
@@ -155,13 +148,10 @@ async def analyze(
         "languages": asked.languages or [UNKNOWN_LANGUAGE],
         "detectedLanguages": [UNKNOWN_LANGUAGE],
     }
-    if unsupported:
-        response.headers[UNSUPPORTED] = ", ".join(name for name in unsupported if PLAIN_NAME.fullmatch(name))
-        answer["unsupportedAttributes"] = [name[:NAME_CHARS] for name in unsupported]
-    return answer if asked.clientToken is None else answer | {"clientToken": asked.clientToken}
+    return _told(answer, response, [name for name in names if name not in answers], asked.clientToken)
 
 
-@router.post("/comments:suggestscore")
+@router.post(f"{PLACE}suggestscore")
 async def suggest(
     asked: SuggestRequest,
     response: Response,
@@ -175,29 +165,45 @@ async def suggest(
     """
     known = {name: one.summaryScore.value for name, one in asked.attributeScores.items() if name in ATTRIBUTES}
     if not known:
-        name = next(iter(asked.attributeScores))[:NAME_CHARS]
-        detail = f"attribute {name!r} matches none of the guard's categories; use {', '.join(ATTRIBUTES)}."
-        raise ProblemError(400, "attribute_not_supported", detail, param=f"attributeScores.{name}")
-    severity, categories = suggested(known)
+        raise _unsupported(next(iter(asked.attributeScores)), "attributeScores")
+    severity, categories = attributes.suggested(known)
     response.headers[LABEL] = await in_thread(_label, context, caller, asked.comment.text, severity, categories)
     if ignored := [name for name in WITHOUT_EFFECT if getattr(asked, name, None)]:
         response.headers[IGNORED] = ", ".join(ignored)
     answer: dict[str, Any] = {"detectedLanguages": [UNKNOWN_LANGUAGE], "requestedLanguages": asked.languages or []}
-    if unsupported := [name for name in asked.attributeScores if name not in ATTRIBUTES]:
+    return _told(answer, response, [name for name in asked.attributeScores if name not in ATTRIBUTES], asked.clientToken)
+
+
+@router.get("/$discovery/rest", include_in_schema=False)
+@router.get(f"/discovery/v1/apis/{discovery.API}/{discovery.VERSION}/rest", include_in_schema=False)
+async def described(request: Request, version: str = discovery.VERSION, key: str | None = None) -> dict[str, Any]:
+    """Describe this API to Google's client libraries. A key that is given must be valid: clients try it here."""
+    if version != discovery.VERSION:
+        raise ProblemError(404, "not_found", f"there is only version {discovery.VERSION}.", param="version")
+    if key is not None:
+        await caller_of(request, key)
+    return discovery.document(str(request.base_url))
+
+
+async def _answers(context: Context, caller: Caller, asked: AnalyzeRequest) -> dict[str, str]:
+    """Return what answers each attribute; the lists are asked for only if one could."""
+    names = list(asked.requestedAttributes)
+    wanted = [name for each in names if (name := attributes.list_of(each)) is not None]
+    active = await in_thread(lists.active_among, context.db, caller.tenant_id, wanted) if wanted else []
+    return attributes.answered_by(names, active)
+
+
+def _unsupported(name: str, member: str) -> ProblemError:
+    name = name[:NAME_CHARS]
+    detail = f"attribute {name!r} matches none of the guard's categories and no active list of yours; use {', '.join(ATTRIBUTES)}."
+    return ProblemError(400, "attribute_not_supported", detail, param=f"{member}.{name}")
+
+
+def _told(answer: dict[str, Any], response: Response, unsupported: list[str], token: str | None) -> dict[str, Any]:
+    if unsupported:
         response.headers[UNSUPPORTED] = ", ".join(name for name in unsupported if PLAIN_NAME.fullmatch(name))
         answer["unsupportedAttributes"] = [name[:NAME_CHARS] for name in unsupported]
-    return answer if asked.clientToken is None else answer | {"clientToken": asked.clientToken}
-
-
-def suggested(scores: Mapping[str, float]) -> tuple[Severity, Category]:
-    """Return the label that suggested scores stand for; categories only of attributes that are about one."""
-    highest = max(scores.values())
-    severity = next((severity for least, severity in LEAST_SCORES if highest >= least), Severity.SAFE)
-    categories = Category.NONE
-    for name, value in scores.items():
-        if value >= LEAST_SCORES[-1][0] and ATTRIBUTES[name] in CATEGORY_NAMES:
-            categories |= ATTRIBUTES[name]
-    return severity, categories if severity is not Severity.SAFE else Category.NONE
+    return answer if token is None else answer | {"clientToken": token}
 
 
 def _label(context: Context, caller: Caller, text: str, severity: Severity, categories: Category) -> str:
@@ -207,15 +213,3 @@ def _label(context: Context, caller: Caller, text: str, severity: Severity, cate
         return "unknown_text"
     given = Given(*place, Source.SUGGESTSCORE, caller.label, severity, categories)
     return "stored" if labels.add(context.db, caller.tenant_id, [given]) else "known"
-
-
-def attribute(row: StoredVerdict, name: str, length: int) -> dict[str, Any]:
-    """Return the scores of one attribute: its highest category; for SEVERE_TOXICITY, the part of it that is unsafe."""
-    said = row.judgement
-    value = max(score(said, category) for category in ATTRIBUTES[name])
-    if name == "SEVERE_TOXICITY" and said.probabilities is not None:
-        doubt = not_safe(said)
-        value = round(value * said.probabilities[2] / doubt, 3) if doubt else 0.0
-    begin, end = (row.evidence or {}).get("decided") or (0, length)
-    found = {"value": min(1.0, value), "type": "PROBABILITY"}
-    return {"spanScores": [{"begin": begin, "end": end, "score": found}], "summaryScore": found}

@@ -7,35 +7,16 @@ import shutil
 import subprocess
 import time
 
-import pytest
-
 from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret, sign
 from guardfleet.settings import load_settings
 from guardfleet.store import keys
 from guardfleet.store.postgres.database import Database
-from tests.conftest import missing
 from tests.services.fixtures import SECRET_KEY
 from tests.services.patience import patience
 from tests.services.served import judging, served
 
-HERE = pathlib.Path(__file__).parent / "node"
 MOST_S = patience(300)
-
-
-@pytest.fixture(scope="session")
-def node_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder with the SDK in it, installed from the lock."""
-    npm = shutil.which("npm")
-    if npm is None:
-        missing("no npm")
-    folder = tmp_path_factory.mktemp("node") / "contract"
-    shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("node_modules"))
-    command = [str(npm), "ci", "--ignore-scripts"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=MOST_S, check=False)
-    if done.returncode:
-        missing(f"npm cannot install the openai SDK: {done.stderr.strip().splitlines()[-1:]}")
-    return folder
 
 
 def test_the_node_sdk_is_understood_in_its_own_order(

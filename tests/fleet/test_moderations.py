@@ -15,12 +15,13 @@ from guardfleet.client.direct import DirectClient
 from guardfleet.domain.ids import DEFAULT_TENANT
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import CATEGORY_NAMES
+from guardfleet.lists.reading import read as read_list
 from guardfleet.policy import presets
 from guardfleet.policy.reading import read
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
 from guardfleet.store.jobs import retention
-from guardfleet.store.policy import policies
+from guardfleet.store.policy import lists, policies
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet, until
@@ -96,12 +97,40 @@ def test_the_guards_own_terms_and_perspectives(at: tuple[str, str]) -> None:
         assert answer.headers["guardfleet-unsupported-attributes"] == "PROFANITY"
         for query, attributes in (({"strict": "true"}, some), ({}, {"requestedAttributes": {"PROFANITY": {}}})):
             refused = client.post("/v1alpha1/comments:analyze", params={"key": key, **query}, json=asked | attributes)
-            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "attribute_not_supported")
-            assert refused.json()["error"]["param"] == "requestedAttributes.PROFANITY"
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"], error["status"]) == (400, 400, "INVALID_ARGUMENT")
+            assert (about := error["details"][0])["reason"] == "ATTRIBUTE_NOT_SUPPORTED"
+            assert about["metadata"] == {"param": "requestedAttributes.PROFANITY"}
         babble = client.post("/v1alpha1/comments:analyze", params={"key": key}, json=asked | {"comment": {"text": "[[babble]]"}})
         assert babble.status_code == 422
         assert "retry-after" not in babble.headers
-        assert client.post("/v1alpha1/comments:analyze", params={"key": "gf_wrong"}, json=asked).status_code == 401
+        for query, status, reason in (({"key": "gf_wrong"}, 400, "API_KEY_INVALID"), ({}, 403, "CREDENTIALS_MISSING")):
+            refused = client.post("/v1alpha1/comments:analyze", params=query, json=asked)
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"], error["details"][0]["reason"]) == (status, status, reason)
+
+
+def test_a_list_of_the_tenants_own_answers_an_attribute_that_the_guard_lacks(at: tuple[str, str], db: Database) -> None:
+    url, key = at
+    version, _ = lists.add(db, DEFAULT_TENANT, "profanity", read_list("drat\n", "txt"))
+    some = {"requestedAttributes": {"PROFANITY": {}, "PROFANITY_EXPERIMENTAL": {"scoreThreshold": 0.5}, "TOXICITY_EXPERIMENTAL": {}}}
+    with httpx2.Client(base_url=f"{url}/v1alpha1", params={"key": key}, timeout=patience(60)) as client:
+
+        def scores(text: str) -> tuple[dict[str, Any], str | None]:
+            answer = client.post("/comments:analyze", json=some | {"comment": {"text": text}})
+            told = answer.headers["guardfleet-answered-by"]
+            return {name: said["spanScores"][0] for name, said in answer.json()["attributeScores"].items()}, told
+
+        before, told = scores("drat [[unsafe]]")
+        assert (before.keys(), told) == ({"TOXICITY_EXPERIMENTAL"}, "TOXICITY_EXPERIMENTAL=TOXICITY")
+        lists.activate(db, version)
+        hit, told = scores("oh drat [[unsafe]]")
+        assert told == "PROFANITY=list profanity, PROFANITY_EXPERIMENTAL=list profanity, TOXICITY_EXPERIMENTAL=TOXICITY"
+        assert hit["PROFANITY"] == hit["PROFANITY_EXPERIMENTAL"]
+        assert hit["PROFANITY"] == {"begin": 3, "end": 7, "score": {"value": 1.0, "type": "PROBABILITY"}}
+        clean, _ = scores("a kind day")
+        assert clean["PROFANITY"] == {"begin": 0, "end": 10, "score": {"value": 0.0, "type": "PROBABILITY"}}
+        assert clean.keys() == {"PROFANITY", "TOXICITY_EXPERIMENTAL"}  # the other is under the threshold that was asked for
 
 
 def test_the_action_of_the_policy_is_told_to_who_waits_of_a_text_without_a_verdict_too(at: tuple[str, str], db: Database) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.routes.perspective import suggested
+from api.google.attributes import suggested
 from api.server import create_app
 from guardfleet import AsyncClient, AsyncDirectClient, Client, DirectClient
 from guardfleet.domain.verdict import Category, Severity
@@ -204,7 +204,8 @@ def test_a_suggested_score_is_a_label_of_the_tenants_text_with_these_words(
     assert client.post(url, json=asked, headers=theirs).headers["guardfleet-label"] == "unknown_text"
     assert scalar(db, "select count(*) from label") == 1
     refused = client.post(url, json=suggestion("x", PROFANITY=1.0), headers=mine)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "attribute_not_supported")
+    assert (refused.status_code, refused.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert refused.json()["error"]["details"][0]["reason"] == "ATTRIBUTE_NOT_SUPPORTED"
     assert client.post(url, json=suggestion("x", TOXICITY=1.5), headers=mine).status_code == 422
     events = list(audit.events(db, Wanted(actions=["label.import"])))
     assert [(event.actor_kind, event.actor, event.request_id) for event in events] == [("key", key, answer.headers["x-request-id"])]

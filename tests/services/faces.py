@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
+from api.google.attributes import ATTRIBUTES, scores
 from api.openai.categories import COVERED, not_safe, result_json
 from api.openai.result_files import _completion_line, _moderation_line, _output_line
-from api.routes.perspective import ATTRIBUTES, attribute
 from guardfleet.domain.verdict import CATEGORY_NAMES, NO_VERDICT, Severity, category_names
 from guardfleet.verdicts import export
 from guardfleet.verdicts.encoding import StoredVerdict
@@ -155,7 +155,7 @@ def _perspective(_: Any, page: Page) -> list[Said]:
         said = row.judgement
         doubt = round(not_safe(said), 3)
         for name, categories in ATTRIBUTES.items():
-            value = attribute(row, name, 10)["summaryScore"]["value"]
+            value = scores(row, name, 10)["summaryScore"]["value"]
             assert 0 <= value <= doubt
             assert name == "SEVERE_TOXICITY" or value == doubt or not said.categories & categories
         found.append(Said(said.severity if said.severity in NO_VERDICT else ABSENT, ABSENT, ABSENT))

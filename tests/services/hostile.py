@@ -84,13 +84,23 @@ def wrong_with(client: TestClient, request: Spoilt) -> str | None:
         answer = client.request(request.method, request.url, headers=headers, content=request.body)
     except (UnicodeError, RecursionError) as error:
         return f"{request.what}: {request.method} {request.url[:80]}: raised {type(error).__name__}"
-    said = answer.headers.get("content-type", "")
-    code = answer.json()["error"]["code"] if said == "application/problem+json" else None
+    code = _code(answer) if answer.status_code >= 400 else None
     if answer.status_code < 500 and (answer.status_code < 400 or code):
         return None
     if code == "deadline_exceeded":  # no worker runs here
         return None
     return f"{request.what}: {request.method} {request.url[:80]}: {answer.status_code} {code}"
+
+
+def _code(answer: Any) -> str | None:
+    """Return the code of an error, ours or Google's; None for what is neither."""
+    said = answer.headers.get("content-type", "")
+    if said == "application/problem+json":
+        return str(answer.json()["error"]["code"])
+    if said.startswith("application/json") and str(answer.request.url.path).startswith("/v1alpha1/"):
+        error = answer.json()["error"]
+        return str(error["details"][0]["reason"]).lower() if error["code"] == answer.status_code else None
+    return None
 
 
 def _of_operation(

@@ -31,6 +31,7 @@ MODULES = {
     "api/routes/moderations.py": "moderation, json object",
     "api/services/interactive_moderation.py": "- hands pages on",
     "api/openai/result_files.py": "chat completion, moderation line, result files",
+    "api/google/attributes.py": "perspective",
     "api/routes/perspective.py": "perspective",
     "api/routes/results.py": "json object, filtered pages, jsonl, csv, parquet",
     "guardfleet/cli/app.py": "- parses what was asked for",

@@ -135,6 +135,15 @@ def unknown(db: Database, tenant_id: int, names: Sequence[str]) -> list[str]:
         return sorted(set(names) - set(known))
 
 
+def active_among(db: Database, tenant_id: int, names: Sequence[str]) -> list[str]:
+    """Return those of the names of which the tenant has an active version."""
+    with db.session() as connection:
+        return connection.scalars(
+            "select name from term_list where tenant_id = %(tenant)s and is_active and name = any(%(names)s)",
+            {"tenant": tenant_id, "names": list(names)},
+        )
+
+
 def page(db: Database, tenant_id: int, *, after: str | None, limit: int) -> list[Version]:
     """Return up to `limit` versions, newest first, older than the named one. Raises NotFoundError for that."""
     start = None if after is None else get(db, tenant_id, after).id

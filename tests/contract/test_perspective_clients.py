@@ -1,0 +1,111 @@
+"""Clients that others wrote for Perspective, unchanged but for the address: their calls work, and they understand refusals."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from guardfleet.security.encryption import Keyring
+from guardfleet.store import keys
+from guardfleet.store.postgres.database import Database
+from tests.conftest import missing
+from tests.services.fixtures import fleet_settings
+from tests.services.fleet import fleet
+from tests.services.patience import patience
+from tests.services.served import served
+
+HERE = pathlib.Path(__file__).parent / "perspective"
+MOST_S = patience(300)
+CLIENTS = {
+    "perspective.py": "0.3.4",
+    "perspective": "1.0.3",
+    "PyPerspective": "1.0.4",
+    "PySpective": "0.0.2",
+    "perspectiveapi": "1.1.0",
+}
+UNSAFE = 0.9
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with a folder of each client, and one of what they share."""
+    folder = tmp_path_factory.mktemp("perspective")
+    _install(folder / "shared", "-r", str(HERE / "requirements.txt"))
+    for name, version in CLIENTS.items():
+        _install(folder / name, f"{name}=={version}")
+    return folder
+
+
+@pytest.fixture
+def at(database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path) -> Iterator[dict[str, str]]:
+    """What a client is told: an API with a worker, a key, and a text that is unsafe."""
+    settings = fleet_settings(database_url, rabbitmq, tmp_path)
+    with fleet(settings, tmp_path, ("worker",)), served(settings) as url:
+        yield {"BASE": url, "KEY": keys.create(db, keyring, name="k"), "TEXT": "you [[unsafe]] one"}
+
+
+@pytest.fixture
+def asks(installed: pathlib.Path, at: dict[str, str]) -> Any:
+    """Runs the flow of a client in Python."""
+
+    def ask(client: str) -> Any:
+        paths = [str(installed / "shared"), *([str(installed / client)] if client in CLIENTS else [])]
+        return _done([sys.executable, str(HERE / "flow.py"), client], HERE, at | {"PYTHONPATH": os.pathsep.join(paths)})
+
+    return ask
+
+
+def test_clients_of_perspective_understand_every_answer(asks: Any) -> None:
+    google = asks("google-api-python-client")
+    assert google["short"] == google["long"]
+    assert google["short"].keys() == {"TOXICITY"}
+    assert google["short"]["TOXICITY"] > UNSAFE
+    assert (google["token"], google["refused"]) == ("t", [400, "ATTRIBUTE_NOT_SUPPORTED"])
+    wrapped = asks("perspective.py")
+    assert (min(wrapped["scores"].values()) > UNSAFE, wrapped["wrong_key"]) == (True, "InvalidToken")
+    whole = asks("perspective")
+    assert (whole["scores"]["TOXICITY"], whole["token"]) == (whole["whole"]["TOXICITY"], "t")
+    assert whole["scores"].keys() == {"TOXICITY", "INSULT"}
+    checked = asks("PyPerspective")
+    assert (min(checked["scores"].values()) > UNSAFE, checked["languages"], checked["wrong_key"]) == (
+        True,
+        ["und"],
+        "InvalidAuthKey",
+    )
+    every = asks("PySpective")
+    assert every["scores"].keys() == {"TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "THREAT", "SEXUALLY_EXPLICIT"}
+    assert every["suggested"] == "Successed"  # its own word
+    some = asks("perspectiveapi")
+    assert (some["scores"]["TOXICITY"] > UNSAFE, some["flirtation"], some["async"]) == (True, None, True)
+
+
+def test_the_client_in_node_understands_every_answer(node_folder: pathlib.Path, at: dict[str, str]) -> None:
+    found = _done([str(shutil.which("node")), "perspective.mjs"], node_folder, at)
+    assert found["one"] == found["whole"]
+    assert found["one"].keys() == {"TOXICITY"}
+    assert found["some"].keys() == {"TOXICITY", "THREAT"}
+    assert min(found["some"].values()) > UNSAFE
+    assert found["refused"][0] == 400
+    assert "attribute 'NONE' matches none" in found["refused"][1]
+    assert found["wrongKey"] == [400, "API_KEY_INVALID"]
+
+
+def _done(command: list[str], folder: pathlib.Path, told: dict[str, str]) -> Any:
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | told, capture_output=True, text=True, timeout=MOST_S, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def _install(folder: pathlib.Path, *what: str) -> None:
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--disable-pip-version-check"]
+    done = subprocess.run([*command, "--target", str(folder), *what], capture_output=True, text=True, timeout=MOST_S, check=False)
+    if done.returncode:
+        missing(f"pip cannot install {what[-1]}: {done.stderr.strip().splitlines()[-1:]}")
