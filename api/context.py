@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import anyio
 from fastapi import Depends, Request
 
+from api.google.maps import Maps
 from api.http.long_requests import Slots
 from api.http.problems import ProblemError
 from api.http.query import require_known
@@ -50,6 +51,7 @@ class Context:
     downloads: Slots
     passes: Slots  # over stored verdicts: of policies, erasures, holds
     health: Health
+    maps: Maps  # of the guard's scores to Perspective's
     known: dict[str, tuple[Caller, float]] = field(default_factory=dict)  # callers by key, and until when each is trusted
     body_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(BODY_THREADS))
     download_threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(DOWNLOAD_THREADS))

@@ -18,6 +18,7 @@ from api.body.body_limit import CONSOLE, Bounded
 from api.console.loading import Console
 from api.console.navigation import HOME
 from api.context import PASSES, Context
+from api.google import maps
 from api.google.errors import GoogleErrors
 from api.http import problems
 from api.http.connections import make_server
@@ -93,6 +94,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
         Slots("downloads", of_key=DOWNLOADS_OF_KEY, in_all=DOWNLOADS),
         Slots("passes", of_key=1, in_all=PASSES),
         health or Health(),
+        maps.load(settings.api.perspective_map),
     )
     context.health.add(installation.part(db, keyring))
     context.health.add(Part("files", contents.nearly_full, is_vital=False))

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from api.openai.categories import not_safe, score
-from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Severity
+from guardfleet.domain.score_map import ScoreMap
+from guardfleet.domain.verdict import CATEGORY_NAMES, Category, Judgement, Severity
 from guardfleet.domain.versions import name_of
 from guardfleet.verdicts.encoding import StoredVerdict
 
@@ -56,20 +57,26 @@ def is_list(answer: str) -> bool:
     return answer.startswith(LIST)
 
 
-def scores(row: StoredVerdict, answer: str, length: int) -> dict[str, Any]:
-    """Return the scores of an attribute from what answers it; `length`: of the text, in characters."""
-    return _of_list(row, answer.removeprefix(LIST), length) if is_list(answer) else _of_guard(row, answer, length)
+def scores(row: StoredVerdict, answer: str, length: int, maps: Mapping[str, ScoreMap] | None = None) -> dict[str, Any]:
+    """Return the scores of an attribute from what answers it; `length`: of the text, in characters. `maps`: for the guard's."""
+    if is_list(answer):
+        return _of_list(row, answer.removeprefix(LIST), length)
+    return _of_guard(row, answer, length, (maps or {}).get(answer))
 
 
-def _of_guard(row: StoredVerdict, name: str, length: int) -> dict[str, Any]:
-    """Return the scores of one attribute: its highest category; for SEVERE_TOXICITY, the part of it that is unsafe."""
-    said = row.judgement
+def value_of(said: Judgement, name: str) -> float:
+    """Return the guard's score of one of ATTRIBUTES: its highest category; for SEVERE_TOXICITY, the part of it that is unsafe."""
     value = max(score(said, category) for category in ATTRIBUTES[name])
     if name == "SEVERE_TOXICITY" and said.probabilities is not None:
         doubt = not_safe(said)
         value = round(value * said.probabilities[2] / doubt, 3) if doubt else 0.0
+    return min(1.0, value)
+
+
+def _of_guard(row: StoredVerdict, name: str, length: int, mapped: ScoreMap | None) -> dict[str, Any]:
+    value = value_of(row.judgement, name)
     begin, end = (row.evidence or {}).get("decided") or (0, length)
-    return _scores(min(1.0, value), begin, end)
+    return _scores(value if mapped is None else round(mapped(value), 6), begin, end)
 
 
 def _of_list(row: StoredVerdict, name: str, length: int) -> dict[str, Any]:

@@ -32,6 +32,7 @@ WITHOUT_EFFECT = ("sessionId", "communityId", "spanAnnotations", "context")
 UNKNOWN_LANGUAGE = "und"  # of BCP 47: the guard judges 119 languages and names none
 UNSUPPORTED = "guardfleet-unsupported-attributes"
 ANSWERED_BY = "guardfleet-answered-by"  # a header: attributes that something else than the guard's category of that name answered
+MAP = "guardfleet-score-map"  # a header: whether the map of scores is of the model that judged
 LABEL = "guardfleet-label"  # a header: what became of a suggested score
 PLACE = "/v1alpha1/comments:"
 
@@ -127,16 +128,19 @@ async def analyze(
     names, answers = list(asked.requestedAttributes), await _answers(context, caller, asked)
     if not answers or ((strict or not asked.dropUnsupportedAttributes) and len(answers) < len(names)):
         raise _unsupported(next(name for name in names if name not in answers), "requestedAttributes")
-    _, row, _, decision = await judge(request, context, caller, {"text": asked.comment.text}, None, keeps_nothing=asked.doNotStore)
+    text = asked.comment.text
+    _, row, model, decision = await judge(request, context, caller, {"text": text}, None, keeps_nothing=asked.doNotStore)
     if any(map(attributes.is_list, answers.values())):  # a list may have been replaced before it was looked for
         after = await _answers(context, caller, asked)
         answers = {name: by for name, by in answers.items() if name in after}
     shown = {}
     for name, by in answers.items():
-        found = attributes.scores(row, by, len(asked.comment.text))
+        found = attributes.scores(row, by, len(text), context.maps.of)
         wanted = asked.requestedAttributes[name]
         if found["summaryScore"]["value"] >= (wanted.scoreThreshold if wanted else 0.0):
             shown[name] = found
+    if context.maps.of:
+        response.headers[MAP] = "applied" if model.label == context.maps.model else "fitted for another model"
     if decision is not None:
         response.headers[ACTION] = decision.action
     if told := [f"{name}={by}" for name, by in answers.items() if name != by]:

@@ -24,7 +24,7 @@ PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 def said_of(model: Model) -> str:
     """Return a model's name and revision as they are shown."""
-    return f"{model.name}@{model.revision[:12]}" + (", a demo" if model.is_demo else "")
+    return model.label + (", a demo" if model.is_demo else "")
 
 
 def show(

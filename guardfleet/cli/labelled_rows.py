@@ -11,7 +11,7 @@ from guardfleet.settings import Settings
 from producer.sources import Inputs
 
 UNLABELLED, UNKNOWN = "unlabelled", "label_unknown"
-Label = TypeVar("Label", bool, frozenset[str])
+Label = TypeVar("Label", bool, frozenset[str], frozenset[tuple[str, float]])
 SHOWN = 5  # line numbers
 
 

@@ -137,6 +137,11 @@ class Model:
     neutral: str | None = None
     prompt_policy: str | None = "none"
 
+    @property
+    def label(self) -> str:
+        """How verdicts name it: its name, and as much of its revision as tells two apart."""
+        return f"{self.name}@{self.revision[:12]}"
+
 
 PROMPT_POLICY = ("none", "optional", "required")
 NOBODY = Model("nobody", "0", "none")  # of a text that no model has judged

@@ -161,6 +161,9 @@ class ApiSettings(Group):
     rate_limit_url: SecretStr | None = Field(
         default=None, description="redis://... that API processes share their counts in; empty: each counts for itself."
     )
+    perspective_map: str | None = Field(
+        default=None, description="File of `guardfleet evaluate --map-perspective`; scores on Perspective's routes go through it."
+    )
 
     @field_validator("rate_limit_url", mode="after")
     @classmethod

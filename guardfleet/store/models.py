@@ -44,8 +44,7 @@ def _register(db: Database, model: Model) -> int:
         if row.prompt_policy is None and model.prompt_policy is not None:  # a version before 0027 wrote it
             connection.execute("update model set prompt_policy = %(prompt_policy)s where id = %(id)s", values | {"id": found})
         if is_new:
-            subject = f"{model.name}@{model.revision[:12]}"  # as verdicts name it
-            audit.record(connection, DEFAULT_TENANT, "model.register", subject, model_id=found)
+            audit.record(connection, DEFAULT_TENANT, "model.register", model.label, model_id=found)
         return found
 
 

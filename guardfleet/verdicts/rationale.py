@@ -29,7 +29,7 @@ def rationale(said: Judgement, evidence: Mapping[str, Any] | None, model: Model)
         chances = f"; probability safe {safe:.3f}, controversial {controversial:.3f}, unsafe {unsafe:.3f}"
     earlier = EARLIER.get(said.served_by, "")
     by_list = said.served_by is ServedBy.LIST
-    by = "decided by the list" if by_list else f"judged by {model.name}@{model.revision[:12]}{earlier}"
+    by = "decided by the list" if by_list else f"judged by {model.label}{earlier}"
     return f"{_verdict(said.severity, said.categories)}{REFUSED[said.refusal]}{chances}{extent}; {by}."
 
 

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.google import maps
 from guardfleet.cli.evaluation import FIGURES, Confusion, agreement, confusion
 from guardfleet.domain.verdict import Severity
+from guardfleet.errors import ConfigurationError
 from tests.services.commands import command, said
 
 VERDICT = st.sampled_from([Severity.SAFE, Severity.CONTROVERSIAL, Severity.UNSAFE, Severity.ERROR])
@@ -55,6 +57,35 @@ def test_a_figure_without_a_divisor_is_undefined_and_not_zero(tmp_path: pathlib.
     assert "by category" not in done.stderr
     (strict, loose) = csv.DictReader((tmp_path / "out.csv").read_text().splitlines())
     assert [strict[name] for name in FIGURES] == [loose[name] for name in FIGURES] == ["", "", "", "0.0"]
+
+
+def test_scores_of_perspective_become_a_map_that_the_api_can_read(tmp_path: pathlib.Path) -> None:
+    texts = [f"{i} {mark}" for i in range(10) for mark in ("a kind day", "[[controversial]]", "[[unsafe]]")]
+    theirs = {"[[unsafe]]": 0.8, "[[controversial]]": 0.5}
+    rows: list[dict[str, object]] = [{"text": text, "TOXICITY": theirs.get(text.split()[1], 0.1)} for text in texts]
+    rows += [{"text": "c [[babble]]", "attributeScores": {"TOXICITY": {"summaryScore": {"value": 0.5}}}}]
+    rows += [{"text": "nobody scored this"}, {"text": "x", "TOXICITY": 7}, {"text": "y", "THREAT": 0.5}]
+    source, map_file = tmp_path / "history.jsonl", tmp_path / "map.json"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ("--map-perspective", "--threshold", "0.8", "--json", "-o", str(map_file))
+    done = evaluate(str(source), *asked, engine="instant")
+    assert done.returncode == 1, done.stderr  # one row has no verdict, and one an impossible score
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["texts"], found["failed"], found["unlabelled"], found["label_unknown"]) == (32, 1, 1, 1)
+    assert found["attributes"] == {
+        "TOXICITY": {
+            "texts": 30,
+            "thresholds": [{"threshold": 0.8, "before": 0.333333, "after": 0.333333, "same": 1, "error": 0, "difference": 0}],
+        }
+    }  # of THREAT there is one score: too few
+    loaded = maps.load(str(map_file))
+    assert (loaded.model, loaded.of.keys()) == (found["model"], {"TOXICITY"})
+    assert [y for _, y in loaded.of["TOXICITY"].knots] == [0.1, 0.5, 0.8]
+    turned, unknown = b'{"model": "m", "maps": {"TOXICITY": [[1, 0], [0, 1]]}}', b'{"model": "m", "maps": {"NONE": [[0, 0]]}}'
+    for wrong in (b"{", b"[]", turned, unknown):
+        map_file.write_bytes(wrong)
+        with pytest.raises(ConfigurationError, match="perspective_map"):
+            maps.load(str(map_file))
 
 
 def test_a_table_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """Texts judged while the caller waits, through real brokers and workers: in OpenAI's terms, Perspective's, and the guard's own."""
 
 import asyncio
+import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,7 @@ from tests.services.patience import patience
 from tests.services.proxy import in_front_of
 from tests.services.served import served
 from tests.services.stored import scalar
+from worker.engine.testing.marked import NAME, REVISION
 
 WORKER, DISPATCHER = ("worker",), ("dispatcher",)
 
@@ -110,10 +112,28 @@ def test_the_guards_own_terms_and_perspectives(at: tuple[str, str]) -> None:
             assert (refused.status_code, error["code"], error["details"][0]["reason"]) == (status, status, reason)
 
 
+def test_scores_go_through_the_map_that_the_api_is_given(
+    database_url: str, rabbitmq: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path
+) -> None:
+    settings, file = fleet_settings(database_url, rabbitmq, tmp_path), tmp_path / "map.json"
+    key = keys.create(db, keyring, name="k")
+    asked = {"comment": {"text": "x [[unsafe]]"}, "requestedAttributes": {"TOXICITY": {"scoreThreshold": 0.1}, "THREAT": {}}}
+    with fleet(settings, tmp_path, WORKER):
+        for model, said in ((f"{NAME}@{REVISION[:12]}", "applied"), ("other@1", "fitted for another model")):
+            file.write_text(json.dumps({"model": model, "maps": {"TOXICITY": [[0, 0], [1, 0.25]]}}))
+            with served(settings.but(api={"perspective_map": str(file)})) as url:
+                answer = httpx2.post(f"{url}/v1alpha1/comments:analyze", params={"key": key}, json=asked, timeout=patience(60))
+            scores = {name: each["summaryScore"]["value"] for name, each in answer.json()["attributeScores"].items()}
+            assert scores["TOXICITY"] == pytest.approx(scores["THREAT"] / 4)
+            assert answer.headers["guardfleet-score-map"] == said
+
+
 def test_a_list_of_the_tenants_own_answers_an_attribute_that_the_guard_lacks(at: tuple[str, str], db: Database) -> None:
     url, key = at
     version, _ = lists.add(db, DEFAULT_TENANT, "profanity", read_list("drat\n", "txt"))
-    some = {"requestedAttributes": {"PROFANITY": {}, "PROFANITY_EXPERIMENTAL": {"scoreThreshold": 0.5}, "TOXICITY_EXPERIMENTAL": {}}}
+    some = {
+        "requestedAttributes": {"PROFANITY": {}, "PROFANITY_EXPERIMENTAL": {"scoreThreshold": 0.5}, "TOXICITY_EXPERIMENTAL": {}}
+    }
     with httpx2.Client(base_url=f"{url}/v1alpha1", params={"key": key}, timeout=patience(60)) as client:
 
         def scores(text: str) -> tuple[dict[str, Any], str | None]:

@@ -36,6 +36,7 @@ MODULES = {
     "api/routes/results.py": "json object, filtered pages, jsonl, csv, parquet",
     "guardfleet/cli/app.py": "- parses what was asked for",
     "guardfleet/cli/commands/evaluate.py": "evaluation",
+    "guardfleet/cli/commands/evaluate_perspective.py": "perspective",
     "guardfleet/cli/commands/results.py": "jsonl, csv, parquet",
     "guardfleet/cli/commands/scan.py": "jsonl, csv, parquet",
     "guardfleet/cli/progress.py": "summary",

@@ -79,13 +79,13 @@ def evaluate(
         require_device(spec_of(other_settings))
     rows, labels, left_out = labelled_texts(sources, reading, settings, limit)
     started = time.perf_counter()
-    judged, model = _judge(settings, rows)
+    judged, model = judged_texts(settings, rows)
     report = Report.of(model, labels, judged)
     to = terminal.notes if as_json else terminal.answers
     _show(report, time.perf_counter() - started, to)
     out = {"file": " ".join(sources), **_as_dict(report), **left_out.counts}
     if other_settings:
-        out["against"] = _compared(judged, _judge(other_settings, rows)[0], str(against), to)
+        out["against"] = _compared(judged, judged_texts(other_settings, rows)[0], str(against), to)
     if csv_path is not None:
         _write(report, csv_path)
     if as_json:
@@ -179,12 +179,13 @@ def _in_precision(settings: Settings, precision: str) -> Settings:
     raise RejectedError(f"--against {precision!r} is unknown; use float32, bfloat16, float16, int8 or fp8.")
 
 
-def _judge(settings: Settings, rows: list[PayloadRow]) -> tuple[list[Judgement], str]:
+def judged_texts(settings: Settings, rows: list[PayloadRow]) -> tuple[list[Judgement], str]:
+    """Return the model's judgement of each row, without services, and the model as verdicts name it."""
     backend = make_backend(spec_of(settings))
     judged = [
         EMPTY if is_blank(row.content) else judgement_of(answer) for row, answer in zip(rows, answered(backend, rows), strict=True)
     ]
-    return judged, f"{backend.model.name}@{backend.model.revision[:12]}"
+    return judged, backend.model.label
 
 
 def answered(backend: Backend, rows: list[PayloadRow]) -> list[Answer]:

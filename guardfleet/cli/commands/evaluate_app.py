@@ -32,6 +32,21 @@ By = Annotated[
 ]
 
 
+MapPerspective = Annotated[
+    bool,
+    typer.Option("--map-perspective", help="Rows have Perspective's scores (TOXICITY, ...): fit a map that keeps flag rates."),
+]
+Thresholds = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--threshold", metavar="SCORE", min=0, max=1, help="Of Perspective's scores; 0.5 to 0.9 if not given. Repeatable."
+    ),
+]
+Output = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write Perspective's map, for GUARDFLEET_API__PERSPECTIVE_MAP.")
+]
+
+
 def asked_of_detector(
     label_field: LabelField = None, positive: Positive = None, fpr: Rates = None, negatives: Negatives = False, by: By = None
 ) -> Asked | None:
@@ -63,6 +78,9 @@ def evaluate(
         str | None,
         typer.Option("--detector", metavar="NAME", help="Judge as this detector, such as ai-text, instead of as the guard."),
     ] = None,
+    map_perspective: MapPerspective = False,
+    thresholds: Thresholds = None,
+    output: Output = None,
     asked: Any = None,
     reading: Any = None,
 ) -> int:
@@ -71,6 +89,12 @@ def evaluate(
         raise RejectedError("give a file with labelled rows, or --job JOB, one of them.")
     if detector is None and asked is not None:
         raise RejectedError("--label-field, --positive, --fpr, --negatives and --by are for a detector: name it with --detector.")
+    if (thresholds or output) and not map_perspective:
+        raise RejectedError("--threshold and --output are for --map-perspective.")
+    if map_perspective and (job is not None or detector is not None or against or csv):
+        raise RejectedError(
+            "--map-perspective is for rows that Perspective has scored: leave out --job, --detector, --against and --csv."
+        )
     if job is not None:
         from guardfleet.cli.commands import evaluate_job
 
@@ -88,4 +112,10 @@ def evaluate(
         if against or csv:
             raise RejectedError("--against and --csv are for the guard: leave them out with --detector.")
         return evaluate_detector.evaluate(settings, sources or [], reading, detector, asked, limit=limit, as_json=as_json)
+    if map_perspective:
+        from guardfleet.cli.commands import evaluate_perspective
+
+        return evaluate_perspective.evaluate(
+            settings, sources or [], reading, thresholds or (), output=output, limit=limit, as_json=as_json
+        )
     return command.evaluate(settings, sources or [], reading, limit=limit, against=against, as_json=as_json, csv_path=csv)
