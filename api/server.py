@@ -17,6 +17,7 @@ from api import openapi
 from api.body.body_limit import CONSOLE, Bounded
 from api.console.loading import Console
 from api.console.navigation import HOME
+from api.console.shielding import Shielded, malformed
 from api.context import PASSES, Context
 from api.google import maps
 from api.google.errors import GoogleErrors
@@ -127,6 +128,9 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     app.add_middleware(Headed)
     app.add_middleware(Observed)
     app.add_middleware(GoogleErrors)
+    if settings.console.enabled:
+        app.add_middleware(Shielded)
+    app.state.malformed = malformed if settings.console.enabled else lambda _, answer: answer
 
     app.include_router(health_probes.router)
     return app

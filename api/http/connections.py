@@ -8,30 +8,55 @@ request is safe from that only once its key is known.
 import asyncio
 import resource
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import h11
 import uvicorn
 from fastapi import FastAPI
+from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.http.problems import problem
+from api.http.problems import Problem, problem
 from guardfleet.process.readiness import say_ready
 from guardfleet.settings import Settings
 
 DRAIN_S = 120.0  # for a body that goes on after its answer, so that its sender gets to read the answer
 UNREAD_S = 120.0  # for a caller that does not read its answer
 BACKLOG = 128  # connections accepted before the first of them can be counted
+LONGEST = 1024  # bytes of a head that say which path it is of
 OTHERS = 256  # descriptors for PostgreSQL, the broker, files and logs
+Malformed = Callable[[str, Problem], Response]  # what is answered in place of a problem, by the path
+
+
+class Heads(h11.Connection):
+    """Remembers how the newest head began: of one that cannot be parsed, nothing else is left."""
+
+    _beginning = b""
+
+    def next_event(self) -> Any:
+        """Parse on."""
+        if self.their_state is h11.IDLE:
+            self._beginning = self.trailing_data[0][:LONGEST]
+        return super().next_event()
+
+    @property
+    def path(self) -> str:
+        """The path of the newest request, empty if nothing of it is one."""
+        line = self._beginning.lstrip(b"\r\n").partition(b"\n")[0].split()
+        target = line[1] if len(line) > 1 else b""
+        return unquote(target.partition(b"?")[0].decode("latin-1"))
 
 
 class Waiting(H11Protocol):
     """A connection that is closed if it has no request for `head_s`, or if there are too many and it has waited longest."""
 
-    def __init__(self, *, most: int, head_s: float, **given: Any) -> None:
+    def __init__(self, *, most: int, head_s: float, malformed: Malformed, **given: Any) -> None:
         super().__init__(**given)
-        self._most, self._head_s = most, head_s
+        self.conn: Heads = Heads(h11.SERVER)
+        self._most, self._head_s, self._malformed = most, head_s, malformed
         self._timer: asyncio.TimerHandle | None = None
         self.waiting_since = self.loop.time()
 
@@ -82,8 +107,9 @@ class Waiting(H11Protocol):
         self._stop_waiting()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a malformed request in the same form as every other error."""
-        answer = problem(400, "invalid_http", "this is not a valid HTTP/1.1 request.", headers={"Connection": "close"})
+        """Answer a malformed request in the same form as every other error of its path."""
+        told = problem(400, "invalid_http", "this is not a valid HTTP/1.1 request.", headers={"Connection": "close"})
+        answer = self._malformed(self.conn.path, told)
         head = h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request")
         for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
@@ -122,7 +148,10 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
         app,
         host=settings.api.host,
         port=settings.api.port,
-        http=partial(Waiting, most=most, head_s=settings.tuning.api_head_s),  # type: ignore[arg-type]  # anything that makes a protocol
+        http=partial(  # type: ignore[arg-type]  # anything that makes a protocol
+            Waiting, most=most, head_s=settings.tuning.api_head_s, malformed=app.state.malformed
+        ),
+        ws="none",  # there are none here, and the answer to one is to be as to every other request
         backlog=BACKLOG,
         log_config=None,
         access_log=False,

@@ -1,15 +1,16 @@
 """Errors over HTTP: one body that is both RFC 9457 problem+json and OpenAI's `error` object."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from api.http.fields import UNSTORABLE
 from guardfleet.errors import AwayError, ConfigurationError, NotFoundError, OverloadedError, RejectedError, RetryableError
@@ -36,6 +37,23 @@ TITLES = {
 KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 METHOD_NOT_ALLOWED = 405
 RETRY_AFTER_S = 5
+PAGES = "guardfleet.pages"  # in the scope, where people look: makes the page that is sent in place of a problem
+
+
+class Problem(JSONResponse):
+    """A problem as it is sent to programs; where people look, as the page that is made of it there."""
+
+    def __init__(self, body: Mapping[str, Any], status: int, given: Mapping[str, str]) -> None:
+        super().__init__(body, status, given, media_type="application/problem+json")
+        self.detail, self.given = str(body["detail"]), given
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        page: Callable[[Scope, Problem], Awaitable[Response]] | None = scope.get(PAGES)
+        if page is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await (await page(scope, self))(scope, receive, send)
 
 
 class ProblemError(HTTPException):
@@ -56,7 +74,7 @@ def problem(
     param: str | None = None,
     headers: dict[str, str] | None = None,
     more: Mapping[str, Any] | None = None,
-) -> JSONResponse:
+) -> Problem:
     """Build the response, with `more` members. Quoted parts of the request that cannot be encoded are escaped."""
     detail, param = _encodable(detail), None if param is None else _encodable(param)
     title = TITLES.get(status, "Error")
@@ -69,18 +87,18 @@ def problem(
         "error": {"message": detail, "type": kind, "param": param, "code": code},
         **(more or {}),
     }
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return Problem(body, status, headers or {})
 
 
 def install(app: FastAPI) -> None:
     """Replace the framework's own error bodies, which lose code and field."""
 
     @app.exception_handler(ProblemError)
-    async def _(_: Request, error: ProblemError) -> JSONResponse:
+    async def _(_: Request, error: ProblemError) -> Problem:
         return problem(error.status_code, error.code, error.detail, param=error.param, headers=dict(error.headers or {}))
 
     @app.exception_handler(HTTPException)
-    async def _(request: Request, error: HTTPException) -> JSONResponse:
+    async def _(request: Request, error: HTTPException) -> Problem:
         code = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
         headers = dict(error.headers or {})
         if error.status_code == METHOD_NOT_ALLOWED:
@@ -90,40 +108,40 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _of_wrong_form)
 
     @app.exception_handler(NotFoundError)
-    async def _(_: Request, error: NotFoundError) -> JSONResponse:
+    async def _(_: Request, error: NotFoundError) -> Problem:
         return problem(404, "not_found", str(error), param=error.param)
 
     @app.exception_handler(OverloadedError)
-    async def _(_: Request, error: OverloadedError) -> JSONResponse:
+    async def _(_: Request, error: OverloadedError) -> Problem:
         return problem(429, "overloaded", str(error), headers={"Retry-After": str(int(error.retry_after_s))})
 
     @app.exception_handler(PolicyError)
-    async def _(_: Request, error: PolicyError) -> JSONResponse:
+    async def _(_: Request, error: PolicyError) -> Problem:
         problems = [
             {"line": one.line or None, "where": _encodable(one.where), "cause": _encodable(one.cause)} for one in error.problems
         ]
         return problem(422, "invalid_policy", str(error), param="policy", more={"problems": problems})
 
     @app.exception_handler(ListError)
-    async def _(_: Request, error: ListError) -> JSONResponse:
+    async def _(_: Request, error: ListError) -> Problem:
         problems = [
             {"line": line or None, "where": "", "cause": _encodable(cause)} for line, cause in error.problems[:MOST_PROBLEMS]
         ]
         return problem(422, "invalid_list", str(error), param="list", more={"problems": problems})
 
     @app.exception_handler(RejectedError)
-    async def _(_: Request, error: RejectedError) -> JSONResponse:
+    async def _(_: Request, error: RejectedError) -> Problem:
         return problem(400, "rejected", str(error), param=error.param)
 
     @app.exception_handler(RetryableError)
-    async def _(request: Request, error: RetryableError) -> JSONResponse:
+    async def _(request: Request, error: RetryableError) -> Problem:
         away = unavailable(request, error)
         return problem(away.status_code, away.code, away.detail, headers=dict(away.headers or {}))
 
     app.add_exception_handler(ConfigurationError, _of_another_key)
 
 
-def failed() -> JSONResponse:
+def failed() -> Problem:
     """Return the answer to a request that failed because of a defect."""
     return problem(500, "internal_error", "guardfleet failed on this request: look for the request id in its log.")
 
@@ -136,7 +154,7 @@ def unavailable(request: Request, error: RetryableError) -> ProblemError:
     return ProblemError(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
-async def _of_another_key(request: Request, error: Exception) -> JSONResponse:
+async def _of_another_key(request: Request, error: Exception) -> Problem:
     """Answer for a process that was not restarted after the secret key was rotated. Any other such error is a defect."""
     context = request.app.state.context
     try:
@@ -150,7 +168,7 @@ async def _of_another_key(request: Request, error: Exception) -> JSONResponse:
     return problem(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
-async def _of_wrong_form(request: Request, error: Exception) -> JSONResponse:
+async def _of_wrong_form(request: Request, error: Exception) -> Problem:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for nothing else
     found = _nearest(error)
     if not found.param and "json" not in request.headers.get("content-type", ""):

@@ -2,16 +2,15 @@
 
 from collections import Counter
 
-from fastapi.responses import JSONResponse
 from starlette.types import Scope
 
-from api.http.problems import problem
+from api.http.problems import Problem, problem
 
 # If two of these differ, it is unclear which one is meant.
 ONCE = (b"authorization", b"idempotency-key", b"x-goog-api-key", b"content-type", b"content-encoding")
 
 
-def refusal(scope: Scope) -> JSONResponse | None:
+def refusal(scope: Scope) -> Problem | None:
     """Return the answer to a head that is ambiguous or names something impossible; None for any other."""
     names = Counter(name for name, _ in scope["headers"])
     if twice := next((name for name in ONCE if names[name] > 1), None):

@@ -15,6 +15,7 @@ from tests.services.fixtures import SECRET_KEY
 from tests.services.fleet import until
 from tests.services.patience import patience
 from tests.services.served import served
+from tests.services.wire import answer, get, opened
 
 PATIENCE_S = patience(20.0)
 
@@ -31,32 +32,6 @@ def address(api_settings: Settings) -> Iterator[tuple[str, int]]:
     with served(api_settings) as url:
         host, port = url.removeprefix("http://").split(":")
         yield host, int(port)
-
-
-def opened(address: tuple[str, int], said: bytes = b"", *, reads: bool = True) -> socket.socket:
-    wire = socket.socket()
-    if not reads:
-        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    wire.settimeout(PATIENCE_S)
-    wire.connect(address)
-    wire.sendall(said)
-    return wire
-
-
-def answer(wire: socket.socket) -> bytes:
-    """All that is said on it until it is closed."""
-    said = b""
-    try:
-        while more := wire.recv(65536):
-            said += more
-    except ConnectionResetError:
-        pass
-    wire.close()
-    return said
-
-
-def get(path: str, *more: str) -> bytes:
-    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *more, "", ""]).encode()
 
 
 def test_connections_that_say_nothing_make_room_for_one_that_does(address: tuple[str, int]) -> None:
