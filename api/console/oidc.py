@@ -7,7 +7,7 @@ began: its state, nonce and verifier are in a cookie that no other browser has (
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import urlencode, urlsplit
 
 import httpx2
@@ -33,6 +33,8 @@ MOST_BYTES = 1 << 20  # of an answer of the issuer
 LEEWAY_S = 60  # between the clocks
 CALLBACK = "/console/sign-in/callback"
 PROVIDER = "identity provider"
+MOST_SUBJECT = 255  # characters (OpenID Connect Core 1.0, 2)
+NAMES = ("name", "email", "preferred_username")  # claims by which a person is called, the first that there is
 
 
 class Attempt(NamedTuple):
@@ -122,7 +124,11 @@ class Issuer:
 
 
 def person_of(db: Database, claims: Mapping[str, Any], settings: ConsoleSettings) -> Person:
-    """Return who signs in, with the roles that the settings grant. Raises ProblemError 403 for somebody without any."""
+    """Return who signs in, with the roles that the settings grant. ProblemError 403 for somebody without any, and for nobody."""
+    subject = claims.get("sub")
+    if not _is_shown(subject, MOST_SUBJECT):
+        detail = "your organisation vouches for nobody by name (the claim `sub`): ask whoever runs its sign-in."
+        raise ProblemError(403, "no_subject", detail)
     given = claims.get(settings.oidc_claim, ())
     values = (
         [given] if isinstance(given, str) else [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
@@ -130,10 +136,14 @@ def person_of(db: Database, claims: Mapping[str, Any], settings: ConsoleSettings
     tenant, roles = _granted(values, settings.oidc_roles)
     if not roles:
         raise ProblemError(403, "no_role", "your organisation knows you, but guardfleet grants you no role: ask its operator.")
-    subject = str(claims["sub"])
-    name = next((str(claims[one]) for one in ("name", "email", "preferred_username") if claims.get(one)), subject)
+    name = next((name for one in NAMES if _is_shown(name := claims.get(one))), subject)
     scopes = sorted({scope for role in roles for scope in ROLES[role]})
     return Person(_stable(subject), name, keys.tenant_id(db, tenant), scopes)
+
+
+def _is_shown(value: object, most: int | None = None) -> TypeGuard[str]:
+    """Return whether a claim names somebody by characters that a page, a row and a log can have."""
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable() and (most is None or len(value) <= most)
 
 
 def _granted(values: Sequence[str], grants: Sequence[str]) -> tuple[str, list[str]]:

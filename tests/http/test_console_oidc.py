@@ -13,6 +13,7 @@ from tests.services.databases import Databases, database_on
 from tests.services.fixtures import fleet_settings
 from tests.services.identity import CLIENT_ID, CLIENT_SECRET, Provider, identity_provider, path_of
 from tests.services.served import served
+from tests.services.stored import scalar
 from tests.services.visiting import csrf_in
 
 
@@ -102,6 +103,37 @@ def test_a_token_that_says_another_thing_lets_nobody_in(url: str, sound: Provide
     with browser_at(url) as browser:
         assert signs_in(browser).status_code == 403
         assert browser.get("/console/review").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["", " ", "\0", "u\x001", "u\n1", "\u202eu", "u" * 256, 7, True, ["u-1"], {"u": 1}],
+    ids=["empty", "blank", "NUL", "with NUL", "two lines", "turned round", "too long", "number", "bool", "list", "object"],
+)
+def test_nobody_comes_in_as_a_subject_that_is_none(url: str, sound: Provider, db: Database, subject: object) -> None:
+    sound.claims |= {"sub": subject}
+    before = scalar(db, "select count(*) from console_session")
+    with browser_at(url) as browser:
+        came = signs_in(browser)
+        assert (came.status_code, came.text.count('role="alert"')) == (403, 1)
+        assert "vouches for nobody by name" in came.text or not isinstance(subject, str)
+        assert browser.get("/console/review").status_code == 303
+    assert scalar(db, "select count(*) from console_session") == before
+
+
+def test_a_long_subject_is_the_same_person_each_time(url: str, sound: Provider, db: Database) -> None:
+    sound.claims |= {"sub": "u" * 255}
+    with browser_at(url) as browser, browser_at(url) as another:
+        assert [signs_in(one).status_code for one in (browser, another)] == [303, 303]
+    assert len(set(scalar(db, "select array_agg(who) from (select who from console_session order by id desc limit 2) newest"))) == 1
+
+
+@pytest.mark.parametrize("name", ["A\0da", "\u202eadA", "", " ", 7, ["Ada"]], ids=ascii)
+def test_a_name_that_cannot_be_shown_is_not(url: str, sound: Provider, name: object) -> None:
+    sound.claims |= {"name": name, "email": "ada@example.com"}
+    with browser_at(url) as browser:
+        assert signs_in(browser).status_code == 303
+        assert "ada@example.com" in browser.get("/console/preferences").text
 
 
 @pytest.mark.parametrize(
