@@ -18,7 +18,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import verdicts
 from guardfleet.store.jobs import texts, views
 from guardfleet.store.jobs.retries import Places
-from guardfleet.store.labels import progress, queues, reviews, samples, tasks
+from guardfleet.store.labels import filling, progress, queues, reviews, samples, tasks
 from guardfleet.store.labels.progress import Case
 from guardfleet.store.labels.queues import Queue
 from guardfleet.store.labels.reviews import Place
@@ -87,10 +87,10 @@ def take(db: Database, queue: Queue, who: str, *, rng: random.Random) -> Task | 
 def _fill(db: Database, queue: Queue) -> int:
     """Take more texts into the queue, in their order; return how many."""
     if queue.sample_id is not None:
-        return tasks.fill_from_sample(db, queue, most=AT_ONCE)
+        return filling.fill_from_sample(db, queue, most=AT_ONCE)
     after: Place | None = None
     while page := list(reviews.waiting(db, queue.tenant_id, job_id=queue.job_id, after=after, limit=PAGE, kept=True)):
-        if added := tasks.fill(db, queue, [(job.id, seq) for job, seqs in page for seq in seqs], most=AT_ONCE):
+        if added := filling.fill(db, queue, [(job.id, seq) for job, seqs in page for seq in seqs], most=AT_ONCE):
             return added
         after = Place(page[-1][0].id, page[-1][1][-1])
     return 0

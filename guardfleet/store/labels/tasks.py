@@ -13,29 +13,27 @@ A decision and its label are one transaction, so whoever dies leaves both or nei
 """
 
 import datetime as dt
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from psycopg.rows import class_row
 
-from guardfleet.domain.labels import REVIEWS, Source
+from guardfleet.domain.labels import Source
 from guardfleet.domain.reviews import REMEMBERED, Kind
 from guardfleet.domain.verdict import Category, Severity
 from guardfleet.store.labels import labels
+from guardfleet.store.labels.filling import REVIEWED
 from guardfleet.store.labels.labels import Given
 from guardfleet.store.labels.queues import Queue
 from guardfleet.store.postgres.database import Connection, Database
 from guardfleet.store.words import ERASED_VERDICT
 
-PERSON_KEY, QUEUE_KEY = 0x7265_7670, 0x7265_7671  # "revp", "revq": locks of a person, and of filling
+PERSON_KEY = 0x7265_7670  # "revp": locks of a person
 UNDO_S = 3600.0  # for how long a decision can be taken back
 COLUMNS = "t.id, t.job_id, t.seq, t.kind, t.token, t.wants_second"
 SEEN = """exists (select from review_task o where o.job_id = t.job_id and o.seq = t.seq
                     and (%(who)s = any(o.skipped_by) or (o.id <> t.id and o.claimed_by = %(who)s)))"""
-REVIEWED = f"""exists (select from label l where l.job_id = t.job_id and l.seq = t.seq
-                         and l.source in ({", ".join(str(int(one)) for one in REVIEWS)}))"""
 
 
 class Outcome(Enum):
@@ -145,35 +143,6 @@ def _golden(connection: Connection, values: dict[str, Any]) -> Task | None:
             where q.id = %(queue)s and q.is_open returning {COLUMNS}""",
         values,
     )
-
-
-def fill(db: Database, queue: Queue, texts: Sequence[tuple[int, int]], *, most: int) -> int:
-    """Add up to `most` of these texts (job, place), in this order: those in no queue, without a label of a review."""
-    among = "unnest(%(jobs)s::int8[], %(seqs)s::int4[]) with ordinality t (job_id, seq, place)"
-    values = {"jobs": [job for job, _ in texts], "seqs": [seq for _, seq in texts]}
-    return _fill(db, queue, among, values, most)
-
-
-def fill_from_sample(db: Database, queue: Queue, *, most: int) -> int:
-    """Do the same with the texts of the queue's sample, in their order, which is random."""
-    among = "(select job_id, seq, ord as place from sample_text where sample_id = %(sample)s) t"
-    return _fill(db, queue, among, {"sample": queue.sample_id}, most)
-
-
-def _fill(db: Database, queue: Queue, among: str, values: dict[str, Any], most: int) -> int:
-    values |= {"queue": queue.id, "most": most, "key": QUEUE_KEY, "tenant": queue.tenant_id}
-    with db.begin() as connection:
-        connection.execute("select pg_advisory_xact_lock(%(key)s, %(tenant)s::int8::int4)", values)
-        return connection.execute(
-            f"""insert into review_task (tenant_id, queue_id, job_id, seq, kind, wants_second)
-                select q.tenant_id, q.id, t.job_id, t.seq, {Kind.FIRST}, random() < q.second_share
-                from {among} join review_queue q on q.id = %(queue)s and q.is_open
-                join job j on j.id = t.job_id and j.tenant_id = q.tenant_id and j.purged_at is null
-                where not {REVIEWED} and not exists (
-                  select from review_task o where o.job_id = t.job_id and o.seq = t.seq and o.kind = {Kind.FIRST})
-                order by t.place limit %(most)s on conflict do nothing""",
-            values,
-        ).rowcount
 
 
 def decide(db: Database, queue: Queue, answer: Answer) -> Outcome:
