@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from api.console.language import DEFAULT, LANGUAGES, translator
+from api.console.language import DEFAULT, LANGUAGES, teller, translator
 from guardfleet.report.formats import NONE
 from guardfleet.report.templating import environment
 from guardfleet.report.visible import Exact
@@ -26,7 +26,7 @@ def render(template: str, *, language: str = DEFAULT, **values: Any) -> str:
 @cache
 def _templates(language: str) -> Environment:
     made = environment("api.console")
-    made.globals.update(_=translator(language), language=language, languages=LANGUAGES, static=static_url)
+    made.globals.update(_=translator(language), told=teller(language), language=language, languages=LANGUAGES, static=static_url)
     made.filters.update(exact=Exact, when=when, json=as_json)
     return made
 

@@ -32,14 +32,8 @@ class Said:
 
 def of_fleet(db: Database, settings: Settings) -> list[Said]:
     """Return what is known of all processes but this one: from their rows, and by asking the broker."""
-    led = leader.is_led(db)
-    found = [
-        Said("dispatcher", True, "A dispatcher leads: it publishes, repairs and delivers.")
-        if led
-        else Said(
-            "dispatcher", False, "No dispatcher leads: start `guardfleet dispatcher`. Nothing is published or repaired meanwhile."
-        )
-    ]
+    is_led = leader.is_led(db)
+    found = [Said("dispatcher", is_led, LED if is_led else NOT_LED)]
     found.append(_of_broker(settings))
     return [*found, *_of_workers(db), *_of_work(db, settings), _of_deliveries(db)]
 
@@ -62,10 +56,7 @@ def _of_workers(db: Database) -> list[Said]:
     n_lost = sum(one.told == "lost" for one in known)
     found = [Said("workers", bool(there), "{n} workers are there.", {"n": f"{len(there):,}"})]
     if n_lost:
-        sentence = (
-            "{n} workers were lost in the last {minutes} minutes: they fell silent, and did not stop in order. Read their logs."
-        )
-        found.append(Said("workers", False, sentence, {"n": f"{n_lost:,}", "minutes": f"{LOST_S / 60:.0f}"}))
+        found.append(Said("workers", False, LOST, {"n": f"{n_lost:,}", "minutes": f"{LOST_S / 60:.0f}"}))
     sentence = "{worker} does not serve what it should: {reason}."
     return found + [
         Said("workers", False, sentence, {"worker": one.name, "reason": one.reason.rstrip(".")}) for one in there if one.reason

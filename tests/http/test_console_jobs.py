@@ -23,7 +23,7 @@ from tests.services.fixtures import with_broker
 from tests.services.fleet import until
 from tests.services.served import judging, served
 from tests.services.stored import scalar, submit
-from tests.services.visiting import csrf_in, key_of, visitor
+from tests.services.visiting import csrf_in, key_of, speak_chinese, visitor
 
 pytestmark = [with_broker("redis")]
 HOSTILE = '<img src=x onerror="alert(1)">\u202egnp'
@@ -283,6 +283,24 @@ def test_a_file_that_is_not_read_here_is_refused_with_what_to_do(
     assert answer.status_code == 400
     for each in said:
         assert each in answer.text
+
+
+def test_what_is_refused_and_why_a_job_stands_still_is_said_in_chinese(
+    person: httpx2.Client, db: Database, keyring: Keyring
+) -> None:
+    speak_chinese(person)
+    page = uploaded(person, "some.jsonl", b'{"text": "fine"}\n{"text": 1}\n{"id": "a"\n').text
+    assert "这里是一个数字" in page
+    assert "此处应有" in page
+    packed = person.post(
+        "/console/jobs/new/upload",
+        data={"csrf": csrf_in(person.get("/console/jobs/new").text)},
+        files={"file": ("a.gz", b"\x1f\x8b")},
+    )
+    assert (packed.status_code, "a.gz 以 gzip 压缩。" in packed.text) == (400, True), packed.text
+    job = submit(db, keyring, 3)
+    for path in ("jobs", f"jobs/{job.label}"):
+        assert "没有调度器在运行" in person.get(f"/console/{path}").text
 
 
 def test_an_upload_is_taken_from_the_sessions_own_form_alone(person: httpx2.Client, db: Database) -> None:

@@ -25,7 +25,7 @@ from guardfleet.store.shards.completion import Row
 from tests.services.fixtures import with_broker
 from tests.services.judged import LISTED, UNSAFE
 from tests.services.stored import MODEL, new_job, scalar, submit, took
-from tests.services.visiting import csrf_in, key_of, visitor
+from tests.services.visiting import csrf_in, key_of, speak_chinese, visitor
 from tests.services.visiting import send as post
 from tests.store.test_policies import TENANT, activated, finished
 from tests.store.test_reviewing import REVIEW
@@ -329,6 +329,6 @@ def test_the_pages_speak_chinese(url: str, db: Database, keyring: Keyring) -> No
     finished(db, keyring, [UNSAFE])
     queue = queue_of(db)
     with visitor(url, key_of(db, keyring, "operator")) as person:
-        person.post("/console/preferences", data={"csrf": csrf_in(person.get("/console/review").text), "language": "zh"})
+        speak_chinese(person)
         assert "您的队列" in person.get("/console/review").text
         assert "一致性" in person.get(f"/console/review/{queue.label}/results").text

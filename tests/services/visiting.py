@@ -35,6 +35,11 @@ def send(person: httpx2.Client, path: str, **fields: object) -> httpx2.Response:
     return person.post(f"/console{path}", data={"csrf": csrf, **fields})
 
 
+def speak_chinese(person: httpx2.Client) -> None:
+    """Prefer the other language."""
+    assert send(person, "/preferences", language="zh").status_code == 303
+
+
 def hidden(page: str, name: str) -> str:
     """The value of a page's hidden field."""
     return re.search(rf'name="{name}" value="([^"]*)"', page).group(1)
