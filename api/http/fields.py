@@ -6,6 +6,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from guardfleet.domain.options import BEYOND_SCHEMA
+
 # PostgreSQL cannot store NUL in JSON.
 Metadata = Annotated[
     dict[
@@ -24,7 +26,6 @@ class _Kept:
 JUDGED = _Kept()
 DEPRECATED = "guardfleet-deprecated"  # header that lists members under old names, each with its new one
 IGNORED = "guardfleet-ignored"  # header that lists members that were accepted and have no effect
-UNSTORABLE = "unstorable"  # type of the error
 
 
 class Asked(BaseModel):
@@ -37,7 +38,7 @@ class Asked(BaseModel):
     @classmethod
     def _is_storable(cls, value: Any, info: ValidationInfo) -> Any:
         if JUDGED not in cls.model_fields[info.field_name or ""].metadata and not is_storable(value):
-            raise PydanticCustomError(UNSTORABLE, "a NUL or a lone surrogate is allowed in texts only")
+            raise PydanticCustomError(BEYOND_SCHEMA, "a NUL or a lone surrogate is allowed in texts only")
         return value
 
 

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from api.http.fields import UNSTORABLE
+from guardfleet.domain.options import BEYOND_SCHEMA
 from guardfleet.errors import AwayError, ConfigurationError, NotFoundError, OverloadedError, RejectedError, RetryableError
 from guardfleet.lists.reading import ListError
 from guardfleet.policy.reading import MOST_PROBLEMS, PolicyError
@@ -192,7 +192,7 @@ def _nearest(error: RequestValidationError) -> _Fault:
     deepest = max(len(path) for path, _ in faults if path[:1] == field)
     param = next(path for path, _ in faults if path[:1] == field and len(path) == deepest)
     nearest = [each for path, each in faults if path == param]
-    status = 400 if nearest[0]["type"] == UNSTORABLE else 422
+    status = 400 if nearest[0]["type"] == BEYOND_SCHEMA else 422
     details = dict.fromkeys(str(each["msg"]) for each in nearest)
     return _Fault(status, ", or: ".join(details), _named(param) or None)
 

@@ -33,6 +33,7 @@ PRIORITIES = range(-100, 101)
 WINDOW = r"^[1-9][0-9]{0,3}[mhd]$"
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 MOST_RETENTION_HOURS = 8760
+BEYOND_SCHEMA = "beyond_schema"  # type of an error that no JSON schema can tell beforehand: over HTTP 400, not 422
 # Option names before 0.2, accepted for one more version. The columns and the resume keys still use them.
 OLD_NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -75,7 +76,7 @@ def _named(value: object) -> object:
     """Accept names in a list or joined by commas; the guard alone is the same as none."""
     if value is None:
         return None
-    names = _listed(value, detectors_of, kind="detectors", otherwise="detectors are names, such as guard and ai-text")
+    names = _listed(value, detectors_of, otherwise="detectors are names, such as guard and ai-text")
     return None if names == [GUARD] else names
 
 
@@ -86,22 +87,19 @@ def _escalated(value: object) -> object:
     return _listed(
         value,
         cascades_of,
-        kind="detector_cascades",
         otherwise="second detectors are named as ai-text=ai-text-large@0.8",
     )
 
 
-def _listed(
-    value: object, check: Callable[[Sequence[str]], Sequence[str]], *, kind: LiteralString, otherwise: LiteralString
-) -> list[str]:
+def _listed(value: object, check: Callable[[Sequence[str]], Sequence[str]], *, otherwise: LiteralString) -> list[str]:
     """Return what `check` makes of names in a list or joined by commas; `otherwise`: what is said if they are neither."""
     parts = [value] if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise PydanticCustomError(kind, otherwise)
+        raise PydanticCustomError("names", otherwise)
     try:
         return list(check([name.strip() for part in parts for name in part.split(",")]))
     except ValueError as error:
-        raise PydanticCustomError(kind, "{reason}", {"reason": str(error)}) from None
+        raise PydanticCustomError(BEYOND_SCHEMA, "{reason}", {"reason": str(error)}) from None
 
 
 A_PRIORITY = _or_else(
@@ -212,7 +210,7 @@ class JobOptions(BaseModel):
         if not isinstance(given, Mapping) or not (old := OLD_NAMES.keys() & given.keys()):
             return given
         if twice := next((name for name in old if OLD_NAMES[name] in given), None):
-            raise PydanticCustomError("repeated", f"{twice} is the old name of {OLD_NAMES[twice]}: give only one of them")
+            raise PydanticCustomError(BEYOND_SCHEMA, f"{twice} is the old name of {OLD_NAMES[twice]}: give only one of them")
         for name in old if cls.warns else ():
             warnings.warn(f"{name} is deprecated: use {OLD_NAMES[name]}", DeprecationWarning, stacklevel=_callers_level())
         return {OLD_NAMES.get(name, name): value for name, value in given.items()}
