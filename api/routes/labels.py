@@ -15,6 +15,7 @@ from api.http.threads import beside, in_thread
 from guardfleet.domain import ids
 from guardfleet.domain.designs import DESIGNS, MOST_SEED
 from guardfleet.domain.labels import MOST_AUTHOR
+from guardfleet.domain.options import WHOLE
 from guardfleet.errors import RejectedError
 from guardfleet.jobs import labelling, review, sampling
 from guardfleet.jobs.labelling import AT_ONCE, SOURCES, Defaults
@@ -34,7 +35,7 @@ class GivenLabel(Asked):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     batch_id: Word
-    seq: int | None = None
+    seq: Annotated[int, WHOLE] | None = None
     row_id: Annotated[str, StringConstraints(max_length=2000)] | None = None
     label: Word
     categories: Annotated[list[Word], Field(max_length=20)] = Field(default_factory=list)
@@ -56,12 +57,12 @@ class NewSample(Asked):
     """How to draw: `n` texts are shared by the designs of `by`; `slice` is a key of the texts' metadata."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    n: Annotated[int, Field(ge=1, le=sampling.MOST_TEXTS)] = 500
+    n: Annotated[int, Field(ge=1, le=sampling.MOST_TEXTS), WHOLE] = 500
     by: Annotated[list[Word], Field(max_length=len(DESIGNS), description=f"Of {', '.join(DESIGNS)}.")] = Field(
         default_factory=lambda: ["random"]
     )
     slice: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    seed: Annotated[int, Field(ge=0, le=MOST_SEED, description="Draws the same texts again.")] | None = None
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED, description="Draws the same texts again."), WHOLE] | None = None
 
 
 @router.post("/v1/labels")
