@@ -113,7 +113,7 @@ def pages(settings: Settings, key: str, url: str, known: dict[str, str], seed: i
 def one_run(url: str, key: str, *, examples: int, seed: int) -> tuple[int, int]:
     """Run schemathesis once over an API that has one of everything; return cases generated, and failures."""
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-        named = "".join(f'"path.{name}" = "{value}"\n' for name, value in one_of_everything(url, key).items())
+        named = "".join(f'"path.{name}" = {toml(value)}\n' for name, value in one_of_everything(url, key).items())
         config.write(f"[parameters]\n{named}\n{CONFIG.read_text()}")
         config.flush()
         command = [
@@ -127,6 +127,11 @@ def one_run(url: str, key: str, *, examples: int, seed: int) -> tuple[int, int]:
         print(done.stdout[-60_000:], done.stderr[-2000:], file=sys.stderr)
     cases = re.search(r"([\d,]+) generated", done.stdout)
     return int(cases[1].replace(",", "")) if cases else 0, int(done.returncode != 0)
+
+
+def toml(value: str) -> str:
+    """Return a path parameter in TOML; a number as one, or else it would not fit its schema."""
+    return value if value.isdecimal() else f'"{value}"'
 
 
 def one_of_everything(url: str, key: str) -> dict[str, str]:
