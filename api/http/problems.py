@@ -37,7 +37,7 @@ TITLES = {
 KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 METHOD_NOT_ALLOWED = 405
 RETRY_AFTER_S = 5
-PAGES = "guardfleet.pages"  # in the scope, where people look: makes the page that is sent in place of a problem
+PAGES = "guardfleet.pages"  # in the scope, where people or other programs look: makes what is sent in place of a problem
 
 
 class Problem(JSONResponse):
@@ -45,7 +45,7 @@ class Problem(JSONResponse):
 
     def __init__(self, body: Mapping[str, Any], status: int, given: Mapping[str, str]) -> None:
         super().__init__(body, status, given, media_type="application/problem+json")
-        self.detail, self.given = str(body["detail"]), given
+        self.said, self.detail, self.given = body, str(body["detail"]), given
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
