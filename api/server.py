@@ -32,6 +32,7 @@ from api.routes import (
     batches,
     detections,
     erasures,
+    events,
     files,
     health_probes,
     holds,
@@ -114,7 +115,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     app = FastAPI(title="guardfleet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
     for routes in (
-        batches, retries, results, files, moderations, detections, perspective, webhook_endpoints, policies, redecisions,
+        batches, retries, results, events, files, moderations, detections, perspective, webhook_endpoints, policies, redecisions,
         prompt_policies, lists, labels, audit, erasures, holds,
     ):  # fmt: skip
         app.include_router(routes.router)

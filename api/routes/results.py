@@ -1,4 +1,4 @@
-"""The results of a batch: pages with filters while it runs, downloads, and its progress as a stream of events."""
+"""The results of a batch: pages with filters while it runs, and downloads."""
 
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +15,6 @@ from api.http.head_method import has_body
 from api.http.long_requests import wait_s
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
-from api.openai.batch import batch_object
 from guardfleet.domain import ids
 from guardfleet.domain.decision import ACTIONS, ActionName
 from guardfleet.domain.detection import MOST_LABEL
@@ -36,7 +35,6 @@ MAX_PAGE = 5000
 MOST_ENTRY = 100  # characters of a detector with a policy and its version, at most
 MOST_LABELS = 100
 GONE_S = 1.0  # between checks whether the caller still waits
-BEAT_S = 15.0  # a stream sends something at least this often, so that proxies keep it open
 MEDIA = {"jsonl": "application/jsonl", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 SeverityName = Literal["safe", "controversial", "unsafe", "error"]
 Ending = Literal["safe", "controversial", "unsafe", "error", "unrated"]  # the last has no rank: no verdict was asked for
@@ -172,28 +170,3 @@ async def download(
 
     headers = {"Content-Disposition": f'attachment; filename="{job.label}.{fmt}"'}
     return StreamingResponse(chunks(), media_type=MEDIA[fmt], headers=headers)
-
-
-@router.get("/{batch_id}/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
-async def events(batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
-    """Stream the batch as server-sent events, each time it changes, until it has ended."""
-    slots, price = context.watching.slots, context.settings.price_per_device_hour
-    slots.require(caller.key_id)
-    first = await in_thread(views.get, context.db, ids.JOB.parse(batch_id), tenant_id=caller.tenant_id)
-
-    async def stream() -> AsyncIterator[bytes]:
-        with slots.held(caller.key_id):  # only now: nobody would learn of a stream that never begins
-            job = first
-            yield _event(job, price)
-            while not job.state.is_final:
-                newer = await context.watching.news(job, within_s=BEAT_S)
-                yield b": still there\n\n" if newer is job else _event(newer, price)
-                job = newer
-
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
-
-
-def _event(job: JobView, price: float | None) -> bytes:
-    kind = b"batch.ended" if job.state.is_final else b"batch.progress"
-    return b"event: %b\ndata: %b\n\n" % (kind, orjson.dumps(batch_object(job, price=price)))

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import time
 
+import httpx2
+
 from guardfleet.security.encryption import Keyring
 from guardfleet.security.signing import new_secret, sign
 from guardfleet.settings import load_settings
@@ -47,3 +49,22 @@ def test_the_node_sdk_is_understood_in_its_own_order(
     assert found["image"][0] == 422
     assert "no image" in found["image"][1]
     assert (found["event"], found["forged"]) == ("batch.completed", "refused")
+
+
+def test_an_event_source_stops_when_the_batch_has_ended(
+    node_folder: pathlib.Path, database_url: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path
+) -> None:
+    key = keys.create(db, keyring, name="node")
+    settings = load_settings(database_url=database_url, secret_key=SECRET_KEY, data_dir=tmp_path)
+    with served(settings) as url, judging(db, keyring):
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/jsonl"}
+        batch = httpx2.post(f"{url}/v1/batches", content=b'{"text": "one"}\n', headers=headers).json()["id"]
+        environment = os.environ | {"BASE": url, "KEY": key, "BATCH": batch}
+        done = subprocess.run(
+            [str(shutil.which("node")), "events.mjs"],
+            cwd=node_folder, env=environment, capture_output=True, text=True, timeout=MOST_S, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["kinds"][-1], found["states"][-1], found["kinds"].count("batch.ended")) == ("batch.ended", "completed", 1)
+    assert (found["connections"], found["code"]) == (2, 204)  # the second is told that there is nothing more

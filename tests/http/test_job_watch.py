@@ -124,7 +124,7 @@ def test_a_key_has_so_many_places_and_gets_them_back(api_settings: Settings, db:
         batch = client.post("/v1/batches", content=ROWS, headers=JSONL).json()["id"]
         streams = [client.stream("GET", f"/v1/batches/{batch}/events") for _ in range(4)]
         said = [stream.__enter__().iter_lines() for stream in streams]
-        assert [next(lines) for lines in said] == ["event: batch.progress"] * 4
+        assert [next(lines) for lines in said] == ["retry: 2000"] * 4
         for path in (f"/v1/batches/{batch}/events", f"/v1/batches/{batch}/results"):
             refused = client.get(path, headers={"Prefer": "wait=50"})
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_waiting")

@@ -61,7 +61,7 @@ def test_streams_and_long_polls_bring_news_while_they_are_open(client: httpx2.Cl
     poll = threading.Thread(target=lambda: polled.append(client.get(url, headers={"Prefer": "wait=50"}).json()), daemon=True)
     with client.stream("GET", f"/v1/batches/{batch}/events") as stream:
         lines = stream.iter_lines()
-        assert next(lines) == "event: batch.progress"  # it came before there was any other
+        assert next(lines) == "retry: 2000"  # it came before there was any other
         poll.start()
         judge(db, batch, 0)
         assert next(line for line in lines if '"completed":4' in line)

@@ -134,6 +134,40 @@ def test_progress_is_told_until_the_end(client: TestClient, db: Database, once_w
     assert (kinds[-1], done) == ("batch.ended", [0, 4, 8])
 
 
+def test_a_stream_that_was_lost_goes_on_behind_its_last_event(client: TestClient, db: Database, once_waited_for: Waited) -> None:
+    batch = submit(client, 8)
+    url = f"/v1/batches/{batch}/events"
+
+    def told(last: str | None) -> tuple[list[str], list[str]]:
+        said = client.get(url, headers={} if last is None else {"last-event-id": last}).text.splitlines()
+        return [line.removeprefix("id: ") for line in said if line.startswith("id: ")], [
+            line.removeprefix("event: ") for line in said if line.startswith("event: ")
+        ]
+
+    once_waited_for(lambda: judge(db, batch, 0), lambda: judge(db, batch, 1))
+    ids, kinds = told(None)
+    assert kinds == ["batch.progress", "batch.progress", "batch.ended"]
+    assert len(set(ids)) == 3
+    for last in (ids[0], ids[1], "", "nobody's"):
+        assert told(last) == ([ids[2]], ["batch.ended"])  # the state now, not each one on the way
+    ended = client.get(url, headers={"last-event-id": ids[2]})
+    assert (ended.status_code, ended.content) == (204, b"")
+
+
+def test_who_has_seen_the_present_state_is_told_of_the_next(client: TestClient, db: Database, once_waited_for: Waited) -> None:
+    batch = submit(client, 8)
+    judge(db, batch, 0)
+    once_waited_for(lambda: judge(db, batch, 1))
+    first = client.get(f"/v1/batches/{batch}/events").text
+    seen = next(line for line in first.splitlines() if line.startswith("id: ")).removeprefix("id: ")
+    other = submit(client, 8)
+    judge(db, other, 0)
+    once_waited_for(lambda: judge(db, other, 1))
+    said = client.get(f"/v1/batches/{other}/events", headers={"last-event-id": seen}).text
+    assert said.startswith("retry: 2000\n: still there\n\n")
+    assert [line for line in said.splitlines() if line.startswith("event:")] == ["event: batch.ended"]
+
+
 def test_downloads_hold_the_same_in_each_format(client: TestClient, db: Database) -> None:
     batch = submit(client, 8)
     judge(db, batch, 0, judgement=PII)
