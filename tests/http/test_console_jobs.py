@@ -21,7 +21,7 @@ from guardfleet.store.postgres.database import Database
 from tests.services.detected import BROKEN, ENDS, FINDER, finished
 from tests.services.fixtures import with_broker
 from tests.services.fleet import until
-from tests.services.served import judging, served
+from tests.services.served import judge, judging, served
 from tests.services.stored import scalar, submit
 from tests.services.visiting import csrf_in, key_of, speak_chinese, visitor
 
@@ -176,11 +176,30 @@ def test_failed_texts_are_judged_again_once_and_verdicts_are_downloaded_with_a_t
     made = person.post(f"{at}/retry", data={"csrf": csrf_in(page), "error": code})
     again = job_of(db, made.headers["location"])
     assert (again.total, again.retry_of) == (3, job.public_id)
-    got = person.get(f"{at}/download?format=csv")
+    csrf = csrf_in(page)
+    got = person.post(f"{at}/download", data={"csrf": csrf, "format": "csv"})
     assert got.headers["content-type"].startswith("text/csv")
     assert len(got.text.splitlines()) == 4
     assert scalar(db, f"select count(*) from audit_event where action = 'job.export' and subject = '{job.label}'") == 1
-    assert person.get(f"{at}/download?format=exe").status_code == 400
+    assert person.post(f"{at}/download", data={"csrf": csrf, "format": "exe"}).status_code == 400
+    united = person.post(f"{at}/download", data={"csrf": csrf, "with_retries": "1"})
+    assert united.headers["content-disposition"] == f'attachment; filename="{job.label}.jsonl"'
+
+
+def test_a_link_of_another_site_exports_nothing(person: httpx2.Client, db: Database, keyring: Keyring) -> None:
+    job = submit(db, keyring, 1)
+    judge(db, job.label)
+    at = f"/console/jobs/{job.label}"
+    for site in ("cross-site", "same-site", "none", "same-origin"):
+        headers = {"sec-fetch-site": site}
+        assert person.get(f"{at}/download?format=csv", headers=headers).status_code == 405
+        assert "text 0" not in person.get(f"{at}/report?texts=1", headers=headers).text
+    csrf = csrf_in(person.get(at).text)
+    for path in ("download", "report"):
+        assert person.post(f"{at}/{path}", data={}).status_code == 403
+        for site in ("cross-site", "same-site"):
+            assert person.post(f"{at}/{path}", data={"csrf": csrf}, headers={"sec-fetch-site": site}).status_code == 403
+    assert scalar(db, "select count(*) from audit_event where action = 'job.export'") == 0
 
 
 def test_a_role_does_what_it_may(url: str, db: Database, keyring: Keyring) -> None:
@@ -193,7 +212,7 @@ def test_a_role_does_what_it_may(url: str, db: Database, keyring: Keyring) -> No
                 somebody.get(at).status_code,
                 somebody.post(f"{at}/cancel", data={"csrf": csrf}).status_code,
                 somebody.get("/console/jobs/new").status_code,
-                somebody.get(f"{at}/download").status_code,
+                somebody.post(f"{at}/download", data={"csrf": csrf}).status_code,
             )
             assert found == statuses, role
             if role == "viewer":
@@ -209,9 +228,10 @@ def test_another_tenants_job_and_file_do_not_exist(url: str, person: httpx2.Clie
     with visitor(url, other) as stranger:
         csrf = csrf_in(stranger.get("/console/preferences").text)
         at = f"/console/jobs/{job.label}"
-        for path in (at, f"{at}/refused", f"{at}/download", f"/console/jobs/new/{file}"):
+        for path in (at, f"{at}/refused", f"{at}/report", f"/console/jobs/new/{file}"):
             assert stranger.get(path).status_code == 404, path
-        for path in (f"{at}/cancel", f"{at}/pause", f"{at}/retry", f"/console/jobs/new/{file}", f"/console/jobs/new/{file}/look"):
+        of_job = (f"{at}/{what}" for what in ("cancel", "pause", "retry", "download", "report"))
+        for path in (*of_job, f"/console/jobs/new/{file}", f"/console/jobs/new/{file}/look"):
             assert stranger.post(path, data={"csrf": csrf}).status_code == 404, path
         assert job.label not in stranger.get("/console/jobs").text
 

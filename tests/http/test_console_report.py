@@ -6,7 +6,7 @@ from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import with_broker
 from tests.services.served import judge
 from tests.services.stored import submit
-from tests.services.visiting import key_of, visitor
+from tests.services.visiting import key_of, send, visitor
 
 pytestmark = [with_broker("redis")]
 
@@ -22,9 +22,10 @@ def test_a_report_is_a_download_of_ones_own_job(url: str, db: Database, keyring:
         assert plain.headers["cache-control"] == "no-store"
         assert "Moderation report" in plain.text
         assert "text 0" not in plain.text
-        assert person.head(f"/console/jobs/{job.label}/report?texts=1").status_code == 200
         assert not list(audit.events(db, audit.Wanted(actions=["job.export"])))
-        assert "text 0" in person.get(f"/console/jobs/{job.label}/report?texts=1").text
+        full = send(person, f"/jobs/{job.label}/report")
+        assert full.headers["content-disposition"] == plain.headers["content-disposition"]
+        assert "text 0" in full.text
         (event,) = audit.events(db, audit.Wanted(actions=["job.export"]))
         assert event.request_id is not None
         assert person.get("/console/jobs/job_00000000000000000000000000000000/report").status_code == 404

@@ -112,13 +112,13 @@ async def retry(ask: Ask) -> Response:
 
 
 async def download(ask: Ask) -> Response:
-    """Download a job's verdicts, as the API's route does; it records the export."""
-    fmt = ask.query.get("format", "jsonl")
+    """Download a job's verdicts, as the API's route does; it records the export, so a form asks for it, and no link."""
+    fmt = ask.form.get("format", "jsonl")
     if fmt not in MEDIA:
         raise ProblemError(400, "invalid_parameter", f"format must be one of: {', '.join(MEDIA)}.", param="format")
     return await results.download(
         ask.request, ask.path["job"], ask.context, ask.caller, fmt,  # type: ignore[arg-type]
-        spreadsheet_safe=fmt == "csv", with_retries="with_retries" in ask.query,
+        spreadsheet_safe=fmt == "csv", with_retries="with_retries" in ask.form,
     )  # fmt: skip
 
 
@@ -145,7 +145,7 @@ routes = [
     *jobs_new.routes,
     page("/jobs/{job}", show, scope=READ),
     page("/jobs/{job}/refused", refused, scope=READ),
-    page("/jobs/{job}/download", download, scope=READ),
+    action("/jobs/{job}/download", download, scope=READ),
     action("/jobs/{job}/cancel", cancel, scope=WRITE),
     action("/jobs/{job}/pause", pause, scope=WRITE),
     action("/jobs/{job}/resume", resume, scope=WRITE),

@@ -3,8 +3,7 @@
 from starlette.responses import Response
 
 from api.console.asking import Ask
-from api.console.routing import page
-from api.http.head_method import has_body
+from api.console.routing import action, page
 from api.http.threads import beside
 from guardfleet.domain import ids
 from guardfleet.report.contents import gather
@@ -13,9 +12,17 @@ from guardfleet.store.jobs import views
 
 
 async def download(ask: Ask) -> Response:
-    """Send the report; with `texts=1` the examples have their texts, and it is recorded as an export."""
+    """Send the report."""
+    return await _report(ask, with_text=False)
+
+
+async def download_with_texts(ask: Ask) -> Response:
+    """Send the report whose examples have their texts; it is recorded as an export, so a form asks for it, and no link."""
+    return await _report(ask, with_text=True)
+
+
+async def _report(ask: Ask, *, with_text: bool) -> Response:
     job = await ask.of(views.get, ask.db, ids.JOB.parse(ask.path["job"]), tenant_id=ask.caller.tenant_id)
-    with_text = ask.query.get("texts") == "1" and has_body(ask.request)  # whoever asks for the head alone exports nothing
     context = ask.context
 
     def made() -> str:
@@ -28,4 +35,7 @@ async def download(ask: Ask) -> Response:
     return Response(file.encode(), media_type="text/html; charset=utf-8", headers=headers)
 
 
-routes = [page("/jobs/{job}/report", download, scope="batches:read")]
+routes = [
+    page("/jobs/{job}/report", download, scope="batches:read"),
+    action("/jobs/{job}/report", download_with_texts, scope="batches:read"),
+]
