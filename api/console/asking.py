@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from api.console import language
 from api.console.access import FIELD, HEADER, Access
-from api.console.navigation import areas_of
+from api.console.navigation import address, areas_of
 from api.console.rendering import render
 from api.context import Context
 from api.http.problems import ProblemError
@@ -118,7 +118,7 @@ class Ask:
     def back(self, path: str, *, done: str = "", **query: object) -> Response:
         """Send the browser to a page, with one of NOTICES if something was done."""
         given = {name: value for name, value in {**query, "done": done}.items() if value not in ("", None)}
-        to = f"{path}?{urlencode(given)}" if given else path
+        to = address(f"{path}{'&' if '?' in path else '?'}{urlencode(given)}" if given else path)
         if self.is_fragment:
             return Response(status_code=204, headers={"HX-Redirect": to})
         return RedirectResponse(to, 303)

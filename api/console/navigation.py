@@ -1,11 +1,13 @@
-"""The areas of the console, in the order of the menu, and the scope that opens each."""
+"""The areas of the console, in the order of the menu, and the scope that opens each; addresses of pages."""
 
 from typing import NamedTuple
+from urllib.parse import quote
 
 from guardfleet.domain.scopes import AUDIT, MANAGE_KEYS, REVIEW
 from guardfleet.store.keys import Caller
 
 HOME = "/console/"
+MARKS = ":/%#?=@[]!$&'()*+,;"  # of an address that is whole; all else is percent-encoded
 
 
 class Area(NamedTuple):
@@ -37,3 +39,8 @@ def areas_of(caller: Caller) -> list[Area]:
     """Return the areas that somebody may enter."""
     found = [area for area in AREAS if caller.may(area.scope)]
     return found if AREAS[-1] in found else found + [area for area in OF_FLEET if caller.may(area.scope)]
+
+
+def address(path: str) -> str:
+    """Return a path as a header can hold it, whatever letters it has."""
+    return quote(path, safe=MARKS)

@@ -38,6 +38,17 @@ def test_a_sign_in_leads_to_no_other_site(url: str, admin_key: str, elsewhere: s
         assert stranger.post("/console/sign-in", data={"key": admin_key, "next": elsewhere}).headers["location"] == "/console/"
 
 
+@pytest.mark.parametrize("mark", [{}, {"hx-request": "true"}], ids=["a form", "htmx"])
+def test_a_way_back_is_an_address_in_any_letters(url: str, admin_key: str, mark: dict[str, str]) -> None:
+    with visitor(url, admin_key) as person:
+        csrf = csrf_in(person.get("/console/preferences").text)
+        form = {"csrf": csrf, "next": "/console/lists/named/名单 é?x=ü"}
+        page = {**mark, "hx-current-url": f"{url}/console/preferences?x=%E5%90%8D"}
+        done = person.post("/console/preferences", data=form, headers=page)
+        to = done.headers["hx-redirect" if mark else "location"]
+        assert to == "/console/lists/named/%E5%90%8D%E5%8D%95%20%C3%A9?x=%C3%BC&done=saved"
+
+
 def test_a_wrong_key_is_told_and_many_are_refused(url: str) -> None:
     with visitor(url) as stranger:
         wrong = stranger.post("/console/sign-in", data={"key": "gf_" + "x" * 43})
