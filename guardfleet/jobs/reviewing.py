@@ -2,7 +2,8 @@
 
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -18,7 +19,7 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.store import verdicts
 from guardfleet.store.jobs import texts, views
 from guardfleet.store.jobs.retries import Places
-from guardfleet.store.labels import filling, progress, queues, reviews, samples, tasks
+from guardfleet.store.labels import filling, people, progress, queues, reviews, samples, tasks
 from guardfleet.store.labels.progress import Case
 from guardfleet.store.labels.queues import Queue
 from guardfleet.store.labels.reviews import Place
@@ -43,27 +44,38 @@ class Shown:
 
 def create(db: Database, tenant_id: int, options: QueueOptions, *, job: str | None, sample: str | None) -> Queue:
     """Make a queue of a sample, or of what the policy reviews of a job or of all. Raises NotFoundError, RejectedError."""
-    _require_keys(db, tenant_id, options)
+    _require_keys(db, tenant_id, options.reviewers or ())
     if job is not None and sample is not None:
         raise RejectedError("a queue has the texts of a job or of a sample: name one of them.", param="sample")
     if sample is not None:
-        drawn = samples.get(db, ids.SAMPLE.parse(sample), tenant_id=tenant_id)
+        with _about("sample"):
+            drawn = samples.get(db, ids.SAMPLE.parse(sample), tenant_id=tenant_id)
         return queues.create(db, tenant_id, options, job_id=drawn.job_id, sample_id=drawn.id)
-    job_id = None if job is None else views.get(db, ids.JOB.parse(job), tenant_id=tenant_id).id
+    with _about("job"):
+        job_id = None if job is None else views.get(db, ids.JOB.parse(job), tenant_id=tenant_id).id
     return queues.create(db, tenant_id, options, job_id=job_id)
 
 
+@contextmanager
+def _about(param: str) -> Iterator[None]:
+    """Say of what is not found which parameter named it."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise NotFoundError(str(error), param=param) from None
+
+
 def change(db: Database, queue: Queue, options: QueueOptions) -> None:
-    """Change a queue. Raises RejectedError."""
-    _require_keys(db, queue.tenant_id, options)
+    """Change a queue. Who was named already may stay, whatever became of them. Raises RejectedError."""
+    known = queue.options.reviewers or ()
+    _require_keys(db, queue.tenant_id, [who for who in options.reviewers or () if who not in known])
     queues.change(db, queue, options)
 
 
-def _require_keys(db: Database, tenant_id: int, options: QueueOptions) -> None:
+def _require_keys(db: Database, tenant_id: int, whos: Collection[str]) -> None:
     """Refuse keys that cannot review: nobody could. People who sign in by name need not have done so yet."""
-    named = [who for who in options.reviewers or () if who.startswith(ids.KEY.prefix)]
-    known = progress.people(db, tenant_id) if named else {}
-    if wrong := [who for who in named if who not in known]:
+    named = people.named(db, tenant_id, [who for who in whos if people.is_key(who)]).values()
+    if wrong := [one.who for one in named if one.never]:
         raise RejectedError(f"{', '.join(wrong[:MOST_NAMED])}: no key of yours that may review.", param="reviewers")
 
 

@@ -62,6 +62,19 @@ def follow(person: httpx2.Client, answer: httpx2.Response) -> str:
     return person.get(answer.headers["location"]).text
 
 
+def ticked(page: str) -> list[str]:
+    """Who reviews, by the boxes of a queue's form."""
+    return re.findall(r'name="reviewer" value="([^"]*)" checked', page)
+
+
+def fields_in_doubt(page: str) -> dict[str, str]:
+    """What is said at each field that is marked as wrong: the text of the element that its description names last."""
+    marked = re.findall(r'<(?:input|textarea|fieldset) id="(\w+)"[^>]*aria-describedby="([^"]+)" aria-invalid="true"', page)
+    said = {name: re.search(rf'id="{described.split()[-1]}">(.*?)</p>', page).group(1) for name, described in marked}
+    assert page.count('aria-invalid="true"') == len(said)
+    return {name: html.unescape(sentence) for name, sentence in said.items()}
+
+
 def begin(person: httpx2.Client, queue: Queue) -> str:
     csrf = csrf_in(person.get("/console/review").text)
     return follow(person, person.post(f"/console/review/{queue.label}/next", data={"csrf": csrf}))
@@ -281,10 +294,10 @@ def test_an_operator_makes_a_queue_sees_how_far_it_is_and_resolves_a_case(url: s
         assert "Resolved: this decision counts" in send(lead, page, case, label="unsafe")
         assert "already" in send(lead, page, case, label="safe")
         assert [one.source for one in labels.page(db, TENANT, limit=9)][-1] == 4
-        changed = lead.post(f"{base}/change", data={**form, "name": "day", "reviewers": "p:1\np:1\n p:2 "})
+        changed = lead.post(f"{base}/change", data={**form, "name": "day", "reviewer": "p:1", "reviewers": "p:1\n p:2 "})
         assert "The queue is changed." in follow(lead, changed)
         assert "closed" in lead.get(f"{base}/results").text
-        assert "p:1\np:2</textarea>" in lead.get(f"{base}/change").text
+        assert ticked(lead.get(f"{base}/change").text) == ["p:1", "p:2"]
         assert ann.get(base).status_code == 404
     actions = [event.action for event in audit.events(db, Wanted()) if event.action.startswith("review_queue")]
     assert actions == ["review_queue.create", "review_queue.update"]
@@ -296,33 +309,72 @@ def _uuid(path: str) -> Any:
     return ids.QUEUE.parse(path.rsplit("/", 1)[1])
 
 
-def test_a_wrong_form_of_a_queue_is_shown_again_with_what_is_wrong(url: str, db: Database, keyring: Keyring) -> None:
-    foreign = keys.authenticate(db, keyring, key_of(db, keyring, "reviewer", tenant="other"))
-    ann = keys.authenticate(db, keyring, key_of(db, keyring, "reviewer", name="Ann"))
+def test_a_wrong_form_of_a_queue_is_shown_again_with_each_refusal_at_its_field(url: str, db: Database, keyring: Keyring) -> None:
+    key_of(db, keyring, "reviewer", tenant="other")
     elsewhere = submit(db, keyring, 1, new=new_job(tenant_id=keys.tenant_id(db, "other"))).label
-    viewing = key_of(db, keyring, "viewer", name="Vic")
-    viewer = keys.authenticate(db, keyring, viewing)
-    with visitor(url, key_of(db, keyring, "operator")) as lead, visitor(url, viewing):
-        assert "Vic" not in lead.get("/console/review/new").text
-        assert re.search(rf"Ann\s*<code>{ann.label}", lead.get("/console/review/new").text)
-        typed = {"name": "night shift", "second": "37", "break_after": "9"}
+    none, typed = "sample_" + "0" * 32, {"name": "night shift", "second": "37", "break_after": "9"}
+    with visitor(url, key_of(db, keyring, "operator")) as lead:
         for wrong, said in (
-            ({"job": "job_" + "0" * 32}, "Nothing was stored: there is no"),
-            ({"job": elsewhere}, "Nothing was stored: there is no"),
-            ({"reviewers": f"{ann.label}\n{viewer.label}"}, f"{viewer.label}: no key of yours that may review."),
-            ({"reviewers": f"{ann.label}\n{foreign.label}"}, f"{foreign.label}: no key of yours that may review."),
-            ({"lease_s": "1"}, "a text can go to another person after"),
+            ({"job": "job_" + "0" * 32}, {"job": "there is no job"}),
+            ({"job": elsewhere}, {"job": "there is no job"}),
+            ({"sample": none}, {"sample": "there is no such sample."}),
+            ({"job": "job_" + "0" * 32, "sample": none}, {"sample": "a queue has the texts of a job or of a sample"}),
+            ({"lease_s": "1"}, {"lease_s": "a text can go to another person after"}),
+            (
+                {"name": " ", "golden": "x", "lease_s": "90000"},
+                {"name": "the name must have", "golden": "a share", "lease_s": "a text"},
+            ),
+            ({"second": "101", "break_after": "-1"}, {"second": "a share", "break_after": "a break can be suggested"}),
+            ({"reviewers": "x" * 201}, {"reviewers": "a queue has at most"}),
         ):
-            answer = post(lead, "/review/new", **typed, **wrong)
+            answer = post(lead, "/review/new", **{**typed, **wrong})
             assert answer.status_code == 422, answer.text
+            found = fields_in_doubt(answer.text)
+            assert found.keys() == said.keys(), wrong
+            assert all(found[name].startswith(begins) for name, begins in said.items()), found
             page = html.unescape(answer.text)
-            assert said in page
-            assert all(f'value="{value}"' in page for value in typed.values()), page
+            assert all(
+                f'value="{value}"' in page for value in {**typed, **wrong}.values() if value != "x" * 201 and value.strip()
+            ), page
+            assert all(f'href="#{name}"' in page for name in said)
         assert scalar(db, "select count(*) from review_queue") == 0
-        made = post(lead, "/review/new", **typed, reviewers=f"{ann.label}\noidc|somebody")
-        queue = made.headers["location"].split("/results")[0]
-        answer = post(lead, queue.removeprefix("/console") + "/change", **typed, reviewers=foreign.label)
-        assert (answer.status_code, foreign.label in answer.text) == (422, True)
+        made = post(lead, "/review/new", **typed)
+        queue = made.headers["location"].split("/results")[0].removeprefix("/console")
+        assert fields_in_doubt(post(lead, "/review/new", **typed).text).keys() == {"name"}
+        speak_chinese(lead)
+        answer = post(lead, f"{queue}/change", name="", second="x", break_after="x", lease_s="x", reviewers="x" * 201)
+        assert not [one for one in fields_in_doubt(answer.text).values() if re.search(r"[a-z]{3}", one)], answer.text
+
+
+def test_reviewers_are_picked_by_name_and_who_never_gets_a_text_is_told(url: str, db: Database, keyring: Keyring) -> None:
+    ann, gone = (keys.authenticate(db, keyring, key_of(db, keyring, "reviewer", name=name)) for name in ("Ann", "Max"))
+    vic = keys.authenticate(db, keyring, key_of(db, keyring, "viewer", name="Vic"))
+    foreign = keys.authenticate(db, keyring, key_of(db, keyring, "reviewer", name="Eve", tenant="other"))
+    with visitor(url, key_of(db, keyring, "operator", name="lead")) as lead:
+        page = lead.get("/console/review/new").text
+        assert re.search(rf'name="reviewer" value="{ann.label}">\s*Ann', page)
+        assert ticked(page) == []
+        assert not {"Vic", "Eve"} & set(re.findall(r"\w+", page))
+        for wrong in (vic, foreign):
+            answer = post(lead, "/review/new", name="night", reviewer=ann.label, reviewers=wrong.label)
+            assert fields_in_doubt(answer.text) == {"reviewers": f"{wrong.label}: no key of yours that may review."}
+            assert ticked(answer.text) == [ann.label, wrong.label]
+        many = [ann.label, gone.label]
+        made = lead.post(
+            "/console/review/new", data={"csrf": csrf_in(page), "name": "night", "reviewer": many, "reviewers": "oidc|somebody"}
+        )
+        queue = made.headers["location"].split("/results")[0].removeprefix("/console")
+        assert "never get" not in lead.get("/console/review").text
+        keys.revoke(db, gone.label)
+        assert re.search(r"Max[^\n]*revoked: never gets a text", lead.get(f"/console{queue}/change").text)
+        page = lead.get(f"/console{queue}/change").text
+        assert set(ticked(page)) == {*many, "oidc|somebody"}
+        assert re.search(r"oidc\|somebody[^\n]*not signed in now", page)
+        assert "1 of them never gets a text" in lead.get("/console/review").text
+        assert re.search(r"Max[^\n]*revoked: never gets a text", lead.get(f"/console{queue}/results").text)
+        data = {"csrf": csrf_in(page), "name": "night", "reviewer": many}  # who was named already does not bar other changes
+        assert lead.post(f"/console{queue}/change", data=data).status_code == 303
+        assert fields_in_doubt(lead.post(f"/console{queue}/change", data={**data, "reviewer": [*many, vic.label]}).text)
 
 
 def test_the_pages_speak_chinese(url: str, db: Database, keyring: Keyring) -> None:

@@ -12,6 +12,7 @@ from api.console.language import LANGUAGES, LONGEST, made, teller, translator
 from guardfleet.jobs.diagnosis import STALLED
 from guardfleet.jobs.retry import GONE
 from guardfleet.rows.json_text import JsonError, parse
+from guardfleet.store.labels.queues import TAKEN
 
 ROOT = pathlib.Path(__file__).parents[2]
 SAYING = [  # modules whose sentences about an input, or about what stands still, come to a page of the console
@@ -21,6 +22,8 @@ SAYING = [  # modules whose sentences about an input, or about what stands still
     *sorted((ROOT / "producer/text").glob("*.py")),
     ROOT / "api/services/file_reading.py",
     ROOT / "guardfleet/jobs/diagnosis.py",
+    ROOT / "guardfleet/jobs/reviewing.py",
+    ROOT / "guardfleet/domain/reviews.py",
 ]
 UNSAID = {  # what looks like a sentence, and is none that a page shows
     " ", ", ", " at", "field larger", "unexpected end", "expected after", "Unterminated string",  # looked for in others' messages
@@ -134,7 +137,7 @@ def test_anything_else_is_said_as_it_is() -> None:
     assert teller("en")("the text is null") == "the text is null"
 
 
-def test_what_stays_open_of_a_retry_and_of_silent_workers_is_said_in_the_language() -> None:
+def test_sentences_that_are_made_elsewhere_or_of_two_parts_are_said_in_the_language() -> None:
     one = "a shard is held by a worker that has not been heard of lately: others can take over in 9 s."
-    for sentence in (GONE, one, one.replace("a shard is", "1,200 shards are")):
+    for sentence in (GONE, TAKEN, one, one.replace("a shard is", "1,200 shards are")):
         assert not english_in(teller("zh")(sentence)), sentence

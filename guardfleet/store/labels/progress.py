@@ -6,19 +6,14 @@ from typing import Any, NamedTuple
 
 from psycopg.rows import class_row
 
-from guardfleet.domain import ids
 from guardfleet.domain.labels import Source
 from guardfleet.domain.reviews import Kind
-from guardfleet.domain.scopes import ALL, REVIEW
 from guardfleet.store.labels import labels
 from guardfleet.store.labels.labels import Given
 from guardfleet.store.labels.queues import Queue
 from guardfleet.store.labels.tasks import Answer, Outcome
 from guardfleet.store.postgres.database import Database
-from guardfleet.store.words import public_id
 
-MOST_PEOPLE = 1000
-MAY = "scopes && %(scopes)s::text[]"
 PAIR = f"""from review_task f join review_task s on s.job_id = f.job_id and s.seq = f.seq and s.kind = {Kind.SECOND}
            left join review_task r on r.job_id = f.job_id and r.seq = f.seq and r.kind = {Kind.RESOLUTION}
            where f.queue_id = %(queue)s and f.kind = {Kind.FIRST} and f.decided_at is not null and s.decided_at is not null"""
@@ -154,17 +149,3 @@ def resolve(db: Database, queue: Queue, case: Case, answer: Answer) -> Outcome:
         label = next(iter(labels.put(connection, queue.tenant_id, [given])), None)
         connection.execute("update review_task set label_id = %(label)s where id = %(id)s", {"label": label, "id": made})
     return Outcome.DONE
-
-
-def people(db: Database, tenant_id: int) -> dict[str, str]:
-    """Return the names of those who may review, by id: keys in use, and people who are signed in by name."""
-    with db.session() as connection:
-        rows = connection.execute(
-            f"""select {public_id(ids.KEY)} as who, name from api_key
-                where tenant_id = %(tenant)s and revoked_at is null and (expires_at is null or expires_at > now()) and {MAY}
-                union select who, name from console_session
-                where tenant_id = %(tenant)s and key_id is null and expires_at > now() and {MAY}
-                order by who limit {MOST_PEOPLE}""",
-            {"tenant": tenant_id, "scopes": [ALL, REVIEW]},
-        )
-        return {row.who: row.name for row in rows}

@@ -17,7 +17,7 @@ from guardfleet.domain.scopes import REVIEW
 from guardfleet.domain.verdict import Severity
 from guardfleet.jobs import reviewing
 from guardfleet.store import sessions
-from guardfleet.store.labels import queues, tasks
+from guardfleet.store.labels import people, queues, tasks
 from guardfleet.store.labels.queues import Queue
 from guardfleet.store.labels.tasks import Held, Outcome
 from guardfleet.store.postgres import server
@@ -44,7 +44,9 @@ async def index(ask: Ask) -> Response:
     tenant_id, who = ask.caller.tenant_id, ask.session.who
     mine = await ask.of(queues.of_tenant, ask.db, tenant_id, who=who)
     every = await ask.of(queues.of_tenant, ask.db, tenant_id) if ask.may("batches:write") else []
-    return ask.render("review/index.html", mine=mine, every=every)
+    known = await ask.of(people.named, ask.db, tenant_id, {who for one in every for who in one.options.reviewers or ()})
+    never = {one.id: sum(known[who].never for who in one.options.reviewers or ()) for one in every}
+    return ask.render("review/index.html", mine=mine, every=every, never=never)
 
 
 async def item(ask: Ask) -> Response:
