@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import anyio
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
+from fastapi.security.base import SecurityBase
 
 from api.google.maps import Maps
 from api.http.long_requests import Slots
@@ -31,6 +33,7 @@ MOST_KNOWN = 10_000
 BODY_THREADS = 8  # bodies that are decompressed, cut and written at once
 DOWNLOAD_THREADS = 2  # pages of verdicts converted into files at once
 PASSES = 2  # over stored verdicts at once, each with up to three connections
+BEARER = HTTPBearer(scheme_name="key", description="`gf_...`, a key with the scope that the operation names.", auto_error=False)
 NEWS_THREADS = 4  # pages read at once for callers that waited for them
 
 
@@ -112,15 +115,24 @@ async def _context_of(request: Request) -> Context:
 AppContext = Annotated[Context, Depends(_context_of)]
 
 
-def allowed(scope: str) -> Any:
-    """Return a dependency that admits callers with this scope."""
+class Allowed(SecurityBase):
+    """A dependency that admits callers whose key has a scope, and is described as such."""
 
-    async def dependency(request: Request) -> Caller:
-        caller = await admitted(request, scope)
+    model, scheme_name = BEARER.model, BEARER.scheme_name
+
+    def __init__(self, scope: str) -> None:
+        self._scope = scope
+
+    async def __call__(self, request: Request) -> Caller:
+        """Return the caller. Raises ProblemError 401, 403 and 429, and 400 for a parameter that the route does not have."""
+        caller = await admitted(request, self._scope)
         require_known(request)
         return caller
 
-    return Depends(dependency)
+
+def allowed(scope: str) -> Any:
+    """Return the dependency for this scope."""
+    return Security(Allowed(scope), scopes=[scope])
 
 
 AuditReader = Annotated[Caller, allowed(keys.AUDIT)]

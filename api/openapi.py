@@ -6,6 +6,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.body import policy_document
+from api.google import errors
+from api.google.errors import PLACES
 from api.routes import batches
 from guardfleet.domain.events import KINDS
 from guardfleet.domain.options import OLD_NAMES
@@ -68,7 +70,10 @@ EVENT: dict[str, Any] = {
         },
     },
 }
-UNCHECKED = ("/livez", "/readyz", "/healthz")
+
+
+def _answer(media: str, schema: str) -> dict[str, Any]:
+    return {"description": "An error.", "content": {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
 
 
 def install(app: FastAPI) -> None:
@@ -96,21 +101,17 @@ def _described(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    schemas |= {**batches.SCHEMAS, **policy_document.SCHEMAS, "Problem": PROBLEM, "Event": EVENT}
+    schemas |= {**batches.SCHEMAS, **policy_document.SCHEMAS, "Problem": PROBLEM, "GoogleError": errors.SCHEMA, "Event": EVENT}
     _tell_old_names(found["paths"]["/v1/batches"]["post"]["parameters"])
-    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "`gf_...`"}}
-    problem = {
-        "description": "An error.",
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
+    problem, google = _answer("application/problem+json", "Problem"), _answer("application/json", "GoogleError")
     for path, operations in found["paths"].items():
         for operation in operations.values():
             responses = operation["responses"]
             if "HTTPValidationError" in str(responses.get("422")):
                 del responses["422"]
-            if path not in UNCHECKED:
-                responses |= {"4XX": problem, "5XX": problem}
-                operation["security"] = [{"key": []}]
+            if "security" in operation:
+                wrong = google if path.startswith(PLACES) else problem
+                responses |= {"4XX": wrong, "5XX": wrong}
     found["webhooks"] = {
         "event": {
             "post": {

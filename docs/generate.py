@@ -196,6 +196,7 @@ def _of_http(api: Mapping[str, Any]) -> Iterator[str]:
     for path, routes in api["paths"].items():
         for method, route in routes.items():
             yield f"http {method.upper()} {path}"
+            yield f"http operation {route['operationId']}"
             yield from (f"http {method.upper()} {path} {one['in']} {one['name']}" for one in route.get("parameters", ()))
     for name, schema in api["components"]["schemas"].items():
         yield from (f"http schema {name}.{key}" for key in schema.get("properties", ()))

@@ -28,6 +28,23 @@ STATUSES = {
     500: "INTERNAL",
     503: "UNAVAILABLE",
 }
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "An error as Google's APIs write it (AIP-193).",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "status", "details"],
+            "properties": {
+                "code": {"type": "integer", "description": "The status of the answer."},
+                "message": {"type": "string"},
+                "status": {"enum": sorted({*STATUSES.values(), "UNKNOWN"})},
+                "details": {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["@type"]}},
+            },
+        }
+    },
+}
 KEYLESS = "invalid_api_key"
 WRONG_KEY = (400, "API key not valid. Please pass a valid API key.", "INVALID_ARGUMENT", "API_KEY_INVALID")
 NO_KEY = (403, "Send your API key as ?key=, in x-goog-api-key, or as a bearer.", "PERMISSION_DENIED", "CREDENTIALS_MISSING")

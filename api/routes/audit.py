@@ -23,7 +23,7 @@ UnixTime = Annotated[float, Query(ge=0, le=1e11)]
 ActionName = Annotated[str, Query(max_length=100, json_schema_extra={"enum": list(ACTIONS)})]
 
 
-@router.get("/v1/audit")
+@router.get("/v1/audit", operation_id="listAuditEvents")
 async def listing(
     context: AppContext,
     caller: AuditReader,

@@ -58,7 +58,7 @@ BODY = {
 }
 
 
-@router.post("", openapi_extra=BODY)
+@router.post("", operation_id="createBatch", openapi_extra=BODY)
 async def create(
     request: Request, context: AppContext, caller: BatchesWriter, options: Annotated[LineOptions, Query()]
 ) -> Response:
@@ -217,7 +217,7 @@ def made(context: Context, job: JobView, secret: str | None = None, refused: lis
     return JSONResponse(body, headers={"Location": f"/v1/batches/{body['id']}"})
 
 
-@router.get("")
+@router.get("", operation_id="listBatches")
 async def listing(
     context: AppContext,
     caller: BatchesReader,
@@ -233,7 +233,7 @@ async def listing(
     )
 
 
-@router.get("/{batch_id}")
+@router.get("/{batch_id}", operation_id="retrieveBatch")
 async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
     """Return a batch's status, speed, and what blocks it; costs the same for ten million texts as for ten."""
 
@@ -247,19 +247,19 @@ async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) ->
     return Response(await in_thread(found), media_type="application/json")
 
 
-@router.post("/{batch_id}/cancel")
+@router.post("/{batch_id}/cancel", operation_id="cancelBatch")
 async def cancel(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Cancel a batch; existing verdicts are kept."""
     return batch_object(await cancelled(batch_id, context, caller), price=context.settings.price_per_device_hour)
 
 
-@router.post("/{batch_id}/pause")
+@router.post("/{batch_id}/pause", operation_id="pauseBatch")
 async def pause(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Pause a batch: no further shard of it is started; running ones finish."""
     return batch_object(await changed(batch_id, context, caller, control.pause), price=context.settings.price_per_device_hour)
 
 
-@router.post("/{batch_id}/resume")
+@router.post("/{batch_id}/resume", operation_id="resumeBatch")
 async def resume(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Resume a paused batch."""
     return batch_object(await changed(batch_id, context, caller, control.resume), price=context.settings.price_per_device_hour)

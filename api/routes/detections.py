@@ -39,7 +39,7 @@ class DetectRequest(Asked):
     )
 
 
-@router.post("/detect")
+@router.post("/detect", operation_id="detect")
 async def detect(asked: DetectRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Ask detectors about texts while you wait. Each text has its own result, with what each detector says of it.
 

@@ -64,7 +64,7 @@ class Erasure(Wanted):
     dry_run: bool = Field(default=False, description="Only count what it would meet.")
 
 
-@router.post("/v1/erasures")
+@router.post("/v1/erasures", operation_id="createErasure")
 async def create(request: Request, wanted: Erasure, context: AppContext, caller: Eraser) -> Response:
     """Erase texts with their verdicts' personal parts, or a batch as a whole. Needs the scope `erasures:write`.
 
@@ -80,7 +80,7 @@ async def create(request: Request, wanted: Erasure, context: AppContext, caller:
     return await _erased(request, context, caller, asked)
 
 
-@router.delete("/v1/verdicts")
+@router.delete("/v1/verdicts", operation_id="eraseVerdicts")
 async def erase_verdicts(
     request: Request,
     context: AppContext,
@@ -100,7 +100,7 @@ async def erase_verdicts(
     return await _erased(request, context, caller, Asked(caller.tenant_id, targets, batch))
 
 
-@router.delete("/v1/batches/{batch_id}")
+@router.delete("/v1/batches/{batch_id}", operation_id="eraseBatch")
 async def erase_batch(request: Request, batch_id: str, context: AppContext, caller: Eraser) -> Response:
     """Erase a batch as a whole, with its retries: it is stopped, and its texts, verdicts, input file and own row are deleted."""
     return await _erased(request, context, caller, Asked(caller.tenant_id, Targets(), batch_id))
@@ -127,7 +127,7 @@ async def _remove_contents(context: Context) -> None:
     await in_thread(context.file_intakes.remove_left)
 
 
-@router.get("/v1/erasures")
+@router.get("/v1/erasures", operation_id="listErasures")
 async def listing(
     context: AppContext,
     caller: Eraser,
@@ -140,7 +140,7 @@ async def listing(
     return page_object([_object(one) for one in found[:limit]], has_more=len(found) > limit)
 
 
-@router.get("/v1/erasures/{erasure_id}")
+@router.get("/v1/erasures/{erasure_id}", operation_id="retrieveErasure")
 async def retrieve(erasure_id: str, context: AppContext, caller: Eraser) -> dict[str, Any]:
     """Return a receipt."""
     return _object(await in_thread(receipts.get, context.db, ids.ERASURE.parse(erasure_id), tenant_id=caller.tenant_id))

@@ -32,7 +32,7 @@ LastId = Annotated[
 ]
 
 
-@router.get("/{batch_id}/events", response_class=StreamingResponse, responses=RESPONSES)  # type: ignore[arg-type]
+@router.get("/{batch_id}/events", operation_id="streamBatch", response_class=StreamingResponse, responses=RESPONSES)  # type: ignore[arg-type]
 async def events(batch_id: str, context: AppContext, caller: BatchesReader, last_event_id: LastId = None) -> Response:
     """Stream the batch as server-sent events, each time it changes, until it has ended. Clients may come back with the last id."""
     slots, price = context.watching.slots, context.settings.price_per_device_hour

@@ -55,7 +55,7 @@ FORM = {
 }
 
 
-@router.post("", openapi_extra=FORM)
+@router.post("", operation_id="createFile", openapi_extra=FORM)
 async def create(request: Request, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
     """Upload a file of batch lines. Fields sent before the file are checked before the file is read."""
     refuse_packed(request)
@@ -102,7 +102,7 @@ async def _taken(request: Request, context: Context, caller: Caller) -> dict[str
             await in_thread(arriving.writer.discard)
 
 
-@router.get("")
+@router.get("", operation_id="listFiles")
 async def listing(
     context: AppContext,
     caller: FilesReader,
@@ -125,7 +125,7 @@ async def listing(
     return page_object(data, has_more=len(found) > limit)
 
 
-@router.get("/{file_id}")
+@router.get("/{file_id}", operation_id="retrieveFile")
 async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> dict[str, Any]:
     """Return a file's description."""
     if output := await in_thread(result_files.find, context.db, context.keyring, file_id, caller.tenant_id):
@@ -133,7 +133,7 @@ async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> di
     return file_object(await _file(file_id, context, caller.tenant_id))
 
 
-@router.delete("/{file_id}")
+@router.delete("/{file_id}", operation_id="deleteFile")
 async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
     """Delete a file and the key that decrypts it. Texts of batches made from it are kept."""
     public_id = ids.FILE.parse(file_id)
@@ -147,6 +147,7 @@ async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict
 
 @router.get(
     "/{file_id}/content",
+    operation_id="downloadFile",
     response_class=StreamingResponse,
     responses={200: {"content": {"application/octet-stream": {}}}, 206: {"content": {"application/octet-stream": {}}}},
 )

@@ -11,20 +11,20 @@ from guardfleet.telemetry.probes import Answer
 router = APIRouter(tags=["probes"])
 
 
-@router.get("/livez", response_class=PlainTextResponse)
+@router.get("/livez", operation_id="checkLiveness", response_class=PlainTextResponse)
 async def livez(context: AppContext) -> Response:
     """Report that the process runs its event loop."""
     return _response(probes.livez(context.health))
 
 
-@router.get("/readyz", response_class=PlainTextResponse)
+@router.get("/readyz", operation_id="checkReadiness", response_class=PlainTextResponse)
 async def readyz(context: AppContext) -> Response:
     """Report whether the database answers, accepts writes, and has this process's secret key."""
     await in_thread(context.health.refresh)
     return _response(probes.ready(context.health.report().in_public()))
 
 
-@router.get("/healthz")
+@router.get("/healthz", operation_id="checkHealth")
 async def healthz(context: AppContext) -> Response:
     """Report in a word, `healthy`, `degraded` or `unhealthy`, and with reasons. 503 if unhealthy."""
     await in_thread(context.health.refresh)

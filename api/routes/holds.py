@@ -23,7 +23,7 @@ class NewHold(Wanted):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=f"^{REASON.pattern}$")]
 
 
-@router.post("")
+@router.post("", operation_id="createHold")
 async def create(wanted: NewHold, context: AppContext, caller: Holder) -> dict[str, Any]:
     """Hold a batch, or all texts with an id or subject; a hold for each target. Needs the scope `holds:write`."""
     asked = wanted.asked(caller)
@@ -32,7 +32,7 @@ async def create(wanted: NewHold, context: AppContext, caller: Holder) -> dict[s
     return page_object([_object(one) for one in made], has_more=False)
 
 
-@router.get("")
+@router.get("", operation_id="listHolds")
 async def listing(
     context: AppContext,
     caller: Holder,
@@ -45,7 +45,7 @@ async def listing(
     return page_object([_object(one) for one in found[:limit]], has_more=len(found) > limit)
 
 
-@router.delete("/{hold_id}")
+@router.delete("/{hold_id}", operation_id="releaseHold")
 async def release(hold_id: str, context: AppContext, caller: Holder) -> dict[str, Any]:
     """Release a hold; what it says of a person is destroyed."""
     return _object(await in_thread(holds.release, context.db, ids.HOLD.parse(hold_id), tenant_id=caller.tenant_id))

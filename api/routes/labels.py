@@ -65,7 +65,7 @@ class NewSample(Asked):
     seed: Annotated[int, Field(ge=0, le=MOST_SEED, description="Draws the same texts again."), WHOLE] | None = None
 
 
-@router.post("/v1/labels")
+@router.post("/v1/labels", operation_id="createLabels")
 async def create(given: GivenLabels, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Store labels. Each is new, known from an earlier request, or refused with its index; sent again, none is stored twice."""
     asked = [labelling.read(one.model_dump(), Defaults()) for one in given.labels]
@@ -74,7 +74,7 @@ async def create(given: GivenLabels, context: AppContext, caller: BatchesWriter)
     return {"object": "label_report", "new": taken.new, "known": taken.known, "refused": refused}
 
 
-@router.get("/v1/labels")
+@router.get("/v1/labels", operation_id="listLabels")
 async def listing(
     context: AppContext,
     caller: BatchesReader,
@@ -89,7 +89,7 @@ async def listing(
     return page_object([{"object": "label", **one.as_dict()} for one in found[:limit]], has_more=len(found) > limit)
 
 
-@router.post("/v1/batches/{batch_id}/samples")
+@router.post("/v1/batches/{batch_id}/samples", operation_id="drawSample")
 async def draw(asked: NewSample, request: Request, batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Draw texts of an ended batch to be labelled, with known probabilities, so that estimates from their labels are unbiased."""
     async with Once.of(request, context.db, caller, request.url.query.encode() + await request.body()) as once:
@@ -113,7 +113,7 @@ async def draw(asked: NewSample, request: Request, batch_id: str, context: AppCo
         return made.as_dict()
 
 
-@router.get("/v1/samples/{sample_id}")
+@router.get("/v1/samples/{sample_id}", operation_id="retrieveSample")
 async def retrieve(
     sample_id: str,
     context: AppContext,
@@ -134,7 +134,7 @@ async def retrieve(
     return await in_thread(page)
 
 
-@router.get("/v1/reviews")
+@router.get("/v1/reviews", operation_id="listReviews")
 async def reviews(
     context: AppContext,
     caller: BatchesReader,

@@ -28,7 +28,7 @@ Name = Annotated[str, Path(max_length=100)]
 Number = Annotated[int, Path(ge=1, lt=10**9)]
 
 
-@router.post("/check", openapi_extra=BODY)
+@router.post("/check", operation_id="checkList", openapi_extra=BODY)
 async def check(request: Request, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Check a list in CSV, JSON lines or a term a line; nothing is stored. 422 `invalid_list`: `problems`, each with its line."""
     body, form = await sent(request)
@@ -37,7 +37,7 @@ async def check(request: Request, context: AppContext, caller: PoliciesReader) -
     return {"object": "list.check", "valid": True, "entries": len(entries)}
 
 
-@router.post("", openapi_extra=BODY, responses={201: {"description": "A new version."}})
+@router.post("", operation_id="createList", openapi_extra=BODY, responses={201: {"description": "A new version."}})
 async def create(
     request: Request,
     context: AppContext,
@@ -55,7 +55,7 @@ async def create(
         return JSONResponse(list_object(made), 201 if is_new else 200)
 
 
-@router.get("")
+@router.get("", operation_id="listLists")
 async def listing(
     context: AppContext,
     caller: PoliciesReader,
@@ -66,13 +66,13 @@ async def listing(
     return await page_of_versions(lists.page, list_object, context.db, caller, after=after, limit=limit, what="lists")
 
 
-@router.get("/{name}@{version}")
+@router.get("/{name}@{version}", operation_id="retrieveList")
 async def retrieve(name: Name, version: Number, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Return a version, without its entries."""
     return list_object(await _version(context, caller, name, version))
 
 
-@router.get("/{name}@{version}/entries", response_class=StreamingResponse)
+@router.get("/{name}@{version}/entries", operation_id="downloadListEntries", response_class=StreamingResponse)
 async def entries(
     name: Name,
     version: Number,
@@ -92,7 +92,7 @@ async def entries(
     return StreamingResponse(lines(), media_type=MEDIA[form])
 
 
-@router.get("/{name}@{version}/hits")
+@router.get("/{name}@{version}/hits", operation_id="retrieveListHits")
 async def hits(
     name: Name,
     version: Number,
@@ -111,7 +111,7 @@ async def hits(
     return {"object": "list.hits", "id": found.label, "data": data, "n_never": len(never), "never": never[:MOST_NEVER]}
 
 
-@router.post("/{name}@{version}/activate")
+@router.post("/{name}@{version}/activate", operation_id="activateList")
 async def activate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
     """Look for a version from now on, in place of the one in `replaced`. Going back is activating the old one."""
     found = await _version(context, caller, name, version)
@@ -119,7 +119,7 @@ async def activate(name: Name, version: Number, context: AppContext, caller: Pol
     return list_object(await _version(context, caller, name, version)) | {"replaced": before}
 
 
-@router.post("/{name}@{version}/deactivate")
+@router.post("/{name}@{version}/deactivate", operation_id="deactivateList")
 async def deactivate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
     """Look for a version no longer; verdicts that it gave stay. 409 if it is not active."""
     found = await _version(context, caller, name, version)

@@ -82,7 +82,7 @@ class OwnRequest(Asked):
     model: ModelName | None = None
 
 
-@router.post("/moderations")
+@router.post("/moderations", operation_id="createModeration")
 async def create(asked: ModerationRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Judge texts while you wait. Categories that the model lacks are 0 and apply to no input: docs/api.md lists them.
 
@@ -103,7 +103,7 @@ async def create(asked: ModerationRequest, request: Request, context: AppContext
     return _json(b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], result_json(row, model, decision, flag_from=flag_from)))
 
 
-@router.post("/moderate")
+@router.post("/moderate", operation_id="moderate")
 async def moderate(asked: OwnRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Judge a text or a conversation while you wait, in the guard's own terms: a verdict as in results and exports."""
     value = {name: given for name, given in (("text", asked.text), ("messages", asked.messages)) if given is not None}
@@ -112,7 +112,7 @@ async def moderate(asked: OwnRequest, request: Request, context: AppContext, cal
     return _json(b'%b,"verdict":%b}' % (orjson.dumps(about)[:-1], json_object(row, model, decision)))
 
 
-@router.get("/models")
+@router.get("/models", operation_id="listModels")
 async def models(context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
     """List the models that have served verdicts."""
     del caller
@@ -120,7 +120,7 @@ async def models(context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
     return {"object": "list", "data": [_model_object(name) for name in names]}
 
 
-@router.get("/models/{model:path}")
+@router.get("/models/{model:path}", operation_id="retrieveModel")
 async def retrieve(model: str, context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
     """Return one model by its name, which may contain slashes."""
     del caller

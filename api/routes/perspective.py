@@ -6,11 +6,12 @@ Callers of that service send their key in the URL, so these routes accept it the
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response, Security
+from fastapi.security import APIKeyHeader, APIKeyQuery
 from pydantic import ConfigDict, Field, StringConstraints
 
 from api.body.duplicate_members import unambiguous
-from api.context import AppContext, Context, admitted, caller_of
+from api.context import BEARER, AppContext, Context, admitted, caller_of
 from api.google import attributes, discovery
 from api.google.attributes import ATTRIBUTES, NAME_CHARS, PLAIN_NAME
 from api.http.fields import IGNORED, JUDGED, Asked
@@ -25,7 +26,10 @@ from guardfleet.store.labels import labels
 from guardfleet.store.labels.labels import Given
 from guardfleet.store.policy import lists
 
-router = APIRouter(tags=["perspective"], dependencies=[Depends(unambiguous)])
+SCOPE = "moderate"
+BY_HEADER = APIKeyHeader(name="x-goog-api-key", scheme_name="keyInHeader", auto_error=False)
+BY_URL = APIKeyQuery(name="key", scheme_name="keyInUrl", description="Proxies log URLs: prefer a header.", auto_error=False)
+router = APIRouter(tags=["perspective"], dependencies=[Security(BEARER, scopes=[SCOPE]), Depends(unambiguous)])
 
 MOST_ATTRIBUTES = 30
 WITHOUT_EFFECT = ("sessionId", "communityId", "spanAnnotations", "context")
@@ -105,20 +109,22 @@ class SuggestRequest(Asked):
 
 
 async def caller_by_url(
-    request: Request,
-    key: Annotated[str | None, Query(max_length=200, description="Your key, if it is not in a header.")] = None,
+    request: Request, in_header: Annotated[str | None, Security(BY_HEADER)], in_url: Annotated[str | None, Security(BY_URL)]
 ) -> Caller:
     """Return the caller, by a header or by the URL."""
-    return await admitted(request, "moderate", request.headers.get("x-goog-api-key", key))
+    return await admitted(request, SCOPE, in_url if in_header is None else in_header)
 
 
-@router.post(f"{PLACE}analyze")
+AnyKey = Annotated[Caller, Security(caller_by_url, scopes=[SCOPE])]
+
+
+@router.post(f"{PLACE}analyze", operation_id="analyzeComment")
 async def analyze(
     asked: AnalyzeRequest,
     request: Request,
     response: Response,
     context: AppContext,
-    caller: Annotated[Caller, Depends(caller_by_url)],
+    caller: AnyKey,
     strict: Annotated[bool, Query(description="Refuse a request for an attribute that cannot be answered.")] = False,
 ) -> dict[str, Any]:
     """Score a comment. The span is the part of a long comment that decided, the place of a list's hit, or all of any other.
@@ -155,12 +161,12 @@ async def analyze(
     return _told(answer, response, [name for name in names if name not in answers], asked.clientToken)
 
 
-@router.post(f"{PLACE}suggestscore")
+@router.post(f"{PLACE}suggestscore", operation_id="suggestCommentScore")
 async def suggest(
     asked: SuggestRequest,
     response: Response,
     context: AppContext,
-    caller: Annotated[Caller, Depends(caller_by_url)],
+    caller: AnyKey,
 ) -> dict[str, Any]:
     """Take a suggested score as a label of the newest text of yours with the same words.
 

@@ -29,7 +29,7 @@ Name = Annotated[str, Path(max_length=100)]
 Number = Annotated[int, Path(ge=1, lt=10**9)]
 
 
-@router.post("/check", openapi_extra=BODY)
+@router.post("/check", operation_id="checkPolicy", openapi_extra=BODY)
 async def check(request: Request, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Check a policy in JSON or YAML; nothing is stored. 422 `invalid_policy` lists all `problems`, each with its line."""
     del caller
@@ -37,14 +37,19 @@ async def check(request: Request, context: AppContext, caller: PoliciesReader) -
     return {"object": "policy.check", "valid": True, **_about(policy.name, policy.shadow, len(policy.rules))}
 
 
-@router.get("/schema")
+@router.get("/schema", operation_id="retrievePolicySchema")
 async def schema(caller: PoliciesReader) -> dict[str, Any]:
     """Return the JSON schema of a policy."""
     del caller
     return Policy.model_json_schema()
 
 
-@router.get("/presets/{preset}", response_class=Response, responses={200: {"content": {"application/yaml": {}}}})
+@router.get(
+    "/presets/{preset}",
+    operation_id="retrievePolicyPreset",
+    response_class=Response,
+    responses={200: {"content": {"application/yaml": {}}}},
+)
 async def preset(preset: str, caller: PoliciesReader) -> Response:
     """Return a policy to begin with, in YAML: `strict` or `loose`."""
     del caller
@@ -53,7 +58,7 @@ async def preset(preset: str, caller: PoliciesReader) -> Response:
     return Response(presets.text(preset), media_type="application/yaml")
 
 
-@router.post("/test", openapi_extra=BODY)
+@router.post("/test", operation_id="testPolicy", openapi_extra=BODY)
 async def try_out(
     request: Request,
     context: AppContext,
@@ -76,7 +81,7 @@ async def try_out(
         return await beside(context.pass_threads, tried, context.db, policy, scope, start, seconds, reviews_per_hour)
 
 
-@router.post("", openapi_extra=BODY, responses={201: {"description": "A new version."}})
+@router.post("", operation_id="createPolicy", openapi_extra=BODY, responses={201: {"description": "A new version."}})
 async def create(request: Request, context: AppContext, caller: PoliciesWriter) -> Response:
     """Store a policy as the next version of its name: 201. One equal to its newest version is that one: 200.
 
@@ -94,7 +99,7 @@ async def create(request: Request, context: AppContext, caller: PoliciesWriter) 
         return JSONResponse(policy_object(made) | beside, 201 if is_new else 200)
 
 
-@router.get("")
+@router.get("", operation_id="listPolicies")
 async def listing(
     context: AppContext,
     caller: PoliciesReader,
@@ -106,13 +111,13 @@ async def listing(
     return page | await in_thread(policies.applied_labels, context.db, caller.tenant_id)
 
 
-@router.get("/{name}@{version}")
+@router.get("/{name}@{version}", operation_id="retrievePolicy")
 async def retrieve(name: Name, version: Number, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Return a version with its document."""
     return policy_object(await _version(context, caller, name, version))
 
 
-@router.post("/{name}@{version}/activate")
+@router.post("/{name}@{version}/activate", operation_id="activatePolicy")
 async def activate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
     """Apply a version from now on, in place of the one in `replaced`. Going back is activating the old one."""
     found = await _version(context, caller, name, version)
@@ -124,7 +129,7 @@ async def activate(name: Name, version: Number, context: AppContext, caller: Pol
     return _without_document(await _version(context, caller, name, version)) | beside
 
 
-@router.post("/{name}@{version}/deactivate")
+@router.post("/{name}@{version}/deactivate", operation_id="deactivatePolicy")
 async def deactivate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
     """Apply a version no longer; what it decided stays. 409 if it is not applied."""
     found = await _version(context, caller, name, version)

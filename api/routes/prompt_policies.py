@@ -28,7 +28,7 @@ class PromptPolicyRequest(BaseModel):
     text: str = Field(min_length=1, max_length=MOST_CHARS, description="What is put into the prompt, as the model expects it.")
 
 
-@router.post("", responses={201: {"description": "A new version."}})
+@router.post("", operation_id="createPromptPolicy", responses={201: {"description": "A new version."}})
 async def create(asked: PromptPolicyRequest, request: Request, context: AppContext, caller: PoliciesWriter) -> Response:
     """Store a text as the next version of a policy: 201. One equal to its newest version is that one: 200."""
     await in_thread(prompt_policies.check, asked.name, asked.text)
@@ -41,7 +41,7 @@ async def create(asked: PromptPolicyRequest, request: Request, context: AppConte
         return JSONResponse(policy_object(made), 201 if is_new else 200)
 
 
-@router.get("")
+@router.get("", operation_id="listPromptPolicies")
 async def listing(
     context: AppContext,
     caller: PoliciesReader,
@@ -54,7 +54,7 @@ async def listing(
     )
 
 
-@router.get("/{name}@{version}")
+@router.get("/{name}@{version}", operation_id="retrievePromptPolicy")
 async def retrieve(name: Name, version: Number, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Return a version with its text."""
     return policy_object(await in_thread(prompt_policies.get, context.db, caller.tenant_id, f"{name}@{version}"))

@@ -29,7 +29,7 @@ class Redecision(Asked):
     policy: Label | None = Field(None, description="`name@version`, or the newest version of a name.")
 
 
-@router.post("/v1/redecisions")
+@router.post("/v1/redecisions", operation_id="createRedecision")
 async def create(request: Request, asked: Redecision, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
     """Apply a policy to stored verdicts. Send the same request again until it is `complete`: it goes on where the last one ended.
 

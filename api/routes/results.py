@@ -51,7 +51,7 @@ Labels = Annotated[
 ]
 
 
-@router.get("/{batch_id}/results")
+@router.get("/{batch_id}/results", operation_id="listResults")
 async def results(
     request: Request,
     batch_id: str,
@@ -108,7 +108,7 @@ async def results(
     return Response(body, media_type="application/json", headers=headers)
 
 
-@router.get("/{batch_id}/rejections")
+@router.get("/{batch_id}/rejections", operation_id="listRejections")
 async def rejections(
     batch_id: str,
     context: AppContext,
@@ -130,6 +130,7 @@ async def rejections(
 
 @router.get(
     "/{batch_id}/download",
+    operation_id="downloadResults",
     response_class=StreamingResponse,
     responses={200: {"content": {kind: {} for kind in MEDIA.values()}}},
 )

@@ -28,7 +28,7 @@ Codes = Annotated[
 ]
 
 
-@router.post("/{batch_id}/retry")
+@router.post("/{batch_id}/retry", operation_id="retryBatch")
 async def retry(request: Request, batch_id: str, context: AppContext, caller: BatchesWriter, error: Codes = None) -> Response:
     """Judge the failed texts of an ended batch again, as a new batch that is linked to it.
 

@@ -1,5 +1,6 @@
 """The API's description of itself, held against the models that read requests."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,27 @@ from pydantic.fields import FieldInfo
 
 from api.http.fields import Asked
 from api.server import create_app
+from guardfleet.security.encryption import new_secret_key
+from guardfleet.settings import load_settings
+from guardfleet.store.keys import SCOPES
 
-assert create_app  # which imports every route, and so every model of a request
+OPEN = {"checkLiveness", "checkReadiness", "checkHealth"}  # without a key
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("data")
+    settings = load_settings(database_url="postgresql://x@127.0.0.1:1/x", secret_key=new_secret_key(), data_dir=folder)
+    return create_app(settings).openapi()
+
+
+@pytest.fixture(scope="module")
+def operations(described: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each operation by its name."""
+    found = [operation for of_path in described["paths"].values() for operation in of_path.values()]
+    named = {operation["operationId"]: operation for operation in found}
+    assert len(named) == len(found)
+    return named
 
 
 def models_of(base: type[Asked]) -> Iterator[type[Asked]]:
@@ -34,3 +54,16 @@ def test_an_integer_may_be_written_with_a_point_as_json_schema_counts_it(field: 
     least = int(schema.get("minimum", 1))
     found = adapter.validate_python(float(least))
     assert (found, type(found)) == (least, int)
+
+
+def test_a_generated_client_has_a_good_name_for_each_operation(operations: dict[str, Any]) -> None:
+    assert [name for name in operations if not re.fullmatch("[a-z]+([A-Z][a-z]+)*", name)] == []
+
+
+def test_each_operation_names_the_scope_that_its_key_needs(operations: dict[str, Any]) -> None:
+    ways = {name: operation.get("security", ()) for name, operation in operations.items()}
+    needed = {name: {scope for way in these for scopes in way.values() for scope in scopes} for name, these in ways.items()}
+    assert {name for name, scopes in needed.items() if not scopes} == OPEN
+    assert all(len(scopes) == 1 and scopes <= set(SCOPES) for name, scopes in needed.items() if name not in OPEN)
+    assert needed["createBatch"] == {"batches:write"}
+    assert [list(way) for way in ways["analyzeComment"]] == [["key"], ["keyInHeader"], ["keyInUrl"]]
