@@ -131,7 +131,7 @@ def create_app(settings: Settings, health: Health | None = None) -> FastAPI:
     app.add_middleware(GoogleErrors)
     if settings.console.enabled:
         app.add_middleware(Shielded)
-    app.state.malformed = malformed if settings.console.enabled else lambda _, answer: answer
+        app.state.malformed = malformed
 
     app.include_router(health_probes.router)
     return app

@@ -149,7 +149,7 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
         host=settings.api.host,
         port=settings.api.port,
         http=partial(  # type: ignore[arg-type]  # anything that makes a protocol
-            Waiting, most=most, head_s=settings.tuning.api_head_s, malformed=app.state.malformed
+            Waiting, most=most, head_s=settings.tuning.api_head_s, malformed=getattr(app.state, "malformed", _as_it_is)
         ),
         ws="none",  # there are none here, and the answer to one is to be as to every other request
         backlog=BACKLOG,
@@ -168,3 +168,7 @@ def most_connections(wanted: int) -> int:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - BACKLOG - OTHERS))
+
+
+def _as_it_is(_: str, answer: Problem) -> Response:
+    return answer
